@@ -1,0 +1,391 @@
+"""Every setting of every script: its default, unit and meaning, declared once.
+
+Defaults here <- a YAML file (`--config FILE`) <- flags (`--lr 3e-4`). `python SCRIPT.py --help` prints what a
+script takes, made from these declarations. A YAML file may hold settings of several scripts; each takes its own.
+"""
+
+import argparse
+import difflib
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from files import UserError, read_yaml, write_yaml
+
+__version__ = "0.1.0"
+PRESETS = Path(__file__).parent / "configs"
+NODATA = -9999.0
+"""The number that stands for a missing cell in patches and in rasters written here."""
+
+
+class Category(BaseModel):
+    """A group of variables that shares one branch of the network.
+
+    Attributes
+    ----------
+    name
+        Names the branch's tensors, `features_<name>.0.weight`.
+    variables
+        In the order of the branch's input channels.
+    radius
+        r; the branch sees a window of S = 2r+1 cells round the profile.
+    kind
+        "numeric": standardised. "classes": integer codes (lithology, land cover), one channel per class.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
+    variables: tuple[str, ...] = Field(min_length=1)
+    radius: int = Field(0, ge=0, le=50)
+    kind: Literal["numeric", "classes"] = "numeric"
+
+    @property
+    def size(self) -> int:
+        """S = 2r+1, the window's side in cells."""
+        return 2 * self.radius + 1
+
+    @property
+    def width(self) -> int:
+        """C*S*S, the columns the category takes in the packed array."""
+        return len(self.variables) * self.size**2
+
+
+def column_slices(categories: Sequence[Category]) -> dict[str, slice]:
+    """Return where each category's columns lie in the packed array (N, F), F the sum of their widths."""
+    ends = [sum(category.width for category in categories[: k + 1]) for k in range(len(categories))]
+    return {category.name: slice(end - category.width, end) for category, end in zip(categories, ends, strict=True)}
+
+
+# The published network's inputs (Zhang et al. 2025), in the order of its channels. Nothing else names a category.
+PUBLISHED_CATEGORIES = (
+    Category(name="band", variables=tuple(f"band{k}" for k in range(1, 8))),
+    Category(name="topo", variables=("elevation", "slope")),
+    Category(name="climate", variables=tuple(f"bio{k:02d}" for k in range(1, 20))),
+    Category(name="vege", variables=("evi_mean", "evi_min", "evi_max")),
+    Category(name="bedrock", variables=("bedrock",)),
+)
+
+
+class Settings(BaseModel):
+    """What all scripts share: how settings are declared, frozen, read and written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    yaml_only: ClassVar[tuple[str, ...]] = ("categories",)
+    preset: ClassVar[str | None] = None
+    preset_unless: ClassVar[tuple[str, ...]] = ()
+
+    config: Path | None = Field(None, description="YAML file of settings; flags win over it")
+
+    def write(self, path: Path) -> None:
+        """Write the resolved settings as YAML."""
+        write_yaml(path, self.as_plain())
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return the settings as plain containers, numbers and text."""
+        return self.model_dump(mode="json", exclude={"config"}, exclude_none=True)
+
+    def given(self, name: str) -> bool:
+        """Whether a setting was given by YAML or flag rather than left at its default."""
+        return name in self.model_fields_set
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def _unique_names(categories: tuple[Category, ...] | None) -> tuple[Category, ...] | None:
+    if categories is not None:
+        if not categories:
+            raise ValueError("at least one category is needed")
+        for names in ([c.name for c in categories], [v for c in categories for v in c.variables]):
+            double = next((name for name in names if names.count(name) > 1), None)
+            if double:
+                raise ValueError(f"{double!r} is named twice")
+    return categories
+
+
+class RunSettings(Settings):
+    """What training and prediction share: the dataset, the run's name, where results go."""
+
+    data_dir: Path = Field(Path("data/sim/global"), description="the dataset's folder; the next four lie in it")
+    samples: Path = Field(Path("samples.csv"), description="sample table: profile_id, lon, lat, target")
+    patches: Path = Field(Path("patches"), description="folder of <variable>.pkl")
+    stats: Path = Field(Path("stats.csv"), description="statistics: var_name, v_mean, v_std")
+    split: Path = Field(Path("split"), description="folder of train.csv, valid.csv, test.csv: profile_id")
+    categories: tuple[Category, ...] | None = Field(
+        None, description="list of {name, variables, radius, kind}; default: the dataset's own, else the published table"
+    )
+    target: str = Field("soc", description="the sample table's column to learn")
+    run: str = Field("GSoilCPM", pattern=r"^[A-Za-z0-9][\w.-]*$", description="the run's name: names checkpoint, logs, results")
+    seed: int = Field(314, ge=0, lt=2**31, description="seed of weights, batches, dropout and bootstrap")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute; auto takes CUDA when present")
+    model_dir: Path = Field(Path("model"), description="folder of checkpoints")
+    log_dir: Path = Field(Path("log"), description="folder of logs, one below it per run")
+    results_dir: Path | None = Field(None, description="folder of predictions, scores, figures [results/<run>]")
+    missing: Literal["mean", "zero"] = Field(
+        "mean", description="what a missing cell becomes: the variable's mean, or 0 in raw units as in the published code"
+    )
+
+    _check_categories = field_validator("categories")(_unique_names)
+
+    @property
+    def results(self) -> Path:
+        """The folder of this run's results."""
+        return self.results_dir or Path("results") / self.run
+
+
+class TrainSettings(RunSettings):
+    """One training run; pretraining and fine-tuning differ only in defaults."""
+
+    init_from: Path | None = Field(None, description="checkpoint to start from")
+    epochs: int = Field(1000, ge=1, description="passes over the training profiles, at most")
+    batch_size: int = Field(32, ge=1, description="profiles per optimiser step")
+    lr: float = Field(1e-3, gt=0, description="Adam's learning rate")
+    loss: Literal["mse", "huber"] = Field("mse", description="squared error, or Huber's (delta 1, in target units after target_transform)")
+    freeze: Literal["none", "features", "all-but-head"] = Field(
+        "none", description="what stays as init_from has it: branches and fusion, or all but the last layer"
+    )
+    select_on: Literal["rmse", "mae", "r2", "ccc"] = Field("r2", description="validation score that chooses the best epoch")
+    eval_interval: int = Field(1, ge=1, description="epochs between two evaluations")
+    patience: int = Field(0, ge=0, description="stop after so many epochs without a better validation score; 0: never")
+    members: int = Field(1, ge=1, le=100, description="networks trained with different seeds and averaged")
+    target_transform: Literal["none", "log1p"] = Field("none", description="learn the target, or ln(1 + target)")
+    clip_inputs: float = Field(
+        4.0, ge=0, description="standardised inputs are held within so many standard deviations; 0: not held"
+    )
+    resume: bool = Field(False, description="continue an interrupted run of this name")
+    tensorboard: bool = Field(True, description="write TensorBoard logs")
+
+    @model_validator(mode="after")
+    def _freeze_needs_weights(self) -> Self:
+        if self.freeze != "none" and self.init_from is None:
+            raise ValueError("freeze keeps weights as they were, so it needs init_from")
+        return self
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the run's checkpoint goes."""
+        return self.model_dir / f"{self.run}.pth"
+
+    @property
+    def log(self) -> Path:
+        """The folder of this run's logs."""
+        return self.log_dir / self.run
+
+
+class GlobalSettings(TrainSettings):
+    """Pretraining on the profiles of the whole world."""
+
+    preset = "sim_global.yaml"
+    preset_unless = ("config", "data_dir")
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the run's checkpoint goes: apart from the regional ones, where the published file lies too."""
+        return self.model_dir / "pretrain_model" / f"{self.run}.pth"
+
+
+class RegionalSettings(TrainSettings):
+    """Fine-tuning on the profiles of a region."""
+
+    preset = "sim_regional.yaml"
+    preset_unless = ("config", "data_dir")
+
+    data_dir: Path = Field(Path("data/sim/anhui"), description="the dataset's folder; the next four lie in it")
+    run: str = Field("anhui", pattern=r"^[A-Za-z0-9][\w.-]*$", description="the run's name: names checkpoint, logs, results")
+    init_from: Path | None = Field(
+        Path("model/pretrain_model/GSoilCPM.pth"), description="checkpoint to start from; none: train from scratch"
+    )
+    epochs: int = Field(200, ge=1, description="passes over the training profiles, at most")
+    lr: float = Field(3e-4, gt=0, description="Adam's learning rate")
+    select_on: Literal["rmse", "mae", "r2", "ccc"] = Field("ccc", description="validation score that chooses the best epoch")
+    patience: int = Field(50, ge=0, description="stop after so many epochs without a better validation score; 0: never")
+
+
+class PredictSettings(RunSettings):
+    """Prediction and evaluation with one checkpoint."""
+
+    preset = "sim_regional.yaml"
+    preset_unless = ("config", "data_dir", "checkpoint")
+
+    data_dir: Path = Field(Path("data/sim/anhui"), description="the dataset's folder; the next four lie in it")
+    checkpoint: Path | None = Field(None, description="the model to read [<model_dir>/<run>.pth]")
+    on: Literal["train", "valid", "test", "all"] = Field("test", description="the profiles to predict")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _run_from_checkpoint(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if values.get("checkpoint") is not None and "run" not in values:
+            values["run"] = Path(values["checkpoint"]).stem
+        return values
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The model to read."""
+        return self.checkpoint or self.model_dir / f"{self.run}.pth"
+
+
+class PrepareSettings(Settings):
+    """From profiles and rasters to a dataset's folder."""
+
+    points: Path = Field(description="profiles or horizons: CSV, TSV, GeoPackage or GeoJSON")
+    target: str = Field("soc", description="the column to learn; written as 'soc' into samples.csv")
+    rasters: list[Path] = Field(description="GeoTIFF files, or folders of them", min_length=1)
+    out: Path = Field(description="the dataset's folder to make")
+    categories: tuple[Category, ...] | None = Field(
+        None, description="list of {name, variables, radius, kind}; default: published table if all there, else one per raster file"
+    )
+    global_data: Path | None = Field(
+        None, description="the global dataset this region is fine-tuned from: its categories, statistics and held-out places are kept"
+    )
+    own_stats: bool = Field(False, description="compute statistics from this region although global_data has some")
+    bounds: tuple[float, float, float, float] | None = Field(
+        None, description="keep profiles within LON_MIN LON_MAX LAT_MIN LAT_MAX, degrees"
+    )
+    depth: tuple[float, float] = Field((0.0, 30.0), description="depth interval horizons are brought to, cm")
+    min_covered: float = Field(0.0, ge=0, description="leave out profiles with fewer centimetres of the interval observed")
+    split: Literal["random", "blocks"] = Field("random", description="how profiles are held out: single places, or whole spatial blocks")
+    block_size: float = Field(0.5, gt=0, description="side of a block, degrees")
+    valid_share: float = Field(0.1, gt=0, lt=1, description="share of the profiles that chooses the best epoch")
+    test_share: float = Field(0.2, gt=0, lt=1, description="share of the profiles kept for the final score")
+    radius: int = Field(0, ge=0, le=50, description="cells cut on each side of a profile, at least (more if a category asks)")
+    seed: int = Field(314, ge=0, lt=2**31, description="seed of the split")
+
+    _check_categories = field_validator("categories")(_unique_names)
+
+
+class SimulateSettings(Settings):
+    """The example world."""
+
+    out: Path = Field(Path("data/sim"), description="folder to make the world in")
+    profiles: int = Field(6000, ge=100, description="profiles of the global dataset (106167: the paper's size)")
+    region_profiles: int = Field(300, ge=30, description="profiles of each regional dataset")
+    cell: float = Field(0.5, gt=0, le=2, description="cell of the global rasters, degrees")
+    region_cell: float = Field(0.05, gt=0, le=0.5, description="cell of the regional rasters, degrees")
+    radius: int = Field(1, ge=0, le=20, description="cells cut on each side of a profile")
+    seed: int = Field(314, ge=0, lt=2**31, description="seed of the whole world")
+
+
+class CompareSettings(Settings):
+    """One table of skill over finished runs."""
+
+    runs: list[str] = Field(description="runs that pred.py has evaluated on their test split", min_length=1)
+    results_dir: Path = Field(Path("results"), description="folder that holds <run>/ of each; the table goes to compare/ in it")
+    seed: int = Field(314, ge=0, lt=2**31, description="seed of the forest")
+
+
+_ALL = (GlobalSettings, RegionalSettings, PredictSettings, PrepareSettings, SimulateSettings, CompareSettings)
+
+
+# --- YAML and command line --------------------------------------------------------------------------------------
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return ", did you mean 'x'?" for the nearest known name, or nothing."""
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        raise UserError(f"{message} (see python {self.prog} --help)")
+
+
+def _flag(annotation: Any) -> dict[str, Any]:
+    """Return argparse's keywords for a field's type; pydantic checks the values."""
+    options = [a for a in typing.get_args(annotation) if a is not type(None)]
+    if isinstance(annotation, types.UnionType) and len(options) == 1:
+        return _flag(options[0])
+    if annotation is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if typing.get_origin(annotation) is list:
+        return {"nargs": "+", "metavar": typing.get_args(annotation)[0].__name__.upper()}
+    if typing.get_origin(annotation) is tuple:
+        return {"nargs": len(options), "metavar": "NUMBER"}
+    if typing.get_origin(annotation) is Literal:
+        return {"metavar": "|".join(options)}
+    return {"metavar": annotation.__name__.upper()}
+
+
+def _parser(cls: type[Settings], script: str, purpose: str) -> _Parser:
+    parser = _Parser(prog=script, description=purpose, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, field in cls.model_fields.items():
+        if name in cls.yaml_only:
+            continue
+        shown = "" if field.is_required() or field.default in (None, []) else f" [{field.default}]"
+        words = (field.description or "").replace("%", "%%") + (" (required)" if field.is_required() else shown)
+        parser.add_argument(f"--{name}", dest=name, default=argparse.SUPPRESS, help=words, **_flag(field.annotation))
+    return parser
+
+
+def _from_yaml(cls: type[Settings], path: Path) -> dict[str, Any]:
+    values = read_yaml(path)
+    known = sorted({name for kind in _ALL for name in kind.model_fields} - {"config"})
+    for name in values:
+        if name not in known:
+            raise UserError(f"{path}: unknown setting {name!r}{nearest(str(name), known)}")
+    return {name: value for name, value in values.items() if name in cls.model_fields}
+
+
+def build(cls: type[S], values: dict[str, Any], source: str = "settings") -> S:
+    """Make settings from values, with a plain error for what does not fit.
+
+    Raises
+    ------
+    UserError
+        Naming the first setting at fault, its value and the rule.
+    """
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or source
+        rule = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "missing":
+            raise UserError(f"--{name} is required: {cls.model_fields[name].description}") from error
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"{source}: unknown setting {name!r}{nearest(name, list(cls.model_fields))}") from error
+        shown = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
+        raise UserError(f"setting {name}{shown}: {rule}") from error
+
+
+def read_settings(cls: type[S], purpose: str | None, arguments: Sequence[str] | None = None) -> S:
+    """Resolve a script's settings from defaults, YAML file and command line.
+
+    Parameters
+    ----------
+    cls
+        The script's settings.
+    purpose
+        Shown by `--help`: the script's docstring.
+    arguments
+        The command line without the script's name; default `sys.argv[1:]`.
+
+    Raises
+    ------
+    UserError
+        For an unknown or ill-typed setting, or a YAML file that cannot be read.
+    """
+    parser = _parser(cls, Path(sys.argv[0]).name, purpose or "")
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flags = [f"--{name}" for name in cls.model_fields if name not in cls.yaml_only]
+        raise UserError(f"unknown argument {unknown[0]!r}{nearest(unknown[0].split('=')[0], flags)} (see --help)")
+    flags_given: dict[str, Any] = vars(parsed)
+    path = flags_given.get("config")
+    if path is None and cls.preset and not any(name in flags_given for name in cls.preset_unless):
+        path = PRESETS / cls.preset
+    from_yaml = _from_yaml(cls, Path(path)) if path is not None else {}
+    for name, value in flags_given.items():
+        if value == "none" and type(None) in typing.get_args(cls.model_fields[name].annotation):
+            flags_given[name] = None
+    return build(cls, from_yaml | flags_given, "command line")
+
+
+def uses_example_world(settings: RunSettings) -> bool:
+    """Whether the run's data lie in the example world, which is made when it is not there."""
+    return settings.data_dir.parent == SimulateSettings().out
