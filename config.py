@@ -145,7 +145,7 @@ class TrainSettings(RunSettings):
     epochs: int = Field(1000, ge=1, description="passes over the training profiles, at most")
     batch_size: int = Field(32, ge=1, description="profiles per optimiser step")
     lr: float = Field(1e-3, gt=0, description="Adam's learning rate")
-    loss: Literal["mse", "huber"] = Field("mse", description="squared error, or Huber's (delta 1, in target units after target_transform)")
+    loss: Literal["mse", "huber"] = Field("mse", description="squared error, or Huber's with delta 1, of the transformed target")
     freeze: Literal["none", "features", "all-but-head"] = Field(
         "none", description="what stays as init_from has it: branches and fusion, or all but the last layer"
     )
@@ -240,7 +240,7 @@ class PrepareSettings(Settings):
         None, description="list of {name, variables, radius, kind}; default: published table if all there, else one per raster file"
     )
     global_data: Path | None = Field(
-        None, description="the global dataset this region is fine-tuned from: its categories, statistics and held-out places are kept"
+        None, description="global dataset this region is fine-tuned from: its categories, statistics and held-out places are kept"
     )
     own_stats: bool = Field(False, description="compute statistics from this region although global_data has some")
     bounds: tuple[float, float, float, float] | None = Field(
@@ -248,7 +248,7 @@ class PrepareSettings(Settings):
     )
     depth: tuple[float, float] = Field((0.0, 30.0), description="depth interval horizons are brought to, cm")
     min_covered: float = Field(0.0, ge=0, description="leave out profiles with fewer centimetres of the interval observed")
-    split: Literal["random", "blocks"] = Field("random", description="how profiles are held out: single places, or whole spatial blocks")
+    split: Literal["random", "blocks"] = Field("random", description="what is held out: single places or whole spatial blocks")
     block_size: float = Field(0.5, gt=0, description="side of a block, degrees")
     valid_share: float = Field(0.1, gt=0, lt=1, description="share of the profiles that chooses the best epoch")
     test_share: float = Field(0.2, gt=0, lt=1, description="share of the profiles kept for the final score")

@@ -7,6 +7,7 @@ Every mistake of a user ends as a `UserError`, which `run` turns into one or two
 import csv
 import io
 import json
+import logging
 import os
 import pickle
 import sys
@@ -27,6 +28,7 @@ class UserError(Exception):
 
 def run(main: Callable[[], None]) -> int:
     """Run a script's `main` and return its exit status: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
         main()
     except UserError as error:

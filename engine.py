@@ -1,0 +1,332 @@
+"""The one training loop, and the one prediction.
+
+Pretraining and fine-tuning are the same loop with other settings. Data stay on the device, packed and standardised once;
+a batch is one gather by a seeded permutation. The best epoch is chosen on the validation profiles. A run interrupted at
+any instant continues with `resume` and ends with the same bits on the same CPU.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import validation
+from config import PredictSettings, TrainSettings
+from files import UserError
+from models import Member, SoilCarbonNet, load_checkpoint, read_state, to_target
+from specification import Specification, difference
+from tracking import RunLog
+from utils import read_statistics
+
+log = logging.getLogger(__name__)
+SAVE_EVERY_S = 10.0
+PREDICT_BATCH = 1 << 14
+# Where things lie and how a run is watched: an interrupted run may be resumed with other values of these.
+NOT_LEARNT = {"resume", "tensorboard", "device", "run", "model_dir", "log_dir", "results_dir"}
+NOT_LEARNT |= {"data_dir", "samples", "patches", "stats", "split", "categories", "init_from"}  # their content is compared
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """Profiles ready for the loop, on the device.
+
+    Attributes
+    ----------
+    encoded
+        (n, E) inputs, see `SoilCarbonNet.encode`.
+    output
+        (n,) float32: what the network is to put out, the target on its transform's scale.
+    y
+        (n,) float64 target.
+    """
+
+    encoded: Tensor
+    output: Tensor
+    y: np.ndarray
+
+
+@dataclass
+class Best:
+    """A member's best epoch so far: its number, its validation score, its weights."""
+
+    epoch: int
+    score: float | None
+    weights: dict[str, Tensor]
+
+
+def make_profiles(network: SoilCarbonNet, x: np.ndarray, y: np.ndarray, device: torch.device) -> Profiles:
+    """Encode packed covariates (n, F) and targets (n,) for training `network`."""
+    with torch.no_grad():
+        encoded = network.to(device).encode(torch.from_numpy(np.ascontiguousarray(x)).to(device))
+    output = np.log1p(y) if network.specification.target_transform == "log1p" else y
+    return Profiles(encoded, torch.from_numpy(output.astype(np.float32)).to(device), y)
+
+
+@torch.no_grad()
+def outputs_of(member: Member, encoded: Tensor) -> Tensor:
+    """Return a member's outputs (n,) in evaluation mode, in large batches."""
+    member.eval()
+    return torch.cat([Member.forward(member, batch) for batch in encoded.split(PREDICT_BATCH)])
+
+
+def smearing_factor(outputs: Tensor, profiles: Profiles) -> float:
+    """Return Duan's (1983) factor: the mean of exp(residual) on the log scale."""
+    return float(torch.exp((profiles.output - outputs).double()).mean())
+
+
+def load_for_prediction(settings: PredictSettings, device: torch.device) -> SoilCarbonNet:
+    """Load the settings' checkpoint; the published bare file, which has no statistics, takes the dataset's.
+
+    Raises
+    ------
+    UserError
+        If the checkpoint cannot be read, or its variables are not those the settings name.
+    """
+    path = settings.checkpoint_path
+    network = load_checkpoint(path, device)
+    theirs = network.specification.categories
+    if settings.categories is not None and (differs := difference(settings.categories, theirs)):
+        raise UserError(f"{path}: the checkpoint's variables are not the settings': {differs}")
+    if network.specification.statistics is None:
+        stats = settings.data_dir / settings.stats
+        network.respecify(statistics=read_statistics(stats, theirs), missing=settings.missing)
+        log.info("%s: has no statistics; those of %s are used, and predictions are not bounded", path, stats)
+    return network
+
+
+def predict(network: SoilCarbonNet, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Predict the target for packed covariates.
+
+    Parameters
+    ----------
+    network
+        With statistics; on any device.
+    x
+        (n, F) float32, raw units, missing = NaN.
+
+    Returns
+    -------
+    predicted, members
+        (n,) and (M, n) float64 in the target's unit: the ensemble's prediction (from the members' mean output) and
+        each member's.
+    """
+    device = next(network.parameters()).device
+    network.eval()
+    with torch.no_grad():
+        batches = torch.from_numpy(np.ascontiguousarray(x)).split(PREDICT_BATCH)
+        outputs = torch.cat([network.member_outputs(network.encode(batch.to(device))) for batch in batches], 1)
+        mean, single = (to_target(values, network.specification) for values in (outputs.mean(0), outputs))
+    return mean.double().cpu().numpy(), single.double().cpu().numpy()
+
+
+# --- one member --------------------------------------------------------------------------------------------------------
+
+
+def train_epoch(
+    member: Member, optimiser: torch.optim.Optimizer, profiles: Profiles, order: Tensor, batch_size: int, loss: nn.Module
+) -> Tensor:
+    """Take one pass over the profiles in the given order; return each batch's loss, (batches,)."""
+    member.train()
+    batches = order.split(batch_size)
+    losses = torch.empty(len(batches), device=profiles.output.device)
+    for k, rows in enumerate(batches):
+        value = loss(Member.forward(member, profiles.encoded[rows]), profiles.output[rows])
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        optimiser.step()
+        losses[k] = value.detach()
+    return losses
+
+
+def _evaluate(member: Member, train: Profiles, valid: Profiles, facts: Specification) -> dict[str, dict[str, float | int | None]]:
+    outputs = {"train": outputs_of(member, train.encoded), "valid": outputs_of(member, valid.encoded)}
+    if facts.target_transform == "log1p":
+        facts = facts.model_copy(update={"smearing": smearing_factor(outputs["valid"], valid)})
+    scores = {}
+    for name, profiles in (("train", train), ("valid", valid)):
+        predicted = to_target(outputs[name], facts).double().cpu().numpy()
+        if not np.isfinite(predicted).all():
+            raise FloatingPointError
+        scores[name] = validation.scores(profiles.y, predicted)
+    return scores
+
+
+def _fit_member(
+    k: int, member: Member, facts: Specification, train: Profiles, valid: Profiles, settings: TrainSettings,
+    journal: RunLog | None, state: dict[str, Any] | None, save: Callable[[Best, dict[str, Any] | None], None],
+) -> Best:  # fmt: skip
+    """Train one member; `state` is where an interrupted run left it, `save` keeps the best so far and the way on."""
+    device = train.output.device
+    member.freeze(settings.freeze)
+    optimiser = torch.optim.Adam([p for p in member.parameters() if p.requires_grad], lr=settings.lr, fused=True)
+    loss = nn.MSELoss() if settings.loss == "mse" else nn.HuberLoss()
+    shuffler = torch.Generator().manual_seed(settings.seed + k)
+    clock = time.monotonic()
+
+    def snapshot(epoch: int) -> dict[str, Any]:
+        return {
+            "member": k,
+            "epoch": epoch,
+            "weights": member.tensors(),
+            "optimiser": optimiser.state_dict(),
+            "shuffler": shuffler.get_state(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        }
+
+    def stop(epoch: int, where: str) -> UserError:
+        return UserError(
+            f"the loss is no longer finite in epoch {epoch}, {where} (member {k}); lower --lr (now {settings.lr:g}) or look at "
+            f"the inputs. The best epoch before, {best.epoch}, is kept"
+        )
+
+    best = Best(0, None, {name: value.clone() for name, value in member.tensors().items()})
+    if state is None:
+        epoch = 0
+        scores = _evaluate(member, train, valid, facts)
+        best.score = scores["valid"][settings.select_on]
+        if journal:
+            journal.epoch(k, 0, None, scores, member)
+    else:
+        epoch = state["epoch"]
+        member.load_state_dict(state["weights"])
+        optimiser.load_state_dict(state["optimiser"])
+        shuffler.set_state(state["shuffler"].cpu())
+        torch.set_rng_state(state["random"].cpu())
+        if state["random_cuda"] is not None and device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"].cpu(), device)
+        best = Best(**state["best"])
+    while epoch < settings.epochs and not (settings.patience and epoch - best.epoch >= settings.patience):
+        epoch += 1
+        order = torch.randperm(len(train.y), generator=shuffler).to(device)
+        losses = train_epoch(member, optimiser, train, order, settings.batch_size, loss)
+        finite = torch.isfinite(losses)
+        if not finite.all():
+            save(best, None)
+            raise stop(epoch, f"batch {int((~finite).nonzero()[0]) + 1} of {len(losses)}")
+        scores = {}
+        if epoch % settings.eval_interval == 0 or epoch == settings.epochs:
+            try:
+                scores = _evaluate(member, train, valid, facts)
+            except FloatingPointError:
+                save(best, None)
+                raise stop(epoch, "after its last batch") from None
+            score = scores["valid"][settings.select_on]
+            if validation.better(settings.select_on, score, best.score):
+                best = Best(epoch, score, {name: value.clone() for name, value in member.tensors().items()})
+        if journal:
+            journal.epoch(k, epoch, float(losses.double().mean()), scores, member)
+        if time.monotonic() - clock > SAVE_EVERY_S:
+            save(best, snapshot(epoch))
+            clock = time.monotonic()
+    save(best, snapshot(epoch))
+    return best
+
+
+# --- all members, and the way on after an interruption --------------------------------------------------------------
+
+
+def fingerprint(network: SoilCarbonNet, train: Profiles, valid: Profiles, settings: TrainSettings) -> dict[str, Any]:
+    """Return what decides a run's result: settings, specification, and a digest of data and first weights."""
+    digest = hashlib.sha256()
+    for profiles in (train, valid):
+        for tensor in (profiles.encoded, profiles.output):
+            digest.update(tensor.cpu().numpy().tobytes())
+    if settings.init_from:
+        for member in network.members():
+            for tensor in member.tensors().values():
+                digest.update(tensor.cpu().numpy().tobytes())
+    plain = {name: value for name, value in settings.as_plain().items() if name not in NOT_LEARNT}
+    return {**plain, "specification": network.specification.model_dump(mode="json"), "data and first weights": digest.hexdigest()}
+
+
+def read_interrupted(path: Path, expected: dict[str, Any], device: torch.device) -> dict[str, Any] | None:
+    """Return where an interrupted run left off, or None when there is nothing to resume.
+
+    Raises
+    ------
+    UserError
+        If that run had other settings or data, or the file cannot be read.
+    """
+    if not path.is_file():
+        log.info("%s: nothing to resume; starting afresh", path)
+        return None
+    state = read_state(path, device)
+    try:
+        other = [name for name in expected if state["fingerprint"].get(name) != expected[name]]
+        member, epoch = state["member"], state["epoch"]
+    except (KeyError, AttributeError) as error:
+        raise UserError(f"{path}: not the state of an interrupted run; run without --resume") from error
+    if other:
+        raise UserError(f"{path}: the interrupted run differs in {', '.join(other)}; run without --resume, or as it was")
+    log.info("resuming after epoch %d of member %d", epoch, member)
+    return state
+
+
+def fit(
+    network: SoilCarbonNet, train: Profiles, valid: Profiles, settings: TrainSettings, journal: RunLog | None = None,
+    state: dict[str, Any] | None = None, keep: Callable[[SoilCarbonNet, dict[str, Any] | None], None] | None = None,
+) -> SoilCarbonNet:  # fmt: skip
+    """Train every member of a network and return the network of their best epochs.
+
+    Parameters
+    ----------
+    network
+        Gives the specification, and the first weights if `settings.init_from` is set; otherwise they are drawn.
+    train, valid
+        Profiles that teach, and profiles that choose each member's best epoch (`settings.select_on`).
+    settings
+        How to train.
+    journal
+        Is told every epoch.
+    state
+        From `read_interrupted`.
+    keep
+        Called every few seconds with the best network so far and what `read_interrupted` needs (None: only the former).
+
+    Raises
+    ------
+    UserError
+        If the loss is no longer finite (the best network so far is kept first).
+    """
+    facts = network.specification
+    finished = [Best(**best) for best in state["finished"]] if state else []
+    expected = fingerprint(network, train, valid, settings) if keep else {}
+
+    def save(best: Best, snapshot: dict[str, Any] | None) -> None:
+        if keep:
+            bests = [*finished, best]
+            way_on = snapshot and {
+                **snapshot,
+                "fingerprint": expected,
+                "best": vars(best),
+                "finished": [vars(each) for each in finished],
+            }
+            keep(_assemble(facts, bests, valid, settings), way_on)
+
+    initial = list(network.members())
+    for k in range(len(finished), settings.members):
+        member = Member(facts)
+        member.initialise(settings.seed + k)
+        if settings.init_from:
+            member.load_state_dict(initial[k % len(initial)].tensors())
+        at = state if state and state["member"] == k else None
+        best = _fit_member(k, member.to(train.output.device), facts, train, valid, settings, journal, at, save)
+        finished.append(best)
+    return _assemble(facts, finished, valid, settings)
+
+
+def _assemble(facts: Specification, bests: Sequence[Best], valid: Profiles, settings: TrainSettings) -> SoilCarbonNet:
+    record = {"settings": settings.as_plain(), "epoch": [best.epoch for best in bests]}
+    network = SoilCarbonNet.assemble(facts, [best.weights for best in bests], record)
+    if facts.target_transform == "log1p":
+        outputs = torch.stack([outputs_of(member, valid.encoded) for member in network.members()]).mean(0)
+        network.respecify(smearing=smearing_factor(outputs, valid))
+    return network

@@ -1,0 +1,325 @@
+"""The multi-branch network, and the one door for weights in and out.
+
+In: packed covariates (B, F), raw units, missing = NaN. Out: one value per profile (B,).
+
+At radius 0 a member is exactly the published network (Zhang et al. 2025, Geoderma 461, 117466): per category a 1x1
+convolution to 32 maps, concatenated in table order, a 1x1 fusion convolution to 128, and a fully connected head; no
+activation in front of the first Linear. At radius r > 0 a branch is convolution, ReLU and pooling until its window is
+1x1. Standardising, filling of missing cells and class channels happen inside, by the checkpoint's specification.
+"""
+
+import io
+import pickle
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.nn import functional
+
+from config import __version__, column_slices
+from files import UserError, atomic_write, write_yaml
+from specification import Specification
+
+MAPS, FUSED, HIDDEN = 32, 128, 256
+BIAS = 0.01
+
+
+def dilations(radius: int) -> list[int]:
+    """Return the dilations of the blocks that bring a window of 2r+1 cells to one: they sum to r, growing outwards.
+
+    A block of dilation d takes 2d cells: a 2x2 convolution takes d, a 2x2 pooling d. Dilated, stride-1 layers compute
+    what strided ones would, at every cell of a raster at once (Long et al. 2015, "shift-and-stitch").
+    """
+    steps: list[int] = []
+    while radius > 0:
+        steps.insert(0, (radius + 1) // 2)
+        radius -= steps[0]
+    return steps
+
+
+class Member(nn.Module):
+    """One network: branches, fusion convolution, fully connected head, with the published tensor names.
+
+    `forward` takes encoded inputs (B, E), see `SoilCarbonNet.encode`, and returns (B,) on the scale it is trained on.
+    """
+
+    def __init__(self, specification: Specification) -> None:
+        super().__init__()
+        self.layout: list[tuple[str, int, int]] = []
+        for category in specification.categories:
+            channels = specification.channels(category)
+            layers: list[nn.Module] = []
+            self.layout.append((f"features_{category.name}", channels, category.size))
+            if category.radius == 0:
+                layers = [nn.Conv2d(channels, MAPS, 1)]
+            for step in dilations(category.radius):
+                layers += [nn.Conv2d(channels, MAPS, 2, dilation=step), nn.ReLU(), nn.MaxPool2d(2, stride=1, dilation=step)]
+                channels = MAPS
+            self.add_module(f"features_{category.name}", nn.Sequential(*layers))
+        self.features_merge = nn.Sequential(nn.Conv2d(MAPS * len(self.layout), FUSED, 1))
+        self.classifier = nn.Sequential(
+            nn.Linear(FUSED, HIDDEN), nn.ReLU(), nn.Dropout(0.2), nn.Linear(HIDDEN, FUSED), nn.ReLU(), nn.Dropout(0.5)
+        )
+        self.final_regressor = nn.Sequential(nn.Linear(FUSED, 1))
+
+    def initialise(self, seed: int) -> None:
+        """Seed PyTorch and draw the weights anew: Linear layers Xavier-uniform with bias 0.01, as published."""
+        torch.manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.reset_parameters()
+            elif isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.constant_(module.bias, BIAS)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return this member's own weights by name, detached."""
+        return {name: value.detach() for name, value in self.named_parameters() if not name.startswith("member_")}
+
+    def freeze(self, what: str) -> None:
+        """Let only part be trained: "none" frozen, "features" (branches and fusion), or "all-but-head" (last layer)."""
+        trained = {"none": ("",), "features": ("classifier", "final_regressor"), "all-but-head": ("final_regressor",)}[what]
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith(trained))
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """Return (B,) for encoded inputs (B, E)."""
+        maps, start = [], 0
+        for name, channels, size in self.layout:
+            end = start + channels * size * size
+            part, branch = encoded[:, start:end], self.get_submodule(name)
+            # On a single cell a 1x1 convolution is a matrix product, and cheaper as one.
+            maps.append(_as_linear(branch, part) if size == 1 else branch(part.unflatten(1, (channels, size, size))).flatten(1))
+            start = end
+        fused = _as_linear(self.features_merge, torch.cat(maps, 1))
+        return self.final_regressor(self.classifier(fused)).squeeze(1)
+
+
+def _as_linear(layers: nn.Module, x: Tensor) -> Tensor:
+    convolution = layers.get_submodule("0")
+    assert isinstance(convolution, nn.Conv2d)
+    return functional.linear(x, convolution.weight.flatten(1), convolution.bias)
+
+
+class SoilCarbonNet(Member):
+    """A network with its specification: member 0 under the published names, others as `member_<k>`.
+
+    Parameters
+    ----------
+    specification
+        What the numbers mean.
+    record
+        How it came about: settings, scores, epoch, version; plain containers, for people and audits.
+    """
+
+    _mean: Tensor
+    _std: Tensor
+
+    def __init__(self, specification: Specification, record: dict[str, Any] | None = None) -> None:
+        super().__init__(specification)
+        for k in range(1, specification.members):
+            self.add_module(f"member_{k}", Member(specification))
+        self.specification = specification
+        self.record = record or {}
+        self.version = __version__
+        self.respecify()
+
+    def respecify(self, **changes: Any) -> None:
+        """Change facts of the specification, such as statistics or bounds, that do not change the tensors' shapes."""
+        self.specification = specification = Specification(**(dict(self.specification) | changes))
+        mean, std = [], []
+        for category in specification.categories:
+            for name in category.variables:
+                numbers = (specification.statistics or {}).get(name, (0.0, 1.0))
+                mean += [numbers[0]] * category.size**2
+                std += [numbers[1]] * category.size**2
+        device = next(self.parameters()).device
+        self.register_buffer("_mean", torch.tensor(mean, dtype=torch.float32, device=device), persistent=False)
+        self.register_buffer("_std", torch.tensor(std, dtype=torch.float32, device=device), persistent=False)
+
+    def members(self) -> Iterator[Member]:
+        """Yield the members; the first is the network itself, by its own tensors."""
+        yield self
+        for k in range(1, self.specification.members):
+            member = self.get_submodule(f"member_{k}")
+            assert isinstance(member, Member)
+            yield member
+
+    @classmethod
+    def assemble(
+        cls, specification: Specification, members: Sequence[dict[str, Tensor]], record: dict[str, Any]
+    ) -> "SoilCarbonNet":
+        """Make a network, in evaluation mode, of members given by their tensors."""
+        network = cls(specification.model_copy(update={"members": len(members)}), record)
+        names = ["", *(f"member_{k}." for k in range(1, len(members)))]
+        tensors = {prefix + name: value for prefix, member in zip(names, members, strict=True) for name, value in member.items()}
+        network.load_state_dict(tensors | {"_extra_state": network.get_extra_state()})
+        return network.to(next(iter(tensors.values())).device).eval()
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Standardise, fill and clip packed covariates, and unfold class codes into channels.
+
+        Parameters
+        ----------
+        x
+            (B, F) float32, raw units, missing = NaN.
+
+        Returns
+        -------
+        Tensor
+            (B, E); E = F where no category is of kind "classes".
+        """
+        facts = self.specification
+        filled = torch.zeros_like(x) if facts.missing == "zero" else self._mean.expand_as(x)
+        z = (torch.where(torch.isnan(x), filled, x) - self._mean) / self._std
+        if facts.clip_inputs:
+            z = z.clamp(-facts.clip_inputs, facts.clip_inputs)
+        if not facts.classes:
+            return z
+        parts = []
+        for category, columns in zip(facts.categories, column_slices(facts.categories).values(), strict=True):
+            if category.kind == "numeric":
+                parts.append(z[:, columns])
+                continue
+            codes = x[:, columns].unflatten(1, (len(category.variables), -1))
+            for k, name in enumerate(category.variables):
+                known = torch.tensor(facts.classes[name], dtype=x.dtype, device=x.device)
+                parts.append((codes[:, k, None, :] == known[None, :, None]).to(x.dtype).flatten(1))
+        return torch.cat(parts, 1)
+
+    def member_outputs(self, encoded: Tensor) -> Tensor:
+        """Return (M, B): each member's output for encoded inputs (B, E)."""
+        return torch.stack([Member.forward(member, encoded) for member in self.members()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B,): the members' mean output for packed covariates (B, F), on the scale of the target's transform."""
+        return self.member_outputs(self.encode(x)).mean(0)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return what PyTorch stores beside the tensors as `_extra_state`: plain containers only."""
+        return {"specification": self.specification.model_dump(mode="json"), "record": self.record, "version": self.version}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take over `_extra_state`'s record; the specification is what the network was built from."""
+        self.record, self.version = state.get("record", {}), str(state.get("version", "unknown"))
+
+
+def to_target(outputs: Tensor, specification: Specification) -> Tensor:
+    """Bring outputs of any shape to the target's unit: undo the transform with its bias, hold within the bounds."""
+    if specification.target_transform == "log1p":
+        # e^30 is beyond any target; it keeps a wild output finite until the bounds are applied.
+        outputs = torch.exp(outputs.clamp(max=30.0)) * specification.smearing - 1
+    return outputs if specification.bounds is None else outputs.clamp(*specification.bounds)
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def read_state(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read a file of tensors and plain containers with `weights_only=True`.
+
+    Raises
+    ------
+    UserError
+        If it is missing, torn, foreign, or would run code; nothing of it has run then.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; train one first, or name another")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except OSError:
+        raise
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        zipfile.BadZipFile,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"{path}: not a checkpoint of plain tensors: torn, foreign, or a pickle that asks for code ({reason})"
+        ) from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: not a checkpoint: expected named tensors, found {type(state).__name__}")
+    return state
+
+
+def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> SoilCarbonNet:
+    """Load a network with its specification; the only door for weights.
+
+    Parameters
+    ----------
+    path
+        A checkpoint written here, or the published bare state_dict of 18 tensors, which has no statistics: its network
+        takes inputs already standardised until `respecify(statistics=...)` gives it some.
+    device
+        Where to put it, wherever it was saved.
+
+    Returns
+    -------
+    SoilCarbonNet
+        In evaluation mode.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or a tensor is missing, unknown, of another shape than the specification says, not a
+        dense floating-point tensor, or not finite; naming the tensor and both shapes.
+    """
+    path = Path(path)
+    state = read_state(path, device)
+    extra = state.get("_extra_state", {})
+    try:
+        specification = Specification(**extra.get("specification", {}))
+        if not isinstance(extra.get("record", {}), dict):
+            raise ValueError("the record is not a mapping")
+    except (ValidationError, ValueError, TypeError, AttributeError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise UserError(f"{path}: its specification is not valid: {reason}") from error
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in SoilCarbonNet(specification).named_parameters()}
+    tensors = {name: value for name, value in state.items() if name != "_extra_state"}
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise UserError(f"{path}: tensor {name} {tuple(shape)} is missing")
+        value = tensors[name]
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.layout != torch.strided:
+            raise UserError(f"{path}: {name} is not a dense floating-point tensor")
+        if value.shape != shape:
+            raise UserError(f"{path}: tensor {name} is {tuple(value.shape)} in the file, {tuple(shape)} in the model")
+        if not torch.isfinite(value).all():
+            raise UserError(f"{path}: tensor {name} holds values that are not finite")
+    unknown = sorted(set(map(str, tensors)) - set(shapes))
+    if unknown:
+        raise UserError(f"{path}: {len(unknown)} tensors are not of this model, first {unknown[0]!r}")
+    network = SoilCarbonNet(specification).to(device)
+    network.load_state_dict({name: value.float() for name, value in tensors.items()} | {"_extra_state": extra})
+    return network.eval()
+
+
+def is_bare(path: Path) -> bool:
+    """Whether the file holds tensors without our specification, as the published one does."""
+    return "_extra_state" not in read_state(path)
+
+
+def save_state(path: Path, state: Any) -> None:
+    """Write tensors and plain containers atomically, to be read by `read_state`."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with atomic_write(path) as file:
+        file.write(buffer.getbuffer())
+
+
+def save_checkpoint(network: SoilCarbonNet, path: Path) -> None:
+    """Write a network's checkpoint, and beside it the same facts as YAML for people; both atomically."""
+    state = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in network.state_dict().items()}
+    save_state(path, state)
+    write_yaml(path.with_suffix(".yaml"), network.get_extra_state())

@@ -1,0 +1,74 @@
+"""Predict profiles with a checkpoint, and score what is known.
+
+    python pred.py                                                              region anhui of the example world
+    python pred.py --checkpoint model/mine.pth --data_dir data/mine --on test   your model on your test split
+    python pred.py --checkpoint model/mine.pth --data_dir data/new --on all     profiles without observations too
+
+Model, variables and statistics come from the checkpoint alone. Writes into results/<run>/: predictions.csv
+(profile_id, lon, lat, observed, predicted, residual = observed - predicted; sd and one column per member of an
+ensemble), scores.json (with 95 % bootstrap intervals; me is the mean of predicted - observed), settings.yaml, and
+two figures.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from config import PredictSettings, read_settings
+from files import run
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the script with a command line (default: the process's own)."""
+    settings = read_settings(PredictSettings, __doc__, arguments)
+    import numpy as np  # here and below: --help needs none of these, and they are slow to import
+    import pandas as pd
+
+    import engine
+    import figures
+    import validation
+    from files import check_writable, write_json, write_table
+    from utils import check_variables, choose_device, read_dataset
+
+    device = choose_device(settings.device)
+    network = engine.load_for_prediction(settings, device)
+    facts = network.specification
+    splits = () if settings.on == "all" else (settings.on,)
+    data = read_dataset(settings, facts.categories, splits, target_needed=False)
+    rows = data.rows(settings.on)
+    check_variables(data.x[rows], facts.categories, constant="allow")
+    folder = settings.results
+    check_writable(folder)
+
+    predicted, members = engine.predict(network, data.x[rows])
+    observed = data.y[rows]
+    table = pd.DataFrame(
+        {
+            "profile_id": np.array(data.ids)[rows],
+            "lon": data.lon[rows],
+            "lat": data.lat[rows],
+            "observed": observed,
+            "predicted": predicted,
+            "residual": observed - predicted,
+        }
+    )
+    if len(members) > 1:
+        table["sd"] = members.std(0, ddof=1)
+        table = table.assign(**{f"member_{k}": values for k, values in enumerate(members)})
+    known = np.isfinite(observed)
+    scores = validation.bootstrap_scores(observed[known], predicted[known], settings.seed) if known.any() else {"n": 0}
+    settings.write(folder / "settings.yaml")
+    write_table(folder / "predictions.csv", table)
+    write_json(folder / "scores.json", {"run": settings.run, "on": settings.on, "unit": facts.unit, "scores": scores})
+    if known.any():
+        title = f"{settings.run}, {settings.on} profiles"
+        figures.observed_against_predicted(folder / "observed_predicted.png", observed[known], predicted[known], facts.unit, title)
+        residual = (observed - predicted)[known]
+        figures.residual_map(folder / "residual_map.png", data.lon[rows][known], data.lat[rows][known], residual, facts.unit, title)
+    print(f"{settings.run}: {len(rows)} profiles ({settings.on}), {int(known.sum())} observed -> {folder}")
+    for name, value in scores.items():
+        if isinstance(value, dict) and value["value"] is not None:
+            print(f"  {name:<5}{value['value']:9.3f}  [{value['low']:.3f}, {value['high']:.3f}]")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

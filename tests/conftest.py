@@ -1,0 +1,63 @@
+"""A small dataset whose answer is known, made by code, and the folders of real files that may be absent."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from config import PUBLISHED_CATEGORIES, Category
+from datasets import write_dataset
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+PUBLISHED_WEIGHTS = SHARED / "published" / "GSoilCPM.pth"
+REALDATA = SHARED / "realdata"
+
+needs_published_weights = pytest.mark.skipif(
+    not PUBLISHED_WEIGHTS.is_file(),
+    reason="the published weights (CC BY-NC) are not here; get GSoilCPM.pth from github.com/leizhang-geo/GSoilCPM",
+)
+needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real profiles (non-commercial) are not beside the checkout")
+
+
+def make_dataset(
+    folder: Path, n: int = 120, side: int = 3, seed: int = 0, categories: tuple[Category, ...] = PUBLISHED_CATEGORIES
+) -> Path:
+    """Write a dataset: SOC = exp of a smooth function of three variables, 60 % train, 20 % valid, 20 % test."""
+    random = np.random.default_rng(seed)
+    patches = {}
+    for category in categories:
+        for k, name in enumerate(category.variables):
+            centre = random.normal(10 * (k + 1), k + 1, n)[:, None, None]
+            patches[name] = (centre + random.normal(0, 0.1, (n, side, side))).astype(np.float32)
+            if category.kind == "classes":
+                patches[name] = np.broadcast_to(random.integers(1, 5, n)[:, None, None], (n, side, side)).astype(np.float32)
+    middle = side // 2
+    standard = [(values - values.mean()) / values.std() for values in (patch[:, middle, middle] for patch in patches.values())]
+    soc = np.exp(2.5 + 0.5 * standard[0] - 0.4 * standard[1] + 0.3 * np.tanh(standard[2])) + random.uniform(0, 0.5, n)
+    samples = pd.DataFrame(
+        {
+            "profile_id": [f"P{k:04d}" for k in range(n)],
+            "lon": random.uniform(5, 15, n).round(5),
+            "lat": random.uniform(45, 55, n).round(5),
+            "soc": soc,
+        }
+    )
+    split = np.array(["train", "train", "train", "valid", "test"])[np.arange(n) % 5]
+    write_dataset(folder, samples, patches, split, categories, {})
+    return folder
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """A dataset of 120 profiles with the published variables, 3 x 3 cells each."""
+    return make_dataset(tmp_path / "data")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, so that relative defaults (model/, log/, results/) fall into it."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder

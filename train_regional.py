@@ -1,0 +1,26 @@
+"""Fine-tune a pretrained network on the profiles of a region.
+
+    python train_regional.py                                                 region anhui of the example world
+    python train_regional.py --run denmark --data_dir data/sim/denmark       another
+    python train_regional.py --run mine --data_dir data/mine --init_from model/pretrain_model/GSoilCPM.pth
+
+Writes model/<run>.pth and log/<run>/ (tensorboard --logdir log). Then: python pred.py --checkpoint model/<run>.pth
+"""
+
+import sys
+from collections.abc import Sequence
+
+from config import RegionalSettings, read_settings
+from files import run
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the script with a command line (default: the process's own)."""
+    settings = read_settings(RegionalSettings, __doc__, arguments)
+    from training import run_and_report  # here: PyTorch is slow to import, and --help needs none of it
+
+    run_and_report(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,195 @@
+"""One training run from settings to checkpoint: what `train_global.py` and `train_regional.py` share.
+
+In: a dataset's folder, perhaps a checkpoint to start from. Out: a checkpoint, logs, and scores on train, valid and test.
+"""
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import engine
+import simulate
+import validation
+from config import TrainSettings
+from files import UserError, check_writable, write_json
+from models import SoilCarbonNet, is_bare, load_checkpoint, save_checkpoint, save_state
+from specification import Specification, difference
+from tracking import RunLog
+from utils import Dataset, Statistics, check_variables, choose_device, read_dataset, read_statistics, variable_columns
+
+log = logging.getLogger(__name__)
+MAXIMUM_CLASSES = 256
+
+
+def run_and_report(settings: TrainSettings) -> None:
+    """Train, on the example world if that is asked for, and print the scores."""
+    simulate.ensure_example_world(settings.data_dir)
+    scores = train(settings)
+    print(f"{settings.run} -> {settings.checkpoint_path}")
+    print("split      n " + "".join(f"{name:>9}" for name in ("rmse", "mae", "me", "r2", "ccc")))
+    for split, numbers in scores.items():
+        values = (numbers[name] for name in ("rmse", "mae", "me", "r2", "ccc"))
+        print(f"{split:<6}{numbers['n']:>6}" + "".join(f"{'-' if value is None else format(value, '9.3f'):>9}" for value in values))
+
+
+def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
+    """Train as the settings say, save the checkpoint and logs, and return the scores per split.
+
+    The test split is read once, after training: nothing that is saved depends on its targets but its scores.
+
+    Raises
+    ------
+    UserError
+        For anything wrong in settings, files or data, and for a loss that is no longer finite.
+    """
+    device = choose_device(settings.device)
+    check_writable(settings.checkpoint_path.parent, settings.log)
+    _spare_published(settings.checkpoint_path)
+    start = load_checkpoint(settings.init_from) if settings.init_from else None
+    if start is not None and settings.categories is not None:
+        differs = difference(settings.categories, start.specification.categories)
+        if differs:
+            raise UserError(f"{settings.init_from}: the checkpoint's variables are not the settings': {differs}")
+    data = read_dataset(settings, start.specification.categories if start else None)
+    _check_selectable(settings, data)
+    if start is None:
+        start = SoilCarbonNet(new_specification(settings, data))
+    else:
+        settings = _follow_checkpoint(settings, start, data)
+    rows = {name: data.split[name] for name in ("train", "valid")}
+    profiles = {name: engine.make_profiles(start, data.x[chosen], data.y[chosen], device) for name, chosen in rows.items()}
+
+    way_on = settings.log / "resume.pth"
+    state = None
+    if settings.resume:
+        expected = engine.fingerprint(start, profiles["train"], profiles["valid"], settings)
+        state = engine.read_interrupted(way_on, expected, device)
+    settings.write(settings.log / "settings.yaml")
+    after = (state["member"], state["epoch"]) if state else None
+    journal = RunLog(settings.log, settings.epochs, settings.tensorboard, after)
+    try:
+        keep = partial(_keep, path=settings.checkpoint_path, way_on=way_on)
+        network = engine.fit(start, profiles["train"], profiles["valid"], settings, journal, state, keep)
+        predicted = engine.predict(network, data.x)[0]
+        scores = {name: validation.scores(data.y[chosen], predicted[chosen]) for name, chosen in data.split.items()}
+        network.record |= {"scores": scores, "profiles": {name: len(chosen) for name, chosen in data.split.items()}}
+        save_checkpoint(network, settings.checkpoint_path)
+        write_json(settings.log / "scores.json", scores)
+        example = torch.from_numpy(data.x[:1]).to(device)
+        journal.finish(network, example, settings.as_plain(), scores)
+    finally:
+        journal.close()
+    log.info("best epoch %s; checkpoint %s", ", ".join(map(str, network.record["epoch"])), settings.checkpoint_path)
+    return scores
+
+
+def _keep(network: SoilCarbonNet, state: dict[str, Any] | None, path: Path, way_on: Path) -> None:
+    save_checkpoint(network, path)
+    if state is not None:
+        save_state(way_on, state)
+
+
+def _spare_published(path: Path) -> None:
+    if path.is_file() and is_bare(path):
+        raise UserError(
+            f"{path}: holds weights that were not trained here (the published file?) and would be lost; give --run another name"
+        )
+
+
+def _check_selectable(settings: TrainSettings, data: Dataset) -> None:
+    valid = data.y[data.split["valid"]]
+    if settings.select_on in ("r2", "ccc") and np.ptp(valid) == 0:
+        raise UserError(
+            f"{settings.data_dir}: the {len(valid)} validation profiles have one value of {settings.target}, so "
+            f"{settings.select_on} is not defined; use more of them, or --select_on rmse"
+        )
+
+
+# --- the specification of a run ----------------------------------------------------------------------------------------
+
+
+def new_specification(settings: TrainSettings, data: Dataset) -> Specification:
+    """Return the specification of a network trained from scratch: facts of the training profiles alone.
+
+    Statistics are the dataset's file if there is one, else computed.
+
+    Raises
+    ------
+    UserError
+        If a variable is constant or all missing among the training profiles, or has too many classes.
+    """
+    rows = data.split["train"]
+    check_variables(data.x[rows], data.categories, constant="refuse")
+    path = settings.data_dir / settings.stats
+    numeric = [category for category in data.categories if category.kind == "numeric"]
+    statistics = read_statistics(path, numeric) if path.is_file() else compute_statistics(data, rows)
+    if not path.is_file():
+        log.info("%s: not there; statistics computed from the %d training profiles", path, len(rows))
+    return Specification(
+        categories=data.categories,
+        statistics=statistics,
+        classes=_classes(data, rows),
+        missing=settings.missing,
+        clip_inputs=settings.clip_inputs,
+        target=settings.target,
+        unit="g/kg" if settings.target == "soc" else "",
+        target_transform=settings.target_transform,
+        bounds=_bounds(data, rows),
+        members=settings.members,
+    )
+
+
+def compute_statistics(data: Dataset, rows: np.ndarray) -> Statistics:
+    """Return every numeric variable's mean and standard deviation over all cells of some profiles."""
+    columns = variable_columns(data.categories)
+    names = [name for category in data.categories if category.kind == "numeric" for name in category.variables]
+    cells = {name: data.x[rows][:, columns[name]].astype(np.float64) for name in names}
+    return {name: (float(np.nanmean(values)), float(np.nanstd(values))) for name, values in cells.items()}
+
+
+def _classes(data: Dataset, rows: np.ndarray) -> dict[str, tuple[int, ...]]:
+    columns, classes = variable_columns(data.categories), {}
+    for name in (name for category in data.categories if category.kind == "classes" for name in category.variables):
+        codes = np.unique(data.x[rows][:, columns[name]])
+        codes = codes[np.isfinite(codes)]
+        if len(codes) > MAXIMUM_CLASSES or (codes != np.rint(codes)).any():
+            raise UserError(f"variable {name!r} is of kind classes but holds {len(codes)} values like {codes[0]:g}; is it numeric?")
+        classes[name] = tuple(int(code) for code in codes)
+    return classes
+
+
+def _bounds(data: Dataset, rows: np.ndarray) -> tuple[float, float]:
+    return min(0.0, float(data.y[rows].min())), float(data.y[rows].max())
+
+
+def _follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Dataset) -> TrainSettings:
+    """Let the checkpoint's facts stand, add those a fine-tuning run brings, and return the settings as they now hold."""
+    facts, rows = start.specification, data.split["train"]
+    check_variables(data.x[rows], data.categories, constant="allow")
+    changes: dict[str, Any] = {"bounds": _bounds(data, rows), "target": settings.target, "smearing": 1.0}
+    if facts.statistics is None:
+        changes["statistics"] = read_statistics(settings.data_dir / settings.stats, facts.categories)
+        changes["missing"] = settings.missing
+    if facts.statistics is None or settings.given("clip_inputs"):
+        changes["clip_inputs"] = settings.clip_inputs
+    for name in ("target_transform", "missing"):
+        theirs = changes.get(name, getattr(facts, name))
+        if settings.given(name) and getattr(settings, name) != theirs:
+            raise UserError(
+                f"{settings.init_from}: was trained with {name} {theirs!r}, which fine-tuning keeps; drop {name} from the settings"
+            )
+    start.respecify(**changes)
+    facts = start.specification
+    members = settings.members if settings.given("members") else facts.members
+    return settings.model_copy(
+        update={
+            "members": members,
+            "target_transform": facts.target_transform,
+            "missing": facts.missing,
+            "clip_inputs": facts.clip_inputs,
+        }
+    )

@@ -1,0 +1,376 @@
+"""From a dataset's folder to tensors: sample table, patches, splits, statistics; seeds and device.
+
+In: the files of a dataset (`settings.data_dir`). Out: one `Dataset` whose covariates lie in ONE packed float32 array
+(N, F), raw units, missing = NaN; a category is a view (N, C, S, S) of it.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from config import NODATA, PUBLISHED_CATEGORIES, Category, RunSettings, build, column_slices, nearest
+from files import UserError, load_pickle, read_table, read_yaml
+
+log = logging.getLogger(__name__)
+
+Statistics = dict[str, tuple[float, float]]
+"""Variable -> (mean, standard deviation), raw units."""
+
+SOC_MAXIMUM = 1000.0
+"""g/kg: more carbon than soil is impossible."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """N profiles with their covariates.
+
+    Attributes
+    ----------
+    table
+        The sample table, N rows, all its columns.
+    x
+        (N, F) float32, raw units, missing = NaN; columns in the order of `categories`.
+    y
+        (N,) float64 target; NaN where not known.
+    split
+        "train", "valid", "test" -> row numbers; only the splits that were read.
+    categories
+        What the columns of `x` are.
+    """
+
+    table: pd.DataFrame
+    x: np.ndarray
+    y: np.ndarray
+    split: dict[str, np.ndarray]
+    categories: tuple[Category, ...]
+
+    @property
+    def ids(self) -> list[str]:
+        """Profile ids, as text, in row order."""
+        return self.table["profile_id"].tolist()
+
+    @property
+    def lon(self) -> np.ndarray:
+        """(N,) degrees east."""
+        return self.table["lon"].to_numpy(np.float64)
+
+    @property
+    def lat(self) -> np.ndarray:
+        """(N,) degrees north."""
+        return self.table["lat"].to_numpy(np.float64)
+
+    def rows(self, on: str) -> np.ndarray:
+        """Return the row numbers of a split, or of "all"."""
+        return np.arange(len(self.table)) if on == "all" else self.split[on]
+
+
+def category_views(x: np.ndarray, categories: Sequence[Category]) -> dict[str, np.ndarray]:
+    """Return each category's patches (N, C, S, S) as a view of the packed array (N, F)."""
+    return {
+        category.name: x[:, columns].reshape(len(x), len(category.variables), category.size, category.size)
+        for category, columns in zip(categories, column_slices(categories).values(), strict=True)
+    }
+
+
+def key_of(profile_id: Any) -> str:
+    """Return a profile id as text: 12, "12", 12.0 and NumPy's 12 are one profile."""
+    if isinstance(profile_id, (float, np.floating)) and float(profile_id).is_integer():
+        return str(int(profile_id))
+    return str(profile_id).strip()
+
+
+# --- the sample table and its splits ------------------------------------------------------------------------------
+
+
+def _first(bad: np.ndarray, values: Sequence[Any], ids: Sequence[str]) -> str:
+    k = int(np.flatnonzero(bad)[0])
+    return f"{int(bad.sum())} of {len(bad)}, first {values[k]!r} at profile {ids[k]!r}"
+
+
+def read_samples(path: Path, target: str, target_needed: bool = True) -> tuple[pd.DataFrame, np.ndarray]:
+    """Read a sample table and check every value.
+
+    Parameters
+    ----------
+    path
+        CSV with profile_id, lon, lat (degrees) and the target (SOC: g/kg).
+    target
+        The target's column.
+    target_needed
+        False: the column, or single values, may be missing (profiles to predict).
+
+    Returns
+    -------
+    table, y
+        The table with ids as text, and the target (N,) float64.
+
+    Raises
+    ------
+    UserError
+        For a missing column; duplicate ids; coordinates that are no numbers, out of range, or swapped; a target that
+        is text, missing, negative, or above 1000 g/kg.
+    """
+    table = read_table(path, ("profile_id", "lon", "lat", *((target,) if target_needed else ())))
+    if table.empty:
+        raise UserError(f"{path}: no profiles, only a header")
+    ids = ["" if pd.isna(value) else key_of(value) for value in table["profile_id"]]
+    table["profile_id"] = ids
+    double = table["profile_id"].duplicated().to_numpy()
+    if double.any():
+        raise UserError(f"{path}: profile_id must be unique; repeated: {_first(double, ids, ids)}")
+    if "" in ids:
+        raise UserError(f"{path}: profile_id is empty in row {ids.index('') + 2}")
+    numbers: dict[str, np.ndarray] = {}
+    for name in ("lon", "lat", target):
+        if name not in table.columns:
+            numbers[name] = np.full(len(table), np.nan)
+            continue
+        values = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
+        shown = table[name].tolist()
+        wrong = ~np.isfinite(values)
+        if name == target and not target_needed:
+            wrong &= table[name].notna().to_numpy()
+        if wrong.any():
+            raise UserError(f"{path}: {name} must be a number; not so in {_first(wrong, shown, ids)}")
+        numbers[name] = values
+    _check_coordinates(path, numbers["lon"], numbers["lat"], ids)
+    y = numbers[target]
+    absurd = (y < 0) | (y > SOC_MAXIMUM)
+    if absurd.any():
+        raise UserError(
+            f"{path}: {target} must lie between 0 and {SOC_MAXIMUM:g} (SOC is in g/kg); not so in {_first(absurd, y.tolist(), ids)}"
+        )
+    return table.assign(lon=numbers["lon"], lat=numbers["lat"]), y
+
+
+def _check_coordinates(path: Path, lon: np.ndarray, lat: np.ndarray, ids: Sequence[str]) -> None:
+    wrong = (np.abs(lon) > 180) | (np.abs(lat) > 90)
+    if not wrong.any():
+        return
+    swapped = not ((np.abs(lat) > 180) | (np.abs(lon) > 90)).any()
+    advice = "; lon and lat look swapped" if swapped else ""
+    pairs = list(zip(lon.tolist(), lat.tolist(), strict=True))
+    raise UserError(f"{path}: lon must lie in -180..180 and lat in -90..90; not so in {_first(wrong, pairs, ids)}{advice}")
+
+
+def read_split(folder: Path, names: Sequence[str], ids: Sequence[str]) -> dict[str, np.ndarray]:
+    """Read the split files and return row numbers into `ids`.
+
+    Raises
+    ------
+    UserError
+        For a missing file or column, an empty split, an id not among `ids`, or a profile in two splits.
+    """
+    row = {name: k for k, name in enumerate(ids)}
+    split: dict[str, np.ndarray] = {}
+    seen: dict[str, str] = {}
+    for name in names:
+        path = folder / f"{name}.csv"
+        members = [key_of(value) for value in read_table(path, ("profile_id",))["profile_id"]]
+        if not members:
+            raise UserError(f"{path}: the {name} split is empty")
+        strange = [member for member in members if member not in row]
+        if strange:
+            raise UserError(f"{path}: {len(strange)} of {len(members)} ids are not in the sample table, first {strange[0]!r}")
+        for member in members:
+            if member in seen:
+                raise UserError(
+                    f"{path}: profile {member!r} is already in the {seen[member]} split; splits must not share profiles"
+                )
+            seen[member] = name
+        split[name] = np.array([row[member] for member in members])
+    return split
+
+
+# --- patches and statistics ------------------------------------------------------------------------------------------
+
+
+def pack_variable(patches: Any, ids: Sequence[str], radius: int, path: Path) -> np.ndarray:
+    """Return one variable's windows (N, S*S) float32, missing = NaN, cut from the middle of its patches.
+
+    Parameters
+    ----------
+    patches
+        {profile_id: 2-D array}; or a list or array of N patches in profile order. A single number is a 1 x 1 patch.
+    ids
+        The N profiles wanted.
+    radius
+        r, S = 2r+1.
+    path
+        For the message.
+
+    Raises
+    ------
+    UserError
+        If profiles lack a patch; patches differ in shape, are not square with an odd side, are smaller than the
+        window, or do not hold numbers.
+    """
+    if isinstance(patches, Mapping):
+        by_key = {key_of(key): patch for key, patch in patches.items()}
+        lacking = [name for name in ids if name not in by_key]
+        if lacking:
+            raise UserError(f"{path}: no patch for {len(lacking)} of {len(ids)} profiles, first {lacking[0]!r}")
+        chosen = [np.asarray(by_key[name]) for name in ids]
+    elif isinstance(patches, (list, tuple, np.ndarray)):
+        if np.ndim(patches) == 0 or len(patches) != len(ids):
+            raise UserError(f"{path}: {np.size(patches) and len(patches)} patches in profile order for {len(ids)} profiles")
+        chosen = [np.asarray(patch) for patch in patches]
+    else:
+        raise UserError(f"{path}: expected {{profile_id: array}}, a list or an array; found {type(patches).__name__}")
+    shape = chosen[0].shape
+    other = next((k for k, patch in enumerate(chosen) if patch.shape != shape), None)
+    if other is not None:
+        raise UserError(
+            f"{path}: patches differ in shape: {shape} at profile {ids[0]!r}, {chosen[other].shape} at profile {ids[other]!r}"
+        )
+    wrong = next((patch.dtype for patch in chosen if patch.dtype.kind not in "biuf"), None)
+    if wrong is not None:
+        raise UserError(f"{path}: patches must hold numbers; found dtype {wrong}")
+    stacked = np.stack(chosen)
+    if stacked.ndim == 1:
+        stacked = stacked[:, None, None]
+    if stacked.ndim != 3 or stacked.shape[1] != stacked.shape[2] or stacked.shape[1] % 2 == 0:
+        raise UserError(f"{path}: a patch must be square with an odd side, the profile in its middle; found shape {shape}")
+    margin = (stacked.shape[1] - 1) // 2 - radius
+    if margin < 0:
+        side = 2 * radius + 1
+        raise UserError(f"{path}: patches of {shape[0]} x {shape[0]} cells are smaller than the window of {side} x {side}")
+    inner = slice(margin, stacked.shape[1] - margin)
+    window = stacked[:, inner, inner].reshape(len(ids), -1).astype(np.float32)
+    window[~np.isfinite(window) | (window == NODATA)] = np.nan
+    return window
+
+
+def pack(folder: Path, ids: Sequence[str], categories: Sequence[Category]) -> np.ndarray:
+    """Read `<folder>/<variable>.pkl` of all categories into one packed array (N, F), one variable in memory at a time."""
+    x = np.empty((len(ids), sum(category.width for category in categories)), np.float32)
+    start = 0
+    for category in categories:
+        for name in category.variables:
+            path = folder / f"{name}.pkl"
+            if not path.is_file():
+                there = sorted(p.stem for p in folder.glob("*.pkl"))
+                raise UserError(f"{path}: no patches of variable {name!r} ({len(there)} variables there{nearest(name, there)})")
+            end = start + category.size**2
+            x[:, start:end] = pack_variable(load_pickle(path), ids, category.radius, path)
+            start = end
+    return x
+
+
+def variable_columns(categories: Sequence[Category]) -> dict[str, slice]:
+    """Return each variable's columns in the packed array."""
+    cells = [(name, category.size**2) for category in categories for name in category.variables]
+    ends = np.cumsum([n for _, n in cells])
+    return {name: slice(int(end) - n, int(end)) for (name, n), end in zip(cells, ends, strict=True)}
+
+
+def check_variables(x: np.ndarray, categories: Sequence[Category], constant: Literal["refuse", "allow"]) -> None:
+    """Report missing cells, and refuse variables that tell nothing.
+
+    Raises
+    ------
+    UserError
+        If a variable is missing in all cells of `x` (n, F), or has one value throughout and `constant` is "refuse".
+    """
+    gaps = []
+    for name, columns in variable_columns(categories).items():
+        cells = x[:, columns]
+        missing = int(np.isnan(cells).sum())
+        if missing == cells.size:
+            raise UserError(f"variable {name!r} is missing at all {len(x)} profiles; leave it out or supply it")
+        if constant == "refuse" and np.nanmin(cells) == np.nanmax(cells):
+            raise UserError(f"variable {name!r} is constant ({np.nanmin(cells):g}) over all {len(x)} profiles; leave it out")
+        if missing:
+            gaps.append(f"{name} {missing / cells.size:.1%}")
+    if gaps:
+        log.info("missing cells of %d profiles: %s", len(x), ", ".join(gaps))
+
+
+def read_statistics(path: Path, categories: Sequence[Category]) -> Statistics:
+    """Read means and standard deviations of all numeric variables.
+
+    Raises
+    ------
+    UserError
+        If the file or a column is missing, a variable has no row or several, or a number is not finite or a deviation
+        not positive.
+    """
+    table = read_table(path, ("var_name", "v_mean", "v_std"), text=("var_name",))
+    statistics: Statistics = {}
+    for name in (v for category in categories if category.kind == "numeric" for v in category.variables):
+        rows = table[table["var_name"].str.strip() == name]
+        if len(rows) != 1:
+            raise UserError(f"{path}: {len(rows)} rows for variable {name!r}, one is needed")
+        mean, std = (pd.to_numeric(rows[column], errors="coerce").iloc[0] for column in ("v_mean", "v_std"))
+        if not (np.isfinite(mean) and np.isfinite(std) and std > 0):
+            raise UserError(f"{path}: variable {name!r} has mean {mean:g} and deviation {std:g}; the deviation must be above 0")
+        statistics[name] = (float(mean), float(std))
+    return statistics
+
+
+# --- all together ------------------------------------------------------------------------------------------------------
+
+
+def dataset_categories(settings: RunSettings) -> tuple[Category, ...]:
+    """Return the settings' categories, else those in the dataset's `dataset.yaml`, else the published table."""
+    if settings.categories is not None:
+        return settings.categories
+    path = settings.data_dir / "dataset.yaml"
+    if path.is_file() and "categories" in (facts := read_yaml(path)):
+        return build(RunSettings, {"categories": facts["categories"]}, str(path)).categories or ()
+    return PUBLISHED_CATEGORIES
+
+
+def read_dataset(
+    settings: RunSettings,
+    categories: Sequence[Category] | None = None,
+    splits: Sequence[str] = ("train", "valid", "test"),
+    target_needed: bool = True,
+) -> Dataset:
+    """Read a dataset's folder.
+
+    Parameters
+    ----------
+    settings
+        Say where the files lie and which column is the target.
+    categories
+        Default: see `dataset_categories`.
+    splits
+        The splits to read.
+    target_needed
+        False: profiles without a target are fine (y is NaN there).
+
+    Raises
+    ------
+    UserError
+        For anything that is missing or wrong in the files; see the functions above.
+    """
+    root = settings.data_dir
+    if not (root / settings.samples).is_file():
+        inner = next((path for path in sorted(root.glob("DL_inputs/*")) if (path / settings.samples).is_file()), None)
+        advice = f"; did you mean --data_dir {inner}?" if inner else "; make a dataset with prepare.py or simulate.py"
+        raise UserError(f"{root / settings.samples}: no sample table there{advice}")
+    table, y = read_samples(root / settings.samples, settings.target, target_needed)
+    ids = table["profile_id"].tolist()
+    chosen = tuple(categories) if categories is not None else dataset_categories(settings)
+    split = read_split(root / settings.split, splits, ids)
+    return Dataset(table, pack(root / settings.patches, ids, chosen), y, split, chosen)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device for "auto" (CUDA when present), "cpu" or "cuda".
+
+    Raises
+    ------
+    UserError
+        If CUDA is asked for and absent.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda was asked for, but PyTorch finds no CUDA device; use --device cpu or auto")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
