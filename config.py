@@ -255,6 +255,13 @@ class PrepareSettings(Settings):
     radius: int = Field(0, ge=0, le=50, description="cells cut on each side of a profile, at least (more if a category asks)")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of the split")
 
+    @field_validator("depth", "bounds")
+    @classmethod
+    def _limits_in_order(cls, limits: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if limits is not None and any(low >= high for low, high in zip(limits[::2], limits[1::2], strict=True)):
+            raise ValueError("each lower limit must be below its upper limit")
+        return limits
+
     _check_categories = field_validator("categories")(_unique_names)
 
 
@@ -384,8 +391,3 @@ def read_settings(cls: type[S], purpose: str | None, arguments: Sequence[str] | 
         if value == "none" and type(None) in typing.get_args(cls.model_fields[name].annotation):
             flags_given[name] = None
     return build(cls, from_yaml | flags_given, "command line")
-
-
-def uses_example_world(settings: RunSettings) -> bool:
-    """Whether the run's data lie in the example world, which is made when it is not there."""
-    return settings.data_dir.parent == SimulateSettings().out

@@ -120,6 +120,16 @@ def _must_exist(path: Path, what: str) -> None:
         raise UserError(f"{path}: no such {what}" + (" (it is a folder)" if path.is_dir() else ""))
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which `on`, `off`, `yes` and `no` are the words they are: `on` is a setting's name."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping.
 
@@ -130,7 +140,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     _must_exist(path, "YAML file")
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())[:200]}") from error
     if value is None:

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table = table.assign(**{f"member_{k}": values for k, values in enumerate(members)})
     known = np.isfinite(observed)
     scores = validation.bootstrap_scores(observed[known], predicted[known], settings.seed) if known.any() else {"n": 0}
-    settings.write(folder / "settings.yaml")
+    settings.model_copy(update={"categories": facts.categories}).write(folder / "settings.yaml")
     write_table(folder / "predictions.csv", table)
     write_json(folder / "scores.json", {"run": settings.run, "on": settings.on, "unit": facts.unit, "scores": scores})
     if known.any():

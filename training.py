@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 import engine
-import simulate
 import validation
-from config import TrainSettings
+from config import SimulateSettings, TrainSettings
 from files import UserError, check_writable, write_json
 from models import SoilCarbonNet, is_bare, load_checkpoint, save_checkpoint, save_state
 from specification import Specification, difference
@@ -23,11 +22,18 @@ from utils import Dataset, Statistics, check_variables, choose_device, read_data
 
 log = logging.getLogger(__name__)
 MAXIMUM_CLASSES = 256
+SMALL_BATCH = 256
+"""Up to so many profiles a step is shorter than the handing out of its parts to threads; measured by benchmarks/epoch_speed.py."""
 
 
 def run_and_report(settings: TrainSettings) -> None:
-    """Train, on the example world if that is asked for, and print the scores."""
-    simulate.ensure_example_world(settings.data_dir)
+    """Train, and print the scores; the example world is made first if the data are to lie in it and it is not there."""
+    world = SimulateSettings()
+    if settings.data_dir.parent == world.out and not (settings.data_dir / "dataset.yaml").is_file():
+        from simulate import make_world  # here: most runs need none of it
+
+        log.info("%s: making the example world", world.out)
+        make_world(world)
     scores = train(settings)
     print(f"{settings.run} -> {settings.checkpoint_path}")
     print("split      n " + "".join(f"{name:>9}" for name in ("rmse", "mae", "me", "r2", "ccc")))
@@ -47,6 +53,8 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
         For anything wrong in settings, files or data, and for a loss that is no longer finite.
     """
     device = choose_device(settings.device)
+    if settings.batch_size <= SMALL_BATCH:
+        torch.set_num_threads(1)
     check_writable(settings.checkpoint_path.parent, settings.log)
     _spare_published(settings.checkpoint_path)
     start = load_checkpoint(settings.init_from) if settings.init_from else None

@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from config import PUBLISHED_CATEGORIES, Category
 from datasets import write_dataset
+
+torch.set_num_threads(1)  # the tests themselves run side by side
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 PUBLISHED_WEIGHTS = SHARED / "published" / "GSoilCPM.pth"
@@ -34,7 +37,9 @@ def make_dataset(
                 patches[name] = np.broadcast_to(random.integers(1, 5, n)[:, None, None], (n, side, side)).astype(np.float32)
     middle = side // 2
     standard = [(values - values.mean()) / values.std() for values in (patch[:, middle, middle] for patch in patches.values())]
-    soc = np.exp(2.5 + 0.5 * standard[0] - 0.4 * standard[1] + 0.3 * np.tanh(standard[2])) + random.uniform(0, 0.5, n)
+    effects = [0.5, -0.4, 0.3]
+    log_soc = 2.5 + sum(effect * np.tanh(values) for effect, values in zip(effects, standard, strict=False))
+    soc = np.exp(log_soc) + random.uniform(0, 0.5, n)
     samples = pd.DataFrame(
         {
             "profile_id": [f"P{k:04d}" for k in range(n)],

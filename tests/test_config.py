@@ -1,0 +1,134 @@
+"""Settings: defaults <- YAML <- flags, and plain words for what does not fit."""
+
+from pathlib import Path
+
+import pytest
+
+from config import (
+    PUBLISHED_CATEGORIES,
+    Category,
+    GlobalSettings,
+    PredictSettings,
+    PrepareSettings,
+    RegionalSettings,
+    RunSettings,
+    Settings,
+    column_slices,
+    read_settings,
+)
+from files import UserError
+
+PRESETS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+def test_published_table_has_32_variables_in_published_order():
+    variables = [name for category in PUBLISHED_CATEGORIES for name in category.variables]
+    assert [len(category.variables) for category in PUBLISHED_CATEGORIES] == [7, 2, 19, 3, 1]
+    assert (variables[0], variables[7], variables[9], variables[28], variables[31]) == (
+        "band1",
+        "elevation",
+        "bio01",
+        "evi_mean",
+        "bedrock",
+    )
+
+
+def test_published_values_are_the_defaults():
+    settings = read_settings(GlobalSettings, "", ["--data_dir", "d"])
+    assert (settings.lr, settings.batch_size, settings.seed, settings.epochs, settings.loss) == (1e-3, 32, 314, 1000, "mse")
+    assert (settings.select_on, RegionalSettings().select_on) == ("r2", "ccc")
+
+
+def test_packed_columns_follow_table_and_windows():
+    table = [Category(name="a", variables=("x", "y"), radius=1), Category(name="b", variables=("z",))]
+    assert column_slices(table) == {"a": slice(0, 18), "b": slice(18, 19)}
+
+
+def test_flags_win_over_yaml_which_wins_over_defaults(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("lr: 1e-2\nbatch_size: 8\n")
+    settings = read_settings(GlobalSettings, "", ["--config", str(path), "--batch_size", "16"])
+    assert (settings.lr, settings.batch_size, settings.epochs) == (0.01, 16, 1000)
+
+
+def test_number_in_scientific_notation_without_point_is_a_number(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("lr: 1e-3\n")  # PyYAML reads this as text
+    assert read_settings(GlobalSettings, "", ["--config", str(path)]).lr == 0.001
+
+
+def test_a_yaml_may_hold_settings_of_other_scripts(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("epochs: 5\non: all\n")
+    assert read_settings(PredictSettings, "", ["--config", str(path)]).on == "all"
+
+
+def test_no_arguments_mean_the_example_world():
+    assert read_settings(RegionalSettings, "", []).run == "anhui"
+    assert read_settings(GlobalSettings, "", []).target_transform == "log1p"
+    assert read_settings(GlobalSettings, "", ["--data_dir", "x"]).target_transform == "none"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--lrr", "3"], "did you mean '--lr'"),
+        (["--lr", "fast"], "setting lr = 'fast'"),
+        (["--lr", "-1"], "greater than 0"),
+        (["--freeze", "some"], "'features'"),
+        (["--epochs", "2.5"], "setting epochs = '2.5'"),
+        (["--run", "../x"], "setting run"),
+        (["--freeze", "features"], "needs init_from"),
+        (["--config", "absent.yaml"], "absent.yaml"),
+    ],
+)
+def test_wrong_flags_are_told_in_one_line(arguments, words):
+    with pytest.raises(UserError) as error:
+        read_settings(GlobalSettings, "", arguments)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("batch_sise: 1\n", "did you mean 'batch_size'"),
+        ("epochs: many\n", "epochs"),
+        ("- 1\n- 2\n", "name: value"),
+        ("a: [1\n", "not readable as YAML"),
+        ("categories: [{name: a, variables: [x], radios: 1}]\n", "radios"),
+        ("categories: [{name: a, variables: [x]}, {name: a, variables: [y]}]\n", "'a' is named twice"),
+        ("categories: [{name: a, variables: [x, x]}]\n", "'x' is named twice"),
+        ("categories: []\n", "at least one category"),
+    ],
+)
+def test_wrong_yaml_is_told_in_one_line(tmp_path, text, words):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_settings(GlobalSettings, "", ["--config", str(path)])
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_every_preset_is_read(path):
+    for cls in (GlobalSettings, RegionalSettings, PredictSettings):
+        assert isinstance(read_settings(cls, "", ["--config", str(path)]), RunSettings)
+
+
+def test_help_names_every_setting_with_its_meaning(capsys):
+    for cls in (GlobalSettings, RegionalSettings, PredictSettings, PrepareSettings):
+        with pytest.raises(SystemExit) as end:
+            read_settings(cls, "What it does.", ["--help"])
+        words = capsys.readouterr().out
+        assert end.value.code == 0
+        assert all(f"--{name}" in words for name in cls.model_fields if name not in Settings.yaml_only)
+        assert all(field.description for field in cls.model_fields.values())
+
+
+def test_resolved_settings_are_read_back_unchanged(tmp_path):
+    settings = read_settings(GlobalSettings, "", ["--data_dir", "d", "--lr", "3e-4", "--no-tensorboard"])
+    settings.write(tmp_path / "settings.yaml")
+    again = read_settings(GlobalSettings, "", ["--config", str(tmp_path / "settings.yaml")])
+    assert again.as_plain() == settings.as_plain()

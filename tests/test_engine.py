@@ -1,0 +1,332 @@
+"""The loop: it computes what a plain one does, learns, selects on validation, survives, and repeats itself."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
+
+import engine
+import training
+from config import Category, GlobalSettings, RegionalSettings
+from files import UserError, load_pickle
+from models import Member, load_checkpoint
+from utils import read_dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def quick(data_dir, **values):
+    return GlobalSettings(**{"data_dir": data_dir, "run": "g", "epochs": 3, "tensorboard": False} | values)
+
+
+def regional(data_dir, **values):
+    first = {"data_dir": data_dir, "run": "r", "epochs": 3, "tensorboard": False, "init_from": Path("model/pretrain_model/g.pth")}
+    return RegionalSettings(**first | values)
+
+
+def weights(path):
+    return {name: value for name, value in torch.load(path, weights_only=True).items() if name != "_extra_state"}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_loop_follows_a_plain_loop_in_double_precision(dataset, monkeypatch):
+    """Same batches, no dropout: the losses of two epochs agree with a loop written out with plain PyTorch."""
+    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, *_: x)
+    settings = quick(dataset)
+    data = read_dataset(settings)
+    facts = training.new_specification(settings, data)
+    member = Member(facts)
+    member.initialise(1)
+    plain = Member(facts).double()
+    plain.load_state_dict(member.state_dict())
+    net = engine.SoilCarbonNet(facts)
+    profiles = engine.make_profiles(net, data.x, data.y, torch.device("cpu"))
+    fused = torch.optim.Adam(member.parameters(), lr=1e-3, fused=True)
+    order = [torch.randperm(len(data.y)) for _ in range(2)]
+    losses = torch.cat([engine.train_epoch(member, fused, profiles, rows, 32, torch.nn.MSELoss()) for rows in order])
+
+    adam, expected = torch.optim.Adam(plain.parameters(), lr=1e-3), []
+    for rows in order:
+        for batch in rows.split(32):
+            convolved = torch.cat(
+                [
+                    plain.get_submodule(name)(profiles.encoded[batch][:, columns].double()[:, :, None, None])
+                    for name, columns in zip(
+                        ("features_band", "features_topo", "features_climate", "features_vege", "features_bedrock"),
+                        (slice(0, 7), slice(7, 9), slice(9, 28), slice(28, 31), slice(31, 32)),
+                        strict=True,
+                    )
+                ],
+                1,
+            )
+            out = plain.final_regressor(plain.classifier(plain.features_merge(convolved).flatten(1)))[:, 0]
+            loss = ((out - profiles.output[batch].double()) ** 2).mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            expected.append(loss.item())
+    np.testing.assert_allclose(losses.numpy(), expected, rtol=2e-4)
+
+
+@pytest.mark.parametrize("transform", ["none", "log1p"])
+def test_it_learns_what_a_mean_cannot_tell(tmp_path, workplace, transform):
+    folder = make_dataset(tmp_path / "data", n=600)
+    scores = training.train(quick(folder, epochs=30, target_transform=transform))
+    assert scores["test"]["r2"] > 0.6
+    assert json.loads((workplace / "log/g/scores.json").read_text()) == scores
+
+
+def test_the_best_epoch_is_that_of_the_validation_scores(dataset, workplace):
+    training.train(quick(dataset, epochs=12, lr=0.01, select_on="mae"))
+    lines = [json.loads(line) for line in (workplace / "log/g/epochs.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(13))
+    best = min(lines, key=lambda line: line["valid"]["mae"])
+    net = load_checkpoint("model/pretrain_model/g.pth")
+    assert net.record["epoch"] == [best["epoch"]]
+    assert net.record["scores"]["valid"]["mae"] == pytest.approx(best["valid"]["mae"], rel=1e-5)
+
+
+def test_test_targets_change_nothing_but_the_test_scores(dataset, workplace):
+    training.train(quick(dataset))
+    before, first = weights("model/pretrain_model/g.pth"), load_checkpoint("model/pretrain_model/g.pth")
+    log_before = (workplace / "log/g/epochs.jsonl").read_text()
+    table = pd.read_csv(dataset / "samples.csv")
+    test = table["profile_id"].isin(pd.read_csv(dataset / "split/test.csv")["profile_id"])
+    table.loc[test, "soc"] = table.loc[test, "soc"].to_numpy()[::-1]
+    table.to_csv(dataset / "samples.csv", index=False)
+    training.train(quick(dataset))
+    second = load_checkpoint("model/pretrain_model/g.pth")
+    assert same(before, weights("model/pretrain_model/g.pth"))
+    assert (workplace / "log/g/epochs.jsonl").read_text() == log_before
+    assert first.specification == second.specification
+    assert first.record["scores"]["test"] != second.record["scores"]["test"]
+    first.record["scores"]["test"] = second.record["scores"]["test"] = None
+    assert first.record == second.record
+
+
+def test_same_seed_same_weights_other_seed_others(dataset, workplace):
+    results = []
+    for run, seed in (("a", 1), ("b", 1), ("c", 2)):
+        training.train(quick(dataset, run=run, seed=seed))
+        results.append(weights(f"model/pretrain_model/{run}.pth"))
+    assert same(results[0], results[1])
+    assert not same(results[0], results[2])
+
+
+@pytest.mark.parametrize(
+    ("freeze", "trained"),
+    [
+        ("features", {"classifier.0", "classifier.3", "final_regressor.0"}),
+        ("all-but-head", {"final_regressor.0"}),
+    ],
+)
+def test_frozen_layers_keep_their_weights_to_the_bit(dataset, workplace, freeze, trained):
+    training.train(quick(dataset))
+    training.train(regional(dataset, freeze=freeze, lr=0.01))
+    before, after = weights("model/pretrain_model/g.pth"), weights("model/r.pth")
+    assert load_checkpoint("model/r.pth").record["epoch"] != [0]
+    assert {name.rsplit(".", 1)[0] for name in before if not torch.equal(before[name], after[name])} == trained
+
+
+def test_early_stopping_ends_the_run(dataset, workplace):
+    training.train(quick(dataset, epochs=500, lr=0.05, patience=2))
+    lines = [json.loads(line) for line in (workplace / "log/g/epochs.jsonl").read_text().splitlines()]
+    best = load_checkpoint("model/pretrain_model/g.pth").record["epoch"][0]
+    assert lines[-1]["epoch"] == best + 2 < 500
+
+
+def test_fine_tuning_keeps_the_checkpoints_policy(dataset, tmp_path, workplace):
+    training.train(quick(dataset, target_transform="log1p", missing="zero", clip_inputs=3.0, members=2))
+    other = make_dataset(tmp_path / "other", seed=3)
+    training.train(regional(other))
+    first, second = (load_checkpoint(path).specification for path in ("model/pretrain_model/g.pth", "model/r.pth"))
+    for name in ("statistics", "missing", "clip_inputs", "target_transform", "members", "categories"):
+        assert getattr(first, name) == getattr(second, name)
+    assert first.bounds != second.bounds
+    with pytest.raises(UserError, match="was trained with target_transform 'log1p'"):
+        training.train(regional(other, target_transform="none"))
+
+
+def test_a_checkpoint_whose_variables_differ_is_refused(dataset, workplace):
+    table = (Category(name="a", variables=("bio01", "bio02")),)
+    training.train(quick(dataset, categories=table))
+    swapped = (Category(name="a", variables=("bio02", "bio01")),)
+    with pytest.raises(UserError, match="variable 1 is 'bio02' here, 'bio01' there"):
+        training.train(regional(dataset, categories=swapped))
+
+
+def test_log1p_predictions_are_unbiased_on_validation(tmp_path, workplace):
+    folder = make_dataset(tmp_path / "data", n=800)
+    scores = training.train(quick(folder, epochs=20, target_transform="log1p"))
+    assert abs(scores["valid"]["me"]) < 0.1 * scores["valid"]["mae"] + 0.05 * scores["valid"]["rmse"]
+    assert load_checkpoint("model/pretrain_model/g.pth").specification.smearing > 1
+
+
+def test_an_ensemble_is_trained_from_different_seeds_into_one_file(dataset, workplace):
+    training.train(quick(dataset, members=3))
+    net = load_checkpoint("model/pretrain_model/g.pth")
+    tensors = [member.tensors() for member in net.members()]
+    assert len(tensors) == 3
+    assert not same(tensors[0], tensors[1])
+    data = read_dataset(quick(dataset))
+    mean, members = engine.predict(net, data.x)
+    np.testing.assert_allclose(mean, members.mean(0), rtol=1e-5)  # no transform, and within the bounds
+    training.train(quick(dataset, run="single"))
+    assert same(tensors[0], load_checkpoint("model/pretrain_model/single.pth").tensors())
+
+
+@pytest.mark.parametrize("transform", ["none", "log1p"])
+def test_absurd_covariates_do_not_give_absurd_predictions(dataset, workplace, transform):
+    training.train(quick(dataset, target_transform=transform))
+    data = read_dataset(quick(dataset))
+    highest = data.y[data.split["train"]].max()
+    for absurd in (1e30, -1e30, np.nan, 1e6):
+        predicted, members = engine.predict(load_checkpoint("model/pretrain_model/g.pth"), np.full((1, 32), absurd, np.float32))
+        assert 0 <= predicted[0] <= highest + 1e-3
+        assert ((members >= 0) & (members <= highest + 1e-3)).all()
+
+
+def test_windows_and_classes_train(tmp_path, workplace):
+    table = (
+        Category(name="relief", variables=("height", "slope"), radius=2),
+        Category(name="climate", variables=("rain",)),
+        Category(name="rock", variables=("code",), kind="classes", radius=1),
+    )
+    folder = make_dataset(tmp_path / "data", n=400, side=5, categories=table)
+    scores = training.train(quick(folder, epochs=25))
+    assert scores["test"]["r2"] > 0.5
+    assert load_checkpoint("model/pretrain_model/g.pth").specification.classes == {"code": (1, 2, 3, 4)}
+
+
+def test_statistics_are_computed_from_training_profiles_where_the_file_is_absent(dataset, workplace):
+    (dataset / "stats.csv").unlink()
+    training.train(quick(dataset))
+    mean, std = load_checkpoint("model/pretrain_model/g.pth").specification.statistics["bio12"]
+    train = pd.read_csv(dataset / "split/train.csv")["profile_id"]
+    patches = load_pickle(dataset / "patches/bio12.pkl")
+    cells = np.array([patches[name][1, 1] for name in train], float)  # radius 0 sees the middle cell
+    assert (mean, std) == pytest.approx((cells.mean(), cells.std()))
+
+
+@needs_published_weights
+def test_published_weights_fine_tune_with_supplied_statistics(dataset, workplace):
+    training.train(regional(dataset, init_from=PUBLISHED_WEIGHTS))
+    facts = load_checkpoint("model/r.pth").specification
+    table = pd.read_csv(dataset / "stats.csv").set_index("var_name")
+    assert facts.statistics["bio05"] == pytest.approx(tuple(table.loc["bio05", ["v_mean", "v_std"]]))
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_names_epoch_and_batch_and_keeps_the_best(dataset, workplace):
+    with pytest.raises(UserError, match=r"no longer finite in epoch \d+, (batch \d+ of 3|after its last batch)"):
+        training.train(quick(dataset, lr=1e18))
+    assert torch.isfinite(load_checkpoint("model/pretrain_model/g.pth")(torch.zeros(1, 32))).all()
+
+
+def test_published_weights_are_not_overwritten(dataset, workplace):
+    net = engine.SoilCarbonNet(training.Specification())
+    path = workplace / "model/pretrain_model/g.pth"
+    path.parent.mkdir(parents=True)
+    torch.save(net.tensors(), path)
+    with pytest.raises(UserError, match="give --run another name"):
+        training.train(quick(dataset))
+    assert same(weights(path), net.tensors())
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint(dataset, workplace, monkeypatch):
+    training.train(quick(dataset))
+    before = weights("model/pretrain_model/g.pth")
+
+    def no_space(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(UserError, match="No space left on device"):
+        training.train(quick(dataset, seed=9))
+    assert same(before, weights("model/pretrain_model/g.pth"))
+
+
+@pytest.mark.parametrize("stop_at", [(0, 1), (0, 4), (1, 2), (1, 5)])
+def test_a_run_stopped_after_any_epoch_resumes_to_the_same_bits(dataset, workplace, monkeypatch, stop_at):
+    monkeypatch.setattr(engine, "SAVE_EVERY_S", 0.0)
+    values = {"members": 2, "epochs": 5, "target_transform": "log1p", "lr": 0.01}
+    training.train(quick(dataset, run="whole", **values))
+
+    class StopError(Exception):
+        pass
+
+    def stopping(network, state, path, way_on, original=training._keep):
+        original(network, state, path, way_on)
+        if (state["member"], state["epoch"]) == stop_at:
+            raise StopError
+
+    monkeypatch.setattr(training, "_keep", stopping)
+    with pytest.raises(StopError):
+        training.train(quick(dataset, run="cut", **values))
+    monkeypatch.undo()
+    monkeypatch.chdir(workplace)
+    training.train(quick(dataset, run="cut", resume=True, **values))
+    assert same(weights("model/pretrain_model/whole.pth"), weights("model/pretrain_model/cut.pth"))
+    logs = [(workplace / f"log/{run}/epochs.jsonl").read_text() for run in ("whole", "cut")]
+    assert logs[0] == logs[1]
+
+
+def test_resume_refuses_other_settings_and_says_when_there_is_nothing(dataset, workplace, caplog):
+    caplog.set_level("INFO")
+    training.train(quick(dataset, resume=True))
+    assert "nothing to resume; starting afresh" in caplog.text
+    with pytest.raises(UserError, match="the interrupted run differs in lr"):
+        training.train(quick(dataset, resume=True, lr=0.5))
+    table = pd.read_csv(dataset / "samples.csv")
+    table["soc"] += 1
+    table.to_csv(dataset / "samples.csv", index=False)
+    with pytest.raises(UserError, match="differs in .*data"):
+        training.train(quick(dataset, resume=True))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_killed_at_random_moments_then_resumed_gives_the_same_bits(dataset, workplace):
+    arguments = ["--data_dir", str(dataset), "--epochs", "400", "--no-tensorboard", "--target_transform", "log1p"]
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import engine; engine.SAVE_EVERY_S = 0.02; import train_global; "
+    program += "train_global.main(sys.argv[1:])"
+
+    def start(run, *more):
+        command = [sys.executable, "-c", program, *arguments, "--run", run, *more]
+        return subprocess.Popen(command, cwd=workplace, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    whole = start("whole")
+    assert whole.wait(120) == 0
+    dice, kills = random.Random(os.getpid()), 0
+    way_on = workplace / "log/cut/resume.pth"
+    for _ in range(4):
+        process = start("cut", "--resume")
+        stamp = way_on.stat().st_mtime_ns if way_on.exists() else 0
+        deadline = time.monotonic() + 60
+        while (
+            process.poll() is None and time.monotonic() < deadline and (not way_on.exists() or way_on.stat().st_mtime_ns == stamp)
+        ):
+            time.sleep(0.005)
+        time.sleep(dice.uniform(0, 0.25))
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait(60)
+        load_checkpoint(workplace / "model/pretrain_model/cut.pth")  # readable at any instant
+    assert kills > 0
+    assert start("cut", "--resume").wait(120) == 0
+    assert same(weights(workplace / "model/pretrain_model/whole.pth"), weights(workplace / "model/pretrain_model/cut.pth"))

@@ -1,0 +1,137 @@
+"""Strangers' files are read without running them; ours are written whole or not at all."""
+
+import os
+import pickle
+import resource
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from files import UserError, atomic_write, check_writable, load_pickle, read_table, run, write_json, write_text
+
+
+class Hostile:
+    def __init__(self, call, *arguments):
+        self.call, self.arguments = call, arguments
+
+    def __reduce__(self):
+        return self.call, self.arguments
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 3, 4, 5])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i2", "u1", ">f4"])
+def test_pickles_of_arrays_are_read_in_every_protocol(tmp_path, protocol, dtype):
+    value = {"a": np.arange(9).reshape(3, 3).astype(dtype), 7: [1.5, np.float32(2), np.int64(3)]}
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(value, protocol=protocol))
+    read = load_pickle(path)
+    assert (read["a"].dtype.kind, read["a"].dtype.itemsize) == (np.dtype(dtype).kind, np.dtype(dtype).itemsize)
+    np.testing.assert_array_equal(read["a"], value["a"])
+    assert read[7] == value[7]
+
+
+def test_pickle_written_by_numpy_1_is_read(tmp_path):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps({"a": np.ones((3, 3))}, protocol=2).replace(b"numpy._core.", b"numpy.core."))
+    np.testing.assert_array_equal(load_pickle(path)["a"], np.ones((3, 3)))
+
+
+@pytest.mark.parametrize("call", [os.system, eval, exec, getattr, __import__, np.load, np.fromfile, Path, pickle.loads], ids=str)
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, call):
+    mark = tmp_path / "ran"
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps({"a": Hostile(call, f"touch {mark}")}))
+    with pytest.raises(UserError, match="refused"):
+        load_pickle(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80\x04", b"no pickle at all", b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f", b"(" * 50_000]
+)
+def test_torn_pickles_are_refused(tmp_path, content):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="x.pkl"):
+        load_pickle(path)
+
+
+def test_a_codec_other_than_latin1_is_refused(tmp_path):
+    import _codecs
+
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(Hostile(_codecs.encode, "a", "zlib")))
+    with pytest.raises(UserError, match="codec"):
+        load_pickle(path)
+
+
+def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), atomic_write(path) as file:
+        file.write(b"new, but")
+        raise RuntimeError("no")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file size")
+def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path):
+    path = tmp_path / "x.txt"
+    write_text(path, "old")
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        with pytest.raises(UserError, match=r"x\.txt: not written .*untouched"):
+            write_text(path, "n" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file.*cannot be written"):
+        check_writable(tmp_path / "file" / "inner")
+
+
+def test_json_refuses_nan(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_are_read_whatever_their_separator_and_ids_stay_text(tmp_path, separator):
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "\ufeff" + separator.join(["profile_id", "lon"]) + "\n" + separator.join(["007", "1.5"]) + "\n", encoding="utf-8"
+    )
+    table = read_table(path, ["profile_id", "lon"])
+    assert table["profile_id"].tolist() == ["007"]
+    assert table["lon"].tolist() == [1.5]
+
+
+def test_a_binary_table_is_refused(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(bytes(range(256)) * 10)
+    with pytest.raises(UserError, match="not readable as a table"):
+        read_table(path)
+
+
+def test_exit_status_is_2_for_users_mistakes_and_0_otherwise(capsys):
+    def mistake():
+        raise UserError("file: wrong")
+
+    def no_file():
+        open("/nowhere/at/all")  # noqa: PTH123, SIM115
+
+    assert run(lambda: None) == 0
+    assert run(mistake) == 2
+    assert capsys.readouterr().err == "error: file: wrong\n"
+    assert run(no_file) == 2
+    assert "/nowhere/at/all: No such file" in capsys.readouterr().err
