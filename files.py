@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,9 +175,19 @@ def read_table(path: Path, columns: Sequence[str] = (), text: Sequence[str] = ("
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline(1_000_000)
         separator = max(",\t;", key=header.count)
-        table = pd.read_csv(
-            path, sep=separator, encoding="utf-8-sig", dtype=dict.fromkeys(text, "str"), low_memory=False, skipinitialspace=True
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # it would drop fields, or take ids for an index
+            table = pd.read_csv(
+                path,
+                sep=separator,
+                encoding="utf-8-sig",
+                dtype=dict.fromkeys(text, "str"),
+                index_col=False,
+                low_memory=False,
+                skipinitialspace=True,
+            )
+    except pd.errors.ParserWarning as error:
+        raise UserError(f"{path}: rows have more fields than the header (a separator at their end, or decimal commas?)") from error
     except (UnicodeDecodeError, ValueError, csv.Error) as error:  # pandas' parser errors are ValueErrors
         raise UserError(f"{path}: not readable as a table: {' '.join(str(error).split())[:200]}") from error
     table.columns = [str(name).strip() for name in table.columns]

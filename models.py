@@ -228,10 +228,9 @@ def read_state(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; train one first, or name another")
+    content = io.BytesIO(path.read_bytes())
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except OSError:
-        raise
+        state = torch.load(content, map_location=device, weights_only=True)
     except Exception as error:  # a hostile or torn file may raise anything at all
         reason = " ".join(str(error).split())[:120]
         raise UserError(

@@ -116,6 +116,15 @@ def test_tables_are_read_whatever_their_separator_and_ids_stay_text(tmp_path, se
     assert table["lon"].tolist() == [1.5]
 
 
+def test_rows_longer_than_the_header_do_not_shift_columns(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("profile_id,lon,lat,soc\na,10,50,12,\n")
+    assert read_table(path).iloc[0].tolist() == ["a", 10, 50, 12]
+    path.write_text("profile_id,lon,lat,soc\na,10,50,12,5\n")  # a decimal comma
+    with pytest.raises(UserError, match="more fields than the header"):
+        read_table(path)
+
+
 def test_a_binary_table_is_refused(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes(bytes(range(256)) * 10)

@@ -1,0 +1,287 @@
+"""Make a dataset from soil profiles and covariate rasters.
+
+    python prepare.py --points profiles.csv --target soc_gkg --rasters climate.tif relief/ --out data/mine
+    python prepare.py --points horizons.csv --target soc_gkg --depth 0 30 --rasters covariates/ --out data/mine
+    python prepare.py --points wosis_202312_orgc.tsv --rasters covariates/ --split blocks --out data/world
+    python prepare.py --points profiles.csv --target soc_gkg --rasters covariates/ --bounds 33.9 41.9 -4.7 5.0
+                      --global_data data/world --out data/kenya
+
+Profiles need columns of longitude and latitude (degrees), soil organic carbon (g/kg) and an id; horizons also their
+upper and lower depth (cm). Rasters are GeoTIFFs of any CRS and cell size whose bands are the variables. Writes into
+the folder --out what train_global.py and train_regional.py read, rejected.csv (profiles left out, and why), and
+dataset.yaml (where it all came from). A region that is to be fine-tuned from a model of the world takes that model's
+dataset as --global_data: it keeps its categories, statistics and held-out places.
+"""
+
+import hashlib
+import logging
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from config import PUBLISHED_CATEGORIES, Category, PrepareSettings, RunSettings, nearest, read_settings
+from files import UserError, check_writable, read_yaml, run, write_table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from profiles import Profiles
+    from rasters import Layer
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the script with a command line (default: the process's own)."""
+    settings = read_settings(PrepareSettings, __doc__, arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it has to say comes as an error
+    import numpy as np  # here and below: --help needs none of these, and they are slow to import
+    import pandas as pd
+
+    import datasets
+    import utils
+    from profiles import read_profiles, unit_hint
+    from rasters import describe, find_layers
+    from validation import draw_split, split_units
+
+    out, made_here = settings.out.resolve(), ("samples.csv", "stats.csv", "rejected.csv")
+    if settings.points.resolve() in [out / name for name in made_here] or (
+        settings.global_data and out == settings.global_data.resolve()
+    ):
+        raise UserError(f"{settings.out}: would overwrite the points or the global dataset; choose another folder for --out")
+    target = settings.target if settings.given("target") else None
+    profiles = read_profiles(settings.points, target, settings.depth, settings.min_covered, settings.bounds)
+    layers = find_layers(settings.rasters)
+    parent = GlobalDataset(settings.global_data) if settings.global_data else None
+    categories = settings.categories or (parent.categories if parent else default_categories(layers))
+    check_variables(categories, layers)
+    check_left(profiles, settings.points)
+    check_writable(settings.out)
+    patches = cut_patches(profiles, layers, categories, settings)
+    check_left(profiles, settings.points)
+
+    table = profiles.table
+    lon, lat = table["lon"].to_numpy(), table["lat"].to_numpy()
+    method, block_size = split_rule(settings, parent)
+    units = split_units(lon, lat, method, block_size)
+    theirs = parent.split_at(lon, lat) if parent else np.full(len(table), "")
+    # A block that holds a profile the pretraining has seen is seen: the last name wins.
+    fixed = {unit: name for name in ("test", "valid", "train") for unit in units[theirs == name].tolist()}
+    split = draw_split(units, settings.valid_share, settings.test_share, settings.seed, fixed)
+    statistics = None
+    if parent and not settings.own_stats:
+        found = utils.read_statistics(parent.folder / "stats.csv", categories)
+        statistics = pd.DataFrame([(name, *pair) for name, pair in found.items()], columns=["var_name", "v_mean", "v_std"])
+
+    sizes = {name: int((split == name).sum()) for name in datasets.SPLITS}
+    facts = {
+        "points": {"file": settings.points.name, "sha256": sha256(settings.points), **profiles.facts},
+        "rejected": profiles.counts(),
+        "rasters": [grid | {"file": grid["file"].name, "sha256": sha256(grid["file"])} for grid in describe(layers)],
+        "missing_cells": {name: int((patch != patch).sum()) for name, patch in patches.items()},
+        "split": {
+            **sizes,
+            "method": method,
+            "block_size": block_size if method == "blocks" else None,
+            "reason": reason(method, block_size, parent),
+            "seed": settings.seed,
+            "valid_share": settings.valid_share,
+            "test_share": settings.test_share,
+        },
+        "statistics": f"of {parent.folder}" if statistics is not None and parent else "of the training profiles",
+        "settings": settings.as_plain(),
+    }
+    datasets.write_dataset(settings.out, table, patches, split, categories, facts, statistics)
+    write_table(settings.out / "rejected.csv", profiles.rejected)
+    for stale in (settings.out / "patches").glob("*.pkl"):  # of a dataset that stood here before
+        if stale.stem not in patches:
+            stale.unlink()
+
+    report(profiles, facts, patches, settings)
+    if parent:
+        known, kept = (theirs != "").sum(), (theirs == split).sum()
+        log.info("%d of %d profiles lie at places of %s; %d keep the split they have there", known, len(table), parent.folder, kept)
+    hint = unit_hint(table["soc"].to_numpy())
+    if hint:
+        log.info("hint: %s", hint)
+    counts = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    print(f"{len(table)} profiles ({counts}), {len(patches)} variables in {len(categories)} categories -> {settings.out}")
+
+
+class GlobalDataset:
+    """The dataset that a region's model was pretrained on, as far as the region must agree with it."""
+
+    def __init__(self, folder: Path) -> None:
+        import utils
+
+        self.folder = folder
+        facts = read_yaml(folder / "dataset.yaml").get("split")
+        said = facts if isinstance(facts, dict) else {}
+        self.method: Literal["random", "blocks"] = "blocks" if said.get("method") == "blocks" else "random"
+        side = said.get("block_size")
+        self.block_size = float(side) if isinstance(side, (int, float)) else None
+        self.categories = utils.dataset_categories(RunSettings(data_dir=folder))
+        self.table, _ = utils.read_samples(folder / "samples.csv", "soc")
+        self.split = utils.read_split(folder / "split", ("train", "valid", "test"), self.table["profile_id"].tolist())
+
+    def split_at(self, lon: "np.ndarray", lat: "np.ndarray") -> "np.ndarray":
+        """Return this dataset's split, or "", of the places or blocks (as it was split) where profiles (N,) lie.
+
+        Where it has profiles of one place in several splits, the place counts as seen: "train".
+        """
+        import numpy as np
+
+        from validation import split_units
+
+        block_size = self.block_size or 0.5
+        units = split_units(self.table["lon"].to_numpy(), self.table["lat"].to_numpy(), self.method, block_size)
+        held = {unit: name for name in ("test", "valid", "train") for unit in units[self.split[name]].tolist()}
+        return np.array([held.get(unit, "") for unit in split_units(lon, lat, self.method, block_size).tolist()])
+
+
+def split_rule(settings: PrepareSettings, parent: GlobalDataset | None) -> tuple[str, float]:
+    """Return "random" or "blocks" and the block's side: as asked for, else as the global dataset was split."""
+    method, block_size = settings.split, settings.block_size
+    if parent and not settings.given("split"):
+        method = parent.method
+    if parent and parent.block_size and not settings.given("block_size"):
+        block_size = parent.block_size
+    return method, block_size
+
+
+def default_categories(layers: Sequence["Layer"]) -> tuple[Category, ...]:
+    """Return the published table if its variables are all there, else one numeric category per raster file."""
+    names = {layer.name for layer in layers}
+    if all(variable in names for category in PUBLISHED_CATEGORIES for variable in category.variables):
+        return PUBLISHED_CATEGORIES
+    files: dict[str, list[str]] = {}
+    for path in dict.fromkeys(layer.path for layer in layers):
+        stem = re.sub(r"\W", "_", path.stem.removeprefix("cov_"), flags=re.ASCII)
+        name = stem if stem[:1].isalpha() else f"raster_{stem}"
+        while name in files:
+            name += "_"
+        files[name] = [layer.name for layer in layers if layer.path == path]
+    return tuple(Category(name=name, variables=tuple(variables)) for name, variables in files.items())
+
+
+def check_variables(categories: Sequence[Category], layers: Sequence["Layer"]) -> None:
+    """Stop if a category's variable is in no raster, naming the nearest that is."""
+    names = [layer.name for layer in layers]
+    wanted = [variable for category in categories for variable in category.variables]
+    missing = [variable for variable in wanted if variable not in names]
+    if missing:
+        shown = "; ".join(f"{variable!r}{nearest(variable, names).replace(';', ',')}" for variable in missing[:5])
+        raise UserError(f"{len(missing)} of {len(wanted)} variables are in none of the rasters: {shown}")
+
+
+def check_left(profiles: "Profiles", points: Path) -> None:
+    """Stop if every profile has been left out."""
+    if profiles.table.empty:
+        why = profiles.counts() | ({"out of bounds": n} if (n := profiles.facts.get("out_of_bounds")) else {})
+        raise UserError(f"{points}: no profile is left; " + ", ".join(f"{count} {reason}" for reason, count in why.items()))
+
+
+def cut_patches(
+    profiles: "Profiles", layers: Sequence["Layer"], categories: Sequence[Category], settings: PrepareSettings
+) -> "dict[str, np.ndarray]":
+    """Return variable -> (N, S, S) round the profiles that have covariates; the others are moved to the rejected.
+
+    Raises
+    ------
+    UserError
+        If the profiles lie elsewhere, but would not if longitude and latitude were swapped.
+    """
+    import numpy as np
+
+    from rasters import cut_windows
+
+    by_name = {layer.name: layer for layer in layers}
+
+    def cut(lon: np.ndarray, lat: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """Return the windows, whether a profile is inside every raster, and the share of variables known there (N,)."""
+        windows: dict[str, np.ndarray] = {}
+        inside, known = np.ones(lon.size, bool), np.zeros(lon.size)
+        for category in categories:
+            radius = max(settings.radius, category.radius)
+            cut_here, within = cut_windows([by_name[name] for name in category.variables], lon, lat, radius)
+            windows |= cut_here
+            inside &= within
+            known += sum(np.isfinite(window[:, radius, radius]) for window in cut_here.values())
+        return windows, inside, known / len(windows)
+
+    lon, lat = profiles.table["lon"].to_numpy(), profiles.table["lat"].to_numpy()
+    windows, inside, known = cut(lon, lat)
+    here = (inside & (known == 1)).mean()
+    if here < 0.5:
+        _, inside_if, known_if = cut(lat, np.where(np.abs(lon) > 90, np.nan, lon))
+        if (there := (inside_if & (known_if == 1)).mean()) > max(0.9, 2 * here):
+            raise UserError(
+                f"{settings.points}: longitude and latitude look swapped: {here:.0%} of {lon.size} profiles have covariates"
+                f" as they stand, {there:.0%} if swapped; swap the columns"
+            )
+    profiles.reject((~inside, "outside a raster"), (known == 0, "nodata in every variable"))
+    kept = inside & (known > 0)
+    return windows if kept.all() else {name: window[kept] for name, window in windows.items()}
+
+
+def reason(method: str, block_size: float, parent: GlobalDataset | None) -> str:
+    """Return in a sentence why profiles are held out as they are."""
+    if method == "blocks":
+        why = f"whole blocks of {block_size:g} degrees are held out, because neighbours share covariates and soil, so that"
+        why += " single held-out profiles would flatter the score on land without profiles"
+    else:
+        why = "single places are held out at random, which tells how well gaps among the profiles are filled, not how well"
+        why += " land without profiles is mapped"
+    return why + (f"; what {parent.folder} holds keeps its split, and none of its training places is tested on" if parent else "")
+
+
+def report(profiles: "Profiles", facts: Mapping[str, Any], patches: "Mapping[str, np.ndarray]", settings: PrepareSettings) -> None:
+    """Say in plain lines what was taken, what was left out, what is missing, and what to think about."""
+    import numpy as np
+    import pandas as pd
+
+    renamed = ", ".join(f"{ours} = {column}" for ours, column in profiles.facts["columns"].items() if column != ours)
+    log.info(
+        "%s: %d rows (%s); columns: %s", settings.points, profiles.facts["rows"], profiles.facts["kind"], renamed or "as named"
+    )
+    for title, counts in (
+        ("horizons", profiles.facts.get("horizons")),
+        (f"left out, see {settings.out}/rejected.csv", profiles.counts()),
+    ):
+        if counts:
+            log.info("%s: %s", title, ", ".join(f"{count} {what}" for what, count in counts.items()))
+    if settings.bounds:
+        log.info("out of bounds: %d", profiles.facts["out_of_bounds"])
+    cells = {name: patch.size for name, patch in patches.items()}
+    gaps = {name: count / cells[name] for name, count in facts["missing_cells"].items() if count}
+    worst = ", ".join(f"{name} {gaps[name]:.1%}" for name in sorted(gaps, key=gaps.__getitem__, reverse=True)[:6])
+    log.info("missing cells: %s", f"in {len(gaps)} of {len(cells)} variables, most in {worst}" if gaps else "none")
+    unused = [name for grid in facts["rasters"] for name in grid["variables"] if name not in patches]
+    if unused:
+        log.info("in no category, not used: %s", ", ".join(unused[:12]) + (" ..." if len(unused) > 12 else ""))
+    if settings.categories is None and settings.global_data is None:
+        named = re.compile("class|code|lith|cover|geolog|soil_?type|wrb", re.IGNORECASE)
+        likely = [name for grid in facts["rasters"] for name in grid["variables"] if named.search(grid["file"] + name)]
+        codes = [name for name in likely if name in patches and (np.nan_to_num(patches[name]) % 1 == 0).all()]
+        if codes:
+            log.info("hint: class codes? %s; list categories in a YAML file to give them kind: classes", ", ".join(codes))
+    centres = pd.DataFrame({name: patch[:, patch.shape[1] // 2, patch.shape[1] // 2] for name, patch in patches.items()})
+    shared = centres.duplicated(keep=False).mean()
+    if facts["split"]["method"] == "random" and shared > 0.2:
+        log.info(
+            "hint: %.0f %% of the profiles share all covariates with another; --split blocks gives a more honest score",
+            100 * shared,
+        )
+
+
+def sha256(path: Path) -> str:
+    """Return a file's checksum."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

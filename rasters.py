@@ -1,0 +1,276 @@
+"""Cut windows out of covariate rasters, and write rasters of our own.
+
+In: GeoTIFF files in any CRS and cell size, points in degrees. Out: float32 arrays, north up, missing = NaN.
+A raster's variables are its bands, named by their descriptions.
+"""
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
+from rasterio.warp import transform as reproject
+from rasterio.windows import Window
+
+from config import NODATA
+from files import UserError, atomic_write
+
+log = getLogger(__name__)
+
+_CELLS_AT_ONCE = 2**24
+"""Cells held in memory while windows are cut: 64 MB of float32."""
+_ABSURD = 1e30
+"""No covariate is as large: it is the fill value of a writer that did not declare it."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One band of one raster: one variable."""
+
+    name: str
+    path: Path
+    band: int
+    """Counted from 1."""
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """Open a GeoTIFF; whatever goes wrong with it, here or while it is read, names the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `_cells` says it plainly
+            raster = rasterio.open(path, driver="GTiff")
+        with raster:
+            yield raster
+    except RasterioError as error:
+        reason = " ".join(str(error).split())[:150]
+        raise UserError(f"{path}: not readable as a GeoTIFF ({reason}); is the file whole?") from error
+
+
+def find_layers(paths: Sequence[Path]) -> list[Layer]:
+    """Return the variables that GeoTIFF files hold, in the order of the files and their bands.
+
+    A variable is named by its band's description, else by the file (`<stem>`, or `<stem>_<band>` of several);
+    characters that a file name cannot hold become "_".
+
+    Parameters
+    ----------
+    paths
+        Files, or folders whose *.tif and *.tiff are taken in order of their names.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or no GeoTIFF, a folder has none, or two bands have one name.
+    """
+    found: dict[Path, Path] = {}  # by where it truly lies: a file given twice is read once
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: no such raster or folder of rasters")
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in (".tif", ".tiff") and not p.name.startswith("."))
+            if not inside:
+                raise UserError(f"{path}: no *.tif or *.tiff in this folder")
+        found |= {p.resolve(): p for p in inside if p.resolve() not in found}
+    layers: dict[str, Layer] = {}
+    for path in found.values():
+        with _open(path) as raster:
+            descriptions = raster.descriptions
+        for band, description in enumerate(descriptions, start=1):
+            unnamed = path.stem if len(descriptions) == 1 else f"{path.stem}_{band}"
+            name = re.sub(r"[^\w.-]+", "_", description or "").strip("._") or unnamed
+            if name in layers:
+                where = "twice in" if layers[name].path == path else f"in {layers[name].path} and in"
+                raise UserError(f"variable {name!r} is {where} {path}; a name must be unique: leave one out, or rename its band")
+            layers[name] = Layer(name, path, band)
+    return list(layers.values())
+
+
+def describe(layers: Sequence[Layer]) -> list[dict[str, Any]]:
+    """Return, for each file of some layers: its path, CRS, cell size in the CRS's unit (x, y), shape and variables."""
+    table = []
+    for path in dict.fromkeys(layer.path for layer in layers):
+        with _open(path) as raster:
+            table.append(
+                {
+                    "file": path,
+                    "crs": raster.crs.to_string() if raster.crs else None,
+                    "cell_size": [abs(float(size)) for size in raster.res],
+                    "shape": list(raster.shape),
+                    "variables": [layer.name for layer in layers if layer.path == path],
+                }
+            )
+    return table
+
+
+def cut_windows(layers: Sequence[Layer], lon: np.ndarray, lat: np.ndarray, radius: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Cut the square window of every variable round every point.
+
+    Each raster keeps its own CRS and cells: a window is the cell that holds the point and `radius` cells on each
+    side, north up. Nodata, masked, NaN, infinite and -9999 cells are missing; scale and offset are applied. Beyond
+    a raster's edge a window is missing, but one that spans 360 degrees goes on at its other side.
+
+    A raster is visited by tiles, of which only those with points in them are read, and only as far as the windows
+    reach: reading a few points from a large raster is cheap, and memory stays small.
+
+    Parameters
+    ----------
+    layers
+        Variables, as `find_layers` gives them.
+    lon, lat
+        (N,) degrees, EPSG:4326.
+    radius
+        r, cells; S = 2r+1.
+
+    Returns
+    -------
+    windows : dict
+        Variable -> (N, S, S) float32, missing = NaN.
+    inside : ndarray
+        (N,) bool: the point's own cell lies in every raster.
+
+    Raises
+    ------
+    UserError
+        If a raster has no CRS, is rotated, or cannot be read.
+    """
+    lon, lat = np.asarray(lon, np.float64), np.asarray(lat, np.float64)
+    size = 2 * radius + 1
+    windows = {layer.name: np.full((lon.size, size, size), np.nan, np.float32) for layer in layers}
+    inside = np.ones(lon.size, bool)
+    for path in dict.fromkeys(layer.path for layer in layers):
+        here = [layer for layer in layers if layer.path == path]
+        undeclared: set[str] = set()
+        with _open(path) as raster:
+            rows, cols, wraps = _cells(raster, path, lon, lat)
+            within = (rows >= 0) & (rows < raster.height) & (cols >= 0) & (cols < raster.width)
+            inside &= within
+            north_up = np.s_[:, :: 1 if raster.transform.e < 0 else -1, :: 1 if raster.transform.a > 0 else -1]
+            for points in _by_tile(raster, rows, cols, np.flatnonzero(within), len(here)):
+                top, left = rows[points].min() - radius, cols[points].min() - radius
+                bottom, right = rows[points].max() + radius + 1, cols[points].max() + radius + 1
+                block = _read(raster, here, (top, bottom), (left, right), wraps, undeclared)
+                views = np.lib.stride_tricks.sliding_window_view(block, (size, size), axis=(1, 2))
+                for layer, view in zip(here, views, strict=True):
+                    windows[layer.name][points] = view[rows[points] - radius - top, cols[points] - radius - left][north_up]
+        if undeclared:
+            log.info("%s: -9999 is not declared as nodata, but taken as missing in %s", path.name, ", ".join(sorted(undeclared)))
+    return windows, inside
+
+
+def _cells(raster: Any, path: Path, lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return the row and column (N,) of the cell that holds each point, and whether columns go on beyond the edge."""
+    if raster.crs is None:
+        raise UserError(f"{path}: has no coordinate reference system; set it first (gdal_edit.py -a_srs EPSG:... {path.name})")
+    grid: Affine = raster.transform
+    if grid.b or grid.d:
+        raise UserError(f"{path}: its grid is rotated; warp it to a north-up grid first (gdalwarp)")
+    x, y = lon, lat
+    if raster.crs != rasterio.CRS.from_epsg(4326):
+        found = np.isfinite(lon) & np.isfinite(lat)
+        x, y = np.full((2, lon.size), np.nan)
+        if found.any():
+            x[found], y[found] = reproject("EPSG:4326", raster.crs, lon[found], lat[found])
+    wraps = False
+    if raster.crs.is_geographic:  # longitude is an angle: -10 and 350 are one meridian
+        west = min(grid.c, grid.c + grid.a * raster.width)
+        x = west + (np.where(np.isfinite(x), x, np.nan) - west) % 360.0
+        wraps = abs(abs(grid.a) * raster.width - 360.0) < abs(grid.a) / 2
+    known = np.isfinite(x) & np.isfinite(y)
+    cells = np.full((2, lon.size), -1, np.int64)
+    cells[0, known] = np.floor((y[known] - grid.f) / grid.e).clip(-1, raster.height)
+    cells[1, known] = np.floor((x[known] - grid.c) / grid.a).clip(-1, raster.width)
+    if wraps:
+        cells[1, known] %= raster.width
+    return cells[0], cells[1], wraps
+
+
+def _by_tile(raster: Any, rows: np.ndarray, cols: np.ndarray, points: np.ndarray, bands: int) -> list[np.ndarray]:
+    """Group points by the tile that holds them: whole blocks of the file, as many as memory allows."""
+    if points.size == 0:
+        return []
+    block_height, block_width = raster.block_shapes[0]
+    cells = _CELLS_AT_ONCE // bands
+    width = max(block_width, int(cells**0.5) // block_width * block_width)
+    height = max(block_height, cells // min(width, raster.width) // block_height * block_height)
+    tile = rows[points] // height * (raster.width // width + 1) + cols[points] // width
+    order = np.argsort(tile, kind="stable")
+    return np.split(points[order], np.flatnonzero(np.diff(tile[order])) + 1)
+
+
+def _read(
+    raster: Any, layers: Sequence[Layer], rows: tuple[int, int], cols: tuple[int, int], wraps: bool, undeclared: set[str]
+) -> np.ndarray:
+    """Read rows and columns [from, to) of some bands, beyond the edges too: (B, rows, columns) float32, missing = NaN.
+
+    The names of layers where -9999 occurs without being declared as nodata are added to `undeclared`.
+    """
+    block = np.full((len(layers), rows[1] - rows[0], cols[1] - cols[0]), np.nan, np.float32)
+    top, bottom = max(rows[0], 0), min(rows[1], raster.height)
+    for shift in (-raster.width, 0, raster.width) if wraps else (0,):
+        left, right = max(cols[0], shift), min(cols[1], shift + raster.width)
+        if left < right:
+            window = Window(left - shift, top, right - left, bottom - top)
+            values = raster.read([layer.band for layer in layers], window=window, masked=True)
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = values.astype(np.float32).filled(np.nan)
+            block[:, top - rows[0] : bottom - rows[0], left - cols[0] : right - cols[0]] = values
+    for layer, values in zip(layers, block, strict=True):
+        missing = values == NODATA  # means missing in patches too, so it cannot be anything else here
+        if missing.any():
+            undeclared.add(layer.name)
+        values[missing | ~(np.abs(values) < _ABSURD)] = np.nan
+        scale, offset = raster.scales[layer.band - 1], raster.offsets[layer.band - 1]
+        if (scale, offset) != (1.0, 0.0):
+            values *= scale
+            values += offset
+    return block
+
+
+def write_geotiff(
+    path: Path,
+    bands: np.ndarray,
+    names: Sequence[str],
+    transform: Affine,
+    crs: str = "EPSG:4326",
+    units: Sequence[str] | None = None,
+) -> None:
+    """Write a GeoTIFF, atomically: float32, deflated, missing cells as -9999, each band with its name.
+
+    Parameters
+    ----------
+    path
+        The file.
+    bands
+        (B, H, W), missing = NaN.
+    names
+        (B,) the variables; they become the bands' descriptions.
+    transform
+        From column and row to the CRS's coordinates, of the cells' upper left corners.
+    crs
+        Anything rasterio understands.
+    units
+        (B,) the bands' units.
+    """
+    count, height, width = bands.shape
+    tiles = {"tiled": True, "blockxsize": 256, "blockysize": 256} if min(height, width) >= 512 else {}
+    grid = {"count": count, "height": height, "width": width, "transform": transform, "crs": crs}
+    coding = {"dtype": "float32", "nodata": NODATA, "compress": "deflate", "predictor": 3, "interleave": "band", **tiles}
+    # Made in memory first: GDAL tells nobody when the disk is full at closing time, a plain write does.
+    with rasterio.MemoryFile() as memory:
+        with memory.open(driver="GTiff", **grid, **coding) as raster:
+            raster.write(np.where(np.isfinite(bands), bands, NODATA).astype(np.float32))
+            raster.descriptions = tuple(names)
+            if units is not None:
+                raster.units = tuple(units)
+        with atomic_write(path) as file:
+            file.write(memory.getbuffer())

@@ -1,0 +1,283 @@
+"""The scripts as a user meets them: what they write, and exit status 2 with one or two plain lines for a mistake."""
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
+
+import pred
+import train_global
+import train_regional
+from config import PUBLISHED_CATEGORIES
+from files import dump_pickle, load_pickle, run
+from models import load_checkpoint
+from validation import scores
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = ["--epochs", "2", "--no-tensorboard"]
+
+
+def pretrain(folder, *more):
+    return run(lambda: train_global.main(["--data_dir", str(folder), "--run", "g", *QUICK, *more]))
+
+
+def fine_tune(folder, *more):
+    start = ["--init_from", "model/pretrain_model/g.pth"]
+    return run(lambda: train_regional.main(["--data_dir", str(folder), "--run", "r", *start, *QUICK, *more]))
+
+
+def predict(folder, *more):
+    return run(lambda: pred.main(["--data_dir", str(folder), "--checkpoint", "model/pretrain_model/g.pth", *more]))
+
+
+# --- what they write ----------------------------------------------------------------------------------------------------
+
+
+def test_from_dataset_to_scores(dataset, workplace, capsys):
+    assert pretrain(dataset) == 0
+    assert fine_tune(dataset, "--members", "2") == 0
+    assert run(lambda: pred.main(["--checkpoint", "model/r.pth", "--data_dir", str(dataset)])) == 0
+    table = pd.read_csv("results/r/predictions.csv")
+    assert list(table) == ["profile_id", "lon", "lat", "observed", "predicted", "residual", "sd", "member_0", "member_1"]
+    assert set(table["profile_id"]) == set(pd.read_csv(dataset / "split/test.csv")["profile_id"])
+    np.testing.assert_allclose(table["residual"], table["observed"] - table["predicted"])
+    np.testing.assert_allclose(table["sd"], table[["member_0", "member_1"]].std(axis=1, ddof=1))
+    truth = pd.read_csv(dataset / "samples.csv").set_index("profile_id").loc[table["profile_id"], "soc"]
+    np.testing.assert_allclose(table["observed"], truth)
+    saved = json.loads(Path("results/r/scores.json").read_text())
+    expected = scores(table["observed"].to_numpy(), table["predicted"].to_numpy())
+    assert saved["scores"]["n"] == 24
+    for name in ("rmse", "mae", "me", "r2", "ccc"):
+        assert saved["scores"][name]["value"] == pytest.approx(expected[name])
+        assert saved["scores"][name]["low"] <= saved["scores"][name]["value"] <= saved["scores"][name]["high"]
+    assert all(Path(f"results/r/{name}.png").read_bytes()[:4] == b"\x89PNG" for name in ("observed_predicted", "residual_map"))
+    assert expected == pytest.approx(json.loads(Path("log/r/scores.json").read_text())["test"])  # what training said
+    assert f"{expected['rmse']:.3f}" in capsys.readouterr().out
+
+
+def test_prediction_needs_only_the_checkpoint(tmp_path, workplace):
+    folder = make_dataset(tmp_path / "data")
+    assert pretrain(folder, "--missing", "zero") == 0
+    assert predict(folder, "--on", "all") == 0
+    first = pd.read_csv("results/g/predictions.csv")
+    for name in ("stats.csv", "dataset.yaml"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "split")
+    pd.read_csv(folder / "samples.csv").drop(columns="soc").to_csv(folder / "samples.csv", index=False)
+    shutil.rmtree("results")
+    assert predict(folder, "--on", "all") == 0
+    second = pd.read_csv("results/g/predictions.csv")
+    np.testing.assert_array_equal(first["predicted"], second["predicted"])
+    assert second["observed"].isna().all()
+    assert json.loads(Path("results/g/scores.json").read_text())["scores"] == {"n": 0}
+
+
+def test_tensorboard_holds_graph_losses_scores_histograms_and_settings(dataset, workplace):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert run(lambda: train_global.main(["--data_dir", str(dataset), "--run", "g", "--epochs", "3"])) == 0
+    log = EventAccumulator("log/g", size_guidance={"histograms": 0}).Reload()
+    assert {"loss/train", "rmse/train", "rmse/valid", "ccc/valid", "final/test_r2"} <= set(log.Tags()["scalars"])
+    assert [event.step for event in log.Scalars("rmse/valid")] == [0, 1, 2, 3]
+    assert "classifier/0/weight" in log.Tags()["histograms"]
+    assert log.Tags()["graph"]
+    assert any("hparams" in name for name in log.SummaryMetadata("_hparams_/session_start_info").plugin_data.plugin_name.split())
+
+
+def test_logs_of_an_older_run_of_the_name_are_replaced(dataset, workplace):
+    for epochs in ("3", "2"):
+        assert run(lambda epochs=epochs: train_global.main(["--data_dir", str(dataset), "--run", "g", "--epochs", epochs])) == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert [event.step for event in EventAccumulator("log/g").Reload().Scalars("rmse/valid")] == [0, 1, 2]
+    assert len(Path("log/g/epochs.jsonl").read_text().splitlines()) == 3
+
+
+def test_resolved_settings_lie_beside_every_result(dataset, workplace):
+    assert pretrain(dataset, "--lr", "3e-4") == 0
+    assert predict(dataset) == 0
+    assert yaml.safe_load(Path("log/g/settings.yaml").read_text())["lr"] == 3e-4
+    assert yaml.safe_load(Path("model/pretrain_model/g.yaml").read_text())["record"]["settings"]["lr"] == 3e-4
+    assert "data_dir" in yaml.safe_load(Path("results/g/settings.yaml").read_text())
+
+
+def published_folder(tmp_path):
+    """A folder in the layout of the published code, with its -9999."""
+    folder = make_dataset(tmp_path / "data")
+    published = tmp_path / "DL_inputs" / "global"
+    for name in (name for category in PUBLISHED_CATEGORIES for name in category.variables):
+        patches = load_pickle(folder / "patches" / f"{name}.pkl")
+        patches["P0003"] = np.full_like(patches["P0003"], -9999)
+        dump_pickle(published / f"{name}.pkl", patches)
+    (published / "samples").mkdir()
+    for source, name in (("samples.csv", "df_soc_0to30.csv"), ("stats.csv", "df_var_stats.csv"), ("split", "data_split")):
+        (folder / source).rename(published / "samples" / name)
+    return published
+
+
+@needs_published_weights
+def test_the_published_world_opens(tmp_path, workplace):
+    """Published layout, published weights, published treatment of missing cells: the numbers follow by hand."""
+    folder = published_folder(tmp_path)
+    preset = ["--config", str(ROOT / "configs/published_layout.yaml"), "--data_dir", str(folder), "--missing", "zero"]
+    assert run(lambda: pred.main([*preset, "--checkpoint", str(PUBLISHED_WEIGHTS), "--on", "all"])) == 0
+    table = pd.read_csv("results/GSoilCPM/predictions.csv")
+    stats = pd.read_csv(folder / "samples/df_var_stats.csv").set_index("var_name")
+    z = []
+    for name in (name for category in PUBLISHED_CATEGORIES for name in category.variables):
+        values = np.array([load_pickle(folder / f"{name}.pkl")[k][1, 1] for k in table["profile_id"]], float)
+        values[values == -9999] = 0
+        z.append((values - stats.loc[name, "v_mean"]) / stats.loc[name, "v_std"])
+    with torch.no_grad():
+        expected = load_checkpoint(PUBLISHED_WEIGHTS)(torch.tensor(np.array(z).T, dtype=torch.float32))
+    np.testing.assert_allclose(table["predicted"], expected, rtol=1e-4)
+    assert run(lambda: train_regional.main([*preset, "--init_from", str(PUBLISHED_WEIGHTS), "--run", "r", *QUICK])) == 0
+    assert load_checkpoint("model/r.pth").specification.missing == "zero"
+    assert run(lambda: train_global.main([*preset, "--run", "g", *QUICK])) == 0
+
+
+@pytest.mark.parametrize("script", ["train_global.py", "train_regional.py", "pred.py", "prepare.py", "simulate.py", "compare.py"])
+def test_help_is_quick_to_import_and_names_the_purpose(script):
+    program = (
+        f"import sys, runpy; sys.path.insert(0, {str(ROOT)!r}); sys.argv = [{script!r}, '--help']\n"
+        f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'pandas', 'rasterio', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"python {script}" in done.stdout
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------------------
+
+
+def edit(folder, name, change):
+    table = pd.read_csv(folder / name)
+    pd.DataFrame(change(table)).to_csv(folder / name, index=False)
+
+
+def set_first(column, value):
+    def change(table):
+        table[column] = table[column].astype(object)
+        table.loc[0, column] = value
+        return table
+
+    return change
+
+
+def spoil_patches(folder, change):
+    path = folder / "patches" / "slope.pkl"
+    dump_pickle(path, change(load_pickle(path)))
+
+
+class Hostile:
+    def __reduce__(self):
+        return Path.touch, (Path("ran"),)
+
+
+MISTAKES = {
+    "no sample table": (lambda f: (f / "samples.csv").unlink(), "samples.csv: no sample table"),
+    "no target column": (lambda f: edit(f, "samples.csv", lambda t: t.drop(columns="soc")), "no column 'soc'"),
+    "text SOC": (lambda f: edit(f, "samples.csv", set_first("soc", "high")), "first 'high' at profile 'P0000'"),
+    "missing SOC": (lambda f: edit(f, "samples.csv", set_first("soc", None)), "soc must be a number"),
+    "negative SOC": (lambda f: edit(f, "samples.csv", set_first("soc", -1.0)), "first -1.0"),
+    "absurd SOC": (lambda f: edit(f, "samples.csv", set_first("soc", 5000)), "5000.0"),
+    "duplicate id": (lambda f: edit(f, "samples.csv", set_first("profile_id", "P0001")), "must be unique"),
+    "swapped coordinates": (lambda f: edit(f, "samples.csv", lambda t: t.assign(lat=t["lat"] + 100)), "look swapped"),
+    "split id not in the table": (
+        lambda f: edit(f, "split/valid.csv", set_first("profile_id", "X")),
+        "not in the sample table, first 'X'",
+    ),
+    "profile in two splits": (lambda f: edit(f, "split/test.csv", set_first("profile_id", "P0000")), "already in the train split"),
+    "empty split": (lambda f: edit(f, "split/valid.csv", lambda t: t.head(0)), "valid split is empty"),
+    "no split file": (lambda f: (f / "split/test.csv").unlink(), "test.csv: no such table"),
+    "no patch file": (lambda f: (f / "patches/slope.pkl").unlink(), "no patches of variable 'slope'"),
+    "no patch for a profile": (
+        lambda f: spoil_patches(f, lambda p: {k: v for k, v in p.items() if k != "P0000"}),
+        "no patch for 1 of 120",
+    ),
+    "patches of two shapes": (lambda f: spoil_patches(f, lambda p: p | {"P0009": np.ones((1, 1))}), "differ in shape"),
+    "patches of text": (lambda f: spoil_patches(f, lambda p: {k: np.array([["a"]]) for k in p}), "must hold numbers"),
+    "constant variable": (lambda f: spoil_patches(f, lambda p: {k: np.ones((3, 3)) for k in p}), "'slope' is constant"),
+    "all missing": (lambda f: spoil_patches(f, lambda p: {k: np.full((3, 3), -9999.0) for k in p}), "'slope' is missing at all"),
+    "statistics lack a variable": (
+        lambda f: edit(f, "stats.csv", lambda t: t[t["var_name"] != "slope"]),
+        "0 rows for variable 'slope'",
+    ),
+    "zero deviation": (lambda f: edit(f, "stats.csv", set_first("v_std", 0)), "deviation must be above 0"),
+    "hostile pickle": (lambda f: (f / "patches/slope.pkl").write_bytes(pickle.dumps(Hostile())), "refused"),
+}
+
+
+def lines(capsys):
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert 1 <= len(error.strip().splitlines()) <= 2
+    return error
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_the_dataset_ends_with_status_2_and_a_plain_line(dataset, workplace, capsys, name):
+    spoil, words = MISTAKES[name]
+    spoil(dataset)
+    assert pretrain(dataset) == 2
+    assert words in lines(capsys)
+    assert not Path("model/pretrain_model/g.pth").exists()
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--device", "cuda"], "finds no CUDA device"),
+        (["--init_from", "absent.pth"], "absent.pth: no such checkpoint"),
+        (["--lr", "x"], "setting lr = 'x'"),
+        (["--epoch", "3"], "did you mean '--epochs'"),
+        (["--target", "som"], "no column 'som'"),
+        (["--model_dir", "file/model"], "cannot be written"),
+        (["--log_dir", "file"], "cannot be written"),
+    ],
+)
+def test_a_mistake_on_the_command_line_likewise(dataset, workplace, capsys, arguments, words):
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("a CUDA device is here")
+    Path("file").write_text("")
+    assert pretrain(dataset, *arguments) == 2
+    assert words in lines(capsys)
+    assert not list(Path().rglob("g.pth"))
+
+
+def test_windows_larger_than_the_patches_are_refused(dataset, workplace, capsys):
+    table = [category.model_dump(mode="json") | {"radius": 2} for category in PUBLISHED_CATEGORIES]
+    Path("c.yaml").write_text(yaml.safe_dump({"categories": table}))
+    assert pretrain(dataset, "--config", "c.yaml") == 2
+    assert "patches of 3 x 3 cells are smaller than the window of 5 x 5" in lines(capsys)
+
+
+def test_prediction_tells_a_torn_checkpoint_other_variables_and_a_folder_it_cannot_write(dataset, workplace, capsys):
+    assert pretrain(dataset) == 0
+    whole = Path("model/pretrain_model/g.pth").read_bytes()
+    Path("file").write_text("")
+    capsys.readouterr()
+    assert predict(dataset, "--results_dir", "file/results") == 2
+    assert "cannot be written" in lines(capsys)
+    swapped = [category.model_dump(mode="json") for category in PUBLISHED_CATEGORIES]
+    swapped[1]["variables"].reverse()
+    Path("c.yaml").write_text(yaml.safe_dump({"categories": swapped}))
+    assert predict(dataset, "--config", "c.yaml") == 2
+    assert "variable 1 is 'slope' here, 'elevation' there" in lines(capsys)
+    Path("model/pretrain_model/g.pth").write_bytes(whole[:5000])
+    assert predict(dataset) == 2
+    assert "not a checkpoint" in lines(capsys)
+    assert not Path("results").exists()
