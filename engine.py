@@ -64,7 +64,7 @@ class Best:
 def make_profiles(network: SoilCarbonNet, x: np.ndarray, y: np.ndarray, device: torch.device) -> Profiles:
     """Encode packed covariates (n, F) and targets (n,) for training `network`."""
     with torch.no_grad():
-        encoded = network.to(device).encode(torch.from_numpy(np.ascontiguousarray(x)).to(device))
+        encoded = network.to(device).encode(torch.from_numpy(np.require(x, np.float32, "CW")).to(device))
     output = np.log1p(y) if network.specification.target_transform == "log1p" else y
     return Profiles(encoded, torch.from_numpy(output.astype(np.float32)).to(device), y)
 
@@ -120,7 +120,7 @@ def predict(network: SoilCarbonNet, x: np.ndarray) -> tuple[np.ndarray, np.ndarr
     device = next(network.parameters()).device
     network.eval()
     with torch.no_grad():
-        batches = torch.from_numpy(np.ascontiguousarray(x)).split(PREDICT_BATCH)
+        batches = torch.from_numpy(np.require(x, np.float32, "CW")).split(PREDICT_BATCH)
         outputs = torch.cat([network.member_outputs(network.encode(batch.to(device))) for batch in batches], 1)
         mean, single = (to_target(values, network.specification) for values in (outputs.mean(0), outputs))
     return mean.double().cpu().numpy(), single.double().cpu().numpy()
@@ -145,7 +145,14 @@ def train_epoch(
     return losses
 
 
-def _evaluate(member: Member, train: Profiles, valid: Profiles, facts: Specification) -> dict[str, dict[str, float | int | None]]:
+def evaluate(member: Member, train: Profiles, valid: Profiles, facts: Specification) -> dict[str, dict[str, float | int | None]]:
+    """Return a member's scores on training and validation profiles, in the target's unit.
+
+    Raises
+    ------
+    FloatingPointError
+        If an output is not finite.
+    """
     outputs = {"train": outputs_of(member, train.encoded), "valid": outputs_of(member, valid.encoded)}
     if facts.target_transform == "log1p":
         facts = facts.model_copy(update={"smearing": smearing_factor(outputs["valid"], valid)})
@@ -153,7 +160,7 @@ def _evaluate(member: Member, train: Profiles, valid: Profiles, facts: Specifica
     for name, profiles in (("train", train), ("valid", valid)):
         predicted = to_target(outputs[name], facts).double().cpu().numpy()
         if not np.isfinite(predicted).all():
-            raise FloatingPointError
+            raise FloatingPointError(f"outputs of the {name} profiles are not finite")
         scores[name] = validation.scores(profiles.y, predicted)
     return scores
 
@@ -190,7 +197,7 @@ def _fit_member(
     best = Best(0, None, {name: value.clone() for name, value in member.tensors().items()})
     if state is None:
         epoch = 0
-        scores = _evaluate(member, train, valid, facts)
+        scores = evaluate(member, train, valid, facts)
         best.score = scores["valid"][settings.select_on]
         if journal:
             journal.epoch(k, 0, None, scores, member)
@@ -214,7 +221,7 @@ def _fit_member(
         scores = {}
         if epoch % settings.eval_interval == 0 or epoch == settings.epochs:
             try:
-                scores = _evaluate(member, train, valid, facts)
+                scores = evaluate(member, train, valid, facts)
             except FloatingPointError:
                 save(best, None)
                 raise stop(epoch, "after its last batch") from None

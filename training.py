@@ -4,6 +4,7 @@ In: a dataset's folder, perhaps a checkpoint to start from. Out: a checkpoint, l
 """
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 import engine
 import validation
-from config import SimulateSettings, TrainSettings
+from config import Category, SimulateSettings, TrainSettings
 from files import UserError, check_writable, write_json
 from models import SoilCarbonNet, is_bare, load_checkpoint, save_checkpoint, save_state
 from specification import Specification, difference
@@ -65,9 +66,11 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
     data = read_dataset(settings, start.specification.categories if start else None)
     _check_selectable(settings, data)
     if start is None:
-        start = SoilCarbonNet(new_specification(settings, data))
+        check_variables(data.x[data.split["train"]], data.categories, constant="refuse")
+        start = SoilCarbonNet(new_specification(settings, data, _statistics(settings, data)))
     else:
-        settings = _follow_checkpoint(settings, start, data)
+        check_variables(data.x[data.split["train"]], data.categories, constant="allow")
+        settings = follow_checkpoint(settings, start, data)
     rows = {name: data.split[name] for name in ("train", "valid")}
     profiles = {name: engine.make_profiles(start, data.x[chosen], data.y[chosen], device) for name, chosen in rows.items()}
 
@@ -120,23 +123,24 @@ def _check_selectable(settings: TrainSettings, data: Dataset) -> None:
 # --- the specification of a run ----------------------------------------------------------------------------------------
 
 
-def new_specification(settings: TrainSettings, data: Dataset) -> Specification:
-    """Return the specification of a network trained from scratch: facts of the training profiles alone.
+def _statistics(settings: TrainSettings, data: Dataset) -> Statistics:
+    """Return the statistics of the dataset's file, or computed from the training profiles where there is none."""
+    path, rows = settings.data_dir / settings.stats, data.split["train"]
+    if path.is_file():
+        return read_statistics(path, data.categories)
+    log.info("%s: not there; statistics computed from the %d training profiles", path, len(rows))
+    return compute_statistics(data.x[rows], data.categories)
 
-    Statistics are the dataset's file if there is one, else computed.
+
+def new_specification(settings: TrainSettings, data: Dataset, statistics: Statistics) -> Specification:
+    """Return the specification of a network trained from scratch: facts of the training profiles alone.
 
     Raises
     ------
     UserError
-        If a variable is constant or all missing among the training profiles, or has too many classes.
+        If a variable of kind "classes" has no whole-numbered codes, or too many.
     """
     rows = data.split["train"]
-    check_variables(data.x[rows], data.categories, constant="refuse")
-    path = settings.data_dir / settings.stats
-    numeric = [category for category in data.categories if category.kind == "numeric"]
-    statistics = read_statistics(path, numeric) if path.is_file() else compute_statistics(data, rows)
-    if not path.is_file():
-        log.info("%s: not there; statistics computed from the %d training profiles", path, len(rows))
     return Specification(
         categories=data.categories,
         statistics=statistics,
@@ -151,11 +155,11 @@ def new_specification(settings: TrainSettings, data: Dataset) -> Specification:
     )
 
 
-def compute_statistics(data: Dataset, rows: np.ndarray) -> Statistics:
-    """Return every numeric variable's mean and standard deviation over all cells of some profiles."""
-    columns = variable_columns(data.categories)
-    names = [name for category in data.categories if category.kind == "numeric" for name in category.variables]
-    cells = {name: data.x[rows][:, columns[name]].astype(np.float64) for name in names}
+def compute_statistics(x: np.ndarray, categories: Sequence[Category]) -> Statistics:
+    """Return every numeric variable's mean and standard deviation over all cells of profiles (n, F)."""
+    columns = variable_columns(categories)
+    names = [name for category in categories if category.kind == "numeric" for name in category.variables]
+    cells = {name: x[:, columns[name]].astype(np.float64) for name in names}
     return {name: (float(np.nanmean(values)), float(np.nanstd(values))) for name, values in cells.items()}
 
 
@@ -174,10 +178,9 @@ def _bounds(data: Dataset, rows: np.ndarray) -> tuple[float, float]:
     return min(0.0, float(data.y[rows].min())), float(data.y[rows].max())
 
 
-def _follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Dataset) -> TrainSettings:
+def follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Dataset) -> TrainSettings:
     """Let the checkpoint's facts stand, add those a fine-tuning run brings, and return the settings as they now hold."""
     facts, rows = start.specification, data.split["train"]
-    check_variables(data.x[rows], data.categories, constant="allow")
     changes: dict[str, Any] = {"bounds": _bounds(data, rows), "target": settings.target, "smearing": 1.0}
     if facts.statistics is None:
         changes["statistics"] = read_statistics(settings.data_dir / settings.stats, facts.categories)

@@ -1,0 +1,137 @@
+"""The network as a scikit-learn estimator, so that its cross-validation, inspection and pipelines work on it.
+
+In: covariates (N, F), raw units, missing = NaN, and a target (N,). Out: predictions (n,) in the target's unit.
+
+    from estimator import SoilCarbonRegressor
+    scores = cross_val_score(SoilCarbonRegressor(epochs=50), x, y, cv=5)
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+import engine
+from config import Category, TrainSettings, build
+from models import SoilCarbonNet, load_checkpoint
+from training import compute_statistics, follow_checkpoint, new_specification
+from utils import Dataset, choose_device
+
+
+class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
+    """Multi-branch network on packed covariates, trained from scratch or fine-tuned from a checkpoint.
+
+    Parameters
+    ----------
+    categories
+        What the columns of x are; default: one numeric category of all of them, or the checkpoint's.
+    init_from
+        Checkpoint to fine-tune.
+    epochs, batch_size, lr, loss, freeze, select_on, patience, members, target_transform, clip_inputs, missing, device
+        As in `config.TrainSettings`. The defaults here are those of a run of seconds.
+    validation_share
+        Share of the profiles, drawn by `random_state`, that chooses the best epoch and is not trained on.
+    random_state
+        Seed of everything random.
+
+    Attributes
+    ----------
+    network_
+        The trained `SoilCarbonNet`; `models.save_checkpoint` writes it.
+    """
+
+    def __init__(
+        self,
+        categories: Sequence[Category] | None = None,
+        *,
+        init_from: Path | str | None = None,
+        epochs: int = 100,
+        batch_size: int = 32,
+        lr: float = 1e-3,
+        loss: Literal["mse", "huber"] = "mse",
+        freeze: Literal["none", "features", "all-but-head"] = "none",
+        select_on: Literal["rmse", "mae", "r2", "ccc"] = "rmse",
+        patience: int = 20,
+        members: int = 1,
+        target_transform: Literal["none", "log1p"] = "none",
+        clip_inputs: float = 4.0,
+        missing: Literal["mean", "zero"] = "mean",
+        device: Literal["auto", "cpu", "cuda"] = "cpu",
+        validation_share: float = 0.15,
+        random_state: int = 314,
+    ) -> None:
+        self.categories = categories
+        self.init_from = init_from
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.loss = loss
+        self.freeze = freeze
+        self.select_on = select_on
+        self.patience = patience
+        self.members = members
+        self.target_transform = target_transform
+        self.clip_inputs = clip_inputs
+        self.missing = missing
+        self.device = device
+        self.validation_share = validation_share
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.non_deterministic = False
+        return tags
+
+    def fit(self, x: Any, y: Any) -> Self:
+        """Train on covariates (N, F) and targets (N,).
+
+        Raises
+        ------
+        ValueError
+            If x and y do not fit each other or there are fewer than three profiles.
+        UserError
+            If a setting is not valid, the checkpoint cannot be read, or the loss is no longer finite.
+        """
+        x, y = validate_data(self, x, y, dtype=np.float32, ensure_all_finite="allow-nan", y_numeric=True, ensure_min_samples=3)
+        names = set(TrainSettings.model_fields)
+        given = {name: value for name, value in self.get_params(deep=False).items() if name in names and name != "categories"}
+        start = load_checkpoint(self.init_from) if self.init_from else None
+        if start is not None:  # what the checkpoint decides is not asked for anew
+            given = {name: value for name, value in given.items() if name not in ("target_transform", "missing", "clip_inputs")}
+        settings = build(TrainSettings, {**given, "seed": self.random_state, "tensorboard": False})
+        categories = start.specification.categories if start else tuple(self.categories or _one_category(x.shape[1]))
+        width = sum(category.width for category in categories)
+        if width != x.shape[1]:
+            raise ValueError(f"x has {x.shape[1]} columns, the categories have {width}")
+        order = np.random.default_rng(self.random_state).permutation(len(y))
+        held_out = min(max(1, round(self.validation_share * len(y))), len(y) - 1)
+        split = {"valid": order[:held_out], "train": order[held_out:]}
+        data = Dataset(pd.DataFrame(index=range(len(y))), x, y.astype(np.float64), split, categories)
+        if start is None:
+            numbers = compute_statistics(x[split["train"]], categories)
+            # A column that is constant or missing in a fold tells nothing there, and does no harm.
+            statistics = {
+                name: (mean if np.isfinite(mean) else 0.0, std if std > 0 else 1.0) for name, (mean, std) in numbers.items()
+            }
+            start = SoilCarbonNet(new_specification(settings, data, statistics))
+        else:
+            settings = follow_checkpoint(settings, start, data)
+        device = choose_device(self.device)
+        train, valid = (engine.make_profiles(start, x[split[name]], data.y[split[name]], device) for name in ("train", "valid"))
+        self.network_ = engine.fit(start, train, valid, settings)
+        return self
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Return the target (n,) float32 for covariates (n, F)."""
+        check_is_fitted(self)
+        x = validate_data(self, x, dtype=np.float32, ensure_all_finite="allow-nan", reset=False)
+        return engine.predict(self.network_, x)[0].astype(np.float32)
+
+
+def _one_category(columns: int) -> tuple[Category, ...]:
+    return (Category(name="covariates", variables=tuple(f"x{k}" for k in range(columns))),)
