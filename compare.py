@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from utils import Dataset
 
 UNIT = "g/kg"
-NETWORK, FOREST, LOG_FOREST = "network", "forest", "forest, log"
+NETWORK, PRETRAINED, FOREST, LOG_FOREST = "network", "network, not fine-tuned", "forest", "forest, log"
 LABELS = {"rmse": "RMSE", "mae": "MAE", "me": "ME", "r2": "R2", "ccc": "CCC"}
 IN_UNIT = ("rmse", "mae", "me")
 
@@ -65,8 +65,11 @@ def predict_baselines(
     }
 
 
-def read_run(folder: Path) -> "tuple[Dataset, np.ndarray]":
-    """Read a finished run: its dataset, and its predictions for the test profiles (m,) in the split's order.
+def read_run(folder: Path) -> "tuple[Dataset, dict[str, np.ndarray]]":
+    """Read a finished run: its dataset, and predictions (m,) of its test profiles in the split's order.
+
+    They are the network's, and those of the network it was fine-tuned from, where the run's checkpoint names one that
+    is still there.
 
     Raises
     ------
@@ -105,11 +108,29 @@ def read_run(folder: Path) -> "tuple[Dataset, np.ndarray]":
         raise UserError(
             f"{folder / 'predictions.csv'}: {int((~np.isfinite(predicted)).sum())} predictions are not numbers; {again}"
         )
-    return dataset, predicted
+    return dataset, _predict_pretrained(settings.checkpoint_path, dataset, again) | {NETWORK: predicted}
 
 
-def score_methods(region: str, dataset: "Dataset", predicted: "np.ndarray", seed: int) -> "pd.DataFrame":
-    """Return a row per method: region, method, n_train, n_test, and each score with its 95 % interval.
+def _predict_pretrained(checkpoint: Path, dataset: "Dataset", again: str) -> "dict[str, np.ndarray]":
+    from engine import predict
+    from models import load_checkpoint
+
+    if not checkpoint.is_file():
+        return {}
+    tuned = load_checkpoint(checkpoint)
+    if tuned.specification.categories != dataset.categories:
+        raise UserError(f"{checkpoint}: is not the model that made the predictions any more; {again}")
+    origin = tuned.record.get("settings", {}).get("init_from")
+    if origin is None or not Path(origin).is_file():
+        return {}
+    pretrained = load_checkpoint(origin)
+    if pretrained.specification.statistics is None:  # the published file
+        pretrained.respecify(statistics=tuned.specification.statistics, missing=tuned.specification.missing)
+    return {PRETRAINED: predict(pretrained, dataset.x[dataset.split["test"]])[0]}
+
+
+def score_methods(region: str, dataset: "Dataset", predicted: "dict[str, np.ndarray]", seed: int) -> "pd.DataFrame":
+    """Return a row per method, baselines first: region, method, n_train, n_test, and each score with its 95 % interval.
 
     Bootstrap draws are the same for every method, so their intervals differ by skill and not by luck.
     """
@@ -117,7 +138,7 @@ def score_methods(region: str, dataset: "Dataset", predicted: "np.ndarray", seed
     import pandas as pd
 
     fitted, test = np.concatenate([dataset.split["train"], dataset.split["valid"]]), dataset.split["test"]
-    methods = predict_baselines(dataset.x[fitted], dataset.y[fitted], dataset.x[test], seed) | {NETWORK: predicted}
+    methods = predict_baselines(dataset.x[fitted], dataset.y[fitted], dataset.x[test], seed) | predicted
     rows = []
     for method, values in methods.items():
         row: dict[str, object] = {"region": region, "method": method, "n_train": len(fitted), "n_test": len(test)}

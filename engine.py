@@ -64,7 +64,7 @@ class Best:
 def make_profiles(network: SoilCarbonNet, x: np.ndarray, y: np.ndarray, device: torch.device) -> Profiles:
     """Encode packed covariates (n, F) and targets (n,) for training `network`."""
     with torch.no_grad():
-        encoded = network.to(device).encode(torch.from_numpy(np.require(x, np.float32, "CW")).to(device))
+        encoded = network.to(device).encode(torch.from_numpy(np.require(x, np.float32, ["C", "W"])).to(device))
     output = np.log1p(y) if network.specification.target_transform == "log1p" else y
     return Profiles(encoded, torch.from_numpy(output.astype(np.float32)).to(device), y)
 
@@ -76,9 +76,14 @@ def outputs_of(member: Member, encoded: Tensor) -> Tensor:
     return torch.cat([Member.forward(member, batch) for batch in encoded.split(PREDICT_BATCH)])
 
 
-def smearing_factor(outputs: Tensor, profiles: Profiles) -> float:
-    """Return Duan's (1983) factor: the mean of exp(residual) on the log scale."""
-    return float(torch.exp((profiles.output - outputs).double()).mean())
+def smearing_factor(outputs: Sequence[Tensor], profiles: Sequence[Profiles]) -> float:
+    """Return Duan's (1983) factor: the mean of exp(residual) on the log scale, over several sets of profiles.
+
+    Training and validation profiles are taken together: the latter alone are few, and one outlier among them would
+    scale every prediction.
+    """
+    residuals = [each.output - output for each, output in zip(profiles, outputs, strict=True)]
+    return float(torch.exp(torch.cat(residuals).double()).mean())
 
 
 def load_for_prediction(settings: PredictSettings, device: torch.device) -> SoilCarbonNet:
@@ -120,7 +125,7 @@ def predict(network: SoilCarbonNet, x: np.ndarray) -> tuple[np.ndarray, np.ndarr
     device = next(network.parameters()).device
     network.eval()
     with torch.no_grad():
-        batches = torch.from_numpy(np.require(x, np.float32, "CW")).split(PREDICT_BATCH)
+        batches = torch.from_numpy(np.require(x, np.float32, ["C", "W"])).split(PREDICT_BATCH)
         outputs = torch.cat([network.member_outputs(network.encode(batch.to(device))) for batch in batches], 1)
         mean, single = (to_target(values, network.specification) for values in (outputs.mean(0), outputs))
     return mean.double().cpu().numpy(), single.double().cpu().numpy()
@@ -155,7 +160,8 @@ def evaluate(member: Member, train: Profiles, valid: Profiles, facts: Specificat
     """
     outputs = {"train": outputs_of(member, train.encoded), "valid": outputs_of(member, valid.encoded)}
     if facts.target_transform == "log1p":
-        facts = facts.model_copy(update={"smearing": smearing_factor(outputs["valid"], valid)})
+        factor = smearing_factor((outputs["train"], outputs["valid"]), (train, valid))
+        facts = facts.model_copy(update={"smearing": factor})
     scores = {}
     for name, profiles in (("train", train), ("valid", valid)):
         predicted = to_target(outputs[name], facts).double().cpu().numpy()
@@ -316,7 +322,7 @@ def fit(
                 "best": vars(best),
                 "finished": [vars(each) for each in finished],
             }
-            keep(_assemble(facts, bests, valid, settings), way_on)
+            keep(_assemble(facts, bests, (train, valid), settings), way_on)
 
     initial = list(network.members())
     for k in range(len(finished), settings.members):
@@ -327,13 +333,13 @@ def fit(
         at = state if state and state["member"] == k else None
         best = _fit_member(k, member.to(train.output.device), facts, train, valid, settings, journal, at, save)
         finished.append(best)
-    return _assemble(facts, finished, valid, settings)
+    return _assemble(facts, finished, (train, valid), settings)
 
 
-def _assemble(facts: Specification, bests: Sequence[Best], valid: Profiles, settings: TrainSettings) -> SoilCarbonNet:
+def _assemble(facts: Specification, bests: Sequence[Best], known: Sequence[Profiles], settings: TrainSettings) -> SoilCarbonNet:
     record = {"settings": settings.as_plain(), "epoch": [best.epoch for best in bests]}
     network = SoilCarbonNet.assemble(facts, [best.weights for best in bests], record)
     if facts.target_transform == "log1p":
-        outputs = torch.stack([outputs_of(member, valid.encoded) for member in network.members()]).mean(0)
-        network.respecify(smearing=smearing_factor(outputs, valid))
+        outputs = [torch.stack([outputs_of(member, each.encoded) for member in network.members()]).mean(0) for each in known]
+        network.respecify(smearing=smearing_factor(outputs, known))
     return network

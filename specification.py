@@ -31,7 +31,8 @@ class Specification(BaseModel):
     target_transform
         The network's output is the target, or ln(1 + target).
     smearing
-        Duan's factor (1983, JASA 78, 605): the mean of exp(residual) on the log scale over the validation profiles.
+        Duan's factor (1983, JASA 78, 605): the mean of exp(residual) on the log scale, over training and
+        validation profiles.
         exp of a mean logarithm is a median, too low for a mean; times the factor it is a mean again.
     bounds
         Predictions are held within the range of the training targets. None: unknown, not held.

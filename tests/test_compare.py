@@ -35,7 +35,7 @@ def make_run(root, name, n=80, error=1.0, seed=0):
 
 
 @pytest.fixture(autouse=True)
-def few_trees(monkeypatch):
+def few_trees(workplace, monkeypatch):
     monkeypatch.setattr(compare, "predict_baselines", functools.partial(compare.predict_baselines, trees=15))
 
 
@@ -147,3 +147,22 @@ def test_a_run_that_was_never_evaluated_is_named_in_one_line(tmp_path, capsys):
     words = capsys.readouterr().err
     assert "narnia/settings.yaml: not there; run python pred.py --run narnia --on test first" in words
     assert words.count("\n") == 1
+
+
+def test_the_pretrained_network_stands_beside_the_fine_tuned_one(tmp_path, workplace):
+    import pred
+    import train_global
+    import train_regional
+
+    make_run(tmp_path, "anhui")
+    data = ["--data_dir", str(tmp_path / "data" / "anhui")]
+    train_global.main([*data, "--run", "g", "--epochs", "2", "--no-tensorboard"])
+    origin = "model/pretrain_model/g.pth"
+    train_regional.main([*data, "--run", "anhui", "--init_from", origin, "--lr", "0.01", "--epochs", "3", "--no-tensorboard"])
+    pred.main([*data, "--checkpoint", "model/anhui.pth"])
+    pred.main([*data, "--checkpoint", origin])
+    compare.main(["--runs", "anhui"])
+    table = pd.read_csv("results/compare/table.csv").set_index("method")
+    for method, run_name in (("network, not fine-tuned", "g"), ("network", "anhui")):
+        predictions = pd.read_csv(f"results/{run_name}/predictions.csv")
+        assert table.loc[method, "rmse"] == pytest.approx(scores(predictions["observed"], predictions["predicted"])["rmse"])
