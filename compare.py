@@ -196,17 +196,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from figures import skill_bars
 
-    out = settings.results_dir / "compare"
     runs = {name: read_run(settings.results_dir / name) for name in dict.fromkeys(settings.runs)}
-    check_writable(out)
+    check_writable(settings.out)
     progress = tqdm(list(runs), "baselines", unit="region", disable=None, leave=False)
     table = pd.concat([score_methods(name, *runs[name], settings.seed) for name in progress], ignore_index=True)
     changes = [change_against(table, baseline) for baseline in (FOREST, LOG_FOREST)]
-    write_table(out / "table.csv", table)
-    write_text(out / "table.md", as_markdown(table) + "\n" + "".join(f"- {line}\n" for line in changes))
-    skill_bars(out / "skill.png", table, UNIT)
-    settings.write(out / "settings.yaml")
-    print(f"{as_text(table)}\n{chr(10).join(changes)}\nRMSE and MAE in {UNIT}; intervals, ME and a figure: {out}")
+    write_table(settings.out / "table.csv", table)
+    write_text(settings.out / "table.md", as_markdown(table) + "\n" + "".join(f"- {line}\n" for line in changes))
+    skill_bars(settings.out / "skill.png", table, UNIT)
+    settings.write(settings.out / "settings.yaml")
+    print(f"{as_text(table)}\n{chr(10).join(changes)}\nRMSE and MAE in {UNIT}; intervals, ME and a figure: {settings.out}")
 
 
 if __name__ == "__main__":

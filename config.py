@@ -281,8 +281,9 @@ class CompareSettings(Settings):
     """One table of skill over finished runs."""
 
     runs: list[str] = Field(description="runs that pred.py has evaluated on their test split", min_length=1)
-    results_dir: Path = Field(Path("results"), description="folder that holds <run>/ of each; the table goes to compare/ in it")
-    seed: int = Field(314, ge=0, lt=2**31, description="seed of the forest")
+    results_dir: Path = Field(Path("results"), description="folder that holds <run>/ of each")
+    out: Path = Field(Path("results/compare"), description="folder of the table and its figure")
+    seed: int = Field(314, ge=0, lt=2**31, description="seed of forests and bootstrap")
 
 
 _ALL = (GlobalSettings, RegionalSettings, PredictSettings, PrepareSettings, SimulateSettings, CompareSettings)

@@ -6,16 +6,18 @@ In: numbers per epoch. Out: files under `log/<run>/`, for `tensorboard --logdir 
 import json
 import logging
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
 
-from files import write_text
+from files import UserError, write_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -72,6 +74,17 @@ class RunLog:
                 kept.append(line)
         return kept
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Tell a full disk in one plain line; TensorBoard's own thread would add a traceback to it."""
+        usual, threading.excepthook = threading.excepthook, lambda _: None
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"{self.folder}: the log cannot be written ({error.strerror or error})") from error
+        finally:
+            threading.excepthook = usual
+
     def _writer(self, member: int) -> "SummaryWriter | None":
         if not self.tensorboard:
             return None
@@ -86,6 +99,11 @@ class RunLog:
 
     def epoch(self, member: int, epoch: int, loss: float | None, scores: Mapping[str, Scores], network: "Member") -> None:
         """Record an epoch: its mean training loss, and scores per split where it was evaluated."""
+        with self._writing():
+            self._write_epoch(member, epoch, loss, scores, network)
+        self._progress(member, epoch, loss, scores)
+
+    def _write_epoch(self, member: int, epoch: int, loss: float | None, scores: Mapping[str, Scores], network: "Member") -> None:
         line = {"member": member, "epoch": epoch, "loss": loss, **scores}
         self._lines.write(json.dumps(line) + "\n")
         self._lines.flush()
@@ -99,7 +117,6 @@ class RunLog:
             if epoch % max(1, self.epochs // HISTOGRAMS) == 0:
                 for name, tensor in network.tensors().items():
                     writer.add_histogram(name.replace(".", "/"), tensor.cpu(), epoch)
-        self._progress(member, epoch, loss, scores)
 
     def _progress(self, member: int, epoch: int, loss: float | None, scores: Mapping[str, Scores]) -> None:
         valid = scores.get("valid", {})
@@ -119,6 +136,12 @@ class RunLog:
         self, network: "SoilCarbonNet", example: torch.Tensor, settings: Mapping[str, Any], scores: Mapping[str, Scores]
     ) -> None:
         """Write the graph, the settings as hyper-parameters, and the final scores."""
+        with self._writing():
+            self._write_final(network, example, settings, scores)
+
+    def _write_final(
+        self, network: "SoilCarbonNet", example: torch.Tensor, settings: Mapping[str, Any], scores: Mapping[str, Scores]
+    ) -> None:
         if writer := self._writer(0):
             with warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter("ignore")  # the tracer warns of constants, which the graph is to show as such
@@ -141,6 +164,7 @@ class RunLog:
     def close(self) -> None:
         """Close bar and files."""
         self.close_bar()
-        self._lines.close()
-        for writer in self._writers.values():
-            writer.close()
+        with self._writing():
+            self._lines.close()
+            for writer in self._writers.values():
+                writer.close()

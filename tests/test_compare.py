@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -43,7 +44,7 @@ def test_the_table_holds_every_method_with_the_scores_of_its_predictions(tmp_pat
     samples, split = make_run(tmp_path, "anhui")
     make_run(tmp_path, "denmark", n=60, error=-2.0, seed=1)
     compare.main(["--runs", "anhui", "denmark", "--results_dir", str(tmp_path / "results")])
-    out = tmp_path / "results" / "compare"
+    out = Path("results/compare")
     table = pd.read_csv(out / "table.csv").set_index(["region", "method"])
     assert list(table.index) == [(r, m) for r in ("anhui", "denmark") for m in ("mean", "forest", "forest, log", "network")]
 
@@ -74,7 +75,7 @@ def test_the_same_seed_gives_the_same_table(tmp_path):
     tables = []
     for _ in range(2):
         compare.main(["--runs", "anhui", "--results_dir", str(tmp_path / "results")])
-        tables.append(read_table(tmp_path / "results" / "compare" / "table.csv"))
+        tables.append(read_table(Path("results/compare/table.csv")))
     pd.testing.assert_frame_equal(*tables, rtol=1e-12)
 
 
