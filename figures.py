@@ -4,6 +4,7 @@ In: arrays in memory. Out: PNG files, whole or not at all. No display is needed 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +23,17 @@ _INK = "0.25"
 _BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito (2008): told apart with any colour vision
 _CROWDED = 2000
 """Profiles beyond which points hide each other, and their density is drawn instead."""
+
+
+@dataclass(frozen=True)
+class SocMap:
+    """A map: title, values (H, W) north up with NaN where unknown, lon_min lat_min lon_max lat_max, profiles (N,) on it."""
+
+    title: str
+    values: np.ndarray
+    bounds: Sequence[float]
+    lon: np.ndarray
+    lat: np.ndarray
 
 
 def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
@@ -183,6 +195,42 @@ def residual_map(path: Path, lon: np.ndarray, lat: np.ndarray, residual: np.ndar
     bar = figure.colorbar(points, ax=axes, extend="both", shrink=0.8, aspect=30)
     bar.set_label(f"observed - predicted ({unit})")
     axes.set_title(f"{title}\nn = {len(residual)}; red: more than predicted, blue: less", fontsize=9)
+    _save(figure, path)
+
+
+def soc_maps(path: Path, maps: "Sequence[SocMap]", unit: str) -> None:
+    """Draw maps of SOC on one logarithmic ramp, the first over the whole width, the others in a row below it.
+
+    Parameters
+    ----------
+    path
+        The PNG file.
+    maps
+        What to draw, with the profiles on it.
+    unit
+        Of SOC.
+    """
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6.6), dpi=110, layout="constrained")
+    top, bottom = np.ravel(np.asarray(figure.subfigures(2, 1, height_ratios=(1.55, 1))))
+    axes = [top.add_subplot(), *np.atleast_1d(bottom.subplots(1, len(maps) - 1))]
+    known = np.concatenate([each.values[np.isfinite(each.values)] for each in maps])
+    norm = LogNorm(*np.quantile(known, [0.01, 0.995]))
+    for each, ax in zip(maps, axes, strict=True):
+        west, south, east, north = each.bounds
+        image = ax.imshow(each.values, extent=(west, east, south, north), norm=norm, cmap="viridis", interpolation="nearest")
+        ax.set_facecolor("0.93")
+        ax.scatter(each.lon, each.lat, s=0.4 if ax is axes[0] else 2, c="black", linewidths=0, alpha=0.6)
+        ax.set_aspect(1 / float(np.cos(np.deg2rad((south + north) / 2))) if ax is not axes[0] else 1.15)
+        ax.set_title(each.title, fontsize=9)
+        ax.tick_params(labelsize=7)
+        ax.locator_params(nbins=6 if ax is not axes[0] else 13)
+    axes[0].set_ylabel("degrees north", fontsize=8)
+    axes[1].set_xlabel("degrees east", fontsize=8)
+    bar = top.colorbar(image, ax=axes[0], shrink=0.85, aspect=25, extend="both", format="%g")
+    bar.set_label(f"SOC ({unit})")
     _save(figure, path)
 
 

@@ -114,6 +114,20 @@ def test_skill_bars_show_each_method_once_per_region_and_leave_out_the_undefined
     assert ink(tmp_path / "f.png") > 0.1
 
 
+def test_soc_maps_draw_every_map_on_one_ramp(tmp_path, drawn):
+    random = np.random.default_rng(0)
+    maps = []
+    for k, (lon, lat) in enumerate(random.uniform(35, 45, (3, 2, 25))):
+        values = np.where(random.uniform(size=(20, 30)) < 0.2, np.nan, 10.0**k * random.uniform(1, 2, (20, 30)))
+        maps.append(figures.SocMap(f"map {k}", values, (0, 30, 60, 60), lon, lat))
+    figures.soc_maps(tmp_path / "x.png", maps, "g/kg")
+    assert ink(tmp_path / "x.png") > 0.2
+    images = [ax.get_images()[0] for ax in drawn[0].axes if ax.get_images()]
+    assert [image.axes.get_title() for image in images] == ["map 0", "map 1", "map 2"]
+    assert len({(image.norm.vmin, image.norm.vmax) for image in images}) == 1
+    assert list(images[0].get_extent()) == [0, 60, 30, 60]
+
+
 def test_no_global_state_is_touched(tmp_path):
     import matplotlib._pylab_helpers as register
 
