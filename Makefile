@@ -16,23 +16,7 @@ SIM_REGIONS := anhui switzerland denmark australia
 	$(BIN)/pip install --quiet -r requirements.txt
 	touch $@
 
-.venv/installed-realdata: .venv/installed
-	@test -f $(REALDATA)/regions.csv || { echo "no real profiles in $(REALDATA); say REALDATA=folder"; exit 2; }
-	$(BIN)/python prepare.py --config configs/realdata_global.yaml --points $(REALDATA)/global/points.csv --target soc_gkg \
-	  --rasters $(REALDATA)/global/cov_*.tif --split blocks --block_size 0.5 --out data/real/global
-	$(BIN)/python train_global.py --config configs/realdata_global.yaml
-	tail -n +2 $(REALDATA)/regions.csv | while IFS=, read -r region west east south north; do \
-	  $(BIN)/python prepare.py --points $(REALDATA)/global/points.csv --target soc_gkg --rasters $(REALDATA)/global/cov_*.tif \
-	    --global_data data/real/global --bounds $$west $$east $$south $$north --out data/real/$$region && \
-	  $(BIN)/python train_regional.py --config configs/realdata_regional.yaml --run $$region --data_dir data/real/$$region && \
-	  $(BIN)/python pred.py --config configs/realdata_regional.yaml --run $$region --data_dir data/real/$$region || exit; \
-	done
-	$(BIN)/python compare.py --runs $$(tail -n +2 $(REALDATA)/regions.csv | cut -d, -f1) --out results/compare_realdata
-
-bench: .venv/installed
-	$(BIN)/python benchmarks/epoch_speed.py
-
-test: .venv/installed requirements-test.txt
+.venv/installed-test: .venv/installed requirements-test.txt
 	$(BIN)/pip install --quiet -r requirements-test.txt
 	touch $@
 

@@ -41,6 +41,8 @@ LARGEST = 580.0
 """SOC of pure organic matter, g/kg; no measurement exceeds it."""
 GLOBAL_BOUNDS = (-180.0, -60.0, 180.0, 84.0)
 VALID_SHARE, TEST_SHARE = 0.1, 0.2
+REGION_VALID_SHARE = 0.2
+"""In a region profiles are few: a tenth of them would be too few to choose an epoch by."""
 SPLIT_REASON = {
     "random": "single places, as in the published study; the regions tell how well unvisited land is mapped",
     "blocks": "profiles cluster, so places held out one by one would lie beside their training neighbours",
@@ -209,7 +211,9 @@ def make_world(settings: SimulateSettings) -> None:
         for name, land in lands.items()
     }
     splits = {
-        name: draw_split(split_units(*profiles[name][:2], "blocks", region.block_size), VALID_SHARE, TEST_SHARE, settings.seed)
+        name: draw_split(
+            split_units(*profiles[name][:2], "blocks", region.block_size), REGION_VALID_SHARE, TEST_SHARE, settings.seed
+        )
         for name, region in REGIONS.items()
     }
 
@@ -257,7 +261,7 @@ def make_world(settings: SimulateSettings) -> None:
                 "block_size": REGIONS[name].block_size if name in REGIONS else None,
                 "reason": SPLIT_REASON[how],
                 "seed": settings.seed,
-                "valid_share": VALID_SHARE,
+                "valid_share": REGION_VALID_SHARE if name in REGIONS else VALID_SHARE,
                 "test_share": TEST_SHARE,
             },
         }
