@@ -2,14 +2,13 @@
 # make test       the whole test suite, with ruff and mypy
 # make realdata   the same main job on real profiles (REALDATA=folder)
 # make bench      speed, as ratios measured side by side
-# make clean      remove what these made (not the virtual environment)
 
 PYTHON ?= python3
 BIN := .venv/bin
 REALDATA ?= ../shared/realdata
 SIM_REGIONS := anhui switzerland denmark australia
 
-.PHONY: demo test realdata bench clean
+.PHONY: demo test realdata bench
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -51,6 +50,3 @@ test: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
-
-clean:
-	rm -rf data/sim data/real model/*.pth model/*.yaml model/pretrain_model log/*/ results/*/
