@@ -39,7 +39,9 @@ def test_pickle_written_by_numpy_1_is_read(tmp_path):
     np.testing.assert_array_equal(load_pickle(path)["a"], np.ones((3, 3)))
 
 
-@pytest.mark.parametrize("call", [os.system, eval, exec, getattr, __import__, np.load, np.fromfile, Path, pickle.loads], ids=str)
+@pytest.mark.parametrize(
+    "call", [os.system, eval, exec, getattr, __import__, np.load, np.fromfile, Path, pickle.loads], ids=lambda call: call.__name__
+)
 def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, call):
     mark = tmp_path / "ran"
     path = tmp_path / "x.pkl"
