@@ -1,4 +1,4 @@
-# make demo       the example world: simulate, pretrain, fine-tune and evaluate four regions, one table
+# make demo       the example world: simulate, pretrain, fine-tune and evaluate four regions, one table (SEED=1: another world)
 # make test       the whole test suite, with ruff and mypy
 # make realdata   the same main job on real profiles (REALDATA=folder)
 # make bench      speed, as ratios measured side by side
@@ -6,6 +6,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 REALDATA ?= ../shared/realdata
+SEED ?= 314
 SIM_REGIONS := anhui switzerland denmark australia
 
 .PHONY: demo test realdata bench
@@ -20,10 +21,10 @@ SIM_REGIONS := anhui switzerland denmark australia
 	touch $@
 
 demo: .venv/installed
-	$(BIN)/python simulate.py
-	$(BIN)/python train_global.py
+	$(BIN)/python simulate.py --seed $(SEED)
+	$(BIN)/python train_global.py --config configs/sim_global.yaml --seed $(SEED)
 	for region in $(SIM_REGIONS); do \
-	  $(BIN)/python train_regional.py --config configs/sim_regional.yaml --run $$region --data_dir data/sim/$$region && \
+	  $(BIN)/python train_regional.py --config configs/sim_regional.yaml --run $$region --data_dir data/sim/$$region --seed $(SEED) && \
 	  $(BIN)/python pred.py --config configs/sim_regional.yaml --run $$region --data_dir data/sim/$$region || exit; \
 	done
 	$(BIN)/python compare.py --runs $(SIM_REGIONS)

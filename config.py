@@ -197,9 +197,7 @@ class RegionalSettings(TrainSettings):
 
     data_dir: Path = Field(Path("data/sim/anhui"), description="the dataset's folder; the next four lie in it")
     run: str = Field("anhui", pattern=r"^[A-Za-z0-9][\w.-]*$", description="the run's name: names checkpoint, logs, results")
-    init_from: Path | None = Field(
-        Path("model/pretrain_model/GSoilCPM.pth"), description="checkpoint to start from; none: train from scratch"
-    )
+    init_from: Path | None = Field(None, description="checkpoint to start from (required; none: train from scratch)")
     epochs: int = Field(200, ge=1, description="passes over the training profiles, at most")
     lr: float = Field(3e-4, gt=0, description="Adam's learning rate")
     select_on: Literal["rmse", "mae", "r2", "ccc"] = Field("ccc", description="validation score that chooses the best epoch")

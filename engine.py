@@ -23,10 +23,12 @@ from files import UserError
 from models import Member, SoilCarbonNet, load_checkpoint, read_state, to_target
 from specification import Specification, difference
 from tracking import RunLog
-from utils import read_statistics
+from utils import read_statistics, variable_columns
 
 log = logging.getLogger(__name__)
 SAVE_EVERY_S = 10.0
+FAR = 4.0
+"""Standard deviations beyond which an input is told as far from the training profiles."""
 PREDICT_BATCH = 1 << 14
 # Where things lie and how a run is watched: an interrupted run may be resumed with other values of these.
 NOT_LEARNT = {"resume", "tensorboard", "device", "run", "model_dir", "log_dir", "results_dir"}
@@ -77,7 +79,7 @@ def outputs_of(member: Member, encoded: Tensor) -> Tensor:
 
 
 def smearing_factor(outputs: Sequence[Tensor], profiles: Sequence[Profiles]) -> float:
-    """Return Duan's (1983) factor: the mean of exp(residual) on the log scale, over several sets of profiles.
+    """Return Duan's (1983) factor of one member: the mean of exp(residual) on the log scale, over several sets of profiles.
 
     Training and validation profiles are taken together: the latter alone are few, and one outlier among them would
     scale every prediction.
@@ -106,6 +108,30 @@ def load_for_prediction(settings: PredictSettings, device: torch.device) -> Soil
     return network
 
 
+def warn_of_far_inputs(network: SoilCarbonNet, x: np.ndarray) -> None:
+    """Say which variables of covariates (n, F) lie far outside what the network was trained on.
+
+    Most values beyond four standard deviations, or most class codes unknown: a wrong unit, or another world.
+    """
+    facts, far = network.specification, []
+    for name, columns in variable_columns(facts.categories).items():
+        cells = x[:, columns][np.isfinite(x[:, columns])].astype(np.float64)
+        if not cells.size:
+            continue
+        if name in facts.classes:
+            strange, origin = ~np.isin(cells, facts.classes[name]), "codes"
+        elif facts.statistics is not None:
+            mean, std = facts.statistics[name]
+            strange, origin = np.abs(cells - mean) > FAR * std, f"values (mean {cells.mean():.4g} here, {mean:.4g} there)"
+        else:
+            continue
+        if strange.mean() > 0.05:
+            far.append(f"{strange.mean():.0%} of {name}'s {origin}")
+    if far:
+        more = f" and {len(far) - 3} more variables" if len(far) > 3 else ""
+        log.warning("far from what the network was trained on: %s%s; are the units the same?", "; ".join(far[:3]), more)
+
+
 def predict(network: SoilCarbonNet, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Predict the target for packed covariates.
 
@@ -119,16 +145,15 @@ def predict(network: SoilCarbonNet, x: np.ndarray) -> tuple[np.ndarray, np.ndarr
     Returns
     -------
     predicted, members
-        (n,) and (M, n) float64 in the target's unit: the ensemble's prediction (from the members' mean output) and
-        each member's.
+        (n,) and (M, n) float64 in the target's unit: the prediction, which is the members' mean, and each member's.
     """
     device = next(network.parameters()).device
     network.eval()
     with torch.no_grad():
         batches = torch.from_numpy(np.require(x, np.float32, ["C", "W"])).split(PREDICT_BATCH)
         outputs = torch.cat([network.member_outputs(network.encode(batch.to(device))) for batch in batches], 1)
-        mean, single = (to_target(values, network.specification) for values in (outputs.mean(0), outputs))
-    return mean.double().cpu().numpy(), single.double().cpu().numpy()
+        members = to_target(outputs, network.specification).double().cpu().numpy()
+    return members.mean(0), members
 
 
 # --- one member --------------------------------------------------------------------------------------------------------
@@ -159,12 +184,13 @@ def evaluate(member: Member, train: Profiles, valid: Profiles, facts: Specificat
         If an output is not finite.
     """
     outputs = {"train": outputs_of(member, train.encoded), "valid": outputs_of(member, valid.encoded)}
+    facts = facts.model_copy(update={"members": 1, "smearing": None})
     if facts.target_transform == "log1p":
         factor = smearing_factor((outputs["train"], outputs["valid"]), (train, valid))
-        facts = facts.model_copy(update={"smearing": factor})
+        facts = facts.model_copy(update={"smearing": (factor,)})
     scores = {}
     for name, profiles in (("train", train), ("valid", valid)):
-        predicted = to_target(outputs[name], facts).double().cpu().numpy()
+        predicted = to_target(outputs[name][None], facts)[0].double().cpu().numpy()
         if not np.isfinite(predicted).all():
             raise FloatingPointError(f"outputs of the {name} profiles are not finite")
         scores[name] = validation.scores(profiles.y, predicted)
@@ -204,7 +230,8 @@ def _fit_member(
     if state is None:
         epoch = 0
         scores = evaluate(member, train, valid, facts)
-        best.score = scores["valid"][settings.select_on]
+        if settings.init_from:  # weights drawn at random are no candidate
+            best.score = scores["valid"][settings.select_on]
         if journal:
             journal.epoch(k, 0, None, scores, member)
     else:
@@ -239,6 +266,8 @@ def _fit_member(
         if time.monotonic() - clock > SAVE_EVERY_S:
             save(best, snapshot(epoch))
             clock = time.monotonic()
+    if best.score is None:  # the score was never defined: nothing chooses, so the last epoch stands
+        best = Best(epoch, None, member.tensors())
     save(best, snapshot(epoch))
     return best
 
@@ -340,6 +369,9 @@ def _assemble(facts: Specification, bests: Sequence[Best], known: Sequence[Profi
     record = {"settings": settings.as_plain(), "epoch": [best.epoch for best in bests]}
     network = SoilCarbonNet.assemble(facts, [best.weights for best in bests], record)
     if facts.target_transform == "log1p":
-        outputs = [torch.stack([outputs_of(member, each.encoded) for member in network.members()]).mean(0) for each in known]
-        network.respecify(smearing=smearing_factor(outputs, known))
+        network.respecify(
+            smearing=tuple(
+                smearing_factor([outputs_of(member, each.encoded) for each in known], known) for member in network.members()
+            )
+        )
     return network

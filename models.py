@@ -153,7 +153,7 @@ class SoilCarbonNet(Member):
     ) -> "SoilCarbonNet":
         """Make a network, in evaluation mode, of members given by their tensors."""
         with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced: a run's random numbers go on as they were
-            network = cls(specification.model_copy(update={"members": len(members)}), record)
+            network = cls(specification.model_copy(update={"members": len(members), "smearing": None}), record)
         names = ["", *(f"member_{k}." for k in range(1, len(members)))]
         tensors = {prefix + name: value for prefix, member in zip(names, members, strict=True) for name, value in member.items()}
         network.load_state_dict(tensors | {"_extra_state": network.get_extra_state()})
@@ -208,10 +208,11 @@ class SoilCarbonNet(Member):
 
 
 def to_target(outputs: Tensor, specification: Specification) -> Tensor:
-    """Bring outputs of any shape to the target's unit: undo the transform with its bias, hold within the bounds."""
+    """Bring members' outputs (M, n) to the target's unit: undo the transform with its bias, hold within the bounds."""
     if specification.target_transform == "log1p":
+        factors = outputs.new_tensor(specification.smearing or [1.0] * len(outputs))
         # e^30 is beyond any target; it keeps a wild output finite until the bounds are applied.
-        outputs = torch.exp(outputs.clamp(max=30.0)) * specification.smearing - 1
+        outputs = torch.exp(outputs.clamp(max=30.0)) * factors[:, None] - 1
     return outputs if specification.bounds is None else outputs.clamp(*specification.bounds)
 
 

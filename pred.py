@@ -32,10 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = choose_device(settings.device)
     network = engine.load_for_prediction(settings, device)
     facts = network.specification
+    if not settings.given("target"):
+        settings = settings.model_copy(update={"target": facts.target})
     splits = () if settings.on == "all" else (settings.on,)
     data = read_dataset(settings, facts.categories, splits, target_needed=False)
     rows = data.rows(settings.on)
     check_variables(data.x[rows], facts.categories, constant="allow")
+    engine.warn_of_far_inputs(network, data.x[rows])
     folder = settings.results
     check_writable(folder)
 

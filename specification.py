@@ -6,7 +6,7 @@ A checkpoint carries its specification, so that training, prediction and maps ca
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 
 from config import PUBLISHED_CATEGORIES, Category
 
@@ -33,11 +33,11 @@ class Specification(BaseModel):
     smearing
         Duan's factor (1983, JASA 78, 605): the mean of exp(residual) on the log scale, over training and
         validation profiles.
-        exp of a mean logarithm is a median, too low for a mean; times the factor it is a mean again.
+        exp of a mean logarithm is a median, too low for a mean; times the factor it is a mean again. One per member.
     bounds
         Predictions are held within the range of the training targets. None: unknown, not held.
     members
-        Networks whose outputs are averaged.
+        Networks whose predictions are averaged.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,12 +49,14 @@ class Specification(BaseModel):
     target: str = "soc"
     unit: str = "g/kg"
     target_transform: Literal["none", "log1p"] = "none"
-    smearing: float = Field(1.0, gt=0)
+    smearing: tuple[PositiveFloat, ...] | None = None
     bounds: tuple[float, float] | None = None
     members: int = Field(1, ge=1, le=100)
 
     @model_validator(mode="after")
     def _complete(self) -> "Specification":
+        if self.smearing is not None and len(self.smearing) != self.members:
+            raise ValueError(f"{len(self.smearing)} smearing factors for {self.members} members")
         for category in self.categories:
             if category.name == "merge":
                 raise ValueError("a category must not be named 'merge', the fusion layer's name")

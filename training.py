@@ -58,6 +58,7 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
         torch.set_num_threads(1)
     check_writable(settings.checkpoint_path.parent, settings.log)
     _spare_published(settings.checkpoint_path)
+    log.info("data: %s; %s", settings.data_dir, f"starting from {settings.init_from}" if settings.init_from else "from scratch")
     start = load_checkpoint(settings.init_from) if settings.init_from else None
     if start is not None and settings.categories is not None:
         differs = difference(settings.categories, start.specification.categories)
@@ -71,6 +72,7 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
     else:
         check_variables(data.x[data.split["train"]], data.categories, constant="allow")
         settings = follow_checkpoint(settings, start, data)
+        engine.warn_of_far_inputs(start, data.x[data.split["train"]])
     rows = {name: data.split[name] for name in ("train", "valid")}
     profiles = {name: engine.make_profiles(start, data.x[chosen], data.y[chosen], device) for name, chosen in rows.items()}
 
@@ -94,6 +96,11 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
         journal.finish(network, example, settings.as_plain(), scores)
     finally:
         journal.close()
+    if settings.init_from and 0 in network.record["epoch"]:
+        untouched = network.record["epoch"].count(0)
+        log.warning("%d of %d members kept the pretrained weights: no epoch beat them on validation", untouched, settings.members)
+    if max(network.specification.smearing or (1.0,)) > 2:
+        log.warning("smearing factor %.2f: the fit on the log scale is poor", max(network.specification.smearing or (1.0,)))
     log.info("best epoch %s; checkpoint %s", ", ".join(map(str, network.record["epoch"])), settings.checkpoint_path)
     return scores
 
@@ -181,7 +188,7 @@ def _bounds(data: Dataset, rows: np.ndarray) -> tuple[float, float]:
 def follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Dataset) -> TrainSettings:
     """Let the checkpoint's facts stand, add those a fine-tuning run brings, and return the settings as they now hold."""
     facts, rows = start.specification, data.split["train"]
-    changes: dict[str, Any] = {"bounds": _bounds(data, rows), "target": settings.target, "smearing": 1.0}
+    changes: dict[str, Any] = {"bounds": _bounds(data, rows), "target": settings.target, "smearing": None}
     if facts.statistics is None:
         changes["statistics"] = read_statistics(settings.data_dir / settings.stats, facts.categories)
         changes["missing"] = settings.missing

@@ -160,17 +160,24 @@ def test_classes_become_channels_and_unknown_codes_none():
 def test_back_transform_undoes_log1p_and_its_bias():
     log_values = torch.randn(200_000).double() * 0.6 + 2
     median = Specification(target_transform="log1p")
-    unbiased = Specification(target_transform="log1p", smearing=float(torch.exp(log_values - 2).mean()))
+    unbiased = Specification(target_transform="log1p", smearing=(float(torch.exp(log_values - 2).mean()),))
     truth = torch.expm1(log_values).mean()
-    constant = torch.tensor(2.0).double()
+    constant = torch.tensor([[2.0]]).double()
     assert to_target(constant, unbiased).item() == pytest.approx(truth.item(), rel=1e-6)
     assert to_target(constant, median).item() < 0.9 * truth.item()
+
+
+def test_each_member_has_its_own_factor():
+    facts = Specification(target_transform="log1p", members=2, smearing=(1.0, 2.0))
+    torch.testing.assert_close(to_target(torch.zeros(2, 1), facts), torch.tensor([[0.0], [1.0]]))
+    with pytest.raises(ValueError, match="1 smearing factors for 2 members"):
+        Specification(members=2, smearing=(1.0,))
 
 
 @pytest.mark.parametrize("transform", ["none", "log1p"])
 def test_wild_outputs_stay_within_the_bounds(transform):
     facts = Specification(target_transform=transform, bounds=(0.0, 300.0))
-    values = to_target(torch.tensor([-1e9, -1.0, 1e9, 1e30]), facts)
+    values = to_target(torch.tensor([[-1e9, -1.0, 1e9, 1e30]]), facts)[0]
     assert values.tolist()[0] == 0.0
     assert values.tolist()[2:] == [300.0, 300.0]
 
@@ -183,7 +190,7 @@ def full(**facts):
 
 
 def test_a_checkpoint_comes_back_with_weights_and_meaning(tmp_path):
-    net = full(members=3, target_transform="log1p", smearing=1.2)
+    net = full(members=3, target_transform="log1p", smearing=(1.2, 1.3, 1.4))
     net.record = {"scores": {"valid": {"r2": 0.5}}, "epoch": [1, 2, 3]}
     save_checkpoint(net, tmp_path / "x.pth")
     again = load_checkpoint(tmp_path / "x.pth")

@@ -64,6 +64,20 @@ def test_from_dataset_to_scores(dataset, workplace, capsys):
     assert f"{expected['rmse']:.3f}" in capsys.readouterr().out
 
 
+def test_prediction_scores_the_column_the_network_learnt(dataset, workplace):
+    table = pd.read_csv(dataset / "samples.csv")
+    table.assign(humus=table["soc"] / 10).to_csv(dataset / "samples.csv", index=False)
+    assert pretrain(dataset, "--target", "humus") == 0
+    assert predict(dataset) == 0
+    assert pd.read_csv("results/g/predictions.csv")["observed"].max() < table["soc"].max() / 5
+
+
+def test_fine_tuning_asks_for_its_checkpoint(dataset, workplace, capsys):
+    assert run(lambda: train_regional.main(["--data_dir", str(dataset), "--run", "r", *QUICK])) == 2
+    assert "--init_from is required" in lines(capsys)
+    assert run(lambda: train_regional.main(["--data_dir", str(dataset), "--run", "r", "--init_from", "none", *QUICK])) == 0
+
+
 def test_prediction_needs_only_the_checkpoint(tmp_path, workplace):
     folder = make_dataset(tmp_path / "data")
     assert pretrain(folder, "--missing", "zero") == 0
