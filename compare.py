@@ -83,10 +83,10 @@ def read_run(folder: Path) -> "tuple[Dataset, dict[str, np.ndarray]]":
 
     for name in ("settings.yaml", "predictions.csv"):
         if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: not there; run python pred.py --run {folder.name} --on test first")
+            raise UserError(f"{folder / name}: not there; run pred.py for {folder.name} (--on test) first")
     values = read_yaml(folder / "settings.yaml")
     settings = build(PredictSettings, values, str(folder / "settings.yaml"))
-    again = f"run python pred.py --checkpoint {settings.checkpoint_path} --data_dir {settings.data_dir} --on test"
+    again = f"run python pred.py --config {folder / 'settings.yaml'} --on test"
     table = read_table(folder / "predictions.csv", ("profile_id", "observed", "predicted"))
     if settings.on != "test":
         raise UserError(f"{folder / 'predictions.csv'}: made with --on {settings.on}, not on the test profiles; {again}")
@@ -132,6 +132,7 @@ def _predict_pretrained(checkpoint: Path, dataset: "Dataset", again: str) -> "di
 def score_methods(region: str, dataset: "Dataset", predicted: "dict[str, np.ndarray]", seed: int) -> "pd.DataFrame":
     """Return a row per method, baselines first: region, method, n_train, n_test, and each score with its 95 % interval.
 
+    Whole blocks are resampled where the dataset was split by blocks.
     Bootstrap draws are the same for every method, so their intervals differ by skill and not by luck.
     """
     import numpy as np
@@ -139,10 +140,11 @@ def score_methods(region: str, dataset: "Dataset", predicted: "dict[str, np.ndar
 
     fitted, test = np.concatenate([dataset.split["train"], dataset.split["valid"]]), dataset.split["test"]
     methods = predict_baselines(dataset.x[fitted], dataset.y[fitted], dataset.x[test], seed) | predicted
+    units = None if dataset.units is None else dataset.units[test]
     rows = []
     for method, values in methods.items():
         row: dict[str, object] = {"region": region, "method": method, "n_train": len(fitted), "n_test": len(test)}
-        for name, score in bootstrap_scores(dataset.y[test], values, seed).items():
+        for name, score in bootstrap_scores(dataset.y[test], values, seed, units=units).items():
             if isinstance(score, dict):
                 row |= {name: score["value"], f"{name}_low": score["low"], f"{name}_high": score["high"]}
         rows.append(row)

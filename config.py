@@ -19,6 +19,8 @@ from files import UserError, read_yaml, write_yaml
 
 __version__ = "0.1.0"
 PRESETS = Path(__file__).parent / "configs"
+SOC_MAXIMUM = 1000.0
+"""g/kg: more carbon than soil is impossible."""
 NODATA = -9999.0
 """The number that stands for a missing cell in patches and in rasters written here."""
 
@@ -87,7 +89,7 @@ class Settings(BaseModel):
 
     def as_plain(self) -> dict[str, Any]:
         """Return the settings as plain containers, numbers and text."""
-        return self.model_dump(mode="json", exclude={"config"}, exclude_none=True)
+        return self.model_dump(mode="json", exclude={"config"})
 
     def given(self, name: str) -> bool:
         """Whether a setting was given by YAML or flag rather than left at its default."""
@@ -111,7 +113,7 @@ def _unique_names(categories: tuple[Category, ...] | None) -> tuple[Category, ..
 class RunSettings(Settings):
     """What training and prediction share: the dataset, the run's name, where results go."""
 
-    data_dir: Path = Field(Path("data/sim/global"), description="the dataset's folder; the next four lie in it")
+    data_dir: Path = Field(description="the dataset's folder; the next four lie in it")
     samples: Path = Field(Path("samples.csv"), description="sample table: profile_id, lon, lat, target")
     patches: Path = Field(Path("patches"), description="folder of <variable>.pkl")
     stats: Path = Field(Path("stats.csv"), description="statistics: var_name, v_mean, v_std")
@@ -166,6 +168,12 @@ class TrainSettings(RunSettings):
             raise ValueError("freeze keeps weights as they were, so it needs init_from")
         return self
 
+    @model_validator(mode="after")
+    def _patience_spans_an_evaluation(self) -> Self:
+        if 0 < self.patience < self.eval_interval:
+            raise ValueError(f"patience {self.patience} ends a run before its first evaluation; at least eval_interval is needed")
+        return self
+
     @property
     def checkpoint_path(self) -> Path:
         """Where the run's checkpoint goes."""
@@ -193,9 +201,8 @@ class RegionalSettings(TrainSettings):
     """Fine-tuning on the profiles of a region."""
 
     preset = "sim_regional.yaml"
-    preset_unless = ("config", "data_dir")
+    preset_unless = ("config", "data_dir", "run")
 
-    data_dir: Path = Field(Path("data/sim/anhui"), description="the dataset's folder; the next four lie in it")
     run: str = Field("anhui", pattern=r"^[A-Za-z0-9][\w.-]*$", description="the run's name: names checkpoint, logs, results")
     init_from: Path | None = Field(None, description="checkpoint to start from (required; none: train from scratch)")
     epochs: int = Field(200, ge=1, description="passes over the training profiles, at most")
@@ -208,9 +215,8 @@ class PredictSettings(RunSettings):
     """Prediction and evaluation with one checkpoint."""
 
     preset = "sim_regional.yaml"
-    preset_unless = ("config", "data_dir", "checkpoint")
+    preset_unless = ("config", "data_dir", "run", "checkpoint")
 
-    data_dir: Path = Field(Path("data/sim/anhui"), description="the dataset's folder; the next four lie in it")
     checkpoint: Path | None = Field(None, description="the model to read [<model_dir>/<run>.pth]")
     on: Literal["train", "valid", "test", "all"] = Field("test", description="the profiles to predict")
 
@@ -239,6 +245,9 @@ class PrepareSettings(Settings):
     )
     global_data: Path | None = Field(
         None, description="global dataset this region is fine-tuned from: its categories, statistics and held-out places are kept"
+    )
+    predict_only: bool = Field(
+        False, description="places without observations, for pred.py --on all: no target, split or statistics"
     )
     own_stats: bool = Field(False, description="compute statistics from this region although global_data has some")
     bounds: tuple[float, float, float, float] | None = Field(
@@ -348,15 +357,15 @@ def build(cls: type[S], values: dict[str, Any], source: str = "settings") -> S:
     try:
         return cls(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or source
+        first = min(error.errors(), key=lambda each: each["type"] == "missing")  # what is wrong before what is lacking
+        name = ".".join(str(part) for part in first["loc"])
         rule = first["msg"].removeprefix("Value error, ")
         if first["type"] == "missing":
             raise UserError(f"--{name} is required: {cls.model_fields[name].description}") from error
         if first["type"] == "extra_forbidden":
             raise UserError(f"{source}: unknown setting {name!r}{nearest(name, list(cls.model_fields))}") from error
         shown = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
-        raise UserError(f"setting {name}{shown}: {rule}") from error
+        raise UserError(f"setting {name}{shown}: {rule}" if name else f"{source}: {rule}") from error
 
 
 def read_settings(cls: type[S], purpose: str | None, arguments: Sequence[str] | None = None) -> S:

@@ -53,7 +53,7 @@ def write_dataset(
     folder: Path,
     samples: pd.DataFrame,
     patches: Mapping[str, np.ndarray],
-    split: np.ndarray,
+    split: np.ndarray | None,
     categories: Sequence[Category],
     facts: Mapping[str, Any],
     statistics: pd.DataFrame | None = None,
@@ -69,7 +69,7 @@ def write_dataset(
     patches
         Variable -> (N, S, S), raw units, missing = NaN; at least the variables of `categories`.
     split
-        (N,) text: "train", "valid" or "test".
+        (N,) text: "train", "valid" or "test"; None: places to predict, without split and statistics.
     categories
         The table the network is to be built from.
     facts
@@ -83,12 +83,13 @@ def write_dataset(
     UserError
         If a split is empty, or a variable is constant or all missing.
     """
-    for name in SPLITS:
-        if not (split == name).any():
-            raise UserError(f"{folder}: the {name} split would be empty ({len(samples)} profiles); use more or smaller blocks")
-    numeric = [v for c in categories if c.kind == "numeric" for v in c.variables]
-    if statistics is None:
-        statistics = compute_statistics({v: patches[v] for v in numeric}, split == "train")
+    if split is not None:
+        for name in SPLITS:
+            if not (split == name).any():
+                raise UserError(f"{folder}: the {name} split would be empty ({len(samples)} profiles); use more or smaller blocks")
+        if statistics is None:
+            numeric = [v for c in categories if c.kind == "numeric" for v in c.variables]
+            statistics = compute_statistics({v: patches[v] for v in numeric}, split == "train")
     ids = samples["profile_id"].astype(str).tolist()
     (folder / "dataset.yaml").unlink(missing_ok=True)
     for category in categories:
@@ -96,16 +97,20 @@ def write_dataset(
             patch = patches[name].astype(np.float32)
             dump_pickle(folder / "patches" / f"{name}.pkl", dict(zip(ids, patch, strict=True)))
     write_table(folder / "samples.csv", samples)
-    write_table(folder / "stats.csv", statistics)
-    for name in SPLITS:
-        write_table(folder / "split" / f"{name}.csv", samples.loc[split == name, ["profile_id"]])
-    counts = {name: int((split == name).sum()) for name in SPLITS}
+    counts = {} if split is None else {"split": {name: int((split == name).sum()) for name in SPLITS}}
+    if split is None or statistics is None:  # of a dataset that stood here before
+        for stale in (folder / "stats.csv", *(folder / "split" / f"{name}.csv" for name in SPLITS)):
+            stale.unlink(missing_ok=True)
+    else:
+        write_table(folder / "stats.csv", statistics)
+        for name in SPLITS:
+            write_table(folder / "split" / f"{name}.csv", samples.loc[split == name, ["profile_id"]])
     write_yaml(
         folder / "dataset.yaml",
         {
             "version": __version__,
             "profiles": len(samples),
-            "split": counts,
+            **counts,
             "categories": [c.model_dump(mode="json") for c in categories],
             **facts,
         },

@@ -71,6 +71,11 @@ def make_profiles(network: SoilCarbonNet, x: np.ndarray, y: np.ndarray, device: 
     return Profiles(encoded, torch.from_numpy(output.astype(np.float32)).to(device), y)
 
 
+def member_seed(seed: int, k: int) -> int:
+    """Return member k's own seed; members of runs with other seeds never share one."""
+    return int(np.random.SeedSequence([seed, k]).generate_state(1)[0])
+
+
 @torch.no_grad()
 def outputs_of(member: Member, encoded: Tensor) -> Tensor:
     """Return a member's outputs (n,) in evaluation mode, in large batches."""
@@ -98,6 +103,14 @@ def load_for_prediction(settings: PredictSettings, device: torch.device) -> Soil
     """
     path = settings.checkpoint_path
     network = load_checkpoint(path, device)
+    if (
+        network.specification.statistics is not None
+        and settings.given("missing")
+        and settings.missing != network.specification.missing
+    ):
+        raise UserError(
+            f"{path}: was trained with missing {network.specification.missing!r}, which prediction keeps; drop the setting"
+        )
     theirs = network.specification.categories
     if settings.categories is not None and (differs := difference(settings.categories, theirs)):
         raise UserError(f"{path}: the checkpoint's variables are not the settings': {differs}")
@@ -206,7 +219,7 @@ def _fit_member(
     member.freeze(settings.freeze)
     optimiser = torch.optim.Adam([p for p in member.parameters() if p.requires_grad], lr=settings.lr, fused=True)
     loss = nn.MSELoss() if settings.loss == "mse" else nn.HuberLoss()
-    shuffler = torch.Generator().manual_seed(settings.seed + k)
+    shuffler = torch.Generator().manual_seed(member_seed(settings.seed, k))
     clock = time.monotonic()
 
     def snapshot(epoch: int) -> dict[str, Any]:
@@ -223,13 +236,16 @@ def _fit_member(
     def stop(epoch: int, where: str) -> UserError:
         return UserError(
             f"the loss is no longer finite in epoch {epoch}, {where} (member {k}); lower --lr (now {settings.lr:g}) or look at "
-            f"the inputs. The best epoch before, {best.epoch}, is kept"
+            f"the inputs. The best epoch before, {best.epoch}, lies in the run's log folder; an older checkpoint stands"
         )
 
     best = Best(0, None, {name: value.clone() for name, value in member.tensors().items()})
     if state is None:
         epoch = 0
-        scores = evaluate(member, train, valid, facts)
+        try:
+            scores = evaluate(member, train, valid, facts)
+        except FloatingPointError:
+            raise stop(0, "before its first batch") from None
         if settings.init_from:  # weights drawn at random are no candidate
             best.score = scores["valid"][settings.select_on]
         if journal:
@@ -301,14 +317,13 @@ def read_interrupted(path: Path, expected: dict[str, Any], device: torch.device)
         log.info("%s: nothing to resume; starting afresh", path)
         return None
     state = read_state(path, device)
-    try:
-        other = [name for name in expected if state["fingerprint"].get(name) != expected[name]]
-        member, epoch = state["member"], state["epoch"]
-    except (KeyError, AttributeError) as error:
-        raise UserError(f"{path}: not the state of an interrupted run; run without --resume") from error
+    needed = {"fingerprint", "best", "finished", "member", "epoch", "weights", "optimiser", "shuffler", "random", "random_cuda"}
+    if not needed <= state.keys() or not isinstance(state["fingerprint"], dict):
+        raise UserError(f"{path}: not the state of an interrupted run; run without --resume")
+    other = [name for name in expected if state["fingerprint"].get(name) != expected[name]]
     if other:
         raise UserError(f"{path}: the interrupted run differs in {', '.join(other)}; run without --resume, or as it was")
-    log.info("resuming after epoch %d of member %d", epoch, member)
+    log.info("resuming after epoch %d of member %d", state["epoch"], state["member"])
     return state
 
 
@@ -356,7 +371,7 @@ def fit(
     initial = list(network.members())
     for k in range(len(finished), settings.members):
         member = Member(facts)
-        member.initialise(settings.seed + k)
+        member.initialise(member_seed(settings.seed, k))
         if settings.init_from:
             member.load_state_dict(initial[k % len(initial)].tensors())
         at = state if state and state["member"] == k else None

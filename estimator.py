@@ -32,7 +32,8 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
     init_from
         Checkpoint to fine-tune.
     epochs, batch_size, lr, loss, freeze, select_on, patience, members, target_transform, clip_inputs, missing, device
-        As in `config.TrainSettings`. The defaults here are those of a run of seconds.
+        As in `config.TrainSettings`; members None: one, or as many as the checkpoint has. The defaults here are those
+        of a run of seconds.
     validation_share
         Share of the profiles, drawn by `random_state`, that chooses the best epoch and is not trained on.
     random_state
@@ -56,7 +57,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         freeze: Literal["none", "features", "all-but-head"] = "none",
         select_on: Literal["rmse", "mae", "r2", "ccc"] = "rmse",
         patience: int = 20,
-        members: int = 1,
+        members: int | None = None,
         target_transform: Literal["none", "log1p"] = "none",
         clip_inputs: float = 4.0,
         missing: Literal["mean", "zero"] = "mean",
@@ -99,15 +100,21 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         """
         x, y = validate_data(self, x, y, dtype=np.float32, ensure_all_finite="allow-nan", y_numeric=True, ensure_min_samples=3)
         names = set(TrainSettings.model_fields)
-        given = {name: value for name, value in self.get_params(deep=False).items() if name in names and name != "categories"}
+        given = {
+            name: value
+            for name, value in self.get_params(deep=False).items()
+            if name in names - {"categories"} and value is not None
+        }
         start = load_checkpoint(self.init_from) if self.init_from else None
         if start is not None:  # what the checkpoint decides is not asked for anew
             given = {name: value for name, value in given.items() if name not in ("target_transform", "missing", "clip_inputs")}
-        settings = build(TrainSettings, {**given, "seed": self.random_state, "tensorboard": False})
+        settings = build(TrainSettings, {**given, "data_dir": Path(), "seed": self.random_state, "tensorboard": False})
         categories = start.specification.categories if start else tuple(self.categories or _one_category(x.shape[1]))
         width = sum(category.width for category in categories)
         if width != x.shape[1]:
             raise ValueError(f"x has {x.shape[1]} columns, the categories have {width}")
+        if self.target_transform == "log1p" and y.min() <= -1:
+            raise ValueError("target_transform log1p needs targets above -1")
         order = np.random.default_rng(self.random_state).permutation(len(y))
         held_out = min(max(1, round(self.validation_share * len(y))), len(y) - 1)
         split = {"valid": order[:held_out], "train": order[held_out:]}

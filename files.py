@@ -55,7 +55,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     A write that fails half-way leaves whatever stood at `path` before, and removes its own remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
             yield file
@@ -67,11 +67,12 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError) and error.filename is None:
             raise UserError(f"{path}: not written ({error.strerror or error}); what stood there before is untouched") from error
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -181,7 +182,7 @@ def read_table(path: Path, columns: Sequence[str] = (), text: Sequence[str] = ("
                 path,
                 sep=separator,
                 encoding="utf-8-sig",
-                dtype=dict.fromkeys(text, "str"),
+                converters=dict.fromkeys(text, str.strip),  # no dtype: it would read the id "NA" as missing
                 index_col=False,
                 low_memory=False,
                 skipinitialspace=True,

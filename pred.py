@@ -10,6 +10,7 @@ ensemble), scores.json (with 95 % bootstrap intervals; me is the mean of predict
 two figures.
 """
 
+import hashlib
 import sys
 from collections.abc import Sequence
 
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     splits = () if settings.on == "all" else (settings.on,)
     data = read_dataset(settings, facts.categories, splits, target_needed=False)
     rows = data.rows(settings.on)
-    check_variables(data.x[rows], facts.categories, constant="allow")
+    check_variables(data.x[rows], facts.categories, refuse="nothing")
     engine.warn_of_far_inputs(network, data.x[rows])
     folder = settings.results
     check_writable(folder)
@@ -58,10 +59,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table["sd"] = members.std(0, ddof=1)
         table = table.assign(**{f"member_{k}": values for k, values in enumerate(members)})
     known = np.isfinite(observed)
-    scores = validation.bootstrap_scores(observed[known], predicted[known], settings.seed) if known.any() else {"n": 0}
-    settings.model_copy(update={"categories": facts.categories}).write(folder / "settings.yaml")
+    units = None if data.units is None else data.units[rows][known]
+    scores = validation.bootstrap_scores(observed[known], predicted[known], settings.seed, units=units) if known.any() else {"n": 0}
+    resolved = {"categories": facts.categories, "checkpoint": settings.checkpoint_path}
+    settings.model_copy(update=resolved).write(folder / "settings.yaml")
     write_table(folder / "predictions.csv", table)
-    write_json(folder / "scores.json", {"run": settings.run, "on": settings.on, "unit": facts.unit, "scores": scores})
+    about = {
+        "run": settings.run,
+        "on": settings.on,
+        "unit": facts.unit,
+        "checkpoint_sha256": hashlib.sha256(settings.checkpoint_path.read_bytes()).hexdigest(),
+        "intervals": "95 % bootstrap over " + ("profiles" if units is None else f"{len(np.unique(units))} spatial blocks"),
+        "signs": "me: predicted - observed; residual: observed - predicted",
+    }
+    write_json(folder / "scores.json", {**about, "scores": scores})
+    for stale in folder.glob("*.png"):  # of an earlier prediction in this folder
+        stale.unlink()
     if known.any():
         title = f"{settings.run}, {settings.on} profiles"
         figures.observed_against_predicted(folder / "observed_predicted.png", observed[known], predicted[known], facts.unit, title)

@@ -26,11 +26,14 @@ from files import UserError, check_writable, read_yaml, run, write_table
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
     from profiles import Profiles
     from rasters import Layer
 
 log = logging.getLogger(__name__)
+FEW_BLOCKS = 5
+"""Below so many held-out blocks a score says little about land elsewhere."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ):
         raise UserError(f"{settings.out}: would overwrite the points or the global dataset; choose another folder for --out")
     target = settings.target if settings.given("target") else None
-    profiles = read_profiles(settings.points, target, settings.depth, settings.min_covered, settings.bounds)
+    profiles = read_profiles(settings.points, target, settings.depth, settings.min_covered, settings.bounds, settings.predict_only)
     layers = find_layers(settings.rasters)
     parent = GlobalDataset(settings.global_data) if settings.global_data else None
     categories = settings.categories or (parent.categories if parent else default_categories(layers))
@@ -64,6 +67,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_left(profiles, settings.points)
 
     table = profiles.table
+    facts: dict[str, Any] = {
+        "points": {"file": settings.points.name, "sha256": sha256(settings.points), **profiles.facts},
+        "rejected": profiles.counts(),
+        "rasters": [grid | {"file": grid["file"].name, "sha256": sha256(grid["file"])} for grid in describe(layers)],
+        "missing_cells": {name: int((patch != patch).sum()) for name, patch in patches.items()},
+        "settings": settings.as_plain(),
+    }
+    if settings.predict_only:
+        write(settings.out, profiles, patches, None, categories, facts)
+        report(profiles, facts, patches, settings)
+        print(f"{len(table)} places, {len(patches)} variables -> {settings.out}; next: pred.py --on all --data_dir {settings.out}")
+        return
     lon, lat = table["lon"].to_numpy(), table["lat"].to_numpy()
     method, block_size = split_rule(settings, parent)
     units = split_units(lon, lat, method, block_size)
@@ -71,44 +86,88 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # A block that holds a profile the pretraining has seen is seen: the last name wins.
     fixed = {unit: name for name in ("test", "valid", "train") for unit in units[theirs == name].tolist()}
     split = draw_split(units, settings.valid_share, settings.test_share, settings.seed, fixed)
+    if settings.categories is None and parent is None:
+        categories = leave_out_useless(categories, patches, split == "train")
     statistics = None
     if parent and not settings.own_stats:
         found = utils.read_statistics(parent.folder / "stats.csv", categories)
         statistics = pd.DataFrame([(name, *pair) for name, pair in found.items()], columns=["var_name", "v_mean", "v_std"])
 
     sizes = {name: int((split == name).sum()) for name in datasets.SPLITS}
-    facts = {
-        "points": {"file": settings.points.name, "sha256": sha256(settings.points), **profiles.facts},
-        "rejected": profiles.counts(),
-        "rasters": [grid | {"file": grid["file"].name, "sha256": sha256(grid["file"])} for grid in describe(layers)],
-        "missing_cells": {name: int((patch != patch).sum()) for name, patch in patches.items()},
-        "split": {
-            **sizes,
-            "method": method,
-            "block_size": block_size if method == "blocks" else None,
-            "reason": reason(method, block_size, parent),
-            "seed": settings.seed,
-            "valid_share": settings.valid_share,
-            "test_share": settings.test_share,
-        },
-        "statistics": f"of {parent.folder}" if statistics is not None and parent else "of the training profiles",
-        "settings": settings.as_plain(),
+    facts["split"] = {
+        **sizes,
+        "units": {name: len(np.unique(units[split == name])) for name in datasets.SPLITS},
+        "method": method,
+        "block_size": block_size if method == "blocks" else None,
+        "reason": reason(method, block_size, parent),
+        "seed": settings.seed,
+        "valid_share": settings.valid_share,
+        "test_share": settings.test_share,
     }
-    datasets.write_dataset(settings.out, table, patches, split, categories, facts, statistics)
-    write_table(settings.out / "rejected.csv", profiles.rejected)
-    for stale in (settings.out / "patches").glob("*.pkl"):  # of a dataset that stood here before
-        if stale.stem not in patches:
-            stale.unlink()
+    facts["statistics"] = f"of {parent.folder}" if statistics is not None and parent else "of the training profiles"
+    write(settings.out, profiles, patches, split, categories, facts, statistics)
 
     report(profiles, facts, patches, settings)
     if parent:
         known, kept = (theirs != "").sum(), (theirs == split).sum()
         log.info("%d of %d profiles lie at places of %s; %d keep the split they have there", known, len(table), parent.folder, kept)
+    covered = pd.to_numeric(table["cm_covered"], errors="coerce") if "cm_covered" in table else pd.Series(dtype=float)
+    least = 2 / 3 * (settings.depth[1] - settings.depth[0])
+    if (short := int((covered < least).sum())) and settings.min_covered < least:
+        log.info("%d profiles have less than %g cm of the interval observed; --min_covered %g leaves them out", short, least, least)
     hint = unit_hint(table["soc"].to_numpy())
     if hint:
         log.info("hint: %s", hint)
-    counts = ", ".join(f"{name} {size}" for name, size in sizes.items())
-    print(f"{len(table)} profiles ({counts}), {len(patches)} variables in {len(categories)} categories -> {settings.out}")
+    held = facts["split"]["units"]
+    if method == "blocks" and (held["test"] < FEW_BLOCKS or held["valid"] < FEW_BLOCKS):
+        log.warning("hint: so few blocks are held out that the score is that of single places; a smaller --block_size gives more")
+    what = "blocks" if method == "blocks" else "places"
+    counts = ", ".join(f"{name} {size} in {held[name]} {what}" for name, size in sizes.items())
+    used = sum(len(category.variables) for category in categories)
+    print(f"{len(table)} profiles ({counts}), {used} variables in {len(categories)} categories -> {settings.out}")
+
+
+def write(
+    folder: Path,
+    profiles: "Profiles",
+    patches: "dict[str, np.ndarray]",
+    split: "np.ndarray | None",
+    categories: Sequence[Category],
+    facts: Mapping[str, Any],
+    statistics: "pd.DataFrame | None" = None,
+) -> None:
+    """Write the dataset, the list of what was left out, and drop patches of a dataset that stood here before."""
+    from datasets import write_dataset
+
+    write_dataset(folder, profiles.table, patches, split, categories, facts, statistics)
+    write_table(folder / "rejected.csv", profiles.rejected)
+    for stale in (folder / "patches").glob("*.pkl"):
+        if all(stale.stem not in category.variables for category in categories):
+            stale.unlink()
+
+
+def leave_out_useless(
+    categories: Sequence[Category], patches: "Mapping[str, np.ndarray]", rows: "np.ndarray"
+) -> tuple[Category, ...]:
+    """Return the categories without variables that are constant or missing over the training profiles (N,) bool.
+
+    Only for categories that nobody wrote down: a folder of rasters often holds a mask.
+    """
+    import numpy as np
+
+    useless = []
+    for name in (name for category in categories for name in category.variables):
+        cells = patches[name][rows]
+        cells = cells[np.isfinite(cells)]
+        if cells.size == 0 or cells.min() == cells.max():
+            useless.append(name)
+    if not useless:
+        return tuple(categories)
+    log.info("constant or missing at all training profiles, left out: %s", ", ".join(useless))
+    kept = [(category, tuple(name for name in category.variables if name not in useless)) for category in categories]
+    if not any(names for _, names in kept):
+        raise UserError("every variable of the rasters is constant or missing at the training profiles")
+    return tuple(category.model_copy(update={"variables": names}) for category, names in kept if names)
 
 
 class GlobalDataset:
@@ -270,7 +329,7 @@ def report(profiles: "Profiles", facts: Mapping[str, Any], patches: "Mapping[str
             log.info("hint: class codes? %s; list categories in a YAML file to give them kind: classes", ", ".join(codes))
     centres = pd.DataFrame({name: patch[:, patch.shape[1] // 2, patch.shape[1] // 2] for name, patch in patches.items()})
     shared = centres.duplicated(keep=False).mean()
-    if facts["split"]["method"] == "random" and shared > 0.2:
+    if facts.get("split", {}).get("method") == "random" and shared > 0.2:
         log.info(
             "hint: %.0f %% of the profiles share all covariates with another; --split blocks gives a more honest score",
             100 * shared,

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 import depths
-from config import nearest
+from config import SOC_MAXIMUM, nearest
 from files import UserError, read_table
 
 # What columns are called, in order of preference, in lower case. The first name of each is ours.
@@ -26,8 +26,6 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 WOSIS_TARGET = "value_avg"
 """The measured value in the files of the WoSIS snapshots."""
-MAX_SOC = 1000.0
-"""g/kg: more would be more carbon than soil."""
 _LEADING = ("profile_id", "lon", "lat", "soc")
 _HIGHEST_LITTER = -100.0
 """cm: a top above it is a code for an unknown depth, not an organic layer."""
@@ -70,6 +68,7 @@ def read_profiles(
     interval: tuple[float, float] = (0.0, 30.0),
     min_covered: float = 0.0,
     bounds: tuple[float, float, float, float] | None = None,
+    places_only: bool = False,
 ) -> Profiles:
     """Read profiles, check every row, and bring horizons to one depth interval.
 
@@ -88,13 +87,18 @@ def read_profiles(
         Leave out profiles with fewer observed centimetres.
     bounds
         lon_min, lon_max, lat_min, lat_max: profiles beyond are dropped and only counted.
+    places_only
+        Rows are places to predict: no target is needed, and soc is NaN.
 
     Raises
     ------
     UserError
         If the file, a column or a whole column's content is wrong, or longitude and latitude look swapped.
     """
-    table, columns, is_horizons = _name_columns(_read(path), path, target)
+    raw = _read(path)
+    if places_only:
+        raw, target = raw.drop(columns="soc", errors="ignore").assign(soc=np.nan, cm_covered=np.nan), "soc"
+    table, columns, is_horizons = _name_columns(raw, path, target)
     facts: dict[str, Any] = {"kind": "horizons" if is_horizons else "profiles", "rows": len(table), "columns": columns}
     target = columns["soc"]
     if is_horizons:
@@ -122,13 +126,15 @@ def read_profiles(
     if is_horizons:
         why = f"no usable horizon within {interval[0]:g}-{interval[1]:g} cm"
         profiles.reject((profiles.table.pop("moves"), "its horizons lie at different places"), (profiles.table["soc"].isna(), why))
-    else:
+    elif not places_only:
         profiles.reject(*_value_checks(profiles.table["soc"], path, target))
         profiles.table["soc"] = profiles.table["soc"].astype(np.float64)
     if min_covered > 0:
         covered = _numbers(profiles.table["cm_covered"], path, "cm_covered")
         profiles.reject((~(covered >= min_covered), f"fewer than {min_covered:g} cm observed"))
     profiles.reject((profiles.table["profile_id"].duplicated(), "duplicate profile_id"))
+    if places_only:
+        profiles.table = profiles.table.drop(columns=["soc", "cm_covered"])
     return profiles
 
 
@@ -256,7 +262,7 @@ def _value_checks(column: pd.Series, path: Path, target: str) -> list[tuple[np.n
         (column.isna().to_numpy(), f"{target} missing"),
         (np.isnan(soc), f"{target} not a number"),
         (soc < 0, f"{target} negative"),
-        (soc > MAX_SOC, f"{target} above {MAX_SOC:g} g/kg"),
+        (soc > SOC_MAXIMUM, f"{target} above {SOC_MAXIMUM:g} g/kg"),
     ]
 
 
@@ -309,7 +315,8 @@ def _to_profiles(
     }
     moves = np.zeros(len(ids), bool)
     for name in ("lon", "lat"):
-        np.logical_or.at(moves, profile, (table[name] != table[name].iloc[first].iloc[profile].to_numpy()) & table[name].notna())
+        degrees = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        np.logical_or.at(moves, profile, np.abs(degrees - degrees[first][profile]) > 1e-5)  # a metre is no move
     averaged = pd.DataFrame(once).assign(soc=soc, cm_covered=covered, n_layers=layers, moves=moves)
     return averaged, {what: count for what, count in counts.items() if count}
 

@@ -4,9 +4,9 @@ A checkpoint carries its specification, so that training, prediction and maps ca
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from config import PUBLISHED_CATEGORIES, Category
 
@@ -35,7 +35,7 @@ class Specification(BaseModel):
         validation profiles.
         exp of a mean logarithm is a median, too low for a mean; times the factor it is a mean again. One per member.
     bounds
-        Predictions are held within the range of the training targets. None: unknown, not held.
+        Predictions are held between 0 and the largest training target. None: unknown, not held.
     members
         Networks whose predictions are averaged.
     """
@@ -49,7 +49,7 @@ class Specification(BaseModel):
     target: str = "soc"
     unit: str = "g/kg"
     target_transform: Literal["none", "log1p"] = "none"
-    smearing: tuple[PositiveFloat, ...] | None = None
+    smearing: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
     bounds: tuple[float, float] | None = None
     members: int = Field(1, ge=1, le=100)
 

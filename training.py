@@ -4,7 +4,8 @@ In: a dataset's folder, perhaps a checkpoint to start from. Out: a checkpoint, l
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from utils import Dataset, Statistics, check_variables, choose_device, read_data
 
 log = logging.getLogger(__name__)
 MAXIMUM_CLASSES = 256
+RESUME, BEST = "resume.pth", "best.pth"
+"""In the run's log folder: from where an interrupted run goes on, and the best network so far."""
 SMALL_BATCH = 256
 """Up to so many profiles a step is shorter than the handing out of its parts to threads; measured by benchmarks/epoch_speed.py."""
 
@@ -30,7 +33,7 @@ SMALL_BATCH = 256
 def run_and_report(settings: TrainSettings) -> None:
     """Train, and print the scores; the example world is made first if the data are to lie in it and it is not there."""
     world = SimulateSettings()
-    if settings.data_dir.parent == world.out and not (settings.data_dir / "dataset.yaml").is_file():
+    if settings.data_dir.parent == world.out and not any(world.out.glob("*/dataset.yaml")):
         from simulate import make_world  # here: most runs need none of it
 
         log.info("%s: making the example world", world.out)
@@ -54,8 +57,6 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
         For anything wrong in settings, files or data, and for a loss that is no longer finite.
     """
     device = choose_device(settings.device)
-    if settings.batch_size <= SMALL_BATCH:
-        torch.set_num_threads(1)
     check_writable(settings.checkpoint_path.parent, settings.log)
     _spare_published(settings.checkpoint_path)
     log.info("data: %s; %s", settings.data_dir, f"starting from {settings.init_from}" if settings.init_from else "from scratch")
@@ -64,29 +65,31 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
         differs = difference(settings.categories, start.specification.categories)
         if differs:
             raise UserError(f"{settings.init_from}: the checkpoint's variables are not the settings': {differs}")
+    if start is not None and not settings.given("target"):
+        settings = settings.model_copy(update={"target": start.specification.target})
     data = read_dataset(settings, start.specification.categories if start else None)
     _check_selectable(settings, data)
     if start is None:
-        check_variables(data.x[data.split["train"]], data.categories, constant="refuse")
+        check_variables(data.x[data.split["train"]], data.categories, refuse="constant")
         start = SoilCarbonNet(new_specification(settings, data, _statistics(settings, data)))
     else:
-        check_variables(data.x[data.split["train"]], data.categories, constant="allow")
+        check_variables(data.x[data.split["train"]], data.categories, refuse="missing")
         settings = follow_checkpoint(settings, start, data)
         engine.warn_of_far_inputs(start, data.x[data.split["train"]])
     rows = {name: data.split[name] for name in ("train", "valid")}
     profiles = {name: engine.make_profiles(start, data.x[chosen], data.y[chosen], device) for name, chosen in rows.items()}
 
-    way_on = settings.log / "resume.pth"
     state = None
     if settings.resume:
         expected = engine.fingerprint(start, profiles["train"], profiles["valid"], settings)
-        state = engine.read_interrupted(way_on, expected, device)
+        state = engine.read_interrupted(settings.log / RESUME, expected, device)
     settings.write(settings.log / "settings.yaml")
     after = (state["member"], state["epoch"]) if state else None
     journal = RunLog(settings.log, settings.epochs, settings.tensorboard, after)
     try:
-        keep = partial(_keep, path=settings.checkpoint_path, way_on=way_on)
-        network = engine.fit(start, profiles["train"], profiles["valid"], settings, journal, state, keep)
+        keep = partial(_keep, folder=settings.log)
+        with _threads_for(settings.batch_size):
+            network = engine.fit(start, profiles["train"], profiles["valid"], settings, journal, state, keep)
         predicted = engine.predict(network, data.x)[0]
         scores = {name: validation.scores(data.y[chosen], predicted[chosen]) for name, chosen in data.split.items()}
         network.record |= {"scores": scores, "profiles": {name: len(chosen) for name, chosen in data.split.items()}}
@@ -105,16 +108,34 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
     return scores
 
 
-def _keep(network: SoilCarbonNet, state: dict[str, Any] | None, path: Path, way_on: Path) -> None:
-    save_checkpoint(network, path)
+def _keep(network: SoilCarbonNet, state: dict[str, Any] | None, folder: Path) -> None:
+    """Save an unfinished run beside its log: the checkpoint of an earlier run of the name stands until this one is done."""
+    save_checkpoint(network, folder / BEST)
     if state is not None:
-        save_state(way_on, state)
+        save_state(folder / RESUME, state)
+
+
+@contextmanager
+def _threads_for(batch_size: int) -> Iterator[None]:
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1 if batch_size <= SMALL_BATCH else usual)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
 def _spare_published(path: Path) -> None:
-    if path.is_file() and is_bare(path):
+    """Stop before a file that was not made here is overwritten."""
+    if not path.is_file():
+        return
+    try:
+        foreign = is_bare(path)
+    except UserError:
+        foreign = True
+    if foreign:
         raise UserError(
-            f"{path}: holds weights that were not trained here (the published file?) and would be lost; give --run another name"
+            f"{path}: was not trained here (the published file?) and would be lost; move it, or give --run another name"
         )
 
 
@@ -155,7 +176,7 @@ def new_specification(settings: TrainSettings, data: Dataset, statistics: Statis
         missing=settings.missing,
         clip_inputs=settings.clip_inputs,
         target=settings.target,
-        unit="g/kg" if settings.target == "soc" else "",
+        unit=_unit(settings.target),
         target_transform=settings.target_transform,
         bounds=_bounds(data, rows),
         members=settings.members,
@@ -181,6 +202,11 @@ def _classes(data: Dataset, rows: np.ndarray) -> dict[str, tuple[int, ...]]:
     return classes
 
 
+def _unit(target: str) -> str:
+    """Return the unit of the sample table's `soc`; that of other columns is not known."""
+    return "g/kg" if target == "soc" else ""
+
+
 def _bounds(data: Dataset, rows: np.ndarray) -> tuple[float, float]:
     return min(0.0, float(data.y[rows].min())), float(data.y[rows].max())
 
@@ -189,6 +215,8 @@ def follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Datas
     """Let the checkpoint's facts stand, add those a fine-tuning run brings, and return the settings as they now hold."""
     facts, rows = start.specification, data.split["train"]
     changes: dict[str, Any] = {"bounds": _bounds(data, rows), "target": settings.target, "smearing": None}
+    if settings.target != facts.target:
+        changes["unit"] = _unit(settings.target)
     if facts.statistics is None:
         changes["statistics"] = read_statistics(settings.data_dir / settings.stats, facts.categories)
         changes["missing"] = settings.missing

@@ -14,16 +14,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from config import NODATA, PUBLISHED_CATEGORIES, Category, RunSettings, build, column_slices, nearest
+from config import NODATA, PUBLISHED_CATEGORIES, SOC_MAXIMUM, Category, RunSettings, build, column_slices, nearest
 from files import UserError, load_pickle, read_table, read_yaml
+from validation import split_units
 
 log = logging.getLogger(__name__)
 
 Statistics = dict[str, tuple[float, float]]
 """Variable -> (mean, standard deviation), raw units."""
-
-SOC_MAXIMUM = 1000.0
-"""g/kg: more carbon than soil is impossible."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,8 @@ class Dataset:
         "train", "valid", "test" -> row numbers; only the splits that were read.
     categories
         What the columns of `x` are.
+    units
+        (N,) the spatial block each profile belongs to, where the dataset was split by blocks; else None.
     """
 
     table: pd.DataFrame
@@ -49,6 +49,7 @@ class Dataset:
     y: np.ndarray
     split: dict[str, np.ndarray]
     categories: tuple[Category, ...]
+    units: np.ndarray | None = None
 
     @property
     def ids(self) -> list[str]:
@@ -79,10 +80,9 @@ def category_views(x: np.ndarray, categories: Sequence[Category]) -> dict[str, n
 
 
 def key_of(profile_id: Any) -> str:
-    """Return a profile id as text: 12, "12", 12.0 and NumPy's 12 are one profile."""
-    if isinstance(profile_id, (float, np.floating)) and float(profile_id).is_integer():
-        return str(int(profile_id))
-    return str(profile_id).strip()
+    """Return a profile id as text: 12, "12", 12.0, "12.0" and NumPy's 12 are one profile."""
+    text = str(profile_id).strip()
+    return text[:-2] if text.endswith(".0") and text[:-2].isdigit() else text
 
 
 # --- the sample table and its splits ------------------------------------------------------------------------------
@@ -216,13 +216,21 @@ def pack_variable(patches: Any, ids: Sequence[str], radius: int, path: Path) -> 
         lacking = [name for name in ids if name not in by_key]
         if lacking:
             raise UserError(f"{path}: no patch for {len(lacking)} of {len(ids)} profiles, first {lacking[0]!r}")
-        chosen = [np.asarray(by_key[name]) for name in ids]
-    elif isinstance(patches, (list, tuple, np.ndarray)):
-        if np.ndim(patches) == 0 or len(patches) != len(ids):
-            raise UserError(f"{path}: {np.size(patches) and len(patches)} patches in profile order for {len(ids)} profiles")
-        chosen = [np.asarray(patch) for patch in patches]
+        if len(by_key) < len(patches):
+            raise UserError(
+                f"{path}: {len(patches) - len(by_key)} profiles have two patches, under ids that are one, like 1 and '1'"
+            )
+        given = [by_key[name] for name in ids]
+    elif isinstance(patches, (list, tuple)) or (isinstance(patches, np.ndarray) and patches.ndim > 0):
+        if len(patches) != len(ids):
+            raise UserError(f"{path}: {len(patches)} patches in profile order for {len(ids)} profiles")
+        given = list(patches)
     else:
         raise UserError(f"{path}: expected {{profile_id: array}}, a list or an array; found {type(patches).__name__}")
+    try:
+        chosen = [np.asarray(patch) for patch in given]
+    except ValueError as error:
+        raise UserError(f"{path}: a patch is no rectangle of numbers ({' '.join(str(error).split())[:80]})") from error
     shape = chosen[0].shape
     other = next((k for k, patch in enumerate(chosen) if patch.shape != shape), None)
     if other is not None:
@@ -240,9 +248,12 @@ def pack_variable(patches: Any, ids: Sequence[str], radius: int, path: Path) -> 
     margin = (stacked.shape[1] - 1) // 2 - radius
     if margin < 0:
         side = 2 * radius + 1
-        raise UserError(f"{path}: patches of {shape[0]} x {shape[0]} cells are smaller than the window of {side} x {side}")
+        raise UserError(
+            f"{path}: patches of {stacked.shape[1]} x {stacked.shape[1]} cells are smaller than the window of {side} x {side}"
+        )
     inner = slice(margin, stacked.shape[1] - margin)
-    window = stacked[:, inner, inner].reshape(len(ids), -1).astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, hence missing
+        window = stacked[:, inner, inner].reshape(len(ids), -1).astype(np.float32)
     window[~np.isfinite(window) | (window == NODATA)] = np.nan
     return window
 
@@ -270,26 +281,35 @@ def variable_columns(categories: Sequence[Category]) -> dict[str, slice]:
     return {name: slice(int(end) - n, int(end)) for (name, n), end in zip(cells, ends, strict=True)}
 
 
-def check_variables(x: np.ndarray, categories: Sequence[Category], constant: Literal["refuse", "allow"]) -> None:
+def check_variables(x: np.ndarray, categories: Sequence[Category], refuse: Literal["constant", "missing", "nothing"]) -> None:
     """Report missing cells, and refuse variables that tell nothing.
 
     Raises
     ------
     UserError
-        If a variable is missing in all cells of `x` (n, F), or has one value throughout and `constant` is "refuse".
+        If a variable is missing in all cells of `x` (n, F), unless `refuse` is "nothing" (prediction: the checkpoint says
+        what a missing cell becomes); or has one value throughout and `refuse` is "constant" (training from scratch).
     """
-    gaps = []
+    gaps = {}
     for name, columns in variable_columns(categories).items():
         cells = x[:, columns]
         missing = int(np.isnan(cells).sum())
-        if missing == cells.size:
+        if missing == cells.size and refuse != "nothing":
             raise UserError(f"variable {name!r} is missing at all {len(x)} profiles; leave it out or supply it")
-        if constant == "refuse" and np.nanmin(cells) == np.nanmax(cells):
+        if refuse == "constant" and np.nanmin(cells) == np.nanmax(cells):
             raise UserError(f"variable {name!r} is constant ({np.nanmin(cells):g}) over all {len(x)} profiles; leave it out")
         if missing:
-            gaps.append(f"{name} {missing / cells.size:.1%}")
+            gaps[name] = missing / cells.size
     if gaps:
-        log.info("missing cells of %d profiles: %s", len(x), ", ".join(gaps))
+        worst = sorted(gaps, key=gaps.__getitem__, reverse=True)[:6]
+        shown = ", ".join(f"{name} {gaps[name]:.1%}" for name in worst)
+        log.info(
+            "missing cells of %d profiles: in %d of %d variables, most in %s",
+            len(x),
+            len(gaps),
+            len(variable_columns(categories)),
+            shown,
+        )
 
 
 def read_statistics(path: Path, categories: Sequence[Category]) -> Statistics:
@@ -323,7 +343,8 @@ def dataset_categories(settings: RunSettings) -> tuple[Category, ...]:
         return settings.categories
     path = settings.data_dir / "dataset.yaml"
     if path.is_file() and "categories" in (facts := read_yaml(path)):
-        return build(RunSettings, {"categories": facts["categories"]}, str(path)).categories or ()
+        values = {"categories": facts["categories"], "data_dir": settings.data_dir}
+        return build(RunSettings, values, str(path)).categories or ()
     return PUBLISHED_CATEGORIES
 
 
@@ -360,7 +381,15 @@ def read_dataset(
     ids = table["profile_id"].tolist()
     chosen = tuple(categories) if categories is not None else dataset_categories(settings)
     split = read_split(root / settings.split, splits, ids)
-    return Dataset(table, pack(root / settings.patches, ids, chosen), y, split, chosen)
+    return Dataset(table, pack(root / settings.patches, ids, chosen), y, split, chosen, _blocks(root / "dataset.yaml", table))
+
+
+def _blocks(path: Path, table: pd.DataFrame) -> np.ndarray | None:
+    """Return the block each profile belongs to, if the dataset's own record says that it was split by blocks."""
+    said = read_yaml(path).get("split") if path.is_file() else None
+    if not isinstance(said, dict) or said.get("method") != "blocks" or not isinstance(said.get("block_size"), (int, float)):
+        return None
+    return split_units(table["lon"].to_numpy(), table["lat"].to_numpy(), "blocks", said["block_size"])
 
 
 def choose_device(name: str) -> torch.device:

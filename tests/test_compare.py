@@ -138,7 +138,7 @@ def test_predictions_of_another_split_are_refused(tmp_path):
     make_run(tmp_path, "anhui")
     settings = PredictSettings(data_dir=tmp_path / "data" / "anhui", run="anhui", on="all")
     settings.write(tmp_path / "results" / "anhui" / "settings.yaml")
-    with pytest.raises(UserError, match=r"made with --on all.*run python pred\.py --checkpoint model/anhui\.pth .* --on test"):
+    with pytest.raises(UserError, match=r"made with --on all.*run python pred\.py --config .*settings\.yaml --on test"):
         compare.read_run(tmp_path / "results" / "anhui")
 
 
@@ -146,7 +146,7 @@ def test_a_run_that_was_never_evaluated_is_named_in_one_line(tmp_path, capsys):
     make_run(tmp_path, "anhui")
     assert run(lambda: compare.main(["--runs", "anhui", "narnia", "--results_dir", str(tmp_path / "results")])) == 2
     words = capsys.readouterr().err
-    assert "narnia/settings.yaml: not there; run python pred.py --run narnia --on test first" in words
+    assert "narnia/settings.yaml: not there; run pred.py for narnia (--on test) first" in words
     assert words.count("\n") == 1
 
 

@@ -36,7 +36,7 @@ def test_published_table_has_32_variables_in_published_order():
 def test_published_values_are_the_defaults():
     settings = read_settings(GlobalSettings, "", ["--data_dir", "d"])
     assert (settings.lr, settings.batch_size, settings.seed, settings.epochs, settings.loss) == (1e-3, 32, 314, 1000, "mse")
-    assert (settings.select_on, RegionalSettings().select_on) == ("r2", "ccc")
+    assert (settings.select_on, RegionalSettings(data_dir="d").select_on) == ("r2", "ccc")
 
 
 def test_packed_columns_follow_table_and_windows():
@@ -47,26 +47,32 @@ def test_packed_columns_follow_table_and_windows():
 def test_flags_win_over_yaml_which_wins_over_defaults(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("lr: 1e-2\nbatch_size: 8\n")
-    settings = read_settings(GlobalSettings, "", ["--config", str(path), "--batch_size", "16"])
+    settings = read_settings(GlobalSettings, "", ["--config", str(path), "--data_dir", "d", "--batch_size", "16"])
     assert (settings.lr, settings.batch_size, settings.epochs) == (0.01, 16, 1000)
 
 
 def test_number_in_scientific_notation_without_point_is_a_number(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("lr: 1e-3\n")  # PyYAML reads this as text
-    assert read_settings(GlobalSettings, "", ["--config", str(path)]).lr == 0.001
+    assert read_settings(GlobalSettings, "", ["--config", str(path), "--data_dir", "d"]).lr == 0.001
 
 
 def test_a_yaml_may_hold_settings_of_other_scripts(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("epochs: 5\non: all\n")
-    assert read_settings(PredictSettings, "", ["--config", str(path)]).on == "all"
+    assert read_settings(PredictSettings, "", ["--config", str(path), "--data_dir", "d"]).on == "all"
 
 
 def test_no_arguments_mean_the_example_world():
     assert read_settings(RegionalSettings, "", []).run == "anhui"
     assert read_settings(GlobalSettings, "", []).target_transform == "log1p"
     assert read_settings(GlobalSettings, "", ["--data_dir", "x"]).target_transform == "none"
+
+
+@pytest.mark.parametrize("cls", [RegionalSettings, PredictSettings])
+def test_a_run_alone_is_not_taken_for_another_regions_data(cls):
+    with pytest.raises(UserError, match="--data_dir is required"):
+        read_settings(cls, "", ["--run", "denmark"])
 
 
 @pytest.mark.parametrize(
@@ -78,7 +84,8 @@ def test_no_arguments_mean_the_example_world():
         (["--freeze", "some"], "'features'"),
         (["--epochs", "2.5"], "setting epochs = '2.5'"),
         (["--run", "../x"], "setting run"),
-        (["--freeze", "features"], "needs init_from"),
+        (["--data_dir", "d", "--freeze", "features"], "needs init_from"),
+        (["--data_dir", "d", "--eval_interval", "10", "--patience", "5"], "before its first evaluation"),
         (["--config", "absent.yaml"], "absent.yaml"),
     ],
 )
@@ -114,7 +121,7 @@ def test_wrong_yaml_is_told_in_one_line(tmp_path, text, words):
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_is_read(path):
     for cls in (GlobalSettings, RegionalSettings, PredictSettings):
-        assert isinstance(read_settings(cls, "", ["--config", str(path)]), RunSettings)
+        assert isinstance(read_settings(cls, "", ["--config", str(path), "--data_dir", "d"]), RunSettings)
 
 
 def test_help_names_every_setting_with_its_meaning(capsys):
@@ -127,8 +134,10 @@ def test_help_names_every_setting_with_its_meaning(capsys):
         assert all(field.description for field in cls.model_fields.values())
 
 
-def test_resolved_settings_are_read_back_unchanged(tmp_path):
-    settings = read_settings(GlobalSettings, "", ["--data_dir", "d", "--lr", "3e-4", "--no-tensorboard"])
+@pytest.mark.parametrize("cls", [GlobalSettings, RegionalSettings])
+def test_resolved_settings_are_read_back_unchanged(tmp_path, cls):
+    settings = read_settings(cls, "", ["--data_dir", "d", "--lr", "3e-4", "--no-tensorboard", "--init_from", "none"])
     settings.write(tmp_path / "settings.yaml")
-    again = read_settings(GlobalSettings, "", ["--config", str(tmp_path / "settings.yaml")])
+    again = read_settings(cls, "", ["--config", str(tmp_path / "settings.yaml")])
     assert again.as_plain() == settings.as_plain()
+    assert again.given("init_from")

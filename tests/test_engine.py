@@ -106,6 +106,8 @@ def test_test_targets_change_nothing_but_the_test_scores(dataset, workplace):
     table = pd.read_csv(dataset / "samples.csv")
     test = table["profile_id"].isin(pd.read_csv(dataset / "split/test.csv")["profile_id"])
     table.loc[test, "soc"] = table.loc[test, "soc"].to_numpy()[::-1]
+    table.loc[test & ~test.duplicated(), "soc"] = 900.0  # above every training target: the bounds must not see it
+    assert table["soc"].idxmax() in table.index[test]
     table.to_csv(dataset / "samples.csv", index=False)
     training.train(quick(dataset))
     second = load_checkpoint("model/pretrain_model/g.pth")
@@ -124,6 +126,47 @@ def test_same_seed_same_weights_other_seed_others(dataset, workplace):
         results.append(weights(f"model/pretrain_model/{run}.pth"))
     assert same(results[0], results[1])
     assert not same(results[0], results[2])
+
+
+def test_members_of_neighbouring_seeds_share_nothing():
+    assert len({engine.member_seed(seed, k) for seed in range(5) for k in range(5)}) == 25
+
+
+def test_fine_tuning_members_start_from_the_members_of_the_checkpoint(dataset, workplace):
+    training.train(quick(dataset, members=2))
+    training.train(regional(dataset, lr=1e-12, members=3))
+    before, after = (list(load_checkpoint(path).members()) for path in ("model/pretrain_model/g.pth", "model/r.pth"))
+    for k in range(3):
+        for name, value in after[k].tensors().items():
+            torch.testing.assert_close(value, before[k % 2].tensors()[name], rtol=0, atol=1e-8)
+
+
+def test_a_target_of_another_name_is_kept_in_fine_tuning_and_its_unit_unknown(dataset, workplace):
+    table = pd.read_csv(dataset / "samples.csv")
+    table.assign(stock=table["soc"] / 3).to_csv(dataset / "samples.csv", index=False)
+    training.train(quick(dataset, target="stock"))
+    training.train(regional(dataset))
+    facts = load_checkpoint("model/r.pth").specification
+    assert (facts.target, facts.unit, facts.bounds[1]) == ("stock", "", pytest.approx(max_of(dataset) / 3))
+
+
+def max_of(folder):
+    table = pd.read_csv(folder / "samples.csv")
+    return table.loc[table["profile_id"].isin(pd.read_csv(folder / "split/train.csv")["profile_id"]), "soc"].max()
+
+
+def test_scores_are_taken_every_eval_interval_epochs(dataset, workplace):
+    training.train(quick(dataset, epochs=7, eval_interval=3))
+    lines = [json.loads(line) for line in (workplace / "log/g/epochs.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "valid" in line] == [0, 3, 6, 7]
+
+
+def test_hubers_loss_is_less_moved_by_outliers(dataset, workplace):
+    losses = {}
+    for loss in ("mse", "huber"):
+        training.train(quick(dataset, run=loss, loss=loss, epochs=1))
+        losses[loss] = json.loads((workplace / f"log/{loss}/epochs.jsonl").read_text().splitlines()[1])["loss"]
+    assert losses["huber"] < 0.5 * losses["mse"]  # residuals are far above 1 g/kg
 
 
 @pytest.mark.parametrize(
@@ -254,9 +297,12 @@ def test_published_weights_fine_tune_with_supplied_statistics(dataset, workplace
 
 
 def test_a_loss_that_is_not_finite_names_epoch_and_batch_and_keeps_the_best(dataset, workplace):
+    training.train(quick(dataset))
+    before = weights("model/pretrain_model/g.pth")
     with pytest.raises(UserError, match=r"no longer finite in epoch \d+, (batch \d+ of 3|after its last batch)"):
         training.train(quick(dataset, lr=1e18))
-    assert torch.isfinite(load_checkpoint("model/pretrain_model/g.pth")(torch.zeros(1, 32))).all()
+    assert same(before, weights("model/pretrain_model/g.pth"))
+    assert torch.isfinite(load_checkpoint("log/g/best.pth")(torch.zeros(1, 32))).all()
 
 
 def test_published_weights_are_not_overwritten(dataset, workplace):
@@ -291,8 +337,8 @@ def test_a_run_stopped_after_any_epoch_resumes_to_the_same_bits(dataset, workpla
     class StopError(Exception):
         pass
 
-    def stopping(network, state, path, way_on, original=training._keep):
-        original(network, state, path, way_on)
+    def stopping(network, state, folder, original=training._keep):
+        original(network, state, folder)
         if (state["member"], state["epoch"]) == stop_at:
             raise StopError
 
@@ -347,7 +393,7 @@ def test_killed_at_random_moments_then_resumed_gives_the_same_bits(dataset, work
             os.kill(process.pid, signal.SIGKILL)
             kills += 1
         process.wait(60)
-        load_checkpoint(workplace / "model/pretrain_model/cut.pth")  # readable at any instant
+        load_checkpoint(workplace / "log/cut/best.pth")  # readable at any instant
     assert kills > 0
     assert start("cut", "--resume").wait(120) == 0
     assert same(weights(workplace / "model/pretrain_model/whole.pth"), weights(workplace / "model/pretrain_model/cut.pth"))

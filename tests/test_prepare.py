@@ -102,7 +102,7 @@ def test_statistics_are_of_the_training_profiles_alone(world):
 
 
 def test_provenance_is_written(world):
-    _, facts = made(world, "--split", "blocks", "--block_size", "2")
+    _, facts = made(world, "--split", "blocks", "--block_size", "5")
     assert facts["points"]["columns"] == {"profile_id": "id", "lon": "longitude", "lat": "latitude", "soc": "soc_gkg"}
     assert facts["points"]["sha256"] == prepare.sha256(world / "points.csv")
     place = facts["rasters"][0]
@@ -114,7 +114,7 @@ def test_provenance_is_written(world):
 
 
 def test_blocks_are_held_out_whole(world):
-    folder, _ = made(world, "--split", "blocks", "--block_size", "2")
+    folder, _ = made(world, "--split", "blocks", "--block_size", "5")
     split = split_of(folder)
     samples = pd.read_csv(folder / "samples.csv")
     block = (samples["lon"] + 180) // 2 * 1000 + (samples["lat"] + 90) // 2
@@ -314,12 +314,47 @@ def test_variable_that_no_raster_holds(world, capfd):
     assert "1 of 2 variables are in none of the rasters: 'slop', did you mean 'slope'?" in message
 
 
-def test_constant_or_missing_variable(world, capfd):
+def test_constant_or_missing_variable_that_was_asked_for(world, capfd):
+    (world / "c.yaml").write_text("categories: [{name: place, variables: [lon, lat]}, {name: relief, variables: [slope]}]\n")
+    asked = ["--config", str(world / "c.yaml")]
     grid = Affine(CELL, 0, WEST, 0, -CELL, NORTH)
     write_geotiff(world / "rasters" / "relief.tif", np.ones((1, 80, 80)), ["slope"], grid)
-    assert "'slope' is constant (1)" in refused(world, capfd)
+    assert "'slope' is constant (1)" in refused(world, capfd, *asked)
     write_geotiff(world / "rasters" / "relief.tif", np.full((1, 80, 80), np.nan), ["slope"], grid)
-    assert "'slope' is missing everywhere" in refused(world, capfd)
+    assert "'slope' is missing everywhere" in refused(world, capfd, *asked)
+
+
+def test_a_mask_in_a_folder_of_rasters_is_left_out_and_told(world, caplog):
+    caplog.set_level("INFO")
+    grid = Affine(CELL, 0, WEST, 0, -CELL, NORTH)
+    write_geotiff(world / "rasters" / "mask.tif", np.ones((1, 80, 80)), ["land"], grid)
+    folder, facts = made(world)
+    assert "left out: land" in caplog.text
+    assert [category["name"] for category in facts["categories"]] == ["place", "relief"]
+    assert not (folder / "patches" / "land.pkl").exists()
+
+
+def test_places_without_observations_become_a_dataset_that_pred_reads(world, workplace):
+    import pred
+    import train_global
+
+    world_folder, _ = made(world)
+    places = pd.read_csv(world / "points.csv").drop(columns="soc_gkg")
+    places.to_csv(world / "places.csv", index=False)
+    more = ["--predict_only", "--global_data", str(world_folder)]
+    folder, facts = made(world, *more, points="places.csv", out="new", target=None)
+    assert not (folder / "split").exists()
+    assert facts["categories"] == yaml.safe_load((world_folder / "dataset.yaml").read_text())["categories"]
+    train_global.main(["--data_dir", str(world_folder), "--run", "g", "--epochs", "1", "--no-tensorboard"])
+    pred.main(["--data_dir", str(folder), "--checkpoint", "model/pretrain_model/g.pth", "--on", "all"])
+    assert len(pd.read_csv("results/g/predictions.csv")) == len(pd.read_csv(folder / "samples.csv"))
+
+
+def test_the_number_of_held_out_blocks_is_told(world, capsys, caplog):
+    _, facts = made(world, "--split", "blocks", "--block_size", "5")
+    assert facts["split"]["units"]["test"] < prepare.FEW_BLOCKS
+    assert f"test {facts['split']['test']} in {facts['split']['units']['test']} blocks" in capsys.readouterr().out
+    assert "so few blocks are held out" in caplog.text
 
 
 def test_settings_out_of_range(world, capfd):

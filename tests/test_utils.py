@@ -80,6 +80,11 @@ def test_minus_9999_and_infinity_are_missing():
         ({"a": np.array([[1]], object), "b": np.array([[1]], object)}, 0, "must hold numbers"),
         ({"a": np.array([[1j]]), "b": np.array([[1j]])}, 0, "must hold numbers"),
         ([np.ones((1, 1))], 0, "1 patches in profile order for 2 profiles"),
+        ([np.ones((3, 3)), np.ones((5, 5))], 0, "differ in shape"),
+        ({"a": [[1, 2], [3]], "b": [[1, 2], [3]]}, 0, "no rectangle of numbers"),
+        ({"a": 1.0, "b": 2.0}, 1, "1 x 1 cells are smaller than the window of 3 x 3"),
+        ({"a": np.ones((1, 1)), "b": np.ones((1, 1)), " b": np.ones((1, 1))}, 0, "1 profiles have two patches"),
+        (np.array(3.0), 0, "found ndarray"),
         ("text", 0, "found str"),
         (3.0, 0, "found float"),
     ],
@@ -89,7 +94,10 @@ def test_wrong_patches_are_told(patches, radius, words):
         pack_variable(patches, ["a", "b"], radius, PATH)
 
 
-@pytest.mark.parametrize(("value", "text"), [(12, "12"), (np.int64(12), "12"), (12.0, "12"), (" a ", "a"), (1.5, "1.5")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(12, "12"), (np.int64(12), "12"), (12.0, "12"), ("12.0", "12"), ("v1.0", "v1.0"), (" a ", "a"), (1.5, "1.5")],
+)
 def test_ids_of_every_type_meet(value, text):
     assert key_of(value) == text
 
@@ -166,17 +174,17 @@ def test_wrong_statistics_are_told(tmp_path, rows, words):
 def test_variables_that_tell_nothing_are_refused():
     table = [Category(name="a", variables=("x", "y"))]
     with pytest.raises(UserError, match="'y' is missing at all 3"):
-        check_variables(np.array([[1, np.nan], [2, np.nan], [3, np.nan]]), table, "allow")
+        check_variables(np.array([[1, np.nan], [2, np.nan], [3, np.nan]]), table, "missing")
     constant = np.array([[1, 7], [2, 7], [3, np.nan]])
     with pytest.raises(UserError, match=r"'y' is constant \(7\)"):
-        check_variables(constant, table, "refuse")
-    check_variables(constant, table, "allow")
+        check_variables(constant, table, "constant")
+    check_variables(constant, table, "missing")
 
 
 def test_missing_cells_are_reported(caplog):
     caplog.set_level("INFO")
-    check_variables(np.array([[1, np.nan], [2, 5]]), [Category(name="a", variables=("x", "y"))], "allow")
-    assert "missing cells of 2 profiles: y 50.0%" in caplog.text
+    check_variables(np.array([[1, np.nan], [2, 5]]), [Category(name="a", variables=("x", "y"))], "missing")
+    assert "missing cells of 2 profiles: in 1 of 2 variables, most in y 50.0%" in caplog.text
 
 
 def test_a_missing_variable_is_named_with_its_nearest(dataset):

@@ -286,3 +286,21 @@ def test_an_undefined_score_never_wins():
     assert better("rmse", 1.0, None)
     assert not better("rmse", None, 1.0)
     assert not better("r2", None, None)
+
+
+def test_intervals_over_blocks_are_those_of_resampling_whole_blocks():
+    random = np.random.default_rng(0)
+    units = np.repeat(np.arange(12), random.integers(2, 30, 12))
+    observed = random.lognormal(2, 1, len(units))
+    predicted = observed + random.normal(0, 3, 12)[units] + random.normal(0, 0.5, len(units))
+    single, blocks = (bootstrap_scores(observed, predicted, 1, units=given) for given in (None, units))
+    assert blocks["me"]["high"] - blocks["me"]["low"] > 2 * (single["me"]["high"] - single["me"]["low"])
+    assert blocks["rmse"]["value"] == single["rmse"]["value"]
+    errors = [(predicted - observed)[units == k] for k in range(12)]
+    draws = [np.concatenate([errors[k] for k in random.integers(12, size=12)]).mean() for _ in range(4000)]
+    assert (blocks["me"]["low"], blocks["me"]["high"]) == pytest.approx(np.quantile(draws, [0.025, 0.975]), rel=0.15)
+
+
+def test_units_of_one_profile_each_change_nothing():
+    observed, predicted = np.random.default_rng(0).lognormal(2, 1, (2, 40))
+    assert bootstrap_scores(observed, predicted, 3) == bootstrap_scores(observed, predicted, 3, units=np.arange(40))
