@@ -102,7 +102,7 @@ def test_statistics_are_of_the_training_profiles_alone(world):
 
 
 def test_provenance_is_written(world):
-    _, facts = made(world, "--split", "blocks", "--block_size", "5")
+    _, facts = made(world, "--split", "blocks", "--block_size", "2")
     assert facts["points"]["columns"] == {"profile_id": "id", "lon": "longitude", "lat": "latitude", "soc": "soc_gkg"}
     assert facts["points"]["sha256"] == prepare.sha256(world / "points.csv")
     place = facts["rasters"][0]
@@ -114,7 +114,7 @@ def test_provenance_is_written(world):
 
 
 def test_blocks_are_held_out_whole(world):
-    folder, _ = made(world, "--split", "blocks", "--block_size", "5")
+    folder, _ = made(world, "--split", "blocks", "--block_size", "2")
     split = split_of(folder)
     samples = pd.read_csv(folder / "samples.csv")
     block = (samples["lon"] + 180) // 2 * 1000 + (samples["lat"] + 90) // 2
