@@ -93,7 +93,17 @@ def main():
             for name, network in pretrained.items():
                 predicted[f"pretrained, {name}"] = engine.predict(network, data.x[test])[0]
             for name, flags in FINE_TUNING.items():
-                arguments = ["--data_dir", "-", "--no-tensorboard", "--select_on", "rmse", *common, *flags]
+                arguments = [
+                    "--data_dir",
+                    "-",
+                    "--init_from",
+                    "the network above",
+                    "--no-tensorboard",
+                    "--select_on",
+                    "rmse",
+                    *common,
+                    *flags,
+                ]
                 start = copy_of(pretrained["squared error"])
                 settings = follow_checkpoint(read_settings(RegionalSettings, "", arguments), start, part)
                 network = fit(start, part, settings)
