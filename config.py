@@ -19,6 +19,8 @@ from files import UserError, read_yaml, write_yaml
 
 __version__ = "0.1.0"
 PRESETS = Path(__file__).parent / "configs"
+UNFINISHED = ".unfinished"
+"""Lies in a dataset's folder while it is being written."""
 SOC_MAXIMUM = 1000.0
 """g/kg: more carbon than soil is impossible."""
 NODATA = -9999.0
@@ -41,10 +43,17 @@ class Category(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)
     variables: tuple[str, ...] = Field(min_length=1)
     radius: int = Field(0, ge=0, le=50)
     kind: Literal["numeric", "classes"] = "numeric"
+
+    @field_validator("name")
+    @classmethod
+    def _not_the_fusion_layers(cls, name: str) -> str:
+        if name == "merge":
+            raise ValueError("a category must not be named 'merge', the fusion layer's name")
+        return name
 
     @property
     def size(self) -> int:
@@ -76,7 +85,7 @@ PUBLISHED_CATEGORIES = (
 class Settings(BaseModel):
     """What all scripts share: how settings are declared, frozen, read and written."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     yaml_only: ClassVar[tuple[str, ...]] = ("categories",)
     preset: ClassVar[str | None] = None
     preset_unless: ClassVar[tuple[str, ...]] = ()
@@ -99,7 +108,8 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-def _unique_names(categories: tuple[Category, ...] | None) -> tuple[Category, ...] | None:
+def unique_names(categories: tuple[Category, ...] | None) -> tuple[Category, ...] | None:
+    """Return the categories if there are any and no name comes twice; else ValueError, for pydantic."""
     if categories is not None:
         if not categories:
             raise ValueError("at least one category is needed")
@@ -132,7 +142,7 @@ class RunSettings(Settings):
         "mean", description="what a missing cell becomes: the variable's mean, or 0 in raw units as in the published code"
     )
 
-    _check_categories = field_validator("categories")(_unique_names)
+    _check_categories = field_validator("categories")(unique_names)
 
     @property
     def results(self) -> Path:
@@ -144,9 +154,9 @@ class TrainSettings(RunSettings):
     """One training run; pretraining and fine-tuning differ only in defaults."""
 
     init_from: Path | None = Field(None, description="checkpoint to start from")
-    epochs: int = Field(1000, ge=1, description="passes over the training profiles, at most")
-    batch_size: int = Field(32, ge=1, description="profiles per optimiser step")
-    lr: float = Field(1e-3, gt=0, description="Adam's learning rate")
+    epochs: int = Field(1000, ge=1, le=10_000_000, description="passes over the training profiles, at most")
+    batch_size: int = Field(32, ge=1, le=10_000_000, description="profiles per optimiser step")
+    lr: float = Field(1e-3, gt=0, le=1e30, description="Adam's learning rate")
     loss: Literal["mse", "huber"] = Field("mse", description="squared error, or Huber's with delta 1, of the transformed target")
     freeze: Literal["none", "features", "all-but-head"] = Field(
         "none", description="what stays as init_from has it: branches and fusion, or all but the last layer"
@@ -223,7 +233,7 @@ class PredictSettings(RunSettings):
     @model_validator(mode="before")
     @classmethod
     def _run_from_checkpoint(cls, values: dict[str, Any]) -> dict[str, Any]:
-        if values.get("checkpoint") is not None and "run" not in values:
+        if isinstance(values.get("checkpoint"), (str, Path)) and "run" not in values:
             values["run"] = Path(values["checkpoint"]).stem
         return values
 
@@ -256,7 +266,7 @@ class PrepareSettings(Settings):
     depth: tuple[float, float] = Field((0.0, 30.0), description="depth interval horizons are brought to, cm")
     min_covered: float = Field(0.0, ge=0, description="leave out profiles with fewer centimetres of the interval observed")
     split: Literal["random", "blocks"] = Field("random", description="what is held out: single places or whole spatial blocks")
-    block_size: float = Field(0.5, gt=0, description="side of a block, degrees")
+    block_size: float = Field(0.5, gt=0, le=180, description="side of a block, degrees")
     valid_share: float = Field(0.1, gt=0, lt=1, description="share of the profiles that chooses the best epoch")
     test_share: float = Field(0.2, gt=0, lt=1, description="share of the profiles kept for the final score")
     radius: int = Field(0, ge=0, le=50, description="cells cut on each side of a profile, at least (more if a category asks)")
@@ -269,17 +279,17 @@ class PrepareSettings(Settings):
             raise ValueError("each lower limit must be below its upper limit")
         return limits
 
-    _check_categories = field_validator("categories")(_unique_names)
+    _check_categories = field_validator("categories")(unique_names)
 
 
 class SimulateSettings(Settings):
     """The example world."""
 
     out: Path = Field(Path("data/sim"), description="folder to make the world in")
-    profiles: int = Field(6000, ge=100, description="profiles of the global dataset (106167: the paper's size)")
-    region_profiles: int = Field(300, ge=30, description="profiles of each regional dataset")
-    cell: float = Field(0.5, gt=0, le=2, description="cell of the global rasters, degrees")
-    region_cell: float = Field(0.05, gt=0, le=0.5, description="cell of the regional rasters, degrees")
+    profiles: int = Field(6000, ge=100, le=10_000_000, description="profiles of the global dataset (106167: the paper's size)")
+    region_profiles: int = Field(300, ge=30, le=1_000_000, description="profiles of each regional dataset")
+    cell: float = Field(0.5, ge=0.05, le=2, description="cell of the global rasters, degrees")
+    region_cell: float = Field(0.05, ge=0.005, le=0.5, description="cell of the regional rasters, degrees")
     radius: int = Field(1, ge=0, le=20, description="cells cut on each side of a profile")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of the whole world")
 
@@ -361,7 +371,7 @@ def build(cls: type[S], values: dict[str, Any], source: str = "settings") -> S:
         name = ".".join(str(part) for part in first["loc"])
         rule = first["msg"].removeprefix("Value error, ")
         if first["type"] == "missing":
-            raise UserError(f"--{name} is required: {cls.model_fields[name].description}") from error
+            raise UserError(f"--{name} is required: {cls.model_fields[str(first['loc'][0])].description}") from error
         if first["type"] == "extra_forbidden":
             raise UserError(f"{source}: unknown setting {name!r}{nearest(name, list(cls.model_fields))}") from error
         shown = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"

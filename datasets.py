@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from config import Category, __version__
-from files import UserError, dump_pickle, write_table, write_yaml
+from config import UNFINISHED, Category, __version__
+from files import UserError, dump_pickle, write_table, write_text, write_yaml
 
 SPLITS = ("train", "valid", "test")
 
@@ -63,7 +63,8 @@ def write_dataset(
     Parameters
     ----------
     folder
-        Made if it is not there. `dataset.yaml` is written last: a folder that has one is whole.
+        Made if it is not there. `dataset.yaml` is written last; while `.unfinished` lies there the folder is not whole
+        and `utils.read_dataset` refuses it.
     samples
         N rows: profile_id (text, unique), lon, lat, soc; further columns are kept.
     patches
@@ -91,6 +92,7 @@ def write_dataset(
             numeric = [v for c in categories if c.kind == "numeric" for v in c.variables]
             statistics = compute_statistics({v: patches[v] for v in numeric}, split == "train")
     ids = samples["profile_id"].astype(str).tolist()
+    write_text(folder / UNFINISHED, "")
     (folder / "dataset.yaml").unlink(missing_ok=True)
     for category in categories:
         for name in category.variables:
@@ -115,3 +117,4 @@ def write_dataset(
             **facts,
         },
     )
+    (folder / UNFINISHED).unlink()

@@ -252,13 +252,16 @@ def _fit_member(
             journal.epoch(k, 0, None, scores, member)
     else:
         epoch = state["epoch"]
-        member.load_state_dict(state["weights"])
-        optimiser.load_state_dict(state["optimiser"])
-        shuffler.set_state(state["shuffler"].cpu())
-        torch.set_rng_state(state["random"].cpu())
-        if state["random_cuda"] is not None and device.type == "cuda":
-            torch.cuda.set_rng_state(state["random_cuda"].cpu(), device)
-        best = Best(**state["best"])
+        try:
+            member.load_state_dict(state["weights"])
+            optimiser.load_state_dict(state["optimiser"])
+            shuffler.set_state(state["shuffler"].cpu())
+            torch.set_rng_state(state["random"].cpu())
+            if state["random_cuda"] is not None and device.type == "cuda":
+                torch.cuda.set_rng_state(state["random_cuda"].cpu(), device)
+            best = Best(**state["best"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError("the state of the interrupted run does not fit the network; run without --resume") from error
     while epoch < settings.epochs and not (settings.patience and epoch - best.epoch >= settings.patience):
         epoch += 1
         order = torch.randperm(len(train.y), generator=shuffler).to(device)
@@ -319,6 +322,9 @@ def read_interrupted(path: Path, expected: dict[str, Any], device: torch.device)
     state = read_state(path, device)
     needed = {"fingerprint", "best", "finished", "member", "epoch", "weights", "optimiser", "shuffler", "random", "random_cuda"}
     if not needed <= state.keys() or not isinstance(state["fingerprint"], dict):
+        raise UserError(f"{path}: not the state of an interrupted run; run without --resume")
+    numbers = [state["member"], state["epoch"]]
+    if any(type(number) is not int or number < 0 for number in numbers) or not isinstance(state["finished"], list):
         raise UserError(f"{path}: not the state of an interrupted run; run without --resume")
     other = [name for name in expected if state["fingerprint"].get(name) != expected[name]]
     if other:

@@ -8,8 +8,10 @@ import csv
 import io
 import json
 import logging
+import math
 import os
 import pickle
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 import yaml
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 
@@ -33,11 +36,14 @@ def run(main: Callable[[], None]) -> int:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {str(error)[:1000]}", file=sys.stderr)
         return 2
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("error: not enough memory for this; take fewer profiles, a smaller radius, or another file", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -123,7 +129,14 @@ def _must_exist(path: Path, what: str) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which `on`, `off`, `yes` and `no` are the words they are: `on` is a setting's name."""
+    """YAML in which `on`, `off`, `yes` and `no` are the words they are (`on` is a setting's name), and no key comes twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        double = next((key for k, key in enumerate(keys) if isinstance(key, str) and key in keys[:k]), None)
+        if double is not None:
+            raise yaml.YAMLError(f"{double!r} is given twice")
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -143,13 +156,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     _must_exist(path, "YAML file")
     try:
         value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())[:200]}") from error
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected lines of the form 'name: value', found a {type(value).__name__}")
     return value
+
+
+_NO_VALUE = ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None"]
+"""What stands for a missing value in columns of numbers; an id may be called NA."""
 
 
 def read_table(path: Path, columns: Sequence[str] = (), text: Sequence[str] = ("profile_id",)) -> "pd.DataFrame":
@@ -176,13 +193,20 @@ def read_table(path: Path, columns: Sequence[str] = (), text: Sequence[str] = ("
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline(1_000_000)
         separator = max(",\t;", key=header.count)
+        header_names = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
+        names = [name.strip() for name in header_names]
+        double = next((name for k, name in enumerate(names) if name and name in names[:k]), None)
+        if double is not None:
+            raise UserError(f"{path}: two columns are named {double!r}; keep one")
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # it would drop fields, or take ids for an index
             table = pd.read_csv(
                 path,
                 sep=separator,
                 encoding="utf-8-sig",
-                converters=dict.fromkeys(text, str.strip),  # no dtype: it would read the id "NA" as missing
+                dtype=dict.fromkeys(text, "str"),
+                keep_default_na=False,
+                na_values={name: [""] if name.strip() in text else _NO_VALUE for name in header_names},
                 index_col=False,
                 low_memory=False,
                 skipinitialspace=True,
@@ -198,42 +222,111 @@ def read_table(path: Path, columns: Sequence[str] = (), text: Sequence[str] = ("
     return table
 
 
-# What a pickle of NumPy arrays needs, and nothing that can run code. NumPy moved its core from numpy.core to
-# numpy._core in version 2; files of both ages are read.
-_ADMITTED = {
-    ("collections", "OrderedDict"),
-    ("builtins", "set"),
-    ("builtins", "frozenset"),
-    ("builtins", "bytearray"),
-    ("builtins", "complex"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
-}
+# A pickle is a program for a small machine. NumPy's own callables must not reach it: `numpy.ndarray` with a buffer of
+# objects forges pointers, and a dtype can be changed into one that lies about its size. So the machine gets stand-ins,
+# without attributes to set, that build arrays of plain numbers no larger than the bytes the file holds.
 
 
-def _latin1(text: str, encoding: str) -> bytes:
+class _StandIn:
+    """A callable that a pickle may ask for; it has no state that BUILD could change."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._call(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("it changes a function")
+
+
+class _Dtype:
+    """A dtype of plain numbers; of its state only the byte order is taken."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?(b1|\?|[iu][1248]|f[248]|c(8|16))", code):
+            raise pickle.UnpicklingError(f"it holds {str(code)[:20]!r}, not plain numbers")
+        self.code = code
+
+    def __setstate__(self, state: Any) -> None:
+        if state[1] not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
+            raise pickle.UnpicklingError("it holds a structured dtype")
+        self.code = state[1] + self.code.lstrip("<>|=")
+
+
+def _to_array(raw: Any, dtype: Any, shape: Any, order: str) -> "np.ndarray":
+    import numpy as np
+
+    if not (isinstance(raw, (bytes, bytearray)) and isinstance(dtype, _Dtype) and isinstance(shape, tuple)):
+        raise pickle.UnpicklingError("it holds an array that is not made of numbers")
+    return np.frombuffer(raw, np.dtype(dtype.code)).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _numpy_stand_ins() -> dict[tuple[str, str], Any]:
+    """Return (module, name) -> stand-in; made when first used, so that reading settings does not import NumPy."""
+    import numpy as np
+
+    class _Array(np.ndarray):
+        """An array that takes its content only as bytes of plain numbers."""
+
+        def __setstate__(self, state: Any) -> None:
+            _, shape, dtype, fortran, raw = state
+            if not (isinstance(raw, bytes) and isinstance(dtype, _Dtype) and all(type(n) is int and n >= 0 for n in shape)):
+                raise pickle.UnpicklingError("it holds an array that is not made of numbers")
+            real = np.dtype(dtype.code)
+            if math.prod(shape) * real.itemsize != len(raw):
+                raise pickle.UnpicklingError("it holds an array whose shape does not fit its content")
+            super().__setstate__((1, shape, real, bool(fortran), raw))  # type: ignore[arg-type]
+
+        def __reduce__(self) -> Any:
+            return self.view(np.ndarray).__reduce__()
+
+    marker = object()
+
+    def reconstruct(kind: Any, *_: Any) -> "np.ndarray":
+        if kind is not marker:
+            raise pickle.UnpicklingError("it asks for a class of array")
+        return np.ndarray.__new__(_Array, (0,), np.int8)
+
+    admitted: dict[tuple[str, str], Any] = {
+        ("numpy", "ndarray"): marker,
+        ("numpy", "dtype"): _StandIn(_Dtype),
+        ("collections", "OrderedDict"): _StandIn(dict),
+        ("_codecs", "encode"): _StandIn(_latin1),
+    }
+    for core in ("numpy.core", "numpy._core"):  # NumPy moved it in version 2; files of both ages are read
+        admitted[f"{core}.multiarray", "_reconstruct"] = _StandIn(reconstruct)
+        admitted[f"{core}.multiarray", "scalar"] = _StandIn(lambda dtype, raw: _to_array(raw, dtype, (), "C")[()])
+        admitted[f"{core}.numeric", "_frombuffer"] = _StandIn(_to_array)
+    return admitted
+
+
+def _latin1(text: Any, encoding: Any) -> bytes:
     """Stand in for `_codecs.encode`, by which pickles of protocol 2 carry bytes, without its other codecs."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it asks for the codec {encoding!r}")
+    if encoding != "latin1" or not isinstance(text, str):
+        raise pickle.UnpicklingError(f"it asks for the codec {str(encoding)[:20]!r}")
     return text.encode("latin1")
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self._admitted = _numpy_stand_ins()
+
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1
-        if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module.replace("numpy.core.", "numpy._core."), name)
+        if (module, name) not in self._admitted:
+            raise pickle.UnpicklingError(f"it asks for {module[:40]}.{name[:40]}")
+        return self._admitted[module, name]
 
 
 def load_pickle(path: Path) -> Any:
     """Read a pickle that may hold NumPy arrays, plain containers, numbers and text, and nothing else.
 
-    A pickle is a program; this reader runs only those that build such values (Python's documentation,
-    "Restricting Globals"). It does not stop a file from being as large as it likes.
+    Arrays hold booleans, integers, floats or complex numbers, and are never larger than their bytes in the file.
 
     Raises
     ------

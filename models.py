@@ -9,6 +9,7 @@ activation in front of the first Linear. At radius r > 0 a branch is convolution
 """
 
 import io
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from specification import Specification
 
 MAPS, FUSED, HIDDEN = 32, 128, 256
 BIAS = 0.01
+PLAIN = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 def dilations(radius: int) -> list[int]:
@@ -129,15 +131,15 @@ class SoilCarbonNet(Member):
     def respecify(self, **changes: Any) -> None:
         """Change facts of the specification, such as statistics or bounds, that do not change the tensors' shapes."""
         self.specification = specification = Specification(**(dict(self.specification) | changes))
-        mean, std = [], []
+        pairs, cells = [], []
         for category in specification.categories:
-            for name in category.variables:
-                numbers = (specification.statistics or {}).get(name, (0.0, 1.0))
-                mean += [numbers[0]] * category.size**2
-                std += [numbers[1]] * category.size**2
+            pairs += [(specification.statistics or {}).get(name, (0.0, 1.0)) for name in category.variables]
+            cells += [category.size**2] * len(category.variables)
         device = next(self.parameters()).device
-        self.register_buffer("_mean", torch.tensor(mean, dtype=torch.float32, device=device), persistent=False)
-        self.register_buffer("_std", torch.tensor(std, dtype=torch.float32, device=device), persistent=False)
+        table = torch.tensor(pairs, dtype=torch.float32, device="cpu").repeat_interleave(torch.tensor(cells, device="cpu"), 0)
+        mean, std = table.T.contiguous().to(device)
+        self.register_buffer("_mean", mean, persistent=False)
+        self.register_buffer("_std", std, persistent=False)
 
     def members(self) -> Iterator[Member]:
         """Yield the members; the first is the network itself, by its own tensors."""
@@ -231,6 +233,12 @@ def read_state(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]
         raise UserError(f"{path}: no such checkpoint; train one first, or name another")
     content = io.BytesIO(path.read_bytes())
     try:
+        if zipfile.is_zipfile(content):  # checksums are not looked at by torch.load: a flipped bit would pass
+            with zipfile.ZipFile(content) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+                if size > len(content.getbuffer()) or (torn := archive.testzip()) is not None:
+                    raise ValueError(f"damaged at {torn!r}" if size <= len(content.getbuffer()) else "compressed")
+        content.seek(0)
         state = torch.load(content, map_location=device, weights_only=True)
     except Exception as error:  # a hostile or torn file may raise anything at all
         reason = " ".join(str(error).split())[:120]
@@ -281,11 +289,12 @@ def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Soi
         if name not in tensors:
             raise UserError(f"{path}: tensor {name} {tuple(shape)} is missing")
         value = tensors[name]
-        if not isinstance(value, Tensor) or not value.is_floating_point() or value.layout != torch.strided:
+        plain = isinstance(value, Tensor) and value.dtype in PLAIN and value.layout == torch.strided
+        if not plain or value.is_nested or value.device.type == "meta":
             raise UserError(f"{path}: {name} is not a dense floating-point tensor")
         if value.shape != shape:
             raise UserError(f"{path}: tensor {name} is {tuple(value.shape)} in the file, {tuple(shape)} in the model")
-        if not torch.isfinite(value).all():
+        if not torch.isfinite(value.float()).all():
             raise UserError(f"{path}: tensor {name} holds values that are not finite")
     unknown = sorted(set(map(str, tensors)) - set(shapes))
     if unknown:

@@ -139,9 +139,10 @@ def write(
     """Write the dataset, the list of what was left out, and drop patches of a dataset that stood here before."""
     from datasets import write_dataset
 
+    ours = (folder / "dataset.yaml").is_file()
     write_dataset(folder, profiles.table, patches, split, categories, facts, statistics)
     write_table(folder / "rejected.csv", profiles.rejected)
-    for stale in (folder / "patches").glob("*.pkl"):
+    for stale in () if not ours else (folder / "patches").glob("*.pkl"):
         if all(stale.stem not in category.variables for category in categories):
             stale.unlink()
 

@@ -178,7 +178,7 @@ def _read_geojson(path: Path) -> pd.DataFrame:
         places = [(f["geometry"] or {"type": "Point", "coordinates": (None, None)}) for f in collection["features"]]
         rows = [{**({"id": f["id"]} if "id" in f else {}), **(f["properties"] or {})} for f in collection["features"]]
         foreign = next((place["type"] for place in places if place["type"] != "Point"), None)
-        positions = [] if foreign else [place["coordinates"][:2] for place in places]
+        positions = [] if foreign else [(place["coordinates"][0], place["coordinates"][1]) for place in places]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not a GeoJSON FeatureCollection ({type(error).__name__}: {str(error)[:100]})") from error
     if foreign:
@@ -196,6 +196,13 @@ def _read_vector(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: reading it needs geopandas: pip install 'geopandas>=1.0'; or export it as CSV") from error
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    # GDAL opens a file by its content, whatever its name, and some formats point to other files or to the network.
+    signature = b"\x00\x00\x27\x0a" if path.suffix.lower() == ".shp" else b"SQLite format 3\x00"
+    with path.open("rb") as file:
+        if file.read(len(signature)) != signature:
+            raise UserError(
+                f"{path}: not a {'shapefile' if path.suffix.lower() == '.shp' else 'GeoPackage'}, whatever its name says"
+            )
     try:
         points = geopandas.read_file(path)
     except Exception as error:  # whichever library reads it, with errors of its own

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from config import PUBLISHED_CATEGORIES, Category
+from config import PUBLISHED_CATEGORIES, Category, unique_names
 
 
 class Specification(BaseModel):
@@ -40,14 +40,14 @@ class Specification(BaseModel):
         Networks whose predictions are averaged.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     categories: tuple[Category, ...] = Field(PUBLISHED_CATEGORIES, min_length=1)
     statistics: dict[str, tuple[float, float]] | None = None
     classes: dict[str, tuple[int, ...]] = {}
     missing: Literal["mean", "zero"] = "mean"
     clip_inputs: float = Field(0.0, ge=0)
     target: str = "soc"
-    unit: str = "g/kg"
+    unit: str = Field("g/kg", max_length=30, pattern=r"^[^$]*$")
     target_transform: Literal["none", "log1p"] = "none"
     smearing: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
     bounds: tuple[float, float] | None = None
@@ -57,9 +57,16 @@ class Specification(BaseModel):
     def _complete(self) -> "Specification":
         if self.smearing is not None and len(self.smearing) != self.members:
             raise ValueError(f"{len(self.smearing)} smearing factors for {self.members} members")
+        unique_names(self.categories)
+        if self.bounds is not None and not -1e30 < self.bounds[0] <= self.bounds[1] < 1e30:
+            raise ValueError(f"bounds {self.bounds} are no range")
+        for name, (mean, std) in (self.statistics or {}).items():
+            if not (abs(mean) < 1e30 and 1e-30 < std < 1e30):
+                raise ValueError(f"variable {name!r} has mean {mean:g} and deviation {std:g}")
+        for name, codes in self.classes.items():
+            if not codes or max(map(abs, codes)) >= 2**24:
+                raise ValueError(f"variable {name!r} has no class codes, or codes beyond 24 bits")
         for category in self.categories:
-            if category.name == "merge":
-                raise ValueError("a category must not be named 'merge', the fusion layer's name")
             facts = self.classes if category.kind == "classes" else self.statistics
             lacking = [name for name in category.variables if facts is not None and name not in facts]
             if lacking:

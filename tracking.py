@@ -65,13 +65,13 @@ class RunLog:
         if self.after is None or not path.is_file():
             return []
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
             try:
                 facts = json.loads(line)
-            except json.JSONDecodeError:  # a line torn by the interruption
+                if (facts["member"], facts["epoch"]) <= self.after:
+                    kept.append(line)
+            except (ValueError, TypeError, KeyError, IndexError):  # a line torn by the interruption, or not ours
                 continue
-            if (facts["member"], facts["epoch"]) <= self.after:
-                kept.append(line)
         return kept
 
     @contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from config import NODATA, PUBLISHED_CATEGORIES, SOC_MAXIMUM, Category, RunSettings, build, column_slices, nearest
+from config import NODATA, PUBLISHED_CATEGORIES, SOC_MAXIMUM, UNFINISHED, Category, RunSettings, build, column_slices, nearest
 from files import UserError, load_pickle, read_table, read_yaml
 from validation import split_units
 
@@ -212,6 +212,9 @@ def pack_variable(patches: Any, ids: Sequence[str], radius: int, path: Path) -> 
         window, or do not hold numbers.
     """
     if isinstance(patches, Mapping):
+        strange = next((key for key in patches if not isinstance(key, (str, int, float, np.number))), None)
+        if strange is not None:
+            raise UserError(f"{path}: a profile_id is text or a number; found a {type(strange).__name__}")
         by_key = {key_of(key): patch for key, patch in patches.items()}
         lacking = [name for name in ids if name not in by_key]
         if lacking:
@@ -227,10 +230,10 @@ def pack_variable(patches: Any, ids: Sequence[str], radius: int, path: Path) -> 
         given = list(patches)
     else:
         raise UserError(f"{path}: expected {{profile_id: array}}, a list or an array; found {type(patches).__name__}")
-    try:
-        chosen = [np.asarray(patch) for patch in given]
-    except ValueError as error:
-        raise UserError(f"{path}: a patch is no rectangle of numbers ({' '.join(str(error).split())[:80]})") from error
+    strange = next((patch for patch in given if not isinstance(patch, (np.ndarray, np.number, int, float))), None)
+    if strange is not None:
+        raise UserError(f"{path}: a patch must be an array of numbers; found a {type(strange).__name__}")
+    chosen = [np.asarray(patch) for patch in given]
     shape = chosen[0].shape
     other = next((k for k, patch in enumerate(chosen) if patch.shape != shape), None)
     if other is not None:
@@ -240,20 +243,18 @@ def pack_variable(patches: Any, ids: Sequence[str], radius: int, path: Path) -> 
     wrong = next((patch.dtype for patch in chosen if patch.dtype.kind not in "biuf"), None)
     if wrong is not None:
         raise UserError(f"{path}: patches must hold numbers; found dtype {wrong}")
-    stacked = np.stack(chosen)
-    if stacked.ndim == 1:
-        stacked = stacked[:, None, None]
-    if stacked.ndim != 3 or stacked.shape[1] != stacked.shape[2] or stacked.shape[1] % 2 == 0:
+    rows, columns = shape or (1, 1) if len(shape) in (0, 2) else (0, 0)
+    if rows != columns or rows % 2 == 0:
         raise UserError(f"{path}: a patch must be square with an odd side, the profile in its middle; found shape {shape}")
-    margin = (stacked.shape[1] - 1) // 2 - radius
+    margin = (rows - 1) // 2 - radius
     if margin < 0:
         side = 2 * radius + 1
-        raise UserError(
-            f"{path}: patches of {stacked.shape[1]} x {stacked.shape[1]} cells are smaller than the window of {side} x {side}"
-        )
-    inner = slice(margin, stacked.shape[1] - margin)
+        raise UserError(f"{path}: patches of {rows} x {rows} cells are smaller than the window of {side} x {side}")
+    inner = slice(margin, rows - margin)
+    # Cut before stacking: a file may hold one large patch under many names.
+    stacked = np.stack([patch[inner, inner] for patch in chosen] if margin else chosen)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, hence missing
-        window = stacked[:, inner, inner].reshape(len(ids), -1).astype(np.float32)
+        window = stacked.reshape(len(ids), -1).astype(np.float32)
     window[~np.isfinite(window) | (window == NODATA)] = np.nan
     return window
 
@@ -328,7 +329,7 @@ def read_statistics(path: Path, categories: Sequence[Category]) -> Statistics:
         if len(rows) != 1:
             raise UserError(f"{path}: {len(rows)} rows for variable {name!r}, one is needed")
         mean, std = (pd.to_numeric(rows[column], errors="coerce").iloc[0] for column in ("v_mean", "v_std"))
-        if not (np.isfinite(mean) and np.isfinite(std) and std > 0):
+        if not (abs(mean) < 1e30 and 1e-30 < std < 1e30):  # also as float32, and NaN fails
             raise UserError(f"{path}: variable {name!r} has mean {mean:g} and deviation {std:g}; the deviation must be above 0")
         statistics[name] = (float(mean), float(std))
     return statistics
@@ -377,6 +378,8 @@ def read_dataset(
         inner = next((path for path in sorted(root.glob("DL_inputs/*")) if (path / settings.samples).is_file()), None)
         advice = f"; did you mean --data_dir {inner}?" if inner else "; make a dataset with prepare.py or simulate.py"
         raise UserError(f"{root / settings.samples}: no sample table there{advice}")
+    if (root / UNFINISHED).exists():
+        raise UserError(f"{root}: half-written, its making was interrupted; run prepare.py or simulate.py again")
     table, y = read_samples(root / settings.samples, settings.target, target_needed)
     ids = table["profile_id"].tolist()
     chosen = tuple(categories) if categories is not None else dataset_categories(settings)

@@ -59,7 +59,7 @@ def smearing_variants(network, data):
         output = network(torch.from_numpy(data.x[valid])).double().numpy()
     factor = float(np.exp(np.log1p(data.y[valid]) - output).mean())
     for name, value in (("smearing by validation profiles alone", factor), ("no smearing (median)", 1.0)):
-        network.respecify(smearing=value)
+        network.respecify(smearing=(value,) * network.specification.members)
         yield name, engine.predict(network, data.x[test])[0]
 
 

@@ -146,3 +146,48 @@ def test_exit_status_is_2_for_users_mistakes_and_0_otherwise(capsys):
     assert capsys.readouterr().err == "error: file: wrong\n"
     assert run(no_file) == 2
     assert "/nowhere/at/all: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        # numpy.ndarray called with a buffer: an array of forged pointers
+        b"\x80\x04cnumpy\nndarray\n((I120\ntS'O'\nB" + (960).to_bytes(4, "little") + b"A" * 960 + b"tR.",
+        pickle.dumps({"a": np.array([[1, "x"]], object)}),
+        pickle.dumps({"a": np.zeros((1, 1), [("x", "f4"), ("y", "O")])}),
+        pickle.dumps({"a": np.array([["text"]])}),
+        pickle.dumps({"a": np.array([["2020-01-01"]], "M8[D]")}),
+        pickle.dumps({"a": np.ma.masked_array([[1.0]], [[True]])}),
+        # an array that says it is larger than its content
+        pickle.dumps({"a": np.zeros((3, 3))}, protocol=4).replace(b"K\x03K\x03\x86", b"K\x7fK\x7f\x86"),
+    ],
+)
+def test_arrays_that_are_not_plain_numbers_of_their_own_size_are_refused(tmp_path, content):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="refused"):
+        load_pickle(path)
+
+
+def test_what_was_read_can_be_written_and_read_again(tmp_path):
+    from files import dump_pickle
+
+    dump_pickle(tmp_path / "a.pkl", {"x": np.asfortranarray(np.arange(6.0).reshape(2, 3))})
+    dump_pickle(tmp_path / "b.pkl", load_pickle(tmp_path / "a.pkl"))
+    np.testing.assert_array_equal(load_pickle(tmp_path / "b.pkl")["x"], np.arange(6.0).reshape(2, 3))
+
+
+def test_columns_and_keys_that_come_twice_are_refused(tmp_path):
+    from files import read_yaml
+
+    (tmp_path / "t.csv").write_text("profile_id,soc,soc \na,1,2\n")
+    with pytest.raises(UserError, match="two columns are named 'soc'"):
+        read_table(tmp_path / "t.csv")
+    (tmp_path / "c.yaml").write_text("run: a\nrun: b\n")
+    with pytest.raises(UserError, match="'run' is given twice"):
+        read_yaml(tmp_path / "c.yaml")
+
+
+def test_an_id_that_reads_na_is_an_id(tmp_path):
+    (tmp_path / "t.csv").write_text("profile_id,lon\nNA,1\n")
+    assert read_table(tmp_path / "t.csv")["profile_id"].tolist() == ["NA"]

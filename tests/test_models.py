@@ -267,6 +267,17 @@ def damaged(path, change):
         (lambda s: s["_extra_state"]["specification"].update(members=10**9), "specification is not valid"),
         (lambda s: s["_extra_state"]["specification"].update(categories=[]), "specification is not valid"),
         (lambda s: s["_extra_state"]["specification"].update(statistics={"x": [1, 2]}), "no statistics of variable 'band1'"),
+        (
+            lambda s: s["_extra_state"]["specification"]["statistics"].update(band1=[0.0, -1.0]),
+            "variable 'band1' has mean 0 and deviation -1",
+        ),
+        (
+            lambda s: s["_extra_state"]["specification"]["statistics"].update(band1=[float("nan"), 1.0]),
+            "specification is not valid",
+        ),
+        (lambda s: s["_extra_state"]["specification"].update(bounds=[100.0, 0.0]), "are no range"),
+        (lambda s: s["_extra_state"]["specification"].update(clip_inputs=float("inf")), "specification is not valid"),
+        (lambda s: s["_extra_state"]["specification"].update(smearing=[float("inf")]), "specification is not valid"),
         (lambda s: s["_extra_state"].update(record=3), "record is not a mapping"),
         (lambda s: s.update(_extra_state=[1]), "specification is not valid"),
     ],
@@ -296,6 +307,18 @@ def test_torn_foreign_and_hostile_files_are_refused(tmp_path):
     assert not mark.exists()
     with pytest.raises(UserError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "absent.pth")
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    path = tmp_path / "x.pth"
+    save_checkpoint(full(), path)
+    whole = bytearray(path.read_bytes())
+    for place in np.random.default_rng(0).integers(5_000, len(whole) - 5_000, 20):
+        damaged_bytes = bytearray(whole)
+        damaged_bytes[place] ^= 16
+        path.write_bytes(damaged_bytes)
+        with pytest.raises(UserError, match=r"x\.pth"):
+            load_checkpoint(path)
 
 
 def test_a_category_named_like_the_fusion_layer_is_refused():

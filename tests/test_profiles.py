@@ -294,7 +294,7 @@ def test_geopackage_in_any_crs(tmp_path):
     assert found.table["profile_id"].tolist() == ["7"]
     np.testing.assert_allclose(found.table[["lon", "lat", "soc"]], [[10, 50, 12]], atol=1e-9)
     (tmp_path / "q.gpkg").write_text("no")
-    with pytest.raises(UserError, match="not readable as a vector layer"):
+    with pytest.raises(UserError, match="not a GeoPackage, whatever its name says"):
         read_profiles(tmp_path / "q.gpkg", None)
 
 
@@ -314,3 +314,14 @@ def test_real_horizons_give_the_real_points(folder):
     differ = ~np.isclose(found["cm_covered"], points["cm_covered"])
     assert set(found.index[differ]) <= set(twice)
     assert (found["cm_covered"] <= points["cm_covered"] + 1e-6).all()
+
+
+def test_a_file_that_only_calls_itself_geopackage_is_not_opened(tmp_path):
+    pytest.importorskip("geopandas")
+    secret = tmp_path / "secret.csv"
+    secret.write_text("profile_id,lon,lat,soc\na,1,50,10\n")
+    (tmp_path / "x.gpkg").write_text(
+        f"<OGRVRTDataSource><OGRVRTLayer name='secret'><SrcDataSource>{secret}</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>"
+    )
+    with pytest.raises(UserError, match="not a GeoPackage"):
+        read_profiles(tmp_path / "x.gpkg", "soc")

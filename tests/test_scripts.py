@@ -222,7 +222,7 @@ MISTAKES = {
         "no patch for 1 of 120",
     ),
     "patches of two shapes": (lambda f: spoil_patches(f, lambda p: p | {"P0009": np.ones((1, 1))}), "differ in shape"),
-    "patches of text": (lambda f: spoil_patches(f, lambda p: {k: np.array([["a"]]) for k in p}), "must hold numbers"),
+    "patches of text": (lambda f: spoil_patches(f, lambda p: {k: np.array([["a"]]) for k in p}), "not plain numbers"),
     "constant variable": (lambda f: spoil_patches(f, lambda p: {k: np.ones((3, 3)) for k in p}), "'slope' is constant"),
     "all missing": (lambda f: spoil_patches(f, lambda p: {k: np.full((3, 3), -9999.0) for k in p}), "'slope' is missing at all"),
     "statistics lack a variable": (
