@@ -151,6 +151,9 @@ def cut_windows(layers: Sequence[Layer], lon: np.ndarray, lat: np.ndarray, radiu
         here = [layer for layer in layers if layer.path == path]
         undeclared: set[str] = set()
         with _open(path) as raster:
+            imaginary = [layer.name for layer in here if raster.dtypes[layer.band - 1].startswith("complex")]
+            if imaginary:
+                raise UserError(f"{path}: holds complex numbers in {', '.join(imaginary[:3])}; give it real ones")
             rows, cols, wraps = _cells(raster, path, lon, lat)
             within = (rows >= 0) & (rows < raster.height) & (cols >= 0) & (cols < raster.width)
             inside &= within
@@ -231,8 +234,10 @@ def _read(
         values[missing | ~(np.abs(values) < _ABSURD)] = np.nan
         scale, offset = raster.scales[layer.band - 1], raster.offsets[layer.band - 1]
         if (scale, offset) != (1.0, 0.0):
-            values *= scale
-            values += offset
+            with np.errstate(over="ignore", invalid="ignore"):
+                values *= scale
+                values += offset
+            values[~(np.abs(values) < _ABSURD)] = np.nan
     return block
 
 

@@ -248,3 +248,11 @@ def test_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
         write_geotiff(tmp_path / "v.tif", np.zeros((1, 4, 4)), ("v",), from_corner(0, 4, 1))
     assert (tmp_path / "v.tif").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["v.tif"]
+
+
+def test_complex_numbers_and_scales_beyond_all_measure(tmp_path):
+    make(tmp_path / "c.tif", np.ones((4, 4), np.complex64))
+    with pytest.raises(UserError, match="complex numbers"):
+        one(tmp_path / "c.tif", 1.5, 8.5)
+    make(tmp_path / "s.tif", np.full((4, 4), 10, np.float32), scale=(1e30, 0.0))
+    assert np.isnan(one(tmp_path / "s.tif", 1.5, 8.5)[0]).all()
