@@ -96,6 +96,8 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
         scores = {name: validation.scores(data.y[chosen], predicted[chosen]) for name, chosen in data.split.items()}
         network.record |= {"scores": scores, "profiles": {name: len(chosen) for name, chosen in data.split.items()}}
         save_checkpoint(network, settings.checkpoint_path)
+        for done in (settings.log / BEST, (settings.log / BEST).with_suffix(".yaml")):
+            done.unlink(missing_ok=True)
         write_json(settings.log / "scores.json", scores)
         example = torch.from_numpy(data.x[:1]).to(device)
         journal.finish(network, example, settings.as_plain(), scores)
