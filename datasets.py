@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from config import UNFINISHED, Category, __version__
-from files import UserError, dump_pickle, write_table, write_text, write_yaml
+from files import UserError, write_table, write_text, write_yaml
+from pickles import dump_pickle
 
 SPLITS = ("train", "valid", "test")
 

@@ -15,7 +15,8 @@ import pandas as pd
 import torch
 
 from config import NODATA, PUBLISHED_CATEGORIES, SOC_MAXIMUM, UNFINISHED, Category, RunSettings, build, column_slices, nearest
-from files import UserError, load_pickle, read_table, read_yaml
+from files import UserError, read_table, read_yaml
+from pickles import load_pickle
 from validation import split_units
 
 log = logging.getLogger(__name__)

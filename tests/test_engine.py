@@ -18,8 +18,9 @@ from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
 import engine
 import training
 from config import Category, GlobalSettings, RegionalSettings
-from files import UserError, dump_pickle, load_pickle
+from files import UserError
 from models import Member, load_checkpoint
+from pickles import dump_pickle, load_pickle
 from utils import read_dataset
 
 ROOT = Path(__file__).resolve().parents[1]

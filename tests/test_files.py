@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from files import UserError, atomic_write, check_writable, load_pickle, read_table, run, write_json, write_text
+from files import UserError, atomic_write, check_writable, read_table, run, write_json, write_text
+from pickles import load_pickle
 
 
 class Hostile:
@@ -170,7 +171,7 @@ def test_arrays_that_are_not_plain_numbers_of_their_own_size_are_refused(tmp_pat
 
 
 def test_what_was_read_can_be_written_and_read_again(tmp_path):
-    from files import dump_pickle
+    from pickles import dump_pickle
 
     dump_pickle(tmp_path / "a.pkl", {"x": np.asfortranarray(np.arange(6.0).reshape(2, 3))})
     dump_pickle(tmp_path / "b.pkl", load_pickle(tmp_path / "a.pkl"))

@@ -18,8 +18,9 @@ import pred
 import train_global
 import train_regional
 from config import PUBLISHED_CATEGORIES
-from files import dump_pickle, load_pickle, run
+from files import run
 from models import load_checkpoint
+from pickles import dump_pickle, load_pickle
 from validation import scores
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,8 +13,9 @@ from scipy.spatial import cKDTree
 
 import simulate
 from config import PUBLISHED_CATEGORIES, SimulateSettings
-from files import UserError, load_pickle, read_table, read_yaml
+from files import UserError, read_table, read_yaml
 from pedogenesis import FADE, REGIONS, Pedogenesis, departure_weight, soil_carbon
+from pickles import load_pickle
 from world import World, bioclim
 
 NAMES = ["global", *REGIONS]

@@ -9,7 +9,8 @@ import pytest
 from conftest import make_dataset
 
 from config import PUBLISHED_CATEGORIES, Category, GlobalSettings
-from files import UserError, dump_pickle, load_pickle
+from files import UserError
+from pickles import dump_pickle, load_pickle
 from utils import category_views, check_variables, key_of, pack_variable, read_dataset, read_samples, read_split, read_statistics
 
 PATH = Path("x.pkl")
