@@ -84,7 +84,8 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
         expected = engine.fingerprint(start, profiles["train"], profiles["valid"], settings)
         state = engine.read_interrupted(settings.log / RESUME, expected, device)
     if state is None:
-        (settings.log / RESUME).unlink(missing_ok=True)  # of an older run of the name
+        for name in (RESUME, BEST):  # of an older run of the name
+            (settings.log / name).unlink(missing_ok=True)
     settings.write(settings.log / "settings.yaml")
     after = (state["member"], state["epoch"]) if state else None
     journal = RunLog(settings.log, settings.epochs, settings.tensorboard, after)

@@ -90,11 +90,12 @@ def test_it_learns_what_a_mean_cannot_tell(tmp_path, workplace, transform):
     assert json.loads((workplace / "log/g/scores.json").read_text()) == scores
 
 
-def test_the_best_epoch_is_that_of_the_validation_scores(dataset, workplace):
-    training.train(quick(dataset, epochs=12, lr=0.01, select_on="mae"))
+@pytest.mark.parametrize("transform", ["none", "log1p"])
+def test_the_best_epoch_is_that_of_the_validation_scores(dataset, workplace, transform):
+    training.train(quick(dataset, epochs=12, lr=0.01, select_on="mae", target_transform=transform))
     lines = [json.loads(line) for line in (workplace / "log/g/epochs.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == list(range(13))
-    best = min(lines, key=lambda line: line["valid"]["mae"])
+    best = min(lines[1:], key=lambda line: line["valid"]["mae"])
     net = load_checkpoint("model/pretrain_model/g.pth")
     assert net.record["epoch"] == [best["epoch"]]
     assert net.record["scores"]["valid"]["mae"] == pytest.approx(best["valid"]["mae"], rel=1e-5)
@@ -352,6 +353,16 @@ def test_a_run_stopped_after_any_epoch_resumes_to_the_same_bits(dataset, workpla
     assert same(weights("model/pretrain_model/whole.pth"), weights("model/pretrain_model/cut.pth"))
     logs = [(workplace / f"log/{run}/epochs.jsonl").read_text() for run in ("whole", "cut")]
     assert logs[0] == logs[1]
+
+
+def test_a_fresh_run_drops_what_an_older_one_of_the_name_left(dataset, workplace):
+    folder = workplace / "log/g"
+    folder.mkdir(parents=True)
+    for name in (training.RESUME, training.BEST):
+        (folder / name).write_bytes(b"old")
+    training.train(quick(dataset))
+    assert (folder / training.RESUME).read_bytes() != b"old"
+    assert not (folder / training.BEST).exists()
 
 
 def test_resume_refuses_other_settings_and_says_when_there_is_nothing(dataset, workplace, caplog):
