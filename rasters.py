@@ -112,6 +112,26 @@ def describe(layers: Sequence[Layer]) -> list[dict[str, Any]]:
     return table
 
 
+def grid_of(path: Path) -> tuple[str, Affine, int, int]:
+    """Return a raster's CRS, its transform from (column, row) to coordinates, its height and its width in cells.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, has no CRS, or its grid is rotated.
+    """
+    with _open(path) as raster:
+        _check_grid(raster, path)
+        return raster.crs.to_string(), raster.transform, raster.height, raster.width
+
+
+def _check_grid(raster: Any, path: Path) -> None:
+    if raster.crs is None:
+        raise UserError(f"{path}: has no coordinate reference system; set it first (gdal_edit.py -a_srs EPSG:... {path.name})")
+    if raster.transform.b or raster.transform.d:
+        raise UserError(f"{path}: its grid is rotated; warp it to a north-up grid first (gdalwarp)")
+
+
 def cut_windows(layers: Sequence[Layer], lon: np.ndarray, lat: np.ndarray, radius: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Cut the square window of every variable round every point.
 
@@ -172,11 +192,8 @@ def cut_windows(layers: Sequence[Layer], lon: np.ndarray, lat: np.ndarray, radiu
 
 def _cells(raster: Any, path: Path, lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
     """Return the row and column (N,) of the cell that holds each point, and whether columns go on beyond the edge."""
-    if raster.crs is None:
-        raise UserError(f"{path}: has no coordinate reference system; set it first (gdal_edit.py -a_srs EPSG:... {path.name})")
+    _check_grid(raster, path)
     grid: Affine = raster.transform
-    if grid.b or grid.d:
-        raise UserError(f"{path}: its grid is rotated; warp it to a north-up grid first (gdalwarp)")
     x, y = lon, lat
     if raster.crs != rasterio.CRS.from_epsg(4326):
         found = np.isfinite(lon) & np.isfinite(lat)
