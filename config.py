@@ -6,6 +6,7 @@ script takes, made from these declarations. A YAML file may hold settings of sev
 
 import argparse
 import difflib
+import re
 import sys
 import types
 import typing
@@ -243,6 +244,66 @@ class PredictSettings(RunSettings):
         return self.checkpoint or self.model_dir / f"{self.run}.pth"
 
 
+class MapSettings(Settings):
+    """From a checkpoint and rasters to a wall-to-wall map."""
+
+    preset = "sim_map.yaml"
+    preset_unless = ("config", "checkpoint", "rasters")
+
+    checkpoint: Path = Field(description="the model to map with")
+    rasters: list[Path] = Field(description="GeoTIFF files, folders of them, or YAML lists of both", min_length=1)
+    out: Path | None = Field(None, description="the map to write [results/<checkpoint's name>/<target>.tif]")
+    like: Path | None = Field(None, description="raster whose grid the map takes [the finest of those used]")
+    crs: str | None = Field(None, description="the map's own CRS instead, such as EPSG:3035")
+    resolution: float | None = Field(None, gt=0, description="the map's own cell size, in the unit of its CRS")
+    bounds: tuple[float, float, float, float] | None = Field(None, description="map X_MIN X_MAX Y_MIN Y_MAX, in the map's CRS")
+    aoi: Path | None = Field(None, description="vector file of the area of interest; cells outside are nodata")
+    zones: Path | None = Field(None, description="vector file of zones to give means and totals for")
+    zone_name: str | None = Field(None, description="its column that names the zones [one called name, id, zone or code]")
+    periods: list[str] = Field(
+        [], description="NAME=FOLDER of rasters, one per period in order of time: a map each and the change from first to last"
+    )
+    resampling: Literal["bilinear", "nearest"] = Field(
+        "bilinear", description="how numeric variables on another grid are brought to the map's; classes always take the nearest"
+    )
+    max_missing: float = Field(
+        0.25, ge=0, lt=1, description="a cell where a larger share of the variables is missing is nodata; below, they are filled"
+    )
+    stats: Path | None = Field(None, description="statistics (var_name, v_mean, v_std) for the published file, which has none")
+    missing: Literal["mean", "zero"] = Field("mean", description="what a missing cell becomes for the published file")
+    tile: int = Field(512, ge=16, le=8192, description="side of the tiles the map is computed in, cells; memory grows with it")
+    workers: int = Field(0, ge=0, le=1024, description="processes on this machine; 0: one per core")
+    scheduler: str | None = Field(None, description="address of a Dask scheduler whose workers compute instead, tcp://HOST:8786")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute; auto takes CUDA when present")
+    resume: bool = Field(False, description="continue an interrupted map of the same settings")
+
+    @field_validator("bounds")
+    @classmethod
+    def _area_is_not_empty(cls, limits: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if limits is not None and any(low >= high for low, high in zip(limits[::2], limits[1::2], strict=True)):
+            raise ValueError("each lower limit must be below its upper limit")
+        return limits
+
+    @field_validator("periods")
+    @classmethod
+    def _periods_are_named(cls, periods: list[str]) -> list[str]:
+        names = [period.partition("=")[0] for period in periods]
+        for period, name in zip(periods, names, strict=True):
+            if not re.fullmatch(r"[\w.-]+=.+", period):
+                raise ValueError(f"{period!r} is not of the form NAME=FOLDER, the name of letters, digits, '-', '.' and '_'")
+            if names.count(name) > 1 or name == "change":
+                raise ValueError(f"period {name!r} is named twice" if name != "change" else "a period must not be named 'change'")
+        if len(periods) == 1:
+            raise ValueError("one period alone has no change; give two or more, or none")
+        return periods
+
+    @model_validator(mode="after")
+    def _one_source_of_the_grid(self) -> Self:
+        if self.like is not None and self.crs is not None:
+            raise ValueError("the grid is that of a raster (like) or its own (crs, resolution); give one")
+        return self
+
+
 class PrepareSettings(Settings):
     """From profiles and rasters to a dataset's folder."""
 
@@ -303,7 +364,7 @@ class CompareSettings(Settings):
     seed: int = Field(314, ge=0, lt=2**31, description="seed of forests and bootstrap")
 
 
-_ALL = (GlobalSettings, RegionalSettings, PredictSettings, PrepareSettings, SimulateSettings, CompareSettings)
+_ALL = (GlobalSettings, RegionalSettings, PredictSettings, MapSettings, PrepareSettings, SimulateSettings, CompareSettings)
 
 
 # --- YAML and command line --------------------------------------------------------------------------------------

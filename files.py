@@ -141,6 +141,28 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
+def _parse_yaml(path: Path) -> Any:
+    must_exist(path, "YAML file")
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())[:200]}") from error
+
+
+def read_paths(path: Path) -> list[Path]:
+    """Read a YAML file that is a list of paths; relative ones count from the file's own folder.
+
+    Raises
+    ------
+    UserError
+        If it is missing, is not YAML, or holds something else.
+    """
+    value = _parse_yaml(path)
+    if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
+        raise UserError(f"{path}: expected a list of paths, lines of the form '- path'")
+    return [path.parent / each for each in value]
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping.
 
@@ -149,11 +171,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     UserError
         If it is missing, is not YAML, or holds something else.
     """
-    must_exist(path, "YAML file")
-    try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())[:200]}") from error
+    value = _parse_yaml(path)
     if value is None:
         return {}
     if not isinstance(value, dict):

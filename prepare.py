@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from config import PUBLISHED_CATEGORIES, Category, PrepareSettings, RunSettings, nearest, read_settings
+from config import PUBLISHED_CATEGORIES, Category, PrepareSettings, RunSettings, read_settings
 from files import UserError, check_writable, read_yaml, run, write_table
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import datasets
     import utils
     from profiles import read_profiles, unit_hint
-    from rasters import describe, find_layers
+    from rasters import describe, find_layers, pick_layers
     from validation import draw_split, split_units
 
     out, made_here = settings.out.resolve(), ("samples.csv", "stats.csv", "rejected.csv")
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     layers = find_layers(settings.rasters)
     parent = GlobalDataset(settings.global_data) if settings.global_data else None
     categories = settings.categories or (parent.categories if parent else default_categories(layers))
-    check_variables(categories, layers)
+    pick_layers(layers, [name for category in categories for name in category.variables])  # names what is missing
     check_left(profiles, settings.points)
     check_writable(settings.out)
     patches = cut_patches(profiles, layers, categories, settings)
@@ -227,16 +227,6 @@ def default_categories(layers: Sequence["Layer"]) -> tuple[Category, ...]:
     return tuple(Category(name=name, variables=tuple(variables)) for name, variables in files.items())
 
 
-def check_variables(categories: Sequence[Category], layers: Sequence["Layer"]) -> None:
-    """Stop if a category's variable is in no raster, naming the nearest that is."""
-    names = [layer.name for layer in layers]
-    wanted = [variable for category in categories for variable in category.variables]
-    missing = [variable for variable in wanted if variable not in names]
-    if missing:
-        shown = "; ".join(f"{variable!r}{nearest(variable, names).replace(';', ',')}" for variable in missing[:5])
-        raise UserError(f"{len(missing)} of {len(wanted)} variables are in none of the rasters: {shown}")
-
-
 def check_left(profiles: "Profiles", points: Path) -> None:
     """Stop if every profile has been left out."""
     if profiles.table.empty:
@@ -256,9 +246,7 @@ def cut_patches(
     """
     import numpy as np
 
-    from rasters import cut_windows
-
-    by_name = {layer.name: layer for layer in layers}
+    from rasters import cut_windows, pick_layers
 
     def cut(lon: np.ndarray, lat: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """Return the windows, whether a profile is inside every raster, and the share of variables known there (N,)."""
@@ -266,7 +254,7 @@ def cut_patches(
         inside, known = np.ones(lon.size, bool), np.zeros(lon.size)
         for category in categories:
             radius = max(settings.radius, category.radius)
-            cut_here, within = cut_windows([by_name[name] for name in category.variables], lon, lat, radius)
+            cut_here, within = cut_windows(pick_layers(layers, category.variables), lon, lat, radius)
             windows |= cut_here
             inside &= within
             known += sum(np.isfinite(window[:, radius, radius]) for window in cut_here.values())

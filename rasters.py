@@ -20,8 +20,8 @@ from rasterio.transform import Affine
 from rasterio.warp import transform as reproject
 from rasterio.windows import Window
 
-from config import NODATA
-from files import UserError, atomic_write
+from config import NODATA, nearest
+from files import UserError, atomic_write, read_paths
 
 log = getLogger(__name__)
 
@@ -64,7 +64,7 @@ def find_layers(paths: Sequence[Path]) -> list[Layer]:
     Parameters
     ----------
     paths
-        Files, or folders whose *.tif and *.tiff are taken in order of their names.
+        Files, folders whose *.tif and *.tiff are taken in order of their names, or YAML lists of both.
 
     Raises
     ------
@@ -72,7 +72,8 @@ def find_layers(paths: Sequence[Path]) -> list[Layer]:
         If a file is missing or no GeoTIFF, a folder has none, or two bands have one name.
     """
     found: dict[Path, Path] = {}  # by where it truly lies: a file given twice is read once
-    for path in paths:
+    listed = [read_paths(path) if path.suffix.lower() in (".yaml", ".yml") else [path] for path in paths]
+    for path in (path for each in listed for path in each):
         if not path.exists():
             raise UserError(f"{path}: no such raster or folder of rasters")
         inside = [path]
@@ -93,6 +94,23 @@ def find_layers(paths: Sequence[Path]) -> list[Layer]:
                 raise UserError(f"variable {name!r} is {where} {path}; a name must be unique: leave one out, or rename its band")
             layers[name] = Layer(name, path, band)
     return list(layers.values())
+
+
+def pick_layers(layers: Sequence[Layer], variables: Sequence[str]) -> list[Layer]:
+    """Return the layers of some variables, in the variables' order.
+
+    Raises
+    ------
+    UserError
+        If a variable is in none of them; each is named, with the nearest name there is.
+    """
+    by_name = {layer.name: layer for layer in layers}
+    missing = [name for name in variables if name not in by_name]
+    if missing:
+        shown = "; ".join(f"{name!r}{nearest(name, list(by_name)).replace(';', ',')}" for name in missing[:5])
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise UserError(f"{len(missing)} of {len(variables)} variables are in none of the rasters: {shown}{more}")
+    return [by_name[name] for name in variables]
 
 
 def describe(layers: Sequence[Layer]) -> list[dict[str, Any]]:
