@@ -5,6 +5,7 @@ Every mistake of a user ends as a `UserError`, which `run` turns into one or two
 """
 
 import csv
+import hashlib
 import json
 import logging
 import os
@@ -147,6 +148,12 @@ def _parse_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())[:200]}") from error
+
+
+def sha256(path: Path) -> str:
+    """Return a file's checksum."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_paths(path: Path) -> list[Path]:

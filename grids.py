@@ -152,19 +152,30 @@ def bounds_in(bounds: Bounds, crs: str, other: str) -> Bounds:
     return left, right, bottom, top
 
 
-def cell_in_metres(grid: Grid) -> float:
-    """Return about how wide a cell is on the ground, in the middle of the grid."""
-    known = CRS.from_user_input(grid.crs)
-    if known.is_geographic:
-        middle = grid.y - grid.height * grid.cell[1] / 2
-        return grid.cell[1] * 111_195 * max(math.cos(math.radians(middle)), 0.01) ** 0.5
-    return grid.cell[0] * float(known.linear_units_factor[1])
+def nominal_metres(crs: str, cell: float) -> float:
+    """Return how wide a cell of a CRS is, in metres; a degree counts as it does along a meridian."""
+    known = CRS.from_user_input(crs)
+    return cell * (111_195.0 if known.is_geographic else float(known.linear_units_factor[1]))
+
+
+def cell_sizes(rasters: Any) -> dict[str, float]:
+    """Return variable -> cell in metres (`nominal_metres`), of what a checkpoint's record says of its rasters.
+
+    A record may come from a stranger: what is not of the form [{crs, cell_size, variables}, ...] tells nothing.
+    """
+    try:
+        return {
+            str(name): nominal_metres(each["crs"], float(each["cell_size"][0])) for each in rasters for name in each["variables"]
+        }
+    except (TypeError, KeyError, IndexError, ValueError, CRSError):
+        return {}
 
 
 def finest(layers: Sequence[Layer]) -> Path:
     """Return the raster with the smallest cells on the ground, the first of equals."""
     paths = list(dict.fromkeys(layer.path for layer in layers))
-    sizes = [cell_in_metres(raster_grid(path)) for path in paths]
+    own = [raster_grid(path) for path in paths]
+    sizes = [nominal_metres(grid.crs, grid.cell[0]) for grid in own]
     return paths[int(np.argmin(np.round(np.log(sizes), 3)))]
 
 
@@ -174,7 +185,6 @@ def target_grid(
     crs: str | None = None,
     resolution: float | None = None,
     bounds: Bounds | None = None,
-    area: Bounds | None = None,
 ) -> Grid:
     """Return the grid a map is made on.
 
@@ -188,8 +198,6 @@ def target_grid(
         The grid's own CRS and cell size, in its unit, instead of that raster's.
     bounds
         The extent, in the grid's CRS; default: that raster's.
-    area
-        Extent of an area of interest, in EPSG:4326: the grid keeps the part that holds it.
 
     Raises
     ------
@@ -212,8 +220,6 @@ def target_grid(
         grid = Grid(chosen, x_min, y_max, cell, height, width)
     elif bounds is not None:
         grid = follow.crop(bounds)
-    if area is not None:
-        grid = grid.crop(bounds_in(area, "EPSG:4326", grid.crs))
     if grid.height * grid.width > _MAXIMUM_CELLS:
         raise UserError(f"the map would have {grid.height} x {grid.width} cells; is the resolution in the unit of the CRS?")
     return grid
@@ -228,17 +234,27 @@ def lonlat(grid: Grid, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, 
     return np.asarray(lon), np.asarray(lat)
 
 
-def overlap(grid: Grid, layers: Sequence[Layer]) -> list[Path]:
+def _turned(bounds: Bounds, grid: Grid) -> list[Bounds]:
+    """Return bounds as they lie on a grid: on a geographic one also a whole turn further west and east, where they meet it."""
+    x_min, x_max, y_min, y_max = bounds
+    here = grid.bounds
+    turns = (-360.0, 0.0, 360.0) if grid.geographic else (0.0,)
+    places = [(x_min + turn, x_max + turn, y_min, y_max) for turn in turns]
+    return [each for each in places if each[0] < here[1] and each[1] > here[0] and y_min < here[3] and y_max > here[2]]
+
+
+def crop_to_area(grid: Grid, area: Bounds, path: Path) -> Grid:
+    """Return the part of a grid that holds an area, given by its extent in EPSG:4326; `path` is for the message."""
+    places = _turned(bounds_in(area, "EPSG:4326", grid.crs), grid)
+    if not places:
+        raise UserError(f"{path}: the area of interest, {_shown(area)} degrees, does not meet the map's grid")
+    return grid.crop((min(each[0] for each in places), max(each[1] for each in places), *places[0][2:]))
+
+
+def apart(grid: Grid, layers: Sequence[Layer]) -> list[Path]:
     """Return the rasters that share no ground with a grid."""
-    apart = []
-    for path in dict.fromkeys(layer.path for layer in layers):
-        other = raster_grid(path)
-        x_min, x_max, y_min, y_max = bounds_in(other.bounds, other.crs, grid.crs)
-        here = grid.bounds
-        turns = (-360.0, 0.0, 360.0) if grid.geographic else (0.0,)
-        if not any(x_min + turn < here[1] and x_max + turn > here[0] for turn in turns) or y_min >= here[3] or y_max <= here[2]:
-            apart.append(path)
-    return apart
+    own = {path: raster_grid(path) for path in dict.fromkeys(layer.path for layer in layers)}
+    return [path for path, other in own.items() if not _turned(bounds_in(other.bounds, other.crs, grid.crs), grid)]
 
 
 def as_plain(grid: Grid) -> dict[str, Any]:

@@ -13,7 +13,6 @@ dataset.yaml (where it all came from). A region that is to be fine-tuned from a 
 dataset as --global_data: it keeps its categories, statistics and held-out places.
 """
 
-import hashlib
 import logging
 import re
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from config import PUBLISHED_CATEGORIES, Category, PrepareSettings, RunSettings, read_settings
-from files import UserError, check_writable, read_yaml, run, write_table
+from files import UserError, check_writable, read_yaml, run, sha256, write_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -323,12 +322,6 @@ def report(profiles: "Profiles", facts: Mapping[str, Any], patches: "Mapping[str
             "hint: %.0f %% of the profiles share all covariates with another; --split blocks gives a more honest score",
             100 * shared,
         )
-
-
-def sha256(path: Path) -> str:
-    """Return a file's checksum."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.warp import transform as reproject
@@ -29,6 +30,8 @@ _CELLS_AT_ONCE = 2**24
 """Cells held in memory while windows are cut: 64 MB of float32."""
 _ABSURD = 1e30
 """No covariate is as large: it is the fill value of a writer that did not declare it."""
+UNDECLARED = "%s: -9999 is not declared as nodata, but taken as missing in %s"
+"""What the log says of a file and its variables."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,27 @@ class Layer:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Any]:
-    """Open a GeoTIFF; whatever goes wrong with it, here or while it is read, names the file."""
+def named_errors(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong with a GeoTIFF inside the block into a UserError that names the file."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `_cells` says it plainly
-            raster = rasterio.open(path, driver="GTiff")
-        with raster:
-            yield raster
+        yield
     except RasterioError as error:
         reason = " ".join(str(error).split())[:150]
         raise UserError(f"{path}: not readable as a GeoTIFF ({reason}); is the file whole?") from error
+
+
+def open_raster(path: Path) -> Any:
+    """Open a GeoTIFF; the caller closes it, and reads from it inside `named_errors`."""
+    with named_errors(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `check_raster` says it plainly
+        return rasterio.open(path, driver="GTiff")
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """Open a GeoTIFF; whatever goes wrong with it, here or while it is read, names the file."""
+    with named_errors(path), open_raster(path) as raster:
+        yield raster
 
 
 def find_layers(paths: Sequence[Path]) -> list[Layer]:
@@ -139,11 +152,15 @@ def grid_of(path: Path) -> tuple[str, Affine, int, int]:
         If it cannot be read, has no CRS, or its grid is rotated.
     """
     with _open(path) as raster:
-        _check_grid(raster, path)
+        check_raster(raster, path)
         return raster.crs.to_string(), raster.transform, raster.height, raster.width
 
 
-def _check_grid(raster: Any, path: Path) -> None:
+def check_raster(raster: Any, path: Path, layers: Sequence[Layer] = ()) -> None:
+    """Raise UserError if a raster has no CRS or a rotated grid, or if some of its layers hold complex numbers."""
+    imaginary = [layer.name for layer in layers if raster.dtypes[layer.band - 1].startswith("complex")]
+    if imaginary:
+        raise UserError(f"{path}: holds complex numbers in {', '.join(imaginary[:3])}; give it real ones")
     if raster.crs is None:
         raise UserError(f"{path}: has no coordinate reference system; set it first (gdal_edit.py -a_srs EPSG:... {path.name})")
     if raster.transform.b or raster.transform.d:
@@ -189,28 +206,31 @@ def cut_windows(layers: Sequence[Layer], lon: np.ndarray, lat: np.ndarray, radiu
         here = [layer for layer in layers if layer.path == path]
         undeclared: set[str] = set()
         with _open(path) as raster:
-            imaginary = [layer.name for layer in here if raster.dtypes[layer.band - 1].startswith("complex")]
-            if imaginary:
-                raise UserError(f"{path}: holds complex numbers in {', '.join(imaginary[:3])}; give it real ones")
-            rows, cols, wraps = _cells(raster, path, lon, lat)
+            check_raster(raster, path, here)
+            rows, cols, wraps = _cells(raster, lon, lat)
             within = (rows >= 0) & (rows < raster.height) & (cols >= 0) & (cols < raster.width)
             inside &= within
             north_up = np.s_[:, :: 1 if raster.transform.e < 0 else -1, :: 1 if raster.transform.a > 0 else -1]
             for points in _by_tile(raster, rows, cols, np.flatnonzero(within), len(here)):
                 top, left = rows[points].min() - radius, cols[points].min() - radius
                 bottom, right = rows[points].max() + radius + 1, cols[points].max() + radius + 1
-                block = _read(raster, here, (top, bottom), (left, right), wraps, undeclared)
+                block = read_cells(raster, here, (top, bottom), (left, right), raster.width if wraps else None, undeclared)
                 views = np.lib.stride_tricks.sliding_window_view(block, (size, size), axis=(1, 2))
                 for layer, view in zip(here, views, strict=True):
                     windows[layer.name][points] = view[rows[points] - radius - top, cols[points] - radius - left][north_up]
         if undeclared:
-            log.info("%s: -9999 is not declared as nodata, but taken as missing in %s", path.name, ", ".join(sorted(undeclared)))
+            log.info(UNDECLARED, path.name, ", ".join(sorted(undeclared)))
     return windows, inside
 
 
-def _cells(raster: Any, path: Path, lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+def spans_the_globe(raster: Any) -> bool:
+    """Return whether a raster in degrees goes once round, so that its columns go on at the other side."""
+    width = abs(raster.transform.a)
+    return bool(raster.crs.is_geographic) and abs(width * raster.width - 360.0) < width / 2
+
+
+def _cells(raster: Any, lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
     """Return the row and column (N,) of the cell that holds each point, and whether columns go on beyond the edge."""
-    _check_grid(raster, path)
     grid: Affine = raster.transform
     x, y = lon, lat
     if raster.crs != rasterio.CRS.from_epsg(4326):
@@ -218,11 +238,10 @@ def _cells(raster: Any, path: Path, lon: np.ndarray, lat: np.ndarray) -> tuple[n
         x, y = np.full((2, lon.size), np.nan)
         if found.any():
             x[found], y[found] = reproject("EPSG:4326", raster.crs, lon[found], lat[found])
-    wraps = False
+    wraps = spans_the_globe(raster)
     if raster.crs.is_geographic:  # longitude is an angle: -10 and 350 are one meridian
         west = min(grid.c, grid.c + grid.a * raster.width)
         x = west + (np.where(np.isfinite(x), x, np.nan) - west) % 360.0
-        wraps = abs(abs(grid.a) * raster.width - 360.0) < abs(grid.a) / 2
     known = np.isfinite(x) & np.isfinite(y)
     cells = np.full((2, lon.size), -1, np.int64)
     cells[0, known] = np.floor((y[known] - grid.f) / grid.e).clip(-1, raster.height)
@@ -245,35 +264,114 @@ def _by_tile(raster: Any, rows: np.ndarray, cols: np.ndarray, points: np.ndarray
     return np.split(points[order], np.flatnonzero(np.diff(tile[order])) + 1)
 
 
-def _read(
-    raster: Any, layers: Sequence[Layer], rows: tuple[int, int], cols: tuple[int, int], wraps: bool, undeclared: set[str]
+def read_cells(
+    raster: Any,
+    layers: Sequence[Layer],
+    rows: tuple[int, int],
+    cols: tuple[int, int],
+    period: int | None,
+    undeclared: set[str],
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Read rows and columns [from, to) of some bands, beyond the edges too: (B, rows, columns) float32, missing = NaN.
+    """Read rows and columns [from, to) of some bands, beyond the edges too.
 
-    The names of layers where -9999 occurs without being declared as nodata are added to `undeclared`.
+    Nodata, masked, NaN, infinite, absurdly large and -9999 cells are missing; scale and offset are applied.
+
+    Parameters
+    ----------
+    raster
+        An open file.
+    layers
+        Variables of this file.
+    rows, cols
+        In the file's own order; beyond its edges all is missing.
+    period
+        The raster comes again after so many columns, at least its width: one of the whole globe after its own width.
+    undeclared
+        The names of layers where -9999 occurs without being declared as nodata are added here.
+    out
+        (B, rows, columns) float32 to be filled, any view.
+
+    Returns
+    -------
+    ndarray
+        (B, rows, columns) float32, missing = NaN.
+
+    Raises
+    ------
+    RasterioError
+        If a part of the file cannot be read; see `named_errors`.
     """
-    block = np.full((len(layers), rows[1] - rows[0], cols[1] - cols[0]), np.nan, np.float32)
+    height, width = rows[1] - rows[0], cols[1] - cols[0]
+    block = np.empty((len(layers), height, width), np.float32) if out is None else out
     top, bottom = max(rows[0], 0), min(rows[1], raster.height)
-    for shift in (-raster.width, 0, raster.width) if wraps else (0,):
-        left, right = max(cols[0], shift), min(cols[1], shift + raster.width)
-        if left < right:
-            window = Window(left - shift, top, right - left, bottom - top)
-            values = raster.read([layer.band for layer in layers], window=window, masked=True)
-            with np.errstate(over="ignore", invalid="ignore"):
-                values = values.astype(np.float32).filled(np.nan)
-            block[:, top - rows[0] : bottom - rows[0], left - cols[0] : right - cols[0]] = values
-    for layer, values in zip(layers, block, strict=True):
-        missing = values == NODATA  # means missing in patches too, so it cannot be anything else here
-        if missing.any():
-            undeclared.add(layer.name)
-        values[missing | ~(np.abs(values) < _ABSURD)] = np.nan
-        scale, offset = raster.scales[layer.band - 1], raster.offsets[layer.band - 1]
-        if (scale, offset) != (1.0, 0.0):
-            with np.errstate(over="ignore", invalid="ignore"):
-                values *= scale
-                values += offset
-            values[~(np.abs(values) < _ABSURD)] = np.nan
+    shifts = range(cols[0] // period * period, cols[1], period) if period else (0,)
+    pieces = [(shift, max(cols[0], shift), min(cols[1], shift + raster.width)) for shift in shifts]
+    pieces = [piece for piece in pieces if piece[1] < piece[2] and top < bottom]
+    if bottom - top < height or sum(right - left for _, left, right in pieces) < width:
+        block[:] = np.nan
+    for shift, left, right in pieces:
+        part = block[:, top - rows[0] : bottom - rows[0], left - cols[0] : right - cols[0]]
+        _read_inside(raster, layers, Window(left - shift, top, right - left, bottom - top), part, undeclared)
     return block
+
+
+def _read_inside(raster: Any, layers: Sequence[Layer], window: Window, out: np.ndarray, undeclared: set[str]) -> None:
+    """Read a window that lies inside the raster into `out` (B, rows, columns) float32, missing = NaN."""
+    bands = [layer.band for layer in layers]
+    stored = raster.read(bands, window=window)
+    nodata, scales, offsets, flags = raster.nodatavals, raster.scales, raster.offsets, raster.mask_flag_enums
+    hidden = None  # a mask band, alpha: rare, and read once more; to compare with nodata is much faster than to ask for a mask
+    if any(set(flags[band - 1]) - {MaskFlags.all_valid, MaskFlags.nodata} for band in bands):
+        hidden = raster.read_masks(bands, window=window) == 0
+        nodata = [None] * len(nodata)  # GDAL lets a mask take the place of nodata
+    for k, (layer, values) in enumerate(zip(layers, out, strict=True)):
+        band = layer.band - 1
+        missing = _missing(stored[k], nodata[band])
+        with np.errstate(over="ignore", invalid="ignore"):
+            values[...] = stored[k]
+        if hidden is not None:
+            missing = hidden[k] if missing is None else missing | hidden[k]
+        if missing is not None:
+            values[missing] = np.nan
+        if nodata[band] != NODATA and _holds(stored[k], NODATA):
+            taken = values == NODATA  # means missing in patches too, so it cannot be anything else here
+            if taken.any():
+                undeclared.add(layer.name)
+                values[taken] = np.nan
+        if (scales[band], offsets[band]) != (1.0, 0.0):
+            with np.errstate(over="ignore", invalid="ignore"):
+                values *= scales[band]
+                values += offsets[band]
+            values[~(np.abs(values) < _ABSURD)] = np.nan
+
+
+def _holds(stored: np.ndarray, value: float) -> bool:
+    """Return False if no cell can equal the value: two passes that need no memory."""
+    if stored.dtype.kind in "iu" and not (np.iinfo(stored.dtype).min <= value <= np.iinfo(stored.dtype).max):
+        return False
+    with np.errstate(invalid="ignore"):
+        return not (value < stored.min() or value > stored.max())  # not the other way round: NaN compares as False
+
+
+def _missing(stored: np.ndarray, nodata: float | None) -> np.ndarray | None:
+    """Return where cells as stored (rows, columns) are nodata or no number a covariate can have, or None if none is."""
+    missing = None
+    if stored.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            if not (stored.max() < _ABSURD and stored.min() > -_ABSURD):
+                missing = ~(np.abs(stored) < _ABSURD)
+    if nodata is None or not abs(nodata) < _ABSURD or not _holds(stored, nodata):
+        return missing
+    if stored.dtype.kind == "f":
+        hair = 4 * float(np.finfo(stored.dtype).eps) * abs(nodata)  # GDAL's: what declares nodata may have been rounded
+        with np.errstate(invalid="ignore"):
+            declared = (stored >= nodata - hair) & (stored <= nodata + hair)
+    elif float(nodata).is_integer():
+        declared = stored == int(nodata)
+    else:
+        return missing
+    return declared if missing is None else missing | declared
 
 
 def write_geotiff(

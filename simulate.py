@@ -16,7 +16,6 @@ It is one world: a region's rasters show the global fields at a finer cell. Its 
 (pedogenesis.py), and the global dataset has few profiles there and none where the region's are held out.
 """
 
-import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from config import PUBLISHED_CATEGORIES, SimulateSettings, read_settings
-from files import check_writable, run, write_table
+from files import check_writable, run, sha256, write_table
 from pedogenesis import REGIONS
 from validation import draw_split, split_units
 
@@ -188,7 +187,7 @@ def make_world(settings: SimulateSettings) -> None:
     from datasets import compute_statistics, write_dataset
     from figures import SocMap, soc_maps
     from geography import SURVEYS, bumps
-    from rasters import cut_windows, find_layers
+    from rasters import cut_windows, describe, find_layers
     from world import World
 
     names = ["global", *REGIONS]
@@ -241,7 +240,8 @@ def make_world(settings: SimulateSettings) -> None:
         paths = _write_rasters(folder, land)
         samples = _sample_table(name, lon, lat, truth, randoms[name])
         write_table(folder / "profiles.csv", samples)
-        windows, _ = cut_windows(find_layers(paths), lon, lat, settings.radius)
+        layers = find_layers(paths)
+        windows, _ = cut_windows(layers, lon, lat, settings.radius)
         if statistics is None:
             statistics = compute_statistics(windows, split == "train")
         how = "blocks" if name in REGIONS else "random"
@@ -252,7 +252,7 @@ def make_world(settings: SimulateSettings) -> None:
             "crs": "EPSG:4326",
             "cell": land.grid.cell,
             "bounds": land.grid.bounds,
-            "rasters": {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths},
+            "rasters": [grid | {"file": grid["file"].name, "sha256": sha256(grid["file"])} for grid in describe(layers)],
             "truth": "truth.tif: SOC of 0-30 cm, g/kg, without noise",
             "noise": f"normal on ln SOC, standard deviation {NOISE}, in profiles only",
             "split": {

@@ -16,7 +16,7 @@ import torch
 import engine
 import validation
 from config import Category, SimulateSettings, TrainSettings
-from files import UserError, check_writable, write_json
+from files import UserError, check_writable, read_yaml, write_json
 from models import SoilCarbonNet, is_bare, load_checkpoint, save_checkpoint, save_state
 from specification import Specification, difference
 from tracking import RunLog
@@ -96,6 +96,7 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
         predicted = engine.predict(network, data.x)[0]
         scores = {name: validation.scores(data.y[chosen], predicted[chosen]) for name, chosen in data.split.items()}
         network.record |= {"scores": scores, "profiles": {name: len(chosen) for name, chosen in data.split.items()}}
+        network.record["rasters"] = rasters_of(settings.data_dir)
         save_checkpoint(network, settings.checkpoint_path)
         for done in (settings.log / BEST, (settings.log / BEST).with_suffix(".yaml")):
             done.unlink(missing_ok=True)
@@ -154,6 +155,15 @@ def _check_selectable(settings: TrainSettings, data: Dataset) -> None:
 
 
 # --- the specification of a run ----------------------------------------------------------------------------------------
+
+
+def rasters_of(folder: Path) -> list[dict[str, Any]]:
+    """Return what a dataset says of the rasters it was cut from: CRS, cell size and variables of each; nothing if it does not."""
+    path = folder / "dataset.yaml"
+    said = read_yaml(path).get("rasters") if path.is_file() else None
+    wanted = ("crs", "cell_size", "variables")
+    whole = [each for each in (said if isinstance(said, list) else []) if isinstance(each, dict) and all(map(each.get, wanted))]
+    return [{name: each[name] for name in wanted} for each in whole]
 
 
 def _statistics(settings: TrainSettings, data: Dataset) -> Statistics:

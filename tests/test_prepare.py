@@ -12,7 +12,7 @@ from rasterio.transform import Affine
 
 import prepare
 from config import PUBLISHED_CATEGORIES, RunSettings
-from files import run
+from files import run, sha256
 from rasters import write_geotiff
 from utils import read_dataset
 
@@ -104,10 +104,10 @@ def test_statistics_are_of_the_training_profiles_alone(world):
 def test_provenance_is_written(world):
     _, facts = made(world, "--split", "blocks", "--block_size", "2")
     assert facts["points"]["columns"] == {"profile_id": "id", "lon": "longitude", "lat": "latitude", "soc": "soc_gkg"}
-    assert facts["points"]["sha256"] == prepare.sha256(world / "points.csv")
+    assert facts["points"]["sha256"] == sha256(world / "points.csv")
     place = facts["rasters"][0]
     assert (place["file"], place["crs"], place["cell_size"]) == ("cov_place.tif", "EPSG:4326", [CELL, CELL])
-    assert place["sha256"] == prepare.sha256(world / "rasters" / "cov_place.tif")
+    assert place["sha256"] == sha256(world / "rasters" / "cov_place.tif")
     assert (facts["split"]["method"], facts["split"]["block_size"]) == ("blocks", 2)
     assert "neighbours share covariates" in facts["split"]["reason"]
     assert (facts["settings"]["seed"], facts["missing_cells"]["slope"], facts["rejected"]) == (314, 0, {})

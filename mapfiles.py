@@ -1,0 +1,124 @@
+"""What a finished map is handed over as: Cloud Optimized GeoTIFFs, pictures, a page, totals, provenance.
+
+In: the tiles of a plan, all computed. Out: files beside each other, under the map's name.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import cogs
+import mapview
+import zones
+from cogs import Band
+from config import __version__
+from files import UserError, write_table, write_yaml
+from grids import as_plain, raster_grid, short_name
+from mapping import LOWER, UPPER, WHOLE, ZONES, Plan
+from models import SoilCarbonNet
+
+
+def describe_bands(network: SoilCarbonNet, change: bool) -> list[Band]:
+    """Return the bands of a map: what each is called, its unit, and what it means."""
+    facts, count = network.specification, network.specification.members
+    value = f"{facts.target} of the last period minus the first" if change else facts.target
+    prediction = f"mean of {count} networks" if count > 1 else "one network"
+    bands = [Band("change" if change else "prediction", facts.unit, {"MEANING": f"{value}, {prediction}"})]
+    if count > 1:
+        spread = f"over {count} networks: how far they differ, not yet how far they all may be wrong"
+        for name, share in (("lower", LOWER), ("upper", UPPER)):
+            bands.append(Band(name, facts.unit, {"MEANING": f"{value}, {share:.0%} quantile {spread}"}))
+        bands.append(Band("sd", facts.unit, {"MEANING": f"{value}, standard deviation {spread}"}))
+    return bands
+
+
+def describe(plan: Plan, network: SoilCarbonNet) -> dict[str, Any]:
+    """Return where a map comes from, as plain containers: model, covariates and their grids, policies, versions."""
+    facts = network.specification
+    rasters: dict[str, Any] = {}
+    for layer in plan.layers:
+        rasters.setdefault(str(layer.path), []).append(layer.name)
+    for path, names in rasters.items():
+        grid = raster_grid(Path(path))
+        rasters[path] = {"variables": ", ".join(names), "crs": short_name(grid.crs), "cell": list(grid.cell)}
+    return {
+        "model": {
+            "checkpoint": plan.checkpoint.name,
+            "sha256": plan.sha256,
+            "members": facts.members,
+            "target": facts.target,
+            "unit": facts.unit,
+            "target_transform": facts.target_transform,
+            "missing": facts.missing,
+        },
+        "grid": as_plain(plan.grid),
+        "max_missing": plan.max_missing,
+        "resampling": plan.resampling,
+        "periods": [name for name, _ in plan.periods if name],
+        "rasters": rasters,
+        "versions": plan.versions,
+    }
+
+
+def _tags(plan: Plan, network: SoilCarbonNet, name: str) -> dict[str, str]:
+    facts = network.specification
+    tags = {
+        "SOFTWARE": f"soil-carbon-mapper {__version__}",
+        "TARGET": facts.target,
+        "CHECKPOINT": plan.checkpoint.name,
+        "CHECKPOINT_SHA256": plan.sha256,
+        "MEMBERS": str(facts.members),
+        "MAX_MISSING": f"{plan.max_missing:g}",
+        "RESAMPLING": plan.resampling,
+    }
+    return {**tags, "PERIOD": name} if name else tags
+
+
+def make_totals(plan: Plan, folder: Path, tiles: list[Path], unit: str) -> pd.DataFrame:
+    """Return mean and total of each map over the whole and over every zone, with the members' interval."""
+    order = [WHOLE, *(area.name for area in (zones.load_areas(folder / ZONES) if ZONES in plan.areas else []))]
+    notes = [cogs.read_notes(path) for path in tiles]
+    tables = {name: zones.totals([zones.from_plain(each[name]) for each in notes], unit, order) for name in plan.maps}
+    return pd.concat([table.assign(map=name)[["map", *table.columns]] for name, table in tables.items()], ignore_index=True)
+
+
+def finish(out: Path, folder: Path, plan: Plan, network: SoilCarbonNet, settings: Mapping[str, Any]) -> None:
+    """Join the tiles in `folder` into the maps at `out`, and lay picture, page, totals and provenance beside them.
+
+    Raises
+    ------
+    UserError
+        If no cell has a value, or the disk is full; maps that stood there before are untouched then.
+    """
+    facts = network.specification
+    found = cogs.whole_tiles(folder)
+    tiles = [(tile, found[tile.number]) for tile in plan.grid.tiles(plan.tile) if cogs.EMPTY not in found[tile.number].name]
+    if not tiles:
+        where = " in the area of interest" if plan.areas else ""
+        raise UserError(
+            f"no cell of the map has a value: everywhere{where} more than {plan.max_missing:.0%} of the variables are missing"
+        )
+    ready: dict[str, Path] = {}
+    for k, name in enumerate(plan.maps):
+        bands = describe_bands(network, change=name == "change")
+        named = out.with_stem(f"{out.stem}_{name}") if name else out
+        ready[name] = cogs.write_cog(folder, named.name, plan.grid, tiles, k * len(bands), bands, _tags(plan, network, name))
+    for path in ready.values():
+        path.replace(out.parent / path.name)
+
+    title = f"{plan.checkpoint.stem}: {facts.target}"
+    views = [mapview.View(f"{title}, {name}" if name else title, out.parent / path.name) for name, path in ready.items()]
+    for view in views:
+        mapview.preview(view.tif.with_suffix(".png"), view)
+    totals = make_totals(plan, folder, [path for _, path in tiles], facts.unit)
+    write_table(out.with_name(f"{out.stem}_totals.csv"), totals)
+    provenance = describe(plan, network)
+    write_yaml(out.with_suffix(".yaml"), {**provenance, "settings": dict(settings)})
+    notes = [band.tags["MEANING"] for band in describe_bands(network, change=False)]
+    mapview.page(out.with_suffix(".html"), title, views, network.record.get("scores", {}), provenance, totals, notes)
+    for view, (_, row) in zip(views, totals[totals["zone"] == WHOLE].iterrows(), strict=True):
+        spread = f" [{row['mean_lower']:.4g}, {row['mean_upper']:.4g}]" if facts.members > 1 else ""
+        print(f"{view.tif}: {row['cells']} cells, {row['area_km2']:,.0f} km2, mean {row['mean']:.4g}{spread} {facts.unit}")
+    print(f"look at {out.with_suffix('.html')}")

@@ -1,0 +1,353 @@
+"""Compute a map tile by tile, on this machine's cores or a Dask cluster's, and go on where an interruption left it.
+
+In: a `Plan`, all that decides the map's bytes. Out: tiles in a folder beside the map-to-be, see `cogs`.
+
+A worker - a thread, a process, or a process on another machine - is given a tile's number. It reads the covariates round
+the tile, predicts, writes the tile and says what it wrote: nothing large travels between processes. While one tile is
+computed others are read and written.
+"""
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import lru_cache
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import rasterio
+import torch
+from pydantic import BaseModel, ConfigDict
+from tqdm import tqdm
+
+import zones
+from cogs import GDAL_SETTINGS, write_tile
+from dense import DenseNet
+from files import UserError, sha256
+from grids import Grid, Tile
+from models import SoilCarbonNet, load_checkpoint
+from rasters import Layer
+from stacks import Stack
+
+log = logging.getLogger(__name__)
+PLAN, AREA, ZONES = "plan.json", "area.json", "zones.json"
+LOWER, UPPER = 0.05, 0.95
+"""Of the members' predictions at a cell."""
+WHOLE = "whole map"
+IN_FLIGHT = 2
+"""Tiles handed out per worker: one is computed, the next waits at its door."""
+LINE_EVERY_S = 10.0
+NEEDS = f"this project (PYTHONPATH={Path(__file__).parent}) and the same files at the same paths"
+"""Of a Dask worker."""
+
+
+class Plan(BaseModel):
+    """All that decides a map's bytes; it lies in the tiles' folder, where every worker reads it.
+
+    Attributes
+    ----------
+    checkpoint, sha256
+        The model's file and its checksum.
+    statistics, missing
+        For a checkpoint that has none, else None.
+    layers, stamps
+        The covariates, each once, and size and time of change (ns) of each of their files.
+    periods
+        (name, the layers' numbers in the order of the network's variables), in order of time; one unnamed, or several.
+    grid, tile
+        The map's grid, and the side of its tiles in cells.
+    resampling, max_missing
+        As in the settings.
+    device
+        "cpu" or "cuda".
+    areas
+        Checksums of the area of interest and the zones beside the plan, or None.
+    versions
+        Of this project and PyTorch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    checkpoint: Path
+    sha256: str
+    statistics: dict[str, tuple[float, float]] | None
+    missing: Literal["mean", "zero"] | None
+    layers: tuple[Layer, ...]
+    stamps: dict[str, tuple[int, int]]
+    periods: tuple[tuple[str, tuple[int, ...]], ...]
+    grid: Grid
+    tile: int
+    resampling: Literal["bilinear", "nearest"]
+    max_missing: float
+    device: str
+    areas: dict[str, str]
+    versions: dict[str, str]
+
+    @property
+    def maps(self) -> list[str]:
+        """The maps' names: the periods, and "change" where there are several."""
+        names = [name for name, _ in self.periods]
+        return [*names, "change"] if len(names) > 1 else names
+
+
+def open_network(plan: Plan) -> SoilCarbonNet:
+    """Load the plan's checkpoint; UserError if it is not the one the plan was made with."""
+    if not plan.checkpoint.is_file() or sha256(plan.checkpoint) != plan.sha256:
+        raise UserError(f"{plan.checkpoint}: is not the checkpoint this map was begun with; run without --resume")
+    network = load_checkpoint(plan.checkpoint, plan.device)
+    if plan.statistics is not None:
+        network.respecify(statistics=plan.statistics, missing=plan.missing)
+    return network
+
+
+def stamps_of(layers: Sequence[Layer]) -> dict[str, tuple[int, int]]:
+    """Return size and time of change of the layers' files: other bytes mean another map."""
+    found = {}
+    for path in dict.fromkeys(layer.path for layer in layers):
+        status = path.stat()
+        found[str(path)] = (status.st_size, status.st_mtime_ns)
+    return found
+
+
+# --- one tile ----------------------------------------------------------------------------------------------------------
+
+
+class _Worker:
+    """What a process keeps between tiles: network, areas, and per thread the open rasters."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.plan = Plan.model_validate_json((folder / PLAN).read_text(encoding="utf-8"))
+        if stamps_of(self.plan.layers) != self.plan.stamps:
+            raise UserError("a raster has changed since this map was begun; run without --resume")
+        torch.set_num_threads(1)  # tiles are computed side by side, and the same arithmetic gives the same bits
+        network = open_network(self.plan)
+        self.network = DenseNet(network)
+        self.classes = set(network.specification.classes)
+        self.area = zones.load_areas(folder / AREA) if AREA in self.plan.areas else None
+        self.zones = zones.load_areas(folder / ZONES) if ZONES in self.plan.areas else []
+        self.tiles = list(self.plan.grid.tiles(self.plan.tile))
+        self.lock = threading.Lock()
+        self._here = threading.local()
+
+    def stack(self) -> Stack:
+        """Return this thread's open rasters."""
+        if not hasattr(self._here, "stack"):
+            self._here.stack = Stack(self.plan.layers, self.plan.grid, self.classes, self.plan.resampling)
+        stack: Stack = self._here.stack
+        return stack
+
+    def compute(self, tile: Tile) -> tuple[np.ndarray | None, dict[str, Any]]:
+        """Return a tile's bands (B, h, w), or None where no cell has a value, and each map's sums by zone."""
+        plan = self.plan
+        inside = None if self.area is None else zones.inside(self.area, plan.grid, tile)
+        if inside is not None and not inside.any():
+            return None, {}
+        halo = self.network.halo
+        block = self.stack().read(tile.row - halo, tile.col - halo, tile.height + 2 * halo, tile.width + 2 * halo)
+        missing = np.isnan(block[:, halo : halo + tile.height, halo : halo + tile.width])
+        maps: dict[str, np.ndarray] = {}
+        for name, numbers in plan.periods:
+            wanted = missing[list(numbers)].mean(0) <= plan.max_missing
+            wanted &= True if inside is None else inside
+            with self.lock:  # one tile computes while others are read and written
+                maps[name] = self.network.predict(block[list(numbers)], wanted)
+        if len(maps) > 1:
+            first, *_, last = maps.values()
+            maps["change"] = last - first
+        if not any(np.isfinite(members[0]).any() for members in maps.values()):
+            return None, {}
+        areas = zones.cell_areas(plan.grid, tile)
+        masks = [(WHOLE, np.ones((tile.height, tile.width), bool)), *zones.zone_masks(self.zones, plan.grid, tile)]
+        notes = {name: zones.as_plain(zones.sums(members, areas, masks)) for name, members in maps.items()}
+        return np.concatenate([bands_of(members) for members in maps.values()]), notes
+
+
+def bands_of(members: np.ndarray) -> np.ndarray:
+    """Return the bands (B, h, w) of members' predictions (M, h, w): mean; and for several their lower, upper, deviation."""
+    if len(members) == 1:
+        return members
+    lower, upper = np.quantile(members, [LOWER, UPPER], axis=0)
+    return np.stack([members.mean(0), lower, upper, members.std(0, ddof=1)]).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _worker(folder: Path, digest: str) -> _Worker:
+    """Return this process's worker for a plan; `digest`, the plan's checksum, tells apart plans that lay in one folder."""
+    if digest_of(folder) != digest:
+        raise UserError(f"{folder / PLAN}: changed while the map was computed; are two runs making one map?")
+    return _Worker(folder)
+
+
+_opening = threading.Lock()
+
+
+def compute_tile(folder: Path, digest: str, number: int) -> int:
+    """Compute and write one tile of the plan in `folder`; return its number."""
+    with rasterio.Env(**GDAL_SETTINGS):
+        with _opening:
+            worker = _worker(folder, digest)
+        tile = worker.tiles[number]
+        write_tile(folder, tile, *worker.compute(tile))
+    return number
+
+
+# --- all tiles ---------------------------------------------------------------------------------------------------------
+
+
+def digest_of(folder: Path) -> str:
+    """Return the checksum of a folder's plan."""
+    return sha256(folder / PLAN)
+
+
+def _start_process() -> None:
+    """Prepare a worker process: Ctrl-C is its parent's business, and it does not outlive a parent that was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+@contextmanager
+def workers(count: int, device: str, scheduler: str | None, folder: Path) -> Iterator[tuple[Executor, int]]:
+    """Yield something that runs tiles, and how many it runs at once.
+
+    Parameters
+    ----------
+    count
+        Processes on this machine; one, or a GPU, is served by threads of this process.
+    device
+        "cpu" or "cuda".
+    scheduler
+        Address of a Dask scheduler; its workers need this project on their Python path and the same file system.
+    folder
+        The tiles'.
+
+    Raises
+    ------
+    UserError
+        If Dask is not installed, or the scheduler or its workers cannot do the work.
+    """
+    if scheduler is not None:
+        with _dask(scheduler, folder) as found:
+            yield found
+    elif count == 1 or device == "cuda":
+        with ThreadPoolExecutor(3, "tile") as pool:
+            yield pool, 2
+    else:
+        context = multiprocessing.get_context("spawn")  # a fork would copy PyTorch's locks in whatever state they are
+        with ProcessPoolExecutor(count, context, _start_process) as pool:
+            yield pool, count
+
+
+@contextmanager
+def _dask(scheduler: str, folder: Path) -> Iterator[tuple[Executor, int]]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise UserError("--scheduler needs Dask: pip install 'dask[distributed]>=2024.8'") from error
+    try:
+        client = Client(scheduler, timeout=10)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise UserError(f"scheduler {scheduler}: cannot be reached ({' '.join(str(error).split())[:150]})") from error
+    with client:
+        threads = sum(client.nthreads().values())
+        if not threads:
+            raise UserError(
+                f"scheduler {scheduler}: has no workers; start some: PYTHONPATH={Path(__file__).parent} dask worker {scheduler}"
+            )
+        try:
+            answers = client.run(_sees, folder, digest_of(folder), on_error="return")
+        except Exception as error:
+            raise UserError(f"scheduler {scheduler}: {' '.join(str(error).split())[:200]}") from error
+        for address, answer in answers.items():
+            if answer is not True:
+                reason = " ".join(str(answer).split())[:200]
+                raise UserError(f"worker {address}: cannot take part ({reason}); it needs {NEEDS}")
+        log.info("%d Dask workers, %d tiles at once: %s", len(answers), threads, client.dashboard_link)
+        yield client.get_executor(pure=False), threads
+
+
+def _sees(folder: Path, digest: str) -> bool:
+    """Open on a Dask worker what it needs; an exception says what it does not see."""
+    return bool(_worker(folder, digest))
+
+
+def compute(folder: Path, plan: Plan, done: Sequence[int], pool: Executor, at_once: int) -> None:
+    """Compute the tiles of a plan that are not done yet, with a progress bar of cells.
+
+    Raises
+    ------
+    UserError
+        If a tile cannot be computed, or a worker was killed; finished tiles stay for --resume.
+    """
+    tiles = [tile for tile in plan.grid.tiles(plan.tile) if tile.number not in set(done)]
+    cells = {tile.number: tile.height * tile.width for tile in tiles}
+    total = plan.grid.height * plan.grid.width
+    digest = digest_of(folder)
+    running: set[Future[int]] = set()
+    try:
+        with _progress(total, total - sum(cells.values())) as tell:
+            waiting = iter(tiles)
+            while True:
+                while len(running) < IN_FLIGHT * at_once and (tile := next(waiting, None)) is not None:
+                    running.add(pool.submit(compute_tile, folder, digest, tile.number))
+                if not running:
+                    return
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for each in finished:
+                    tell(cells[each.result()])
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed, for want of memory perhaps; --resume goes on, with fewer --workers or a smaller --tile"
+        ) from error
+    except Exception as error:
+        if type(error).__name__ == "KilledWorker":
+            raise UserError(f"a tile killed several Dask workers: {' '.join(str(error).split())[:200]}") from error
+        raise
+    finally:
+        for each in running:
+            each.cancel()
+
+
+@contextmanager
+def _progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
+    """Yield what to call with every number of finished cells: a bar with cells per second and time left, or lines."""
+    start = said = time.monotonic()
+    so_far = done
+    with tqdm(total=total, initial=done, unit="cells", unit_scale=True, disable=None, leave=False, smoothing=0.1) as bar:
+
+        def tell(cells: int) -> None:
+            nonlocal said, so_far
+            so_far += cells
+            bar.update(cells)
+            if bar.disable and time.monotonic() - said > LINE_EVERY_S:
+                said = time.monotonic()
+                rate = (so_far - done) / (said - start)
+                log.info("%.0f %%, %.3g cells per second, %.0f s left", 100 * so_far / total, rate, (total - so_far) / rate)
+
+        yield tell
+
+
+def difference(plan: Plan, folder: Path) -> list[str]:
+    """Return in what a plan differs from the one that lies in a folder."""
+    try:
+        older = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: holds no plan of a map; run without --resume") from error
+    newer = json.loads(plan.model_dump_json())
+    return [name for name in newer if not isinstance(older, dict) or older.get(name) != newer[name]]
