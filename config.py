@@ -269,6 +269,9 @@ class MapSettings(Settings):
     max_missing: float = Field(
         0.25, ge=0, lt=1, description="a cell where a larger share of the variables is missing is nodata; below, they are filled"
     )
+    against: Path | None = Field(
+        None, description="raster of the target, such as an older map, to score this one against"
+    )
     stats: Path | None = Field(None, description="statistics (var_name, v_mean, v_std) for the published file, which has none")
     missing: Literal["mean", "zero"] = Field("mean", description="what a missing cell becomes for the published file")
     tile: int = Field(512, ge=16, le=8192, description="side of the tiles the map is computed in, cells; memory grows with it")
@@ -298,9 +301,11 @@ class MapSettings(Settings):
         return periods
 
     @model_validator(mode="after")
-    def _one_source_of_the_grid(self) -> Self:
+    def _not_both(self) -> Self:
         if self.like is not None and self.crs is not None:
             raise ValueError("the grid is that of a raster (like) or its own (crs, resolution); give one")
+        if self.against is not None and self.periods:
+            raise ValueError("against scores one map, and periods make several; give one of the two")
         return self
 
 

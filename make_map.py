@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from zones import Area
 
 log = logging.getLogger(__name__)
+SMALL = 2_000_000
+"""Cells below which starting processes takes longer than the map, unless workers are asked for."""
 FAR_SAMPLE = 500
 """Places at which the rasters are compared with what the network was trained on."""
 
@@ -56,11 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     done = begin(folder, plan, areas, settings.resume)
 
     tiles = len(list(plan.grid.tiles(plan.tile)))
-    count = min(settings.workers or os.cpu_count() or 1, max(tiles - len(done), 1))
+    cells = plan.grid.height * plan.grid.width
+    count = min(settings.workers or (1 if cells < SMALL else os.cpu_count() or 1), max(tiles - len(done), 1))
     log.info("%d x %d cells in %d tiles%s", plan.grid.height, plan.grid.width, tiles, f", {len(done)} done" if done else "")
     with mapping.workers(count, plan.device, settings.scheduler, folder) as (pool, at_once):
         mapping.compute(folder, plan, list(done), pool, at_once)
-    mapfiles.finish(out, folder, plan, network, settings.as_plain())
+    mapfiles.finish(out, folder, plan, network, settings.as_plain(), settings.against)
     shutil.rmtree(folder)
 
 
@@ -111,8 +114,9 @@ def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, d
         layers = list(dict.fromkeys([*layers, *chosen]))
         periods.append((name, tuple(layers.index(layer) for layer in chosen)))
 
-    if settings.like is not None:
-        must_exist(settings.like, "raster to follow")
+    for raster, what in ((settings.like, "raster to follow"), (settings.against, "raster to score against")):
+        if raster is not None:
+            must_exist(raster, what)
     grid = grids.target_grid(layers, settings.like, settings.crs, settings.resolution, settings.bounds)
     areas: dict[str, list[Area]] = {}
     if settings.aoi is not None:
@@ -120,6 +124,8 @@ def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, d
         grid = grids.crop_to_area(grid, extent, settings.aoi)
     if settings.zones is not None:
         areas[mapping.ZONES], _ = zones.read_areas(settings.zones, grid.crs, settings.zone_name)
+        if mapping.WHOLE in (zone.name for zone in areas[mapping.ZONES]):
+            raise UserError(f"{settings.zones}: a zone must not be named {mapping.WHOLE!r}, the whole map's name in the table")
     layers = [replace(layer, path=layer.path.resolve()) for layer in layers]
     apart = grids.apart(grid, layers)
     if apart:

@@ -3,21 +3,31 @@
 In: the tiles of a plan, all computed. Out: files beside each other, under the map's name.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import rasterio
+from rasterio.windows import Window
 
 import cogs
 import mapview
+import validation
 import zones
 from cogs import Band
 from config import __version__
-from files import UserError, write_table, write_yaml
-from grids import as_plain, raster_grid, short_name
+from files import UserError, write_json, write_table, write_yaml
+from grids import Grid, as_plain, raster_grid, short_name
 from mapping import LOWER, UPPER, WHOLE, ZONES, Plan
 from models import SoilCarbonNet
+from rasters import find_layers
+from stacks import Stack
+
+SCORED_AT_MOST = 2 * 10**7
+"""Cells of a map that are scored against a raster."""
 
 
 def describe_bands(network: SoilCarbonNet, change: bool) -> list[Band]:
@@ -84,8 +94,53 @@ def make_totals(plan: Plan, folder: Path, tiles: list[Path], unit: str) -> pd.Da
     return pd.concat([table.assign(map=name)[["map", *table.columns]] for name, table in tables.items()], ignore_index=True)
 
 
-def finish(out: Path, folder: Path, plan: Plan, network: SoilCarbonNet, settings: Mapping[str, Any]) -> None:
+def score(tif: Path, grid: Grid, against: Path) -> dict[str, Any]:
+    """Score a map's prediction against a raster of the same target, cell by cell, where both have values.
+
+    The raster is brought to the map's grid as covariates are. Of a large map every k-th row and column is taken.
+
+    Raises
+    ------
+    UserError
+        If the raster cannot be read, has several bands, or shares no cell with the map.
+    """
+    layers = find_layers([against])
+    if len(layers) != 1:
+        raise UserError(f"{against}: has {len(layers)} bands; to score a map against it, it needs one")
+    step = math.ceil((grid.height * grid.width / SCORED_AT_MOST) ** 0.5)
+    observed, predicted = [], []
+    with rasterio.open(tif) as raster, Stack(layers, grid) as stack:
+        for tile in grid.tiles(1024):
+            window = Window(tile.col, tile.row, tile.width, tile.height)
+            part = np.s_[-tile.row % step :: step, -tile.col % step :: step]
+            ours = raster.read(1, window=window, masked=True).filled(np.nan)[part]
+            theirs = stack.read(tile.row, tile.col, tile.height, tile.width)[0][part]
+            both = np.isfinite(ours) & np.isfinite(theirs)
+            predicted.append(ours[both])
+            observed.append(theirs[both])
+    y, values = (np.concatenate(parts).astype(np.float64) for parts in (observed, predicted))
+    if not y.size:
+        raise UserError(f"{against}: shares no cell that has a value with the map")
+    return {"against": against.name, "every": step, "scores": validation.scores(y, values)}
+
+
+def finish(
+    out: Path, folder: Path, plan: Plan, network: SoilCarbonNet, settings: Mapping[str, Any], against: Path | None = None
+) -> None:
     """Join the tiles in `folder` into the maps at `out`, and lay picture, page, totals and provenance beside them.
+
+    Parameters
+    ----------
+    out
+        Where the map goes; the maps of periods get their names appended to it.
+    folder, plan
+        The tiles, all computed, and what they were made by.
+    network
+        The plan's.
+    settings
+        Written beside the map.
+    against
+        A raster to score the map against.
 
     Raises
     ------
@@ -93,8 +148,8 @@ def finish(out: Path, folder: Path, plan: Plan, network: SoilCarbonNet, settings
         If no cell has a value, or the disk is full; maps that stood there before are untouched then.
     """
     facts = network.specification
-    found = cogs.whole_tiles(folder)
-    tiles = [(tile, found[tile.number]) for tile in plan.grid.tiles(plan.tile) if cogs.EMPTY not in found[tile.number].name]
+    written = cogs.whole_tiles(folder)
+    tiles = [(tile, written[tile.number]) for tile in plan.grid.tiles(plan.tile) if cogs.EMPTY not in written[tile.number].name]
     if not tiles:
         where = " in the area of interest" if plan.areas else ""
         raise UserError(
@@ -116,9 +171,17 @@ def finish(out: Path, folder: Path, plan: Plan, network: SoilCarbonNet, settings
     write_table(out.with_name(f"{out.stem}_totals.csv"), totals)
     provenance = describe(plan, network)
     write_yaml(out.with_suffix(".yaml"), {**provenance, "settings": dict(settings)})
+    scores = dict(network.record.get("scores", {}))
+    if against is not None:
+        found = score(views[0].tif, plan.grid, against)
+        write_json(out.with_name(f"{out.stem}_scores.json"), found)
+        scores[f"cells, against {against.name}"] = found["scores"]
     notes = [band.tags["MEANING"] for band in describe_bands(network, change=False)]
-    mapview.page(out.with_suffix(".html"), title, views, network.record.get("scores", {}), provenance, totals, notes)
+    mapview.page(out.with_suffix(".html"), title, views, scores, provenance, totals, notes)
     for view, (_, row) in zip(views, totals[totals["zone"] == WHOLE].iterrows(), strict=True):
         spread = f" [{row['mean_lower']:.4g}, {row['mean_upper']:.4g}]" if facts.members > 1 else ""
         print(f"{view.tif}: {row['cells']} cells, {row['area_km2']:,.0f} km2, mean {row['mean']:.4g}{spread} {facts.unit}")
+    if against is not None:
+        words = ", ".join(f"{name} {value:.4g}" for name, value in found["scores"].items() if value is not None)
+        print(f"against {against}: {words}")
     print(f"look at {out.with_suffix('.html')}")

@@ -46,6 +46,8 @@ WHOLE = "whole map"
 IN_FLIGHT = 2
 """Tiles handed out per worker: one is computed, the next waits at its door."""
 LINE_EVERY_S = 10.0
+PATIENCE_S = 10
+"""With a Dask scheduler that does not answer."""
 NEEDS = f"this project (PYTHONPATH={Path(__file__).parent}) and the same files at the same paths"
 """Of a Dask worker."""
 
@@ -261,7 +263,7 @@ def _dask(scheduler: str, folder: Path) -> Iterator[tuple[Executor, int]]:
     except ImportError as error:
         raise UserError("--scheduler needs Dask: pip install 'dask[distributed]>=2024.8'") from error
     try:
-        client = Client(scheduler, timeout=10)
+        client = Client(scheduler, timeout=PATIENCE_S)
     except (OSError, ValueError, TimeoutError) as error:
         raise UserError(f"scheduler {scheduler}: cannot be reached ({' '.join(str(error).split())[:150]})") from error
     with client:
