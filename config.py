@@ -258,6 +258,7 @@ class MapSettings(Settings):
     resolution: float | None = Field(None, gt=0, description="the map's own cell size, in the unit of its CRS")
     bounds: tuple[float, float, float, float] | None = Field(None, description="map X_MIN X_MAX Y_MIN Y_MAX, in the map's CRS")
     aoi: Path | None = Field(None, description="vector file of the area of interest; cells outside are nodata")
+    mask: Path | None = Field(None, description="raster of one band, such as land; cells where it is 0 or missing are nodata")
     zones: Path | None = Field(None, description="vector file of zones to give means and totals for")
     zone_name: str | None = Field(None, description="its column that names the zones [one called name, id, zone or code]")
     periods: list[str] = Field(

@@ -32,10 +32,12 @@ class _Folded:
 
     def head(self, parts: Tensor) -> Tensor:
         """Return (n,) for the inputs (K, n) of the first matrix."""
-        hidden = parts
-        for weight, bias in zip(self.weights[:2], self.biases[:2], strict=True):
-            hidden = torch.addmm(bias, weight, hidden).relu_()
-        return torch.addmm(self.biases[2], self.weights[2], hidden)[0]
+        outputs = []
+        for hidden in parts.split(CELLS_AT_ONCE[parts.device.type], 1):
+            for weight, bias in zip(self.weights[:2], self.biases[:2], strict=True):
+                hidden = torch.addmm(bias, weight, hidden).relu_()
+            outputs.append(torch.addmm(self.biases[2], self.weights[2], hidden)[0])
+        return torch.cat(outputs)
 
 
 def _fold(member: Member, facts: Specification) -> _Folded:
@@ -121,14 +123,14 @@ class DenseNet:
     def _windows(self, x: Tensor, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, list[Tensor]]]:
         """Yield cells and each member's inputs (K, n) of the head, where branches have windows, strip by strip of x (V, H, W)."""
         height, width = wanted.shape
-        rows = max(1, 8 * CELLS_AT_ONCE[self.device.type] // width)
+        rows = max(1, 16 * CELLS_AT_ONCE[self.device.type] // width)
         for top in range(0, height, rows):
             here = wanted[top : top + rows]
             if not here.any():
                 continue
             strip = x[:, top : top + len(here) + 2 * self.halo].to(self.device)
             encoded = self._encoder(strip.flatten(1).T).T.unflatten(1, strip.shape[1:])
-            chosen = torch.from_numpy(here.ravel()).to(self.device)
+            chosen = None if here.all() else torch.from_numpy(np.flatnonzero(here)).to(self.device)
             parts = []
             for member in self._members:
                 maps = []
@@ -138,5 +140,5 @@ class DenseNet:
                     rim = self.halo - category.radius
                     inner = part[:, rim : part.shape[1] - rim, rim : part.shape[2] - rim]
                     maps.append((inner if branch is None else branch(inner[None])[0]).flatten(1))
-                parts.append(torch.cat(maps)[:, chosen])
+                parts.append(torch.cat(maps) if chosen is None else torch.cat(maps)[:, chosen])
             yield top * width + np.flatnonzero(here), parts

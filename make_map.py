@@ -126,6 +126,12 @@ def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, d
         areas[mapping.ZONES], _ = zones.read_areas(settings.zones, grid.crs, settings.zone_name)
         if mapping.WHOLE in (zone.name for zone in areas[mapping.ZONES]):
             raise UserError(f"{settings.zones}: a zone must not be named {mapping.WHOLE!r}, the whole map's name in the table")
+    mask = None
+    if settings.mask is not None:
+        bands = find_layers([settings.mask])
+        if len(bands) != 1:
+            raise UserError(f"{settings.mask}: has {len(bands)} bands; a mask has one")
+        mask, layers = len(layers), [*layers, replace(bands[0], name=mapping.MASK)]
     layers = [replace(layer, path=layer.path.resolve()) for layer in layers]
     apart = grids.apart(grid, layers)
     if apart:
@@ -139,6 +145,7 @@ def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, d
         layers=tuple(layers),
         stamps=mapping.stamps_of(layers),
         periods=tuple(periods),
+        mask=mask,
         grid=grid,
         tile=settings.tile,
         resampling=settings.resampling,

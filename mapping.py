@@ -43,6 +43,8 @@ PLAN, AREA, ZONES = "plan.json", "area.json", "zones.json"
 LOWER, UPPER = 0.05, 0.95
 """Of the members' predictions at a cell."""
 WHOLE = "whole map"
+MASK = "(mask)"
+"""The mask's name among the layers: no variable has brackets."""
 IN_FLIGHT = 2
 """Tiles handed out per worker: one is computed, the next waits at its door."""
 LINE_EVERY_S = 10.0
@@ -65,6 +67,8 @@ class Plan(BaseModel):
         The covariates, each once, and size and time of change (ns) of each of their files.
     periods
         (name, the layers' numbers in the order of the network's variables), in order of time; one unnamed, or several.
+    mask
+        The number of the layer that is above 0 where the map has values, or None.
     grid, tile
         The map's grid, and the side of its tiles in cells.
     resampling, max_missing
@@ -85,6 +89,7 @@ class Plan(BaseModel):
     layers: tuple[Layer, ...]
     stamps: dict[str, tuple[int, int]]
     periods: tuple[tuple[str, tuple[int, ...]], ...]
+    mask: int | None
     grid: Grid
     tile: int
     resampling: Literal["bilinear", "nearest"]
@@ -133,7 +138,7 @@ class _Worker:
         torch.set_num_threads(1)  # tiles are computed side by side, and the same arithmetic gives the same bits
         network = open_network(self.plan)
         self.network = DenseNet(network)
-        self.classes = set(network.specification.classes)
+        self.nearest = {*network.specification.classes, MASK}
         self.area = zones.load_areas(folder / AREA) if AREA in self.plan.areas else None
         self.zones = zones.load_areas(folder / ZONES) if ZONES in self.plan.areas else []
         self.tiles = list(self.plan.grid.tiles(self.plan.tile))
@@ -143,7 +148,7 @@ class _Worker:
     def stack(self) -> Stack:
         """Return this thread's open rasters."""
         if not hasattr(self._here, "stack"):
-            self._here.stack = Stack(self.plan.layers, self.plan.grid, self.classes, self.plan.resampling)
+            self._here.stack = Stack(self.plan.layers, self.plan.grid, self.nearest, self.plan.resampling)
         stack: Stack = self._here.stack
         return stack
 
@@ -155,11 +160,14 @@ class _Worker:
             return None, {}
         halo = self.network.halo
         block = self.stack().read(tile.row - halo, tile.col - halo, tile.height + 2 * halo, tile.width + 2 * halo)
-        missing = np.isnan(block[:, halo : halo + tile.height, halo : halo + tile.width])
+        middle = block[:, halo : halo + tile.height, halo : halo + tile.width]
+        missing = np.isnan(middle)
+        inside = np.ones(missing.shape[1:], bool) if inside is None else inside
+        if plan.mask is not None:
+            inside &= middle[plan.mask] > 0
         maps: dict[str, np.ndarray] = {}
         for name, numbers in plan.periods:
-            wanted = missing[list(numbers)].mean(0) <= plan.max_missing
-            wanted &= True if inside is None else inside
+            wanted = inside & (missing[list(numbers)].mean(0) <= plan.max_missing)
             with self.lock:  # one tile computes while others are read and written
                 maps[name] = self.network.predict(block[list(numbers)], wanted)
         if len(maps) > 1:

@@ -9,6 +9,7 @@ import pytest
 from config import (
     CompareSettings,
     GlobalSettings,
+    MapSettings,
     PredictSettings,
     PrepareSettings,
     RegionalSettings,
@@ -23,6 +24,7 @@ SETTINGS = {
     "train_global.py": GlobalSettings,
     "train_regional.py": RegionalSettings,
     "pred.py": PredictSettings,
+    "make_map.py": MapSettings,
     "compare.py": CompareSettings,
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -267,6 +267,16 @@ def test_area_of_interest_crops_and_masks(world):
     np.testing.assert_allclose(part[inside], whole[inside], rtol=1e-4)
 
 
+def test_mask_leaves_its_zeros_and_gaps_out(world):
+    land = np.ones((7, 9), np.float32)
+    land[:3, :2], land[5:, 6:] = 0, np.nan
+    write_geotiff(Path("land.tif"), land[None], ["land"], Affine(1, 0, WEST, 0, -1, NORTH))
+    assert make(out="out/all.tif") == 0
+    assert make("--mask", "land.tif") == 0
+    expected = np.isfinite(read("out/all.tif")[0]) & (np.kron(land, np.ones((10, 10))) > 0)
+    np.testing.assert_array_equal(np.isfinite(read()[0]), expected)
+
+
 def test_totals_of_zones_add_up(world):
     write_boxes(Path("z.geojson"), north=(10, 46.5, 19, 50), south=(10, 43, 19, 46.5), outside=(100, 0, 101, 1))
     assert make("--zones", "z.geojson", "--tile", "16") == 0
@@ -448,6 +458,7 @@ def test_raster_without_crs(world, capsys):
         (["--periods", "2000=rasters"], ["one period"]),
         (["--periods", "a", "b=rasters"], ["NAME=FOLDER"]),
         (["--stats", "stats.csv"], ["its own statistics"]),
+        (["--mask", "rasters/relief.tif"], ["relief.tif", "2 bands"]),
         (["--scheduler", "tcp://127.0.0.1:1"], ["tcp://127.0.0.1:1", "cannot be reached"]),
         (["--resolution", "1e-9"], ["resolution"]),
     ],
