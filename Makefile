@@ -1,6 +1,6 @@
-# make demo       the example world: simulate, pretrain, fine-tune and evaluate four regions, one table (SEED=1: another world)
+# make demo       the example world: simulate, pretrain, fine-tune, evaluate and map four regions (SEED=1: another world)
 # make test       the whole test suite, with ruff and mypy
-# make realdata   the same main job on real profiles (REALDATA=folder)
+# make realdata   the same on real profiles and rasters (REALDATA=folder)
 # make bench      speed, as ratios measured side by side
 
 PYTHON ?= python3
@@ -25,10 +25,12 @@ demo: .venv/installed
 	$(BIN)/python train_global.py --config configs/sim_global.yaml --seed $(SEED)
 	for region in $(SIM_REGIONS); do \
 	  $(BIN)/python train_regional.py --config configs/sim_regional.yaml --run $$region --data_dir data/sim/$$region --seed $(SEED) && \
-	  $(BIN)/python pred.py --config configs/sim_regional.yaml --run $$region --data_dir data/sim/$$region || exit; \
+	  $(BIN)/python pred.py --config configs/sim_regional.yaml --run $$region --data_dir data/sim/$$region && \
+	  $(BIN)/python make_map.py --checkpoint model/$$region.pth --rasters data/sim/$$region/rasters --against data/sim/$$region/truth.tif \
+	    || exit; \
 	done
 	$(BIN)/python compare.py --runs $(SIM_REGIONS)
-	@echo "Figures: results/<region>/*.png.  Logs: $(BIN)/tensorboard --logdir log"
+	@echo "Maps: results/<region>/soc.html.  Figures: results/<region>/*.png.  Logs: $(BIN)/tensorboard --logdir log"
 
 realdata: .venv/installed
 	@test -f $(REALDATA)/regions.csv || { echo "no real profiles in $(REALDATA); say REALDATA=folder"; exit 2; }
@@ -39,12 +41,24 @@ realdata: .venv/installed
 	  $(BIN)/python prepare.py --points $(REALDATA)/global/points.csv --target soc_gkg --rasters $(REALDATA)/global/cov_*.tif \
 	    --global_data data/real/global --bounds $$west $$east $$south $$north --out data/real/$$region && \
 	  $(BIN)/python train_regional.py --config configs/realdata_regional.yaml --run $$region --data_dir data/real/$$region && \
-	  $(BIN)/python pred.py --config configs/realdata_regional.yaml --run $$region --data_dir data/real/$$region || exit; \
+	  $(BIN)/python pred.py --config configs/realdata_regional.yaml --run $$region --data_dir data/real/$$region && \
+	  $(BIN)/python make_map.py --checkpoint model/$$region.pth --rasters $(REALDATA)/global --mask $(REALDATA)/global/landmask.tif \
+	    --bounds $$west $$east $$south $$north || exit; \
 	done
+	$(BIN)/python make_map.py --checkpoint model/pretrain_model/realdata.pth --rasters $(REALDATA)/global \
+	  --mask $(REALDATA)/global/landmask.tif --out results/world/soc.tif
+	$(BIN)/python prepare.py --points $(REALDATA)/north_macedonia/points.csv --target soc_gkg --split blocks --block_size 0.1 \
+	  --rasters $(REALDATA)/north_macedonia/cov_*.tif --out data/real/north_macedonia_1km
+	$(BIN)/python train_global.py --config configs/realdata_1km.yaml
+	$(BIN)/python pred.py --checkpoint model/pretrain_model/north_macedonia_1km.pth --data_dir data/real/north_macedonia_1km
+	$(BIN)/python make_map.py --checkpoint model/pretrain_model/north_macedonia_1km.pth --rasters $(REALDATA)/north_macedonia \
+	  --mask $(REALDATA)/north_macedonia/mask.tif
 	$(BIN)/python compare.py --runs $$(tail -n +2 $(REALDATA)/regions.csv | cut -d, -f1) --out results/compare_realdata
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/epoch_speed.py
+	$(BIN)/python benchmarks/map_speed.py
+	$(BIN)/python benchmarks/map_memory.py
 
 test: .venv/installed-test
 	$(BIN)/ruff check .

@@ -86,6 +86,16 @@ def _tags(plan: Plan, network: SoilCarbonNet, name: str) -> dict[str, str]:
     return {**tags, "PERIOD": name} if name else tags
 
 
+def _told_scores(record: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Return the scores by split that a checkpoint's record holds; a stranger's record may hold anything."""
+    by_split = record.get("scores")
+    told = {str(split): each for split, each in by_split.items() if isinstance(each, dict)} if isinstance(by_split, dict) else {}
+    return {
+        split: {str(name): value for name, value in each.items() if value is None or isinstance(value, (int, float))}
+        for split, each in told.items()
+    }
+
+
 def make_totals(plan: Plan, folder: Path, tiles: list[Path], unit: str) -> pd.DataFrame:
     """Return mean and total of each map over the whole and over every zone, with the members' interval."""
     order = [WHOLE, *(area.name for area in (zones.load_areas(folder / ZONES) if ZONES in plan.areas else []))]
@@ -171,7 +181,7 @@ def finish(
     write_table(out.with_name(f"{out.stem}_totals.csv"), totals)
     provenance = describe(plan, network)
     write_yaml(out.with_suffix(".yaml"), {**provenance, "settings": dict(settings)})
-    scores = dict(network.record.get("scores", {}))
+    scores = _told_scores(network.record)
     if against is not None:
         found = score(views[0].tif, plan.grid, against)
         write_json(out.with_name(f"{out.stem}_scores.json"), found)

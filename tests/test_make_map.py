@@ -506,6 +506,34 @@ def test_full_disk_leaves_the_older_map(world, capsys, monkeypatch):
     assert make("--max_missing", "0.1", "--resume") == 0
 
 
+def test_disk_full_while_tiles_are_written(world, capsys, monkeypatch):
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        real = mapping.write_tile
+
+        def write(*arguments):
+            patched.setattr("os.fsync", full)
+            return real(*arguments)
+
+        patched.setattr(mapping, "write_tile", write)
+        assert make("--tile", "16") == 2
+    refused(capsys, "No space left on device")
+    assert not list(Path("out/.soc.tif.tiles").glob("0*.tif"))
+
+
+def test_tile_without_any_value(world):
+    layers = covariates()
+    for values in layers.values():
+        values[:32, :48] = np.nan
+    write_rasters(Path("rasters"), layers)
+    assert make("--tile", "16") == 0
+    known = np.isfinite(read()[0])
+    assert not known[:32, :48].any()
+    assert known[32:, 48:].all()
+
+
 def test_checkpoint_without_statistics(workplace, capsys):
     write_rasters(Path("rasters"), covariates())
     make_checkpoint(Path("model/m.pth"), statistics=None)
@@ -524,6 +552,12 @@ def test_published_weights_make_a_map(workplace):
     pd.DataFrame({"var_name": names, "v_mean": 0.0, "v_std": 1.0}).to_csv("stats.csv", index=False)
     assert make("--stats", "stats.csv", checkpoint=str(PUBLISHED_WEIGHTS), rasters="all.tif") == 0
     assert 5 < np.nanmean(read()) < 60
+
+
+@pytest.mark.parametrize("junk", [7, [1], {"train": 3}, {"train": {"mae": [1]}}, {"train": {"mae": float("nan")}}])
+def test_record_of_a_stranger_is_no_obstacle(world, junk):
+    make_checkpoint(Path("model/m.pth"), record={"scores": junk, "rasters": junk, "settings": junk})
+    assert make() == 0
 
 
 def test_windows_of_another_size_are_told(world, caplog):
