@@ -13,19 +13,19 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.transform import Affine
-from rasterio.warp import transform, transform_bounds
 
 from files import UserError
-from rasters import Layer, grid_of
+from projections import Bounds, as_text, bounds_in, read_crs, short_name, shown, transformed
+from rasters import Layer, check_raster, named_errors, open_raster
 
-Bounds = tuple[float, float, float, float]
-"""x_min, x_max, y_min, y_max in a CRS's own unit."""
 _LATTICE = 21
-"""Points along each side of an extent that is brought to another CRS."""
+"""Cells along each side of a grid that are looked for on another one."""
 _HAIR = 1e-6
 """Of a cell: bounds lie on cell edges, but for rounding."""
 _MAXIMUM_CELLS = 10**13
 """A grid of more cells is a mistake: the land of the Earth at 4 m."""
+_RADIUS = 6_371_000.0
+"""Of the Earth, metres."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,15 @@ class Grid:
         """Whether the coordinates are degrees."""
         return bool(CRS.from_user_input(self.crs).is_geographic)
 
+    def coordinates(self, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return x and y of places given by row and column, 0.5 the middle of the first cell."""
+        return self.x + cols * self.cell[0], self.y - rows * self.cell[1]
+
+    def places(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return row and column, with fractions, of coordinates in the grid's CRS; of longitudes the first one from its west."""
+        east = x - self.x
+        return (self.y - y) / self.cell[1], (east % 360.0 if self.geographic else east) / self.cell[0]
+
     def tiles(self, side: int) -> Iterator[Tile]:
         """Yield tiles of `side` x `side` cells (smaller at the right and lower edge) in reading order."""
         across = math.ceil(self.width / side)
@@ -93,28 +102,30 @@ class Grid:
             If no cell does.
         """
         x_min, x_max, y_min, y_max = bounds
-        left = max(0, math.floor((x_min - self.x) / self.cell[0] + _HAIR))
-        right = min(self.width, math.ceil((x_max - self.x) / self.cell[0] - _HAIR))
-        top = max(0, math.floor((self.y - y_max) / self.cell[1] + _HAIR))
-        bottom = min(self.height, math.ceil((self.y - y_min) / self.cell[1] - _HAIR))
+        left, right = _touched(x_min - self.x, x_max - self.x, self.cell[0], self.width)
+        top, bottom = _touched(self.y - y_max, self.y - y_min, self.cell[1], self.height)
         if left >= right or top >= bottom:
             raise UserError(
-                f"bounds {_shown(bounds)} hold no cell of the map's grid, {_shown(self.bounds)} in {short_name(self.crs)}"
+                f"bounds {shown(bounds)} hold no cell of the map's grid, {shown(self.bounds)} in {short_name(self.crs)}"
             )
         x, y = self.x + left * self.cell[0], self.y - top * self.cell[1]
         return Grid(self.crs, x, y, self.cell, bottom - top, right - left)
 
 
-def _shown(bounds: Sequence[float]) -> str:
-    return "x {:.6g} to {:.6g}, y {:.6g} to {:.6g}".format(*bounds)
+def _touched(start: float, end: float, cell: float, size: int) -> tuple[int, int]:
+    """Return the cells [from, to), of `size` in a row, that a stretch touches; NaN touches none."""
+    first, last = start / cell + _HAIR, end / cell - _HAIR
+    if not (first < size and last > 0):
+        return 0, 0
+    return math.floor(max(first, 0.0)), math.ceil(min(last, float(size)))
 
 
-def short_name(crs: str) -> str:
-    """Return a CRS's authority code or its own name: WKT is long."""
-    known = CRS.from_user_input(crs)
-    if known.to_epsg() is not None:
-        return f"EPSG:{known.to_epsg()}"
-    return str(known.to_dict(projjson=True).get("name", "unnamed CRS"))
+def north_up(raster: Any) -> Grid:
+    """Return the grid of an open raster that `rasters.check_raster` has passed, turned north up."""
+    corner = raster.transform
+    x = min(corner.c, corner.c + corner.a * raster.width)
+    y = max(corner.f, corner.f + corner.e * raster.height)
+    return Grid(as_text(raster.crs), x, y, (abs(corner.a), abs(corner.e)), raster.height, raster.width)
 
 
 def raster_grid(path: Path) -> Grid:
@@ -123,59 +134,41 @@ def raster_grid(path: Path) -> Grid:
     Raises
     ------
     UserError
-        If it is not readable, has no CRS, or is rotated.
+        If it is not readable, has no CRS or one that no map can be made in, or is rotated.
     """
-    crs, corner, height, width = grid_of(path)
-    x = min(corner.c, corner.c + corner.a * width)
-    y = max(corner.f, corner.f + corner.e * height)
-    return Grid(crs, x, y, (abs(corner.a), abs(corner.e)), height, width)
-
-
-def read_crs(text: str) -> str:
-    """Return a CRS as WKT or authority code; UserError if it is none."""
-    try:
-        return str(CRS.from_user_input(text).to_string())
-    except CRSError as error:
-        raise UserError(f"crs {text!r}: not a coordinate reference system; give a code like EPSG:3035, or WKT") from error
-
-
-def bounds_in(bounds: Bounds, crs: str, other: str) -> Bounds:
-    """Return the extent, in `other`, of bounds given in `crs`."""
-    if CRS.from_user_input(crs) == CRS.from_user_input(other):
-        return bounds
-    x_min, x_max, y_min, y_max = bounds
-    left, bottom, right, top = transform_bounds(crs, other, x_min, y_min, x_max, y_max, densify_pts=_LATTICE)
-    if not all(map(math.isfinite, (left, bottom, right, top))):
-        raise UserError(f"{_shown(bounds)} in {short_name(crs)} has no finite extent in {short_name(other)}; give the map's bounds")
-    if right < left:  # across the antimeridian
-        right += 360.0
-    return left, right, bottom, top
+    with named_errors(path), open_raster(path) as raster:
+        check_raster(raster, path)
+        return north_up(raster)
 
 
 def nominal_metres(crs: str, cell: float) -> float:
     """Return how wide a cell of a CRS is, in metres; a degree counts as it does along a meridian."""
     known = CRS.from_user_input(crs)
-    return cell * (111_195.0 if known.is_geographic else float(known.linear_units_factor[1]))
+    return cell * float(known.units_factor[1]) * (_RADIUS if known.is_geographic else 1.0)
 
 
 def cell_sizes(rasters: Any) -> dict[str, float]:
     """Return variable -> cell in metres (`nominal_metres`), of what a checkpoint's record says of its rasters.
 
-    A record may come from a stranger: what is not of the form [{crs, cell_size, variables}, ...] tells nothing.
+    A record may come from a stranger: what is not of the form {crs, cell_size, variables} tells nothing.
     """
-    try:
-        return {
-            str(name): nominal_metres(each["crs"], float(each["cell_size"][0])) for each in rasters for name in each["variables"]
-        }
-    except (TypeError, KeyError, IndexError, ValueError, CRSError):
-        return {}
+    found: dict[str, float] = {}
+    for each in rasters if isinstance(rasters, list) else []:
+        try:
+            size = nominal_metres(str(each["crs"]), float(each["cell_size"][0]))
+            names = each["variables"]
+        except (TypeError, KeyError, IndexError, ValueError, OverflowError, CRSError):
+            continue
+        if math.isfinite(size) and size > 0 and isinstance(names, list):
+            found |= {name: size for name in names if isinstance(name, str)}
+    return found
 
 
 def finest(layers: Sequence[Layer]) -> Path:
     """Return the raster with the smallest cells on the ground, the first of equals."""
     paths = list(dict.fromkeys(layer.path for layer in layers))
     own = [raster_grid(path) for path in paths]
-    sizes = [nominal_metres(grid.crs, grid.cell[0]) for grid in own]
+    sizes = [nominal_metres(grid.crs, math.sqrt(grid.cell[0] * grid.cell[1])) for grid in own]
     return paths[int(np.argmin(np.round(np.log(sizes), 3)))]
 
 
@@ -204,57 +197,67 @@ def target_grid(
     UserError
         If rasters cannot be read, the CRS is none, or the extent holds no cell or absurdly many.
     """
+    if bounds is not None and not (all(map(math.isfinite, bounds)) and bounds[0] < bounds[1] and bounds[2] < bounds[3]):
+        raise UserError(f"bounds {shown(bounds)}: they have to be finite, each lower limit below its upper limit")
     follow = raster_grid(like or finest(layers))
-    grid = follow
-    if crs is not None or resolution is not None:
-        chosen = follow.crs if crs is None else read_crs(crs)
-        same = CRS.from_user_input(chosen) == CRS.from_user_input(follow.crs)
-        if resolution is None and not same:
+    chosen = follow.crs if crs is None else read_crs(crs)
+    if resolution is None:
+        if CRS.from_user_input(chosen) != CRS.from_user_input(follow.crs):
             raise UserError(f"crs {short_name(chosen)} needs --resolution, the cell's size in its unit")
-        cell = (resolution, resolution) if resolution is not None else follow.cell
-        x_min, x_max, y_min, y_max = bounds or bounds_in(follow.bounds, follow.crs, chosen)
-        spans = ((y_max - y_min) / cell[1], (x_max - x_min) / cell[0])
-        height, width = (max(0, math.ceil(span - _HAIR)) for span in spans)
-        if height * width == 0:
-            raise UserError(f"the map's extent {_shown((x_min, x_max, y_min, y_max))} holds no cell")
-        grid = Grid(chosen, x_min, y_max, cell, height, width)
-    elif bounds is not None:
-        grid = follow.crop(bounds)
+        grid = follow if bounds is None else follow.crop(bounds)
+    elif math.isfinite(resolution) and resolution > 0:
+        grid = _regular(chosen, resolution, bounds or bounds_in(follow.bounds, follow.crs, chosen))
+    else:
+        raise UserError(f"resolution {resolution}: a cell's size is a number above 0")
     if grid.height * grid.width > _MAXIMUM_CELLS:
-        raise UserError(f"the map would have {grid.height} x {grid.width} cells; is the resolution in the unit of the CRS?")
+        raise UserError(f"the map would have {grid.height:.6g} x {grid.width:.6g} cells; is the resolution in the unit of the CRS?")
     return grid
 
 
-def lonlat(grid: Grid, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return longitude and latitude, degrees EPSG:4326, of places given by row and column (n,), 0.5 a cell's middle."""
-    x, y = grid.x + np.asarray(cols) * grid.cell[0], grid.y - np.asarray(rows) * grid.cell[1]
-    if CRS.from_user_input(grid.crs) == CRS.from_epsg(4326):
-        return x, y
-    lon, lat = transform(grid.crs, "EPSG:4326", x, y)
-    return np.asarray(lon), np.asarray(lat)
-
-
-def _turned(bounds: Bounds, grid: Grid) -> list[Bounds]:
-    """Return bounds as they lie on a grid: on a geographic one also a whole turn further west and east, where they meet it."""
+def _regular(crs: str, cell: float, bounds: Bounds) -> Grid:
+    """Return a grid of square cells that starts at the upper left corner of bounds and covers them."""
     x_min, x_max, y_min, y_max = bounds
-    here = grid.bounds
-    turns = (-360.0, 0.0, 360.0) if grid.geographic else (0.0,)
-    places = [(x_min + turn, x_max + turn, y_min, y_max) for turn in turns]
-    return [each for each in places if each[0] < here[1] and each[1] > here[0] and y_min < here[3] and y_max > here[2]]
+    spans = (y_max - y_min) / cell, (x_max - x_min) / cell
+    if max(spans) < 1 - _HAIR:
+        raise UserError(f"resolution {cell:g} exceeds the map's extent, {shown(bounds)}; is it in the unit of the CRS?")
+    height, width = (max(1, math.ceil(min(span, float(_MAXIMUM_CELLS)) - _HAIR)) for span in spans)
+    return Grid(crs, x_min, y_max, (cell, cell), height, width)
+
+
+def lonlat(grid: Grid, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return longitude and latitude, degrees EPSG:4326, of places (n,), as of `Grid.coordinates`; NaN off the Earth."""
+    return transformed(grid.crs, "EPSG:4326", *grid.coordinates(np.asarray(rows), np.asarray(cols)))
 
 
 def crop_to_area(grid: Grid, area: Bounds, path: Path) -> Grid:
-    """Return the part of a grid that holds an area, given by its extent in EPSG:4326; `path` is for the message."""
-    places = _turned(bounds_in(area, "EPSG:4326", grid.crs), grid)
-    if not places:
-        raise UserError(f"{path}: the area of interest, {_shown(area)} degrees, does not meet the map's grid")
-    return grid.crop((min(each[0] for each in places), max(each[1] for each in places), *places[0][2:]))
+    """Return the part of a grid that holds an area, given by its extent in the grid's CRS; `path` is for the message.
+
+    On a geographic grid the area is also looked for a whole turn further west and east.
+    """
+    x_min, x_max, y_min, y_max = area
+    west, east, south, north = grid.bounds
+    turns = (-360.0, 0.0, 360.0) if grid.geographic else (0.0,)
+    places = [(x_min + turn, x_max + turn) for turn in turns if x_min + turn < east and x_max + turn > west]
+    if not places or y_min >= north or y_max <= south:
+        raise UserError(f"{path}: the area of interest, {shown(area)}, does not meet the map's grid, {shown(grid.bounds)}")
+    return grid.crop((min(place[0] for place in places), max(place[1] for place in places), y_min, y_max))
 
 
 def apart(grid: Grid, layers: Sequence[Layer]) -> list[Path]:
     """Return the rasters that share no ground with a grid."""
     own = {path: raster_grid(path) for path in dict.fromkeys(layer.path for layer in layers)}
-    return [path for path, other in own.items() if not _turned(bounds_in(other.bounds, other.crs, grid.crs), grid)]
+    return [path for path, other in own.items() if not (_reaches(grid, other) or _reaches(other, grid))]
+
+
+def _reaches(grid: Grid, other: Grid) -> bool:
+    """Return whether some of a lattice of a grid's cells have their middle on another grid.
+
+    An extent would not do: that of the Earth in UTM, say, is none.
+    """
+    rows, cols = (np.linspace(0.5, size - 0.5, _LATTICE) for size in (grid.height, grid.width))
+    middles = grid.coordinates(*(index.ravel() for index in np.meshgrid(rows, cols)))
+    row, col = other.places(*transformed(grid.crs, other.crs, *middles))
+    return bool(((row >= 0) & (row < other.height) & (col >= 0) & (col < other.width)).any())
 
 
 def as_plain(grid: Grid) -> dict[str, Any]:

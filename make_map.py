@@ -27,11 +27,11 @@ from config import MapSettings, __version__, read_settings
 from files import UserError, check_writable, must_exist, run, sha256, write_text
 
 if TYPE_CHECKING:
+    from areas import Area
     from grids import Grid
     from mapping import Plan
     from models import SoilCarbonNet
     from rasters import Layer
-    from zones import Area
 
 log = logging.getLogger(__name__)
 SMALL = 2_000_000
@@ -82,7 +82,7 @@ def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, d
 
     import grids
     import mapping
-    import zones
+    from areas import read_areas
     from rasters import find_layers, pick_layers
     from utils import choose_device, read_statistics
 
@@ -120,10 +120,10 @@ def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, d
     grid = grids.target_grid(layers, settings.like, settings.crs, settings.resolution, settings.bounds)
     areas: dict[str, list[Area]] = {}
     if settings.aoi is not None:
-        areas[mapping.AREA], extent = zones.read_areas(settings.aoi, grid.crs)
+        areas[mapping.AREA], extent = read_areas(settings.aoi, grid.crs)
         grid = grids.crop_to_area(grid, extent, settings.aoi)
     if settings.zones is not None:
-        areas[mapping.ZONES], _ = zones.read_areas(settings.zones, grid.crs, settings.zone_name)
+        areas[mapping.ZONES], _ = read_areas(settings.zones, grid.crs, settings.zone_name)
         if mapping.WHOLE in (zone.name for zone in areas[mapping.ZONES]):
             raise UserError(f"{settings.zones}: a zone must not be named {mapping.WHOLE!r}, the whole map's name in the table")
     mask = None
@@ -193,7 +193,7 @@ def begin(folder: Path, plan: "Plan", areas: "Mapping[str, Sequence[Area]]", res
     """
     import cogs
     import mapping
-    import zones
+    from areas import write_areas
 
     if resume and folder.is_dir():
         other = mapping.difference(plan, folder)
@@ -205,7 +205,7 @@ def begin(folder: Path, plan: "Plan", areas: "Mapping[str, Sequence[Area]]", res
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for name, each in areas.items():
-        zones.write_areas(folder / name, each)
+        write_areas(folder / name, each)
     write_text(folder / mapping.PLAN, plan.model_dump_json(indent=1))
     return {}
 

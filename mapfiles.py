@@ -17,6 +17,7 @@ import cogs
 import mapview
 import validation
 import zones
+from areas import load_areas
 from cogs import Band
 from config import __version__
 from files import UserError, write_json, write_table, write_yaml
@@ -98,7 +99,7 @@ def _told_scores(record: Mapping[str, Any]) -> dict[str, dict[str, float | None]
 
 def make_totals(plan: Plan, folder: Path, tiles: list[Path], unit: str) -> pd.DataFrame:
     """Return mean and total of each map over the whole and over every zone, with the members' interval."""
-    order = [WHOLE, *(area.name for area in (zones.load_areas(folder / ZONES) if ZONES in plan.areas else []))]
+    order = [WHOLE, *(area.name for area in (load_areas(folder / ZONES) if ZONES in plan.areas else []))]
     notes = [cogs.read_notes(path) for path in tiles]
     tables = {name: zones.totals([zones.from_plain(each[name]) for each in notes], unit, order) for name in plan.maps}
     return pd.concat([table.assign(map=name)[["map", *table.columns]] for name, table in tables.items()], ignore_index=True)

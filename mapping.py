@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 import zones
+from areas import load_areas
 from cogs import GDAL_SETTINGS, write_tile
 from dense import DenseNet
 from files import UserError, sha256
@@ -139,8 +140,8 @@ class _Worker:
         network = open_network(self.plan)
         self.network = DenseNet(network)
         self.nearest = {*network.specification.classes, MASK}
-        self.area = zones.load_areas(folder / AREA) if AREA in self.plan.areas else None
-        self.zones = zones.load_areas(folder / ZONES) if ZONES in self.plan.areas else []
+        self.area = load_areas(folder / AREA) if AREA in self.plan.areas else None
+        self.zones = load_areas(folder / ZONES) if ZONES in self.plan.areas else []
         self.tiles = list(self.plan.grid.tiles(self.plan.tile))
         self.lock = threading.Lock()
         self._here = threading.local()

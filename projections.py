@@ -6,17 +6,26 @@ In: x and y, east and north, in a CRS's own unit. Out: the same in another CRS, 
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from rasterio._err import CPLE_BaseError, CPLE_NotSupportedError  # raised by rasterio.warp, exported nowhere else
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
-from rasterio.warp import transform
+from rasterio.warp import transform, transform_bounds
 
 from files import UserError
 
+Bounds = tuple[float, float, float, float]
+"""x_min, x_max, y_min, y_max in a CRS's own unit."""
 _POLE = 90.0 + 1e-9
 """Degrees: latitudes up to here are a pole's, but for rounding."""
+_SIDE, _LATTICE = 400, 21
+"""Places along each side of an extent that is brought to another CRS, and rows and columns of those inside it."""
+_SLACK = 0.001
+"""Of an extent: a curved side may bulge by so much between two of its places."""
+_ROUND_THE_EARTH = 41_000_000.0
+"""Metres: a plane that is wider is not the ground's; Mercator's pole lies at 242,000 km."""
 
 
 def transformed(crs: CRS | str, other: CRS | str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -40,15 +49,15 @@ def transformed(crs: CRS | str, other: CRS | str, x: np.ndarray, y: np.ndarray) 
     Raises
     ------
     UserError
-        If no way leads from one CRS to the other: another planet, a plan without a place on the Earth.
+        If no way leads from one CRS to the other: they are of two planets, or one is a plan without a place on the Earth.
     """
     crs, other = CRS.from_user_input(crs), CRS.from_user_input(other)
-    here = np.stack([np.asarray(x, np.float64), np.asarray(y, np.float64)])
-    there = np.full_like(here, np.nan)
-    known = _on_earth(crs, here)
-    if known.any():
-        there[:, known] = here[:, known] if crs == other else _moved(crs, other, here[:, known])
-    there[:, ~_on_earth(other, there)] = np.nan
+    there = np.stack([np.asarray(x, np.float64), np.asarray(y, np.float64)])
+    known = _on_earth(crs, there)
+    if crs != other and known.any():
+        there[:, known] = _moved(crs, other, there[:, known])
+        known &= _on_earth(other, there)
+    there[:, ~known] = np.nan
     return there[0], there[1]
 
 
@@ -57,7 +66,9 @@ def _moved(crs: CRS, other: CRS, here: np.ndarray) -> np.ndarray:
     try:
         return np.array(transform(crs, other, here[0], here[1]))
     except CPLE_NotSupportedError as error:
-        raise UserError(f"no way leads from {short_name(crs)} to {short_name(other)}; set the true CRS, or warp to another") from error
+        raise UserError(
+            f"no way leads from {short_name(crs)} to {short_name(other)}; set the true CRS, or warp to another"
+        ) from error
     except (CPLE_BaseError, RasterioError):
         # One bad place fails them all, but only until GDAL has complained of twenty: halving soon comes to an end.
         half = here.shape[1] // 2
@@ -72,14 +83,62 @@ def _on_earth(crs: CRS, places: np.ndarray) -> np.ndarray:
     return known & (np.abs(places[1]) <= _POLE) if crs.is_geographic else known
 
 
+def bounds_in(bounds: Bounds, crs: str, other: str) -> Bounds:
+    """Return the extent, in `other`, of bounds given in `crs`; across the antimeridian x_max passes 180.
+
+    Raises
+    ------
+    UserError
+        If part of the ground has no place in a projection.
+    """
+    known, wanted = CRS.from_user_input(crs), CRS.from_user_input(other)
+    if known == wanted:
+        return bounds
+    x_min, x_max, y_min, y_max = bounds
+    left, bottom, right, top = transform_bounds(known, wanted, x_min, y_min, x_max, y_max, densify_pts=_SIDE)
+    if wanted.is_geographic:
+        if not any(map(math.isfinite, (left, right, bottom, top))):
+            raise UserError(f"{shown(bounds)} in {short_name(crs)} is not on the Earth; is the raster's CRS the true one?")
+        # A world map's corners are off the Earth: then it may reach as far as degrees do.
+        left, bottom, right, top = (
+            value if math.isfinite(value) else limit
+            for value, limit in zip((left, bottom, right, top), (-180.0, -90.0, 180.0, 90.0), strict=True)
+        )
+        return left, right + 360.0 if right < left else right, bottom, top
+    steps = (np.arange(_LATTICE) + 0.5) / _LATTICE
+    x, y = np.meshgrid(x_min + steps * (x_max - x_min), y_min + steps * (y_max - y_min))
+    lon, lat = transformed(known, "EPSG:4326", x, y)
+    on_earth = np.isfinite(lon)
+    if not (on_earth.any() and all(map(math.isfinite, (left, right, bottom, top)))):
+        raise UserError(
+            f"{shown(bounds)} in {short_name(crs)} has no extent in {short_name(other)}; give the map's bounds (--bounds)"
+        )
+    x, y = transformed("EPSG:4326", wanted, lon[on_earth], lat[on_earth])
+    width, height = right - left, top - bottom
+    # An extent is that of its sides: where some of the ground lies beyond these, it is none.
+    beyond = max(left - x.min(), x.max() - right) > _SLACK * width or max(bottom - y.min(), y.max() - top) > _SLACK * height
+    if not np.isfinite(x).all() or beyond or max(width, height) * float(wanted.units_factor[1]) > _ROUND_THE_EARTH:
+        raise UserError(f"{short_name(other)} cannot hold {shown(bounds)} in {short_name(crs)}; give the map's bounds (--bounds)")
+    return left, right, bottom, top
+
+
+def shown(bounds: Sequence[float]) -> str:
+    """Return bounds in words."""
+    return "x {:.6g} to {:.6g}, y {:.6g} to {:.6g}".format(*bounds)
+
+
 def unfit(crs: CRS) -> str:
-    """Return why grids cannot be in a CRS, "" if they can: it has to have degrees, or a projection's lengths."""
-    if crs.is_projected:
-        return ""
-    if not crs.is_geographic:
+    """Return why grids cannot be in a CRS, "" if they can: it has to be the Earth's, in degrees or a map projection."""
+    if not (crs.is_projected or crs.is_geographic):
         return "is neither in degrees nor a map projection"
     unit, radians = crs.units_factor
-    return "" if math.isclose(radians, math.pi / 180, rel_tol=1e-6) else f"is in {unit}s, not in degrees"
+    if crs.is_geographic and not math.isclose(radians, math.pi / 180, rel_tol=1e-6):
+        return f"is in {unit}s, not in degrees"
+    try:
+        transformed(crs, "EPSG:4326", np.zeros(1), np.zeros(1))
+    except UserError:
+        return "is not the Earth's"
+    return ""
 
 
 def read_crs(text: str) -> str:
@@ -88,7 +147,7 @@ def read_crs(text: str) -> str:
     Raises
     ------
     UserError
-        If it is none, or one of heights, of another unit than degrees and lengths, or of no place on the Earth.
+        If it is none, or `unfit` for a grid.
     """
     try:
         known = CRS.from_user_input(text)
@@ -107,9 +166,10 @@ def as_text(crs: CRS) -> str:
 
 
 def short_name(crs: CRS | str) -> str:
-    """Return a CRS's authority code or its own name: WKT is long."""
+    """Return a CRS's authority code, its own name, or its parameters: WKT is long."""
     known = CRS.from_user_input(crs)
     text = as_text(known)
     if len(text) <= 20:
         return text
-    return str(known.to_dict(projjson=True).get("name", "unnamed CRS"))
+    name = str(known.to_dict(projjson=True).get("name", "unnamed"))
+    return known.to_proj4() or name if name in ("unknown", "unnamed") else name

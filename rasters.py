@@ -18,11 +18,11 @@ import rasterio
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
-from rasterio.warp import transform as reproject
 from rasterio.windows import Window
 
 from config import NODATA, nearest
 from files import UserError, atomic_write, read_paths
+from projections import as_text, transformed, unfit
 
 log = getLogger(__name__)
 
@@ -134,7 +134,7 @@ def describe(layers: Sequence[Layer]) -> list[dict[str, Any]]:
             table.append(
                 {
                     "file": path,
-                    "crs": raster.crs.to_string() if raster.crs else None,
+                    "crs": as_text(raster.crs) if raster.crs else None,
                     "cell_size": [abs(float(size)) for size in raster.res],
                     "shape": list(raster.shape),
                     "variables": [layer.name for layer in layers if layer.path == path],
@@ -143,26 +143,15 @@ def describe(layers: Sequence[Layer]) -> list[dict[str, Any]]:
     return table
 
 
-def grid_of(path: Path) -> tuple[str, Affine, int, int]:
-    """Return a raster's CRS, its transform from (column, row) to coordinates, its height and its width in cells.
-
-    Raises
-    ------
-    UserError
-        If it cannot be read, has no CRS, or its grid is rotated.
-    """
-    with _open(path) as raster:
-        check_raster(raster, path)
-        return raster.crs.to_string(), raster.transform, raster.height, raster.width
-
-
 def check_raster(raster: Any, path: Path, layers: Sequence[Layer] = ()) -> None:
-    """Raise UserError if a raster has no CRS or a rotated grid, or if some of its layers hold complex numbers."""
+    """Raise UserError if a raster has no CRS of the Earth's surface, a rotated grid, or complex numbers in some of its layers."""
     imaginary = [layer.name for layer in layers if raster.dtypes[layer.band - 1].startswith("complex")]
     if imaginary:
         raise UserError(f"{path}: holds complex numbers in {', '.join(imaginary[:3])}; give it real ones")
     if raster.crs is None:
         raise UserError(f"{path}: has no coordinate reference system; set it first (gdal_edit.py -a_srs EPSG:... {path.name})")
+    if unfit(raster.crs):
+        raise UserError(f"{path}: its coordinate reference system {unfit(raster.crs)}; set the true one, or warp it (gdalwarp)")
     if raster.transform.b or raster.transform.d:
         raise UserError(f"{path}: its grid is rotated; warp it to a north-up grid first (gdalwarp)")
 
@@ -232,17 +221,12 @@ def spans_the_globe(raster: Any) -> bool:
 def _cells(raster: Any, lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
     """Return the row and column (N,) of the cell that holds each point, and whether columns go on beyond the edge."""
     grid: Affine = raster.transform
-    x, y = lon, lat
-    if raster.crs != rasterio.CRS.from_epsg(4326):
-        found = np.isfinite(lon) & np.isfinite(lat)
-        x, y = np.full((2, lon.size), np.nan)
-        if found.any():
-            x[found], y[found] = reproject("EPSG:4326", raster.crs, lon[found], lat[found])
+    x, y = transformed("EPSG:4326", raster.crs, lon, lat)
     wraps = spans_the_globe(raster)
     if raster.crs.is_geographic:  # longitude is an angle: -10 and 350 are one meridian
         west = min(grid.c, grid.c + grid.a * raster.width)
-        x = west + (np.where(np.isfinite(x), x, np.nan) - west) % 360.0
-    known = np.isfinite(x) & np.isfinite(y)
+        x = west + (x - west) % 360.0
+    known = np.isfinite(x)
     cells = np.full((2, lon.size), -1, np.int64)
     cells[0, known] = np.floor((y[known] - grid.f) / grid.e).clip(-1, raster.height)
     cells[1, known] = np.floor((x[known] - grid.c) / grid.a).clip(-1, raster.width)

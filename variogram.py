@@ -1,7 +1,7 @@
 """How far the residuals of a model agree: distances on the sphere, the semivariogram, and its range.
 
-In: arrays of positions (degrees) and residuals. Out: distances (km), lags, a fitted model with its practical range.
-Blocks narrower than that range leave the held-out profiles with neighbours that err alike; see `folds.block_side`.
+In: arrays of positions (degrees) and residuals. Out: distances (km), lags, a fitted model with its practical range, and
+the side of spatial blocks: were they narrower than that range, held-out profiles would have neighbours that err alike.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar, nnls
+from scipy.spatial import cKDTree
+
+from validation import split_units
 
 EARTH_KM = 6371.0088
 """Mean radius of the Earth (IUGG)."""
@@ -21,6 +24,8 @@ _FEWEST_PAIRS = 30
 """A lag of fewer tells little (Journel and Huijbregts 1978)."""
 _STRUCTURED = 0.1
 """Of the sill: where less depends on distance, a fitted range is that of noise."""
+_NARROWEST_KM = 5.0
+"""Of a block, whatever the range: profiles of one survey cluster lie nearer."""
 
 # --- the sphere --------------------------------------------------------------------------------------------------
 
@@ -57,11 +62,6 @@ def unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
 def arc_km(chord: np.ndarray | float) -> np.ndarray:
     """Return great-circle distances, km, of chords between unit vectors (of any shape)."""
     return np.asarray(2 * EARTH_KM * np.arcsin(np.minimum(np.asarray(chord) / 2, 1)))
-
-
-def chord_of(km: float) -> float:
-    """Return the chord between unit vectors that are this many km apart on the sphere."""
-    return float(2 * np.sin(min(km / (2 * EARTH_KM), np.pi / 2)))
 
 
 # --- the empirical semivariogram ---------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def semivariances(
         Cressie and Hawkins (1980, Math. Geol. 12, 115-125): fourth power of the mean root difference. A few wild
         residuals then do not lift the curve.
     seed, most_pairs
-        Where there are more pairs, those between random profiles and all others, about that many.
+        Where there are more pairs, about that many, drawn evenly.
     fewest_pairs
         Lags of fewer pairs are left out. Pairs at one spot (1 m) are, too.
 
@@ -140,42 +140,41 @@ def semivariances(
     def mean(of: np.ndarray) -> np.ndarray:
         return np.bincount(lag, of, lags)[kept] / pairs[kept]
 
-    if robust:
-        gamma = mean(np.sqrt(difference)) ** 4 / (0.457 + 0.494 / pairs[kept]) / 2
-    else:
-        gamma = mean(difference**2) / 2
-    return Lags(mean(distance), gamma, pairs[kept])
+    twice = mean(np.sqrt(difference)) ** 4 / (0.457 + 0.494 / pairs[kept]) if robust else mean(difference**2)
+    return Lags(mean(distance), twice / 2, pairs[kept])
 
 
 def _extent(points: np.ndarray) -> float:
-    """Return nearly the largest distance, km: from point to farthest point, until it grows no more."""
-    far, widest = points[0], 0.0
-    while True:
-        chords = np.linalg.norm(points - far, axis=1)
-        if chords.max() <= widest:
-            return float(arc_km(widest))
-        far, widest = points[int(chords.argmax())], float(chords.max())
+    """Return the largest distance, km: between the points that lie outermost in some of 200 directions."""
+    directions = np.random.default_rng(0).normal(size=(3, 200))
+    outer = points[np.unique((points @ directions).argmax(0))]
+    return float(arc_km(np.linalg.norm(outer[:, None] - outer, axis=2).max()))
 
 
 def _pairs(
     points: np.ndarray, values: np.ndarray, largest_km: float, random: np.random.Generator, most: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return distance (km) and absolute difference of pairs, each once, until there are `most`."""
-    order = random.permutation(len(points))
-    points, values, rows, found = points[order], values[order], 100, 0
-    distances, differences = [np.empty(0)], [np.empty(0)]
-    for begin in range(0, len(points) - 1, rows):
-        here, others = slice(begin, begin + rows), slice(begin + 1, None)
-        chord = np.sqrt(((points[here, None] - points[None, others]) ** 2).sum(-1))
-        distance = arc_km(chord)
-        later = np.arange(chord.shape[1])[None] >= np.arange(chord.shape[0])[:, None]
-        kept = later & (distance > _SAME_PLACE_KM) & (distance <= largest_km)
-        distances.append(distance[kept])
-        differences.append(np.abs(values[here, None] - values[None, others])[kept])
-        found += int(kept.sum())
-        if found >= most:
-            break
-    return np.concatenate(distances), np.concatenate(differences)
+    """Return distance (km) and absolute difference of pairs within a distance: all, or about `most` drawn evenly."""
+    tree, within = cKDTree(points), 2 * np.sin(min(largest_km / (2 * EARTH_KM), np.pi / 2))
+    count = (int(tree.count_neighbors(tree, within)) - len(points)) // 2
+    if count <= 5 * most:
+        pairs = tree.query_pairs(within, output_type="ndarray")
+        if count > most:
+            pairs = pairs[random.choice(len(pairs), most, replace=False)]
+        chord = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
+    else:  # too many to list; at least a few per cent of any pairs are near enough
+        drawn, chords, found = [], [], 0
+        while found < most:
+            pairs = random.integers(len(points), size=(500_000, 2))
+            chord = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
+            near = chord <= within
+            drawn.append(pairs[near])
+            chords.append(chord[near])
+            found += int(near.sum())
+        pairs, chord = np.concatenate(drawn), np.concatenate(chords)
+    distance = arc_km(chord)
+    apart = distance > _SAME_PLACE_KM
+    return distance[apart], np.abs(values[pairs[apart, 0]] - values[pairs[apart, 1]])
 
 
 # --- the model ---------------------------------------------------------------------------------------------------
@@ -259,3 +258,34 @@ def fit_variogram(lags: Lags, model: str = "exponential") -> Variogram:
         nugget, sill = fitted(scale)[0].tolist()
         variance = np.maximum(nugget + sill * rise(lags.km / scale), 1e-6 * variance.max())
     return Variogram(model, nugget, sill, scale, bool(1.01 * grid[0] < scale < 0.99 * grid[-1]))
+
+
+# --- the side of blocks ------------------------------------------------------------------------------------------
+
+
+def block_side(lon: np.ndarray, lat: np.ndarray, range_km: float, fewest: int) -> tuple[float, str]:
+    """Return the side of spatial blocks, degrees, for residuals that agree over `range_km`, and what decided it.
+
+    Blocks are squares in degrees (`validation.split_units`): at the middle latitude of the profiles as wide as the
+    range, and higher. They are narrowed until `fewest` or more hold profiles, but not below 5 km.
+
+    Parameters
+    ----------
+    lon, lat
+        (N,) degrees.
+    range_km
+        `Variogram.practical_range`.
+    fewest
+        Blocks with profiles that must remain.
+    """
+    unit_vectors(lon, lat)
+    across = KM_PER_DEGREE * max(np.cos(np.radians(np.median(np.abs(lat)))), 0.1)
+    narrowest, side = _NARROWEST_KM / across, min(range_km / across, 90.0)
+    agree = f"the residuals agree over {range_km:.3g} km"
+    while side > narrowest and np.unique(split_units(lon, lat, "blocks", side)).size < fewest:
+        side *= 0.95
+    if side <= narrowest:
+        return round(narrowest, 5), f"{_NARROWEST_KM:g} km, the narrowest; {agree}"
+    if side < range_km / across:
+        return round(side, 5), f"narrowed so that {fewest} blocks remain; {agree}"
+    return round(side, 5), f"the practical range; {agree}"

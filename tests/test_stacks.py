@@ -12,6 +12,7 @@ from rasterio.warp import reproject, transform
 from scipy.ndimage import map_coordinates
 
 import rasters
+import resampling as interpolation
 import stacks
 from files import UserError
 from grids import Grid, lonlat, raster_grid
@@ -143,7 +144,7 @@ def test_any_window_gives_the_same_bits(tmp_path, monkeypatch, case, resampling)
         assert np.isfinite(whole).mean() > 0.2
         for tall, wide, limit in ((13, 29, 2**24), (height, 17, 900), (40, 64, 5000)):
             monkeypatch.setattr(rasters, "_CELLS_AT_ONCE", limit)
-            monkeypatch.setattr(stacks, "_WEIGHTS_AT_ONCE", 1000)
+            monkeypatch.setattr(interpolation, "_WEIGHTS_AT_ONCE", 1000)
             monkeypatch.setattr(stacks, "_STRIP", 31)
             for row in range(0, height, tall):
                 for col in range(0, width, wide):

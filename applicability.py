@@ -1,0 +1,266 @@
+"""Say where a model may be used: how unlike the training profiles a place is, and how many of them it resembles.
+
+In: predictors of the training profiles, their importance, their folds. Out: for any rows of the same predictors a
+dissimilarity index, whether it lies within the area of applicability (Meyer and Pebesma 2021, Methods in Ecology and
+Evolution 12, 1620-1633), and the local point density (Schumacher et al. 2025, Geoscientific Model Development). Stands
+alone: arrays in memory, no settings, no files.
+
+    area = Applicability.fit(training_x, importance, folds)
+    index, density = area.assess(cells_x)
+    usable = area.inside(cells_x)
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+_BLOCK = 1 << 20
+"""Distances held at once, 4 MB in float32: a block that stays in the processor's cache is passed over three times."""
+
+_FAR = 1e6
+"""Standard deviations at which a coordinate is held: beyond any training profile, and its square is finite in float32."""
+
+_MOST_POINTS, _MOST_VARIABLES = 1_000_000, 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class Applicability:
+    """Know the training profiles in predictor space and how far from them a prediction may be trusted.
+
+    A coordinate is (x - mean) / std * weight. What is missing gets the coordinate 0, the training mean, which is what
+    the network is fed there too; it makes a place look more ordinary than it may be. Classes come as 0/1 columns.
+
+    Attributes
+    ----------
+    points
+        (m, p) float32, coordinates of the training profiles.
+    mean, std
+        p each, raw units of the predictors; std has the divisor n - 1. A predictor that did not vary has std 1.
+    weights
+        p, not negative, mean 1. A predictor that did not vary has 0: no distance can be told from it.
+    mean_distance
+        Mean distance of all pairs of points, the unit of the index.
+    threshold
+        The largest index inside the area of applicability.
+    profiles
+        Training profiles there were; where it exceeds m, points are a random sample of them and a density counts the
+        sampled ones only.
+    """
+
+    points: np.ndarray
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    weights: tuple[float, ...]
+    mean_distance: float
+    threshold: float
+    profiles: int
+
+    @classmethod
+    def fit(
+        cls,
+        x: np.ndarray,
+        weights: np.ndarray | None = None,
+        folds: np.ndarray | None = None,
+        max_points: int = 5000,
+        seed: int = 0,
+    ) -> "Applicability":
+        """Learn the area from training profiles.
+
+        The index of a training profile is its distance to the nearest one in another fold, in units of
+        `mean_distance`: as unlike as what the model was tested on was to what it had learnt from. The threshold is
+        min(max, Q75 + 1.5 IQR) of these, with quantiles by linear interpolation, as CAST has it since it left the
+        upper whisker of the box plot (the largest value up to Q75 + 1.5 IQR), which jumps with single profiles.
+
+        Parameters
+        ----------
+        x
+            (N, p) predictors in raw units; NaN where missing.
+        weights
+            (p,) importance of each predictor, in any unit; what is negative counts as 0. None: all alike.
+        folds
+            (N,) the fold each profile was tested in; the wider the blocks, the wider the area. None: each profile is
+            a fold.
+        max_points
+            Of more profiles a random sample of this size is kept, and a line is logged. Index and threshold are then
+            both measured from the sample, so that about as much lies inside, though cells near the edge change
+            sides. Mean and std are of all.
+        seed
+            Of the sample.
+
+        Raises
+        ------
+        ValueError
+            If shapes disagree, fewer than two profiles or folds are there, or no predictor with a weight varies.
+        """
+        x = np.asarray(x, np.float64)
+        if x.ndim != 2 or len(x) < 2 or np.isinf(x).any():
+            raise ValueError(f"x {x.shape} must be two or more profiles x predictors, without infinite values; NaN is missing")
+        importance = np.ones(x.shape[1]) if weights is None else np.asarray(weights, np.float64)
+        member = np.arange(len(x)) if folds is None else np.unique(folds, return_inverse=True)[1]
+        if importance.shape != x.shape[1:] or member.shape != x.shape[:1] or not np.isfinite(importance).all():
+            raise ValueError(
+                f"weights {importance.shape} must be finite, one per column, folds {member.shape} one per row of x {x.shape}"
+            )
+
+        known = ~np.isnan(x)
+        count = known.sum(axis=0)
+        mean = np.where(known, x, 0).sum(axis=0) / np.maximum(count, 1)
+        std = np.sqrt((np.where(known, x - mean, 0) ** 2).sum(axis=0) / np.maximum(count - 1, 1))
+        varies = std > 1e-9 * np.abs(mean)  # the mean of n equal numbers differs from them in the last digits
+        importance = np.where(varies, np.maximum(importance, 0), 0)
+        if not importance.any():
+            raise ValueError(f"none of {x.shape[1]} predictors both varies and has a positive weight; give others, or no weights")
+        std, importance = np.where(varies, std, 1), importance / importance.mean()
+
+        kept = np.arange(len(x))
+        if len(x) > max_points:
+            kept = np.sort(np.random.default_rng(seed).choice(len(x), max_points, replace=False))
+            log.info("applicability: %d of %d training profiles kept, drawn at random", max_points, len(x))
+        if len(np.unique(member[kept])) < 2:
+            raise ValueError(f"{len(kept)} profiles all lie in one fold; two folds are needed (of {member.max() + 1} given)")
+        points = _coordinates(x[kept], mean, std, importance)
+        mean_distance, nearest = _training_distances(points, member[kept])
+        if not mean_distance > 0:
+            raise ValueError(f"all {len(points)} training profiles are alike; no distance can be told")
+        index = nearest / mean_distance
+        low, high = np.quantile(index, [0.25, 0.75])
+        threshold = min(index.max(), high + 1.5 * (high - low))
+        facts = tuple(mean.tolist()), tuple(std.tolist()), tuple(importance.tolist())
+        return cls(points, *facts, mean_distance, float(threshold), len(x))
+
+    def index(self, x: np.ndarray) -> np.ndarray:
+        """Return the dissimilarity index of rows x (n, p): 0 at a training profile, about 1 as far as two of them lie.
+
+        See `assess` for what is missing and for errors.
+        """
+        return self.assess(x)[0]
+
+    def inside(self, x: np.ndarray) -> np.ndarray:
+        """Return whether rows x (n, p) lie in the area of applicability: index <= threshold."""
+        return self.index(x) <= self.threshold
+
+    def density(self, x: np.ndarray) -> np.ndarray:
+        """Return the local point density of rows x (n, p): how many points lie within the threshold; 0 outside."""
+        return self.assess(x)[1]
+
+    def assess(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return index and density in one pass over the distances.
+
+        Distances come as blocks of a matrix product: three to twenty times as fast as a k-d tree on 17 to 200
+        predictors that are not all functions of a few, because the tree then visits most of its leaves.
+
+        Parameters
+        ----------
+        x
+            (n, p) predictors in raw units; NaN where missing.
+
+        Returns
+        -------
+        index
+            (n,) float64; NaN where no predictor with a weight is known, which counts as outside.
+        density
+            (n,) int64; at least 1 inside, 0 outside.
+
+        Raises
+        ------
+        ValueError
+            If x has not p columns.
+        """
+        x = np.asarray(x)
+        if x.ndim != 2 or x.shape[1] != len(self.mean):
+            raise ValueError(f"x {x.shape} must be rows x the {len(self.mean)} predictors of the training profiles")
+        facts = tuple(np.array(fact) for fact in (self.mean, self.std, self.weights))
+        reach = self.threshold * self.mean_distance
+        transposed, squares = self.points.T.copy(), np.einsum("mp,mp->m", self.points, self.points)
+        index, density = np.empty(len(x)), np.empty(len(x), np.int64)
+        for rows in _blocks(len(x), len(self.points)):
+            z = _coordinates(x[rows], *facts)
+            beyond = z @ transposed  # squared distance less |z|^2, which does not change the order of the points
+            beyond *= -2
+            beyond += squares
+            # float32 loses small distances in the difference of large squares: the nearest one is measured anew
+            nearest = self.points[beyond.argmin(axis=1)].astype(np.float64)
+            index[rows] = np.sqrt(((z - nearest) ** 2).sum(axis=1)) / self.mean_distance
+            density[rows] = np.count_nonzero(beyond <= (reach**2 - np.einsum("np,np->n", z, z))[:, None], axis=1)
+            index[rows][np.isnan(x[rows][:, facts[2] > 0]).all(axis=1)] = np.nan
+        within = index <= self.threshold
+        return index, np.where(within, np.maximum(density, 1), 0)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as numbers, lists and bytes, fit for a checkpoint that admits nothing else."""
+        return {
+            "points": self.points.astype("<f4").tobytes(),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "weights": list(self.weights),
+            "mean_distance": self.mean_distance,
+            "threshold": self.threshold,
+            "profiles": self.profiles,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> "Applicability":
+        """Make it from `to_plain`'s content, which may be a stranger's.
+
+        Raises
+        ------
+        ValueError
+            Naming what is missing, unknown, of another kind or size, not finite or out of range.
+        """
+        names = set(cls.__dataclass_fields__)
+        if not isinstance(plain, dict) or set(plain) != names:
+            found = sorted(map(str, plain))[:10] if isinstance(plain, dict) else type(plain).__name__
+            raise ValueError(f"applicability: expected {', '.join(sorted(names))}; found {found}")
+        facts = {name: _numbers(name, plain[name]) for name in ("mean", "std", "weights")}
+        p = len(facts["mean"])
+        if not 1 <= p <= _MOST_VARIABLES or any(len(fact) != p for fact in facts.values()):
+            sizes = ", ".join(f"{len(fact)} {name}" for name, fact in facts.items())
+            raise ValueError(f"applicability: {sizes}; expected one of each per predictor")
+        if min(facts["std"]) < 1e-30 or min(facts["weights"]) < 0 or abs(sum(facts["weights"]) / p - 1) > 1e-6:
+            raise ValueError("applicability: std must be positive; weights not negative, and their mean 1")
+        mean_distance, threshold, profiles = _numbers("sizes", [plain[k] for k in ("mean_distance", "threshold", "profiles")])
+        raw = plain["points"]
+        if not isinstance(raw, bytes) or len(raw) % (4 * p) or not 2 <= len(raw) // (4 * p) <= _MOST_POINTS:
+            raise ValueError(f"applicability: points are not the bytes of 2 to {_MOST_POINTS} rows of {p} float32")
+        points = np.frombuffer(raw, "<f4").astype(np.float32).reshape(-1, p)
+        if not (np.abs(points) <= _FAR * p).all():
+            raise ValueError("applicability: points hold values that are not finite, or beyond any coordinate")
+        if not (1e-30 < mean_distance < 1e15 and 0 <= threshold < 1e4 and profiles >= len(points) and profiles == int(profiles)):
+            raise ValueError(f"applicability: mean_distance {mean_distance:g}, threshold {threshold:g}, profiles {profiles:g}")
+        return cls(points, facts["mean"], facts["std"], facts["weights"], mean_distance, threshold, int(profiles))
+
+
+def _coordinates(x: np.ndarray, mean: np.ndarray, std: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return standardised, filled and weighted predictors, (n, p) float32."""
+    z = np.clip((x.astype(np.float64) - mean) / std, -_FAR, _FAR)
+    return (np.where(np.isnan(z), 0, z) * weights).astype(np.float32)
+
+
+def _blocks(n: int, m: int) -> Iterator[slice]:
+    rows = max(1, _BLOCK // m)
+    return (slice(begin, min(begin + rows, n)) for begin in range(0, n, rows))
+
+
+def _training_distances(points: np.ndarray, member: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the mean distance of all pairs, and of each point to the nearest one of another fold (m,)."""
+    z = points.astype(np.float64)
+    squares, total, nearest = (z * z).sum(axis=1), 0.0, np.empty(len(z))
+    for rows in _blocks(len(z), len(z)):
+        apart = np.maximum(squares[rows, None] + squares - 2 * z[rows] @ z.T, 0)
+        apart[np.arange(len(apart)), np.arange(rows.start, rows.stop)] = 0
+        distance = np.sqrt(apart)
+        total += float(distance.sum())
+        nearest[rows] = np.where(member[rows, None] == member, np.inf, distance).min(axis=1)
+    return total / (len(z) * (len(z) - 1)), nearest
+
+
+def _numbers(name: str, values: Any) -> tuple[float, ...]:
+    """Return a list of finite numbers as a tuple."""
+    if not isinstance(values, (list, tuple)) or any(type(v) not in (int, float) or not abs(v) < 1e30 for v in values):
+        raise ValueError(f"applicability: {name} must be finite numbers below 1e30")
+    return tuple(map(float, values))
