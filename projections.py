@@ -95,7 +95,12 @@ def bounds_in(bounds: Bounds, crs: str, other: str) -> Bounds:
     if known == wanted:
         return bounds
     x_min, x_max, y_min, y_max = bounds
-    left, bottom, right, top = transform_bounds(known, wanted, x_min, y_min, x_max, y_max, densify_pts=_SIDE)
+    if known.is_geographic:
+        y_min, y_max = max(y_min, -90.0), min(y_max, 90.0)
+    try:
+        left, bottom, right, top = transform_bounds(known, wanted, x_min, y_min, x_max, y_max, densify_pts=_SIDE)
+    except (CPLE_BaseError, RasterioError):
+        left = bottom = right = top = math.inf
     if wanted.is_geographic:
         if not any(map(math.isfinite, (left, right, bottom, top))):
             raise UserError(f"{shown(bounds)} in {short_name(crs)} is not on the Earth; is the raster's CRS the true one?")

@@ -126,7 +126,12 @@ def test_an_equal_area_projection_holds_the_world(other):
 
 def test_the_land_round_a_pole_is_a_disc():
     bounds = bounds_in((-180, 180, 60, 90), DEGREES, "EPSG:3573")  # equal area: the radius is that of the authalic sphere's cap
-    assert np.abs(bounds) == pytest.approx([3310_999] * 4, rel=2e-4)
+    assert np.abs(bounds) == pytest.approx([3_309_820] * 4, rel=2e-4)
+
+
+def test_a_grid_that_reaches_half_a_cell_beyond_a_pole_has_an_extent():
+    beyond, whole = (bounds_in((-180, 180, 60, north), DEGREES, "EPSG:3573") for north in (90.125, 90))
+    assert beyond == whole
 
 
 def test_an_extent_in_its_own_crs_stays():
