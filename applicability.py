@@ -134,7 +134,7 @@ class Applicability:
         return cls(points, *facts, mean_distance, float(threshold), len(x))
 
     def index(self, x: np.ndarray) -> np.ndarray:
-        """Return the dissimilarity index of rows x (n, p): 0 at a training profile, about 1 as far as two of them lie.
+        """Return the dissimilarity index of rows x (n, p): 0 at a training profile, 1 as far off as two of them on average.
 
         See `assess` for what is missing and for errors.
         """
@@ -151,7 +151,7 @@ class Applicability:
     def assess(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return index and density in one pass over the distances.
 
-        Distances come as blocks of a matrix product: three to twenty times as fast as a k-d tree on 17 to 200
+        Distances come as blocks of a matrix product: eight to thirty times as fast as a k-d tree on 17 to 200
         predictors that are not all functions of a few, because the tree then visits most of its leaves.
 
         Parameters

@@ -270,9 +270,7 @@ class MapSettings(Settings):
     max_missing: float = Field(
         0.25, ge=0, lt=1, description="a cell where a larger share of the variables is missing is nodata; below, they are filled"
     )
-    against: Path | None = Field(
-        None, description="raster of the target, such as an older map, to score this one against"
-    )
+    against: Path | None = Field(None, description="raster of the target, such as an older map, to score this one against")
     stats: Path | None = Field(None, description="statistics (var_name, v_mean, v_std) for the published file, which has none")
     missing: Literal["mean", "zero"] = Field("mean", description="what a missing cell becomes for the published file")
     tile: int = Field(512, ge=16, le=8192, description="side of the tiles the map is computed in, cells; memory grows with it")

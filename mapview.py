@@ -48,8 +48,8 @@ _PREVIEW_SIDE = 1600
 _PAGE_SIDE = 1000
 _BANDS_IN_FULL = 16
 """Bands of all maps beyond which they are shown in fewer cells."""
-_BAND_BYTES = 700_000
-"""A band may take up in a page."""
+_BAND_BYTES, _PAGE_BYTES = 700_000, 12_000_000
+"""A band may take up in a page, and all bands together."""
 
 
 def preview(png: Path, view: View) -> None:
@@ -92,7 +92,7 @@ def page(
         Its heading.
     views
         The maps, at least one. Each is averaged to at most 1000 x 1000 cells, fewer where many maps, many bands or
-        restless values would make the page large: about 0.7 MB is kept for a band.
+        restless values would make the page large: a band takes up 0.7 MB at most, all bands 12 MB.
     scores
         By what was scored, such as a split, then by score: rmse, mae and me (in the unit of the first map's first band), r2,
         ccc, n; others are shown as they are. None where undefined.
@@ -120,7 +120,7 @@ def page(
     for k, picture in enumerate(pictures):
         of_bands = [chosen[_likeness(picture, band)] for band in picture.bands]
         numbers = [ramps.index(ramp) if ramp else None for ramp in of_bands]
-        pictures[k], small = _packed_within(picture, numbers, ramps)
+        pictures[k], small = _packed_within(picture, numbers, ramps, min(_BAND_BYTES, _PAGE_BYTES // bands) * len(numbers))
         packed.append(small)
     still = io.BytesIO()
     first = draw(pictures[0], chosen[_likeness(pictures[0], pictures[0].bands[0])])
@@ -146,12 +146,14 @@ def _shared_ramps(pictures: Sequence[Picture]) -> dict[tuple[str, str, bool], Ra
     }
 
 
-def _packed_within(picture: Picture, numbers: Sequence[int | None], ramps: Sequence[Ramp]) -> tuple[Picture, dict[str, Any]]:
-    """Pack a picture for the page: first with coarser steps, then with fewer cells, until it is small enough."""
+def _packed_within(
+    picture: Picture, numbers: Sequence[int | None], ramps: Sequence[Ramp], size: int
+) -> tuple[Picture, dict[str, Any]]:
+    """Pack a picture for the page: first with coarser steps, then with fewer cells, until it has at most `size` bytes."""
     longest, codes = max(picture.grid.height, picture.grid.width), mappage.FINE
     while True:
         packed = mappage.pack(picture, numbers, ramps, codes)
-        if sum(len(band["codes"]) for band in packed["bands"]) <= _BAND_BYTES * len(numbers) or longest < 100:
+        if sum(len(band["codes"]) for band in packed["bands"]) <= size or longest < 100:
             return picture, packed
         if codes == mappage.FINE:
             codes = mappage.COARSE

@@ -97,6 +97,8 @@ def bounds_in(bounds: Bounds, crs: str, other: str) -> Bounds:
     x_min, x_max, y_min, y_max = bounds
     if known.is_geographic:
         y_min, y_max = max(y_min, -90.0), min(y_max, 90.0)
+        if x_max - x_min > 360.0 - 1e-6:  # all longitudes, wherever they are cut
+            x_min, x_max = -180.0, 180.0
     try:
         left, bottom, right, top = transform_bounds(known, wanted, x_min, y_min, x_max, y_max, densify_pts=_SIDE)
     except (CPLE_BaseError, RasterioError):

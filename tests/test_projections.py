@@ -118,8 +118,9 @@ def test_a_projection_that_cannot_hold_an_extent_says_so(other):
 
 
 @pytest.mark.parametrize("other", ["ESRI:54009", "EPSG:8857", "EPSG:6933"])
-def test_an_equal_area_projection_holds_the_world(other):
-    left, right, bottom, top = bounds_in((-180, 180, -89, 89), DEGREES, other)
+@pytest.mark.parametrize("west", [-180, 0, -180.125])
+def test_an_equal_area_projection_holds_the_world(other, west):
+    left, right, bottom, top = bounds_in((west, west + 360, -89, 89), DEGREES, other)
     assert 3.4e7 < right - left < 4.1e7
     assert 1.4e7 < top - bottom < 1.9e7
 

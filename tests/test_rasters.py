@@ -48,6 +48,23 @@ def one(path, lon, lat, radius=0):
 # --- where ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("crs", "x", "y"), [("EPSG:3857", 0, 2e6), ("EPSG:32632", 4e5, 2e6), ("EPSG:3035", 4.3e6, 3.3e6)])
+def test_a_point_the_rasters_crs_cannot_hold_is_outside_and_harms_no_other(tmp_path, crs, x, y):
+    path = make(tmp_path / "v.tif", centres(10, 10, (x, y), 1000.0), (x, y), 1000.0, crs, names=("x", "y"))
+    (lon,), (lat,) = transform(crs, "EPSG:4326", [x + 3500], [y - 2500])
+    windows, inside = cut_windows(find_layers([path]), np.array([lon, 0, 99.1, np.nan, lon]), np.array([lat, 95, 0, 5, -90]), 0)
+    assert inside.tolist() == [True, False, False, False, False]
+    assert windows["x"][:, 0, 0].tolist()[0] == x + 3500
+    assert np.isnan(windows["x"][1:]).all()
+
+
+def test_rasters_that_are_not_the_earths_are_named(tmp_path):
+    for crs in ('LOCAL_CS["a plan",UNIT["metre",1]]', "IAU_2015:30100", "EPSG:4807"):
+        make(tmp_path / "v.tif", np.ones((3, 3), np.float32), crs=crs)
+        with pytest.raises(UserError, match="v.tif: its coordinate reference system is "):
+            one(tmp_path / "v.tif", 1.0, 9.0)
+
+
 def test_window_is_north_up_and_centred_on_the_cell_of_the_point(tmp_path):
     make(tmp_path / "xy.tif", centres(40, 60, (-30, 20), 1.0), (-30, 20), 1.0, names=("x", "y"))
     rng = np.random.default_rng(0)
