@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-_INK = "0.25"
+INK = "0.25"
 _BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito (2008): told apart with any colour vision
 _CROWDED = 2000
 """Profiles beyond which points hide each other, and their density is drawn instead."""
@@ -45,12 +45,13 @@ def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG, atomically; the same figure gives the same bytes."""
     with atomic_write(path) as file:
         figure.savefig(file, format="png", metadata={"Software": None})
 
 
-def _is_skewed(values: np.ndarray) -> bool:
+def is_skewed(values: np.ndarray) -> bool:
     """Whether values (n,) crowd near zero, so that a linear axis would show little but the largest."""
     if len(values) < 5 or values.min() < 0:
         return False
@@ -98,7 +99,7 @@ def observed_against_predicted(path: Path, observed: np.ndarray, predicted: np.n
         What was predicted where.
     """
     crowded = len(observed) > _CROWDED
-    logarithmic = _is_skewed(observed)
+    logarithmic = is_skewed(observed)
     scale: Literal["log", "linear"] = "log" if logarithmic else "linear"
     low, high = _shared_range(observed, predicted, logarithmic)
     figure, axes = _figure(6.3 if crowded else 5.4, 5.6)
@@ -131,8 +132,8 @@ def observed_against_predicted(path: Path, observed: np.ndarray, predicted: np.n
     if logarithmic:
         for axis in (axes.xaxis, axes.yaxis):
             _plain_numbers(axis, float(np.log10(high / low)))
-    axes.plot([low, high], [low, high], color=_INK, linewidth=1, linestyle=(0, (5, 3)))
-    axes.annotate("1:1", (high, high), (-20, -10), textcoords="offset points", ha="right", color=_INK, fontsize=9)
+    axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle=(0, (5, 3)))
+    axes.annotate("1:1", (high, high), (-20, -10), textcoords="offset points", ha="right", color=INK, fontsize=9)
     axes.set(xlim=(low, high), ylim=(low, high), xlabel=f"observed ({unit})", ylabel=f"predicted ({unit})")
     axes.set_aspect("equal")
     score = scores(observed, predicted)
@@ -142,7 +143,7 @@ def observed_against_predicted(path: Path, observed: np.ndarray, predicted: np.n
     bare = [f"{label} {score[name]:.2f}" for label, name in (("R²", "r2"), ("CCC", "ccc")) if score[name] is not None]
     words = ", ".join([f"n = {score['n']}", *in_unit]) + (f" {unit}" if in_unit else "")
     axes.set_title(f"{title}\n{words}" + (f"; {', '.join(bare)}" if bare else ""), fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def residual_map(path: Path, lon: np.ndarray, lat: np.ndarray, residual: np.ndarray, unit: str, title: str) -> None:
@@ -195,7 +196,7 @@ def residual_map(path: Path, lon: np.ndarray, lat: np.ndarray, residual: np.ndar
     bar = figure.colorbar(points, ax=axes, extend="both", shrink=0.8, aspect=30)
     bar.set_label(f"observed - predicted ({unit})")
     axes.set_title(f"{title}\nn = {len(residual)}; red: more than predicted, blue: less", fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def soc_maps(path: Path, maps: "Sequence[SocMap]", unit: str) -> None:
@@ -231,7 +232,7 @@ def soc_maps(path: Path, maps: "Sequence[SocMap]", unit: str) -> None:
     axes[1].set_xlabel("degrees east", fontsize=8)
     bar = top.colorbar(image, ax=axes[0], shrink=0.85, aspect=25, extend="both", format="%g")
     bar.set_label(f"SOC ({unit})")
-    _save(figure, path)
+    save(figure, path)
 
 
 def skill_bars(path: Path, table: "pd.DataFrame", unit: str) -> None:
@@ -262,8 +263,8 @@ def skill_bars(path: Path, table: "pd.DataFrame", unit: str) -> None:
                 value, low, high = (float(rows.iloc[0][column]) for column in (name, f"{name}_low", f"{name}_high"))
                 place = i * (len(methods) + 1) + j
                 axes.barh(place, value, height=0.85, color=colours[method], label=method if i == 0 else None)
-                axes.plot([low, high], [place, place], color=_INK, linewidth=1.2)
-        axes.axvline(0, color=_INK, linewidth=0.8)
+                axes.plot([low, high], [place, place], color=INK, linewidth=1.2)
+        axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_xlabel(label)
         axes.spines[["top", "right", "left"]].set_visible(False)
     first = panels[0]
@@ -277,7 +278,7 @@ def skill_bars(path: Path, table: "pd.DataFrame", unit: str) -> None:
     first.set_ylim(len(regions) * (len(methods) + 1) - 1.2, -0.8)
     handles, labels = first.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(methods), frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _method_colours(methods: Sequence[str]) -> dict[str, str]:

@@ -126,12 +126,10 @@ def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, d
         areas[mapping.ZONES], _ = read_areas(settings.zones, grid.crs, settings.zone_name)
         if mapping.WHOLE in (zone.name for zone in areas[mapping.ZONES]):
             raise UserError(f"{settings.zones}: a zone must not be named {mapping.WHOLE!r}, the whole map's name in the table")
-    mask = None
-    if settings.mask is not None:
-        bands = find_layers([settings.mask])
-        if len(bands) != 1:
-            raise UserError(f"{settings.mask}: has {len(bands)} bands; a mask has one")
-        mask, layers = len(layers), [*layers, replace(bands[0], name=mapping.MASK)]
+    masks = find_layers([settings.mask]) if settings.mask is not None else []
+    if len(masks) > 1:
+        raise UserError(f"{settings.mask}: has {len(masks)} bands; a mask has one")
+    masks = [replace(layer, path=layer.path.resolve()) for layer in masks]
     layers = [replace(layer, path=layer.path.resolve()) for layer in layers]
     apart = grids.apart(grid, layers)
     if apart:
@@ -143,9 +141,9 @@ def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, d
         statistics=statistics,
         missing=settings.missing if statistics else None,
         layers=tuple(layers),
-        stamps=mapping.stamps_of(layers),
+        stamps=mapping.stamps_of(layer.path for layer in [*layers, *masks]),
         periods=tuple(periods),
-        mask=mask,
+        mask=masks[0] if masks else None,
         grid=grid,
         tile=settings.tile,
         resampling=settings.resampling,

@@ -19,14 +19,13 @@ from urllib.parse import quote
 
 import numpy as np
 
-from grids import Grid
+from grids import Grid, lonlat
 from pictures import (
     Picture,
     Ramp,
     bar_length,
     bar_words,
     degree_words,
-    degrees,
     drawn_shape,
     ground,
     linear_unit,
@@ -217,7 +216,7 @@ def _places(grid: Grid) -> dict[str, Any]:
         return {"x": [x_min, x_max], "y": [y_max, y_min]}
     shares = np.linspace(0, 1, _LATTICE)
     rows, cols = (axis.ravel() for axis in np.meshgrid(shares * grid.height, shares * grid.width, indexing="ij"))
-    lon, lat = (np.deg2rad(angle) for angle in degrees(grid, rows, cols))
+    lon, lat = (np.deg2rad(angle) for angle in lonlat(grid, rows, cols))
     # on the unit sphere neither the antimeridian nor a pole is a seam
     sphere = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
     return {"side": _LATTICE, "lattice": [round(float(value), 9) if np.isfinite(value) else None for value in sphere.ravel()]}

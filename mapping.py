@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -44,8 +44,6 @@ PLAN, AREA, ZONES = "plan.json", "area.json", "zones.json"
 LOWER, UPPER = 0.05, 0.95
 """Of the members' predictions at a cell."""
 WHOLE = "whole map"
-MASK = "(mask)"
-"""The mask's name among the layers: no variable has brackets."""
 IN_FLIGHT = 2
 """Tiles handed out per worker: one is computed, the next waits at its door."""
 LINE_EVERY_S = 10.0
@@ -69,7 +67,7 @@ class Plan(BaseModel):
     periods
         (name, the layers' numbers in the order of the network's variables), in order of time; one unnamed, or several.
     mask
-        The number of the layer that is above 0 where the map has values, or None.
+        The layer that is above 0 where the map has values, or None.
     grid, tile
         The map's grid, and the side of its tiles in cells.
     resampling, max_missing
@@ -90,7 +88,7 @@ class Plan(BaseModel):
     layers: tuple[Layer, ...]
     stamps: dict[str, tuple[int, int]]
     periods: tuple[tuple[str, tuple[int, ...]], ...]
-    mask: int | None
+    mask: Layer | None
     grid: Grid
     tile: int
     resampling: Literal["bilinear", "nearest"]
@@ -116,13 +114,10 @@ def open_network(plan: Plan) -> SoilCarbonNet:
     return network
 
 
-def stamps_of(layers: Sequence[Layer]) -> dict[str, tuple[int, int]]:
-    """Return size and time of change of the layers' files: other bytes mean another map."""
-    found = {}
-    for path in dict.fromkeys(layer.path for layer in layers):
-        status = path.stat()
-        found[str(path)] = (status.st_size, status.st_mtime_ns)
-    return found
+def stamps_of(paths: Iterable[Path | str]) -> dict[str, tuple[int, int]]:
+    """Return size and time of change of files: other bytes mean another map."""
+    status = {str(path): Path(path).stat() for path in paths}
+    return {path: (found.st_size, found.st_mtime_ns) for path, found in status.items()}
 
 
 # --- one tile ----------------------------------------------------------------------------------------------------------
@@ -134,38 +129,45 @@ class _Worker:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.plan = Plan.model_validate_json((folder / PLAN).read_text(encoding="utf-8"))
-        if stamps_of(self.plan.layers) != self.plan.stamps:
+        if stamps_of(self.plan.stamps) != self.plan.stamps:
             raise UserError("a raster has changed since this map was begun; run without --resume")
         torch.set_num_threads(1)  # tiles are computed side by side, and the same arithmetic gives the same bits
         network = open_network(self.plan)
         self.network = DenseNet(network)
-        self.nearest = {*network.specification.classes, MASK}
+        self.classes = set(network.specification.classes)
         self.area = load_areas(folder / AREA) if AREA in self.plan.areas else None
         self.zones = load_areas(folder / ZONES) if ZONES in self.plan.areas else []
         self.tiles = list(self.plan.grid.tiles(self.plan.tile))
         self.lock = threading.Lock()
         self._here = threading.local()
 
-    def stack(self) -> Stack:
+    def stack(self, kind: Literal["covariates", "mask"]) -> Stack:
         """Return this thread's open rasters."""
-        if not hasattr(self._here, "stack"):
-            self._here.stack = Stack(self.plan.layers, self.plan.grid, self.nearest, self.plan.resampling)
-        stack: Stack = self._here.stack
+        if not hasattr(self._here, kind):
+            layers = [self.plan.mask] if kind == "mask" and self.plan.mask else self.plan.layers
+            nearest = [layer.name for layer in layers] if kind == "mask" else self.classes
+            setattr(self._here, kind, Stack(layers, self.plan.grid, nearest, self.plan.resampling))
+        stack: Stack = getattr(self._here, kind)
         return stack
+
+    def inside(self, tile: Tile) -> np.ndarray:
+        """Return which cells (h, w) of a tile are in the area of interest and not masked."""
+        found = np.ones((tile.height, tile.width), bool)
+        if self.area is not None:
+            found &= zones.inside(self.area, self.plan.grid, tile)
+        if self.plan.mask is not None and found.any():
+            found &= self.stack("mask").read(tile.row, tile.col, tile.height, tile.width)[0] > 0
+        return found
 
     def compute(self, tile: Tile) -> tuple[np.ndarray | None, dict[str, Any]]:
         """Return a tile's bands (B, h, w), or None where no cell has a value, and each map's sums by zone."""
         plan = self.plan
-        inside = None if self.area is None else zones.inside(self.area, plan.grid, tile)
-        if inside is not None and not inside.any():
+        inside = self.inside(tile)
+        if not inside.any():  # the covariates need not be read
             return None, {}
         halo = self.network.halo
-        block = self.stack().read(tile.row - halo, tile.col - halo, tile.height + 2 * halo, tile.width + 2 * halo)
-        middle = block[:, halo : halo + tile.height, halo : halo + tile.width]
-        missing = np.isnan(middle)
-        inside = np.ones(missing.shape[1:], bool) if inside is None else inside
-        if plan.mask is not None:
-            inside &= middle[plan.mask] > 0
+        block = self.stack("covariates").read(tile.row - halo, tile.col - halo, tile.height + 2 * halo, tile.width + 2 * halo)
+        missing = np.isnan(block[:, halo : halo + tile.height, halo : halo + tile.width])
         maps: dict[str, np.ndarray] = {}
         for name, numbers in plan.periods:
             wanted = inside & (missing[list(numbers)].mean(0) <= plan.max_missing)

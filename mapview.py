@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import mappage
-from figures import _INK, _save
+from figures import INK, save
 from files import write_text
 from pictures import (
     DIFFERENCES,
@@ -67,7 +67,7 @@ def preview(png: Path, view: View) -> None:
     UserError
         If the map is not readable, has no CRS, or is rotated.
     """
-    _save(draw(read_picture(view, _PREVIEW_SIDE, first=1)), png)
+    save(draw(read_picture(view, _PREVIEW_SIDE, first=1)), png)
 
 
 def page(
@@ -182,7 +182,7 @@ def draw(picture: Picture, ramp: Ramp | None = None) -> "Figure":
     axes.set(xlim=(x_min, x_max), ylim=(y_min, y_max))
     axes.set_title(_plain(textwrap.fill(picture.view.title, max(24, int(9 * figure.get_figwidth())))), fontsize=10)
     if ramp is None:
-        axes.annotate("no cell has a value", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=_INK)
+        axes.annotate("no cell has a value", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=INK)
     else:
         norm = (LogNorm if ramp.logarithmic else Normalize)(ramp.low, ramp.high)
         shown = np.maximum(band.values, ramp.low) if ramp.logarithmic else band.values  # a logarithm would drop zeros
@@ -243,4 +243,4 @@ def _foot(figure: "Figure", picture: Picture, scale: Ground | None, unit: float,
     axes.set_xlim(left, right)
     if words:
         narrow = textwrap.fill(_plain(words), max(40, int(14 * figure.get_figwidth())))
-        figure.supxlabel(narrow, fontsize=7.5, color=_INK)
+        figure.supxlabel(narrow, fontsize=7.5, color=INK)

@@ -14,9 +14,8 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 
 from config import NODATA
-from figures import _is_skewed
-from grids import Grid, raster_grid
-from projections import transformed
+from figures import is_skewed
+from grids import Grid, lonlat, raster_grid
 from rasters import named_errors, open_raster
 
 DIFFERENCES = ("change", "lower", "upper")
@@ -230,7 +229,7 @@ def ramp_for(values: Sequence[np.ndarray], diverging: bool) -> Ramp | None:
     if diverging:
         end = float(np.quantile(np.abs(known), _TAILS[1])) or max(-lowest, highest) or 1.0
         return Ramp("RdBu", -end, end, False, lowest, highest)
-    skewed = _is_skewed(known)
+    skewed = is_skewed(known)
     low, high = (float(end) for end in np.quantile(known[known > 0] if skewed else known, _TAILS))
     if low == high:  # nearly all cells are alike
         low, high = lowest, highest
@@ -241,12 +240,6 @@ def ramp_for(values: Sequence[np.ndarray], diverging: bool) -> Ramp | None:
 
 
 # --- on the ground ---------------------------------------------------------------------------------------------
-
-
-def degrees(grid: Grid, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return longitude and latitude of places (n,) by row and column, 0.5 a cell's middle; NaN where a plane leaves the Earth."""
-    x, y = grid.x + np.asarray(cols) * grid.cell[0], grid.y - np.asarray(rows) * grid.cell[1]
-    return transformed(grid.crs, "EPSG:4326", x, y)
 
 
 def _in_space(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
@@ -267,7 +260,7 @@ def ground(grid: Grid) -> Ground | None:
     for k in nearest:
         rows = (down[k] + step * np.array([0, 0, -1, 1])) * grid.height
         cols = (across[k] + step * np.array([-1, 1, 0, 0])) * grid.width
-        lon, lat = degrees(grid, rows, cols)
+        lon, lat = lonlat(grid, rows, cols)
         west, east, north, south = _in_space(lon, lat)
         x = float(np.linalg.norm(east - west)) / (2 * step * grid.width * grid.cell[0])
         y = float(np.linalg.norm(north - south)) / (2 * step * grid.height * grid.cell[1])

@@ -88,7 +88,7 @@ def make_map(folder, layers, checkpoint, network, device, cores):
     by_name = {layer.name: layer for layer in layers}
     plan = mapping.Plan(
         checkpoint=checkpoint, sha256=sha256(checkpoint), statistics=None, missing=None,
-        layers=tuple(by_name[name] for name in VARIABLES), stamps=mapping.stamps_of(layers),
+        layers=tuple(by_name[name] for name in VARIABLES), stamps=mapping.stamps_of(layer.path for layer in layers),
         periods=(("", tuple(range(len(VARIABLES)))),), mask=None, grid=raster_grid(layers[0].path), tile=512, resampling="bilinear",
         max_missing=0.25, device=device, areas={}, versions={},
     )  # fmt: skip

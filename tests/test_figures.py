@@ -12,8 +12,8 @@ import figures
 def drawn(monkeypatch):
     """Return a list that every figure saved is put into."""
     kept = []
-    save = figures._save
-    monkeypatch.setattr(figures, "_save", lambda figure, path: (kept.append(figure), save(figure, path)))
+    save = figures.save
+    monkeypatch.setattr(figures, "save", lambda figure, path: (kept.append(figure), save(figure, path)))
     return kept
 
 

@@ -20,9 +20,9 @@ from rasterio.transform import Affine
 import mappage
 import mapview
 from files import UserError
-from grids import Grid
+from grids import Grid, lonlat
 from mapview import View, page, preview
-from pictures import Ramp, bar_length, degree_words, degrees, ground, ramp_for, read_picture, sensible
+from pictures import Ramp, bar_length, degree_words, ground, ramp_for, read_picture, sensible
 
 MOLLWEIDE = "ESRI:54009"  # the corners of its plane are off the Earth
 SCORES = {"train": {"rmse": 10.123, "mae": 5.5, "me": -0.1234, "r2": 0.614, "ccc": 0.7, "n": 4123}, "test": {"rmse": None, "n": 0}}
@@ -107,7 +107,7 @@ def test_the_ground_is_measured_over_the_pole_and_where_the_middle_is_off_the_ea
     assert polar.x == pytest.approx(1 / 0.9705, rel=0.002)  # a secant projection true at 70 N shrinks the pole by 3 %
     assert polar.y == pytest.approx(polar.x, rel=1e-3)
     corner = Grid(MOLLWEIDE, -18e6, 9e6, (1e5, 1e5), 60, 60)
-    assert np.isnan(degrees(corner, np.array([1]), np.array([1]))[0]).all()
+    assert np.isnan(lonlat(corner, np.array([1]), np.array([1]))[0]).all()
     assert 0.3 < ground(corner).x < 3
 
 
@@ -448,7 +448,7 @@ def test_the_page_tells_places_within_half_a_cell(crs, transform):
     upper, lower = ((1 - u) * lattice[k, j] + u * lattice[k, j + 1] for k in (i, i + 1))
     told = (1 - v) * upper + v * lower
     told /= np.linalg.norm(told, axis=1, keepdims=True)
-    lon, lat = (np.deg2rad(angle) for angle in degrees(grid, row / (side - 1) * 1000, col / (side - 1) * 1000))
+    lon, lat = (np.deg2rad(angle) for angle in lonlat(grid, row / (side - 1) * 1000, col / (side - 1) * 1000))
     true = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
     assert np.max(np.linalg.norm(told - true, axis=1)) * 6.371e6 < 0.5 * transform.a
 
@@ -488,7 +488,7 @@ def test_the_script_draws_the_band_asked_for_and_reads_values(tmp_path):
     words = text_of(dom, "reading")
     for name, band in zip(("prediction", "lower", "upper", "sd"), four_bands(seed=1), strict=True):
         assert f"{name} {sensible(float(band[20, 42]))} g/kg" in words
-    lon, lat = degrees(Grid(utm["crs"], 500_000, 4_650_000, (1000.0, 1000.0), 40, 60), np.array([20.5]), np.array([42.5]))
+    lon, lat = lonlat(Grid(utm["crs"], 500_000, 4_650_000, (1000.0, 1000.0), 40, 60), np.array([20.5]), np.array([42.5]))
     assert f"{lat[0]:.3f}° N, {lon[0]:.3f}° E" in words
 
 
