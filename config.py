@@ -273,6 +273,9 @@ class MapSettings(Settings):
     against: Path | None = Field(None, description="raster of the target, such as an older map, to score this one against")
     stats: Path | None = Field(None, description="statistics (var_name, v_mean, v_std) for the published file, which has none")
     missing: Literal["mean", "zero"] = Field("mean", description="what a missing cell becomes for the published file")
+    applicability: bool = Field(
+        True, description="bands of dissimilarity and of the area of applicability, where the model has one"
+    )
     tile: int = Field(512, ge=16, le=8192, description="side of the tiles the map is computed in, cells; memory grows with it")
     workers: int = Field(0, ge=0, le=1024, description="processes on this machine; 0: one per core")
     scheduler: str | None = Field(None, description="address of a Dask scheduler whose workers compute instead, tcp://HOST:8786")

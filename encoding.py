@@ -3,6 +3,7 @@
 The one place where this happens, for training, prediction and maps alike; what is done is the specification's.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,3 +62,30 @@ class Encoder(nn.Module):
                 known = torch.tensor(facts.classes[name], dtype=x.dtype, device=x.device)
                 parts.append((codes[:, k, None, :] == known[None, :, None]).to(x.dtype).flatten(1))
         return torch.cat(parts, 1)
+
+
+def unfold_classes(values: np.ndarray, specification: Specification) -> np.ndarray:
+    """Return predictors of which distances can be told: numeric variables as they are, classes as 0/1 columns.
+
+    Parameters
+    ----------
+    values
+        (n, V) every variable's value at a place, raw units, missing = NaN, in the specification's order.
+    specification
+        Of a network.
+
+    Returns
+    -------
+    ndarray
+        (n, p) float32.
+    """
+    columns, start = [], 0
+    for category in specification.categories:
+        part = values[:, start : start + len(category.variables)]
+        start += len(category.variables)
+        if category.kind == "numeric":
+            columns.append(part)
+            continue
+        codes = [(k, code) for k, name in enumerate(category.variables) for code in specification.classes[name]]
+        columns += [np.where(np.isnan(part[:, k]), np.nan, part[:, k] == code)[:, None] for k, code in codes]
+    return np.concatenate(columns, axis=1, dtype=np.float32)

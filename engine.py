@@ -169,6 +169,34 @@ def predict(network: SoilCarbonNet, x: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return members.mean(0), members
 
 
+def shuffled_importance(network: SoilCarbonNet, x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, float]:
+    """Return variable -> what the mean squared error, on the transform's scale, gains when the variable is shuffled.
+
+    Parameters
+    ----------
+    network
+        Trained.
+    x, y
+        (n, F) packed covariates and (n,) targets of its training profiles.
+    seed
+        Of the one shuffle, by which all variables are shuffled alike.
+    """
+    order = np.random.default_rng(seed).permutation(len(y))
+    logarithmic = network.specification.target_transform == "log1p"
+
+    def error(covariates: np.ndarray) -> float:
+        pair = predict(network, covariates)[0], y
+        predicted, observed = (np.log1p(np.maximum(values, 0)) if logarithmic else values for values in pair)
+        return float(np.mean((predicted - observed) ** 2))
+
+    whole, gained = error(x), {}
+    for name, columns in variable_columns(network.specification.categories).items():
+        shuffled = x.copy()
+        shuffled[:, columns] = x[order][:, columns]
+        gained[name] = max(error(shuffled) - whole, 0.0)
+    return gained
+
+
 # --- one member --------------------------------------------------------------------------------------------------------
 
 

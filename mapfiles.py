@@ -31,7 +31,7 @@ SCORED_AT_MOST = 2 * 10**7
 """Cells of a map that are scored against a raster."""
 
 
-def describe_bands(network: SoilCarbonNet, change: bool) -> list[Band]:
+def describe_bands(network: SoilCarbonNet, change: bool = False, applicability: bool = False) -> list[Band]:
     """Return the bands of a map: what each is called, its unit, and what it means."""
     facts, count = network.specification, network.specification.members
     value = f"{facts.target} of the last period minus the first" if change else facts.target
@@ -42,6 +42,11 @@ def describe_bands(network: SoilCarbonNet, change: bool) -> list[Band]:
         for name, share in (("lower", LOWER), ("upper", UPPER)):
             bands.append(Band(name, facts.unit, {"MEANING": f"{value}, {share:.0%} quantile {spread}"}))
         bands.append(Band("sd", facts.unit, {"MEANING": f"{value}, standard deviation {spread}"}))
+    if applicability and network.applicability is not None:
+        edge = network.applicability.threshold
+        meaning = f"dissimilarity index: how unlike the training profiles; up to {edge:.3g} inside the area of applicability"
+        bands.append(Band("di", "", {"MEANING": meaning}))
+        bands.append(Band("inside", "", {"MEANING": "1 inside the area of applicability, 0 outside (Meyer and Pebesma 2021)"}))
     return bands
 
 
@@ -167,10 +172,13 @@ def finish(
             f"no cell of the map has a value: everywhere{where} more than {plan.max_missing:.0%} of the variables are missing"
         )
     ready: dict[str, Path] = {}
-    for k, name in enumerate(plan.maps):
-        bands = describe_bands(network, change=name == "change")
+    first = 0
+    for name in plan.maps:
+        change = len(plan.periods) > 1 and name == "change"
+        bands = describe_bands(network, change, plan.applicability and not change)
         named = out.with_stem(f"{out.stem}_{name}") if name else out
-        ready[name] = cogs.write_cog(folder, named.name, plan.grid, tiles, k * len(bands), bands, _tags(plan, network, name))
+        ready[name] = cogs.write_cog(folder, named.name, plan.grid, tiles, first, bands, _tags(plan, network, name))
+        first += len(bands)
     for path in ready.values():
         path.replace(out.parent / path.name)
 
@@ -187,7 +195,7 @@ def finish(
         found = score(views[0].tif, plan.grid, against)
         write_json(out.with_name(f"{out.stem}_scores.json"), found)
         scores[f"cells, against {against.name}"] = found["scores"]
-    notes = [band.tags["MEANING"] for band in describe_bands(network, change=False)]
+    notes = [f"{band.name}: {band.tags['MEANING']}" for band in describe_bands(network, applicability=plan.applicability)]
     mapview.page(out.with_suffix(".html"), title, views, scores, provenance, totals, notes)
     for view, (_, row) in zip(views, totals[totals["zone"] == WHOLE].iterrows(), strict=True):
         spread = f" [{row['mean_lower']:.4g}, {row['mean_upper']:.4g}]" if facts.members > 1 else ""

@@ -33,6 +33,7 @@ import zones
 from areas import load_areas
 from cogs import GDAL_SETTINGS, write_tile
 from dense import DenseNet
+from encoding import unfold_classes
 from files import UserError, sha256
 from grids import Grid, Tile
 from models import SoilCarbonNet, load_checkpoint
@@ -72,6 +73,8 @@ class Plan(BaseModel):
         The map's grid, and the side of its tiles in cells.
     resampling, max_missing
         As in the settings.
+    applicability
+        Whether each period's map ends with bands of the dissimilarity index and of what lies inside.
     device
         "cpu" or "cuda".
     areas
@@ -93,6 +96,7 @@ class Plan(BaseModel):
     tile: int
     resampling: Literal["bilinear", "nearest"]
     max_missing: float
+    applicability: bool
     device: str
     areas: dict[str, str]
     versions: dict[str, str]
@@ -134,6 +138,7 @@ class _Worker:
         torch.set_num_threads(1)  # tiles are computed side by side, and the same arithmetic gives the same bits
         network = open_network(self.plan)
         self.network = DenseNet(network)
+        self.applicability = network.applicability if self.plan.applicability else None
         self.classes = set(network.specification.classes)
         self.area = load_areas(folder / AREA) if AREA in self.plan.areas else None
         self.zones = load_areas(folder / ZONES) if ZONES in self.plan.areas else []
@@ -167,12 +172,15 @@ class _Worker:
             return None, {}
         halo = self.network.halo
         block = self.stack("covariates").read(tile.row - halo, tile.col - halo, tile.height + 2 * halo, tile.width + 2 * halo)
-        missing = np.isnan(block[:, halo : halo + tile.height, halo : halo + tile.width])
+        middle = block[:, halo : halo + tile.height, halo : halo + tile.width]
+        missing = np.isnan(middle)
         maps: dict[str, np.ndarray] = {}
+        likeness: dict[str, list[np.ndarray]] = {}
         for name, numbers in plan.periods:
             wanted = inside & (missing[list(numbers)].mean(0) <= plan.max_missing)
             with self.lock:  # one tile computes while others are read and written
                 maps[name] = self.network.predict(block[list(numbers)], wanted)
+                likeness[name] = self.likeness(middle[list(numbers)], wanted)
         if len(maps) > 1:
             first, *_, last = maps.values()
             maps["change"] = last - first
@@ -181,7 +189,17 @@ class _Worker:
         areas = zones.cell_areas(plan.grid, tile)
         masks = [(WHOLE, np.ones((tile.height, tile.width), bool)), *zones.zone_masks(self.zones, plan.grid, tile)]
         notes = {name: zones.as_plain(zones.sums(members, areas, masks)) for name, members in maps.items()}
-        return np.concatenate([bands_of(members) for members in maps.values()]), notes
+        bands = [np.stack([*bands_of(members), *likeness.get(name, [])]) for name, members in maps.items()]
+        return np.concatenate(bands), notes
+
+    def likeness(self, cells: np.ndarray, wanted: np.ndarray) -> list[np.ndarray]:
+        """Return dissimilarity index, and 1 inside the area of applicability or 0 outside, (h, w) each, NaN where not wanted."""
+        if self.applicability is None:
+            return []
+        index, inside = np.full((2, *wanted.shape), np.nan, np.float32)
+        index[wanted] = self.applicability.index(unfold_classes(cells[:, wanted].T, self.network.specification))
+        inside[wanted] = index[wanted] <= np.float32(self.applicability.threshold)
+        return [index, inside]
 
 
 def bands_of(members: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
+from applicability import Applicability
 from config import __version__
 from encoding import Encoder
 from files import UserError, atomic_write, write_yaml
@@ -131,6 +132,11 @@ class SoilCarbonNet(Member):
         What the numbers mean.
     record
         How it came about: settings, scores, epoch, version; plain containers, for people and audits.
+
+    Attributes
+    ----------
+    applicability
+        Where it may be used, learnt from its training profiles; None where that is not known.
     """
 
     def __init__(self, specification: Specification, record: dict[str, Any] | None = None) -> None:
@@ -140,6 +146,7 @@ class SoilCarbonNet(Member):
         self.specification = specification
         self.record = record or {}
         self.version = __version__
+        self.applicability: Applicability | None = None
         self.respecify()
 
     def respecify(self, **changes: Any) -> None:
@@ -182,10 +189,23 @@ class SoilCarbonNet(Member):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return what PyTorch stores beside the tensors as `_extra_state`: plain containers only."""
-        return {"specification": self.specification.model_dump(mode="json"), "record": self.record, "version": self.version}
+        area = self.applicability.to_plain() if self.applicability else None
+        facts = {"specification": self.specification.model_dump(mode="json"), "record": self.record, "version": self.version}
+        return facts | ({"applicability": area} if area else {})
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over `_extra_state`'s record; the specification is what the network was built from."""
+        """Take over `_extra_state`'s record and applicability; the specification is what the network was built from.
+
+        Raises
+        ------
+        ValueError
+            If the applicability is not of the specification's predictors.
+        """
+        area = state.get("applicability")
+        self.applicability = None if area is None else Applicability.from_plain(area)
+        width = sum(self.specification.channels(category) for category in self.specification.categories)
+        if self.applicability is not None and len(self.applicability.mean) != width:
+            raise ValueError(f"applicability: of {len(self.applicability.mean)} predictors, the network has {width}")
         self.record, self.version = state.get("record", {}), str(state.get("version", "unknown"))
 
 
@@ -280,7 +300,10 @@ def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Soi
     if unknown:
         raise UserError(f"{path}: {len(unknown)} tensors are not of this model, first {unknown[0]!r}")
     network = SoilCarbonNet(specification).to(device)
-    network.load_state_dict({name: value.float() for name, value in tensors.items()} | {"_extra_state": extra})
+    try:
+        network.load_state_dict({name: value.float() for name, value in tensors.items()} | {"_extra_state": extra})
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
     return network.eval()
 
 
@@ -301,4 +324,6 @@ def save_checkpoint(network: SoilCarbonNet, path: Path) -> None:
     """Write a network's checkpoint, and beside it the same facts as YAML for people; both atomically."""
     state = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in network.state_dict().items()}
     save_state(path, state)
-    write_yaml(path.with_suffix(".yaml"), network.get_extra_state())
+    facts = network.get_extra_state()
+    facts.get("applicability", {}).pop("points", None)  # bytes are nothing for people
+    write_yaml(path.with_suffix(".yaml"), facts)

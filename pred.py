@@ -6,7 +6,8 @@
 
 Model, variables and statistics come from the checkpoint alone. Writes into results/<run>/: predictions.csv
 (profile_id, lon, lat, observed, predicted, residual = observed - predicted; sd and one column per member of an
-ensemble), scores.json (with 95 % bootstrap intervals; me is the mean of predicted - observed), settings.yaml, and
+ensemble; di, lpd, inside: dissimilarity index, local point density, and whether it is in the area of applicability),
+scores.json (with 95 % bootstrap intervals; me is the mean of predicted - observed), settings.yaml, and
 two figures.
 """
 
@@ -27,8 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import engine
     import figures
     import validation
+    from encoding import unfold_classes
     from files import check_writable, write_json, write_table
-    from utils import check_variables, choose_device, read_dataset
+    from utils import check_variables, choose_device, middle_cells, read_dataset
 
     device = choose_device(settings.device)
     network = engine.load_for_prediction(settings, device)
@@ -58,6 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if len(members) > 1:
         table["sd"] = members.std(0, ddof=1)
         table = table.assign(**{f"member_{k}": values for k, values in enumerate(members)})
+    if network.applicability is not None:
+        cells = unfold_classes(middle_cells(data.x[rows], facts.categories), facts)
+        table["di"], table["lpd"] = network.applicability.assess(cells)
+        table["inside"] = table["di"] <= network.applicability.threshold
     known = np.isfinite(observed)
     units = None if data.units is None else data.units[rows][known]
     scores = validation.bootstrap_scores(observed[known], predicted[known], settings.seed, units=units) if known.any() else {"n": 0}
@@ -81,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         residual = (observed - predicted)[known]
         figures.residual_map(folder / "residual_map.png", data.lon[rows][known], data.lat[rows][known], residual, facts.unit, title)
     print(f"{settings.run}: {len(rows)} profiles ({settings.on}), {int(known.sum())} observed -> {folder}")
+    if network.applicability is not None and not table["inside"].all():
+        print(f"  {int((~table['inside']).sum())} lie outside the area of applicability: unlike what the network was trained on")
     for name, value in scores.items():
         if isinstance(value, dict) and value["value"] is not None:
             print(f"  {name:<5}{value['value']:9.3f}  [{value['low']:.3f}, {value['high']:.3f}]")

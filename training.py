@@ -15,17 +15,23 @@ import torch
 
 import engine
 import validation
+from applicability import Applicability
 from config import Category, SimulateSettings, TrainSettings
+from encoding import unfold_classes
 from files import UserError, check_writable, read_yaml, write_json
+from folds import group_folds
 from models import SoilCarbonNet, is_bare, load_checkpoint, save_checkpoint, save_state
 from specification import Specification, difference
 from tracking import RunLog
-from utils import Dataset, Statistics, check_variables, choose_device, read_dataset, read_statistics, variable_columns
+from utils import Dataset, Statistics, check_variables, choose_device, middle_cells, read_dataset, read_statistics, variable_columns
+from validation import split_units
 
 log = logging.getLogger(__name__)
 MAXIMUM_CLASSES = 256
 RESUME, BEST = "resume.pth", "best.pth"
 """In the run's log folder: from where an interrupted run goes on, and the best network so far."""
+AREA_FOLDS, AREA_POINTS = 5, 2000
+"""Folds between which training profiles' dissimilarity is measured, and how many of them a checkpoint carries."""
 SMALL_BATCH = 256
 """Up to so many profiles a step is shorter than the handing out of its parts to threads; measured by benchmarks/epoch_speed.py."""
 
@@ -97,6 +103,7 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
         scores = {name: validation.scores(data.y[chosen], predicted[chosen]) for name, chosen in data.split.items()}
         network.record |= {"scores": scores, "profiles": {name: len(chosen) for name, chosen in data.split.items()}}
         network.record["rasters"] = rasters_of(settings.data_dir)
+        network.applicability = learn_applicability(network, data, settings.seed)
         save_checkpoint(network, settings.checkpoint_path)
         for done in (settings.log / BEST, (settings.log / BEST).with_suffix(".yaml")):
             done.unlink(missing_ok=True)
@@ -155,6 +162,32 @@ def _check_selectable(settings: TrainSettings, data: Dataset) -> None:
 
 
 # --- the specification of a run ----------------------------------------------------------------------------------------
+
+
+def learn_applicability(network: SoilCarbonNet, data: Dataset, seed: int) -> Applicability | None:
+    """Return where a network may be used: how far in its predictors, weighted by importance, from its training profiles.
+
+    Predictors are the variables in the profile's own cell; a variable's importance is what the squared error of the training
+    profiles gains when its values are shuffled among them. None where no distance can be told.
+    """
+    rows = data.split["train"]
+    facts = network.specification
+    weights = engine.shuffled_importance(network, data.x[rows], data.y[rows], seed)
+    per_predictor = np.concatenate(
+        [
+            np.repeat(weights[name], len(facts.classes[name]) if category.kind == "classes" else 1)
+            for category in facts.categories
+            for name in category.variables
+        ]
+    )
+    units = split_units(data.lon, data.lat, "random") if data.units is None else data.units
+    middle = middle_cells(data.x[rows], facts.categories)
+    try:
+        folds = group_folds(units[rows], min(AREA_FOLDS, len(np.unique(units[rows]))), seed)
+        return Applicability.fit(unfold_classes(middle, facts), per_predictor, folds, AREA_POINTS, seed)
+    except ValueError as error:
+        log.warning("no area of applicability: %s", error)
+        return None
 
 
 def rasters_of(folder: Path) -> list[dict[str, Any]]:

@@ -283,6 +283,11 @@ def variable_columns(categories: Sequence[Category]) -> dict[str, slice]:
     return {name: slice(int(end) - n, int(end)) for (name, n), end in zip(cells, ends, strict=True)}
 
 
+def middle_cells(x: np.ndarray, categories: Sequence[Category]) -> np.ndarray:
+    """Return each variable's value in the profile's own cell, (n, V), of packed covariates (n, F)."""
+    return np.stack([x[:, (at.start + at.stop) // 2] for at in variable_columns(categories).values()], axis=1)
+
+
 def check_variables(x: np.ndarray, categories: Sequence[Category], refuse: Literal["constant", "missing", "nothing"]) -> None:
     """Report missing cells, and refuse variables that tell nothing.
 

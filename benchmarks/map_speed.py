@@ -90,7 +90,7 @@ def make_map(folder, layers, checkpoint, network, device, cores):
         checkpoint=checkpoint, sha256=sha256(checkpoint), statistics=None, missing=None,
         layers=tuple(by_name[name] for name in VARIABLES), stamps=mapping.stamps_of(layer.path for layer in layers),
         periods=(("", tuple(range(len(VARIABLES)))),), mask=None, grid=raster_grid(layers[0].path), tile=512, resampling="bilinear",
-        max_missing=0.25, device=device, areas={}, versions={},
+        max_missing=0.25, applicability=False, device=device, areas={}, versions={},
     )  # fmt: skip
     start = time.perf_counter()
     tiles = folder / "tiles"
@@ -101,7 +101,7 @@ def make_map(folder, layers, checkpoint, network, device, cores):
         mapping.compute(tiles, plan, [], pool, at_once)
     written = cogs.whole_tiles(tiles)
     parts = [(tile, written[tile.number]) for tile in plan.grid.tiles(plan.tile)]
-    path = cogs.write_cog(tiles, "map.tif", plan.grid, parts, 0, describe_bands(network, change=False), {})
+    path = cogs.write_cog(tiles, "map.tif", plan.grid, parts, 0, describe_bands(network), {})
     end = time.perf_counter()
     assert len(first) == at_once
     shutil.move(path, folder / "map.tif")

@@ -16,11 +16,13 @@ import torch
 from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
 
 import engine
+import train_global
 import training
-from config import Category, GlobalSettings, RegionalSettings
-from files import UserError
-from models import Member, load_checkpoint
+from config import PUBLISHED_CATEGORIES, Category, GlobalSettings, RegionalSettings
+from files import UserError, run
+from models import Member, SoilCarbonNet, load_checkpoint
 from pickles import dump_pickle, load_pickle
+from specification import Specification
 from utils import read_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,9 +125,9 @@ def test_test_targets_change_nothing_but_the_test_scores(dataset, workplace):
 
 def test_same_seed_same_weights_other_seed_others(dataset, workplace):
     results = []
-    for run, seed in (("a", 1), ("b", 1), ("c", 2)):
-        training.train(quick(dataset, run=run, seed=seed))
-        results.append(weights(f"model/pretrain_model/{run}.pth"))
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        training.train(quick(dataset, run=name, seed=seed))
+        results.append(weights(f"model/pretrain_model/{name}.pth"))
     assert same(results[0], results[1])
     assert not same(results[0], results[2])
 
@@ -410,3 +412,37 @@ def test_killed_at_random_moments_then_resumed_gives_the_same_bits(dataset, work
     assert kills > 0
     assert start("cut", "--resume").wait(120) == 0
     assert same(weights(workplace / "model/pretrain_model/whole.pth"), weights(workplace / "model/pretrain_model/cut.pth"))
+
+
+# --- importance and applicability ---------------------------------------------------------------------------------------
+
+
+def test_importance_is_what_shuffling_costs():
+    categories = (Category(name="a", variables=("used", "weak", "idle")),)
+    statistics = {name: (0.0, 1.0) for name in categories[0].variables}
+    network = SoilCarbonNet(Specification(categories=categories, statistics=statistics)).eval()
+    network.initialise(3)
+    with torch.no_grad():
+        network.features_a[0].weight *= torch.tensor([3.0, 0.3, 0.0])[None, :, None, None]
+    x = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
+    y = engine.predict(network, x)[0]
+    found = engine.shuffled_importance(network, x, y, seed=1)
+    assert found["idle"] == 0
+    assert found["used"] > 5 * found["weak"] > 0
+    shuffled = x.copy()
+    shuffled[:, 0] = x[np.random.default_rng(1).permutation(400), 0]
+    assert found["used"] == pytest.approx(np.mean((engine.predict(network, shuffled)[0] - y) ** 2))
+
+
+def test_training_learns_where_the_network_may_be_used(tmp_path, workplace):
+    folder = make_dataset(tmp_path / "data", n=200)
+    assert run(lambda: train_global.main(["--data_dir", str(folder), "--run", "g", "--epochs", "20", "--no-tensorboard"])) == 0
+    network = load_checkpoint("model/pretrain_model/g.pth")
+    area = network.applicability
+    assert area.profiles == 120
+    assert len(area.mean) == 32
+    at = {name: k for k, name in enumerate(name for category in PUBLISHED_CATEGORIES for name in category.variables)}
+    assert np.mean([area.weights[at[name]] for name in ("band1", "band2", "band3")]) > 2  # what SOC was made of; the mean is 1
+    middle = np.array(area.mean)
+    assert area.inside(middle[None]).all()
+    assert not area.inside((middle + 20 * np.array(area.std))[None]).any()

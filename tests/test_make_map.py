@@ -24,9 +24,11 @@ import mapfiles
 import mapping
 import pred
 import prepare
+from applicability import Applicability
 from config import PUBLISHED_CATEGORIES, Category
+from encoding import unfold_classes
 from files import run
-from models import SoilCarbonNet, save_checkpoint
+from models import SoilCarbonNet, load_checkpoint, save_checkpoint
 from rasters import write_geotiff
 from specification import Specification
 
@@ -196,6 +198,32 @@ def test_file_is_a_cog_that_says_what_it_holds(world):
         assert str(Path.cwd()) not in json.dumps(raster.tags())
     rio_cogeo = pytest.importorskip("rio_cogeo", reason="pip install rio-cogeo")
     assert rio_cogeo.cog_validate("out/soc.tif", strict=True) == (True, [], [])
+
+
+def test_area_of_applicability_is_mapped(world):
+    layers = covariates()
+    network = load_checkpoint("model/m.pth")
+    cells = np.stack([layers[name] for name in VARIABLES])
+    training = cells[:, 5:60:7, 5:35:7].reshape(len(VARIABLES), -1).T
+    weights = np.array([3, 1, 1, 0, 1, 2, 2, 2])
+    network.applicability = Applicability.fit(unfold_classes(training, network.specification), weights)
+    save_checkpoint(network, Path("model/m.pth"))
+    assert make("--tile", "32") == 0
+    with rasterio.open("out/soc.tif") as raster:
+        assert raster.descriptions == ("prediction", "lower", "upper", "sd", "di", "inside")
+    bands = read()
+    known = np.isfinite(bands[0])
+    index = network.applicability.index(unfold_classes(cells[:, known].T, network.specification))
+    np.testing.assert_allclose(bands[4][known], index, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(bands[5][known], bands[4][known] <= np.float32(network.applicability.threshold))
+    assert 0.05 < bands[5][known].mean() < 0.999
+    for year in (2000, 2010):
+        write_rasters(Path(str(year)), {"bio01": layers["bio01"] + np.float32(year - 2000)})
+    assert make("--periods", "a=2000", "b=2010") == 0
+    np.testing.assert_allclose(read("out/soc_a.tif"), bands, rtol=1e-4, atol=1e-4)
+    assert len(read("out/soc_change.tif")) == 4
+    assert make("--no-applicability") == 0
+    np.testing.assert_allclose(read(), bands[:4], rtol=1e-4, atol=1e-4)
 
 
 def test_large_map_has_overviews(workplace):

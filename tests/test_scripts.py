@@ -48,7 +48,22 @@ def test_from_dataset_to_scores(dataset, workplace, capsys):
     assert fine_tune(dataset, "--members", "2") == 0
     assert run(lambda: pred.main(["--checkpoint", "model/r.pth", "--data_dir", str(dataset)])) == 0
     table = pd.read_csv("results/r/predictions.csv")
-    assert list(table) == ["profile_id", "lon", "lat", "observed", "predicted", "residual", "sd", "member_0", "member_1"]
+    expected = [
+        "profile_id",
+        "lon",
+        "lat",
+        "observed",
+        "predicted",
+        "residual",
+        "sd",
+        "member_0",
+        "member_1",
+        "di",
+        "lpd",
+        "inside",
+    ]
+    assert list(table) == expected
+    np.testing.assert_array_equal(table["inside"], table["lpd"] > 0)
     assert set(table["profile_id"]) == set(pd.read_csv(dataset / "split/test.csv")["profile_id"])
     np.testing.assert_allclose(table["residual"], table["observed"] - table["predicted"])
     np.testing.assert_allclose(table["sd"], table[["member_0", "member_1"]].std(axis=1, ddof=1))
