@@ -1,6 +1,6 @@
 """Areas of interest and zones: the polygons of a vector file, brought to a map's CRS.
 
-In: any vector file (that alone needs geopandas). Out: named `Area`s, which are kept as JSON for many processes to read.
+In: a vector file (that alone needs geopandas). Out: named `Area`s, which are kept as JSON for many processes to read.
 
     areas, extent = read_areas(Path("provinces.gpkg"), grid.crs, "name")
     write_areas(folder / "zones.json", areas)
@@ -8,9 +8,15 @@ In: any vector file (that alone needs geopandas). Out: named `Area`s, which are 
 
 import json
 import math
+import os
 import re
+import shutil
+import tempfile
 import warnings
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from logging import getLogger
@@ -37,6 +43,23 @@ _HAIR = 1e-6
 _POLYGON, _MULTIPOLYGON = "Polygon", "MultiPolygon"
 _NAMES = ("name", "zone", "region", "id", "code")
 """Words of the columns that may name areas, in order of preference."""
+_FORMATS = (".gpkg", ".shp", ".geojson", ".json", ".fgb", ".kml")
+_SHAPEFILE = (".shp", ".shx", ".dbf", ".prj", ".cpg")
+_GEODATABASE = (".gdbtable", ".gdbtablx", ".gdbindexes", ".spx", ".atx", ".freelist", ".horizon", ".lock", ".gdb", "")
+"""Endings of the files in a folder of this format."""
+_STARTS = re.compile(
+    rb"SQLite format 3\0|\0\0\x27\x0a|fgb\x03"
+    rb"|(\xef\xbb\xbf)?\s*\{|(\xef\xbb\xbf)?\s*(<\?xml[^>]*\?>)?\s*<kml[\s>]",
+    re.DOTALL,
+)
+"""How files of these formats begin: GeoPackage, shapefile, FlatGeobuf, GeoJSON, KML."""
+_POINTERS = (b"<ogr", b"gdal_streamed_alg", b"<gdal", b"<vrt")
+_HEAD = 2**20
+"""Bytes: words of formats that point to other files are looked for in these; GDAL looks at fewer."""
+_UNPACKED = 2**33
+"""Bytes that an archive may unpack to."""
+_NO_NETWORK = {"GDAL_HTTP_PROXY": "none://none", "GDAL_HTTPS_PROXY": "none://none", "GML_DOWNLOAD_SCHEMA": "NO"}
+"""GDAL's settings under which it reaches no host: a proxy of a kind that does not exist."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +107,9 @@ def read_areas(path: Path, crs: str, column: str | None = None) -> tuple[list[Ar
     Parameters
     ----------
     path
-        Any format geopandas reads; of several layers the first.
+        A GeoPackage, shapefile, GeoJSON, FlatGeobuf, KML, a zip of one of these, or a folder (file geodatabase). Of
+        several layers the first with geometries; `file.gpkg:name` names another. What points to other files or to
+        the network is refused, and nothing is fetched.
     crs
         Of the grid: anything rasterio understands.
     column
@@ -139,19 +164,23 @@ def read_areas(path: Path, crs: str, column: str | None = None) -> tuple[list[Ar
 
 
 def _read(path: Path, geopandas: Any) -> Any:
-    """Return a vector file's first layer as a GeoDataFrame with rows and a CRS."""
+    """Return a layer of a vector file as a GeoDataFrame with rows and a CRS."""
+    file, wanted = path, None
     if not path.exists():
-        raise UserError(f"{path}: no such file of areas")
-    if path.is_file():
-        with path.open("rb") as file:
-            if b"<OGR" in file.read(4096):  # GDAL would open what it points to, on the network too
-                raise UserError(f"{path}: only points to other files; give the vector file itself")
-    try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            frame = geopandas.read_file(path)
-    except Exception as error:  # whichever library reads it, with errors of its own
-        raise UserError(f"{path}: not readable as a vector layer ({' '.join(str(error).split())[:150]})") from error
+        start, _, end = path.name.rpartition(":")
+        file, wanted = path.with_name(start or path.name), end
+        if not (start and file.exists()):
+            raise UserError(f"{path}: no such file of areas")
+    with _plain(file) as local:
+        try:
+            with _offline(), warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                layer = _layer(local, file, wanted)
+                frame = geopandas.read_file(local, engine="pyogrio", layer=layer)
+        except UserError:
+            raise
+        except Exception as error:  # of GDAL, pyogrio or geopandas
+            raise UserError(f"{path}: not readable as a vector layer ({' '.join(str(error).split())[:150]})") from error
     for warning in said:
         log.info("%s: %s", path.name, " ".join(str(warning.message).split())[:200])
     if not len(frame):
@@ -167,6 +196,115 @@ def _read(path: Path, geopandas: Any) -> Any:
     return frame
 
 
+@contextmanager
+def _plain(path: Path) -> Iterator[Path]:
+    """Yield the path of a file or folder of a known format, unpacked if it is an archive.
+
+    A file is known by its content: GDAL asks all its formats whether a file is theirs, by content too, and some of
+    these (OGR VRT, GDALG) only say what to read, from any host.
+    """
+    if path.is_dir():
+        inside = sorted(each for each in path.iterdir() if each.suffix.lower() in _FORMATS)
+        if path.suffix.lower() == ".gdb" and all(each.suffix.lower() in _GEODATABASE for each in path.iterdir()):
+            yield _known_path(path)
+        elif inside:
+            yield _known_file(_first(inside, path), path)
+        else:
+            raise UserError(f"{path}: holds no vector file ({', '.join(_FORMATS)})")
+    elif zipfile.is_zipfile(path):
+        with tempfile.TemporaryDirectory() as folder:
+            yield _known_file(_unpacked(path, Path(folder)), path)
+    else:
+        yield _known_file(path, path)
+
+
+def _known_path(path: Path) -> Path:
+    """Return an absolute path; a "!" would lead into an archive, "://" to a host."""
+    if "!" in str(path.resolve()) or "://" in str(path):
+        raise UserError(f"{path}: a path of areas must not hold '!' or '://'; rename the file or folder")
+    return path.resolve()
+
+
+def _known_file(local: Path, path: Path) -> Path:
+    """Return the absolute path of a file whose content is of a known format; `path` is for the message."""
+    with local.open("rb") as file:
+        head = file.read(_HEAD)
+    if any(word in head.lower() for word in _POINTERS):
+        raise UserError(f"{path}: only points to other files; give the vector file itself")
+    if not _STARTS.match(head):
+        raise UserError(
+            f"{path}: not readable as a vector layer; give a GeoPackage, shapefile, GeoJSON, FlatGeobuf or KML"
+            f" (ogr2ogr areas.gpkg {path.name})"
+        )
+    return _known_path(local)
+
+
+def _first(choices: Sequence[Path], path: Path) -> Path:
+    """Return the first of the vector files of an archive or folder, and say which if there are more."""
+    if len(choices) > 1:
+        names = ", ".join(each.name for each in choices[:6])
+        log.info("%s: holds %d vector files (%s); %s is read", path.name, len(choices), names, choices[0].name)
+    return choices[0]
+
+
+def _unpacked(path: Path, folder: Path) -> Path:
+    """Unpack the first vector file of an archive, with its companions, into a folder, and return its path."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [each for each in archive.infolist() if not each.is_dir() and "__MACOSX" not in each.filename]
+            choices = sorted(Path(each.filename) for each in members if Path(each.filename).suffix.lower() in _FORMATS)
+            if not choices:
+                raise UserError(f"{path}: holds no vector file ({', '.join(_FORMATS)})")
+            chosen = _first(choices, path)
+            endings = _SHAPEFILE if chosen.suffix.lower() == ".shp" else (chosen.suffix.lower(),)
+            parts = {
+                Path(each.filename).suffix.lower(): each
+                for each in members
+                if Path(each.filename).with_suffix("") == chosen.with_suffix("")
+            }
+            parts = {ending: each for ending, each in parts.items() if ending in endings}
+            if sum(each.file_size for each in parts.values()) > _UNPACKED:
+                raise UserError(f"{path}: unpacks to more than {_UNPACKED >> 30} GiB; give the vector file itself")
+            for ending, each in parts.items():
+                with archive.open(each) as packed, (folder / f"areas{ending}").open("wb") as out:
+                    shutil.copyfileobj(packed, out)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: not readable as an archive ({' '.join(str(error).split())[:150]})") from error
+    return folder / f"areas{chosen.suffix.lower()}"
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Keep GDAL, as geopandas brings it, from the network: a GeoJSON may give its CRS as an address, say."""
+    import pyogrio
+
+    before = {name: pyogrio.get_gdal_config_option(name) for name in _NO_NETWORK}
+    exempt = {name: os.environ.pop(name) for name in ("no_proxy", "NO_PROXY") if name in os.environ}
+    pyogrio.set_gdal_config_options(_NO_NETWORK)
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options(before)
+        os.environ.update(exempt)
+
+
+def _layer(local: Path, path: Path, wanted: str | None) -> str:
+    """Return the name of the layer to read: the wanted one, else the first with geometries, which is said."""
+    import pyogrio
+
+    table = [(str(name), kind) for name, kind in pyogrio.list_layers(local)]
+    names = [name for name, _ in table]
+    has = ", ".join(map(repr, names[:12])) or "none"
+    if wanted is not None and wanted not in names:
+        raise UserError(f"{path}: no layer {wanted!r}{nearest(wanted, names)}; it has {has}")
+    if not names:
+        raise UserError(f"{path}: holds no layer")
+    layer = wanted if wanted is not None else next((name for name, kind in table if kind is not None), names[0])
+    if wanted is None and len(names) > 1:
+        log.info("%s: has the layers %s; %r is read; name another by %s:LAYER", path.name, has, layer, path.name)
+    return layer
+
+
 def _area_names(table: pd.DataFrame, path: Path, column: str | None) -> np.ndarray:
     """Return each row's name (N,), text."""
     columns = [str(name) for name in table.columns]
@@ -179,7 +317,11 @@ def _area_names(table: pd.DataFrame, path: Path, column: str | None) -> np.ndarr
         within = [(word, name) for word in _NAMES for name in columns if word in re.split(r"[\W_]+", name.lower())]
         liked = sorted(exact + within, key=lambda choice: _NAMES.index(choice[0]))  # stable: exact before within
         column = next((name for _, name in liked if all(map(_text, table[name]))), None)
-        log.info("%s: areas are named by %s", path.name, "their number" if column is None else f"column {column!r}")
+        named = f"column {column!r}"
+        if column is None:
+            gappy = ", ".join(dict.fromkeys(repr(name) for _, name in liked))
+            named = f"their number: {f'column {gappy} has gaps' if gappy else 'no column is called ' + ', '.join(_NAMES)}"
+        log.info("%s: areas are named by %s", path.name, named)
     if column is None:
         return np.array([str(k) for k in range(1, len(table) + 1)], object)
     names = np.array([_text(value) for value in table[column]], object)

@@ -15,7 +15,7 @@ from rasterio.errors import CRSError
 from rasterio.transform import Affine
 
 from files import UserError
-from projections import Bounds, as_text, bounds_in, read_crs, short_name, shown, transformed
+from projections import Bounds, as_text, bounds_in, parse_crs, read_crs, short_name, shown, transformed
 from rasters import Layer, check_raster, named_errors, open_raster
 
 _LATTICE = 21
@@ -87,11 +87,26 @@ class Grid:
         return (self.y - y) / self.cell[1], (east % 360.0 if self.geographic else east) / self.cell[0]
 
     def tiles(self, side: int) -> Iterator[Tile]:
-        """Yield tiles of `side` x `side` cells (smaller at the right and lower edge) in reading order."""
-        across = math.ceil(self.width / side)
-        for number in range(across * math.ceil(self.height / side)):
-            row, col = number // across * side, number % across * side
-            yield Tile(number, row, col, min(side, self.height - row), min(side, self.width - col))
+        """Return tiles of `side` x `side` cells (smaller at the right and lower edge) in reading order."""
+        return (self.tile(number, side) for number in range(self.tile_count(side)))
+
+    def tile_count(self, side: int) -> int:
+        """Return how many tiles there are of `side` x `side` cells."""
+        return -(-self.height // side) * -(-self.width // side)
+
+    def tile(self, number: int, side: int) -> Tile:
+        """Return one of the tiles of `tiles(side)`, by its number.
+
+        Raises
+        ------
+        IndexError
+            If there is none of this number.
+        """
+        if not 0 <= number < self.tile_count(side):
+            raise IndexError(f"tile {number} of {self.tile_count(side)}")
+        down, right = divmod(number, -(-self.width // side))
+        row, col = down * side, right * side
+        return Tile(number, row, col, min(side, self.height - row), min(side, self.width - col))
 
     def crop(self, bounds: Bounds) -> "Grid":
         """Return the part whose cells touch the bounds, given in the grid's CRS; whole cells are kept.
@@ -141,7 +156,7 @@ def raster_grid(path: Path) -> Grid:
         return north_up(raster)
 
 
-def nominal_metres(crs: str, cell: float) -> float:
+def nominal_metres(crs: CRS | str, cell: float) -> float:
     """Return how wide a cell of a CRS is, in metres; a degree counts as it does along a meridian."""
     known = CRS.from_user_input(crs)
     return cell * float(known.units_factor[1]) * (_RADIUS if known.is_geographic else 1.0)
@@ -155,7 +170,7 @@ def cell_sizes(rasters: Any) -> dict[str, float]:
     found: dict[str, float] = {}
     for each in rasters if isinstance(rasters, list) else []:
         try:
-            size = nominal_metres(str(each["crs"]), float(each["cell_size"][0]))
+            size = nominal_metres(parse_crs(str(each["crs"])), float(each["cell_size"][0]))
             names = each["variables"]
         except (TypeError, KeyError, IndexError, ValueError, OverflowError, CRSError):
             continue
@@ -190,7 +205,9 @@ def target_grid(
     crs, resolution
         The grid's own CRS and cell size, in its unit, instead of that raster's.
     bounds
-        The extent, in the grid's CRS; default: that raster's.
+        The extent, in the grid's CRS, taken as it is: the first cell starts at its upper left corner. Default: that
+        raster's; with a CRS or cell size that is not that raster's it is widened to whole multiples of the cell size, counted
+        from the CRS's origin, so that maps of one CRS and cell size have the same cells (as INSPIRE's grids).
 
     Raises
     ------
@@ -205,8 +222,12 @@ def target_grid(
         if CRS.from_user_input(chosen) != CRS.from_user_input(follow.crs):
             raise UserError(f"crs {short_name(chosen)} needs --resolution, the cell's size in its unit")
         grid = follow if bounds is None else follow.crop(bounds)
+    elif bounds is None and CRS.from_user_input(chosen) == CRS.from_user_input(follow.crs) and _same_size(follow.cell, resolution):
+        grid = follow
     elif math.isfinite(resolution) and resolution > 0:
-        grid = _regular(chosen, resolution, bounds or bounds_in(follow.bounds, follow.crs, chosen))
+        extent = bounds_in(follow.bounds, follow.crs, chosen) if bounds is None else bounds
+        _check_resolution(resolution, extent)
+        grid = _regular(chosen, resolution, _snapped(extent, resolution, chosen) if bounds is None else bounds)
     else:
         raise UserError(f"resolution {resolution}: a cell's size is a number above 0")
     if grid.height * grid.width > _MAXIMUM_CELLS:
@@ -214,12 +235,40 @@ def target_grid(
     return grid
 
 
+def _same_size(cell: tuple[float, float], resolution: float) -> bool:
+    return all(math.isclose(size, resolution, rel_tol=1e-9) for size in cell)
+
+
+def _check_resolution(cell: float, extent: Bounds) -> None:
+    """Raise UserError if cells are wider and higher than the extent."""
+    if max(extent[1] - extent[0], extent[3] - extent[2]) / cell < 1 - _HAIR:
+        raise UserError(f"resolution {cell:g} exceeds the map's extent, {shown(extent)}; is it in the unit of the CRS?")
+
+
+def _snapped(extent: Bounds, cell: float, crs: str) -> Bounds:
+    """Return an extent widened to whole multiples of the cell size; of degrees not beyond a pole or a whole turn."""
+    x_min, x_max, y_min, y_max = (_multiple(limit, cell, up) for limit, up in zip(extent, (False, True, False, True), strict=True))
+    if CRS.from_user_input(crs).is_geographic:
+        if x_max - x_min > 360 + _HAIR * cell:  # the same ground twice
+            x_min, x_max = extent[:2]
+        y_min, y_max = max(y_min, min(extent[2], -90.0)), min(y_max, max(extent[3], 90.0))
+    return x_min, x_max, y_min, y_max
+
+
+def _multiple(limit: float, cell: float, up: bool) -> float:
+    """Return the multiple of a cell size at a limit or next beyond it; a limit that is one but for rounding stays as it is."""
+    count = limit / cell
+    if not math.isfinite(count) or abs(count) > _MAXIMUM_CELLS:
+        return limit  # the message on too many cells comes later
+    if abs(count - round(count)) < _HAIR:
+        return round(count) * cell if cell.is_integer() else limit
+    return (math.ceil(count) if up else math.floor(count)) * cell
+
+
 def _regular(crs: str, cell: float, bounds: Bounds) -> Grid:
     """Return a grid of square cells that starts at the upper left corner of bounds and covers them."""
     x_min, x_max, y_min, y_max = bounds
     spans = (y_max - y_min) / cell, (x_max - x_min) / cell
-    if max(spans) < 1 - _HAIR:
-        raise UserError(f"resolution {cell:g} exceeds the map's extent, {shown(bounds)}; is it in the unit of the CRS?")
     height, width = (max(1, math.ceil(min(span, float(_MAXIMUM_CELLS)) - _HAIR)) for span in spans)
     return Grid(crs, x_min, y_max, (cell, cell), height, width)
 
@@ -249,15 +298,38 @@ def apart(grid: Grid, layers: Sequence[Layer]) -> list[Path]:
     return [path for path, other in own.items() if not (_reaches(grid, other) or _reaches(other, grid))]
 
 
+def covered(grid: Grid, layers: Sequence[Layer]) -> float:
+    """Return which share of a grid's cells lies in every raster, 0 to 1: of those on a lattice that are on the Earth.
+
+    A share below a few hundredths is a rough figure, and 0 may miss a small raster: see `apart`.
+    """
+    own = dict.fromkeys(raster_grid(path) for path in dict.fromkeys(layer.path for layer in layers))
+    on_earth = np.isfinite(lonlat(grid, *_lattice(grid))[0])
+    if not on_earth.any():
+        return 0.0
+    inside = np.logical_and.reduce([_on(grid, other) for other in own])
+    return float(inside[on_earth].mean())
+
+
 def _reaches(grid: Grid, other: Grid) -> bool:
     """Return whether some of a lattice of a grid's cells have their middle on another grid.
 
     An extent would not do: that of the Earth in UTM, say, is none.
     """
+    return bool(_on(grid, other).any())
+
+
+def _lattice(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns (n,) of the lattice."""
     rows, cols = (np.linspace(0.5, size - 0.5, _LATTICE) for size in (grid.height, grid.width))
-    middles = grid.coordinates(*(index.ravel() for index in np.meshgrid(rows, cols)))
-    row, col = other.places(*transformed(grid.crs, other.crs, *middles))
-    return bool(((row >= 0) & (row < other.height) & (col >= 0) & (col < other.width)).any())
+    row, col = (index.ravel() for index in np.meshgrid(rows, cols))
+    return row, col
+
+
+def _on(grid: Grid, other: Grid) -> np.ndarray:
+    """Return which cells of a grid's lattice (n,) have their middle on another grid."""
+    row, col = other.places(*transformed(grid.crs, other.crs, *grid.coordinates(*_lattice(grid))))
+    return np.asarray((row >= 0) & (row < other.height) & (col >= 0) & (col < other.width))
 
 
 def as_plain(grid: Grid) -> dict[str, Any]:

@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config import MapSettings, __version__, read_settings
-from files import UserError, check_writable, must_exist, run, sha256, write_text
+from files import UserError, check_writable, locked, must_exist, run, sha256, write_text
 
 if TYPE_CHECKING:
     from areas import Area
     from grids import Grid
+    from mapfiles import Sample
     from mapping import Plan
     from models import SoilCarbonNet
     from rasters import Layer
@@ -37,15 +38,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SMALL = 2_000_000
 """Cells below which starting processes takes longer than the map, unless workers are asked for."""
-FAR_SAMPLE = 500
-"""Places at which the rasters are compared with what the network was trained on."""
+SPOTS, SPOT = 12, 8
+"""Squares, and cells along a side of each, at which covariates and map are looked at: few blocks of the rasters hold them."""
+SPARSE = 0.05
+"""Share of the map that the rasters should cover at least: less is a mistake in the bounds, mostly."""
+MOST_TILES = 1_000_000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with a command line (default: the process's own)."""
     settings = read_settings(MapSettings, __doc__, arguments)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it has to say comes as an error
-    import mapfiles  # here and below: --help needs none of these, and they are slow to import
+    import rasterio  # here and below: --help needs none of these, and they are slow to import
+
+    import cogs
+    import mapfiles
     import mapping
     from models import load_checkpoint
 
@@ -55,24 +62,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"{out}: a map is a GeoTIFF; give --out a name that ends in .tif")
     check_writable(out.parent)
     folder = out.with_name(f".{out.name}.tiles")
-    plan, areas = make_plan(settings, network)
-    done = begin(folder, plan, areas, settings.resume)
-
-    tiles = len(list(plan.grid.tiles(plan.tile)))
-    cells = plan.grid.height * plan.grid.width
-    count = min(settings.workers or (1 if cells < SMALL else os.cpu_count() or 1), max(tiles - len(done), 1))
-    log.info("%d x %d cells in %d tiles%s", plan.grid.height, plan.grid.width, tiles, f", {len(done)} done" if done else "")
-    with mapping.workers(count, plan.device, settings.scheduler, folder) as (pool, at_once):
-        mapping.compute(folder, plan, list(done), pool, at_once)
-    mapfiles.finish(out, folder, plan, network, settings.as_plain(), settings.against)
-    shutil.rmtree(folder)
+    with rasterio.Env(**cogs.GDAL_SETTINGS):
+        against = mapfiles.layer_to_score(settings.against) if settings.against else None
+        plan, areas, sample = make_plan(settings, network)
+        mapfiles.check_inputs_stay(out, plan, settings)
+        try:
+            with locked(folder):
+                done = begin(folder, plan, areas, settings.resume)
+                tiles, cells = plan.grid.tile_count(plan.tile), plan.grid.height * plan.grid.width
+                count = min(settings.workers or (1 if cells < SMALL else os.cpu_count() or 1), max(tiles - len(done), 1))
+                ready = f", {len(done)} done" if done else ""
+                log.info("%d x %d cells in %d tiles%s", plan.grid.height, plan.grid.width, tiles, ready)
+                with mapping.workers(count, plan, settings.scheduler, folder) as (pool, at_once):
+                    mapping.compute(folder, plan, done, pool, at_once)
+                mapfiles.finish(out, folder, plan, network, settings.as_plain(), against, sample)
+                shutil.rmtree(folder)
+        except KeyboardInterrupt:
+            log.info("the tiles finished so far are kept; the same command with --resume goes on")
+            raise
 
 
 # --- before --------------------------------------------------------------------------------------------------------------
 
 
-def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, dict[str, list[Area]]]":
-    """Return what decides the map, and the areas by the name of the file they shall lie in.
+def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, dict[str, list[Area]], Sample]":
+    """Return what decides the map; the areas by the name of the file they shall lie in; and a sample to check it by.
 
     Raises
     ------
@@ -115,9 +129,8 @@ def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, d
         layers = list(dict.fromkeys([*layers, *chosen]))
         periods.append((name, tuple(layers.index(layer) for layer in chosen)))
 
-    for raster, what in ((settings.like, "raster to follow"), (settings.against, "raster to score against")):
-        if raster is not None:
-            must_exist(raster, what)
+    if settings.like is not None:
+        must_exist(settings.like, "raster to follow")
     grid = grids.target_grid(layers, settings.like, settings.crs, settings.resolution, settings.bounds)
     areas: dict[str, list[Area]] = {}
     if settings.aoi is not None:
@@ -135,14 +148,18 @@ def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, d
     apart = grids.apart(grid, layers)
     if apart:
         raise UserError(f"{len(apart)} rasters share no ground with the map, first {apart[0]}; see --like, --bounds and --aoi")
-    warn_of_windows(network, layers, grid)
+    if (share := grids.covered(grid, layers)) < SPARSE:
+        log.warning("the rasters cover only %.1f %% of the map; bounds are X_MIN X_MAX Y_MIN Y_MAX, in the map's CRS", 100 * share)
+    if grid.tile_count(settings.tile) > MOST_TILES:
+        raise UserError(f"{grid.tile_count(settings.tile):,} tiles of {settings.tile} cells are too many; raise --tile")
+    sample = look(network, [layers[k] for k in periods[0][1]], grid)
     plan = mapping.Plan(
         checkpoint=settings.checkpoint.resolve(),
         sha256=sha256(settings.checkpoint),
         statistics=statistics,
         missing=settings.missing if statistics else None,
         layers=tuple(layers),
-        stamps=mapping.stamps_of(layer.path for layer in [*layers, *masks]),
+        stamps=mapping.stamps_of(dict.fromkeys(layer.path for layer in [*layers, *masks])),
         periods=tuple(periods),
         mask=masks[0] if masks else None,
         grid=grid,
@@ -154,33 +171,49 @@ def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, d
         areas={name: hashlib.sha256(repr(each).encode()).hexdigest() for name, each in areas.items()},
         versions={"soil-carbon-mapper": __version__, "torch": torch.__version__},
     )
-    return plan, areas
+    return plan, areas, sample
 
 
-def warn_of_windows(network: "SoilCarbonNet", layers: "Sequence[Layer]", grid: "Grid") -> None:
-    """Say where the map's covariates are not what the network was trained on: their values, or the size of their windows."""
+def look(network: "SoilCarbonNet", layers: "Sequence[Layer]", grid: "Grid") -> "Sample":
+    """Predict some places of the map as pred.py would, and say where the covariates are not what the network knows.
+
+    Parameters
+    ----------
+    network
+        With statistics.
+    layers
+        In the order of its variables.
+    grid
+        The map's.
+    """
     import numpy as np
 
     import engine
     import grids
+    from mapfiles import Sample
     from rasters import cut_windows, pick_layers
 
     facts = network.specification
     random = np.random.default_rng(0)
-    lon, lat = grids.lonlat(grid, random.uniform(0, grid.height, FAR_SAMPLE), random.uniform(0, grid.width, FAR_SAMPLE))
+    corner = [random.integers(0, max(size - SPOT, 1), SPOTS) for size in (grid.height, grid.width)]
+    rows, cols = (np.add.outer(start, np.arange(SPOT)) for start in corner)
+    rows, cols = np.repeat(rows, SPOT, axis=1).ravel(), np.tile(cols, SPOT).ravel()
+    here = (rows < grid.height) & (cols < grid.width)
+    rows, cols = rows[here], cols[here]
+    lon, lat = grids.lonlat(grid, rows + 0.5, cols + 0.5)
     parts = []
     for category in facts.categories:
-        chosen = pick_layers(layers, category.variables)
-        windows, _ = cut_windows(chosen, lon, lat, category.radius)
+        windows, _ = cut_windows(pick_layers(layers, category.variables), lon, lat, category.radius)
         parts += [windows[name].reshape(len(lon), -1) for name in category.variables]
-    engine.warn_of_far_inputs(network, np.concatenate(parts, axis=1))
-    here = grids.nominal_metres(grid.crs, grid.cell[0])
-    trained = grids.cell_sizes(network.record.get("rasters", []))
+    x = np.concatenate(parts, axis=1)
+    engine.warn_of_far_inputs(network, x)
+    ours, trained = grids.nominal_metres(grid.crs, grid.cell[0]), grids.cell_sizes(network.record.get("rasters", []))
     for category in facts.categories:
-        there = max((trained[name] for name in category.variables if name in trained), default=here)
-        if category.radius and abs(np.log(there / here)) > np.log(1.1):
-            wide = f"{category.size * there:.3g} m wide in training, here {category.size * here:.3g} m"
+        theirs = max((trained[name] for name in category.variables if name in trained), default=ours)
+        if category.radius and abs(np.log(theirs / ours)) > np.log(1.1):
+            wide = f"{category.size * theirs:.3g} m wide in training, here {category.size * ours:.3g} m"
             log.warning("category %s: windows of %d cells were %s; see --like, --resolution", category.name, category.size, wide)
+    return Sample(rows, cols, engine.predict(network, x)[0])
 
 
 def begin(folder: Path, plan: "Plan", areas: "Mapping[str, Sequence[Area]]", resume: bool) -> dict[int, Path]:
@@ -195,19 +228,19 @@ def begin(folder: Path, plan: "Plan", areas: "Mapping[str, Sequence[Area]]", res
     import mapping
     from areas import write_areas
 
-    if resume and folder.is_dir():
-        other = mapping.difference(plan, folder)
-        if other:
-            raise UserError(f"{folder}: the interrupted map differs in {', '.join(other)}; run without --resume, or as it was")
-        return cogs.whole_tiles(folder)
-    if resume:
+    begun = (folder / mapping.PLAN).exists()
+    other = mapping.difference(plan, folder) if begun and resume else []
+    if other:
+        raise UserError(f"{folder}: the interrupted map differs in {', '.join(other)}; run without --resume, or as it was")
+    if resume and not begun:
         log.info("nothing to resume; starting afresh")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    if not resume:
+        for stale in folder.iterdir():
+            shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink()
     for name, each in areas.items():
         write_areas(folder / name, each)
-    write_text(folder / mapping.PLAN, plan.model_dump_json(indent=1))
-    return {}
+    write_text(folder / mapping.PLAN, plan.model_dump_json())
+    return cogs.whole_tiles(folder, plan.digest)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ the tile, predicts, writes the tile and says what it wrote: nothing large travel
 computed others are read and written.
 """
 
+import hashlib
 import json
 import logging
 import multiprocessing
@@ -14,14 +15,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import astuple
 from functools import lru_cache
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import rasterio
@@ -31,7 +33,7 @@ from tqdm import tqdm
 
 import zones
 from areas import load_areas
-from cogs import GDAL_SETTINGS, write_tile
+from cogs import GDAL_SETTINGS, Statistics, write_tile
 from dense import DenseNet
 from encoding import unfold_classes
 from files import UserError, sha256
@@ -64,7 +66,7 @@ class Plan(BaseModel):
     statistics, missing
         For a checkpoint that has none, else None.
     layers, stamps
-        The covariates, each once, and size and time of change (ns) of each of their files.
+        The covariates, each once, and the stamps of their files and the mask's.
     periods
         (name, the layers' numbers in the order of the network's variables), in order of time; one unnamed, or several.
     mask
@@ -78,7 +80,7 @@ class Plan(BaseModel):
     device
         "cpu" or "cuda".
     areas
-        Checksums of the area of interest and the zones beside the plan, or None.
+        Checksums of the area of interest and of the zones that lie beside the plan, by file name.
     versions
         Of this project and PyTorch.
     """
@@ -89,7 +91,7 @@ class Plan(BaseModel):
     statistics: dict[str, tuple[float, float]] | None
     missing: Literal["mean", "zero"] | None
     layers: tuple[Layer, ...]
-    stamps: dict[str, tuple[int, int]]
+    stamps: dict[str, tuple[tuple[int, int], ...]]
     periods: tuple[tuple[str, tuple[int, ...]], ...]
     mask: Layer | None
     grid: Grid
@@ -102,10 +104,37 @@ class Plan(BaseModel):
     versions: dict[str, str]
 
     @property
+    def digest(self) -> str:
+        """The plan's checksum."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @property
     def maps(self) -> list[str]:
         """The maps' names: the periods, and "change" where there are several."""
         names = [name for name, _ in self.periods]
         return [*names, "change"] if len(names) > 1 else names
+
+
+class Notes(BaseModel):
+    """What is kept with a tile.
+
+    Attributes
+    ----------
+    inside
+        Cells in the area of interest and not masked.
+    sums
+        Map -> zone -> cells, area in km2, and each member's sum of value x km2: `zones.as_plain`.
+    statistics
+        Of each band: the arguments of `cogs.Statistics`.
+    filled
+        Period -> cells with a value where some variable was missing and filled, and in how many each variable was.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    inside: int
+    sums: dict[str, dict[str, tuple[int, float, list[float]]]] = {}
+    statistics: list[tuple[int, float, float, float, float]] = []
+    filled: dict[str, tuple[int, list[int]]] = {}
 
 
 def open_network(plan: Plan) -> SoilCarbonNet:
@@ -118,10 +147,18 @@ def open_network(plan: Plan) -> SoilCarbonNet:
     return network
 
 
-def stamps_of(paths: Iterable[Path | str]) -> dict[str, tuple[int, int]]:
-    """Return size and time of change of files: other bytes mean another map."""
-    status = {str(path): Path(path).stat() for path in paths}
-    return {path: (found.st_size, found.st_mtime_ns) for path, found in status.items()}
+Stamps = tuple[tuple[int, int], ...]
+"""Size and time of change (ns) of a file and of what GDAL reads beside it."""
+
+
+def stamps_of(paths: Iterable[Path | str]) -> dict[str, Stamps]:
+    """Return the stamps of rasters by path: other stamps mean another map."""
+    found = {}
+    for path in paths:
+        beside = (Path(f"{path}{ending}") for ending in ("", ".aux.xml", ".msk"))
+        status = [each.stat() for each in beside if each.is_file()]
+        found[str(path)] = tuple((each.st_size, each.st_mtime_ns) for each in status)
+    return found
 
 
 # --- one tile ----------------------------------------------------------------------------------------------------------
@@ -142,7 +179,6 @@ class _Worker:
         self.classes = set(network.specification.classes)
         self.area = load_areas(folder / AREA) if AREA in self.plan.areas else None
         self.zones = load_areas(folder / ZONES) if ZONES in self.plan.areas else []
-        self.tiles = list(self.plan.grid.tiles(self.plan.tile))
         self.lock = threading.Lock()
         self._here = threading.local()
 
@@ -164,20 +200,25 @@ class _Worker:
             found &= self.stack("mask").read(tile.row, tile.col, tile.height, tile.width)[0] > 0
         return found
 
-    def compute(self, tile: Tile) -> tuple[np.ndarray | None, dict[str, Any]]:
-        """Return a tile's bands (B, h, w), or None where no cell has a value, and each map's sums by zone."""
+    def compute(self, tile: Tile) -> tuple[np.ndarray | None, Notes]:
+        """Return a tile's bands (B, h, w), or None where no cell has a value, and what is to be noted of it."""
         plan = self.plan
         inside = self.inside(tile)
-        if not inside.any():  # the covariates need not be read
-            return None, {}
+        count = int(inside.sum())
+        if not count:  # the covariates need not be read
+            return None, Notes(inside=0)
         halo = self.network.halo
         block = self.stack("covariates").read(tile.row - halo, tile.col - halo, tile.height + 2 * halo, tile.width + 2 * halo)
         middle = block[:, halo : halo + tile.height, halo : halo + tile.width]
         missing = np.isnan(middle)
         maps: dict[str, np.ndarray] = {}
         likeness: dict[str, list[np.ndarray]] = {}
+        filled: dict[str, tuple[int, list[int]]] = {}
         for name, numbers in plan.periods:
-            wanted = inside & (missing[list(numbers)].mean(0) <= plan.max_missing)
+            gaps = missing[list(numbers)]
+            wanted = inside & (gaps.mean(0) <= plan.max_missing)
+            gaps &= wanted
+            filled[name] = int(gaps.any(0).sum()), gaps.sum((1, 2)).tolist()
             with self.lock:  # one tile computes while others are read and written
                 maps[name] = self.network.predict(block[list(numbers)], wanted)
                 likeness[name] = self.likeness(middle[list(numbers)], wanted)
@@ -185,12 +226,13 @@ class _Worker:
             first, *_, last = maps.values()
             maps["change"] = last - first
         if not any(np.isfinite(members[0]).any() for members in maps.values()):
-            return None, {}
+            return None, Notes(inside=count)
         areas = zones.cell_areas(plan.grid, tile)
         masks = [(WHOLE, np.ones((tile.height, tile.width), bool)), *zones.zone_masks(self.zones, plan.grid, tile)]
-        notes = {name: zones.as_plain(zones.sums(members, areas, masks)) for name, members in maps.items()}
-        bands = [np.stack([*bands_of(members), *likeness.get(name, [])]) for name, members in maps.items()]
-        return np.concatenate(bands), notes
+        sums = {name: zones.as_plain(zones.sums(members, areas, masks)) for name, members in maps.items()}
+        bands = np.concatenate([np.stack([*bands_of(members), *likeness.get(name, [])]) for name, members in maps.items()])
+        statistics = [astuple(Statistics.of(band)) for band in bands]
+        return bands, Notes.model_validate({"inside": count, "sums": sums, "statistics": statistics, "filled": filled})
 
     def likeness(self, cells: np.ndarray, wanted: np.ndarray) -> list[np.ndarray]:
         """Return dissimilarity index, and 1 inside the area of applicability or 0 outside, (h, w) each, NaN where not wanted."""
@@ -213,9 +255,10 @@ def bands_of(members: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=1)
 def _worker(folder: Path, digest: str) -> _Worker:
     """Return this process's worker for a plan; `digest`, the plan's checksum, tells apart plans that lay in one folder."""
-    if digest_of(folder) != digest:
-        raise UserError(f"{folder / PLAN}: changed while the map was computed; are two runs making one map?")
-    return _Worker(folder)
+    worker = _Worker(folder)
+    if worker.plan.digest != digest:
+        raise UserError(f"{folder / PLAN}: is not the plan of this map; are two runs making one map?")
+    return worker
 
 
 _opening = threading.Lock()
@@ -226,17 +269,13 @@ def compute_tile(folder: Path, digest: str, number: int) -> int:
     with rasterio.Env(**GDAL_SETTINGS):
         with _opening:
             worker = _worker(folder, digest)
-        tile = worker.tiles[number]
-        write_tile(folder, tile, *worker.compute(tile))
+        tile = worker.plan.grid.tile(number, worker.plan.tile)
+        bands, notes = worker.compute(tile)
+        write_tile(folder, digest, tile, bands, notes.model_dump_json())
     return number
 
 
 # --- all tiles ---------------------------------------------------------------------------------------------------------
-
-
-def digest_of(folder: Path) -> str:
-    """Return the checksum of a folder's plan."""
-    return sha256(folder / PLAN)
 
 
 def _start_process() -> None:
@@ -254,15 +293,15 @@ def _start_process() -> None:
 
 
 @contextmanager
-def workers(count: int, device: str, scheduler: str | None, folder: Path) -> Iterator[tuple[Executor, int]]:
+def workers(count: int, plan: Plan, scheduler: str | None, folder: Path) -> Iterator[tuple[Executor, int]]:
     """Yield something that runs tiles, and how many it runs at once.
 
     Parameters
     ----------
     count
         Processes on this machine; one, or a GPU, is served by threads of this process.
-    device
-        "cpu" or "cuda".
+    plan
+        The map's.
     scheduler
         Address of a Dask scheduler; its workers need this project on their Python path and the same file system.
     folder
@@ -274,11 +313,12 @@ def workers(count: int, device: str, scheduler: str | None, folder: Path) -> Ite
         If Dask is not installed, or the scheduler or its workers cannot do the work.
     """
     if scheduler is not None:
-        with _dask(scheduler, folder) as found:
+        with _dask(scheduler, folder, plan.digest) as found:
             yield found
-    elif count == 1 or device == "cuda":
-        with ThreadPoolExecutor(3, "tile") as pool:
-            yield pool, 2
+    elif count == 1 or plan.device == "cuda":
+        threads = 3 if plan.device == "cpu" else max(3, min(count, 16))  # a GPU is faster than three can read
+        with ThreadPoolExecutor(threads, "tile") as pool:
+            yield pool, threads - 1
     else:
         context = multiprocessing.get_context("spawn")  # a fork would copy PyTorch's locks in whatever state they are
         with ProcessPoolExecutor(count, context, _start_process) as pool:
@@ -286,7 +326,7 @@ def workers(count: int, device: str, scheduler: str | None, folder: Path) -> Ite
 
 
 @contextmanager
-def _dask(scheduler: str, folder: Path) -> Iterator[tuple[Executor, int]]:
+def _dask(scheduler: str, folder: Path, digest: str) -> Iterator[tuple[Executor, int]]:
     try:
         from distributed import Client
     except ImportError as error:
@@ -302,7 +342,7 @@ def _dask(scheduler: str, folder: Path) -> Iterator[tuple[Executor, int]]:
                 f"scheduler {scheduler}: has no workers; start some: PYTHONPATH={Path(__file__).parent} dask worker {scheduler}"
             )
         try:
-            answers = client.run(_sees, folder, digest_of(folder), on_error="return")
+            answers = client.run(_sees, folder, digest, on_error="return")
         except Exception as error:
             raise UserError(f"scheduler {scheduler}: {' '.join(str(error).split())[:200]}") from error
         for address, answer in answers.items():
@@ -310,7 +350,7 @@ def _dask(scheduler: str, folder: Path) -> Iterator[tuple[Executor, int]]:
                 reason = " ".join(str(answer).split())[:200]
                 raise UserError(f"worker {address}: cannot take part ({reason}); it needs {NEEDS}")
         log.info("%d Dask workers, %d tiles at once: %s", len(answers), threads, client.dashboard_link)
-        yield client.get_executor(pure=False), threads
+        yield client.get_executor(pure=False, retries=2), threads
 
 
 def _sees(folder: Path, digest: str) -> bool:
@@ -318,7 +358,7 @@ def _sees(folder: Path, digest: str) -> bool:
     return bool(_worker(folder, digest))
 
 
-def compute(folder: Path, plan: Plan, done: Sequence[int], pool: Executor, at_once: int) -> None:
+def compute(folder: Path, plan: Plan, done: Collection[int], pool: Executor, at_once: int) -> None:
     """Compute the tiles of a plan that are not done yet, with a progress bar of cells.
 
     Raises
@@ -326,22 +366,25 @@ def compute(folder: Path, plan: Plan, done: Sequence[int], pool: Executor, at_on
     UserError
         If a tile cannot be computed, or a worker was killed; finished tiles stay for --resume.
     """
-    tiles = [tile for tile in plan.grid.tiles(plan.tile) if tile.number not in set(done)]
-    cells = {tile.number: tile.height * tile.width for tile in tiles}
+
+    def cells(tile: Tile) -> int:
+        return tile.height * tile.width
+
+    count = plan.grid.tile_count(plan.tile)
     total = plan.grid.height * plan.grid.width
-    digest = digest_of(folder)
+    digest = plan.digest
     running: set[Future[int]] = set()
     try:
-        with _progress(total, total - sum(cells.values())) as tell:
-            waiting = iter(tiles)
+        with _progress(total, sum(cells(plan.grid.tile(number, plan.tile)) for number in done)) as tell:
+            waiting = (number for number in range(count) if number not in done)
             while True:
-                while len(running) < IN_FLIGHT * at_once and (tile := next(waiting, None)) is not None:
-                    running.add(pool.submit(compute_tile, folder, digest, tile.number))
+                while len(running) < IN_FLIGHT * at_once and (number := next(waiting, None)) is not None:
+                    running.add(pool.submit(compute_tile, folder, digest, number))
                 if not running:
                     return
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 for each in finished:
-                    tell(cells[each.result()])
+                    tell(cells(plan.grid.tile(each.result(), plan.tile)))
     except BrokenProcessPool as error:
         raise UserError(
             "a worker process was killed, for want of memory perhaps; --resume goes on, with fewer --workers or a smaller --tile"
@@ -378,7 +421,9 @@ def difference(plan: Plan, folder: Path) -> list[str]:
     """Return in what a plan differs from the one that lies in a folder."""
     try:
         older = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{folder}: holds no plan of a map; run without --resume") from error
     newer = json.loads(plan.model_dump_json())
-    return [name for name in newer if not isinstance(older, dict) or older.get(name) != newer[name]]
+    if not isinstance(older, dict):
+        raise UserError(f"{folder}: holds no plan of a map; run without --resume")
+    return [name for name in {**older, **newer} if older.get(name) != newer.get(name)]

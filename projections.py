@@ -5,7 +5,9 @@ In: x and y, east and north, in a CRS's own unit. Out: the same in another CRS, 
     lon, lat = transformed("EPSG:3035", "EPSG:4326", x, y)
 """
 
+import json
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +18,8 @@ from rasterio.warp import transform, transform_bounds
 
 from files import UserError
 
+GDAL_ERRORS = (CPLE_BaseError, RasterioError)
+"""What rasterio raises when GDAL fails."""
 Bounds = tuple[float, float, float, float]
 """x_min, x_max, y_min, y_max in a CRS's own unit."""
 _POLE = 90.0 + 1e-9
@@ -26,6 +30,13 @@ _SLACK = 0.001
 """Of an extent: a curved side may bulge by so much between two of its places."""
 _ROUND_THE_EARTH = 41_000_000.0
 """Metres: a plane that is wider is not the ground's; Mercator's pole lies at 242,000 km."""
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_]*:[A-Za-z0-9_.-]+(\+([A-Za-z][A-Za-z0-9_]*:)?[A-Za-z0-9_.-]+)?")
+_WKT = re.compile(
+    r"(PROJ|GEOG|GEOC|COMPD_|VERT_|LOCAL_|FITTED_)_?CS\s*[\[(]"
+    r"|(PROJ(ECTED)?|GEOG(RAPHIC)?|GEOD(ETIC)?|BOUND|COMPOUND|VERT(ICAL)?|ENG(INEERING)?|DERIVEDPROJ)CRS\s*[\[(]",
+    re.IGNORECASE,
+)
+"""How WKT begins, of 1 and of 2."""
 
 
 def transformed(crs: CRS | str, other: CRS | str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +80,7 @@ def _moved(crs: CRS, other: CRS, here: np.ndarray) -> np.ndarray:
         raise UserError(
             f"no way leads from {short_name(crs)} to {short_name(other)}; set the true CRS, or warp to another"
         ) from error
-    except (CPLE_BaseError, RasterioError):
+    except GDAL_ERRORS:
         # One bad place fails them all, but only until GDAL has complained of twenty: halving soon comes to an end.
         half = here.shape[1] // 2
         if not half:
@@ -101,7 +112,7 @@ def bounds_in(bounds: Bounds, crs: str, other: str) -> Bounds:
             x_min, x_max = -180.0, 180.0
     try:
         left, bottom, right, top = transform_bounds(known, wanted, x_min, y_min, x_max, y_max, densify_pts=_SIDE)
-    except (CPLE_BaseError, RasterioError):
+    except GDAL_ERRORS:
         left = bottom = right = top = math.inf
     if wanted.is_geographic:
         if not any(map(math.isfinite, (left, right, bottom, top))):
@@ -148,6 +159,33 @@ def unfit(crs: CRS) -> str:
     return ""
 
 
+def parse_crs(text: str) -> CRS:
+    """Return the CRS that a foreign text describes: a code like EPSG:3035, WKT, PROJ's "+proj=..." or PROJJSON.
+
+    GDAL takes more for a CRS: it reads files, and fetches addresses of the network. Neither may a checkpoint from a
+    stranger ask for.
+
+    Raises
+    ------
+    CRSError
+        If it is nothing of these, or names an address.
+    """
+    text = text.strip()
+    form = _CODE.fullmatch(text) or _WKT.match(text) or text.startswith("+proj=") or _is_projjson(text)
+    if not form or "://" in text:
+        raise CRSError("neither a code like EPSG:3035 nor WKT, PROJ or PROJJSON")
+    return CRS.from_user_input(text)
+
+
+def _is_projjson(text: str) -> bool:
+    """Return whether a text is a JSON mapping whose type is a kind of CRS."""
+    try:
+        found = json.loads(text) if text.startswith("{") else None
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and str(found.get("type")).endswith("CRS")
+
+
 def read_crs(text: str) -> str:
     """Return a CRS that a user names, as `as_text` gives it.
 
@@ -157,7 +195,7 @@ def read_crs(text: str) -> str:
         If it is none, or `unfit` for a grid.
     """
     try:
-        known = CRS.from_user_input(text)
+        known = parse_crs(text)
     except CRSError as error:
         raise UserError(f"crs {text!r}: not a coordinate reference system; give a code like EPSG:3035, or WKT") from error
     if unfit(known):

@@ -4,6 +4,7 @@ In: GeoTIFF files in any CRS and cell size, points in degrees. Out: float32 arra
 A raster's variables are its bands, named by their descriptions.
 """
 
+import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,12 @@ _CELLS_AT_ONCE = 2**24
 """Cells held in memory while windows are cut: 64 MB of float32."""
 _ABSURD = 1e30
 """No covariate is as large: it is the fill value of a writer that did not declare it."""
+_FAR, _FAR_DEGREES = 1e10, 1e4
+"""In the CRS's unit: no ground is as far from an origin."""
+_FINE = 1e-12
+"""Of a coordinate, and ..."""
+_TINY = 1e-12
+"""... in the CRS's unit: neighbouring cells have to differ in float64 by far more than rounding."""
 UNDECLARED = "%s: -9999 is not declared as nodata, but taken as missing in %s"
 """What the log says of a file and its variables."""
 
@@ -56,6 +63,11 @@ def named_errors(path: Path) -> Iterator[None]:
 
 def open_raster(path: Path) -> Any:
     """Open a GeoTIFF; the caller closes it, and reads from it inside `named_errors`."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # bytes that are no UTF-8, which GDAL's paths are
+        name = str(path).encode(errors="backslashreplace").decode()
+        raise UserError(f"{name}: its path is not UTF-8; rename the file or folder") from error
     with named_errors(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `check_raster` says it plainly
         return rasterio.open(path, driver="GTiff")
@@ -154,6 +166,20 @@ def check_raster(raster: Any, path: Path, layers: Sequence[Layer] = ()) -> None:
         raise UserError(f"{path}: its coordinate reference system {unfit(raster.crs)}; set the true one, or warp it (gdalwarp)")
     if raster.transform.b or raster.transform.d:
         raise UserError(f"{path}: its grid is rotated; warp it to a north-up grid first (gdalwarp)")
+    fault = _fault(raster.transform, raster.width, raster.height, _FAR_DEGREES if raster.crs.is_geographic else _FAR)
+    if fault:
+        raise UserError(f"{path}: its cells {fault}; set its true georeferencing (gdal_edit.py -a_ullr)")
+
+
+def _fault(place: Affine, width: int, height: int, far: float) -> str:
+    """Return what is wrong with the cells of a raster that is not rotated, "" if nothing is."""
+    for corner, cell, size in ((place.c, place.a, width), (place.f, place.e, height)):
+        end = corner + cell * size
+        if not all(map(math.isfinite, (corner, cell, end))) or max(abs(corner), abs(end)) > far:
+            return f"lie beyond all measure (size {cell:g}, corner at {corner:g})"
+        if abs(cell) < _FINE * max(abs(corner), abs(end)) or abs(cell) < _TINY:
+            return f"are too small to be told apart (size {cell:g}, corner at {corner:g})"
+    return ""
 
 
 def cut_windows(layers: Sequence[Layer], lon: np.ndarray, lat: np.ndarray, radius: int) -> tuple[dict[str, np.ndarray], np.ndarray]:

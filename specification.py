@@ -46,8 +46,8 @@ class Specification(BaseModel):
     classes: dict[str, tuple[int, ...]] = {}
     missing: Literal["mean", "zero"] = "mean"
     clip_inputs: float = Field(0.0, ge=0)
-    target: str = "soc"
-    unit: str = Field("g/kg", max_length=30, pattern=r"^[^$]*$")
+    target: str = Field("soc", max_length=60, pattern=r"^[^\x00-\x1f\x7f/\\]+$")
+    unit: str = Field("g/kg", max_length=30, pattern=r"^[^$\x00-\x1f\x7f]*$")
     target_transform: Literal["none", "log1p"] = "none"
     smearing: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
     bounds: tuple[float, float] | None = None

@@ -38,6 +38,7 @@ from rasters import UNDECLARED, Layer, check_raster, named_errors, open_raster, 
 from resampling import AS_FINE, Axis, Sampling, Shape, Span
 
 log = getLogger(__name__)
+ON_THE_GRID = "on the map's grid"
 
 _OPEN_FILES = 200
 """Files kept open; a process may often open 1024."""
@@ -154,7 +155,7 @@ class Stack:
 
     def _way(self, source: _Source, positions: Sequence[int]) -> str:
         if source.shift is not None:
-            return "on the map's grid"
+            return ON_THE_GRID
         classes = [self.layers[k].name for k in positions if self.layers[k].name in self._nearest]
         if len(classes) == len(positions):
             return "nearest"

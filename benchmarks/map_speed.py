@@ -88,19 +88,19 @@ def make_map(folder, layers, checkpoint, network, device, cores):
     by_name = {layer.name: layer for layer in layers}
     plan = mapping.Plan(
         checkpoint=checkpoint, sha256=sha256(checkpoint), statistics=None, missing=None,
-        layers=tuple(by_name[name] for name in VARIABLES), stamps=mapping.stamps_of(layer.path for layer in layers),
+        layers=tuple(by_name[name] for name in VARIABLES), stamps=mapping.stamps_of({layer.path for layer in layers}),
         periods=(("", tuple(range(len(VARIABLES)))),), mask=None, grid=raster_grid(layers[0].path), tile=512, resampling="bilinear",
         max_missing=0.25, applicability=False, device=device, areas={}, versions={},
     )  # fmt: skip
     start = time.perf_counter()
     tiles = folder / "tiles"
+    tiles.mkdir()
     begin(tiles, plan, {}, resume=False)
-    with mapping.workers(cores, device, None, tiles) as (pool, at_once):
-        first = list(pool.map(mapping.compute_tile, [tiles] * at_once, [mapping.digest_of(tiles)] * at_once, range(at_once)))
+    with mapping.workers(cores, plan, None, tiles) as (pool, at_once):
+        first = list(pool.map(mapping.compute_tile, [tiles] * at_once, [plan.digest] * at_once, range(at_once)))
         begun = time.perf_counter()
         mapping.compute(tiles, plan, [], pool, at_once)
-    written = cogs.whole_tiles(tiles)
-    parts = [(tile, written[tile.number]) for tile in plan.grid.tiles(plan.tile)]
+    parts = [(plan.grid.tile(number, plan.tile), path) for number, path in cogs.whole_tiles(tiles, plan.digest).items()]
     path = cogs.write_cog(tiles, "map.tif", plan.grid, parts, 0, describe_bands(network), {})
     end = time.perf_counter()
     assert len(first) == at_once
