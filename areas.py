@@ -48,7 +48,7 @@ _SHAPEFILE = (".shp", ".shx", ".dbf", ".prj", ".cpg")
 _GEODATABASE = (".gdbtable", ".gdbtablx", ".gdbindexes", ".spx", ".atx", ".freelist", ".horizon", ".lock", ".gdb", "")
 """Endings of the files in a folder of this format."""
 _STARTS = re.compile(
-    rb"SQLite format 3\0|\0\0\x27\x0a|fgb\x03"
+    rb"SQLite format 3\0|\0\0\x27\x0a|fgb\x03fgb"
     rb"|(\xef\xbb\xbf)?\s*\{|(\xef\xbb\xbf)?\s*(<\?xml[^>]*\?>)?\s*<kml[\s>]",
     re.DOTALL,
 )
@@ -227,9 +227,13 @@ def _known_path(path: Path) -> Path:
 
 def _known_file(local: Path, path: Path) -> Path:
     """Return the absolute path of a file whose content is of a known format; `path` is for the message."""
-    with local.open("rb") as file:
-        head = file.read(_HEAD)
-    if any(word in head.lower() for word in _POINTERS):
+    try:
+        with local.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise UserError(f"{path}: not readable ({error.strerror})") from error
+    text = b"\0" not in head[:100]  # GDAL looks at what stands before the first
+    if text and any(word in head.lower() for word in _POINTERS):
         raise UserError(f"{path}: only points to other files; give the vector file itself")
     if not _STARTS.match(head):
         raise UserError(

@@ -44,6 +44,8 @@ FINE, COARSE = 65535, 4096
 """Codes of a band's values, one of which means missing; few compress better."""
 _SCORES = {"rmse": "RMSE", "mae": "MAE", "me": "ME", "r2": "R²", "ccc": "CCC", "n": "n"}
 _IN_UNIT = ("rmse", "mae", "me")
+_PROFILES = "Rows train, valid and test are of profiles, in the model's own splits."
+_CELLS = "Rows “cells” compare this map with a raster, cell by cell."
 
 
 def render(
@@ -86,7 +88,7 @@ def render(
     unit = pictures[0].bands[0].unit
     sections = [
         _section("Scores", _score_table(scores, unit)),
-        _section("Totals", _frame(totals) if totals is not None else ""),
+        _section("Totals", _totals_table(totals) if totals is not None else ""),
         _section("Files", _files(pictures, links)),
         _section("Where it comes from", _facts(provenance)),
         _section("Notes", f"<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in notes)}</ul>" if notes else ""),
@@ -273,26 +275,74 @@ def _score_table(scores: Mapping[str, Mapping[str, float | None]], unit: str) ->
     names = [name for name in _SCORES if name in given] + [name for name in given if name not in _SCORES]
     header = [_SCORES.get(name, name) + (f" ({unit})" if unit and name in _IN_UNIT else "") for name in names]
     rows = [[html.escape(split), *(_score(name, row.get(name)) for name in names)] for split, row in scores.items()]
-    return _table(["", *map(html.escape, header)], rows, [False, *[True] * len(names)])
+    told = [_PROFILES] if any(not split.startswith("cells") for split in scores) else []
+    told += [_CELLS] if any(split.startswith("cells") for split in scores) else []
+    table = _table(["", *map(html.escape, header)], rows, [False, *[True] * len(names)])
+    return f'<p class="soft">{" ".join(told)}</p>\n{table}'
 
 
-def _score(name: str, value: float | None) -> str:
-    if value is None or not math.isfinite(value):
+def _score(name: str, value: Any) -> str:
+    """Return a score in words; it may come from a stranger's checkpoint."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         return "–"
-    if name == "n":
-        return f"{value:,.0f}"
-    return f"{value:.2f}".replace("-", "−") if name in ("r2", "ccc") else sensible(value)
+    two_places = name in ("r2", "ccc") and abs(number) < 100
+    return f"{number:.2f}".replace("-", "−") if two_places else sensible(number)
 
 
-def _frame(table: "pd.DataFrame") -> str:
-    """Return a data frame as a table; columns of numbers are set flush right."""
-    numeric = [kind.kind in "iuf" for kind in table.dtypes]
-    rows = [[html.escape(_cell(value)) for value in row] for row in table.itertuples(index=False, name=None)]
-    return _table([html.escape(str(name)) for name in table.columns], rows, numeric)
+def _totals_table(totals: "pd.DataFrame") -> str:
+    """Return totals as a table: what no row has is left out, what all rows share is in the header, bounds stand beside.
+
+    Of columns `a`, `a_lower`, `a_upper` and `a_unit` come cells such as "24.7 [24.1, 25.2]" below "a (g/kg)".
+    """
+    table = totals.loc[:, [not all(map(_empty, totals[name])) for name in totals.columns]]
+    names = [str(name) for name in table.columns]
+    columns = dict(zip(names, (list(table[name]) for name in table.columns), strict=True))
+    bounded = [name for name in names if {f"{name}_lower", f"{name}_upper"} <= columns.keys()]
+    used = {f"{name}{end}" for name in bounded for end in ("_lower", "_upper")}
+    header, cells, numeric = [], [], []
+    for name, kind in zip(names, table.dtypes, strict=True):
+        what, _, ending = name.rpartition("_")
+        if name in used or (ending == "unit" and what in columns and _shared(columns[name])):
+            continue
+        numeric.append(kind.kind in "iuf")
+        unit = _shared(columns.get(f"{name}_unit", []))
+        title, unit = (what, "km2") if ending == "km2" and not unit else (name, unit)
+        parts = [columns[name], *([columns[f"{name}_lower"], columns[f"{name}_upper"]] if name in bounded else [])]
+        power = _thousands(parts[0]) if unit and numeric[-1] else 0
+        unit = f"10{''.join('⁰¹²³⁴⁵⁶⁷⁸⁹'[int(digit)] for digit in str(power))} {unit}" if power else unit
+        header.append(html.escape(f"{title} ({unit})" if unit else title))
+        scaled = [[value / 10**power for value in part] for part in parts] if power else parts
+        cells.append([html.escape(_with_bounds(*map(_cell, row))) for row in zip(*scaled, strict=True)])
+    told = '<p class="soft">In brackets: lower and upper bound.</p>\n' if used else ""
+    return told + _table(header, list(zip(*cells, strict=True)), numeric) if cells else ""
+
+
+def _empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and math.isnan(value))
+
+
+def _shared(units: Sequence[Any]) -> str:
+    """Return the unit that all rows have in common, but for those without any; "" where there is none."""
+    known = {str(unit) for unit in units if not _empty(unit)}
+    return known.pop() if len(known) == 1 else ""
+
+
+def _thousands(values: Sequence[float]) -> int:
+    """Return the power of ten, 0, 3, 6, ..., by which to divide so that millions get short and nothing less than one."""
+    sizes = [abs(value) for value in values if value and math.isfinite(value)]
+    if not sizes or max(sizes) < 1e6 or min(sizes) < 1:
+        return 0
+    return 3 * (math.floor(math.log10(min(sizes))) // 3)
+
+
+def _with_bounds(value: str, lower: str = "–", upper: str = "–") -> str:
+    return value if (lower, upper) == ("–", "–") else f"{value} [{lower}, {upper}]"
 
 
 def _cell(value: Any) -> str:
-    if value is None:
+    if _empty(value):
         return "–"
     if isinstance(value, bool | np.bool_ | str):
         return str(value)

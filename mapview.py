@@ -23,13 +23,14 @@ from pictures import (
     Picture,
     Ramp,
     View,
+    as_shown,
     bar_length,
     bar_words,
     degree_words,
     drawn_shape,
     ground,
     linear_unit,
-    ramp_for,
+    ramp_of,
     read_picture,
     round_values,
     to_scale,
@@ -95,11 +96,12 @@ def page(
         restless values would make the page large: a band takes up 0.7 MB at most, all bands 12 MB.
     scores
         By what was scored, such as a split, then by score: rmse, mae and me (in the unit of the first map's first band), r2,
-        ccc, n; others are shown as they are. None where undefined.
+        ccc, n; others are shown as they are. None where undefined. Those of profiles are named by their split, those
+        of this map's cells begin with "cells".
     provenance
         Anything nested; shown flat.
     totals
-        Shown as it is, a row for each zone.
+        Of `zones.totals`, a row for each zone, perhaps with a column `map`.
     notes
         A sentence each.
 
@@ -114,16 +116,19 @@ def page(
             bands += raster.count
     side = min(_PAGE_SIDE, int(_PAGE_SIDE * (_BANDS_IN_FULL / bands) ** 0.5))
     pictures = [read_picture(view, side) for view in views]
-    chosen = _shared_ramps(pictures)
-    ramps = [ramp for ramp in chosen.values() if ramp]
+    chosen = {likeness: ramp for likeness, ramp in _shared_ramps(pictures).items() if ramp}
+    order, ramps = list(chosen), list(chosen.values())
     packed = []
     for k, picture in enumerate(pictures):
-        of_bands = [chosen[_likeness(picture, band)] for band in picture.bands]
-        numbers = [ramps.index(ramp) if ramp else None for ramp in of_bands]
+        likenesses = [_likeness(picture, band) for band in picture.bands]
+        numbers = [order.index(likeness) if likeness in chosen else None for likeness in likenesses]
         pictures[k], small = _packed_within(picture, numbers, ramps, min(_BAND_BYTES, _PAGE_BYTES // bands) * len(numbers))
         packed.append(small)
+    alike = _alike(pictures)  # in fewer cells perhaps than the ramps were chosen for
+    chosen = {likeness: as_shown(ramp, alike[likeness]) for likeness, ramp in chosen.items()}
+    ramps = list(chosen.values())
     still = io.BytesIO()
-    first = draw(pictures[0], chosen[_likeness(pictures[0], pictures[0].bands[0])])
+    first = draw(pictures[0], chosen.get(_likeness(pictures[0], pictures[0].bands[0])))
     first.savefig(still, format="jpeg", dpi=110, pil_kwargs={"quality": 85})
     links = [Path(os.path.relpath(view.tif, html.parent)).as_posix() for view in views]
     write_text(html, mappage.render(title, packed, ramps, still.getvalue(), pictures, links, scores, provenance, totals, notes))
@@ -134,15 +139,19 @@ def _likeness(picture: Picture, band: Band) -> tuple[str, str, bool]:
     return band.name, band.unit, picture.of_change
 
 
-def _shared_ramps(pictures: Sequence[Picture]) -> dict[tuple[str, str, bool], Ramp | None]:
-    """Choose a ramp for all bands that are alike."""
-    alike: dict[tuple[str, str, bool], list[np.ndarray]] = {}
+def _alike(pictures: Sequence[Picture]) -> dict[tuple[str, str, bool], list[Band]]:
+    alike: dict[tuple[str, str, bool], list[Band]] = {}
     for picture in pictures:
         for band in picture.bands:
-            alike.setdefault(_likeness(picture, band), []).append(band.values)
+            alike.setdefault(_likeness(picture, band), []).append(band)
+    return alike
+
+
+def _shared_ramps(pictures: Sequence[Picture]) -> dict[tuple[str, str, bool], Ramp | None]:
+    """Choose a ramp for all bands that are alike."""
     return {
-        (name, unit, change): ramp_for(values, diverging=change and name in DIFFERENCES)
-        for (name, unit, change), values in alike.items()
+        (name, unit, change): ramp_of(bands, diverging=change and name in DIFFERENCES)
+        for (name, unit, change), bands in _alike(pictures).items()
     }
 
 
@@ -169,7 +178,7 @@ def draw(picture: Picture, ramp: Ramp | None = None) -> "Figure":
     from matplotlib.figure import Figure
 
     band, grid = picture.bands[0], picture.grid
-    ramp = ramp or ramp_for([band.values], diverging=picture.of_change and band.name in DIFFERENCES)
+    ramp = ramp or ramp_of([band], diverging=picture.of_change and band.name in DIFFERENCES)
     scale = ground(grid)
     shape = drawn_shape(grid, scale)
     width, height = (7.5, 7.5 / shape) if shape > 1 else (7.5 * shape, 7.5)

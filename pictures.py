@@ -5,7 +5,7 @@ colours them, and lengths that are true in the middle of the map. `mapview` draw
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ DIFFERENCES = ("change", "lower", "upper")
 """Bands of a map of change that are above or below zero; its sd is not."""
 _TAILS = (0.01, 0.995)
 """Quantiles at which a ramp ends, so that a few cells do not bleach the rest; SOC's upper tail is what one looks for."""
+_INSIDE = "1 inside, 0 outside the area of applicability; between: share of the cells"
 _LONGEST = 8.0
 """A map is not drawn longer than so many times its width, nor wider: a strip of one row must still be seen."""
 
@@ -36,12 +37,16 @@ class View:
 
 @dataclass(frozen=True)
 class Band:
-    """A band as it is shown: name, unit and meaning ("" where unknown), values (h, w) float32, north up, missing = NaN."""
+    """A band as it is shown: name, unit and meaning ("" where unknown), values (h, w) float32, north up, missing = NaN.
+
+    `whole` are the lowest and the highest value of the file, which averages do not reach; None where not known.
+    """
 
     name: str
     unit: str
     meaning: str
     values: np.ndarray
+    whole: tuple[float, float] | None = None
 
     @property
     def label(self) -> str:
@@ -98,7 +103,11 @@ class Ramp:
     logarithmic
         Whether colours go with the logarithm; low is then positive.
     lowest, highest
-        Of all values; those beyond the ends get the ends' colours.
+        Of the values that are shown; those beyond the ends get the ends' colours.
+    whole
+        Lowest and highest value of the files; None where only what is shown is known, averages of cells.
+    says
+        What the colours mean where the ends are fixed, whatever the values; "" where the values chose the ends.
     """
 
     colours: str
@@ -107,6 +116,8 @@ class Ramp:
     logarithmic: bool
     lowest: float
     highest: float
+    whole: tuple[float, float] | None = None
+    says: str = ""
 
     @property
     def diverging(self) -> bool:
@@ -121,7 +132,7 @@ class Ramp:
 
     def ticks(self) -> list[float]:
         """Return round values to label."""
-        if self.lowest == self.highest:
+        if self.lowest == self.highest and not self.says:
             return [self.lowest]
         if self.logarithmic:
             decades = math.log10(self.high / self.low)
@@ -135,9 +146,15 @@ class Ramp:
 
     def words(self) -> str:
         """Return what the colours alone do not say."""
-        if self.lowest == self.highest:
-            return f"the same everywhere: {sensible(self.lowest)}"
-        notes = [f"cells from {sensible(self.lowest)} to {sensible(self.highest)}"]
+        if self.says:
+            return self.says
+        lowest, highest = self.whole or (self.lowest, self.highest)
+        if self.whole is None:
+            notes = [f"as shown, averaged: from {sensible(lowest)} to {sensible(highest)}"]
+        elif lowest == highest:
+            return f"the same everywhere: {sensible(lowest)}"
+        else:
+            notes = [f"cells from {sensible(lowest)} to {sensible(highest)}"]
         ends = [f"{word} {sensible(end)}" for word, end, out in self._beyond() if out]
         notes += [f"those {' and '.join(ends)} take the ends' colours"] if ends else []
         notes += ["logarithmic ramp"] if self.logarithmic else []
@@ -204,16 +221,66 @@ def read_picture(view: View, side: int, first: int | None = None) -> Picture:
         numbers = list(raster.indexes)[:first]
         values = raster.read(numbers, out_shape=(len(numbers), height, width), out_dtype="float32", resampling=how)
         fill, names, units, corner = raster.nodata, raster.descriptions, raster.units, raster.transform
-        meanings = [raster.tags(number).get("MEANING", "") for number in numbers]
+        tags = [raster.tags(number) for number in numbers]
     values = values[:, :: -1 if corner.e > 0 else 1, :: -1 if corner.a < 0 else 1]
     values[~np.isfinite(values) | (values == NODATA)] = np.nan
     if fill is not None:
         values[values == np.float32(fill)] = np.nan
     bands = [
-        Band(names[number - 1] or f"band {number}", units[number - 1] or "", meaning, plane)
-        for number, meaning, plane in zip(numbers, meanings, values, strict=True)
+        Band(
+            names[number - 1] or f"band {number}",
+            units[number - 1] or "",
+            told.get("MEANING", ""),
+            plane,
+            _range(plane) if plane.shape == (full.height, full.width) else _told_range(told, plane),
+        )
+        for number, told, plane in zip(numbers, tags, values, strict=True)
     ]
     return Picture(view, full, replace(full, cell=cell, height=height, width=width), bands)
+
+
+def _range(values: np.ndarray) -> tuple[float, float] | None:
+    """Return the lowest and the highest value, missing = NaN; None where all are missing."""
+    known = values[np.isfinite(values)]
+    return (float(known.min()), float(known.max())) if known.size else None
+
+
+def _told_range(tags: Mapping[str, str], averages: np.ndarray) -> tuple[float, float] | None:
+    """Return the range that a band's statistics tell, as GDAL names them; None where there are none to trust.
+
+    Statistics that GDAL calls approximate are of an overview, and those of which averages lie outside are stale.
+    """
+    seen = _range(averages)
+    try:
+        low, high = (float(tags[f"STATISTICS_{end}"]) for end in ("MINIMUM", "MAXIMUM"))
+    except (KeyError, ValueError):
+        return None
+    if seen is None or tags.get("STATISTICS_APPROXIMATE", "NO").upper() != "NO" or not (math.isfinite(low) and math.isfinite(high)):
+        return None
+    hair = 1e-5 * max(abs(low), abs(high))  # of float32, and of the digits that are written
+    return (low, high) if low <= high and low - hair <= seen[0] and seen[1] <= high + hair and low != NODATA else None
+
+
+def ramp_of(bands: Sequence[Band], diverging: bool) -> Ramp | None:
+    """Choose the colours that bands of one name and unit share; None where no cell has a value.
+
+    The share of cells inside the area of applicability has fixed ends, other values choose theirs (`ramp_for`).
+    """
+    ramp = ramp_for([band.values for band in bands], diverging)
+    if ramp is None:
+        return None
+    if all((band.name, band.unit) == ("inside", "") for band in bands) and ramp.lowest >= 0 and ramp.highest <= 1:
+        ramp = Ramp("cividis", 0.0, 1.0, False, ramp.lowest, ramp.highest, says=_INSIDE)
+    return as_shown(ramp, bands)
+
+
+def as_shown(ramp: Ramp, bands: Sequence[Band]) -> Ramp:
+    """Return a ramp that tells the range of these bands; one without values adds nothing."""
+    seen = [(found, band.whole) for band in bands if (found := _range(band.values))]
+    wholes = [whole for _, whole in seen if whole]
+    whole = (min(low for low, _ in wholes), max(high for _, high in wholes)) if len(wholes) == len(seen) and wholes else None
+    lowest, highest = min(found[0] for found, _ in seen), max(found[1] for found, _ in seen)
+    return replace(ramp, lowest=lowest, highest=highest, whole=whole)
 
 
 def ramp_for(values: Sequence[np.ndarray], diverging: bool) -> Ramp | None:

@@ -1,5 +1,8 @@
 """A small dataset whose answer is known, made by code, and the folders of real files that may be absent."""
 
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -66,3 +69,23 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def host() -> Iterator[tuple[str, list[str]]]:
+    """An address of this machine, and the list of those who asked there."""
+    seen: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    asked, address = server.accept()
+                except OSError:
+                    return
+                seen.append(address)
+                asked.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/x.geojson", seen
+        server.shutdown(socket.SHUT_RDWR)

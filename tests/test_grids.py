@@ -12,7 +12,7 @@ from rasterio.transform import Affine
 
 import grids
 from files import UserError
-from grids import Grid, Tile, apart, cell_sizes, crop_to_area, finest, lonlat, nominal_metres, raster_grid, target_grid
+from grids import Grid, Tile, apart, cell_sizes, covered, crop_to_area, finest, lonlat, nominal_metres, raster_grid, target_grid
 from rasters import find_layers
 
 DEGREES = "EPSG:4326"
@@ -50,6 +50,21 @@ def test_tiles_cover_each_cell_once_in_reading_order(side):
 
 def test_a_tile_at_the_corner_is_what_is_left():
     assert list(Grid(DEGREES, 0, 10, (1, 1), 14, 20).tiles(8))[-1] == Tile(5, 8, 16, 6, 4)
+
+
+@pytest.mark.parametrize("side", [1, 3, 7, 20, 1000])
+def test_a_tile_is_found_by_its_number_alone(side):
+    grid = Grid(DEGREES, 0, 10, (1, 1), 14, 20)
+    assert [grid.tile(number, side) for number in range(grid.tile_count(side))] == list(grid.tiles(side))
+
+
+def test_tiles_of_a_huge_grid_are_not_counted_one_by_one():
+    grid = Grid("EPSG:3857", 0, 0, (1, 1), 3_000_001, 3_000_000)
+    assert grid.tile_count(512) == 5860 * 5860
+    assert grid.tile(5860 * 5860 - 1, 512) == Tile(5860 * 5860 - 1, 5859 * 512, 5859 * 512, 193, 192)
+    for number in (-1, 5860 * 5860):
+        with pytest.raises(IndexError):
+            grid.tile(number, 512)
 
 
 def test_coordinates_and_places_are_each_others_inverse():
@@ -174,6 +189,17 @@ def test_rasters_apart_from_a_grid_are_named(tmp_path):
     ]
 
 
+def test_the_share_of_a_map_that_all_rasters_cover(tmp_path):
+    grid = Grid(DEGREES, 0, 10, (0.1, 0.1), 100, 100)
+    west, north = make(tmp_path / "w.tif", -5, 20, 1, 20, 10), make(tmp_path / "n.tif", -5, 20, 1, 15, 20)
+    assert covered(grid, layers_of(west)) == pytest.approx(0.5, abs=0.03)
+    assert covered(grid, layers_of(west, north)) == pytest.approx(0.25, abs=0.03)
+    assert covered(grid, layers_of(make(tmp_path / "all.tif", -180, 90, 10, 18, 36))) == 1
+    assert covered(grid, layers_of(west, make(tmp_path / "away.tif", 50, 20))) == 0
+    world = Grid("ESRI:54009", -1.81e7, 9.1e6, (5e4, 5e4), 364, 724)  # its corners are off the Earth
+    assert covered(world, layers_of(tmp_path / "all.tif")) == 1
+
+
 # --- sizes ---------------------------------------------------------------------------------------------------------
 
 
@@ -210,7 +236,10 @@ def test_what_a_record_says_of_cells_is_taken_only_where_it_makes_sense():
     for junk in (None, 5, "text", {}, {"a": 1}, [], [None], [5], ["text"], [[]], [{}]):
         assert cell_sizes(junk) == {}
     for key, value in [
-        *[("crs", each) for each in (None, "", "nowhere", [], {}, 3.5, "EPSG:5773 ", "EPSG:999999")],
+        *[
+            ("crs", each)
+            for each in (None, "http://127.0.0.1:9/crs", "+init=epsg:3035", "", "nowhere", [], {}, 3.5, "EPSG:5773 ", "EPSG:999999")
+        ],
         *[("cell_size", each) for each in (None, [], "x", ["x"], [None], [0], [-1], [math.nan], [math.inf], [10**400], 5, {})],
         *[("variables", each) for each in (None, 5, "soc", {"a": 1}, [5, None, ["x"]])],
     ]:
@@ -276,8 +305,20 @@ def test_a_resolution_alone_keeps_the_rasters_extent(tmp_path):
     layers = layers_of(make(tmp_path / "a.tif", -10, 50, 0.1, 100, 200))
     assert target_grid(layers, resolution=0.05) == Grid(DEGREES, -10, 50, (0.05, 0.05), 200, 400)
     assert target_grid(layers, resolution=0.1) == target_grid(layers)
-    assert target_grid(layers, resolution=3) == Grid(DEGREES, -10, 50, (3, 3), 4, 7)  # goes beyond it, and leaves nothing out
-    assert target_grid(layers, resolution=15) == Grid(DEGREES, -10, 50, (15, 15), 1, 2)
+    assert target_grid(layers, resolution=3) == Grid(DEGREES, -12, 51, (3, 3), 4, 8)  # multiples of 3
+    assert target_grid(layers, resolution=15) == Grid(DEGREES, -15, 60, (15, 15), 2, 2)
+    world = layers_of(make(tmp_path / "b.tif", -180, 90, 1, 180, 360))
+    assert target_grid(world, resolution=7).bounds == (-180, 184, -92, 90)  # 91 is beyond the pole
+    shifted = layers_of(make(tmp_path / "c.tif", 0.05, 50.05, 0.1, 100, 100))
+    assert target_grid(shifted, resolution=0.1) == target_grid(shifted)  # its own cells, not resampled
+
+
+def test_a_grid_without_bounds_lies_on_multiples_of_its_cell_size_and_covers_the_raster(tmp_path):
+    layers = layers_of(make(tmp_path / "a.tif", 4_000_123, 3_000_077, 90, 100, 100, "EPSG:3035"))
+    assert target_grid(layers, resolution=250.0) == Grid("EPSG:3035", 4_000_000, 3_000_250, (250, 250), 38, 37)
+    grid = target_grid(layers, crs="EPSG:32632", resolution=100.0)
+    assert (grid.x % 100, grid.y % 100) == (0, 0)
+    assert covered(grid, layers) > 0.8
 
 
 def test_crs_resolution_and_bounds_are_taken_as_they_are(tmp_path):
@@ -305,7 +346,7 @@ def test_a_projected_raster_across_the_antimeridian_in_degrees_is_no_belt_round_
 
 def test_a_world_raster_goes_to_degrees_and_a_world_projection_but_not_to_a_zone(tmp_path):
     world = layers_of(make(tmp_path / "a.tif", -180, 90, 1, 180, 360))
-    assert target_grid(world, crs="EPSG:8857", resolution=1e5).width == 345
+    assert target_grid(world, crs="EPSG:8857", resolution=1e5).width == 346
     mollweide = layers_of(make(tmp_path / "m.tif", -1.81e7, 9.1e6, 1e5, 182, 362, "ESRI:54009"))
     assert target_grid(mollweide, crs=DEGREES, resolution=0.5) == Grid(DEGREES, -180, 90, (0.5, 0.5), 360, 720)
     for crs in ("EPSG:32632", "EPSG:3035"):

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ import prepare
 from applicability import Applicability
 from config import PUBLISHED_CATEGORIES, Category
 from encoding import unfold_classes
-from files import run
+from files import locked, run
 from models import SoilCarbonNet, load_checkpoint, save_checkpoint
 from rasters import write_geotiff
 from specification import Specification
@@ -591,3 +593,163 @@ def test_windows_of_another_size_are_told(world, caplog):
     make_checkpoint(Path("model/m.pth"), record={"rasters": rasters})
     assert make() == 0
     assert "category relief: windows of 7 cells" in caplog.text
+
+
+# --- what must not happen ------------------------------------------------------------------------------------------------
+
+
+def test_two_runs_do_not_make_one_map(world, capsys):
+    with locked(Path("out/.soc.tif.tiles")):
+        assert make() == 2
+    refused(capsys, "another run is at work")
+
+
+@pytest.mark.parametrize(
+    ("out", "more", "words"),
+    [
+        ("rasters/relief.tif", [], ["rasters/relief.tif", "would be overwritten"]),
+        ("model/m.tif", [], ["model/m.yaml", "would be overwritten"]),
+        ("land.tif", ["--mask", "land.tif"], ["land.tif", "would be overwritten"]),
+        ("page.tif", [], ["page.html", "is a folder"]),
+    ],
+)
+def test_no_input_is_overwritten(world, capsys, out, more, words):
+    write_geotiff(Path("land.tif"), np.ones((1, 7, 9)), ["land"], Affine(1, 0, WEST, 0, -1, NORTH))
+    Path("page.html").mkdir()
+    before = {path: path.read_bytes() for path in Path().rglob("*.*") if path.is_file()}
+    assert make(*more, out=out) == 2
+    refused(capsys, *words)
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_target_of_a_stranger_does_not_lead_out_of_the_folder(world, capsys):
+    state = torch.load("model/m.pth", weights_only=True)
+    state["_extra_state"]["specification"]["target"] = "../../escaped"
+    torch.save(state, "model/m.pth")
+    assert run(lambda: make_map.main(["--checkpoint", "model/m.pth", "--rasters", "rasters"])) == 2
+    refused(capsys, "specification is not valid")
+
+
+def test_output_named_like_a_tile_is_resumed(world, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(cogs, "_check", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        assert make(out="out/00000000.2020.tif") == 2
+    assert make("--resume", out="out/00000000.2020.tif") == 0
+
+
+def test_a_tile_that_comes_twice_is_computed_again(world, monkeypatch):
+    assert make("--tile", "32", out="out/whole.tif") == 0
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 4)
+        make("--tile", "32")
+    tile = min(Path("out/.soc.tif.tiles").glob("0*.tif"))
+    other = tile.read_bytes() + b"x"
+    (tile.parent / f"{tile.name[:17]}.{zlib.crc32(other):08x}.tif").write_bytes(other)
+    assert make("--tile", "32", "--resume") == 0
+    assert Path("out/soc.tif").read_bytes() == Path("out/whole.tif").read_bytes()
+
+
+def test_other_zones_are_another_map(world, monkeypatch, capsys):
+    write_boxes(Path("z.geojson"), north=(10, 46.5, 19, 50))
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 2)
+        make("--tile", "16", "--zones", "z.geojson")
+    capsys.readouterr()
+    write_boxes(Path("z.geojson"), north=(10, 47, 19, 50))
+    assert make("--tile", "16", "--zones", "z.geojson", "--resume") == 2
+    refused(capsys, "areas")
+
+
+# --- what is told --------------------------------------------------------------------------------------------------------
+
+
+def test_filled_cells_are_counted_and_named(world, caplog):
+    assert make() == 0
+    assert "200 of 6,100 cells (3.3%) lack some variable, most often evi" in caplog.text
+    assert "200 of 6,100 cells" in Path("out/soc.html").read_text()
+    assert "lack some variable" in yaml.safe_load(Path("out/soc.yaml").read_text())["notes"][0]
+
+
+def test_what_resampling_does_to_the_mean_is_told(world, caplog):
+    assert make() == 0
+    assert "brought from other grids" not in caplog.text
+    assert make("--crs", "EPSG:3035", "--resolution", "30000") == 0
+    told = re.search(
+        r"6 of 6 variables are brought from other grids \(bilinear\): .* the mean is ([\d.]+) .*, ([\d.]+) \(", caplog.text
+    )
+    band = read()[0]
+    assert float(told[1]) == pytest.approx(np.nanmean(band), rel=0.1)
+    assert float(told[1]) != float(told[2])
+
+
+def test_bands_carry_their_statistics(world):
+    assert make("--tile", "32") == 0
+    with rasterio.open("out/soc.tif") as raster:
+        for number, band in enumerate(read(), start=1):
+            known = band[np.isfinite(band)].astype(float)
+            told = {
+                name.removeprefix("STATISTICS_"): float(value)
+                for name, value in raster.tags(number).items()
+                if "STATISTICS" in name
+            }
+            expected = {"MINIMUM": known.min(), "MAXIMUM": known.max(), "MEAN": known.mean(), "STDDEV": known.std()}
+            assert told == {name: pytest.approx(value, rel=1e-5) for name, value in expected.items()}
+
+
+def test_a_map_is_scored_against_another_map_of_ours(world):
+    assert make() == 0
+    assert make("--max_missing", "0.1", "--against", "out/soc.tif", out="out/other.tif") == 0
+    assert json.loads(Path("out/other_scores.json").read_text())["scores"]["mae"] == pytest.approx(0, abs=1e-4)
+
+
+def test_an_area_between_cell_centres(world, capsys):
+    write_boxes(Path("a.geojson"), tiny=(11.01, 46.01, 11.03, 46.03))
+    assert make("--aoi", "a.geojson") == 2
+    refused(capsys, "centre in the area of interest")
+
+
+def test_a_zone_without_cells_is_told(world, caplog):
+    write_boxes(Path("z.geojson"), here=(10, 43, 19, 50), tiny=(11.01, 46.01, 11.03, 46.03))
+    assert make("--zones", "z.geojson") == 0
+    assert "zone tiny: no cell" in caplog.text
+    assert "zone here" not in caplog.text
+
+
+def test_wrong_units_and_wrong_bounds_are_told(world, caplog):
+    layers = covariates()
+    write_rasters(Path("rasters"), {**layers, "bio01": layers["bio01"] * 1000})
+    assert make("--crs", "EPSG:4326", "--resolution", "0.5", "--bounds", "-100", "19", "-40", "50") == 0
+    assert "bio01" in caplog.text
+    assert "cover only" in caplog.text
+
+
+def test_period_without_any_variable(world, capsys):
+    write_geotiff(Path("p/other.tif"), np.ones((1, 7, 9)), ["other"], Affine(1, 0, WEST, 0, -1, NORTH))
+    assert make("--periods", "a=p", "b=rasters") == 2
+    refused(capsys, "'a'", "none of the checkpoint's variables")
+
+
+def test_classes_on_another_grid_are_never_mixed(world):
+    layers = covariates()
+    codes = np.where(np.arange(WIDTH // 2) % 2, 1.0, 3.0) * np.ones((HEIGHT // 2, 1))
+    write_geotiff(Path("rasters/rock.tif"), codes[None], ["bedrock"], Affine(0.2, 0, WEST, 0, -0.2, NORTH))
+    assert make("--like", "rasters/relief.tif") == 0
+    write_rasters(Path("same"), {**layers, "bedrock": np.kron(codes, np.ones((2, 2)))})
+    assert make(rasters="same", out="out/same.tif") == 0
+    np.testing.assert_allclose(read(), read("out/same.tif"), rtol=1e-4, atol=1e-4)
+
+
+def test_nodata_said_beside_the_file_counts(world):
+    layers = covariates()
+    wrong = layers["evi"].copy()
+    wrong[:10] = 99999
+    with rasterio.open("rasters/plants.tif", "w", driver="GTiff", height=HEIGHT, width=WIDTH, count=1, dtype="float32",
+                       crs="EPSG:4326", transform=Affine(CELL, 0, WEST, 0, -CELL, NORTH)) as raster:  # fmt: skip
+        raster.write(wrong[None])
+        raster.descriptions = ("evi",)
+    Path("rasters/plants.tif.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><NoDataValue>99999</NoDataValue></PAMRasterBand></PAMDataset>'
+    )
+    assert make("--max_missing", "0") == 0
+    assert np.isnan(read()[0, :10]).all()
+    assert np.isfinite(read()[0, 30:50]).all()

@@ -1,14 +1,17 @@
 """Places in other coordinate reference systems, against EPSG's worked examples, closed formulas and PROJ one place at a time."""
 
 import json
+import time
 
 import numpy as np
 import pytest
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 from rasterio.warp import transform
 
 from files import UserError
-from projections import as_text, bounds_in, read_crs, short_name, transformed, unfit
+from grids import cell_sizes
+from projections import as_text, bounds_in, parse_crs, read_crs, short_name, transformed, unfit
 
 DEGREES = "EPSG:4326"
 LAEA_WITHOUT_DATUM = "+proj=laea +lat_0=52 +lon_0=10 +x_0=4321000 +y_0=3210000 +ellps=GRS80 +units=m"
@@ -198,6 +201,38 @@ def test_names_are_short(crs, name):
 def test_a_crs_no_map_can_be_made_in_is_said(crs, message):
     with pytest.raises(UserError, match=message):
         read_crs(crs)
+
+
+def test_a_crs_is_never_fetched_nor_read_from_a_file(host, tmp_path):
+    address, seen = host
+    (tmp_path / "crs.txt").write_text(CRS.from_epsg(3035).to_wkt())
+    for text in (
+        address,
+        f" {address}",
+        f"/vsicurl/{address}",
+        f"+proj=longlat +ellps=bessel +nadgrids={address}",
+        f"+init={address}:3",
+        f'{{"type": "link", "href": "{address}"}}',
+        f'{{"init": "{address}"}}',
+        f'PROJCS["x",EXTENSION["PROJ4","+proj=longlat +nadgrids={address}"]]',
+        "urn:ogc:def:crs:EPSG::3035",
+        str(tmp_path / "crs.txt"),
+    ):
+        with pytest.raises(CRSError):
+            parse_crs(text)
+        with pytest.raises(UserError, match="not a coordinate reference system"):
+            read_crs(text)
+        assert cell_sizes([{"crs": text, "cell_size": [1, 1], "variables": ["a"]}]) == {}
+    time.sleep(0.2)
+    assert seen == []
+
+
+@pytest.mark.parametrize("code", ["EPSG:3035", "EPSG:4326", "EPSG:3035+5773", "ESRI:54009", "OGC:CRS84"])
+def test_codes_wkt_of_all_kinds_and_projjson_are_a_crs(code):
+    known = CRS.from_user_input(code)
+    texts = [known.to_wkt(), known.to_wkt(version="WKT2_2019"), known.to_wkt(version="WKT2_2015")]
+    for text in (code, *texts, json.dumps(known.to_dict(projjson=True))):
+        assert parse_crs(f" {text} ") == CRS.from_user_input(text)
 
 
 @pytest.mark.parametrize("crs", [DEGREES, "EPSG:4979", "EPSG:3035", "EPSG:2263", "EPSG:7405", "EPSG:3031", "EPSG:3460"])

@@ -1,5 +1,8 @@
 """Windows against rasters whose cells say where they are."""
 
+import math
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ from rasterio.warp import transform
 
 import rasters
 from files import UserError
-from rasters import Layer, cut_windows, describe, find_layers, write_geotiff
+from rasters import Layer, check_raster, cut_windows, describe, find_layers, write_geotiff
 
 
 def from_corner(west, north, cell):
@@ -233,6 +236,49 @@ def test_no_crs_rotated_and_truncated_are_errors(tmp_path):
     for name, message in (("free", "coordinate reference system"), ("turned", "rotated"), ("torn", "not readable")):
         with pytest.raises(UserError, match=f"{name}.tif: .*{message}"):
             one(tmp_path / f"{name}.tif", np.linspace(0.1, 2.9, 9), np.linspace(9.9, 7.1, 9))
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (Affine(1e-300, 0, 0, 0, -1e-300, 10), "too small to be told apart"),
+        (Affine(1e-9, 0, 4e6, 0, -1e-9, 3e6), "too small to be told apart"),
+        (Affine(1, 0, 0, 0, -1e-13, 0), "too small to be told apart"),
+        (Affine(1e300, 0, 0, 0, -1e300, 10), "lie beyond all measure"),
+        (Affine(1, 0, 1e12, 0, -1, 10), "lie beyond all measure"),
+        (Affine(1, 0, math.inf, 0, -1, 10), "lie beyond all measure"),
+        (Affine(math.nan, 0, 0, 0, -1, 10), "lie beyond all measure"),
+        (Affine(1, 0, 0, 0, -1, math.nan), "lie beyond all measure"),
+    ],
+)
+def test_cells_that_cannot_be_are_said(tmp_path, place, message):
+    make(tmp_path / "v.tif", np.ones((3, 3), np.uint8), grid=place, crs="EPSG:3035")
+    with rasterio.open(tmp_path / "v.tif") as raster, pytest.raises(UserError, match=f"v.tif: its cells .*{message}"):
+        check_raster(raster, tmp_path / "v.tif")
+
+
+def test_cells_of_a_thousandth_of_a_second_and_of_a_millimetre_are_fine(tmp_path):
+    for crs, place in (("EPSG:4326", Affine(3e-7, 0, 179, 0, -3e-7, 89)), ("EPSG:3857", Affine(1e-3, 0, 2e7, 0, -1e-3, 2e7))):
+        make(tmp_path / "v.tif", np.ones((3, 3), np.uint8), grid=place, crs=crs)
+        with rasterio.open(tmp_path / "v.tif") as raster:
+            check_raster(raster, tmp_path / "v.tif")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_path_that_is_not_utf8_is_said_and_can_be_printed(tmp_path):
+    folder = Path(os.fsdecode(bytes(tmp_path) + b"/r\xe9"))
+    folder.mkdir()
+    raster = make(tmp_path / "v.tif", np.ones((3, 3), np.uint8)).rename(folder / "v.tif")
+    with pytest.raises(UserError, match="its path is not UTF-8") as error:
+        find_layers([raster])
+    assert str(error.value).encode()
+
+
+@pytest.mark.parametrize("address", ["/vsicurl/http://127.0.0.1:9/v.tif", "http://127.0.0.1:9/v.tif", "/vsimem/v.tif"])
+def test_a_list_of_rasters_cannot_name_the_network(tmp_path, address):
+    (tmp_path / "rasters.yaml").write_text(f"- {address}\n")
+    with pytest.raises(UserError, match="no such raster"):
+        find_layers([tmp_path / "rasters.yaml"])
 
 
 # --- writing -------------------------------------------------------------------------------------------------------

@@ -2,9 +2,13 @@
 
 import json
 import logging
+import os
 import sys
+import time
+import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 from rasterio.features import rasterize
 from rasterio.warp import transform
@@ -488,13 +492,15 @@ def test_wrong_files_are_said(make, tmp_path):
     (tmp_path / "text.gpkg").write_text("no vectors here")
     (tmp_path / "far.vrt").write_text("<OGRVRTDataSource><OGRVRTLayer name='a'/></OGRVRTDataSource>")
     (tmp_path / "table.csv").write_text("name,value\na,1\n")
+    pytest.importorskip("pyogrio").write_dataframe(pd.DataFrame({"name": ["a"]}), tmp_path / "table.gpkg")
     bare = make([square(0, 1, 0, 1)], file="bare.shp", name=["a"])
     bare.with_suffix(".prj").unlink()
     cases = {
         tmp_path / "none.gpkg": "no such file of areas",
         tmp_path / "text.gpkg": "not readable as a vector layer",
         tmp_path / "far.vrt": "only points to other files",
-        tmp_path / "table.csv": "has no geometry",
+        tmp_path / "table.csv": "not readable as a vector layer; give a GeoPackage",
+        tmp_path / "table.gpkg": "has no geometry",
         make([shapely.Point(0, 0), line, line], file="points.geojson"): "no polygons, but 2 LineString, 1 Point",
         bare: "no coordinate reference system",
         make([square(4e5, 5e5, 5e6, 6e6)], file="metres.gpkg"): "says it is in degrees, but reaches from x 400000 to 500000",
@@ -504,6 +510,76 @@ def test_wrong_files_are_said(make, tmp_path):
         with pytest.raises(UserError, match=message) as error:
             read_areas(path, DEGREES)
         assert str(path) in str(error.value)
+
+
+def test_a_file_of_areas_reaches_no_host(make, tmp_path, host, monkeypatch):
+    address, seen = host
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    vrt = f"<OGRVRTDataSource><OGRVRTLayer name='a'><SrcDataSource>/vsicurl/{address}</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>"
+    streamed = json.dumps(
+        {"type": "gdal_streamed_alg", "command_line": f"gdal vector pipeline ! read /vsicurl/{address} ! write x"}
+    )
+    for name, text in {"a.json": streamed, "b.gdalg.json": streamed, "c.kml": f"<kml>{vrt}</kml>", "d.gpkg": vrt}.items():
+        (tmp_path / name).write_text(text)
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(name, text)
+        for path in (tmp_path / name, tmp_path / f"{name}.zip"):
+            with pytest.raises(UserError, match="only points to other files"):
+                read_areas(path, DEGREES)
+    with zipfile.ZipFile(tmp_path / "e.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("e.vrt", vrt)
+    with pytest.raises(UserError, match="e.zip: holds no vector file"):
+        read_areas(tmp_path / "e.zip", DEGREES)
+    linked = make([square(0, 1, 0, 1)], file="f.geojson", name=["a"])
+    content = json.loads(linked.read_text()) | {"crs": {"type": "link", "properties": {"href": address, "type": "proj4"}}}
+    linked.write_text(json.dumps(content))
+    assert area_names(linked) == ["a"]
+    time.sleep(0.2)
+    assert seen == []
+    assert os.environ["no_proxy"] == "127.0.0.1"
+    assert pytest.importorskip("pyogrio").get_gdal_config_option("GDAL_HTTP_PROXY") is None
+
+
+@pytest.mark.parametrize("file", ["areas.gpkg", "areas.shp", "areas.geojson", "areas.fgb", "areas.kml"])
+def test_areas_are_read_from_an_archive_and_from_a_folder(make, tmp_path, file):
+    (tmp_path / "in").mkdir()
+    make([square(5, 6, 45, 46)], file=f"in/{file}", name=["Zug"])
+    with zipfile.ZipFile(tmp_path / "areas.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("README.txt", "by an agency")
+        for part in (tmp_path / "in").iterdir():
+            archive.write(part, f"deep/{part.name}")
+    for path in (tmp_path / "in", tmp_path / "areas.zip"):
+        (area,), bounds = read_areas(path, DEGREES)
+        assert (area.name, bounds) == ("Zug", (5, 6, 45, 46))
+
+
+def test_a_layer_is_chosen_by_its_name_and_the_others_are_said(make, tmp_path, caplog):
+    path = make([square(0, 1, 0, 1)], name=["a"])
+    frame = pytest.importorskip("geopandas").GeoDataFrame({"name": ["b"]}, geometry=[square(2, 3, 0, 1)], crs=DEGREES)
+    frame.to_file(path, layer="parishes")
+    with caplog.at_level(logging.INFO):
+        assert area_names(path) == ["a"]
+    assert "areas.gpkg: has the layers 'areas', 'parishes'; 'areas' is read; name another by areas.gpkg:LAYER" in caplog.text
+    assert "Specify" not in caplog.text
+    assert area_names(path.with_name("areas.gpkg:parishes")) == ["b"]
+    with pytest.raises(UserError, match=r"no layer 'parish'.*; it has 'areas', 'parishes'"):
+        read_areas(path.with_name("areas.gpkg:parish"), DEGREES)
+    with pytest.raises(UserError, match="no such file of areas"):
+        read_areas(path.with_name("none.gpkg:parishes"), DEGREES)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"name": ["a", None]}, "their number: column 'name' has gaps"),
+        ({"kind": ["a", "b"]}, "their number: no column is called name, zone, region, id, code"),
+        ({"name": ["a", "b"]}, "by column 'name'"),
+    ],
+)
+def test_why_areas_are_numbered_is_said(make, caplog, columns, said):
+    with caplog.at_level(logging.INFO):
+        read_areas(make([square(0, 1, 0, 1), square(1, 2, 0, 1)], **columns), DEGREES)
+    assert said in caplog.text
 
 
 def test_areas_that_the_map_cannot_hold_at_all_are_said(make):
