@@ -1,6 +1,7 @@
 """Areas of interest and zones: the polygons of a vector file, brought to a map's CRS.
 
-In: a vector file (that alone needs geopandas). Out: named `Area`s, which are kept as JSON for many processes to read.
+In: a vector file (that alone needs geopandas). Out: named `Area`s, which are kept as JSON for many processes to read. A cell of a
+map belongs to the area its centre lies in (`zones.zone_masks`).
 
     areas, extent = read_areas(Path("provinces.gpkg"), grid.crs, "name")
     write_areas(folder / "zones.json", areas)
@@ -280,7 +281,7 @@ def _unpacked(path: Path, folder: Path) -> Path:
 @contextmanager
 def _offline() -> Iterator[None]:
     """Keep GDAL, as geopandas brings it, from the network: a GeoJSON may give its CRS as an address, say."""
-    import pyogrio
+    import pyogrio  # type: ignore[import-untyped]
 
     before = {name: pyogrio.get_gdal_config_option(name) for name in _NO_NETWORK}
     exempt = {name: os.environ.pop(name) for name in ("no_proxy", "NO_PROXY") if name in os.environ}

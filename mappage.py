@@ -308,9 +308,9 @@ def _totals_table(totals: "pd.DataFrame") -> str:
             continue
         numeric.append(kind.kind in "iuf")
         unit = _shared(columns.get(f"{name}_unit", []))
-        title, unit = (what, "km2") if ending == "km2" and not unit else (name, unit)
         parts = [columns[name], *([columns[f"{name}_lower"], columns[f"{name}_upper"]] if name in bounded else [])]
         power = _thousands(parts[0]) if unit and numeric[-1] else 0
+        title, unit = (what, "km2") if ending == "km2" and not unit else (name, unit)
         unit = f"10{''.join('⁰¹²³⁴⁵⁶⁷⁸⁹'[int(digit)] for digit in str(power))} {unit}" if power else unit
         header.append(html.escape(f"{title} ({unit})" if unit else title))
         scaled = [[value / 10**power for value in part] for part in parts] if power else parts

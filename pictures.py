@@ -149,12 +149,10 @@ class Ramp:
         if self.says:
             return self.says
         lowest, highest = self.whole or (self.lowest, self.highest)
-        if self.whole is None:
-            notes = [f"as shown, averaged: from {sensible(lowest)} to {sensible(highest)}"]
-        elif lowest == highest:
-            return f"the same everywhere: {sensible(lowest)}"
-        else:
-            notes = [f"cells from {sensible(lowest)} to {sensible(highest)}"]
+        averaged = "" if self.whole else "as shown, averaged: "
+        if lowest == highest:
+            return f"{averaged}the same everywhere: {sensible(lowest)}"
+        notes = [f"{averaged or 'cells '}from {sensible(lowest)} to {sensible(highest)}"]
         ends = [f"{word} {sensible(end)}" for word, end, out in self._beyond() if out]
         notes += [f"those {' and '.join(ends)} take the ends' colours"] if ends else []
         notes += ["logarithmic ramp"] if self.logarithmic else []
@@ -286,8 +284,8 @@ def as_shown(ramp: Ramp, bands: Sequence[Band]) -> Ramp:
 def ramp_for(values: Sequence[np.ndarray], diverging: bool) -> Ramp | None:
     """Choose the colours of values, given as arrays of any shape, missing = NaN.
 
-    The ramp ends at robust quantiles, is logarithmic where values are right-skewed and not negative, and centred at
-    zero if `diverging`. None where no cell has a value.
+    They are taken to be all there are. The ramp ends at robust quantiles, is logarithmic where values are right-skewed
+    and not negative, and centred at zero if `diverging`. None where no cell has a value.
     """
     known = np.concatenate([each[np.isfinite(each)] for each in values]).astype(np.float64)
     if not len(known):
@@ -295,7 +293,7 @@ def ramp_for(values: Sequence[np.ndarray], diverging: bool) -> Ramp | None:
     lowest, highest = float(known.min()), float(known.max())
     if diverging:
         end = float(np.quantile(np.abs(known), _TAILS[1])) or max(-lowest, highest) or 1.0
-        return Ramp("RdBu", -end, end, False, lowest, highest)
+        return Ramp("RdBu", -end, end, False, lowest, highest, (lowest, highest))
     skewed = is_skewed(known)
     low, high = (float(end) for end in np.quantile(known[known > 0] if skewed else known, _TAILS))
     if low == high:  # nearly all cells are alike
@@ -303,7 +301,7 @@ def ramp_for(values: Sequence[np.ndarray], diverging: bool) -> Ramp | None:
     if low == high:
         margin = 0.05 * abs(low) or 1.0
         low, high = low - margin, high + margin
-    return Ramp("viridis", low, high, skewed and low > 0, lowest, highest)
+    return Ramp("viridis", low, high, skewed and low > 0, lowest, highest, (lowest, highest))
 
 
 # --- on the ground ---------------------------------------------------------------------------------------------

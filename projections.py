@@ -170,20 +170,23 @@ def parse_crs(text: str) -> CRS:
     CRSError
         If it is nothing of these, or names an address.
     """
-    text = text.strip()
-    form = _CODE.fullmatch(text) or _WKT.match(text) or text.startswith("+proj=") or _is_projjson(text)
+    text = _without_schema(text.strip())
+    form = _CODE.fullmatch(text) or _WKT.match(text) or text.startswith(("+proj=", "{"))
     if not form or "://" in text:
         raise CRSError("neither a code like EPSG:3035 nor WKT, PROJ or PROJJSON")
     return CRS.from_user_input(text)
 
 
-def _is_projjson(text: str) -> bool:
-    """Return whether a text is a JSON mapping whose type is a kind of CRS."""
+def _without_schema(text: str) -> str:
+    """Return PROJJSON without the address of its own definition, "" for other JSON; any other text as it is."""
+    if not text.startswith("{"):
+        return text
     try:
-        found = json.loads(text) if text.startswith("{") else None
+        found = json.loads(text)
     except (ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and str(found.get("type")).endswith("CRS")
+        return ""
+    found.pop("$schema", None)
+    return json.dumps(found) if str(found.get("type")).endswith("CRS") else ""
 
 
 def read_crs(text: str) -> str:

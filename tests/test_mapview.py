@@ -1,6 +1,7 @@
 """Pictures and pages of maps: lengths, colours and values are read back and compared with what is known of the map."""
 
 import base64
+import html
 import json
 import re
 import shutil
@@ -45,6 +46,13 @@ def write_map(path, bands, names=None, transform=None, crs="EPSG:4326", nodata=-
             raster.units = (unit,) * count
         with memory.open() as raster:
             rasterio.shutil.copy(raster, path, driver="COG", compress="deflate", overview_resampling="average")
+    return path
+
+
+def with_statistics(path, low, high, **others):
+    """Tag the first band as GDAL does."""
+    with rasterio.open(path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as raster:
+        raster.update_tags(1, STATISTICS_MINIMUM=low, STATISTICS_MAXIMUM=high, **others)
     return path
 
 
@@ -174,6 +182,68 @@ def test_a_ramp_ends_at_robust_quantiles_and_says_what_lies_beyond():
     assert all(ramp.low <= tick <= ramp.high for tick in ramp.ticks())
 
 
+def legends(tif, side=16):
+    """Return what the legend of a map of one band says in a picture and in a page, of at most `side` cells."""
+    picture = read_picture(View("", tif), side)
+    return words_of(mapview.draw(picture)), next(iter(mapview._shared_ramps([picture]).values())).words()
+
+
+SPIKED = np.where(np.arange(64 * 64) == 70, 600.0, 10 + np.arange(64 * 64) % 2).reshape(64, 64)
+
+
+def test_the_legend_tells_the_range_of_the_file_not_of_averages(tmp_path):
+    tif = write_map(tmp_path / "m.tif", [SPIKED])
+    for words in legends(tif):
+        assert "as shown, averaged: from 10.5 to 47.3" in words
+    for words in legends(tif, 64):
+        assert "cells from 10 to 600" in words
+    for words in legends(with_statistics(tif, "10", "600.0001")):
+        assert "cells from 10 to 600" in words and "averaged" not in words
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "others"),
+    [
+        ("junk", "600", {}),
+        ("10", "nan", {}),
+        ("-inf", "600", {}),
+        ("600", "10", {}),
+        ("10", "20", {}),  # of another file: an average is 47.3
+        ("10", "600", {"STATISTICS_APPROXIMATE": "YES"}),
+        ("1" * 400, "1" * 400, {}),
+    ],
+)
+def test_statistics_that_cannot_be_are_not_told(tmp_path, low, high, others):
+    for words in legends(with_statistics(write_map(tmp_path / "m.tif", [SPIKED]), low, high, **others)):
+        assert "as shown, averaged: from 10.5 to 47.3" in words
+
+
+def test_a_page_tells_the_range_of_all_its_maps(tmp_path):
+    paths = [write_map(tmp_path / f"{k}.tif", [SPIKED * k]) for k in (1, 2)]
+    with_statistics(paths[0], "10", "600")
+    pictures = [read_picture(View("", path), 16) for path in paths]
+    (ramp,) = mapview._shared_ramps(pictures).values()
+    assert "as shown, averaged: from 10.5 to 94.6" in ramp.words()
+    with_statistics(paths[1], "20", "1200")
+    (ramp,) = mapview._shared_ramps([pictures[0], read_picture(View("", paths[1]), 16)]).values()
+    assert "cells from 10 to 1,200" in ramp.words()
+
+
+@pytest.mark.parametrize("values", [np.arange(4096).reshape(64, 64) % 3 > 0, np.ones((64, 64)), np.zeros((64, 64))])
+def test_the_area_of_applicability_has_fixed_ends(tmp_path, values):
+    tif = write_map(tmp_path / "m.tif", [values], ["inside"], unit="")
+    (ramp,) = mapview._shared_ramps([read_picture(View("", tif), 16)]).values()
+    assert (ramp.colours, ramp.low, ramp.high, ramp.extend, ramp.logarithmic) == ("cividis", 0, 1, "neither", False)
+    assert ramp.words() == "1 inside, 0 outside the area of applicability; between: share of the cells"
+    assert {0, 1} <= set(ramp.ticks())
+
+
+def test_a_band_named_inside_that_is_no_share_is_drawn_like_any_other(tmp_path):
+    tif = write_map(tmp_path / "m.tif", [soc(20, 20)], ["inside"], unit="")
+    (ramp,) = mapview._shared_ramps([read_picture(View("", tif), 20)]).values()
+    assert ramp.colours == "viridis"
+
+
 def test_skewed_values_get_a_logarithmic_ramp_that_zeros_do_not_stretch(tmp_path):
     values = soc(100, 100)
     values[:20] = 0
@@ -225,6 +295,19 @@ def test_ticks_are_round_in_a_narrow_logarithmic_ramp():
 )
 def test_numbers_have_sensible_digits(value, words):
     assert sensible(value) == words
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32634"])
+@pytest.mark.parametrize(("cell", "corner"), [(1e-300, 20), (1e-300, 0), (1e-15, 20), (1e300, 0)])
+def test_cells_of_no_size_are_refused(tmp_path, cell, corner, crs):
+    tif = write_map(tmp_path / "m.tif", [soc(4, 5)])
+    with rasterio.open(tif, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as raster:
+        raster.transform = from_origin(corner, corner, cell, cell)
+        raster.crs = crs
+    with pytest.raises(UserError, match=r"m\.tif: its cells"):
+        preview(tmp_path / "m.png", View("", tif))
+    with pytest.raises(UserError, match=r"m\.tif: its cells"):
+        page(tmp_path / "m.html", "", [View("", tif)], {}, {})
 
 
 # --- pictures --------------------------------------------------------------------------------------------------
@@ -400,8 +483,71 @@ def test_tables_say_what_they_are_given(tmp_path):
     assert words[row - 6 : row] == ["RMSE (g/kg)", "MAE (g/kg)", "ME (g/kg)", "R²", "CCC", "n"]
     assert words[row + 7 : row + 14] == ["test", "–", "–", "–", "–", "–", "0"]
     row = words.index("Nairobi")
-    assert words[row : row + 4] == ["Nairobi", "12,345", "23.5", "–"]
+    assert words[row - 3 : row + 4] == ["zone", "cells", "mean", "Nairobi", "12,345", "23.5", "Files"]  # no row has an `upper`
     assert {"averages", "EPSG:4326", "40 × 60"} <= set(words)
+
+
+def totals_table(**changed):
+    """Return totals of two zones, the second without cells, as `zones.totals` does."""
+    table = {"map": ["", ""], "zone": ["Kenya", "sea"], "cells": [584521, 0], "area_km2": [141213.4, 0.0]}
+    for name, value, lower, upper, unit in (("mean", 22.61, 21.49, 23.51, "g/kg"), ("total", 3.1925e9, 3.03e9, 3.32e9, "g/kg km2")):
+        table |= {
+            name: [value, np.nan],
+            f"{name}_lower": [lower, np.nan],
+            f"{name}_upper": [upper, np.nan],
+            f"{name}_unit": [unit] * 2,
+        }
+    return pd.DataFrame(table | changed)
+
+
+def table_words(table):
+    """Return the rows of a table in HTML, the header first."""
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    return [[html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)] for row in rows]
+
+
+def test_totals_have_bounds_beside_and_shared_units_in_the_header():
+    header, kenya, sea = table_words(mappage._totals_table(totals_table()))
+    assert header == ["zone", "cells", "area (km2)", "mean (g/kg)", "total (10⁹ g/kg km2)"]
+    assert kenya == ["Kenya", "584,521", "141,213", "22.6 [21.5, 23.5]", "3.19 [3.03, 3.32]"]
+    assert sea == ["sea", "0", "0", "–", "–"]
+
+
+def test_units_that_rows_do_not_share_stay_a_column():
+    found = table_words(mappage._totals_table(totals_table(map=["a", "b"], mean_unit=["g/kg", "%"])))
+    assert found[0] == ["map", "zone", "cells", "area (km2)", "mean", "mean_unit", "total (10⁹ g/kg km2)"]
+    assert found[1][4:6] == ["22.6 [21.5, 23.5]", "g/kg"]
+
+
+def test_totals_of_one_network_have_no_brackets():
+    none = {f"{name}_{end}": [np.nan, np.nan] for name in ("mean", "total") for end in ("lower", "upper")}
+    assert "[" not in mappage._totals_table(totals_table(**none))
+    assert table_words(mappage._totals_table(totals_table(**none)))[1][-2:] == ["22.6", "3.19"]
+
+
+@pytest.mark.parametrize(
+    ("values", "power"), [([999_999.0, 5.0], 0), ([2e6, 5e3], 3), ([2e6, 0.5], 0), ([0.0, np.nan], 0), ([-4e9, 2e9], 9)]
+)
+def test_millions_are_divided_by_as_much_as_leaves_no_row_below_one(values, power):
+    assert mappage._thousands(values) == power
+
+
+@pytest.mark.parametrize("value", [10**400, np.inf, np.nan, None, "x", [1]])
+@pytest.mark.parametrize("name", ["rmse", "r2", "n", "other"])
+def test_a_score_that_is_no_number_is_a_dash(name, value):
+    assert mappage._score(name, value) == "–"
+
+
+def test_huge_scores_stay_short():
+    assert max(len(mappage._score(name, -1e300)) for name in ("rmse", "r2", "n")) < 10
+
+
+def test_scores_say_what_was_compared():
+    scores = {"test": {"rmse": 1.0}, "cells, against older.tif": {"rmse": 2.0}}
+    both = mappage._score_table(scores, "g/kg")
+    assert "train, valid and test are of profiles" in both and "compare this map with a raster" in both
+    assert "with a raster" not in mappage._score_table({"test": {"rmse": 1.0}}, "g/kg")
+    assert "profiles" not in mappage._score_table({"cells": {"rmse": 1.0}}, "g/kg")
 
 
 def test_bands_of_one_name_share_their_colours_but_not_with_maps_of_change(tmp_path):
@@ -490,6 +636,18 @@ def test_the_script_draws_the_band_asked_for_and_reads_values(tmp_path):
         assert f"{name} {sensible(float(band[20, 42]))} g/kg" in words
     lon, lat = lonlat(Grid(utm["crs"], 500_000, 4_650_000, (1000.0, 1000.0), 40, 60), np.array([20.5]), np.array([42.5]))
     assert f"{lat[0]:.3f}° N, {lon[0]:.3f}° E" in words
+
+
+@needs_browser
+@pytest.mark.slow
+def test_the_area_of_applicability_reads_as_one_or_zero(tmp_path):
+    inside = np.arange(40 * 60).reshape(40, 60) % 2
+    tif = write_map(tmp_path / "m.tif", [*four_bands()[:1], inside], ["prediction", "inside"], unit="")
+    page(tmp_path / "m.html", "Kenya", [View("k", tif)], {}, {})
+    for col, words in ((42, "inside 0"), (43, "inside 1")):
+        dom = opened(tmp_path / "m.html", tmp_path / "profile", f"#map=0&band=inside&at={(col + 0.5) / 60:.4f},0.5125")
+        assert re.search(rf'class="chosen">{words}</span>', dom)
+    assert "1 inside, 0 outside the area of applicability" in text_of(dom, "legend")
 
 
 @needs_browser

@@ -515,7 +515,8 @@ def test_wrong_files_are_said(make, tmp_path):
 def test_a_file_of_areas_reaches_no_host(make, tmp_path, host, monkeypatch):
     address, seen = host
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    vrt = f"<OGRVRTDataSource><OGRVRTLayer name='a'><SrcDataSource>/vsicurl/{address}</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>"
+    layer = f"<OGRVRTLayer name='a'><SrcDataSource>/vsicurl/{address}</SrcDataSource></OGRVRTLayer>"
+    vrt = f"<OGRVRTDataSource>{layer}</OGRVRTDataSource>"
     streamed = json.dumps(
         {"type": "gdal_streamed_alg", "command_line": f"gdal vector pipeline ! read /vsicurl/{address} ! write x"}
     )
@@ -543,7 +544,13 @@ def test_a_file_of_areas_reaches_no_host(make, tmp_path, host, monkeypatch):
 @pytest.mark.parametrize("file", ["areas.gpkg", "areas.shp", "areas.geojson", "areas.fgb", "areas.kml"])
 def test_areas_are_read_from_an_archive_and_from_a_folder(make, tmp_path, file):
     (tmp_path / "in").mkdir()
-    make([square(5, 6, 45, 46)], file=f"in/{file}", name=["Zug"])
+    path = make([square(5, 6, 45, 46)], file=f"in/{file.replace('kml', 'gpkg')}", name=["Zug"])
+    if file.endswith("kml"):
+        path.unlink()
+        corners = "<coordinates>5,45 6,45 6,46 5,46 5,45</coordinates>"
+        polygon = f"<Polygon><outerBoundaryIs><LinearRing>{corners}</LinearRing></outerBoundaryIs></Polygon>"
+        kml = f"<kml xmlns='http://www.opengis.net/kml/2.2'><Placemark><name>Zug</name>{polygon}</Placemark></kml>"
+        path.with_suffix(".kml").write_text(f"<?xml version='1.0' encoding='UTF-8'?>\n{kml}")
     with zipfile.ZipFile(tmp_path / "areas.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("README.txt", "by an agency")
         for part in (tmp_path / "in").iterdir():
