@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["View", "page", "preview"]
 
-_PREVIEW_SIDE = 1600
+_PREVIEW_SIDE = 1200
 _PAGE_SIDE = 1000
 _BANDS_IN_FULL = 16
 """Bands of all maps beyond which they are shown in fewer cells."""
@@ -61,7 +61,7 @@ def preview(png: Path, view: View) -> None:
     png
         The file to write.
     view
-        The map; at most 1600 x 1600 averaged cells of it are read.
+        The map; at most 1200 x 1200 averaged cells of it are read.
 
     Raises
     ------

@@ -35,7 +35,9 @@ from torch.utils.data import DataLoader, Dataset
 import cogs
 import engine
 import mapping
+from applicability import Applicability
 from config import PUBLISHED_CATEGORIES
+from dense import DenseNet
 from files import sha256
 from grids import raster_grid
 from make_map import begin
@@ -44,6 +46,7 @@ from models import FUSED, HIDDEN, MAPS, Member, SoilCarbonNet, dilations, load_c
 from rasters import cut_windows, find_layers
 from specification import Specification
 from stacks import Stack
+from training import AREA_POINTS
 
 VARIABLES = [name for category in PUBLISHED_CATEGORIES for name in category.variables]
 SCALE = 0.01
@@ -159,6 +162,34 @@ def forest(layers, cores):
     return (time.perf_counter() - start) / (2 * side * side)
 
 
+def steps():
+    """Print what single steps take on one thread, for docs/scaling.md."""
+    torch.set_num_threads(1)
+    random = np.random.default_rng(0)
+    print("\ncore seconds per million cells, one thread")
+    for radius in (0, 3):
+        for members in (1, 5):
+            categories = tuple(category.model_copy(update={"radius": radius}) for category in PUBLISHED_CATEGORIES)
+            statistics = {name: (5.0, 2.0) for name in VARIABLES}
+            facts = Specification(categories=categories, statistics=statistics, clip_inputs=4.0, members=members)
+            network = DenseNet(SoilCarbonNet(facts).eval())
+            block = random.normal(5, 2, (len(VARIABLES), 512 + 2 * radius, 512 + 2 * radius)).astype(np.float32)
+            network.predict(block)
+            start = time.perf_counter()
+            predicted = network.predict(block)
+            between = time.perf_counter()
+            mapping.bands_of(predicted)
+            end = time.perf_counter()
+            print(
+                f"  network, r = {radius}, {members} members: {(between - start) / 0.512**2:.1f}; bands {(end - between) / 0.512**2:.2f}"
+            )
+    area = Applicability.fit(random.normal(5, 2, (4000, len(VARIABLES))), max_points=AREA_POINTS)
+    cells = random.normal(5, 2, (2**16, len(VARIABLES))).astype(np.float32)
+    start = time.perf_counter()
+    area.index(cells)
+    print(f"  dissimilarity to {AREA_POINTS:,} profiles: {(time.perf_counter() - start) / 0.065536:.1f}")
+
+
 def multiplications(radius):
     """Return the multiply-adds per cell of the network as published (radius 0), or slid over the cells."""
     inputs = len(VARIABLES)
@@ -218,6 +249,7 @@ def main():
             print(f"\nradius {radius}, {side} x {side} cells".ljust(40) + "cells/s".rjust(12) + "  map's speed / this".rjust(20))
             for what, speed in found.items():
                 print(f"  {what:<37}{speed:12,.0f}{found['map'] / speed:20.2f}")
+    steps()
 
 
 if __name__ == "__main__":
