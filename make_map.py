@@ -195,17 +195,17 @@ def look(network: "SoilCarbonNet", layers: "Sequence[Layer]", grid: "Grid") -> "
 
     facts = network.specification
     random = np.random.default_rng(0)
-    corner = [random.integers(0, max(size - SPOT, 1), SPOTS) for size in (grid.height, grid.width)]
-    rows, cols = (np.add.outer(start, np.arange(SPOT)) for start in corner)
-    rows, cols = np.repeat(rows, SPOT, axis=1).ravel(), np.tile(cols, SPOT).ravel()
-    here = (rows < grid.height) & (cols < grid.width)
-    rows, cols = rows[here], cols[here]
-    lon, lat = grids.lonlat(grid, rows + 0.5, cols + 0.5)
-    parts = []
-    for category in facts.categories:
-        windows, _ = cut_windows(pick_layers(layers, category.variables), lon, lat, category.radius)
-        parts += [windows[name].reshape(len(lon), -1) for name in category.variables]
-    x = np.concatenate(parts, axis=1)
+    places, covariates = [], []
+    for _ in range(SPOTS):
+        top, left = (int(random.integers(0, max(size - SPOT, 0) + 1)) for size in (grid.height, grid.width))
+        spot = np.mgrid[top : min(top + SPOT, grid.height), left : min(left + SPOT, grid.width)].reshape(2, -1)
+        lon, lat = grids.lonlat(grid, spot[0] + 0.5, spot[1] + 0.5)
+        windows = [
+            cut_windows(pick_layers(layers, category.variables), lon, lat, category.radius)[0] for category in facts.categories
+        ]
+        covariates.append(np.concatenate([each.reshape(lon.size, -1) for found in windows for each in found.values()], axis=1))
+        places.append(spot)
+    (rows, cols), x = np.concatenate(places, axis=1), np.concatenate(covariates)
     engine.warn_of_far_inputs(network, x)
     ours, trained = grids.nominal_metres(grid.crs, grid.cell[0]), grids.cell_sizes(network.record.get("rasters", []))
     for category in facts.categories:

@@ -180,9 +180,8 @@ def steps():
             between = time.perf_counter()
             mapping.bands_of(predicted)
             end = time.perf_counter()
-            print(
-                f"  network, r = {radius}, {members} members: {(between - start) / 0.512**2:.1f}; bands {(end - between) / 0.512**2:.2f}"
-            )
+            seconds, more = ((after - before) / 0.512**2 for before, after in ((start, between), (between, end)))
+            print(f"  network, r = {radius}, {members} members: {seconds:.1f}; bands {more:.2f}")
     area = Applicability.fit(random.normal(5, 2, (4000, len(VARIABLES))), max_points=AREA_POINTS)
     cells = random.normal(5, 2, (2**16, len(VARIABLES))).astype(np.float32)
     start = time.perf_counter()

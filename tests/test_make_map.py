@@ -715,12 +715,16 @@ def test_a_zone_without_cells_is_told(world, caplog):
     assert "zone here" not in caplog.text
 
 
-def test_wrong_units_and_wrong_bounds_are_told(world, caplog):
+def test_wrong_units_are_told(world, caplog):
     layers = covariates()
     write_rasters(Path("rasters"), {**layers, "bio01": layers["bio01"] * 1000})
+    assert make() == 0
+    assert re.search(r"far from what the network was trained on: .* of bio01's values", caplog.text)
+
+
+def test_bounds_in_another_order_are_told(world, caplog):
     assert make("--crs", "EPSG:4326", "--resolution", "0.5", "--bounds", "-100", "19", "-40", "50") == 0
-    assert "bio01" in caplog.text
-    assert "cover only" in caplog.text
+    assert "the rasters cover only" in caplog.text
 
 
 def test_period_without_any_variable(world, capsys):
