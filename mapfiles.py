@@ -26,11 +26,12 @@ from cogs import Band, Statistics
 from config import MapSettings, __version__
 from files import UserError, write_json, write_table, write_yaml
 from grids import Grid, Tile, as_plain, raster_grid, short_name
-from mapping import LOWER, UPPER, WHOLE, ZONES, Notes, Plan
+from mapping import WHOLE, ZONES, Notes, Plan
 from mapview import View
 from models import SoilCarbonNet
 from rasters import Layer, find_layers
 from stacks import ON_THE_GRID, Stack
+from zones import LOWER, UPPER
 
 log = logging.getLogger(__name__)
 SCORED_TILE = 1024

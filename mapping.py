@@ -41,11 +41,10 @@ from grids import Grid, Tile
 from models import SoilCarbonNet, load_checkpoint
 from rasters import Layer
 from stacks import Stack
+from zones import LOWER, UPPER
 
 log = logging.getLogger(__name__)
 PLAN, AREA, ZONES = "plan.json", "area.json", "zones.json"
-LOWER, UPPER = 0.05, 0.95
-"""Of the members' predictions at a cell."""
 WHOLE = "whole map"
 IN_FLIGHT = 2
 """Tiles handed out per worker: one is computed, the next waits at its door."""

@@ -21,6 +21,8 @@ from rasterio.crs import CRS
 from areas import Area
 from grids import Grid, Tile, lonlat
 
+LOWER, UPPER = 0.05, 0.95
+"""Quantiles of an ensemble's members, at a cell and of a zone."""
 _AXIS = 6378.137
 _ECCENTRICITY = math.sqrt((2 - 1 / 298.257223563) / 298.257223563)
 """Of the WGS84 ellipsoid, whose semi-major axis is given in km."""
@@ -298,7 +300,7 @@ def totals(parts: Iterable[Mapping[str, Sums]], unit: str, order: Sequence[str])
 
 def _spread(name: str, members: np.ndarray) -> dict[str, float]:
     """Return the mean of members (M,) and their 5th and 95th percentile, NaN of one."""
-    lower, upper = np.quantile(members, [0.05, 0.95]) if len(members) > 1 else (np.nan, np.nan)
+    lower, upper = np.quantile(members, [LOWER, UPPER]) if len(members) > 1 else (np.nan, np.nan)
     return {name: float(members.mean()), f"{name}_lower": float(lower), f"{name}_upper": float(upper)}
 
 
