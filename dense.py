@@ -70,8 +70,6 @@ class DenseNet:
 
     Attributes
     ----------
-    variables
-        (V,) the order of a block's layers.
     halo
         R, the largest radius of a category: a block reaches so many cells beyond what is predicted.
     """
@@ -79,7 +77,6 @@ class DenseNet:
     def __init__(self, network: SoilCarbonNet) -> None:
         facts = self.specification = network.specification
         self.device = next(network.parameters()).device
-        self.variables = [name for category in facts.categories for name in category.variables]
         self.halo = max(category.radius for category in facts.categories)
         per_cell = tuple(category.model_copy(update={"radius": 0}) for category in facts.categories)
         self._encoder = Encoder(facts.model_copy(update={"categories": per_cell})).to(self.device)
@@ -92,7 +89,7 @@ class DenseNet:
         Parameters
         ----------
         block
-            (V, h+2R, w+2R) float32, raw units, missing = NaN; layers in the order of `variables`.
+            (V, h+2R, w+2R) float32, raw units, missing = NaN; layers in the order of the specification's variables.
         wanted
             (h, w) bool; default: all cells.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.model_selection import GroupKFold
 
 import engine
 import validation
@@ -19,7 +20,6 @@ from applicability import Applicability
 from config import Category, SimulateSettings, TrainSettings
 from encoding import unfold_classes
 from files import UserError, check_writable, read_yaml, write_json
-from folds import group_folds
 from models import SoilCarbonNet, is_bare, load_checkpoint, save_checkpoint, save_state
 from specification import Specification, difference
 from tracking import RunLog
@@ -183,7 +183,10 @@ def learn_applicability(network: SoilCarbonNet, data: Dataset, seed: int) -> App
     units = split_units(data.lon, data.lat, "random") if data.units is None else data.units
     middle = middle_cells(data.x[rows], facts.categories)
     try:
-        folds = group_folds(units[rows], min(AREA_FOLDS, len(np.unique(units[rows]))), seed)
+        parts = GroupKFold(min(AREA_FOLDS, len(np.unique(units[rows]))), shuffle=True, random_state=seed)
+        folds = np.empty(len(rows), int)
+        for k, (_, held_out) in enumerate(parts.split(middle, groups=units[rows])):
+            folds[held_out] = k
         return Applicability.fit(unfold_classes(middle, facts), per_predictor, folds, AREA_POINTS, seed)
     except ValueError as error:
         log.warning("no area of applicability: %s", error)
