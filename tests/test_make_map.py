@@ -154,6 +154,13 @@ def test_cells_that_lack_too_much_are_nodata_and_the_others_filled(world):
     np.testing.assert_array_equal(np.isfinite(read()[0]), expected)
 
 
+def test_share_of_missing_that_is_just_allowed(world):
+    assert make("--max_missing", "0.5") == 0  # three of six are missing in the hole
+    assert np.isfinite(read()[0]).all()
+    assert make("--max_missing", "0.49") == 0
+    assert np.isnan(read()[0, 20:30, 40:60]).all()
+
+
 def test_antimeridian_is_no_edge(workplace):
     layers = covariates(40, 72)
     make_checkpoint(Path("model/m.pth"))
@@ -344,6 +351,20 @@ def test_periods_give_a_map_each_and_the_change(world):
     table = pd.read_csv("out/soc_totals.csv")
     assert list(table["map"].astype(str)) == ["2000", "2010", "2020", "change"]
     assert table["mean"].iloc[3] == pytest.approx(table["mean"].iloc[2] - table["mean"].iloc[0], rel=1e-5)
+
+
+def test_periods_may_cover_different_ground(world):
+    layers = covariates()
+    climate = ("bio01", "bio12")
+    part = {name: np.where(np.arange(WIDTH) < 48, np.nan, layers[name]).astype(np.float32) for name in climate}
+    write_rasters(Path("a"), part)  # two of six missing in the west
+    write_rasters(Path("b"), {name: layers[name] for name in climate})
+    assert make("--periods", "a=a", "b=b", "--tile", "16") == 0
+    west = np.s_[:, :48]
+    assert np.isnan(read("out/soc_a.tif")[0][west]).all()
+    assert np.isnan(read("out/soc_change.tif")[0][west]).all()
+    assert make(out="out/one.tif") == 0
+    np.testing.assert_allclose(read("out/soc_b.tif"), read("out/one.tif"), rtol=1e-4, atol=1e-4)
 
 
 # --- interruptions -------------------------------------------------------------------------------------------------------
