@@ -151,6 +151,9 @@ class RunSettings(Settings):
         return self.results_dir or Path("results") / self.run
 
 
+SelectOn = Literal["rmse", "mae", "r2", "ccc", "none"]
+
+
 class TrainSettings(RunSettings):
     """One training run; pretraining and fine-tuning differ only in defaults."""
 
@@ -162,11 +165,24 @@ class TrainSettings(RunSettings):
     freeze: Literal["none", "features", "all-but-head"] = Field(
         "none", description="what stays as init_from has it: branches and fusion, or all but the last layer"
     )
-    select_on: Literal["rmse", "mae", "r2", "ccc"] = Field("r2", description="validation score that chooses the best epoch")
+    lr_schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="the learning rate stays, or falls to nothing over the epochs along a cosine"
+    )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="the learning rate of each layer group is so many times that of the one behind it"
+    )
+    l2_sp: float = Field(0.0, ge=0, description="pull of the weights back to where they started, times half their squared distance")
+    select_on: SelectOn = Field("r2", description="validation score that chooses the best epoch; none: the last one stands")
     eval_interval: int = Field(1, ge=1, description="epochs between two evaluations")
     patience: int = Field(0, ge=0, description="stop after so many epochs without a better validation score; 0: never")
     members: int = Field(1, ge=1, le=100, description="networks trained with different seeds and averaged")
     target_transform: Literal["none", "log1p"] = Field("none", description="learn the target, or ln(1 + target)")
+    center: Literal["mean", "median"] = Field(
+        "mean", description="what is predicted under log1p: the mean, right for totals, or the median, which errs least"
+    )
+    validate_on: Literal["split", "folds"] = Field(
+        "split", description="the validation split chooses for all members, or each holds out its own fold of it and training"
+    )
     clip_inputs: float = Field(
         4.0, ge=0, description="standardised inputs are held within so many standard deviations; 0: not held"
     )
@@ -181,8 +197,16 @@ class TrainSettings(RunSettings):
 
     @model_validator(mode="after")
     def _patience_spans_an_evaluation(self) -> Self:
+        if self.patience and self.select_on == "none":
+            raise ValueError("patience waits for a better score, and select_on none has no score; set patience 0")
         if 0 < self.patience < self.eval_interval:
             raise ValueError(f"patience {self.patience} ends a run before its first evaluation; at least eval_interval is needed")
+        return self
+
+    @model_validator(mode="after")
+    def _every_member_has_a_fold(self) -> Self:
+        if self.validate_on == "folds" and self.members == 1:
+            raise ValueError("validate_on folds gives each member a fold, so it needs members 2 or more")
         return self
 
     @property
@@ -218,8 +242,18 @@ class RegionalSettings(TrainSettings):
     init_from: Path | None = Field(None, description="checkpoint to start from (required; none: train from scratch)")
     epochs: int = Field(200, ge=1, description="passes over the training profiles, at most")
     lr: float = Field(3e-4, gt=0, description="Adam's learning rate")
-    select_on: Literal["rmse", "mae", "r2", "ccc"] = Field("ccc", description="validation score that chooses the best epoch")
+    select_on: SelectOn = Field("ccc", description="validation score that chooses the best epoch; none: the last one stands")
     patience: int = Field(50, ge=0, description="stop after so many epochs without a better validation score; 0: never")
+    teacher: Literal["none", "ensemble"] = Field(
+        "none", description="learn from the profiles, or from trees and a Gaussian process fitted to them and to global_data's"
+    )
+    global_data: Path | None = Field(None, description="teacher: dataset whose training profiles it learns from too")
+
+    @model_validator(mode="after")
+    def _world_is_for_a_teacher(self) -> Self:
+        if self.global_data is not None and self.teacher == "none":
+            raise ValueError("global_data is what a teacher learns from too, so it needs teacher ensemble")
+        return self
 
 
 class PredictSettings(RunSettings):
@@ -230,6 +264,7 @@ class PredictSettings(RunSettings):
 
     checkpoint: Path | None = Field(None, description="the model to read [<model_dir>/<run>.pth]")
     on: Literal["train", "valid", "test", "all"] = Field("test", description="the profiles to predict")
+    level: float = Field(0.9, gt=0, lt=1, description="share of places whose true value an interval is to hold")
 
     @model_validator(mode="before")
     @classmethod
@@ -270,6 +305,7 @@ class MapSettings(Settings):
     max_missing: float = Field(
         0.25, ge=0, lt=1, description="a cell where a larger share of the variables is missing is nodata; below, they are filled"
     )
+    level: float = Field(0.9, gt=0, lt=1, description="share of cells whose true value an interval is to hold")
     against: Path | None = Field(None, description="raster of the target, such as an older map, to score this one against")
     stats: Path | None = Field(None, description="statistics (var_name, v_mean, v_std) for the published file, which has none")
     missing: Literal["mean", "zero"] = Field("mean", description="what a missing cell becomes for the published file")
@@ -362,16 +398,55 @@ class SimulateSettings(Settings):
     seed: int = Field(314, ge=0, lt=2**31, description="seed of the whole world")
 
 
-class CompareSettings(Settings):
-    """One table of skill over finished runs."""
+class SkillSettings(Settings):
+    """One table of the skill of finished runs."""
 
     runs: list[str] = Field(description="runs that pred.py has evaluated on their test split", min_length=1)
     results_dir: Path = Field(Path("results"), description="folder that holds <run>/ of each")
-    out: Path = Field(Path("results/compare"), description="folder of the table and its figure")
+    out: Path = Field(Path("results/skill"), description="folder of the table and its figure")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of forests and bootstrap")
 
 
-_ALL = (GlobalSettings, RegionalSettings, PredictSettings, MapSettings, PrepareSettings, SimulateSettings, CompareSettings)
+class CompareSettings(Settings):
+    """The network against every baseline, on the same folds."""
+
+    preset = "sim_compare.yaml"
+    preset_unless = ("config", "regions")
+
+    regions: list[Path] = Field(description="datasets of regions, the folder's name being the region's", min_length=1)
+    global_data: Path = Field(description="dataset the network is pretrained on, again for each region, without any place of it")
+    pretrained: Path = Field(description="checkpoint that says how: its settings are taken")
+    regional: Path = Field(description="YAML of train_regional.py's settings: the network to be compared")
+    out: Path = Field(Path("results/compare"), description="folder of the report and of what it is made from")
+    ways: list[str] = Field(["random", "blocks"], description="how profiles are held out, the last being what the answer rests on")
+    folds: int = Field(5, ge=2, le=50, description="folds of each way")
+    block_size: float | None = Field(None, gt=0, le=180, description="side of blocks, degrees [the dataset's, or the variogram's]")
+    land: Path | None = Field(None, description="knndm: raster that is above 0 where the map will be")
+    methods: list[str] = Field([], description="what is compared in the last way [everything]")
+    few_methods: list[str] = Field(
+        ["mean", "forest", "forest_log", "forest_world_log", "quantile_forest", "tuned", "taught"],
+        description="what is compared in the other ways",
+    )
+    sizes: list[int] = Field([], description="learning curves: numbers of profiles to learn from, besides all")
+    repeats: int = Field(3, ge=1, le=100, description="draws of each number of profiles")
+    curve_methods: list[str] = Field(
+        ["forest_log", "forest_world_log", "pretrained", "tuned", "taught"], description="what is compared in learning curves"
+    )
+    workers: int = Field(0, ge=0, le=1024, description="processes; 0: one per core")
+    seed: int = Field(314, ge=0, lt=2**31, description="seed of folds, methods and bootstrap")
+    resume: bool = Field(False, description="keep the cells that an interrupted comparison of the same settings has finished")
+
+
+_ALL = (
+    GlobalSettings,
+    RegionalSettings,
+    PredictSettings,
+    MapSettings,
+    PrepareSettings,
+    SimulateSettings,
+    SkillSettings,
+    CompareSettings,
+)
 
 
 # --- YAML and command line --------------------------------------------------------------------------------------

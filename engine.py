@@ -7,6 +7,7 @@ any instant continues with `resume` and ends with the same bits on the same CPU.
 
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,25 @@ class Profiles:
     encoded: Tensor
     output: Tensor
     y: np.ndarray
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one member learns from.
+
+    Attributes
+    ----------
+    teach
+        Profiles whose outputs its steps descend to: its training profiles, or those a teacher made.
+    known
+        Its training profiles.
+    choose
+        Profiles it does not learn from, which choose its best epoch.
+    """
+
+    teach: Profiles
+    known: Profiles
+    choose: Profiles
 
 
 @dataclass
@@ -201,14 +221,17 @@ def shuffled_importance(network: SoilCarbonNet, x: np.ndarray, y: np.ndarray, se
 
 
 def train_epoch(
-    member: Member, optimiser: torch.optim.Optimizer, profiles: Profiles, order: Tensor, batch_size: int, loss: nn.Module
-) -> Tensor:
-    """Take one pass over the profiles in the given order; return each batch's loss, (batches,)."""
+    member: Member, optimiser: torch.optim.Optimizer, profiles: Profiles, order: Tensor, batch_size: int, loss: nn.Module,
+    pull: Callable[[], Tensor] | None = None,
+) -> Tensor:  # fmt: skip
+    """Take one pass over the profiles in the given order; return each batch's loss, (batches,), to which `pull()` is added."""
     member.train()
     batches = order.split(batch_size)
     losses = torch.empty(len(batches), device=profiles.output.device)
     for k, rows in enumerate(batches):
         value = loss(Member.forward(member, profiles.encoded[rows]), profiles.output[rows])
+        if pull is not None:
+            value = value + pull()
         optimiser.zero_grad(set_to_none=True)
         value.backward()
         optimiser.step()
@@ -238,14 +261,36 @@ def evaluate(member: Member, train: Profiles, valid: Profiles, facts: Specificat
     return scores
 
 
+def _rated(member: Member, settings: TrainSettings) -> list[dict[str, Any]]:
+    """Return the weights to be trained with their learning rates: discriminative ones fall from the output to the inputs.
+
+    Howard and Ruder 2018 (ULMFiT, arXiv 1801.06146), over four groups: last layer, hidden layers, fusion, branches.
+    """
+    groups: dict[int, list[nn.Parameter]] = {}
+    depth = {"final_regressor": 0, "classifier": 1, "features_merge": 2}
+    for name, parameter in member.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(0 if settings.layer_decay == 1 else depth.get(name.split(".")[0], 3), []).append(parameter)
+    return [{"params": each, "lr": settings.lr * settings.layer_decay**k} for k, each in sorted(groups.items())]
+
+
+def _pull_to_start(member: Member, strength: float) -> Callable[[], Tensor]:
+    """Return a penalty on the way the weights have gone: L2-SP (Li, Grandvalet and Davoine 2018, arXiv 1802.01483)."""
+    pairs = [(p, p.detach().clone()) for p in member.parameters() if p.requires_grad]
+    return lambda: strength / 2 * torch.stack([((now - start) ** 2).sum() for now, start in pairs]).sum()
+
+
 def _fit_member(
-    k: int, member: Member, facts: Specification, train: Profiles, valid: Profiles, settings: TrainSettings,
+    k: int, member: Member, facts: Specification, lesson: Lesson, settings: TrainSettings,
     journal: RunLog | None, state: dict[str, Any] | None, save: Callable[[Best, dict[str, Any] | None], None],
 ) -> Best:  # fmt: skip
     """Train one member; `state` is where an interrupted run left it, `save` keeps the best so far and the way on."""
+    train, valid = lesson.known, lesson.choose
     device = train.output.device
     member.freeze(settings.freeze)
-    optimiser = torch.optim.Adam([p for p in member.parameters() if p.requires_grad], lr=settings.lr, fused=True)
+    optimiser = torch.optim.Adam(_rated(member, settings), fused=True)
+    rates = [group["lr"] for group in optimiser.param_groups]
+    pull = _pull_to_start(member, settings.l2_sp) if settings.l2_sp else None
     loss = nn.MSELoss() if settings.loss == "mse" else nn.HuberLoss()
     shuffler = torch.Generator().manual_seed(member_seed(settings.seed, k))
     clock = time.monotonic()
@@ -275,7 +320,7 @@ def _fit_member(
         except FloatingPointError:
             raise stop(0, "before its first batch") from None
         if settings.init_from:  # weights drawn at random are no candidate
-            best.score = scores["valid"][settings.select_on]
+            best.score = scores["valid"].get(settings.select_on)
         if journal:
             journal.epoch(k, 0, None, scores, member)
     else:
@@ -292,8 +337,11 @@ def _fit_member(
             raise UserError("the state of the interrupted run does not fit the network; run without --resume") from error
     while epoch < settings.epochs and not (settings.patience and epoch - best.epoch >= settings.patience):
         epoch += 1
-        order = torch.randperm(len(train.y), generator=shuffler).to(device)
-        losses = train_epoch(member, optimiser, train, order, settings.batch_size, loss)
+        if settings.lr_schedule == "cosine":
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs)) / 2
+        order = torch.randperm(len(lesson.teach.y), generator=shuffler).to(device)
+        losses = train_epoch(member, optimiser, lesson.teach, order, settings.batch_size, loss, pull)
         finite = torch.isfinite(losses)
         if not finite.all():
             save(best, None)
@@ -305,8 +353,8 @@ def _fit_member(
             except FloatingPointError:
                 save(best, None)
                 raise stop(epoch, "after its last batch") from None
-            score = scores["valid"][settings.select_on]
-            if validation.better(settings.select_on, score, best.score):
+            score = scores["valid"].get(settings.select_on)
+            if settings.select_on != "none" and validation.better(settings.select_on, score, best.score):
                 best = Best(epoch, score, {name: value.clone() for name, value in member.tensors().items()})
         if journal:
             journal.epoch(k, epoch, float(losses.double().mean()), scores, member)
@@ -322,10 +370,10 @@ def _fit_member(
 # --- all members, and the way on after an interruption --------------------------------------------------------------
 
 
-def fingerprint(network: SoilCarbonNet, train: Profiles, valid: Profiles, settings: TrainSettings) -> dict[str, Any]:
+def fingerprint(network: SoilCarbonNet, known: Sequence[Profiles], settings: TrainSettings) -> dict[str, Any]:
     """Return what decides a run's result: settings, specification, and a digest of data and first weights."""
     digest = hashlib.sha256()
-    for profiles in (train, valid):
+    for profiles in known:
         for tensor in (profiles.encoded, profiles.output):
             digest.update(tensor.cpu().numpy().tobytes())
     if settings.init_from:
@@ -364,6 +412,7 @@ def read_interrupted(path: Path, expected: dict[str, Any], device: torch.device)
 def fit(
     network: SoilCarbonNet, train: Profiles, valid: Profiles, settings: TrainSettings, journal: RunLog | None = None,
     state: dict[str, Any] | None = None, keep: Callable[[SoilCarbonNet, dict[str, Any] | None], None] | None = None,
+    lessons: Callable[[int], Lesson] | None = None, sources: Sequence[Profiles] = (),
 ) -> SoilCarbonNet:  # fmt: skip
     """Train every member of a network and return the network of their best epochs.
 
@@ -381,6 +430,10 @@ def fit(
         From `read_interrupted`.
     keep
         Called every few seconds with the best network so far and what `read_interrupted` needs (None: only the former).
+    lessons
+        Member k -> what it learns from, made when its turn comes. Default: `train` teaches and `valid` chooses.
+    sources
+        Further profiles that lessons are made from: a resumed run must have the same.
 
     Raises
     ------
@@ -389,7 +442,8 @@ def fit(
     """
     facts = network.specification
     finished = [Best(**best) for best in state["finished"]] if state else []
-    expected = fingerprint(network, train, valid, settings) if keep else {}
+    expected = fingerprint(network, (train, valid, *sources), settings) if keep else {}
+    lessons = lessons or (lambda _: Lesson(train, train, valid))
 
     def save(best: Best, snapshot: dict[str, Any] | None) -> None:
         if keep:
@@ -409,7 +463,7 @@ def fit(
         if settings.init_from:
             member.load_state_dict(initial[k % len(initial)].tensors())
         at = state if state and state["member"] == k else None
-        best = _fit_member(k, member.to(train.output.device), facts, train, valid, settings, journal, at, save)
+        best = _fit_member(k, member.to(train.output.device), facts, lessons(k), settings, journal, at, save)
         finished.append(best)
     return _assemble(facts, finished, (train, valid), settings)
 

@@ -8,9 +8,9 @@
     python make_map.py --checkpoint model/mine.pth --rasters covariates/ --scheduler tcp://HOST:8786
 
 Rasters may be of any CRS, cell size, extent and number of bands; they are brought to the map's grid while they are read.
-Writes the map (bands: prediction; of an ensemble also lower, upper, sd; di and inside, the area of applicability) and
-beside it, under the same name, .png (a picture), .html (map, legend, scores and provenance, for any browser),
-_totals.csv (mean and total by zone) and .yaml (settings and provenance). Interrupted? The same command with --resume
+Writes the map (bands: prediction; lower and upper, the calibrated interval of `--level`; of an ensemble sd; di and
+inside, the area of applicability) and beside it, under the same name, .png (a picture), .html (map, legend, scores and
+provenance, for any browser), _totals.csv (mean and total by zone) and .yaml (settings and provenance). Interrupted? The same command with --resume
 goes on and ends with the same bytes.
 """
 
@@ -166,6 +166,7 @@ def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, d
         tile=settings.tile,
         resampling=settings.resampling,
         max_missing=settings.max_missing,
+        level=settings.level,
         applicability=settings.applicability and network.applicability is not None,
         device=choose_device(settings.device).type,
         areas={name: hashlib.sha256(repr(each).encode()).hexdigest() for name, each in areas.items()},

@@ -49,16 +49,23 @@ class Sample:
     predicted: np.ndarray
 
 
-def describe_bands(network: SoilCarbonNet, change: bool = False, applicability: bool = False) -> list[Band]:
+def describe_bands(network: SoilCarbonNet, change: bool = False, applicability: bool = False, level: float = 0.9) -> list[Band]:
     """Return the bands of a map: what each is called, its unit, and what it means."""
     facts, count = network.specification, network.specification.members
     value = f"{facts.target} of the last period minus the first" if change else facts.target
     prediction = f"mean of {count} networks" if count > 1 else "one network"
+    if facts.target_transform == "log1p" and facts.center == "median":
+        prediction = f"median ({prediction}); totals are of means"
     bands = [Band("change" if change else "prediction", facts.unit, {"MEANING": f"{value}, {prediction}"})]
-    if count > 1:
-        spread = f"over {count} networks: how far they differ, not yet how far they all may be wrong"
+    spread = f"over {count} networks: how far they differ, not how far they all may be wrong"
+    if network.calibration is not None and not change:
+        for name in ("lower", "upper"):
+            meaning = f"{value}, {name} end of the {level:.0%} interval, calibrated on profiles held out"
+            bands.append(Band(name, facts.unit, {"MEANING": meaning}))
+    elif count > 1:
         for name, share in (("lower", LOWER), ("upper", UPPER)):
             bands.append(Band(name, facts.unit, {"MEANING": f"{value}, {share:.0%} quantile {spread}"}))
+    if count > 1:
         bands.append(Band("sd", facts.unit, {"MEANING": f"{value}, standard deviation {spread}"}))
     if applicability and network.applicability is not None:
         edge = network.applicability.threshold
@@ -93,6 +100,7 @@ def describe(plan: Plan, network: SoilCarbonNet) -> dict[str, Any]:
             "unit": facts.unit,
             "target_transform": facts.target_transform,
             "missing": facts.missing,
+            "center": facts.center,
         },
         "grid": as_plain(plan.grid),
         "max_missing": plan.max_missing,
@@ -287,7 +295,7 @@ def finish(
     views = []
     for name, path in zip(plan.maps, outputs(place, plan), strict=False):
         change = len(plan.periods) > 1 and name == "change"
-        bands = describe_bands(network, change, plan.applicability and not change)
+        bands = describe_bands(network, change, plan.applicability and not change, plan.level)
         statistics = [sum((Statistics(*each.statistics[first + k]) for each in notes), Statistics()) for k in range(len(bands))]
         bands = [replace(band, tags={**band.tags, **each.tags()}) for band, each in zip(bands, statistics, strict=True)]
         cogs.write_cog(folder, path.name, plan.grid, tiles, first, bands, _tags(plan, network, name))
@@ -305,7 +313,10 @@ def finish(
     if found is not None:
         write_json(place.with_name(f"{place.stem}_scores.json"), found)
         scores[f"cells, against {found['against']}"] = found["scores"]
-    meanings = [f"{band.name}: {band.tags['MEANING']}" for band in describe_bands(network, applicability=plan.applicability)]
+    meanings = [
+        f"{band.name}: {band.tags['MEANING']}"
+        for band in describe_bands(network, applicability=plan.applicability, level=plan.level)
+    ]
     mapview.page(place.with_suffix(".html"), title, views, scores, provenance, totals, [*told, *meanings])
 
     for path in reversed(outputs(out, plan)):  # the maps last: where they are, all is

@@ -42,7 +42,7 @@ _LATTICE = 33
 """Places along each side of a map that is not in degrees, between which the page interpolates longitude and latitude."""
 FINE, COARSE = 65535, 4096
 """Codes of a band's values, one of which means missing; few compress better."""
-_SCORES = {"rmse": "RMSE", "mae": "MAE", "me": "ME", "r2": "R²", "ccc": "CCC", "n": "n"}
+_SCORES = {"rmse": "RMSE", "mae": "MAE", "me": "ME", "r2": "R²", "ccc": "CCC", "rpiq": "RPIQ", "n": "n"}
 _IN_UNIT = ("rmse", "mae", "me")
 _PROFILES = "Rows train, valid and test are of profiles, in the model's own splits."
 _CELLS = "Rows “cells” compare this map with a raster, cell by cell."
@@ -287,7 +287,7 @@ def _score(name: str, value: Any) -> str:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         return "–"
-    two_places = name in ("r2", "ccc") and abs(number) < 100
+    two_places = name in ("r2", "ccc", "rpiq") and abs(number) < 100
     return f"{number:.2f}".replace("-", "−") if two_places else sensible(number)
 
 

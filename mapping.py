@@ -38,7 +38,7 @@ from dense import DenseNet
 from encoding import unfold_classes
 from files import UserError, sha256
 from grids import Grid, Tile
-from models import SoilCarbonNet, load_checkpoint
+from models import SoilCarbonNet, as_means, load_checkpoint
 from rasters import Layer
 from stacks import Stack
 from zones import LOWER, UPPER
@@ -72,7 +72,7 @@ class Plan(BaseModel):
         The layer that is above 0 where the map has values, or None.
     grid, tile
         The map's grid, and the side of its tiles in cells.
-    resampling, max_missing
+    resampling, max_missing, level
         As in the settings.
     applicability
         Whether each period's map ends with bands of the dissimilarity index and of what lies inside.
@@ -97,6 +97,7 @@ class Plan(BaseModel):
     tile: int
     resampling: Literal["bilinear", "nearest"]
     max_missing: float
+    level: float
     applicability: bool
     device: str
     areas: dict[str, str]
@@ -176,6 +177,8 @@ class _Worker:
         self.network = DenseNet(network)
         self.applicability = network.applicability if self.plan.applicability else None
         self.classes = set(network.specification.classes)
+        self.calibration = network.calibration
+        self.specification = network.specification
         self.area = load_areas(folder / AREA) if AREA in self.plan.areas else None
         self.zones = load_areas(folder / ZONES) if ZONES in self.plan.areas else []
         self.lock = threading.Lock()
@@ -221,17 +224,30 @@ class _Worker:
             with self.lock:  # one tile computes while others are read and written
                 maps[name] = self.network.predict(block[list(numbers)], wanted)
                 likeness[name] = self.likeness(middle[list(numbers)], wanted)
-        if len(maps) > 1:
-            first, *_, last = maps.values()
-            maps["change"] = last - first
+        means = {name: as_means(members, self.specification) for name, members in maps.items()}
+        for each in (maps, means):
+            if len(each) > 1:
+                first, *_, last = each.values()
+                each["change"] = last - first
         if not any(np.isfinite(members[0]).any() for members in maps.values()):
             return None, Notes(inside=count)
         areas = zones.cell_areas(plan.grid, tile)
         masks = [(WHOLE, np.ones((tile.height, tile.width), bool)), *zones.zone_masks(self.zones, plan.grid, tile)]
-        sums = {name: zones.as_plain(zones.sums(members, areas, masks)) for name, members in maps.items()}
-        bands = np.concatenate([np.stack([*bands_of(members), *likeness.get(name, [])]) for name, members in maps.items()])
+        sums = {name: zones.as_plain(zones.sums(members, areas, masks)) for name, members in means.items()}
+        bands = np.concatenate([np.stack([*self.bands(name, members), *likeness.get(name, [])]) for name, members in maps.items()])
         statistics = [astuple(Statistics.of(band)) for band in bands]
         return bands, Notes.model_validate({"inside": count, "sums": sums, "statistics": statistics, "filled": filled})
+
+    def bands(self, name: str, members: np.ndarray) -> np.ndarray:
+        """Return the bands (B, h, w) of a map of members' predictions (M, h, w); a change has no calibrated interval."""
+        predicted = members.mean(0)
+        between: list[np.ndarray] = []
+        if self.calibration is not None and name != "change":
+            between = list(self.calibration.interval(predicted, None, self.plan.level))
+        elif len(members) > 1:
+            between = list(np.quantile(members, [LOWER, UPPER], axis=0))
+        apart = [members.std(0, ddof=1)] if len(members) > 1 else []
+        return np.stack([predicted, *between, *apart]).astype(np.float32)
 
     def likeness(self, cells: np.ndarray, wanted: np.ndarray) -> list[np.ndarray]:
         """Return dissimilarity index, and 1 inside the area of applicability or 0 outside, (h, w) each, NaN where not wanted."""
@@ -241,14 +257,6 @@ class _Worker:
         index[wanted] = self.applicability.index(unfold_classes(cells[:, wanted].T, self.network.specification))
         inside[wanted] = index[wanted] <= np.float32(self.applicability.threshold)
         return [index, inside]
-
-
-def bands_of(members: np.ndarray) -> np.ndarray:
-    """Return the bands (B, h, w) of members' predictions (M, h, w): mean; and for several their lower, upper, deviation."""
-    if len(members) == 1:
-        return members
-    lower, upper = np.quantile(members, [LOWER, UPPER], axis=0)
-    return np.stack([members.mean(0), lower, upper, members.std(0, ddof=1)]).astype(np.float32)
 
 
 @lru_cache(maxsize=1)

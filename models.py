@@ -14,12 +14,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
 from applicability import Applicability
+from calibration import Calibration
 from config import __version__
 from encoding import Encoder
 from files import UserError, atomic_write, write_yaml
@@ -106,6 +108,10 @@ class Member(nn.Module):
 
     def forward(self, encoded: Tensor) -> Tensor:
         """Return (B,) for encoded inputs (B, E)."""
+        return self.final_regressor(self.hidden(encoded)).squeeze(1)
+
+    def hidden(self, encoded: Tensor) -> Tensor:
+        """Return what enters the last layer, (B, 128), for encoded inputs (B, E)."""
         maps, start = [], 0
         for name, channels, size in self.layout:
             end = start + channels * size * size
@@ -113,8 +119,8 @@ class Member(nn.Module):
             # On a single cell a 1x1 convolution is a matrix product, and cheaper as one.
             maps.append(_as_linear(branch, part) if size == 1 else branch(part.unflatten(1, (channels, size, size))).flatten(1))
             start = end
-        fused = _as_linear(self.features_merge, torch.cat(maps, 1))
-        return self.final_regressor(self.classifier(fused)).squeeze(1)
+        features: Tensor = self.classifier(_as_linear(self.features_merge, torch.cat(maps, 1)))
+        return features
 
 
 def _as_linear(layers: nn.Module, x: Tensor) -> Tensor:
@@ -137,6 +143,8 @@ class SoilCarbonNet(Member):
     ----------
     applicability
         Where it may be used, learnt from its training profiles; None where that is not known.
+    calibration
+        How wide its intervals must be, learnt from profiles held out; None where that is not known.
     """
 
     def __init__(self, specification: Specification, record: dict[str, Any] | None = None) -> None:
@@ -147,6 +155,7 @@ class SoilCarbonNet(Member):
         self.record = record or {}
         self.version = __version__
         self.applicability: Applicability | None = None
+        self.calibration: Calibration | None = None
         self.respecify()
 
     def respecify(self, **changes: Any) -> None:
@@ -161,6 +170,13 @@ class SoilCarbonNet(Member):
             member = self.get_submodule(f"member_{k}")
             assert isinstance(member, Member)
             yield member
+
+    def blank(self, seed: int) -> "SoilCarbonNet":
+        """Return a network of the same specification with weights drawn anew."""
+        network = SoilCarbonNet(self.specification)
+        for k, member in enumerate(network.members()):
+            member.initialise(seed + k)
+        return network.eval()
 
     @classmethod
     def assemble(
@@ -189,20 +205,22 @@ class SoilCarbonNet(Member):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return what PyTorch stores beside the tensors as `_extra_state`: plain containers only."""
-        area = self.applicability.to_plain() if self.applicability else None
         facts = {"specification": self.specification.model_dump(mode="json"), "record": self.record, "version": self.version}
-        return facts | ({"applicability": area} if area else {})
+        learnt = {"applicability": self.applicability, "calibration": self.calibration}
+        return facts | {name: each.to_plain() for name, each in learnt.items() if each is not None}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over `_extra_state`'s record and applicability; the specification is what the network was built from.
+        """Take over `_extra_state`'s record, applicability and calibration; the specification is what the network was built from.
 
         Raises
         ------
         ValueError
-            If the applicability is not of the specification's predictors.
+            If the applicability is not of the specification's predictors, or the calibration is none.
         """
         area = state.get("applicability")
         self.applicability = None if area is None else Applicability.from_plain(area)
+        scores = state.get("calibration")
+        self.calibration = None if scores is None else Calibration.from_plain(scores)
         width = sum(self.specification.channels(category) for category in self.specification.categories)
         if self.applicability is not None and len(self.applicability.mean) != width:
             raise ValueError(f"applicability: of {len(self.applicability.mean)} predictors, the network has {width}")
@@ -212,10 +230,20 @@ class SoilCarbonNet(Member):
 def to_target(outputs: Tensor, specification: Specification) -> Tensor:
     """Bring members' outputs (M, n) to the target's unit: undo the transform with its bias, hold within the bounds."""
     if specification.target_transform == "log1p":
-        factors = outputs.new_tensor(specification.smearing or [1.0] * len(outputs))
+        means = specification.smearing if specification.center == "mean" else None
+        factors = outputs.new_tensor(means or [1.0] * len(outputs))
         # e^30 is beyond any target; it keeps a wild output finite until the bounds are applied.
         outputs = torch.exp(outputs.clamp(max=30.0)) * factors[:, None] - 1
     return outputs if specification.bounds is None else outputs.clamp(*specification.bounds)
+
+
+def as_means(members: np.ndarray, specification: Specification) -> np.ndarray:
+    """Return members' predictions (M, ...) as means, which may be summed over an area, where they are medians."""
+    if specification.center == "mean" or specification.smearing is None:
+        return members
+    factors = np.reshape(np.asarray(specification.smearing, members.dtype), (-1, *[1] * (members.ndim - 1)))
+    means: np.ndarray = (members + 1) * factors - 1
+    return means if specification.bounds is None else means.clip(*specification.bounds)
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------------

@@ -6,14 +6,15 @@
 
 Model, variables and statistics come from the checkpoint alone. Writes into results/<run>/: predictions.csv
 (profile_id, lon, lat, observed, predicted, residual = observed - predicted; sd and one column per member of an
-ensemble; di, lpd, inside: dissimilarity index, local point density, and whether it is in the area of applicability),
-scores.json (with 95 % bootstrap intervals; me is the mean of predicted - observed), settings.yaml, and
-two figures.
+ensemble; lower, upper: the calibrated interval of `--level`; di, lpd, inside: dissimilarity index, local point density,
+and whether it is in the area of applicability), scores.json (with 95 % bootstrap intervals; me is the mean of predicted - observed; how many truths the
+intervals held), settings.yaml, and two figures.
 """
 
 import hashlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from config import PredictSettings, read_settings
 from files import run
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import engine
     import figures
     import validation
+    from coverage import coverage
     from encoding import unfold_classes
     from files import check_writable, write_json, write_table
     from utils import check_variables, choose_device, middle_cells, read_dataset
@@ -60,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if len(members) > 1:
         table["sd"] = members.std(0, ddof=1)
         table = table.assign(**{f"member_{k}": values for k, values in enumerate(members)})
+    if network.calibration is not None:
+        table["lower"], table["upper"] = network.calibration.interval(predicted, None, settings.level)
     if network.applicability is not None:
         cells = unfold_classes(middle_cells(data.x[rows], facts.categories), facts)
         table["di"], table["lpd"] = network.applicability.assess(cells)
@@ -67,6 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known = np.isfinite(observed)
     units = None if data.units is None else data.units[rows][known]
     scores = validation.bootstrap_scores(observed[known], predicted[known], settings.seed, units=units) if known.any() else {"n": 0}
+    held: dict[str, Any] = {}
+    if network.calibration is not None and known.any():
+        lower, upper = (table[name].to_numpy()[known] for name in ("lower", "upper"))
+        held = {"level": settings.level} | coverage(observed[known], lower, upper, units, settings.seed)
     resolved = {"categories": facts.categories, "checkpoint": settings.checkpoint_path}
     settings.model_copy(update=resolved).write(folder / "settings.yaml")
     write_table(folder / "predictions.csv", table)
@@ -78,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "intervals": "95 % bootstrap over " + ("profiles" if units is None else f"{len(np.unique(units))} spatial blocks"),
         "signs": "me: predicted - observed; residual: observed - predicted",
     }
-    write_json(folder / "scores.json", {**about, "scores": scores})
+    write_json(folder / "scores.json", {**about, "scores": scores, "coverage": held})
     for stale in folder.glob("*.png"):  # of an earlier prediction in this folder
         stale.unlink()
     if known.any():
@@ -92,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, value in scores.items():
         if isinstance(value, dict) and value["value"] is not None:
             print(f"  {name:<5}{value['value']:9.3f}  [{value['low']:.3f}, {value['high']:.3f}]")
+    if held:
+        print(f"  {held['level']:.0%} intervals hold {held['value']:.1%} of them  [{held['low']:.1%}, {held['high']:.1%}]")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ class Specification(BaseModel):
         Duan's factor (1983, JASA 78, 605): the mean of exp(residual) on the log scale, over training and
         validation profiles.
         exp of a mean logarithm is a median, too low for a mean; times the factor it is a mean again. One per member.
+    center
+        Under log1p a prediction is the mean, times `smearing`, or the median, without.
     bounds
         Predictions are held between 0 and the largest training target. None: unknown, not held.
     members
@@ -50,6 +52,7 @@ class Specification(BaseModel):
     unit: str = Field("g/kg", max_length=30, pattern=r"^[^$\x00-\x1f\x7f]*$")
     target_transform: Literal["none", "log1p"] = "none"
     smearing: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
+    center: Literal["mean", "median"] = "mean"
     bounds: tuple[float, float] | None = None
     members: int = Field(1, ge=1, le=100)
 

@@ -12,26 +12,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import GroupKFold
 
 import engine
 import validation
-from applicability import Applicability
-from config import Category, SimulateSettings, TrainSettings
-from encoding import unfold_classes
+from assurance import learn_applicability, learn_calibration
+from config import Category, RegionalSettings, SimulateSettings, TrainSettings
 from files import UserError, check_writable, read_yaml, write_json
+from lessons import Plan, plan_lessons
 from models import SoilCarbonNet, is_bare, load_checkpoint, save_checkpoint, save_state
 from specification import Specification, difference
 from tracking import RunLog
-from utils import Dataset, Statistics, check_variables, choose_device, middle_cells, read_dataset, read_statistics, variable_columns
-from validation import split_units
+from utils import Dataset, Statistics, check_variables, choose_device, read_dataset, read_statistics, variable_columns
 
 log = logging.getLogger(__name__)
 MAXIMUM_CLASSES = 256
 RESUME, BEST = "resume.pth", "best.pth"
 """In the run's log folder: from where an interrupted run goes on, and the best network so far."""
-AREA_FOLDS, AREA_POINTS = 5, 2000
-"""Folds between which training profiles' dissimilarity is measured, and how many of them a checkpoint carries."""
 SMALL_BATCH = 256
 """Up to so many profiles a step is shorter than the handing out of its parts to threads; measured by benchmarks/epoch_speed.py."""
 
@@ -82,12 +78,12 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
         check_variables(data.x[data.split["train"]], data.categories, refuse="missing")
         settings = follow_checkpoint(settings, start, data)
         engine.warn_of_far_inputs(start, data.x[data.split["train"]])
-    rows = {name: data.split[name] for name in ("train", "valid")}
-    profiles = {name: engine.make_profiles(start, data.x[chosen], data.y[chosen], device) for name, chosen in rows.items()}
+    world = read_world(settings, data)
+    plan = plan_lessons(start, data, settings, device, world)
 
     state = None
     if settings.resume:
-        expected = engine.fingerprint(start, profiles["train"], profiles["valid"], settings)
+        expected = engine.fingerprint(start, plan.sources, settings)
         state = engine.read_interrupted(settings.log / RESUME, expected, device)
     if state is None:
         for name in (RESUME, BEST):  # of an older run of the name
@@ -98,12 +94,12 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
     try:
         keep = partial(_keep, folder=settings.log)
         with _threads_for(settings.batch_size):
-            network = engine.fit(start, profiles["train"], profiles["valid"], settings, journal, state, keep)
+            network = engine.fit(start, plan.train, plan.valid, settings, journal, state, keep, plan.lesson, plan.sources[2:])
         predicted = engine.predict(network, data.x)[0]
         scores = {name: validation.scores(data.y[chosen], predicted[chosen]) for name, chosen in data.split.items()}
         network.record |= {"scores": scores, "profiles": {name: len(chosen) for name, chosen in data.split.items()}}
         network.record["rasters"] = rasters_of(settings.data_dir)
-        network.applicability = learn_applicability(network, data, settings.seed)
+        _assure(network, data, plan, settings.seed)
         save_checkpoint(network, settings.checkpoint_path)
         for done in (settings.log / BEST, (settings.log / BEST).with_suffix(".yaml")):
             done.unlink(missing_ok=True)
@@ -119,6 +115,44 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
         log.warning("smearing factor %.2f: the fit on the log scale is poor", max(network.specification.smearing or (1.0,)))
     log.info("best epoch %s; checkpoint %s", ", ".join(map(str, network.record["epoch"])), settings.checkpoint_path)
     return scores
+
+
+def learn(start: SoilCarbonNet, data: Dataset, settings: TrainSettings, world: Dataset | None = None) -> SoilCarbonNet:
+    """Train as `train` does, in memory alone, on the CPU: nothing is read, written or scored.
+
+    Parameters
+    ----------
+    start
+        The network to go on from; it is changed.
+    data
+        With its training and validation splits.
+    settings
+        How to train.
+    world
+        Dataset a teacher learns from too.
+
+    Returns
+    -------
+    SoilCarbonNet
+        With its applicability and calibration.
+    """
+    settings = follow_checkpoint(settings, start, data)
+    plan = plan_lessons(start, data, settings, torch.device("cpu"), world)
+    network = engine.fit(start, plan.train, plan.valid, settings, lessons=plan.lesson)
+    _assure(network, data, plan, settings.seed)
+    return network
+
+
+def _assure(network: SoilCarbonNet, data: Dataset, plan: Plan, seed: int) -> None:
+    network.applicability = learn_applicability(network, data, seed)
+    network.calibration = learn_calibration(network, data, plan.rows, plan.folds)
+
+
+def read_world(settings: TrainSettings, data: Dataset) -> Dataset | None:
+    """Read the dataset a teacher learns from too, by the region's variables; None where there is none."""
+    if not isinstance(settings, RegionalSettings) or settings.teacher == "none" or settings.global_data is None:
+        return None
+    return read_dataset(settings.model_copy(update={"data_dir": settings.global_data}), data.categories, ("train",))
 
 
 def _keep(network: SoilCarbonNet, state: dict[str, Any] | None, folder: Path) -> None:
@@ -164,35 +198,6 @@ def _check_selectable(settings: TrainSettings, data: Dataset) -> None:
 # --- the specification of a run ----------------------------------------------------------------------------------------
 
 
-def learn_applicability(network: SoilCarbonNet, data: Dataset, seed: int) -> Applicability | None:
-    """Return where a network may be used: how far in its predictors, weighted by importance, from its training profiles.
-
-    Predictors are the variables in the profile's own cell; a variable's importance is what the squared error of the training
-    profiles gains when its values are shuffled among them. None where no distance can be told.
-    """
-    rows = data.split["train"]
-    facts = network.specification
-    weights = engine.shuffled_importance(network, data.x[rows], data.y[rows], seed)
-    per_predictor = np.concatenate(
-        [
-            np.repeat(weights[name], len(facts.classes[name]) if category.kind == "classes" else 1)
-            for category in facts.categories
-            for name in category.variables
-        ]
-    )
-    units = split_units(data.lon, data.lat, "random") if data.units is None else data.units
-    middle = middle_cells(data.x[rows], facts.categories)
-    try:
-        parts = GroupKFold(min(AREA_FOLDS, len(np.unique(units[rows]))), shuffle=True, random_state=seed)
-        folds = np.empty(len(rows), int)
-        for k, (_, held_out) in enumerate(parts.split(middle, groups=units[rows])):
-            folds[held_out] = k
-        return Applicability.fit(unfold_classes(middle, facts), per_predictor, folds, AREA_POINTS, seed)
-    except ValueError as error:
-        log.warning("no area of applicability: %s", error)
-        return None
-
-
 def rasters_of(folder: Path) -> list[dict[str, Any]]:
     """Return what a dataset says of the rasters it was cut from: CRS, cell size and variables of each; nothing if it does not."""
     path = folder / "dataset.yaml"
@@ -229,6 +234,7 @@ def new_specification(settings: TrainSettings, data: Dataset, statistics: Statis
         target=settings.target,
         unit=_unit(settings.target),
         target_transform=settings.target_transform,
+        center=settings.center,
         bounds=_bounds(data, rows),
         members=settings.members,
     )
@@ -265,7 +271,10 @@ def _bounds(data: Dataset, rows: np.ndarray) -> tuple[float, float]:
 def follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Dataset) -> TrainSettings:
     """Let the checkpoint's facts stand, add those a fine-tuning run brings, and return the settings as they now hold."""
     facts, rows = start.specification, data.split["train"]
+    if settings.validate_on == "folds":
+        rows = np.concatenate([rows, data.split["valid"]])
     changes: dict[str, Any] = {"bounds": _bounds(data, rows), "target": settings.target, "smearing": None}
+    changes["center"] = settings.center
     if settings.target != facts.target:
         changes["unit"] = _unit(settings.target)
     if facts.statistics is None:

@@ -41,8 +41,8 @@ class Dataset:
         "train", "valid", "test" -> row numbers; only the splits that were read.
     categories
         What the columns of `x` are.
-    units
-        (N,) the spatial block each profile belongs to, where the dataset was split by blocks; else None.
+    block_size
+        Degrees, where the dataset was split by blocks; else None.
     """
 
     table: pd.DataFrame
@@ -50,7 +50,7 @@ class Dataset:
     y: np.ndarray
     split: dict[str, np.ndarray]
     categories: tuple[Category, ...]
-    units: np.ndarray | None = None
+    block_size: float | None = None
 
     @property
     def ids(self) -> list[str]:
@@ -66,6 +66,11 @@ class Dataset:
     def lat(self) -> np.ndarray:
         """(N,) degrees north."""
         return self.table["lat"].to_numpy(np.float64)
+
+    @property
+    def units(self) -> np.ndarray | None:
+        """(N,) the spatial block each profile belongs to, where the dataset was split by blocks; else None."""
+        return None if self.block_size is None else split_units(self.lon, self.lat, "blocks", self.block_size)
 
     def rows(self, on: str) -> np.ndarray:
         """Return the row numbers of a split, or of "all"."""
@@ -390,15 +395,15 @@ def read_dataset(
     ids = table["profile_id"].tolist()
     chosen = tuple(categories) if categories is not None else dataset_categories(settings)
     split = read_split(root / settings.split, splits, ids)
-    return Dataset(table, pack(root / settings.patches, ids, chosen), y, split, chosen, _blocks(root / "dataset.yaml", table))
+    return Dataset(table, pack(root / settings.patches, ids, chosen), y, split, chosen, _block_size(root / "dataset.yaml"))
 
 
-def _blocks(path: Path, table: pd.DataFrame) -> np.ndarray | None:
-    """Return the block each profile belongs to, if the dataset's own record says that it was split by blocks."""
+def _block_size(path: Path) -> float | None:
+    """Return the side of the blocks, degrees, if the dataset's own record says that it was split by blocks."""
     said = read_yaml(path).get("split") if path.is_file() else None
     if not isinstance(said, dict) or said.get("method") != "blocks" or not isinstance(said.get("block_size"), (int, float)):
         return None
-    return split_units(table["lon"].to_numpy(), table["lat"].to_numpy(), "blocks", said["block_size"])
+    return float(said["block_size"])
 
 
 def choose_device(name: str) -> torch.device:

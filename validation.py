@@ -1,16 +1,17 @@
 """Hold profiles out, and score what was predicted for them.
 
-In: arrays in memory. Out: who is in which split, scores, and intervals of scores. Every score this project prints,
-logs or chooses an epoch by is made here. Stands alone: it knows no settings, no files and no network.
+In: arrays in memory. Out: who is in which split, scores, intervals of scores, and of what two methods differ by.
+Every score this project prints, logs or chooses an epoch by is made here. Stands alone: it knows no settings, no files and
+no network.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from files import UserError
 
-HIGHER_IS_BETTER = {"rmse": False, "mae": False, "r2": True, "ccc": True}
+HIGHER_IS_BETTER = {"rmse": False, "mae": False, "r2": True, "ccc": True, "rpiq": True}
 """The scores that can rank two models, and which way. ME is a balance, not a rank."""
 
 # --- splits ----------------------------------------------------------------------------------------------------
@@ -151,35 +152,50 @@ def draw_split(
 # --- scores ----------------------------------------------------------------------------------------------------
 
 
-def _checked(observed: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    observed, predicted = np.asarray(observed, np.float64), np.asarray(predicted, np.float64)
-    if observed.ndim != 1 or observed.shape != predicted.shape:
-        raise ValueError(f"observed {observed.shape} and predicted {predicted.shape} must be two vectors of one length")
-    for name, values in (("observed", observed), ("predicted", predicted)):
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name} has {int((~np.isfinite(values)).sum())} values of {len(values)} that are not finite")
-    return observed, predicted
+def checked_vectors(may_be_infinite: Collection[str] = (), **vectors: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return vectors of one length as float64; those named in `may_be_infinite` may be so, but not NaN.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ or a value is not finite.
+    """
+    arrays = {name: np.asarray(values, np.float64) for name, values in vectors.items()}
+    if len({values.shape for values in arrays.values()}) > 1 or next(iter(arrays.values())).ndim != 1:
+        raise ValueError(", ".join(f"{name} {values.shape}" for name, values in arrays.items()) + " must be vectors of one length")
+    for name, values in arrays.items():
+        bad = np.isnan(values) if name in may_be_infinite else ~np.isfinite(values)
+        if bad.any():
+            count, first = int(bad.sum()), int(bad.argmax())
+            raise ValueError(f"{name} has {count} values of {len(values)} that are not finite, first at {first}")
+    return tuple(arrays.values())
 
 
-def _moments(observed: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return what scores are means of, (n, 8), and the variance below which observations count as constant."""
+SCORES = ("rmse", "mae", "me", "r2", "ccc", "rpiq")
+"""What `scores` tells beside n."""
+
+
+def _moments(observed: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return what scores are means of, (n, 8)."""
     error = predicted - observed
     o, p = observed - observed.mean(), predicted - predicted.mean()  # centred, lest squares cancel
-    floor = max((1e-12 * np.abs(observed).max()) ** 2, 1e-12 * float(np.mean(o * o)))
-    return np.stack([error, np.abs(error), error * error, o, p, o * o, p * p, o * p], axis=1), floor
+    return np.stack([error, np.abs(error), error * error, o, p, o * o, p * p, o * p], axis=1)
 
 
-def _scores_of(means: np.ndarray, floor: float) -> dict[str, np.ndarray]:
-    """Return each score (...,) from the means of the moments (..., 8); NaN where undefined."""
+def _scores_of(means: np.ndarray, observed: np.ndarray) -> dict[str, np.ndarray]:
+    """Return each of `SCORES` (...,) from the means of the moments (..., 8) and all observations (n,); NaN where undefined."""
     me, mae, mse, o, p, oo, pp, op = np.moveaxis(means, -1, 0)
     observed_variance, predicted_variance, covariance = oo - o * o, pp - p * p, op - o * p
-    variance = np.where(observed_variance > floor, observed_variance, np.nan)
+    constant = max((1e-12 * np.abs(observed).max()) ** 2, 1e-12 * float(np.var(observed)))  # this variance or less is rounding
+    variance = np.where(observed_variance > constant, observed_variance, np.nan)
+    rmse, quartiles = np.sqrt(mse), np.quantile(observed, [0.25, 0.75])
     return {
-        "rmse": np.sqrt(mse),
+        "rmse": rmse,
         "mae": mae,
         "me": me,
         "r2": 1 - mse / variance,
         "ccc": 2 * covariance / (variance + predicted_variance + me * me),
+        "rpiq": (float(np.ptp(quartiles)) or np.nan) / np.where(rmse > 0, rmse, np.nan),
     }
 
 
@@ -189,32 +205,93 @@ def scores(observed: np.ndarray, predicted: np.ndarray) -> dict[str, float | int
     Parameters
     ----------
     observed, predicted
-        (n,) in the target's unit.
+        (n,) in the target's unit. For scores on the log scale give both as ln(1 + value).
 
     Returns
     -------
     dict
         n; rmse, mae and me (mean of predicted - observed) in the target's unit; r2, the model efficiency
         1 - SSE/SST (not a squared correlation: a biased model loses); ccc, Lin's concordance with population
-        moments (Lin 1989, Biometrics 45, 255-268). A score that is undefined (no profiles; for r2 and ccc,
-        observations that do not vary) is None.
+        moments (Lin 1989, Biometrics 45, 255-268); rpiq, the interquartile range of the observations divided by
+        the RMSE (Bellon-Maurel et al. 2010, Trends Anal. Chem. 29, 1073-1081), which sets the error against a spread
+        that a few peats do not stretch. A score that is undefined (no profiles; for r2 and ccc, observations that
+        do not vary; for rpiq, quartiles that are one value, or no error at all) is None.
 
     Raises
     ------
     ValueError
         If lengths differ or a value is not finite.
     """
-    observed, predicted = _checked(observed, predicted)
+    observed, predicted = checked_vectors(observed=observed, predicted=predicted)
     n = len(observed)
     if n == 0:
-        return {"n": 0, **dict.fromkeys(("rmse", "mae", "me", "r2", "ccc"))}
-    moments, floor = _moments(observed, predicted)
-    values = _scores_of(moments.mean(axis=0), floor)
+        return {"n": 0, **dict.fromkeys(SCORES)}
+    values = _scores_of(_moments(observed, predicted).mean(axis=0), observed)
     return {"n": n, **{name: _plain(value) for name, value in values.items()}}
 
 
 def _plain(value: np.ndarray | float) -> float | None:
     return float(value) if np.isfinite(value) else None
+
+
+# --- intervals of scores -----------------------------------------------------------------------------------------
+
+
+def resampled_means(columns: np.ndarray, units: np.ndarray | None, seed: int | Sequence[int], draws: int) -> np.ndarray:
+    """Return the means of columns (n, C) over units drawn with replacement, each whole: (draws, C).
+
+    Profiles of one block err alike, and drawn singly, as if independent of each other, they would give too narrow an
+    interval. Which units a draw has depends on the seed and the units alone, so that two methods on the same profiles
+    can be compared draw by draw.
+
+    Parameters
+    ----------
+    columns
+        (n, C), a row per profile, n at least 1.
+    units
+        (n,) the unit each profile belongs to, see `split_units`; None: each is its own.
+    seed, draws
+        Of the draws, and how many.
+
+    Raises
+    ------
+    ValueError
+        If units are not as many as profiles.
+    """
+    n = len(columns)
+    member = np.arange(n) if units is None else np.unique(units, return_inverse=True)[1]
+    if member.shape != (n,):
+        raise ValueError(f"units {member.shape} must be one for each of {n} profiles")
+    blocks = int(member.max()) + 1
+    sums = np.stack([np.bincount(member, column, blocks) for column in (*columns.T, np.ones(n))], axis=1)
+    random = np.random.default_rng(seed)
+    chunk, means = max(1, 2_000_000 // blocks), [np.empty((0, columns.shape[1]))]
+    for begin in range(0, draws, chunk):
+        count = min(chunk, draws - begin)
+        chosen = random.integers(blocks, size=(count, blocks)) + blocks * np.arange(count)[:, None]
+        totals = np.bincount(chosen.ravel(), minlength=count * blocks).reshape(count, blocks) @ sums
+        means.append(totals[:, :-1] / totals[:, -1:])
+    return np.concatenate(means)
+
+
+def _drawn_scores(
+    observed: np.ndarray, predicted: np.ndarray, units: np.ndarray | None, seed: int | Sequence[int], draws: int
+) -> dict[str, np.ndarray]:
+    """Return each of `SCORES` of all profiles and then of each draw, (1 + draws,); NaN where undefined."""
+    if len(observed) == 0:
+        return {name: np.full(1 + draws, np.nan) for name in SCORES}
+    moments = _moments(observed, predicted)
+    means = np.concatenate([moments.mean(axis=0)[None], resampled_means(moments, units, seed, draws)])
+    return _scores_of(means, observed)
+
+
+def _with_interval(values: np.ndarray, level: float) -> dict[str, float | None]:
+    """Return the first value and the percentile interval of the others; draws in which it is undefined are left out."""
+    value, drawn = _plain(values[0]), values[1:][np.isfinite(values[1:])]
+    if value is None or drawn.size == 0:
+        return {"value": value, "low": None, "high": None}
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return {"value": value, "low": low, "high": high}
 
 
 def bootstrap_scores(
@@ -227,8 +304,8 @@ def bootstrap_scores(
 ) -> dict[str, int | dict[str, float | None]]:
     """Return the scores with bootstrap percentile intervals.
 
-    Whole units are drawn with replacement: profiles of one block err alike, and drawn singly, as if independent of each
-    other, they would give too narrow an interval.
+    Whole units are drawn with replacement, see `resampled_means`. For rpiq only the RMSE is: the interquartile range stays
+    that of all profiles, so its interval tells how sure the error is, not how sure the spread of the soil.
 
     Parameters
     ----------
@@ -253,32 +330,90 @@ def bootstrap_scores(
     ValueError
         If lengths differ or a value is not finite.
     """
-    observed, predicted = _checked(observed, predicted)
-    value = scores(observed, predicted)
-    n = len(observed)
-    drawn: dict[str, list[np.ndarray]] = {name: [] for name in value if name != "n"}
-    if n > 0:
-        moments, floor = _moments(observed, predicted)
-        member = np.arange(n) if units is None else np.unique(units, return_inverse=True)[1]
-        blocks = int(member.max()) + 1
-        sums = np.stack([np.bincount(member, column, blocks) for column in (*moments.T, np.ones(n))], axis=1)
-        random = np.random.default_rng(seed)
-        chunk = max(1, 2_000_000 // blocks)
-        for begin in range(0, draws, chunk):
-            count = min(chunk, draws - begin)
-            chosen = random.integers(blocks, size=(count, blocks)) + blocks * np.arange(count)[:, None]
-            totals = np.bincount(chosen.ravel(), minlength=count * blocks).reshape(count, blocks) @ sums
-            for name, part in _scores_of(totals[:, :-1] / totals[:, -1:], floor).items():
-                drawn[name].append(part)
-    result: dict[str, int | dict[str, float | None]] = {"n": n}
-    for name, parts in drawn.items():
-        defined = np.concatenate([np.empty(0), *parts])
-        defined = defined[np.isfinite(defined)]
-        ends = [np.nan, np.nan]
-        if value[name] is not None and defined.size:
-            ends = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2]).tolist()
-        result[name] = {"value": value[name], "low": _plain(ends[0]), "high": _plain(ends[1])}
-    return result
+    observed, predicted = checked_vectors(observed=observed, predicted=predicted)
+    drawn = _drawn_scores(observed, predicted, units, seed, draws)
+    return {"n": len(observed), **{name: _with_interval(values, level) for name, values in drawn.items()}}
+
+
+# --- two methods on the same profiles ----------------------------------------------------------------------------
+
+
+def paired_differences(
+    observed: np.ndarray,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    seed: int,
+    draws: int = 1000,
+    level: float = 0.95,
+    units: np.ndarray | None = None,
+) -> dict[str, dict[str, float | None]]:
+    """Return by how much our predictions score otherwise than theirs, with bootstrap percentile intervals.
+
+    Both are scored on the same draws of whole units. What makes a draw hard for both, such as one more peat, cancels in the
+    difference, so that two methods whose own intervals overlap may still be told apart.
+
+    Parameters
+    ----------
+    observed, ours, theirs
+        (n,) in the target's unit: observations, and two predictions of them.
+    seed, draws, level, units
+        As in `bootstrap_scores`.
+
+    Returns
+    -------
+    dict
+        mae and rmse -> change in percent, 100 (ours / theirs - 1): negative, ours errs less; ccc and r2 -> ours - theirs:
+        positive, ours agrees better. Each {"value", "low", "high"}; None where undefined (so is a change
+        against no error).
+
+    Raises
+    ------
+    ValueError
+        If lengths differ or a value is not finite.
+    """
+    return mean_paired_differences([(observed, ours, theirs, units)], seed, draws, level)
+
+
+def mean_paired_differences(
+    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]],
+    seed: int,
+    draws: int = 1000,
+    level: float = 0.95,
+) -> dict[str, dict[str, float | None]]:
+    """Return `paired_differences` averaged over regions, each of which has the same say whatever its number of profiles.
+
+    Units are drawn within each region, independently of the others, and the regions' changes averaged per draw. So the
+    interval tells how sure the mean over these regions is, not what to expect of another region.
+
+    Parameters
+    ----------
+    parts
+        observed, ours, theirs, units of each region, as in `paired_differences`.
+    seed, draws, level
+        As in `bootstrap_scores`.
+
+    Returns
+    -------
+    dict
+        As of `paired_differences`; None where a region's is undefined.
+
+    Raises
+    ------
+    ValueError
+        If there are no regions, lengths differ or a value is not finite.
+    """
+    if not parts:
+        raise ValueError("no regions: there is nothing to compare")
+    changes: dict[str, list[np.ndarray]] = {"mae": [], "rmse": [], "ccc": [], "r2": []}
+    for k, (observed, ours, theirs, units) in enumerate(parts):
+        observed, ours, theirs = checked_vectors(observed=observed, ours=ours, theirs=theirs)
+        mine, other = (_drawn_scores(observed, predicted, units, [seed, k], draws) for predicted in (ours, theirs))
+        for name, change in changes.items():
+            if name in ("mae", "rmse"):
+                change.append(100 * (mine[name] / np.where(other[name] > 0, other[name], np.nan) - 1))
+            else:
+                change.append(mine[name] - other[name])
+    return {name: _with_interval(np.mean(change, axis=0), level) for name, change in changes.items()}
 
 
 def better(name: str, a: float | None, b: float | None) -> bool:

@@ -1,0 +1,107 @@
+"""What a trained network is told about itself: where it may be used, and how wrong it may be.
+
+In: a network and the dataset it was trained on (training and validation splits; the test split is not looked at).
+Out: its area of applicability, and intervals calibrated on profiles that the members predicting them did not learn from.
+"""
+
+import logging
+
+import numpy as np
+from sklearn.model_selection import GroupKFold
+
+import engine
+from applicability import Applicability
+from calibration import Calibration
+from encoding import unfold_classes
+from lessons import fold_units
+from models import SoilCarbonNet
+from utils import Dataset, middle_cells
+
+log = logging.getLogger(__name__)
+AREA_FOLDS, AREA_POINTS = 5, 2000
+"""Folds between which training profiles' dissimilarity is measured, and how many of them a checkpoint carries."""
+FEWEST = 20
+"""Profiles: fewer give no interval of 90 %, or one that their luck decides."""
+
+
+def learn_applicability(network: SoilCarbonNet, data: Dataset, seed: int) -> Applicability | None:
+    """Return where a network may be used: how far in its predictors, weighted by importance, from its training profiles.
+
+    Predictors are the variables in the profile's own cell; a variable's importance is what the squared error of the training
+    profiles gains when its values are shuffled among them. None where no distance can be told.
+    """
+    rows = data.split["train"]
+    facts = network.specification
+    weights = engine.shuffled_importance(network, data.x[rows], data.y[rows], seed)
+    per_predictor = np.concatenate(
+        [
+            np.repeat(weights[name], len(facts.classes[name]) if category.kind == "classes" else 1)
+            for category in facts.categories
+            for name in category.variables
+        ]
+    )
+    units = fold_units(data)[rows]
+    middle = middle_cells(data.x[rows], facts.categories)
+    try:
+        parts = GroupKFold(min(AREA_FOLDS, len(np.unique(units))), shuffle=True, random_state=seed)
+        folds = np.empty(len(rows), int)
+        for k, (_, held_out) in enumerate(parts.split(middle, groups=units)):
+            folds[held_out] = k
+        return Applicability.fit(unfold_classes(middle, facts), per_predictor, folds, AREA_POINTS, seed)
+    except ValueError as error:
+        log.warning("no area of applicability: %s", error)
+        return None
+
+
+def held_out_predictions(network: SoilCarbonNet, x: np.ndarray, folds: np.ndarray | None) -> np.ndarray:
+    """Return predictions (n,) of profiles, each by those members only that did not learn from it.
+
+    Parameters
+    ----------
+    network
+        Trained.
+    x
+        (n, F) packed covariates.
+    folds
+        (n,) the member that held each profile out; None: all of them did.
+    """
+    predicted, members = engine.predict(network, x)
+    return predicted if folds is None else members[folds, np.arange(len(x))]
+
+
+def learn_calibration(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, folds: np.ndarray | None) -> Calibration | None:
+    """Return how wide intervals must be, from profiles held out: the validation split's, or those of every member's fold.
+
+    Errors are measured on the scale of ln(1 + target), where the target cannot be negative: an interval then widens in
+    proportion to the prediction, as the errors of soil carbon do. A fold's profiles were seen by the network that its member
+    was fine-tuned from, if they were in that network's training split; `compare.py` measures coverage where none was.
+
+    Parameters
+    ----------
+    network
+        Trained.
+    data
+        Its dataset.
+    rows, folds
+        As `lessons.Plan`; without folds, the validation split's rows are used.
+
+    Returns
+    -------
+    Calibration
+        None where there are fewer than `FEWEST` profiles.
+    """
+    chosen = data.split["valid"] if folds is None else rows
+    if len(chosen) < FEWEST:
+        log.warning("no intervals: %d profiles were held out, at least %d are needed", len(chosen), FEWEST)
+        return None
+    least = network.specification.bounds[0] if network.specification.bounds else float(min(0.0, data.y[chosen].min()))
+    predicted = held_out_predictions(network, data.x[chosen], folds)
+    return Calibration.fit(
+        data.y[chosen],
+        predicted,
+        scale="log1p" if least >= 0 else "identity",
+        symmetric=network.specification.center == "median",
+        units=fold_units(data)[chosen],
+        cap=np.inf,
+        bounds=(least, None),
+    )

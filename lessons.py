@@ -1,0 +1,130 @@
+"""What each member of an ensemble learns from: profiles, folds of them, or a teacher's answers between them.
+
+In: a dataset, the network to start from, the settings. Out: a `Lesson` per member, and who held out whom.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from config import TrainSettings
+from engine import Lesson, Profiles, make_profiles, member_seed
+from folds import group_folds
+from models import SoilCarbonNet
+from teachers import Teacher, make_up_places
+from utils import Dataset, variable_columns
+from validation import split_units
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who learns from what.
+
+    Attributes
+    ----------
+    rows
+        (n,) the dataset's rows that training may look at: those of the training and validation splits.
+    folds
+        (n,) the member that holds each of them out; None where all members have the validation split.
+    train, valid
+        Profiles of the two splits.
+    world
+        Profiles of the world a teacher learns from too.
+    lesson
+        Member k -> what it learns from.
+    """
+
+    rows: np.ndarray
+    folds: np.ndarray | None
+    train: Profiles
+    valid: Profiles
+    world: Profiles | None
+    lesson: Callable[[int], Lesson]
+
+    @property
+    def sources(self) -> tuple[Profiles, ...]:
+        """All profiles that anything is learnt from."""
+        return (self.train, self.valid, *(() if self.world is None else (self.world,)))
+
+
+def fold_units(data: Dataset) -> np.ndarray:
+    """Return the unit (N,) of each profile that no fold may part: its block, or its place where the split is by places."""
+    return split_units(data.lon, data.lat, "random") if data.units is None else data.units
+
+
+def elsewhere(world: Dataset, region: Dataset) -> np.ndarray:
+    """Return the training rows of the world's dataset that lie in no place, or block, of the region's profiles.
+
+    A fold that is held out must not come back by way of the world.
+    """
+    how, size = ("random", 0.5) if region.block_size is None else ("blocks", region.block_size)
+    theirs = split_units(world.lon, world.lat, how, size)
+    rows = world.split["train"]
+    kept = ~np.isin(theirs[rows], split_units(region.lon, region.lat, how, size))
+    chosen: np.ndarray = rows[kept]
+    return chosen
+
+
+def plan_lessons(
+    network: SoilCarbonNet, data: Dataset, settings: TrainSettings, device: torch.device, world: Dataset | None = None
+) -> Plan:
+    """Decide what each member learns from.
+
+    Parameters
+    ----------
+    network
+        Gives the inputs' encoding.
+    data
+        With its training and validation splits.
+    settings
+        `validate_on`, `teacher` where there is one, `members` and `seed`.
+    device
+        Where profiles are put.
+    world
+        Dataset a teacher learns from too.
+    """
+
+    def profiles(of: Dataset, rows: np.ndarray) -> Profiles:
+        return make_profiles(network, of.x[rows], of.y[rows], device)
+
+    train, valid = (profiles(data, data.split[name]) for name in ("train", "valid"))
+    rows = np.concatenate([data.split["train"], data.split["valid"]])
+    folds = group_folds(fold_units(data)[rows], settings.members, settings.seed) if settings.validate_on == "folds" else None
+    there = None if world is None else elsewhere(world, data)
+    abroad = None if world is None or there is None else profiles(world, there)
+
+    def lesson(k: int) -> Lesson:
+        held_out = np.isin(rows, data.split["valid"]) if folds is None else folds == k
+        known, choose = profiles(data, rows[~held_out]), profiles(data, rows[held_out])
+        if getattr(settings, "teacher", "none") == "none":
+            return Lesson(known, known, choose)
+        seed = member_seed(settings.seed, k)
+        teacher = Teacher(seed).fit(*_plain(known), *((None, None) if abroad is None else _plain(abroad)))
+        columns = variable_columns(data.categories)
+        made = make_up_places(
+            data.x[rows[~held_out]],
+            None if world is None else world.x[there],
+            (_plain(known)[0], None if abroad is None else _plain(abroad)[0]),
+            np.repeat(np.arange(len(columns)), [at.stop - at.start for at in columns.values()]),
+            np.concatenate([np.full(category.width, category.kind == "classes") for category in data.categories]),
+            seed,
+        )
+        with torch.no_grad():
+            encoded = network.encode(torch.from_numpy(made).to(device))
+        answers = teacher.predict(encoded.cpu().numpy())
+        also = f" and {len(abroad.y)} of the world" if abroad else ""
+        log.info("member %d: its teacher learnt from %d profiles%s", k, len(known.y), also)
+        output = torch.from_numpy(answers.astype(np.float32)).to(device)
+        return Lesson(replace(known, encoded=encoded, output=output, y=answers), known, choose)
+
+    return Plan(rows, folds, train, valid, abroad, lesson)
+
+
+def _plain(profiles: Profiles) -> tuple[np.ndarray, np.ndarray]:
+    """Return inputs (n, E) and outputs (n,) as scikit-learn takes them."""
+    return profiles.encoded.cpu().numpy(), profiles.output.cpu().numpy().astype(np.float64)
