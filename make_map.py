@@ -10,8 +10,8 @@
 Rasters may be of any CRS, cell size, extent and number of bands; they are brought to the map's grid while they are read.
 Writes the map (bands: prediction; lower and upper, the calibrated interval of `--level`; of an ensemble sd; di and
 inside, the area of applicability) and beside it, under the same name, .png (a picture), .html (map, legend, scores and
-provenance, for any browser), _totals.csv (mean and total by zone) and .yaml (settings and provenance). Interrupted? The same command with --resume
-goes on and ends with the same bytes.
+provenance, for any browser), _totals.csv (mean and total by zone) and .yaml (settings and provenance). Interrupted? The
+same command with --resume goes on and ends with the same bytes.
 """
 
 import hashlib

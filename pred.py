@@ -5,10 +5,10 @@
     python pred.py --checkpoint model/mine.pth --data_dir data/new --on all     profiles without observations too
 
 Model, variables and statistics come from the checkpoint alone. Writes into results/<run>/: predictions.csv
-(profile_id, lon, lat, observed, predicted, residual = observed - predicted; sd and one column per member of an
-ensemble; lower, upper: the calibrated interval of `--level`; di, lpd, inside: dissimilarity index, local point density,
-and whether it is in the area of applicability), scores.json (with 95 % bootstrap intervals; me is the mean of predicted - observed; how many truths the
-intervals held), settings.yaml, and two figures.
+(profile_id, lon, lat, observed, predicted, residual = observed - predicted; sd and one column per member of an ensemble;
+lower, upper: the calibrated interval of `--level`; di, lpd, inside: dissimilarity index, local point density, and whether
+it is in the area of applicability), scores.json (with 95 % bootstrap intervals; me is the mean of predicted - observed;
+how many truths the intervals held), settings.yaml, and two figures.
 """
 
 import hashlib
