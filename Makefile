@@ -1,15 +1,17 @@
 # make demo       the example world: simulate, pretrain, fine-tune, evaluate and map four regions (SEED=1: another world)
 # make test       the whole test suite, with ruff and mypy
 # make realdata   the same on real profiles and rasters (REALDATA=folder)
+# make compare    after make realdata: the network against every baseline, on the same folds; hours of one core (CONFIG=file)
 # make bench      speed, as ratios measured side by side
 
 PYTHON ?= python3
 BIN := .venv/bin
 REALDATA ?= ../shared/realdata
 SEED ?= 314
+CONFIG ?= configs/realdata_compare.yaml
 SIM_REGIONS := anhui switzerland denmark australia
 
-.PHONY: demo test realdata bench
+.PHONY: demo test realdata compare bench
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -29,7 +31,7 @@ demo: .venv/installed
 	  $(BIN)/python make_map.py --checkpoint model/$$region.pth --rasters data/sim/$$region/rasters --against data/sim/$$region/truth.tif \
 	    || exit; \
 	done
-	$(BIN)/python compare.py --runs $(SIM_REGIONS)
+	$(BIN)/python skill.py --runs $(SIM_REGIONS)
 	@echo "Maps: results/<region>/soc.html.  Figures: results/<region>/*.png.  Logs: $(BIN)/tensorboard --logdir log"
 
 realdata: .venv/installed
@@ -53,7 +55,10 @@ realdata: .venv/installed
 	$(BIN)/python pred.py --checkpoint model/pretrain_model/north_macedonia_1km.pth --data_dir data/real/north_macedonia_1km
 	$(BIN)/python make_map.py --checkpoint model/pretrain_model/north_macedonia_1km.pth --rasters $(REALDATA)/north_macedonia \
 	  --mask $(REALDATA)/north_macedonia/mask.tif
-	$(BIN)/python compare.py --runs $$(tail -n +2 $(REALDATA)/regions.csv | cut -d, -f1) --out results/compare_realdata
+	$(BIN)/python skill.py --runs $$(tail -n +2 $(REALDATA)/regions.csv | cut -d, -f1) --out results/skill_realdata
+
+compare: .venv/installed
+	$(BIN)/python compare.py --config $(CONFIG) --resume
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/epoch_speed.py

@@ -424,13 +424,14 @@ class CompareSettings(Settings):
     land: Path | None = Field(None, description="knndm: raster that is above 0 where the map will be")
     methods: list[str] = Field([], description="what is compared in the last way [everything]")
     few_methods: list[str] = Field(
-        ["mean", "forest", "forest_log", "forest_world_log", "quantile_forest", "tuned", "taught"],
+        ["mean", "forest", "forest_log", "forest_world_log", "quantile_forest", "tuned", "regional"],
         description="what is compared in the other ways",
     )
-    sizes: list[int] = Field([], description="learning curves: numbers of profiles to learn from, besides all")
+    profiles: int = Field(0, ge=0, description="profiles to learn from in each fold, drawn at random; 0: all that are not held out")
+    sizes: list[int] = Field([], description="learning curves: numbers of profiles to learn from; 0: all")
     repeats: int = Field(3, ge=1, le=100, description="draws of each number of profiles")
     curve_methods: list[str] = Field(
-        ["forest_log", "forest_world_log", "pretrained", "tuned", "taught"], description="what is compared in learning curves"
+        ["forest_log", "forest_world_log", "pretrained", "tuned", "regional"], description="what is compared in learning curves"
     )
     workers: int = Field(0, ge=0, le=1024, description="processes; 0: one per core")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of folds, methods and bootstrap")

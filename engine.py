@@ -33,7 +33,8 @@ FAR = 4.0
 PREDICT_BATCH = 1 << 14
 # Where things lie and how a run is watched: an interrupted run may be resumed with other values of these.
 NOT_LEARNT = {"resume", "tensorboard", "device", "run", "model_dir", "log_dir", "results_dir"}
-NOT_LEARNT |= {"data_dir", "samples", "patches", "stats", "split", "categories", "init_from"}  # their content is compared
+NOT_LEARNT |= {"data_dir", "samples", "patches", "stats", "split", "categories", "init_from", "global_data"}
+# (the content of the latter is compared)
 
 
 @dataclass(frozen=True)

@@ -38,18 +38,13 @@ def gather(trials: Iterable[tuple[Trial, pd.DataFrame]], regions: Mapping[str, D
         data = regions[trial.region]
         unit_of = dict(zip(data.ids, fold_units(data).tolist(), strict=True))
         table = table.assign(unit=[unit_of[each] for each in table["profile_id"]], fold=trial.fold)
-        if not trial.size:
+        if not trial.curve:
             parts.setdefault((trial.region, trial.way), []).append(table)
-        for method in trial.methods if trial.size or trial.way else ():
+        for method in trial.methods:
             found = scores(table["observed"].to_numpy(), table[method].to_numpy())
-            row = {
-                "region": trial.region,
-                "way": trial.way,
-                "method": method,
-                "size": trial.size,
-                "repeat": trial.repeat + trial.fold * 1000,
-            }
-            curves.append(row | {"n_train": int(table["n_train"].iloc[0])} | {name: found[name] for name in ("mae", "rmse", "ccc")})
+            row = {"region": trial.region, "way": trial.way, "method": method, "n_train": int(table["n_train"].iloc[0])}
+            draw = {"size": trial.size, "repeat": f"{trial.fold}-{trial.repeat}"}
+            curves.append(row | draw | {name: found[name] for name in ("mae", "rmse", "ccc")})
     return {key: pd.concat(each, ignore_index=True) for key, each in parts.items()}, pd.DataFrame(curves)
 
 
@@ -150,7 +145,8 @@ def floor_table(regions: Mapping[str, Dataset]) -> pd.DataFrame:
     """
     rows = []
     for region, data in regions.items():
-        _, cell, count = np.unique(data.x, axis=0, return_inverse=True, return_counts=True, equal_nan=True)
+        cells = np.nan_to_num(data.x, nan=float(np.finfo(np.float32).min))  # NaN is not equal to NaN
+        _, cell, count = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
         error, plain = [], []
         for number in np.flatnonzero(count > CROWD):
             values = data.y[cell.ravel() == number]
@@ -168,9 +164,9 @@ def learning_curves(curves: pd.DataFrame, settings: CompareSettings) -> pd.DataF
     if curves.empty or not settings.sizes:
         return pd.DataFrame()
     chosen = curves[(curves["way"] == settings.ways[-1]) & curves["method"].isin(settings.curve_methods)]
-    whole = chosen["size"] == 0
-    most = chosen[whole].groupby("region")["n_train"].transform("mean").round().astype(int)
-    return chosen.assign(n_train=chosen["n_train"].where(~whole, most)).drop(columns=["way", "size"])
+    whole = chosen["size"] == 0  # folds differ a little in what they leave
+    most = chosen["n_train"].where(whole).groupby(chosen["region"]).transform("mean")
+    return chosen.assign(n_train=chosen["n_train"].where(~whole, most).round().astype(int)).drop(columns=["way", "size"])
 
 
 def compare(

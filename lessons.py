@@ -6,12 +6,14 @@ In: a dataset, the network to start from, the settings. Out: a `Lesson` per memb
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from config import TrainSettings
-from engine import Lesson, Profiles, make_profiles, member_seed
+from engine import Lesson, Profiles, fit, make_profiles, member_seed, outputs_of
+from files import UserError
 from folds import group_folds
 from models import SoilCarbonNet
 from teachers import Teacher, make_up_places
@@ -19,6 +21,19 @@ from utils import Dataset, variable_columns
 from validation import split_units
 
 log = logging.getLogger(__name__)
+NETWORK_SHARE = 0.4
+"""Of the teacher's answers; more gains concordance and loses absolute error. docs/skill.md tells what was tried."""
+FINE_TUNED: dict[str, Any] = {
+    "members": 1,
+    "epochs": 30,
+    "batch_size": 32,
+    "lr": 3e-4,
+    "lr_schedule": "constant",
+    "l2_sp": 0.02,
+    "freeze": "none",
+}
+FINE_TUNED |= {"select_on": "none", "patience": 0, "eval_interval": 30}
+"""How the network is fine-tuned that is one of the teachers: no epoch is chosen, so no profile need be held out for it."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,11 @@ def plan_lessons(
         Where profiles are put.
     world
         Dataset a teacher learns from too.
+
+    Raises
+    ------
+    UserError
+        If there are fewer places, or blocks, than members to hold them out, or the world has none but the region's.
     """
 
     def profiles(of: Dataset, rows: np.ndarray) -> Profiles:
@@ -94,8 +114,15 @@ def plan_lessons(
 
     train, valid = (profiles(data, data.split[name]) for name in ("train", "valid"))
     rows = np.concatenate([data.split["train"], data.split["valid"]])
-    folds = group_folds(fold_units(data)[rows], settings.members, settings.seed) if settings.validate_on == "folds" else None
+    folds = None
+    if settings.validate_on == "folds":
+        units = fold_units(data)[rows]
+        if (found := len(np.unique(units))) < settings.members:
+            raise UserError(f"{found} places or blocks cannot be held out by {settings.members} members; lower --members")
+        folds = group_folds(units, settings.members, settings.seed)
     there = None if world is None else elsewhere(world, data)
+    if there is not None and not len(there):
+        raise UserError("global_data: every training profile lies in a place or block of this region; drop it, or name the world's")
     abroad = None if world is None or there is None else profiles(world, there)
 
     def lesson(k: int) -> Lesson:
@@ -117,6 +144,11 @@ def plan_lessons(
         with torch.no_grad():
             encoded = network.encode(torch.from_numpy(made).to(device))
         answers = teacher.predict(encoded.cpu().numpy())
+        if settings.init_from:  # a fourth voice: the network itself, fine-tuned, which knows the world better than trees do
+            start = list(network.members())[k % network.specification.members].tensors()
+            alone = SoilCarbonNet.assemble(network.specification, [start], {})
+            tuned = fit(alone, known, choose, settings.model_copy(update=FINE_TUNED | {"seed": seed}))
+            answers += NETWORK_SHARE * (outputs_of(tuned, encoded).double().cpu().numpy() - answers)
         also = f" and {len(abroad.y)} of the world" if abroad else ""
         log.info("member %d: its teacher learnt from %d profiles%s", k, len(known.y), also)
         output = torch.from_numpy(answers.astype(np.float32)).to(device)

@@ -25,44 +25,25 @@ if TYPE_CHECKING:
     from utils import Dataset
 
 UNIT = "g/kg"
+TREES = 500
+"""Of each forest."""
 NETWORK, PRETRAINED, FOREST, LOG_FOREST = "network", "network, not fine-tuned", "forest", "forest, log"
 LABELS = {"rmse": "RMSE", "mae": "MAE", "me": "ME", "r2": "R2", "ccc": "CCC"}
 IN_UNIT = ("rmse", "mae", "me")
 
 
-def predict_baselines(
-    x: "np.ndarray", y: "np.ndarray", x_test: "np.ndarray", seed: int, trees: int = 500
-) -> "dict[str, np.ndarray]":
-    """Fit each baseline and predict.
+def predict_baselines(dataset: "Dataset", rows: "np.ndarray", test: "np.ndarray", seed: int) -> "dict[str, np.ndarray]":
+    """Fit each baseline to a dataset's rows, as it comes, and return method -> (m,) predictions of the test rows."""
+    from baselines import Forest, Known, Mean, Method
+    from lessons import fold_units
 
-    Parameters
-    ----------
-    x
-        (n, F) covariates in raw units, missing = NaN (a tree sends them to the side that serves it best).
-    y
-        (n,) target.
-    x_test
-        (m, F).
-    seed
-        Of the forests.
-    trees
-        Of each forest.
-
-    Returns
-    -------
-    dict
-        Method -> (m,). "forest, log" learns ln(1 + y) and is transformed back as it is: it aims at the median,
-        which serves MAE and costs ME.
-    """
-    import numpy as np
-    from sklearn.ensemble import RandomForestRegressor
-
-    forest = RandomForestRegressor(trees, max_features=1 / 3, random_state=seed, n_jobs=-1)
-    return {
-        "mean": np.full(len(x_test), y.mean()),
-        FOREST: forest.fit(x, y).predict(x_test),
-        LOG_FOREST: np.expm1(forest.fit(x, np.log1p(y)).predict(x_test)),
+    profiles = Known(dataset.x, dataset.y, dataset.lon, dataset.lat, fold_units(dataset))
+    methods: dict[str, Method] = {
+        "mean": Mean(),
+        FOREST: Forest(trees=TREES, n_jobs=-1),
+        LOG_FOREST: Forest(trees=TREES, n_jobs=-1, log=True),
     }
+    return {name: method.fit(profiles.take(rows), seed).predict(profiles.take(test)) for name, method in methods.items()}
 
 
 def read_run(folder: Path) -> "tuple[Dataset, dict[str, np.ndarray]]":
@@ -139,7 +120,7 @@ def score_methods(region: str, dataset: "Dataset", predicted: "dict[str, np.ndar
     import pandas as pd
 
     fitted, test = np.concatenate([dataset.split["train"], dataset.split["valid"]]), dataset.split["test"]
-    methods = predict_baselines(dataset.x[fitted], dataset.y[fitted], dataset.x[test], seed) | predicted
+    methods = predict_baselines(dataset, fitted, test, seed) | predicted
     units = None if dataset.units is None else dataset.units[test]
     rows = []
     for method, values in methods.items():

@@ -52,6 +52,8 @@ class Teacher:
             common = ExtraTreesRegressor(TREES, bootstrap=True, max_samples=0.4, **trees)
             both = np.concatenate([region, world]), np.concatenate([output, world_output])
             self._trees.append(common.fit(*both, sample_weight=weights))
+        for each in self._trees:
+            each.set_params(n_jobs=1)  # threads would add the trees' answers in any order, and the last bits would differ
         self._fit_process(region.astype(np.float64), output)
         return self
 
@@ -72,7 +74,8 @@ class Teacher:
     def predict(self, encoded: np.ndarray) -> np.ndarray:
         """Return outputs (k,) for encoded inputs (k, E)."""
         process = self._process.predict(encoded.astype(np.float64)) * self._scale + self._centre
-        return np.mean([*(trees.predict(encoded) for trees in self._trees), process], axis=0)
+        mean: np.ndarray = np.mean([*(trees.predict(encoded) for trees in self._trees), process], axis=0)
+        return mean
 
 
 def make_up_places(

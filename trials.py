@@ -24,7 +24,7 @@ from tqdm import tqdm
 import engine
 from baselines import BASELINES, Known, QuantileForest, inner_folds, tune
 from config import CompareSettings, GlobalSettings, RegionalSettings, RunSettings, build
-from contenders import BEST, CONTENDERS, Case, plain_settings, predict, train_network
+from contenders import BEST, CONTENDERS, STACK, Case, plain_settings, predict, stack, train_network
 from encoding import unfold_classes
 from files import UserError, read_yaml, write_table
 from folds import make_folds, read_folds, save_folds
@@ -46,7 +46,7 @@ PLACES = 2000
 
 
 class Trial(BaseModel):
-    """One trial; `size` 0 stands for all profiles there are to learn from."""
+    """One trial; `size` 0 stands for all profiles there are to learn from; those of learning curves are `curve`."""
 
     model_config = ConfigDict(frozen=True)
     region: str
@@ -54,12 +54,13 @@ class Trial(BaseModel):
     fold: int
     size: int = 0
     repeat: int = 0
+    curve: bool = False
     methods: tuple[str, ...]
 
     @property
     def name(self) -> str:
         """Of its file."""
-        return f"{self.region}-{self.way}-{self.fold}-{self.size or 'all'}-{self.repeat}"
+        return f"{self.region}-{self.way}-{self.fold}-{self.size or 'all'}" + (f"-{self.repeat}" if self.curve else "")
 
 
 class Stage(NamedTuple):
@@ -77,7 +78,13 @@ def stage(settings: str) -> Stage:
     network = load_checkpoint(wanted.pretrained)
     known = RegionalSettings.model_fields
     values = {name: value for name, value in read_yaml(wanted.regional).items() if name in known}
-    values |= {"init_from": wanted.pretrained, "seed": wanted.seed, "tensorboard": False, "device": "cpu"}
+    values |= {
+        "data_dir": wanted.global_data,
+        "init_from": wanted.pretrained,
+        "seed": wanted.seed,
+        "tensorboard": False,
+        "device": "cpu",
+    }
     if values.get("teacher", "none") != "none":
         values["global_data"] = wanted.global_data
     regional = build(RegionalSettings, values, str(wanted.regional))
@@ -186,11 +193,13 @@ def run_trial(settings: str, trial: Trial) -> str:
     for method in trial.methods:
         if method == BEST:
             columns |= _best(case)
-        elif method == "quantile_forest" and not trial.size:
+        elif method == "quantile_forest" and not trial.curve:
             columns |= _quantile_forest(case)
+        elif method == STACK:
+            columns[method] = stack(case, columns)
         else:
             columns[method] = predict(method, case)
-    if HONEST in trial.methods and not trial.size:
+    if HONEST in trial.methods and not trial.curve:
         network = train_network(case, plain_settings(case.settings), choosing=test)
         columns[PEEKED] = engine.predict(network, data.x[test])[0]
     write_table(wanted.out / "trials" / f"{trial.name}.csv", table.assign(**columns))
@@ -219,7 +228,7 @@ def _quantile_forest(case: Case) -> dict[str, np.ndarray]:
     method, facts = tune("quantile_forest", known, seed, classes=case.classes)
     assert isinstance(method, QuantileForest)
     columns = {"quantile_forest": method.predict(test)}
-    found, folds = method.quantiles(test, shares), inner_folds(known.units, 5, seed)
+    found, folds = method.quantiles(test, shares), inner_folds(known.units, 3, seed)
     held_out = np.empty((len(shares), len(known)))
     for fold in range(int(folds.max()) + 1):
         part = QuantileForest(**facts["settings"]).fit(known.take(folds != fold), seed)
@@ -253,15 +262,14 @@ def plan_trials(settings: CompareSettings) -> list[Trial]:
     methods = {way: tuple(settings.few_methods) for way in settings.ways} | {last: tuple(settings.methods) or everything}
     regions = [folder.name for folder in settings.regions]
     trials = [
-        Trial(region=region, way=way, fold=fold, methods=methods[way])
+        Trial(region=region, way=way, fold=fold, size=settings.profiles, methods=methods[way])
         for way in reversed(settings.ways)
         for fold in range(settings.folds)
         for region in regions
     ]
+    chosen = tuple(settings.curve_methods)
     curves = [
-        Trial(
-            region=region, way=last, fold=repeat % settings.folds, size=size, repeat=repeat, methods=tuple(settings.curve_methods)
-        )
+        Trial(region=region, way=last, fold=repeat % settings.folds, size=size, repeat=repeat, curve=True, methods=chosen)
         for repeat in range(settings.repeats)
         for size in settings.sizes
         for region in regions

@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 import engine
 import validation
-from compare import predict_baselines
 from config import GlobalSettings, RegionalSettings, read_settings
 from models import SoilCarbonNet
+from skill import predict_baselines
 from training import compute_statistics, follow_checkpoint, new_specification
 from utils import read_dataset
 
@@ -89,7 +89,7 @@ def main():
             inside &= (data.lat >= region["lat_min"]) & (data.lat <= region["lat_max"])
             part = replace(whole, split={name: chosen[inside[chosen]] for name, chosen in whole.split.items()})
             fitted, test = np.concatenate([part.split["train"], part.split["valid"]]), part.split["test"]
-            predicted = predict_baselines(data.x[fitted], data.y[fitted], data.x[test], seed=fold, trees=200)
+            predicted = predict_baselines(data, fitted, test, fold)
             for name, network in pretrained.items():
                 predicted[f"pretrained, {name}"] = engine.predict(network, data.x[test])[0]
             for name, flags in FINE_TUNING.items():

@@ -1,169 +1,251 @@
-"""The table of skill, against predictions whose scores are known."""
+"""The whole comparison on small datasets whose answer is known: same folds for all, nothing leaks, it goes on where it was."""
 
-import dataclasses
-import functools
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 import compare
-from config import Category, PredictSettings
+import trials
+from comparepage import MEAN
+from config import Category, CompareSettings, GlobalSettings, build
 from datasets import write_dataset
-from files import UserError, read_table, run
-from validation import scores
+from engine import predict
+from files import UserError, run
+from findings import floor_table, gather, selection_table, strongest
+from models import load_checkpoint
+from training import train
+from trials import PEEKED, Trial, folds_of, plan_trials, pretrain, pretrained_path, stage
+from utils import Dataset
+from validation import scores, split_units
 
-CATEGORIES = (Category(name="topo", variables=("elevation", "slope")), Category(name="climate", variables=("bio01",)))
-
-
-def make_run(root, name, n=80, error=1.0, seed=0):
-    """Write a dataset whose SOC is a function of its variables, and a run that predicts it with a constant error."""
-    random = np.random.default_rng(seed)
-    patches = {v: random.normal(size=(n, 1, 1)) for c in CATEGORIES for v in c.variables}
-    soc = np.exp(2 + 0.6 * patches["elevation"] + 0.4 * patches["bio01"]).ravel()
-    samples = pd.DataFrame({"profile_id": [f"{k:03d}" for k in range(n)], "lon": 10.0, "lat": 50.0, "soc": soc})
-    split = np.array((["train"] * 6 + ["valid"] + ["test"] * 3) * (n // 10))
-    write_dataset(root / "data" / name, samples, patches, split, CATEGORIES, {})
-    settings = PredictSettings(data_dir=root / "data" / name, run=name, on="test")
-    settings.write(root / "results" / name / "settings.yaml")
-    test = samples[split == "test"]
-    predictions = pd.DataFrame(
-        {"profile_id": test["profile_id"], "lon": 10.0, "lat": 50.0, "observed": test["soc"], "predicted": test["soc"] + error}
-    )
-    predictions.sample(frac=1, random_state=0).to_csv(root / "results" / name / "predictions.csv", index=False)
-    return samples, split
-
-
-@pytest.fixture(autouse=True)
-def few_trees(workplace, monkeypatch):
-    monkeypatch.setattr(compare, "predict_baselines", functools.partial(compare.predict_baselines, trees=15))
-
-
-def test_the_table_holds_every_method_with_the_scores_of_its_predictions(tmp_path, capsys):
-    samples, split = make_run(tmp_path, "anhui")
-    make_run(tmp_path, "denmark", n=60, error=-2.0, seed=1)
-    compare.main(["--runs", "anhui", "denmark", "--results_dir", str(tmp_path / "results")])
-    out = Path("results/compare")
-    table = pd.read_csv(out / "table.csv").set_index(["region", "method"])
-    assert list(table.index) == [(r, m) for r in ("anhui", "denmark") for m in ("mean", "forest", "forest, log", "network")]
-
-    network = table.loc[("anhui", "network")]
-    assert (network["n_train"], network["n_test"]) == (56, 24)
-    assert (network["mae"], network["me"], network["mae_low"], network["mae_high"]) == pytest.approx((1, 1, 1, 1))
-    assert table.loc[("denmark", "network"), "me"] == pytest.approx(-2)
-
-    soc = samples["soc"].to_numpy()
-    test, fitted = soc[split == "test"], soc[split != "test"]
-    expected = scores(test, np.full(24, fitted.mean()))
-    for name in ("rmse", "mae", "me", "r2", "ccc"):
-        assert table.loc[("anhui", "mean"), name] == pytest.approx(expected[name], abs=1e-9)
-    assert 0.3 < table.loc[("anhui", "forest"), "r2"] < 1
-
-    words = capsys.readouterr().out
-    change = np.mean([100 * (e / table.loc[(r, "forest"), "mae"] - 1) for r, e in (("anhui", 1), ("denmark", 2))])
-    assert f"network against forest, mean of 2 region(s): MAE {change:+.1f} %" in words
-    assert words.splitlines()[0].split() == ["region", "method", "n_train", "n_test", "RMSE", "MAE", "R2", "CCC"]
-    assert len({len(line) for line in words.splitlines()[:9]}) == 1  # the columns are aligned
-    markdown = (out / "table.md").read_text().splitlines()
-    assert markdown[5].startswith("| anhui | network | 56 | 24 | 1.00 [1.00, 1.00] | 1.00 [1.00, 1.00] | 1.00 [1.00, 1.00] |")
-    assert (out / "skill.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_same_seed_gives_the_same_table(tmp_path):
-    make_run(tmp_path, "anhui")
-    tables = []
-    for _ in range(2):
-        compare.main(["--runs", "anhui", "--results_dir", str(tmp_path / "results")])
-        tables.append(read_table(Path("results/compare/table.csv")))
-    pd.testing.assert_frame_equal(*tables, rtol=1e-12)
-
-
-def test_baselines_do_not_see_the_test_targets(tmp_path):
-    make_run(tmp_path, "anhui")
-    dataset, predicted = compare.read_run(tmp_path / "results" / "anhui")
-    before = compare.score_methods("anhui", dataset, predicted, 0)
-    y = dataset.y.copy()
-    y[dataset.split["test"]] += 1000
-    after = compare.score_methods("anhui", dataclasses.replace(dataset, y=y), predicted, 0)
-    assert after["me"].to_numpy() == pytest.approx(before["me"].to_numpy() - 1000)
-
-
-def test_forests_take_missing_cells_and_learn_from_what_is_there():
-    random = np.random.default_rng(0)
-    x = random.normal(size=(400, 3)).astype(np.float32)
-    y = np.exp(1 + x[:, 0])
-    x[::9, 0] = np.nan
-    x[:, 2] = np.nan
-    predicted = compare.predict_baselines(x[:300], y[:300], x[300:], 0, trees=30)
-    assert (predicted["mean"] == y[:300].mean()).all()
-    for method in ("forest", "forest, log"):
-        assert scores(y[300:], predicted[method])["r2"] > 0.6
-    assert predicted["forest, log"].mean() < predicted["forest"].mean()  # medians of a skewed target lie below means
-
-
-def test_undefined_scores_are_dashes():
-    row = {"region": "a", "method": "m", "n_train": 1, "n_test": 1}
-    table = pd.DataFrame([row | {f"{s}{e}": np.nan for s in compare.LABELS for e in ("", "_low", "_high")}])
-    assert "- [-, -]" in compare.as_markdown(table)
-    assert compare.as_text(table).split()[-4:] == ["-"] * 4
-
-
-def edit(path, change):
-    """Apply `change` to a table on disk."""
-    table = read_table(path)
-    change(table).to_csv(path, index=False)
-
-
-@pytest.mark.parametrize(
-    "change,message",
-    [
-        (lambda t: t.iloc[:-1], "its 23 profiles are not the 24 test profiles"),
-        (lambda t: pd.concat([t, t.iloc[:1]]), "its 25 profiles are not the 24 test profiles"),
-        (lambda t: t.assign(profile_id=["000", *t["profile_id"][1:]]), "first difference: profile_id '000'"),
-        (lambda t: t.assign(observed=t["observed"] + 1), "observed values are not those of"),
-        (lambda t: t.assign(predicted=["text", *t["predicted"][1:]]), "1 predictions are not numbers"),
-        (lambda t: t.drop(columns="predicted"), "no column 'predicted'"),
-    ],
+CATEGORIES = (
+    Category(name="topo", variables=("elevation", "slope")),
+    Category(name="climate", variables=("bio01",)),
+    Category(name="rock", variables=("lithology",), kind="classes"),
 )
-def test_predictions_of_other_profiles_are_refused(tmp_path, change, message):
-    make_run(tmp_path, "anhui")
-    edit(tmp_path / "results" / "anhui" / "predictions.csv", change)
-    with pytest.raises(UserError, match=message):
-        compare.main(["--runs", "anhui", "--results_dir", str(tmp_path / "results")])
-    assert not (tmp_path / "results" / "compare").exists()
+METHODS = ["mean", "forest_log", "quantile_forest", "pretrained", "tuned", "regional"]
 
 
-def test_predictions_of_another_split_are_refused(tmp_path):
-    make_run(tmp_path, "anhui")
-    settings = PredictSettings(data_dir=tmp_path / "data" / "anhui", run="anhui", on="all")
-    settings.write(tmp_path / "results" / "anhui" / "settings.yaml")
-    with pytest.raises(UserError, match=r"made with --on all.*run python pred\.py --config .*settings\.yaml --on test"):
-        compare.read_run(tmp_path / "results" / "anhui")
+def make(folder, n, west, seed):
+    """Write profiles in half-degree blocks of a square of 5 degrees, SOC a function of their variables with noise."""
+    random = np.random.default_rng(seed)
+    lon, lat = (west + 5 * random.random(n)).round(4), (40 + 5 * random.random(n)).round(4)
+    patches = {name: random.normal(size=(n, 1, 1)).astype(np.float32) for name in ("elevation", "slope", "bio01")}
+    patches["lithology"] = random.integers(1, 4, (n, 1, 1)).astype(np.float32)
+    soc = np.exp(2 + 0.5 * patches["elevation"] - 0.4 * patches["bio01"] + 0.3 * (patches["lithology"] == 2)).ravel()
+    soc *= random.lognormal(0, 0.3, n)
+    ids = [f"{folder.name}{k}" for k in range(n)]
+    samples = pd.DataFrame({"profile_id": ids, "lon": lon, "lat": lat, "soc": soc})
+    split = np.array(["train", "train", "train", "valid", "test"])[split_units(lon, lat, "blocks", 0.5) % 5]
+    write_dataset(folder, samples, patches, split, CATEGORIES, {"split": {"method": "blocks", "block_size": 0.5}})
 
 
-def test_a_run_that_was_never_evaluated_is_named_in_one_line(tmp_path, capsys):
-    make_run(tmp_path, "anhui")
-    assert run(lambda: compare.main(["--runs", "anhui", "narnia", "--results_dir", str(tmp_path / "results")])) == 2
-    words = capsys.readouterr().err
-    assert "narnia/settings.yaml: not there; run pred.py for narnia (--on test) first" in words
-    assert words.count("\n") == 1
+@pytest.fixture(scope="module")
+def land(tmp_path_factory):
+    """Return a folder with a world, of which the region "east" is a part, and its pretrained network."""
+    root = tmp_path_factory.mktemp("land")
+    make(root / "data/west", 150, 0, 1)
+    make(root / "data/east", 120, 10, 2)
+    make(root / "data/world", 300, 10, 3)
+    settings = {"data_dir": root / "data/world", "run": "world", "epochs": 3, "target_transform": "log1p", "tensorboard": False}
+    folders = {"model_dir": root / "model", "log_dir": root / "log"}
+    train(build(GlobalSettings, settings | folders))
+    regional = {"teacher": "ensemble", "members": 2, "validate_on": "folds", "select_on": "none", "patience": 0, "epochs": 1}
+    (root / "regional.yaml").write_text(yaml.safe_dump(regional | {"center": "median", "batch_size": 512}))
+    return root
 
 
-def test_the_pretrained_network_stands_beside_the_fine_tuned_one(tmp_path, workplace):
-    import pred
-    import train_global
-    import train_regional
+def settings_of(land, out, **changes):
+    """Return the settings of a small comparison."""
+    values = {
+        "regions": [str(land / "data/west"), str(land / "data/east")],
+        "global_data": str(land / "data/world"),
+        "pretrained": str(land / "model/pretrain_model/world.pth"),
+        "regional": str(land / "regional.yaml"),
+        "out": str(out),
+        "folds": 2,
+        "methods": METHODS,
+        "few_methods": ["mean", "forest_log"],
+        "curve_methods": ["mean", "forest_log"],
+        "sizes": [20],
+        "repeats": 1,
+        "workers": 2,
+    }
+    return values | changes
 
-    make_run(tmp_path, "anhui")
-    data = ["--data_dir", str(tmp_path / "data" / "anhui")]
-    train_global.main([*data, "--run", "g", "--epochs", "2", "--no-tensorboard"])
-    origin = "model/pretrain_model/g.pth"
-    train_regional.main([*data, "--run", "anhui", "--init_from", origin, "--lr", "0.01", "--epochs", "3", "--no-tensorboard"])
-    pred.main([*data, "--checkpoint", "model/anhui.pth"])
-    pred.main([*data, "--checkpoint", origin])
-    compare.main(["--runs", "anhui"])
-    table = pd.read_csv("results/compare/table.csv").set_index("method")
-    for method, run_name in (("network, not fine-tuned", "g"), ("network", "anhui")):
-        predictions = pd.read_csv(f"results/{run_name}/predictions.csv")
-        assert table.loc[method, "rmse"] == pytest.approx(scores(predictions["observed"], predictions["predicted"])["rmse"])
+
+@pytest.fixture(scope="module")
+def compared(land, tmp_path_factory):
+    """Return the folder of a finished comparison, and the file of its settings."""
+    out = tmp_path_factory.mktemp("compared") / "out"
+    config = out.parent / "compare.yaml"
+    config.write_text(yaml.safe_dump(settings_of(land, out)))
+    compare.main(["--config", str(config)])
+    return out, config
+
+
+def test_every_method_is_scored_on_the_same_profiles_in_every_way(compared):
+    out, _ = compared
+    table = pd.read_csv(out / "table.csv")
+    assert set(table.loc[table["way"] == "blocks", "method"]) == set(METHODS)
+    assert set(table.loc[table["way"] == "random", "method"]) == {"mean", "forest_log"}
+    assert table.groupby("region")["n_test"].unique().map(list).to_dict() == {"west": [150], "east": [120]}
+    one = table[(table["region"] == "west") & (table["way"] == "blocks") & (table["method"] == "tuned")].iloc[0]
+    parts = pd.concat(pd.read_csv(path) for path in (out / "trials").glob("west-blocks-*-all-0.csv"))
+    expected = scores(parts["observed"].to_numpy(), parts["tuned"].to_numpy())
+    logs = scores(np.log1p(parts["observed"].to_numpy()), np.log1p(parts["tuned"].to_numpy()))
+    for name in ("mae", "rmse", "me", "r2", "ccc", "rpiq"):
+        assert one[name] == pytest.approx(expected[name], rel=1e-6)
+        assert one[f"{name}_log"] == pytest.approx(logs[name], rel=1e-6)
+        assert one[f"{name}_low"] <= one[name] <= one[f"{name}_high"]
+    differences = pd.read_csv(out / "differences.csv")
+    assert set(differences["region"]) == {"west", "east", MEAN}
+    rival = differences.loc[differences["way"] == "blocks", "against"].unique()
+    assert len(rival) == 1 and rival[0] in {"mean", "forest_log", "quantile_forest"}
+
+
+def test_profiles_of_a_fold_are_predicted_once_and_folds_are_kept(compared):
+    out, _ = compared
+    for region in ("west", "east"):
+        folds = pd.read_csv(out / "folds" / f"{region}-blocks.csv", dtype=str).set_index("profile_id")["fold"]
+        parts = [pd.read_csv(out / "trials" / f"{region}-blocks-{k}-all-0.csv") for k in (0, 1)]
+        for k, part in enumerate(parts):
+            assert set(folds[part["profile_id"]]) == {str(k)}
+        assert len(pd.concat(parts)) == len(folds) == pd.concat(parts)["profile_id"].nunique()
+
+
+def test_intervals_and_applicability_are_told_for_every_profile(compared):
+    out, _ = compared
+    part = pd.read_csv(out / "trials" / "west-blocks-0-all-0.csv")
+    for method in ("regional", "quantile_forest", "quantile_forest_calibrated"):
+        for narrow, wide in ((0.5, 0.8), (0.8, 0.9), (0.9, 0.95)):
+            assert (part[f"{method}_lower_{wide}"] <= part[f"{method}_lower_{narrow}"] + 1e-9).all()
+            assert (part[f"{method}_upper_{wide}"] >= part[f"{method}_upper_{narrow}"] - 1e-9).all()
+    assert set(part["inside"]) <= {0, 1}
+    coverage = pd.read_csv(out / "coverage.csv")
+    row = coverage[(coverage["stratum"] == "all") & (coverage["level"] == 0.9) & (coverage["way"] == "blocks")]
+    row = row[(row["region"] == "west") & (row["method"] == "regional")].iloc[0]
+    parts = pd.concat(pd.read_csv(path) for path in (out / "trials").glob("west-blocks-*-all-0.csv"))
+    held = (parts["regional_lower_0.9"] <= parts["observed"]) & (parts["observed"] <= parts["regional_upper_0.9"])
+    assert row["coverage"] == pytest.approx(held.mean())
+
+
+def test_the_report_stands_alone(compared):
+    page = (compared[0] / "report.html").read_text()
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+    assert "west" in page and "network, as set" in page
+
+
+def test_a_finished_trial_is_not_run_again_and_another_comparison_is_refused(compared, capsys):
+    out, config = compared
+    lost = out / "trials" / "east-blocks-1-all-0.csv"
+    before, others = lost.read_text(), {path: path.stat().st_mtime_ns for path in (out / "trials").iterdir() if path != lost}
+    lost.unlink()
+    compare.main(["--config", str(config), "--resume"])
+    assert lost.read_text() == before
+    assert {path: path.stat().st_mtime_ns for path in others} == others
+    assert run(lambda: compare.main(["--config", str(config), "--resume", "--seed", "1"])) == 2
+    assert "was begun with another seed; run without --resume" in capsys.readouterr().err
+
+
+def test_pretraining_sees_nothing_of_the_region(land, tmp_path):
+    """Targets of the world's profiles in a region's blocks may be anything: the network is the same."""
+    other = tmp_path / "land"
+    shutil.copytree(land, other)
+    world, east = pd.read_csv(other / "data/world/samples.csv"), pd.read_csv(other / "data/east/samples.csv")
+    blocks = [split_units(t["lon"].to_numpy(), t["lat"].to_numpy(), "blocks", 0.5) for t in (world, east)]
+    shared = np.isin(*blocks)
+    assert 20 < shared.sum() < len(world)
+    world.loc[shared, "soc"] = 900.0
+    world.to_csv(other / "data/world/samples.csv", index=False)
+    networks = []
+    for root in (land, other):
+        settings = build(CompareSettings, settings_of(root, tmp_path / f"out{len(networks)}"))
+        stage.cache_clear()
+        pretrain(settings.model_dump_json(), "east")
+        networks.append(load_checkpoint(pretrained_path(settings, "east")))
+    x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    assert (predict(networks[0], x)[0] == predict(networks[1], x)[0]).all()
+
+
+def test_unknown_methods_and_missing_land_are_named(land, tmp_path, capsys):
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump(settings_of(land, tmp_path / "o", methods=["forrest"])))
+    assert run(lambda: compare.main(["--config", str(config)])) == 2
+    assert "method 'forrest': expected one of mean, idw" in capsys.readouterr().err
+    stage.cache_clear()
+    settings = build(CompareSettings, settings_of(land, tmp_path / "o", ways=["knndm"]))
+    data = stage(settings.model_dump_json()).regions["west"]
+    with pytest.raises(UserError, match="give --land"):
+        folds_of(settings, "west", data, "knndm")
+    with pytest.raises(UserError, match="no folds by wherever"):
+        folds_of(settings, "west", data, "wherever")
+
+
+def test_trials_cover_every_fold_and_every_draw():
+    values = {
+        "regions": ["a", "b"],
+        "global_data": "g",
+        "pretrained": "p",
+        "regional": "r",
+        "folds": 3,
+        "sizes": [25, 50],
+        "repeats": 2,
+    }
+    found = plan_trials(build(CompareSettings, values))
+    assert len({each.name for each in found}) == len(found) == 2 * 2 * 3 + 2 * 2 * 2
+    assert {each.way for each in found if each.size} == {"blocks"}
+
+
+# --- findings, by hand -----------------------------------------------------------------------------------------------
+
+
+def small(y, lon, x):
+    """Return a dataset of profiles by hand."""
+    table = pd.DataFrame({"profile_id": [str(k) for k in range(len(y))], "lon": lon, "lat": 50.0})
+    return Dataset(table, np.asarray(x, np.float32), np.asarray(y, float), {}, CATEGORIES[:1])
+
+
+def test_the_floor_by_hand():
+    data = small([1, 2, 6, 3, 50], range(5), [[0, np.nan]] * 4 + [[1, 1]])
+    row = floor_table({"r": data}).iloc[0]
+    # of 1, 2, 3, 6 each against the median of the other three: 3-1, 3-2, 3-2, 6-2; of all five the median is 3
+    assert (row["n"], row["floor_mae"], row["median_mae"]) == (4, (2 + 1 + 1 + 4) / 4, (2 + 1 + 0 + 3) / 4)
+
+
+def test_the_strongest_baseline_is_no_network_and_large_errors_do_not_outvote():
+    rows = [
+        ("a", "mean", 100.0),
+        ("a", "forest", 90.0),
+        ("a", "tuned", 1.0),
+        ("b", "mean", 1.0),
+        ("b", "forest", 2.0),
+        ("b", "tuned", 0.1),
+    ]
+    table = pd.DataFrame(rows, columns=["region", "method", "mae"]).assign(way="blocks")
+    assert strongest(table) == {"blocks": "mean"}
+
+
+def test_what_peeking_flatters_is_the_difference_of_fold_means():
+    data = small([1.0, 2, 3, 4], range(4), np.zeros((4, 2)))
+    trials_ = [
+        (
+            Trial(region="r", way="blocks", fold=fold, methods=("tuned",)),
+            pd.DataFrame({"profile_id": ids, "observed": y, "n_train": 2, "tuned": np.add(y, 2.0), PEEKED: np.add(y, 1.0)}),
+        )
+        for fold, ids, y in ((0, ["0", "1"], [1.0, 2.0]), (1, ["2", "3"], [3.0, 4.0]))
+    ]
+    found, _ = gather(trials_, {"r": data})
+    table = selection_table(found, "blocks").set_index(["score", "chosen_on"])["value"]
+    assert (table["rmse", "validation"], table["rmse", "test"]) == (2.0, 1.0)
+
+
+def test_trials_are_named_apart():
+    names = {Trial(region="r", way=way, fold=k, size=s, methods=()).name for way in ("a", "b") for k in (0, 1) for s in (0, 5)}
+    assert len(names) == 8
+    assert Path(next(iter(names))).name in names
+    assert trials.ends("regional", 0.9) == ("regional_lower_0.9", "regional_upper_0.9")

@@ -7,7 +7,9 @@ import pytest
 from config import (
     PUBLISHED_CATEGORIES,
     Category,
+    CompareSettings,
     GlobalSettings,
+    MapSettings,
     PredictSettings,
     PrepareSettings,
     RegionalSettings,
@@ -87,6 +89,14 @@ def test_a_run_alone_is_not_taken_for_another_regions_data(cls):
         (["--data_dir", "d", "--freeze", "features"], "needs init_from"),
         (["--data_dir", "d", "--eval_interval", "10", "--patience", "5"], "before its first evaluation"),
         (["--config", "absent.yaml"], "absent.yaml"),
+        (["--data_dir", "d", "--patience", "5", "--select_on", "none"], "set patience 0"),
+        (["--data_dir", "d", "--validate_on", "folds"], "needs members 2 or more"),
+        (["--data_dir", "d", "--layer_decay", "0"], "greater than 0"),
+        (["--data_dir", "d", "--layer_decay", "1.5"], "less than or equal to 1"),
+        (["--data_dir", "d", "--l2_sp", "-1"], "greater than or equal to 0"),
+        (["--data_dir", "d", "--lr_schedule", "linear"], "'cosine'"),
+        (["--data_dir", "d", "--center", "mode"], "'median'"),
+        (["--data_dir", "d", "--teacher", "ensemble"], "unknown argument '--teacher'"),
     ],
 )
 def test_wrong_flags_are_told_in_one_line(arguments, words):
@@ -94,6 +104,39 @@ def test_wrong_flags_are_told_in_one_line(arguments, words):
         read_settings(GlobalSettings, "", arguments)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--select_on", "none"], "set patience 0"),  # a region's default is 50
+        (["--validate_on", "folds", "--members", "1"], "needs members 2 or more"),
+        (["--global_data", "w"], "needs teacher ensemble"),
+        (["--global_data", "w", "--teacher", "none"], "needs teacher ensemble"),
+        (["--teacher", "forest"], "'ensemble'"),
+    ],
+)
+def test_wrong_flags_of_a_region_are_told_in_one_line(arguments, words):
+    with pytest.raises(UserError) as error:
+        read_settings(RegionalSettings, "", ["--data_dir", "d", "--run", "r", *arguments])
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_goes_together_is_taken():
+    right = ["--select_on", "none", "--patience", "0", "--validate_on", "folds", "--members", "2"]
+    settings = read_settings(RegionalSettings, "", ["--data_dir", "d", *right, "--teacher", "ensemble", "--global_data", "w"])
+    assert (settings.select_on, settings.members, settings.teacher, settings.global_data) == ("none", 2, "ensemble", Path("w"))
+    assert read_settings(RegionalSettings, "", ["--data_dir", "d", "--teacher", "ensemble"]).global_data is None
+
+
+@pytest.mark.parametrize("cls", [PredictSettings, MapSettings])
+@pytest.mark.parametrize("level", ["0", "1", "90"])
+def test_a_level_is_a_share(cls, level):
+    needed = ["--data_dir", "d"] if cls is PredictSettings else ["--checkpoint", "m.pth", "--rasters", "r"]
+    assert read_settings(cls, "", needed).level == 0.9
+    with pytest.raises(UserError, match="setting level"):
+        read_settings(cls, "", [*needed, "--level", level])
 
 
 @pytest.mark.parametrize(
@@ -120,6 +163,9 @@ def test_wrong_yaml_is_told_in_one_line(tmp_path, text, words):
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_is_read(path):
+    if path.stem.endswith("compare"):  # its global_data is that of a comparison, which needs no teacher
+        assert read_settings(CompareSettings, "", ["--config", str(path)]).regions
+        return
     for cls in (GlobalSettings, RegionalSettings, PredictSettings):
         assert isinstance(read_settings(cls, "", ["--config", str(path), "--data_dir", "d"]), RunSettings)
 

@@ -73,6 +73,17 @@ def test_every_member_keeps_its_own_smearing_and_the_bounds():
     assert predicted[1].max() == np.float32(1.2)
 
 
+def test_a_median_is_without_the_factors_also_when_slid():
+    facts = {"target_transform": "log1p", "members": 2, "smearing": (1.5, 3.0)}
+    median, mean = (make_network(MIXED, center=center, **facts) for center in ("median", "mean"))
+    slid = DenseNet(median)
+    block = make_block(9, 9, slid.halo)
+    predicted = slid.predict(block)
+    np.testing.assert_allclose(predicted, patch_by_patch(median, block), rtol=1e-5, atol=1e-5)
+    factors = np.array([1.5, 3.0], np.float32)[:, None, None]
+    np.testing.assert_allclose(DenseNet(mean).predict(block) + 1, (predicted + 1) * factors, rtol=1e-4)
+
+
 @pytest.mark.parametrize("categories", [PLAIN, MIXED])
 def test_only_wanted_cells_are_predicted_and_to_the_same_values(categories):
     slid = DenseNet(make_network(categories))

@@ -14,6 +14,7 @@ from config import (
     PrepareSettings,
     RegionalSettings,
     SimulateSettings,
+    SkillSettings,
     read_settings,
 )
 
@@ -26,6 +27,7 @@ SETTINGS = {
     "pred.py": PredictSettings,
     "make_map.py": MapSettings,
     "compare.py": CompareSettings,
+    "skill.py": SkillSettings,
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 

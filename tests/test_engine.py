@@ -1,12 +1,14 @@
 """The loop: it computes what a plain one does, learns, selects on validation, survives, and repeats itself."""
 
 import json
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ import torch
 from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
 
 import engine
+import lessons
+import teachers
 import train_global
 import training
 from config import PUBLISHED_CATEGORIES, Category, GlobalSettings, RegionalSettings
@@ -23,6 +27,7 @@ from files import UserError, run
 from models import Member, SoilCarbonNet, load_checkpoint
 from pickles import dump_pickle, load_pickle
 from specification import Specification
+from teachers import make_up_places
 from utils import read_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -297,6 +302,103 @@ def test_published_weights_fine_tune_with_supplied_statistics(dataset, workplace
     assert facts.statistics["bio05"] == pytest.approx(tuple(table.loc["bio05", ["v_mean", "v_std"]]))
 
 
+# --- rates, the pull back to the start, and no choice of an epoch -----------------------------------------------------------
+
+STAND = {"select_on": "none", "patience": 0}
+
+
+def distance(one, other):
+    one, other = weights(one), weights(other)
+    return math.sqrt(sum(float(((one[name] - other[name]) ** 2).sum()) for name in one))
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    """The learning rates of each epoch's parameter groups, as training goes on."""
+    seen, plain = [], engine.train_epoch
+
+    def train_epoch(member, optimiser, *more):
+        seen.append([group["lr"] for group in optimiser.param_groups])
+        return plain(member, optimiser, *more)
+
+    monkeypatch.setattr(engine, "train_epoch", train_epoch)
+    return seen
+
+
+def test_the_cosine_falls_from_the_rate_to_nearly_nothing_for_every_member(dataset, workplace, rates):
+    training.train(quick(dataset, epochs=5, lr=0.01, lr_schedule="cosine", members=2))
+    falling = [0.01 * (1 + math.cos(math.pi * k / 5)) / 2 for k in range(5)]
+    assert rates == [[pytest.approx(rate)] for rate in falling * 2]
+    assert (rates[0], rates[4][0] < 0.001) == ([0.01], True)
+
+
+def test_the_rate_stays_unless_told(dataset, workplace, rates):
+    training.train(quick(dataset, lr=0.01))
+    assert rates == [[0.01]] * 3
+
+
+def test_discriminative_rates_fall_along_the_cosine_in_proportion(dataset, workplace, rates):
+    training.train(quick(dataset, epochs=2, lr=0.01, lr_schedule="cosine", layer_decay=0.5))
+    assert rates == [[pytest.approx(0.01 * 0.5**k * share) for k in range(4)] for share in (1, 0.5)]
+
+
+@pytest.mark.parametrize("freeze", ["none", "features"])
+def test_each_group_of_layers_moves_by_its_own_rate(dataset, workplace, freeze):
+    """The first step of Adam moves a weight by its rate, whatever the gradient: one batch, one epoch."""
+    training.train(quick(dataset))
+    training.train(regional(dataset, epochs=1, batch_size=1000, lr=1e-3, layer_decay=0.5, freeze=freeze, **STAND))
+    before, after = weights("model/pretrain_model/g.pth"), weights("model/r.pth")
+    depth = {"final_regressor": 0, "classifier": 1, "features_merge": 2}
+    for name in before:
+        group = depth.get(name.split(".")[0], 3)
+        expected = 0 if freeze == "features" and group > 1 else 1e-3 * 0.5**group
+        assert float((after[name] - before[name]).abs().max()) == pytest.approx(expected, rel=0.02), name
+
+
+def test_the_pull_is_half_its_strength_times_the_squared_distance():
+    member = Member(Specification())
+    member.initialise(1)
+    member.freeze("features")
+    start = {name: value.clone() for name, value in member.tensors().items()}
+    pull = engine._pull_to_start(member, 0.3)
+    assert pull().item() == 0
+    with torch.no_grad():
+        for parameter in member.parameters():
+            parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+    trained = {name: value for name, value in member.named_parameters() if name.startswith(("classifier", "final"))}
+    squared = sum(float(((value.detach() - start[name]).double() ** 2).sum()) for name, value in trained.items())
+    assert pull().item() == pytest.approx(0.15 * squared, rel=1e-4)
+    pull().backward()
+    for name, value in member.named_parameters():
+        if name in trained:
+            torch.testing.assert_close(value.grad, 0.3 * (value.detach() - start[name]))
+        else:
+            assert value.grad is None
+
+
+def test_a_strong_pull_keeps_the_weights_near_their_start(dataset, workplace):
+    training.train(quick(dataset))
+    gone = {}
+    for strength in (0.0, 1.0, 1000.0):
+        training.train(regional(dataset, run="r", epochs=20, l2_sp=strength, lr=1e-3, lr_schedule="cosine", **STAND))
+        gone[strength] = distance("model/pretrain_model/g.pth", "model/r.pth")
+    assert gone[1000.0] < 0.1 * gone[0.0]
+    assert gone[1000.0] < gone[1.0] < gone[0.0]
+
+
+@pytest.mark.parametrize("lr", [1e-3, 1.0])
+def test_where_no_score_chooses_the_last_epoch_stands_however_bad(dataset, workplace, lr):
+    training.train(quick(dataset, epochs=20))
+    training.train(regional(dataset, epochs=4, lr=lr, members=2, eval_interval=3, **STAND))
+    net = load_checkpoint("model/r.pth")
+    assert net.record["epoch"] == [4, 4]
+    lines = [json.loads(line) for line in (workplace / "log/r/epochs.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if line["member"] == 1] == [0, 1, 2, 3, 4]
+    training.train(regional(dataset, run="mae", epochs=4, lr=lr, members=2, eval_interval=3, select_on="mae", patience=0))
+    chosen = load_checkpoint("model/mae.pth").record["epoch"]
+    assert (chosen == [0, 0]) is (lr == 1.0)
+
+
 # --- faults -----------------------------------------------------------------------------------------------------------
 
 
@@ -355,6 +457,81 @@ def test_a_run_stopped_after_any_epoch_resumes_to_the_same_bits(dataset, workpla
     assert same(weights("model/pretrain_model/whole.pth"), weights("model/pretrain_model/cut.pth"))
     logs = [(workplace / f"log/{run}/epochs.jsonl").read_text() for run in ("whole", "cut")]
     assert logs[0] == logs[1]
+
+
+def stop_then_resume(monkeypatch, workplace, make, stop_at):
+    """Train to the end; train anew, stop after an epoch of a member, and go on; return both checkpoints' weights."""
+    monkeypatch.setattr(engine, "SAVE_EVERY_S", 0.0)
+    whole = training.train(make(run="whole"))
+
+    class StopError(Exception):
+        pass
+
+    def stopping(network, state, folder, original=training._keep):
+        original(network, state, folder)
+        if (state["member"], state["epoch"]) == stop_at:
+            raise StopError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "_keep", stopping)
+        with pytest.raises(StopError):
+            training.train(make(run="cut"))
+    assert training.train(make(run="cut", resume=True)) == whole
+    first, second = (load_checkpoint(f"model/{run}.pth") for run in ("whole", "cut"))
+    assert first.calibration == second.calibration
+    return weights("model/whole.pth"), weights("model/cut.pth")
+
+
+@pytest.mark.parametrize("stop_at", [(0, 1), (1, 2), (1, 4)])
+def test_a_stopped_run_with_a_schedule_and_a_pull_resumes_to_the_same_bits(dataset, workplace, monkeypatch, stop_at):
+    training.train(quick(dataset, target_transform="log1p"))
+    how = {"epochs": 4, "lr": 0.01, "lr_schedule": "cosine", "l2_sp": 0.1, "layer_decay": 0.5, "members": 2, **STAND}
+    whole, cut = stop_then_resume(monkeypatch, workplace, partial(regional, dataset, **how), stop_at)
+    assert same(whole, cut)
+    training.train(regional(dataset, **how | {"l2_sp": 0.0}))
+    assert not same(whole, weights("model/r.pth"))
+
+
+@pytest.mark.parametrize("stop_at", [(0, 2), (1, 1), (2, 3)])
+def test_a_stopped_run_with_a_teacher_and_folds_resumes_to_the_same_bits(dataset, tmp_path, workplace, monkeypatch, stop_at):
+    monkeypatch.setattr(teachers, "TREES", 10)
+    monkeypatch.setattr(lessons, "make_up_places", partial(make_up_places, count=300))
+    world = make_dataset(tmp_path / "world", n=200, seed=7)
+    training.train(quick(world, target_transform="log1p"))
+    how = {"teacher": "ensemble", "global_data": world, "members": 3, "validate_on": "folds", "lr_schedule": "cosine", **STAND}
+    whole, cut = stop_then_resume(monkeypatch, workplace, partial(regional, dataset, center="median", **how), stop_at)
+    assert same(whole, cut)
+    moved = world.rename(tmp_path / "moved")
+    training.train(regional(dataset, run="cut", center="median", resume=True, **how | {"global_data": moved}))
+    table = pd.read_csv(moved / "samples.csv")
+    table["soc"] += 1
+    table.to_csv(moved / "samples.csv", index=False)
+    with pytest.raises(UserError, match="the interrupted run differs in data and first weights"):
+        training.train(regional(dataset, run="cut", center="median", resume=True, **how | {"global_data": moved}))
+
+
+def test_a_taught_network_learns_what_a_mean_cannot_tell(tmp_path, workplace, monkeypatch):
+    monkeypatch.setattr(lessons, "make_up_places", partial(make_up_places, count=3000))
+    world, region = make_dataset(tmp_path / "world", n=400, seed=7), make_dataset(tmp_path / "region", n=150, seed=7)
+    training.train(quick(world, target_transform="log1p", epochs=10))
+    how = {"teacher": "ensemble", "members": 2, "validate_on": "folds", "epochs": 6, "batch_size": 64, "lr": 1e-3}
+    scores = training.train(regional(region, center="median", lr_schedule="cosine", **STAND, **how))
+    assert scores["test"]["r2"] > 0.4
+    net = load_checkpoint("model/r.pth")
+    assert (net.specification.center, net.calibration.scale, net.calibration.bounds) == ("median", "log1p", (0.0, None))
+    assert net.calibration.highest_level() == pytest.approx(120 / 121)  # training and validation, of either fold
+
+
+def test_learning_in_memory_is_training(dataset, workplace):
+    training.train(quick(dataset, target_transform="log1p"))
+    how = regional(dataset, members=2, validate_on="folds", **STAND)
+    training.train(how)
+    there = load_checkpoint("model/r.pth")
+    start = load_checkpoint("model/pretrain_model/g.pth")
+    here = training.learn(start, read_dataset(how), how)
+    assert all(torch.equal(value, there.state_dict()[name]) for name, value in here.named_parameters())
+    assert here.calibration == there.calibration
+    assert here.specification == there.specification
 
 
 def test_a_fresh_run_drops_what_an_older_one_of_the_name_left(dataset, workplace):

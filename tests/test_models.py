@@ -9,9 +9,10 @@ import torch
 from conftest import PUBLISHED_WEIGHTS, needs_published_weights
 from torch import nn
 
+from calibration import Calibration
 from config import PUBLISHED_CATEGORIES, Category
 from files import UserError
-from models import Member, SoilCarbonNet, dilations, load_checkpoint, save_checkpoint, to_target
+from models import Member, SoilCarbonNet, as_means, dilations, load_checkpoint, save_checkpoint, to_target
 from specification import Specification, difference
 
 PUBLISHED_SHAPES = {
@@ -25,6 +26,7 @@ PUBLISHED_SHAPES = {
     "classifier.3": (128, 256),
     "final_regressor.0": (1, 128),
 }
+CALIBRATION = Calibration.fit(np.arange(30.0), np.arange(30.0)[::-1].copy(), scale="log1p")
 STATISTICS = {name: (2.0 * k, 1.0 + k) for k, name in enumerate(v for c in PUBLISHED_CATEGORIES for v in c.variables)}
 
 
@@ -186,6 +188,67 @@ def test_wild_outputs_stay_within_the_bounds(transform):
     assert values.tolist()[2:] == [300.0, 300.0]
 
 
+def test_a_median_times_the_factor_is_a_mean():
+    facts = {"target_transform": "log1p", "members": 2, "smearing": (1.5, 0.9), "bounds": (0.0, 1e6)}
+    median, mean = (Specification(**facts, center=center) for center in ("median", "mean"))
+    outputs = torch.tensor([[0.5, 2.0, 4.0], [1.0, 3.0, 0.2]]).double()
+    medians, means = (to_target(outputs, each) for each in (median, mean))
+    torch.testing.assert_close(medians, torch.expm1(outputs))
+    torch.testing.assert_close(means + 1, (medians + 1) * torch.tensor([[1.5], [0.9]]).double())
+
+
+@pytest.mark.parametrize("shape", [(2, 50), (2, 5, 10)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_medians_are_brought_back_to_means_within_the_bounds(shape, dtype):
+    facts = {"target_transform": "log1p", "members": 2, "smearing": (1.5, 1.2), "bounds": (0.0, 100.0)}
+    median, mean = (Specification(**facts, center=center) for center in ("median", "mean"))
+    outputs = torch.from_numpy(np.random.default_rng(0).uniform(0, 5.5, shape))
+    flat = outputs.reshape(2, -1)
+    medians, means = (to_target(flat, each).numpy().reshape(shape).astype(dtype) for each in (median, mean))
+    assert (medians.max(), (means == 100).sum() > (medians == 100).sum() > 0) == (100, True)
+    found = as_means(medians, median)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, means, rtol=1e-5)
+    assert as_means(means, mean) is means
+    hole = medians.copy()
+    hole[:, 3] = np.nan
+    np.testing.assert_array_equal(np.isnan(as_means(hole, median)), np.isnan(hole))
+
+
+def test_without_a_factor_there_is_one_prediction():
+    members = np.ones((1, 3))
+    assert as_means(members, Specification(center="median")) is members
+    x = torch.randn(1, 5)
+    for transform in ("none", "log1p"):
+        median, mean = (Specification(target_transform=transform, center=center) for center in ("median", "mean"))
+        assert torch.equal(to_target(x, median), to_target(x, mean))
+
+
+def test_the_last_layer_of_what_enters_it_is_the_output():
+    net, x = network(members=2), torch.randn(7, 32)
+    hidden = net.hidden(x)
+    assert hidden.shape == (7, 128)
+    assert (hidden >= 0).all()
+    weight, bias = net.final_regressor[0].weight[0], net.final_regressor[0].bias
+    torch.testing.assert_close(Member.forward(net, x), hidden @ weight + bias)
+
+
+def test_a_blank_network_means_the_same_and_knows_nothing():
+    net = full(members=2, target_transform="log1p", center="median", smearing=(1.1, 1.2))
+    net.record, net.calibration = {"epoch": [3, 4]}, CALIBRATION
+    blank = net.blank(9)
+    assert blank.specification == net.specification
+    assert (blank.record, blank.calibration, blank.applicability, blank.training) == ({}, None, None, False)
+    first, second = (member.tensors() for member in blank.members())
+    assert not any(
+        torch.equal(value, other)
+        for name, value in first.items()
+        for other in (second[name], net.tensors()[name])
+        if name.endswith("weight")
+    )
+    assert all(torch.equal(value, again) for value, again in zip(first.values(), net.blank(9).tensors().values(), strict=True))
+
+
 # --- the door ---------------------------------------------------------------------------------------------------------
 
 
@@ -286,6 +349,60 @@ def test_a_checkpoint_that_differs_is_refused_with_the_reason(tmp_path, change, 
     damaged(tmp_path / "x.pth", change)
     with pytest.raises(UserError, match=words):
         load_checkpoint(tmp_path / "x.pth")
+
+
+def test_a_calibration_comes_back(tmp_path):
+    net = full()
+    net.calibration = CALIBRATION
+    save_checkpoint(net, tmp_path / "x.pth")
+    assert load_checkpoint(tmp_path / "x.pth").calibration == CALIBRATION
+    assert "calibration:" in (tmp_path / "x.yaml").read_text()
+    save_checkpoint(full(), tmp_path / "x.pth")
+    assert load_checkpoint(tmp_path / "x.pth").calibration is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: 7, "calibration: expected"),
+        (lambda c: "text", "calibration: expected"),
+        (lambda c: [], "calibration: expected"),
+        (lambda c: {}, "calibration: expected"),
+        (lambda c: c | {"more": 1}, "calibration: expected"),
+        (lambda c: {name: value for name, value in c.items() if name != "floor"}, "calibration: expected"),
+        (lambda c: c | {"scale": 3}, "scale '3'"),
+        (lambda c: c | {"scale": ["log1p"]}, "scale"),
+        (lambda c: c | {"scale": "log"}, "scale 'log'"),
+        (lambda c: c | {"floor": "1"}, "floor '1'"),
+        (lambda c: c | {"floor": -1.0}, "floor '-1.0'"),
+        (lambda c: c | {"floor": float("nan")}, "floor 'nan'"),
+        (lambda c: c | {"bounds": None}, "bounds 'None'"),
+        (lambda c: c | {"bounds": ("a", None)}, "are no range"),
+        (lambda c: c | {"bounds": (float("-inf"), None)}, "are no range"),
+        (lambda c: c | {"bounds": (torch.ones(1), None)}, "are no range"),
+        (lambda c: c | {"bounds": (-2.0, None)}, "are no range"),
+        (lambda c: c | {"overall": None}, "one tail or two"),
+        (lambda c: c | {"overall": 3.0}, "one tail or two"),
+        (lambda c: c | {"overall": ((1.0, 2.0),)}, "a tail is"),
+        (lambda c: c | {"overall": (((1.0,), (0.5, 0.6)),)}, "finite scores and as many shares"),
+        (lambda c: c | {"overall": ((("a",), (0.5,)),)}, "finite scores"),
+        (lambda c: c | {"overall": (((float("inf"),), (0.5,)),)}, "finite scores"),
+        (lambda c: c | {"overall": (((2.0, 1.0), (0.5, 0.6)),)}, "must ascend"),
+        (lambda c: c | {"overall": (((1.0, 2.0), (0.5, 1.6)),)}, "must ascend"),
+        (lambda c: c | {"overall": (((0.0,) * 3000, (0.5,) * 3000),)}, "1 to 2000"),
+        (lambda c: c | {"groups": 3}, "groups are not"),
+        (lambda c: c | {"groups": {1: c["overall"]}}, "groups are not"),
+        (lambda c: c | {"groups": {"a": c["overall"] * 2}}, "one tail, others two"),
+    ],
+)
+def test_a_strangers_calibration_is_refused_with_the_reason(tmp_path, change, words):
+    def spoil(state):
+        state["_extra_state"]["calibration"] = change(CALIBRATION.to_plain())
+
+    damaged(tmp_path / "x.pth", spoil)
+    with pytest.raises(UserError, match=words) as error:
+        load_checkpoint(tmp_path / "x.pth")
+    assert "x.pth: calibration: " in str(error.value)
 
 
 def test_torn_foreign_and_hostile_files_are_refused(tmp_path):

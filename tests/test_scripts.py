@@ -175,7 +175,9 @@ def test_the_published_world_opens(tmp_path, workplace):
     assert run(lambda: train_global.main([*preset, "--run", "g", *QUICK])) == 0
 
 
-@pytest.mark.parametrize("script", ["train_global.py", "train_regional.py", "pred.py", "prepare.py", "simulate.py", "compare.py"])
+@pytest.mark.parametrize(
+    "script", ["train_global.py", "train_regional.py", "pred.py", "prepare.py", "simulate.py", "compare.py", "skill.py"]
+)
 def test_help_is_quick_to_import_and_names_the_purpose(script):
     program = (
         f"import sys, runpy; sys.path.insert(0, {str(ROOT)!r}); sys.argv = [{script!r}, '--help']\n"
