@@ -42,8 +42,9 @@ realdata: .venv/installed
 	tail -n +2 $(REALDATA)/regions.csv | while IFS=, read -r region west east south north; do \
 	  $(BIN)/python prepare.py --points $(REALDATA)/global/points.csv --target soc_gkg --rasters $(REALDATA)/global/cov_*.tif \
 	    --global_data data/real/global --bounds $$west $$east $$south $$north --out data/real/$$region && \
-	  $(BIN)/python train_regional.py --config configs/realdata_regional.yaml --run $$region --data_dir data/real/$$region && \
-	  $(BIN)/python pred.py --config configs/realdata_regional.yaml --run $$region --data_dir data/real/$$region && \
+	  $(BIN)/python train_regional.py --config configs/taught.yaml --run $$region --data_dir data/real/$$region \
+	    --init_from model/pretrain_model/realdata.pth --global_data data/real/global && \
+	  $(BIN)/python pred.py --checkpoint model/$$region.pth --data_dir data/real/$$region && \
 	  $(BIN)/python make_map.py --checkpoint model/$$region.pth --rasters $(REALDATA)/global --mask $(REALDATA)/global/landmask.tif \
 	    --bounds $$west $$east $$south $$north || exit; \
 	done

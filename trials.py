@@ -186,6 +186,7 @@ def run_trial(settings: str, trial: Trial) -> str:
     if trial.size:
         rows = np.random.default_rng([wanted.seed, trial.fold, trial.repeat]).permutation(rows)[: trial.size]
     start = load_checkpoint(pretrained_path(wanted, trial.region))
+    start.respecify(center=here.regional.center)  # as the forests of ln(1 + y): all aim at the median, or none
     case = Case(data, rows, test, start, here.world, here.regional)
     table = pd.DataFrame({"profile_id": np.array(data.ids)[test], "lon": data.lon[test], "lat": data.lat[test]})
     table = table.assign(observed=data.y[test], n_train=len(rows))

@@ -27,6 +27,7 @@ import mapping
 import pred
 import prepare
 from applicability import Applicability
+from calibration import Calibration
 from config import PUBLISHED_CATEGORIES, Category
 from encoding import unfold_classes
 from files import locked, run
@@ -46,7 +47,7 @@ STATISTICS = {"bio01": (10.0, 8.0), "bio12": (800.0, 400.0), "elevation": (300.0
 HEIGHT, WIDTH, CELL, WEST, NORTH = 70, 90, 0.1, 10.0, 50.0
 
 
-def make_checkpoint(path, members=3, categories=CATEGORIES, record=None, **facts):
+def make_checkpoint(path, members=3, categories=CATEGORIES, record=None, calibration=None, **facts):
     facts = {"target_transform": "log1p", "bounds": (0.0, 300.0), "clip_inputs": 4.0, "statistics": STATISTICS, **facts}
     network = SoilCarbonNet(
         Specification(categories=categories, classes={"bedrock": (1, 2, 3)}, members=members, **facts), record or {}
@@ -55,8 +56,18 @@ def make_checkpoint(path, members=3, categories=CATEGORIES, record=None, **facts
         member.initialise(k)
         with torch.no_grad():
             member.final_regressor[0].bias += 2.5
+    network.calibration = calibration
     save_checkpoint(network, path)
     return path
+
+
+def calibration(n=60, seed=0):
+    """Learn intervals of ln(1 + y), twice as wide upwards, from errors of no network."""
+    errors = np.random.default_rng(seed).normal(0, 0.2, n)
+    predicted = np.linspace(5, 50, n)
+    return Calibration.fit(
+        np.expm1(np.log1p(predicted) + np.where(errors > 0, 2, 1) * errors), predicted, scale="log1p", symmetric=False
+    )
 
 
 def covariates(height=HEIGHT, width=WIDTH, seed=0):
@@ -115,17 +126,27 @@ def refused(capsys, *words):
 # --- what a map is -------------------------------------------------------------------------------------------------------
 
 
-def test_map_is_what_pred_says_at_profiles(world):
+def predict_places(*more):
+    """Let pred.py predict 200 places on the rasters; return its table, and the rows and columns of the map they lie in."""
     random = np.random.default_rng(3)
     lon, lat = random.uniform(WEST, WEST + WIDTH * CELL, 200), random.uniform(NORTH - HEIGHT * CELL, NORTH, 200)
     pd.DataFrame({"profile_id": range(200), "lon": lon, "lat": lat}).to_csv("places.csv", index=False)
     Path("c.yaml").write_text(yaml.safe_dump({"categories": [category.model_dump(mode="json") for category in CATEGORIES]}))
     places = ["--points", "places.csv", "--rasters", "rasters", "--out", "data", "--predict_only", "--config", "c.yaml"]
     assert run(lambda: prepare.main(places)) == 0
-    assert run(lambda: pred.main(["--checkpoint", "model/m.pth", "--data_dir", "data", "--on", "all"])) == 0
-    assert make() == 0
+    assert run(lambda: pred.main(["--checkpoint", "model/m.pth", "--data_dir", "data", "--on", "all", *more])) == 0
     table = pd.read_csv("results/m/predictions.csv")
-    rows, cols = ((NORTH - table["lat"]) / CELL).astype(int), ((table["lon"] - WEST) / CELL).astype(int)
+    return table, ((NORTH - table["lat"]) / CELL).astype(int), ((table["lon"] - WEST) / CELL).astype(int)
+
+
+def descriptions(path="out/soc.tif"):
+    with rasterio.open(path) as raster:
+        return raster.descriptions
+
+
+def test_map_is_what_pred_says_at_profiles(world):
+    table, rows, cols = predict_places()
+    assert make() == 0
     bands = read()[:, rows, cols]
     known = np.isfinite(bands[0])
     assert 150 < known.sum() < len(table)
@@ -134,6 +155,96 @@ def test_map_is_what_pred_says_at_profiles(world):
     members = table[["member_0", "member_1", "member_2"]].to_numpy()[known]
     np.testing.assert_allclose(bands[1][known], np.quantile(members, 0.05, axis=1), rtol=1e-4)
     np.testing.assert_allclose(bands[2][known], np.quantile(members, 0.95, axis=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("level", ["0.8", "0.5"])
+def test_calibrated_intervals_are_those_of_pred_at_profiles(world, members, level):
+    make_checkpoint(Path("model/m.pth"), members, calibration=calibration(), center="median", smearing=(1.3,) * members)
+    table, rows, cols = predict_places("--level", level)
+    assert make("--level", level, "--tile", "32") == 0
+    names = descriptions()
+    assert names == ("prediction", "lower", "upper", "sd")[: 4 if members > 1 else 3]
+    assert ("sd" in table, {"lower", "upper"} <= set(table)) == (members > 1, True)
+    bands = read()[:, rows, cols]
+    known = np.isfinite(bands[0])
+    assert known.sum() > 150
+    for name, band in zip(names, bands, strict=True):
+        column = "predicted" if name == "prediction" else name
+        np.testing.assert_allclose(band[known], table[column][known], rtol=1e-3 if name == "sd" else 1e-4, atol=1e-4)
+    assert (bands[1] < bands[0])[known].all()
+    assert (bands[0] < bands[2])[known].all()
+    with rasterio.open("out/soc.tif") as raster:
+        assert f"lower end of the {float(level):.0%} interval, calibrated" in raster.tags(2)["MEANING"]
+        assert "median" in raster.tags(1)["MEANING"]
+    page = Path("out/soc.html").read_text()
+    assert f"upper end of the {float(level):.0%} interval" in page
+
+
+def test_a_higher_level_is_wider_and_another_map(world, monkeypatch, capsys):
+    make_checkpoint(Path("model/m.pth"), calibration=calibration())
+    width = {}
+    for level in ("0.5", "0.9"):
+        assert make("--level", level) == 0
+        bands = read()
+        width[level] = (bands[2] - bands[1])[np.isfinite(bands[0])]
+    assert (width["0.5"] < width["0.9"]).all()
+    shutil.rmtree("out")
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 2)
+        make("--tile", "16")
+    capsys.readouterr()
+    assert make("--tile", "16", "--level", "0.8", "--resume") == 2
+    refused(capsys, "level")
+
+
+def test_a_level_that_the_calibration_cannot_promise_has_no_upper_end(world):
+    make_checkpoint(Path("model/m.pth"), calibration=calibration(n=9))
+    assert make("--level", "0.95", "--tile", "32") == 0
+    bands = read()
+    known = np.isfinite(bands[0])
+    assert np.isnan(bands[2]).all()
+    assert (bands[1][known] == 0).all()
+    assert known.mean() > 0.9
+
+
+def test_totals_are_of_means_though_the_map_shows_medians(world):
+    facts = {"smearing": (1.5, 1.2, 1.1), "calibration": calibration()}
+    tables, bands = {}, {}
+    for center in ("mean", "median"):
+        make_checkpoint(Path("model/m.pth"), center=center, **facts)
+        assert make("--tile", "32") == 0
+        tables[center], bands[center] = pd.read_csv("out/soc_totals.csv"), read()
+        assert ("totals are of means" in Path("out/soc.html").read_text()) is (center == "median")
+    numbers = ["cells", "area_km2", "mean", "mean_lower", "mean_upper", "total", "total_lower", "total_upper"]
+    np.testing.assert_allclose(tables["median"][numbers], tables["mean"][numbers], rtol=1e-5)
+    known = np.isfinite(bands["mean"][0])
+    ratio = (bands["mean"][0] + 1)[known] / (bands["median"][0] + 1)[known]
+    assert ratio.min() >= 1.1
+    assert 1.2 < ratio.mean() < 1.35
+    assert ratio.max() <= 1.5
+    assert tables["mean"]["mean"][0] > 1.1 * np.nanmean(bands["median"][0])
+
+
+def test_a_change_has_the_members_quantiles_and_its_total_is_that_of_means(world):
+    layers = covariates()
+    for year in (2000, 2010):
+        write_rasters(Path(str(year)), {"bio01": layers["bio01"] + np.float32(0.4 * (year - 2000))})
+    make_checkpoint(Path("model/m.pth"), center="median", smearing=(1.5, 1.2, 1.1), calibration=calibration())
+    assert make("--periods", "a=2000", "b=2010", "--tile", "32") == 0
+    assert descriptions("out/soc_a.tif") == descriptions("out/soc_b.tif") == ("prediction", "lower", "upper", "sd")
+    assert descriptions("out/soc_change.tif") == ("change", "lower", "upper", "sd")
+    with rasterio.open("out/soc_change.tif") as raster:
+        assert "5% quantile over 3 networks" in raster.tags(2)["MEANING"]
+    with rasterio.open("out/soc_a.tif") as raster:
+        assert "90% interval" in raster.tags(2)["MEANING"]
+    change, first, last = (read(f"out/soc_{name}.tif") for name in ("change", "a", "b"))
+    np.testing.assert_allclose(change[0], last[0] - first[0], atol=1e-3)
+    known = np.isfinite(change[0])
+    assert ((change[2] - change[1]) < (first[2] - first[1]))[known].mean() > 0.9  # members, and not errors, are what is told
+    means = pd.read_csv("out/soc_totals.csv").set_index("map")["mean"]
+    assert means["change"] == pytest.approx(means["b"] - means["a"], rel=1e-4)
+    assert means["a"] > 1.1 * np.nanmean(first[0])
 
 
 def test_tiles_leave_no_seam(world):

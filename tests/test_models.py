@@ -364,10 +364,10 @@ def test_a_calibration_comes_back(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: 7, "calibration: expected"),
-        (lambda c: "text", "calibration: expected"),
-        (lambda c: [], "calibration: expected"),
-        (lambda c: {}, "calibration: expected"),
+        (lambda _: 7, "calibration: expected"),
+        (lambda _: "text", "calibration: expected"),
+        (lambda _: [], "calibration: expected"),
+        (lambda _: {}, "calibration: expected"),
         (lambda c: c | {"more": 1}, "calibration: expected"),
         (lambda c: {name: value for name, value in c.items() if name != "floor"}, "calibration: expected"),
         (lambda c: c | {"scale": 3}, "scale '3'"),

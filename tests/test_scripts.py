@@ -19,7 +19,7 @@ import train_global
 import train_regional
 from config import PUBLISHED_CATEGORIES
 from files import run
-from models import load_checkpoint
+from models import load_checkpoint, save_checkpoint
 from pickles import dump_pickle, load_pickle
 from validation import scores
 
@@ -58,6 +58,8 @@ def test_from_dataset_to_scores(dataset, workplace, capsys):
         "sd",
         "member_0",
         "member_1",
+        "lower",
+        "upper",
         "di",
         "lpd",
         "inside",
@@ -77,7 +79,58 @@ def test_from_dataset_to_scores(dataset, workplace, capsys):
         assert saved["scores"][name]["low"] <= saved["scores"][name]["value"] <= saved["scores"][name]["high"]
     assert all(Path(f"results/r/{name}.png").read_bytes()[:4] == b"\x89PNG" for name in ("observed_predicted", "residual_map"))
     assert expected == pytest.approx(json.loads(Path("log/r/scores.json").read_text())["test"])  # what training said
-    assert f"{expected['rmse']:.3f}" in capsys.readouterr().out
+    words = capsys.readouterr().out
+    assert f"{expected['rmse']:.3f}" in words
+    held = ((table["lower"] <= table["observed"]) & (table["observed"] <= table["upper"])).mean()
+    assert (saved["coverage"]["level"], saved["coverage"]["n"], saved["coverage"]["value"]) == (0.9, 24, pytest.approx(held))
+    assert saved["coverage"]["low"] <= held <= saved["coverage"]["high"]
+    assert f"90% intervals hold {held:.1%} of them" in words
+
+
+def test_intervals_are_those_of_the_checkpoint_and_of_the_level(dataset, workplace, capsys):
+    assert pretrain(dataset, "--target_transform", "log1p", "--center", "median") == 0
+    found = {}
+    for level in ("0.5", "0.9", "0.99"):
+        assert predict(dataset, "--level", level, "--on", "all") == 0
+        found[level] = pd.read_csv("results/g/predictions.csv")
+        lower, upper = load_checkpoint("model/pretrain_model/g.pth").calibration.interval(
+            found[level]["predicted"], None, float(level)
+        )
+        np.testing.assert_allclose(found[level]["lower"], lower)
+        np.testing.assert_allclose(found[level]["upper"], upper)
+    assert "sd" not in found["0.5"]
+    narrow, wide, endless = found.values()
+    np.testing.assert_array_equal(narrow["predicted"], wide["predicted"])
+    assert ((narrow["upper"] - narrow["lower"]) < (wide["upper"] - wide["lower"])).all()
+    assert (wide["lower"] <= wide["predicted"]).all()
+    assert (wide["predicted"] <= wide["upper"]).all()
+    assert (endless["lower"].max(), endless["upper"].min()) == (0, np.inf)  # 24 profiles cannot promise so much
+    saved = json.loads(Path("results/g/scores.json").read_text())["coverage"]
+    assert (saved["level"], saved["value"]) == (0.99, 1.0)
+    valid = wide["profile_id"].isin(pd.read_csv(dataset / "split/valid.csv")["profile_id"])
+    inside = (wide["lower"] <= wide["observed"]) & (wide["observed"] <= wide["upper"])
+    assert inside[valid].sum() >= 22  # the 24 that calibrated: 0.9 of 25 is the 23rd
+
+
+def test_without_a_calibration_there_are_no_intervals(dataset, workplace, capsys):
+    assert pretrain(dataset) == 0
+    network = load_checkpoint("model/pretrain_model/g.pth")
+    network.calibration = None
+    save_checkpoint(network, Path("model/pretrain_model/g.pth"))
+    assert predict(dataset) == 0
+    assert not {"lower", "upper"} & set(pd.read_csv("results/g/predictions.csv"))
+    assert json.loads(Path("results/g/scores.json").read_text())["coverage"] == {}
+    assert "intervals hold" not in capsys.readouterr().out
+
+
+def test_too_few_profiles_held_out_give_no_intervals_and_say_so(tmp_path, workplace, caplog):
+    folder = make_dataset(tmp_path / "small", n=90)  # 18 choose
+    assert pretrain(folder) == 0
+    assert "no intervals: 18 profiles were held out" in caplog.text
+    assert load_checkpoint("model/pretrain_model/g.pth").calibration is None
+    assert fine_tune(folder, "--validate_on", "folds", "--members", "2") == 0  # 72 are
+    assert load_checkpoint("model/r.pth").calibration is not None
+    assert predict(folder) == 0
 
 
 def test_prediction_scores_the_column_the_network_learnt(dataset, workplace):
@@ -288,6 +341,34 @@ def test_a_mistake_on_the_command_line_likewise(dataset, workplace, capsys, argu
     assert pretrain(dataset, *arguments) == 2
     assert words in lines(capsys)
     assert not list(Path().rglob("g.pth"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--patience", "5", "--select_on", "none"], "set patience 0"),
+        (["--validate_on", "folds", "--members", "1"], "needs members 2 or more"),
+        (["--validate_on", "folds", "--members", "100"], "96 places or blocks cannot be held out by 100 members"),
+        (["--global_data", "world"], "needs teacher ensemble"),
+        (["--teacher", "ensemble", "--global_data", "nowhere"], "nowhere/samples.csv: no sample table there"),
+        (
+            ["--teacher", "ensemble", "--global_data", "THE REGION"],
+            "every training profile lies in a place or block of this region",
+        ),
+    ],
+)
+def test_a_mistake_in_folds_and_teachers_likewise(dataset, workplace, capsys, arguments, words):
+    assert pretrain(dataset) == 0
+    capsys.readouterr()
+    assert fine_tune(dataset, *(str(dataset) if each == "THE REGION" else each for each in arguments)) == 2
+    assert words in lines(capsys)
+    assert not Path("model/r.pth").exists()
+
+
+@pytest.mark.parametrize("level", ["0", "1", "90", "most"])
+def test_a_level_that_is_no_share_likewise(dataset, workplace, capsys, level):
+    assert predict(dataset, "--level", level) == 2
+    assert "setting level" in lines(capsys)
 
 
 def test_windows_larger_than_the_patches_are_refused(dataset, workplace, capsys):
