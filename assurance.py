@@ -13,6 +13,7 @@ import engine
 from applicability import Applicability
 from calibration import Calibration
 from encoding import unfold_classes
+from files import UserError
 from lessons import fold_units
 from models import SoilCarbonNet
 from utils import Dataset, middle_cells
@@ -22,6 +23,8 @@ AREA_FOLDS, AREA_POINTS = 5, 2000
 """Folds between which training profiles' dissimilarity is measured, and how many of them a checkpoint carries."""
 FEWEST = 20
 """Profiles: fewer give no interval of 90 %, or one that their luck decides."""
+FEWEST_UNITS = 40
+"""Blocks: of fewer, no more than half of the share left out of a 95 % interval can be told from the largest block's errors."""
 
 
 def learn_applicability(network: SoilCarbonNet, data: Dataset, seed: int) -> Applicability | None:
@@ -69,6 +72,20 @@ def held_out_predictions(network: SoilCarbonNet, x: np.ndarray, folds: np.ndarra
     return predicted if folds is None else members[folds, np.arange(len(x))]
 
 
+def check_level(network: SoilCarbonNet, level: float) -> None:
+    """Stop if an interval of a level would have no end, for too little was held out.
+
+    Raises
+    ------
+    UserError
+        Naming the highest level there is.
+    """
+    if network.calibration is not None and level > (highest := network.calibration.highest_level()):
+        raise UserError(
+            f"level = {level:g}: what the checkpoint held out supports intervals up to {highest:.3f}; use a lower --level"
+        )
+
+
 def learn_calibration(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, folds: np.ndarray | None) -> Calibration | None:
     """Return how wide intervals must be, from profiles held out: the validation split's, or those of every member's fold.
 
@@ -94,6 +111,12 @@ def learn_calibration(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, f
     if len(chosen) < FEWEST:
         log.warning("no intervals: %d profiles were held out, at least %d are needed", len(chosen), FEWEST)
         return None
+    units = fold_units(data)[chosen]
+    if (count := len(np.unique(units))) < FEWEST_UNITS:
+        log.info(
+            "intervals: %d blocks were held out, too few to stand for new ones; profiles stand for new profiles instead", count
+        )
+        units = np.arange(len(chosen))
     least = network.specification.bounds[0] if network.specification.bounds else float(min(0.0, data.y[chosen].min()))
     predicted = held_out_predictions(network, data.x[chosen], folds)
     return Calibration.fit(
@@ -101,7 +124,7 @@ def learn_calibration(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, f
         predicted,
         scale="log1p" if least >= 0 else "identity",
         symmetric=network.specification.center == "median",
-        units=fold_units(data)[chosen],
+        units=units,
         cap=np.inf,
         bounds=(least, None),
     )

@@ -54,9 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import cogs
     import mapfiles
     import mapping
+    from assurance import check_level
     from models import load_checkpoint
 
     network = load_checkpoint(settings.checkpoint)
+    check_level(network, settings.level)
     out = settings.out or Path("results") / settings.checkpoint.stem / f"{network.specification.target}.tif"
     if out.suffix.lower() not in (".tif", ".tiff"):
         raise UserError(f"{out}: a map is a GeoTIFF; give --out a name that ends in .tif")

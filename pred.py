@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import engine
     import figures
     import validation
+    from assurance import check_level
     from coverage import coverage
     from encoding import unfold_classes
     from files import check_writable, write_json, write_table
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table["sd"] = members.std(0, ddof=1)
         table = table.assign(**{f"member_{k}": values for k, values in enumerate(members)})
     if network.calibration is not None:
+        check_level(network, settings.level)
         table["lower"], table["upper"] = network.calibration.interval(predicted, None, settings.level)
     if network.applicability is not None:
         cells = unfold_classes(middle_cells(data.x[rows], facts.categories), facts)

@@ -9,7 +9,7 @@ All on one set of rasters (32 variables as 16-bit integers, tiled, deflated, wit
                once with the start of its processes and once without
   patches      cut every cell's windows and predict them, as prepare.py and pred.py do for profiles, in batches
   per sample   the same, patch by patch through a Dataset and DataLoader, as the published code does
-  forest       compare.py's random forest of 300 trees, grown on 15,000 profiles, on all cores, reading included
+  forest       a random forest of 300 trees, grown on 15,000 profiles, on all cores, reading included
   ceiling      cells per second if the machine did nothing but this network's multiplications (all layers as published,
                none multiplied out) at the rate of a large matrix product
 """

@@ -248,7 +248,7 @@ def test_the_pupil_learns_the_teachers_answers_at_made_up_places(world):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(lessons, "Teacher", Echo)
-        plan = plan_lessons(pretrained(), data, settings(teacher="ensemble"), CPU, world)
+        plan = plan_lessons(pretrained(), data, settings(teacher="ensemble", init_from=None), CPU, world)
         given = [plan.lesson(k) for k in range(3)]
     for k, lesson in enumerate(given):
         known = data.y[plan.rows[plan.folds != k]]
@@ -261,6 +261,33 @@ def test_the_pupil_learns_the_teachers_answers_at_made_up_places(world):
         assert ((classes == 0) | (classes == 1)).all()
         assert (classes.sum(1) == 1).all()
     assert not torch.equal(given[0].teach.encoded, given[1].teach.encoded)
+
+
+def test_the_network_itself_has_its_share_in_the_answers(monkeypatch):
+    class Zero:
+        """Answers nothing."""
+
+        def __init__(self, seed):
+            self.fit = lambda *_: self
+
+        def predict(self, encoded):
+            return np.zeros(len(encoded))
+
+    seen = []
+
+    def fit(network, known, choose, how):
+        seen.append((of(known), of(choose), how.members, how.select_on, how.seed))
+        return network  # not tuned at all
+
+    monkeypatch.setattr(lessons, "Teacher", Zero)
+    monkeypatch.setattr(lessons, "fit", fit)
+    start = pretrained(members=2)
+    plan = plan_lessons(start, dataset(), settings(teacher="ensemble"), CPU)
+    for k in range(3):
+        lesson = plan.lesson(k)
+        voice = engine.outputs_of(list(start.members())[k % 2], lesson.teach.encoded)
+        torch.testing.assert_close(lesson.teach.output, lessons.NETWORK_SHARE * voice)
+        assert seen[k] == (of(lesson.known), of(lesson.choose), 1, "none", engine.member_seed(314, k))
 
 
 def test_same_seed_same_lessons_other_seed_others():
