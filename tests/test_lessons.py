@@ -268,6 +268,7 @@ def test_the_network_itself_has_its_share_in_the_answers(monkeypatch):
         """Answers nothing."""
 
         def __init__(self, seed):
+            self.seed = seed
             self.fit = lambda *_: self
 
         def predict(self, encoded):
