@@ -249,12 +249,6 @@ class RegionalSettings(TrainSettings):
     )
     global_data: Path | None = Field(None, description="teacher: dataset whose training profiles it learns from too")
 
-    @model_validator(mode="after")
-    def _world_is_for_a_teacher(self) -> Self:
-        if self.global_data is not None and self.teacher == "none":
-            raise ValueError("global_data is what a teacher learns from too, so it needs teacher ensemble")
-        return self
-
 
 class PredictSettings(RunSettings):
     """Prediction and evaluation with one checkpoint."""

@@ -21,7 +21,7 @@ from utils import Dataset, variable_columns
 from validation import split_units
 
 log = logging.getLogger(__name__)
-NETWORK_SHARE = 0.4
+NETWORK_SHARE = 0.5
 """Of the teacher's answers; more gains concordance and loses absolute error. docs/skill.md tells what was tried."""
 FINE_TUNED: dict[str, Any] = {
     "members": 1,
@@ -144,7 +144,7 @@ def plan_lessons(
         with torch.no_grad():
             encoded = network.encode(torch.from_numpy(made).to(device))
         answers = teacher.predict(encoded.cpu().numpy())
-        if settings.init_from:  # a fourth voice: the network itself, fine-tuned, which knows the world better than trees do
+        if settings.init_from:  # another voice: the network itself, fine-tuned, which knows the world better than trees do
             start = list(network.members())[k % network.specification.members].tensors()
             alone = SoilCarbonNet.assemble(network.specification, [start], {})
             tuned = fit(alone, known, choose, settings.model_copy(update=FINE_TUNED | {"seed": seed}))

@@ -150,7 +150,10 @@ def _assure(network: SoilCarbonNet, data: Dataset, plan: Plan, seed: int) -> Non
 
 def read_world(settings: TrainSettings, data: Dataset) -> Dataset | None:
     """Read the dataset a teacher learns from too, by the region's variables; None where there is none."""
-    if not isinstance(settings, RegionalSettings) or settings.teacher == "none" or settings.global_data is None:
+    if not isinstance(settings, RegionalSettings) or settings.global_data is None:
+        return None
+    if settings.teacher == "none":
+        log.info("global_data: not used, for only a teacher learns from it")
         return None
     return read_dataset(settings.model_copy(update={"data_dir": settings.global_data}), data.categories, ("train",))
 
@@ -274,7 +277,8 @@ def follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Datas
     if settings.validate_on == "folds":
         rows = np.concatenate([rows, data.split["valid"]])
     changes: dict[str, Any] = {"bounds": _bounds(data, rows), "target": settings.target, "smearing": None}
-    changes["center"] = settings.center
+    if settings.given("center"):
+        changes["center"] = settings.center
     if settings.target != facts.target:
         changes["unit"] = _unit(settings.target)
     if facts.statistics is None:

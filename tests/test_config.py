@@ -111,8 +111,6 @@ def test_wrong_flags_are_told_in_one_line(arguments, words):
     [
         (["--select_on", "none"], "set patience 0"),  # a region's default is 50
         (["--validate_on", "folds", "--members", "1"], "needs members 2 or more"),
-        (["--global_data", "w"], "needs teacher ensemble"),
-        (["--global_data", "w", "--teacher", "none"], "needs teacher ensemble"),
         (["--teacher", "forest"], "'ensemble'"),
     ],
 )

@@ -349,7 +349,6 @@ def test_a_mistake_on_the_command_line_likewise(dataset, workplace, capsys, argu
         (["--patience", "5", "--select_on", "none"], "set patience 0"),
         (["--validate_on", "folds", "--members", "1"], "needs members 2 or more"),
         (["--validate_on", "folds", "--members", "100"], "96 places or blocks cannot be held out by 100 members"),
-        (["--global_data", "world"], "needs teacher ensemble"),
         (["--teacher", "ensemble", "--global_data", "nowhere"], "nowhere/samples.csv: no sample table there"),
         (
             ["--teacher", "ensemble", "--global_data", "THE REGION"],
