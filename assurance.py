@@ -27,13 +27,12 @@ FEWEST_UNITS = 40
 """Blocks: of fewer, no more than half of the share left out of a 95 % interval can be told from the largest block's errors."""
 
 
-def learn_applicability(network: SoilCarbonNet, data: Dataset, seed: int) -> Applicability | None:
-    """Return where a network may be used: how far in its predictors, weighted by importance, from its training profiles.
+def learn_applicability(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, seed: int) -> Applicability | None:
+    """Return where a network may be used: how far in its predictors, weighted by importance, from `rows`, which taught it.
 
     Predictors are the variables in the profile's own cell; a variable's importance is what the squared error of the training
     profiles gains when its values are shuffled among them. None where no distance can be told.
     """
-    rows = data.split["train"]
     facts = network.specification
     weights = engine.shuffled_importance(network, data.x[rows], data.y[rows], seed)
     per_predictor = np.concatenate(

@@ -15,6 +15,8 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 from config import CompareSettings, read_settings
 from files import UserError, check_writable, locked, read_yaml, run, sha256, write_table, write_yaml
@@ -34,15 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from trials import finished, folds_of, plan_trials, run_all, stage
 
     trials = plan_trials(settings)
+    stage.cache_clear()
+    regions = stage(settings.model_dump_json()).regions  # all that can be wrong with the input, before anything is cleared
     check_writable(settings.out)
     with locked(settings.out):
         _begin(settings)
-        regions = stage(settings.model_dump_json()).regions
         run_all(settings, trials)
-        folds = {(name, way): folds_of(settings, name, data, way)[1] for name, data in regions.items() for way in settings.ways}
-        unit = load_checkpoint(settings.pretrained).specification.unit
+        folds: dict[tuple[str, str], dict[str, Any]] = {}
+        for name, data in regions.items():
+            folds |= {(name, way): folds_of(settings, name, data, way)[1] for way in settings.ways}
+        facts = load_checkpoint(settings.pretrained).specification
         how = "python compare.py" + (f" --config {settings.config}" if settings.config else "")
-        comparison = compare(settings, list(finished(settings, trials)), regions, folds, unit, how)
+        comparison = compare(settings, list(finished(settings, trials)), regions, folds, (facts.target, facts.unit), how)
         for each in fields(comparison):
             table = getattr(comparison, each.name)
             if isinstance(table, pd.DataFrame) and each.name != "predictions":
@@ -55,18 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _begin(settings: CompareSettings) -> None:
     """Clear what another comparison left, or see that what is resumed was of the same settings and data."""
     plain = {name: value for name, value in settings.as_plain().items() if name not in _FREE}
-    data = hashlib.sha256()
-    for path in (
-        settings.pretrained,
-        settings.regional,
-        *(folder / "samples.csv" for folder in (settings.global_data, *settings.regions)),
-    ):
-        if not path.is_file():
-            raise UserError(
-                f"{path}: not there; a comparison needs datasets (prepare.py), a pretrained checkpoint and its settings"
-            )
-        data.update(sha256(path).encode())
-    plain["digest"] = data.hexdigest()
+    plain["digest"] = _digest(settings)
     record = settings.out / "settings.yaml"
     if settings.resume and record.is_file():
         before = read_yaml(record)
@@ -75,8 +69,25 @@ def _begin(settings: CompareSettings) -> None:
             raise UserError(f"{settings.out}: was begun with another {', '.join(other)}; run without --resume")
         return
     for folder in ("trials", "pretrained", "folds"):
+        if (settings.out / folder).exists() and not record.is_file():
+            raise UserError(f"{settings.out / folder}: is there, and no settings.yaml of a comparison; give another --out")
         shutil.rmtree(settings.out / folder, ignore_errors=True)
     write_yaml(record, plain)
+
+
+def _digest(settings: CompareSettings) -> str:
+    """Return a checksum of all that trials are made from: datasets, checkpoint, settings, land."""
+    paths = [settings.pretrained, settings.regional, *([settings.land] if settings.land else [])]
+    for folder in (settings.global_data, *settings.regions):
+        paths += sorted(path for path in folder.rglob("*") if path.is_file() and _is_data(path))
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(sha256(path).encode())
+    return digest.hexdigest()
+
+
+def _is_data(path: Path) -> bool:
+    return path.suffix in (".csv", ".pkl") or path.name == "dataset.yaml"
 
 
 if __name__ == "__main__":

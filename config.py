@@ -412,16 +412,21 @@ class CompareSettings(Settings):
     pretrained: Path = Field(description="checkpoint that says how: its settings are taken")
     regional: Path = Field(description="YAML of train_regional.py's settings: the network to be compared")
     out: Path = Field(Path("results/compare"), description="folder of the report and of what it is made from")
-    ways: list[str] = Field(["random", "blocks"], description="how profiles are held out, the last being what the answer rests on")
+    ways: list[Literal["random", "place", "blocks", "region", "knndm"]] = Field(
+        ["random", "blocks"], min_length=1, description="how profiles are held out, the last being what the answer rests on"
+    )
     folds: int = Field(5, ge=2, le=50, description="folds of each way")
     block_size: float | None = Field(None, gt=0, le=180, description="side of blocks, degrees [the dataset's, or the variogram's]")
     land: Path | None = Field(None, description="knndm: raster that is above 0 where the map will be")
     methods: list[str] = Field([], description="what is compared in the last way [everything]")
     few_methods: list[str] = Field(
         ["mean", "forest", "forest_log", "forest_world_log", "quantile_forest", "tuned", "regional"],
+        min_length=1,
         description="what is compared in the other ways",
     )
-    profiles: int = Field(0, ge=0, description="profiles to learn from in each fold, drawn at random; 0: all that are not held out")
+    profiles: int = Field(
+        0, ge=0, le=10**7, description="profiles to learn from in each fold, drawn at random; 0: all that are not held out"
+    )
     sizes: list[int] = Field([], description="learning curves: numbers of profiles to learn from; 0: all")
     repeats: int = Field(3, ge=1, le=100, description="draws of each number of profiles")
     curve_methods: list[str] = Field(
@@ -429,7 +434,34 @@ class CompareSettings(Settings):
     )
     workers: int = Field(0, ge=0, le=1024, description="processes; 0: one per core")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of folds, methods and bootstrap")
-    resume: bool = Field(False, description="keep the cells that an interrupted comparison of the same settings has finished")
+    resume: bool = Field(False, description="keep the trials that an interrupted comparison of the same settings has finished")
+
+    @field_validator("regions")
+    @classmethod
+    def _regions_are_told_apart(cls, folders: list[Path]) -> list[Path]:
+        names = [folder.name for folder in folders]
+        for name in names:
+            if not re.fullmatch(r"[\w.][\w.-]*", name) or name in (".", ".."):
+                raise ValueError(f"{name!r} names a region and files: letters, digits, '-', '.' and '_' only")
+            if names.count(name) > 1:
+                raise ValueError(f"two regions are named {name!r}, by their folders")
+        return folders
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        for name in ("ways", "methods", "few_methods", "sizes", "curve_methods"):
+            values = getattr(self, name)
+            double = next((each for each in values if values.count(each) > 1), None)
+            if double is not None:
+                raise ValueError(f"{name}: {double!r} comes twice")
+        small = next((size for size in [*self.sizes, self.profiles] if size < 0 or 0 < size < 20), None)
+        if small is not None:
+            raise ValueError(f"{small} profiles are too few to learn from; 0 stands for all, else 20 or more")
+        if self.block_size is not None and "blocks" not in self.ways:
+            raise ValueError("block_size is of the way blocks, which is not among the ways")
+        if self.profiles and "knndm" in self.ways:
+            raise ValueError("knndm matches distances of all profiles, so it goes with profiles 0")
+        return self
 
 
 _ALL = (
@@ -466,7 +498,7 @@ def _flag(annotation: Any) -> dict[str, Any]:
     if annotation is bool:
         return {"action": argparse.BooleanOptionalAction}
     if typing.get_origin(annotation) is list:
-        return {"nargs": "+", "metavar": typing.get_args(annotation)[0].__name__.upper()}
+        return {"nargs": "+", "metavar": _flag(typing.get_args(annotation)[0])["metavar"]}
     if typing.get_origin(annotation) is tuple:
         return {"nargs": len(options), "metavar": "NUMBER"}
     if typing.get_origin(annotation) is Literal:
@@ -485,7 +517,8 @@ def _parser(cls: type[Settings], script: str, purpose: str) -> _Parser:
     return parser
 
 
-def _from_yaml(cls: type[Settings], path: Path) -> dict[str, Any]:
+def from_yaml(cls: type[Settings], path: Path) -> dict[str, Any]:
+    """Return what a YAML file says of a script's settings; UserError for a name that no script knows."""
     values = read_yaml(path)
     known = sorted({name for kind in _ALL for name in kind.model_fields} - {"config"})
     for name in values:
@@ -542,8 +575,8 @@ def read_settings(cls: type[S], purpose: str | None, arguments: Sequence[str] | 
     path = flags_given.get("config")
     if path is None and cls.preset and not any(name in flags_given for name in cls.preset_unless):
         path = PRESETS / cls.preset
-    from_yaml = _from_yaml(cls, Path(path)) if path is not None else {}
+    in_file = from_yaml(cls, Path(path)) if path is not None else {}
     for name, value in flags_given.items():
         if value == "none" and type(None) in typing.get_args(cls.model_fields[name].annotation):
             flags_given[name] = None
-    return build(cls, from_yaml | flags_given, "command line")
+    return build(cls, in_file | flags_given, "command line")

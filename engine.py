@@ -371,9 +371,11 @@ def _fit_member(
 # --- all members, and the way on after an interruption --------------------------------------------------------------
 
 
-def fingerprint(network: SoilCarbonNet, known: Sequence[Profiles], settings: TrainSettings) -> dict[str, Any]:
-    """Return what decides a run's result: settings, specification, and a digest of data and first weights."""
-    digest = hashlib.sha256()
+def fingerprint(
+    network: SoilCarbonNet, known: Sequence[Profiles], settings: TrainSettings, folds: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Return what decides a run's result: settings, specification, and a digest of data, folds and first weights."""
+    digest = hashlib.sha256() if folds is None else hashlib.sha256(folds.tobytes())
     for profiles in known:
         for tensor in (profiles.encoded, profiles.output):
             digest.update(tensor.cpu().numpy().tobytes())
@@ -413,7 +415,7 @@ def read_interrupted(path: Path, expected: dict[str, Any], device: torch.device)
 def fit(
     network: SoilCarbonNet, train: Profiles, valid: Profiles, settings: TrainSettings, journal: RunLog | None = None,
     state: dict[str, Any] | None = None, keep: Callable[[SoilCarbonNet, dict[str, Any] | None], None] | None = None,
-    lessons: Callable[[int], Lesson] | None = None, sources: Sequence[Profiles] = (),
+    lessons: Callable[[int], Lesson] | None = None, sources: Sequence[Profiles] = (), folds: np.ndarray | None = None,
 ) -> SoilCarbonNet:  # fmt: skip
     """Train every member of a network and return the network of their best epochs.
 
@@ -435,6 +437,8 @@ def fit(
         Member k -> what it learns from, made when its turn comes. Default: `train` teaches and `valid` chooses.
     sources
         Further profiles that lessons are made from: a resumed run must have the same.
+    folds
+        What lessons hold out, for the same reason.
 
     Raises
     ------
@@ -443,7 +447,7 @@ def fit(
     """
     facts = network.specification
     finished = [Best(**best) for best in state["finished"]] if state else []
-    expected = fingerprint(network, (train, valid, *sources), settings) if keep else {}
+    expected = fingerprint(network, (train, valid, *sources), settings, folds) if keep else {}
     lessons = lessons or (lambda _: Lesson(train, train, valid))
 
     def save(best: Best, snapshot: dict[str, Any] | None) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from baselines import BASELINES
-from comparepage import MEAN, Comparison
+from comparison import MEAN, Comparison
 from config import CompareSettings
 from contenders import BEST, CONTENDERS
 from coverage import picp_table
@@ -22,9 +22,11 @@ from trials import HONEST, INTERVALS, LEVELS, PEEKED, Trial, ends
 from utils import Dataset
 from validation import SCORES, bootstrap_scores, mean_paired_differences, paired_differences, scores
 
+TARGETS = {"soc": "Soil organic carbon"}
+"""The target's column in words."""
 THIRDS = ("lowest", "middle", "highest")
-CROWD = 3
-"""Profiles of one raster cell, at least, for its median to say what a map could know there."""
+CROWD = 4
+"""Profiles of one raster cell, at least, for the median of the others to say what a map could know there."""
 
 Found = Mapping[tuple[str, str], pd.DataFrame]
 """(region, way) -> all folds' predictions, one under the other, with each profile's `unit`."""
@@ -107,7 +109,9 @@ def coverage_table(found: Found, seed: int) -> pd.DataFrame:
     rows = []
     for (region, way), table in found.items():
         for method, predictor in INTERVALS.items():
-            if ends(method, LEVELS[0])[0] not in table.columns:
+            levels = [level for level in LEVELS if ends(method, level)[0] in table.columns]
+            levels = [level for level in levels if np.isfinite(table[[*ends(method, level)]].to_numpy()).all()]
+            if not levels:  # some fold held out too few profiles
                 continue
             rank = table[predictor].rank(method="first", pct=True).to_numpy()
             strata = {f"predicted {name} third": (rank > k / 3) & (rank <= (k + 1) / 3) for k, name in enumerate(THIRDS)}
@@ -117,7 +121,7 @@ def coverage_table(found: Found, seed: int) -> pd.DataFrame:
                 if not chosen.any():
                     continue
                 part = table[chosen]
-                intervals = {level: tuple(part[name].to_numpy() for name in ends(method, level)) for level in LEVELS}
+                intervals = {level: tuple(part[name].to_numpy() for name in ends(method, level)) for level in levels}
                 for row in picp_table(part["observed"].to_numpy(), intervals, units=part["unit"].to_numpy(), seed=seed):
                     rows.append({"region": region, "way": way, "method": method} | row | {"stratum": stratum})
     return pd.DataFrame(rows)
@@ -140,7 +144,7 @@ def selection_table(found: Found, way: str) -> pd.DataFrame:
 def floor_table(regions: Mapping[str, Dataset]) -> pd.DataFrame:
     """Return how far profiles differ that share all their covariates: no map of these covariates tells them apart.
 
-    Of cells with more than `CROWD` profiles: the mean absolute error of predicting each by the median of the others in its
+    Of cells with `CROWD` profiles or more: the mean absolute error of predicting each by the median of the others in its
     cell, and by the median of the region.
     """
     rows = []
@@ -148,7 +152,7 @@ def floor_table(regions: Mapping[str, Dataset]) -> pd.DataFrame:
         cells = np.nan_to_num(data.x, nan=float(np.finfo(np.float32).min))  # NaN is not equal to NaN
         _, cell, count = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
         error, plain = [], []
-        for number in np.flatnonzero(count > CROWD):
+        for number in np.flatnonzero(count >= CROWD):
             values = data.y[cell.ravel() == number]
             error += [abs(value - np.median(np.delete(values, k))) for k, value in enumerate(values)]
             plain += np.abs(values - np.median(data.y)).tolist()
@@ -169,9 +173,24 @@ def learning_curves(curves: pd.DataFrame, settings: CompareSettings) -> pd.DataF
     return chosen.assign(n_train=chosen["n_train"].where(~whole, most).round().astype(int)).drop(columns=["way", "size"])
 
 
+def _learnt_from(table: pd.DataFrame, way: str) -> str:
+    numbers = table.loc[table["way"] == way, "n_train"]
+    count = f"{numbers.min():,}" if numbers.min() == numbers.max() else f"{numbers.min():,} to {numbers.max():,}"
+    return f"In each fold every method learnt from {count} profiles of the region; all others of it were held out or not used."
+
+
+def _other_champions(table: pd.DataFrame, way: str, rival: str, methods: Mapping[str, Mapping[str, str]]) -> str:
+    """Say which baselines lead in other scores: the strongest in MAE aims at the median, which costs concordance."""
+    known = table[(table["way"] == way) & table["method"].isin(list(BASELINES))]
+    mean = known.groupby("method")[["rmse", "ccc", "r2"]].mean()
+    best = {"RMSE": mean["rmse"].idxmin(), "CCC": mean["ccc"].idxmax(), "R2": mean["r2"].idxmax()}
+    words = ", ".join(f"{score} {methods[key]['label']}" for score, key in best.items())
+    return f"Strongest means lowest MAE ({methods[rival]['label']}). Of the baselines, the best in other scores are: {words}."
+
+
 def compare(
     settings: CompareSettings, trials: Sequence[tuple[Trial, pd.DataFrame]], regions: Mapping[str, Dataset],
-    folds: Mapping[tuple[str, str], Mapping[str, Any]], unit: str, how: str,
+    folds: Mapping[tuple[str, str], Mapping[str, Any]], target: tuple[str, str], how: str,
 ) -> Comparison:  # fmt: skip
     """Make the report's tables of all finished trials.
 
@@ -185,10 +204,11 @@ def compare(
         Name -> dataset.
     folds
         (region, way) -> what its folds are.
-    unit, how
-        The target's unit, and the command.
+    target, how
+        The target and its unit, and the command.
     """
     found, curves = gather(trials, regions)
+    name, unit = TARGETS.get(target[0], target[0]), target[1]
     table = score_table(found, settings.seed)
     rivals = strongest(table)
     ways: dict[str, dict[str, Any]] = {}
@@ -215,8 +235,8 @@ def compare(
         "meaning": "its intervals conformalised on inner folds",
     }
     facts = {
-        "title": "Soil organic carbon: the network against every baseline",
-        "target": "Soil organic carbon",
+        "title": f"{name}: the network against every baseline",
+        "target": name,
         "unit": unit,
         "winner": BEST,
         "strongest": rivals,
@@ -225,6 +245,8 @@ def compare(
         "settings": settings.as_plain(),
         "methods": methods,
         "notes": [
+            _learnt_from(table, last),
+            _other_champions(table, last, rivals[last], methods),
             "Pretraining is done again for every region without any place, or block, of its profiles.",
             "Intervals of scores and differences resample whole blocks, the same ones for all methods.",
             "All baselines are tuned by inner folds of whole blocks, with the same number of candidates.",

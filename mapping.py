@@ -11,8 +11,6 @@ import hashlib
 import json
 import logging
 import multiprocessing
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -21,7 +19,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import astuple
 from functools import lru_cache
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +36,7 @@ from encoding import unfold_classes
 from files import UserError, sha256
 from grids import Grid, Tile
 from models import SoilCarbonNet, as_means, load_checkpoint
+from processes import start_worker
 from rasters import Layer
 from stacks import Stack
 from zones import LOWER, UPPER
@@ -286,17 +284,8 @@ def compute_tile(folder: Path, digest: str, number: int) -> int:
 
 
 def _start_process() -> None:
-    """Prepare a worker process: Ctrl-C is its parent's business, and it does not outlive a parent that was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        wait_for([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    start_worker()
 
 
 @contextmanager

@@ -7,9 +7,10 @@ together, such trees on the region alone, and a Gaussian process on the region. 
 any other.
 """
 
+import multiprocessing
 import warnings
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
@@ -45,7 +46,8 @@ class Teacher:
 
     def fit(self, region: np.ndarray, output: np.ndarray, world: np.ndarray | None, world_output: np.ndarray | None) -> Self:
         """Learn from the region's encoded inputs (n, E) and outputs (n,), and the world's (m, E), (m,) if there are any."""
-        trees = {"max_features": 1 / 3, "min_samples_leaf": min(3, len(output)), "random_state": self.seed, "n_jobs": -1}
+        trees: dict[str, Any] = {"max_features": 1 / 3, "min_samples_leaf": min(3, len(output)), "random_state": self.seed}
+        trees["n_jobs"] = -1 if multiprocessing.parent_process() is None else 1  # processes side by side have a core each
         self._trees: list[ExtraTreesRegressor | RandomForestRegressor] = []
         self._trees.append(ExtraTreesRegressor(2 * TREES, **trees).fit(region, output))
         if world is not None and world_output is not None:

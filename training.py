@@ -15,7 +15,7 @@ import torch
 
 import engine
 import validation
-from assurance import learn_applicability, learn_calibration
+from assurance import held_out_predictions, learn_applicability, learn_calibration
 from config import Category, RegionalSettings, SimulateSettings, TrainSettings
 from files import UserError, check_writable, read_yaml, write_json
 from lessons import Plan, plan_lessons
@@ -83,7 +83,7 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
 
     state = None
     if settings.resume:
-        expected = engine.fingerprint(start, plan.sources, settings)
+        expected = engine.fingerprint(start, plan.sources, settings, plan.folds)
         state = engine.read_interrupted(settings.log / RESUME, expected, device)
     if state is None:
         for name in (RESUME, BEST):  # of an older run of the name
@@ -94,9 +94,15 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
     try:
         keep = partial(_keep, folder=settings.log)
         with _threads_for(settings.batch_size):
-            network = engine.fit(start, plan.train, plan.valid, settings, journal, state, keep, plan.lesson, plan.sources[2:])
+            network = engine.fit(
+                start, plan.train, plan.valid, settings, journal, state, keep, plan.lesson, plan.sources[2:], plan.folds
+            )
         predicted = engine.predict(network, data.x)[0]
         scores = {name: validation.scores(data.y[chosen], predicted[chosen]) for name, chosen in data.split.items()}
+        if plan.folds is not None:  # each has learnt from most of both splits; by its own fold's member none is learnt from
+            held_out = held_out_predictions(network, data.x[plan.rows], plan.folds)
+            scores["train"] = validation.scores(data.y[plan.rows], predicted[plan.rows])
+            scores["valid"] = validation.scores(data.y[plan.rows], held_out)
         network.record |= {"scores": scores, "profiles": {name: len(chosen) for name, chosen in data.split.items()}}
         network.record["rasters"] = rasters_of(settings.data_dir)
         _assure(network, data, plan, settings.seed)
@@ -144,7 +150,7 @@ def learn(start: SoilCarbonNet, data: Dataset, settings: TrainSettings, world: D
 
 
 def _assure(network: SoilCarbonNet, data: Dataset, plan: Plan, seed: int) -> None:
-    network.applicability = learn_applicability(network, data, seed)
+    network.applicability = learn_applicability(network, data, data.split["train"] if plan.folds is None else plan.rows, seed)
     network.calibration = learn_calibration(network, data, plan.rows, plan.folds)
 
 

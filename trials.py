@@ -22,15 +22,16 @@ from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 import engine
-from baselines import BASELINES, Known, QuantileForest, inner_folds, tune
-from config import CompareSettings, GlobalSettings, RegionalSettings, RunSettings, build
+from baselines import BASELINES, Forest, Known, QuantileForest, held_out_predictions, inner_folds, tune
+from config import CompareSettings, GlobalSettings, RegionalSettings, RunSettings, build, from_yaml
 from contenders import BEST, CONTENDERS, STACK, Case, plain_settings, predict, stack, train_network
 from encoding import unfold_classes
-from files import UserError, read_yaml, write_table
+from files import UserError, read_table, write_table
 from folds import make_folds, read_folds, save_folds
 from knndm import draw_places
 from lessons import elsewhere, fold_units
 from models import SoilCarbonNet, load_checkpoint, save_checkpoint
+from processes import start_worker
 from training import compute_statistics, learn, new_specification
 from utils import Dataset, middle_cells, read_dataset
 
@@ -76,15 +77,9 @@ def stage(settings: str) -> Stage:
     """Read all datasets, by the settings as JSON; processes of a pool read them once."""
     wanted = CompareSettings.model_validate_json(settings)
     network = load_checkpoint(wanted.pretrained)
-    known = RegionalSettings.model_fields
-    values = {name: value for name, value in read_yaml(wanted.regional).items() if name in known}
-    values |= {
-        "data_dir": wanted.global_data,
-        "init_from": wanted.pretrained,
-        "seed": wanted.seed,
-        "tensorboard": False,
-        "device": "cpu",
-    }
+    values = from_yaml(RegionalSettings, wanted.regional)
+    values |= {"data_dir": wanted.global_data, "init_from": wanted.pretrained, "seed": wanted.seed}
+    values |= {"tensorboard": False, "device": "cpu"}
     if values.get("teacher", "none") != "none":
         values["global_data"] = wanted.global_data
     regional = build(RegionalSettings, values, str(wanted.regional))
@@ -93,7 +88,7 @@ def stage(settings: str) -> Stage:
         where = build(RunSettings, {"data_dir": folder, "target": network.specification.target})
         return read_dataset(where, network.specification.categories, splits)
 
-    regions = {folder.name: read(folder, ()) for folder in wanted.regions}
+    regions = {folder.name: _in_blocks(read(folder, ()), wanted) for folder in wanted.regions}
     return Stage(regional, read(wanted.global_data, ("train", "valid")), regions)
 
 
@@ -105,14 +100,10 @@ def folds_of(settings: CompareSettings, region: str, data: Dataset, way: str) ->
     path = settings.out / "folds" / f"{region}-{way}.csv"
     if path.is_file():
         return read_folds(path, data.ids)
-    more: dict[str, Any] = {}
-    if way == "blocks":
-        more["side"] = settings.block_size or data.block_size
-        if more["side"] is None:
-            more["residuals"] = _residuals(data, settings.seed)
-    if way == "knndm":
-        more["places"] = _places_on(settings.land, data, settings.seed)
     try:
+        more: dict[str, Any] = {"side": data.block_size} if way == "blocks" else {}
+        if way == "knndm":
+            more["places"] = _places_on(settings.land, data, settings.seed)
         folds, facts = make_folds(way, data.lon, data.lat, settings.folds, settings.seed, **more)
     except ValueError as error:
         raise UserError(f"{region}: no folds by {way}: {error}") from error
@@ -120,16 +111,21 @@ def folds_of(settings: CompareSettings, region: str, data: Dataset, way: str) ->
     return folds, facts
 
 
-def _residuals(data: Dataset, seed: int) -> np.ndarray:
-    """Return out-of-fold residuals of a forest of ln(1 + y), whose variogram says how wide blocks must be."""
-    known = Known(data.x, data.y, data.lon, data.lat, fold_units(data))
-    folds = inner_folds(known.units, 5, seed)
-    held_out = np.empty(len(known))
-    for fold in range(int(folds.max()) + 1):
-        method = BASELINES["forest_log"].method(log=True, trees=100).fit(known.take(folds != fold), seed)
-        held_out[folds == fold] = method.predict(known.take(folds == fold))
-    residuals: np.ndarray = np.log1p(data.y) - np.log1p(held_out)
-    return residuals
+def _in_blocks(data: Dataset, settings: CompareSettings) -> Dataset:
+    """Return a region whose blocks have the side that is asked for, its own, or that of its residuals' variogram.
+
+    One side serves folds, inner folds, calibration, resampling, and what of the world is left out.
+    """
+    side = settings.block_size or data.block_size
+    if side is None and "blocks" in settings.ways:
+        known = Known(data.x, data.y, data.lon, data.lat, fold_units(data))
+        folds = inner_folds(known.units, 5, settings.seed)
+        predicted = held_out_predictions(lambda: Forest(log=True, trees=100), known, folds, settings.seed)
+        _, facts = make_folds(
+            "blocks", data.lon, data.lat, settings.folds, settings.seed, residuals=np.log1p(data.y) - np.log1p(predicted)
+        )
+        side = facts["side_degrees"]
+    return replace(data, block_size=side)
 
 
 def _places_on(land: Path | None, data: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -137,11 +133,17 @@ def _places_on(land: Path | None, data: Dataset, seed: int) -> tuple[np.ndarray,
     if land is None:
         raise UserError("ways: knndm needs to know where the map will be; give --land, a raster that is above 0 there")
     import rasterio  # here: no other way needs it
+    from rasterio.errors import WindowError
+    from rasterio.windows import Window
 
     with rasterio.open(land) as raster:
         if raster.crs is None or not raster.crs.is_geographic:
             raise UserError(f"{land}: must be in degrees (EPSG:4326)")
         window = raster.window(data.lon.min(), data.lat.min(), data.lon.max(), data.lat.max()).round_offsets().round_lengths()
+        try:
+            window = window.intersection(Window(0, 0, raster.width, raster.height))
+        except WindowError:
+            raise UserError(f"{land}: does not reach the region's profiles") from None
         here, transform = raster.read(1, window=window, masked=True).filled(0) > 0, raster.window_transform(window)
     lon = transform.c + transform.a * (np.arange(here.shape[1]) + 0.5)
     lat = transform.f + transform.e * (np.arange(here.shape[0]) + 0.5)
@@ -159,12 +161,17 @@ def pretrain(settings: str, region: str) -> str:
     torch.set_num_threads(1)
     first = load_checkpoint(wanted.pretrained)
     known = GlobalSettings.model_fields
-    values = {name: value for name, value in first.record.get("settings", {}).items() if name in known and value is not None}
+    said = first.record.get("settings")
+    if not isinstance(said, dict):
+        raise UserError(f"{wanted.pretrained}: does not say how it was trained, so it cannot be trained again without {region}")
+    values = {name: value for name, value in said.items() if name in known and value is not None}
     how = build(GlobalSettings, values | {"init_from": None, "tensorboard": False, "device": "cpu"}, str(wanted.pretrained))
     split = {
         name: elsewhere(replace(here.world, split={"train": here.world.split[name]}), here.regions[region])
         for name in ("train", "valid")
     }
+    if not all(map(len, split.values())):
+        raise UserError(f"{wanted.global_data}: without the places of {region} nothing is left to train on or validate with")
     data = replace(here.world, split=split)
     network = learn(
         SoilCarbonNet(new_specification(how, data, compute_statistics(data.x[split["train"]], data.categories))), data, how
@@ -212,8 +219,9 @@ def _best(case: Case) -> dict[str, np.ndarray]:
     network, x = train_network(case, case.settings), case.region.x[case.test]
     predicted = engine.predict(network, x)[0]
     columns = {BEST: predicted}
-    for level in LEVELS if network.calibration is not None else ():
-        assert network.calibration is not None
+    for level in LEVELS:
+        if network.calibration is None or level > network.calibration.highest_level():
+            continue
         columns |= dict(zip(ends(BEST, level), network.calibration.interval(predicted, None, level), strict=True))
     if network.applicability is not None:
         cells = unfold_classes(middle_cells(x, case.region.categories), network.specification)
@@ -259,6 +267,8 @@ def plan_trials(settings: CompareSettings) -> list[Trial]:
     for name in [*settings.methods, *settings.few_methods, *settings.curve_methods]:
         if name not in everything:
             raise UserError(f"method {name!r}: expected one of {', '.join(everything)}")
+    if not all(set(each or everything) & set(BASELINES) for each in (settings.methods, settings.few_methods)):
+        raise UserError("methods: at least one baseline is needed to compare with: " + ", ".join(BASELINES))
     last = settings.ways[-1]
     methods = {way: tuple(settings.few_methods) for way in settings.ways} | {last: tuple(settings.methods) or everything}
     regions = [folder.name for folder in settings.regions]
@@ -270,8 +280,9 @@ def plan_trials(settings: CompareSettings) -> list[Trial]:
     ]
     chosen = tuple(settings.curve_methods)
     curves = [
-        Trial(region=region, way=last, fold=repeat % settings.folds, size=size, repeat=repeat, curve=True, methods=chosen)
+        Trial(region=region, way=last, fold=fold, size=size, repeat=repeat, curve=True, methods=chosen)
         for repeat in range(settings.repeats)
+        for fold in range(settings.folds)
         for size in settings.sizes
         for region in regions
     ]
@@ -299,18 +310,23 @@ def run_all(settings: CompareSettings, trials: Sequence[Trial]) -> None:
                     each.result()
         except BrokenProcessPool as error:
             raise UserError("a process ended, of too little memory perhaps; go on with --resume, and fewer --workers") from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
+        except BaseException:  # trials are written whole, so those under way may be cut off
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
             raise
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # processes side by side have a core each
         os.environ[name] = "1"
-    return ProcessPoolExecutor(workers or os.cpu_count(), multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(workers or os.cpu_count(), multiprocessing.get_context("spawn"), start_worker)
 
 
 def finished(settings: CompareSettings, trials: Sequence[Trial]) -> Iterator[tuple[Trial, pd.DataFrame]]:
     """Yield each trial with its table."""
     for trial in trials:
-        yield trial, pd.read_csv(settings.out / "trials" / f"{trial.name}.csv", dtype={"profile_id": str})
+        path = settings.out / "trials" / f"{trial.name}.csv"
+        table = read_table(path, ("profile_id", "lon", "lat", "observed", "n_train", *trial.methods))
+        numbers = table.drop(columns="profile_id").apply(pd.to_numeric, errors="coerce")
+        yield trial, numbers.assign(profile_id=table["profile_id"])

@@ -179,7 +179,7 @@ def test_a_checkpoint_carries_calibration_and_area_to_the_bit(tmp_path):
     net = network(members=2)
     data = profiles(net, 200, skewed, split=(0.6, 0.9))
     net.calibration = learn_calibration(net, data, np.arange(180), np.arange(180) % 2)
-    net.applicability = learn_applicability(net, data, 1)
+    net.applicability = learn_applicability(net, data, data.split["train"], 1)
     save_checkpoint(net, tmp_path / "x.pth")
     again = load_checkpoint(tmp_path / "x.pth")
     assert again.calibration == net.calibration

@@ -1,7 +1,6 @@
 """The whole comparison on small datasets whose answer is known: same folds for all, nothing leaks, it goes on where it was."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,8 +8,7 @@ import pytest
 import yaml
 
 import compare
-import trials
-from comparepage import MEAN
+from comparison import MEAN
 from config import Category, CompareSettings, GlobalSettings, build
 from datasets import write_dataset
 from engine import predict
@@ -95,7 +93,7 @@ def test_every_method_is_scored_on_the_same_profiles_in_every_way(compared):
     assert set(table.loc[table["way"] == "random", "method"]) == {"mean", "forest_log"}
     assert table.groupby("region")["n_test"].unique().map(list).to_dict() == {"west": [150], "east": [120]}
     one = table[(table["region"] == "west") & (table["way"] == "blocks") & (table["method"] == "tuned")].iloc[0]
-    parts = pd.concat(pd.read_csv(path) for path in (out / "trials").glob("west-blocks-*-all-0.csv"))
+    parts = pd.concat(pd.read_csv(path) for path in (out / "trials").glob("west-blocks-*-all.csv"))
     expected = scores(parts["observed"].to_numpy(), parts["tuned"].to_numpy())
     logs = scores(np.log1p(parts["observed"].to_numpy()), np.log1p(parts["tuned"].to_numpy()))
     for name in ("mae", "rmse", "me", "r2", "ccc", "rpiq"):
@@ -112,7 +110,7 @@ def test_profiles_of_a_fold_are_predicted_once_and_folds_are_kept(compared):
     out, _ = compared
     for region in ("west", "east"):
         folds = pd.read_csv(out / "folds" / f"{region}-blocks.csv", dtype=str).set_index("profile_id")["fold"]
-        parts = [pd.read_csv(out / "trials" / f"{region}-blocks-{k}-all-0.csv") for k in (0, 1)]
+        parts = [pd.read_csv(out / "trials" / f"{region}-blocks-{k}-all.csv") for k in (0, 1)]
         for k, part in enumerate(parts):
             assert set(folds[part["profile_id"]]) == {str(k)}
         assert len(pd.concat(parts)) == len(folds) == pd.concat(parts)["profile_id"].nunique()
@@ -120,7 +118,7 @@ def test_profiles_of_a_fold_are_predicted_once_and_folds_are_kept(compared):
 
 def test_intervals_and_applicability_are_told_for_every_profile(compared):
     out, _ = compared
-    part = pd.read_csv(out / "trials" / "west-blocks-0-all-0.csv")
+    part = pd.read_csv(out / "trials" / "west-blocks-0-all.csv")
     for method in ("regional", "quantile_forest", "quantile_forest_calibrated"):
         for narrow, wide in ((0.5, 0.8), (0.8, 0.9), (0.9, 0.95)):
             assert (part[f"{method}_lower_{wide}"] <= part[f"{method}_lower_{narrow}"] + 1e-9).all()
@@ -129,7 +127,7 @@ def test_intervals_and_applicability_are_told_for_every_profile(compared):
     coverage = pd.read_csv(out / "coverage.csv")
     row = coverage[(coverage["stratum"] == "all") & (coverage["level"] == 0.9) & (coverage["way"] == "blocks")]
     row = row[(row["region"] == "west") & (row["method"] == "regional")].iloc[0]
-    parts = pd.concat(pd.read_csv(path) for path in (out / "trials").glob("west-blocks-*-all-0.csv"))
+    parts = pd.concat(pd.read_csv(path) for path in (out / "trials").glob("west-blocks-*-all.csv"))
     held = (parts["regional_lower_0.9"] <= parts["observed"]) & (parts["observed"] <= parts["regional_upper_0.9"])
     assert row["coverage"] == pytest.approx(held.mean())
 
@@ -142,7 +140,7 @@ def test_the_report_stands_alone(compared):
 
 def test_a_finished_trial_is_not_run_again_and_another_comparison_is_refused(compared, capsys):
     out, config = compared
-    lost = out / "trials" / "east-blocks-1-all-0.csv"
+    lost = out / "trials" / "east-blocks-1-all.csv"
     before, others = lost.read_text(), {path: path.stat().st_mtime_ns for path in (out / "trials").iterdir() if path != lost}
     lost.unlink()
     compare.main(["--config", str(config), "--resume"])
@@ -184,6 +182,10 @@ def test_unknown_methods_and_missing_land_are_named(land, tmp_path, capsys):
         folds_of(settings, "west", data, "knndm")
     with pytest.raises(UserError, match="no folds by wherever"):
         folds_of(settings, "west", data, "wherever")
+    (land / "typo.yaml").write_text("teachr: ensemble\n")
+    config.write_text(yaml.safe_dump(settings_of(land, tmp_path / "o", regional=str(land / "typo.yaml"))))
+    assert run(lambda: compare.main(["--config", str(config)])) == 2
+    assert "unknown setting 'teachr'; did you mean 'teacher'?" in capsys.readouterr().err
 
 
 def test_trials_cover_every_fold_and_every_draw():
@@ -197,7 +199,7 @@ def test_trials_cover_every_fold_and_every_draw():
         "repeats": 2,
     }
     found = plan_trials(build(CompareSettings, values))
-    assert len({each.name for each in found}) == len(found) == 2 * 2 * 3 + 2 * 2 * 2
+    assert len({each.name for each in found}) == len(found) == 2 * 2 * 3 + 2 * 3 * 2 * 2
     assert {each.way for each in found if each.size} == {"blocks"}
 
 
@@ -245,7 +247,47 @@ def test_what_peeking_flatters_is_the_difference_of_fold_means():
 
 
 def test_trials_are_named_apart():
-    names = {Trial(region="r", way=way, fold=k, size=s, methods=()).name for way in ("a", "b") for k in (0, 1) for s in (0, 5)}
-    assert len(names) == 8
-    assert Path(next(iter(names))).name in names
-    assert trials.ends("regional", 0.9) == ("regional_lower_0.9", "regional_upper_0.9")
+    found = [
+        Trial(region=region, way=way, fold=fold, size=size, curve=curve, methods=())
+        for region in ("a", "b")
+        for way in ("blocks", "random")
+        for fold in (0, 1)
+        for size in (0, 50)
+        for curve in (False, True)
+    ]
+    assert len({each.name for each in found}) == len(found)
+
+
+@pytest.mark.parametrize(
+    "changes,words",
+    [
+        ({"regions": ["a/kenya", "b/kenya"]}, "two regions are named 'kenya'"),
+        ({"regions": ["."]}, "names a region and files"),
+        ({"ways": ["blocks", "blocks"]}, "'blocks' comes twice"),
+        ({"ways": []}, "at least 1 item"),
+        ({"ways": ["blocsk"]}, "'random', 'place', 'blocks', 'region' or 'knndm'"),
+        ({"sizes": [5]}, "5 profiles are too few"),
+        ({"few_methods": []}, "at least 1 item"),
+        ({"ways": ["knndm"], "profiles": 50}, "knndm matches distances of all profiles"),
+        ({"ways": ["random"], "block_size": 1}, "block_size is of the way blocks"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(changes, words):
+    values = {"regions": ["a"], "global_data": "g", "pretrained": "p", "regional": "r"}
+    with pytest.raises(UserError, match=words):
+        build(CompareSettings, values | changes)
+
+
+def test_without_a_baseline_there_is_nothing_to_compare_with():
+    values = {"regions": ["a"], "global_data": "g", "pretrained": "p", "regional": "r", "methods": ["tuned"]}
+    with pytest.raises(UserError, match="at least one baseline"):
+        plan_trials(build(CompareSettings, values))
+
+
+def test_a_folder_that_is_not_a_comparison_is_left_alone(land, tmp_path, capsys):
+    (tmp_path / "o" / "trials").mkdir(parents=True)
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump(settings_of(land, tmp_path / "o")))
+    assert run(lambda: compare.main(["--config", str(config)])) == 2
+    assert "no settings.yaml of a comparison" in capsys.readouterr().err
+    assert (tmp_path / "o" / "trials").is_dir()
