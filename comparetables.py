@@ -203,7 +203,7 @@ def claim(change: pd.Series) -> str:
     few, many = np.mean(ends, axis=0)
     found = "bear out" if more == len(ends) else "contradict" if more == 0 else "do not settle"
     full = change.groupby(level="region").tail(1).reset_index("n_train")  # between regions, each with all it has
-    rank = full["n_train"].corr(full["mae"], method="spearman") if len(full) > 3 else math.nan
+    rank = full["n_train"].corr(full["mae"], method="spearman") if len(full) > 3 and full["n_train"].nunique() > 1 else math.nan
     between = f" Between regions, the rank correlation of profiles and change is {fixed(rank, sign=True)}." if rank == rank else ""
     return (
         f"The curves {found} the claim that the fewer profiles a region has, the more it gains: the change of MAE is "
