@@ -254,8 +254,7 @@ def _selection(c: Comparison, _: Page) -> str:
     groups = [("", ["Score", "Region"]), ("epoch chosen on", ["validation", "test"]), ("", ["flattered by"])]
     table = Table("Scores on the test profiles, mean over folds, by what chose the epoch", groups, rows, 2)
     return (
-        _p(f"{told}that is not there on new land. All other scores here are of epochs chosen on validation profiles.")
-        + table.to_html()
+        _p(f"{told}that is not there on new land. No other score here is of an epoch that test profiles chose.") + table.to_html()
     )
 
 

@@ -14,9 +14,7 @@ import torch
 from config import TrainSettings
 from engine import Lesson, Profiles, fit, make_profiles, member_seed, outputs_of
 from files import UserError
-from folds import group_folds
 from models import SoilCarbonNet
-from teachers import Teacher, make_up_places
 from utils import Dataset, variable_columns
 from validation import split_units
 
@@ -119,6 +117,8 @@ def plan_lessons(
         units = fold_units(data)[rows]
         if (found := len(np.unique(units))) < settings.members:
             raise UserError(f"{found} places or blocks cannot be held out by {settings.members} members; lower --members")
+        from knndm import group_folds  # here and below: a run without folds or teacher need not wait for them
+
         folds = group_folds(units, settings.members, settings.seed)
     there = None if world is None else elsewhere(world, data)
     if there is not None and not len(there):
@@ -131,6 +131,8 @@ def plan_lessons(
         if getattr(settings, "teacher", "none") == "none":
             return Lesson(known, known, choose)
         seed = member_seed(settings.seed, k)
+        from teachers import Teacher, make_up_places
+
         teacher = Teacher(seed).fit(*_plain(known), *((None, None) if abroad is None else _plain(abroad)))
         columns = variable_columns(data.categories)
         made = make_up_places(

@@ -18,7 +18,6 @@ import torch
 from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
 
 import engine
-import lessons
 import teachers
 import train_global
 import training
@@ -495,7 +494,7 @@ def test_a_stopped_run_with_a_schedule_and_a_pull_resumes_to_the_same_bits(datas
 @pytest.mark.parametrize("stop_at", [(0, 2), (1, 1), (2, 3)])
 def test_a_stopped_run_with_a_teacher_and_folds_resumes_to_the_same_bits(dataset, tmp_path, workplace, monkeypatch, stop_at):
     monkeypatch.setattr(teachers, "TREES", 10)
-    monkeypatch.setattr(lessons, "make_up_places", partial(make_up_places, count=300))
+    monkeypatch.setattr(teachers, "make_up_places", partial(make_up_places, count=300))
     world = make_dataset(tmp_path / "world", n=200, seed=7)
     training.train(quick(world, target_transform="log1p"))
     how = {"teacher": "ensemble", "global_data": world, "members": 3, "validate_on": "folds", "lr_schedule": "cosine", **STAND}
@@ -511,7 +510,7 @@ def test_a_stopped_run_with_a_teacher_and_folds_resumes_to_the_same_bits(dataset
 
 
 def test_a_taught_network_learns_what_a_mean_cannot_tell(tmp_path, workplace, monkeypatch):
-    monkeypatch.setattr(lessons, "make_up_places", partial(make_up_places, count=3000))
+    monkeypatch.setattr(teachers, "make_up_places", partial(make_up_places, count=3000))
     world, region = make_dataset(tmp_path / "world", n=400, seed=7), make_dataset(tmp_path / "region", n=150, seed=7)
     training.train(quick(world, target_transform="log1p", epochs=10))
     how = {"teacher": "ensemble", "members": 2, "validate_on": "folds", "epochs": 6, "batch_size": 64, "lr": 1e-3}

@@ -33,7 +33,7 @@ WIDTH = 13
 def small(monkeypatch):
     """Few trees and few places: what is asked here is who learns from what, not how well."""
     monkeypatch.setattr(teachers, "TREES", 10)
-    monkeypatch.setattr(lessons, "make_up_places", partial(make_up_places, count=200))
+    monkeypatch.setattr(teachers, "make_up_places", partial(make_up_places, count=200))
 
 
 def dataset(n=60, seed=0, block_size=None, west=10.0, wide=4.0):
@@ -280,7 +280,7 @@ def test_the_network_itself_has_its_share_in_the_answers(monkeypatch):
         seen.append((of(known), of(choose), how.members, how.select_on, how.seed))
         return network  # not tuned at all
 
-    monkeypatch.setattr(lessons, "Teacher", Zero)
+    monkeypatch.setattr(teachers, "Teacher", Zero)
     monkeypatch.setattr(lessons, "fit", fit)
     start = pretrained(members=2)
     plan = plan_lessons(start, dataset(), settings(teacher="ensemble"), CPU)

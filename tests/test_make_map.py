@@ -198,14 +198,10 @@ def test_a_higher_level_is_wider_and_another_map(world, monkeypatch, capsys):
     refused(capsys, "level")
 
 
-def test_a_level_that_the_calibration_cannot_promise_has_no_upper_end(world):
+def test_a_level_that_the_calibration_cannot_promise_is_refused(world, capsys):
     make_checkpoint(Path("model/m.pth"), calibration=calibration(n=9))
-    assert make("--level", "0.95", "--tile", "32") == 0
-    bands = read()
-    known = np.isfinite(bands[0])
-    assert np.isnan(bands[2]).all()
-    assert (bands[1][known] == 0).all()
-    assert known.mean() > 0.9
+    assert make("--level", "0.95", "--tile", "32") == 2
+    assert "supports intervals up to 0.800" in capsys.readouterr().err
 
 
 def test_totals_are_of_means_though_the_map_shows_medians(world):
