@@ -247,7 +247,7 @@ def test_the_pupil_learns_the_teachers_answers_at_made_up_places(world):
             return encoded.sum(1)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(lessons, "Teacher", Echo)
+        patched.setattr(teachers, "Teacher", Echo)
         plan = plan_lessons(pretrained(), data, settings(teacher="ensemble", init_from=None), CPU, world)
         given = [plan.lesson(k) for k in range(3)]
     for k, lesson in enumerate(given):
