@@ -7,13 +7,13 @@ Out: its area of applicability, and intervals calibrated on profiles that the me
 import logging
 
 import numpy as np
-from sklearn.model_selection import GroupKFold
 
 import engine
 from applicability import Applicability
 from calibration import Calibration
 from encoding import unfold_classes
 from files import UserError
+from grouping import inner_folds
 from lessons import fold_units
 from models import SoilCarbonNet
 from utils import Dataset, middle_cells
@@ -45,10 +45,7 @@ def learn_applicability(network: SoilCarbonNet, data: Dataset, rows: np.ndarray,
     units = fold_units(data)[rows]
     middle = middle_cells(data.x[rows], facts.categories)
     try:
-        parts = GroupKFold(min(AREA_FOLDS, len(np.unique(units))), shuffle=True, random_state=seed)
-        folds = np.empty(len(rows), int)
-        for k, (_, held_out) in enumerate(parts.split(middle, groups=units)):
-            folds[held_out] = k
+        folds = inner_folds(units, AREA_FOLDS, seed)
         return Applicability.fit(unfold_classes(middle, facts), per_predictor, folds, AREA_POINTS, seed)
     except ValueError as error:
         log.warning("no area of applicability: %s", error)

@@ -15,13 +15,16 @@ import torch
 from scipy.optimize import nnls
 
 import engine
-from baselines import Forest, Known, inner_folds, tune
+from baselines import tune
 from config import RegionalSettings
+from forests import Forest
+from grouping import inner_folds, units_within
 from lessons import elsewhere, fold_units
-from models import SoilCarbonNet
+from methods import Known
+from models import SoilCarbonNet, to_target
+from teachers import Teacher
 from training import learn
 from utils import Dataset
-from validation import split_units
 
 VALID_FOLDS = 7
 """A seventh of the blocks that may be learnt from chooses a network's best epoch."""
@@ -65,10 +68,9 @@ class Case:
     @cached_property
     def abroad(self) -> Known:
         """The world's training profiles that lie in no place of the region, as baselines take them."""
-        how, size = ("random", 0.5) if self.region.block_size is None else ("blocks", self.region.block_size)
         rows = elsewhere(self.world, self.region)
         lon, lat = self.world.lon[rows], self.world.lat[rows]
-        return Known(self.world.x[rows], self.world.y[rows], lon, lat, split_units(lon, lat, how, size))
+        return Known(self.world.x[rows], self.world.y[rows], lon, lat, units_within(lon, lat, self.region.block_size))
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -114,6 +116,19 @@ def _tuned(case: Case, **changes: Any) -> np.ndarray:
 
 def _pretrained(case: Case) -> np.ndarray:
     return engine.predict(case.start, case.region.x[case.test])[0]
+
+
+def _teacher(case: Case) -> np.ndarray:
+    """Predict by the trees and the Gaussian process that teach the network, themselves."""
+    cpu = torch.device("cpu")
+    region, world = (engine.make_profiles(case.start, each.x, each.y, cpu) for each in (case.profiles.take(case.rows), case.abroad))
+    pairs = ((each.encoded.numpy(), each.output.double().numpy()) for each in (region, world))
+    (x, y), (world_x, world_y) = pairs
+    with torch.no_grad():
+        places = case.start.encode(torch.from_numpy(case.region.x[case.test])).numpy()
+    answers = Teacher(case.settings.seed).fit(x, y, world_x, world_y).predict(places)
+    facts = case.start.specification.model_copy(update={"members": 1, "center": "median"})
+    return to_target(torch.from_numpy(answers)[None], facts)[0].numpy()
 
 
 def _with_columns(case: Case, columns: np.ndarray) -> np.ndarray:
@@ -188,6 +203,11 @@ CONTENDERS: Mapping[str, Contender] = {
         "forest on covariates and the network's features",
         "random forest of ln(1+y) with the 128 numbers that enter the pretrained network's last layer",
         lambda case: _with_columns(case, _embedding(case)),
+    ),
+    "teacher": Contender(
+        "the teacher itself",
+        "the trees and the Gaussian process that teach the network, without it: no single smooth function, and no published form",
+        _teacher,
     ),
     STACK: Contender(
         "stack of network and forests",

@@ -15,8 +15,8 @@ from sklearn.cluster import KMeans
 from sklearn.model_selection import PredefinedSplit
 
 from files import UserError, read_table, read_yaml, write_table, write_yaml
-from knndm import check_k, group_folds, held_out_distances, knndm_folds
-from validation import split_units
+from grouping import check_k, group_folds, split_units
+from knndm import held_out_distances, knndm_folds
 from variogram import block_side, distinct_places, fit_variogram, semivariances, unit_vectors
 
 WAYS = {

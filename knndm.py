@@ -4,7 +4,6 @@ In: arrays of positions (degrees). Out: distances (km), what folds' distances mi
 land, and fold numbers (N,) 0..k-1. `folds.make_folds` draws folds in this and in every other way.
 """
 
-import heapq
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from scipy.spatial import cKDTree
 from scipy.stats import ks_2samp, wasserstein_distance
 from sklearn.cluster import KMeans
 
-from validation import split_units
+from grouping import check_k, group_folds, split_units
 from variogram import arc_km, distinct_places, unit_vectors
 
 _KS_LEVEL = 0.05
@@ -105,55 +104,6 @@ def draw_places(land: np.ndarray, lon: np.ndarray, lat: np.ndarray, n: int, seed
     return np.asarray(lon, np.float64)[column[drawn]], np.asarray(lat, np.float64)[row[drawn]]
 
 
-# --- random folds of whole units -----------------------------------------------------------------------------------
-
-
-def check_k(k: int, n: int, of: str) -> None:
-    """Stop unless k folds can be made of n units, called `of` in the message.
-
-    Raises
-    ------
-    ValueError
-        If k is not 2 to n.
-    """
-    if not 2 <= k <= n:
-        raise ValueError(f"k = {k} folds of {n} {of}: expected 2 to {n}" if n > 1 else f"{n} {of} cannot be held out in turn")
-
-
-def group_folds(units: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Deal whole units into folds of about equal size, at random.
-
-    Parameters
-    ----------
-    units
-        (N,) the unit each profile belongs to: its row number, its place or its block (`validation.split_units`).
-    k
-        Folds.
-    seed
-        Same units, same seed: same folds, in whatever order the profiles stand.
-
-    Returns
-    -------
-    array
-        (N,) int64 0..k-1.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer units than folds.
-    """
-    distinct, member, sizes = np.unique(units, return_inverse=True, return_counts=True)
-    check_k(k, len(distinct), "units")
-    shuffled = np.random.default_rng(seed).permutation(len(distinct))
-    fold_of = np.empty(len(distinct), np.int64)
-    smallest = [(0, fold) for fold in range(k)]
-    for unit in shuffled[np.argsort(-sizes[shuffled], kind="stable")].tolist():  # large ones first, small ones level
-        size, fold = smallest[0]
-        fold_of[unit] = fold
-        heapq.heapreplace(smallest, (size + int(sizes[unit]), fold))
-    return fold_of[member]
-
-
 # --- kNNDM -------------------------------------------------------------------------------------------------------
 
 
@@ -211,7 +161,7 @@ def knndm_folds(
     Else profiles are clustered (Ward) into q clusters, for q from k to all, each merged into k folds; that q is taken
     whose held-out distances have the smallest Wasserstein distance W to the places' distances.
 
-    As published, but for these: positions lie on the sphere; a place (see `validation.split_units`) counts as one
+    As published, but for these: positions lie on the sphere; a place (see `grouping.split_units`) counts as one
     point, for profiles of one place, parted, would leak into each other; random folds, too, keep places whole, and
     are taken if no q matches better; among more than 5,000 places, clusters do not cross the parts of a 2-means
     tree.

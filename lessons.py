@@ -14,9 +14,9 @@ import torch
 from config import TrainSettings
 from engine import Lesson, Profiles, fit, make_profiles, member_seed, outputs_of
 from files import UserError
+from grouping import group_folds, units_within
 from models import SoilCarbonNet
 from utils import Dataset, variable_columns
-from validation import split_units
 
 log = logging.getLogger(__name__)
 NETWORK_SHARE = 0.5
@@ -67,7 +67,7 @@ class Plan:
 
 def fold_units(data: Dataset) -> np.ndarray:
     """Return the unit (N,) of each profile that no fold may part: its block, or its place where the split is by places."""
-    return split_units(data.lon, data.lat, "random") if data.units is None else data.units
+    return units_within(data.lon, data.lat, data.block_size)
 
 
 def elsewhere(world: Dataset, region: Dataset) -> np.ndarray:
@@ -75,10 +75,9 @@ def elsewhere(world: Dataset, region: Dataset) -> np.ndarray:
 
     A fold that is held out must not come back by way of the world.
     """
-    how, size = ("random", 0.5) if region.block_size is None else ("blocks", region.block_size)
-    theirs = split_units(world.lon, world.lat, how, size)
+    theirs = units_within(world.lon, world.lat, region.block_size)
     rows = world.split["train"]
-    kept = ~np.isin(theirs[rows], split_units(region.lon, region.lat, how, size))
+    kept = ~np.isin(theirs[rows], fold_units(region))
     chosen: np.ndarray = rows[kept]
     return chosen
 
@@ -117,8 +116,6 @@ def plan_lessons(
         units = fold_units(data)[rows]
         if (found := len(np.unique(units))) < settings.members:
             raise UserError(f"{found} places or blocks cannot be held out by {settings.members} members; lower --members")
-        from knndm import group_folds  # here and below: a run without folds or teacher need not wait for them
-
         folds = group_folds(units, settings.members, settings.seed)
     there = None if world is None else elsewhere(world, data)
     if there is not None and not len(there):
@@ -131,7 +128,7 @@ def plan_lessons(
         if getattr(settings, "teacher", "none") == "none":
             return Lesson(known, known, choose)
         seed = member_seed(settings.seed, k)
-        from teachers import Teacher, make_up_places
+        from teachers import Teacher, make_up_places  # here: a run without a teacher need not wait for scikit-learn
 
         teacher = Teacher(seed).fit(*_plain(known), *((None, None) if abroad is None else _plain(abroad)))
         columns = variable_columns(data.categories)

@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     import datasets
     import utils
+    from grouping import draw_split, split_units
     from profiles import read_profiles, unit_hint
     from rasters import describe, find_layers, pick_layers
-    from validation import draw_split, split_units
 
     out, made_here = settings.out.resolve(), ("samples.csv", "stats.csv", "rejected.csv")
     if settings.points.resolve() in [out / name for name in made_here] or (
@@ -193,7 +193,7 @@ class GlobalDataset:
         """
         import numpy as np
 
-        from validation import split_units
+        from grouping import split_units
 
         block_size = self.block_size or 0.5
         units = split_units(self.table["lon"].to_numpy(), self.table["lat"].to_numpy(), self.method, block_size)

@@ -26,8 +26,8 @@ import numpy as np
 
 from config import PUBLISHED_CATEGORIES, SimulateSettings, read_settings
 from files import check_writable, run, sha256, write_table
+from grouping import draw_split, split_units
 from pedogenesis import REGIONS
-from validation import draw_split, split_units
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -34,8 +34,9 @@ IN_UNIT = ("rmse", "mae", "me")
 
 def predict_baselines(dataset: "Dataset", rows: "np.ndarray", test: "np.ndarray", seed: int) -> "dict[str, np.ndarray]":
     """Fit each baseline to a dataset's rows, as it comes, and return method -> (m,) predictions of the test rows."""
-    from baselines import Forest, Known, Mean, Method
+    from forests import Forest
     from lessons import fold_units
+    from methods import Known, Mean, Method
 
     profiles = Known(dataset.x, dataset.y, dataset.lon, dataset.lat, fold_units(dataset))
     methods: dict[str, Method] = {

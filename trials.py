@@ -22,14 +22,17 @@ from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 import engine
-from baselines import BASELINES, Forest, Known, QuantileForest, held_out_predictions, inner_folds, tune
+from baselines import BASELINES, held_out_predictions, tune
 from config import CompareSettings, GlobalSettings, RegionalSettings, RunSettings, build, from_yaml
 from contenders import BEST, CONTENDERS, STACK, Case, plain_settings, predict, stack, train_network
 from encoding import unfold_classes
 from files import UserError, read_table, write_table
 from folds import make_folds, read_folds, save_folds
+from forests import Forest, QuantileForest
+from grouping import inner_folds
 from knndm import draw_places
 from lessons import elsewhere, fold_units
+from methods import Known
 from models import SoilCarbonNet, load_checkpoint, save_checkpoint
 from processes import start_worker
 from training import compute_statistics, learn, new_specification
@@ -285,6 +288,7 @@ def plan_trials(settings: CompareSettings) -> list[Trial]:
         for fold in range(settings.folds)
         for size in settings.sizes
         for region in regions
+        if size or not repeat  # all profiles are drawn one way
     ]
     return trials + curves
 

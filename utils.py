@@ -16,8 +16,8 @@ import torch
 
 from config import NODATA, PUBLISHED_CATEGORIES, SOC_MAXIMUM, UNFINISHED, Category, RunSettings, build, column_slices, nearest
 from files import UserError, read_table, read_yaml
+from grouping import split_units
 from pickles import load_pickle
-from validation import split_units
 
 log = logging.getLogger(__name__)
 

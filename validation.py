@@ -1,153 +1,16 @@
-"""Hold profiles out, and score what was predicted for them.
+"""Score what was predicted for profiles held out.
 
-In: arrays in memory. Out: who is in which split, scores, intervals of scores, and of what two methods differ by.
+In: arrays in memory. Out: scores, intervals of scores, and of what two methods differ by.
 Every score this project prints, logs or chooses an epoch by is made here. Stands alone: it knows no settings, no files and
 no network.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from files import UserError
-
 HIGHER_IS_BETTER = {"rmse": False, "mae": False, "r2": True, "ccc": True, "rpiq": True}
 """The scores that can rank two models, and which way. ME is a balance, not a rank."""
-
-# --- splits ----------------------------------------------------------------------------------------------------
-
-_PER_DEGREE = 100_000
-"""Positions are counted in 1e-5 degrees, about a metre: what two tables of one profile agree on."""
-
-
-def split_units(lon: np.ndarray, lat: np.ndarray, how: str, block_size: float = 0.5) -> np.ndarray:
-    """Return the place or the spatial block each profile belongs to; a split takes or leaves it whole.
-
-    Soil varies slowly and profiles cluster, so a profile held out a few kilometres from its training neighbours
-    is nearly a copy of them: its score tells how well the model fills gaps, not how well it maps unvisited land.
-    Blocks keep neighbours together and tell the latter; make them at least as wide as the range over which the
-    model's residuals still agree. Places ("random") only keep profiles at one spot together.
-
-    The number depends on the position (and `block_size`) alone, so that two datasets name a block alike: it is
-    row * 2**32 + column, counted from (-180, -90) eastwards and northwards, in blocks or in 1e-5 degrees.
-
-    Parameters
-    ----------
-    lon, lat
-        (N,) degrees; taken to the nearest 1e-5.
-    how
-        "random": the place. "blocks": the square block.
-    block_size
-        Side of a block, degrees; taken to the nearest 1e-5.
-
-    Returns
-    -------
-    array
-        (N,) int64.
-    """
-    if how not in ("random", "blocks"):
-        raise ValueError(f"how = {how!r}: expected 'random' or 'blocks'")
-    side = round(block_size * _PER_DEGREE) if how == "blocks" else 1
-    if side < 1:
-        raise UserError(f"block_size = {block_size:g} degrees: a block must be at least {1 / _PER_DEGREE:g} wide")
-    column = np.rint((np.asarray(lon, np.float64) + 180) * _PER_DEGREE).astype(np.int64) % (360 * _PER_DEGREE) // side
-    row = np.rint((np.asarray(lat, np.float64) + 90) * _PER_DEGREE).astype(np.int64) // side
-    return (row << 32) + column
-
-
-_AHEAD = 4
-"""How far one unit may carry a split ahead of its share, in units of mean size. On clustered profiles of the world
-(2,800 half-degree blocks, sizes 1 to 807) 4 keeps a country's share within 0.03; without it 0.1."""
-
-
-def _spatial_order(units: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return an order of distinct units (U,) in which neighbours in space are neighbours in line, at every scale.
-
-    Quadrants within quadrants, those of one parent in random order, begun anywhere: the walk of a generalised
-    random-tessellation stratified sample (Stevens and Olsen 2004, J. Am. Stat. Assoc. 99, 262-278).
-    """
-    row, column = units >> 32, units & 0xFFFFFFFF
-    levels = int(max(row.max(), column.max())).bit_length()
-    keys = []
-    for level in range(levels + 1):  # from the units themselves up to one square that holds them all
-        squares, member = np.unique(((row >> level) << 32) + (column >> level), return_inverse=True)
-        keys.append(random.permutation(len(squares))[member])
-    return np.roll(np.lexsort(keys), random.integers(len(units)))  # the last key, the largest squares, sorts first
-
-
-def draw_split(
-    units: np.ndarray, valid_share: float, test_share: float, seed: int, fixed: Mapping[int, str] | None = None
-) -> np.ndarray:
-    """Divide profiles into train, valid and test, whole units together, evenly over the land.
-
-    Units are visited in a seeded spatial order, and each goes to the split that is furthest behind its share so
-    far. So not only the whole but any larger area, a country say, has about its share of each split. Whether a
-    unit is held out does not depend on how many profiles it has, unless they are so many that the balance would
-    be lost; were it to, a test split would hold only the sparsely sampled blocks.
-
-    Parameters
-    ----------
-    units
-        (N,) from `split_units`; the order is read off their numbers.
-    valid_share, test_share
-        Shares of the profiles, met as nearly as the sizes of units allow.
-    seed
-        Same units, same seed: same split, in whatever order the profiles stand.
-    fixed
-        Unit -> its split, decided before (in the dataset a region's model was pretrained on); counted, not moved.
-
-    Returns
-    -------
-    array
-        (N,) text: "train", "valid" or "test".
-
-    Raises
-    ------
-    UserError
-        If the shares leave nothing for training.
-    """
-    shares = {"train": 1 - valid_share - test_share, "valid": valid_share, "test": test_share}
-    if min(valid_share, test_share) < 0 or shares["train"] < 1e-9:
-        raise UserError(f"valid_share {valid_share:g} and test_share {test_share:g} leave no profiles to train on; lower them")
-    fixed = fixed or {}
-    if unknown := set(fixed.values()) - set(shares):
-        raise ValueError(f"fixed names the split {min(unknown)!r}; there are {', '.join(shares)}")
-    distinct, member, sizes = np.unique(np.asarray(units, np.int64), return_inverse=True, return_counts=True)
-    if len(distinct) == 0:
-        return np.empty(0, dtype="U5")
-
-    total, typical, visited = int(sizes.sum()), float(sizes.mean()), 0
-    filled = dict.fromkeys(shares, 0)
-    chosen: list[str] = [""] * len(distinct)
-    random = np.random.default_rng(seed)
-    for k in _spatial_order(distinct, random).tolist():
-        unit, size = int(distinct[k]), int(sizes[k])
-        ahead = {s: filled[s] + size - shares[s] * (visited + size) for s in shares}
-        # a unit fits where it brings the final share nearer, and the share so far not much beyond
-        fits = [s for s in shares if size <= 2 * (shares[s] * total - filled[s]) and ahead[s] <= _AHEAD * typical]
-        if unit in fixed:
-            name = fixed[unit]
-        elif fits:
-            name = max(fits, key=lambda s: shares[s] * (visited + typical) - filled[s])
-        else:
-            name = min(shares, key=ahead.__getitem__)
-        chosen[k] = name
-        filled[name] += size
-        visited += size
-
-    for k in random.permutation(len(distinct)).tolist():  # a huge unit may have left another split short
-        lacks = {s: shares[s] * total - filled[s] for s in shares}
-        short, size = max(lacks, key=lacks.__getitem__), int(sizes[k])
-        if size <= min(lacks[short], -lacks[chosen[k]]) and int(distinct[k]) not in fixed:
-            filled[chosen[k]] -= size
-            filled[short] += size
-            chosen[k] = short
-    for name in ("test", "valid"):  # of few units a small share may have got none
-        spare = [k for k, unit in enumerate(distinct.tolist()) if chosen[k] == "train" and unit not in fixed]
-        if shares[name] > 0 and name not in chosen and spare and chosen.count("train") > 1:
-            chosen[min(spare, key=sizes.__getitem__)] = name
-    return np.array(chosen, dtype="U5")[member]
-
 
 # --- scores ----------------------------------------------------------------------------------------------------
 
@@ -249,7 +112,7 @@ def resampled_means(columns: np.ndarray, units: np.ndarray | None, seed: int | S
     columns
         (n, C), a row per profile, n at least 1.
     units
-        (n,) the unit each profile belongs to, see `split_units`; None: each is its own.
+        (n,) the unit each profile belongs to, see `grouping.split_units`; None: each is its own.
     seed, draws
         Of the draws, and how many.
 
@@ -318,7 +181,7 @@ def bootstrap_scores(
     level
         Of the interval: 0.95 leaves 2.5 % of the draws on each side.
     units
-        (n,) the unit each profile belongs to, see `split_units`; default: each is its own.
+        (n,) the unit each profile belongs to, see `grouping.split_units`; default: each is its own.
 
     Returns
     -------

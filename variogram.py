@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar, nnls
 from scipy.spatial import cKDTree
 
-from validation import split_units
+from grouping import split_units
 
 EARTH_KM = 6371.0088
 """Mean radius of the Earth (IUGG)."""
@@ -273,7 +273,7 @@ def fit_variogram(lags: Lags, model: str = "exponential") -> Variogram:
 def block_side(lon: np.ndarray, lat: np.ndarray, range_km: float, fewest: int) -> tuple[float, str]:
     """Return the side of spatial blocks, degrees, for residuals that agree over `range_km`, and what decided it.
 
-    Blocks are squares in degrees (`validation.split_units`): at the middle latitude of the profiles as wide as the
+    Blocks are squares in degrees (`grouping.split_units`): at the middle latitude of the profiles as wide as the
     range, and higher. They are narrowed until `fewest` or more hold profiles, but not below 5 km.
 
     Parameters

@@ -22,6 +22,7 @@ import torch
 from tqdm import tqdm
 
 import engine
+import grouping
 import validation
 from config import GlobalSettings, RegionalSettings, read_settings
 from models import SoilCarbonNet
@@ -72,11 +73,11 @@ def main():
     torch.set_num_threads(1)
     data = read_dataset(read_settings(GlobalSettings, "", GLOBAL))
     known = np.concatenate([data.split["train"], data.split["valid"]])
-    units = validation.split_units(data.lon[known], data.lat[known], "blocks", 0.5)
+    units = grouping.split_units(data.lon[known], data.lat[known], "blocks", 0.5)
     regions = pd.read_csv(options.regions).to_dict("records")
     rows = []
     for fold in tqdm(range(options.folds), unit="fold", disable=None):
-        split = validation.draw_split(units, 0.1, 0.2, seed=fold)
+        split = grouping.draw_split(units, 0.1, 0.2, seed=fold)
         whole = replace(data, split={name: known[split == name] for name in ("train", "valid", "test")})
         statistics = compute_statistics(data.x[whole.split["train"]], data.categories)
         common = ["--members", str(options.members), "--seed", str(fold)]

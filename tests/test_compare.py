@@ -14,11 +14,12 @@ from datasets import write_dataset
 from engine import predict
 from files import UserError, run
 from findings import floor_table, gather, selection_table, strongest
+from grouping import split_units
 from models import load_checkpoint
 from training import train
 from trials import PEEKED, Trial, folds_of, plan_trials, pretrain, pretrained_path, stage
 from utils import Dataset
-from validation import scores, split_units
+from validation import scores
 
 CATEGORIES = (
     Category(name="topo", variables=("elevation", "slope")),

@@ -11,8 +11,9 @@ from sklearn.model_selection import cross_val_predict
 
 from files import UserError
 from folds import SPATIAL, WAYS, check_no_leak, cluster_regions, make_folds, read_folds, save_folds, splits
-from knndm import draw_places, group_folds, mismatch
-from validation import scores, split_units
+from grouping import group_folds, split_units
+from knndm import draw_places, mismatch
+from validation import scores
 from variogram import KM_PER_DEGREE, Lags, Variogram, arc_km, block_side, fit_variogram, semivariances, unit_vectors
 
 

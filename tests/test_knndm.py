@@ -9,8 +9,8 @@ from test_folds import clusters, haversine, regular_places
 
 import knndm
 from folds import check_no_leak, make_folds
+from grouping import split_units
 from knndm import draw_places, held_out_distances, knndm_folds, mismatch, prediction_distances
-from validation import split_units
 from variogram import KM_PER_DEGREE, distinct_places, unit_vectors
 
 
