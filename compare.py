@@ -11,7 +11,6 @@ strongest baseline), curves.csv, coverage.csv, selection.csv, floor.csv; folds/ 
 """
 
 import hashlib
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -33,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from comparepage import write_report
     from findings import compare
     from models import load_checkpoint
-    from trials import finished, folds_of, plan_trials, run_all, stage
+    from staging import folds_of, stage
+    from trials import finished, plan_trials, run_all
 
     trials = plan_trials(settings)
     stage.cache_clear()
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _begin(settings: CompareSettings) -> None:
-    """Clear what another comparison left, or see that what is resumed was of the same settings and data."""
+    """See that what is resumed was of the same settings and data, and that nothing finished is lost."""
     plain = {name: value for name, value in settings.as_plain().items() if name not in _FREE}
     plain["digest"] = _digest(settings)
     record = settings.out / "settings.yaml"
@@ -66,12 +66,10 @@ def _begin(settings: CompareSettings) -> None:
         before = read_yaml(record)
         other = [name for name in plain if before.get(name) != plain[name]]
         if other:
-            raise UserError(f"{settings.out}: was begun with another {', '.join(other)}; run without --resume")
+            raise UserError(f"{settings.out}: was begun with another {', '.join(other)}; give another --out")
         return
-    for folder in ("trials", "pretrained", "folds"):
-        if (settings.out / folder).exists() and not record.is_file():
-            raise UserError(f"{settings.out / folder}: is there, and no settings.yaml of a comparison; give another --out")
-        shutil.rmtree(settings.out / folder, ignore_errors=True)
+    if found := next((folder for folder in ("trials", "pretrained", "folds") if (settings.out / folder).exists()), None):
+        raise UserError(f"{settings.out / found}: is there, of an earlier comparison; go on with --resume, or give another --out")
     write_yaml(record, plain)
 
 

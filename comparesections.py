@@ -277,7 +277,7 @@ def _floor(c: Comparison, _: Page) -> str:
 
 def _compared(c: Comparison, _: Page) -> str:
     methods = c.facts["methods"]
-    rows = [[c.label(k), "network" if c.is_network(k) else "baseline", str(methods.get(k, {}).get("meaning", ""))] for k in c.order]
+    rows = [[c.label(k), c.kind(k), str(methods.get(k, {}).get("meaning", ""))] for k in c.order]
     parts = [
         Table("Methods", [("", ["Method", "Kind", "What it is"])], rows, 3).to_html().replace("<table>", '<table class="told">')
     ]

@@ -31,7 +31,7 @@ from comparison import (
     verdict,
 )
 
-_FACTS = {"profiles": "Profiles", "blocks": "Blocks", "side_km": "block side (km)", "w_km": "W (km)"}
+_FACTS = {"profiles": "Profiles", "blocks": "Blocks", "w_km": "W (km)"}
 _FEWEST = 5
 """Profiles on either side of the area of applicability below which its mean error is not used."""
 
@@ -189,9 +189,13 @@ def _where(c: Comparison) -> tuple[str, str] | None:
     if told.empty:
         return "Where it may be used:", f"{words}; too few lie outside to tell how much larger errors are there."
     inside, outside = told["mae_in"].mean(), told["mae_out"].mean()
-    lesson = "do not rely on the map there" if outside > 1.1 * inside else "leaving it says little about errors here"
+    change, low, high = c.outside([str(region) for region in told.index])
+    lesson = "leaving it says little about errors here" if not (low > 0 or high < 0) else "do not rely on the map there"
+    lesson = "errors are smaller there, so it warns in vain" if high < 0 else lesson
     over = f" (mean of {count(len(told), 'region')})" if len(told) < len(parts) or len(told) > 1 else ""
-    return "Where it may be used:", f"{words}; MAE is {fixed(inside)} {c.unit} inside and {fixed(outside)} outside{over}: {lesson}."
+    words += f"; MAE is {fixed(inside)} {c.unit} inside and {fixed(outside)} outside{over}; on the scale of ln(1 + target), where "
+    words += f"a soil's level does not matter, errors are {percent(change)} [{fixed(low, 0, True)}, {fixed(high, 0, True)}] outside"
+    return "Where it may be used:", f"{words}: {lesson}."
 
 
 def claim(change: pd.Series) -> str:
@@ -223,7 +227,7 @@ def skill_table(c: Comparison) -> Table:
     best = {(way, s): size[s].xs(way, level="way").max() for way in c.ways for s in names}
     rows = []
     for key in c.order:
-        row: list[str] = [c.label(key), "network" if c.is_network(key) else "baseline"]
+        row: list[str] = [c.label(key), c.kind(key)]
         for way in c.ways:
             for s in names:
                 at = (way, key)
@@ -256,17 +260,18 @@ def region_changes(c: Comparison) -> Table:
     """Return the winner's change against the strongest baseline, region by region."""
     winner = c.facts["winner"]
     rows: list[list[str]] = []
+    learnt = c.table[c.table["way"] == c.headline].groupby("region")["n_train"].first().to_dict()
     for region in [*c.facts["regions"], MEAN]:
         found = [c.change(way, winner, region) for way in c.ways]
         if any(row is not None for row in found) and (region != MEAN or len(rows) > 1):
             rows.append(
                 [
                     region,
-                    fact(c.facts["regions"].get(region, {}).get("profiles")),
+                    fact(learnt.get(region)),
                     *(changed(row, s) for row in found for s in ("mae", "ccc")),
                 ]
             )
-    groups = [("", ["Region", "Profiles"]), *((words, ["MAE (%)", "CCC"]) for words in c.ways.values())]
+    groups = [("", ["Region", "Learnt from"]), *((words, ["MAE (%)", "CCC"]) for words in c.ways.values())]
     return Table(f"{c.label(winner)} against the strongest baseline, region by region [paired 95 % interval]", groups, rows)
 
 

@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 
 from pictures import sensible
+from validation import resampled_means
 
 MEAN = "mean of regions"
 """What `differences` names the mean over regions."""
 SCORES = {"mae": "MAE", "rmse": "RMSE", "ccc": "CCC", "r2": "R²", "rpiq": "RPIQ", "me": "ME"}
+_DRAWS = 1000
 IN_UNIT = ("mae", "rmse", "me")
 LESS_IS_BETTER = ("mae", "rmse")
 _WAYS = {
@@ -37,7 +39,7 @@ _COLUMNS = {
     "differences": "region way method against",
     "curves": "region method n_train repeat mae ccc",
     "coverage": "region way method level stratum n coverage mean_width interval_score",
-    "predictions": "region way observed predicted di inside",
+    "predictions": "region way unit observed predicted di inside",
     "selection": "score region chosen_on value",
     "floor": "region n floor_mae median_mae",
 }
@@ -78,10 +80,11 @@ class Comparison:
     Attributes
     ----------
     facts
-        title; target; unit; winner, a method's key; strongest: {way: key of its strongest baseline}; regions: {name:
+        title; target; unit; winner, the key of the method that the report is about; strongest: {way: key of its strongest
+        baseline}; regions: {name:
         {fact: value}}; ways: {way: {"reason": text, "label": text (optional), fact: {region: value}}} in the order
-        shown, the last being what the answer rests on; settings; methods: {key: {"label", "kind": "baseline" or
-        "network", "meaning"}}; notes: texts; how: the command.
+        shown, the last being what the answer rests on; settings; methods: {key: {"label", "kind": "baseline",
+        "forests" (taught by or teaching a network) or "network", "meaning"}}; notes: texts; how: the command.
     table
         region, way, method, n_train, n_test, and for each of `SCORES`, and these with the suffix _log: s, s_low, s_high.
     differences
@@ -91,9 +94,10 @@ class Comparison:
     coverage
         region, way, method, level, stratum ("all" for all), n, coverage, low, high, mean_width, interval_score.
     predictions
-        region, way, profile_id, lon, lat, observed, predicted (by the winner), di, inside (0, 1; both may be NaN).
+        region, way, profile_id, lon, lat, unit (place or block), observed, predicted (by the winner), di, inside (0, 1; both
+        may be NaN).
     selection
-        region, score, chosen_on ("validation", "test"), value (mean over folds), optimism.
+        region, score, chosen_on ("validation", "test"), value (mean over folds).
     floor
         region, n, floor_mae, median_mae: of predicting a profile by the median of others in its cell, and of the region.
     """
@@ -148,9 +152,13 @@ class Comparison:
         """Return a method's name in words."""
         return str(self.facts["methods"].get(method, {}).get("label", method))
 
+    def kind(self, method: str) -> str:
+        """Return what a method is: a baseline, forests or a network."""
+        return str(self.facts["methods"].get(method, {}).get("kind", "baseline"))
+
     def is_network(self, method: str) -> bool:
         """Return whether a method is a network."""
-        return self.facts["methods"].get(method, {}).get("kind") == "network"
+        return self.kind(method) == "network"
 
     def look(self, methods: Sequence[str]) -> dict[str, Look]:
         """Return how the methods are drawn; the same in every figure."""
@@ -172,7 +180,9 @@ class Comparison:
     def held_out(self) -> pd.DataFrame:
         """Return the winner's predictions in the headline's way."""
         rows = self.predictions[self.predictions["way"] == self.headline]
-        return rows.assign(error=(rows["predicted"] - rows["observed"]).abs())
+        logs = np.log1p(rows[["predicted", "observed"]].astype(float).clip(lower=0))
+        error = (rows["predicted"] - rows["observed"]).abs()
+        return rows.assign(error=error, relative=(logs["predicted"] - logs["observed"]).abs())
 
     def inside_out(self) -> pd.DataFrame:
         """Return per region the profiles inside and outside the area of applicability and their MAE."""
@@ -180,6 +190,25 @@ class Comparison:
         parts = rows.groupby(["region", "inside"], sort=False)["error"].agg(["size", "mean"]).unstack("inside")
         parts = parts.reindex(columns=[(what, side) for what in ("size", "mean") for side in (1, 0)])
         return parts.set_axis(["n_in", "n_out", "mae_in", "mae_out"], axis=1).fillna({"n_in": 0, "n_out": 0})
+
+    def outside(self, regions: Sequence[str]) -> tuple[float, float, float]:
+        """Return by how many % errors of ln(1 + target) are larger outside the area than inside, with the 95 % interval.
+
+        Mean of regions. On that scale a soil's level does not matter: outside may just be richer. Whole units are resampled.
+        """
+        rows, found = self.held_out().dropna(subset="inside"), []
+        for region in regions:
+            here = rows[rows["region"] == region]
+            inside, error = here["inside"].to_numpy(float), here["relative"].to_numpy(float)
+            columns = np.stack([inside * error, inside, (1 - inside) * error, 1 - inside], axis=1)
+            units = here["unit"].to_numpy()
+            means = np.concatenate([columns.mean(0, keepdims=True), resampled_means(columns, units, 0, _DRAWS)])
+            with np.errstate(invalid="ignore", divide="ignore"):  # a draw may have none outside
+                found.append(100 * (means[:, 2] / means[:, 3] / (means[:, 0] / means[:, 1]) - 1))
+        change = np.mean(found, axis=0)
+        drawn = change[1:][np.isfinite(change[1:])]
+        low, high = np.quantile(drawn, [0.025, 0.975]) if drawn.size else (np.nan, np.nan)
+        return float(change[0]), float(low), float(high)
 
     def gains(self) -> tuple[str, str, pd.Series] | None:
         """Return the winner, the strongest curve of a baseline, and the change of MAE in % by region and n; None without both."""

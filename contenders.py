@@ -8,7 +8,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,8 +30,8 @@ VALID_FOLDS = 7
 """A seventh of the blocks that may be learnt from chooses a network's best epoch."""
 STACK = "stack"
 STACKED = ("tuned", "forest_log", "forest_world_log")
-BEST = "regional"
-"""The contender that `train_regional.py` is set to, and that the report calls the winner."""
+AS_SET = "regional"
+"""The contender that `train_regional.py` is set to, whose skill the report is about."""
 
 
 @dataclass(frozen=True)
@@ -163,11 +163,12 @@ def stack(case: Case, known: Mapping[str, np.ndarray] | None = None) -> np.ndarr
 
 @dataclass(frozen=True)
 class Contender:
-    """One form of the network: its name and meaning in words, and how it predicts a case's profiles held out."""
+    """One form of the network: its name and meaning in words, how it predicts a case's profiles held out, and what it is."""
 
     label: str
     meaning: str
     predict: Callable[[Case], np.ndarray]
+    kind: Literal["network", "forests"] = "network"
 
 
 CONTENDERS: Mapping[str, Contender] = {
@@ -206,15 +207,16 @@ CONTENDERS: Mapping[str, Contender] = {
     ),
     "teacher": Contender(
         "the teacher itself",
-        "the trees and the Gaussian process that teach the network, without it: no single smooth function, and no published form",
+        "the trees and the Gaussian process that teach the network, without it",
         _teacher,
+        "forests",
     ),
     STACK: Contender(
         "stack of network and forests",
         "the fine-tuned network, the regional and the global + regional forest, mixed by weights learnt on inner folds",
         stack,
     ),
-    BEST: Contender(
+    AS_SET: Contender(
         "network, as set",
         "the network as train_regional.py trains it under the settings compared, with its intervals",
         lambda case: engine.predict(train_network(case, case.settings), case.region.x[case.test])[0],

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from assurance import FEWEST_UNITS
 from baselines import BASELINES
 from comparison import MEAN, Comparison
 from config import CompareSettings
-from contenders import BEST, CONTENDERS
+from contenders import AS_SET, CONTENDERS
 from coverage import picp_table
 from folds import WAYS
 from lessons import fold_units
@@ -179,6 +180,14 @@ def _learnt_from(table: pd.DataFrame, way: str) -> str:
     return f"In each fold every method learnt from {count} profiles of the region; all others of it were held out or not used."
 
 
+def _few_blocks(regions: Mapping[str, Dataset]) -> list[str]:
+    """Say in which regions an interval of a score rests on few blocks, and those of predictions on profiles."""
+    counts = {name: len(np.unique(fold_units(data))) for name, data in regions.items()}
+    few = [f"{name} ({n})" for name, n in counts.items() if n < FEWEST_UNITS]
+    words = f"Few blocks, so wide and rough intervals, and those of predictions calibrated on profiles instead: {', '.join(few)}."
+    return [words] if few else []
+
+
 def _other_champions(table: pd.DataFrame, way: str, rival: str, methods: Mapping[str, Mapping[str, str]]) -> str:
     """Say which baselines lead in other scores: the strongest in MAE aims at the median, which costs concordance."""
     known = table[(table["way"] == way) & table["method"].isin(list(BASELINES))]
@@ -221,14 +230,14 @@ def compare(
             if any(fact in folds[name, way] for name in regions):
                 ways[way][words] = {name: folds[name, way].get(fact) for name in regions}
     last = settings.ways[-1]
-    columns = ["profile_id", "lon", "lat", "observed", "di", "inside"]
+    columns = ["profile_id", "lon", "lat", "unit", "observed", "di", "inside"]
     predictions = [
-        t.reindex(columns=columns).assign(region=region, way=way, predicted=t[BEST])
+        t.reindex(columns=columns).assign(region=region, way=way, predicted=t[AS_SET])
         for (region, way), t in found.items()
-        if BEST in t
+        if AS_SET in t
     ]
     methods = {key: {"label": each.label, "kind": "baseline", "meaning": each.meaning} for key, each in BASELINES.items()}
-    methods |= {key: {"label": each.label, "kind": "network", "meaning": each.meaning} for key, each in CONTENDERS.items()}
+    methods |= {key: {"label": each.label, "kind": each.kind, "meaning": each.meaning} for key, each in CONTENDERS.items()}
     methods["quantile_forest_calibrated"] = {
         "label": "quantile forest, calibrated",
         "kind": "baseline",
@@ -238,7 +247,7 @@ def compare(
         "title": f"{name}: the network against every baseline",
         "target": name,
         "unit": unit,
-        "winner": BEST,
+        "winner": AS_SET,
         "strongest": rivals,
         "regions": {name: {"profiles": len(data.y), "blocks": len(np.unique(fold_units(data)))} for name, data in regions.items()},
         "ways": ways,
@@ -246,6 +255,7 @@ def compare(
         "methods": methods,
         "notes": [
             _learnt_from(table, last),
+            *_few_blocks(regions),
             _other_champions(table, last, rivals[last], methods),
             "Pretraining is done again for every region without any place, or block, of its profiles.",
             "Intervals of scores and differences resample whole blocks, the same ones for all methods.",

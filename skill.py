@@ -102,8 +102,9 @@ def _predict_pretrained(checkpoint: Path, dataset: "Dataset", again: str) -> "di
     tuned = load_checkpoint(checkpoint)
     if tuned.specification.categories != dataset.categories:
         raise UserError(f"{checkpoint}: is not the model that made the predictions any more; {again}")
-    origin = tuned.record.get("settings", {}).get("init_from")
-    if origin is None or not Path(origin).is_file():
+    said = tuned.record.get("settings")
+    origin = said.get("init_from") if isinstance(said, dict) else None
+    if not isinstance(origin, str) or not Path(origin).is_file():
         return {}
     pretrained = load_checkpoint(origin)
     if pretrained.specification.statistics is None:  # the published file

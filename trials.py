@@ -10,10 +10,6 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,31 +18,25 @@ from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 import engine
-from baselines import BASELINES, held_out_predictions, tune
-from config import CompareSettings, GlobalSettings, RegionalSettings, RunSettings, build, from_yaml
-from contenders import BEST, CONTENDERS, STACK, Case, plain_settings, predict, stack, train_network
+from baselines import BASELINES, tune
+from config import CompareSettings
+from contenders import AS_SET, CONTENDERS, STACK, Case, plain_settings, predict, stack, train_network
 from encoding import unfold_classes
 from files import UserError, read_table, write_table
-from folds import make_folds, read_folds, save_folds
-from forests import Forest, QuantileForest
+from forests import QuantileForest
 from grouping import inner_folds
-from knndm import draw_places
-from lessons import elsewhere, fold_units
-from methods import Known
-from models import SoilCarbonNet, load_checkpoint, save_checkpoint
+from models import load_checkpoint
 from processes import start_worker
-from training import compute_statistics, learn, new_specification
-from utils import Dataset, middle_cells, read_dataset
+from staging import folds_of, pretrain, pretrained_path, stage
+from utils import middle_cells
 
 log = logging.getLogger(__name__)
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 """Of intervals."""
-INTERVALS = {BEST: BEST, "quantile_forest": "quantile_forest", "quantile_forest_calibrated": "quantile_forest"}
+INTERVALS = {AS_SET: AS_SET, "quantile_forest": "quantile_forest", "quantile_forest_calibrated": "quantile_forest"}
 """What gives intervals -> the method whose prediction they go with."""
 PEEKED, HONEST = "peeked", "tuned"
 """The fine-tuned network whose epoch the held-out profiles choose, and the one whose epoch they do not."""
-PLACES = 2000
-"""Of the map, that kNNDM measures distances from."""
 
 
 class Trial(BaseModel):
@@ -65,122 +55,6 @@ class Trial(BaseModel):
     def name(self) -> str:
         """Of its file."""
         return f"{self.region}-{self.way}-{self.fold}-{self.size or 'all'}" + (f"-{self.repeat}" if self.curve else "")
-
-
-class Stage(NamedTuple):
-    """What a process keeps between trials."""
-
-    regional: RegionalSettings
-    world: Dataset
-    regions: dict[str, Dataset]
-
-
-@lru_cache(maxsize=1)
-def stage(settings: str) -> Stage:
-    """Read all datasets, by the settings as JSON; processes of a pool read them once."""
-    wanted = CompareSettings.model_validate_json(settings)
-    network = load_checkpoint(wanted.pretrained)
-    values = from_yaml(RegionalSettings, wanted.regional)
-    values |= {"data_dir": wanted.global_data, "init_from": wanted.pretrained, "seed": wanted.seed}
-    values |= {"tensorboard": False, "device": "cpu"}
-    if values.get("teacher", "none") != "none":
-        values["global_data"] = wanted.global_data
-    regional = build(RegionalSettings, values, str(wanted.regional))
-
-    def read(folder: Path, splits: Sequence[str]) -> Dataset:
-        where = build(RunSettings, {"data_dir": folder, "target": network.specification.target})
-        return read_dataset(where, network.specification.categories, splits)
-
-    regions = {folder.name: _in_blocks(read(folder, ()), wanted) for folder in wanted.regions}
-    return Stage(regional, read(wanted.global_data, ("train", "valid")), regions)
-
-
-# --- folds and pretraining ---------------------------------------------------------------------------------------------
-
-
-def folds_of(settings: CompareSettings, region: str, data: Dataset, way: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return a region's folds (N,) in one way and what they are, from the folder if they were drawn before."""
-    path = settings.out / "folds" / f"{region}-{way}.csv"
-    if path.is_file():
-        return read_folds(path, data.ids)
-    try:
-        more: dict[str, Any] = {"side": data.block_size} if way == "blocks" else {}
-        if way == "knndm":
-            more["places"] = _places_on(settings.land, data, settings.seed)
-        folds, facts = make_folds(way, data.lon, data.lat, settings.folds, settings.seed, **more)
-    except ValueError as error:
-        raise UserError(f"{region}: no folds by {way}: {error}") from error
-    save_folds(path, data.ids, folds, facts)
-    return folds, facts
-
-
-def _in_blocks(data: Dataset, settings: CompareSettings) -> Dataset:
-    """Return a region whose blocks have the side that is asked for, its own, or that of its residuals' variogram.
-
-    One side serves folds, inner folds, calibration, resampling, and what of the world is left out.
-    """
-    side = settings.block_size or data.block_size
-    if side is None and "blocks" in settings.ways:
-        known = Known(data.x, data.y, data.lon, data.lat, fold_units(data))
-        folds = inner_folds(known.units, 5, settings.seed)
-        predicted = held_out_predictions(lambda: Forest(log=True, trees=100), known, folds, settings.seed)
-        _, facts = make_folds(
-            "blocks", data.lon, data.lat, settings.folds, settings.seed, residuals=np.log1p(data.y) - np.log1p(predicted)
-        )
-        side = facts["side_degrees"]
-    return replace(data, block_size=side)
-
-
-def _places_on(land: Path | None, data: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw places of the map that a region's profiles span."""
-    if land is None:
-        raise UserError("ways: knndm needs to know where the map will be; give --land, a raster that is above 0 there")
-    import rasterio  # here: no other way needs it
-    from rasterio.errors import WindowError
-    from rasterio.windows import Window
-
-    with rasterio.open(land) as raster:
-        if raster.crs is None or not raster.crs.is_geographic:
-            raise UserError(f"{land}: must be in degrees (EPSG:4326)")
-        window = raster.window(data.lon.min(), data.lat.min(), data.lon.max(), data.lat.max()).round_offsets().round_lengths()
-        try:
-            window = window.intersection(Window(0, 0, raster.width, raster.height))
-        except WindowError:
-            raise UserError(f"{land}: does not reach the region's profiles") from None
-        here, transform = raster.read(1, window=window, masked=True).filled(0) > 0, raster.window_transform(window)
-    lon = transform.c + transform.a * (np.arange(here.shape[1]) + 0.5)
-    lat = transform.f + transform.e * (np.arange(here.shape[0]) + 0.5)
-    return draw_places(here, lon, lat, PLACES, seed)
-
-
-def pretrained_path(settings: CompareSettings, region: str) -> Path:
-    """Return where the network pretrained without a region lies."""
-    return settings.out / "pretrained" / f"{region}.pth"
-
-
-def pretrain(settings: str, region: str) -> str:
-    """Pretrain a network as the settings' checkpoint was, without any place of a region; return the region."""
-    wanted, here = CompareSettings.model_validate_json(settings), stage(settings)
-    torch.set_num_threads(1)
-    first = load_checkpoint(wanted.pretrained)
-    known = GlobalSettings.model_fields
-    said = first.record.get("settings")
-    if not isinstance(said, dict):
-        raise UserError(f"{wanted.pretrained}: does not say how it was trained, so it cannot be trained again without {region}")
-    values = {name: value for name, value in said.items() if name in known and value is not None}
-    how = build(GlobalSettings, values | {"init_from": None, "tensorboard": False, "device": "cpu"}, str(wanted.pretrained))
-    split = {
-        name: elsewhere(replace(here.world, split={"train": here.world.split[name]}), here.regions[region])
-        for name in ("train", "valid")
-    }
-    if not all(map(len, split.values())):
-        raise UserError(f"{wanted.global_data}: without the places of {region} nothing is left to train on or validate with")
-    data = replace(here.world, split=split)
-    network = learn(
-        SoilCarbonNet(new_specification(how, data, compute_statistics(data.x[split["train"]], data.categories))), data, how
-    )
-    save_checkpoint(network, pretrained_path(wanted, region))
-    return region
 
 
 # --- one trial -----------------------------------------------------------------------------------------------------
@@ -202,8 +76,8 @@ def run_trial(settings: str, trial: Trial) -> str:
     table = table.assign(observed=data.y[test], n_train=len(rows))
     columns: dict[str, np.ndarray] = {}
     for method in trial.methods:
-        if method == BEST:
-            columns |= _best(case)
+        if method == AS_SET:
+            columns |= _as_set(case)
         elif method == "quantile_forest" and not trial.curve:
             columns |= _quantile_forest(case)
         elif method == STACK:
@@ -217,15 +91,15 @@ def run_trial(settings: str, trial: Trial) -> str:
     return trial.name
 
 
-def _best(case: Case) -> dict[str, np.ndarray]:
-    """Return the winner's prediction, its intervals, and how unlike its training profiles each profile is."""
+def _as_set(case: Case) -> dict[str, np.ndarray]:
+    """Return the prediction of the network as set, its intervals, and how unlike its training profiles each profile is."""
     network, x = train_network(case, case.settings), case.region.x[case.test]
     predicted = engine.predict(network, x)[0]
-    columns = {BEST: predicted}
+    columns = {AS_SET: predicted}
     for level in LEVELS:
         if network.calibration is None or level > network.calibration.highest_level():
             continue
-        columns |= dict(zip(ends(BEST, level), network.calibration.interval(predicted, None, level), strict=True))
+        columns |= dict(zip(ends(AS_SET, level), network.calibration.interval(predicted, None, level), strict=True))
     if network.applicability is not None:
         cells = unfold_classes(middle_cells(x, case.region.categories), network.specification)
         columns["di"] = network.applicability.index(cells)
@@ -306,12 +180,19 @@ def run_all(settings: CompareSettings, trials: Sequence[Trial]) -> None:
     with _pool(settings.workers) as pool:
         try:
             for words, unit, submit in (
-                ("pretraining", "region", lambda: [pool.submit(pretrain, text, region) for region in regions]),
-                ("trials", "trial", lambda: [pool.submit(run_trial, text, each) for each in waiting]),
+                (
+                    "pretraining",
+                    "region",
+                    lambda: {pool.submit(pretrain, text, region): f"pretraining without {region}" for region in regions},
+                ),
+                ("trials", "trial", lambda: {pool.submit(run_trial, text, each): f"trial {each.name}" for each in waiting}),
             ):
                 running = submit()
                 for each in tqdm(as_completed(running), words, len(running), unit=unit, disable=None):
-                    each.result()
+                    try:
+                        each.result()
+                    except UserError as error:
+                        raise UserError(f"{running[each]}: {error}") from error
         except BrokenProcessPool as error:
             raise UserError("a process ended, of too little memory perhaps; go on with --resume, and fewer --workers") from error
         except BaseException:  # trials are written whole, so those under way may be cut off

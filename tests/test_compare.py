@@ -16,8 +16,9 @@ from files import UserError, run
 from findings import floor_table, gather, selection_table, strongest
 from grouping import split_units
 from models import load_checkpoint
+from staging import folds_of, pretrain, pretrained_path, stage
 from training import train
-from trials import PEEKED, Trial, folds_of, plan_trials, pretrain, pretrained_path, stage
+from trials import PEEKED, Trial, plan_trials
 from utils import Dataset
 from validation import scores
 
@@ -149,7 +150,7 @@ def test_a_finished_trial_is_not_run_again_and_another_comparison_is_refused(com
     assert lost.read_text() == before
     assert {path: path.stat().st_mtime_ns for path in others} == others
     assert run(lambda: compare.main(["--config", str(config), "--resume", "--seed", "1"])) == 2
-    assert "was begun with another seed; run without --resume" in capsys.readouterr().err
+    assert "was begun with another seed; give another --out" in capsys.readouterr().err
 
 
 def test_pretraining_sees_nothing_of_the_region(land, tmp_path):
@@ -201,6 +202,8 @@ def test_trials_cover_every_fold_and_every_draw():
         "repeats": 2,
     }
     found = plan_trials(build(CompareSettings, values))
+    whole = plan_trials(build(CompareSettings, values | {"sizes": [0]}))
+    assert len([each for each in whole if each.curve]) == 2 * 3  # all profiles can be drawn in one way only
     assert len({each.name for each in found}) == len(found) == 2 * 2 * 3 + 2 * 3 * 2 * 2
     assert {each.way for each in found if each.size} == {"blocks"}
 
@@ -286,10 +289,10 @@ def test_without_a_baseline_there_is_nothing_to_compare_with():
         plan_trials(build(CompareSettings, values))
 
 
-def test_a_folder_that_is_not_a_comparison_is_left_alone(land, tmp_path, capsys):
+def test_finished_trials_are_never_cleared(land, tmp_path, capsys):
     (tmp_path / "o" / "trials").mkdir(parents=True)
     config = tmp_path / "c.yaml"
     config.write_text(yaml.safe_dump(settings_of(land, tmp_path / "o")))
     assert run(lambda: compare.main(["--config", str(config)])) == 2
-    assert "no settings.yaml of a comparison" in capsys.readouterr().err
+    assert "is there, of an earlier comparison; go on with --resume, or give another --out" in capsys.readouterr().err
     assert (tmp_path / "o" / "trials").is_dir()

@@ -118,11 +118,18 @@ def synthetic(shift=0.0, half=3.0, seed=0):
         wave = np.sin(3 * (lon - middle[0]) / spread) + random.normal(0, 0.7, k)
         predicted = observed * np.exp(0.3 * wave * (0.6 + di))
         for way in WAYS:
-            one = {"region": region, "way": way, "profile_id": [f"P{i}" for i in range(k)], "lon": lon, "lat": lat}
+            one = {
+                "region": region,
+                "way": way,
+                "profile_id": [f"P{i}" for i in range(k)],
+                "lon": lon,
+                "lat": lat,
+                "unit": np.arange(k) // 3,
+            }
             one |= {"observed": observed, "predicted": predicted, "di": di, "inside": (di < 0.95).astype(float)}
             predictions.append(pd.DataFrame(one))
     chosen = [
-        {"region": region, "score": score, "chosen_on": on, "value": value + gap * (on == "test"), "optimism": gap}
+        {"region": region, "score": score, "chosen_on": on, "value": value + gap * (on == "test")}
         for region in REGIONS
         for score, value, gap in (("ccc", 0.5, 0.031), ("r2", 0.4, 0.022), ("rmse", 20.0, -0.7))
         for on in ("validation", "test")
@@ -137,7 +144,7 @@ def synthetic(shift=0.0, half=3.0, seed=0):
         "regions": {name: {"profiles": n, "blocks": n // 6} for name, n in REGIONS.items()},
         "ways": {
             "random": {"reason": WAYS["random"], "w_km": dict.fromkeys(REGIONS, 14.2)},
-            "blocks": {"reason": WAYS["blocks"], "side_km": dict.fromkeys(REGIONS, 55.0), "w_km": dict.fromkeys(REGIONS, 3.1)},
+            "blocks": {"reason": WAYS["blocks"], "w_km": dict.fromkeys(REGIONS, 3.1)},
         },
         "settings": {"folds": 5, "seed": 0, "forest": {"trees": 500}},
         "methods": {
@@ -295,7 +302,30 @@ def test_the_area_of_applicability_is_told_by_errors_inside_and_outside():
     c = synthetic()
     rows = c.predictions.assign(predicted=c.predictions["observed"] + np.where(c.predictions["inside"] == 1, 1.0, -3.0))
     told = words_of(replaced(c, predictions=rows))[3]
-    assert "MAE is 1.00 g/kg inside and 3.00 outside (mean of 4 regions): do not rely on the map there." in told
+    assert "MAE is 1.00 g/kg inside and 3.00 outside (mean of 4 regions); on the scale of ln(1 + target)" in told
+    assert told.endswith("outside: do not rely on the map there.")
+
+
+@pytest.mark.parametrize(
+    ("factor", "lesson"),
+    [(2.0, "do not rely on the map there."), (1.0, "leaving it says little about errors here."), (0.5, "it warns in vain.")],
+)
+def test_outside_is_judged_by_errors_that_know_no_level(factor, lesson):
+    """Profiles outside are ten times as rich, so errors in g/kg are larger there, whatever the relative ones are."""
+    c, random = synthetic(), np.random.default_rng(0)
+    out = c.predictions["inside"] == 0
+    observed = np.where(out, 100.0, 10.0)
+    wrong = random.normal(0, 0.2, len(observed)) * np.where(out, factor, 1.0)
+    rows = c.predictions.assign(observed=observed, predicted=np.expm1(np.log1p(observed) + wrong))
+    changed = replaced(c, predictions=rows)
+    assert words_of(changed)[3].endswith(lesson)
+    value, low, high = changed.outside(list(c.facts["regions"]))
+    assert low < value < high and value == pytest.approx(100 * (factor - 1), abs=25)
+
+
+def test_all_inside_or_untold_is_said():
+    c = synthetic()
+    rows = c.predictions
     everywhere = words_of(replaced(c, predictions=rows.assign(inside=1.0)))[3]
     assert everywhere.startswith("Where it may be used: 100.0 % of held-out profiles") and "too few lie outside" in everywhere
     assert len(words_of(replaced(c, predictions=rows.assign(inside=np.nan)))) == 3
