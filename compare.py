@@ -20,8 +20,8 @@ from typing import Any
 from config import CompareSettings, read_settings
 from files import UserError, check_writable, locked, read_yaml, run, sha256, write_table, write_yaml
 
-_FREE = {"resume", "workers", "out"}
-"""What a comparison may be resumed with another value of."""
+_FREE = {"resume", "workers", "out", "sizes", "repeats"}
+"""What a comparison may be resumed with another value of: it may draw more learning curves."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -67,9 +67,9 @@ def _begin(settings: CompareSettings) -> None:
         other = [name for name in plain if before.get(name) != plain[name]]
         if other:
             raise UserError(f"{settings.out}: was begun with another {', '.join(other)}; give another --out")
-        return
-    if found := next((folder for folder in ("trials", "pretrained", "folds") if (settings.out / folder).exists()), None):
-        raise UserError(f"{settings.out / found}: is there, of an earlier comparison; go on with --resume, or give another --out")
+    elif found := next((folder for folder in ("trials", "pretrained", "folds") if (settings.out / folder).exists()), None):
+        way_on = "settings.yaml does not tell which; empty the folder" if settings.resume else "go on with --resume"
+        raise UserError(f"{settings.out / found}: is there, of an earlier comparison; {way_on}, or give another --out")
     write_yaml(record, plain)
 
 

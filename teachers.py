@@ -128,9 +128,9 @@ def make_up_places(
     base = region[own]
 
     def mixed(other: np.ndarray, most: float) -> np.ndarray:
-        share = random.random(count)[:, None] * most
+        share = (random.random(count)[:, None] * most).astype(np.float32)  # as the covariates: windows are many columns
         return np.where(coded, np.where(share < 0.5, base, other), base * (1 - share) + other * share)
 
     first, swap = mixed(partner, 1.0), mixed(pool[random.integers(len(pool), size=count)], 0.5)
     swapped = random.random((count, int(variables.max()) + 1)) < SWAPPED
-    return np.where(swapped[:, variables], swap, first).astype(np.float32)
+    return np.where(swapped[:, variables], swap, first)

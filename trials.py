@@ -4,7 +4,6 @@ In: settings, datasets, folds. Out: a folder of finished trials, one CSV each wi
 out, written whole or not at all, so that an interrupted comparison goes on where it was.
 """
 
-import logging
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
@@ -30,7 +29,6 @@ from processes import start_worker
 from staging import folds_of, pretrain, pretrained_path, stage
 from utils import middle_cells
 
-log = logging.getLogger(__name__)
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 """Of intervals."""
 INTERVALS = {AS_SET: AS_SET, "quantile_forest": "quantile_forest", "quantile_forest_calibrated": "quantile_forest"}
