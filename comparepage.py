@@ -7,20 +7,16 @@ put into the template or the Markdown is escaped, here or in the rooms below. Ea
 `comparesections`, and this page.
 """
 
-import base64
-import hashlib
 import html
-import re
 from pathlib import Path
 
 from comparesections import FIGURES, Page, sections
 from comparetables import answer, change_table, markdown, region_changes, skill_table
 from comparison import MEAN, Comparison, count
 from files import write_text
+from webpages import fill
 
 __all__ = ["MEAN", "Comparison", "as_markdown", "write_report"]
-
-_TEMPLATE = Path(__file__).parent / "templates" / "compare.html"
 
 
 def write_report(folder: Path, comparison: Comparison) -> None:
@@ -38,16 +34,14 @@ def write_report(folder: Path, comparison: Comparison) -> None:
     (lead, rest), *others = answer(c)
     told = f'<p class="lead"><strong>{html.escape(lead)}</strong> {html.escape(rest)}</p>'
     told += "".join(f"<p><strong>{html.escape(lead)}</strong> {html.escape(rest)}</p>" for lead, rest in others)
-    template = _TEMPLATE.read_text(encoding="utf-8")
     values = {
-        "policy": _policy(template),
         "title": html.escape(str(c.facts["title"])),
         "target": html.escape(_subject(c)),
         "answer": told,
         "contents": "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title, _ in bodies),
         "sections": "\n".join(f'<section id="{name}">\n<h2>{title}</h2>\n{body}\n</section>' for name, title, body in bodies),
     }
-    write_text(folder / "report.html", re.sub(r"\{\{(\w+)\}\}", lambda name: values[name[1]], template))
+    write_text(folder / "report.html", fill("compare.html", values))
     write_text(folder / "report.md", as_markdown(c))
     for name in FIGURES:
         if f"{name}.png" not in page.drawn:
@@ -58,13 +52,6 @@ def _subject(c: Comparison) -> str:
     n = sum(int(facts.get("profiles", 0)) for facts in c.facts["regions"].values())
     counts = f"{count(len(c.order), 'method')}, {count(len(c.facts['regions']), 'region')}, {count(n, 'profile')}"
     return f"{c.facts['target']} ({c.unit}): {counts}, every method scored on the same held-out profiles"
-
-
-def _policy(template: str) -> str:
-    """Return the Content-Security-Policy: the template's own style, pictures from within, no script, no network."""
-    style = re.findall(r"<style>(.*?)</style>", template, re.DOTALL)[0]
-    own = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{own}'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
 def as_markdown(c: Comparison) -> str:

@@ -6,14 +6,11 @@ lets no other script run and nothing be fetched.
 """
 
 import base64
-import hashlib
 import html
 import json
 import math
-import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -33,11 +30,11 @@ from pictures import (
     to_scale,
 )
 from projections import short_name
+from webpages import fill
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_TEMPLATE = Path(__file__).parent / "templates" / "map.html"
 _LATTICE = 33
 """Places along each side of a map that is not in degrees, between which the page interpolates longitude and latitude."""
 FINE, COARSE = 65535, 4096
@@ -93,35 +90,16 @@ def render(
         _section("Where it comes from", _facts(provenance)),
         _section("Notes", f"<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in notes)}</ul>" if notes else ""),
     ]
-    template = _TEMPLATE.read_text(encoding="utf-8")
     first = pictures[0]
-    return _filled(
-        template,
+    return fill(
+        "map.html",
         {
-            "policy": _policy(template),
             "title": html.escape(title),
             "alt": html.escape(f"Map of {first.bands[0].name}, {first.view.title}"),
             "still": f"data:image/jpeg;base64,{base64.b64encode(still).decode()}",
             "tables": "\n".join(sections),
             "data": _in_script(data),
         },
-    )
-
-
-def _filled(template: str, values: Mapping[str, str]) -> str:
-    """Fill in {{names}}, once: what is filled in is not looked through again."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda name: values[name[1]], template)
-
-
-def _policy(template: str) -> str:
-    """Return the Content-Security-Policy: just the template's own style and script, pictures from within, no network."""
-    own = {}
-    for kind in ("style", "script"):
-        found = re.findall(rf"<{kind}>(.*?)</{kind}>", template, re.DOTALL)
-        own[kind] = base64.b64encode(hashlib.sha256(found[0].encode()).digest()).decode()
-    return (
-        f"default-src 'none'; script-src 'sha256-{own['script']}'; style-src 'sha256-{own['style']}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
     )
 
 
