@@ -92,7 +92,7 @@ def learn_calibration(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, f
     Parameters
     ----------
     network
-        Trained.
+        Trained; what its intervals rest on is noted in its record as `calibrated_on`.
     data
         Its dataset.
     rows, folds
@@ -107,12 +107,13 @@ def learn_calibration(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, f
     if len(chosen) < FEWEST:
         log.warning("no intervals: %d profiles were held out, at least %d are needed", len(chosen), FEWEST)
         return None
-    units = fold_units(data)[chosen]
+    units, stands_for = fold_units(data)[chosen], "blocks" if data.block_size else "places"
     if (count := len(np.unique(units))) < FEWEST_UNITS:
         log.info(
             "intervals: %d blocks were held out, too few to stand for new ones; profiles stand for new profiles instead", count
         )
-        units = np.arange(len(chosen))
+        units, count, stands_for = np.arange(len(chosen)), len(chosen), "profiles"
+    network.record["calibrated_on"] = f"{len(chosen)} profiles held out, standing for new {stands_for} ({count})"
     least = network.specification.bounds[0] if network.specification.bounds else float(min(0.0, data.y[chosen].min()))
     predicted = held_out_predictions(network, data.x[chosen], folds)
     return Calibration.fit(

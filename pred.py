@@ -86,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "unit": facts.unit,
         "checkpoint_sha256": hashlib.sha256(settings.checkpoint_path.read_bytes()).hexdigest(),
         "intervals": "95 % bootstrap over " + ("profiles" if units is None else f"{len(np.unique(units))} spatial blocks"),
+        "calibrated_on": network.record.get("calibrated_on"),
         "signs": "me: predicted - observed; residual: observed - predicted",
     }
     write_json(folder / "scores.json", {**about, "scores": scores, "coverage": held})

@@ -155,7 +155,9 @@ def test_a_crowded_block_does_not_promise_a_precision_that_is_not_there():
     table = data.table.assign(lon=np.where(np.arange(200) < 5, 10.0 * np.arange(200), 70.0 + 1e-3 * np.arange(200)), lat=10.0)
     data = replace(data, table=table)
     alone = learn_calibration(net, data, np.arange(0), None)
+    assert net.record["calibrated_on"].endswith("standing for new places (200)")
     few = learn_calibration(net, replace(data, block_size=1.0), np.arange(0), None)
+    assert net.record["calibrated_on"].endswith("standing for new profiles (200)")
     assert alone.highest_level() == few.highest_level() == pytest.approx(200 / 201)  # six blocks could promise 6 / 7
     table = data.table.assign(lon=np.minimum(np.arange(200), 45.0), lat=10.0)
     many = learn_calibration(net, replace(data, table=table, block_size=1.0), np.arange(0), None)
