@@ -45,9 +45,33 @@ class Harmonised:
     layers: np.ndarray
     counts: dict[str, int]
 
-    def is_covered(self, min_covered: float) -> np.ndarray:
-        """Return (N, K): whether so many centimetres were observed, or all of an interval that is thinner."""
-        return self.covered >= np.minimum(np.diff(self.intervals)[:, 0], min_covered) - 1e-6
+    def sufficient(self, min_covered: float) -> tuple[np.ndarray, list[dict[str, int]]]:
+        """Tell where a profile has a value that rests on enough of an interval.
+
+        Parameters
+        ----------
+        min_covered
+            Centimetres that must have been observed, or all of an interval that is thinner. 0: any, down to the
+            observed bottom.
+
+        Returns
+        -------
+        enough : ndarray
+            (N, K) bool.
+        counts : list
+            For each interval how many profiles have such a value, and how many have not and why.
+        """
+        needed = np.minimum(np.diff(self.intervals)[:, 0], min_covered)
+        some, enough = ~np.isnan(self.mean), self.covered >= needed - 1e-6  # `covered` is rounded to 1e-6
+        counts = [
+            {
+                "profiles": int((some & enough)[:, k].sum()),
+                "without a horizon in it": int((~some)[:, k].sum()),
+                f"with fewer than {least:g} cm observed, left out": int((some & ~enough)[:, k].sum()),
+            }
+            for k, least in enumerate(needed.tolist())
+        ]
+        return some & enough, [{what: count for what, count in each.items() if count} for each in counts]
 
 
 def harmonise(
@@ -64,7 +88,7 @@ def harmonise(
     """Bring a property of horizons, whatever their state and order, to depth intervals.
 
     Nothing is extrapolated: above the first horizon and below the last a profile has no value, and an interval that
-    they end in gets the mean over the part they reach. `Harmonised.is_covered` tells where that is too little.
+    they end in gets the mean over the part they reach. `Harmonised.sufficient` tells where that is too little.
 
     Parameters
     ----------

@@ -361,19 +361,11 @@ def _column(interval: tuple[float, float]) -> str:
 def _add_further(
     table: pd.DataFrame, layers: depths.Harmonised, min_covered: float
 ) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
-    """Add a column for each interval but the first; return the table, and of each column how many have no value and why."""
-    enough, none = layers.is_covered(min_covered), np.isnan(layers.mean)
-    counts: dict[str, dict[str, int]] = {}
-    for k, interval in enumerate(layers.intervals[1:].tolist(), start=1):
-        table[_column(interval)] = np.where(enough[:, k], layers.mean[:, k], np.nan)
-        few = f"with fewer than {min(min_covered, interval[1] - interval[0]):g} cm observed, left out"
-        found = {
-            "profiles": int((enough & ~none)[:, k].sum()),
-            "without a horizon in it": int(none[:, k].sum()),
-            few: int((~enough & ~none)[:, k].sum()),
-        }
-        counts[_column(interval)] = {what: count for what, count in found.items() if count}
-    return table, counts
+    """Add a column for each interval but the first; return the table, and of each column how many have a value or not."""
+    columns = [_column(interval) for interval in layers.intervals.tolist()]
+    enough, counts = layers.sufficient(min_covered)
+    further = pd.DataFrame(np.where(enough, layers.mean, np.nan)[:, 1:], columns=columns[1:])
+    return pd.concat([table, further], axis=1), dict(zip(columns[1:], counts[1:], strict=True))
 
 
 def _is_constant(column: pd.Series, profile: np.ndarray, first: np.ndarray) -> bool:
