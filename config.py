@@ -369,7 +369,7 @@ class PrepareSettings(Settings):
         description="horizons to an interval: mean weighted by thickness; mass-preserving spline (Bishop et al. 1999); "
         "the same read every centimetre, as R packages do",
     )
-    spline_lambda: float = Field(0.1, ge=0, description="smoothness of the spline; 0 keeps the mass of every horizon")
+    spline_lambda: float = Field(0.1, ge=0, le=1e9, description="smoothness of the spline; 0 keeps the mass of every horizon")
     depth_limits: list[float] = Field(
         [], description="limits of further intervals, cm: 0 5 15 30 60 100 adds columns soc_0_5 to soc_60_100"
     )

@@ -14,8 +14,14 @@ import depths
 from bulk_density import BULK_DENSITIES, Pedotransfer, fill_bulk_density
 from config import SOC_MAXIMUM
 
-UNITS = {"g/kg": ("SOC", 1.0), "%": ("SOC", 10.0), "kg/m3": ("bulk density", 1.0), "g/cm3": ("bulk density", 1000.0)}
-"""Unit -> what it measures, and how many g/kg or kg/m3 it is."""
+UNITS = {
+    "g/kg": ("SOC", 1.0),
+    "%": ("SOC", 10.0),
+    "kg/m3": ("bulk density", 1.0),
+    "g/cm3": ("bulk density", 1000.0),
+    "% of volume": ("coarse fragments", 1.0),
+}
+"""Unit -> what it measures, and how many g/kg, kg/m3 or per cent of volume it is."""
 
 
 def convert(values: np.ndarray, unit: str, to: str) -> np.ndarray:
@@ -168,9 +174,9 @@ def interval_densities(
     soc, sds[0] = (convert(values, soc_unit, "g/kg") for values in (soc, sds[0]))
     bulk_density, sds[1] = (convert(values, bulk_density_unit, "kg/m3") for values in (bulk_density, sds[1]))
     counts = {"horizons": len(profile)}
-    soc = _possible(soc, (0.0, SOC_MAXIMUM), "SOC", counts)
-    bulk_density = _possible(bulk_density, BULK_DENSITIES, "bulk density", counts)
-    stones = _possible(stones, (0.0, 100.0), "coarse fragments", counts)
+    soc = _possible(soc, soc_unit, (0.0, SOC_MAXIMUM), "SOC", counts)
+    bulk_density = _possible(bulk_density, bulk_density_unit, BULK_DENSITIES, "bulk density", counts)
+    stones = _possible(stones, "% of volume", (0.0, 100.0), "coarse fragments", counts)
     known = ~np.isnan(soc)
     profile, top, bottom, soc, bulk_density, stones = (each[known] for each in (profile, top, bottom, soc, bulk_density, stones))
     estimated, assumed = np.isnan(bulk_density), np.isnan(stones)
@@ -201,20 +207,21 @@ def interval_densities(
     return Densities(density, sd, layers.covered, layers.reach, estimated, assumed, pedotransfer, counts, interval_counts)
 
 
-def _possible(values: np.ndarray, limits: tuple[float, float], what: str, counts: dict[str, int]) -> np.ndarray:
-    """Return values (L,) with NaN for what is impossible; add to the counts what is missing and what is impossible.
+def _possible(values: np.ndarray, unit: str, limits: tuple[float, float], what: str, counts: dict[str, int]) -> np.ndarray:
+    """Return values (L,), in g/kg, kg/m3 or per cent of volume, with NaN for what is impossible; count both kinds.
 
     Raises
     ------
     ValueError
-        If more than half of those above 0 (below are codes for a missing one) are impossible: the unit is wrong.
+        If most values are impossible in the unit that was named, and possible in another.
     """
-    given, positive = ~np.isnan(values), values > 0
+    given = ~np.isnan(values)
     impossible = given & ~((values >= limits[0]) & (values <= limits[1]))
-    if 2 * (wrong := impossible & positive).sum() > positive.sum():
-        raise ValueError(
-            f"{wrong.sum()} of {positive.sum()} values of {what} are impossible (first, in g/kg, kg/m3 or per cent:"
-            f" {values[wrong][0]:g}; possible: {limits[0]:g} to {limits[1]:g}); is their unit named rightly?"
-        )
+    for other in (name for name, (kind, _) in UNITS.items() if kind == UNITS[unit][0]):
+        meant = values * (UNITS[other][1] / UNITS[unit][1])
+        if 2 * (impossible & (meant >= limits[0]) & (meant <= limits[1])).sum() > given.sum():
+            raise ValueError(
+                f"{impossible.sum()} of {given.sum()} values of {what} are impossible in {unit}, and look like {other}"
+            )
     counts |= {f"{what} missing": int((~given).sum()), f"{what} impossible": int(impossible.sum())}
     return np.where(impossible, np.nan, values)

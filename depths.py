@@ -14,6 +14,8 @@ import numpy as np
 import splines
 
 Method = Literal["mean", "spline", "spline_1cm"]
+MOST_SMOOTHING = 1e9
+"""Long before this lambda a spline is constant."""
 _DEEPEST = 1e6
 """cm: ten kilometres; a depth beyond it is a code or a slip."""
 
@@ -114,13 +116,13 @@ def harmonise(
     Raises
     ------
     ValueError
-        If an interval is empty or infinite, or lambda negative or infinite.
+        If an interval is empty or infinite, or lambda negative or above `MOST_SMOOTHING`.
     """
     wanted = np.asarray(intervals, float).reshape(-1, 2)
     if not (np.isfinite(wanted).all() and (wanted[:, 0] < wanted[:, 1]).all()):
         raise ValueError(f"depth intervals {wanted.tolist()}: each needs an upper limit above its lower one, in cm")
-    if not 0 <= smoothing < np.inf:
-        raise ValueError(f"lambda {smoothing}: must be 0 or larger, and finite")
+    if not 0 <= smoothing <= MOST_SMOOTHING:
+        raise ValueError(f"lambda {smoothing}: must lie between 0 and {MOST_SMOOTHING:g}")
     placed = (np.abs(top) <= _DEEPEST) & (np.abs(bottom) <= _DEEPEST) & (top < bottom)
     known = np.isfinite(value) & (value >= limits[0]) & (value <= limits[1])
     counts = {"depth missing or impossible": int((~placed).sum()), "value missing or impossible": int((placed & ~known).sum())}

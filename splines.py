@@ -105,9 +105,9 @@ def _slopes(
         return above, below
     thickness, lower = bottom - top, upper + 1
     stiffness = 6 * smoothing * np.bincount(profile)[profile[upper]]
-    matrix = np.zeros((2, upper.size))  # the upper diagonal, then the diagonal
-    matrix[1] = 2 * (thickness[upper] + thickness[lower] + stiffness) + 6 * (top[lower] - bottom[upper])
-    matrix[0, 1:] = np.where(np.diff(upper) == 1, thickness[upper[1:]] - stiffness[1:], 0.0)
-    slope = solveh_banded(matrix, 6 * (value[lower] - value[upper]))
+    matrix = np.zeros((2, upper.size + 1))  # the upper diagonal, then the diagonal; SciPy wants two unknowns at least
+    matrix[1] = np.append(2 * (thickness[upper] + thickness[lower] + stiffness) + 6 * (top[lower] - bottom[upper]), 1.0)
+    matrix[0, 1:-1] = np.where(np.diff(upper) == 1, thickness[upper[1:]] - stiffness[1:], 0.0)
+    slope = solveh_banded(matrix, np.append(6 * (value[lower] - value[upper]), 0.0))[:-1]
     below[upper], above[lower] = slope, slope
     return above, below
