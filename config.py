@@ -11,6 +11,7 @@ import sys
 import types
 import typing
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -363,6 +364,15 @@ class PrepareSettings(Settings):
     )
     depth: tuple[float, float] = Field((0.0, 30.0), description="depth interval horizons are brought to, cm")
     min_covered: float = Field(0.0, ge=0, description="leave out profiles with fewer centimetres of the interval observed")
+    depth_method: Literal["mean", "spline", "spline_1cm"] = Field(
+        "mean",
+        description="horizons to an interval: mean weighted by thickness; mass-preserving spline (Bishop et al. 1999); "
+        "the same read every centimetre, as R packages do",
+    )
+    spline_lambda: float = Field(0.1, ge=0, le=1e9, description="smoothness of the spline; 0 keeps the mass of every horizon")
+    depth_limits: list[float] = Field(
+        [], description="limits of further intervals, cm: 0 5 15 30 60 100 adds columns soc_0_5 to soc_60_100"
+    )
     split: Literal["random", "blocks"] = Field("random", description="what is held out: single places or whole spatial blocks")
     block_size: float = Field(0.5, gt=0, le=180, description="side of a block, degrees")
     valid_share: float = Field(0.1, gt=0, lt=1, description="share of the profiles that chooses the best epoch")
@@ -375,6 +385,13 @@ class PrepareSettings(Settings):
     def _limits_in_order(cls, limits: tuple[float, ...] | None) -> tuple[float, ...] | None:
         if limits is not None and any(low >= high for low, high in zip(limits[::2], limits[1::2], strict=True)):
             raise ValueError("each lower limit must be below its upper limit")
+        return limits
+
+    @field_validator("depth_limits")
+    @classmethod
+    def _limits_descend(cls, limits: list[float]) -> list[float]:
+        if limits and (len(limits) < 2 or any(upper >= lower for upper, lower in pairwise(limits))):
+            raise ValueError("two or more limits are needed, each below the one before: 0 5 15 30 60 100")
         return limits
 
     _check_categories = field_validator("categories")(unique_names)

@@ -2,6 +2,8 @@
 
     python prepare.py --points profiles.csv --target soc_gkg --rasters climate.tif relief/ --out data/mine
     python prepare.py --points horizons.csv --target soc_gkg --depth 0 30 --rasters covariates/ --out data/mine
+    python prepare.py --points horizons.csv --target soc_gkg --depth_method spline --depth_limits 0 5 15 30 60 100
+                      --min_covered 20 --rasters covariates/ --out data/mine
     python prepare.py --points wosis_202312_orgc.tsv --rasters covariates/ --split blocks --out data/world
     python prepare.py --points profiles.csv --target soc_gkg --rasters covariates/ --bounds 33.9 41.9 -4.7 5.0
                       --global_data data/world --out data/kenya
@@ -17,6 +19,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,7 +58,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ):
         raise UserError(f"{settings.out}: would overwrite the points or the global dataset; choose another folder for --out")
     target = settings.target if settings.given("target") else None
-    profiles = read_profiles(settings.points, target, settings.depth, settings.min_covered, settings.bounds, settings.predict_only)
+    profiles = read_profiles(
+        settings.points,
+        target,
+        settings.depth,
+        settings.min_covered,
+        settings.bounds,
+        settings.predict_only,
+        settings.depth_method,
+        settings.spline_lambda,
+        list(pairwise(settings.depth_limits)),
+    )
     layers = find_layers(settings.rasters)
     parent = GlobalDataset(settings.global_data) if settings.global_data else None
     categories = settings.categories or (parent.categories if parent else default_categories(layers))
@@ -296,6 +309,7 @@ def report(profiles: "Profiles", facts: Mapping[str, Any], patches: "Mapping[str
     )
     for title, counts in (
         ("horizons", profiles.facts.get("horizons")),
+        *profiles.facts.get("further_depths", {}).items(),
         (f"left out, see {settings.out}/rejected.csv", profiles.counts()),
     ):
         if counts:

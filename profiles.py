@@ -5,6 +5,7 @@ were left out with the reason. Nothing is mended in silence: all that is left ou
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,9 @@ def read_profiles(
     min_covered: float = 0.0,
     bounds: tuple[float, float, float, float] | None = None,
     places_only: bool = False,
+    depth_method: depths.Method = "mean",
+    spline_lambda: float = 0.1,
+    further: Sequence[tuple[float, float]] = (),
 ) -> Profiles:
     """Read profiles, check every row, and bring horizons to one depth interval.
 
@@ -89,6 +93,11 @@ def read_profiles(
         lon_min, lon_max, lat_min, lat_max: profiles beyond are dropped and only counted.
     places_only
         Rows are places to predict: no target is needed, and soc is NaN.
+    depth_method, spline_lambda
+        How horizons are brought to an interval (`depths.harmonise`).
+    further
+        Intervals, cm, that get a column each beside soc: soc_0_5 for 0 to 5 cm. It is empty for profiles with less
+        than `min_covered` observed, or with less than all of an interval that is thinner; they are counted.
 
     Raises
     ------
@@ -98,12 +107,19 @@ def read_profiles(
     raw = _read(path)
     if places_only:
         raw, target = raw.drop(columns="soc", errors="ignore").assign(soc=np.nan, cm_covered=np.nan), "soc"
-    table, columns, is_horizons = _name_columns(raw, path, target)
+    table, columns, is_horizons = _name_columns(raw, path, target, [_column(pair) for pair in further])
     facts: dict[str, Any] = {"kind": "horizons" if is_horizons else "profiles", "rows": len(table), "columns": columns}
     target = columns["soc"]
     if is_horizons:
-        table, facts["horizons"] = _to_profiles(table, path, target, interval)
+        table, facts["horizons"], layers = _to_profiles(table, path, target, [interval, *further], depth_method, spline_lambda)
         facts["depth_cm"] = list(interval)
+        if further:
+            table, facts["further_depths"] = _add_further(table, layers, min_covered)
+    elif (depth_method != "mean" or further) and not places_only:
+        raise UserError(
+            f"{path}: depth_method and depth_limits need horizons (columns of upper and lower depth, none named cm_covered);"
+            " leave them out for a table of profiles"
+        )
     elif min_covered > 0 and "cm_covered" not in table:
         raise UserError(f"{path}: min_covered needs horizons, or a column 'cm_covered'; set it to 0")
     lon, lat = _numbers(table["lon"], path, "lon"), _numbers(table["lat"], path, "lat")
@@ -216,8 +232,13 @@ def _read_vector(path: Path) -> pd.DataFrame:
     return pd.DataFrame(points.drop(columns=points.geometry.name)).assign(lon=places.x, lat=places.y)
 
 
-def _name_columns(raw: pd.DataFrame, path: Path, target: str | None) -> tuple[pd.DataFrame, dict[str, str], bool]:
-    """Give columns our names; return the table, our name -> the column's name, and whether rows are horizons."""
+def _name_columns(
+    raw: pd.DataFrame, path: Path, target: str | None, made: Sequence[str]
+) -> tuple[pd.DataFrame, dict[str, str], bool]:
+    """Give columns our names, none of them one of those that will be `made`.
+
+    Return the table, our name -> the column's name, and whether rows are horizons.
+    """
     it_has = ", ".join(map(str, raw.columns[:12]))
     by_name = {str(column).lower(): str(column) for column in reversed(raw.columns)}
     chosen = {ours: by_name[name] for ours, names in ALIASES.items() for name in reversed(names) if name in by_name}
@@ -238,7 +259,7 @@ def _name_columns(raw: pd.DataFrame, path: Path, target: str | None) -> tuple[pd
         raise UserError(f"{path}: the target column {target!r} {what} (--target takes one of {it_has})")
 
     names = {column: ours for ours, column in chosen.items()} | {target: "soc"}
-    taken = {*chosen, "profile_id", "soc"} | ({"cm_covered", "n_layers", "moves"} if is_horizons else set())
+    taken = {*chosen, "profile_id", "soc"} | ({"cm_covered", "n_layers", "moves", *made} if is_horizons else set())
     others = {column: f"{column}_input" for column in raw.columns if column in taken and column not in names}
     table = raw.rename(columns=names | others)
     if "profile_id" not in table:
@@ -286,9 +307,13 @@ def _check_not_swapped(lon: np.ndarray, lat: np.ndarray, path: Path) -> None:
 
 
 def _to_profiles(
-    table: pd.DataFrame, path: Path, target: str, interval: tuple[float, float]
-) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Average horizons; return one row per profile (soc NaN where nothing is usable) and counts of what was odd."""
+    table: pd.DataFrame, path: Path, target: str, intervals: Sequence[tuple[float, float]], method: depths.Method, smoothing: float
+) -> tuple[pd.DataFrame, dict[str, int], depths.Harmonised]:
+    """Bring horizons to intervals; `smoothing` is the spline's lambda.
+
+    Return one row per profile, its soc being of the first interval (NaN where nothing is usable), counts of what was
+    odd, and the values in all intervals.
+    """
     named = table["profile_id"].notna().to_numpy()
     counts = {"rows": len(table), "no profile_id": int((~named).sum())}
     table = table[named].reset_index(drop=True)
@@ -306,13 +331,11 @@ def _to_profiles(
         profile[placed], top[placed], bottom[placed]
     )
     good = fault == 0
-    limits = pd.DataFrame({"profile": profile, "top": top, "bottom": bottom})[good].sort_values(["profile", "top", "bottom"])
-    repeated = limits.duplicated()
-    limits = limits[~repeated]
-    counts["same limits twice, averaged"] = int(repeated.sum())
-    counts["overlapping the one above"] = int((limits["top"] < limits.groupby("profile")["bottom"].shift()).sum())
-    value = pd.to_numeric(table["soc"], errors="coerce").to_numpy(np.float64, na_value=np.nan)[good]
-    soc, covered, layers = depths.weighted_mean(profile[good], top[good], bottom[good], value, interval, len(ids))
+    value = pd.to_numeric(table["soc"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    layers = depths.harmonise(
+        profile[good], top[good], bottom[good], value[good], intervals, len(ids), method, smoothing, (0.0, SOC_MAXIMUM)
+    )
+    counts |= layers.counts
 
     first = np.flatnonzero(~pd.Series(profile).duplicated())
     once = {
@@ -324,8 +347,25 @@ def _to_profiles(
     for name in ("lon", "lat"):
         degrees = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64, na_value=np.nan)
         np.logical_or.at(moves, profile, np.abs(degrees - degrees[first][profile]) > 1e-5)  # a metre is no move
-    averaged = pd.DataFrame(once).assign(soc=soc, cm_covered=covered, n_layers=layers, moves=moves)
-    return averaged, {what: count for what, count in counts.items() if count}
+    averaged = pd.DataFrame(once).assign(
+        soc=layers.mean[:, 0], cm_covered=layers.covered[:, 0], n_layers=layers.layers[:, 0], moves=moves
+    )
+    return averaged, {what: count for what, count in counts.items() if count}, layers
+
+
+def _column(interval: tuple[float, float]) -> str:
+    """Return the column that holds soil organic carbon of a further interval."""
+    return f"soc_{interval[0]:g}_{interval[1]:g}"
+
+
+def _add_further(
+    table: pd.DataFrame, layers: depths.Harmonised, min_covered: float
+) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
+    """Add a column for each interval but the first; return the table, and of each column how many have a value or not."""
+    columns = [_column(interval) for interval in layers.intervals.tolist()]
+    enough, counts = layers.sufficient(min_covered)
+    further = pd.DataFrame(np.where(enough, layers.mean, np.nan)[:, 1:], columns=columns[1:])
+    return pd.concat([table, further], axis=1), dict(zip(columns[1:], counts[1:], strict=True))
 
 
 def _is_constant(column: pd.Series, profile: np.ndarray, first: np.ndarray) -> bool:

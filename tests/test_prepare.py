@@ -202,6 +202,28 @@ def test_horizons_and_wosis(world):
     np.testing.assert_allclose(samples["soc"], points.set_index("id").loc[samples.index, "soc_gkg"])
 
 
+def test_spline_and_its_intervals(world, caplog):
+    points = pd.read_csv(world / "points.csv")
+    deep = points.iloc[:150].assign(top=10, bottom=40, soc_gkg=5.0)
+    pd.concat([points.assign(top=0, bottom=10), deep]).to_csv(world / "horizons.csv", index=False)
+    flags = ["--depth_limits", "0", "10", "40", "80", "--spline_lambda", "0", "--min_covered", "10"]
+    with caplog.at_level("INFO"):
+        folder, facts = made(world, "--depth_method", "spline", *flags, points="horizons.csv")
+    samples = pd.read_csv(folder / "samples.csv").set_index("profile_id")
+    np.testing.assert_allclose(samples["soc_0_10"], points.set_index("id").loc[samples.index, "soc_gkg"])
+    assert samples["soc_10_40"].dropna().to_numpy() == pytest.approx(np.full(150, 5.0))
+    assert samples["soc_40_80"].isna().all()
+    mean, _ = made(world, points="horizons.csv", out="mean")
+    assert not np.allclose(pd.read_csv(mean / "samples.csv").set_index("profile_id")["soc"][samples.index], samples["soc"])
+    assert facts["points"]["further_depths"]["soc_10_40"] == {"profiles": 150, "without a horizon in it": 50}
+    assert "soc_10_40: 150 profiles, 50 without a horizon in it" in caplog.text
+    assert "50 alone in their profile" in caplog.text
+    assert facts["settings"]["depth_method"] == "spline"
+    of_it, facts = made(world, points="out/samples.csv", target="soc_10_40", out="deeper")
+    assert facts["rejected"] == {"soc_10_40 missing": 50}
+    assert (pd.read_csv(of_it / "samples.csv")["soc"] - 5 < 1e-9).all()
+
+
 def test_second_dataset_in_one_folder_leaves_nothing_of_the_first(world):
     folder, _ = made(world)
     assert (folder / "patches" / "slope.pkl").is_file()
@@ -360,6 +382,10 @@ def test_the_number_of_held_out_blocks_is_told(world, capsys, caplog):
 def test_settings_out_of_range(world, capfd):
     assert "depth" in refused(world, capfd, "--depth", "30", "0")
     assert "bounds" in refused(world, capfd, "--bounds", "10", "5", "0", "1")
+    assert "each below the one before" in refused(world, capfd, "--depth_limits", "0", "30", "15")
+    assert "two or more limits" in refused(world, capfd, "--depth_limits", "30")
+    assert "spline_lambda" in refused(world, capfd, "--spline_lambda", "-1")
+    assert "need horizons" in refused(world, capfd, "--depth_method", "spline")
     assert "leave no profiles to train on" in refused(world, capfd, "--valid_share", "0.5", "--test_share", "0.5")
     assert "split would be empty" in refused(world, capfd, "--split", "blocks", "--block_size", "90")
     assert "did you mean '--radius'" in refused(world, capfd, "--radios", "1")
