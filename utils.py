@@ -17,7 +17,8 @@ import torch
 from config import PUBLISHED_CATEGORIES, SOC_MAXIMUM, UNFINISHED, Category, RunSettings, build, column_slices
 from files import UserError, read_table, read_yaml
 from grouping import split_units
-from packing import key_of, pack
+from packed import read_packed
+from packing import key_of
 from packing import pack_variable as pack_variable  # read a single variable
 
 log = logging.getLogger(__name__)
@@ -306,7 +307,8 @@ def read_dataset(
     ids = table["profile_id"].tolist()
     chosen = tuple(categories) if categories is not None else dataset_categories(settings)
     split = read_split(root / settings.split, splits, ids)
-    return Dataset(table, pack(root / settings.patches, ids, chosen), y, split, chosen, _block_size(root / "dataset.yaml"))
+    x = read_packed(root, root / settings.patches, ids, chosen)
+    return Dataset(table, x, y, split, chosen, _block_size(root / "dataset.yaml"))
 
 
 def _block_size(path: Path) -> float | None:
