@@ -65,7 +65,7 @@ class PatchReader:
                 marks, patches = _split(file)
             if marks != self._last[0]:
                 self._last = marks, _keys(marks)
-        except _UnusualError:
+        except (_UnusualError, UnicodeDecodeError):
             return load_patches(path)
         return self._last[1], patches
 
