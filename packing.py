@@ -138,7 +138,7 @@ def pack(folder: Path, ids: Sequence[str], categories: Sequence[Category]) -> np
     for category in categories:
         for name in category.variables:
             keys, patches = reader.read(paths[name])
-            if keys is not known:  # else of the file before, too
+            if keys != known:  # mostly all files have the same
                 known, rows = keys, None if keys is None else rows_of(keys, ids, paths[name])
             end = start + category.size**2
             x[:, start:end] = _cut(patches, rows, ids, category.radius, paths[name])

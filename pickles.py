@@ -11,6 +11,7 @@ import pickle
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ class _Parts(list[Any]):
     __slots__ = ()
     __init__ = object.__init__  # takes the arguments of `_reconstruct`, which say nothing
     __setstate__ = list.append
+
+
+_numpy_dtype = cache(np.dtype)
 
 
 class _Dtype:
@@ -103,10 +107,9 @@ class _Scalar(_StandIn):
     __slots__ = ()
 
     def __call__(self, dtype: Any, raw: Any) -> Any:
-        if not (isinstance(dtype, _Dtype) and isinstance(raw, bytes)):
+        if type(dtype) is not _Dtype or type(raw) is not bytes or len(raw) != (kind := _numpy_dtype(dtype.code)).itemsize:
             raise pickle.UnpicklingError("it holds a number that is not one")
-        (number,) = np.frombuffer(raw, dtype.code)
-        return number
+        return np.frombuffer(raw, kind)[0]
 
 
 _ADMITTED: dict[tuple[str, str], Any] = {
@@ -130,25 +133,34 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
 
 def _arrays(parts: Sequence[_Parts], most: int) -> Sequence[np.ndarray] | np.ndarray:
-    """Make arrays; those of one form are rows of one, unless that took more than `most` bytes."""
-    if any(len(each) != 1 for each in parts):
+    """Make arrays; those of one form are rows of one, unless all together took more than `most` bytes."""
+    if {*map(len, parts)} != {1}:
         raise pickle.UnpicklingError("it holds an array without content")
     said = [each[0] for each in parts]
-    shapes, dtypes, orders, raws = ([part for part in map(itemgetter(k), said)] for k in range(1, 5))
-    if not (set(map(type, dtypes)) == {_Dtype} and set(map(type, raws)) <= {bytes, bytearray}):
+    shapes, dtypes, orders, raws = ([*map(itemgetter(k), said)] for k in range(1, 5))
+    if {*map(type, dtypes)} != {_Dtype} or not {*map(type, raws)} <= {bytes, bytearray}:
         raise pickle.UnpicklingError("it holds an array that is not made of numbers")
-    forms = [{*shapes}, {dtype.code for dtype in {*dtypes}}, {*orders}, {*map(len, raws)}]
-    if len(parts) > 1 and (any(len(form) > 1 for form in forms) or sum(map(len, raws)) > most):
+    if len(parts) > 1 and sum(map(len, raws)) > most:  # bytes are shared; to join them would be to copy them
         return [_arrays([each], most)[0] for each in parts]
-    ((shape,), (code,), (fortran,), (size,)) = forms
+    if len({*shapes}) > 1 or len({*orders}) > 1 or len({dtype.code for dtype in {*dtypes}}) > 1:
+        return _by_form([*zip(shapes, orders, (dtype.code for dtype in dtypes), strict=True)], parts, most)
+    shape, fortran, dtype = shapes[0], orders[0], _numpy_dtype(dtypes[0].code)
     if not (isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)):
         raise pickle.UnpicklingError("it holds an array without a shape")
-    dtype = np.dtype(code)
-    if math.prod(shape) * dtype.itemsize != size:
+    if {*map(len, raws)} != {math.prod(shape) * dtype.itemsize}:
         raise pickle.UnpicklingError("it holds an array whose shape does not fit its content")
     content = raws[0] if len(raws) == 1 else b"".join(raws)
     block = np.ndarray((len(raws), *(shape[::-1] if fortran else shape)), dtype, content)
     return block.transpose(0, *range(len(shape), 0, -1)) if fortran else block
+
+
+def _by_form(forms: Sequence[Any], parts: Sequence[_Parts], most: int) -> list[np.ndarray]:
+    """Make arrays of several forms."""
+    of_form: dict[Any, list[int]] = {}
+    for k, form in enumerate(forms):
+        of_form.setdefault(form, []).append(k)
+    made = {k: array for rows in of_form.values() for k, array in zip(rows, _arrays([parts[k] for k in rows], most), strict=True)}
+    return [made[k] for k in range(len(parts))]
 
 
 def _settled(value: Any, most: int, done: dict[int, tuple[Any, Any]]) -> Any:

@@ -208,7 +208,7 @@ def test_starts_at_the_same_time_get_the_same_and_leave_one_array(dataset):
         "import sys, hashlib, time; sys.path.insert(0, sys.argv[1])\n"
         "import packed; from pathlib import Path; from config import PUBLISHED_CATEGORIES\n"
         "packed.WORTHWHILE, folder = 1, Path(sys.argv[2])\n"
-        "for _ in range(20):\n"
+        "for _ in range(8):\n"
         "    x = packed.read_packed(folder, folder / 'patches', [f'P{k:04d}' for k in range(120)], PUBLISHED_CATEGORIES)\n"
         "    print(hashlib.sha256(x.data).hexdigest())\n"
         "    for path in (folder / '.packed').glob('*.npy'): path.unlink(missing_ok=True)\n"
