@@ -5,7 +5,8 @@
 Pickles {profile_id: (S, S) float32} of the published 32 variables are made in a temporary folder. Plain loading, ours and a
 start from the kept array run alternately, each in a fresh process with one thread, the files in the system's cache; medians
 of the rounds are compared. Memory is the peak of the resident set above what it was before the first file (Linux).
-The first table is of the size asked for, the second of growing numbers of profiles, up to `--growth`, and of variables.
+Then the same at growing numbers of profiles (up to `--growth`), variables and radii, measured once: seconds into the packed
+array, megabytes above it, seconds of a start from the kept array, speed as a multiple of plain loading's.
 """
 
 import argparse
@@ -41,7 +42,7 @@ def memory(name):
 def plain():
     for path in paths:
         with path.open("rb") as file:
-            held = pickle.load(file)
+            pickle.load(file)
 def ours():
     return packing.pack(folder, ids, categories)
 def kept():
@@ -118,40 +119,34 @@ def main():
     options = parser.parse_args()
 
     main_case = case(options.profiles, 32, options.radius, options.rounds)
-    plain, ours, kept = (main_case[way] for way in ("plain", "ours", "kept"))
-    packed, one = main_case["packed_mb"], plain["megabytes"]
-    side = 2 * options.radius + 1
+    plain, ours, kept, first = (main_case[way] for way in ("plain", "ours", "kept", "first"))
+    packed, one, side = main_case["packed_mb"], plain["megabytes"], 2 * options.radius + 1
+    above, (low, high) = ours["megabytes"] - packed, main_case["pairs"]
+    print(f"{options.profiles:,} profiles x 32 variables x {side} x {side}, {packed:.0f} MB packed; one thread")
+    print(f"  plain pickle.load, file by file  {plain['seconds']:8.2f} s   peak {one:.0f} MB, of one variable")
+    print(f"  into the packed array            {ours['seconds']:8.2f} s   peak {ours['megabytes']:.0f} MB")
+    print(f"  a first start, array kept        {first['seconds']:8.2f} s")
+    print(f"  a second start, from it          {kept['seconds']:8.2f} s")
     print(
-        f"{options.profiles:,} profiles x 32 variables x {side} x {side}, packed {packed:.0f} MB, one thread, medians of {options.rounds}"
+        f"  into the packed array: {plain['seconds'] / ours['seconds']:.1f} times as fast as plain (pairs {low:.1f} to {high:.1f})"
     )
-    print(f"  plain pickle.load of all files, one after the other   {plain['seconds']:7.2f} s, peak {one:.0f} MB: one variable")
-    low, high = main_case["pairs"]
-    speed = plain["seconds"] / ours["seconds"]
-    print(
-        f"  into the packed array                                 {ours['seconds']:7.2f} s: {speed:.1f} times as fast [{low:.1f}, {high:.1f}]"
-    )
-    beyond = ours["megabytes"] - packed
-    print(
-        f"    peak {ours['megabytes']:.0f} MB: the packed array and {beyond:.0f} MB, {beyond / one:.2f} of one variable as pickle.load holds it"
-    )
-    print(f"  a first start, which also keeps the array             {main_case['first']['seconds']:7.2f} s")
-    print(
-        f"  a second start, from the kept array                   {kept['seconds']:7.2f} s: {plain['seconds'] / kept['seconds']:.0f} times as fast"
-    )
+    print(f"  second start: {plain['seconds'] / kept['seconds']:.0f} times as fast as plain")
+    print(f"  memory above the packed array: {above:.0f} MB, {above / one:.2f} of a variable as pickle.load holds it")
 
     growth = []
-    counts = [n for n in (10**3, 10**4, 10**5, 10**6) if n <= options.growth]
-    sizes = [(n, 32, 0) for n in counts] + ([(10_000, 32, 1), (10_000, 32, 3), (10_000, 8, 1), (10_000, 128, 1)] if counts else [])
+    sizes = [(n, 8, 0) for n in (10**3, 10**4, 10**5, 10**6) if n <= options.growth]
+    sizes += [(10**4, 8, 1), (10**4, 8, 3), (10**4, 32, 1), (10**4, 128, 1)] if options.growth else []
     if sizes:
-        print("\n      N   variables  r      F    ours s   us per number  beyond packed MB   second start s   plain / ours")
+        columns = {"N": 9, "variables": 11, "r": 4, "F": 7, "s": 9, "ns/number": 11, "MB above": 10, "kept s": 9, "speed": 7}
+        print("\n" + "".join(name.rjust(width) for name, width in columns.items()))
     for n, variables, radius in sizes:
         found = case(n, variables, radius, 1)
         growth.append(found)
         seconds, numbers = found["ours"]["seconds"], n * found["f"]
         print(
-            f"{n:9,}{variables:10}{radius:4}{found['f']:7}{seconds:10.3f}{seconds / numbers * 1e6:15.4f}"
-            f"{found['ours']['megabytes'] - found['packed_mb']:16.0f}{found['kept']['seconds']:17.3f}"
-            f"{found['plain']['seconds'] / seconds:15.1f}"
+            f"{n:9,}{variables:11}{radius:4}{found['f']:7}{seconds:9.3f}{seconds / numbers * 1e9:11.1f}"
+            f"{found['ours']['megabytes'] - found['packed_mb']:10.0f}{found['kept']['seconds']:9.3f}"
+            f"{found['plain']['seconds'] / seconds:7.1f}"
         )
     if options.out:
         machine = {
