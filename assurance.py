@@ -44,8 +44,6 @@ def learn_applicability(network: SoilCarbonNet, data: Dataset, rows: np.ndarray,
     )
     units = fold_units(data)[rows]
     middle = middle_cells(data.x[rows], facts.categories)
-    from sklearn.model_selection import GroupKFold  # here: training need not wait for it
-
     try:
         folds = inner_folds(units, AREA_FOLDS, seed)
         return Applicability.fit(unfold_classes(middle, facts), per_predictor, folds, AREA_POINTS, seed)

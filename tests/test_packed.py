@@ -70,7 +70,9 @@ def test_a_small_dataset_is_left_as_it_is(dataset, monkeypatch):
 
 def test_what_is_written_to_the_array_stays_in_memory(dataset):
     expected = read(dataset).copy()
+    before = [path.read_bytes() for path in files_of(dataset)]
     read(dataset)[:] = 7
+    assert [path.read_bytes() for path in files_of(dataset)] == before
     np.testing.assert_array_equal(read(dataset), expected)
 
 
