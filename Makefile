@@ -65,6 +65,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/epoch_speed.py
 	$(BIN)/python benchmarks/map_speed.py
 	$(BIN)/python benchmarks/map_memory.py
+	$(BIN)/python benchmarks/loading.py
 
 test: .venv/installed-test
 	$(BIN)/ruff check .

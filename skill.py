@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from config import PredictSettings, SkillSettings, build, read_settings
 from files import UserError, check_writable, read_table, read_yaml, run, write_table, write_text
-from validation import bootstrap_scores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,6 +119,8 @@ def score_methods(region: str, dataset: "Dataset", predicted: "dict[str, np.ndar
     """
     import numpy as np
     import pandas as pd
+
+    from validation import bootstrap_scores
 
     fitted, test = np.concatenate([dataset.split["train"], dataset.split["valid"]]), dataset.split["test"]
     methods = predict_baselines(dataset, fitted, test, seed) | predicted

@@ -5,7 +5,7 @@ In: the files of a dataset (`settings.data_dir`). Out: one `Dataset` whose covar
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from config import NODATA, PUBLISHED_CATEGORIES, SOC_MAXIMUM, UNFINISHED, Category, RunSettings, build, column_slices, nearest
+from config import PUBLISHED_CATEGORIES, SOC_MAXIMUM, UNFINISHED, Category, RunSettings, build, column_slices
 from files import UserError, read_table, read_yaml
 from grouping import split_units
-from pickles import load_pickle
+from packed import read_packed
+from packing import key_of
+from packing import pack_variable as pack_variable  # read a single variable
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +85,6 @@ def category_views(x: np.ndarray, categories: Sequence[Category]) -> dict[str, n
         category.name: x[:, columns].reshape(len(x), len(category.variables), category.size, category.size)
         for category, columns in zip(categories, column_slices(categories).values(), strict=True)
     }
-
-
-def key_of(profile_id: Any) -> str:
-    """Return a profile id as text: 12, "12", 12.0, "12.0" and NumPy's 12 are one profile."""
-    text = str(profile_id).strip()
-    return text[:-2] if text.endswith(".0") and text[:-2].isdigit() else text
 
 
 # --- the sample table and its splits ------------------------------------------------------------------------------
@@ -194,91 +190,7 @@ def read_split(folder: Path, names: Sequence[str], ids: Sequence[str]) -> dict[s
     return split
 
 
-# --- patches and statistics ------------------------------------------------------------------------------------------
-
-
-def pack_variable(patches: Any, ids: Sequence[str], radius: int, path: Path) -> np.ndarray:
-    """Return one variable's windows (N, S*S) float32, missing = NaN, cut from the middle of its patches.
-
-    Parameters
-    ----------
-    patches
-        {profile_id: 2-D array}; or a list or array of N patches in profile order. A single number is a 1 x 1 patch.
-    ids
-        The N profiles wanted.
-    radius
-        r, S = 2r+1.
-    path
-        For the message.
-
-    Raises
-    ------
-    UserError
-        If profiles lack a patch; patches differ in shape, are not square with an odd side, are smaller than the
-        window, or do not hold numbers.
-    """
-    if isinstance(patches, Mapping):
-        strange = next((key for key in patches if not isinstance(key, (str, int, float, np.number))), None)
-        if strange is not None:
-            raise UserError(f"{path}: a profile_id is text or a number; found a {type(strange).__name__}")
-        by_key = {key_of(key): patch for key, patch in patches.items()}
-        lacking = [name for name in ids if name not in by_key]
-        if lacking:
-            raise UserError(f"{path}: no patch for {len(lacking)} of {len(ids)} profiles, first {lacking[0]!r}")
-        if len(by_key) < len(patches):
-            raise UserError(
-                f"{path}: {len(patches) - len(by_key)} profiles have two patches, under ids that are one, like 1 and '1'"
-            )
-        given = [by_key[name] for name in ids]
-    elif isinstance(patches, (list, tuple)) or (isinstance(patches, np.ndarray) and patches.ndim > 0):
-        if len(patches) != len(ids):
-            raise UserError(f"{path}: {len(patches)} patches in profile order for {len(ids)} profiles")
-        given = list(patches)
-    else:
-        raise UserError(f"{path}: expected {{profile_id: array}}, a list or an array; found {type(patches).__name__}")
-    strange = next((patch for patch in given if not isinstance(patch, (np.ndarray, np.number, int, float))), None)
-    if strange is not None:
-        raise UserError(f"{path}: a patch must be an array of numbers; found a {type(strange).__name__}")
-    chosen = [np.asarray(patch) for patch in given]
-    shape = chosen[0].shape
-    other = next((k for k, patch in enumerate(chosen) if patch.shape != shape), None)
-    if other is not None:
-        raise UserError(
-            f"{path}: patches differ in shape: {shape} at profile {ids[0]!r}, {chosen[other].shape} at profile {ids[other]!r}"
-        )
-    wrong = next((patch.dtype for patch in chosen if patch.dtype.kind not in "biuf"), None)
-    if wrong is not None:
-        raise UserError(f"{path}: patches must hold numbers; found dtype {wrong}")
-    rows, columns = shape or (1, 1) if len(shape) in (0, 2) else (0, 0)
-    if rows != columns or rows % 2 == 0:
-        raise UserError(f"{path}: a patch must be square with an odd side, the profile in its middle; found shape {shape}")
-    margin = (rows - 1) // 2 - radius
-    if margin < 0:
-        side = 2 * radius + 1
-        raise UserError(f"{path}: patches of {rows} x {rows} cells are smaller than the window of {side} x {side}")
-    inner = slice(margin, rows - margin)
-    # Cut before stacking: a file may hold one large patch under many names.
-    stacked = np.stack([patch[inner, inner] for patch in chosen] if margin else chosen)
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, hence missing
-        window = stacked.reshape(len(ids), -1).astype(np.float32)
-    window[~np.isfinite(window) | (window == NODATA)] = np.nan
-    return window
-
-
-def pack(folder: Path, ids: Sequence[str], categories: Sequence[Category]) -> np.ndarray:
-    """Read `<folder>/<variable>.pkl` of all categories into one packed array (N, F), one variable in memory at a time."""
-    x = np.empty((len(ids), sum(category.width for category in categories)), np.float32)
-    start = 0
-    for category in categories:
-        for name in category.variables:
-            path = folder / f"{name}.pkl"
-            if not path.is_file():
-                there = sorted(p.stem for p in folder.glob("*.pkl"))
-                raise UserError(f"{path}: no patches of variable {name!r} ({len(there)} variables there{nearest(name, there)})")
-            end = start + category.size**2
-            x[:, start:end] = pack_variable(load_pickle(path), ids, category.radius, path)
-            start = end
-    return x
+# --- variables and statistics ----------------------------------------------------------------------------------------
 
 
 def variable_columns(categories: Sequence[Category]) -> dict[str, slice]:
@@ -395,7 +307,8 @@ def read_dataset(
     ids = table["profile_id"].tolist()
     chosen = tuple(categories) if categories is not None else dataset_categories(settings)
     split = read_split(root / settings.split, splits, ids)
-    return Dataset(table, pack(root / settings.patches, ids, chosen), y, split, chosen, _block_size(root / "dataset.yaml"))
+    x = read_packed(root, root / settings.patches, ids, chosen)
+    return Dataset(table, x, y, split, chosen, _block_size(root / "dataset.yaml"))
 
 
 def _block_size(path: Path) -> float | None:

@@ -1,17 +1,21 @@
 """Strangers' files are read without running them; ours are written whole or not at all."""
 
+import contextlib
+import gc
 import os
 import pickle
 import resource
 import signal
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import pickles
 from files import UserError, atomic_write, check_writable, read_table, run, write_json, write_text
-from pickles import load_pickle
+from pickles import load_patches, load_pickle
 
 
 class Hostile:
@@ -192,3 +196,148 @@ def test_columns_and_keys_that_come_twice_are_refused(tmp_path):
 def test_an_id_that_reads_na_is_an_id(tmp_path):
     (tmp_path / "t.csv").write_text("profile_id,lon\nNA,1\n")
     assert read_table(tmp_path / "t.csv")["profile_id"].tolist() == ["NA"]
+
+
+# --- pickles made by hand: a machine program of a stranger ---------------------------------------------------------------
+
+
+class Made:
+    """An array as a stranger would have it made."""
+
+    def __init__(self, state, call=np._core.multiarray._reconstruct, arguments=(np.ndarray, (0,), b"b")):
+        self.reduced = call, arguments, state
+
+    def __reduce__(self):
+        return self.reduced
+
+
+F4 = np.dtype("f4")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (Made((1, (10**9, 10**9), F4, False, b"1234")), "shape does not fit"),
+        (Made((1, (2**62, 4), F4, False, b"")), "shape does not fit"),
+        (Made((1, (0, 2**62, 2**62), F4, False, b"")), "refused"),
+        (Made((1, (-1, -1), F4, False, b"1234")), "without a shape"),
+        (Made((1, (True, True), F4, False, b"1234")), "without a shape"),
+        (Made((1, (1.0, 1), F4, False, b"1234")), "without a shape"),
+        (Made((1, [1, 1], F4, False, b"1234")), "refused"),
+        (Made((1, (1, 1), "f4", False, b"1234")), "not made of numbers"),
+        (Made((1, (1, 1), np.dtype("O"), False, [1])), "not plain numbers"),
+        (Made((1, (1, 1), F4, False, [1.0])), "not made of numbers"),
+        (Made((1, (1, 1), F4, False, "1234")), "not made of numbers"),
+        (Made((1, (1, 1), F4, False)), "refused"),
+        (Made("state"), "refused"),
+        (Made(None), "without content"),
+        (Made(b"1234", np._core.multiarray.scalar, (F4, b"123")), "refused"),
+        (Made(None, np._core.multiarray.scalar, (F4, b"12345678")), "refused"),
+        (Made(None, np._core.multiarray.scalar, ("f4", b"1234")), "not one"),
+        (Made(None, np._core.numeric._frombuffer, (b"1234", F4, (2,), "C")), "shape does not fit"),
+        (Made(None, np._core.numeric._frombuffer, (b"1234", np.dtype("M8[D]"), (1,), "C")), "not plain numbers"),
+    ],
+)
+@pytest.mark.parametrize("inside", [lambda value: value, lambda value: {"a": value, "b": value}, lambda value: [1, (value,)]])
+def test_an_array_that_is_not_what_it_says_is_refused_before_it_is_made(tmp_path, value, words, inside):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(inside(value), protocol=4))
+    for way in (load_pickle, load_patches):
+        with pytest.raises(UserError, match=words):
+            way(tmp_path / "x.pkl")
+
+
+ADMITTED = [f"c{module}\n{name}\n".encode() for module, name in pickles._ADMITTED]
+
+
+@pytest.mark.parametrize("name", ADMITTED, ids=lambda name: name.decode().split()[1])
+@pytest.mark.parametrize(
+    "state",
+    [b"}(VX\nK\x01u", b"N}(V__call__\nK\x01u\x86", b"N}(V__setstate__\nK\x01u\x86", b"(K\x01K\x02t", b"(lp0\n", b"K\x01"],
+    ids=["attributes", "call", "setstate", "tuple", "list", "number"],
+)
+def test_what_a_pickle_may_ask_for_cannot_be_changed_by_it(tmp_path, name, state):
+    before = {key: (type(value), dir(value)) for key, value in pickles._ADMITTED.items()}
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x02" + name + state + b"b.")
+    with pytest.raises(UserError, match="refused"):
+        load_pickle(tmp_path / "x.pkl")
+    assert {key: (type(value), dir(value)) for key, value in pickles._ADMITTED.items()} == before
+    (tmp_path / "y.pkl").write_bytes(pickle.dumps(np.ones((2, 2))))
+    np.testing.assert_array_equal(load_pickle(tmp_path / "y.pkl"), np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("name", ADMITTED, ids=lambda name: name.decode().split()[1])
+def test_what_a_pickle_may_ask_for_is_no_class(tmp_path, name):
+    assert not any(isinstance(value, type) for value in pickles._ADMITTED.values())
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x02" + name + b")\x81.")  # NEWOBJ: cls.__new__(cls)
+    with pytest.raises(UserError, match="refused"):
+        load_pickle(tmp_path / "x.pkl")
+
+
+def peak_memory(call):
+    """Return the most bytes held by Python and NumPy while `call` runs."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_small_file_does_not_become_much_memory(tmp_path):
+    path = tmp_path / "x.pkl"
+    large = np.ones((161, 161), "f4")
+    raw = large.tobytes()
+    for values in ([large] * 2000, [Made((1, (161, 161), F4, False, raw)) for _ in range(2000)]):  # 0.2 GB if copied
+        path.write_bytes(pickle.dumps(dict(enumerate(values)), protocol=4))
+        assert path.stat().st_size < 1_000_000
+        assert peak_memory(lambda: load_pickle(path)) < 20_000_000
+        assert peak_memory(lambda: load_patches(path)) < 20_000_000
+    np.testing.assert_array_equal(load_pickle(path)[1999], large)
+
+
+def test_containers_that_hold_one_another_many_times_or_themselves_are_read_once(tmp_path):
+    nested = [np.ones((1, 1)), 2.0]
+    for _ in range(60):  # 2 ** 60 arrays, if each were visited
+        nested = [nested, (nested, 1)]
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(nested))
+    read = load_pickle(path)
+    assert read[0] is read[1][0]
+    own = {"a": np.ones((1, 1)), "b": 1}
+    own["own"] = own
+    path.write_bytes(pickle.dumps(own))
+    read = load_pickle(path)
+    assert read["own"] is read
+    assert read["a"] == 1
+
+
+def test_collecting_garbage_goes_on_after_a_file_good_or_bad(tmp_path):
+    path = tmp_path / "x.pkl"
+    for content in (pickle.dumps([np.ones(3)]), b"no pickle"):
+        path.write_bytes(content)
+        with contextlib.suppress(UserError):
+            load_pickle(path)
+        assert gc.isenabled()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_of_every_form_are_what_plain_pickle_makes_of_them(tmp_path, protocol):
+    shared = np.arange(6.0).reshape(2, 3)
+    value = {
+        "rows": list(np.arange(12, dtype=">i4").reshape(3, 2, 2)),
+        "columns": [np.asfortranarray(shared + k) for k in range(3)],
+        "two forms": (np.ones(2), np.ones((2, 2), bool), shared, shared.T, shared[:, ::2]),
+        "none": [np.empty((0, 3)), np.empty((0, 3))] if protocol > 2 else [],  # else pickle asks for `bytes`
+        "numbers": [np.array(1.5), np.array(2.5)],
+        np.int64(3): {np.float32(1.5): np.complex64(1j), True: b"bytes"},
+    }
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(value, protocol=protocol))
+    read, plain = load_pickle(path), pickle.loads(path.read_bytes())
+    assert list(read) == list(plain)
+    for name in ("rows", "columns", "two forms", "none", "numbers"):
+        assert type(read[name]) is type(plain[name])
+        for ours, theirs in zip(read[name], plain[name], strict=True):
+            assert (ours.dtype.kind, ours.dtype.itemsize, ours.shape) == (theirs.dtype.kind, theirs.dtype.itemsize, theirs.shape)
+            np.testing.assert_array_equal(ours, theirs)
+    assert read[3] == plain[3]

@@ -231,19 +231,35 @@ def test_the_published_world_opens(tmp_path, workplace):
 
 
 @pytest.mark.parametrize(
-    "script", ["train_global.py", "train_regional.py", "pred.py", "prepare.py", "simulate.py", "compare.py", "skill.py"]
+    "script",
+    ["train_global.py", "train_regional.py", "pred.py", "make_map.py", "prepare.py", "simulate.py", "compare.py", "skill.py"],
 )
 def test_help_is_quick_to_import_and_names_the_purpose(script):
     program = (
         f"import sys, runpy; sys.path.insert(0, {str(ROOT)!r}); sys.argv = [{script!r}, '--help']\n"
         f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
         "except SystemExit as end: assert end.code == 0\n"
-        "heavy = {'torch', 'pandas', 'rasterio', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "heavy = {'torch', 'pandas', 'rasterio', 'sklearn', 'scipy', 'matplotlib', 'tensorboard'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert f"python {script}" in done.stdout
+
+
+def test_the_first_step_waits_for_nothing_that_is_needed_later(dataset, workplace):
+    program = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import engine, train_global\n"
+        "def first(*_):\n"
+        "    print('late:', *{'sklearn', 'scipy', 'rasterio', 'matplotlib', 'tensorboard'} & set(sys.modules))\n"
+        "    sys.exit()\n"
+        "engine.train_epoch = first\n"
+        f"train_global.main(['--data_dir', {str(dataset)!r}, '--no-tensorboard'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "late:\n"
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------------------

@@ -49,6 +49,14 @@ def test_order_of_the_sample_table_decides_not_that_of_the_patches(dataset):
     assert [after.ids[k] for k in after.split["test"]] == [before.ids[k] for k in before.split["test"]]
 
 
+def test_each_variables_patches_may_be_in_an_order_and_form_of_their_own(dataset):
+    before = read_dataset(settings(dataset))
+    for name, form in (("slope", lambda p: dict(reversed(p.items()))), ("bio07", lambda p: [p[key] for key in before.ids])):
+        path = dataset / "patches" / f"{name}.pkl"
+        dump_pickle(path, form(load_pickle(path)))
+    np.testing.assert_array_equal(read_dataset(settings(dataset)).x, before.x)
+
+
 @pytest.mark.parametrize("form", ["dict", "list", "array", "integer keys"])
 def test_every_form_of_patches_gives_the_same_windows(form):
     array = np.arange(4 * 9, dtype=float).reshape(4, 3, 3)
