@@ -5,24 +5,24 @@ a batch is one gather by a seeded permutation. The best epoch is chosen on the v
 any instant continues with `resume` and ends with the same bits on the same CPU.
 """
 
-import hashlib
 import logging
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import validation
 from config import PredictSettings, TrainSettings
 from files import UserError
-from models import Member, SoilCarbonNet, load_checkpoint, read_state, to_target
+from models import Member, SoilCarbonNet, load_checkpoint, to_target
+from resuming import Best, fingerprint, restore, snapshot
 from specification import Specification, difference
+from steps import Descent
 from tracking import RunLog
 from utils import read_statistics, variable_columns
 
@@ -31,10 +31,6 @@ SAVE_EVERY_S = 10.0
 FAR = 4.0
 """Standard deviations beyond which an input is told as far from the training profiles."""
 PREDICT_BATCH = 1 << 14
-# Where things lie and how a run is watched: an interrupted run may be resumed with other values of these.
-NOT_LEARNT = {"resume", "tensorboard", "device", "run", "model_dir", "log_dir", "results_dir"}
-NOT_LEARNT |= {"data_dir", "samples", "patches", "stats", "split", "categories", "init_from", "global_data"}
-# (the content of the latter is compared)
 
 
 @dataclass(frozen=True)
@@ -73,15 +69,6 @@ class Lesson:
     teach: Profiles
     known: Profiles
     choose: Profiles
-
-
-@dataclass
-class Best:
-    """A member's best epoch so far: its number, its validation score, its weights."""
-
-    epoch: int
-    score: float | None
-    weights: dict[str, Tensor]
 
 
 def make_profiles(network: SoilCarbonNet, x: np.ndarray, y: np.ndarray, device: torch.device) -> Profiles:
@@ -221,34 +208,17 @@ def shuffled_importance(network: SoilCarbonNet, x: np.ndarray, y: np.ndarray, se
 # --- one member --------------------------------------------------------------------------------------------------------
 
 
-def train_epoch(
-    member: Member, optimiser: torch.optim.Optimizer, profiles: Profiles, order: Tensor, batch_size: int, loss: nn.Module,
-    pull: Callable[[], Tensor] | None = None,
-) -> Tensor:  # fmt: skip
-    """Take one pass over the profiles in the given order; return each batch's loss, (batches,), to which `pull()` is added."""
-    member.train()
-    batches = order.split(batch_size)
-    losses = torch.empty(len(batches), device=profiles.output.device)
-    for k, rows in enumerate(batches):
-        value = loss(Member.forward(member, profiles.encoded[rows]), profiles.output[rows])
-        if pull is not None:
-            value = value + pull()
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()
-        optimiser.step()
-        losses[k] = value.detach()
-    return losses
-
-
-def evaluate(member: Member, train: Profiles, valid: Profiles, facts: Specification) -> dict[str, dict[str, float | int | None]]:
-    """Return a member's scores on training and validation profiles, in the target's unit.
+def evaluate(
+    outputs_for: Callable[[Tensor], Tensor], train: Profiles, valid: Profiles, facts: Specification
+) -> dict[str, dict[str, float | int | None]]:
+    """Return a member's scores on training and validation profiles, in the target's unit, by its outputs for encoded inputs.
 
     Raises
     ------
     FloatingPointError
         If an output is not finite.
     """
-    outputs = {"train": outputs_of(member, train.encoded), "valid": outputs_of(member, valid.encoded)}
+    outputs = {"train": outputs_for(train.encoded), "valid": outputs_for(valid.encoded)}
     facts = facts.model_copy(update={"members": 1, "smearing": None})
     if facts.target_transform == "log1p":
         factor = smearing_factor((outputs["train"], outputs["valid"]), (train, valid))
@@ -262,25 +232,6 @@ def evaluate(member: Member, train: Profiles, valid: Profiles, facts: Specificat
     return scores
 
 
-def _rated(member: Member, settings: TrainSettings) -> list[dict[str, Any]]:
-    """Return the weights to be trained with their learning rates: discriminative ones fall from the output to the inputs.
-
-    Howard and Ruder 2018 (ULMFiT, arXiv 1801.06146), over four groups: last layer, hidden layers, fusion, branches.
-    """
-    groups: dict[int, list[nn.Parameter]] = {}
-    depth = {"final_regressor": 0, "classifier": 1, "features_merge": 2}
-    for name, parameter in member.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault(0 if settings.layer_decay == 1 else depth.get(name.split(".")[0], 3), []).append(parameter)
-    return [{"params": each, "lr": settings.lr * settings.layer_decay**k} for k, each in sorted(groups.items())]
-
-
-def _pull_to_start(member: Member, strength: float) -> Callable[[], Tensor]:
-    """Return a penalty on the way the weights have gone: L2-SP (Li, Grandvalet and Davoine 2018, arXiv 1802.01483)."""
-    pairs = [(p, p.detach().clone()) for p in member.parameters() if p.requires_grad]
-    return lambda: strength / 2 * torch.stack([((now - start) ** 2).sum() for now, start in pairs]).sum()
-
-
 def _fit_member(
     k: int, member: Member, facts: Specification, lesson: Lesson, settings: TrainSettings,
     journal: RunLog | None, state: dict[str, Any] | None, save: Callable[[Best, dict[str, Any] | None], None],
@@ -289,23 +240,10 @@ def _fit_member(
     train, valid = lesson.known, lesson.choose
     device = train.output.device
     member.freeze(settings.freeze)
-    optimiser = torch.optim.Adam(_rated(member, settings), fused=True)
-    rates = [group["lr"] for group in optimiser.param_groups]
-    pull = _pull_to_start(member, settings.l2_sp) if settings.l2_sp else None
-    loss = nn.MSELoss() if settings.loss == "mse" else nn.HuberLoss()
+    descent = Descent(member, settings.lr, settings.layer_decay, settings.loss, settings.l2_sp)
+    rates = [group["lr"] for group in descent.optimiser.param_groups]
     shuffler = torch.Generator().manual_seed(member_seed(settings.seed, k))
     clock = time.monotonic()
-
-    def snapshot(epoch: int) -> dict[str, Any]:
-        return {
-            "member": k,
-            "epoch": epoch,
-            "weights": member.tensors(),
-            "optimiser": optimiser.state_dict(),
-            "shuffler": shuffler.get_state(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        }
 
     def stop(epoch: int, where: str) -> UserError:
         return UserError(
@@ -313,11 +251,11 @@ def _fit_member(
             f"the inputs. The best epoch before, {best.epoch}, lies in the run's log folder; an older checkpoint stands"
         )
 
-    best = Best(0, None, {name: value.clone() for name, value in member.tensors().items()})
+    best = Best(0, None, member.copy_of_tensors())
     if state is None:
         epoch = 0
         try:
-            scores = evaluate(member, train, valid, facts)
+            scores = evaluate(descent.outputs, train, valid, facts)
         except FloatingPointError:
             raise stop(0, "before its first batch") from None
         if settings.init_from:  # weights drawn at random are no candidate
@@ -325,24 +263,14 @@ def _fit_member(
         if journal:
             journal.epoch(k, 0, None, scores, member)
     else:
-        epoch = state["epoch"]
-        try:
-            member.load_state_dict(state["weights"])
-            optimiser.load_state_dict(state["optimiser"])
-            shuffler.set_state(state["shuffler"].cpu())
-            torch.set_rng_state(state["random"].cpu())
-            if state["random_cuda"] is not None and device.type == "cuda":
-                torch.cuda.set_rng_state(state["random_cuda"].cpu(), device)
-            best = Best(**state["best"])
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise UserError("the state of the interrupted run does not fit the network; run without --resume") from error
+        epoch, best = state["epoch"], restore(state, member, descent, shuffler)
     while epoch < settings.epochs and not (settings.patience and epoch - best.epoch >= settings.patience):
         epoch += 1
         if settings.lr_schedule == "cosine":
-            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            for group, rate in zip(descent.optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs)) / 2
         order = torch.randperm(len(lesson.teach.y), generator=shuffler).to(device)
-        losses = train_epoch(member, optimiser, lesson.teach, order, settings.batch_size, loss, pull)
+        losses = descent.epoch(lesson.teach.encoded, lesson.teach.output, order, settings.batch_size)
         finite = torch.isfinite(losses)
         if not finite.all():
             save(best, None)
@@ -350,66 +278,25 @@ def _fit_member(
         scores = {}
         if epoch % settings.eval_interval == 0 or epoch == settings.epochs:
             try:
-                scores = evaluate(member, train, valid, facts)
+                scores = evaluate(descent.outputs, train, valid, facts)
             except FloatingPointError:
                 save(best, None)
                 raise stop(epoch, "after its last batch") from None
             score = scores["valid"].get(settings.select_on)
             if settings.select_on != "none" and validation.better(settings.select_on, score, best.score):
-                best = Best(epoch, score, {name: value.clone() for name, value in member.tensors().items()})
+                best = Best(epoch, score, member.copy_of_tensors())
         if journal:
             journal.epoch(k, epoch, float(losses.double().mean()), scores, member)
         if time.monotonic() - clock > SAVE_EVERY_S:
-            save(best, snapshot(epoch))
+            save(best, snapshot(k, epoch, member, descent, shuffler))
             clock = time.monotonic()
     if best.score is None:  # the score was never defined: nothing chooses, so the last epoch stands
-        best = Best(epoch, None, member.tensors())
-    save(best, snapshot(epoch))
+        best = Best(epoch, None, member.copy_of_tensors())
+    save(best, snapshot(k, epoch, member, descent, shuffler))
     return best
 
 
 # --- all members, and the way on after an interruption --------------------------------------------------------------
-
-
-def fingerprint(
-    network: SoilCarbonNet, known: Sequence[Profiles], settings: TrainSettings, folds: np.ndarray | None = None
-) -> dict[str, Any]:
-    """Return what decides a run's result: settings, specification, and a digest of data, folds and first weights."""
-    digest = hashlib.sha256() if folds is None else hashlib.sha256(folds.tobytes())
-    for profiles in known:
-        for tensor in (profiles.encoded, profiles.output):
-            digest.update(tensor.cpu().numpy().tobytes())
-    if settings.init_from:
-        for member in network.members():
-            for tensor in member.tensors().values():
-                digest.update(tensor.cpu().numpy().tobytes())
-    plain = {name: value for name, value in settings.as_plain().items() if name not in NOT_LEARNT}
-    return {**plain, "specification": network.specification.model_dump(mode="json"), "data and first weights": digest.hexdigest()}
-
-
-def read_interrupted(path: Path, expected: dict[str, Any], device: torch.device) -> dict[str, Any] | None:
-    """Return where an interrupted run left off, or None when there is nothing to resume.
-
-    Raises
-    ------
-    UserError
-        If that run had other settings or data, or the file cannot be read.
-    """
-    if not path.is_file():
-        log.info("%s: nothing to resume; starting afresh", path)
-        return None
-    state = read_state(path, device)
-    needed = {"fingerprint", "best", "finished", "member", "epoch", "weights", "optimiser", "shuffler", "random", "random_cuda"}
-    if not needed <= state.keys() or not isinstance(state["fingerprint"], dict):
-        raise UserError(f"{path}: not the state of an interrupted run; run without --resume")
-    numbers = [state["member"], state["epoch"]]
-    if any(type(number) is not int or number < 0 for number in numbers) or not isinstance(state["finished"], list):
-        raise UserError(f"{path}: not the state of an interrupted run; run without --resume")
-    other = [name for name in expected if state["fingerprint"].get(name) != expected[name]]
-    if other:
-        raise UserError(f"{path}: the interrupted run differs in {', '.join(other)}; run without --resume, or as it was")
-    log.info("resuming after epoch %d of member %d", state["epoch"], state["member"])
-    return state
 
 
 def fit(
@@ -450,11 +337,11 @@ def fit(
     expected = fingerprint(network, (train, valid, *sources), settings, folds) if keep else {}
     lessons = lessons or (lambda _: Lesson(train, train, valid))
 
-    def save(best: Best, snapshot: dict[str, Any] | None) -> None:
+    def save(best: Best, at: dict[str, Any] | None) -> None:
         if keep:
             bests = [*finished, best]
-            way_on = snapshot and {
-                **snapshot,
+            way_on = at and {
+                **at,
                 "fingerprint": expected,
                 "best": vars(best),
                 "finished": [vars(each) for each in finished],

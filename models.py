@@ -100,6 +100,10 @@ class Member(nn.Module):
         """Return this member's own weights by name, detached."""
         return {name: value.detach() for name, value in self.named_parameters() if not name.startswith("member_")}
 
+    def copy_of_tensors(self) -> dict[str, Tensor]:
+        """Return `tensors()` as they are now, wherever training takes them."""
+        return {name: value.clone() for name, value in self.tensors().items()}
+
     def freeze(self, what: str) -> None:
         """Let only part be trained: "none" frozen, "features" (branches and fusion), or "all-but-head" (last layer)."""
         trained = {"none": ("",), "features": ("classifier", "final_regressor"), "all-but-head": ("final_regressor",)}[what]

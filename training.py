@@ -20,6 +20,7 @@ from config import Category, RegionalSettings, SimulateSettings, TrainSettings
 from files import UserError, check_writable, read_yaml, write_json
 from lessons import Plan, plan_lessons
 from models import SoilCarbonNet, is_bare, load_checkpoint, save_checkpoint, save_state
+from resuming import fingerprint, read_interrupted
 from specification import Specification, difference
 from tracking import RunLog
 from utils import Dataset, Statistics, check_variables, choose_device, read_dataset, read_statistics, variable_columns
@@ -83,8 +84,8 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
 
     state = None
     if settings.resume:
-        expected = engine.fingerprint(start, plan.sources, settings, plan.folds)
-        state = engine.read_interrupted(settings.log / RESUME, expected, device)
+        expected = fingerprint(start, plan.sources, settings, plan.folds)
+        state = read_interrupted(settings.log / RESUME, expected, device)
     if state is None:
         for name in (RESUME, BEST):  # of an older run of the name
             (settings.log / name).unlink(missing_ok=True)

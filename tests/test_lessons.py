@@ -16,6 +16,7 @@ from config import Category, RegionalSettings
 from files import UserError
 from lessons import elsewhere, fold_units, plan_lessons
 from models import SoilCarbonNet
+from resuming import fingerprint
 from specification import Specification
 from teachers import make_up_places
 from utils import Dataset
@@ -144,8 +145,8 @@ def test_the_epoch_is_chosen_on_the_members_own_fold():
     best = {}
     plain = engine.evaluate
 
-    def evaluate(member, train, valid, facts):
-        scores = plain(member, train, valid, facts)
+    def evaluate(outputs_for, train, valid, facts):
+        scores = plain(outputs_for, train, valid, facts)
         best.setdefault(frozenset(of(valid)), []).append(scores["valid"]["mae"])
         return scores
 
@@ -220,10 +221,10 @@ def test_a_resumed_run_must_have_the_same_world():
         start = pretrained()
         plan = plan_lessons(start, region, how, CPU, each)
         assert len(plan.sources) == (2 if each is None else 3)
-        digests.append(engine.fingerprint(start, plan.sources, how))
+        digests.append(fingerprint(start, plan.sources, how))
     assert digests[0] == digests[1]
     assert digests[2] != digests[0] != digests[3]
-    assert engine.fingerprint(start, plan.sources, how.model_copy(update={"global_data": "moved"})) == digests[3]
+    assert fingerprint(start, plan.sources, how.model_copy(update={"global_data": "moved"})) == digests[3]
 
 
 # --- what a teacher's pupil is given -----------------------------------------------------------------------------------------
