@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import crew
 import validation
 from config import PredictSettings, TrainSettings
 from files import UserError
@@ -259,7 +260,7 @@ def _fit_member(
         except FloatingPointError:
             raise stop(0, "before its first batch") from None
         if settings.init_from:  # weights drawn at random are no candidate
-            best.score = scores["valid"].get(settings.select_on)
+            best.score = crew.agreed(scores["valid"].get(settings.select_on))
         if journal:
             journal.epoch(k, 0, None, scores, member)
     else:
@@ -282,7 +283,7 @@ def _fit_member(
             except FloatingPointError:
                 save(best, None)
                 raise stop(epoch, "after its last batch") from None
-            score = scores["valid"].get(settings.select_on)
+            score = crew.agreed(scores["valid"].get(settings.select_on))
             if settings.select_on != "none" and validation.better(settings.select_on, score, best.score):
                 best = Best(epoch, score, member.copy_of_tensors())
         if journal:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import crew
 from models import MAPS, Member, dilations
 
 EVALUATED_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 22}
@@ -276,12 +277,13 @@ class Descent:
     def epoch(self, encoded: Tensor, output: Tensor, order: Tensor, batch_size: int) -> Tensor:
         """Take one pass over encoded inputs (n, E) and outputs (n,) in the given order; return each batch's loss, (batches,).
 
-        Nothing in it waits for the device.
+        Nothing in it waits for the device. Of several processes (`crew`) each takes its share of every batch.
         """
         batches = order.split(batch_size)
         losses = output.new_empty(len(batches))
         for k, rows in enumerate(batches):
-            losses[k] = self.gradients(encoded[rows], output[rows])
+            mine = rows[crew.share(len(rows))]
+            losses[k] = self.gradients(encoded[mine], output[mine], len(rows))
             self.optimiser.step()
         return losses
 
@@ -347,26 +349,38 @@ class Descent:
             for each, dropped in zip(levels, self.dropout, strict=True)
         ]
 
-    def gradients(self, x: Tensor, output: Tensor) -> Tensor:
-        """Set the gradients of the loss of one batch, inputs (B, E) and outputs (B,); return the loss."""
+    def gradients(self, x: Tensor, output: Tensor, batch: int) -> Tensor:
+        """Set the gradients of the loss of one batch of so many profiles, of which this process has inputs (B, E) and outputs (B,).
+
+        Return the loss.
+        """
         front, learn = self._front(x)
-        gates = self.gates(len(x))
+        gates = [gate[crew.share(batch)] for gate in self.gates(batch)]  # all processes draw alike
         first = front.relu_().mul_(gates[0])
         second = self.linear[2].forward(first).relu_().mul_(gates[1])
         predicted = self.linear[3].forward(second)[:, 0]
         error = predicted - output
         if self.loss == "mse":
-            value, d = functional.mse_loss(predicted, output), error * (2 / len(x))
+            value, d = functional.mse_loss(predicted, output, reduction="sum"), error * (2 / batch)
         else:
-            value, d = functional.huber_loss(predicted, output), error.clamp(-1, 1) / len(x)
-        d = d[:, None]
+            value, d = functional.huber_loss(predicted, output, reduction="sum"), error.clamp(-1, 1) / batch
+        value, d = value / batch, d[:, None]
         self.linear[3].learn(d, second)
         if self.learning > 1:
             d = self.linear[3].backward(d).mul_(gates[1]).mul_(second.sign())
             self.linear[2].learn(d, first)
             learn(self.linear[2].backward(d).mul_(gates[0]).mul_(first.sign()))
+        value = self._added_up(value)
         if self.start is not None:
             gone = self.trained.value - self.start
             value = value + self.l2_sp / 2 * gone.dot(gone)
             self.trained.gradient.add_(gone, alpha=self.l2_sp)
+        return value
+
+    def _added_up(self, value: Tensor) -> Tensor:
+        """Add the gradients and a loss up over all processes, in one message; return the loss."""
+        if crew.size() > 1:
+            crew.add_up(message := torch.cat([self.trained.gradient, value[None]]))
+            self.trained.gradient.copy_(message[:-1])
+            value = message[-1]
         return value

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+import crew
 import engine
 import validation
 from assurance import held_out_predictions, learn_applicability, learn_calibration
@@ -26,6 +27,8 @@ from tracking import RunLog
 from utils import Dataset, Statistics, check_variables, choose_device, read_dataset, read_statistics, variable_columns
 
 log = logging.getLogger(__name__)
+Scores = dict[str, dict[str, float | int | None]]
+"""Split -> score -> value."""
 MAXIMUM_CLASSES = 256
 RESUME, BEST = "resume.pth", "best.pth"
 """In the run's log folder: from where an interrupted run goes on, and the best network so far."""
@@ -41,7 +44,13 @@ def run_and_report(settings: TrainSettings) -> None:
 
         log.info("%s: making the example world", world.out)
         make_world(world)
-    scores = train(settings)
+    with crew.together():
+        scores = train(settings)
+        if crew.is_first():
+            _report(settings, scores)
+
+
+def _report(settings: TrainSettings, scores: Scores) -> None:
     print(f"{settings.run} -> {settings.checkpoint_path}")
     print("split      n " + "".join(f"{name:>9}" for name in ("rmse", "mae", "me", "r2", "ccc")))
     for split, numbers in scores.items():
@@ -49,19 +58,63 @@ def run_and_report(settings: TrainSettings) -> None:
         print(f"{split:<6}{numbers['n']:>6}" + "".join(f"{'-' if value is None else format(value, '9.3f'):>9}" for value in values))
 
 
-def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
+class _Run(NamedTuple):
+    """All that a run is made of once its files are read."""
+
+    settings: TrainSettings
+    start: SoilCarbonNet
+    data: Dataset
+    plan: Plan
+    state: dict[str, Any] | None
+
+
+def train(settings: TrainSettings) -> Scores:
     """Train as the settings say, save the checkpoint and logs, and return the scores per split.
 
-    The test split is read once, after training: nothing that is saved depends on its targets but its scores.
+    The test split is read once, after training: nothing that is saved depends on its targets but its scores. Of several
+    processes (`crew`) the first alone writes; the others return no scores.
 
     Raises
     ------
     UserError
         For anything wrong in settings, files or data, and for a loss that is no longer finite.
     """
+    run = _read(settings)
+    if not crew.is_first():
+        _fit(run, None)
+        return {}
+    settings, log_folder = run.settings, run.settings.log
+    if run.state is None:
+        for name in (RESUME, BEST):  # of an older run of the name
+            (log_folder / name).unlink(missing_ok=True)
+    settings.write(log_folder / "settings.yaml")
+    after = (run.state["member"], run.state["epoch"]) if run.state else None
+    journal = RunLog(log_folder, settings.epochs, settings.tensorboard, after)
+    try:
+        network = _fit(run, journal)
+        scores = _scores(network, run.data, run.plan)
+        network.record |= {"scores": scores, "profiles": {name: len(chosen) for name, chosen in run.data.split.items()}}
+        network.record["rasters"] = rasters_of(settings.data_dir)
+        _assure(network, run.data, run.plan, settings.seed)
+        save_checkpoint(network, settings.checkpoint_path)
+        for done in (log_folder / BEST, (log_folder / BEST).with_suffix(".yaml")):
+            done.unlink(missing_ok=True)
+        write_json(log_folder / "scores.json", scores)
+        example = torch.from_numpy(run.data.x[:1]).to(run.plan.train.output.device)
+        journal.finish(network, example, settings.as_plain(), scores)
+    finally:
+        journal.close()
+    _warn(network, settings)
+    log.info("best epoch %s; checkpoint %s", ", ".join(map(str, network.record["epoch"])), settings.checkpoint_path)
+    return scores
+
+
+def _read(settings: TrainSettings) -> _Run:
+    """Read all that a run is made of, and stop for what cannot be trained."""
     device = choose_device(settings.device)
-    check_writable(settings.checkpoint_path.parent, settings.log)
-    _spare_published(settings.checkpoint_path)
+    if crew.is_first():
+        check_writable(settings.checkpoint_path.parent, settings.log)
+        _spare_published(settings.checkpoint_path)
     log.info("data: %s; %s", settings.data_dir, f"starting from {settings.init_from}" if settings.init_from else "from scratch")
     start = load_checkpoint(settings.init_from) if settings.init_from else None
     if start is not None and settings.categories is not None:
@@ -79,49 +132,39 @@ def train(settings: TrainSettings) -> dict[str, dict[str, float | int | None]]:
         check_variables(data.x[data.split["train"]], data.categories, refuse="missing")
         settings = follow_checkpoint(settings, start, data)
         engine.warn_of_far_inputs(start, data.x[data.split["train"]])
-    world = read_world(settings, data)
-    plan = plan_lessons(start, data, settings, device, world)
-
+    plan = plan_lessons(start, data, settings, device, read_world(settings, data))
     state = None
     if settings.resume:
-        expected = fingerprint(start, plan.sources, settings, plan.folds)
-        state = read_interrupted(settings.log / RESUME, expected, device)
-    if state is None:
-        for name in (RESUME, BEST):  # of an older run of the name
-            (settings.log / name).unlink(missing_ok=True)
-    settings.write(settings.log / "settings.yaml")
-    after = (state["member"], state["epoch"]) if state else None
-    journal = RunLog(settings.log, settings.epochs, settings.tensorboard, after)
-    try:
-        keep = partial(_keep, folder=settings.log)
-        with _threads_for(settings.batch_size):
-            network = engine.fit(
-                start, plan.train, plan.valid, settings, journal, state, keep, plan.lesson, plan.sources[2:], plan.folds
-            )
-        predicted = engine.predict(network, data.x)[0]
-        scores = {name: validation.scores(data.y[chosen], predicted[chosen]) for name, chosen in data.split.items()}
-        if plan.folds is not None:  # each has learnt from most of both splits; by its own fold's member none is learnt from
-            held_out = held_out_predictions(network, data.x[plan.rows], plan.folds)
-            scores["train"] = validation.scores(data.y[plan.rows], predicted[plan.rows])
-            scores["valid"] = validation.scores(data.y[plan.rows], held_out)
-        network.record |= {"scores": scores, "profiles": {name: len(chosen) for name, chosen in data.split.items()}}
-        network.record["rasters"] = rasters_of(settings.data_dir)
-        _assure(network, data, plan, settings.seed)
-        save_checkpoint(network, settings.checkpoint_path)
-        for done in (settings.log / BEST, (settings.log / BEST).with_suffix(".yaml")):
-            done.unlink(missing_ok=True)
-        write_json(settings.log / "scores.json", scores)
-        example = torch.from_numpy(data.x[:1]).to(device)
-        journal.finish(network, example, settings.as_plain(), scores)
-    finally:
-        journal.close()
+        state = read_interrupted(settings.log / RESUME, fingerprint(start, plan.sources, settings, plan.folds), device)
+    return _Run(settings, start, data, plan, state)
+
+
+def _fit(run: _Run, journal: RunLog | None) -> SoilCarbonNet:
+    """Train; without a journal, as one of several processes that keeps nothing."""
+    keep = partial(_keep, folder=run.settings.log) if journal else None
+    plan = run.plan
+    with _threads_for(run.settings.batch_size):
+        return engine.fit(
+            run.start, plan.train, plan.valid, run.settings, journal, run.state, keep, plan.lesson, plan.sources[2:], plan.folds
+        )
+
+
+def _scores(network: SoilCarbonNet, data: Dataset, plan: Plan) -> Scores:
+    predicted = engine.predict(network, data.x)[0]
+    scores = {name: validation.scores(data.y[chosen], predicted[chosen]) for name, chosen in data.split.items()}
+    if plan.folds is not None:  # each has learnt from most of both splits; by its own fold's member none is learnt from
+        held_out = held_out_predictions(network, data.x[plan.rows], plan.folds)
+        scores["train"] = validation.scores(data.y[plan.rows], predicted[plan.rows])
+        scores["valid"] = validation.scores(data.y[plan.rows], held_out)
+    return scores
+
+
+def _warn(network: SoilCarbonNet, settings: TrainSettings) -> None:
     if settings.init_from and 0 in network.record["epoch"]:
         untouched = network.record["epoch"].count(0)
         log.warning("%d of %d members kept the pretrained weights: no epoch beat them on validation", untouched, settings.members)
     if max(network.specification.smearing or (1.0,)) > 2:
         log.warning("smearing factor %.2f: the fit on the log scale is poor", max(network.specification.smearing or (1.0,)))
-    log.info("best epoch %s; checkpoint %s", ", ".join(map(str, network.record["epoch"])), settings.checkpoint_path)
-    return scores
 
 
 def learn(start: SoilCarbonNet, data: Dataset, settings: TrainSettings, world: Dataset | None = None) -> SoilCarbonNet:
