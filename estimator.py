@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 import engine
 from config import Category, TrainSettings, build
 from models import SoilCarbonNet, load_checkpoint
-from training import compute_statistics, follow_checkpoint, new_specification
+from starts import compute_statistics, follow_checkpoint, new_specification
 from utils import Dataset, choose_device
 
 

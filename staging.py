@@ -22,7 +22,8 @@ from knndm import draw_places
 from lessons import elsewhere, fold_units
 from methods import Known
 from models import SoilCarbonNet, load_checkpoint, save_checkpoint
-from training import compute_statistics, learn, new_specification
+from starts import compute_statistics, new_specification
+from training import learn
 from utils import Dataset, read_dataset
 
 PLACES = 2000

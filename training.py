@@ -4,7 +4,7 @@ In: a dataset's folder, perhaps a checkpoint to start from. Out: a checkpoint, l
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,19 +17,19 @@ import crew
 import engine
 import validation
 from assurance import held_out_predictions, learn_applicability, learn_calibration
-from config import Category, RegionalSettings, SimulateSettings, TrainSettings
+from config import RegionalSettings, SimulateSettings, TrainSettings
 from files import UserError, check_writable, read_yaml, write_json
 from lessons import Plan, plan_lessons
 from models import SoilCarbonNet, is_bare, load_checkpoint, save_checkpoint, save_state
 from resuming import fingerprint, read_interrupted
-from specification import Specification, difference
+from specification import difference
+from starts import follow_checkpoint, new_specification, statistics_for
 from tracking import RunLog
-from utils import Dataset, Statistics, check_variables, choose_device, read_dataset, read_statistics, variable_columns
+from utils import Dataset, check_variables, choose_device, read_dataset
 
 log = logging.getLogger(__name__)
 Scores = dict[str, dict[str, float | int | None]]
 """Split -> score -> value."""
-MAXIMUM_CLASSES = 256
 RESUME, BEST = "resume.pth", "best.pth"
 """In the run's log folder: from where an interrupted run goes on, and the best network so far."""
 SMALL_BATCH = 256
@@ -127,7 +127,7 @@ def _read(settings: TrainSettings) -> _Run:
     _check_selectable(settings, data)
     if start is None:
         check_variables(data.x[data.split["train"]], data.categories, refuse="constant")
-        start = SoilCarbonNet(new_specification(settings, data, _statistics(settings, data)))
+        start = SoilCarbonNet(new_specification(settings, data, statistics_for(settings, data)))
     else:
         check_variables(data.x[data.split["train"]], data.categories, refuse="missing")
         settings = follow_checkpoint(settings, start, data)
@@ -248,9 +248,6 @@ def _check_selectable(settings: TrainSettings, data: Dataset) -> None:
         )
 
 
-# --- the specification of a run ----------------------------------------------------------------------------------------
-
-
 def rasters_of(folder: Path) -> list[dict[str, Any]]:
     """Return what a dataset says of the rasters it was cut from: CRS, cell size and variables of each; nothing if it does not."""
     path = folder / "dataset.yaml"
@@ -258,98 +255,3 @@ def rasters_of(folder: Path) -> list[dict[str, Any]]:
     wanted = ("crs", "cell_size", "variables")
     whole = [each for each in (said if isinstance(said, list) else []) if isinstance(each, dict) and all(map(each.get, wanted))]
     return [{name: each[name] for name in wanted} for each in whole]
-
-
-def _statistics(settings: TrainSettings, data: Dataset) -> Statistics:
-    """Return the statistics of the dataset's file, or computed from the training profiles where there is none."""
-    path, rows = settings.data_dir / settings.stats, data.split["train"]
-    if path.is_file():
-        return read_statistics(path, data.categories)
-    log.info("%s: not there; statistics computed from the %d training profiles", path, len(rows))
-    return compute_statistics(data.x[rows], data.categories)
-
-
-def new_specification(settings: TrainSettings, data: Dataset, statistics: Statistics) -> Specification:
-    """Return the specification of a network trained from scratch: facts of the training profiles alone.
-
-    Raises
-    ------
-    UserError
-        If a variable of kind "classes" has no whole-numbered codes, or too many.
-    """
-    rows = data.split["train"]
-    return Specification(
-        categories=data.categories,
-        statistics=statistics,
-        classes=_classes(data, rows),
-        missing=settings.missing,
-        clip_inputs=settings.clip_inputs,
-        target=settings.target,
-        unit=_unit(settings.target),
-        target_transform=settings.target_transform,
-        center=settings.center,
-        bounds=_bounds(data, rows),
-        members=settings.members,
-    )
-
-
-def compute_statistics(x: np.ndarray, categories: Sequence[Category]) -> Statistics:
-    """Return every numeric variable's mean and standard deviation over all cells of profiles (n, F)."""
-    columns = variable_columns(categories)
-    names = [name for category in categories if category.kind == "numeric" for name in category.variables]
-    cells = {name: x[:, columns[name]].astype(np.float64) for name in names}
-    return {name: (float(np.nanmean(values)), float(np.nanstd(values))) for name, values in cells.items()}
-
-
-def _classes(data: Dataset, rows: np.ndarray) -> dict[str, tuple[int, ...]]:
-    columns, classes = variable_columns(data.categories), {}
-    for name in (name for category in data.categories if category.kind == "classes" for name in category.variables):
-        codes = np.unique(data.x[rows][:, columns[name]])
-        codes = codes[np.isfinite(codes)]
-        if len(codes) > MAXIMUM_CLASSES or (codes != np.rint(codes)).any():
-            raise UserError(f"variable {name!r} is of kind classes but holds {len(codes)} values like {codes[0]:g}; is it numeric?")
-        classes[name] = tuple(int(code) for code in codes)
-    return classes
-
-
-def _unit(target: str) -> str:
-    """Return the unit of the sample table's `soc`; that of other columns is not known."""
-    return "g/kg" if target == "soc" else ""
-
-
-def _bounds(data: Dataset, rows: np.ndarray) -> tuple[float, float]:
-    return min(0.0, float(data.y[rows].min())), float(data.y[rows].max())
-
-
-def follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Dataset) -> TrainSettings:
-    """Let the checkpoint's facts stand, add those a fine-tuning run brings, and return the settings as they now hold."""
-    facts, rows = start.specification, data.split["train"]
-    if settings.validate_on == "folds":
-        rows = np.concatenate([rows, data.split["valid"]])
-    changes: dict[str, Any] = {"bounds": _bounds(data, rows), "target": settings.target, "smearing": None}
-    if settings.given("center"):
-        changes["center"] = settings.center
-    if settings.target != facts.target:
-        changes["unit"] = _unit(settings.target)
-    if facts.statistics is None:
-        changes["statistics"] = read_statistics(settings.data_dir / settings.stats, facts.categories)
-        changes["missing"] = settings.missing
-    if facts.statistics is None or settings.given("clip_inputs"):
-        changes["clip_inputs"] = settings.clip_inputs
-    for name in ("target_transform", "missing"):
-        theirs = changes.get(name, getattr(facts, name))
-        if settings.given(name) and getattr(settings, name) != theirs:
-            raise UserError(
-                f"{settings.init_from}: was trained with {name} {theirs!r}, which fine-tuning keeps; drop {name} from the settings"
-            )
-    start.respecify(**changes)
-    facts = start.specification
-    members = settings.members if settings.given("members") else facts.members
-    return settings.model_copy(
-        update={
-            "members": members,
-            "target_transform": facts.target_transform,
-            "missing": facts.missing,
-            "clip_inputs": facts.clip_inputs,
-        }
-    )

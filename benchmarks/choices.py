@@ -27,7 +27,7 @@ import validation
 from config import GlobalSettings, RegionalSettings, read_settings
 from models import SoilCarbonNet
 from skill import predict_baselines
-from training import compute_statistics, follow_checkpoint, new_specification
+from starts import compute_statistics, follow_checkpoint, new_specification
 from utils import read_dataset
 
 GLOBAL = ["--config", "configs/realdata_global.yaml", "--no-tensorboard"]

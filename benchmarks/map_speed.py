@@ -36,6 +36,7 @@ import cogs
 import engine
 import mapping
 from applicability import Applicability
+from assurance import AREA_POINTS
 from config import PUBLISHED_CATEGORIES
 from dense import DenseNet
 from files import sha256
@@ -46,7 +47,6 @@ from models import FUSED, HIDDEN, MAPS, Member, SoilCarbonNet, dilations, load_c
 from rasters import cut_windows, find_layers
 from specification import Specification
 from stacks import Stack
-from training import AREA_POINTS
 
 VARIABLES = [name for category in PUBLISHED_CATEGORIES for name in category.variables]
 SCALE = 0.01

@@ -1,5 +1,6 @@
 """What README and docs tell a user to type is understood by the scripts."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -63,3 +64,9 @@ def test_links_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_benchmarks_find_what_they_measure(path):
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    specification.loader.exec_module(importlib.util.module_from_spec(specification))

@@ -26,6 +26,7 @@ from files import UserError, run
 from models import Member, SoilCarbonNet, load_checkpoint
 from pickles import dump_pickle, load_pickle
 from specification import Specification
+from starts import compute_statistics, new_specification
 from steps import Descent
 from teachers import make_up_places
 from utils import read_dataset
@@ -54,7 +55,7 @@ def test_the_loop_follows_a_plain_loop_in_double_precision(dataset):
     """Same batches, no dropout: the losses of two epochs agree with a loop written out with plain PyTorch."""
     settings = quick(dataset)
     data = read_dataset(settings)
-    facts = training.new_specification(settings, data, training.compute_statistics(data.x, data.categories))
+    facts = new_specification(settings, data, compute_statistics(data.x, data.categories))
     member = Member(facts)
     member.initialise(1)
     for layer in (member.classifier[2], member.classifier[5]):
