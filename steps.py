@@ -201,8 +201,11 @@ class _Windows:
             parts = torch.bmm(self.weights[k - 1].value.transpose(1, 2), d).view(-1, 2, 2, 2, 2, n, n, batch)
             d = d.new_zeros(len(parts), block.side, block.side, batch)
             corners = block.corners(d)
-            for a, b, c, e in product((0, 1), repeat=4):
-                corners[:, a, b, c, e].add_(parts[:, a, b, c, e])
+            # Where one cell is a corner of two poolings, the corners are added one by one.
+            overlap = block.reach % block.stride == 0 and block.reach < block.stride * n
+            for at in product((0, 1), repeat=4 if overlap else 2):
+                index: Any = (slice(None), *at)
+                corners[index].add_(parts[index])
 
 
 class Descent:
