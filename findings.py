@@ -230,11 +230,13 @@ def compare(
             if any(fact in folds[name, way] for name in regions):
                 ways[way][words] = {name: folds[name, way].get(fact) for name in regions}
     last = settings.ways[-1]
+    compared = set(table["method"])
+    about = next((key for key in (AS_SET, "tuned", *CONTENDERS) if key in compared), AS_SET)  # what the report is about
     columns = ["profile_id", "lon", "lat", "unit", "observed", "di", "inside"]
     predictions = [
-        t.reindex(columns=columns).assign(region=region, way=way, predicted=t[AS_SET])
+        t.reindex(columns=columns).assign(region=region, way=way, predicted=t[about])
         for (region, way), t in found.items()
-        if AS_SET in t
+        if about in t
     ]
     methods = {key: {"label": each.label, "kind": "baseline", "meaning": each.meaning} for key, each in BASELINES.items()}
     methods |= {key: {"label": each.label, "kind": each.kind, "meaning": each.meaning} for key, each in CONTENDERS.items()}
@@ -247,7 +249,7 @@ def compare(
         "title": f"{name}: the network against every baseline",
         "target": name,
         "unit": unit,
-        "winner": AS_SET,
+        "winner": about,
         "strongest": rivals,
         "regions": {name: {"profiles": len(data.y), "blocks": len(np.unique(fold_units(data)))} for name, data in regions.items()},
         "ways": ways,
