@@ -23,10 +23,10 @@ from climatezones import ClimateZones
 from methods import Known, target_of
 from selection import drop_correlated, held_out_r2, in_parallel, rank, search_subsets, stratified_folds
 
-_FIRST = {"max_features": 1 / 3, "min_samples_leaf": 1, "max_samples": 1.0}
-"""Settings that are always tried, and serve while covariates are chosen; the forest of `forests.py`."""
-_SPACE = {"max_features": uniform(0.2, 0.8), "min_samples_leaf": randint(1, 16), "max_samples": uniform(0.4, 0.6)}
-"""What others are drawn from: shares of covariates tried at a split and of profiles drawn for a tree; profiles in a leaf."""
+_FIRST = {"max_features": 1 / 3, "min_samples_leaf": 1, "max_depth": 64}
+"""Settings that are always tried, and serve while covariates are chosen: in effect the forest of `forests.py`."""
+_SPACE = {"max_features": uniform(0.2, 0.8), "min_samples_leaf": randint(1, 16), "max_depth": randint(4, 33)}
+"""What others are drawn from: the share of covariates tried at a split, profiles in a leaf at least, levels of a tree at most."""
 
 
 def decades(known: Known, year: int | None) -> np.ndarray:

@@ -158,8 +158,8 @@ def score_tables(
     differences: list[dict[str, Any]] = []
     observed = predictions["observed"].to_numpy()
     for name, rows in _groups(predictions, zones):
-        head = {"zone": name, "n": int(rows.sum()), "blocks": int(np.unique(units[rows]).size)}
-        sure = head["blocks"] >= _FEWEST
+        blocks = int(np.unique(units[rows]).size)
+        head, sure = {"zone": name, "n": int(rows.sum()), "blocks": blocks}, blocks >= _FEWEST
         for method in (UNZONED, ZONED, BLENDED):
             predicted = predictions[method].to_numpy()
             found = bootstrap_scores(observed[rows], predicted[rows], seed, draws, LEVEL, units[rows])

@@ -15,6 +15,7 @@ from config import (
     RegionalSettings,
     SimulateSettings,
     SkillSettings,
+    ZonedSettings,
     read_settings,
 )
 
@@ -28,6 +29,7 @@ SETTINGS = {
     "make_map.py": MapSettings,
     "compare.py": CompareSettings,
     "skill.py": SkillSettings,
+    "train_zoned.py": ZonedSettings,
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 

@@ -231,7 +231,8 @@ def test_the_published_world_opens(tmp_path, workplace):
 
 
 @pytest.mark.parametrize(
-    "script", ["train_global.py", "train_regional.py", "pred.py", "prepare.py", "simulate.py", "compare.py", "skill.py"]
+    "script",
+    ["train_global.py", "train_regional.py", "pred.py", "prepare.py", "simulate.py", "compare.py", "skill.py", "train_zoned.py"],
 )
 def test_help_is_quick_to_import_and_names_the_purpose(script):
     program = (
