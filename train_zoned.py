@@ -161,10 +161,11 @@ def _in_words(target: str, scores: "pd.DataFrame", differences: "pd.DataFrame", 
     for zone in scores["zone"].unique():
         before, after, found = table.loc[(zone, "unzoned")], table.loc[(zone, "zoned")], change.loc[(zone, "zoned")]
         told = "better" if found["rmse_high"] < 0 else "worse" if found["rmse_low"] > 0 else "no difference can be told"
-        lines.append(
-            f"  {zone} (n = {before['n']}): {before['r2']:.2f} -> {after['r2']:.2f}, {before['rmse']:.3g} -> {after['rmse']:.3g}; "
-            f"{found['rmse']:+.1f} % [{found['rmse_low']:+.1f}, {found['rmse_high']:+.1f}], {told}"
-        )
+        if found["rmse_low"] == found["rmse_high"] == 0:
+            told = "served by the forest of all"
+        pair = [f"{row['r2']:.2f}, {row['rmse']:.3g}" for row in (before, after)]
+        interval = f"{found['rmse']:+.1f} % [{found['rmse_low']:+.1f}, {found['rmse_high']:+.1f}]"
+        lines.append(f"  {zone} (n = {before['n']:.0f}): {' -> '.join(pair)}; {interval}, {told}")
     return "\n".join(lines)
 
 
