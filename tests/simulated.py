@@ -44,3 +44,25 @@ def make(key, world=None, candidate=0, **settings):
         if name in names
     }
     return baseline.method(**given)
+
+
+ZONED_QUICK = {"covariates": (0, 1, 2, 3, 4), "year": 5, "best": 3, "inner": 2, "candidates": 2, "search_trees": 5, "trees": 15}
+"""Settings of a `SelectedForest` that takes a second."""
+
+
+def zoned_world(n=400, seed=0, differs=True):
+    """Return profiles of four climate zones; x is precipitation, temperature, three covariates and the year.
+
+    Wet soils follow the third column, dry ones the fourth, the other way round where it is cool: no single smooth function of
+    all columns. Where nothing differs, all of them follow the third and fourth together.
+    """
+    random = np.random.default_rng(seed)
+    lon, lat = random.uniform(80, 120, n), random.uniform(25, 50, n)
+    mm = 400 + 500 * np.sin(lon / 6) + 20 * random.normal(size=n)
+    degrees = 10 + 12 * np.cos(lat / 4) + 0.5 * random.normal(size=n)
+    a, b, noise = random.normal(size=(3, n))
+    sign = np.where(degrees >= 10, 1, -1)
+    signal = np.where(mm >= 400, sign * a, sign * b) if differs else 0.7 * (a + b)
+    y = np.exp(1.5 + 0.4 * signal + 0.1 * random.normal(size=n))
+    x = np.column_stack([mm, degrees, a, b, noise, random.integers(1985, 2021, n)])
+    return Known(x, y, lon, lat, split_units(lon, lat, "blocks", 2.0))

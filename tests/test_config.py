@@ -15,6 +15,7 @@ from config import (
     RegionalSettings,
     RunSettings,
     Settings,
+    ZonedSettings,
     column_slices,
     read_settings,
 )
@@ -169,7 +170,7 @@ def test_every_preset_is_read(path):
 
 
 def test_help_names_every_setting_with_its_meaning(capsys):
-    for cls in (GlobalSettings, RegionalSettings, PredictSettings, PrepareSettings):
+    for cls in (GlobalSettings, RegionalSettings, PredictSettings, PrepareSettings, ZonedSettings):
         with pytest.raises(SystemExit) as end:
             read_settings(cls, "What it does.", ["--help"])
         words = capsys.readouterr().out

@@ -16,6 +16,7 @@ from config import (
     RegionalSettings,
     SimulateSettings,
     SkillSettings,
+    ZonedSettings,
     read_settings,
 )
 
@@ -29,6 +30,7 @@ SETTINGS = {
     "make_map.py": MapSettings,
     "compare.py": CompareSettings,
     "skill.py": SkillSettings,
+    "train_zoned.py": ZonedSettings,
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 

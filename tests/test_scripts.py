@@ -232,7 +232,17 @@ def test_the_published_world_opens(tmp_path, workplace):
 
 @pytest.mark.parametrize(
     "script",
-    ["train_global.py", "train_regional.py", "pred.py", "make_map.py", "prepare.py", "simulate.py", "compare.py", "skill.py"],
+    [
+        "train_global.py",
+        "train_regional.py",
+        "train_zoned.py",
+        "pred.py",
+        "make_map.py",
+        "prepare.py",
+        "simulate.py",
+        "compare.py",
+        "skill.py",
+    ],
 )
 def test_help_is_quick_to_import_and_names_the_purpose(script):
     program = (

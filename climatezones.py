@@ -1,0 +1,115 @@
+"""Climate zones by mean annual precipitation and temperature, and how a place near a boundary belongs to two.
+
+In: precipitation and temperature, as numbers or rasters. Out: a zone for each place, or a weight for each place and zone.
+
+    from climatezones import ClimateZones, write_zones
+    zones = ClimateZones(width_precipitation=50, width_temperature=1)
+    weights = zones.memberships(precipitation, temperature)     # (n, 4), rows add up to 1
+
+Give long-term means: with the climate of each period a place would change its model over time, and the map of a change would
+show the boundary wandering.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from files import UserError
+from grids import raster_grid
+from rasters import find_layers, pick_layers, write_geotiff
+from stacks import Stack
+
+ZONES = ("humid", "semi-humid", "semi-arid", "arid")
+"""Wet and warm, wet and cool, dry and warm, dry and cool: four zones of 400 mm and 10 degrees C after Dong, Wang and Su, whose
+table was not at hand: which of them calls which quarter semi-humid or semi-arid is unverified, so the names are a setting."""
+
+
+@dataclass(frozen=True)
+class ClimateZones:
+    """Four zones: at or above a precipitation or below it, and at or above a temperature or below it.
+
+    Attributes
+    ----------
+    precipitation, temperature
+        The thresholds, in the unit of what is asked about: mm and degrees C, or 100 for a file of tenths of a degree.
+    width_precipitation, width_temperature
+        Of the band, half on each side of its threshold, over which one zone passes into the other; 0: a hard boundary.
+    names
+        Of wet and warm, wet and cool, dry and warm, dry and cool.
+
+    Raises
+    ------
+    ValueError
+        If a width is negative or there are not four names.
+    """
+
+    precipitation: float = 400.0
+    temperature: float = 10.0
+    width_precipitation: float = 0.0
+    width_temperature: float = 0.0
+    names: tuple[str, ...] = ZONES
+
+    def __post_init__(self) -> None:
+        if min(self.width_precipitation, self.width_temperature) < 0:
+            widths = f"{self.width_precipitation:g} and {self.width_temperature:g}"
+            raise ValueError(f"widths {widths}: a band's width is 0 or more")
+        if len(set(self.names)) != 4:
+            raise ValueError(f"names {', '.join(self.names)}: four different ones are needed")
+
+    def memberships(self, precipitation: np.ndarray, temperature: np.ndarray) -> np.ndarray:
+        """Return how far each place belongs to each zone, (n, 4): 0 to 1, adding up to 1; NaN where its climate is missing.
+
+        Within a band the weight passes as 3 t^2 - 2 t^3 of the way t through it, level at both ends, so that a map of the
+        weighted predictions has neither a step nor a kink there. At a threshold both sides weigh a half; with a width
+        of 0 all of it belongs to the wet, or warm, side.
+        """
+        wet = _above(precipitation, self.precipitation, self.width_precipitation)
+        warm = _above(temperature, self.temperature, self.width_temperature)
+        return np.stack([wet * warm, wet * (1 - warm), (1 - wet) * warm, (1 - wet) * (1 - warm)], axis=1)
+
+    def labels(self, precipitation: np.ndarray, temperature: np.ndarray) -> np.ndarray:
+        """Return the zone (n,) int64 of each place by the thresholds alone: 0 to 3, -1 where its climate is missing."""
+        precipitation, temperature = np.asarray(precipitation), np.asarray(temperature)
+        zone = 2 * (precipitation < self.precipitation) + (temperature < self.temperature)
+        return np.where(np.isnan(precipitation) | np.isnan(temperature), -1, zone).astype(np.int64)
+
+
+def _above(values: np.ndarray, threshold: float, width: float) -> np.ndarray:
+    """Return 0 below the band, 1 above it, and a smooth way between."""
+    values = np.asarray(values, np.float64)
+    if width == 0:
+        return np.where(np.isnan(values), np.nan, values >= threshold)
+    way = np.clip((values - threshold) / width + 0.5, 0.0, 1.0)
+    return np.asarray(way * way * (3 - 2 * way))
+
+
+def write_zones(rasters: list[Path], precipitation: str, temperature: str, zones: ClimateZones, out: Path) -> None:
+    """Write a GeoTIFF of the zones on the grid of the precipitation: band "zone" 1 to 4, and each zone's weight by its name.
+
+    Parameters
+    ----------
+    rasters
+        As of `rasters.find_layers`.
+    precipitation, temperature
+        The names of their variables.
+    zones
+        Thresholds and widths.
+    out
+        The file to write.
+
+    Raises
+    ------
+    UserError
+        If a variable is missing or a file cannot be read.
+    """
+    if precipitation == temperature:
+        raise UserError(f"precipitation and temperature are both {temperature!r}; name two variables")
+    layers = pick_layers(find_layers(rasters), [precipitation, temperature])
+    grid = raster_grid(layers[0].path)
+    with Stack(layers, grid) as stack:
+        cells = stack.read(0, 0, grid.height, grid.width)
+    wet, warm = cells.reshape(2, -1)
+    code = zones.labels(wet, warm) + 1.0
+    bands = np.column_stack([np.where(code > 0, code, np.nan), zones.memberships(wet, warm)]).T
+    write_geotiff(out, bands.reshape(5, grid.height, grid.width), ["zone", *zones.names], grid.transform, grid.crs)

@@ -1,0 +1,194 @@
+"""train_zoned.py and the table it learns from, as a user meets them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import make_dataset
+from rasterio.transform import Affine
+from simulated import zoned_world
+
+import train_zoned
+import zonedscores
+from config import ZonedSettings, build
+from files import UserError, run
+from rasters import write_geotiff
+from spacetime import read_space_time
+from zonedfiles import load_zoned
+
+NAMES = ["map", "mat", "a", "b", "noise", "year"]
+QUICK = [
+    "--covariates",
+    *NAMES[:5],
+    "--best",
+    "2",
+    "--folds",
+    "2",
+    "--inner_folds",
+    "2",
+    "--candidates",
+    "2",
+    "--search_trees",
+    "4",
+]
+QUICK += ["--trees", "10", "--fewest", "35", "--workers", "1", "--block_size", "2"]
+GRID = Affine(1, 0, 80, 0, -1, 50)
+"""Of 25 x 40 cells, as large as the zoned world."""
+
+
+def samples(folder, n=200, **changes):
+    land = zoned_world(n)
+    table = pd.DataFrame(land.x, columns=NAMES).assign(profile_id=[f"p{k}" for k in range(n)], lon=land.lon, lat=land.lat)
+    table = table.assign(socd_0_20=land.y, socd_0_100=land.y * 2, bulk_density=1.3)
+    table.loc[: n // 3, "socd_0_100"] = np.nan
+    for name, value in changes.items():
+        table[name] = value(table[name]) if callable(value) else value
+    table.to_csv(folder / "s.csv", index=False)
+    return table
+
+
+def train(*more):
+    return run(lambda: train_zoned.main(["--samples", "s.csv", *QUICK, *more]))
+
+
+def settings(**values):
+    return build(ZonedSettings, {"samples": "s.csv"} | values)
+
+
+# --- the script --------------------------------------------------------------------------------------------------------
+
+
+def test_from_a_table_to_scores_and_models(workplace, caplog):
+    caplog.set_level("INFO")
+    given = samples(workplace, year=lambda year: year.where(np.arange(len(year)) >= 3))
+    assert train() == 0
+    assert "left out: 3 profiles, no year" in caplog.text
+    small = pd.read_csv("results/zoned/differences.csv").query(
+        "target == 'socd_0_20' and rmse_low == 0 and rmse_high == 0 and method == 'zoned'"
+    )
+    assert len(small) == caplog.text.split("socd_0_100: ")[0].count("served by the forest of all") > 0
+    assert "all (n = 197)" in caplog.text
+    tables = {name: pd.read_csv(f"results/zoned/{name}.csv") for name in ("scores", "differences", "importances", "predictions")}
+    assert all(table["target"].unique().tolist() == ["socd_0_20", "socd_0_100"] for table in tables.values())
+    overall = tables["scores"].query("zone == 'all' and method == 'zoned'").set_index("target")
+    assert overall["n"].to_dict() == {"socd_0_20": 197, "socd_0_100": int(given["socd_0_100"].notna().sum())}
+    assert set(tables["importances"]["covariate"]) <= set(NAMES[:5])
+    predictions = tables["predictions"].query("target == 'socd_0_20'").set_index("profile_id")
+    truth = given.set_index("profile_id")["socd_0_20"]
+    np.testing.assert_allclose(predictions["observed"], truth[predictions.index])
+    assert pd.read_csv("results/zoned/left_out.csv")["profile_id"].tolist() == ["p0", "p1", "p2"]
+    trace = pd.read_csv("results/zoned/trace/socd_0_20-final.csv")
+    assert set(trace["columns"].str.split().explode()) <= set(NAMES[:5])
+    for target in ("socd_0_20", "socd_0_100"):
+        model, facts = load_zoned(Path(f"model/zoned_{target}.skops"))
+        assert (facts.target, facts.variables, model.zones.width_precipitation) == (target, tuple(NAMES), 0)
+        beside = yaml.safe_load(Path(f"model/zoned_{target}.yaml").read_text())
+        r2 = overall.loc[target, "r2"]
+        assert next(
+            row["r2"] for row in beside["record"]["scores"] if (row["zone"], row["method"]) == ("all", "zoned")
+        ) == pytest.approx(r2)
+
+
+def test_resume_keeps_finished_folds_and_ends_alike(workplace, monkeypatch, capsys):
+    samples(workplace)
+    one = ["--targets", "socd_0_20", "--boundary", "blended"]
+    assert train(*one) == 0
+    whole = {path.name: path.read_bytes() for path in Path("results/zoned").glob("*.csv")}
+    model = Path("model/zoned_socd_0_20.skops")
+    assert load_zoned(model)[0].zones.width_precipitation == 50
+    Path("results/zoned/folds/socd_0_20-1-predictions.csv").unlink()
+    held, real = [], zonedscores.hold_out
+    monkeypatch.setattr(
+        zonedscores, "hold_out", lambda known, folds, fold, *more: held.append(fold) or real(known, folds, fold, *more)
+    )
+    assert train(*one) == 2
+    assert "go on with --resume" in capsys.readouterr().err
+    assert train(*one, "--resume", "--trees", "11") == 2
+    assert "was begun with another trees" in capsys.readouterr().err
+    assert train(*one, "--resume") == 0
+    assert held == [1]
+    assert {path.name: path.read_bytes() for path in Path("results/zoned").glob("*.csv")} == whole
+    samples(workplace, a=0.5)
+    assert train(*one, "--resume") == 2
+    assert "was begun with another digest" in capsys.readouterr().err
+
+
+# --- the table -----------------------------------------------------------------------------------------------------------
+
+
+def test_rasters_and_periods_become_covariates_and_columns_of_the_table_do_not(workplace):
+    samples(
+        workplace, year=lambda year: np.where(np.arange(len(year)) == 0, 1979, np.where(np.arange(len(year)) == 1, 2016, 1987.5))
+    )
+    write_geotiff(workplace / "static.tif", np.arange(1000.0).reshape(1, 25, 40), ["height"], GRID)
+    for year, value in ((1986, 1.0), (1988, 3.0), (1991, 9.0)):
+        write_geotiff(workplace / f"p/{year}/x.tif", np.full((1, 25, 40), value), ["ndvi"], GRID)
+    data = read_space_time(settings(rasters=["static.tif"], periodic="p"))
+    assert (data.covariates, data.variables) == (("height", "ndvi"), ("height", "ndvi", "map", "mat", "year"))
+    assert data.left_out.set_index("profile_id")["reason"].to_dict() == {"p0": "year before 1985", "p1": "no rasters of its period"}
+    assert data.table["ndvi"].unique().tolist() == [2.0]
+    row = data.table.iloc[5]
+    assert row["height"] == np.floor(50 - row["lat"]) * 40 + np.floor(row["lon"] - 80)
+    known, ids = data.known("socd_0_100", 2.0)
+    assert known.x.shape == (len(ids), 5)
+    np.testing.assert_array_equal(known.y, data.table.set_index("profile_id").loc[ids, "socd_0_100"])
+    assert len(ids) == data.table["socd_0_100"].notna().sum() < len(data.table)
+
+
+def test_a_datasets_folder_gives_its_variables(tmp_path):
+    folder = make_dataset(tmp_path / "data", n=40)
+    table = pd.read_csv(folder / "samples.csv").assign(year=2000)
+    table.to_csv(folder / "samples.csv", index=False)
+    data = read_space_time(settings(samples=folder, targets=["soc"], precipitation="bio12", temperature="bio01"))
+    assert (len(data.covariates), data.covariates[0], data.variables[-1]) == (32, "band1", "year")
+    patch = pd.read_pickle(folder / "patches" / "bio12.pkl")  # noqa: S301 - made above
+    assert data.table["bio12"].iloc[3] == patch[data.table["profile_id"].iloc[3]][1, 1]
+
+
+@pytest.mark.parametrize(
+    ("values", "change", "words"),
+    [
+        ({}, {}, "no covariates: give --rasters"),
+        ({"covariates": ["a", "bb"]}, {}, "no column or variable 'bb'; did you mean 'b'"),
+        ({"covariates": ["a"], "precipitation": "rain"}, {}, "no column or variable 'rain'"),
+        ({"covariates": ["a"], "targets": ["socd"]}, {}, "no column 'socd'; did you mean 'socd_0_20'"),
+        ({"covariates": ["a", "socd_0_20"]}, {}, "'socd_0_20' is a target"),
+        ({"covariates": ["a"], "year": "sampled"}, {}, "no column 'sampled' of sampling years"),
+        ({"covariates": ["a"]}, {"a": "much"}, "'a' has no number at any of the 200 profiles"),
+        ({"covariates": ["a"]}, {"year": np.nan}, "'year' has no number"),
+        ({"covariates": ["a"]}, {"socd_0_20": -1.0}, "socd_0_20 must lie between 0"),
+        ({"rasters": ["twin.tif"]}, {}, "variable 'a' is a column already"),
+    ],
+)
+def test_what_is_wrong_with_the_input_is_told(values, change, words, workplace):
+    samples(workplace, **change)
+    write_geotiff(workplace / "twin.tif", np.zeros((1, 25, 40)), ["a"], GRID)
+    with pytest.raises(UserError, match=words):
+        read_space_time(settings(**values))
+
+
+def test_profiles_without_climate_or_any_target_are_left_out(workplace):
+    table = samples(workplace, map=lambda mm: mm.where(np.arange(len(mm)) != 4))
+    table.loc[7, ["socd_0_20", "socd_0_100"]] = np.nan
+    table.to_csv("s.csv", index=False)
+    data = read_space_time(settings(covariates=["a"]))
+    assert data.left_out.set_index("profile_id")["reason"].to_dict() == {"p4": "no map", "p7": "no target"}
+    data.table["socd_0_20"] = np.nan
+    with pytest.raises(UserError, match="target 'socd_0_20': 0 of 198 profiles have one"):
+        data.known("socd_0_20", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"targets": ["a/b"]}, "names files too"),
+        ({"targets": ["a", "a"]}, "'a' comes twice"),
+        ({"zone_names": ["a", "b", "c"]}, "at least 4"),
+        ({"best": 15}, "less than or equal to 14"),
+    ],
+)
+def test_settings_that_do_not_fit_are_told(values, words):
+    with pytest.raises(UserError, match=words):
+        settings(**values)

@@ -1,0 +1,173 @@
+"""Learn soil carbon density by climate zone: a random forest for each zone and depth, and whether that is better than one for all.
+
+    python train_zoned.py --samples densities.csv --rasters climate/ terrain.tif --periodic landsat/
+                          --precipitation bio12 --temperature bio01
+    python train_zoned.py --samples data/mine --targets soc --unit g/kg --precipitation bio12 --temperature bio01
+    python train_zoned.py --samples ... --resume        go on after an interruption
+
+After Dong, Wang and Su (2024, Earth Syst. Sci. Data Discuss., essd-2024-588). For each target folds of whole blocks are held out,
+each with about its share of zones and decades. Of the other profiles covariates and settings are chosen (every subset of the ten
+best), for each zone and for all together, and what is held out is predicted. Writes into results/zoned/: scores.csv,
+differences.csv (zoned against unzoned, paired), importances.csv, predictions.csv, trace/ (all that was tried), left_out.csv; and
+into model/ a model of all profiles for each target.
+"""
+
+import hashlib
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from config import ZonedSettings, read_settings
+from files import UserError, check_writable, locked, read_table, read_yaml, run, write_table, write_yaml
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from methods import Known
+    from spacetime import SpaceTime
+    from zoned import ZonedForest
+
+log = logging.getLogger(__name__)
+FOLDS = "folds"
+"""Folder of finished folds."""
+_FREE = ("resume", "workers", "model_dir", "results_dir")
+"""What a run may be resumed with another value of."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the script with a command line (default: the process's own)."""
+    settings = read_settings(ZonedSettings, __doc__, arguments)
+    import pandas as pd  # here and below: --help needs none of these, and they are slow to import
+
+    from spacetime import read_space_time
+
+    data = read_space_time(settings)
+    for reason, count in data.left_out["reason"].value_counts().items():
+        log.info("left out: %d profiles, %s", count, reason)
+    check_writable(settings.results, settings.model_dir)
+    with locked(settings.results):
+        _begin(settings, data)
+        write_table(settings.results / "left_out.csv", data.left_out)
+        done = [learn(settings, data, target) for target in settings.targets]
+        for name in done[0]:
+            write_table(settings.results / f"{name}.csv", pd.concat([tables[name] for tables in done], ignore_index=True))
+    print(f"{settings.results}; models: {settings.model_dir}/{settings.run}_*.skops")
+
+
+def learn(settings: ZonedSettings, data: "SpaceTime", target: str) -> "dict[str, pd.DataFrame]":
+    """Score a target's forests on folds held out, save those of all profiles, and return the tables."""
+    import pandas as pd
+    from tqdm import tqdm
+
+    from zonedfiles import save_zoned
+    from zonedscores import ALL, importance_table, score_tables, space_time_folds
+
+    known, ids = data.known(target, settings.block_size)
+    method, seed = new_method(settings, data, target), settings.seed
+    folds = space_time_folds(known, method, settings.folds, seed)
+    log.info("%s: %d profiles in %d blocks, %d covariates", target, len(known), len(set(known.units)), len(data.covariates))
+    bar = tqdm(range(int(folds.max()) + 1), target, unit="fold", disable=None)
+    parts = [_held_out(settings, data, target, known, folds, fold, method) for fold in bar]
+    predictions = pd.concat([part[0] for part in parts]).sort_values("row", ignore_index=True)
+    increases = pd.concat([part[1] for part in parts], ignore_index=True)
+    scores, differences = score_tables(predictions, known.units, method.zones, seed)
+    importances = importance_table(increases, predictions, known.units, method.zones, data.variables, seed)
+
+    if settings.boundary == "hard":
+        method = replace(method, zones=replace(method.zones, width_precipitation=0.0, width_temperature=0.0))
+    method.fit(known, seed)
+    forests = {name if method.own(name) else ALL: forest for name, forest in method.forests.items()}
+    trace = pd.concat([forest.trace.assign(forest=name) for name, forest in forests.items()], ignore_index=True)
+    _write_trace(settings, data, target, "final", trace)
+    record = {"settings": settings.as_plain(), "scores": _plain(scores), "differences": _plain(differences)}
+    path = settings.model_dir / f"{settings.run}_{target}.skops"
+    save_zoned(method, path, target, settings.unit, data.variables, record)
+    log.info("%s", _in_words(target, scores, differences, settings.unit))
+    predictions = predictions.assign(profile_id=ids[predictions["row"]]).drop(columns="row")
+    tables = {"scores": scores, "differences": differences, "importances": importances, "predictions": predictions}
+    return {name: table.assign(target=target) for name, table in tables.items()}
+
+
+def new_method(settings: ZonedSettings, data: "SpaceTime", target: str) -> "ZonedForest":
+    """Return the zoned forest that settings describe, not fitted; its bands are those of blended predictions."""
+    from climatezones import ClimateZones
+    from zoned import SelectedForest, ZonedForest
+
+    at = {name: k for k, name in enumerate(data.variables)}
+    zones = ClimateZones(settings.wet, settings.warm, settings.wet_band, settings.warm_band, tuple(settings.zone_names))
+    forest = SelectedForest(
+        covariates=tuple(at[name] for name in data.covariates),
+        year=at[settings.year],
+        limit=settings.correlation,
+        best=settings.best,
+        inner=settings.inner_folds,
+        candidates=settings.candidates,
+        search_trees=settings.search_trees,
+        trees=settings.trees,
+        workers=settings.workers,
+        label=target,
+    )
+    return ZonedForest(zones, at[settings.precipitation], at[settings.temperature], forest, settings.fewest)
+
+
+def _held_out(
+    settings: ZonedSettings, data: "SpaceTime", target: str, known: "Known", folds: "np.ndarray", fold: int, method: "ZonedForest"
+) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """Return predictions and increases of a fold, from its files if it was finished before."""
+    from zonedscores import hold_out
+
+    increases, predictions = (settings.results / FOLDS / f"{target}-{fold}-{name}.csv" for name in ("increases", "predictions"))
+    if not predictions.is_file():
+        found = hold_out(known, folds, fold, method, settings.seed)
+        _write_trace(settings, data, target, str(fold), found.trace)
+        write_table(increases, found.increases)
+        write_table(predictions, found.predictions)  # the last: with it the fold is finished
+    return read_table(predictions), read_table(increases)
+
+
+def _write_trace(settings: ZonedSettings, data: "SpaceTime", target: str, part: str, trace: "pd.DataFrame") -> None:
+    """Write what was tried, covariates by their names."""
+    names = [" ".join(data.variables[int(k)] for k in text.split()) for text in trace["columns"]]
+    write_table(settings.results / "trace" / f"{target}-{part}.csv", trace.assign(columns=names))
+
+
+def _begin(settings: ZonedSettings, data: "SpaceTime") -> None:
+    """See that what is resumed was of the same settings and data, and that nothing finished is lost."""
+    plain = {name: value for name, value in settings.as_plain().items() if name not in _FREE}
+    plain["digest"] = hashlib.sha256(data.table.to_csv(index=False).encode()).hexdigest()
+    record = settings.results / "settings.yaml"
+    if settings.resume and record.is_file():
+        before = read_yaml(record)
+        other = [name for name in plain if before.get(name) != plain[name]]
+        if other:
+            raise UserError(f"{settings.results}: was begun with another {', '.join(other)}; give another --run")
+    elif (settings.results / FOLDS).exists():
+        raise UserError(f"{settings.results / FOLDS}: is there, of an earlier run; go on with --resume, or give another --run")
+    write_yaml(record, plain)
+
+
+def _plain(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Return a table's rows for a record; what is undefined is None."""
+    return [{name: None if value != value else value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def _in_words(target: str, scores: "pd.DataFrame", differences: "pd.DataFrame", unit: str) -> str:
+    """Say for each zone how well its profiles were predicted, and whether zoning helped."""
+    lines = [f"{target}: held-out R2 and RMSE ({unit}) unzoned -> zoned; change of RMSE [95 %]"]
+    table, change = scores.set_index(["zone", "method"]), differences.set_index(["zone", "method"])
+    for zone in scores["zone"].unique():
+        before, after, found = table.loc[(zone, "unzoned")], table.loc[(zone, "zoned")], change.loc[(zone, "zoned")]
+        told = "better" if found["rmse_high"] < 0 else "worse" if found["rmse_low"] > 0 else "no difference can be told"
+        if found["rmse_low"] == found["rmse_high"] == 0:
+            told = "served by the forest of all"
+        pair = [f"{row['r2']:.2f}, {row['rmse']:.3g}" for row in (before, after)]
+        interval = f"{found['rmse']:+.1f} % [{found['rmse_low']:+.1f}, {found['rmse_high']:+.1f}]"
+        lines.append(f"  {zone} (n = {before['n']:.0f}): {' -> '.join(pair)}; {interval}, {told}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
