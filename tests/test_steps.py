@@ -1,6 +1,7 @@
 """The written-out step: what autograd and a plain loop compute, for every setting, and dropout that is dropout."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from config import Category
 from models import Member
 from specification import Specification
-from steps import Descent
+from steps import Descent, blocks_of
 
 PUBLISHED = Specification()
 ROCK = Category(name="rock", variables=("code", "soil"), kind="classes", radius=1)
@@ -21,7 +22,7 @@ MIXED = (
     ROCK,
 )
 CLASSES = {"code": (1, 2, 3), "soil": (4, 7)}
-TABLES = {f"radius {r}": Specification(categories=(Category(name="a", variables=("x", "y"), radius=r),)) for r in range(1, 9)}
+TABLES = {f"radius {r}": Specification(categories=(Category(name="a", variables=("x", "y"), radius=r),)) for r in range(1, 8)}
 TABLES |= {"published": PUBLISHED, "mixed": Specification(categories=MIXED, classes=CLASSES)}
 HUBER, MSE = nn.HuberLoss(), nn.MSELoss()
 
@@ -89,6 +90,7 @@ def test_gradients_and_loss_are_autograds(table, folded_from, freeze, monkeypatc
             found = descent.gradients(x, y)
         assert found.item() == pytest.approx(expected.item(), rel=1e-12)
         assert_same_gradients(member, plain)
+        assert descent.linear[0].weight.gradient.any() == (freeze == "none")  # nothing is computed for what is frozen
     assert all(torch.equal(value, before[key]) for key, value in member.state_dict().items())
 
 
@@ -111,6 +113,28 @@ def test_windows_of_equal_cells_have_autograds_gradients(table):
     with torch.no_grad():
         descent.gradients(x, y)
     assert_same_gradients(member, plain)
+
+
+def test_a_map_that_is_zero_everywhere_gets_no_gradient_as_by_autograd():
+    member, (x, y) = member_of(TABLES["radius 1"]), batch(TABLES["radius 1"])
+    with torch.no_grad():
+        for parameter in member.features_a[0].parameters():
+            parameter[0] = 0
+        Descent(member, 1e-3).gradients(x, y)
+    assert all((parameter.grad[0] == 0).all() for parameter in member.features_a[0].parameters())
+    assert all((parameter.grad[1:] != 0).any() for parameter in member.features_a[0].parameters())
+
+
+@pytest.mark.parametrize("radius", range(1, 16))
+def test_blocks_bring_a_window_to_one_cell_and_know_what_they_share(radius):
+    blocks = blocks_of(radius)
+    assert (blocks[0].side, blocks[-1].outcome) == (2 * radius + 1, 1)
+    for block, following in pairwise(blocks):
+        assert block.outcome == following.side
+    for block in blocks:
+        pooled = [block.stride * place + corner for place in range(block.outcome) for corner in (0, block.reach)]
+        assert block.shared == (len(set(pooled)) < len(pooled))
+        assert max(pooled) + block.reach < block.side
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -196,7 +220,9 @@ def test_single_precision_follows_double_precision(table):
     torch.testing.assert_close(losses[0].double(), losses[1], rtol=2e-4, atol=0)
 
 
-def test_what_lies_outside_the_branches_of_the_block_diagonal_matrix_stays_zero():
+@pytest.mark.parametrize("folded_from", [16, 17])
+def test_what_lies_outside_the_branches_of_the_block_diagonal_matrix_stays_zero(folded_from, monkeypatch):
+    monkeypatch.setattr("steps.FOLDED_FROM", folded_from)
     member, (x, y) = member_of(PUBLISHED), batch(PUBLISHED, n=64)
     descent = Descent(member, 1e-2, l2_sp=0.1)
     descent.epoch(x, y, torch.randperm(64), 16)
