@@ -114,6 +114,11 @@ class Block(NamedTuple):
         """Cells of the output along each axis."""
         return (self.side - 2 * self.reach - 1) // self.stride + 1
 
+    @property
+    def shared(self) -> bool:
+        """Whether a cell of the convolution's output is pooled into several cells."""
+        return self.reach % self.stride == 0 and self.reach < self.stride * self.outcome
+
     def corners(self, x: Tensor) -> Tensor:
         """Return what is convolved and pooled: a view (C, 2, 2, 2, 2, N, N, B) of x (C, side, side, B).
 
@@ -201,9 +206,7 @@ class _Windows:
             parts = torch.bmm(self.weights[k - 1].value.transpose(1, 2), d).view(-1, 2, 2, 2, 2, n, n, batch)
             d = d.new_zeros(len(parts), block.side, block.side, batch)
             corners = block.corners(d)
-            # Where one cell is a corner of two poolings, the corners are added one by one.
-            overlap = block.reach % block.stride == 0 and block.reach < block.stride * n
-            for at in product((0, 1), repeat=4 if overlap else 2):
+            for at in product((0, 1), repeat=4 if block.shared else 2):  # no cell is added to twice at once
                 index: Any = (slice(None), *at)
                 corners[index].add_(parts[index])
 

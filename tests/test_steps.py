@@ -1,6 +1,7 @@
 """The written-out step: what autograd and a plain loop compute, for every setting, and dropout that is dropout."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from config import Category
 from models import Member
 from specification import Specification
-from steps import Descent
+from steps import Descent, blocks_of
 
 PUBLISHED = Specification()
 ROCK = Category(name="rock", variables=("code", "soil"), kind="classes", radius=1)
@@ -21,7 +22,7 @@ MIXED = (
     ROCK,
 )
 CLASSES = {"code": (1, 2, 3), "soil": (4, 7)}
-TABLES = {f"radius {r}": Specification(categories=(Category(name="a", variables=("x", "y"), radius=r),)) for r in range(1, 10)}
+TABLES = {f"radius {r}": Specification(categories=(Category(name="a", variables=("x", "y"), radius=r),)) for r in range(1, 8)}
 TABLES |= {"published": PUBLISHED, "mixed": Specification(categories=MIXED, classes=CLASSES)}
 HUBER, MSE = nn.HuberLoss(), nn.MSELoss()
 
@@ -122,6 +123,18 @@ def test_a_map_that_is_zero_everywhere_gets_no_gradient_as_by_autograd():
         Descent(member, 1e-3).gradients(x, y, len(y))
     assert all((parameter.grad[0] == 0).all() for parameter in member.features_a[0].parameters())
     assert all((parameter.grad[1:] != 0).any() for parameter in member.features_a[0].parameters())
+
+
+@pytest.mark.parametrize("radius", range(1, 16))
+def test_blocks_bring_a_window_to_one_cell_and_know_what_they_share(radius):
+    blocks = blocks_of(radius)
+    assert (blocks[0].side, blocks[-1].outcome) == (2 * radius + 1, 1)
+    for block, following in pairwise(blocks):
+        assert block.outcome == following.side
+    for block in blocks:
+        pooled = [block.stride * place + corner for place in range(block.outcome) for corner in (0, block.reach)]
+        assert block.shared == (len(set(pooled)) < len(pooled))
+        assert max(pooled) + block.reach < block.side
 
 
 @pytest.mark.parametrize("table", TABLES)
