@@ -55,13 +55,12 @@ def stratified_folds(units: np.ndarray, strata: np.ndarray, k: int, seed: int) -
     labels, stratum = np.unique(strata, return_inverse=True)
     if len(labels) < 2 or np.bincount(stratum).max() < k:  # scikit-learn refuses the latter
         return group_folds(units, k, seed)
-    order = np.lexsort((stratum, units))  # its draw depends on the order of strata
     folds = np.empty(len(units), np.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of strata too rare to be in every fold
-        dealt = StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(units[order], stratum[order], units[order])
+        dealt = StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(units, stratum, units)
         for fold, (_, held_out) in enumerate(dealt):
-            folds[order[held_out]] = fold
+            folds[held_out] = fold
     return folds
 
 
