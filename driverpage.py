@@ -138,10 +138,10 @@ def _how_named(d: Drivers) -> str:
     level, refits = 100 * d.facts["level"], d.facts["bootstraps"][d.facts["lead"]]
     return (
         f"Every interval is one of {level:g} %, over {refits} refits of {d.facts['lead']} on random halves of the blocks, each "
-        "judged on the other half. A difference is named only if it is larger than what the largest of all differences reaches by chance, "
-        f"so that a report on a model that follows the observations' law names none in {level:g} % of cases. Before that, each "
-        "model's output was given noise like that of the observations until it was as hard to learn: a smooth output is learnt "
-        "more fully, and its weaker drivers would seem to matter more."
+        "judged on the other half. A difference is named only if it is larger than what the largest of all differences reaches by "
+        f"chance, so that a report on a model that follows the observations' law names none in {level:g} % of cases. Before that, "
+        "each model's output was given noise like that of the observations until it was as hard to learn: a smooth output is "
+        "learnt more fully, and its weaker drivers would seem to matter more."
     )
 
 

@@ -36,8 +36,8 @@ class Budget(NamedTuple):
 
 
 BUDGETS = {
-    "boosting": Budget(2000, 1000, 100, 40, 40),
-    "forest": Budget(1000, 500, 30, 20, 10),
+    "boosting": Budget(2000, 800, 60, 25, 20),
+    "forest": Budget(1000, 400, 20, 15, 6),
     "network": Budget(1500, 800, 60, 60, 10**9),
 }
 

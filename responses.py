@@ -30,7 +30,7 @@ Shape = Literal["flat", "rising", "falling", "saturating", "threshold", "peaked"
 
 def grid_of(values: np.ndarray, bins: int = BINS) -> np.ndarray:
     """Return the edges (K,) of bins that hold about equally many of the values (N,); fewer where values repeat."""
-    return np.unique(np.quantile(values.astype(np.float64), np.linspace(0, 1, bins + 1)))
+    return np.unique(np.quantile(values.astype(np.float64), np.linspace(0, 1, bins + 1), method="inverted_cdf"))
 
 
 def density(values: np.ndarray, grid: np.ndarray) -> np.ndarray:

@@ -145,7 +145,7 @@ def _of_rasters(settings: DriverSettings, fields: Sequence[Field | None]) -> Sup
         Category(name=name, variables=tuple(some), kind=kind)
         for name, some, kind in (("covariates", numeric, "numeric"), ("classes", coded, "classes"))
         if some
-    )  # type: ignore[arg-type]
+    )
     order = [names.index(name) for name in [*numeric, *coded]]
     units = tuple(field.unit for field in given)
     ones = np.ones(len(known), np.int64)

@@ -1,4 +1,4 @@
-"""How often does a report name a mismatch that is not there, and does it find those that are?
+"""Count how often a report names a mismatch that is not there, and how often it finds those that are.
 
     python benchmarks/false_alarms.py [--seeds 50] [--law same|faulty] [--profiles 1000] [--out FILE]
 
