@@ -77,7 +77,7 @@ def fit(name: str, x: np.ndarray, z: np.ndarray, categories: Sequence[Category],
     """
     if name == "boosting":
         return HistGradientBoostingRegressor(
-            learning_rate=0.1, max_iter=100, max_leaf_nodes=16, min_samples_leaf=20, early_stopping=False, random_state=seed
+            learning_rate=0.15, max_iter=60, max_leaf_nodes=16, min_samples_leaf=20, early_stopping=False, random_state=seed
         ).fit(x, z)
     if name == "forest":
         return new_forest(Forest(max_features=0.25, min_samples_leaf=3, trees=30), seed, max_samples=0.4).fit(x, z)

@@ -1,6 +1,6 @@
 """Count how often a report names a mismatch that is not there, and how often it finds those that are.
 
-    python benchmarks/false_alarms.py [--seeds 50] [--law same|faulty] [--profiles 1000] [--out FILE]
+    python benchmarks/false_alarms.py [--seeds 50] [--law same|faulty] [--profiles 800] [--out FILE]
 
 Each seed is another example world. Observations are its law of soil carbon with noise (30 %), at clustered profiles. The model
 is the very same law, without noise (`same`: whatever is named is a false alarm), or the example world's faulty model
@@ -137,8 +137,8 @@ def _truth(x, drivers, how, seed):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=50)
-    parser.add_argument("--profiles", type=int, default=1000)
-    parser.add_argument("--refits", type=int, default=40)
+    parser.add_argument("--profiles", type=int, default=800)
+    parser.add_argument("--refits", type=int, default=30)
     parser.add_argument("--law", choices=("same", "faulty"), default="same")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
