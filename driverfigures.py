@@ -60,7 +60,7 @@ def importance_bars(path: Path, table: "pd.DataFrame", words: str) -> None:
     targets = list(dict.fromkeys(table["target"]))
     first = table[table["target"] == targets[0]].sort_values("share", ascending=False)
     order = first["of"].tolist()[:_MOST]
-    figure, (ax,) = _panels(1, 1, 0.6 + len(order) * (0.16 + 0.17 * len(targets)))
+    figure, (ax,) = _panels(1, 1, 0.6 + len(order) * (0.09 + 0.12 * len(targets)))
     handles = []
     step = 0.8 / len(targets)
     for k, target in enumerate(targets):

@@ -37,6 +37,8 @@ _SHAPES = {
 }
 _FEW = 3
 """Drivers named in a sentence."""
+_NEXT_TO_NOTHING = 2.0
+"""Share of importance, %."""
 
 
 def bracketed(found: Interval, places: int, unit: str = "") -> str:
@@ -59,15 +61,14 @@ def sentence(d: Drivers, contrast: Contrast) -> tuple[str, str]:
     model, reference = contrast.model, d.reference
     if contrast.kind == "response":
         return f"Response to {contrast.of}{where}:", _response(d, contrast)
-    shares = (
-        f"{bracketed(contrast.modelled, 0, ' %')} of importance in {model}, {bracketed(contrast.observed, 0, ' %')} in {reference}"
-    )
+    shares = f"{bracketed(contrast.modelled, 0, ' %')} of importance against {bracketed(contrast.observed, 0, ' %')}"
     if np.isfinite(contrast.ratio.value):
-        words = f"{bracketed(contrast.ratio, 1)} times as important in {model} as in {reference} ({shares})."
+        value, low, high = (fixed(each, 1) for each in vars(contrast.ratio).values())
+        words = f"{value} times as important in {model} as in {reference} [{low}, {high}] ({shares})."
     elif contrast.difference.value > 0:
         words = f"more important in {model} than in {reference} ({shares})."
-    elif contrast.modelled.value < 1:
-        words = f"controls {reference} but all but nothing in {model} ({shares})."
+    elif contrast.modelled.value < _NEXT_TO_NOTHING:
+        words = f"matters in {reference} and next to nothing in {model} ({shares})."
     else:
         words = f"less important in {model} than in {reference} ({shares})."
     return f"{contrast.of}{where}:", words
@@ -75,18 +76,18 @@ def sentence(d: Drivers, contrast: Contrast) -> tuple[str, str]:
 
 def _response(d: Drivers, contrast: Contrast) -> str:
     def moves(found: Interval) -> str:
-        verb = "rises" if found.value > 0 else "falls"
-        return f"{verb} by {fixed(abs(found.value), 2)}"
+        size = fixed(abs(found.value), 2)
+        return f"{'rises' if found.value > 0 else 'falls'} by {size}" if float(size) else "hardly changes"
 
     ours, theirs = (d.shapes[name, contrast.of] for name in (d.reference, contrast.model))
     words = (
-        f"over the middle 90 % of places carbon {moves(contrast.observed)} standard deviations in {d.reference} and "
-        f"{moves(contrast.modelled)} in {contrast.model} (difference {bracketed(contrast.difference, 2)}; distance between the "
-        f"curves {bracketed(contrast.distance, 2)})"
+        f"over the middle 90 % of places carbon {moves(contrast.observed)} in {d.reference} and "
+        f"{moves(contrast.modelled)} in {contrast.model} (difference {bracketed(contrast.difference, 2)} standard "
+        f"deviations; distance between the curves {bracketed(contrast.distance, 2)})"
     )
     if ours.shape == theirs.shape and not np.isfinite(ours.at):
-        return f"{words}; both {shape_words(ours).replace('rises', 'rise').replace('falls', 'fall').replace('is ', 'are ')}."
-    return f"{words}. {d.reference}: the response {shape_words(ours)}; {contrast.model}: it {shape_words(theirs)}."
+        return f"{words}. In both the response {shape_words(ours)}."
+    return f"{words}. In {d.reference} the response {shape_words(ours)}; in {contrast.model} it {shape_words(theirs)}."
 
 
 def answer(d: Drivers) -> list[tuple[str, str]]:

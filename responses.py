@@ -12,6 +12,7 @@ import numpy as np
 from learners import Fitted
 
 BINS, JOINT_BINS = 10, 6
+_TAIL = 0.01
 _PLACES = 150
 """Rows that partial dependence is a mean over."""
 _FLAT = 0.15
@@ -29,8 +30,13 @@ Shape = Literal["flat", "rising", "falling", "saturating", "threshold", "peaked"
 
 
 def grid_of(values: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """Return the edges (K,) of bins that hold about equally many of the values (N,); fewer where values repeat."""
-    return np.unique(np.quantile(values.astype(np.float64), np.linspace(0, 1, bins + 1), method="inverted_cdf"))
+    """Return the edges (K,) of bins that hold about equally many of the values (N,); fewer where values repeat.
+
+    They reach from the first to the last percentile: what lies beyond is counted to the outer bins, lest a single peak of a
+    mountain decide how long a curve's axis is.
+    """
+    shares = np.linspace(_TAIL, 1 - _TAIL, bins + 1)
+    return np.unique(np.quantile(values.astype(np.float64), shares, method="inverted_cdf"))
 
 
 def density(values: np.ndarray, grid: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 In: tasks, each a function of a module, its arguments, and the file it is to leave. Out: the files, each whole or not there.
 """
 
+import io
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
@@ -88,7 +89,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         If it is torn.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except Exception as error:
         raise UserError(f"{path}: not readable; remove it and run again with --resume") from error

@@ -1,11 +1,12 @@
 """Count how often a report names a mismatch that is not there, and how often it finds those that are.
 
-    python benchmarks/false_alarms.py [--seeds 50] [--law same|faulty] [--profiles 800] [--out FILE]
+    python benchmarks/false_alarms.py [--first 1] [--seeds 50] [--law same|faulty] [--profiles 800] [--out FILE]
 
 Each seed is another example world. Observations are its law of soil carbon with noise (30 %), at clustered profiles. The model
 is the very same law, without noise (`same`: whatever is named is a false alarm), or the example world's faulty model
 (`faulty`: too much temperature and productivity, no lithology and texture). What the law itself rests on, by permuting its own
-inputs, is the truth that intervals are held against. Prints a line per seed and counts; FILE keeps finished seeds.
+inputs, is the truth that intervals are held against. Prints a line per seed and counts; FILE keeps finished seeds, also
+of several processes side by side.
 """
 
 import argparse
@@ -136,6 +137,7 @@ def _truth(x, drivers, how, seed):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--profiles", type=int, default=800)
     parser.add_argument("--refits", type=int, default=30)
@@ -144,7 +146,7 @@ def main():
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     done = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out and given.out.is_file() else []
-    for seed in range(1, given.seeds + 1):
+    for seed in range(given.first, given.first + given.seeds):
         if any(each["seed"] == seed for each in done):
             continue
         done.append(trial(seed, given.profiles, Pedogenesis() if given.law == "same" else FAULTY, given.refits))

@@ -8,6 +8,7 @@ import pytest
 
 from config import (
     CompareSettings,
+    DriverSettings,
     GlobalSettings,
     MapSettings,
     PredictSettings,
@@ -27,6 +28,7 @@ SETTINGS = {
     "pred.py": PredictSettings,
     "make_map.py": MapSettings,
     "compare.py": CompareSettings,
+    "drivers.py": DriverSettings,
     "skill.py": SkillSettings,
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
