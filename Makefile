@@ -2,6 +2,7 @@
 # make test       the whole test suite, with ruff and mypy
 # make realdata   the same on real profiles and rasters (REALDATA=folder)
 # make compare    after make realdata: the network against every baseline, on the same folds; hours of one core (CONFIG=file)
+# make drivers    what controls soil carbon: the example world with its process model, then the real profiles if they are there
 # make bench      speed, as ratios measured side by side
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ SEED ?= 314
 CONFIG ?= configs/realdata_compare.yaml
 SIM_REGIONS := anhui switzerland denmark australia
 
-.PHONY: demo test realdata compare bench
+.PHONY: demo test realdata compare drivers bench
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -60,6 +61,11 @@ realdata: .venv/installed
 
 compare: .venv/installed
 	$(BIN)/python compare.py --config $(CONFIG) --resume
+
+drivers: .venv/installed
+	@test -f data/sim/global/cSoil.nc || $(BIN)/python simulate.py --seed $(SEED)
+	$(BIN)/python drivers.py --resume
+	@test ! -d data/real/global || $(BIN)/python drivers.py --config configs/realdata_drivers.yaml --resume
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/epoch_speed.py

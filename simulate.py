@@ -10,7 +10,8 @@ folder <out>/<name>/ that train_global.py and train_regional.py read as it is:
     profiles.csv             profile_id, lon, lat, soc: with rasters/, what a user would give to prepare.py
     samples.csv  patches/  stats.csv  split/  dataset.yaml
 
-and <out>/world.png, a picture of it all.
+and <out>/world.png, a picture of it all; in global/ also cSoil.nc, what an Earth-system model with known faults gives there
+(processmodel.py), for drivers.py.
 
 It is one world: a region's rasters show the global fields at a finer cell. Its soils depart from the world's
 (pedogenesis.py), and the global dataset has few profiles there and none where the region's are held out.
@@ -187,6 +188,7 @@ def make_world(settings: SimulateSettings) -> None:
     from datasets import compute_statistics, write_dataset
     from figures import SocMap, soc_maps
     from geography import SURVEYS, bumps
+    from processmodel import COARSER, model_output, write_cmip
     from rasters import cut_windows, describe, find_layers
     from world import World
 
@@ -238,6 +240,10 @@ def make_world(settings: SimulateSettings) -> None:
     for name, land in lands.items():  # the global one first: the regions take its statistics
         folder, (lon, lat, truth), split = settings.out / name, profiles[name], splits[name]
         paths = _write_rasters(folder, land)
+        if name == "global":
+            write_cmip(
+                folder / "cSoil.nc", model_output(land.covariates), land.grid.west, land.grid.north, COARSER * land.grid.cell
+            )
         samples = _sample_table(name, lon, lat, truth, randoms[name])
         write_table(folder / "profiles.csv", samples)
         layers = find_layers(paths)

@@ -9,6 +9,7 @@ import pytest
 
 from config import (
     CompareSettings,
+    DriverSettings,
     GlobalSettings,
     MapSettings,
     PredictSettings,
@@ -29,6 +30,7 @@ SETTINGS = {
     "pred.py": PredictSettings,
     "make_map.py": MapSettings,
     "compare.py": CompareSettings,
+    "drivers.py": DriverSettings,
     "skill.py": SkillSettings,
     "train_zoned.py": ZonedSettings,
 }

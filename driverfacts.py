@@ -1,0 +1,271 @@
+"""Put what refits found into tables: importance, agreement, responses, shapes, mismatches, the ensemble, and a record for machines.
+
+In: a `Support`, what was `Screened`, and what each learner's refits left (`halves.stacked`). Out: one `Drivers`, tables in memory.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import kendalltau
+
+from config import DriverSettings
+from importance import METHODS, shares
+from mismatch import EVERYWHERE, Contrast, Interval, contrasts, interval
+from responses import Found, agreed_shape
+from studies import Screened
+from supports import Support
+
+
+@dataclass(frozen=True)
+class Drivers:
+    """Hold all that the report tells.
+
+    Attributes
+    ----------
+    facts
+        title, how (the command), targets: {name: {kind, unit, ...}} with the reference first, learners in the order asked for,
+        lead, level, bootstraps, block_size, drivers: {name: variables}, support: what was counted, noise: {model: factor},
+        settings.
+    skill
+        As of `Screened`.
+    importance
+        target, learner, zone, method, kind (variable, driver), of, share, low, high (% of the sum over its kind), increase (as the
+        method counts it).
+    agreement
+        target, a, b ("learner: method"), tau (Kendall's, of variables).
+    responses
+        target, learner, way (accumulated, partial), variable, at, density, value, low, high.
+    joint
+        target, learner, way, first, second, at_first, at_second, value, low, high.
+    shapes
+        (target, variable) -> shape by the lead.
+    contrasts
+        Learner -> its contrasts, the strongest first.
+    ensemble
+        driver, observed, models, mean, low, high (over models), above, below (models named so).
+    places
+        lon, lat, and per model the answer predicted for it less the one predicted for the reference, out of fold.
+    """
+
+    facts: dict[str, Any]
+    skill: pd.DataFrame
+    importance: pd.DataFrame
+    agreement: pd.DataFrame
+    responses: pd.DataFrame
+    joint: pd.DataFrame
+    shapes: dict[tuple[str, str], Found]
+    contrasts: dict[str, list[Contrast]]
+    ensemble: pd.DataFrame
+    places: pd.DataFrame
+
+    @property
+    def reference(self) -> str:
+        """The target that others are held against."""
+        return next(iter(self.facts["targets"]))
+
+    @property
+    def models(self) -> list[str]:
+        """The other targets that have skill with the lead."""
+        return list(dict.fromkeys(each.model for each in self.contrasts.get(self.facts["lead"], [])))
+
+    @property
+    def lead(self) -> list[Contrast]:
+        """What the report rests on, the strongest first."""
+        return self.contrasts.get(self.facts["lead"], [])
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return all tables by the name of their file."""
+        flat = [{"learner": learner, **as_plain(each)} for learner, every in self.contrasts.items() for each in every]
+        bends = [{"target": t, "variable": v, **vars(found)} for (t, v), found in self.shapes.items()]
+        found = {
+            name: getattr(self, name) for name in ("skill", "importance", "agreement", "responses", "joint", "ensemble", "places")
+        }
+        return found | {"shapes": pd.DataFrame(bends), "mismatch": pd.json_normalize(flat, sep="_")}
+
+
+def as_plain(contrast: Contrast) -> dict[str, Any]:
+    """Return a contrast as plain containers; None where there is no number."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Interval):
+            return {name: plain(each) for name, each in vars(value).items()} if math.isfinite(value.value) else None
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: plain(value) for name, value in vars(contrast).items()} | {"named": contrast.named}
+
+
+def gather(
+    support: Support, settings: DriverSettings, screened: Screened, found: Mapping[str, Mapping[str, np.ndarray]], how: str
+) -> Drivers:
+    """Return all tables.
+
+    Parameters
+    ----------
+    support, settings, screened
+        What was compared, how, and who has skill.
+    found
+        Learner -> what its refits left, the lead first.
+    how
+        The command.
+    """
+    study, level = screened.study, settings.level
+    targets = [support.targets[k] for k in screened.order]
+    names = [target.name for target in targets]
+    lead = next(iter(screened.able))
+    grids = [(support.variables[column], grid, weights) for column, grid, weights in study.curves]
+    zones = list(study.zones)
+    told = {learner: _without_skill(arrays, settings.min_skill) for learner, arrays in found.items()}
+    every = {
+        learner: contrasts(
+            told[learner],
+            [(t, names[t]) for t in screened.able[learner] if t],
+            list(study.drivers),
+            zones,
+            [(name, weights) for name, _, weights in grids],
+            level,
+        )
+        for learner in found
+    }
+    shapes = {
+        (names[t], name): agreed_shape(found[lead]["curves"][:, t, k, : len(grid)], grid, weights, level)
+        for t in screened.able[lead]
+        for k, (name, grid, weights) in enumerate(grids)
+    }
+    importance = _importance(names, support, screened, told, level)
+    places = {"lon": support.lon, "lat": support.lat}
+    places |= {names[t]: screened.predicted[t] - screened.predicted[0] for t in screened.able[lead] if t}
+    kinds = {target.name: {"kind": target.kind, "unit": support.units[screened.order[t]]} for t, target in enumerate(targets)}
+    counted = support.facts["targets"]
+    facts = {
+        "title": f"What controls soil carbon: {names[0]}"
+        + (f" and {len(names) - 1} other target{'s'[: len(names) != 2]}" if names[1:] else ""),
+        "how": how,
+        "targets": {name: {**kinds[name], **counted[name]} for name in names},
+        "learners": list(settings.learners),
+        "lead": lead,
+        "level": level,
+        "bootstraps": {learner: len(arrays["r2"]) for learner, arrays in found.items()},
+        "block_size": settings.block_size,
+        "blocks": len(np.unique(study.units)),
+        "drivers": {driver: [support.variables[k] for k in columns] for driver, columns in study.drivers.items()},
+        "zones": {zone: int(inside.sum()) for zone, inside in study.zones.items()},
+        "support": {name: value for name, value in support.facts.items() if name != "targets"},
+        "noise": {names[t]: float(study.factors[t]) for t in range(1, len(names))},
+        "settings": settings.as_plain(),
+    }
+    return Drivers(
+        facts,
+        screened.skill,
+        importance,
+        _agreement(importance),
+        _responses(names, grids, screened, found, level),
+        _joint(names, support, screened, found, level),
+        shapes,
+        every,
+        _ensemble(every[lead], [target.name for target in targets if target.kind == "model"]),
+        pd.DataFrame(places),
+    )
+
+
+def _without_skill(arrays: Mapping[str, np.ndarray], least: float) -> dict[str, np.ndarray]:
+    """Return what refits found, NaN in zones where a target's mean R2 is below the least."""
+    poor = np.nan_to_num(arrays["zone_r2"].mean(0), nan=-1.0) < least
+    return {**arrays, "zones": np.where(poor[None, :, :, None], np.nan, arrays["zones"])}
+
+
+def _importance(
+    names: Sequence[str], support: Support, screened: Screened, found: Mapping[str, Mapping[str, np.ndarray]], level: float
+) -> pd.DataFrame:
+    drivers, v = list(screened.study.drivers), len(support.variables)
+    rows: list[dict[str, Any]] = []
+
+    def add(values: np.ndarray, of: Sequence[str], **facts: Any) -> None:
+        known = values[np.isfinite(values).all(1)]
+        if len(known):
+            for name, share, raw in zip(of, shares(known).T, known.T, strict=True):
+                told = interval(share, level)
+                row = {**facts, "of": name, "share": told.value, "low": told.low, "high": told.high}
+                rows.append(row | {"increase": float(raw.mean()), "refits": len(known)})
+
+    for learner, arrays in found.items():
+        for t in screened.able[learner]:
+            base = {"target": names[t], "learner": learner}
+            for method in METHODS:
+                for kind, of, part in (("variable", support.variables, np.s_[:v]), ("driver", drivers, np.s_[v:])):
+                    add(arrays[method][:, t, part], of, **base, zone=EVERYWHERE, method=method, kind=kind)
+            for k, zone in enumerate(screened.study.zones):
+                add(arrays["zones"][:, t, k], drivers, **base, zone=zone, method="permutation", kind="driver")
+    return pd.DataFrame(rows)
+
+
+def _agreement(importance: pd.DataFrame) -> pd.DataFrame:
+    """Return Kendall's tau of variables' importances by every two ways to tell it, for each target."""
+    rows = []
+    some = importance[(importance["kind"] == "variable") & (importance["zone"] == EVERYWHERE)]
+    for target, here in some.groupby("target", sort=False):
+        wide = here.assign(way=here["learner"] + ": " + here["method"]).pivot(index="of", columns="way", values="share")
+        ways = [way for way in dict.fromkeys(here["learner"] + ": " + here["method"]) if wide[way].notna().all()]
+        for k, a in enumerate(ways):
+            for b in ways[k + 1 :]:
+                rows.append({"target": target, "a": a, "b": b, "tau": float(kendalltau(wide[a], wide[b]).statistic)})
+    return pd.DataFrame(rows, columns=["target", "a", "b", "tau"])
+
+
+_WAYS = (("accumulated", "curves", "joint"), ("partial", "dependences", "joint_dependences"))
+
+
+def _responses(
+    names: Sequence[str],
+    grids: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    screened: Screened,
+    found: Mapping[str, Mapping[str, np.ndarray]],
+    level: float,
+) -> pd.DataFrame:
+    rows = []
+    for learner, arrays in found.items():
+        for t in screened.able[learner]:
+            for way, array, _ in _WAYS:
+                for k, (variable, grid, weights) in enumerate(grids):
+                    for j, (at, weight) in enumerate(zip(grid, weights, strict=True)):
+                        told = interval(arrays[array][:, t, k, j], level)
+                        row = {"target": names[t], "learner": learner, "way": way, "variable": variable, "at": at}
+                        rows.append(row | {"density": weight, "value": told.value, "low": told.low, "high": told.high})
+    return pd.DataFrame(rows)
+
+
+def _joint(
+    names: Sequence[str], support: Support, screened: Screened, found: Mapping[str, Mapping[str, np.ndarray]], level: float
+) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    if screened.study.pair is not None:
+        (first, second), grids = screened.study.pair
+        for learner, arrays in found.items():
+            for t in screened.able[learner]:
+                for way, _, array in _WAYS:
+                    for i, at_first in enumerate(grids[0]):
+                        for j, at_second in enumerate(grids[1]):
+                            told = interval(arrays[array][:, t, i, j], level)
+                            row = {"target": names[t], "learner": learner, "way": way}
+                            row |= {"first": support.variables[first], "second": support.variables[second]}
+                            row |= {"at_first": at_first, "at_second": at_second}
+                            rows.append(row | {"value": told.value, "low": told.low, "high": told.high})
+    return pd.DataFrame(rows)
+
+
+def _ensemble(every: Sequence[Contrast], models: Sequence[str]) -> pd.DataFrame:
+    """Return per driver the models' mean share and range beside the observed one, and how many are named above and below it."""
+    rows = []
+    some = [each for each in every if each.kind == "importance" and each.zone == EVERYWHERE and each.model in models]
+    for driver in dict.fromkeys(each.of for each in some):
+        here = [each for each in some if each.of == driver]
+        values = np.array([each.modelled.value for each in here])
+        signs = [np.sign(each.difference.value) for each in here if each.named]
+        row = {"driver": driver, "observed": here[0].observed.value, "models": len(here), "mean": values.mean()}
+        row |= {"low": values.min(), "high": values.max(), "above": signs.count(1.0), "below": signs.count(-1.0)}
+        rows.append(row)
+    columns = ["driver", "observed", "models", "mean", "low", "high", "above", "below"]
+    return pd.DataFrame(rows, columns=columns).sort_values("observed", ascending=False, ignore_index=True)

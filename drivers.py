@@ -1,0 +1,78 @@
+"""Find what controls soil carbon in observations and in models, and where models disagree, and write a report.
+
+    python drivers.py                                          the example world and its process model
+    python drivers.py --config configs/realdata_drivers.yaml   an analysis of your own, in a YAML file
+    python drivers.py --config ... --resume                    go on after an interruption
+
+Targets (profiles, maps, output of models as GeoTIFF or NetCDF) are brought to the same places; each learner is
+cross-validated on whole blocks, and one without skill is refused; the others are refitted on random halves of the blocks.
+Writes into results/drivers/: report.html, figures; mismatch.json, mismatch.csv (every difference), importance.csv,
+responses.csv, joint.csv, shapes.csv, agreement.csv, ensemble.csv, skill.csv, places.csv; parts/ (what --resume keeps).
+"""
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from config import DriverSettings, read_settings
+from files import UserError, check_writable, locked, read_yaml, run, write_yaml
+
+if TYPE_CHECKING:
+    from supports import Support
+
+_FREE = {"resume", "workers", "out", "bootstraps", "network_bootstraps", "level"}
+"""What an analysis may be resumed with another value of: more refits may be drawn."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the script with a command line (default: the process's own)."""
+    settings = read_settings(DriverSettings, __doc__, arguments)
+    from driverfacts import gather  # here and below: --help needs none of these, and they are slow to import
+    from driverpage import write_report
+    from drivertables import answer
+    from halves import refits, stacked
+    from studies import screen
+    from supports import make_support
+    from workpool import run_all
+
+    support = make_support(settings)
+    check_writable(settings.out)
+    parts = settings.out / "parts"
+    with locked(settings.out):
+        _begin(settings, support)
+        screened = screen(support, settings, parts)
+        counts = {
+            learner: settings.network_bootstraps if learner == "network" else settings.bootstraps for learner in screened.able
+        }
+        tasks = [refits(parts, screened.study, learner, counts[learner], told) for learner, told in screened.able.items()]
+        run_all([task for each in tasks[::-1] for task in each], settings.workers, "refits")
+        found = {learner: stacked(parts, learner, count) for learner, count in counts.items()}
+        how = "python drivers.py" + (f" --config {settings.config}" if settings.config else "")
+        drivers = gather(support, settings, screened, found, how)
+        write_report(settings.out, drivers)
+    print("\n".join(f"{lead} {rest}" for lead, rest in answer(drivers)))
+    print(f"\n{settings.out / 'report.html'}")
+
+
+def _begin(settings: DriverSettings, support: "Support") -> None:
+    """See that what is resumed was of the same settings and data, and that nothing finished is lost."""
+    plain = {name: value for name, value in settings.as_plain().items() if name not in _FREE}
+    digest = hashlib.sha256()
+    for array in (support.x, support.y, support.lon, support.lat):
+        digest.update(array.tobytes())
+    plain["digest"] = digest.hexdigest()
+    record = settings.out / "settings.yaml"
+    if settings.resume and record.is_file():
+        before = read_yaml(record)
+        other = [name for name in plain if before.get(name) != plain[name]]
+        if other:
+            raise UserError(f"{settings.out}: was begun with another {', '.join(other)}; give another --out")
+    elif (settings.out / "parts").exists():
+        way_on = "settings.yaml does not tell which; empty the folder" if settings.resume else "go on with --resume"
+        raise UserError(f"{settings.out / 'parts'}: is there, of an earlier analysis; {way_on}, or give another --out")
+    write_yaml(record, plain)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,137 @@
+"""How much a fitted learner's answers rest on each variable and on each driver, which is a group of variables.
+
+In: a fitted learner, rows it was not fitted on, their answers. Out: one number per player, a variable or a driver. Permutation
+tells by how much held-out errors grow; impurity, by how much training errors fell; Shapley values, how far predictions are moved.
+All of them tell what a learner uses. None tells what causes carbon: a variable may stand for another that is not there.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.tree import DecisionTreeRegressor
+
+from learners import Fitted
+from shapley import sampled_shapley, tree_shapley
+
+METHODS = ("permutation", "conditional", "impurity", "shapley")
+"""Ways to tell importance, in the order of tables."""
+_STRATA = 24
+_FEWEST = 20
+"""Rows in a stratum, at least."""
+_ROWS = 200_000
+"""Predicted at once."""
+_ORDERS = 8
+
+
+def strata_of(x: np.ndarray, columns: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
+    """Return a stratum for each row (N,), within which some columns hardly depend on the others any more.
+
+    A tree of a few leaves predicts them from the others; its leaves are the strata (conditional subgroups: Molnar et al.
+    2023, Data Min. Knowl. Disc. 38, 2903-2941). Permuted within strata, a variable makes no places that do not exist, and what
+    it shares with others is not counted as its own.
+
+    Parameters
+    ----------
+    x
+        (N, V) without gaps.
+    columns
+        Of the player, ints.
+    classes
+        (V,) bool: class codes.
+    seed
+        Of ties.
+    """
+    others = np.setdiff1d(np.arange(x.shape[1]), columns)
+    if others.size == 0:
+        return np.zeros(len(x), np.int64)
+    wanted = []
+    for column in columns:
+        values = x[:, column].astype(np.float64)
+        if classes[column]:
+            wanted += [(values == code).astype(float) for code in np.unique(values)]
+        else:
+            wanted.append((values - values.mean()) / (values.std() or 1.0))
+    leaf = max(_FEWEST, len(x) // (4 * _STRATA))
+    tree = DecisionTreeRegressor(max_leaf_nodes=_STRATA, min_samples_leaf=leaf, random_state=seed)
+    return np.asarray(tree.fit(x[:, others], np.stack(wanted, axis=1)).apply(x[:, others]), np.int64)
+
+
+def _permuted(n: int, strata: np.ndarray | None, random: np.random.Generator) -> np.ndarray:
+    """Return for each of n rows another one, drawn without replacement within its stratum (n,)."""
+    if strata is None:
+        return random.permutation(n)
+    order = np.lexsort((random.random(n), strata))
+    target = np.lexsort((random.random(n), strata))
+    found = np.empty(n, np.int64)
+    found[target] = order
+    return found
+
+
+def permutation(
+    model: Fitted,
+    x: np.ndarray,
+    z: np.ndarray,
+    players: Sequence[np.ndarray],
+    strata: np.ndarray | None,
+    seed: Sequence[int],
+) -> np.ndarray:
+    """Return by how much the mean squared error of answers grows when each player's columns are permuted together, (P,).
+
+    Answers have variance 1 over all places, so that it is a share of the variance: 0 where a player is not used, up to 2 where
+    it is all that counts. It may fall below 0 by chance.
+
+    Parameters
+    ----------
+    model, x, z
+        Fitted; (n, V) and (n,) held out.
+    players
+        The columns of each.
+    strata
+        (P, n), within which each player is permuted; None: freely.
+    seed
+        Of the permutations; the same for all targets, so that differences between them are not chance.
+    """
+    n, found = len(x), np.empty(len(players))
+    error = float(np.mean((z - model.predict(x)) ** 2))
+    at_once = max(1, _ROWS // n)
+    for begin in range(0, len(players), at_once):
+        some = range(begin, min(begin + at_once, len(players)))
+        copies = np.repeat(x[None], len(some), axis=0)
+        for k, player in enumerate(some):
+            random = np.random.default_rng([*seed, player])
+            other = _permuted(n, None if strata is None else strata[player], random)
+            copies[k][:, players[player]] = x[other][:, players[player]]
+        predicted = model.predict(copies.reshape(-1, x.shape[1])).reshape(len(some), n)
+        found[list(some)] = ((predicted - z) ** 2).mean(1) - error
+    return found
+
+
+def impurity(model: Any, variables: int) -> np.ndarray:
+    """Return each variable's share in the fall of training error at splits, (V,); NaN of a learner without splits.
+
+    It favours variables of many values, and is given beside the others because it is often published.
+    """
+    if hasattr(model, "feature_importances_"):
+        return np.asarray(model.feature_importances_, np.float64)
+    if not hasattr(model, "_predictors"):
+        return np.full(variables, np.nan)
+    found = np.zeros(variables)
+    for (tree,) in model._predictors:
+        inner = tree.nodes[~tree.nodes["is_leaf"].astype(bool)]
+        found += np.bincount(inner["feature_idx"], inner["gain"], variables)
+    return np.asarray(found / (found.sum() or 1.0))
+
+
+def shapley(model: Any, x: np.ndarray, background: np.ndarray, players: np.ndarray, seed: Sequence[int]) -> np.ndarray:
+    """Return Shapley values (n, P): exact of trees, sampled of the network. Their mean size is an importance."""
+    if hasattr(model, "estimators_") or hasattr(model, "_predictors"):
+        return tree_shapley(model, x, background, players)
+    return sampled_shapley(model, x, background, players, _ORDERS, seed)
+
+
+def shares(values: np.ndarray) -> np.ndarray:
+    """Return importances (..., P) as shares of their sum, in %; below 0 counts as 0 in the sum alone."""
+    total = np.maximum(values, 0).sum(-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(100 * values / np.where(total > 0, total, np.nan))

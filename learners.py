@@ -1,0 +1,188 @@
+"""What drivers are read from: soil carbon made comparable, three learners of it, their skill, and noise that makes targets alike.
+
+In: covariates (N, V), a target (N,) in any unit. Out: answers on one scale, fitted learners, out-of-fold predictions. Covariates
+must be complete (`supports` fills and counts gaps). All randomness is from the seed.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+from config import Category
+from forests import Forest, new_forest
+
+_FLOOR = 0.05
+"""Of the median: carbon below it is all but none, and its logarithm must not decide."""
+_MATCHING_STEPS = 4
+_WITHIN = 0.01
+"""Of R2: skills that differ by less are alike."""
+
+
+class Fitted(Protocol):
+    """What a learner has become."""
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return answers (n,) at covariates (n, V)."""
+
+
+def answers(y: np.ndarray) -> np.ndarray:
+    """Return ln(0.05 + y / median), standardised, (N,) float64: the scale all targets are compared on.
+
+    Stocks in kg/m2 and contents in g/kg get the same answers if they are proportional, whatever the unit. What is left to
+    compare is how carbon is distributed, not how much there is.
+
+    Raises
+    ------
+    ValueError
+        If a value is missing or negative, or all are alike.
+    """
+    y = np.asarray(y, np.float64)
+    if not (np.isfinite(y) & (y >= 0)).all():
+        raise ValueError(f"{int((~(np.isfinite(y) & (y >= 0))).sum())} of {y.size} values are not finite and 0 or more")
+    positive = y[y > 0]
+    if positive.size == 0:
+        raise ValueError("all values are zero")
+    return standardised(np.log(_FLOOR + y / np.median(positive)))
+
+
+def standardised(values: np.ndarray) -> np.ndarray:
+    """Return values (N,) with mean 0 and standard deviation 1.
+
+    Raises
+    ------
+    ValueError
+        If all are alike.
+    """
+    spread = float(values.std())
+    if not spread > 1e-9 * max(1.0, float(np.abs(values).max())):
+        raise ValueError("all values are alike")
+    return np.asarray((values - values.mean()) / spread)
+
+
+def fit(name: str, x: np.ndarray, z: np.ndarray, categories: Sequence[Category], seed: int) -> Fitted:
+    """Fit a learner.
+
+    Parameters
+    ----------
+    name
+        "boosting", "forest" or "network".
+    x, z
+        (n, V) covariates and (n,) answers.
+    categories
+        What the columns are, of radius 0: the network's branches.
+    seed
+        Of all that is random.
+    """
+    if name == "boosting":
+        return HistGradientBoostingRegressor(
+            learning_rate=0.15, max_iter=60, max_leaf_nodes=16, min_samples_leaf=20, early_stopping=False, random_state=seed
+        ).fit(x, z)
+    if name == "forest":
+        return new_forest(Forest(max_features=0.25, min_samples_leaf=3, trees=30), seed, max_samples=0.4).fit(x, z)
+    return _Network(categories, seed).fit(x, z)
+
+
+class _Network:
+    """Be the network, as an estimator of answers, which it takes from 0 up."""
+
+    def __init__(self, categories: Sequence[Category], seed: int) -> None:
+        from estimator import SoilCarbonRegressor  # here: slow to import
+
+        settings: dict[str, Any] = {"epochs": 20, "batch_size": 256, "lr": 2e-3, "patience": 6}
+        self._network = SoilCarbonRegressor(categories, random_state=seed, **settings)
+
+    def fit(self, x: np.ndarray, z: np.ndarray) -> "_Network":
+        self._least = float(z.min())
+        self._network.fit(x, z - self._least)
+        return self
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return self._network.predict(x).astype(np.float64) + self._least
+
+
+# --- skill -------------------------------------------------------------------------------------------------------------
+
+
+def out_of_fold(
+    name: str, x: np.ndarray, z: np.ndarray, categories: Sequence[Category], folds: np.ndarray, seed: int
+) -> np.ndarray:
+    """Return predictions (N,) of each fold (0..k-1) by a learner fitted without it."""
+    predicted = np.empty(len(z))
+    for fold in range(int(folds.max()) + 1):
+        held_out = folds == fold
+        predicted[held_out] = fit(name, x[~held_out], z[~held_out], categories, seed).predict(x[held_out])
+    return predicted
+
+
+def efficiency(z: np.ndarray, predicted: np.ndarray) -> float:
+    """Return R2 = 1 - SSE / SST of answers (n,)."""
+    return float(1 - np.mean((z - predicted) ** 2) / np.var(z))
+
+
+# --- noise -------------------------------------------------------------------------------------------------------------
+
+
+def flipped(residuals: np.ndarray, units: np.ndarray, seed: Sequence[int]) -> np.ndarray:
+    """Return residuals (N,) whose sign is drawn anew for each block (Cameron et al. 2008, Rev. Econ. Stat. 90, 414-427).
+
+    Their sizes, and how they agree within a block, stay; on what they depended is lost.
+    """
+    _, member = np.unique(units, return_inverse=True)
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], member.max() + 1)
+    return np.asarray(residuals * signs[member])
+
+
+def matching_noise(
+    name: str,
+    x: np.ndarray,
+    z: np.ndarray,
+    categories: Sequence[Category],
+    folds: np.ndarray,
+    units: np.ndarray,
+    residuals: np.ndarray,
+    wanted: float,
+    seed: int,
+) -> tuple[float, float]:
+    """Find how much of the observations' residuals makes a model's output as hard to learn as the observations.
+
+    A model's output has no measurement error and no soil that covariates do not show, so that its weaker drivers are learnt
+    more fully; told beside observations, they would seem to matter more even if both obeyed one law.
+
+    Parameters
+    ----------
+    name, x, z, categories, folds, seed
+        Learner, covariates (N, V), the model's answers (N,), and how it is cross-validated.
+    units
+        (N,) blocks.
+    residuals
+        (N,) of the observations' answers, out of fold.
+    wanted
+        R2 of the observations, out of fold.
+
+    Returns
+    -------
+    factor, r2
+        Of the residuals to be added, 0 where the model is no easier to learn; the R2 then found.
+    """
+
+    def found(factor: float) -> float:
+        noisy = standardised(z + factor * flipped(residuals, units, [seed, 99]))
+        return efficiency(noisy, out_of_fold(name, x, noisy, categories, folds, seed))
+
+    low, r2 = 0.0, found(0.0)
+    if r2 <= wanted + _WITHIN:
+        return 0.0, r2
+    factor = high = float(np.sqrt((r2 / wanted - 1) / np.var(residuals)))  # noise that is no one's signal lowers R2 by 1 + variance
+    reached = False
+    for _ in range(_MATCHING_STEPS):
+        r2 = found(factor)
+        if abs(r2 - wanted) <= _WITHIN:
+            break
+        if r2 > wanted:
+            low, high = factor, high if reached else 1.5 * factor
+        else:
+            high, reached = factor, True
+        factor = (low + high) / 2 if reached else high
+    return factor, r2

@@ -1,0 +1,172 @@
+"""Intervals from random halves are as wide as theory says, and what is named is not chance."""
+
+import numpy as np
+import pytest
+
+from config import Category
+from grouping import split_units
+from halves import BUDGETS, Budget, Study, halves_of, noisy, refit
+from learners import answers, efficiency, flipped, matching_noise, standardised
+from mismatch import contrasts, distance_of, effects, interval, ratio_of
+from responses import density, grid_of
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setitem(BUDGETS, "forest", Budget(400, 60, 3, 4, 1))
+
+
+def refits(values, units, count=400, seed=1):
+    """Return the mean of values over the half that each refit learns from."""
+    return np.array([values[halves_of(units, seed, number)[0]].mean() for number in range(count)])
+
+
+def test_halves_are_whole_blocks_and_pairs_swap_them():
+    units = np.repeat(np.arange(40), 5)
+    first, second = halves_of(units, 7, 0), halves_of(units, 7, 1)
+    assert np.array_equal(first[0], second[1]) and np.array_equal(first[1], second[0])
+    assert not set(units[first[0]]) & set(units[first[1]]) and len(set(units[first[0]])) == 20
+    assert not np.array_equal(first[0], halves_of(units, 7, 2)[0])
+    assert not np.array_equal(first[0], halves_of(units, 8, 0)[0])
+
+
+def test_the_spread_over_halves_is_the_standard_error_of_the_whole():
+    random = np.random.default_rng(0)
+    blocks = random.normal(size=200)
+    units = np.repeat(np.arange(200), 10)  # ten places of a block are one observation
+    values = blocks[units]
+    found = interval(refits(values, units), 0.95)
+    assert found.value == pytest.approx(blocks.mean(), abs=0.02)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * blocks.std() / np.sqrt(200), rel=0.1)
+
+
+def test_an_interval_needs_refits_and_leaves_out_those_without_a_number():
+    assert np.isnan(interval(np.array([1.0, np.nan, 2.0]), 0.95).value)
+    found = interval(np.array([1.0, 2.0, 3.0, np.nan]), 0.5)
+    assert found.value == 2 and found.high == pytest.approx(2 + 0.8165, abs=1e-3)  # Student's t, 2 degrees of freedom
+
+
+def test_a_ratio_is_of_each_refit_and_there_is_none_of_next_to_nothing():
+    random = np.random.default_rng(0)
+    shared = np.exp(0.1 * random.normal(size=60))
+    found = ratio_of(40 * shared, 20 * shared, 0.95)
+    assert (found.value, found.low, found.high) == pytest.approx((2, 2, 2))
+    assert np.isnan(ratio_of(40 * shared, random.normal(0, 1, 60), 0.95).value)
+
+
+def test_the_distance_of_like_curves_is_not_their_noise():
+    random = np.random.default_rng(0)
+    weights = np.full(11, 1 / 11)
+    noise = random.normal(0, 0.5, (100, 11))
+    assert distance_of(noise, weights, 0.95).value < 0.1
+    assert distance_of(noise + 0.4, weights, 0.95).value == pytest.approx(0.4, abs=0.05)
+
+
+def test_effects_are_over_the_middle_of_places():
+    weights = np.full(21, 1 / 21)
+    assert effects(np.arange(21.0), weights) == pytest.approx(18)
+
+
+# --- answers and noise ---------------------------------------------------------------------------------------------------
+
+
+def test_answers_do_not_know_units_or_levels():
+    y = np.random.default_rng(0).lognormal(size=500)
+    assert answers(y) == pytest.approx(answers(0.39 * y))
+    assert answers(y).mean() == pytest.approx(0, abs=1e-9) and answers(y).std() == pytest.approx(1)
+    assert np.isfinite(answers(np.append(y, 0.0))).all()
+    for wrong in (np.zeros(5), np.ones(5), np.array([1.0, np.nan]), np.array([1.0, -1.0])):
+        with pytest.raises(ValueError, match="zero|alike|finite"):
+            answers(wrong)
+
+
+def test_flipped_residuals_keep_size_and_block_but_lose_their_cause():
+    random = np.random.default_rng(0)
+    units = np.repeat(np.arange(500), 4)
+    residuals = np.repeat(random.normal(size=500), 4) + 1
+    found = flipped(residuals, units, [1])
+    assert np.array_equal(np.abs(found), np.abs(residuals))
+    assert all(len(set(np.sign(found[units == unit] * residuals[units == unit]))) == 1 for unit in range(20))
+    assert abs(np.corrcoef(found, residuals)[0, 1]) < 0.15
+
+
+def simple(n=600, seed=0):
+    """Return covariates, places, and a law of the first two of them."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(n, 4)).astype(np.float32)
+    return x, random.uniform(-60, 60, n), random.uniform(-40, 40, n), np.tanh(x[:, 0]) + 0.7 * x[:, 1]
+
+
+CATEGORY = (Category(name="all", variables=("a", "b", "c", "d")),)
+
+
+def test_noise_makes_a_model_as_hard_to_learn_as_observations():
+    x, lon, lat, law = simple()
+    random = np.random.default_rng(1)
+    units = split_units(lon, lat, "blocks", 5)
+    folds = units % 5
+    z = standardised(law)
+    residuals = 0.7 * random.normal(size=len(z))
+    factor, r2 = matching_noise("forest", x, z, CATEGORY, folds, units, residuals, 0.6, 0)
+    assert r2 == pytest.approx(0.6, abs=0.03) and 0.5 < factor < 2
+    factor, _ = matching_noise("forest", x, standardised(law + 3 * residuals), CATEGORY, folds, units, residuals, 0.6, 0)
+    assert factor == 0
+
+
+def study(model, seed=0):
+    """Return a study of a law with noise and of a model."""
+    x, lon, lat, law = simple(seed=seed)
+    random = np.random.default_rng([seed, 1])
+    z = np.stack(
+        [standardised(law + 0.5 * random.normal(size=len(law))), standardised(model(x) + 0.5 * random.normal(size=len(law)))]
+    )
+    curves = tuple((k, grid_of(x[:, k]), density(x[:, k], grid_of(x[:, k]))) for k in (0, 1))
+    drivers = {"one": np.array([0]), "two": np.array([1]), "rest": np.array([2, 3])}
+    units = split_units(lon, lat, "blocks", 5)
+    zones = {"north": lat > 0, "south": lat <= 0}
+    strata = np.zeros((7, len(law)), np.int64)
+    return Study(x, CATEGORY, z, np.zeros(len(law)), np.zeros(2), units, drivers, strata, curves, None, zones, seed)
+
+
+def named(model, count=20, seed=0):
+    here = study(model, seed)
+    parts = [refit(here, "forest", number, [0, 1]) for number in range(count)]
+    found = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+    weights = [(name, each[2]) for name, each in zip("ab", here.curves, strict=True)]
+    return contrasts(found, [(1, "model")], list(here.drivers), list(here.zones), weights, 0.95), found
+
+
+def test_what_a_model_lacks_and_what_it_overdoes_are_named_with_their_sign():
+    every, found = named(lambda x: 2 * np.tanh(x[:, 0]) + 0.0 * x[:, 1])
+    signs = {(each.kind, each.of, each.zone): np.sign(each.difference.value) for each in every if each.named}
+    assert signs[("importance", "one", "everywhere")] == 1 and signs[("importance", "two", "everywhere")] == -1
+    assert signs[("importance", "two", "north")] == -1 and signs[("response", "b", "everywhere")] == -1
+    assert not any(of == "rest" for _, of, _ in signs)
+    two = next(each for each in every if (each.of, each.zone) == ("two", "everywhere"))
+    assert np.isnan(two.ratio.value) and two.observed.low > 30 and abs(two.modelled.value) < 3
+    assert [each.strength for each in every] == sorted((each.strength for each in every), reverse=True)
+    assert np.nanmean(found["r2"], axis=0) == pytest.approx([0.7, 0.7], abs=0.2)
+
+
+def test_nothing_is_named_of_a_model_that_obeys_the_same_law():
+    every, _ = named(lambda x: np.tanh(x[:, 0]) + 0.7 * x[:, 1])
+    assert len(every) == 11 and not any(each.named for each in every)
+
+
+def test_targets_without_skill_are_not_asked_and_refits_repeat():
+    here = study(lambda x: x[:, 0])
+    once, again = refit(here, "forest", 3, [0]), refit(here, "forest", 3, [0])
+    assert all(np.array_equal(once[name], again[name], equal_nan=True) for name in once)
+    assert np.isnan(once["permutation"][1]).all() and np.isfinite(once["permutation"][0]).all()
+    assert once["impurity"][0, 4:] == pytest.approx(
+        [once["impurity"][0, 0], once["impurity"][0, 1], once["impurity"][0, 2:4].sum()]
+    )
+    assert efficiency(here.z[0], here.z[0]) == 1
+
+
+def test_noise_is_added_to_models_alone_and_anew_for_each_pair():
+    here = study(lambda x: x[:, 0])
+    here = Study(**{**vars(here), "residuals": np.ones(len(here.x)), "factors": np.array([0.0, 0.5])})
+    assert noisy(here, 0, 0) is not None and np.array_equal(noisy(here, 0, 0), here.z[0])
+    assert np.array_equal(noisy(here, 1, 0), noisy(here, 1, 1)) and not np.array_equal(noisy(here, 1, 0), noisy(here, 1, 2))
+    assert noisy(here, 1, 0).std() == pytest.approx(1)
