@@ -1,5 +1,6 @@
 # make demo       the example world: simulate, pretrain, fine-tune, evaluate and map four regions (SEED=1: another world)
-# make test       the whole test suite, with ruff and mypy
+# make test       the test suite, with ruff and mypy
+# make test-all   the same, and what takes long: processes killed at random, a Dask cluster, a browser
 # make realdata   the same on real profiles and rasters (REALDATA=folder)
 # make compare    after make realdata: the network against every baseline, on the same folds; hours of one core (CONFIG=file)
 # make drivers    what controls soil carbon: the example world with its process model, then the real profiles if they are there
@@ -12,7 +13,7 @@ SEED ?= 314
 CONFIG ?= configs/realdata_compare.yaml
 SIM_REGIONS := anhui switzerland denmark australia
 
-.PHONY: demo test realdata compare drivers bench
+.PHONY: demo test test-all realdata compare drivers bench
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -77,4 +78,7 @@ test: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+test-all: test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow

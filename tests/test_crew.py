@@ -96,6 +96,7 @@ def test_two_processes_train_as_one_does_and_one_of_them_writes(start, dataset, 
     assert weights("both") == pytest.approx(weights("alone"), rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_job_and_the_rest_is_made_up(start, dataset, workplace):
     often = Path("often.py")  # as train_global.py, but it keeps its state after every epoch
     lines = ["import sys", f"sys.path.insert(0, {str(ROOT)!r})", "import engine, files, train_global", "engine.SAVE_EVERY_S = 0"]

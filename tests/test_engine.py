@@ -539,6 +539,7 @@ def test_resume_refuses_other_settings_and_says_when_there_is_nothing(dataset, w
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+@pytest.mark.slow
 def test_killed_at_random_moments_then_resumed_gives_the_same_bits(dataset, workplace):
     arguments = ["--data_dir", str(dataset), "--epochs", "150", "--no-tensorboard", "--target_transform", "log1p"]
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import engine; engine.SAVE_EVERY_S = 0.02; import train_global; "

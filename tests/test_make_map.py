@@ -535,6 +535,7 @@ def test_processes_give_the_same_bytes_as_threads(world):
 COMMAND = [sys.executable, str(ROOT / "make_map.py"), "--checkpoint", "model/m.pth", "--rasters", "rasters", "--out", "out/soc.tif"]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on(workplace):
     make_checkpoint(Path("model/m.pth"))
     write_rasters(Path("rasters"), covariates(300, 400), cell=0.01)
@@ -551,6 +552,7 @@ def test_killed_at_any_moment_it_goes_on(workplace):
     assert Path("out/soc.tif").read_bytes() == Path("out/here.tif").read_bytes()
 
 
+@pytest.mark.slow
 def test_dask_workers_give_the_same_bytes_though_one_is_killed(workplace):
     distributed = pytest.importorskip("distributed", reason="pip install 'dask[distributed]'")
     make_checkpoint(Path("model/m.pth"))
