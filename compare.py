@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from config import CompareSettings, read_settings
-from files import UserError, check_writable, locked, read_yaml, run, sha256, write_table, write_yaml
+from files import begin_or_resume, check_writable, locked, run, sha256, write_table
 
 _FREE = {"resume", "workers", "out", "sizes", "repeats"}
 """What a comparison may be resumed with another value of: it may draw more learning curves."""
@@ -61,16 +61,7 @@ def _begin(settings: CompareSettings) -> None:
     """See that what is resumed was of the same settings and data, and that nothing finished is lost."""
     plain = {name: value for name, value in settings.as_plain().items() if name not in _FREE}
     plain["digest"] = _digest(settings)
-    record = settings.out / "settings.yaml"
-    if settings.resume and record.is_file():
-        before = read_yaml(record)
-        other = [name for name in plain if before.get(name) != plain[name]]
-        if other:
-            raise UserError(f"{settings.out}: was begun with another {', '.join(other)}; give another --out")
-    elif found := next((folder for folder in ("trials", "pretrained", "folds") if (settings.out / folder).exists()), None):
-        way_on = "settings.yaml does not tell which; empty the folder" if settings.resume else "go on with --resume"
-        raise UserError(f"{settings.out / found}: is there, of an earlier comparison; {way_on}, or give another --out")
-    write_yaml(record, plain)
+    begin_or_resume(settings.out, plain, ("trials", "pretrained", "folds"), settings.resume)
 
 
 def _digest(settings: CompareSettings) -> str:

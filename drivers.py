@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from config import DriverSettings, read_settings
-from files import UserError, check_writable, locked, read_yaml, run, write_yaml
+from files import begin_or_resume, check_writable, locked, run
 
 if TYPE_CHECKING:
     from supports import Support
@@ -62,16 +62,7 @@ def _begin(settings: DriverSettings, support: "Support") -> None:
     for array in (support.x, support.y, support.lon, support.lat):
         digest.update(array.tobytes())
     plain["digest"] = digest.hexdigest()
-    record = settings.out / "settings.yaml"
-    if settings.resume and record.is_file():
-        before = read_yaml(record)
-        other = [name for name in plain if before.get(name) != plain[name]]
-        if other:
-            raise UserError(f"{settings.out}: was begun with another {', '.join(other)}; give another --out")
-    elif (settings.out / "parts").exists():
-        way_on = "settings.yaml does not tell which; empty the folder" if settings.resume else "go on with --resume"
-        raise UserError(f"{settings.out / 'parts'}: is there, of an earlier analysis; {way_on}, or give another --out")
-    write_yaml(record, plain)
+    begin_or_resume(settings.out, plain, ("parts",), settings.resume)
 
 
 if __name__ == "__main__":

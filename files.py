@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -75,6 +75,36 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def begin_or_resume(folder: Path, facts: Mapping[str, Any], parts: Sequence[str], resume: bool) -> None:
+    """See that what is resumed in a folder was begun with the same facts, that nothing finished is lost, and note the facts.
+
+    Parameters
+    ----------
+    folder
+        Of the results; `settings.yaml` in it holds the facts.
+    facts
+        All that decides the results, as plain containers: settings, and a digest of the data.
+    parts
+        Folders in it that hold what is finished.
+    resume
+        Whether to keep what they hold.
+
+    Raises
+    ------
+    UserError
+        If they hold what was begun with other facts, or something and it is not to be resumed.
+    """
+    record = folder / "settings.yaml"
+    if resume and record.is_file():
+        before = read_yaml(record)
+        if other := [name for name, value in facts.items() if before.get(name) != value]:
+            raise UserError(f"{folder}: was begun with another {', '.join(other)}; give another folder")
+    elif found := next((part for part in parts if (folder / part).exists()), None):
+        way_on = "settings.yaml does not tell which; empty the folder" if resume else "go on with --resume"
+        raise UserError(f"{folder / found}: is there, of an earlier run; {way_on}, or give another folder")
+    write_yaml(record, facts)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from config import ZonedSettings, read_settings
-from files import UserError, check_writable, locked, read_table, read_yaml, run, write_table, write_yaml
+from files import begin_or_resume, check_writable, locked, read_table, run, write_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,15 +138,7 @@ def _begin(settings: ZonedSettings, data: "SpaceTime") -> None:
     """See that what is resumed was of the same settings and data, and that nothing finished is lost."""
     plain = {name: value for name, value in settings.as_plain().items() if name not in _FREE}
     plain["digest"] = hashlib.sha256(data.table.to_csv(index=False).encode()).hexdigest()
-    record = settings.results / "settings.yaml"
-    if settings.resume and record.is_file():
-        before = read_yaml(record)
-        other = [name for name in plain if before.get(name) != plain[name]]
-        if other:
-            raise UserError(f"{settings.results}: was begun with another {', '.join(other)}; give another --run")
-    elif (settings.results / FOLDS).exists():
-        raise UserError(f"{settings.results / FOLDS}: is there, of an earlier run; go on with --resume, or give another --run")
-    write_yaml(record, plain)
+    begin_or_resume(settings.results, plain, (FOLDS,), settings.resume)
 
 
 def _plain(table: "pd.DataFrame") -> list[dict[str, Any]]:

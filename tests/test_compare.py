@@ -150,7 +150,7 @@ def test_a_finished_trial_is_not_run_again_and_another_comparison_is_refused(com
     assert lost.read_text() == before
     assert {path: path.stat().st_mtime_ns for path in others} == others
     assert run(lambda: compare.main(["--config", str(config), "--resume", "--seed", "1"])) == 2
-    assert "was begun with another seed; give another --out" in capsys.readouterr().err
+    assert "was begun with another seed; give another folder" in capsys.readouterr().err
 
 
 def test_pretraining_sees_nothing_of_the_region(land, tmp_path):
@@ -294,5 +294,5 @@ def test_finished_trials_are_never_cleared(land, tmp_path, capsys):
     config = tmp_path / "c.yaml"
     config.write_text(yaml.safe_dump(settings_of(land, tmp_path / "o")))
     assert run(lambda: compare.main(["--config", str(config)])) == 2
-    assert "is there, of an earlier comparison; go on with --resume, or give another --out" in capsys.readouterr().err
+    assert "is there, of an earlier run; go on with --resume, or give another folder" in capsys.readouterr().err
     assert (tmp_path / "o" / "trials").is_dir()
