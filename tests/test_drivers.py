@@ -22,13 +22,14 @@ CATEGORIES = (
     Category(name="green", variables=("green",)),
     Category(name="rock", variables=("rock",), kind="classes"),
 )
+SMALL = Budget(150, 60, 3, 4, 4)
 HOSTILE = "<script>alert(1)</script> & $x_1$ | *m*"
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    for learner in BUDGETS:
-        monkeypatch.setitem(BUDGETS, learner, Budget(150, 60, 3, 4, 4))
+    monkeypatch.setitem(BUDGETS, "forest", SMALL)
+    monkeypatch.setattr("driverfigures._DPI", 60)
 
 
 def make(folder, name="model", n=360):
@@ -51,7 +52,7 @@ def make(folder, name="model", n=360):
         "zones": {"north": {"lat": [50, 60]}},
         "support": "profiles",
         "learners": ["forest"],
-        "bootstraps": 12,
+        "bootstraps": 10,
         "workers": 1,
         "out": str(folder / "out"),
     }
@@ -65,7 +66,8 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("drivers")
     path = make(folder, HOSTILE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BUDGETS, "forest", Budget(150, 60, 3, 4, 4))
+        patch.setitem(BUDGETS, "forest", SMALL)
+        patch.setattr("driverfigures._DPI", 60)
         drivers.main(["--config", str(path)])
     return folder / "out", path
 
@@ -134,7 +136,9 @@ def test_other_data_under_the_same_name_is_not_resumed(finished):
     out, path = finished
     samples = path.parent / "data" / "samples.csv"
     whole = samples.read_text()
-    samples.write_text(re.sub(r",(\d+\.\d+)\n", lambda soc: f",{float(soc[1]) + 0.5}\n", whole, count=1))
+    table = read_table(samples)
+    table.loc[0, "soc"] += 1
+    table.to_csv(samples, index=False)
     try:
         with pytest.raises(UserError, match="another digest"):
             drivers.main(["--config", str(path), "--resume"])

@@ -128,7 +128,7 @@ def study(model, seed=0):
     return Study(x, CATEGORY, z, np.zeros(len(law)), np.zeros(2), units, drivers, strata, curves, None, zones, seed)
 
 
-def named(model, count=20, seed=0):
+def named(model, count=14, seed=0):
     here = study(model, seed)
     parts = [refit(here, "forest", number, [0, 1]) for number in range(count)]
     found = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
