@@ -393,7 +393,7 @@ def test_a_loss_that_is_not_finite_names_epoch_and_batch_and_keeps_the_best(data
 
 
 def test_published_weights_are_not_overwritten(dataset, workplace):
-    net = engine.SoilCarbonNet(training.Specification())
+    net = engine.SoilCarbonNet(Specification())
     path = workplace / "model/pretrain_model/g.pth"
     path.parent.mkdir(parents=True)
     torch.save(net.tensors(), path)

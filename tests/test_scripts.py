@@ -264,7 +264,7 @@ def test_the_first_step_waits_for_nothing_that_is_needed_later(dataset, workplac
         "def first(*_):\n"
         "    print('late:', *{'sklearn', 'scipy', 'rasterio', 'matplotlib', 'tensorboard'} & set(sys.modules))\n"
         "    sys.exit()\n"
-        "engine.train_epoch = first\n"
+        "engine.Descent.epoch = first\n"
         f"train_global.main(['--data_dir', {str(dataset)!r}, '--no-tensorboard'])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
