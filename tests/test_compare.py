@@ -27,7 +27,6 @@ CATEGORIES = (
     Category(name="climate", variables=("bio01",)),
     Category(name="rock", variables=("lithology",), kind="classes"),
 )
-pytestmark = pytest.mark.xdist_group("compare")  # one worker runs them: the comparison they look at is made once
 METHODS = ["mean", "ridge", "quantile_forest", "pretrained", "tuned", "regional"]
 
 
