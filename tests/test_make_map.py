@@ -526,6 +526,7 @@ def test_resuming_another_map_is_refused(world, monkeypatch, capsys):
     refused(capsys, "stamps")
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_bytes_as_threads(world):
     assert make("--tile", "32", "--workers", "1") == 0
     assert make("--tile", "32", "--workers", "2", out="out/two.tif") == 0

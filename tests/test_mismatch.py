@@ -148,6 +148,7 @@ def test_what_a_model_lacks_and_what_it_overdoes_are_named_with_their_sign():
     assert np.nanmean(found["r2"], axis=0) == pytest.approx([0.7, 0.7], abs=0.2)
 
 
+@pytest.mark.slow
 def test_nothing_is_named_of_a_model_that_obeys_the_same_law():
     every, _ = named(lambda x: np.tanh(x[:, 0]) + 0.7 * x[:, 1])
     assert len(every) == 11 and not any(each.named for each in every)

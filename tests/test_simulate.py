@@ -80,6 +80,7 @@ def digests(folder):
     return {p.relative_to(folder): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_other_seed_another_world(tmp_path):
     tiny = {"cell": 2.0, "region_cell": 0.5, "profiles": 200, "region_profiles": 60}
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -90,6 +91,7 @@ def test_same_seed_same_bytes_other_seed_another_world(tmp_path):
     assert not any(a[path] == c[path] for path in a if path.suffix in (".tif", ".pkl"))
 
 
+@pytest.mark.slow
 def test_more_profiles_leave_planet_and_regions_as_they_were(out, tmp_path):
     simulate.make_world(SimulateSettings(out=tmp_path, **SMALL | {"profiles": 1000}))
     for part in ("truth.tif", "rasters/climate.tif", "rasters/bedrock.tif"):
