@@ -44,7 +44,7 @@ FIGURES = (
 
 
 def write_report(folder: Path, drivers: Drivers) -> None:
-    """Write report.html, figures, tables and mismatch.json; figures of an earlier report that this one lacks are removed.
+    """Write report.html, figures, tables and mismatch.json; what an earlier report had and this one lacks is removed.
 
     Parameters
     ----------
@@ -55,7 +55,10 @@ def write_report(folder: Path, drivers: Drivers) -> None:
     """
     d, page = drivers, Page(folder)
     for name, table in d.tables().items():
-        write_table(folder / f"{name}.csv", table)
+        if len(table):
+            write_table(folder / f"{name}.csv", table)
+        else:
+            (folder / f"{name}.csv").unlink(missing_ok=True)
     write_json(folder / "mismatch.json", record(d))
     wanted: list[tuple[str, str, bool, Callable[[Drivers, Page], str]]] = [
         ("mismatch", "Where models disagree with observations", bool(d.models), _mismatch),
