@@ -199,7 +199,7 @@ def _zones(d: Drivers, page: Page) -> str:
     rows = d.importance[(d.importance["zone"] != EVERYWHERE) & (d.importance["learner"] == lead)]
     alt = "Share of importance of each driver, by zone and target"
     note = f"Drivers permuted among the held-out places of a zone: what tells places of this zone apart. {lead}; zones whose R² "
-    note += f"is below {d.facts['settings']['min_skill']:g} are left out."
+    note += f"is below {d.facts['settings']['min_skill']:g}, or may be 0, are left out."
     parts = [page.figure("zones", alt, note, draw.zone_shares, rows)]
     parts += [importance_table(d, "driver", zone).to_html() for zone in dict.fromkeys(rows["zone"])]
     lost = [zone for zone in d.facts["zones"] if zone not in set(rows["zone"])]
