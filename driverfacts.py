@@ -118,7 +118,7 @@ def gather(
     lead = next(iter(screened.able))
     grids = [(support.variables[column], grid, weights) for column, grid, weights in study.curves]
     zones = list(study.zones)
-    told = {learner: _without_skill(arrays, settings.min_skill) for learner, arrays in found.items()}
+    told = {learner: _without_skill(arrays, settings.min_skill, level) for learner, arrays in found.items()}
     every = {
         learner: contrasts(
             told[learner],
@@ -171,9 +171,16 @@ def gather(
     )
 
 
-def _without_skill(arrays: Mapping[str, np.ndarray], least: float) -> dict[str, np.ndarray]:
-    """Return what refits found, NaN in zones where a target's mean R2 is below the least."""
-    poor = np.nan_to_num(arrays["zone_r2"].mean(0), nan=-1.0) < least
+def _without_skill(arrays: Mapping[str, np.ndarray], least: float, level: float) -> dict[str, np.ndarray]:
+    """Return what refits found, NaN in zones where a target's mean R2 is below the least, or may be 0.
+
+    There, permuting drivers costs next to nothing, and shares of next to nothing say nothing.
+    """
+    skill = arrays["zone_r2"]
+    poor = np.ones(skill.shape[1:], bool)
+    for target, zone in np.ndindex(poor.shape):
+        found = interval(skill[:, target, zone], level)
+        poor[target, zone] = not (found.value >= least and found.low > 0)
     return {**arrays, "zones": np.where(poor[None, :, :, None], np.nan, arrays["zones"])}
 
 

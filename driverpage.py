@@ -44,7 +44,7 @@ FIGURES = (
 
 
 def write_report(folder: Path, drivers: Drivers) -> None:
-    """Write report.html, figures, tables and mismatch.json; figures of an earlier report that this one lacks are removed.
+    """Write report.html, figures, tables and mismatch.json; what an earlier report had and this one lacks is removed.
 
     Parameters
     ----------
@@ -55,7 +55,10 @@ def write_report(folder: Path, drivers: Drivers) -> None:
     """
     d, page = drivers, Page(folder)
     for name, table in d.tables().items():
-        write_table(folder / f"{name}.csv", table)
+        if len(table):
+            write_table(folder / f"{name}.csv", table)
+        else:
+            (folder / f"{name}.csv").unlink(missing_ok=True)
     write_json(folder / "mismatch.json", record(d))
     wanted: list[tuple[str, str, bool, Callable[[Drivers, Page], str]]] = [
         ("mismatch", "Where models disagree with observations", bool(d.models), _mismatch),
@@ -196,7 +199,7 @@ def _zones(d: Drivers, page: Page) -> str:
     rows = d.importance[(d.importance["zone"] != EVERYWHERE) & (d.importance["learner"] == lead)]
     alt = "Share of importance of each driver, by zone and target"
     note = f"Drivers permuted among the held-out places of a zone: what tells places of this zone apart. {lead}; zones whose R² "
-    note += f"is below {d.facts['settings']['min_skill']:g} are left out."
+    note += f"is below {d.facts['settings']['min_skill']:g}, or may be 0, are left out."
     parts = [page.figure("zones", alt, note, draw.zone_shares, rows)]
     parts += [importance_table(d, "driver", zone).to_html() for zone in dict.fromkeys(rows["zone"])]
     lost = [zone for zone in d.facts["zones"] if zone not in set(rows["zone"])]

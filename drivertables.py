@@ -62,13 +62,13 @@ def sentence(d: Drivers, contrast: Contrast) -> tuple[str, str]:
     if contrast.kind == "response":
         return f"Response to {contrast.of}{where}:", _response(d, contrast)
     shares = f"{bracketed(contrast.modelled, 0, ' %')} of importance against {bracketed(contrast.observed, 0, ' %')}"
-    if np.isfinite(contrast.ratio.value):
+    if contrast.difference.value < 0 and contrast.modelled.value < _NEXT_TO_NOTHING:
+        words = f"matters in {reference} and next to nothing in {model} ({shares})."
+    elif np.isfinite(contrast.ratio.value):
         value, low, high = (fixed(each, 1) for each in vars(contrast.ratio).values())
         words = f"{value} times as important in {model} as in {reference} [{low}, {high}] ({shares})."
     elif contrast.difference.value > 0:
         words = f"more important in {model} than in {reference} ({shares})."
-    elif contrast.modelled.value < _NEXT_TO_NOTHING:
-        words = f"matters in {reference} and next to nothing in {model} ({shares})."
     else:
         words = f"less important in {model} than in {reference} ({shares})."
     return f"{contrast.of}{where}:", words

@@ -14,9 +14,9 @@ from scipy.io import netcdf_file
 from files import atomic_write
 from pedogenesis import ICE, WATER, Pedogenesis, soil_carbon
 
-FAULTY = Pedogenesis(litter=2.0, q10=4.0, rock=0.0)
-"""Decay doubles with every 5 degrees rather than every 9, litter follows vegetation squared, and parent material and texture have
-no effect: too much temperature, too much productivity, no lithology."""
+FAULTY = Pedogenesis(litter=2.4, q10=4.0, rock=0.0)
+"""Decay doubles with every 5 degrees rather than every 9, litter follows vegetation more than squared, and parent material and
+texture have no effect: too much temperature, too much productivity, no lithology."""
 COARSER = 2
 """Cells of the world along a side of the model's."""
 _FINE_EARTH = 0.39

@@ -71,8 +71,9 @@ def test_a_region_has_no_value_outside(tmp_path):
 def test_times_are_averaged_and_fill_values_are_missing(tmp_path):
     values = np.stack([np.full((45, 90), 2.0), np.full((45, 90), 4.0)]).astype(np.float32)
     values[0, 0, 0] = values[:, 1, 1] = 1e20
-    field = read_field(write_netcdf(tmp_path / "m.nc", LAT, LON, values, more=("time",), fill=1e20))
-    assert field.values[-1, 0] == 4 and np.isnan(field.values[-2, 1]) and field.values[0, 0] == 3
+    for name, fill in (("undeclared.nc", None), ("m.nc", 1e20)):
+        field = read_field(write_netcdf(tmp_path / name, LAT, LON, values, more=("time",), fill=fill))
+        assert field.values[-1, 0] == 4 and np.isnan(field.values[-2, 1]) and field.values[0, 0] == 3
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,9 @@ def test_a_driver_is_permuted_whole():
     x = np.stack([first, first], axis=1)  # permuted apart, the difference would be large
     found = permutation(Linear(1.0, -1.0), x, np.zeros(len(x)), [np.array([0]), np.array([0, 1])], None, [1])
     assert found == pytest.approx([2.0, 0.0], abs=0.05)
+    unlike = np.stack([first, 5 * random.normal(size=20_000)], axis=1)
+    own = permutation(Linear(1.0, 0.0), unlike, first, [np.array([0, 1])], None, [1])
+    assert own == pytest.approx([2.0], abs=0.05)
 
 
 def test_within_strata_a_variable_is_worth_only_what_others_do_not_tell():

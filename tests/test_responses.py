@@ -105,6 +105,11 @@ def test_a_bend_where_hardly_any_place_lies_is_none():
     assert shape_of(np.minimum(GRID, 9.0), GRID, weights / weights.sum())[0] == "rising"
 
 
+def test_a_bend_that_hardly_matters_is_none():
+    assert shape_of(np.minimum(GRID, 8.0), GRID, EVEN)[0] == "rising"
+    assert shape_of(np.minimum(GRID, 6.0), GRID, EVEN)[0] == "saturating"
+
+
 def test_a_shape_is_named_only_if_refits_agree():
     random = np.random.default_rng(0)
     bends = random.choice([3.0, 4.0, 5.0], 40)

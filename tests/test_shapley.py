@@ -64,6 +64,13 @@ def test_sampled_values_come_near_the_exact_ones_and_are_seeded():
     assert not np.array_equal(*(sampled_shapley(model, x, background, players, 4, seed) for seed in (1, 2)))
 
 
+def test_an_order_and_its_reverse_make_two_players_exact():
+    model, x, background = fitted("forest")
+    players = np.array([0, 0, 1, 1, 1])
+    exact = tree_shapley(model, x, background[:1], players)
+    assert np.allclose(sampled_shapley(model, x, background[:1], players, 2, 5), exact, atol=1e-6)
+
+
 def test_a_variable_that_is_not_used_has_no_value():
     random = np.random.default_rng(0)
     x = random.normal(size=(200, 3)).astype(np.float32)
