@@ -22,7 +22,7 @@ from config import Category
 from importance import impurity, permutation, shapley
 from learners import Fitted, efficiency, fit, flipped, standardised
 from responses import BINS, JOINT_BINS, accumulated, dependence, joint_accumulated, joint_dependence
-from workpool import Task, read
+from workpool import Task, arrays_task, read
 
 
 class Budget(NamedTuple):
@@ -190,7 +190,7 @@ def _by_zone(
 
 def refits(folder: Path, study: Study, learner: str, count: int, targets: Sequence[int]) -> list[Task]:
     """Return the tasks of a learner's refits, for `workpool.run_all`; each leaves a file in the folder."""
-    return [Task(_path(folder, learner, number), refit, (study, learner, number, targets)) for number in range(count)]
+    return [arrays_task(_path(folder, learner, number), refit, (study, learner, number, targets)) for number in range(count)]
 
 
 def _path(folder: Path, learner: str, number: int) -> Path:

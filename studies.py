@@ -22,7 +22,7 @@ from learners import answers, efficiency, fit, matching_noise, out_of_fold
 from responses import JOINT_BINS, density, grid_of
 from supports import Support, drivers_of, zones_of
 from validation import bootstrap_scores
-from workpool import Task, read, run_all
+from workpool import Task, arrays_task, read, run_all
 
 log = getLogger(__name__)
 
@@ -101,7 +101,7 @@ def screen(support: Support, settings: DriverSettings, folder: Path) -> Screened
     z = np.stack([_answers(support, k) for k in order])
     shared = (support.x, support.categories, folds, settings.seed)
     tasks: dict[tuple[str, int], Task] = {
-        (learner, t): Task(folder / f"held-out-{learner}-{t}.npz", held_out, (learner, shared[0], z[t], *shared[1:]))
+        (learner, t): arrays_task(folder / f"held-out-{learner}-{t}.npz", held_out, (learner, shared[0], z[t], *shared[1:]))
         for learner in settings.learners
         for t in range(len(order))
     }
@@ -120,7 +120,7 @@ def screen(support: Support, settings: DriverSettings, folder: Path) -> Screened
     lead = next(iter(able))
     residuals, wanted = z[0] - predicted[lead, 0], efficiency(z[0], predicted[lead, 0])
     matched = {
-        t: Task(
+        t: arrays_task(
             folder / f"noise-{t}.npz",
             noise,
             (lead, support.x, z[t], support.categories, folds, units, residuals, wanted, settings.seed),

@@ -4,19 +4,16 @@ In: settings, datasets, folds. Out: a folder of finished trials, one CSV each wi
 out, written whole or not at all, so that an interrupted comparison goes on where it was.
 """
 
-import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from pydantic import BaseModel, ConfigDict
-from tqdm import tqdm
 
 import engine
+import workpool
 from baselines import BASELINES, tune
 from config import CompareSettings
 from contenders import AS_SET, CONTENDERS, STACK, Case, plain_settings, predict, stack, train_network
@@ -25,9 +22,9 @@ from files import UserError, read_table, write_table
 from forests import QuantileForest
 from grouping import inner_folds
 from models import load_checkpoint
-from processes import start_worker
 from staging import folds_of, pretrain, pretrained_path, stage
 from utils import middle_cells
+from workpool import Task
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 """Of intervals."""
@@ -85,7 +82,7 @@ def run_trial(settings: str, trial: Trial) -> str:
     if HONEST in trial.methods and not trial.curve:
         network = train_network(case, plain_settings(case.settings), choosing=test)
         columns[PEEKED] = engine.predict(network, data.x[test])[0]
-    write_table(wanted.out / "trials" / f"{trial.name}.csv", table.assign(**columns))
+    write_table(trial_path(wanted, trial), table.assign(**columns))
     return trial.name
 
 
@@ -168,48 +165,24 @@ def plan_trials(settings: CompareSettings) -> list[Trial]:
 def run_all(settings: CompareSettings, trials: Sequence[Trial]) -> None:
     """Pretrain for every region, then run the trials that are not there, on several processes, with a progress bar."""
     text = settings.model_dump_json()
-    waiting = [each for each in trials if not (settings.out / "trials" / f"{each.name}.csv").is_file()]
-    regions = [
-        region for region in dict.fromkeys(each.region for each in waiting) if not pretrained_path(settings, region).is_file()
-    ]
     here = stage(text)
     for region, way in dict.fromkeys((each.region, each.way) for each in trials):
         folds_of(settings, region, here.regions[region], way)
-    with _pool(settings.workers) as pool:
-        try:
-            for words, unit, submit in (
-                (
-                    "pretraining",
-                    "region",
-                    lambda: {pool.submit(pretrain, text, region): f"pretraining without {region}" for region in regions},
-                ),
-                ("trials", "trial", lambda: {pool.submit(run_trial, text, each): f"trial {each.name}" for each in waiting}),
-            ):
-                running = submit()
-                for each in tqdm(as_completed(running), words, len(running), unit=unit, disable=None):
-                    try:
-                        each.result()
-                    except UserError as error:
-                        raise UserError(f"{running[each]}: {error}") from error
-        except BrokenProcessPool as error:
-            raise UserError("a process ended, of too little memory perhaps; go on with --resume, and fewer --workers") from error
-        except BaseException:  # trials are written whole, so those under way may be cut off
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
+    tasks = [Task(trial_path(settings, each), run_trial, (text, each), f"trial {each.name}") for each in trials]
+    regions = dict.fromkeys(each.region for each, task in zip(trials, tasks, strict=True) if not task.path.is_file())
+    first = [Task(pretrained_path(settings, each), pretrain, (text, each), f"pretraining without {each}") for each in regions]
+    workpool.run_all(first, settings.workers, "pretraining")
+    workpool.run_all(tasks, settings.workers, "trials")
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # processes side by side have a core each
-        os.environ[name] = "1"
-    return ProcessPoolExecutor(workers or os.cpu_count(), multiprocessing.get_context("spawn"), start_worker)
+def trial_path(settings: CompareSettings, trial: Trial) -> Path:
+    """Return a trial's file."""
+    return settings.out / "trials" / f"{trial.name}.csv"
 
 
 def finished(settings: CompareSettings, trials: Sequence[Trial]) -> Iterator[tuple[Trial, pd.DataFrame]]:
     """Yield each trial with its table."""
     for trial in trials:
-        path = settings.out / "trials" / f"{trial.name}.csv"
-        table = read_table(path, ("profile_id", "lon", "lat", "observed", "n_train", *trial.methods))
+        table = read_table(trial_path(settings, trial), ("profile_id", "lon", "lat", "observed", "n_train", *trial.methods))
         numbers = table.drop(columns="profile_id").apply(pd.to_numeric, errors="coerce")
         yield trial, numbers.assign(profile_id=table["profile_id"])

@@ -1,4 +1,4 @@
-"""Run tasks on several processes, each of which leaves a file of arrays, so that an interrupted run goes on where it was.
+"""Run tasks on several processes, each of which leaves a file, so that an interrupted run goes on where it was.
 
 In: tasks, each a function of a module, its arguments, and the file it is to leave. Out: the files, each whole or not there.
 """
@@ -6,9 +6,10 @@ In: tasks, each a function of a module, its arguments, and the file it is to lea
 import io
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,23 @@ from processes import start_worker
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done: a file (.npz), and a function of such arguments that returns its arrays by name."""
+    """What is to be done: a function of such arguments that leaves a file, whole or not at all, and what to call it."""
 
     path: Path
-    function: Callable[..., dict[str, np.ndarray]]
+    function: Callable[..., object]
     arguments: tuple[Any, ...]
+    name: str
+
+
+def arrays_task(path: Path, function: Callable[..., dict[str, np.ndarray]], arguments: tuple[Any, ...]) -> Task:
+    """Return the task that leaves the arrays a function returns, for `read`."""
+    return Task(path, _leave, (path, function, arguments), path.stem)
+
+
+def _leave(path: Path, function: Callable[..., dict[str, np.ndarray]], arguments: tuple[Any, ...]) -> None:
+    found = function(*arguments)
+    with atomic_write(path) as file:
+        np.savez(file, **found)  # type: ignore[arg-type]
 
 
 def run_all(tasks: Sequence[Task], workers: int, words: str) -> None:
@@ -44,20 +57,22 @@ def run_all(tasks: Sequence[Task], workers: int, words: str) -> None:
     Raises
     ------
     UserError
-        If a process ended.
+        Of a task, which is named; or if a process ended.
     """
     waiting = [task for task in tasks if not task.path.is_file()]
     if workers == 1 or len(waiting) < 2:
         for task in tqdm(waiting, words, disable=None if waiting else True):
-            _do(task)
+            with _named(task):
+                task.function(*task.arguments)
         return
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # processes side by side have a core each
         os.environ[name] = "1"
     with ProcessPoolExecutor(workers or os.cpu_count(), multiprocessing.get_context("spawn"), _start) as pool:
         try:
-            running = [pool.submit(_do, task) for task in waiting]
+            running = {pool.submit(task.function, *task.arguments): task for task in waiting}
             for each in tqdm(as_completed(running), words, len(running), disable=None):
-                each.result()
+                with _named(running[each]):
+                    each.result()
         except BrokenProcessPool as error:
             raise UserError("a process ended, of too little memory perhaps; go on with --resume, and fewer --workers") from error
         except BaseException:  # files are written whole, so those under way may be cut off
@@ -67,17 +82,20 @@ def run_all(tasks: Sequence[Task], workers: int, words: str) -> None:
             raise
 
 
+@contextmanager
+def _named(task: Task) -> Iterator[None]:
+    """Say whose error it is."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{task.name}: {error}") from error
+
+
 def _start() -> None:
     start_worker()
     import torch
 
     torch.set_num_threads(1)
-
-
-def _do(task: Task) -> None:
-    found = task.function(*task.arguments)
-    with atomic_write(task.path) as file:
-        np.savez(file, **found)  # type: ignore[arg-type]
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
