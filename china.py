@@ -21,9 +21,9 @@ import numpy as np
 import pandas as pd
 from rasterio.transform import Affine
 
+from carbon_density import soc_density
 from climatezones import ZONES, ClimateZones
 from config import SimulateSettings
-from densities import soc_density
 from files import check_writable, write_table, write_yaml
 from indices import indices_of
 from pedogenesis import evaporation

@@ -6,7 +6,7 @@ import pytest
 from conftest import REALDATA, needs_realdata
 
 from bulk_density import estimate_bulk_density, fill_bulk_density, fit_pedotransfer, mineral_bulk_density, organic_bulk_density
-from densities import UNITS, convert, interval_densities, soc_density, soc_density_sd
+from carbon_density import UNITS, convert, interval_densities, soc_density, soc_density_sd
 from depths import from_surface
 
 NAMED = {"soc_unit": "g/kg", "bulk_density_unit": "kg/m3"}
