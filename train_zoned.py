@@ -62,8 +62,10 @@ def learn(settings: ZonedSettings, data: "SpaceTime", target: str) -> "dict[str,
     import pandas as pd
     from tqdm import tqdm
 
+    from periods import period_of
+    from zonedassurance import assure
     from zonedfiles import save_zoned
-    from zonedscores import ALL, importance_table, score_tables, space_time_folds
+    from zonedscores import ALL, BLENDED, ZONED, importance_table, score_tables, space_time_folds
 
     known, ids = data.known(target, settings.block_size)
     method, seed = new_method(settings, data, target), settings.seed
@@ -84,7 +86,11 @@ def learn(settings: ZonedSettings, data: "SpaceTime", target: str) -> "dict[str,
     _write_trace(settings, data, target, "final", trace)
     record = {"settings": settings.as_plain(), "scores": _plain(scores), "differences": _plain(differences)}
     path = settings.model_dir / f"{settings.run}_{target}.skops"
-    save_zoned(method, path, target, settings.unit, data.variables, record)
+    years = known.x[:, data.variables.index(settings.year)]
+    predicted = ZONED if settings.boundary == "hard" else BLENDED
+    periods = period_of(years, settings.first_year, settings.period_years)
+    assurance = assure(method, known, predictions, predicted, periods, seed)
+    save_zoned(method, path, target, settings.unit, data.variables, record, assurance)
     log.info("%s", _in_words(target, scores, differences, settings.unit))
     predictions = predictions.assign(profile_id=ids[predictions["row"]]).drop(columns="row")
     tables = {"scores": scores, "differences": differences, "importances": importances, "predictions": predictions}
