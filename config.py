@@ -506,9 +506,14 @@ class ZonedSettings(Settings):
     )
     first_year: int = Field(1985, ge=1000, le=9999, description="first year of the first period")
     period_years: int = Field(5, ge=1, le=1000, description="years of a period")
-    year: str = Field("year", description="the column of sampling years; profiles without a year are left out")
+    year: str | None = Field(
+        "year", description="the column of sampling years; profiles without a year are left out; none: years are not asked for"
+    )
     precipitation: str = Field("map", description="the column of long-term mean annual precipitation")
     temperature: str = Field("mat", description="the column of long-term mean annual temperature")
+    zone: str | None = Field(
+        None, description="the column or raster variable of ready zones, whole numbers, instead of precipitation and temperature"
+    )
     wet: float = Field(400.0, description="precipitation from which a zone is wet, in its column's unit (mm)")
     warm: float = Field(10.0, description="temperature from which a zone is warm, in its column's unit (degrees C)")
     wet_band: float = Field(50.0, ge=0, description="width of the band over which blended predictions pass from wet to dry")
@@ -528,6 +533,10 @@ class ZonedSettings(Settings):
     inner_folds: int = Field(5, ge=2, le=50, description="folds that choose covariates and settings, of the profiles not held out")
     block_size: float = Field(0.5, gt=0, le=180, description="side of the blocks that no fold parts, degrees")
     trees: int = Field(300, ge=1, le=100_000, description="trees of a forest")
+    network: bool = Field(
+        False, description="also score this project's network on the same folds: one for all, and fine-tuned in each zone"
+    )
+    network_epochs: int = Field(100, ge=1, le=1_000_000, description="its passes over the profiles, at most")
     search_trees: int = Field(50, ge=1, le=100_000, description="trees of a forest that is only tried")
     run: str = Field("zoned", pattern=r"^[A-Za-z0-9][\w.-]*$", description="the run's name: names models and results")
     model_dir: Path = Field(Path("model"), description="folder of models: <run>_<target>.skops, and .yaml for people")
@@ -543,6 +552,12 @@ class ZonedSettings(Settings):
         if double is not None:
             raise ValueError(f"{double!r} comes twice")
         return names
+
+    @model_validator(mode="after")
+    def _periods_need_years(self) -> Self:
+        if self.periodic is not None and self.year is None:
+            raise ValueError("periodic rasters are of the years profiles were sampled in, so they need year")
+        return self
 
     @field_validator("targets")
     @classmethod
