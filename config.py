@@ -573,6 +573,33 @@ class ZonedSettings(Settings):
         return self.results_dir or Path("results") / self.run
 
 
+class CovariateSettings(Settings):
+    """Spectral indices, terrain derivatives or zones, of rasters."""
+
+    bands: Path | None = Field(None, description="GeoTIFF with blue, red, nir and swir1; or a folder of them, named by years")
+    band_names: list[str] = Field(
+        ["blue", "red", "nir", "swir1"], min_length=4, max_length=4, description="what these four are called there, in this order"
+    )
+    scale: Literal["reflectance", "landsat_collection_2", "ten_thousandths"] = Field(
+        "reflectance", description="what makes its numbers reflectance, where the file does not say so itself"
+    )
+    dem: Path | None = Field(None, description="or a GeoTIFF of elevations, m")
+    climate: list[Path] = Field([], description="or GeoTIFFs, or folders of them, with precipitation and temperature")
+    precipitation: str = Field("map", description="climate: the variable of long-term mean annual precipitation")
+    temperature: str = Field("mat", description="climate: the variable of long-term mean annual temperature")
+    wet: float = Field(400.0, description="climate: precipitation from which a zone is wet, in its variable's unit (mm)")
+    warm: float = Field(10.0, description="climate: temperature from which a zone is warm, in its variable's unit (degrees C)")
+    wet_band: float = Field(50.0, ge=0, description="climate: width of the band over which weights pass from wet to dry")
+    warm_band: float = Field(1.0, ge=0, description="climate: width of the band over which weights pass from warm to cool")
+    out: Path = Field(description="the GeoTIFF to write; the folder, where bands is one")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.bands is not None) + (self.dem is not None) + bool(self.climate) != 1:
+            raise ValueError("give one of --bands, --dem and --climate")
+        return self
+
+
 class DensitySettings(Settings):
     """From horizons to soil organic carbon density, one row per profile."""
 
@@ -720,6 +747,7 @@ class DriverSettings(Settings):
 
 
 _ALL = (
+    CovariateSettings,
     DensitySettings,
     ZonedSettings,
     GlobalSettings,
