@@ -117,7 +117,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         start = None
         if isinstance(self.init_from, SoilCarbonNet):
             start = copy.deepcopy(self.init_from)
-            del given["init_from"]
+            given["init_from"] = Path("memory")  # engine.fit draws new weights where nothing is named
         elif self.init_from:
             start = load_checkpoint(self.init_from)
         if start is not None:  # what the checkpoint decides is not asked for anew
