@@ -102,7 +102,9 @@ def test_resume_keeps_finished_folds_and_ends_alike(workplace, monkeypatch, caps
     Path("results/zoned/folds/socd_0_20-1-predictions.csv").unlink()
     held, real = [], zonedscores.hold_out
     monkeypatch.setattr(
-        zonedscores, "hold_out", lambda known, folds, fold, *more: held.append(fold) or real(known, folds, fold, *more)
+        zonedscores,
+        "hold_out",
+        lambda known, folds, fold, *more, **rest: held.append(fold) or real(known, folds, fold, *more, **rest),
     )
     assert train(*one) == 2
     assert "go on with --resume" in capsys.readouterr().err
