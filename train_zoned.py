@@ -9,7 +9,7 @@
 
 After Dong, Wang and Su (2024, Earth Syst. Sci. Data Discuss., essd-2024-588). For each target folds of whole blocks are held out,
 each with about its share of zones and decades. Of the other profiles covariates and settings are chosen (every subset of the ten
-best), for each zone and for all together, and what is held out is predicted. Writes into results/zoned/: scores.csv,
+best), for each zone and for all together, and what is held out is predicted. Writes into results/zoned/: scores.csv and .png,
 differences.csv (zoned against unzoned, paired), importances.csv, predictions.csv, trace/ (all that was tried), left_out.csv; and
 into model/ a model of all profiles for each target.
 """
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import pandas as pd  # here and below: --help needs none of these, and they are slow to import
 
     from spacetime import read_space_time
+    from zonedfigures import draw_scores
 
     data = read_space_time(settings)
     for reason, count in data.left_out["reason"].value_counts().items():
@@ -55,8 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _begin(settings, data)
         write_table(settings.results / "left_out.csv", data.left_out)
         done = [learn(settings, data, target) for target in settings.targets]
-        for name in done[0]:
-            write_table(settings.results / f"{name}.csv", pd.concat([tables[name] for tables in done], ignore_index=True))
+        whole = {name: pd.concat([tables[name] for tables in done], ignore_index=True) for name in done[0]}
+        for name, table in whole.items():
+            write_table(settings.results / f"{name}.csv", table)
+        draw_scores(settings.results / "scores.png", {"": whole["scores"]}, "rmse", f"RMSE ({settings.unit}), held-out blocks")
     print(f"{settings.results}; models: {settings.model_dir}/{settings.run}_*.skops")
 
 

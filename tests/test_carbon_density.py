@@ -5,9 +5,16 @@ import pandas as pd
 import pytest
 from conftest import REALDATA, needs_realdata
 
-from bulk_density import estimate_bulk_density, fill_bulk_density, fit_pedotransfer, mineral_bulk_density, organic_bulk_density
-from carbon_density import UNITS, convert, interval_densities, soc_density, soc_density_sd
-from depths import from_surface
+from bulk_density import (
+    estimate_bulk_density,
+    fill_bulk_density,
+    fit_pedotransfer,
+    judge_functions,
+    mineral_bulk_density,
+    organic_bulk_density,
+)
+from carbon_density import STANDARD_LAYERS, UNITS, convert, interval_densities, soc_density, soc_density_sd, weighted
+from depths import from_surface, harmonise
 
 NAMED = {"soc_unit": "g/kg", "bulk_density_unit": "kg/m3"}
 
@@ -155,7 +162,7 @@ def test_density_of_an_interval_by_hand():
 
 
 @pytest.mark.parametrize("method", ["mean", "spline"])
-@pytest.mark.parametrize("multiply", ["horizons", "intervals"])
+@pytest.mark.parametrize("multiply", ["horizons", "intervals", "layers"])
 def test_units_and_order_do_not_change_a_density(method, multiply):
     rng = np.random.default_rng(4)
     profile = np.repeat(np.arange(30), 3)
@@ -185,7 +192,7 @@ def test_carbon_of_horizons_is_kept_where_products_of_means_overstate_it():
     assert means > 2.5 * truth
 
 
-@pytest.mark.parametrize("multiply", ["horizons", "intervals"])
+@pytest.mark.parametrize("multiply", ["horizons", "intervals", "layers"])
 def test_deviation_of_an_interval(multiply):
     horizons = columns((0, 0, 10, 20, 1000, 10), (0, 10, 30, 20, 1000, 10))
     found = interval_densities(
@@ -194,6 +201,49 @@ def test_deviation_of_an_interval(multiply):
     # relative errors of 0.1, 0.1 and 9 / 90, the same in both horizons
     assert found.sd[0, 0] == pytest.approx(found.density[0, 0] * 0.1 * np.sqrt(3))
     assert interval_densities(*horizons, [(0, 30)], 1, **NAMED, multiply=multiply).sd[0, 0] == 0
+
+
+def test_layers_are_weighted_as_the_paper_does():
+    rng = np.random.default_rng(8)
+    profile = np.repeat(np.arange(40), 4)
+    limits = np.cumsum(rng.uniform(5, 50, (40, 5)), axis=1) - 5
+    top, bottom = limits[:, :4].ravel() - limits[:, :1].repeat(4, axis=1).ravel(), (limits[:, 1:] - limits[:, :1]).ravel()
+    soc, earth, stones = rng.uniform(5, 60, 160), rng.uniform(800, 1600, 160), rng.uniform(0, 60, 160)
+    found = interval_densities(
+        profile, top, bottom, soc, earth, stones, [(0, 20), (0, 100)], 40, **NAMED, method="spline", multiply="layers"
+    )
+    means = [harmonise(profile, top, bottom, each, STANDARD_LAYERS, 40, "spline").mean for each in (soc, earth, stones)]
+    for k, weights, thickness in ((0, [1 / 4, 1 / 2, 1 / 4, 0, 0], 20), (1, [1 / 20, 1 / 10, 3 / 20, 3 / 10, 2 / 5], 100)):
+        of_soc, of_earth, of_stones = (np.nan_to_num(mean) @ weights for mean in means)
+        known = np.isfinite(found.density[:, k])
+        assert known.sum() > 5
+        np.testing.assert_allclose(found.density[known, k], (of_soc * of_earth * thickness * (1 - of_stones / 100) * 1e-5)[known])
+
+
+def test_a_layer_that_is_not_known_has_no_weight():
+    layers = np.array([[4.0, np.nan, 1.0], [np.nan, np.nan, 3.0]])
+    found = weighted(layers, np.array([[0.5, 0.25, 0.25], [0.5, 0.5, 0.0]]))
+    np.testing.assert_allclose(found, [[(4 * 0.5 + 1 * 0.25) / 0.75, 4.0], [3.0, np.nan]])
+
+
+def test_functions_are_judged_by_what_was_measured():
+    rng = np.random.default_rng(7)
+    profile, soc, _ = made_horizons(rng)
+    soc[:6] = rng.uniform(100, 300, 6)
+    truth = np.where(soc > 80, organic_bulk_density(soc), mineral_bulk_density(soc))
+    truth[::3] = np.nan
+    found = judge_functions(profile, soc, truth)
+    exact = found["Manrique and Jones 1991, mineral"], found["1380 - 310 ln(1 + SOC/10), organic"]
+    assert all((each["rmse"], each["bias"], each["r2"]) == (0, 0, 1) for each in exact)
+    assert exact[1]["horizons"] == 4
+    off = organic_bulk_density(soc) - truth
+    rows = np.isfinite(truth) & (soc <= 80)
+    assert found["1380 - 310 ln(1 + SOC/10), mineral"]["bias"] == pytest.approx(off[rows].mean(), abs=1e-3)
+    assert found["1380 - 310 ln(1 + SOC/10), mineral"]["rmse"] == pytest.approx(np.sqrt(np.mean(off[rows] ** 2)), abs=1e-3)
+    assert found["fitted to these horizons, mineral"]["rmse"] < 60
+    assert judge_functions(profile, soc, np.full(soc.size, np.nan)) == {}
+    few = np.where(profile < 5, truth, np.nan)
+    assert "fitted to these horizons, mineral" not in judge_functions(profile, soc, few)
 
 
 def test_what_is_missing_or_impossible_is_counted_and_flagged():
