@@ -109,8 +109,9 @@ def judge_functions(profile: np.ndarray, soc: np.ndarray, bulk_density: np.ndarr
     Returns
     -------
     dict
-        Function and soils -> horizons, rmse, bias (estimated less measured) in kg/m3, and r2. The one fitted to these horizons is
-        scored on profiles left out, and is missing below `FEWEST_PROFILES`. Soils without a measured horizon are missing.
+        Function and soils -> horizons, measured (their mean), rmse, bias (estimated less measured) in kg/m3, and r2. The one
+        fitted to these horizons is scored on profiles left out, and is missing below `FEWEST_PROFILES`. Soils without a
+        measured horizon are missing.
     """
     measured = np.isfinite(soc) & np.isfinite(bulk_density)
     mineral = measured & (soc <= ORGANIC)
@@ -125,7 +126,8 @@ def judge_functions(profile: np.ndarray, soc: np.ndarray, bulk_density: np.ndarr
     }
     if np.unique(profile[mineral]).size >= FEWEST_PROFILES:
         own = fit_pedotransfer(profile, soc, bulk_density)
-        numbers = {"horizons": own.horizons, "rmse": own.rmse, "bias": own.bias, "r2": own.r2}
+        numbers = {"horizons": own.horizons, "measured": float(bulk_density[mineral].mean())}
+        numbers |= {"rmse": own.rmse, "bias": own.bias, "r2": own.r2}
         found["fitted to these horizons, mineral"] = {name: round(value, 3) for name, value in numbers.items()}
     return found
 
@@ -134,7 +136,8 @@ def _scored(error: np.ndarray, measured: np.ndarray) -> dict[str, float]:
     """Return how far estimates are off what was measured."""
     mean_square, spread = float(np.mean(error**2)), float(measured.var())
     r2 = 1 - mean_square / spread if spread else float("nan")
-    return {"horizons": error.size, "rmse": round(mean_square**0.5, 3), "bias": round(float(error.mean()), 3), "r2": round(r2, 3)}
+    numbers = {"horizons": error.size, "measured": float(measured.mean()), "rmse": mean_square**0.5, "bias": float(error.mean())}
+    return {name: round(value, 3) for name, value in (numbers | {"r2": r2}).items()}
 
 
 def estimate_bulk_density(soc: np.ndarray, mineral: Callable[[np.ndarray], np.ndarray] = mineral_bulk_density) -> np.ndarray:

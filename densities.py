@@ -154,10 +154,12 @@ def deviation(given: str, name: str, values: "np.ndarray", horizons: "Horizons",
         except ValueError:
             near = nearest(given, list(horizons.table.columns))
             raise UserError(f"--{name} {given!r} is no column, number or share such as 10%{near}") from None
+        if not 0 <= number < float("inf"):
+            raise UserError(f"--{name} {given}: a standard deviation is finite and 0 or more")
         found = values * number / 100 if given.endswith("%") else np.full(len(values), number)
-    if not (np.isnan(found) | ((found >= 0) & np.isfinite(found))).all() or np.isnan(found).all() > np.isnan(values).all():
-        raise UserError(f"--{name} {given}: standard deviations are finite and 0 or more")
-    return found
+    if (bad := int((found < 0).sum())) and given in horizons.table.columns:
+        raise UserError(f"--{name} {given}: {bad} of {len(found)} are negative; a standard deviation is 0 or more")
+    return np.abs(found)
 
 
 def tabulate(settings: DensitySettings, horizons: "Horizons", found: "Densities") -> "tuple[pd.DataFrame, pd.DataFrame]":
