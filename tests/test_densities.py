@@ -120,7 +120,7 @@ def test_to_the_observed_bottom_if_asked_for(workplace):
         (["--bulk_density", "rho"], {}, "no column 'rho' (--bulk_density)"),
         (["--soc", "bd", "--bulk_density", "bd"], {}, "asked for twice"),
         (["--soc_sd", "errors"], {}, "--soc_sd 'errors' is no column, number or share such as 10%"),
-        (["--soc_sd", "-1%"], {}, "finite and 0 or more"),
+        (["--soc_sd", "inf"], {}, "finite and 0 or more"),
         (["--soc_sd", "error"], {"error": -0.1}, "8 of 8 are negative"),
         (["--soc_sd", "nan"], {}, "finite and 0 or more"),
         (["--depths", "20", "0"], {}, "the upper limit, 0 or more"),
