@@ -22,7 +22,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "stones": ("stones", "cf", "crf", "cfvo", "cfvo_value_avg", "crfvol", "coarse_fragments", "gravel", "rock_fragments"),
     "year": ("year", "sampling_year", "survey_year", "year_sampled", "yr"),
 }
-"""What columns of measurements are called, in order of preference, in lower case; none that tells of another unit (soc_pct, cfgr)."""
+"""What columns of measurements are called, by preference, in lower case; none that tells of another unit (soc_pct, cfgr)."""
 _HIGHEST_LITTER = -100.0
 """cm: a top above it is a code for an unknown depth, not an organic layer."""
 
