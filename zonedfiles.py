@@ -1,6 +1,6 @@
 """Zoned forests in files that are safe to open: one door out, one door in.
 
-In and out: a fitted `ZonedForest` and its facts, as `<name>.skops`, and the facts beside it as YAML for people.
+In and out: a fitted `ZonedForest`, its facts and its `Assurance`, as `<name>.skops`, and the facts beside it as YAML for people.
 
 A file of skops is a zip of JSON and arrays; nothing in it can run code. Even so a tree from a stranger may send scikit-learn, which
 trusts its node numbers, to memory that is not its own. So trees are written as plain arrays, every number is checked, and
@@ -19,10 +19,14 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.tree import DecisionTreeRegressor
 from sklearn.tree._tree import Tree
 
-from climatezones import ClimateZones
+from applicability import Applicability
+from calibration import Calibration
+from climatezones import ClimateZones, GivenZones, Zones
 from config import __version__
+from errorfields import ErrorField
 from files import UserError, atomic_write, write_yaml
 from zoned import SelectedForest, ZonedForest
+from zonedassurance import Assurance
 
 TRUSTED = {"builtins.dict", "builtins.str", "numpy.ndarray", "builtins.list"}
 """Types a file may hold."""
@@ -52,9 +56,9 @@ class Facts(BaseModel):
     variables
         The columns of x, in their order.
     precipitation, temperature
-        Columns of x, by number.
+        Columns of x, by number; the same where zones are a ready map's.
     zones
-        The fields of `ClimateZones`.
+        The fields of `ClimateZones` or `GivenZones`.
     counts
         Zone -> training profiles.
     forests
@@ -63,19 +67,22 @@ class Facts(BaseModel):
         How it came about: settings, scores; plain containers, for people.
     version
         Of the project that wrote it.
+    assurance
+        What the forests know of their errors; not among the facts that are written as text.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
     target: str
     unit: str
     variables: tuple[str, ...] = Field(min_length=1)
     precipitation: int = Field(ge=0)
     temperature: int = Field(ge=0)
-    zones: dict[str, float | tuple[str, ...]]
+    zones: dict[str, float | tuple[str, ...] | tuple[float, ...]]
     counts: dict[str, int]
     forests: dict[str, ForestFacts]
     record: dict[str, Any] = {}
     version: str = __version__
+    assurance: Assurance = Field(Assurance(), exclude=True)
 
 
 def _skops() -> Any:
@@ -89,7 +96,15 @@ def _skops() -> Any:
 # --- out ---------------------------------------------------------------------------------------------------------------------
 
 
-def save_zoned(method: ZonedForest, path: Path, target: str, unit: str, variables: tuple[str, ...], record: dict[str, Any]) -> None:
+def save_zoned(
+    method: ZonedForest,
+    path: Path,
+    target: str,
+    unit: str,
+    variables: tuple[str, ...],
+    record: dict[str, Any],
+    assurance: Assurance | None = None,
+) -> None:
     """Write a fitted method, and its facts beside it as YAML; both atomically.
 
     Parameters
@@ -98,7 +113,7 @@ def save_zoned(method: ZonedForest, path: Path, target: str, unit: str, variable
         Fitted.
     path
         Of the file, *.skops.
-    target, unit, variables, record
+    target, unit, variables, record, assurance
         As of `Facts`.
 
     Raises
@@ -122,6 +137,7 @@ def save_zoned(method: ZonedForest, path: Path, target: str, unit: str, variable
     )
     plain = facts.model_dump(mode="json")
     content = {"facts": json.dumps(plain), "forests": {name: _as_arrays(each.forest) for name, each in forests.items()}}
+    content |= _assured(assurance or Assurance())
     packed = _skops().dumps(content)
     with atomic_write(path) as file:
         file.write(packed)
@@ -140,6 +156,16 @@ def _as_arrays(forest: RandomForestRegressor) -> dict[str, np.ndarray]:
     }
     arrays = {name: np.concatenate(part) for name, part in parts.items()}
     return {"nodes": np.array([tree.node_count for tree in trees], np.int64)} | arrays
+
+
+def _assured(assurance: Assurance) -> dict[str, Any]:
+    """Return `Assurance` as text and an array of the points that the area of applicability is told by."""
+    learnt = {"calibration": assurance.calibration, "errors": assurance.errors, "applicability": assurance.applicability}
+    plain = {name: None if each is None else each.to_plain() for name, each in learnt.items()}
+    if plain["applicability"] is not None:
+        del plain["applicability"]["points"]
+    points = np.zeros((0, 1), np.float32) if assurance.applicability is None else assurance.applicability.points
+    return {"assurance": json.dumps(plain | {"predictors": assurance.predictors}), "points": points}
 
 
 # --- in ----------------------------------------------------------------------------------------------------------------------
@@ -167,7 +193,8 @@ def load_zoned(path: Path) -> tuple[ZonedForest, Facts]:
     try:
         content = _read_plain(skops, path.read_bytes())
         facts = Facts(**json.loads(content["facts"]))
-        zones = ClimateZones(**facts.zones)  # type: ignore[arg-type] # checked by pydantic, and by its own rules
+        kind = GivenZones if "codes" in facts.zones else ClimateZones
+        zones: Zones = kind(**facts.zones)  # type: ignore[arg-type] # checked by pydantic, and by its own rules
         limit = len(facts.variables)
         used = [facts.precipitation, facts.temperature, *(k for each in facts.forests.values() for k in each.columns)]
         if not all(0 <= k < limit for k in used) or set(content["forests"]) != set(facts.forests):
@@ -177,6 +204,7 @@ def load_zoned(path: Path) -> tuple[ZonedForest, Facts]:
         forests = {name: _forest(each, content["forests"][name]) for name, each in facts.forests.items()}
         if _EVERYWHERE not in forests and len(forests) < len(zones.names):
             raise ValueError("a zone has no forest")
+        facts = facts.model_copy(update={"assurance": _assurance(json.loads(content["assurance"]), content["points"], facts)})
     except UserError:
         raise
     except Exception as error:  # a hostile or torn file may raise anything at all
@@ -203,9 +231,31 @@ def _read_plain(skops: Any, content: bytes) -> dict[str, Any]:
     if foreign := sorted(kinds - TRUSTED):
         raise ValueError(f"holds {foreign[0]}, and only {', '.join(sorted(TRUSTED))} are trusted")
     found = skops.loads(content, trusted=[])
-    if not isinstance(found, dict) or set(found) != {"facts", "forests"}:
-        raise ValueError("expected facts and forests")
+    if not isinstance(found, dict) or set(found) != {"facts", "forests", "assurance", "points"}:
+        raise ValueError("expected facts, forests, assurance and points")
     return found
+
+
+def _assurance(plain: Any, points: Any, facts: Facts) -> Assurance:
+    """Return what forests know of their errors, after a look at every number."""
+    if not isinstance(plain, dict) or set(plain) != {"calibration", "errors", "applicability", "predictors"}:
+        raise ValueError("its assurance is not calibration, errors, applicability and predictors")
+    calibration = None if plain["calibration"] is None else Calibration.from_plain(plain["calibration"])
+    errors = None if plain["errors"] is None else ErrorField.from_plain(plain["errors"])
+    if errors is not None and len(errors.deviations) != len(facts.counts):
+        raise ValueError("its errors are of other zones")
+    area, predictors = plain["applicability"], plain["predictors"]
+    if area is None:
+        return Assurance(calibration, errors)
+    limit = len(facts.variables)
+    if not isinstance(predictors, list) or not all(type(k) is int and 0 <= k < limit for k in predictors):
+        raise ValueError("a predictor is none of its variables")
+    if not (isinstance(points, np.ndarray) and points.dtype == np.float32 and points.shape[1:] == (len(predictors),)):
+        raise ValueError("its points are not of its predictors")
+    applicability = Applicability.from_plain(area | {"points": points.astype("<f4").tobytes()})
+    if len(applicability.mean) != len(predictors):
+        raise ValueError("its area of applicability is of other predictors")
+    return Assurance(calibration, errors, applicability, tuple(predictors))
 
 
 def _forest(facts: ForestFacts, arrays: dict[str, Any]) -> SelectedForest:

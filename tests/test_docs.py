@@ -9,6 +9,8 @@ import pytest
 
 from config import (
     CompareSettings,
+    CovariateSettings,
+    DensitySettings,
     DriverSettings,
     GlobalSettings,
     MapSettings,
@@ -33,6 +35,8 @@ SETTINGS = {
     "drivers.py": DriverSettings,
     "skill.py": SkillSettings,
     "train_zoned.py": ZonedSettings,
+    "densities.py": DensitySettings,
+    "covariates.py": CovariateSettings,
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -71,6 +75,7 @@ def test_links_lead_somewhere():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
-def test_benchmarks_find_what_they_measure(path):
+def test_benchmarks_find_what_they_measure(path, monkeypatch):
+    monkeypatch.syspath_prepend(path.parent)  # as where it is run
     specification = importlib.util.spec_from_file_location(path.stem, path)
     specification.loader.exec_module(importlib.util.module_from_spec(specification))

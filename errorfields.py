@@ -1,0 +1,181 @@
+"""How wrong a map may be over an area: errors that neighbouring cells share do not cancel, and its total must say so.
+
+In: predictions of profiles held out. Out: `ErrorField`, and drawn fields of error at any places and periods, to be added to a
+map before it is summed. Arrays in memory, no files.
+
+    errors = ErrorField.fit(y, predicted, zone, lon, lat, period)
+    fields = errors.draw(lon, lat, period=0)      # (DRAWS, n), mean 0, variance 1, alike at places that are near
+    spread = errors.spread(predicted, zone)       # (n,) what a field is multiplied by there, in the target's unit
+
+An error is told relative to the prediction: (y - p) / (1 + p), to first order that of ln(1 + y). Held-out errors of a zone have a
+standard deviation; the part of their variance that depends on distance (an exponential variogram) is shared by neighbours and
+stays in a mean, the rest (nugget: measurement, and what differs within a cell) cancels over thousands of cells. After Wadoux and
+Heuvelink 2023 (Methods in Ecology and Evolution 14, 1320-1332), with drawn fields in place of their double sum over all cells.
+"""
+
+import logging
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from validation import checked_vectors
+from variogram import EARTH_KM, arc_km, fit_variogram, semivariances, unit_vectors
+
+log = logging.getLogger(__name__)
+DRAWS = 200
+"""Fields drawn: 100 and their mirror images, so that their mean is nothing."""
+_WAVES = 64
+"""Cosines that make up one field."""
+_FEWEST = 30
+"""Held-out profiles of a zone, or pairs of one, of which a standard deviation is taken."""
+_MOST_ZONES = 100
+
+
+@dataclass(frozen=True)
+class ErrorField:
+    """Errors of a map: how large in each zone, and over which distance and from period to period they are shared.
+
+    Attributes
+    ----------
+    deviations
+        Standard deviation of relative errors, of each zone.
+    structured
+        Share of the variance that neighbours share, 0 to 1.
+    range_km
+        Distance at which e^-1 of that is still shared.
+    persistence
+        Share of it that another period's errors at the same place share, 0 to 1. 0 where nothing is known, which makes the
+        interval of a change as wide as it may be.
+
+    Raises
+    ------
+    ValueError
+        If a number is none or out of its range.
+    """
+
+    deviations: tuple[float, ...]
+    structured: float
+    range_km: float
+    persistence: float
+
+    def __post_init__(self) -> None:
+        numbers = [*self.deviations, self.structured, self.range_km, self.persistence]
+        if any(type(each) not in (int, float) or not abs(each) < 1e6 for each in numbers):
+            raise ValueError("errors: expected finite numbers")
+        shares = all(0 <= each <= 1 for each in (self.structured, self.persistence))
+        if not (1 <= len(self.deviations) <= _MOST_ZONES and min(self.deviations) >= 0 and shares and self.range_km > 0):
+            raise ValueError("errors: deviations must be 0 or more, shares between 0 and 1, the range above 0")
+
+    @classmethod
+    def fit(
+        cls,
+        y: np.ndarray,
+        predicted: np.ndarray,
+        zone: np.ndarray,
+        zones: int,
+        places: np.ndarray,
+        period: np.ndarray,
+        seed: int = 0,
+    ) -> "ErrorField":
+        """Learn from profiles held out.
+
+        Parameters
+        ----------
+        y, predicted
+            (n,) in the target's unit, 0 or more.
+        zone, zones
+            (n,) int, the zone of each, and how many zones there are. One of fewer than 30 profiles has the deviation of all.
+        places
+            (n, 2) longitude and latitude, degrees.
+        period
+            (n,) any number that is one for profiles of one period.
+        seed
+            Of the pairs that are drawn where there are too many.
+
+        Raises
+        ------
+        ValueError
+            If lengths differ, a value is not finite, errors do not vary, or too few pairs lie within a third of the extent.
+        """
+        y, predicted = checked_vectors(y=y, predicted=predicted)
+        error = (y - predicted) / (1 + predicted)
+        overall = float(error.std())
+        if not overall > 0:
+            raise ValueError(f"{len(y)} errors do not vary")
+        own = [error[zone == k] for k in range(zones)]
+        deviations = tuple(float(each.std()) if len(each) >= _FEWEST else overall for each in own)
+        scaled = error / np.maximum(np.array([*deviations, overall])[zone], 1e-9 * overall)
+        found = fit_variogram(semivariances(places[:, 0], places[:, 1], scaled, seed=seed))
+        total = found.nugget + found.sill
+        share = float(found.sill / total) if total > 0 else 0.0
+        return cls(deviations, share, float(found.scale), _persistence(scaled - scaled.mean(), places, period, float(found.scale)))
+
+    def spread(self, predicted: np.ndarray, zone: np.ndarray) -> np.ndarray:
+        """Return the standard deviation of the shared errors, in the target's unit: like `predicted`; zone -1 gives NaN."""
+        known = np.array([*self.deviations, np.nan])  # -1 is the last
+        return np.asarray((1 + predicted) * known[zone] * self.structured**0.5)
+
+    def draw(self, lon: np.ndarray, lat: np.ndarray, period: int, draws: int = DRAWS) -> np.ndarray:
+        """Return fields (draws, n) of variance 1 at places (n,) in degrees: the same wherever and whenever they are asked for.
+
+        Fields of two periods have the correlation `persistence`.
+        """
+        points = unit_vectors(lon, lat) * EARTH_KM
+        always, once = (_field(points, self.range_km, each, draws // 2) for each in (0, 1 + period))
+        half = self.persistence**0.5 * always + (1 - self.persistence) ** 0.5 * once
+        return np.concatenate([half, -half])
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as numbers and lists."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"deviations": list(self.deviations)}
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> "ErrorField":
+        """Make it from `to_plain`'s content, which may be a stranger's; ValueError if it is another."""
+        if not isinstance(plain, dict) or set(plain) != set(cls.__dataclass_fields__) or not isinstance(plain["deviations"], list):
+            raise ValueError(f"errors: expected {', '.join(cls.__dataclass_fields__)}")
+        return cls(tuple(plain["deviations"]), plain["structured"], plain["range_km"], plain["persistence"])
+
+
+def _persistence(values: np.ndarray, places: np.ndarray, period: np.ndarray, range_km: float) -> float:
+    """Return how much pairs of profiles of different periods agree, against those of one period, at distances within the range.
+
+    Both by regression of their products on what distance leaves of their agreement.
+    """
+    points = unit_vectors(places[:, 0], places[:, 1])
+    pairs = cKDTree(points).query_pairs(2 * np.sin(min(range_km / (2 * EARTH_KM), np.pi / 2)), output_type="ndarray")
+    left, right = pairs[:, 0], pairs[:, 1]
+    near = np.exp(-arc_km(np.linalg.norm(points[left] - points[right], axis=1)) / range_km)
+    same = period[left] == period[right]
+    if min(same.sum(), (~same).sum()) < _FEWEST:
+        log.info("errors: too few neighbours of different periods; nothing is taken to be shared from one period to the next")
+        return 0.0
+    product = values[left] * values[right] * near
+    within, between = (float(product[which].sum() / (near[which] ** 2).sum()) for which in (same, ~same))
+    return float(np.clip(between / within, 0, 1)) if within > 0 else 0.0
+
+
+@lru_cache(maxsize=32)
+def _waves(range_km: float, number: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return wave vectors (3, draws x waves), per km, and phases of fields whose correlation is e^(-distance / range).
+
+    That correlation is the characteristic function of a Cauchy distribution of three dimensions (random Fourier features:
+    Rahimi and Recht 2007).
+    """
+    random = np.random.default_rng([314, number])
+    count = draws * _WAVES
+    vectors = random.normal(size=(3, count)) / np.abs(random.normal(size=count)) / range_km
+    return vectors, random.uniform(0, 2 * np.pi, count)
+
+
+def _field(points: np.ndarray, range_km: float, number: int, draws: int) -> np.ndarray:
+    """Return fields (draws, n) at points (n, 3) in km."""
+    vectors, phases = _waves(range_km, number, draws)
+    found = np.empty((draws, len(points)))
+    for k in range(draws):
+        part = slice(k * _WAVES, (k + 1) * _WAVES)
+        found[k] = np.cos(points @ vectors[:, part] + phases[part]).sum(axis=1)
+    return found * (2 / _WAVES) ** 0.5
