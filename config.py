@@ -292,7 +292,9 @@ class MapSettings(Settings):
     zones: Path | None = Field(None, description="vector file of zones to give means and totals for")
     zone_name: str | None = Field(None, description="its column that names the zones [one called name, id, zone or code]")
     periods: list[str] = Field(
-        [], description="NAME=FOLDER of rasters, one per period in order of time: a map each and the change from first to last"
+        [],
+        description="NAME=FOLDER of rasters, one per period in order of time, or a folder of folders named by year (1985) or years "
+        "(1985-1989): a map each and the change from first to last",
     )
     resampling: Literal["bilinear", "nearest"] = Field(
         "bilinear", description="how numeric variables on another grid are brought to the map's; classes always take the nearest"
@@ -323,13 +325,13 @@ class MapSettings(Settings):
     @field_validator("periods")
     @classmethod
     def _periods_are_named(cls, periods: list[str]) -> list[str]:
-        names = [period.partition("=")[0] for period in periods]
-        for period, name in zip(periods, names, strict=True):
+        names = [period.partition("=")[0] for period in periods if "=" in period]
+        for period, name in zip((period for period in periods if "=" in period), names, strict=True):
             if not re.fullmatch(r"[\w.-]+=.+", period):
                 raise ValueError(f"{period!r} is not of the form NAME=FOLDER, the name of letters, digits, '-', '.' and '_'")
             if names.count(name) > 1 or name == "change":
                 raise ValueError(f"period {name!r} is named twice" if name != "change" else "a period must not be named 'change'")
-        if len(periods) == 1:
+        if len(periods) == len(names) == 1:
             raise ValueError("one period alone has no change; give two or more, or none")
         return periods
 
