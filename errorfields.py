@@ -7,10 +7,11 @@ map before it is summed. Arrays in memory, no files.
     fields = errors.draw(lon, lat, period=0)      # (DRAWS, n), mean 0, variance 1, alike at places that are near
     spread = errors.spread(predicted, zone)       # (n,) what a field is multiplied by there, in the target's unit
 
-An error is told relative to the prediction: (y - p) / (1 + p), to first order that of ln(1 + y). Held-out errors of a zone have a
-standard deviation; the part of their variance that depends on distance (an exponential variogram) is shared by neighbours and
-stays in a mean, the rest (nugget: measurement, and what differs within a cell) cancels over thousands of cells. After Wadoux and
-Heuvelink 2023 (Methods in Ecology and Evolution 14, 1320-1332), with drawn fields in place of their double sum over all cells.
+An error is told relative to the prediction: (y - p) / (1 + p), to first order that of ln(1 + y). Of the mean square of a zone's
+held-out errors the part that depends on distance (an exponential variogram) is shared by neighbours and stays in a mean; what
+is left over beside that and the nugget, a bias, is shared by all; the nugget (measurement, and what differs within a cell)
+cancels over thousands of cells. After Wadoux and Heuvelink 2023 (Methods in Ecology and Evolution 14, 1320-1332), with drawn fields
+in place of their double sum over all cells.
 """
 
 import logging
@@ -41,11 +42,13 @@ class ErrorField:
     Attributes
     ----------
     deviations
-        Standard deviation of relative errors, of each zone.
+        Root mean square of relative errors, of each zone.
     structured
-        Share of the variance that neighbours share, 0 to 1.
+        Share of its square that neighbours share, 0 to 1.
+    common
+        Share of that which all places share, however far apart, 0 to 1.
     range_km
-        Distance at which e^-1 of that is still shared.
+        Distance at which e^-1 of the rest is still shared.
     persistence
         Share of it that another period's errors at the same place share, 0 to 1. 0 where nothing is known, which makes the
         interval of a change as wide as it may be.
@@ -58,14 +61,15 @@ class ErrorField:
 
     deviations: tuple[float, ...]
     structured: float
+    common: float
     range_km: float
     persistence: float
 
     def __post_init__(self) -> None:
-        numbers = [*self.deviations, self.structured, self.range_km, self.persistence]
+        numbers = [*self.deviations, self.structured, self.common, self.range_km, self.persistence]
         if any(type(each) not in (int, float) or not abs(each) < 1e6 for each in numbers):
             raise ValueError("errors: expected finite numbers")
-        shares = all(0 <= each <= 1 for each in (self.structured, self.persistence))
+        shares = all(0 <= each <= 1 for each in (self.structured, self.common, self.persistence))
         if not (1 <= len(self.deviations) <= _MOST_ZONES and min(self.deviations) >= 0 and shares and self.range_km > 0):
             raise ValueError("errors: deviations must be 0 or more, shares between 0 and 1, the range above 0")
 
@@ -87,7 +91,7 @@ class ErrorField:
         y, predicted
             (n,) in the target's unit, 0 or more.
         zone, zones
-            (n,) int, the zone of each, and how many zones there are. One of fewer than 30 profiles has the deviation of all.
+            (n,) int, the zone of each, and how many zones there are. One of fewer than 30 profiles has what all have.
         places
             (n, 2) longitude and latitude, degrees.
         period
@@ -102,16 +106,18 @@ class ErrorField:
         """
         y, predicted = checked_vectors(y=y, predicted=predicted)
         error = (y - predicted) / (1 + predicted)
-        overall = float(error.std())
-        if not overall > 0:
+        overall = _root(error)
+        if not error.std() > 0:
             raise ValueError(f"{len(y)} errors do not vary")
         own = [error[zone == k] for k in range(zones)]
-        deviations = tuple(float(each.std()) if len(each) >= _FEWEST else overall for each in own)
+        deviations = tuple(_root(each) if len(each) >= _FEWEST else overall for each in own)
         scaled = error / np.maximum(np.array([*deviations, overall])[zone], 1e-9 * overall)
         found = fit_variogram(semivariances(places[:, 0], places[:, 1], scaled, seed=seed))
-        total = found.nugget + found.sill
-        share = float(found.sill / total) if total > 0 else 0.0
-        return cls(deviations, share, float(found.scale), _persistence(scaled - scaled.mean(), places, period, float(found.scale)))
+        whole = max(float((scaled**2).mean()), found.nugget + found.sill)
+        shared = whole - found.nugget
+        common = max((shared - found.sill) / shared, 0.0) if shared > 0 else 0.0
+        scale = float(found.scale)
+        return cls(deviations, shared / whole, common, scale, _persistence(scaled - scaled.mean(), places, period, scale))
 
     def spread(self, predicted: np.ndarray, zone: np.ndarray) -> np.ndarray:
         """Return the standard deviation of the shared errors, in the target's unit: like `predicted`; zone -1 gives NaN."""
@@ -124,9 +130,18 @@ class ErrorField:
         Fields of two periods have the correlation `persistence`.
         """
         points = unit_vectors(lon, lat) * EARTH_KM
-        always, once = (_field(points, self.range_km, each, draws // 2) for each in (0, 1 + period))
+        always, once = (self._field(points, each, draws // 2) for each in (0, 1 + period))
         half = self.persistence**0.5 * always + (1 - self.persistence) ** 0.5 * once
         return np.concatenate([half, -half])
+
+    def _field(self, points: np.ndarray, number: int, draws: int) -> np.ndarray:
+        """Return fields (draws, n) at points (n, 3) in km: waves, and what is the same everywhere."""
+        vectors, phases, same = _waves(self.range_km, number, draws)
+        found = np.empty((draws, len(points)))
+        for k in range(draws):
+            part = slice(k * _WAVES, (k + 1) * _WAVES)
+            found[k] = np.cos(points @ vectors[:, part] + phases[part]).sum(axis=1)
+        return (1 - self.common) ** 0.5 * (2 / _WAVES) ** 0.5 * found + self.common**0.5 * same[:, None]
 
     def to_plain(self) -> dict[str, Any]:
         """Return it as numbers and lists."""
@@ -137,7 +152,12 @@ class ErrorField:
         """Make it from `to_plain`'s content, which may be a stranger's; ValueError if it is another."""
         if not isinstance(plain, dict) or set(plain) != set(cls.__dataclass_fields__) or not isinstance(plain["deviations"], list):
             raise ValueError(f"errors: expected {', '.join(cls.__dataclass_fields__)}")
-        return cls(tuple(plain["deviations"]), plain["structured"], plain["range_km"], plain["persistence"])
+        return cls(**plain | {"deviations": tuple(plain["deviations"])})
+
+
+def _root(values: np.ndarray) -> float:
+    """Return the root mean square."""
+    return float((values**2).mean() ** 0.5)
 
 
 def _persistence(values: np.ndarray, places: np.ndarray, period: np.ndarray, range_km: float) -> float:
@@ -159,8 +179,10 @@ def _persistence(values: np.ndarray, places: np.ndarray, period: np.ndarray, ran
 
 
 @lru_cache(maxsize=32)
-def _waves(range_km: float, number: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
+def _waves(range_km: float, number: int, draws: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return wave vectors (3, draws x waves), per km, and phases of fields whose correlation is e^(-distance / range).
+
+    And a number for each field (draws,).
 
     That correlation is the characteristic function of a Cauchy distribution of three dimensions (random Fourier features:
     Rahimi and Recht 2007).
@@ -168,14 +190,4 @@ def _waves(range_km: float, number: int, draws: int) -> tuple[np.ndarray, np.nda
     random = np.random.default_rng([314, number])
     count = draws * _WAVES
     vectors = random.normal(size=(3, count)) / np.abs(random.normal(size=count)) / range_km
-    return vectors, random.uniform(0, 2 * np.pi, count)
-
-
-def _field(points: np.ndarray, range_km: float, number: int, draws: int) -> np.ndarray:
-    """Return fields (draws, n) at points (n, 3) in km."""
-    vectors, phases = _waves(range_km, number, draws)
-    found = np.empty((draws, len(points)))
-    for k in range(draws):
-        part = slice(k * _WAVES, (k + 1) * _WAVES)
-        found[k] = np.cos(points @ vectors[:, part] + phases[part]).sum(axis=1)
-    return found * (2 / _WAVES) ** 0.5
+    return vectors, random.uniform(0, 2 * np.pi, count), random.normal(size=draws)

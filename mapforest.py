@@ -204,7 +204,11 @@ class ForestModel(MapModel):
 
     def _errors(self, errors: ErrorField) -> dict[str, Any]:
         deviations = {name: round(each, 3) for name, each in zip(self.zones, errors.deviations, strict=True)}
-        shares = {"shared by neighbours": round(errors.structured, 3), "shared by other periods": round(errors.persistence, 3)}
+        shares = {
+            "shared by neighbours": round(errors.structured, 3),
+            "of that by all places": round(errors.common, 3),
+            "shared by other periods": round(errors.persistence, 3),
+        }
         return {"relative": deviations, "range in km": round(errors.range_km, 1)} | shares
 
     def scores(self) -> dict[str, dict[str, float | None]]:

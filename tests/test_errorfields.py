@@ -25,15 +25,16 @@ def places(random, n=400, side=8.0):
     return 100 + side * random.random(n), 30 + side * random.random(n)
 
 
-def test_fields_have_the_correlation_they_are_to_have():
+@pytest.mark.parametrize("common", [0.0, 0.4])
+def test_fields_have_the_correlation_they_are_to_have(common):
     lon, lat = np.linspace(100, 110, 30), np.full(30, 35.0)
-    errors = ErrorField((1.0,), 0.5, RANGE, 0.6)
+    errors = ErrorField((1.0,), 0.5, common, RANGE, 0.6)
     first, last = (errors.draw(lon, lat, period, 3000) for period in (0, 1))
     np.testing.assert_allclose(first.mean(0), 0, atol=1e-12)  # each has its mirror image
     assert first.var() == pytest.approx(1, abs=0.05)
-    expected = np.exp(-distances(lon, lat)[0] / RANGE)
-    np.testing.assert_allclose((first * first[:, :1]).mean(0), expected, atol=0.08)
-    np.testing.assert_allclose((last * first[:, :1]).mean(0), 0.6 * expected, atol=0.08)
+    expected = common + (1 - common) * np.exp(-distances(lon, lat)[0] / RANGE)
+    np.testing.assert_allclose((first * first[:, :1]).mean(0), expected, atol=0.09)
+    np.testing.assert_allclose((last * first[:, :1]).mean(0), 0.6 * expected, atol=0.09)
     np.testing.assert_array_equal(errors.draw(lon[5:7], lat[5:7], 0, 3000), first[:, 5:7])  # whatever else is asked for
     assert errors.draw(lon, lat, 0).shape == (DRAWS, 30)
 
@@ -49,7 +50,7 @@ def test_what_is_shared_is_learnt():
         found.append(ErrorField.fit(y, predicted, zone, 3, np.column_stack([lon, lat]), np.zeros(len(lon))))
     deviations = np.mean([each.deviations for each in found], axis=0)
     np.testing.assert_allclose(deviations[:2], [0.02, 0.05], rtol=0.2)
-    assert deviations[2] == np.mean([each.deviations[2] for each in found])  # nobody's zone: that of all
+    assert 0.02 < deviations[2] < 0.05  # nobody's zone: that of all
     assert np.mean([each.structured for each in found]) == pytest.approx(0.7, abs=0.15)
     assert 0.5 * RANGE < np.median([each.range_km for each in found]) < 2 * RANGE
     assert all(each.persistence == 0 for each in found)  # one period tells nothing of others
@@ -97,7 +98,7 @@ def test_intervals_of_means_hold_the_truth_as_often_as_they_say(worlds):
         held += low <= truth <= high
         alone += abs(truth) <= 1.645 * 0.6 / 16
     print(f"held {held}, by independent errors {alone}, of {worlds}")
-    assert held >= 0.75 * worlds  # of 90 %
+    assert held >= 0.9 * worlds
     assert alone < 0.5 * worlds
 
 
@@ -109,6 +110,6 @@ def test_what_tells_nothing_is_refused():
         ErrorField.fit(np.arange(20.0), np.ones(20), np.zeros(20, int), 1, where, np.zeros(20))
     for wrong in ((-1.0,), (np.nan,), ("1",), ()):
         with pytest.raises(ValueError, match="errors"):
-            ErrorField(wrong, 0.5, 100.0, 0.5)
-    known = ErrorField((0.1, 0.2), 0.5, 100.0, 0.5)
+            ErrorField(wrong, 0.5, 0.0, 100.0, 0.5)
+    known = ErrorField((0.1, 0.2), 0.5, 0.0, 100.0, 0.5)
     assert ErrorField.from_plain(known.to_plain()) == known

@@ -30,7 +30,7 @@ from zones import cell_areas
 NAMES = ("map", "mat", "a", "b", "noise", "year")
 HEIGHT, WIDTH, CELL, WEST, NORTH = 30, 40, 0.25, 90.0, 45.0
 GRID = Grid("EPSG:4326", WEST, NORTH, (CELL, CELL), HEIGHT, WIDTH)
-ERRORS = ErrorField((0.2, 0.3, 0.25, 0.4), 0.5, 200.0, 0.6)
+ERRORS = ErrorField((0.2, 0.3, 0.25, 0.4), 0.5, 0.0, 200.0, 0.6)
 
 
 def method(**widths):
