@@ -4,6 +4,7 @@
 # make realdata   the same on real profiles and rasters (REALDATA=folder)
 # make compare    after make realdata: the network against every baseline, on the same folds; hours of one core (CONFIG=file)
 # make drivers    what controls soil carbon: the example world with its process model, then the real profiles if they are there
+# make zoned      forests by climate zone on a simulated China-like land: zones that matter, and zones that do not
 # make bench      speed, as ratios measured side by side
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ SEED ?= 314
 CONFIG ?= configs/realdata_compare.yaml
 SIM_REGIONS := anhui switzerland denmark australia
 
-.PHONY: demo test test-all realdata compare drivers bench
+.PHONY: demo test test-all realdata compare drivers zoned bench
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -67,6 +68,19 @@ drivers: .venv/installed
 	@test -f data/sim/global/cSoil.nc || $(BIN)/python simulate.py --seed $(SEED)
 	$(BIN)/python drivers.py --resume
 	@test ! -d data/real/global || $(BIN)/python drivers.py --config configs/realdata_drivers.yaml --resume
+
+zoned: .venv/installed
+	$(BIN)/pip install --quiet $$(grep '^skops==' requirements-test.txt)
+	for law in zoned unzoned; do \
+	  $(BIN)/python simulate.py --world china --law $$law --profiles 2500 --cell 0.25 --seed $(SEED) || exit; \
+	done
+	for land in china china_unzoned; do \
+	  $(BIN)/python densities.py --horizons data/sim/$$land/horizons.csv --out data/sim/$$land/densities.csv || exit; \
+	done
+	$(BIN)/python train_zoned.py --config configs/sim_zoned.yaml --seed $(SEED) --resume
+	$(BIN)/python train_zoned.py --config configs/sim_zoned.yaml --seed $(SEED) --resume --run sim_unzoned \
+	  --samples data/sim/china_unzoned/densities.csv --rasters data/sim/china_unzoned/rasters --periodic data/sim/china_unzoned/periodic
+	$(BIN)/python benchmarks/zoned_figure.py
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/epoch_speed.py

@@ -98,6 +98,48 @@ def fit_pedotransfer(profile: np.ndarray, soc: np.ndarray, bulk_density: np.ndar
     )
 
 
+def judge_functions(profile: np.ndarray, soc: np.ndarray, bulk_density: np.ndarray) -> dict[str, dict[str, float]]:
+    """Hold what bulk density may be estimated by against what was measured.
+
+    Parameters
+    ----------
+    profile, soc, bulk_density
+        As `fit_pedotransfer` takes them.
+
+    Returns
+    -------
+    dict
+        Function and soils -> horizons, measured (their mean), rmse, bias (estimated less measured) in kg/m3, and r2. The one
+        fitted to these horizons is scored on profiles left out, and is missing below `FEWEST_PROFILES`. Soils without a
+        measured horizon are missing.
+    """
+    measured = np.isfinite(soc) & np.isfinite(bulk_density)
+    mineral = measured & (soc <= ORGANIC)
+    asked = [
+        ("Manrique and Jones 1991, mineral", mineral_bulk_density, mineral),
+        ("1380 - 310 ln(1 + SOC/10), mineral", organic_bulk_density, mineral),
+        ("Manrique and Jones 1991, organic", mineral_bulk_density, measured & ~mineral),
+        ("1380 - 310 ln(1 + SOC/10), organic", organic_bulk_density, measured & ~mineral),
+    ]
+    found = {
+        name: _scored(function(soc[rows]) - bulk_density[rows], bulk_density[rows]) for name, function, rows in asked if rows.any()
+    }
+    if np.unique(profile[mineral]).size >= FEWEST_PROFILES:
+        own = fit_pedotransfer(profile, soc, bulk_density)
+        numbers = {"horizons": own.horizons, "measured": float(bulk_density[mineral].mean())}
+        numbers |= {"rmse": own.rmse, "bias": own.bias, "r2": own.r2}
+        found["fitted to these horizons, mineral"] = {name: round(value, 3) for name, value in numbers.items()}
+    return found
+
+
+def _scored(error: np.ndarray, measured: np.ndarray) -> dict[str, float]:
+    """Return how far estimates are off what was measured."""
+    mean_square, spread = float(np.mean(error**2)), float(measured.var())
+    r2 = 1 - mean_square / spread if spread else float("nan")
+    numbers = {"horizons": error.size, "measured": float(measured.mean()), "rmse": mean_square**0.5, "bias": float(error.mean())}
+    return {name: round(value, 3) for name, value in (numbers | {"r2": r2}).items()}
+
+
 def estimate_bulk_density(soc: np.ndarray, mineral: Callable[[np.ndarray], np.ndarray] = mineral_bulk_density) -> np.ndarray:
     """Return bulk density, kg/m3, by SOC, g/kg: `organic_bulk_density` above `ORGANIC`, `mineral` up to it.
 

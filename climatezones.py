@@ -1,4 +1,4 @@
-"""Climate zones by mean annual precipitation and temperature, and how a place near a boundary belongs to two.
+"""Zones by mean annual precipitation and temperature, and how a place near a boundary belongs to two; or zones of a ready map.
 
 In: precipitation and temperature, as numbers or rasters. Out: a zone for each place, or a weight for each place and zone.
 
@@ -10,7 +10,7 @@ Give long-term means: with the climate of each period a place would change its m
 show the boundary wandering.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +73,54 @@ class ClimateZones:
         precipitation, temperature = np.asarray(precipitation), np.asarray(temperature)
         zone = 2 * (precipitation < self.precipitation) + (temperature < self.temperature)
         return np.where(np.isnan(precipitation) | np.isnan(temperature), -1, zone).astype(np.int64)
+
+    def hard(self) -> "ClimateZones":
+        """Return the same zones without bands."""
+        return replace(self, width_precipitation=0.0, width_temperature=0.0)
+
+
+@dataclass(frozen=True)
+class GivenZones:
+    """Zones of a ready map, such as one of climates or ecoregions; asked as `ClimateZones` are, with the code in both places.
+
+    Attributes
+    ----------
+    codes
+        The whole numbers that stand for zones.
+
+    Raises
+    ------
+    ValueError
+        If there is none, one comes twice, or one is no whole number.
+    """
+
+    codes: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.codes or len(set(self.codes)) != len(self.codes) or any(code % 1 != 0 for code in self.codes):
+            raise ValueError(f"zones {', '.join(f'{code:g}' for code in self.codes[:5])}: different whole numbers are needed")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the zones are called."""
+        return tuple(f"zone {code:g}" for code in self.codes)
+
+    def memberships(self, code: np.ndarray, _: np.ndarray) -> np.ndarray:
+        """Return 1 for the zone of each place and 0 for others, (n, Z); NaN where the code is missing or none of these."""
+        belongs = np.asarray(code)[:, None] == np.array(self.codes)
+        return np.where(belongs.any(axis=1, keepdims=True), belongs, np.nan)
+
+    def labels(self, code: np.ndarray, _: np.ndarray) -> np.ndarray:
+        """Return the number (n,) int64 of each place's zone, from 0; -1 where there is none."""
+        belongs = np.asarray(code)[:, None] == np.array(self.codes)
+        return np.where(belongs.any(axis=1), belongs.argmax(axis=1), -1)
+
+    def hard(self) -> "GivenZones":
+        """Return itself: a ready map has no bands."""
+        return self
+
+
+Zones = ClimateZones | GivenZones
 
 
 def _above(values: np.ndarray, threshold: float, width: float) -> np.ndarray:

@@ -403,6 +403,11 @@ class SimulateSettings(Settings):
     """The example world."""
 
     out: Path = Field(Path("data/sim"), description="folder to make the world in")
+    world: Literal["example", "china"] = Field(
+        "example",
+        description="example: SOC of one depth, all lands and four regions; china: horizons, zones, periods (china.py)",
+    )
+    law: Literal["zoned", "unzoned"] = Field("zoned", description="china: whether carbon follows another law in each climate zone")
     profiles: int = Field(6000, ge=100, le=10_000_000, description="profiles of the global dataset (106167: the paper's size)")
     region_profiles: int = Field(300, ge=30, le=1_000_000, description="profiles of each regional dataset")
     cell: float = Field(0.5, ge=0.05, le=2, description="cell of the global rasters, degrees")
@@ -503,9 +508,14 @@ class ZonedSettings(Settings):
     )
     first_year: int = Field(1985, ge=1000, le=9999, description="first year of the first period")
     period_years: int = Field(5, ge=1, le=1000, description="years of a period")
-    year: str = Field("year", description="the column of sampling years; profiles without a year are left out")
+    year: str | None = Field(
+        "year", description="the column of sampling years; profiles without a year are left out; none: years are not asked for"
+    )
     precipitation: str = Field("map", description="the column of long-term mean annual precipitation")
     temperature: str = Field("mat", description="the column of long-term mean annual temperature")
+    zone: str | None = Field(
+        None, description="the column or raster variable of ready zones, whole numbers, instead of precipitation and temperature"
+    )
     wet: float = Field(400.0, description="precipitation from which a zone is wet, in its column's unit (mm)")
     warm: float = Field(10.0, description="temperature from which a zone is warm, in its column's unit (degrees C)")
     wet_band: float = Field(50.0, ge=0, description="width of the band over which blended predictions pass from wet to dry")
@@ -525,6 +535,10 @@ class ZonedSettings(Settings):
     inner_folds: int = Field(5, ge=2, le=50, description="folds that choose covariates and settings, of the profiles not held out")
     block_size: float = Field(0.5, gt=0, le=180, description="side of the blocks that no fold parts, degrees")
     trees: int = Field(300, ge=1, le=100_000, description="trees of a forest")
+    network: bool = Field(
+        False, description="also score this project's network on the same folds: one for all, and fine-tuned in each zone"
+    )
+    network_epochs: int = Field(100, ge=1, le=1_000_000, description="its passes over the profiles, at most")
     search_trees: int = Field(50, ge=1, le=100_000, description="trees of a forest that is only tried")
     run: str = Field("zoned", pattern=r"^[A-Za-z0-9][\w.-]*$", description="the run's name: names models and results")
     model_dir: Path = Field(Path("model"), description="folder of models: <run>_<target>.skops, and .yaml for people")
@@ -541,6 +555,12 @@ class ZonedSettings(Settings):
             raise ValueError(f"{double!r} comes twice")
         return names
 
+    @model_validator(mode="after")
+    def _periods_need_years(self) -> Self:
+        if self.periodic is not None and self.year is None:
+            raise ValueError("periodic rasters are of the years profiles were sampled in, so they need year")
+        return self
+
     @field_validator("targets")
     @classmethod
     def _targets_name_files(cls, names: list[str]) -> list[str]:
@@ -553,6 +573,85 @@ class ZonedSettings(Settings):
     def results(self) -> Path:
         """The folder of this run's results."""
         return self.results_dir or Path("results") / self.run
+
+
+class CovariateSettings(Settings):
+    """Spectral indices, terrain derivatives or zones, of rasters."""
+
+    bands: Path | None = Field(None, description="GeoTIFF with blue, red, nir and swir1; or a folder of them, named by years")
+    band_names: list[str] = Field(
+        ["blue", "red", "nir", "swir1"], min_length=4, max_length=4, description="what these four are called there, in this order"
+    )
+    scale: Literal["reflectance", "landsat_collection_2", "ten_thousandths"] = Field(
+        "reflectance", description="what makes its numbers reflectance, where the file does not say so itself"
+    )
+    dem: Path | None = Field(None, description="or a GeoTIFF of elevations, m")
+    climate: list[Path] = Field([], description="or GeoTIFFs, or folders of them, with precipitation and temperature")
+    precipitation: str = Field("map", description="climate: the variable of long-term mean annual precipitation")
+    temperature: str = Field("mat", description="climate: the variable of long-term mean annual temperature")
+    wet: float = Field(400.0, description="climate: precipitation from which a zone is wet, in its variable's unit (mm)")
+    warm: float = Field(10.0, description="climate: temperature from which a zone is warm, in its variable's unit (degrees C)")
+    wet_band: float = Field(50.0, ge=0, description="climate: width of the band over which weights pass from wet to dry")
+    warm_band: float = Field(1.0, ge=0, description="climate: width of the band over which weights pass from warm to cool")
+    out: Path = Field(description="the GeoTIFF to write; the folder, where bands is one")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.bands is not None) + (self.dem is not None) + bool(self.climate) != 1:
+            raise ValueError("give one of --bands, --dem and --climate")
+        return self
+
+
+class DensitySettings(Settings):
+    """From horizons to soil organic carbon density, one row per profile."""
+
+    horizons: Path = Field(description="horizons: CSV, TSV, GeoPackage or GeoJSON, with profile_id, lon, lat, top and bottom (cm)")
+    out: Path = Field(Path("data/densities.csv"), description="the table to write; left_out.csv and .yaml go beside it")
+    depths: list[float] = Field(
+        [0.0, 20.0, 100.0], min_length=2, description="the upper limit and the lower ones, cm: 0 20 100 gives 0-20 and 0-100"
+    )
+    soc: str | None = Field(None, description="the column of soil organic carbon [the first whose name is known]")
+    bulk_density: str | None = Field(None, description="the column of bulk density of fine earth [the same; none: all estimated]")
+    stones: str | None = Field(None, description="the column of coarse fragments, % of volume [the same; none: taken as 0]")
+    year: str | None = Field(None, description="the column of sampling years [the same]")
+    soc_unit: Literal["g/kg", "%"] = Field("g/kg", description="unit of soil organic carbon")
+    bulk_density_unit: Literal["g/cm3", "kg/m3"] = Field("g/cm3", description="unit of bulk density")
+    soc_sd: str = Field("0", description="its standard deviation: a column, a number in its unit, or a share of it such as 10%")
+    bulk_density_sd: str = Field(
+        "0", description="the same of bulk density that was measured; estimates have their function's error"
+    )
+    stones_sd: str = Field("0", description="the same of coarse fragments")
+    depth_method: Literal["mean", "spline", "spline_1cm"] = Field(
+        "spline", description="horizons to intervals: mass-preserving spline (Bishop et al. 1999), or mean weighted by thickness"
+    )
+    spline_lambda: float = Field(0.1, ge=0, le=1e9, description="smoothness of the spline; 0 keeps the mass of every horizon")
+    multiply: Literal["horizons", "intervals", "layers"] = Field(
+        "horizons",
+        description="SOC x bulk density of each horizon, and then depth; of each interval; or, as Dong, Wang and Su, of means "
+        "weighted from 0-5, 5-15, 15-30, 30-60, 60-100 cm",
+    )
+    min_covered: float | None = Field(
+        None, ge=0, description="centimetres of an interval that must have been observed [all of it]; 0: to the observed bottom"
+    )
+
+    @field_validator("depths")
+    @classmethod
+    def _depths_descend(cls, limits: list[float]) -> list[float]:
+        if limits[0] < 0 or any(upper >= lower for upper, lower in pairwise(limits)):
+            raise ValueError("the upper limit, 0 or more, and then lower ones, each below the one before: 0 20 100")
+        return limits
+
+    @field_validator("out")
+    @classmethod
+    def _out_is_a_table(cls, path: Path) -> Path:
+        if path.suffix != ".csv":
+            raise ValueError("the table to write is named *.csv")
+        return path
+
+    @property
+    def intervals(self) -> list[tuple[float, float]]:
+        """Upper and lower limit of each interval, cm."""
+        return [(self.depths[0], lower) for lower in self.depths[1:]]
 
 
 class Target(BaseModel):
@@ -733,6 +832,8 @@ def _product(text: str) -> dict[str, str]:
 
 
 _ALL = (
+    CovariateSettings,
+    DensitySettings,
     ZonedSettings,
     AgainstSettings,
     GlobalSettings,

@@ -1,227 +1,199 @@
-"""Turn soil organic carbon (SOC) from content into density, kg per m2 of land.
+"""Turn soil horizons into soil organic carbon (SOC) density of depth intervals, one row per profile.
 
-In: horizons as flat arrays: depths, SOC, bulk density and coarse fragments, in units that are named. Out: the SOC
-density of depth intervals and its standard deviation, and what was missing, impossible or estimated on the way.
+    python densities.py --horizons horizons.csv --out data/mine/densities.csv
+    python densities.py --horizons horizons.csv --depths 0 20 100 --soc humus_c --soc_unit % --bulk_density BLD --stones CRF
+    python densities.py --horizons horizons.csv --multiply layers --soc_sd 10% --bulk_density_sd bd_sd
+
+Horizons need columns of profile, longitude and latitude (degrees), upper and lower depth (cm) and SOC; bulk density, coarse
+fragments and sampling year if there are any. Writes the table that train_zoned.py learns from: profile_id, lon, lat, year, and of
+each interval socd_0_20 and its standard deviation socd_0_20_sd (kg/m2), the centimetres it is of (cm_0_20), and the share of them
+whose bulk density was estimated, was estimated as an organic soil's, and whose stones were taken as none; bulk_density_by says by
+what (measured, own horizons, a published function). Beside it left_out.csv (which profile, which interval, why), and as YAML
+all counts, and how functions of bulk density fare where it was measured. Nothing is extrapolated below the observed depth.
 """
 
+import logging
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from config import DensitySettings, read_settings
+from files import UserError, check_writable, run, sha256, write_table, write_yaml
 
-import depths
-from bulk_density import BULK_DENSITIES, Pedotransfer, fill_bulk_density
-from config import SOC_MAXIMUM
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
-UNITS = {
-    "g/kg": ("SOC", 1.0),
-    "%": ("SOC", 10.0),
-    "kg/m3": ("bulk density", 1.0),
-    "g/cm3": ("bulk density", 1000.0),
-    "% of volume": ("coarse fragments", 1.0),
-}
-"""Unit -> what it measures, and how many g/kg, kg/m3 or per cent of volume it is."""
+    from carbon_density import Densities
+    from horizons import Horizons
+
+log = logging.getLogger(__name__)
 
 
-def convert(values: np.ndarray, unit: str, to: str) -> np.ndarray:
-    """Return values of one of `UNITS` in another.
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the script with a command line (default: the process's own)."""
+    settings = read_settings(DensitySettings, __doc__, arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from bulk_density import BULK_DENSITIES, judge_functions  # here and below: --help needs none of these, and they are slow
+    from carbon_density import convert
+    from horizons import read_measured
+    from profiles import unit_hint
 
-    Raises
-    ------
-    ValueError
-        If a unit is unknown, or the two measure different things.
-    """
-    for name in (unit, to):
-        if name not in UNITS:
-            raise ValueError(f"unit {name!r} is none of {', '.join(UNITS)}")
-    if UNITS[unit][0] != UNITS[to][0]:
-        raise ValueError(f"{unit} is a unit of {UNITS[unit][0]}, {to} of {UNITS[to][0]}: one cannot become the other")
-    return np.asarray(values, float) * (UNITS[unit][1] / UNITS[to][1])
+    if settings.out.resolve() == settings.horizons.resolve():
+        raise UserError(f"{settings.out}: would overwrite the horizons; choose another --out")
+    named = {name: getattr(settings, name) for name in ("soc", "bulk_density", "stones", "year")}
+    horizons, columns = read_measured(settings.horizons, named)
+    check_writable(settings.out.parent)
+    found = to_densities(settings, horizons)
+    table, left_out = tabulate(settings, horizons, found)
+    if table.empty:
+        raise UserError(f"{settings.horizons}: no profile has a density; {left_out['reason'].value_counts().to_dict()}")
 
+    soc, earth = (horizons.table[name].to_numpy(float) for name in ("soc", "bulk_density"))
+    earth = convert(earth, settings.bulk_density_unit, "kg/m3")
+    earth[~((earth >= BULK_DENSITIES[0]) & (earth <= BULK_DENSITIES[1]))] = float("nan")
+    soc = convert(soc, settings.soc_unit, "g/kg")
+    functions = judge_functions(horizons.profile, soc, earth)
+    counts = {name: count for name, count in horizons.counts.items() if count} | found.counts
+    names = [target(interval) for interval in settings.intervals]
+    record: dict[str, Any] = {
+        "horizons": {"file": settings.horizons.name, "sha256": sha256(settings.horizons), "columns": columns},
+        "counts": counts,
+        "intervals": dict(zip(names, found.interval_counts, strict=True)),
+        "left out": {f"{name}: {why}": int(n) for (name, why), n in left_out.groupby(["target", "reason"]).size().items()},
+        "bulk density estimated by": by_what(found),
+        "functions of bulk density, kg/m3": functions,
+        "settings": settings.as_plain(),
+    }
+    write_table(settings.out.parent / "left_out.csv", left_out)
+    write_yaml(settings.out.with_suffix(".yaml"), record)
+    write_table(settings.out, table)
 
-# --- the equation -------------------------------------------------------------------------------------------------
-
-
-def soc_density(soc: np.ndarray, bulk_density: np.ndarray, thickness: np.ndarray, stones: np.ndarray) -> np.ndarray:
-    """Return SOC density, kg/m2: SOC x bulk density x thickness x (1 - stones / 100).
-
-    g/kg, kg/m3 and cm make 1e-3 kg/kg x 1 kg/m3 x 1e-2 m = 1e-5 kg/m2; with SOC in per cent the factor is 1e-4. (Equation
-    8 of Dong, Wang and Su, SOC density of China at 1 km, is off by a power of ten with the units printed beside it.)
-
-    Parameters
-    ----------
-    soc
-        g/kg of fine earth.
-    bulk_density
-        kg/m3 of fine earth.
-    thickness
-        cm.
-    stones
-        Coarse fragments, per cent of the soil's volume.
-    """
-    return soc * bulk_density * thickness * (1 - stones / 100) * 1e-5
-
-
-def soc_density_sd(
-    soc: np.ndarray,
-    bulk_density: np.ndarray,
-    thickness: np.ndarray,
-    stones: np.ndarray,
-    soc_sd: np.ndarray,
-    bulk_density_sd: np.ndarray,
-    stones_sd: np.ndarray,
-) -> np.ndarray:
-    """Return the standard deviation of `soc_density`, kg/m2, of errors that are independent of each other.
-
-    First-order Taylor: the root of the sum of squares of each deviation (in the unit of what it belongs to) times
-    the derivative. Good to a few per cent of itself while the deviations stay below a third of their values.
-    """
-    by_soc = soc_density(soc_sd, bulk_density, thickness, stones)
-    by_bulk_density = soc_density(soc, bulk_density_sd, thickness, stones)
-    by_stones = soc_density(soc, bulk_density, thickness, np.zeros(1)) * stones_sd / 100
-    return np.sqrt(by_soc**2 + by_bulk_density**2 + by_stones**2)
+    log.info("columns: %s", ", ".join(f"{ours} = {column}" for ours, column in columns.items()))
+    log.info("%s", ", ".join(f"{count} {what}" for what, count in counts.items()))
+    for name, numbers in functions.items():
+        numbers = {key: round(value, 2 if key == "r2" else 0) for key, value in numbers.items()}
+        log.info("bulk density by %s: %s", name, ", ".join(f"{key} {value:g}" for key, value in numbers.items()))
+    if settings.soc_unit == "g/kg" and (hint := unit_hint(soc[soc == soc])):
+        log.info("hint: %s (--soc_unit %%)", hint)
+    for name in names:
+        known = table[name].dropna()
+        estimated = (table.loc[known.index, name.replace("socd", "bd_estimated")] > 0).mean() if len(known) else 0
+        middle = f"median {known.median():.2f} kg/m2, {estimated:.0%} with estimated bulk density" if len(known) else "no profile"
+        log.info("%s: %d profiles, %s", name, len(known), middle)
+    print(f"{settings.out}: {len(table)} profiles; {settings.out.parent / 'left_out.csv'}: {len(left_out)} lines")
 
 
-# --- intervals ----------------------------------------------------------------------------------------------------
+def target(interval: tuple[float, float]) -> str:
+    """Return the column of an interval's density."""
+    return f"socd_{interval[0]:g}_{interval[1]:g}"
 
 
-@dataclass(frozen=True)
-class Densities:
-    """SOC density of N profiles in K depth intervals.
-
-    Attributes
-    ----------
-    density, sd
-        (N, K) kg/m2; NaN for a profile left out of an interval. `sd` is what the errors of SOC, bulk density and coarse
-        fragments, independent of each other, make together if each is the same throughout a profile: the most it can be.
-    covered
-        (N, K) cm that were observed.
-    reach
-        (N, K) cm that `density` is of: all of the interval, or what of it lies between the first top and the last bottom.
-    estimated, stones_assumed
-        (N, K) share of the observed centimetres whose bulk density was estimated; whose stones were taken as none.
-    pedotransfer
-        What bulk density of mineral soils was estimated by; None: `mineral_bulk_density`.
-    counts
-        What was odd about the horizons.
-    interval_counts
-        K: how many profiles have a density there, and how many have none and why.
-    """
-
-    density: np.ndarray
-    sd: np.ndarray
-    covered: np.ndarray
-    reach: np.ndarray
-    estimated: np.ndarray
-    stones_assumed: np.ndarray
-    pedotransfer: Pedotransfer | None
-    counts: dict[str, int]
-    interval_counts: list[dict[str, int]]
+def by_what(found: "Densities") -> str:
+    """Return what the bulk density of mineral soils was estimated by."""
+    own = found.pedotransfer
+    if own is None:
+        return "Manrique and Jones 1991"
+    return f"own horizons ({own.intercept:.0f} {own.slope:+.0f} ln(1 + SOC/10), of {own.horizons})"
 
 
-def interval_densities(
-    profile: np.ndarray,
-    top: np.ndarray,
-    bottom: np.ndarray,
-    soc: np.ndarray,
-    bulk_density: np.ndarray,
-    stones: np.ndarray,
-    intervals: Sequence[tuple[float, float]],
-    profiles: int,
-    *,
-    soc_unit: str,
-    bulk_density_unit: str,
-    soc_sd: float | np.ndarray = 0.0,
-    bulk_density_sd: float | np.ndarray = 0.0,
-    stones_sd: float | np.ndarray = 0.0,
-    multiply: Literal["horizons", "intervals"] = "horizons",
-    method: depths.Method = "mean",
-    smoothing: float = 0.1,
-    min_covered: float = np.inf,
-) -> Densities:
-    """Bring horizons to the SOC density of depth intervals.
-
-    Parameters
-    ----------
-    profile, top, bottom
-        (L,) as `depths.harmonise` takes them, from the surface (`depths.from_surface`).
-    soc, bulk_density, stones
-        (L,) in `soc_unit` and `bulk_density_unit`, of fine earth; coarse fragments in per cent of volume. Horizons
-        without SOC are left out; missing bulk density is estimated; missing stones are taken as none. All are counted.
-    intervals, profiles
-        K pairs of upper and lower limit, cm, from 0 down; N.
-    soc_unit, bulk_density_unit
-        "g/kg" or "%"; "g/cm3" or "kg/m3".
-    soc_sd, bulk_density_sd, stones_sd
-        Standard deviations of what was measured, in the same units.
-    multiply
-        "horizons": carbon per volume of each horizon, then depth, which keeps every horizon's carbon. "intervals": SOC, bulk
-        density and stones are brought to intervals first, then multiplied, as one must with maps of them (Dong, Wang and
-        Su); too much where light soil rich in SOC lies above dense soil poor in it.
-    method, smoothing
-        How horizons are brought to intervals (`depths.harmonise`).
-    min_covered
-        Leave a profile out of an interval of which fewer centimetres were observed, or less than all of a thinner one.
-        0: the density is that down to the observed bottom, `reach` centimetres of it.
+def to_densities(settings: DensitySettings, horizons: "Horizons") -> "Densities":
+    """Return the density of each profile and interval.
 
     Raises
     ------
-    ValueError
-        For an unknown unit, or if most values of a kind are impossible in the unit named.
+    UserError
+        If a unit or a deviation cannot be right.
     """
-    sds = [np.broadcast_to(np.asarray(sd, float), len(profile)) for sd in (soc_sd, bulk_density_sd, stones_sd)]
-    soc, sds[0] = (convert(values, soc_unit, "g/kg") for values in (soc, sds[0]))
-    bulk_density, sds[1] = (convert(values, bulk_density_unit, "kg/m3") for values in (bulk_density, sds[1]))
-    counts = {"horizons": len(profile)}
-    soc = _possible(soc, soc_unit, (0.0, SOC_MAXIMUM), "SOC", counts)
-    bulk_density = _possible(bulk_density, bulk_density_unit, BULK_DENSITIES, "bulk density", counts)
-    stones = _possible(stones, "% of volume", (0.0, 100.0), "coarse fragments", counts)
-    known = ~np.isnan(soc)
-    profile, top, bottom, soc, bulk_density, stones = (each[known] for each in (profile, top, bottom, soc, bulk_density, stones))
-    estimated, assumed = np.isnan(bulk_density), np.isnan(stones)
-    counts |= {"bulk density estimated": int(estimated.sum()), "coarse fragments taken as none": int(assumed.sum())}
-    sds = [sd[known] for sd in sds]
-    bulk_density, sds[1], pedotransfer = fill_bulk_density(profile, soc, bulk_density, sds[1])
-    stones = np.nan_to_num(stones)
+    import numpy as np
 
-    def average(value: np.ndarray, method: depths.Method, limits: tuple[float, float] = (0.0, np.inf)) -> depths.Harmonised:
-        return depths.harmonise(profile, top, bottom, value, intervals, profiles, method, smoothing, limits)
+    from carbon_density import interval_densities
 
-    def share(value: np.ndarray) -> np.ndarray:
-        return average(value, "mean").mean
+    table = horizons.table
+    sds = [
+        deviation(getattr(settings, f"{name}_sd"), f"{name}_sd", table[name].to_numpy(float), horizons, settings)
+        for name in ("soc", "bulk_density", "stones")
+    ]
+    good = horizons.placed
+    try:
+        return interval_densities(
+            horizons.profile[good],
+            horizons.top[good],
+            horizons.bottom[good],
+            table["soc"].to_numpy(float)[good],
+            table["bulk_density"].to_numpy(float)[good],
+            table["stones"].to_numpy(float)[good],
+            settings.intervals,
+            len(horizons.once),
+            soc_unit=settings.soc_unit,
+            bulk_density_unit=settings.bulk_density_unit,
+            soc_sd=sds[0][good],
+            bulk_density_sd=sds[1][good],
+            stones_sd=sds[2][good],
+            multiply=settings.multiply,
+            method=settings.depth_method,
+            smoothing=settings.spline_lambda,
+            min_covered=np.inf if settings.min_covered is None else settings.min_covered,
+        )
+    except ValueError as error:
+        raise UserError(f"{settings.horizons}: {error}") from error
 
-    a_centimetre = np.ones(1)
-    layers = average(soc_density(soc, bulk_density, a_centimetre, stones), method)
-    if multiply == "horizons":
-        density = layers.mean * layers.reach
-        sd = share(soc_density_sd(soc, bulk_density, a_centimetre, stones, *sds)) * layers.reach
+
+def deviation(given: str, name: str, values: "np.ndarray", horizons: "Horizons", settings: DensitySettings) -> "np.ndarray":
+    """Return standard deviations (L,), in the unit of the values (L,), as a setting gives them: column, number or share."""
+    import numpy as np
+
+    from config import nearest
+    from pointfiles import numbers
+
+    if given in horizons.table.columns:
+        found = numbers(horizons.table[given], settings.horizons, given)
     else:
-        factors = [(soc, (0.0, SOC_MAXIMUM)), (bulk_density, BULK_DENSITIES), (stones, (0.0, 100.0))]
-        of_soc, of_earth, of_stones = (average(value, method, limits).mean for value, limits in factors)
-        density = soc_density(of_soc, of_earth, layers.reach, of_stones)
-        sd = soc_density_sd(of_soc, of_earth, layers.reach, of_stones, *(share(sd) for sd in sds))
-    enough, interval_counts = layers.sufficient(min_covered)
-    density, sd, estimated, assumed = (np.where(enough, each, np.nan) for each in (density, sd, share(estimated), share(assumed)))
-    counts = {what: count for what, count in (counts | layers.counts).items() if count}
-    return Densities(density, sd, layers.covered, layers.reach, estimated, assumed, pedotransfer, counts, interval_counts)
+        try:
+            number = float(given.removesuffix("%"))
+        except ValueError:
+            near = nearest(given, list(horizons.table.columns))
+            raise UserError(f"--{name} {given!r} is no column, number or share such as 10%{near}") from None
+        if not 0 <= number < float("inf"):
+            raise UserError(f"--{name} {given}: a standard deviation is finite and 0 or more")
+        found = values * number / 100 if given.endswith("%") else np.full(len(values), number)
+    if (bad := int((found < 0).sum())) and given in horizons.table.columns:
+        raise UserError(f"--{name} {given}: {bad} of {len(found)} are negative; a standard deviation is 0 or more")
+    return np.abs(found)
 
 
-def _possible(values: np.ndarray, unit: str, limits: tuple[float, float], what: str, counts: dict[str, int]) -> np.ndarray:
-    """Return values (L,), in g/kg, kg/m3 or per cent of volume, with NaN for what is impossible; count both kinds.
+def tabulate(settings: DensitySettings, horizons: "Horizons", found: "Densities") -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """Return a row for each profile with a density, and a row (profile_id, target, reason) for each density that is missing."""
+    import numpy as np
+    import pandas as pd
 
-    Raises
-    ------
-    ValueError
-        If most values are impossible in the unit that was named, and possible in another.
-    """
-    given = ~np.isnan(values)
-    impossible = given & ~((values >= limits[0]) & (values <= limits[1]))
-    for other in (name for name, (kind, _) in UNITS.items() if kind == UNITS[unit][0]):
-        meant = values * (UNITS[other][1] / UNITS[unit][1])
-        if 2 * (impossible & (meant >= limits[0]) & (meant <= limits[1])).sum() > given.sum():
-            raise ValueError(
-                f"{impossible.sum()} of {given.sum()} values of {what} are impossible in {unit}, and look like {other}"
-            )
-    counts |= {f"{what} missing": int((~given).sum()), f"{what} impossible": int(impossible.sum())}
-    return np.where(impossible, np.nan, values)
+    once = horizons.once
+    lon, lat = once["lon"].to_numpy(), once["lat"].to_numpy()
+    wrong = [
+        (np.isnan(lon) | np.isnan(lat), "longitude or latitude missing or not a number"),
+        ((np.abs(lon) > 180) | (np.abs(lat) > 90), "longitude or latitude out of range"),
+        (horizons.moves, "its horizons lie at different places"),
+    ]
+    why = np.select([bad for bad, _ in wrong], [words for _, words in wrong], "")
+    parts = [pd.DataFrame({"profile_id": once["profile_id"], "target": "all", "reason": why})[why != ""]]
+    columns: dict[str, np.ndarray] = {}
+    for k, interval in enumerate(settings.intervals):
+        name, depth = target(interval), f"{interval[0]:g}_{interval[1]:g}"
+        columns |= {name: found.density[:, k].round(4), f"{name}_sd": found.sd[:, k].round(4), f"cm_{depth}": found.reach[:, k]}
+        shares = {"bd_estimated": found.estimated, "bd_organic": found.organic, "stones_assumed": found.stones_assumed}
+        columns |= {f"{what}_{depth}": share[:, k].round(3) for what, share in shares.items()}
+        missing = np.isnan(found.density[:, k]) & (why == "")
+        reason = np.where(found.covered[:, k] > 0, "too few centimetres of it observed", "no usable horizon in it")
+        parts.append(pd.DataFrame({"profile_id": once["profile_id"], "target": name, "reason": reason})[missing])
+    estimated, organic = (np.nan_to_num(share).max(axis=1) for share in (found.estimated, found.organic))
+    by = np.select([estimated == 0, organic >= estimated], ["measured", "organic"], "own" if found.pedotransfer else "published")
+    columns["bulk_density_by"] = by
+    kept = once.drop(columns=[name for name in once if name in columns])
+    first = ["profile_id", "lon", "lat", "year"]
+    table = pd.concat([kept[first], pd.DataFrame(columns), kept.drop(columns=first)], axis=1)
+    whole = np.isfinite(found.density).any(axis=1) & (why == "")
+    return table[whole].reset_index(drop=True), pd.concat(parts, ignore_index=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -6,6 +6,7 @@ In: covariates (N, F), raw units, missing = NaN, and a target (N,). Out: predict
     scores = cross_val_score(SoilCarbonRegressor(epochs=50), x, y, cv=5)
 """
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 import engine
 from config import Category, TrainSettings, build
+from grouping import group_folds
 from models import SoilCarbonNet, load_checkpoint
 from starts import compute_statistics, follow_checkpoint, new_specification
 from utils import Dataset, choose_device
@@ -30,7 +32,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
     categories
         What the columns of x are; default: one numeric category of all of them, or the checkpoint's.
     init_from
-        Checkpoint to fine-tune.
+        Checkpoint, or network, to fine-tune; a network is copied.
     epochs, batch_size, lr, loss, freeze, select_on, patience, members, target_transform, clip_inputs, missing, device
         As in `config.TrainSettings`; members None: one, or as many as the checkpoint has. The defaults here are those
         of a run of seconds.
@@ -49,7 +51,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         self,
         categories: Sequence[Category] | None = None,
         *,
-        init_from: Path | str | None = None,
+        init_from: Path | str | SoilCarbonNet | None = None,
         epochs: int = 100,
         batch_size: int = 32,
         lr: float = 1e-3,
@@ -88,8 +90,15 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         tags.non_deterministic = False
         return tags
 
-    def fit(self, x: Any, y: Any) -> Self:
+    def fit(self, x: Any, y: Any, groups: np.ndarray | None = None) -> Self:
         """Train on covariates (N, F) and targets (N,).
+
+        Parameters
+        ----------
+        x, y
+            Raw units.
+        groups
+            (N,) the block of each profile: the best epoch is then chosen on whole blocks. None: on single profiles.
 
         Raises
         ------
@@ -105,7 +114,12 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
             for name, value in self.get_params(deep=False).items()
             if name in names - {"categories"} and value is not None
         }
-        start = load_checkpoint(self.init_from) if self.init_from else None
+        start = None
+        if isinstance(self.init_from, SoilCarbonNet):
+            start = copy.deepcopy(self.init_from)
+            given["init_from"] = Path("memory")  # engine.fit draws new weights where nothing is named
+        elif self.init_from:
+            start = load_checkpoint(self.init_from)
         if start is not None:  # what the checkpoint decides is not asked for anew
             given = {name: value for name, value in given.items() if name not in ("target_transform", "missing", "clip_inputs")}
         settings = build(TrainSettings, {**given, "data_dir": Path(), "seed": self.random_state, "tensorboard": False})
@@ -115,9 +129,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
             raise ValueError(f"x has {x.shape[1]} columns, the categories have {width}")
         if self.target_transform == "log1p" and y.min() <= -1:
             raise ValueError("target_transform log1p needs targets above -1")
-        order = np.random.default_rng(self.random_state).permutation(len(y))
-        held_out = min(max(1, round(self.validation_share * len(y))), len(y) - 1)
-        split = {"valid": order[:held_out], "train": order[held_out:]}
+        split = self._split(len(y), groups)
         data = Dataset(pd.DataFrame(index=range(len(y))), x, y.astype(np.float64), split, categories)
         if start is None:
             numbers = compute_statistics(x[split["train"]], categories)
@@ -132,6 +144,15 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         train, valid = (engine.make_profiles(start, x[split[name]], data.y[split[name]], device) for name in ("train", "valid"))
         self.network_ = engine.fit(start, train, valid, settings)
         return self
+
+    def _split(self, n: int, groups: np.ndarray | None) -> dict[str, np.ndarray]:
+        if groups is not None and np.unique(groups).size > 1:
+            folds = min(max(2, round(1 / self.validation_share)), np.unique(groups).size)
+            chooses = group_folds(groups, folds, self.random_state) == 0
+            return {"valid": np.flatnonzero(chooses), "train": np.flatnonzero(~chooses)}
+        order = np.random.default_rng(self.random_state).permutation(n)
+        held_out = min(max(1, round(self.validation_share * n)), n - 1)
+        return {"valid": order[:held_out], "train": order[held_out:]}
 
     def predict(self, x: Any) -> np.ndarray:
         """Return the target (n,) float32 for covariates (n, F)."""

@@ -123,26 +123,28 @@ def indices_of(bands: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.where(np.abs(values) <= 1, values, np.nan) for name, values in found.items()}
 
 
-def write_indices(paths: Sequence[Path], out: Path, scale: str) -> None:
+def write_indices(paths: Sequence[Path], out: Path, scale: str, names: Sequence[str] = BANDS) -> None:
     """Write the indices of a raster's bands as a GeoTIFF on its own grid, a band each.
 
     Parameters
     ----------
     paths
-        As of `rasters.find_layers`; the layers named blue, red, nir and swir1 are taken, and must share one file.
+        As of `rasters.find_layers`; four of their layers are taken, and must share one file.
     out
         The file to write.
     scale
         A key of `SCALES`; a scale that the file itself declares has been applied by then, and needs "reflectance".
+    names
+        What its blue, red, nir and swir1 are called.
 
     Raises
     ------
     UserError
         If a band is missing, or they lie in several files.
     """
-    layers = pick_layers(find_layers(paths), BANDS)
+    layers = pick_layers(find_layers(paths), names)
     if len({layer.path for layer in layers}) > 1:
-        raise UserError(f"{layers[0].path}: blue, red, nir and swir1 must be in one file; stack them (gdal_merge.py -separate)")
+        raise UserError(f"{layers[0].path}: {', '.join(names)} must be in one file; stack them (gdal_merge.py -separate)")
     path = layers[0].path
     with named_errors(path), open_raster(path) as raster:
         stored = read_cells(raster, layers, (0, raster.height), (0, raster.width), None, set())

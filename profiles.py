@@ -4,7 +4,6 @@ In: CSV or TSV, GeoJSON, GeoPackage. Out: one row per profile with profile_id, l
 were left out with the reason. Nothing is mended in silence: all that is left out is counted.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,21 +14,13 @@ import pandas as pd
 
 import depths
 from config import SOC_MAXIMUM, nearest
-from files import UserError, read_table
+from files import UserError
+from horizons import place_horizons
+from pointfiles import check_not_swapped, find_columns, numbers, read_points, require_columns
 
-# What columns are called, in order of preference, in lower case. The first name of each is ours.
-ALIASES: dict[str, tuple[str, ...]] = {
-    "profile_id": ("profile_id", "profileid", "profile", "id", "pid", "site_id", "point_id", "pointid", "sample_id", "plot_id"),
-    "lon": ("lon", "longitude", "long", "lng", "lon_dd", "longitude_dd", "x", "x_coord", "coord_x"),
-    "lat": ("lat", "latitude", "lat_dd", "latitude_dd", "y", "y_coord", "coord_y"),
-    "top": ("top", "upper_depth", "depth_top", "top_depth", "depth_top_cm", "top_cm", "upper", "hzdept_r"),
-    "bottom": ("bottom", "lower_depth", "depth_bottom", "bottom_depth", "depth_bottom_cm", "bottom_cm", "lower", "hzdepb_r"),
-}
 WOSIS_TARGET = "value_avg"
 """The measured value in the files of the WoSIS snapshots."""
 _LEADING = ("profile_id", "lon", "lat", "soc")
-_HIGHEST_LITTER = -100.0
-"""cm: a top above it is a code for an unknown depth, not an organic layer."""
 
 
 @dataclass
@@ -82,7 +73,7 @@ def read_profiles(
     Parameters
     ----------
     path
-        CSV, TSV or semicolon-separated; *.geojson, *.json, *.gpkg or *.shp of points. Columns go by `ALIASES`.
+        CSV, TSV or semicolon-separated; *.geojson, *.json, *.gpkg or *.shp of points. Columns go by `pointfiles.ALIASES`.
     target
         The column of soil organic carbon, g/kg; None: "soc", or "value_avg" of a WoSIS file.
     interval
@@ -104,7 +95,7 @@ def read_profiles(
     UserError
         If the file, a column or a whole column's content is wrong, or longitude and latitude look swapped.
     """
-    raw = _read(path)
+    raw = read_points(path)
     if places_only:
         raw, target = raw.drop(columns="soc", errors="ignore").assign(soc=np.nan, cm_covered=np.nan), "soc"
     table, columns, is_horizons = _name_columns(raw, path, target, [_column(pair) for pair in further])
@@ -122,8 +113,8 @@ def read_profiles(
         )
     elif min_covered > 0 and "cm_covered" not in table:
         raise UserError(f"{path}: min_covered needs horizons, or a column 'cm_covered'; set it to 0")
-    lon, lat = _numbers(table["lon"], path, "lon"), _numbers(table["lat"], path, "lat")
-    _check_not_swapped(lon, lat, path)
+    lon, lat = numbers(table["lon"], path, "lon"), numbers(table["lat"], path, "lat")
+    check_not_swapped(lon, lat, path)
     table = table[[*_LEADING, *(column for column in table if column not in _LEADING)]]
     profiles = Profiles(table.assign(lon=lon, lat=lat), facts)
     profiles.reject(
@@ -146,7 +137,7 @@ def read_profiles(
         profiles.reject(*_value_checks(profiles.table["soc"], path, target))
         profiles.table["soc"] = profiles.table["soc"].astype(np.float64)
     if min_covered > 0:
-        covered = _numbers(profiles.table["cm_covered"], path, "cm_covered")
+        covered = numbers(profiles.table["cm_covered"], path, "cm_covered")
         profiles.reject((~(covered >= min_covered), f"fewer than {min_covered:g} cm observed"))
     profiles.reject((profiles.table["profile_id"].duplicated(), "duplicate profile_id"))
     if places_only:
@@ -165,73 +156,6 @@ def unit_hint(soc: np.ndarray) -> str | None:
     return None
 
 
-# --- reading -----------------------------------------------------------------------------------------------------
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """Read any of the formats; geometries become columns lon and lat."""
-    suffix = path.suffix.lower()
-    if suffix in (".geojson", ".json"):
-        table = _read_geojson(path)
-    elif suffix in (".gpkg", ".shp"):
-        table = _read_vector(path)
-    else:
-        ids = [spelling for name in ALIASES["profile_id"] for spelling in (name, name.upper(), name.capitalize())]
-        table = read_table(path, text=ids)
-    if table.empty:
-        raise UserError(f"{path}: holds no rows")
-    if table.columns.duplicated().any():
-        raise UserError(f"{path}: column {table.columns[table.columns.duplicated()][0]!r} is there twice")
-    return table
-
-
-def _read_geojson(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        collection = json.loads(path.read_text(encoding="utf-8-sig"))
-        crs = json.dumps(collection.get("crs", "CRS84"))
-        places = [(f["geometry"] or {"type": "Point", "coordinates": (None, None)}) for f in collection["features"]]
-        rows = [{**({"id": f["id"]} if "id" in f else {}), **(f["properties"] or {})} for f in collection["features"]]
-        foreign = next((place["type"] for place in places if place["type"] != "Point"), None)
-        positions = [] if foreign else [(place["coordinates"][0], place["coordinates"][1]) for place in places]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path}: not a GeoJSON FeatureCollection ({type(error).__name__}: {str(error)[:100]})") from error
-    if foreign:
-        raise UserError(f"{path}: holds a {foreign}; profiles must be of type Point")
-    if "CRS84" not in crs and "4326" not in crs:
-        raise UserError(f"{path}: is not in longitude and latitude (EPSG:4326) but {crs[:100]}; reproject it first")
-    lon, lat = zip(*positions, strict=True) if positions else ((), ())
-    return pd.DataFrame(rows).assign(lon=lon, lat=lat)
-
-
-def _read_vector(path: Path) -> pd.DataFrame:
-    try:
-        import geopandas
-    except ImportError as error:
-        raise UserError(f"{path}: reading it needs geopandas: pip install 'geopandas>=1.0'; or export it as CSV") from error
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    # GDAL opens a file by its content, whatever its name, and some formats point to other files or to the network.
-    signature = b"\x00\x00\x27\x0a" if path.suffix.lower() == ".shp" else b"SQLite format 3\x00"
-    with path.open("rb") as file:
-        if file.read(len(signature)) != signature:
-            raise UserError(
-                f"{path}: not a {'shapefile' if path.suffix.lower() == '.shp' else 'GeoPackage'}, whatever its name says"
-            )
-    try:
-        points = geopandas.read_file(path)
-    except Exception as error:  # whichever library reads it, with errors of its own
-        raise UserError(f"{path}: not readable as a vector layer ({' '.join(str(error).split())[:150]})") from error
-    if not isinstance(points, geopandas.GeoDataFrame) or points.crs is None:
-        raise UserError(f"{path}: its first layer has no geometry or no coordinate reference system")
-    foreign = set(points.geom_type.dropna()) - {"Point"}
-    if foreign:
-        raise UserError(f"{path}: holds a {min(foreign)}; profiles must be of type Point")
-    places = points.geometry.to_crs(4326)
-    return pd.DataFrame(points.drop(columns=points.geometry.name)).assign(lon=places.x, lat=places.y)
-
-
 def _name_columns(
     raw: pd.DataFrame, path: Path, target: str | None, made: Sequence[str]
 ) -> tuple[pd.DataFrame, dict[str, str], bool]:
@@ -240,15 +164,11 @@ def _name_columns(
     Return the table, our name -> the column's name, and whether rows are horizons.
     """
     it_has = ", ".join(map(str, raw.columns[:12]))
-    by_name = {str(column).lower(): str(column) for column in reversed(raw.columns)}
-    chosen = {ours: by_name[name] for ours, names in ALIASES.items() for name in reversed(names) if name in by_name}
-    is_horizons = "top" in chosen and "bottom" in chosen and "cm_covered" not in by_name
+    chosen = find_columns(raw)
+    is_horizons = "top" in chosen and "bottom" in chosen and "cm_covered" not in raw.columns.str.lower()
     if not is_horizons:
         chosen = {ours: column for ours, column in chosen.items() if ours not in ("top", "bottom")}
-    for ours in ("lon", "lat", *(("profile_id",) if is_horizons else ())):
-        if ours not in chosen:
-            known = ", ".join(ALIASES[ours][:4])
-            raise UserError(f"{path}: no column for {ours} (known names: {known} ...); it has {it_has}")
+    require_columns(raw, chosen, ("lon", "lat", *(("profile_id",) if is_horizons else ())), path)
     if target is None:
         is_wosis = {WOSIS_TARGET, "upper_depth", "lower_depth"} <= set(raw.columns)
         target = WOSIS_TARGET if is_wosis and "soc" not in raw.columns else "soc"
@@ -272,35 +192,15 @@ def _name_columns(
 # --- checking ----------------------------------------------------------------------------------------------------
 
 
-def _numbers(column: pd.Series, path: Path, name: str) -> np.ndarray:
-    """Return a column as (N,) float64 with NaN for what is no finite number; a column without any is an error."""
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan, copy=True)
-    numbers[~np.isfinite(numbers)] = np.nan
-    if len(column) and np.isnan(numbers).all():
-        given = column.dropna()
-        what = f"holds no numbers (first: {str(given.iloc[0])[:40]!r}; decimal commas?)" if len(given) else "is empty"
-        raise UserError(f"{path}: column {name!r} {what}; numbers with a decimal point are needed")
-    return numbers
-
-
 def _value_checks(column: pd.Series, path: Path, target: str) -> list[tuple[np.ndarray, str]]:
     """Return what can be wrong with soil organic carbon, and where."""
-    soc = _numbers(column, path, target)
+    soc = numbers(column, path, target)
     return [
         (column.isna().to_numpy(), f"{target} missing"),
         (np.isnan(soc), f"{target} not a number"),
         (soc < 0, f"{target} negative"),
         (soc > SOC_MAXIMUM, f"{target} above {SOC_MAXIMUM:g} g/kg"),
     ]
-
-
-def _check_not_swapped(lon: np.ndarray, lat: np.ndarray, path: Path) -> None:
-    """Stop if most positions are impossible as they stand and all are possible the other way round."""
-    known = ~(np.isnan(lon) | np.isnan(lat))
-    wrong = known & (np.abs(lat) > 90)
-    if wrong.sum() * 2 > known.sum() and not (known & ((np.abs(lat) > 180) | (np.abs(lon) > 90))).any():
-        count = f"{wrong.sum()} of {lon.size} rows, first: lon {lon[wrong][0]:g}, lat {lat[wrong][0]:g}"
-        raise UserError(f"{path}: longitude and latitude look swapped ({count}); swap the columns")
 
 
 # --- horizons ----------------------------------------------------------------------------------------------------
@@ -314,41 +214,26 @@ def _to_profiles(
     Return one row per profile, its soc being of the first interval (NaN where nothing is usable), counts of what was
     odd, and the values in all intervals.
     """
-    named = table["profile_id"].notna().to_numpy()
-    counts = {"rows": len(table), "no profile_id": int((~named).sum())}
-    table = table[named].reset_index(drop=True)
-    top, bottom = (_numbers(table[name], path, name) for name in ("top", "bottom"))
-    profile, ids = pd.factorize(table["profile_id"])
-    checks = [
-        (np.isnan(top) | np.isnan(bottom), "depth missing or not a number"),
-        ((bottom <= top) | (top < _HIGHEST_LITTER), "depth impossible (bottom not below top)"),
-        *_value_checks(table["soc"], path, target),
-    ]
-    fault = np.select([bad for bad, _ in checks], np.arange(1, len(checks) + 1), 0)
-    counts |= {why: int((fault == k).sum()) for k, (_, why) in enumerate(checks, start=1)}
-    placed = (fault == 0) | (fault > 2)
-    top[placed], bottom[placed], counts["profiles with organic layers above 0"] = depths.from_surface(
-        profile[placed], top[placed], bottom[placed]
-    )
-    good = fault == 0
-    value = pd.to_numeric(table["soc"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    horizons = place_horizons(table, path, ("soc",))
+    value = pd.to_numeric(horizons.table["soc"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    checks = _value_checks(horizons.table["soc"], path, target)
+    fault = np.select([horizons.placed & bad for bad, _ in checks], np.arange(1, len(checks) + 1), 0)
+    counts = horizons.counts | {why: int((fault == k).sum()) for k, (_, why) in enumerate(checks, start=1)}
+    good = horizons.placed & (fault == 0)
     layers = depths.harmonise(
-        profile[good], top[good], bottom[good], value[good], intervals, len(ids), method, smoothing, (0.0, SOC_MAXIMUM)
+        horizons.profile[good],
+        horizons.top[good],
+        horizons.bottom[good],
+        value[good],
+        intervals,
+        len(horizons.once),
+        method,
+        smoothing,
+        (0.0, SOC_MAXIMUM),
     )
     counts |= layers.counts
-
-    first = np.flatnonzero(~pd.Series(profile).duplicated())
-    once = {
-        name: column.iloc[first].reset_index(drop=True)
-        for name, column in table.drop(columns=["top", "bottom", "soc"]).items()
-        if name in ("profile_id", "lon", "lat") or _is_constant(column, profile, first)
-    }
-    moves = np.zeros(len(ids), bool)
-    for name in ("lon", "lat"):
-        degrees = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64, na_value=np.nan)
-        np.logical_or.at(moves, profile, np.abs(degrees - degrees[first][profile]) > 1e-5)  # a metre is no move
-    averaged = pd.DataFrame(once).assign(
-        soc=layers.mean[:, 0], cm_covered=layers.covered[:, 0], n_layers=layers.layers[:, 0], moves=moves
+    averaged = horizons.once.assign(
+        soc=layers.mean[:, 0], cm_covered=layers.covered[:, 0], n_layers=layers.layers[:, 0], moves=horizons.moves
     )
     return averaged, {what: count for what, count in counts.items() if count}, layers
 
@@ -366,9 +251,3 @@ def _add_further(
     enough, counts = layers.sufficient(min_covered)
     further = pd.DataFrame(np.where(enough, layers.mean, np.nan)[:, 1:], columns=columns[1:])
     return pd.concat([table, further], axis=1), dict(zip(columns[1:], counts[1:], strict=True))
-
-
-def _is_constant(column: pd.Series, profile: np.ndarray, first: np.ndarray) -> bool:
-    """Whether a column (L,) has one value, or none, within every profile; `first` is the first row of each."""
-    values, expected = column.to_numpy(object), column.iloc[first].to_numpy(object)[profile]
-    return bool(((values == expected) | (pd.isna(values) & pd.isna(expected))).all())

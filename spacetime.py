@@ -22,7 +22,7 @@ from utils import middle_cells, read_dataset, read_samples
 
 @dataclass(frozen=True)
 class SpaceTime:
-    """Profiles with a year and a climate.
+    """Profiles with a year, if years are asked for, and a climate.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class SpaceTime:
     covariates
         The columns a model may use.
     variables
-        Those, precipitation, temperature and year: the columns of x.
+        Those, precipitation and temperature, or the zone, and year: the columns of x.
     left_out
         profile_id, reason.
     """
@@ -71,10 +71,13 @@ def read_space_time(settings: ZonedSettings) -> SpaceTime:
     """
     table, found = _read_table(settings.samples, settings.targets)
     lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
-    if settings.year not in table.columns:
-        raise UserError(f"{settings.samples}: no column {settings.year!r} of sampling years{nearest(settings.year, list(table))}")
-    year = pd.to_numeric(table[settings.year], errors="coerce").to_numpy(np.float64)
-    why = [(~np.isfinite(year), f"no {settings.year}")]
+    year, why = np.full(len(table), np.nan), []
+    if settings.year is not None:
+        if settings.year not in table.columns:
+            near = nearest(settings.year, list(table))
+            raise UserError(f"{settings.samples}: no column {settings.year!r} of sampling years{near}; --year none asks for none")
+        year = pd.to_numeric(table[settings.year], errors="coerce").to_numpy(np.float64)
+        why = [(~np.isfinite(year), f"no {settings.year}")]
     if settings.rasters:
         windows, _ = cut_windows(find_layers(settings.rasters), lon, lat, 0)
         table = _joined(table, {name: cells[:, 0, 0] for name, cells in windows.items()}, settings.rasters[0])
@@ -86,12 +89,13 @@ def read_space_time(settings: ZonedSettings) -> SpaceTime:
         found += values
         why.append((period == NO_PERIOD, f"{settings.year} before {settings.first_year}"))
         why.append((np.isin(period, [begin for begin, count in unmatched.items() if count]), "no rasters of its period"))
-    covariates = tuple(settings.covariates or found)
+    covariates = tuple(settings.covariates or (name for name in found if name != settings.zone))
+    climate = [settings.zone] if settings.zone else [settings.precipitation, settings.temperature]
     if not covariates:
         raise UserError(
             "no covariates: give --rasters, --periodic, a dataset's folder as --samples, or name columns (--covariates)"
         )
-    variables = tuple(dict.fromkeys([*covariates, settings.precipitation, settings.temperature, settings.year]))
+    variables = tuple(dict.fromkeys([*covariates, *climate, *([settings.year] if settings.year else [])]))
     for name in variables:
         if name not in table.columns:
             raise UserError(f"{settings.samples}: no column or variable {name!r}{nearest(name, list(table))}")
@@ -101,7 +105,7 @@ def read_space_time(settings: ZonedSettings) -> SpaceTime:
     for name, column in numbers.items():
         if not np.isfinite(column).any():
             raise UserError(f"{settings.samples}: {name!r} has no number at any of the {len(table)} profiles")
-    why += [(~np.isfinite(numbers[name]), f"no {name}") for name in (settings.precipitation, settings.temperature)]
+    why += [(~np.isfinite(numbers[name]), f"no {name}") for name in climate]
     why.append((table[settings.targets].isna().all(axis=1).to_numpy(), "no target"))
     reason = np.select([bad for bad, _ in why], [words for _, words in why], "")
     left_out = pd.DataFrame({"profile_id": table["profile_id"], "reason": reason})[reason != ""]

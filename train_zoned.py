@@ -3,11 +3,13 @@
     python train_zoned.py --samples densities.csv --rasters climate/ terrain.tif --periodic landsat/
                           --precipitation bio12 --temperature bio01
     python train_zoned.py --samples data/mine --targets soc --unit g/kg --precipitation bio12 --temperature bio01
+    python train_zoned.py --samples densities.csv --rasters covariates/ --zone ecoregion      zones of a ready map
+    python train_zoned.py --samples ... --network       this project's network on the same folds, too
     python train_zoned.py --samples ... --resume        go on after an interruption
 
 After Dong, Wang and Su (2024, Earth Syst. Sci. Data Discuss., essd-2024-588). For each target folds of whole blocks are held out,
 each with about its share of zones and decades. Of the other profiles covariates and settings are chosen (every subset of the ten
-best), for each zone and for all together, and what is held out is predicted. Writes into results/zoned/: scores.csv,
+best), for each zone and for all together, and what is held out is predicted. Writes into results/zoned/: scores.csv and .png,
 differences.csv (zoned against unzoned, paired), importances.csv, predictions.csv, trace/ (all that was tried), left_out.csv; and
 into model/ a model of all profiles for each target.
 """
@@ -20,7 +22,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from config import ZonedSettings, read_settings
-from files import begin_or_resume, check_writable, locked, read_table, run, write_table
+from files import UserError, begin_or_resume, check_writable, locked, read_table, run, write_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from zoned import ZonedForest
 
 log = logging.getLogger(__name__)
+MOST_ZONES = 100
 FOLDS = "folds"
 """Folder of finished folds."""
 _FREE = ("resume", "workers", "model_dir", "results_dir")
@@ -43,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import pandas as pd  # here and below: --help needs none of these, and they are slow to import
 
     from spacetime import read_space_time
+    from zonedfigures import draw_scores
 
     data = read_space_time(settings)
     for reason, count in data.left_out["reason"].value_counts().items():
@@ -52,13 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _begin(settings, data)
         write_table(settings.results / "left_out.csv", data.left_out)
         done = [learn(settings, data, target) for target in settings.targets]
-        for name in done[0]:
-            write_table(settings.results / f"{name}.csv", pd.concat([tables[name] for tables in done], ignore_index=True))
+        whole = {name: pd.concat([tables[name] for tables in done], ignore_index=True) for name in done[0]}
+        for name, table in whole.items():
+            write_table(settings.results / f"{name}.csv", table)
+        draw_scores(settings.results / "scores.png", {"": whole["scores"]}, "rmse", f"RMSE ({settings.unit}), held-out blocks")
     print(f"{settings.results}; models: {settings.model_dir}/{settings.run}_*.skops")
 
 
 def learn(settings: ZonedSettings, data: "SpaceTime", target: str) -> "dict[str, pd.DataFrame]":
     """Score a target's forests on folds held out, save those of all profiles, and return the tables."""
+    import numpy as np
     import pandas as pd
     from tqdm import tqdm
 
@@ -79,14 +86,14 @@ def learn(settings: ZonedSettings, data: "SpaceTime", target: str) -> "dict[str,
     importances = importance_table(increases, predictions, known.units, method.zones, data.variables, seed)
 
     if settings.boundary == "hard":
-        method = replace(method, zones=replace(method.zones, width_precipitation=0.0, width_temperature=0.0))
+        method = replace(method, zones=method.zones.hard())
     method.fit(known, seed)
     forests = {name if method.own(name) else ALL: forest for name, forest in method.forests.items()}
     trace = pd.concat([forest.trace.assign(forest=name) for name, forest in forests.items()], ignore_index=True)
     _write_trace(settings, data, target, "final", trace)
     record = {"settings": settings.as_plain(), "scores": _plain(scores), "differences": _plain(differences)}
     path = settings.model_dir / f"{settings.run}_{target}.skops"
-    years = known.x[:, data.variables.index(settings.year)]
+    years = known.x[:, data.variables.index(settings.year)] if settings.year else np.full(len(known), np.nan)
     predicted = ZONED if settings.boundary == "hard" else BLENDED
     periods = period_of(years, settings.first_year, settings.period_years)
     assurance = assure(method, known, predictions, predicted, periods, seed)
@@ -99,14 +106,22 @@ def learn(settings: ZonedSettings, data: "SpaceTime", target: str) -> "dict[str,
 
 def new_method(settings: ZonedSettings, data: "SpaceTime", target: str) -> "ZonedForest":
     """Return the zoned forest that settings describe, not fitted; its bands are those of blended predictions."""
-    from climatezones import ClimateZones
+    from climatezones import ClimateZones, GivenZones, Zones
     from zoned import SelectedForest, ZonedForest
 
     at = {name: k for k, name in enumerate(data.variables)}
-    zones = ClimateZones(settings.wet, settings.warm, settings.wet_band, settings.warm_band, tuple(settings.zone_names))
+    climate = (settings.zone, settings.zone) if settings.zone else (settings.precipitation, settings.temperature)
+    zones: Zones = ClimateZones(settings.wet, settings.warm, settings.wet_band, settings.warm_band, tuple(settings.zone_names))
+    if settings.zone:
+        try:
+            zones = GivenZones(tuple(sorted(data.table[settings.zone].unique().tolist())))
+        except ValueError as error:
+            raise UserError(f"{settings.zone}: {error}") from error
+        if len(zones.codes) > MOST_ZONES:
+            raise UserError(f"{settings.zone}: {len(zones.codes)} zones, more than {MOST_ZONES}; is it a measurement?")
     forest = SelectedForest(
         covariates=tuple(at[name] for name in data.covariates),
-        year=at[settings.year],
+        year=at[settings.year] if settings.year else None,
         limit=settings.correlation,
         best=settings.best,
         inner=settings.inner_folds,
@@ -116,7 +131,7 @@ def new_method(settings: ZonedSettings, data: "SpaceTime", target: str) -> "Zone
         workers=settings.workers,
         label=target,
     )
-    return ZonedForest(zones, at[settings.precipitation], at[settings.temperature], forest, settings.fewest)
+    return ZonedForest(zones, at[climate[0]], at[climate[1]], forest, settings.fewest)
 
 
 def _held_out(
@@ -127,7 +142,12 @@ def _held_out(
 
     increases, predictions = (settings.results / FOLDS / f"{target}-{fold}-{name}.csv" for name in ("increases", "predictions"))
     if not predictions.is_file():
-        found = hold_out(known, folds, fold, method, settings.seed)
+        network = None
+        if settings.network:
+            from zonednetwork import ZonedNetwork
+
+            network = ZonedNetwork(method.forest.covariates, settings.network_epochs, settings.fewest)
+        found = hold_out(known, folds, fold, method, settings.seed, network=network)
         _write_trace(settings, data, target, str(fold), found.trace)
         write_table(increases, found.increases)
         write_table(predictions, found.predictions)  # the last: with it the fold is finished

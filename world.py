@@ -83,7 +83,8 @@ class RandomField:
         return value
 
 
-def _unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+def unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+    """Return points (M, 3) on the unit sphere, float32, of longitudes and latitudes (M,) in degrees."""
     east, north = np.radians(lon), np.radians(lat)
     return np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=1).astype(np.float32)
 
@@ -171,7 +172,7 @@ class World:
             (M,) float32, the same without regional departures.
         """
         lon, lat = np.asarray(lon, float), np.asarray(lat, float)
-        land = self._geography.at(lon, lat)["to_coast"] + 20 * self._fields["coast"](_unit_vectors(lon, lat)) > 0
+        land = self._geography.at(lon, lat)["to_coast"] + 20 * self._fields["coast"](unit_vectors(lon, lat)) > 0
         covariates, soils = self._on_land(lon[land], lat[land])
 
         def spread(values: np.ndarray) -> np.ndarray:
@@ -183,7 +184,7 @@ class World:
 
     def _on_land(self, lon: np.ndarray, lat: np.ndarray) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]:
         """Return covariates with their gaps, and SOC with and without regional departures, at points on land."""
-        points = _unit_vectors(lon, lat)
+        points = unit_vectors(lon, lat)
         place = self._geography.at(lon, lat)
         noise = {name: field(points) for name, field in self._fields.items()}
         true = self._relief(lon, lat)
@@ -215,7 +216,7 @@ class World:
 
     def _elevation(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
         """Return the height above the sea in m, (M,)."""
-        place, points = self._geography.at(lon, lat), _unit_vectors(lon, lat)
+        place, points = self._geography.at(lon, lat), unit_vectors(lon, lat)
         inland = -np.expm1(-np.maximum(place["to_coast"], 0) / 350)
         plain = 20 + 380 * inland * _logistic(1.5 * self._fields["upland"](points))
         # folded waves: sharp crests, broad valleys

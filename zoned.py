@@ -19,7 +19,7 @@ from scipy.stats import randint, uniform
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import ParameterSampler
 
-from climatezones import ClimateZones
+from climatezones import Zones
 from methods import Known, target_of
 from selection import drop_correlated, held_out_r2, in_parallel, rank, search_subsets, stratified_folds
 
@@ -132,9 +132,9 @@ class ZonedForest:
     Attributes
     ----------
     zones
-        Thresholds, widths and names.
+        Thresholds, widths and names; or a ready map's codes.
     precipitation, temperature
-        Columns of x.
+        Columns of x; both that of the codes where zones are a ready map's.
     forest
         What each zone's forest is made like.
     fewest
@@ -145,7 +145,7 @@ class ZonedForest:
         What `fit` found: zone -> its forest, zone -> its profiles.
     """
 
-    zones: ClimateZones
+    zones: Zones
     precipitation: int
     temperature: int
     forest: SelectedForest

@@ -21,7 +21,7 @@ from sklearn.tree._tree import Tree
 
 from applicability import Applicability
 from calibration import Calibration
-from climatezones import ClimateZones
+from climatezones import ClimateZones, GivenZones, Zones
 from config import __version__
 from errorfields import ErrorField
 from files import UserError, atomic_write, write_yaml
@@ -56,9 +56,9 @@ class Facts(BaseModel):
     variables
         The columns of x, in their order.
     precipitation, temperature
-        Columns of x, by number.
+        Columns of x, by number; the same where zones are a ready map's.
     zones
-        The fields of `ClimateZones`.
+        The fields of `ClimateZones` or `GivenZones`.
     counts
         Zone -> training profiles.
     forests
@@ -77,7 +77,7 @@ class Facts(BaseModel):
     variables: tuple[str, ...] = Field(min_length=1)
     precipitation: int = Field(ge=0)
     temperature: int = Field(ge=0)
-    zones: dict[str, float | tuple[str, ...]]
+    zones: dict[str, float | tuple[str, ...] | tuple[float, ...]]
     counts: dict[str, int]
     forests: dict[str, ForestFacts]
     record: dict[str, Any] = {}
@@ -193,7 +193,8 @@ def load_zoned(path: Path) -> tuple[ZonedForest, Facts]:
     try:
         content = _read_plain(skops, path.read_bytes())
         facts = Facts(**json.loads(content["facts"]))
-        zones = ClimateZones(**facts.zones)  # type: ignore[arg-type] # checked by pydantic, and by its own rules
+        kind = GivenZones if "codes" in facts.zones else ClimateZones
+        zones: Zones = kind(**facts.zones)  # type: ignore[arg-type] # checked by pydantic, and by its own rules
         limit = len(facts.variables)
         used = [facts.precipitation, facts.temperature, *(k for each in facts.forests.values() for k in each.columns)]
         if not all(0 <= k < limit for k in used) or set(content["forests"]) != set(facts.forests):

@@ -13,16 +13,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from climatezones import ClimateZones
+from climatezones import Zones
 from methods import Known
 from selection import stratified_folds
 from validation import bootstrap_scores, paired_differences, resampled_means
 from zoned import SelectedForest, ZonedForest, decades
+from zonednetwork import ZonedNetwork
 
 ALL = "all"
 """Stands for all zones in tables."""
 UNZONED, ZONED, BLENDED = "unzoned", "zoned", "blended"
 """One forest for all; one for each zone, with hard boundaries; the same, with bands."""
+NETWORK, NETWORK_ZONED = "network", "network zoned"
+"""One network for all; the same, fine-tuned in each zone."""
+METHODS = (UNZONED, ZONED, BLENDED, NETWORK, NETWORK_ZONED)
+PAIRS = ((ZONED, UNZONED), (BLENDED, UNZONED), (NETWORK, UNZONED), (NETWORK_ZONED, NETWORK), (NETWORK_ZONED, ZONED))
+"""What is compared with what."""
 LEVEL = 0.95
 """Of intervals."""
 _FEWEST = 2
@@ -36,7 +42,8 @@ class HeldOut:
     Attributes
     ----------
     predictions
-        A row per profile: row (its number in the whole table), fold, zone (its name), observed, unzoned, zoned, blended.
+        A row per profile: row (its number in the whole table), fold, zone (its name), observed, unzoned, zoned, blended; and
+        network, network zoned where there is one.
     increases
         A row per method, covariate and profile: method, row, covariate (column of x), increase of the squared error when the
         covariate's values are dealt out anew. Covariates a forest does not use have none, and are left out.
@@ -55,7 +62,15 @@ def space_time_folds(known: Known, method: ZonedForest, k: int, seed: int) -> np
     return stratified_folds(known.units, strata, k, seed)
 
 
-def hold_out(known: Known, folds: np.ndarray, fold: int, method: ZonedForest, seed: int, repeats: int = 5) -> HeldOut:
+def hold_out(
+    known: Known,
+    folds: np.ndarray,
+    fold: int,
+    method: ZonedForest,
+    seed: int,
+    repeats: int = 5,
+    network: ZonedNetwork | None = None,
+) -> HeldOut:
     """Fit to all other folds, zoned and not, and predict one.
 
     Parameters
@@ -68,12 +83,14 @@ def hold_out(known: Known, folds: np.ndarray, fold: int, method: ZonedForest, se
         The zoned forest, not fitted, its zones with the widths of "blended".
     seed, repeats
         Of the fits; and how often a covariate is dealt out anew.
+    network
+        Not fitted, to be held against the forests.
     """
     train, rows = known.take(folds != fold), np.flatnonzero(folds == fold)
     test = known.take(rows)
     everywhere = replace(method.forest, label=f"{method.forest.label}, {ALL}").fit(train, seed)
     zoned = replace(method, everywhere=everywhere).fit(train, seed)
-    hard = replace(zoned, zones=replace(zoned.zones, width_precipitation=0.0, width_temperature=0.0))
+    hard = replace(zoned, zones=zoned.zones.hard())
     hard.forests = zoned.forests
     labels, names = zoned.labels(test), np.array(method.zones.names)
     predictions = pd.DataFrame(
@@ -87,6 +104,9 @@ def hold_out(known: Known, folds: np.ndarray, fold: int, method: ZonedForest, se
             BLENDED: zoned.predict(test),
         }
     )
+    if network is not None:
+        network.fit(train, zoned.labels(train), seed)
+        predictions[NETWORK], predictions[NETWORK_ZONED] = network.predict(test, labels)
     increases = [permuted(everywhere, test, rows, seed, repeats).assign(method=UNZONED)]
     for k in np.unique(labels):
         here = labels == k
@@ -122,16 +142,16 @@ def permuted(forest: SelectedForest, places: Known, rows: np.ndarray, seed: int,
 # --- tables ----------------------------------------------------------------------------------------------------------------
 
 
-def _groups(predictions: pd.DataFrame, zones: ClimateZones) -> list[tuple[str, np.ndarray]]:
+def _groups(predictions: pd.DataFrame, zones: Zones) -> list[tuple[str, np.ndarray]]:
     """Return all profiles, then those of each zone that has some: a name and a mask (n,)."""
     zone = predictions["zone"].to_numpy()
     return [(ALL, np.ones(len(zone), bool)), *((name, zone == name) for name in zones.names if (zone == name).any())]
 
 
 def score_tables(
-    predictions: pd.DataFrame, units: np.ndarray, zones: ClimateZones, seed: int, draws: int = 1000
+    predictions: pd.DataFrame, units: np.ndarray, zones: Zones, seed: int, draws: int = 1000
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the scores of each method, and what zoning changes, for all profiles and for each zone.
+    """Return the scores of each method, and what zoning and a network change, for all profiles and for each zone.
 
     Parameters
     ----------
@@ -149,8 +169,8 @@ def score_tables(
     scores
         zone, method, n, blocks, and r2, rmse, mae, me, ccc, each with _low and _high.
     differences
-        zone, method, against ("unzoned"), n, blocks, and what `validation.paired_differences` tells: rmse and mae in
-        percent, negative where zoning errs less; r2 and ccc as differences, positive where it agrees better; each with _low
+        zone, method, against (`PAIRS`), n, blocks, and what `validation.paired_differences` tells: rmse and mae in percent,
+        negative where the method errs less; r2 and ccc as differences, positive where it agrees better; each with _low
         and _high. An interval that holds 0 has not told the two apart. There is one for each zone and target: of twenty
         such intervals one misses by chance alone.
     """
@@ -160,14 +180,15 @@ def score_tables(
     for name, rows in _groups(predictions, zones):
         blocks = int(np.unique(units[rows]).size)
         head, sure = {"zone": name, "n": int(rows.sum()), "blocks": blocks}, blocks >= _FEWEST
-        for method in (UNZONED, ZONED, BLENDED):
-            predicted = predictions[method].to_numpy()
+        given = {each: predictions[each].to_numpy() for each in METHODS if each in predictions}
+        for method, predicted in given.items():
             found = bootstrap_scores(observed[rows], predicted[rows], seed, draws, LEVEL, units[rows])
             table.append(head | {"method": method} | _flat(found, ("r2", "rmse", "mae", "me", "ccc"), sure))
-            if method != UNZONED:
-                against = predictions[UNZONED].to_numpy()
-                change = paired_differences(observed[rows], predicted[rows], against[rows], seed, draws, LEVEL, units[rows])
-                what = {"method": method, "against": UNZONED}
+        for method, against in PAIRS:
+            if method in given:
+                pair = given[method][rows], given[against][rows]
+                change = paired_differences(observed[rows], *pair, seed, draws, LEVEL, units[rows])
+                what = {"method": method, "against": against}
                 differences.append(head | what | _flat(change, ("r2", "rmse", "mae", "ccc"), sure))
     return pd.DataFrame(table), pd.DataFrame(differences)
 
@@ -186,7 +207,7 @@ def importance_table(
     increases: pd.DataFrame,
     predictions: pd.DataFrame,
     units: np.ndarray,
-    zones: ClimateZones,
+    zones: Zones,
     names: Sequence[str],
     seed: int,
     draws: int = 1000,

@@ -29,7 +29,7 @@ from mismatch import contrasts
 from pedogenesis import Pedogenesis, soil_carbon
 from processmodel import FAULTY
 from responses import density, grid_of
-from world import World, _unit_vectors
+from world import World, unit_vectors
 
 DRIVERS = {
     "temperature": ["bio01"],
@@ -72,8 +72,8 @@ def profiles(seed, n):
     lat = np.clip(lat[chosen] + random.normal(0, 3, len(chosen)), -59, 83)
     covariates, _, truth = world.at(lon, lat)
     covariates |= {
-        "clay": world._fields["clay"](_unit_vectors(lon, lat)),
-        "hollow": -world._fields["hill"](_unit_vectors(lon, lat)),
+        "clay": world._fields["clay"](unit_vectors(lon, lat)),
+        "hollow": -world._fields["hill"](unit_vectors(lon, lat)),
     }
     x = np.stack([covariates[name] for name in VARIABLES], axis=1).astype(np.float32)
     rows = np.flatnonzero(np.isfinite(truth) & np.isfinite(x).all(1))[:n]

@@ -5,7 +5,7 @@ import pytest
 import rasterio
 from rasterio.transform import Affine
 
-from climatezones import ZONES, ClimateZones, write_zones
+from climatezones import ZONES, ClimateZones, GivenZones, write_zones
 from files import UserError
 from rasters import write_geotiff
 
@@ -84,3 +84,28 @@ def test_rasters_become_zones_and_weights_on_the_grid_of_the_rain(tmp_path):
     assert np.isnan(found[1:, 1, 2]).all()
     with pytest.raises(UserError, match="both 'bio12'; name two variables"):
         write_zones([tmp_path], "bio12", "bio12", BLENDED, tmp_path / "z.tif")
+
+
+# --- zones of a ready map ------------------------------------------------------------------------------------------------
+
+
+def test_given_zones_are_their_codes_and_know_no_others():
+    zones = GivenZones((2.0, 7.0, 3.0))
+    code = np.array([7.0, 2.0, np.nan, 5.0, 3.0])
+    assert zones.names == ("zone 2", "zone 7", "zone 3")
+    np.testing.assert_array_equal(zones.labels(code, code), [1, 0, -1, -1, 2])
+    weights = zones.memberships(code, code)
+    np.testing.assert_array_equal(weights[[0, 1, 4]], np.eye(3)[[1, 0, 2]])
+    assert np.isnan(weights[[2, 3]]).all()
+    assert zones.hard() is zones
+
+
+@pytest.mark.parametrize("codes", [(), (1.0, 1.0), (1.5, 2.0), (np.nan, 1.0)])
+def test_given_zones_are_different_whole_numbers(codes):
+    with pytest.raises(ValueError, match="different whole numbers are needed"):
+        GivenZones(codes)
+
+
+def test_without_bands_a_boundary_is_hard():
+    zones = ClimateZones(300.0, 5.0, 50.0, 1.0).hard()
+    assert (zones.precipitation, zones.width_precipitation, zones.width_temperature) == (300, 0, 0)

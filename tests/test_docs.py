@@ -9,6 +9,8 @@ import pytest
 
 from config import (
     CompareSettings,
+    CovariateSettings,
+    DensitySettings,
     DriverSettings,
     GlobalSettings,
     MapSettings,
@@ -33,6 +35,8 @@ SETTINGS = {
     "drivers.py": DriverSettings,
     "skill.py": SkillSettings,
     "train_zoned.py": ZonedSettings,
+    "densities.py": DensitySettings,
+    "covariates.py": CovariateSettings,
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 

@@ -11,7 +11,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import training
 from config import GlobalSettings
 from estimator import SoilCarbonRegressor
-from models import load_checkpoint
+from models import load_checkpoint, save_checkpoint
 
 
 @parametrize_with_checks([SoilCarbonRegressor(epochs=2)])
@@ -49,3 +49,24 @@ def test_it_fine_tunes_a_checkpoint(tmp_path, workplace):
     assert model.network_.specification.statistics == load_checkpoint(path).specification.statistics
     with pytest.raises(ValueError, match="x has 31 columns, the categories have 32"):
         SoilCarbonRegressor(init_from=path).fit(x[:, :31], y)
+
+
+def test_a_network_is_fine_tuned_as_its_checkpoint_would_be(tmp_path):
+    x, y = problem(120)
+    first = SoilCarbonRegressor(epochs=5, target_transform="log1p").fit(x, y)
+    save_checkpoint(first.network_, tmp_path / "m.pth")
+    before = first.predict(x)
+    again = [SoilCarbonRegressor(init_from=start, epochs=3).fit(x[:60], y[:60]) for start in (first.network_, tmp_path / "m.pth")]
+    np.testing.assert_array_equal(again[0].predict(x), again[1].predict(x))
+    np.testing.assert_array_equal(first.predict(x), before)  # it was copied
+    assert np.abs(again[0].predict(x) - before).max() > 0
+
+
+def test_whole_groups_choose_the_epoch():
+    groups = np.repeat(np.arange(20), 5)
+    split = SoilCarbonRegressor(validation_share=0.2)._split(100, groups)
+    assert not set(groups[split["train"]]) & set(groups[split["valid"]])
+    assert sorted(np.concatenate(list(split.values()))) == list(range(100))
+    assert 10 <= len(split["valid"]) <= 30
+    alone = SoilCarbonRegressor()._split(10, np.zeros(10, int))  # one block has nothing to hold out
+    assert len(alone["valid"]) == 2

@@ -236,6 +236,8 @@ def test_the_published_world_opens(tmp_path, workplace):
         "train_global.py",
         "train_regional.py",
         "train_zoned.py",
+        "densities.py",
+        "covariates.py",
         "pred.py",
         "make_map.py",
         "prepare.py",

@@ -12,6 +12,7 @@ import rasterio
 from scipy.spatial import cKDTree
 
 import simulate
+import surveys
 from config import PUBLISHED_CATEGORIES, SimulateSettings
 from files import UserError, read_table, read_yaml
 from pedogenesis import FADE, REGIONS, Pedogenesis, departure_weight, soil_carbon
@@ -333,7 +334,7 @@ def test_regions_take_the_global_statistics(out):
 @pytest.mark.parametrize("name", REGIONS)
 def test_regions_depart(out, name):
     region = REGIONS[name]
-    land = simulate.look(World(314), simulate.Grid.over(region.bounds, 0.2 * region.coarser))
+    land = surveys.look(World(314), surveys.Grid.over(region.bounds, 0.2 * region.coarser))
     change = np.log(land.truth) - np.log(land.undisturbed)
     assert abs(np.nanmean(change)) > 0.2
     assert np.nanstd(change) > 0.02  # more than a factor

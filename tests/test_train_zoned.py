@@ -14,6 +14,7 @@ import train_zoned
 import zonedscores
 from config import ZonedSettings, build
 from files import UserError, run
+from methods import Known
 from rasters import write_geotiff
 from spacetime import read_space_time
 from zonedfiles import load_zoned
@@ -101,7 +102,9 @@ def test_resume_keeps_finished_folds_and_ends_alike(workplace, monkeypatch, caps
     Path("results/zoned/folds/socd_0_20-1-predictions.csv").unlink()
     held, real = [], zonedscores.hold_out
     monkeypatch.setattr(
-        zonedscores, "hold_out", lambda known, folds, fold, *more: held.append(fold) or real(known, folds, fold, *more)
+        zonedscores,
+        "hold_out",
+        lambda known, folds, fold, *more, **rest: held.append(fold) or real(known, folds, fold, *more, **rest),
     )
     assert train(*one) == 2
     assert "go on with --resume" in capsys.readouterr().err
@@ -192,3 +195,58 @@ def test_profiles_without_climate_or_any_target_are_left_out(workplace):
 def test_settings_that_do_not_fit_are_told(values, words):
     with pytest.raises(UserError, match=words):
         settings(**values)
+
+
+# --- zones of a ready map, no years, the network ---------------------------------------------------------------------------
+
+
+def test_zones_of_a_raster_and_profiles_without_years(workplace, caplog):
+    caplog.set_level("INFO")
+    samples(workplace, year=np.nan)
+    code = np.where(np.arange(40) < 20, 4.0, 9.0) * np.ones((25, 1))
+    code[:, -1] = np.nan
+    write_geotiff(workplace / "eco.tif", code[None], ["ecoregion"], GRID)
+    assert train("--zone", "ecoregion", "--rasters", "eco.tif", "--year", "none", "--targets", "socd_0_20") == 0
+    zones = pd.read_csv("results/zoned/predictions.csv").groupby("zone").size()
+    assert set(zones.index) == {"zone 4", "zone 9"}
+    left = pd.read_csv("results/zoned/left_out.csv")["reason"].value_counts().to_dict()
+    assert set(left) <= {"no ecoregion"}
+    assert zones.sum() + sum(left.values()) == 200
+    model, facts = load_zoned(Path("model/zoned_socd_0_20.skops"))
+    assert (model.zones.codes, facts.variables[-1], facts.precipitation) == ((4.0, 9.0), "ecoregion", facts.temperature)
+    land = zoned_world(200)
+    places = Known(np.column_stack([land.x[:, :5], np.full(200, 9.0)]), land.y, land.lon, land.lat, land.units)
+    np.testing.assert_array_equal(model.predict(places), model.forests["zone 9"].predict(places))
+    places.x[:, 5] = 5.0  # a zone without any profile
+    assert np.isnan(model.predict(places)).all()
+
+
+def test_a_ready_zone_is_no_covariate_unless_it_is_named(workplace):
+    samples(workplace)
+    write_geotiff(workplace / "r.tif", np.stack([np.ones((25, 40)), np.arange(1000.0).reshape(25, 40)]), ["eco", "height"], GRID)
+    assert read_space_time(settings(rasters=["r.tif"], zone="eco")).covariates == ("height",)
+    assert read_space_time(settings(rasters=["r.tif"], zone="eco", covariates=["eco", "height"])).covariates == ("eco", "height")
+
+
+@pytest.mark.parametrize(("column", "words"), [("a", "different whole numbers are needed"), ("many", "101 zones, more than 100")])
+def test_a_measurement_is_no_zone(column, words, workplace, capsys):
+    samples(workplace, many=np.arange(200) % 101)
+    assert train("--zone", column) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_periods_need_years():
+    with pytest.raises(UserError, match="they need year"):
+        settings(periodic="p", year=None)
+
+
+def test_the_network_is_scored_on_the_same_profiles(workplace):
+    samples(workplace)
+    assert train("--targets", "socd_0_20", "--network", "--network_epochs", "2") == 0
+    found = pd.read_csv("results/zoned/predictions.csv")
+    assert found[["unzoned", "zoned", "blended", "network", "network zoned"]].notna().all(axis=None)
+    table = pd.read_csv("results/zoned/scores.csv").query("zone == 'all'").set_index("method")
+    error = found["network zoned"] - found["observed"]
+    assert table.loc["network zoned", "rmse"] == pytest.approx(np.sqrt((error**2).mean()))
+    pairs = pd.read_csv("results/zoned/differences.csv").query("zone == 'all'")[["method", "against"]].to_numpy().tolist()
+    assert pairs == [list(pair) for pair in zonedscores.PAIRS]
