@@ -14,6 +14,7 @@ import sklearn
 from scipy.stats import norm
 
 import zones
+from climatezones import GivenZones
 from cogs import Band
 from engine import FAR
 from errorfields import ErrorField
@@ -56,6 +57,8 @@ class ForestModel(MapModel):
         self.windows = ((tuple(self.facts.variables[k] for k in self._columns), 0),)
         self.zones = self.method.zones.names
         self.applicability = self.assurance.applicability
+        if isinstance(self.method.zones, GivenZones):
+            self.classes = frozenset({self.facts.variables[self.method.precipitation]})
 
     def take_statistics(self, stats: Path | None, missing: Literal["mean", "zero"] | None) -> Statistics | None:
         """See `MapModel`."""
@@ -194,10 +197,12 @@ class ForestModel(MapModel):
             own = "its own" if self.method.own(name) else "that of all profiles"
             variables = ", ".join(self.facts.variables[k] for k in self.method.forests[name].columns)
             found["forests"][name] = f"{own}; {count} profiles; {variables}"
-        climate = (self.method.precipitation, self.method.temperature)
-        widths = (rules.width_precipitation, rules.width_temperature)
-        for column, threshold, width in zip(climate, (rules.precipitation, rules.temperature), widths, strict=True):
-            found[f"zones by {self.facts.variables[column]}"] = f"{threshold:g}, " + (f"band of {width:g}" if width else "hard")
+        wet, warm = (self.facts.variables[k] for k in (self.method.precipitation, self.method.temperature))
+        if isinstance(rules, GivenZones):
+            found["zones by"] = f"codes of {wet}"
+        else:
+            found[f"zones by {wet}"] = _threshold(rules.precipitation, rules.width_precipitation)
+            found[f"zones by {warm}"] = _threshold(rules.temperature, rules.width_temperature)
         if errors is not None:
             found["errors"] = self._errors(errors)
         return found
@@ -214,7 +219,7 @@ class ForestModel(MapModel):
     def scores(self) -> dict[str, dict[str, float | None]]:
         """See `MapModel`: of profiles held out, by zone; a stranger's record may hold anything."""
         rows, told = self.facts.record.get("scores"), dict[str, dict[str, float | None]]()
-        blended = self.method.zones.width_precipitation > 0 or self.method.zones.width_temperature > 0
+        blended = self.method.zones != self.method.zones.hard()
         for row in rows if isinstance(rows, list) else []:
             if isinstance(row, dict) and row.get("method") == ("blended" if blended else "zoned"):
                 numbers = {name: row.get(name) for name in ("n", "rmse", "mae", "me", "r2", "ccc")}
@@ -228,6 +233,10 @@ class ForestModel(MapModel):
             return ""
         share = f"{LOWER:.0%} to {UPPER:.0%}"
         return f"Intervals of means and totals run from {share} of drawn errors that neighbouring cells share; see docs/maps.md."
+
+
+def _threshold(value: float, width: float) -> str:
+    return f"{value:g}, " + (f"band of {width:g}" if width else "hard")
 
 
 def _zone(predicted: Predicted) -> np.ndarray:

@@ -141,7 +141,7 @@ def open_planned(plan: Plan) -> MapModel:
 
 def own_zone(name: str) -> str:
     """Return what a model's own zone is called in a table of totals, where zones of a file stand too."""
-    return f"climate zone {name}"
+    return name if name.startswith("zone ") else f"climate zone {name}"
 
 
 Stamps = tuple[tuple[int, int], ...]

@@ -13,7 +13,7 @@ from simulated import ZONED_QUICK, zoned_world
 
 import make_map
 import mapping
-from climatezones import ClimateZones
+from climatezones import ClimateZones, GivenZones
 from errorfields import ErrorField
 from files import UserError, run
 from grids import Grid
@@ -280,6 +280,31 @@ def test_without_assurance_there_are_no_intervals(world, trained, saved, tmp_pat
     with rasterio.open("out/socd_1985-1989.tif") as raster:
         assert raster.descriptions == ("prediction",)
     assert pd.read_csv("out/socd_totals.csv")["total_lower"].isna().all()
+
+
+def test_zones_of_a_ready_map_take_the_nearest_code(workplace, trained, tmp_path):
+    """The codes lie on another grid, and are never mixed."""
+    _, land, _ = trained
+    codes = np.where(land.x[:, 0] >= 400, 1.0, 3.0)
+    land = replace(land, x=np.column_stack([land.x, codes]))
+    forest = replace(method(), zones=GivenZones((1.0, 3.0)), precipitation=6, temperature=6).fit(land, 0)
+    save_zoned(
+        forest,
+        tmp_path / "given.skops",
+        "socd_0_20",
+        "kg/m2",
+        (*NAMES, "code"),
+        {},
+        Assurance(errors=replace(ERRORS, deviations=(0.2, 0.3))),
+    )
+    write("static", covariates())
+    grid = Affine(0.35, 0, WEST, 0, -0.35, NORTH)
+    wet = np.where(np.arange(29)[None] < 14, 3.0, 1.0) * np.ones((22, 1))
+    write_geotiff(Path("static/code.tif"), wet[None], ["code"], grid)
+    assert make(tmp_path, "--like", "static/map.tif", kind="given") == 0
+    table = pd.read_csv("out/socd_totals.csv").set_index("zone")
+    assert table.index.tolist() == ["whole map", "zone 1", "zone 3"]
+    assert table["cells"].iloc[1:].sum() == table["cells"].iloc[0] == HEIGHT * WIDTH
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------------
