@@ -1,11 +1,11 @@
 """How wrong a map may be over an area: errors that neighbouring cells share do not cancel, and its total must say so.
 
-In: predictions of profiles held out. Out: `ErrorField`, and drawn fields of error at any places and periods, to be added to a
-map before it is summed. Arrays in memory, no files.
+In: predictions of profiles held out. Out: `ErrorField`, and sums of drawn fields of error over any places and periods, to be
+added to a total. Arrays in memory, no files.
 
     errors = ErrorField.fit(y, predicted, zone, lon, lat, period)
-    fields = errors.draw(lon, lat, period=0)      # (DRAWS, n), mean 0, variance 1, alike at places that are near
-    spread = errors.spread(predicted, zone)       # (n,) what a field is multiplied by there, in the target's unit
+    spread = errors.spread(predicted, zone)                            # (n,) in the target's unit
+    drawn = errors.sums(lon, lat, [(0, 0, spread * area)], rows=1)      # (1, DRAWS) errors of a total
 
 An error is told relative to the prediction: (y - p) / (1 + p), to first order that of ln(1 + y). Of the mean square of a zone's
 held-out errors the part that depends on distance (an exponential variogram) is shared by neighbours and stays in a mean; what
@@ -15,6 +15,7 @@ in place of their double sum over all cells.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -28,8 +29,14 @@ from variogram import EARTH_KM, arc_km, fit_variogram, semivariances, unit_vecto
 log = logging.getLogger(__name__)
 DRAWS = 200
 """Fields drawn: 100 and their mirror images, so that their mean is nothing."""
-_WAVES = 64
+_WAVES = 32
 """Cosines that make up one field."""
+_AT_ONCE = 4096
+"""Places that fields are held of."""
+_ALWAYS = -1
+"""Number of the field that all periods share; others have the number of their period."""
+Term = tuple[int, int, np.ndarray]
+"""Row, period, and weights of places."""
 _FEWEST = 30
 """Held-out profiles of a zone, or pairs of one, of which a standard deviation is taken."""
 _MOST_ZONES = 100
@@ -124,15 +131,39 @@ class ErrorField:
         known = np.array([*self.deviations, np.nan])  # -1 is the last
         return np.asarray((1 + predicted) * known[zone] * self.structured**0.5)
 
-    def draw(self, lon: np.ndarray, lat: np.ndarray, period: int, draws: int = DRAWS) -> np.ndarray:
-        """Return fields (draws, n) of variance 1 at places (n,) in degrees: the same wherever and whenever they are asked for.
+    def sums(self, lon: np.ndarray, lat: np.ndarray, terms: Sequence[Term], rows: int, draws: int = DRAWS) -> np.ndarray:
+        """Return weighted sums over places of drawn fields of variance 1, (rows, draws): those of every row of the same fields.
 
-        Fields of two periods have the correlation `persistence`.
+        A field has the same values wherever and whenever it is asked for; fields of two periods have the correlation
+        `persistence`. The second half of the draws mirrors the first.
+
+        Parameters
+        ----------
+        lon, lat
+            (n,) degrees.
+        terms
+            What adds to which row: row, period, and weights (n,).
+        rows
+            How many there are.
+        draws
+            Even.
         """
-        points = unit_vectors(lon, lat) * EARTH_KM
-        always, once = (self._field(points, each, draws // 2) for each in (0, 1 + period))
-        half = self.persistence**0.5 * always + (1 - self.persistence) ** 0.5 * once
-        return np.concatenate([half, -half])
+        points, half = unit_vectors(lon, lat) * EARTH_KM, draws // 2
+        shares = {_ALWAYS: self.persistence} | {period: 1 - self.persistence for _, period, _ in terms}
+        found = np.zeros((rows, half))
+        for number, share in shares.items():
+            if share == 0:
+                continue
+            added: dict[int, np.ndarray] = {}
+            for row, period, weights in terms:
+                if number in (_ALWAYS, period):
+                    added[row] = added[row] + weights if row in added else weights
+            matrix = share**0.5 * np.stack(list(added.values()))
+            for begin in range(0, len(points), _AT_ONCE):
+                part = slice(begin, begin + _AT_ONCE)
+                if matrix[:, part].any():
+                    found[list(added)] += matrix[:, part] @ self._field(points[part], number, half).T
+        return np.concatenate([found, -found], axis=1)
 
     def _field(self, points: np.ndarray, number: int, draws: int) -> np.ndarray:
         """Return fields (draws, n) at points (n, 3) in km: waves, and what is the same everywhere."""
@@ -140,7 +171,9 @@ class ErrorField:
         found = np.empty((draws, len(points)))
         for k in range(draws):
             part = slice(k * _WAVES, (k + 1) * _WAVES)
-            found[k] = np.cos(points @ vectors[:, part] + phases[part]).sum(axis=1)
+            turns = points @ vectors[:, part] + phases[part]
+            turns -= np.floor(turns)  # so small, a float32 will do, whose cosine is many times as fast
+            found[k] = np.cos(turns.astype(np.float32) * np.float32(2 * np.pi)).sum(axis=1)
         return (1 - self.common) ** 0.5 * (2 / _WAVES) ** 0.5 * found + self.common**0.5 * same[:, None]
 
     def to_plain(self) -> dict[str, Any]:
@@ -180,14 +213,14 @@ def _persistence(values: np.ndarray, places: np.ndarray, period: np.ndarray, ran
 
 @lru_cache(maxsize=32)
 def _waves(range_km: float, number: int, draws: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return wave vectors (3, draws x waves), per km, and phases of fields whose correlation is e^(-distance / range).
+    """Return wave vectors (3, draws x waves), turns per km, and phases of fields whose correlation is e^(-distance / range).
 
     And a number for each field (draws,).
 
     That correlation is the characteristic function of a Cauchy distribution of three dimensions (random Fourier features:
     Rahimi and Recht 2007).
     """
-    random = np.random.default_rng([314, number])
+    random = np.random.default_rng([314, number + 1])
     count = draws * _WAVES
-    vectors = random.normal(size=(3, count)) / np.abs(random.normal(size=count)) / range_km
-    return vectors, random.uniform(0, 2 * np.pi, count), random.normal(size=draws)
+    vectors = random.normal(size=(3, count)) / np.abs(random.normal(size=count)) / (2 * np.pi * range_km)
+    return vectors, random.random(count), random.normal(size=draws)

@@ -26,7 +26,7 @@ from zonedfiles import load_zoned
 from zones import LOWER, UPPER, Sums
 
 log = logging.getLogger(__name__)
-_FINE = 8
+_FINE = 4
 """Blocks along the distance over which errors are shared; within one they are taken to be one error."""
 _WIDEST = 64
 """Cells along the side of a block."""
@@ -154,19 +154,18 @@ class ForestModel(MapModel):
         if errors is None:
             return found
         blocks, lon, lat = _blocks(place, errors.range_km)
-        fields = [errors.draw(lon, lat, k) for k in range(len(names))]
         spreads = [errors.spread(values[name], _zone(maps[name])) * place.km2 for name in names]
-        parts = {name: [(spreads[k], fields[k])] for k, name in enumerate(names)}
+        parts = {name: [(k, spreads[k])] for k, name in enumerate(names)}
         if len(names) > 1:
-            parts[CHANGE] = [(spreads[-1], fields[-1]), (-spreads[0], fields[0])]
-        for name, each in values.items():
-            known = np.isfinite(each)
-            for zone, mask in place.masks:
-                if zone in found[name]:
-                    here = mask & known
-                    drawn = [np.bincount(blocks[here], spread[here], len(lon)) @ field.T for spread, field in parts[name]]
-                    base = found[name][zone]
-                    found[name][zone] = Sums(base.cells, base.area, base.weighted + np.sum(drawn, axis=0))
+            parts[CHANGE] = [(len(names) - 1, spreads[-1]), (0, -spreads[0])]
+        rows = [(name, zone) for name in values for zone in found[name]]
+        masks, terms = dict(place.masks), []
+        for row, (name, zone) in enumerate(rows):
+            here = masks[zone] & np.isfinite(values[name])
+            terms += [(row, k, np.bincount(blocks[here], spread[here], len(lon))) for k, spread in parts[name]]
+        for (name, zone), drawn in zip(rows, errors.sums(lon, lat, terms, len(rows)), strict=True):
+            base = found[name][zone]
+            found[name][zone] = Sums(base.cells, base.area, base.weighted + drawn)
         return found
 
     def predictors(self, cells: np.ndarray) -> np.ndarray:

@@ -268,7 +268,7 @@ def test_sums_do_not_depend_on_tiles_nor_the_order_of_them(saved):
             total += sums["all"].weighted if "all" in sums else 0
         if side == 512:
             expected = total.copy()
-    np.testing.assert_allclose(total, expected, rtol=1e-9)
+    np.testing.assert_allclose(total, expected, rtol=1e-6)
 
 
 def test_without_assurance_there_are_no_intervals(world, trained, saved, tmp_path):
