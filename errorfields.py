@@ -10,8 +10,8 @@ added to a total. Arrays in memory, no files.
 An error is told relative to the prediction: (y - p) / (1 + p), to first order that of ln(1 + y). Of the mean square of a zone's
 held-out errors the part that depends on distance (an exponential variogram) is shared by neighbours and stays in a mean; what
 is left over beside that and the nugget, a bias, is shared by all; the nugget (measurement, and what differs within a cell)
-cancels over thousands of cells. After Wadoux and Heuvelink 2023 (Methods in Ecology and Evolution 14, 1320-1332), with drawn fields
-in place of their double sum over all cells.
+cancels over thousands of cells. Each period has a bias of its own beside, as large as held-out errors let it be. After Wadoux and
+Heuvelink 2023 (Methods in Ecology and Evolution 14, 1320-1332), with drawn fields in place of their double sum over all cells.
 """
 
 import logging
@@ -39,6 +39,8 @@ Term = tuple[int, int, np.ndarray]
 """Row, period, and weights of places."""
 _FEWEST = 30
 """Held-out profiles of a zone, or pairs of one, of which a standard deviation is taken."""
+_DRAWN, _CAUTIOUS = 500, 0.1
+"""Resamples, and the quantile of them that is believed of a persistence."""
 _MOST_ZONES = 100
 
 
@@ -57,8 +59,10 @@ class ErrorField:
     range_km
         Distance at which e^-1 of the rest is still shared.
     persistence
-        Share of it that another period's errors at the same place share, 0 to 1. 0 where nothing is known, which makes the
-        interval of a change as wide as it may be.
+        Share of what neighbours share that another period's errors at the same place share too, 0 to 1: the lower end of what
+        held-out errors tell, for what is not shared makes the interval of a change. 0 where nothing is known.
+    drift
+        Variance of a bias that all places of one period share, as a multiple of a deviation's square.
 
     Raises
     ------
@@ -71,14 +75,16 @@ class ErrorField:
     common: float
     range_km: float
     persistence: float
+    drift: float = 0.0
 
     def __post_init__(self) -> None:
-        numbers = [*self.deviations, self.structured, self.common, self.range_km, self.persistence]
+        numbers = [*self.deviations, self.structured, self.common, self.range_km, self.persistence, self.drift]
         if any(type(each) not in (int, float) or not abs(each) < 1e6 for each in numbers):
             raise ValueError("errors: expected finite numbers")
         shares = all(0 <= each <= 1 for each in (self.structured, self.common, self.persistence))
-        if not (1 <= len(self.deviations) <= _MOST_ZONES and min(self.deviations) >= 0 and shares and self.range_km > 0):
-            raise ValueError("errors: deviations must be 0 or more, shares between 0 and 1, the range above 0")
+        sizes = min(self.deviations, default=-1) >= 0 and self.drift >= 0 and self.range_km > 0
+        if not (len(self.deviations) <= _MOST_ZONES and sizes and shares):
+            raise ValueError("errors: deviations and drift must be 0 or more, shares between 0 and 1, the range above 0")
 
     @classmethod
     def fit(
@@ -124,18 +130,26 @@ class ErrorField:
         shared = whole - found.nugget
         common = max((shared - found.sill) / shared, 0.0) if shared > 0 else 0.0
         scale = float(found.scale)
-        return cls(deviations, shared / whole, common, scale, _persistence(scaled - scaled.mean(), places, period, scale))
+        persistence = _persistence(scaled - scaled.mean(), places, period, scale, seed)
+        return cls(deviations, shared / whole, common, scale, persistence, _drift(scaled, period))
 
     def spread(self, predicted: np.ndarray, zone: np.ndarray) -> np.ndarray:
-        """Return the standard deviation of the shared errors, in the target's unit: like `predicted`; zone -1 gives NaN."""
+        """Return how large errors are, in the target's unit: like `predicted`; zone -1 gives NaN."""
         known = np.array([*self.deviations, np.nan])  # -1 is the last
-        return np.asarray((1 + predicted) * known[zone] * self.structured**0.5)
+        return np.asarray((1 + predicted) * known[zone])
+
+    def of_change(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Return the standard deviation of a change's shared errors, of the spreads of two periods (any shape)."""
+        alone = before**2 + after**2
+        shared = self.structured * (alone - 2 * self.persistence * before * after)
+        return np.sqrt(np.maximum(shared, 0.0) + self.drift * alone)
 
     def sums(self, lon: np.ndarray, lat: np.ndarray, terms: Sequence[Term], rows: int, draws: int = DRAWS) -> np.ndarray:
-        """Return weighted sums over places of drawn fields of variance 1, (rows, draws): those of every row of the same fields.
+        """Return weighted sums over places of drawn errors, (rows, draws): those of every row of the same fields.
 
-        A field has the same values wherever and whenever it is asked for; fields of two periods have the correlation
-        `persistence`. The second half of the draws mirrors the first.
+        A field is relative to the spread, so that its variance is `structured` and `drift` together. It has the same values
+        wherever and whenever it is asked for; of two periods it has the correlation `persistence`, but for the drift. The
+        second half of the draws mirrors the first.
 
         Parameters
         ----------
@@ -158,11 +172,13 @@ class ErrorField:
             for row, period, weights in terms:
                 if number in (_ALWAYS, period):
                     added[row] = added[row] + weights if row in added else weights
-            matrix = share**0.5 * np.stack(list(added.values()))
+            matrix = (self.structured * share) ** 0.5 * np.stack(list(added.values()))
             for begin in range(0, len(points), _AT_ONCE):
                 part = slice(begin, begin + _AT_ONCE)
                 if matrix[:, part].any():
                     found[list(added)] += matrix[:, part] @ self._field(points[part], number, half).T
+        for row, period, weights in terms:
+            found[row] += self.drift**0.5 * weights.sum() * np.random.default_rng([159, period]).normal(size=half)
         return np.concatenate([found, -found], axis=1)
 
     def _field(self, points: np.ndarray, number: int, draws: int) -> np.ndarray:
@@ -193,10 +209,18 @@ def _root(values: np.ndarray) -> float:
     return float((values**2).mean() ** 0.5)
 
 
-def _persistence(values: np.ndarray, places: np.ndarray, period: np.ndarray, range_km: float) -> float:
+def _drift(values: np.ndarray, period: np.ndarray) -> float:
+    """Return the mean square of the periods' biases, how uncertain each is included; 0 of fewer than two periods."""
+    groups = [values[period == each] for each in np.unique(period)]
+    found = [float(each.mean() ** 2 + each.var() / len(each)) for each in groups if len(each) >= _FEWEST]
+    return float(np.mean(found)) if len(found) > 1 else 0.0
+
+
+def _persistence(values: np.ndarray, places: np.ndarray, period: np.ndarray, range_km: float, seed: int) -> float:
     """Return how much pairs of profiles of different periods agree, against those of one period, at distances within the range.
 
-    Both by regression of their products on what distance leaves of their agreement.
+    Both by regression of their products on what distance leaves of their agreement. The lower tenth of what profiles drawn with
+    replacement say.
     """
     points = unit_vectors(places[:, 0], places[:, 1])
     pairs = cKDTree(points).query_pairs(2 * np.sin(min(range_km / (2 * EARTH_KM), np.pi / 2)), output_type="ndarray")
@@ -206,9 +230,14 @@ def _persistence(values: np.ndarray, places: np.ndarray, period: np.ndarray, ran
     if min(same.sum(), (~same).sum()) < _FEWEST:
         log.info("errors: too few neighbours of different periods; nothing is taken to be shared from one period to the next")
         return 0.0
-    product = values[left] * values[right] * near
-    within, between = (float(product[which].sum() / (near[which] ** 2).sum()) for which in (same, ~same))
-    return float(np.clip(between / within, 0, 1)) if within > 0 else 0.0
+    product, square = values[left] * values[right] * near, near**2
+    parts = [np.bincount(left[which], each[which], len(values)) for which in (same, ~same) for each in (product, square)]
+    random = np.random.default_rng(seed)
+    counts = random.multinomial(len(values), np.full(len(values), 1 / len(values)), size=_DRAWN)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        within, between = (counts @ parts[k] / (counts @ parts[k + 1]) for k in (0, 2))
+        found = np.where(within > 0, np.clip(between / within, 0, 1), 0.0)
+    return float(np.quantile(np.nan_to_num(found), _CAUTIOUS))
 
 
 @lru_cache(maxsize=32)

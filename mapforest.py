@@ -139,8 +139,7 @@ class ForestModel(MapModel):
         if errors is None:
             return np.asarray(change[None], np.float32)
         before, after = (errors.spread(each.members[0], _zone(each)) for each in (first, last))
-        variance = before**2 + after**2 - 2 * errors.persistence * before * after
-        deviation = np.sqrt(np.maximum(variance, 0.0))
+        deviation = errors.of_change(before, after)
         reach = norm.ppf((1 + level) / 2) * deviation
         return np.stack([change, change - reach, change + reach, deviation]).astype(np.float32)
 
@@ -212,6 +211,7 @@ class ForestModel(MapModel):
             "shared by neighbours": round(errors.structured, 3),
             "of that by all places": round(errors.common, 3),
             "shared by other periods": round(errors.persistence, 3),
+            "bias of a period": round(errors.drift**0.5, 4),
         }
         return {"relative": deviations, "range in km": round(errors.range_km, 1)} | shares
 

@@ -28,7 +28,7 @@ def places(random, n=400, side=8.0):
 @pytest.mark.parametrize("common", [0.0, 0.4])
 def test_fields_have_the_correlation_they_are_to_have(common):
     lon, lat = np.linspace(100, 110, 30), np.full(30, 35.0)
-    errors = ErrorField((1.0,), 0.5, common, RANGE, 0.6)
+    errors = ErrorField((1.0,), 1.0, common, RANGE, 0.6)
     one = np.eye(30)
     both = errors.sums(lon, lat, [(k + 30 * period, period, one[k]) for k in range(30) for period in (0, 1)], 60, 3000)
     first, last = both[:30].T, both[30:].T
@@ -69,7 +69,7 @@ def test_errors_without_structure_cancel():
     y = predicted + (1 + predicted) * 0.05 * random.normal(size=400)
     found = ErrorField.fit(y, predicted, np.zeros(400, int), 1, np.column_stack([lon, lat]), np.zeros(400))
     assert found.structured < 0.35
-    assert found.spread(np.array([9.0]), np.array([0]))[0] < 0.6 * 0.5
+    assert found.spread(np.array([9.0]), np.array([0]))[0] == pytest.approx(0.5, rel=0.1)
 
 
 @pytest.mark.parametrize("truth", [0.0, 0.5, 1.0])
@@ -83,7 +83,22 @@ def test_what_lasts_from_period_to_period_is_learnt(truth):
         error = truth**0.5 * always + (1 - truth) ** 0.5 * np.where(later, once, other)
         y = 5 + 6 * 0.1 * error
         found.append(ErrorField.fit(y, np.full(500, 5.0), np.zeros(500, int), 1, np.column_stack([lon, lat]), later).persistence)
-    assert np.mean(found) == pytest.approx(truth, abs=0.25)
+    assert truth - 0.45 < np.mean(found) < truth + 0.1  # the lower end of what they tell
+
+
+def test_a_bias_of_its_own_period_is_part_of_a_change():
+    random = np.random.default_rng(5)
+    lon, lat = places(random, 600)
+    period = np.repeat([1985, 1990, 1995], 200)
+    bias = np.array([0.05, -0.05, 0.0])
+    y = 5 + 6 * (np.repeat(bias, 200) + 0.1 * random.normal(size=600))
+    found = ErrorField.fit(y, np.full(600, 5.0), np.zeros(600, int), 1, np.column_stack([lon, lat]), period)
+    deviation = found.deviations[0]
+    assert found.drift * deviation**2 == pytest.approx((bias**2).mean(), rel=0.5)
+    alone = ErrorField((deviation,), 0.0, 0.0, 100.0, 0.0, found.drift)
+    change = alone.sums(lon, lat, [(0, 0, -np.full(600, 1 / 600)), (0, 1, np.full(600, 1 / 600))], 1, 2000)[0] * deviation
+    assert change.std() == pytest.approx((2 * found.drift) ** 0.5 * deviation, rel=0.1)
+    assert alone.of_change(np.array([deviation]), np.array([deviation]))[0] == pytest.approx(change.std(), rel=0.1)
 
 
 @pytest.mark.parametrize("worlds", [8, pytest.param(60, marks=pytest.mark.slow)])
@@ -98,7 +113,7 @@ def test_intervals_of_means_hold_the_truth_as_often_as_they_say(worlds):
         error, structured = simulated(np.append(lon, grid_lon), np.append(lat, grid_lat), random)
         y = 5 + 6 * 0.1 * error[:300]
         known = ErrorField.fit(y, np.full(300, 5.0), np.zeros(300, int), 1, np.column_stack([lon, lat]), np.zeros(300))
-        drawn = known.sums(grid_lon, grid_lat, [(0, 0, known.spread(np.full(256, 5.0), np.zeros(256, int)) / 256)], 1)
+        drawn = known.sums(grid_lon, grid_lat, [(0, 0, known.spread(np.full(256, 5.0), np.zeros(256, int)) / 256)], 1)[0]
         truth = (6 * 0.1 * structured[300:]).mean()
         low, high = np.quantile(drawn, [0.05, 0.95])
         held += low <= truth <= high
