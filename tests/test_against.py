@@ -9,6 +9,7 @@ import pytest
 import rasterio
 import yaml
 from rasterio.transform import Affine
+from test_fields import write_netcdf
 
 import against
 from config import AgainstSettings, Product, build
@@ -134,7 +135,10 @@ def test_half_of_a_cell_must_have_values(workplace):
         assert np.isfinite(on_common_grid(first, second, 0.5).first).tolist() == [[False, True]]
 
 
-@pytest.mark.parametrize(("crs", "metres"), [("EPSG:3857", 30_000.0), ("EPSG:6933", 4_000.0), ("EPSG:32648", 11_000.0)])
+@pytest.mark.parametrize(
+    ("crs", "metres"),
+    [("EPSG:3857", 30_000.0), ("EPSG:6933", 4_000.0), ("EPSG:32648", 11_000.0), ("+proj=igh +datum=WGS84", 250 * 9.0)],
+)
 def test_another_projection(workplace, crs, metres):
     """Of a field that is linear in degrees, whichever of the two is coarser."""
     write("ours.tif", smooth(*centres()))
@@ -146,6 +150,16 @@ def test_another_projection(workplace, crs, metres):
     assert found["rmse"] < 0.02
     assert found["r2"] > 0.999
     assert found["n"] > 50
+
+
+def test_netcdf_meets_a_geotiff(ours):
+    lat, lon = np.arange(36.25, 40, 0.5), np.arange(100.25, 105, 0.5)
+    values = ours.reshape(8, 5, 10, 5).mean((1, 3))[::-1].astype(np.float32)
+    write_netcdf(Path("model.nc"), lat, lon, values)
+    found = judge("model=model.nc", "tenfold=model.nc,factor=2").set_index("cell_km", append=True)
+    assert found.loc["model", "n"].iloc[0] == 80
+    assert found.loc["model", "rmse"].iloc[0] < 0.01  # areas of cells differ a little from row to row
+    assert found.loc["tenfold", "mean_against"].iloc[0] == pytest.approx(2 * found.loc["model", "mean_against"].iloc[0])
 
 
 def test_other_extents_are_compared_where_they_meet(ours):
