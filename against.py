@@ -23,14 +23,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with a command line (default: the process's own)."""
     settings = read_settings(AgainstSettings, __doc__, arguments)
     import pandas as pd  # here and below: --help needs none of these, and they are slow to import
+    import rasterio
 
     from againstpage import Report, warnings_of
+    from cogs import GDAL_SETTINGS
     from judging import score_pair, score_points
-    from products import Cells
+    from products import Cells, check_names
 
+    check_names(settings)
     check_writable(settings.out)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it has to say comes as an error
-    with locked(settings.out):
+    with locked(settings.out), rasterio.Env(**GDAL_SETTINGS):
         report = Report(settings)
         if settings.points is not None:
             points, rows = score_points(settings)

@@ -4,7 +4,7 @@ In: predictions of profiles held out. Out: `ErrorField`, and sums of drawn field
 added to a total. Arrays in memory, no files.
 
     errors = ErrorField.fit(y, predicted, zone, lon, lat, period)
-    spread = errors.spread(predicted, zone)                            # (n,) in the target's unit
+    spread = errors.spread(predicted, weights)                          # (n,) in the target's unit
     drawn = errors.sums(lon, lat, [(0, 0, spread * area)], rows=1)      # (1, DRAWS) errors of a total
 
 An error is told relative to the prediction: (y - p) / (1 + p), to first order that of ln(1 + y). Of the mean square of a zone's
@@ -133,10 +133,9 @@ class ErrorField:
         persistence = _persistence(scaled - scaled.mean(), places, period, scale, seed)
         return cls(deviations, shared / whole, common, scale, persistence, _drift(scaled, period))
 
-    def spread(self, predicted: np.ndarray, zone: np.ndarray) -> np.ndarray:
-        """Return how large errors are, in the target's unit: like `predicted`; zone -1 gives NaN."""
-        known = np.array([*self.deviations, np.nan])  # -1 is the last
-        return np.asarray((1 + predicted) * known[zone])
+    def spread(self, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Return how large errors are, in the target's unit: like `predicted` (any shape), whose zones weigh (Z, *shape)."""
+        return np.asarray((1 + predicted) * np.tensordot(self.deviations, weights, axes=1))
 
     def of_change(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """Return the standard deviation of a change's shared errors, of the spreads of two periods (any shape)."""

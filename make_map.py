@@ -155,7 +155,7 @@ def make_plan(settings: MapSettings, model: "MapModel") -> "tuple[Plan, dict[str
         max_missing=settings.max_missing,
         level=settings.level,
         applicability=settings.applicability and model.applicability is not None,
-        device=choose_device(settings.device).type,
+        device=choose_device(settings.device).type if model.on_gpu else "cpu",
         areas={name: hashlib.sha256(repr(each).encode()).hexdigest() for name, each in areas.items()},
         versions={"soil-carbon-mapper": __version__, model.version[0]: model.version[1]},
     )

@@ -116,29 +116,30 @@ class ForestModel(MapModel):
         """See `MapModel`."""
         places = self._known(block[:, wanted].T)
         values, zone = np.full(wanted.shape, np.nan, np.float32), np.full(wanted.shape, -1, np.int64)
+        weights = np.zeros((len(self.zones), *wanted.shape), np.float32)
         if len(places):
             values[wanted], zone[wanted] = self.method.predict(places), self.method.labels(places)
-        return Predicted(values[None], zone)
+            climate = places.x[:, self.method.precipitation], places.x[:, self.method.temperature]
+            weights[:, wanted] = self.method.zones.memberships(*climate).T
+        return Predicted(values[None], zone, weights)
 
     def bands(self, predicted: Predicted, level: float) -> np.ndarray:
         """See `MapModel`."""
-        values, zone = predicted.members[0], predicted.zone
-        assert zone is not None
+        values = predicted.members[0]
         if self.assurance.calibration is None:
             return predicted.members
-        found = np.full((3, *values.shape), np.nan, np.float32)
-        found[0] = values
-        for k, name in enumerate(self.zones):
-            here = zone == k
-            found[1:, here] = self.assurance.calibration.interval(values[here], None, level, name)
-        return found
+        found = np.where(np.isfinite(values), np.stack([values, *np.zeros((2, *values.shape))]), np.nan)
+        for name, weight in zip(self.zones, _weights(predicted), strict=True):  # the ends pass from zone to zone as predictions do
+            here = weight > 0
+            found[1:, here] += weight[here] * np.stack(self.assurance.calibration.interval(values[here], None, level, name))
+        return found.astype(np.float32)
 
     def change(self, first: Predicted, last: Predicted, level: float) -> np.ndarray:
         """See `MapModel`."""
         change, errors = last.members[0] - first.members[0], self.assurance.errors
         if errors is None:
             return np.asarray(change[None], np.float32)
-        before, after = (errors.spread(each.members[0], _zone(each)) for each in (first, last))
+        before, after = (errors.spread(each.members[0], _weights(each)) for each in (first, last))
         deviation = errors.of_change(before, after)
         reach = norm.ppf((1 + level) / 2) * deviation
         return np.stack([change, change - reach, change + reach, deviation]).astype(np.float32)
@@ -153,7 +154,7 @@ class ForestModel(MapModel):
         if errors is None:
             return found
         blocks, lon, lat = _blocks(place, errors.range_km)
-        spreads = [errors.spread(values[name], _zone(maps[name])) * place.km2 for name in names]
+        spreads = [errors.spread(values[name], _weights(maps[name])) * place.km2 for name in names]
         parts = {name: [(k, spreads[k])] for k, name in enumerate(names)}
         if len(names) > 1:
             parts[CHANGE] = [(len(names) - 1, spreads[-1]), (0, -spreads[0])]
@@ -238,9 +239,9 @@ def _threshold(value: float, width: float) -> str:
     return f"{value:g}, " + (f"band of {width:g}" if width else "hard")
 
 
-def _zone(predicted: Predicted) -> np.ndarray:
-    assert predicted.zone is not None
-    return predicted.zone
+def _weights(predicted: Predicted) -> np.ndarray:
+    assert predicted.weights is not None
+    return predicted.weights
 
 
 def _blocks(place: Place, range_km: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

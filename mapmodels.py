@@ -33,10 +33,13 @@ class Predicted:
         (M, h, w) in the target's unit, whose mean is the prediction; NaN where there is none.
     zone
         (h, w) int, the number of the model's own zone; -1 where unknown. None of a model without zones.
+    weights
+        (Z, h, w) how far a cell belongs to each of them: 0 to 1, adding up to 1 where there is a prediction.
     """
 
     members: np.ndarray
     zone: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class MapModel(ABC):
         The model's own zones; () of a model without.
     applicability
         Where it may be used; None where that is not known.
+    on_gpu
+        Whether it can compute on one.
     filled
         What becomes of a missing cell, for people.
     version
@@ -76,6 +81,7 @@ class MapModel(ABC):
     classes: frozenset[str] = frozenset()
     zones: tuple[str, ...] = ()
     applicability: Applicability | None = None
+    on_gpu: bool = False
     filled: str
     version: tuple[str, str]
 

@@ -34,6 +34,7 @@ class NetworkModel(MapModel):
         As of `mapmodels.open_model`.
     """
 
+    on_gpu = True
     filled = "it is filled as in training"
     version = ("torch", torch.__version__)
 

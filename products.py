@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from tqdm import tqdm
 
-from config import Product
+from config import AgainstSettings, Product
 from fields import check_values, read_field
 from files import UserError
 from grids import Grid, Tile, crop_to_area
@@ -186,7 +187,8 @@ def _averaged(fine: Cells, part: Grid, coarse: Cells, grid: Grid, km2: np.ndarra
         return fine.read(top, left, part.height, part.width)
     cuts = max(1, math.ceil(_FINE * fine.metres / coarse.metres))
     weighted, area = np.zeros(km2.size), np.zeros(km2.size)
-    for tile in part.tiles(_TILE):
+    tiles = tqdm(part.tiles(_TILE), fine.name, part.tile_count(_TILE), unit="tile", disable=None, leave=False)
+    for tile in tiles:
         values = fine.read(top + tile.row, left + tile.col, tile.height, tile.width)
         known = np.isfinite(values)
         if not known.any():
@@ -221,6 +223,25 @@ def ends_of(product: Product, lon: np.ndarray, lat: np.ndarray, bands: Sequence[
         with Cells(product.model_copy(update={"variable": name})) as cells:
             found.append(cells.at(lon, lat))
     return found[0], found[1]
+
+
+def check_names(settings: AgainstSettings) -> None:
+    """Stop before files of two maps have one name, or an input would be overwritten.
+
+    Raises
+    ------
+    UserError
+        Naming the first.
+    """
+    given = [*settings.maps, *settings.products]
+    names = [file_name(each.name).casefold() for each in given]
+    if double := next((each.name for k, each in enumerate(given) if names[k] in names[:k]), None):
+        raise UserError(f"{double!r} would name the same files as another map; say NAME=FILE with another name")
+    out = settings.out.resolve()
+    if inside := next(
+        (path for path in [*(each.path for each in given), settings.points] if path and path.resolve().parent == out), None
+    ):
+        raise UserError(f"{inside}: lies in the folder of results, where files are overwritten; give another --out")
 
 
 def file_name(*names: str) -> str:

@@ -202,6 +202,8 @@ def test_no_ground_in_common_and_other_mistakes(ours, capsys):
         error = refused(capsys, "--maps", "ours=ours.tif", "--products", product, "--out", "out")
         assert all(word in error for word in words), error
         assert error.count("\n") == 1
+    assert "same files" in refused(capsys, "--maps", "a b=ours.tif", "--products", "a_b=ours.tif")
+    assert "overwritten" in refused(capsys, "--maps", "ours.tif", "--products", "a=ours.tif", "--out", ".")
     assert "nothing to hold maps against" in refused(capsys, "--maps", "ours.tif")
 
 

@@ -69,7 +69,7 @@ def test_errors_without_structure_cancel():
     y = predicted + (1 + predicted) * 0.05 * random.normal(size=400)
     found = ErrorField.fit(y, predicted, np.zeros(400, int), 1, np.column_stack([lon, lat]), np.zeros(400))
     assert found.structured < 0.35
-    assert found.spread(np.array([9.0]), np.array([0]))[0] == pytest.approx(0.5, rel=0.1)
+    assert found.spread(np.array([9.0]), np.ones((1, 1)))[0] == pytest.approx(0.5, rel=0.1)
 
 
 @pytest.mark.parametrize("truth", [0.0, 0.5, 1.0])
@@ -113,7 +113,7 @@ def test_intervals_of_means_hold_the_truth_as_often_as_they_say(worlds):
         error, structured = simulated(np.append(lon, grid_lon), np.append(lat, grid_lat), random)
         y = 5 + 6 * 0.1 * error[:300]
         known = ErrorField.fit(y, np.full(300, 5.0), np.zeros(300, int), 1, np.column_stack([lon, lat]), np.zeros(300))
-        drawn = known.sums(grid_lon, grid_lat, [(0, 0, known.spread(np.full(256, 5.0), np.zeros(256, int)) / 256)], 1)[0]
+        drawn = known.sums(grid_lon, grid_lat, [(0, 0, known.spread(np.full(256, 5.0), np.ones((1, 256))) / 256)], 1)[0]
         truth = (6 * 0.1 * structured[300:]).mean()
         low, high = np.quantile(drawn, [0.05, 0.95])
         held += low <= truth <= high
