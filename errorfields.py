@@ -5,7 +5,7 @@ added to a total. Arrays in memory, no files.
 
     errors = ErrorField.fit(y, predicted, zone, lon, lat, period)
     spread = errors.spread(predicted, weights)                          # (n,) in the target's unit
-    drawn = errors.sums(lon, lat, [(0, 0, spread * area)], rows=1)      # (1, DRAWS) errors of a total
+    drawn = errors.sums(lon, lat, [(0, 0, csr_array([spread * area]))], rows=1)      # (1, DRAWS) errors of a total
 
 An error is told relative to the prediction: (y - p) / (1 + p), to first order that of ln(1 + y). Of the mean square of a zone's
 held-out errors the part that depends on distance (an exponential variogram) is shared by neighbours and stays in a mean; what
@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array, vstack
 from scipy.spatial import cKDTree
 
 from validation import checked_vectors
@@ -35,8 +36,8 @@ _AT_ONCE = 4096
 """Places that fields are held of."""
 _ALWAYS = -1
 """Number of the field that all periods share; others have the number of their period."""
-Term = tuple[int, int, np.ndarray]
-"""Row, period, and weights of places."""
+Term = tuple[int, int, csr_array]
+"""Row, period, and weights of places (1, n): most rows are zones that hold few of them."""
 _FEWEST = 30
 """Held-out profiles of a zone, or pairs of one, of which a standard deviation is taken."""
 _DRAWN, _CAUTIOUS = 500, 0.1
@@ -155,7 +156,7 @@ class ErrorField:
         lon, lat
             (n,) degrees.
         terms
-            What adds to which row: row, period, and weights (n,).
+            What adds to which row: row, period, and weights (1, n).
         rows
             How many there are.
         draws
@@ -167,14 +168,14 @@ class ErrorField:
         for number, share in shares.items():
             if share == 0:
                 continue
-            added: dict[int, np.ndarray] = {}
+            added: dict[int, csr_array] = {}
             for row, period, weights in terms:
                 if number in (_ALWAYS, period):
                     added[row] = added[row] + weights if row in added else weights
-            matrix = (self.structured * share) ** 0.5 * np.stack(list(added.values()))
+            matrix = (self.structured * share) ** 0.5 * vstack(list(added.values())).tocsc()
             for begin in range(0, len(points), _AT_ONCE):
                 part = slice(begin, begin + _AT_ONCE)
-                if matrix[:, part].any():
+                if matrix[:, part].nnz:
                     found[list(added)] += matrix[:, part] @ self._field(points[part], number, half).T
         for row, period, weights in terms:
             found[row] += self.drift**0.5 * weights.sum() * np.random.default_rng([159, period]).normal(size=half)

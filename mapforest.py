@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import sklearn
+from scipy.sparse import csr_array
 from scipy.stats import norm
 
 import zones
@@ -162,7 +163,8 @@ class ForestModel(MapModel):
         masks, terms = dict(place.masks), []
         for row, (name, zone) in enumerate(rows):
             here = masks[zone] & np.isfinite(values[name])
-            terms += [(row, k, np.bincount(blocks[here], spread[here], len(lon))) for k, spread in parts[name]]
+            for k, spread in parts[name]:
+                terms.append((row, k, csr_array(np.bincount(blocks[here], spread[here], len(lon))[None])))
         for (name, zone), drawn in zip(rows, errors.sums(lon, lat, terms, len(rows)), strict=True):
             base = found[name][zone]
             found[name][zone] = Sums(base.cells, base.area, base.weighted + drawn)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from errorfields import DRAWS, ErrorField
 
@@ -30,19 +31,21 @@ def test_fields_have_the_correlation_they_are_to_have(common):
     lon, lat = np.linspace(100, 110, 30), np.full(30, 35.0)
     errors = ErrorField((1.0,), 1.0, common, RANGE, 0.6)
     one = np.eye(30)
-    both = errors.sums(lon, lat, [(k + 30 * period, period, one[k]) for k in range(30) for period in (0, 1)], 60, 3000)
+    both = errors.sums(
+        lon, lat, [(k + 30 * period, period, csr_array(one[k : k + 1])) for k in range(30) for period in (0, 1)], 60, 3000
+    )
     first, last = both[:30].T, both[30:].T
     np.testing.assert_allclose(first.mean(0), 0, atol=1e-12)  # each has its mirror image
     assert first.var() == pytest.approx(1, abs=0.05)
     expected = common + (1 - common) * np.exp(-distances(lon, lat)[0] / RANGE)
     np.testing.assert_allclose((first * first[:, :1]).mean(0), expected, atol=0.09)
     np.testing.assert_allclose((last * first[:, :1]).mean(0), 0.6 * expected, atol=0.09)
-    alone = errors.sums(lon[5:6], lat[5:6], [(0, 0, np.ones(1))], 1, 3000)[0]
+    alone = errors.sums(lon[5:6], lat[5:6], [(0, 0, csr_array([[1.0]]))], 1, 3000)[0]
     np.testing.assert_allclose(alone, first[:, 5], atol=1e-5)  # whatever else is asked for
     weights = np.random.default_rng(0).normal(size=(2, 30))
-    change = errors.sums(lon, lat, [(0, 0, weights[0]), (0, 1, weights[1])], 1, 3000)[0]
+    change = errors.sums(lon, lat, [(0, 0, csr_array(weights[:1])), (0, 1, csr_array(weights[1:]))], 1, 3000)[0]
     np.testing.assert_allclose(change, first @ weights[0] + last @ weights[1], atol=1e-4)
-    assert errors.sums(lon, lat, [(0, 0, weights[0])], 1).shape == (1, DRAWS)
+    assert errors.sums(lon, lat, [(0, 0, csr_array(weights[:1]))], 1).shape == (1, DRAWS)
 
 
 def test_what_is_shared_is_learnt():
@@ -95,8 +98,9 @@ def test_a_bias_of_its_own_period_is_part_of_a_change():
     found = ErrorField.fit(y, np.full(600, 5.0), np.zeros(600, int), 1, np.column_stack([lon, lat]), period)
     deviation = found.deviations[0]
     assert found.drift * deviation**2 == pytest.approx((bias**2).mean(), rel=0.5)
+    even = csr_array(np.full((1, 600), 1 / 600))
     alone = ErrorField((deviation,), 0.0, 0.0, 100.0, 0.0, found.drift)
-    change = alone.sums(lon, lat, [(0, 0, -np.full(600, 1 / 600)), (0, 1, np.full(600, 1 / 600))], 1, 2000)[0] * deviation
+    change = alone.sums(lon, lat, [(0, 0, -even), (0, 1, even)], 1, 2000)[0] * deviation
     assert change.std() == pytest.approx((2 * found.drift) ** 0.5 * deviation, rel=0.1)
     assert alone.of_change(np.array([deviation]), np.array([deviation]))[0] == pytest.approx(change.std(), rel=0.1)
 
@@ -113,7 +117,9 @@ def test_intervals_of_means_hold_the_truth_as_often_as_they_say(worlds):
         error, structured = simulated(np.append(lon, grid_lon), np.append(lat, grid_lat), random)
         y = 5 + 6 * 0.1 * error[:300]
         known = ErrorField.fit(y, np.full(300, 5.0), np.zeros(300, int), 1, np.column_stack([lon, lat]), np.zeros(300))
-        drawn = known.sums(grid_lon, grid_lat, [(0, 0, known.spread(np.full(256, 5.0), np.ones((1, 256))) / 256)], 1)[0]
+        drawn = known.sums(grid_lon, grid_lat, [(0, 0, csr_array([known.spread(np.full(256, 5.0), np.ones((1, 256))) / 256]))], 1)[
+            0
+        ]
         truth = (6 * 0.1 * structured[300:]).mean()
         low, high = np.quantile(drawn, [0.05, 0.95])
         held += low <= truth <= high
