@@ -5,7 +5,8 @@
 # make compare    after make realdata: the network against every baseline, on the same folds; hours of one core (CONFIG=file)
 # make drivers    what controls soil carbon: the example world with its process model, then the real profiles if they are there
 # make zoned      forests by climate zone on a simulated China-like land: zones that matter, and zones that do not
-# make bench      speed, as ratios measured side by side
+# make bench      speed, memory and growth, as ratios measured side by side -> results/bench/*.json
+# make bench-cuda the same of training on a CUDA device
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -14,7 +15,7 @@ SEED ?= 314
 CONFIG ?= configs/realdata_compare.yaml
 SIM_REGIONS := anhui switzerland denmark australia
 
-.PHONY: demo test test-all realdata compare drivers zoned bench
+.PHONY: demo test test-all realdata compare drivers zoned bench bench-cuda
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -84,9 +85,13 @@ zoned: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/epoch_speed.py
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/map_speed.py
 	$(BIN)/python benchmarks/map_memory.py
-	$(BIN)/python benchmarks/loading.py
+
+bench-cuda: .venv/installed
+	$(BIN)/python benchmarks/cuda_speed.py
 
 test: .venv/installed-test
 	$(BIN)/ruff check .

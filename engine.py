@@ -18,6 +18,7 @@ from torch import Tensor
 
 import crew
 import validation
+from captured import passes
 from config import PredictSettings, TrainSettings
 from files import UserError
 from models import Member, SoilCarbonNet, load_checkpoint, to_target
@@ -242,7 +243,7 @@ def _fit_member(
     device = train.output.device
     member.freeze(settings.freeze)
     descent = Descent(member, settings.lr, settings.layer_decay, settings.loss, settings.l2_sp)
-    rates = [group["lr"] for group in descent.optimiser.param_groups]
+    one_pass = passes(descent, lesson.teach.encoded, lesson.teach.output, settings.batch_size)
     shuffler = torch.Generator().manual_seed(member_seed(settings.seed, k))
     clock = time.monotonic()
 
@@ -268,10 +269,9 @@ def _fit_member(
     while epoch < settings.epochs and not (settings.patience and epoch - best.epoch >= settings.patience):
         epoch += 1
         if settings.lr_schedule == "cosine":
-            for group, rate in zip(descent.optimiser.param_groups, rates, strict=True):
-                group["lr"] = rate * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs)) / 2
+            descent.adam.scale_rates((1 + math.cos(math.pi * (epoch - 1) / settings.epochs)) / 2)
         order = torch.randperm(len(lesson.teach.y), generator=shuffler).to(device)
-        losses = descent.epoch(lesson.teach.encoded, lesson.teach.output, order, settings.batch_size)
+        losses = one_pass(order)
         finite = torch.isfinite(losses)
         if not finite.all():
             save(best, None)

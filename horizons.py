@@ -17,12 +17,12 @@ from files import UserError
 from pointfiles import ALIASES, check_not_swapped, find_columns, numbers, read_points, require_columns
 
 MEASURED: dict[str, tuple[str, ...]] = {
-    "soc": ("soc", "soc_gkg", "soc_g_kg", "oc", "orgc", "toc", "soc_pct", "oc_pct", "orgcarb", "organic_carbon"),
-    "bulk_density": ("bulk_density", "bd", "bld", "db", "bdfi", "bdod", "bdfiod", "bulkdensity", "bd_gcm3", "bulk_dens"),
-    "stones": ("stones", "cf", "crf", "cfvo", "crfvol", "coarse_fragments", "gravel", "cfgr", "rock_fragments"),
+    "soc": ("soc", "soc_gkg", "soc_g_kg", "oc", "orgc", "orgc_value_avg", "toc", "orgcarb", "organic_carbon"),
+    "bulk_density": ("bulk_density", "bd", "bld", "db", "bdfi", "bdfiod", "bdfiod_value_avg", "bulkdensity", "bd_gcm3"),
+    "stones": ("stones", "cf", "crf", "cfvo", "cfvo_value_avg", "crfvol", "coarse_fragments", "gravel", "rock_fragments"),
     "year": ("year", "sampling_year", "survey_year", "year_sampled", "yr"),
 }
-"""What columns of measurements are called, in order of preference, in lower case."""
+"""What columns of measurements are called, by preference, in lower case; none that tells of another unit (soc_pct, cfgr)."""
 _HIGHEST_LITTER = -100.0
 """cm: a top above it is a code for an unknown depth, not an organic layer."""
 

@@ -45,7 +45,7 @@ def snapshot(k: int, epoch: int, member: Member, descent: Descent, shuffler: tor
         "member": k,
         "epoch": epoch,
         "weights": member.copy_of_tensors(),
-        "optimiser": descent.optimiser.state_dict(),
+        "adam": descent.adam.state(),
         "shuffler": shuffler.get_state(),
         "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
@@ -63,7 +63,7 @@ def restore(state: dict[str, Any], member: Member, descent: Descent, shuffler: t
     device = descent.device
     try:
         member.load_state_dict(state["weights"])
-        descent.optimiser.load_state_dict(state["optimiser"])
+        descent.adam.restore(state["adam"])
         shuffler.set_state(state["shuffler"].cpu())
         torch.set_rng_state(state["random"].cpu())
         if state["random_cuda"] is not None and device.type == "cuda":
@@ -101,7 +101,7 @@ def read_interrupted(path: Path, expected: dict[str, Any], device: torch.device)
         log.info("%s: nothing to resume; starting afresh", path)
         return None
     state = read_state(path, device)
-    needed = {"fingerprint", "best", "finished", "member", "epoch", "weights", "optimiser", "shuffler", "random", "random_cuda"}
+    needed = {"fingerprint", "best", "finished", "member", "epoch", "weights", "adam", "shuffler", "random", "random_cuda"}
     if not needed <= state.keys() or not isinstance(state["fingerprint"], dict):
         raise UserError(f"{path}: not the state of an interrupted run; run without --resume")
     numbers = [state["member"], state["epoch"]]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import crew
+from adam import Adam
 from models import MAPS, Member, dilations
 
 EVALUATED_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 22}
@@ -231,8 +232,8 @@ class Descent:
 
     Attributes
     ----------
-    optimiser
-        Adam over pieces of the buffer; a parameter group for each rate, from the last layer to the branches.
+    adam
+        Its steps, over pieces of the buffer from the branches to the last layer, one for each rate.
     """
 
     def __init__(
@@ -266,12 +267,8 @@ class Descent:
         rates = [lr * layer_decay**k for k in reversed(range(len(lengths)))]
         if layer_decay == 1:
             lengths, rates = [sum(lengths)], [lr]
-        groups = []
-        for value, gradient, rate in zip(*(half.split(lengths) for half in self.trained), rates, strict=True):
-            parameter = nn.Parameter(value)
-            parameter.grad = gradient
-            groups.append({"params": [parameter], "lr": rate})
-        self.optimiser = torch.optim.Adam(groups[::-1], fused=True)
+        values, gradients = (list(half.split(lengths)) for half in self.trained)
+        self.adam = Adam(values, gradients, rates)
         self.loss, self.l2_sp, self.start = loss, l2_sp, self.trained.value.clone() if l2_sp else None
 
     @property
@@ -290,7 +287,7 @@ class Descent:
         for k, rows in enumerate(batches):
             mine = rows[crew.share(len(rows))]
             losses[k] = self.gradients(encoded[mine], output[mine], len(rows))
-            self.optimiser.step()
+            self.adam.step()
         return losses
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from figures import INK, save
-from zonedscores import ALL, METHODS
+from zonedscores import ALL, METHODS, NETWORK, NETWORK_ZONED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,7 @@ PAPER = {
 _COLOURS = {"unzoned": "0.55", "zoned": "#D55E00", "blended": "#E69F00", "network": "#56B4E9", "network zoned": "#0072B2"}
 """Okabe and Ito (2008): told apart with any colour vision."""
 _WIDTH = 0.16
+_PAPERS = " (paper, China)"
 
 
 def draw_scores(path: Path, tables: "Mapping[str, pd.DataFrame]", score: str, label: str, paper: bool = False) -> None:
@@ -52,8 +53,13 @@ def draw_scores(path: Path, tables: "Mapping[str, pd.DataFrame]", score: str, la
             axes.set_title(f"{title}: {target}" if title else target, fontsize=9, loc="left")
         row[0].set_ylabel(label)
     handles = {text: handle for axes in panels.flat for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    order = sorted(handles, key=lambda text: text.endswith(_PAPERS))  # ours first, as methods stand
+    figure.legend([handles[text] for text in order], order, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     save(figure, path)
+
+
+def _label(method: str) -> str:
+    return method if method in (NETWORK, NETWORK_ZONED) else f"forest, {method}"
 
 
 def _panel(axes: "Axes", table: "pd.DataFrame", score: str, paper: Mapping[str, Mapping[str, float]]) -> None:
@@ -65,7 +71,7 @@ def _panel(axes: "Axes", table: "pd.DataFrame", score: str, paper: Mapping[str, 
         place = np.arange(len(zones)) + _WIDTH * (k - (len(methods) - 1) / 2)
         value, ends = rows[score].to_numpy(float), rows[[f"{score}_low", f"{score}_high"]].to_numpy(float)
         away = np.abs(ends.T - value)  # NaN, of a single block, draws no interval
-        axes.errorbar(place, value, away, label=method, fmt="o", markersize=5, color=_COLOURS[method], elinewidth=1.3)
+        axes.errorbar(place, value, away, label=_label(method), fmt="o", markersize=5, color=_COLOURS[method], elinewidth=1.3)
         if method in paper:
             axes.plot(
                 place[zones.index(ALL)] - len(methods) * _WIDTH / 2 - 0.02,
@@ -75,7 +81,7 @@ def _panel(axes: "Axes", table: "pd.DataFrame", score: str, paper: Mapping[str, 
                 markerfacecolor="none",
                 markeredgecolor=_COLOURS[method],
                 linestyle="none",
-                label=f"{method}, the paper's in China",
+                label=f"{_label(method)}{_PAPERS}",
             )
     counts = table.drop_duplicates("zone").set_index("zone")["n"]
     axes.set_xticks(np.arange(len(zones)), [f"{zone}\nn = {counts[zone]}" for zone in zones], fontsize=8)

@@ -1,6 +1,6 @@
 """Loading a dataset's patches, against plain `pickle.load` of the same files, and its peak memory.
 
-    python benchmarks/loading.py [--profiles 106167] [--radius 1] [--rounds 3] [--growth 1000000] [--out loading.json]
+    python benchmarks/loading.py [--profiles 106167] [--radius 1] [--rounds 3] [--growth 1000000]
 
 Pickles {profile_id: (S, S) float32} of the published 32 variables are made in a temporary folder. Plain loading, ours and a
 start from the kept array run alternately, each in a fresh process with one thread, the files in the system's cache; medians
@@ -10,47 +10,48 @@ array, megabytes above it, seconds of a start from the kept array, speed as a mu
 """
 
 import argparse
-import json
 import os
-import platform
+import pickle
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+from measuring import in_fresh_process, keep, resident_mb
 
-from config import PUBLISHED_CATEGORIES
+import packed
+import packing
+from config import PUBLISHED_CATEGORIES, Category
 from pickles import dump_pickle
 
-MEASURED = """
-import json, pickle, sys, time
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from config import Category
-import packed, packing
-way, folder, n, categories = sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), [Category(**c) for c in json.loads(sys.argv[5])]
-ids = [f"P{k:07d}" for k in range(n)]
-paths = packing.patch_paths(folder, categories).values()
-packed.WORTHWHILE = 1
-def memory(name):
-    return int(dict(line.split(":", 1) for line in open("/proc/self/status"))[name].split()[0]) / 1024
-def plain():
-    for path in paths:
+
+def plain(folder, _, categories):
+    for path in packing.patch_paths(folder, categories).values():
         with path.open("rb") as file:
             pickle.load(file)
-def ours():
-    return packing.pack(folder, ids, categories)
-def kept():
+
+
+def kept(folder, ids, categories):
     return packed.read_packed(folder, folder, ids, categories)
-before, start = memory("VmRSS"), time.perf_counter()
-held = globals()[way]()
-print(json.dumps({"seconds": time.perf_counter() - start, "megabytes": memory("VmHWM") - before}))
-"""
+
+
+WAYS = {"plain": plain, "ours": packing.pack, "kept": kept}
+
+
+def measured(way, folder, n, categories):
+    """Return seconds, and megabytes above what was resident before."""
+    ids, packed.WORTHWHILE = [f"P{k:07d}" for k in range(n)], 1
+    categories = [Category(**each) for each in categories]
+    before, start = resident_mb(), time.perf_counter()
+    held = WAYS[way](folder, ids, categories)
+    seconds = time.perf_counter() - start
+    del held
+    return {"seconds": seconds, "megabytes": resident_mb("VmHWM") - before}
 
 
 def table_of(variables, radius):
@@ -70,13 +71,10 @@ def make_patches(folder, n, categories):
 
 def measure(folder, n, categories, rounds):
     """Return way -> seconds and megabytes: the medians, and for memory the most."""
-    root = str(Path(__file__).resolve().parents[1])
-    found = {way: [] for way in ("plain", "ours", "kept")}
+    found = {way: [] for way in WAYS}
 
     def run(way):
-        command = [sys.executable, "-c", MEASURED, root, way, str(folder), str(n), json.dumps(categories)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+        return in_fresh_process(measured, way, folder, n, categories)
 
     first = run("kept")  # which finds nothing kept, and keeps it
     for _ in range(rounds):
@@ -115,8 +113,8 @@ def main():
     parser.add_argument(
         "--growth", type=int, default=1_000_000, help="the most profiles of the second table; 0: no such table [1000000]"
     )
-    parser.add_argument("--out", type=Path, help="JSON file of all numbers and the machine's facts")
     options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are measured
 
     main_case = case(options.profiles, 32, options.radius, options.rounds)
     plain, ours, kept, first = (main_case[way] for way in ("plain", "ours", "kept", "first"))
@@ -148,15 +146,7 @@ def main():
             f"{found['ours']['megabytes'] - found['packed_mb']:10.0f}{found['kept']['seconds']:9.3f}"
             f"{found['plain']['seconds'] / seconds:7.1f}"
         )
-    if options.out:
-        machine = {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-        }
-        options.out.write_text(json.dumps({"machine": machine, "loading": main_case, "growth": growth}, indent=2) + "\n")
+    keep("loading", {"published": main_case, "growth": growth})
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from map_speed import make_network, make_rasters
+from measuring import keep
 
 SIDES = (1200, 2400, 4800)
 MEASURED = """
@@ -33,7 +33,7 @@ def main():
         folder = Path(name)
         (folder / "measured.py").write_text(MEASURED)
         make_network(folder / "network.pth", 0)
-        first = None
+        first, lines = None, []
         print("cells".rjust(14), "main process".rjust(14), "largest worker".rjust(16), " of the smallest map's")
         for side in SIDES:
             rasters = folder / str(side)
@@ -46,7 +46,9 @@ def main():
             peaks = [int(kilobytes) / 1024 for kilobytes in done.stdout.split()[-2:]]
             first = first or peaks
             ratios = "  ".join(f"{peak / least:.2f}" for peak, least in zip(peaks, first, strict=True))
+            lines.append({"cells": side * side, "main process_mb": peaks[0], "largest worker_mb": peaks[1]})
             print(f"{side * side:14,}{peaks[0]:11.0f} MB{peaks[1]:13.0f} MB   {ratios}")
+        keep("map_memory", {"peaks": lines})
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import rasterio
 import torch
+from measuring import keep
 from rasterio.transform import Affine
 from rasterio.windows import Window
 from sklearn.ensemble import RandomForestRegressor
@@ -165,8 +166,9 @@ def forest(layers, cores):
 
 
 def steps():
-    """Print what single steps take on one thread, for docs/scaling.md."""
+    """Print and return what single steps take on one thread, for docs/scaling.md: core seconds per million cells."""
     torch.set_num_threads(1)
+    found = {}
     random = np.random.default_rng(0)
     print("\ncore seconds per million cells, one thread")
     for radius in (0, 3):
@@ -183,12 +185,15 @@ def steps():
             NetworkModel.apart(predicted.mean(0), predicted)
             end = time.perf_counter()
             seconds, more = ((after - before) / 0.512**2 for before, after in ((start, between), (between, end)))
+            found[f"r = {radius}, {members} members"] = {"network": seconds, "bands": more}
             print(f"  network, r = {radius}, {members} members: {seconds:.1f}; bands {more:.2f}")
     area = Applicability.fit(random.normal(5, 2, (4000, len(VARIABLES))), max_points=AREA_POINTS)
     cells = random.normal(5, 2, (2**16, len(VARIABLES))).astype(np.float32)
     start = time.perf_counter()
     area.index(cells)
-    print(f"  dissimilarity to {AREA_POINTS:,} profiles: {(time.perf_counter() - start) / 0.065536:.1f}")
+    seconds = found[f"dissimilarity to {AREA_POINTS} profiles"] = (time.perf_counter() - start) / 0.065536
+    print(f"  dissimilarity to {AREA_POINTS:,} profiles: {seconds:.1f}")
+    return found
 
 
 def multiplications(radius):
@@ -222,7 +227,7 @@ def main():
     options = parser.parse_args()
     cores, device = os.cpu_count() or 1, "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(cores)
-    rate = product_rate(device)
+    rate, ratios = product_rate(device), {}
     print(f"{cores} cores, device {device}; a large matrix product: {2 * rate / 1e9:.0f} GFLOP/s")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -248,9 +253,10 @@ def main():
                 "ceiling": rate / multiplications(radius),
             }
             print(f"\nradius {radius}, {side} x {side} cells".ljust(40) + "cells/s".rjust(12) + "  map's speed / this".rjust(20))
+            ratios[f"radius {radius}"] = {what: found["map"] / speed for what, speed in found.items()}
             for what, speed in found.items():
                 print(f"  {what:<37}{speed:12,.0f}{found['map'] / speed:20.2f}")
-    steps()
+    keep("map_speed", {"device": device, "a map's speed / this": ratios, "core seconds per million cells": steps()})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 import torch
 from simulated import profiles
@@ -109,3 +110,13 @@ def places() -> Known:
 def world() -> Known:
     """400 profiles of another land."""
     return profiles(400, seed=2, centre=(40.0, 20.0))
+
+
+@pytest.fixture
+def no_drawing(monkeypatch):
+    """Let figures be written empty: drawing one takes longer than what most tests look at. What they show is tested elsewhere."""
+
+    def empty(figure, file, **options):
+        PIL.Image.new("RGB", (1, 1)).save(file, options["format"])
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", empty)

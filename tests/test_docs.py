@@ -77,6 +77,7 @@ def test_links_lead_somewhere():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
-def test_benchmarks_find_what_they_measure(path):
+def test_benchmarks_find_what_they_measure(path, monkeypatch):
+    monkeypatch.syspath_prepend(path.parent)  # as where it is run
     specification = importlib.util.spec_from_file_location(path.stem, path)
     specification.loader.exec_module(importlib.util.module_from_spec(specification))

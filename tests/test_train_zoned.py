@@ -10,10 +10,13 @@ from conftest import make_dataset
 from rasterio.transform import Affine
 from simulated import zoned_world
 
+import densities
+import simulate
 import train_zoned
 import zonedscores
 from config import ZonedSettings, build
 from files import UserError, run
+from indices import INDICES
 from methods import Known
 from rasters import write_geotiff
 from spacetime import read_space_time
@@ -250,3 +253,24 @@ def test_the_network_is_scored_on_the_same_profiles(workplace):
     assert table.loc["network zoned", "rmse"] == pytest.approx(np.sqrt((error**2).mean()))
     pairs = pd.read_csv("results/zoned/differences.csv").query("zone == 'all'")[["method", "against"]].to_numpy().tolist()
     assert pairs == [list(pair) for pair in zonedscores.PAIRS]
+
+
+# --- make zoned ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_from_simulated_horizons_to_scores_as_the_preset_has_it(workplace):
+    assert run(lambda: simulate.main(["--world", "china", "--profiles", "350", "--cell", "1.5"])) == 0
+    folder = workplace / "data/sim/china"
+    horizons = ["--horizons", str(folder / "horizons.csv"), "--out", str(folder / "densities.csv")]
+    assert run(lambda: densities.main(horizons)) == 0
+    preset = ["--config", str(Path(__file__).parents[1] / "configs/sim_zoned.yaml"), "--targets", "socd_0_20"]
+    quick = ["--best", "3", "--folds", "2", "--inner_folds", "2", "--candidates", "1", "--search_trees", "5", "--trees", "20"]
+    assert run(lambda: train_zoned.main([*preset, *quick, "--workers", "1", "--network_epochs", "2", "--fewest", "30"])) == 0
+    left = pd.read_csv("results/sim_zoned/left_out.csv")["reason"].unique().tolist()
+    assert "year before 1985" in left
+    _, facts = load_zoned(Path("model/sim_zoned_socd_0_20.skops"))
+    assert set(INDICES) | {"map", "mat", "clay_map", "rain_5y", "slope"} <= set(facts.variables)
+    scores = pd.read_csv("results/sim_zoned/scores.csv").query("zone == 'all'").set_index("method")
+    assert scores.loc["unzoned", "r2"] > 0.15
+    assert Path("results/sim_zoned/scores.png").is_file()
