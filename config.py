@@ -292,7 +292,9 @@ class MapSettings(Settings):
     zones: Path | None = Field(None, description="vector file of zones to give means and totals for")
     zone_name: str | None = Field(None, description="its column that names the zones [one called name, id, zone or code]")
     periods: list[str] = Field(
-        [], description="NAME=FOLDER of rasters, one per period in order of time: a map each and the change from first to last"
+        [],
+        description="NAME=FOLDER of rasters, one per period in order of time, or a folder of folders named by year (1985) or years "
+        "(1985-1989): a map each and the change from first to last",
     )
     resampling: Literal["bilinear", "nearest"] = Field(
         "bilinear", description="how numeric variables on another grid are brought to the map's; classes always take the nearest"
@@ -323,13 +325,13 @@ class MapSettings(Settings):
     @field_validator("periods")
     @classmethod
     def _periods_are_named(cls, periods: list[str]) -> list[str]:
-        names = [period.partition("=")[0] for period in periods]
-        for period, name in zip(periods, names, strict=True):
+        names = [period.partition("=")[0] for period in periods if "=" in period]
+        for period, name in zip((period for period in periods if "=" in period), names, strict=True):
             if not re.fullmatch(r"[\w.-]+=.+", period):
                 raise ValueError(f"{period!r} is not of the form NAME=FOLDER, the name of letters, digits, '-', '.' and '_'")
             if names.count(name) > 1 or name == "change":
                 raise ValueError(f"period {name!r} is named twice" if name != "change" else "a period must not be named 'change'")
-        if len(periods) == 1:
+        if len(periods) == len(names) == 1:
             raise ValueError("one period alone has no change; give two or more, or none")
         return periods
 
@@ -746,10 +748,94 @@ class DriverSettings(Settings):
         return self
 
 
+class Product(BaseModel):
+    """A map of soil carbon, one's own or another's.
+
+    Attributes
+    ----------
+    name
+        What the report calls it.
+    path
+        GeoTIFF or NetCDF, of any grid.
+    unit
+        One of `fields.UNITS`, where the file does not say.
+    variable
+        The band's description or the NetCDF variable, where there are several; of our maps "prediction".
+    factor, offset
+        A value is what the file says (its own scale and offset applied) times factor plus offset, in the unit.
+    nodata
+        What the file says where it knows nothing, if it does not declare it.
+    depth
+        Of the soil, such as "0-30 cm", to be told.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    name: str = Field(min_length=1, max_length=80)
+    path: Path
+    unit: str | None = None
+    variable: str | None = None
+    factor: float = 1.0
+    offset: float = 0.0
+    nodata: float | None = None
+    depth: str = Field("", max_length=40)
+
+
+class AgainstSettings(Settings):
+    """Maps held against independent points and other products."""
+
+    maps: list[Product] = Field(
+        min_length=1, description="NAME=FILE of the maps to judge, each perhaps with ,unit=t/ha ,variable=BAND ,depth=0-20cm"
+    )
+    products: list[Product] = Field(
+        [],
+        description="NAME=FILE of the maps to hold them against, each perhaps with ,unit=t/ha ,factor=0.1 ,offset=0 ,nodata=-32768",
+    )
+    points: Path | None = Field(
+        None, description="table of profile_id, lon, lat and a value, of profiles that no map has learnt from"
+    )
+    value: str = Field("socd", description="its column")
+    unit: str = Field("kg/m2", description="its unit: kg/m2, g/m2, t/ha, g/kg or %")
+    depth: str = Field("", max_length=40, description="the depth of the points' values, such as 0-20cm, to be told")
+    covered: float = Field(
+        0.5, gt=0, le=1, description="share of a coarser cell's area that must have values for their mean to stand"
+    )
+    block_size: float = Field(0.5, gt=0, le=180, description="side of the blocks of points that are drawn for intervals, degrees")
+    out: Path = Field(Path("results/against"), description="folder of the report, tables, figures and differences")
+    seed: int = Field(314, ge=0, lt=2**31, description="seed of the bootstrap")
+
+    @field_validator("maps", "products", mode="before")
+    @classmethod
+    def _named_files(cls, given: Any) -> Any:
+        return [_product(each) if isinstance(each, str) else each for each in given] if isinstance(given, list) else given
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Self:
+        if not self.products and self.points is None:
+            raise ValueError("there is nothing to hold maps against; give products, points or both")
+        names = [each.name for each in (*self.maps, *self.products)]
+        if double := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two maps are called {double!r}; say NAME=FILE")
+        return self
+
+
+def _product(text: str) -> dict[str, str]:
+    """Return what "NAME=FILE,unit=t/ha,..." says; a file whose path has a comma is named in YAML."""
+    first, *others = text.split(",")
+    name, named, path = first.partition("=")
+    found = {"name": name, "path": path} if named else {"name": Path(first).stem, "path": first}
+    for each in others:
+        key, given, value = each.partition("=")
+        if not given or key not in Product.model_fields or key in found:
+            raise ValueError(f"{each!r} in {text!r} is none of unit=, variable=, factor=, offset=, nodata=, depth=")
+        found[key] = value
+    return found
+
+
 _ALL = (
     CovariateSettings,
     DensitySettings,
     ZonedSettings,
+    AgainstSettings,
     GlobalSettings,
     RegionalSettings,
     PredictSettings,

@@ -108,7 +108,7 @@ class Field:
         if self.layer is not None:
             windows, _ = cut_windows([self.layer], lon, lat, 0)
             found = windows[self.layer.name][:, 0, 0].astype(np.float64) * self.factor
-            _check_values(self.path, self.variable, found, self.unit)
+            check_values(self.path, self.variable, found, self.unit)
             return found
         assert self.values is not None
         number = self.cells(lon, lat)
@@ -201,7 +201,8 @@ def _resolve(path: Path, said: str | None, given: str | None) -> tuple[str, floa
     return UNITS[told or given or ""]
 
 
-def _check_values(path: Path, variable: str, values: np.ndarray, unit: str) -> None:
+def check_values(path: Path, variable: str, values: np.ndarray, unit: str) -> None:
+    """Stop with a UserError where values cannot be soil carbon in a unit."""
     known = values[np.isfinite(values)]
     for wrong, rule in ((known < 0, "below 0"), (known > _LARGEST[unit], f"above {_LARGEST[unit]:g} {unit}")):
         if wrong.any():
@@ -240,7 +241,7 @@ def _read_netcdf(path: Path, variable: str | None, given: str | None) -> Field:
         raise UserError(f"{path}: lat and lon must be degrees in order, lon eastwards within one turn; regrid it first (cdo)")
     if not np.isfinite(values).any():
         raise UserError(f"{path}: {name} is missing in all {values.size} cells")
-    _check_values(path, name, values, kind)
+    check_values(path, name, values, kind)
     return Field(path, name, kind, values=values, lat=lat, lon=lon)
 
 

@@ -80,7 +80,15 @@ def _shared_range(observed: np.ndarray, predicted: np.ndarray, logarithmic: bool
     return 0.0 if 0 <= low < 0.3 * high else low - margin, high + margin
 
 
-def observed_against_predicted(path: Path, observed: np.ndarray, predicted: np.ndarray, unit: str, title: str) -> None:
+def observed_against_predicted(
+    path: Path,
+    observed: np.ndarray,
+    predicted: np.ndarray,
+    unit: str,
+    title: str,
+    labels: tuple[str, str] = ("observed", "predicted"),
+    things: str = "profiles",
+) -> None:
     """Draw predictions against observations, with the 1:1 line and the scores.
 
     Both axes span the same range. They are logarithmic when the observations are right-skewed, as carbon contents
@@ -97,6 +105,8 @@ def observed_against_predicted(path: Path, observed: np.ndarray, predicted: np.n
         Of the target, such as "g/kg".
     title
         What was predicted where.
+    labels, things
+        What the axes show, and what is counted.
     """
     crowded = len(observed) > _CROWDED
     logarithmic = is_skewed(observed)
@@ -112,7 +122,7 @@ def observed_against_predicted(path: Path, observed: np.ndarray, predicted: np.n
         cells = axes.hexbin(
             x_in, y_in, gridsize=60, extent=extent, bins="log", mincnt=1, cmap="viridis", xscale=scale, yscale=scale, linewidths=0.1
         )
-        bar = figure.colorbar(cells, ax=axes, label="profiles", shrink=0.7)
+        bar = figure.colorbar(cells, ax=axes, label=things, shrink=0.7)
         _plain_numbers(bar.ax.yaxis, 0)
     else:
         alpha = float(np.clip(10 / max(len(observed), 1) ** 0.5, 0.35, 0.9))
@@ -134,7 +144,7 @@ def observed_against_predicted(path: Path, observed: np.ndarray, predicted: np.n
             _plain_numbers(axis, float(np.log10(high / low)))
     axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle=(0, (5, 3)))
     axes.annotate("1:1", (high, high), (-20, -10), textcoords="offset points", ha="right", color=INK, fontsize=9)
-    axes.set(xlim=(low, high), ylim=(low, high), xlabel=f"observed ({unit})", ylabel=f"predicted ({unit})")
+    axes.set(xlim=(low, high), ylim=(low, high), xlabel=f"{labels[0]} ({unit})", ylabel=f"{labels[1]} ({unit})")
     axes.set_aspect("equal")
     score = scores(observed, predicted)
     in_unit = [

@@ -5,6 +5,7 @@
     python make_map.py --checkpoint model/mine.pth --rasters covariates/ --crs EPSG:3035 --resolution 250 --aoi land.gpkg
     python make_map.py --checkpoint model/mine.pth --rasters covariates/ --zones counties.gpkg
     python make_map.py --checkpoint model/mine.pth --rasters static/ --periods 2000-2004=climate/2000 2020-2024=climate/2020
+    python make_map.py --checkpoint model/zoned_socd_0_20.skops --rasters static/ --periods periodic/      of train_zoned.py
     python make_map.py --checkpoint model/mine.pth --rasters covariates/ --scheduler tcp://HOST:8786
 
 Rasters may be of any CRS, cell size, extent and number of bands; they are brought to the map's grid while they are read.
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from areas import Area
     from grids import Grid
     from mapfiles import Sample
+    from mapmodels import MapModel
     from mapping import Plan
-    from models import SoilCarbonNet
     from rasters import Layer
 
 log = logging.getLogger(__name__)
@@ -54,19 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import cogs
     import mapfiles
     import mapping
-    from assurance import check_level
-    from models import load_checkpoint
+    from mapmodels import open_model
 
-    network = load_checkpoint(settings.checkpoint)
-    check_level(network, settings.level)
-    out = settings.out or Path("results") / settings.checkpoint.stem / f"{network.specification.target}.tif"
+    model = open_model(settings.checkpoint)
+    model.check_level(settings.level)
+    out = settings.out or Path("results") / settings.checkpoint.stem / f"{model.target}.tif"
     if out.suffix.lower() not in (".tif", ".tiff"):
         raise UserError(f"{out}: a map is a GeoTIFF; give --out a name that ends in .tif")
     check_writable(out.parent)
     folder = out.with_name(f".{out.name}.tiles")
     with rasterio.Env(**cogs.GDAL_SETTINGS):
         against = mapfiles.layer_to_score(settings.against) if settings.against else None
-        plan, areas, sample = make_plan(settings, network)
+        plan, areas, sample = make_plan(settings, model)
         mapfiles.check_inputs_stay(out, plan, settings)
         try:
             with locked(folder):
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 log.info("%d x %d cells in %d tiles%s", plan.grid.height, plan.grid.width, tiles, ready)
                 with mapping.workers(count, plan, settings.scheduler, folder) as (pool, at_once):
                     mapping.compute(folder, plan, done, pool, at_once)
-                mapfiles.finish(out, folder, plan, network, settings.as_plain(), against, sample)
+                mapfiles.finish(out, folder, plan, model, settings.as_plain(), against, sample)
                 shutil.rmtree(folder)
         except KeyboardInterrupt:
             log.info("the tiles finished so far are kept; the same command with --resume goes on")
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 # --- before --------------------------------------------------------------------------------------------------------------
 
 
-def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, dict[str, list[Area]], Sample]":
+def make_plan(settings: MapSettings, model: "MapModel") -> "tuple[Plan, dict[str, list[Area]], Sample]":
     """Return what decides the map; the areas by the name of the file they shall lie in; and a sample to check it by.
 
     Raises
@@ -95,41 +95,25 @@ def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, d
     UserError
         If rasters, areas, grid and checkpoint do not fit each other.
     """
-    import torch
-
     import grids
     import mapping
     from areas import read_areas
     from rasters import find_layers, pick_layers
-    from utils import choose_device, read_statistics
+    from utils import choose_device
 
-    facts = network.specification
-    variables = [name for category in facts.categories for name in category.variables]
-    statistics = None
-    if facts.statistics is None:
-        if settings.stats is None:
-            raise UserError(
-                f"{settings.checkpoint}: has no statistics; give the ones its inputs are standardised with, --stats FILE"
-            )
-        statistics = read_statistics(settings.stats, facts.categories)
-        network.respecify(statistics=statistics, missing=settings.missing)
-    elif settings.stats is not None or settings.given("missing"):
-        raise UserError(
-            f"{settings.checkpoint}: brings its own statistics and what becomes of missing cells; drop --stats and --missing"
-        )
-
+    statistics = model.take_statistics(settings.stats, settings.missing if settings.given("missing") else None)
     static = find_layers(settings.rasters)
     periods = []
     layers: Sequence[Layer] = []
-    for period in settings.periods or [""]:
-        name, _, path = period.partition("=")
-        own = find_layers([Path(path)]) if path else []
+    found = find_periods(settings.periods)
+    for name, own in found.items():
         names = {layer.name for layer in own}
-        chosen = pick_layers([*own, *(layer for layer in static if layer.name not in names)], variables)
-        if path and not names & set(variables):
-            raise UserError(f"period {name!r}: {path} holds none of the checkpoint's variables")
+        chosen = pick_layers([*own, *(layer for layer in static if layer.name not in names)], model.variables)
+        if own and not names & set(model.variables):
+            raise UserError(f"period {name!r}: {own[0].path.parent} holds none of the checkpoint's variables")
         layers = list(dict.fromkeys([*layers, *chosen]))
         periods.append((name, tuple(layers.index(layer) for layer in chosen)))
+    model.check_periods({name: [layer.name for layer in own] for name, own in found.items()})
 
     if settings.like is not None:
         must_exist(settings.like, "raster to follow")
@@ -140,8 +124,9 @@ def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, d
         grid = grids.crop_to_area(grid, extent, settings.aoi)
     if settings.zones is not None:
         areas[mapping.ZONES], _ = read_areas(settings.zones, grid.crs, settings.zone_name)
-        if mapping.WHOLE in (zone.name for zone in areas[mapping.ZONES]):
-            raise UserError(f"{settings.zones}: a zone must not be named {mapping.WHOLE!r}, the whole map's name in the table")
+        taken = {mapping.WHOLE, *map(mapping.own_zone, model.zones)}
+        if double := sorted(taken & {zone.name for zone in areas[mapping.ZONES]}):
+            raise UserError(f"{settings.zones}: a zone must not be named {double[0]!r}, which another row of the table is called")
     masks = find_layers([settings.mask]) if settings.mask is not None else []
     if len(masks) > 1:
         raise UserError(f"{settings.mask}: has {len(masks)} bands; a mask has one")
@@ -154,7 +139,7 @@ def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, d
         log.warning("the rasters cover only %.1f %% of the map; bounds are X_MIN X_MAX Y_MIN Y_MAX, in the map's CRS", 100 * share)
     if grid.tile_count(settings.tile) > MOST_TILES:
         raise UserError(f"{grid.tile_count(settings.tile):,} tiles of {settings.tile} cells are too many; raise --tile")
-    sample = look(network, [layers[k] for k in periods[0][1]], grid)
+    sample = look(model, [layers[k] for k in periods[0][1]], grid)
     plan = mapping.Plan(
         checkpoint=settings.checkpoint.resolve(),
         sha256=sha256(settings.checkpoint),
@@ -169,20 +154,54 @@ def make_plan(settings: MapSettings, network: "SoilCarbonNet") -> "tuple[Plan, d
         resampling=settings.resampling,
         max_missing=settings.max_missing,
         level=settings.level,
-        applicability=settings.applicability and network.applicability is not None,
-        device=choose_device(settings.device).type,
+        applicability=settings.applicability and model.applicability is not None,
+        device=choose_device(settings.device).type if model.on_gpu else "cpu",
         areas={name: hashlib.sha256(repr(each).encode()).hexdigest() for name, each in areas.items()},
-        versions={"soil-carbon-mapper": __version__, "torch": torch.__version__},
+        versions={"soil-carbon-mapper": __version__, model.version[0]: model.version[1]},
     )
     return plan, areas, sample
 
 
-def look(network: "SoilCarbonNet", layers: "Sequence[Layer]", grid: "Grid") -> "Sample":
-    """Predict some places of the map as pred.py would, and say where the covariates are not what the network knows.
+def find_periods(periods: Sequence[str]) -> "dict[str, list[Layer]]":
+    """Return the layers of each period that stand in for others, by its name in order of time; of none, "" without any.
 
     Parameters
     ----------
-    network
+    periods
+        NAME=FOLDER each, or a folder of one folder for each year or span of years.
+
+    Raises
+    ------
+    UserError
+        If a folder cannot be read, or all of them make one period, or two of one name.
+    """
+    from periods import find_spans
+    from rasters import find_layers
+
+    found: dict[str, list[Layer]] = {}
+    for period in periods:
+        name, named, path = period.partition("=")
+        if named:
+            spans = {name: find_layers([Path(path)])}
+        elif not Path(period).is_dir():
+            raise UserError(f"period {period!r} is neither NAME=FOLDER nor a folder of one folder for each year or span of years")
+        else:
+            years = find_spans(Path(period))
+            spans = {f"{first}" if first == last else f"{first}-{last}": layers for (first, last), layers in years.items()}
+        if double := sorted(found.keys() & spans.keys()):
+            raise UserError(f"period {double[0]!r} is named twice")
+        found |= spans
+    if len(found) == 1:
+        raise UserError(f"{periods[0]}: one period alone has no change; give two or more, or none")
+    return found or {"": []}
+
+
+def look(model: "MapModel", layers: "Sequence[Layer]", grid: "Grid") -> "Sample":
+    """Predict some places of the map as pred.py would, and say where the covariates are not what the model knows.
+
+    Parameters
+    ----------
+    model
         With statistics.
     layers
         In the order of its variables.
@@ -191,32 +210,21 @@ def look(network: "SoilCarbonNet", layers: "Sequence[Layer]", grid: "Grid") -> "
     """
     import numpy as np
 
-    import engine
     import grids
     from mapfiles import Sample
     from rasters import cut_windows, pick_layers
 
-    facts = network.specification
     random = np.random.default_rng(0)
     places, covariates = [], []
     for _ in range(SPOTS):
         top, left = (int(random.integers(0, max(size - SPOT, 0) + 1)) for size in (grid.height, grid.width))
         spot = np.mgrid[top : min(top + SPOT, grid.height), left : min(left + SPOT, grid.width)].reshape(2, -1)
         lon, lat = grids.lonlat(grid, spot[0] + 0.5, spot[1] + 0.5)
-        windows = [
-            cut_windows(pick_layers(layers, category.variables), lon, lat, category.radius)[0] for category in facts.categories
-        ]
+        windows = [cut_windows(pick_layers(layers, names), lon, lat, radius)[0] for names, radius in model.windows]
         covariates.append(np.concatenate([each.reshape(lon.size, -1) for found in windows for each in found.values()], axis=1))
         places.append(spot)
-    (rows, cols), x = np.concatenate(places, axis=1), np.concatenate(covariates)
-    engine.warn_of_far_inputs(network, x)
-    ours, trained = grids.nominal_metres(grid.crs, grid.cell[0]), grids.cell_sizes(network.record.get("rasters", []))
-    for category in facts.categories:
-        theirs = max((trained[name] for name in category.variables if name in trained), default=ours)
-        if category.radius and abs(np.log(theirs / ours)) > np.log(1.1):
-            wide = f"{category.size * theirs:.3g} m wide in training, here {category.size * ours:.3g} m"
-            log.warning("category %s: windows of %d cells were %s; see --like, --resolution", category.name, category.size, wide)
-    return Sample(rows, cols, engine.predict(network, x)[0])
+    rows, cols = np.concatenate(places, axis=1)
+    return Sample(rows, cols, model.look(np.concatenate(covariates), grid))
 
 
 def begin(folder: Path, plan: "Plan", areas: "Mapping[str, Sequence[Area]]", resume: bool) -> dict[int, Path]:

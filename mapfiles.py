@@ -26,12 +26,11 @@ from cogs import Band, Statistics
 from config import MapSettings, __version__
 from files import UserError, write_json, write_table, write_yaml
 from grids import Grid, Tile, as_plain, raster_grid, short_name
-from mapping import WHOLE, ZONES, Notes, Plan
+from mapmodels import CHANGE, MapModel, likeness_bands
+from mapping import WHOLE, ZONES, Notes, Plan, own_zone
 from mapview import View
-from models import SoilCarbonNet
 from rasters import Layer, find_layers
 from stacks import ON_THE_GRID, Stack
-from zones import LOWER, UPPER
 
 log = logging.getLogger(__name__)
 SCORED_TILE = 1024
@@ -49,37 +48,18 @@ class Sample:
     predicted: np.ndarray
 
 
-def describe_bands(network: SoilCarbonNet, change: bool = False, applicability: bool = False, level: float = 0.9) -> list[Band]:
-    """Return the bands of a map: what each is called, its unit, and what it means."""
-    facts, count = network.specification, network.specification.members
-    value = f"{facts.target} of the last period minus the first" if change else facts.target
-    prediction = f"mean of {count} networks" if count > 1 else "one network"
-    if facts.target_transform == "log1p" and facts.center == "median":
-        prediction = f"median ({prediction}); totals are of means"
-    bands = [Band("change" if change else "prediction", facts.unit, {"MEANING": f"{value}, {prediction}"})]
-    spread = f"over {count} networks: how far they differ, not how far they all may be wrong"
-    if network.calibration is not None and not change:
-        for name in ("lower", "upper"):
-            meaning = f"{value}, {name} end of the {level:.0%} interval, calibrated on profiles held out"
-            bands.append(Band(name, facts.unit, {"MEANING": meaning}))
-    elif count > 1:
-        for name, share in (("lower", LOWER), ("upper", UPPER)):
-            bands.append(Band(name, facts.unit, {"MEANING": f"{value}, {share:.0%} quantile {spread}"}))
-    if count > 1:
-        bands.append(Band("sd", facts.unit, {"MEANING": f"{value}, standard deviation {spread}"}))
-    if applicability and network.applicability is not None:
-        edge = network.applicability.threshold
-        meaning = f"dissimilarity index: how unlike the training profiles; up to {edge:.3g} inside the area of applicability"
-        bands.append(Band("di", "", {"MEANING": meaning}))
-        bands.append(Band("inside", "", {"MEANING": "1 inside the area of applicability, 0 outside (Meyer and Pebesma 2021)"}))
-    return bands
+def bands_of(plan: Plan, model: MapModel, name: str) -> list[Band]:
+    """Return the bands of a map, by its name among `Plan.maps`."""
+    if len(plan.periods) > 1 and name == CHANGE:
+        return model.describe_bands(plan.level, change=True)
+    area = model.applicability if plan.applicability else None
+    return [*model.describe_bands(plan.level), *(likeness_bands(area) if area else [])]
 
 
-def describe(plan: Plan, network: SoilCarbonNet) -> dict[str, Any]:
+def describe(plan: Plan, model: MapModel) -> dict[str, Any]:
     """Return where a map comes from, as plain containers: model, covariates and their grids, policies, versions."""
-    facts = network.specification
     rasters: dict[str, Any] = {}
-    with Stack(plan.layers, plan.grid, facts.classes, plan.resampling) as stack:
+    with Stack(plan.layers, plan.grid, model.classes, plan.resampling) as stack:
         ways = stack.how()
     for layer in plan.layers:
         rasters.setdefault(str(layer.path), []).append(layer.name)
@@ -92,16 +72,7 @@ def describe(plan: Plan, network: SoilCarbonNet) -> dict[str, Any]:
             "brought to the map": ways[Path(path)],
         }
     return {
-        "model": {
-            "checkpoint": plan.checkpoint.name,
-            "sha256": plan.sha256,
-            "members": facts.members,
-            "target": facts.target,
-            "unit": facts.unit,
-            "target_transform": facts.target_transform,
-            "missing": facts.missing,
-            "center": facts.center,
-        },
+        "model": {"checkpoint": plan.checkpoint.name, "sha256": plan.sha256, **model.describe()},
         "grid": as_plain(plan.grid),
         "max_missing": plan.max_missing,
         "resampling": plan.resampling,
@@ -111,40 +82,31 @@ def describe(plan: Plan, network: SoilCarbonNet) -> dict[str, Any]:
     }
 
 
-def _tags(plan: Plan, network: SoilCarbonNet, name: str) -> dict[str, str]:
-    facts = network.specification
+def _tags(plan: Plan, model: MapModel, name: str) -> dict[str, str]:
+    told = model.describe()
     tags = {
         "SOFTWARE": f"soil-carbon-mapper {__version__}",
-        "TARGET": facts.target,
+        "TARGET": model.target,
         "CHECKPOINT": plan.checkpoint.name,
         "CHECKPOINT_SHA256": plan.sha256,
-        "MEMBERS": str(facts.members),
         "MAX_MISSING": f"{plan.max_missing:g}",
         "RESAMPLING": plan.resampling,
     }
+    if "members" in told:
+        tags["MEMBERS"] = str(told["members"])
     return {**tags, "PERIOD": name} if name else tags
 
 
-def _told_scores(record: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Return the scores by split that a checkpoint's record holds; a stranger's record may hold anything."""
-    by_split = record.get("scores")
-    told = {str(split): each for split, each in by_split.items() if isinstance(each, dict)} if isinstance(by_split, dict) else {}
-
-    def plausible(value: Any) -> bool:
-        return value is None or (isinstance(value, (int, float)) and abs(value) < 1e300)
-
-    return {split: {str(name): value for name, value in each.items() if plausible(value)} for split, each in told.items()}
-
-
-def make_totals(plan: Plan, folder: Path, notes: Sequence[Notes], unit: str) -> pd.DataFrame:
-    """Return mean and total of each map over the whole and over every zone, with the members' interval."""
-    order = [WHOLE, *(area.name for area in (load_areas(folder / ZONES) if ZONES in plan.areas else []))]
-    tables = {name: zones.totals([zones.from_plain(each.sums[name]) for each in notes], unit, order) for name in plan.maps}
+def make_totals(plan: Plan, folder: Path, notes: Sequence[Notes], model: MapModel) -> pd.DataFrame:
+    """Return mean and total of each map over the whole, the model's own zones and those of a file, with the members' interval."""
+    areas = load_areas(folder / ZONES) if ZONES in plan.areas else []
+    order = [WHOLE, *map(own_zone, model.zones), *(area.name for area in areas)]
+    tables = {name: zones.totals([zones.from_plain(each.sums[name]) for each in notes], model.unit, order) for name in plan.maps}
     return pd.concat([table.assign(map=name)[["map", *table.columns]] for name, table in tables.items()], ignore_index=True)
 
 
-def tell_of_filled(plan: Plan, notes: Sequence[Notes]) -> list[str]:
-    """Say for each period how many cells have filled variables, and which most often."""
+def tell_of_filled(plan: Plan, model: MapModel, notes: Sequence[Notes]) -> list[str]:
+    """Say for each period how many cells lack variables, and which most often."""
     names = [layer.name for layer in plan.layers]
     told = []
     for period, numbers in plan.periods:
@@ -154,17 +116,17 @@ def tell_of_filled(plan: Plan, notes: Sequence[Notes]) -> list[str]:
         worst = [names[numbers[k]] for k in np.argsort(-by_variable, kind="stable")[:3] if by_variable[k]]
         if cells:
             share = f"{cells:,} of {known:,} cells ({cells / max(known, 1):.1%}) lack some variable, most often {', '.join(worst)}"
-            told.append(f"{period + ': ' if period else ''}{share}; it is filled as in training. --max_missing 0 leaves them out")
+            told.append(f"{period + ': ' if period else ''}{share}; {model.filled}. --max_missing 0 leaves them out")
     return told
 
 
-def tell_of_support(plan: Plan, network: SoilCarbonNet, tif: Path, sample: Sample) -> list[str]:
+def tell_of_support(plan: Plan, model: MapModel, tif: Path, sample: Sample) -> list[str]:
     """Say what bringing rasters to the map's grid does to the prediction, where any had to be.
 
-    Interpolated and averaged covariates are smoother than those the network was trained on, and it is no linear function
+    Interpolated and averaged covariates are smoother than those the model was trained on, and it is no linear function
     of them: the map's mean moves.
     """
-    with Stack(plan.layers, plan.grid, network.specification.classes, plan.resampling) as stack:
+    with Stack(plan.layers, plan.grid, model.classes, plan.resampling) as stack:
         moved = [path for path, way in stack.how().items() if way != ON_THE_GRID]
     if not moved:
         return []
@@ -178,10 +140,9 @@ def tell_of_support(plan: Plan, network: SoilCarbonNet, tif: Path, sample: Sampl
         return [told]
     ours, theirs = here[both].mean(), sample.predicted[both].mean()
     change = f"{100 * (ours / theirs - 1):+.1f} %" if theirs else "-"
-    unit = network.specification.unit
     return [
-        f"{told}: at {both.sum()} cells the mean is {ours:.4g} {unit}, with the rasters' own cells, as the scores were measured, "
-        f"{theirs:.4g} ({change})"
+        f"{told}: at {both.sum()} cells the mean is {ours:.4g} {model.unit}, with the rasters' own cells, as the scores were "
+        f"measured, {theirs:.4g} ({change})"
     ]
 
 
@@ -258,7 +219,7 @@ def finish(
     out: Path,
     folder: Path,
     plan: Plan,
-    network: SoilCarbonNet,
+    model: MapModel,
     settings: Mapping[str, Any],
     against: Layer | None,
     sample: Sample,
@@ -273,7 +234,7 @@ def finish(
         Where the map goes; the maps of periods get their names appended to it.
     folder, plan
         The tiles, all computed, and what they were made by.
-    network
+    model
         The plan's.
     settings
         Written beside the map.
@@ -287,36 +248,34 @@ def finish(
     UserError
         If no cell has a value, or the disk is full; maps that stood there before are untouched then.
     """
-    facts = network.specification
     tiles, notes = _gather(folder, plan)
-    title = f"{plan.checkpoint.stem}: {facts.target}"
+    title = f"{plan.checkpoint.stem}: {model.target}"
     place = folder / out.name
     first = 0
     views = []
     for name, path in zip(plan.maps, outputs(place, plan), strict=False):
-        change = len(plan.periods) > 1 and name == "change"
-        bands = describe_bands(network, change, plan.applicability and not change, plan.level)
+        bands = bands_of(plan, model, name)
         statistics = [sum((Statistics(*each.statistics[first + k]) for each in notes), Statistics()) for k in range(len(bands))]
         bands = [replace(band, tags={**band.tags, **each.tags()}) for band, each in zip(bands, statistics, strict=True)]
-        cogs.write_cog(folder, path.name, plan.grid, tiles, first, bands, _tags(plan, network, name))
+        cogs.write_cog(folder, path.name, plan.grid, tiles, first, bands, _tags(plan, model, name))
         views.append(View(f"{title}, {name}" if name else title, path))
         first += len(bands)
     for view in views:
         mapview.preview(view.tif.with_suffix(".png"), view)
-    totals = make_totals(plan, folder, notes, facts.unit)
+    totals = make_totals(plan, folder, notes, model)
     write_table(place.with_name(f"{place.stem}_totals.csv"), totals)
-    told = [*tell_of_filled(plan, notes), *tell_of_support(plan, network, views[0].tif, sample)]
-    provenance = describe(plan, network)
+    told = [*tell_of_filled(plan, model, notes), *tell_of_support(plan, model, views[0].tif, sample)]
+    provenance = describe(plan, model)
     write_yaml(place.with_suffix(".yaml"), {**provenance, "notes": told, "settings": dict(settings)})
-    scores = _told_scores(network.record)
+    scores = model.scores()
     found = None if against is None else score(views[0].tif, plan.grid, against)
     if found is not None:
         write_json(place.with_name(f"{place.stem}_scores.json"), found)
         scores[f"cells, against {found['against']}"] = found["scores"]
-    meanings = [
-        f"{band.name}: {band.tags['MEANING']}"
-        for band in describe_bands(network, applicability=plan.applicability, level=plan.level)
-    ]
+    meanings = [f"{band.name}: {band.tags['MEANING']}" for band in bands_of(plan, model, plan.maps[0])]
+    if len(plan.periods) > 1:
+        meanings += [f"change, {band.name}: {band.tags['MEANING']}" for band in bands_of(plan, model, CHANGE)]
+    meanings += [shares] if (shares := model.shares()) else []
     mapview.page(place.with_suffix(".html"), title, views, scores, provenance, totals, [*told, *meanings])
 
     for path in reversed(outputs(out, plan)):  # the maps last: where they are, all is
@@ -329,9 +288,9 @@ def finish(
     for zone in totals.loc[(totals["cells"] == 0) & (totals["map"] == plan.maps[0]), "zone"]:
         log.warning("zone %s: no cell of the map has its centre there", zone)
     for name, (_, row) in zip(plan.maps, totals[totals["zone"] == WHOLE].iterrows(), strict=True):
-        spread = f" [{row['mean_lower']:.4g}, {row['mean_upper']:.4g}]" if facts.members > 1 else ""
+        spread = f" [{row['mean_lower']:.4g}, {row['mean_upper']:.4g}]" if np.isfinite(row["mean_lower"]) else ""
         what = f"{name}: " if name else ""
-        print(f"{what}{row['cells']:,} cells, {row['area_km2']:,.0f} km2, mean {row['mean']:.4g}{spread} {facts.unit}")
+        print(f"{what}{row['cells']:,} cells, {row['area_km2']:,.0f} km2, mean {row['mean']:.4g}{spread} {model.unit}")
     if found is not None:
         words = ", ".join(f"{name} {value:.4g}" for name, value in found["scores"].items() if name != "n" and value is not None)
         print(f"against {found['against']}: {found['scores']['n']:,} cells, {words}")

@@ -41,7 +41,7 @@ FINE, COARSE = 65535, 4096
 """Codes of a band's values, one of which means missing; few compress better."""
 _SCORES = {"rmse": "RMSE", "mae": "MAE", "me": "ME", "r2": "R²", "ccc": "CCC", "rpiq": "RPIQ", "n": "n"}
 _IN_UNIT = ("rmse", "mae", "me")
-_PROFILES = "Rows train, valid and test are of profiles, in the model's own splits."
+_PROFILES = "Rows held out, train, valid and test are of profiles, in the model's own splits or folds."
 _CELLS = "Rows “cells” compare this map with a raster, cell by cell."
 
 

@@ -31,15 +31,12 @@ from tqdm import tqdm
 import zones
 from areas import load_areas
 from cogs import GDAL_SETTINGS, Statistics, write_tile
-from dense import DenseNet
-from encoding import unfold_classes
 from files import UserError, sha256
 from grids import Grid, Tile
-from models import SoilCarbonNet, as_means, load_checkpoint
+from mapmodels import CHANGE, MapModel, Place, Predicted, likeness, open_model
 from processes import start_worker
 from rasters import Layer
 from stacks import Stack
-from zones import LOWER, UPPER
 
 log = logging.getLogger(__name__)
 PLAN, AREA, ZONES = "plan.json", "area.json", "zones.json"
@@ -65,7 +62,7 @@ class Plan(BaseModel):
     layers, stamps
         The covariates, each once, and the stamps of their files and the mask's.
     periods
-        (name, the layers' numbers in the order of the network's variables), in order of time; one unnamed, or several.
+        (name, the layers' numbers in the order of the model's variables), in order of time; one unnamed, or several.
     mask
         The layer that is above 0 where the map has values, or None.
     grid, tile
@@ -79,7 +76,7 @@ class Plan(BaseModel):
     areas
         Checksums of the area of interest and of the zones that lie beside the plan, by file name.
     versions
-        Of this project and PyTorch.
+        Of this project and the library that computes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -110,7 +107,7 @@ class Plan(BaseModel):
     def maps(self) -> list[str]:
         """The maps' names: the periods, and "change" where there are several."""
         names = [name for name, _ in self.periods]
-        return [*names, "change"] if len(names) > 1 else names
+        return [*names, CHANGE] if len(names) > 1 else names
 
 
 class Notes(BaseModel):
@@ -135,14 +132,16 @@ class Notes(BaseModel):
     filled: dict[str, tuple[int, list[int]]] = {}
 
 
-def open_network(plan: Plan) -> SoilCarbonNet:
-    """Load the plan's checkpoint; UserError if it is not the one the plan was made with."""
+def open_planned(plan: Plan) -> MapModel:
+    """Load the plan's model; UserError if it is not the one the plan was made with."""
     if not plan.checkpoint.is_file() or sha256(plan.checkpoint) != plan.sha256:
         raise UserError(f"{plan.checkpoint}: is not the checkpoint this map was begun with; run without --resume")
-    network = load_checkpoint(plan.checkpoint, plan.device)
-    if plan.statistics is not None:
-        network.respecify(statistics=plan.statistics, missing=plan.missing)
-    return network
+    return open_model(plan.checkpoint, plan.device, plan.statistics, plan.missing)
+
+
+def own_zone(name: str) -> str:
+    """Return what a model's own zone is called in a table of totals, where zones of a file stand too."""
+    return name if name.startswith("zone ") else f"climate zone {name}"
 
 
 Stamps = tuple[tuple[int, int], ...]
@@ -163,7 +162,7 @@ def stamps_of(paths: Iterable[Path | str]) -> dict[str, Stamps]:
 
 
 class _Worker:
-    """What a process keeps between tiles: network, areas, and per thread the open rasters."""
+    """What a process keeps between tiles: model, areas, and per thread the open rasters."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -171,12 +170,7 @@ class _Worker:
         if stamps_of(self.plan.stamps) != self.plan.stamps:
             raise UserError("a raster has changed since this map was begun; run without --resume")
         torch.set_num_threads(1)  # tiles are computed side by side, and the same arithmetic gives the same bits
-        network = open_network(self.plan)
-        self.network = DenseNet(network)
-        self.applicability = network.applicability if self.plan.applicability else None
-        self.classes = set(network.specification.classes)
-        self.calibration = network.calibration
-        self.specification = network.specification
+        self.model = open_planned(self.plan)
         self.area = load_areas(folder / AREA) if AREA in self.plan.areas else None
         self.zones = load_areas(folder / ZONES) if ZONES in self.plan.areas else []
         self.lock = threading.Lock()
@@ -186,7 +180,7 @@ class _Worker:
         """Return this thread's open rasters."""
         if not hasattr(self._here, kind):
             layers = [self.plan.mask] if kind == "mask" and self.plan.mask else self.plan.layers
-            nearest = [layer.name for layer in layers] if kind == "mask" else self.classes
+            nearest = [layer.name for layer in layers] if kind == "mask" else self.model.classes
             setattr(self._here, kind, Stack(layers, self.plan.grid, nearest, self.plan.resampling))
         stack: Stack = getattr(self._here, kind)
         return stack
@@ -207,54 +201,41 @@ class _Worker:
         count = int(inside.sum())
         if not count:  # the covariates need not be read
             return None, Notes(inside=0)
-        halo = self.network.halo
+        halo = self.model.halo
         block = self.stack("covariates").read(tile.row - halo, tile.col - halo, tile.height + 2 * halo, tile.width + 2 * halo)
         middle = block[:, halo : halo + tile.height, halo : halo + tile.width]
         missing = np.isnan(middle)
-        maps: dict[str, np.ndarray] = {}
-        likeness: dict[str, list[np.ndarray]] = {}
+        maps: dict[str, Predicted] = {}
+        alike: dict[str, np.ndarray] = {}
         filled: dict[str, tuple[int, list[int]]] = {}
         for name, numbers in plan.periods:
             gaps = missing[list(numbers)]
             wanted = inside & (gaps.mean(0) <= plan.max_missing)
+            with self.lock:  # one tile computes while others are read and written
+                maps[name] = self.model.predict(block[list(numbers)], wanted)
+                wanted = np.isfinite(maps[name].members[0])  # forests need a climate
+                if plan.applicability:
+                    alike[name] = likeness(self.model, middle[list(numbers)], wanted)
             gaps &= wanted
             filled[name] = int(gaps.any(0).sum()), gaps.sum((1, 2)).tolist()
-            with self.lock:  # one tile computes while others are read and written
-                maps[name] = self.network.predict(block[list(numbers)], wanted)
-                likeness[name] = self.likeness(middle[list(numbers)], wanted)
-        means = {name: as_means(members, self.specification) for name, members in maps.items()}
-        for each in (maps, means):
-            if len(each) > 1:
-                first, *_, last = each.values()
-                each["change"] = last - first
-        if not any(np.isfinite(members[0]).any() for members in maps.values()):
+        if not any(np.isfinite(each.members[0]).any() for each in maps.values()):
             return None, Notes(inside=count)
-        areas = zones.cell_areas(plan.grid, tile)
         masks = [(WHOLE, np.ones((tile.height, tile.width), bool)), *zones.zone_masks(self.zones, plan.grid, tile)]
-        sums = {name: zones.as_plain(zones.sums(members, areas, masks)) for name, members in means.items()}
-        bands = np.concatenate([np.stack([*self.bands(name, members), *likeness.get(name, [])]) for name, members in maps.items()])
+        for k, name in enumerate(self.model.zones):
+            masks.append((own_zone(name), np.logical_or.reduce([each.zone == k for each in maps.values()])))
+        place = Place(plan.grid, tile, zones.cell_areas(plan.grid, tile), masks)
+        sums = {name: zones.as_plain(each) for name, each in self.model.sums(place, maps).items()}
+        shown = []
+        for name, each in maps.items():
+            shown.append(self.model.bands(each, plan.level))
+            if plan.applicability:
+                shown.append(alike[name])
+        if len(maps) > 1:
+            first, *_, last = maps.values()
+            shown.append(self.model.change(first, last, plan.level))
+        bands = np.concatenate(shown)
         statistics = [astuple(Statistics.of(band)) for band in bands]
         return bands, Notes.model_validate({"inside": count, "sums": sums, "statistics": statistics, "filled": filled})
-
-    def bands(self, name: str, members: np.ndarray) -> np.ndarray:
-        """Return the bands (B, h, w) of a map of members' predictions (M, h, w); a change has no calibrated interval."""
-        predicted = members.mean(0)
-        between: list[np.ndarray] = []
-        if self.calibration is not None and name != "change":
-            between = list(self.calibration.interval(predicted, None, self.plan.level))
-        elif len(members) > 1:
-            between = list(np.quantile(members, [LOWER, UPPER], axis=0))
-        apart = [members.std(0, ddof=1)] if len(members) > 1 else []
-        return np.stack([predicted, *between, *apart]).astype(np.float32)
-
-    def likeness(self, cells: np.ndarray, wanted: np.ndarray) -> list[np.ndarray]:
-        """Return dissimilarity index, and 1 inside the area of applicability or 0 outside, (h, w) each, NaN where not wanted."""
-        if self.applicability is None:
-            return []
-        index, inside = np.full((2, *wanted.shape), np.nan, np.float32)
-        index[wanted] = self.applicability.index(unfold_classes(cells[:, wanted].T, self.network.specification))
-        inside[wanted] = index[wanted] <= np.float32(self.applicability.threshold)
-        return [index, inside]
 
 
 @lru_cache(maxsize=1)

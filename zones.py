@@ -286,7 +286,7 @@ def totals(parts: Iterable[Mapping[str, Sums]], unit: str, order: Sequence[str])
     unknown = sorted(set(whole) - set(order))
     assert not unknown, unknown
     unit = unit.strip()
-    mass = _tg_per_km2(unit)
+    mass = mass_of(unit)
     units = {"mean_unit": unit, "total_unit": "Tg" if mass else f"{unit} km2".strip()}
     rows = []
     for name in order:
@@ -304,7 +304,7 @@ def _spread(name: str, members: np.ndarray) -> dict[str, float]:
     return {name: float(members.mean()), f"{name}_lower": float(lower), f"{name}_upper": float(upper)}
 
 
-def _tg_per_km2(unit: str) -> float | None:
+def mass_of(unit: str) -> float | None:
     """Return how many Tg/km2 a unit of mass per area is; None of any other unit."""
     text = unit.strip().translate(str.maketrans("⁰¹²³⁻−·⋅", "0123--  "))
     found = _PER_SURFACE.fullmatch(text)

@@ -43,7 +43,7 @@ from dense import DenseNet
 from files import sha256
 from grids import raster_grid
 from make_map import begin
-from mapfiles import describe_bands
+from mapnetwork import NetworkModel
 from models import FUSED, HIDDEN, MAPS, Member, SoilCarbonNet, dilations, load_checkpoint, save_checkpoint
 from rasters import cut_windows, find_layers
 from specification import Specification
@@ -87,14 +87,14 @@ def make_network(path, radius):
     return load_checkpoint(path)
 
 
-def make_map(folder, layers, checkpoint, network, device, cores):
+def make_map(folder, layers, checkpoint, device, cores):
     """Return seconds of a whole map, and of it without the start of the processes."""
     by_name = {layer.name: layer for layer in layers}
     plan = mapping.Plan(
         checkpoint=checkpoint, sha256=sha256(checkpoint), statistics=None, missing=None,
         layers=tuple(by_name[name] for name in VARIABLES), stamps=mapping.stamps_of({layer.path for layer in layers}),
         periods=(("", tuple(range(len(VARIABLES)))),), mask=None, grid=raster_grid(layers[0].path), tile=512, resampling="bilinear",
-        max_missing=0.25, applicability=False, device=device, areas={}, versions={},
+        max_missing=0.25, level=0.9, applicability=False, device=device, areas={}, versions={},
     )  # fmt: skip
     start = time.perf_counter()
     tiles = folder / "tiles"
@@ -105,7 +105,9 @@ def make_map(folder, layers, checkpoint, network, device, cores):
         begun = time.perf_counter()
         mapping.compute(tiles, plan, [], pool, at_once)
     parts = [(plan.grid.tile(number, plan.tile), path) for number, path in cogs.whole_tiles(tiles, plan.digest).items()]
-    path = cogs.write_cog(tiles, "map.tif", plan.grid, parts, 0, describe_bands(network), {})
+    path = cogs.write_cog(
+        tiles, "map.tif", plan.grid, parts, 0, NetworkModel(checkpoint, device, None, None).describe_bands(0.9), {}
+    )
     end = time.perf_counter()
     assert len(first) == at_once
     shutil.move(path, folder / "map.tif")
@@ -180,7 +182,7 @@ def steps():
             start = time.perf_counter()
             predicted = network.predict(block)
             between = time.perf_counter()
-            mapping.bands_of(predicted)
+            NetworkModel.apart(predicted.mean(0), predicted)
             end = time.perf_counter()
             seconds, more = ((after - before) / 0.512**2 for before, after in ((start, between), (between, end)))
             found[f"r = {radius}, {members} members"] = {"network": seconds, "bands": more}
@@ -232,7 +234,7 @@ def main():
         for radius, side in ((0, options.side), (3, options.side // 2)):
             layers = make_rasters(folder / f"r{radius}", side)
             network = make_network(folder / "network.pth", radius)
-            whole, running = make_map(folder, layers, folder / "network.pth", network, device, cores)
+            whole, running = make_map(folder, layers, folder / "network.pth", device, cores)
             rows, cols = (axis.ravel() + side // 2 for axis in np.mgrid[:100, :100])
             lon, lat = 10 + 0.0025 * (cols + 0.5), 50 - 0.0025 * (rows + 0.5)
             torch.set_num_threads(cores)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from config import (
+    AgainstSettings,
     CompareSettings,
     CovariateSettings,
     DensitySettings,
@@ -31,6 +32,7 @@ SETTINGS = {
     "train_regional.py": RegionalSettings,
     "pred.py": PredictSettings,
     "make_map.py": MapSettings,
+    "against.py": AgainstSettings,
     "compare.py": CompareSettings,
     "drivers.py": DriverSettings,
     "skill.py": SkillSettings,

@@ -1,0 +1,123 @@
+"""How far maps agree with points that none has learnt from, and with each other.
+
+In: settings. Out: rows of scores, and what figures are drawn of. Of points every map is scored on the same ones; of two maps every
+cell of their common grid counts once.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from config import AgainstSettings
+from coverage import coverage
+from fields import UNITS, unit_of
+from files import UserError
+from grouping import split_units
+from products import Cells, Shared, ends_of, on_common_grid
+from utils import read_samples
+from validation import bootstrap_scores, scores
+from zones import mass_of
+
+SCORES = ("r2", "rmse", "me", "mae", "ccc")
+_FEWEST = 2
+"""Points: one alone has no scores."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points at which all maps have values.
+
+    Attributes
+    ----------
+    table
+        profile_id, lon, lat, observed, and a column of each map by its name.
+    unit
+        Of the values.
+    given
+        How many there were.
+    """
+
+    table: pd.DataFrame
+    unit: str
+    given: int
+
+
+def score_points(settings: AgainstSettings) -> tuple[Points, pd.DataFrame]:
+    """Score every map, own or other, on the points at which all have values.
+
+    Returns
+    -------
+    points
+        What was compared.
+    rows
+        of, against ("points"), n, blocks, unit, and each score with _low and _high (95 %, whole blocks drawn); of a map with
+        intervals held, held_low, held_high: the share of points that lie within.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read, units are of different things, or at fewer than two points all maps have values.
+    """
+    assert settings.points is not None
+    table, observed = read_samples(settings.points, settings.value)
+    known = unit_of(settings.unit)
+    if known is None:
+        raise UserError(f"unit = {settings.unit!r}: expected one of {', '.join(UNITS)}")
+    unit, factor = UNITS[known]
+    lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
+    found = table[["profile_id", "lon", "lat"]].assign(observed=observed * factor)
+    ends = {}
+    for product in (*settings.maps, *settings.products):
+        with Cells(product) as cells:
+            if cells.unit != unit:
+                raise UserError(f"{cells.name} is in {cells.unit}, the points in {unit}: a content is no density; see densities.py")
+            found[product.name] = cells.at(lon, lat)
+            ends[product.name] = ends_of(product, lon, lat, cells.bands)
+    names = [product.name for product in (*settings.maps, *settings.products)]
+    rows = found[names].notna().all(axis=1).to_numpy()
+    if rows.sum() < _FEWEST:
+        worst = found[names].notna().sum().idxmin()
+        raise UserError(f"{settings.points}: at {rows.sum()} of {len(found)} points all maps have values; {worst} has the fewest")
+    points = Points(found[rows].reset_index(drop=True), unit, len(found))
+    units = split_units(lon[rows], lat[rows], "blocks", settings.block_size)
+    told = []
+    for name in names:
+        observed = points.table["observed"].to_numpy()
+        each = bootstrap_scores(observed, points.table[name].to_numpy(), settings.seed, units=units)
+        row: dict[str, Any] = {"of": name, "against": "points", "n": len(observed), "blocks": np.unique(units).size, "unit": unit}
+        for score in SCORES:
+            row |= {f"{score}{end}": each[score][key] for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))}  # type: ignore[index]
+        interval = ends[name]
+        if interval is not None:
+            lower, upper = (end[rows] for end in interval)
+            share = coverage(observed, lower, upper, units, settings.seed)
+            row |= {"held": share["value"], "held_low": share["low"], "held_high": share["high"]}
+        told.append(row)
+    return points, pd.DataFrame(told)
+
+
+def score_pair(ours: Cells, theirs: Cells, covered: float) -> tuple[Shared, dict[str, Any]]:
+    """Score one map against another on their common grid; the other is taken for the truth, which it is not.
+
+    Returns
+    -------
+    shared
+        Both maps.
+    row
+        of, against, n (cells), cell_km, unit, depths, area_km2, scores, and of the cells that both have: mean_of, mean_against
+        (weighted by area), and total_of, total_against (Tg) of densities.
+    """
+    shared = on_common_grid(ours, theirs, covered)
+    both = shared.both
+    first, second, km2 = shared.first[both], shared.second[both], shared.km2[both]
+    found = scores(second, first)
+    row: dict[str, Any] = {"of": ours.name, "against": theirs.name, "n": found["n"], "unit": ours.unit}
+    row |= {"cell_km": max(ours.metres, theirs.metres) / 1000, "depth_of": ours.depth, "depth_against": theirs.depth}
+    row |= {"area_km2": float(km2.sum())} | {name: found[name] for name in SCORES}
+    for name, values in (("of", first), ("against", second)):
+        row[f"mean_{name}"] = float((values * km2).sum() / km2.sum())
+        if (mass := mass_of(ours.unit)) is not None:
+            row[f"total_{name}"] = float((values * km2).sum()) * mass
+    return shared, row
