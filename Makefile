@@ -4,7 +4,7 @@
 # make realdata   the same on real profiles and rasters (REALDATA=folder)
 # make compare    after make realdata: the network against every baseline, on the same folds; hours of one core (CONFIG=file)
 # make drivers    what controls soil carbon: the example world with its process model, then the real profiles if they are there
-# make zoned      forests by climate zone on a simulated China-like land: zones that matter, and zones that do not
+# make zoned      forests by climate zone on a simulated China-like land (zones that matter, and that do not), and its maps by period
 # make bench      speed, memory and growth, as ratios measured side by side -> results/bench/*.json
 # make bench-cuda the same of training on a CUDA device
 
@@ -82,6 +82,11 @@ zoned: .venv/installed
 	$(BIN)/python train_zoned.py --config configs/sim_zoned.yaml --seed $(SEED) --resume --run sim_unzoned \
 	  --samples data/sim/china_unzoned/densities.csv --rasters data/sim/china_unzoned/rasters --periodic data/sim/china_unzoned/periodic
 	$(BIN)/python benchmarks/zoned_figure.py
+	for depth in 0_20 0_100; do \
+	  $(BIN)/python make_map.py --checkpoint model/sim_zoned_socd_$$depth.skops --rasters data/sim/china/rasters \
+	    --periods data/sim/china/periodic --out results/sim_zoned_map/socd_$$depth.tif || exit; \
+	done
+	$(BIN)/python benchmarks/zoned_truth.py
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/epoch_speed.py

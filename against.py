@@ -13,8 +13,9 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from config import AgainstSettings, read_settings
+from commandline import read_settings
 from files import check_writable, locked, run, write_table, write_yaml
+from studysettings import AgainstSettings
 
 log = logging.getLogger(__name__)
 

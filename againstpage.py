@@ -12,7 +12,6 @@ import pandas as pd
 
 from comparesections import Page
 from comparetables import Table
-from config import AgainstSettings
 from figures import observed_against_predicted, residual_map, save
 from files import write_text
 from judging import SCORES, Points
@@ -20,6 +19,7 @@ from mapview import View, draw
 from pictures import ramp_of, read_picture
 from products import Shared, file_name
 from rasters import write_geotiff
+from studysettings import AgainstSettings
 from webpages import fill
 
 _TITLES = {"r2": "R²", "rmse": "RMSE", "me": "bias", "mae": "MAE", "ccc": "CCC"}

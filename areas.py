@@ -28,8 +28,7 @@ import numpy as np
 import pandas as pd
 from rasterio.crs import CRS
 
-from config import nearest
-from files import UserError, must_exist, write_text
+from files import UserError, must_exist, nearest, write_text
 from projections import Bounds, short_name, shown
 
 log = getLogger(__name__)

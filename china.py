@@ -23,11 +23,11 @@ from rasterio.transform import Affine
 
 from carbon_density import soc_density
 from climatezones import ZONES, ClimateZones
-from config import SimulateSettings
 from files import check_writable, write_table, write_yaml
 from indices import indices_of
 from pedogenesis import evaporation
 from rasters import write_geotiff
+from studysettings import SimulateSettings
 from surveys import Grid, Land, draw_profiles, look
 from world import SPECTRA, RandomField, World, productivity, unit_vectors
 

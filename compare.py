@@ -17,8 +17,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from config import CompareSettings, read_settings
+from commandline import read_settings
 from files import begin_or_resume, check_writable, locked, run, sha256, write_table
+from studysettings import CompareSettings
 
 _FREE = {"resume", "workers", "out", "sizes", "repeats"}
 """What a comparison may be resumed with another value of: it may draw more learning curves."""

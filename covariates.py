@@ -13,8 +13,9 @@ temperature: the zone (1 to 4) and each zone's weight, to look at. Everything is
 import sys
 from collections.abc import Sequence
 
-from config import CovariateSettings, read_settings
+from commandline import read_settings
 from files import UserError, run
+from studysettings import CovariateSettings
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

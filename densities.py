@@ -17,8 +17,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from config import DensitySettings, read_settings
+from commandline import read_settings
 from files import UserError, check_writable, run, sha256, write_table, write_yaml
+from studysettings import DensitySettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,7 +144,7 @@ def deviation(given: str, name: str, values: "np.ndarray", horizons: "Horizons",
     """Return standard deviations (L,), in the unit of the values (L,), as a setting gives them: column, number or share."""
     import numpy as np
 
-    from config import nearest
+    from files import nearest
     from pointfiles import numbers
 
     if given in horizons.table.columns:

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from config import DriverSettings
 from importance import METHODS, shares
 from mismatch import EVERYWHERE, Contrast, Interval, contrasts, interval
 from responses import Found, agreed_shape
 from studies import Screened
+from studysettings import DriverSettings
 from supports import Support
 
 

@@ -15,8 +15,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from config import DriverSettings, read_settings
+from commandline import read_settings
 from files import begin_or_resume, check_writable, locked, run
+from studysettings import DriverSettings
 
 if TYPE_CHECKING:
     from supports import Support

@@ -17,7 +17,8 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 import engine
-from config import Category, TrainSettings, build
+from commandline import build
+from config import Category, TrainSettings
 from grouping import group_folds
 from models import SoilCarbonNet, load_checkpoint
 from starts import compute_statistics, follow_checkpoint, new_specification

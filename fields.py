@@ -16,8 +16,7 @@ import numpy as np
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from config import nearest
-from files import UserError, must_exist
+from files import UserError, must_exist, nearest
 from grids import Grid, nominal_metres, raster_grid
 from projections import transformed
 from rasters import Layer, cut_windows, find_layers

@@ -5,6 +5,7 @@ Every mistake of a user ends as a `UserError`, which `run` turns into one or two
 """
 
 import csv
+import difflib
 import hashlib
 import json
 import logging
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 
 class UserError(Exception):
     """Say what was read, what was wrong with it, and what to do: one or two lines, shown without a traceback."""
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return ", did you mean 'x'?" for the nearest known name, or nothing."""
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
 
 
 def run(main: Callable[[], None]) -> int:

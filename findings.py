@@ -14,11 +14,11 @@ import pandas as pd
 from assurance import FEWEST_UNITS
 from baselines import BASELINES
 from comparison import MEAN, Comparison
-from config import CompareSettings
 from contenders import AS_SET, CONTENDERS
 from coverage import picp_table
 from folds import WAYS
 from lessons import fold_units
+from studysettings import CompareSettings
 from trials import HONEST, INTERVALS, LEVELS, PEEKED, Trial, ends
 from utils import Dataset
 from validation import SCORES, bootstrap_scores, mean_paired_differences, paired_differences, scores

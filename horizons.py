@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 
 import depths
-from config import nearest
-from files import UserError
+from files import UserError, nearest
 from pointfiles import ALIASES, check_not_swapped, find_columns, numbers, read_points, require_columns
 
 MEASURED: dict[str, tuple[str, ...]] = {

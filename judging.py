@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from config import AgainstSettings
 from coverage import coverage
 from fields import UNITS, unit_of
 from files import UserError
 from grouping import split_units
 from products import Cells, Shared, ends_of, on_common_grid
+from studysettings import AgainstSettings
 from utils import read_samples
 from validation import bootstrap_scores, scores
 from zones import mass_of

@@ -25,7 +25,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config import MapSettings, __version__, read_settings
+from commandline import read_settings
+from config import MapSettings, __version__
 from files import UserError, check_writable, locked, must_exist, run, sha256, write_text
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from config import NODATA, Category, nearest
-from files import UserError
+from config import NODATA, Category
+from files import UserError, nearest
 from patchfiles import PatchReader
 
 

@@ -16,7 +16,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from config import PredictSettings, read_settings
+from commandline import read_settings
+from config import PredictSettings
 from files import run
 
 

@@ -23,7 +23,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from config import PUBLISHED_CATEGORIES, Category, PrepareSettings, RunSettings, read_settings
+from commandline import read_settings
+from config import PUBLISHED_CATEGORIES, Category, PrepareSettings, RunSettings
 from files import UserError, check_writable, read_yaml, run, sha256, write_table
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ from typing import Self
 import numpy as np
 from tqdm import tqdm
 
-from config import AgainstSettings, Product
 from fields import check_values, read_field
 from files import UserError
 from grids import Grid, Tile, crop_to_area
 from projections import bounds_in, transformed
 from rasters import cut_windows, find_layers
 from stacks import Stack
+from studysettings import AgainstSettings, Product
 from zones import cell_areas
 
 _PREDICTION = "prediction"

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 import depths
-from config import SOC_MAXIMUM, nearest
-from files import UserError
+from config import SOC_MAXIMUM
+from files import UserError, nearest
 from horizons import place_horizons
 from pointfiles import check_not_swapped, find_columns, numbers, read_points, require_columns
 

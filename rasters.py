@@ -21,8 +21,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from config import NODATA, nearest
-from files import UserError, atomic_write, read_paths
+from config import NODATA
+from files import UserError, atomic_write, nearest, read_paths
 from projections import as_text, transformed, unfit
 
 log = getLogger(__name__)

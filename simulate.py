@@ -26,10 +26,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from config import PUBLISHED_CATEGORIES, SimulateSettings, read_settings
+from commandline import read_settings
+from config import PUBLISHED_CATEGORIES
 from files import check_writable, run, sha256, write_table
 from grouping import draw_split, split_units
 from pedogenesis import REGIONS
+from studysettings import SimulateSettings
 from surveys import Grid, Land, draw_profiles, look
 
 if TYPE_CHECKING:

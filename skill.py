@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config import PredictSettings, SkillSettings, build, read_settings
+from commandline import build, read_settings
+from config import PredictSettings
 from files import UserError, check_writable, read_table, read_yaml, run, write_table, write_text
+from studysettings import SkillSettings
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from config import RunSettings, ZonedSettings, nearest
-from files import UserError
+from config import RunSettings
+from files import UserError, nearest
 from grouping import split_units
 from methods import Known
 from periods import NO_PERIOD, covariates_at, period_of
 from rasters import cut_windows, find_layers
+from studysettings import ZonedSettings
 from utils import middle_cells, read_dataset, read_samples
 
 

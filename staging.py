@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from baselines import held_out_predictions
-from config import CompareSettings, GlobalSettings, RegionalSettings, RunSettings, build, from_yaml
+from commandline import build, from_yaml
+from config import GlobalSettings, RegionalSettings, RunSettings
 from files import UserError
 from folds import make_folds, read_folds, save_folds
 from forests import Forest
@@ -23,6 +24,7 @@ from lessons import elsewhere, fold_units
 from methods import Known
 from models import SoilCarbonNet, load_checkpoint, save_checkpoint
 from starts import compute_statistics, new_specification
+from studysettings import CompareSettings
 from training import learn
 from utils import Dataset, read_dataset
 

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from config import Category, DriverSettings, nearest
-from files import UserError
+from config import Category
+from files import UserError, nearest
 from grouping import group_folds, split_units
 from halves import Study
 from importance import impurity, strata_of
 from learners import answers, efficiency, fit, matching_noise, out_of_fold
 from responses import JOINT_BINS, density, grid_of
+from studysettings import DriverSettings
 from supports import Support, drivers_of, zones_of
 from validation import bootstrap_scores
 from workpool import Task, arrays_task, read, run_all

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from config import Category, DriverSettings, RunSettings, Target, build, nearest
+from commandline import build
+from config import Category, RunSettings
 from fields import Field, read_field
-from files import UserError
+from files import UserError, nearest
 from grids import Grid, lonlat
 from rasters import find_layers
 from stacks import Stack
+from studysettings import DriverSettings, Target
 from utils import Dataset, middle_cells, read_dataset
 
 log = getLogger(__name__)

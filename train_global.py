@@ -9,7 +9,8 @@ Writes model/pretrain_model/<run>.pth and log/<run>/ (tensorboard --logdir log).
 import sys
 from collections.abc import Sequence
 
-from config import GlobalSettings, read_settings
+from commandline import read_settings
+from config import GlobalSettings
 from files import run
 
 

@@ -10,7 +10,8 @@ Writes model/<run>.pth and log/<run>/ (tensorboard --logdir log). Then: python p
 import sys
 from collections.abc import Sequence
 
-from config import RegionalSettings, read_settings
+from commandline import read_settings
+from config import RegionalSettings
 from files import UserError, run
 
 

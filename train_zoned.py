@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from config import ZonedSettings, read_settings
+from commandline import read_settings
 from files import UserError, begin_or_resume, check_writable, locked, read_table, run, write_table
+from studysettings import ZonedSettings
 
 if TYPE_CHECKING:
     import numpy as np

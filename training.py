@@ -17,13 +17,14 @@ import crew
 import engine
 import validation
 from assurance import held_out_predictions, learn_applicability, learn_calibration
-from config import RegionalSettings, SimulateSettings, TrainSettings
+from config import RegionalSettings, TrainSettings
 from files import UserError, check_writable, read_yaml, write_json
 from lessons import Plan, plan_lessons
 from models import SoilCarbonNet, is_bare, load_checkpoint, save_checkpoint, save_state
 from resuming import fingerprint, read_interrupted
 from specification import difference
 from starts import follow_checkpoint, new_specification, statistics_for
+from studysettings import SimulateSettings
 from tracking import RunLog
 from utils import Dataset, check_variables, choose_device, read_dataset
 

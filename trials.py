@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict
 import engine
 import workpool
 from baselines import BASELINES, tune
-from config import CompareSettings
 from contenders import AS_SET, CONTENDERS, STACK, Case, plain_settings, predict, stack, train_network
 from encoding import unfold_classes
 from files import UserError, read_table, write_table
@@ -23,6 +22,7 @@ from forests import QuantileForest
 from grouping import inner_folds
 from models import load_checkpoint
 from staging import folds_of, pretrain, pretrained_path, stage
+from studysettings import CompareSettings
 from utils import middle_cells
 from workpool import Task
 

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from config import PUBLISHED_CATEGORIES, SOC_MAXIMUM, UNFINISHED, Category, RunSettings, build, column_slices
+from commandline import build
+from config import PUBLISHED_CATEGORIES, SOC_MAXIMUM, UNFINISHED, Category, RunSettings, column_slices
 from files import UserError, read_table, read_yaml
 from grouping import split_units
 from packed import read_packed

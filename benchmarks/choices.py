@@ -24,7 +24,8 @@ from tqdm import tqdm
 import engine
 import grouping
 import validation
-from config import GlobalSettings, RegionalSettings, read_settings
+from commandline import read_settings
+from config import GlobalSettings, RegionalSettings
 from models import SoilCarbonNet
 from skill import predict_baselines
 from starts import compute_statistics, follow_checkpoint, new_specification

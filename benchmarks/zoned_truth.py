@@ -1,9 +1,6 @@
-r"""Hold maps of zoned forests of the simulated China-like land against its truth, which is known in every cell.
+"""Hold maps of zoned forests of the simulated China-like land against its truth, which is known in every cell.
 
-    make zoned
-    python make_map.py --checkpoint model/sim_zoned_socd_0_20.skops --rasters data/sim/china/rasters \
-        --periods data/sim/china/periodic --out results/sim_zoned_map/socd_0_20.tif
-    python benchmarks/zoned_truth.py
+    python benchmarks/zoned_truth.py        make zoned runs this, after it made the maps
 
 Prints how often intervals of cells, zones and changes hold the truth, and draws docs/zoned_map.png.
 """

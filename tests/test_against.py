@@ -12,12 +12,13 @@ from rasterio.transform import Affine
 from test_fields import write_netcdf
 
 import against
-from config import AgainstSettings, Product, build
+from commandline import build
 from files import UserError, run
 from grids import Grid, Tile
 from products import Cells, on_common_grid
 from projections import transformed
 from rasters import write_geotiff
+from studysettings import AgainstSettings, Product
 from zones import cell_areas
 
 HEIGHT, WIDTH, CELL, WEST, NORTH = 40, 50, 0.1, 100.0, 40.0

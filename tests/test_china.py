@@ -10,9 +10,10 @@ import simulate
 from carbon_density import interval_densities, soc_density
 from china import DEPTHS, LAWS, PERIODS, China, bulk_density, make_china, mean_share
 from climatezones import ZONES
-from config import SimulateSettings, build
+from commandline import build
 from indices import INDICES
 from rasters import cut_windows, find_layers
+from studysettings import SimulateSettings
 from surveys import Grid
 
 CELL = 1.5

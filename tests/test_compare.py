@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 import compare
+from commandline import build
 from comparison import MEAN
-from config import Category, CompareSettings, GlobalSettings, build
+from config import Category, GlobalSettings
 from datasets import write_dataset
 from engine import predict
 from files import UserError, run
@@ -17,6 +18,7 @@ from findings import floor_table, gather, selection_table, strongest
 from grouping import split_units
 from models import load_checkpoint
 from staging import folds_of, pretrain, pretrained_path, stage
+from studysettings import CompareSettings
 from training import train
 from trials import PEEKED, Trial, plan_trials
 from utils import Dataset

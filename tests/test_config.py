@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from commandline import read_settings
 from config import (
     PUBLISHED_CATEGORIES,
     Category,
-    CompareSettings,
     GlobalSettings,
     MapSettings,
     PredictSettings,
@@ -15,11 +15,10 @@ from config import (
     RegionalSettings,
     RunSettings,
     Settings,
-    ZonedSettings,
     column_slices,
-    read_settings,
 )
 from files import UserError
+from studysettings import CompareSettings, ZonedSettings
 
 PRESETS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 

@@ -7,21 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from config import (
+from commandline import read_settings
+from config import GlobalSettings, MapSettings, PredictSettings, PrepareSettings, RegionalSettings
+from studysettings import (
     AgainstSettings,
     CompareSettings,
     CovariateSettings,
     DensitySettings,
     DriverSettings,
-    GlobalSettings,
-    MapSettings,
-    PredictSettings,
-    PrepareSettings,
-    RegionalSettings,
     SimulateSettings,
     SkillSettings,
     ZonedSettings,
-    read_settings,
 )
 
 ROOT = Path(__file__).resolve().parents[1]

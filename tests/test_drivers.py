@@ -12,10 +12,12 @@ from conftest import make_dataset
 from test_fields import write_netcdf
 
 import drivers
-from config import Category, DriverSettings, read_settings
+from commandline import read_settings
+from config import Category
 from files import UserError, read_table
 from halves import BUDGETS, Budget
 from pickles import load_pickle
+from studysettings import DriverSettings
 
 CATEGORIES = (
     Category(name="climate", variables=("warm", "wet")),

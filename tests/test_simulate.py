@@ -13,10 +13,11 @@ from scipy.spatial import cKDTree
 
 import simulate
 import surveys
-from config import PUBLISHED_CATEGORIES, SimulateSettings
+from config import PUBLISHED_CATEGORIES
 from files import UserError, read_table, read_yaml
 from pedogenesis import FADE, REGIONS, Pedogenesis, departure_weight, soil_carbon
 from pickles import load_pickle
+from studysettings import SimulateSettings
 from world import World, bioclim
 
 NAMES = ["global", *REGIONS]

@@ -7,10 +7,12 @@ import pytest
 from conftest import make_dataset
 from rasterio.transform import Affine
 
-from config import Category, DriverSettings, Target, build
+from commandline import build
+from config import Category
 from files import UserError, atomic_write, read_table, write_table
 from pickles import load_pickle
 from rasters import write_geotiff
+from studysettings import DriverSettings, Target
 from supports import drivers_of, make_support, zones_of
 
 CATEGORIES = (

@@ -14,12 +14,13 @@ import densities
 import simulate
 import train_zoned
 import zonedscores
-from config import ZonedSettings, build
+from commandline import build
 from files import UserError, run
 from indices import INDICES
 from methods import Known
 from rasters import write_geotiff
 from spacetime import read_space_time
+from studysettings import ZonedSettings
 from zonedfiles import load_zoned
 
 NAMES = ["map", "mat", "a", "b", "noise", "year"]

@@ -227,7 +227,7 @@ def test_published_layout_is_read_through_its_preset(tmp_path, dataset):
     (dataset / "samples.csv").rename(published / "samples" / "df_soc_0to30.csv")
     (dataset / "stats.csv").rename(published / "samples" / "df_var_stats.csv")
     (dataset / "split").rename(published / "samples" / "data_split")
-    from config import read_settings
+    from commandline import read_settings
 
     preset = str(Path(__file__).parents[1] / "configs" / "published_layout.yaml")
     data = read_dataset(read_settings(GlobalSettings, "", ["--config", preset, "--data_dir", str(published)]))
