@@ -135,6 +135,12 @@ def _truth(x, drivers, how, seed):
     return dict(zip(drivers, (found[1] - found[0]).tolist(), strict=True))
 
 
+def finished(path):
+    """Return seed -> what was found, of the seeds in a file."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return {each["seed"]: each for each in map(json.loads, lines)}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first", type=int, default=1)
@@ -142,18 +148,16 @@ def main():
     parser.add_argument("--profiles", type=int, default=800)
     parser.add_argument("--refits", type=int, default=30)
     parser.add_argument("--law", choices=("same", "faulty"), default="same")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("results/false_alarms.jsonl"))
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    done = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out and given.out.is_file() else []
     for seed in range(given.first, given.first + given.seeds):
-        if any(each["seed"] == seed for each in done):
-            continue
-        done.append(trial(seed, given.profiles, Pedogenesis() if given.law == "same" else FAULTY, given.refits))
-        print(json.dumps(done[-1]), flush=True)
-        if given.out:
+        if seed not in finished(given.out):
+            found = trial(seed, given.profiles, Pedogenesis() if given.law == "same" else FAULTY, given.refits)
+            print(json.dumps(found), flush=True)
             with given.out.open("a") as file:
-                file.write(json.dumps(done[-1]) + "\n")
+                file.write(json.dumps(found) + "\n")
+    done = list(finished(given.out).values())
     n, named = len(done), sum(bool(each["named"]) for each in done)
     high = beta.ppf(0.95, named + 1, n - named) if named < n else 1.0
     singles, held, of = (sum(each[name] for each in done) for name in ("single", "held", "differences"))
