@@ -146,8 +146,7 @@ def gather(
     kinds = {target.name: {"kind": target.kind, "unit": support.units[screened.order[t]]} for t, target in enumerate(targets)}
     counted = support.facts["targets"]
     facts = {
-        "title": f"What controls soil carbon: {names[0]}"
-        + (f" and {len(names) - 1} other target{'s'[: len(names) != 2]}" if names[1:] else ""),
+        "title": f"What controls soil carbon: {names[0]}{_against(names[1:])}",
         "how": how,
         "targets": {name: {**kinds[name], **counted[name]} for name in names},
         "learners": list(settings.learners),
@@ -174,6 +173,12 @@ def gather(
         _ensemble(every[lead], [target.name for target in targets if target.kind == "model"]),
         pd.DataFrame(places),
     )
+
+
+def _against(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    return f" against {names[0]}" if len(names) == 1 else f" against {len(names)} others"
 
 
 def _without_skill(arrays: Mapping[str, np.ndarray], least: float, level: float) -> dict[str, np.ndarray]:

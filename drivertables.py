@@ -206,13 +206,13 @@ def mismatch_table(d: Drivers) -> Table:
             if learner != d.facts["lead"] and key in found and found[key].difference.value * each.difference.value > 0
         ]
         strength = fixed(each.strength)
-        row = [each.model, each.kind, each.of, each.zone]
+        row = [each.model, each.kind, each.of, each.zone, Best(strength) if each.named else strength]
         row += [bracketed(found, 2) for found in (each.observed, each.modelled, each.difference)]
         row += [bracketed(found, 2) if np.isfinite(found.value) else "–" for found in (each.ratio, each.distance)]
         ranks = (each.observed_rank, each.modelled_rank)
         row.append(" / ".join(map(_rank, ranks)) if np.isfinite(ranks[0].value) else "–")
-        rows.append([*row, Best(strength) if each.named else strength, ", ".join(same) or "–"])
-    names = [*("Model", "Kind", "Of", "Where", "Observed", "Modelled", "Difference", "Ratio", "Distance", "Ranks"), "Strength"]
+        rows.append([*row, ", ".join(same) or "–"])
+    names = [*("Model", "Kind", "Of", "Where", "Strength"), *("Observed", "Modelled", "Difference", "Ratio", "Distance", "Ranks")]
     names.append("Same sign by")
     caption = (
         "Importance: growth of the squared error of ln carbon when a driver is permuted; ranks: observed / modelled. Response: "
@@ -263,6 +263,8 @@ def support_table(d: Drivers) -> Table:
     for name, facts in d.facts["targets"].items():
         cells = f"{facts['cells']:,} of {fixed(facts['cell_km'], 0)} km" if "cells" in facts else "profiles"
         source = f"{facts['file']}: {facts['variable']}" if "file" in facts else "–"
+        if facts.get("times", 1) > 1:
+            source += f", mean of {facts['times']:,} times"
         noise = d.facts["noise"].get(name)
         row = [name, facts["kind"], facts["unit"], source, cells, fact(facts["places"]), fact(facts["without"])]
         rows.append([*row, "–" if noise is None else fixed(noise)])

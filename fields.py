@@ -49,6 +49,8 @@ class Field:
         Of a NetCDF: (H, W) in the unit, missing = NaN, and the centres (H,) from north to south, (W,) eastwards; None of a GeoTIFF.
     factor
         What a GeoTIFF's values are multiplied by.
+    times
+        That a NetCDF's values are the mean of.
     """
 
     path: Path
@@ -60,6 +62,7 @@ class Field:
     lat: np.ndarray | None = None
     lon: np.ndarray | None = None
     factor: float = 1.0
+    times: int = 1
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -232,7 +235,7 @@ def _read_netcdf(path: Path, variable: str | None, given: str | None) -> Field:
             if extra:
                 raise UserError(f"{path}: {name} has the dimension {', '.join(extra)} too; sum or select along it first (cdo, nco)")
             kind, factor = _resolve(path, tags.get(f"{name}#units") or band.get("units"), given)
-            values = _mean_of_bands(path, raster) * factor
+            values, times = _mean_of_bands(path, raster) * factor, raster.count
         lat, lon = (_axis(path, tags, which, size) for which, size in zip(("lat", "lon"), values.shape, strict=True))
     if lat[0] < lat[-1]:
         lat, values = lat[::-1], values[::-1]
@@ -241,7 +244,7 @@ def _read_netcdf(path: Path, variable: str | None, given: str | None) -> Field:
     if not np.isfinite(values).any():
         raise UserError(f"{path}: {name} is missing in all {values.size} cells")
     _check_values(path, name, values, kind)
-    return Field(path, name, kind, values=values, lat=lat, lon=lon)
+    return Field(path, name, kind, values=values, lat=lat, lon=lon, times=times)
 
 
 def _variable(path: Path, wanted: str | None) -> str:

@@ -5,8 +5,9 @@
 Each seed is another example world. Observations are its law of soil carbon with noise (30 %), at clustered profiles. The model
 is the very same law, without noise (`same`: whatever is named is a false alarm), or the example world's faulty model
 (`faulty`: too much temperature and productivity, no lithology and texture). The truth that intervals are held against is the
-same measure taken of the two laws themselves, permuting their own inputs and following their own responses. Prints a line per
-seed and counts; FILE keeps finished seeds, also of several processes side by side.
+same measure taken of the two laws themselves, permuting their own inputs and following their own responses; and, of
+importance, what the same learner would find with all the data it could wish for (20,000 more profiles, no noise). Prints a line
+per seed and counts; FILE keeps finished seeds, also of several processes side by side.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from config import Category
 from grouping import group_folds, split_units
 from halves import Budget, Study, refit
 from importance import permutation
-from learners import answers, efficiency, matching_noise, out_of_fold
+from learners import answers, efficiency, fit, matching_noise, out_of_fold
 from mismatch import contrasts, effects
 from pedogenesis import Pedogenesis, soil_carbon
 from processmodel import FAULTY
@@ -42,6 +43,7 @@ VARIABLES = [name for names in DRIVERS.values() for name in names]
 CURVES = ["bio01", "bio12", "evi_mean", "slope"]
 NOISE = 0.3
 CLUSTERS = 200
+PLENTY = 20_000
 LEVEL = 0.95
 
 
@@ -97,12 +99,14 @@ def trial(seed, n, how, refits):
         curves.append((column, grid, density(x[:, column], grid)))
     strata = np.zeros((len(VARIABLES) + len(drivers), n), np.int64)
     study = Study(x, categories, z, residuals, np.array([0, factor]), units, drivers, strata, tuple(curves), None, {}, seed)
-    halves.BUDGETS["boosting"] = Budget(2000, 2, 1, 1)  # no more than mismatches rest on
+    halves.BUDGETS["boosting"] = Budget(2000, 2, 0, 1)  # no more than mismatches rest on
     parts = [refit(study, "boosting", number, [0, 1]) for number in range(refits)]
     found = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
     weights = [(name, each[2][None]) for name, each in zip(CURVES, curves, strict=True)]
     every = contrasts(found, [(1, "model")], list(drivers), [], weights, LEVEL)
     truth = _truth(x, drivers, curves, how, seed)
+    if how is FAULTY:
+        truth |= _limit(x, drivers, categories, how, seed)
     return {
         "seed": seed,
         "r2": round(wanted, 3),
@@ -112,7 +116,7 @@ def trial(seed, n, how, refits):
         "single": sum(not each.difference.low <= 0 <= each.difference.high for each in every),
         "differences": len(every),
         "found": {f"{each.kind} {each.of}, {name}": plain(interval) for each, name, interval in told(every)},
-        "truth": {f"{kind} {of}, {name}": round(value, 3) for (kind, of, name), value in truth.items()},
+        "truth": {name: round(float(value), 3) for name, value in truth.items()},
     }
 
 
@@ -129,15 +133,32 @@ def plain(interval):
 
 
 def _truth(x, drivers, curves, how, seed):
-    """Return by how much importances and responses of the two laws differ: (kind, of, difference or ratio) -> value."""
+    """Return by how much importances and responses of the two laws differ, by the words of `told`."""
     laws = [Law(each, np.median(Law(each).carbon(x))) for each in (Pedogenesis(), how)]
     sizes = [permutation(law, x, law.predict(x), list(drivers.values()), None, [seed, 7]) for law in laws]
-    found = {("importance", driver, "difference"): size for driver, size in zip(drivers, sizes[1] - sizes[0], strict=True)}
-    found |= {("importance", driver, "ratio"): size for driver, size in zip(drivers, sizes[1] / sizes[0], strict=True)}
-    for name, (column, grid, weights) in zip(CURVES, curves, strict=True):
-        lines = [accumulated(law, x, column, grid, weights) for law in laws]
-        found["response", name, "difference"] = effects(lines[1] - lines[0], weights)
-    return {name: float(value) for name, value in found.items()}
+    return _differences(drivers, sizes) | {
+        f"response {name}, difference": effects(np.subtract(*(accumulated(law, x, *each) for law in laws[::-1])), each[2])
+        for name, each in zip(CURVES, curves, strict=True)
+    }
+
+
+def _limit(x, drivers, categories, how, seed):
+    """Return by how much importances differ if the learner has plenty of other profiles, without noise, to learn each law from."""
+    sizes, plenty = [], profiles(seed, PLENTY)[0]
+    for each in (Pedogenesis(), how):
+        law = Law(each, np.median(Law(each).carbon(x)))
+        learner = fit("boosting", plenty, law.predict(plenty), categories, seed)
+        sizes.append(permutation(learner, x, law.predict(x), list(drivers.values()), None, [seed, 7]))
+    return {f"{name} in the limit": value for name, value in _differences(drivers, sizes).items()}
+
+
+def _differences(drivers, sizes):
+    both = {"difference": sizes[1] - sizes[0], "ratio": sizes[1] / sizes[0]}
+    return {
+        f"importance {driver}, {name}": value
+        for name, values in both.items()
+        for driver, value in zip(drivers, values, strict=True)
+    }
 
 
 def finished(path):
@@ -169,11 +190,12 @@ def main():
     print(f"{named} of {n} reports name a mismatch ({100 * named / n:.0f} %; at most {100 * high:.1f} % with 95 % confidence)")
     print(f"{100 * singles / of:.1f} % of single {100 * LEVEL:g} % intervals leave out zero")
     for name in done[0]["truth"]:
-        both = [(each["found"][name], each["truth"][name]) for each in done if name in each["found"]]
+        asked = name.removesuffix(" in the limit")
+        both = [(each["found"][asked], each["truth"][name]) for each in done if asked in each["found"]]
         if both:
             value, true = np.mean([found[0] for found, _ in both]), np.mean([true for _, true in both])
             held = sum(found[1] <= true <= found[2] for found, true in both)
-            print(f"{name}: found {value:.2f}, true {true:.2f}, which {held} of {len(both)} intervals hold")
+            print(f"{asked}: found {value:.2f}, {name[len(asked) :] or 'by the laws'} {true:.2f}, which {held} of {len(both)} hold")
     for words in sorted({words for each in done for words in each["named"]}):
         print(f"{sum(words in each['named'] for each in done)} of {n} name {words}")
 
