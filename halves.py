@@ -26,7 +26,7 @@ from workpool import Task, read
 
 
 class Budget(NamedTuple):
-    """What a refit is judged on: rows for drivers and curves, for single variables, explained, and their background."""
+    """What a refit is judged on: rows for drivers and curves, for single variables, explained (0: none), their background."""
 
     rows: int
     single: int
@@ -142,10 +142,11 @@ def refit(study: Study, learner: str, number: int, targets: Sequence[int]) -> di
                 found[name][target, part] = permutation(model, study.x[at], answers[at], players, strata, [*seed, 2])
         found["impurity"][target, :v] = impurity(model, v)
         found["impurity"][target, v:] = [found["impurity"][target, columns].sum() for columns in groups]
-        background = study.x[judged[-budget.background :]]
-        for member, part in ((np.arange(v), slice(v)), (study.member, slice(v, None))):
-            values = shapley(model, x[: budget.explained], background, member, [*seed, 3])
-            found["shapley"][target, part] = np.abs(values).mean(0)
+        if budget.explained:
+            background = study.x[judged[-budget.background :]]
+            for member, part in ((np.arange(v), slice(v)), (study.member, slice(v, None))):
+                values = shapley(model, x[: budget.explained], background, member, [*seed, 3])
+                found["shapley"][target, part] = np.abs(values).mean(0)
         _respond(study, model, x, found, target)
         _by_zone(study, model, answers, judged, budget.rows, [*seed, 4], found, target)
     return found
