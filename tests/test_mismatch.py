@@ -193,3 +193,18 @@ def test_noise_is_added_to_models_alone_and_anew_for_each_pair():
     assert noisy(here, 0, 0) is not None and np.array_equal(noisy(here, 0, 0), here.z[0])
     assert np.array_equal(noisy(here, 1, 0), noisy(here, 1, 1)) and not np.array_equal(noisy(here, 1, 0), noisy(here, 1, 2))
     assert set(np.round(noisy(here, 1, 0) - here.z[1], 6)) == {-0.5, 0.5}
+
+
+def test_models_are_summarised_together():
+    from driverfacts import _ensemble
+
+    random = np.random.default_rng(0)
+    sizes = np.array([[3.0, 1.0], [6.0, 1.0], [3.0, 0.2]])  # the observations, and two models: two drivers
+    found = {"permutation": np.concatenate([np.zeros((40, 3, 1)), sizes + 0.1 * random.normal(size=(40, 3, 2))], axis=2)}
+    every = contrasts(found | {"curves": np.zeros((40, 3, 0, 11))}, [(1, "A"), (2, "B")], ["heat", "rock"], [], [], 0.95)
+    table = _ensemble(every, ["A", "B"]).set_index("driver")
+    assert table.index.tolist() == ["heat", "rock"] and (table["models"] == 2).all()
+    assert table[["observed", "mean", "low", "high"]].to_numpy() == pytest.approx(
+        np.array([[3, 4.5, 3, 6], [1, 0.6, 0.2, 1]]), abs=0.1
+    )
+    assert table[["above", "below", "observed_rank", "mean_rank"]].to_numpy().tolist() == [[1, 0, 1, 1], [0, 1, 2, 2]]
