@@ -195,9 +195,8 @@ def main():
         if both:
             value, true = np.mean([found[0] for found, _ in both]), np.mean([true for _, true in both])
             held = sum(found[1] <= true <= found[2] for found, true in both)
-            print(
-                f"{asked}: found {value:.2f}, {name[len(asked) + 1 :] or 'by the laws'} {true:.2f}, which {held} of {len(both)} hold"
-            )
+            which = name[len(asked) + 1 :] or "by the laws"
+            print(f"{asked}: found {value:.2f}, {which} {true:.2f}, which {held} of {len(both)} hold")
     for words in sorted({words for each in done for words in each["named"]}):
         print(f"{sum(words in each['named'] for each in done)} of {n} name {words}")
 
