@@ -24,7 +24,10 @@ from rasters import Layer, cut_windows, find_layers
 
 log = getLogger(__name__)
 
-UNITS = {"kg/m2": ("kg/m2", 1.0), "g/m2": ("kg/m2", 1e-3), "t/ha": ("kg/m2", 0.1), "g/kg": ("g/kg", 1.0), "%": ("g/kg", 10.0)}
+UNITS = {
+    **{"kg/m2": ("kg/m2", 1.0), "g/m2": ("kg/m2", 1e-3), "t/ha": ("kg/m2", 0.1)},
+    **{"g/kg": ("g/kg", 1.0), "dg/kg": ("g/kg", 0.1), "%": ("g/kg", 10.0)},
+}
 """Unit -> what it is brought to, and the factor."""
 _LARGEST = {"kg/m2": 2000.0, "g/kg": 1000.0}
 """More is not soil: a peat of 30 m holds 2,000 kg/m2."""
@@ -151,7 +154,16 @@ def unit_of(text: str | None) -> str | None:
         return None
     plain = re.sub(r"[\s_*^{}().]|of|carbon", "", str(text).lower()).replace("m²", "m2")
     plain = re.sub(r"(?<=g)c(?=m|/|ha|$)", "", plain)
-    spelt = {"kgm-2": "kg/m2", "gm-2": "g/m2", "gkg-1": "g/kg", "tha-1": "t/ha", "mgha-1": "t/ha", "mg/ha": "t/ha", "percent": "%"}
+    spelt = {
+        "kgm-2": "kg/m2",
+        "gm-2": "g/m2",
+        "gkg-1": "g/kg",
+        "dgkg-1": "dg/kg",
+        "tha-1": "t/ha",
+        "mgha-1": "t/ha",
+        "mg/ha": "t/ha",
+        "percent": "%",
+    }
     found = spelt.get(plain, plain)
     return found if found in UNITS else None
 

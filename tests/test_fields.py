@@ -77,7 +77,8 @@ def test_times_are_averaged_and_fill_values_are_missing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("unit", "factor", "brought"), [("g m-2", 1e-3, "kg/m2"), ("t ha-1", 0.1, "kg/m2"), ("g kg-1", 1, "g/kg"), ("%", 10, "g/kg")]
+    ("unit", "factor", "brought"),
+    [("g m-2", 1e-3, "kg/m2"), ("t ha-1", 0.1, "kg/m2"), ("g kg-1", 1, "g/kg"), ("dg/kg", 0.1, "g/kg"), ("%", 10, "g/kg")],
 )
 def test_units_are_brought_to_one(tmp_path, unit, factor, brought):
     path = write_netcdf(tmp_path / "m.nc", LAT, LON, np.full((45, 90), 5.0, np.float32), unit)
