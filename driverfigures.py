@@ -169,11 +169,13 @@ def mismatch_map(path: Path, places: "pd.DataFrame", models: Sequence[str], refe
     """
     from matplotlib.colors import Normalize
 
-    figure, axes = _panels(len(models), 1 if len(models) == 1 else 2, 3.6 if len(models) == 1 else 2.3)
     values = places[list(models)].to_numpy(float)
     limit = float(np.quantile(np.abs(values), 0.95)) or 1.0
     lon, lat = places["lon"].to_numpy(float), places["lat"].to_numpy(float)
-    middle = float(np.cos(np.deg2rad((lat.min() + lat.max()) / 2)))
+    middle = max(0.2, float(np.cos(np.deg2rad((lat.min() + lat.max()) / 2))))
+    columns = 1 if len(models) == 1 else 2
+    tall = 0.8 * WIDTH / columns * np.ptp(lat) / max(np.ptp(lon) * middle, 1e-9)
+    figure, axes = _panels(len(models), columns, 0.3 + float(np.clip(tall, 1.0, 5.0)))
     for ax, model in zip(axes, models, strict=True):
         gap = places[model].to_numpy(float)
         order = np.argsort(np.abs(gap))  # the largest on top
@@ -185,7 +187,7 @@ def mismatch_map(path: Path, places: "pd.DataFrame", models: Sequence[str], refe
         ax.set_facecolor("0.94")
         ax.grid(color="white", linewidth=0.7)
         ax.set_axisbelow(True)
-        ax.set_aspect(1 / max(middle, 0.2))
+        ax.set_aspect(1 / middle)
         ax.margins(0.03)
         ax.set_title(f"{plain(model)}, n = {len(order):,}", fontsize=9)
     bar = figure.colorbar(points, ax=axes, extend="both", shrink=0.8, aspect=25, pad=0.02)
@@ -224,7 +226,7 @@ def zone_shares(path: Path, table: "pd.DataFrame") -> None:
             marker = _MARKERS[k % len(_MARKERS)]
             (handles[target],) = ax.plot(here["importance"], at, marker, color=colour, markersize=4.5)
         ax.axvline(0, color=INK, linewidth=0.6)
-        ax.set_yticks(range(len(order)), [plain(name, 24) for name in order])
+        ax.set_yticks(range(len(order)), [plain(name, 28) for name in order])
         ax.set_ylim(len(order) - 0.4, -0.6)
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x", color="0.9", linewidth=0.6)
