@@ -34,7 +34,7 @@ class Budget(NamedTuple):
     background: int
 
 
-BUDGETS = {"boosting": Budget(2000, 800, 60, 25), "forest": Budget(1000, 400, 20, 15), "network": Budget(1000, 400, 30, 60)}
+BUDGETS = {"boosting": Budget(2000, 800, 30, 25), "forest": Budget(1000, 400, 15, 15), "network": Budget(1000, 400, 20, 60)}
 """By learner: the slower it predicts, the less it is asked."""
 
 

@@ -76,7 +76,7 @@ def fit(name: str, x: np.ndarray, z: np.ndarray, categories: Sequence[Category],
         ).fit(x, z)
     if name == "forest":
         draws = min(1.0, _DRAWS / len(x))
-        return new_forest(Forest(max_features=0.25, min_samples_leaf=3, trees=30), seed, max_samples=draws).fit(x, z)
+        return new_forest(Forest(max_features=0.25, min_samples_leaf=5, trees=30), seed, max_samples=draws).fit(x, z)
     return _Network(categories, seed).fit(x, z)
 
 
