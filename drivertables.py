@@ -108,7 +108,11 @@ def answer(d: Drivers) -> list[tuple[str, str]]:
             rest = f"none of {count(len(every), 'difference')} is larger than chance makes the largest of them in {risk} of cases."
             said.append((f"No mismatch between {model} and {d.reference} can be told:", rest))
             continue
-        top = [each for each in named if each.zone == EVERYWHERE and each.kind == "importance"][:_FEW] or named[:_FEW]
+        ranked = sorted(named, key=lambda each: (each.kind != "importance", each.zone != EVERYWHERE))  # the strongest first in each
+        foremost: dict[str, Contrast] = {}
+        for each in ranked:
+            foremost.setdefault(each.of, each)
+        top = list(foremost.values())[:_FEW]
         listed = "; ".join(" ".join(sentence(d, each)).rstrip(".") for each in top)
         rest = f"{count(len(named), 'difference')} of {len(every)} named; in at most {risk} of reports is any by chance. {listed}."
         said.append((f"{model} disagrees with {d.reference}:", rest))
