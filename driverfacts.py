@@ -14,7 +14,7 @@ from scipy.stats import kendalltau
 
 from importance import METHODS, shares
 from mismatch import EVERYWHERE, Contrast, Interval, contrasts, interval
-from responses import Found, agreed_shape
+from responses import Found, agreed_shape, density
 from studies import Screened
 from studysettings import DriverSettings
 from supports import Support
@@ -33,12 +33,12 @@ class Drivers:
     skill
         As of `Screened`.
     importance
-        target, learner, zone, method, kind (variable, driver), of, share, low, high (% of the sum over its kind), increase (as the
-        method counts it).
+        target, learner, zone, method, kind (variable, driver), of, importance, low, high (as the method counts it; permutation:
+        growth of the squared error of ln carbon), share, share_low, share_high (% of the sum over its kind), refits.
     agreement
         target, a, b ("learner: method"), tau (Kendall's, of variables).
     responses
-        target, learner, way (accumulated, partial), variable, at, density, value, low, high.
+        target, learner, zone, way (accumulated, partial), variable, at, density, value, low, high (ln carbon).
     joint
         target, learner, way, first, second, at_first, at_second, value, low, high.
     shapes
@@ -46,7 +46,8 @@ class Drivers:
     contrasts
         Learner -> its contrasts, the strongest first.
     ensemble
-        driver, observed, models, mean, low, high (over models), above, below (models named so).
+        driver, observed, models, mean, low, high (importance over models), above, below (models named so), observed_rank,
+        mean_rank.
     places
         lon, lat, and per model the answer predicted for it less the one predicted for the reference, out of fold.
     """
@@ -116,7 +117,11 @@ def gather(
     targets = [support.targets[k] for k in screened.order]
     names = [target.name for target in targets]
     lead = next(iter(screened.able))
-    grids = [(support.variables[column], grid, weights) for column, grid, weights in study.curves]
+    insides = study.zones.values()
+    grids = [
+        (support.variables[column], grid, np.stack([weights, *(density(support.x[inside, column], grid) for inside in insides)]))
+        for column, grid, weights in study.curves
+    ]
     zones = list(study.zones)
     told = {learner: _without_skill(arrays, settings.min_skill, level) for learner, arrays in found.items()}
     every = {
@@ -131,7 +136,7 @@ def gather(
         for learner in found
     }
     shapes = {
-        (names[t], name): agreed_shape(found[lead]["curves"][:, t, k, : len(grid)], grid, weights, level)
+        (names[t], name): agreed_shape(found[lead]["curves"][:, t, k, : len(grid)], grid, weights[0], level)
         for t in screened.able[lead]
         for k, (name, grid, weights) in enumerate(grids)
     }
@@ -141,8 +146,7 @@ def gather(
     kinds = {target.name: {"kind": target.kind, "unit": support.units[screened.order[t]]} for t, target in enumerate(targets)}
     counted = support.facts["targets"]
     facts = {
-        "title": f"What controls soil carbon: {names[0]}"
-        + (f" and {len(names) - 1} other target{'s'[: len(names) != 2]}" if names[1:] else ""),
+        "title": f"What controls soil carbon: {names[0]}{_against(names[1:])}",
         "how": how,
         "targets": {name: {**kinds[name], **counted[name]} for name in names},
         "learners": list(settings.learners),
@@ -162,13 +166,19 @@ def gather(
         screened.skill,
         importance,
         _agreement(importance),
-        _responses(names, grids, screened, found, level),
+        _responses(names, grids, screened, told, level),
         _joint(names, support, screened, found, level),
         shapes,
         every,
         _ensemble(every[lead], [target.name for target in targets if target.kind == "model"]),
         pd.DataFrame(places),
     )
+
+
+def _against(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    return f" against {names[0]}" if len(names) == 1 else f" against {len(names)} others"
 
 
 def _without_skill(arrays: Mapping[str, np.ndarray], least: float, level: float) -> dict[str, np.ndarray]:
@@ -181,7 +191,8 @@ def _without_skill(arrays: Mapping[str, np.ndarray], least: float, level: float)
     for target, zone in np.ndindex(poor.shape):
         found = interval(skill[:, target, zone], level)
         poor[target, zone] = not (found.value >= least and found.low > 0)
-    return {**arrays, "zones": np.where(poor[None, :, :, None], np.nan, arrays["zones"])}
+    masked = {"zones": poor[None, :, :, None], "zone_curves": poor[None, :, :, None, None]}
+    return {**arrays, **{name: np.where(mask, np.nan, arrays[name]) for name, mask in masked.items()}}
 
 
 def _importance(
@@ -194,9 +205,10 @@ def _importance(
         known = values[np.isfinite(values).all(1)]
         if len(known):
             for name, share, raw in zip(of, shares(known).T, known.T, strict=True):
-                told = interval(share, level)
-                row = {**facts, "of": name, "share": told.value, "low": told.low, "high": told.high}
-                rows.append(row | {"increase": float(raw.mean()), "refits": len(known)})
+                size, part = interval(raw, level), interval(share, level)
+                row = {**facts, "of": name, "importance": size.value, "low": size.low, "high": size.high}
+                row |= {"share": part.value, "share_low": part.low, "share_high": part.high}
+                rows.append(row | {"refits": len(known)})
 
     for learner, arrays in found.items():
         for t in screened.able[learner]:
@@ -234,13 +246,16 @@ def _responses(
 ) -> pd.DataFrame:
     rows = []
     for learner, arrays in found.items():
+        some = [(EVERYWHERE, way, 0, arrays[array]) for way, array, _ in _WAYS]
+        some += [(zone, "accumulated", k + 1, arrays["zone_curves"][:, :, k]) for k, zone in enumerate(screened.study.zones)]
         for t in screened.able[learner]:
-            for way, array, _ in _WAYS:
+            for zone, way, place, curves in some:
                 for k, (variable, grid, weights) in enumerate(grids):
-                    for j, (at, weight) in enumerate(zip(grid, weights, strict=True)):
-                        told = interval(arrays[array][:, t, k, j], level)
-                        row = {"target": names[t], "learner": learner, "way": way, "variable": variable, "at": at}
-                        rows.append(row | {"density": weight, "value": told.value, "low": told.low, "high": told.high})
+                    base = {"target": names[t], "learner": learner, "zone": zone, "way": way, "variable": variable}
+                    for j in np.flatnonzero(weights[place] * np.isfinite(curves[:, t, k, : len(grid)]).all(0)):
+                        told = interval(curves[:, t, k, j], level)
+                        row = {**base, "at": grid[j], "density": weights[place, j]}
+                        rows.append(row | {"value": told.value, "low": told.low, "high": told.high})
     return pd.DataFrame(rows)
 
 
@@ -264,7 +279,7 @@ def _joint(
 
 
 def _ensemble(every: Sequence[Contrast], models: Sequence[str]) -> pd.DataFrame:
-    """Return per driver the models' mean share and range beside the observed one, and how many are named above and below it."""
+    """Return per driver the models' mean importance and range, the observed one, and how many are named above and below it."""
     rows = []
     some = [each for each in every if each.kind == "importance" and each.zone == EVERYWHERE and each.model in models]
     for driver in dict.fromkeys(each.of for each in some):
@@ -274,5 +289,6 @@ def _ensemble(every: Sequence[Contrast], models: Sequence[str]) -> pd.DataFrame:
         row = {"driver": driver, "observed": here[0].observed.value, "models": len(here), "mean": values.mean()}
         row |= {"low": values.min(), "high": values.max(), "above": signs.count(1.0), "below": signs.count(-1.0)}
         rows.append(row)
-    columns = ["driver", "observed", "models", "mean", "low", "high", "above", "below"]
-    return pd.DataFrame(rows, columns=columns).sort_values("observed", ascending=False, ignore_index=True)
+    table = pd.DataFrame(rows, columns=["driver", "observed", "models", "mean", "low", "high", "above", "below"])
+    ranks = {f"{name}_rank": table[name].rank(ascending=False, method="first").astype(int) for name in ("observed", "mean")}
+    return table.assign(**ranks).sort_values("observed", ascending=False, ignore_index=True)

@@ -46,19 +46,19 @@ def _legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> 
 
 
 def importance_bars(path: Path, table: "pd.DataFrame", words: str) -> None:
-    """Draw shares of importance of each target side by side, with intervals, the reference's foremost on top.
+    """Draw the importances of each target side by side, with intervals, the reference's foremost on top.
 
     Parameters
     ----------
     path
         The PNG file.
     table
-        target, of, share, low, high (%); the reference first. Of more than 15 variables the foremost are shown.
+        target, of, importance, low, high; the reference first. Of more than 15 variables the foremost are shown.
     words
         What the axis shows.
     """
     targets = list(dict.fromkeys(table["target"]))
-    first = table[table["target"] == targets[0]].sort_values("share", ascending=False)
+    first = table[table["target"] == targets[0]].sort_values("importance", ascending=False)
     order = first["of"].tolist()[:_MOST]
     figure, (ax,) = _panels(1, 1, 0.6 + len(order) * (0.09 + 0.12 * len(targets)))
     handles = []
@@ -67,10 +67,10 @@ def importance_bars(path: Path, table: "pd.DataFrame", words: str) -> None:
         here = table[table["target"] == target].set_index("of").reindex(order)
         at = np.arange(len(order)) + (k - (len(targets) - 1) / 2) * step
         colour = _COLOURS[k % len(_COLOURS)]
-        handles.append(ax.barh(at, here["share"], height=0.92 * step, color=colour, alpha=1 if k == 0 else 0.75))
+        handles.append(ax.barh(at, here["importance"], height=0.92 * step, color=colour, alpha=1 if k == 0 else 0.75))
         ax.hlines(at, here["low"], here["high"], color=INK, linewidth=1.1)
         marks: dict[str, Any] = {"marker": _MARKERS[k % len(_MARKERS)], "markersize": 3.5, "linestyle": ""}
-        ax.plot(here["share"], at, color=INK, markerfacecolor="white", **marks)
+        ax.plot(here["importance"], at, color=INK, markerfacecolor="white", **marks)
     ax.axvline(0, color=INK, linewidth=0.8)
     ax.set_yticks(range(len(order)), [plain(name) for name in order])
     ax.set_ylim(len(order) - 0.4, -0.6)
@@ -91,16 +91,20 @@ def response_curves(path: Path, table: "pd.DataFrame", bends: dict[tuple[str, st
     path
         The PNG file.
     table
-        target, variable, at, density, value, low, high, of one learner and way.
+        zone, target, variable, at, density, value, low, high, of one learner and way; a panel per variable and zone.
     bends
         (target, variable) -> where it bends, NaN where it does not.
     """
-    targets, variables = (list(dict.fromkeys(table[name])) for name in ("target", "variable"))
-    figure, axes = _panels(len(variables), 3, 2.1)
+    targets = list(dict.fromkeys(table["target"]))
+    panels = {key: some for key, some in table.groupby(["variable", "zone"], sort=False)}
+    alone = table["zone"].nunique() == 1
+    figure, axes = _panels(len(panels), 3, 2.1)
     handles: dict[str, Any] = {}
-    for ax, variable in zip(axes, variables, strict=True):
+    for ax, ((variable, zone), panel) in zip(axes, panels.items(), strict=True):
         for k, target in enumerate(targets):
-            here = table[(table["target"] == target) & (table["variable"] == variable)]
+            here = panel[panel["target"] == target]
+            if here.empty:
+                continue
             colour = _COLOURS[k % len(_COLOURS)]
             ax.fill_between(here["at"], here["low"], here["high"], color=colour, alpha=0.18, linewidth=0)
             style: dict[str, Any] = {"marker": _MARKERS[k % len(_MARKERS)], "markersize": 3, "linewidth": 1.5}
@@ -108,13 +112,13 @@ def response_curves(path: Path, table: "pd.DataFrame", bends: dict[tuple[str, st
             if np.isfinite(at := bends.get((target, variable), np.nan)):
                 ax.plot(at, np.interp(at, here["at"], here["value"]), "o", color=colour, markersize=9, markerfacecolor="none")
         ax.axhline(0, color=INK, linewidth=0.6)
-        inner = here["at"].to_numpy()
+        inner = np.unique(panel["at"].to_numpy())
         ax.set_xlim(inner[0], inner[-1])
         ax.set_xticks(inner, minor=True)
         ax.locator_params(axis="x", nbins=4)
         ax.tick_params(axis="x", which="minor", length=4, color="0.6")
-        ax.set_title(plain(variable), fontsize=9)
-    figure.supylabel("carbon, standard deviations", fontsize=8.5)
+        ax.set_title(plain(variable) if alone else f"{plain(variable)}\n{plain(zone, 40)}", fontsize=9 if alone else 8)
+    figure.supylabel("ln carbon (+0.7: twice, −0.7: half)", fontsize=8.5)
     _legend(figure, list(handles.values()), [plain(target) for target in handles])
     save(figure, path)
 
@@ -146,7 +150,7 @@ def joint_surfaces(path: Path, table: "pd.DataFrame") -> None:
         ax.set_xlabel(plain(here["first"].iloc[0]), fontsize=8.5)
     axes[0].set_ylabel(plain(table["second"].iloc[0]), fontsize=8.5)
     bar = figure.colorbar(image, ax=axes, shrink=0.85, aspect=25)
-    bar.set_label("carbon, standard deviations", fontsize=8)
+    bar.set_label("ln carbon", fontsize=8)
     bar.ax.tick_params(labelsize=7.5)
     save(figure, path)
 
@@ -159,17 +163,19 @@ def mismatch_map(path: Path, places: "pd.DataFrame", models: Sequence[str], refe
     path
         The PNG file.
     places
-        lon, lat (degrees), and per model its predicted answer less the reference's, standard deviations.
+        lon, lat (degrees), and per model its predicted ln carbon less the reference's.
     models, reference
         Names.
     """
     from matplotlib.colors import Normalize
 
-    figure, axes = _panels(len(models), 1 if len(models) == 1 else 2, 3.6 if len(models) == 1 else 2.3)
     values = places[list(models)].to_numpy(float)
     limit = float(np.quantile(np.abs(values), 0.95)) or 1.0
     lon, lat = places["lon"].to_numpy(float), places["lat"].to_numpy(float)
-    middle = float(np.cos(np.deg2rad((lat.min() + lat.max()) / 2)))
+    middle = max(0.2, float(np.cos(np.deg2rad((lat.min() + lat.max()) / 2))))
+    columns = 1 if len(models) == 1 else 2
+    tall = 0.8 * WIDTH / columns * np.ptp(lat) / max(np.ptp(lon) * middle, 1e-9)
+    figure, axes = _panels(len(models), columns, 0.3 + float(np.clip(tall, 1.0, 5.0)))
     for ax, model in zip(axes, models, strict=True):
         gap = places[model].to_numpy(float)
         order = np.argsort(np.abs(gap))  # the largest on top
@@ -181,10 +187,11 @@ def mismatch_map(path: Path, places: "pd.DataFrame", models: Sequence[str], refe
         ax.set_facecolor("0.94")
         ax.grid(color="white", linewidth=0.7)
         ax.set_axisbelow(True)
-        ax.set_aspect(1 / max(middle, 0.2), adjustable="datalim")
+        ax.set_aspect(1 / middle)
+        ax.margins(0.03)
         ax.set_title(f"{plain(model)}, n = {len(order):,}", fontsize=9)
     bar = figure.colorbar(points, ax=axes, extend="both", shrink=0.8, aspect=25, pad=0.02)
-    bar.set_label("standard deviations", fontsize=8)
+    bar.set_label("ln carbon (+0.7: twice, −0.7: half)", fontsize=8)
     bar.ax.tick_params(labelsize=7.5)
     figure.supxlabel("degrees east", fontsize=8.5)
     figure.supylabel("degrees north", fontsize=8.5)
@@ -193,14 +200,14 @@ def mismatch_map(path: Path, places: "pd.DataFrame", models: Sequence[str], refe
 
 
 def zone_shares(path: Path, table: "pd.DataFrame") -> None:
-    """Draw shares of importance by zone, a panel per zone, targets side by side.
+    """Draw importances by zone, a panel per zone, targets side by side.
 
     Parameters
     ----------
     path
         The PNG file.
     table
-        zone, target, of, share, low, high (%), of one learner and method.
+        zone, target, of, importance, low, high, of one learner and method.
     """
     zones, targets = (list(dict.fromkeys(table[name])) for name in ("zone", "target"))
     order = list(dict.fromkeys(table["of"]))
@@ -217,13 +224,13 @@ def zone_shares(path: Path, table: "pd.DataFrame") -> None:
             colour = _COLOURS[k % len(_COLOURS)]
             ax.hlines(at, here["low"], here["high"], color=colour, linewidth=1.3)
             marker = _MARKERS[k % len(_MARKERS)]
-            (handles[target],) = ax.plot(here["share"], at, marker, color=colour, markersize=4.5)
+            (handles[target],) = ax.plot(here["importance"], at, marker, color=colour, markersize=4.5)
         ax.axvline(0, color=INK, linewidth=0.6)
-        ax.set_yticks(range(len(order)), [plain(name, 24) for name in order])
+        ax.set_yticks(range(len(order)), [plain(name, 28) for name in order])
         ax.set_ylim(len(order) - 0.4, -0.6)
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x", color="0.9", linewidth=0.6)
         ax.set_title(plain(zone), fontsize=9)
-    figure.supxlabel("share of importance, %", fontsize=8.5)
+    figure.supxlabel("importance: growth of the squared error of ln carbon", fontsize=8.5)
     _legend(figure, list(handles.values()), [plain(target) for target in handles])
     save(figure, path)

@@ -39,6 +39,7 @@ FIGURES = (
     "joint_accumulated",
     "joint_partial",
     "zones",
+    "responses_zones",
     "map",
 )
 
@@ -127,8 +128,8 @@ def _mismatch(d: Drivers, page: Page) -> str:
     parts.append(_p(_how_named(d), "soft"))
     alt = "Where models are relatively richer or poorer in carbon than the observations"
     note = (
-        "Carbon as covariates predict it out of fold, each target less its own mean and over its own spread: where a model puts "
-        "relatively more of its carbon than the observations do."
+        "Carbon as covariates predict it out of fold, each target relative to its own mean: where a model puts relatively more "
+        "of its carbon than the observations do."
     )
     parts.append(page.figure("map", alt, note, draw.mismatch_map, d.places, d.models, d.reference))
     parts.append(mismatch_table(d).to_html())
@@ -141,8 +142,10 @@ def _how_named(d: Drivers) -> str:
     level, refits = 100 * d.facts["level"], d.facts["bootstraps"][d.facts["lead"]]
     return (
         f"Every interval is one of {level:g} %, over {refits} refits of {d.facts['lead']} on random halves of the blocks, each "
-        "judged on the other half. A difference is named only if it is larger than what the largest of all differences reaches by "
-        f"chance, so that a report on a model that follows the observations' law names none in {level:g} % of cases. Before that, "
+        "judged on the other half. Importance is the growth of the squared error of ln carbon when a driver is permuted. It is no "
+        "share: where a model overdoes one driver, the shares of all others fall. A difference is named only if it is larger than "
+        "what the largest of all reaches by chance, so that a report on a model that follows the observations' law names none in "
+        f"{level:g} % of cases. Before that, "
         "each model's output was given noise like that of the observations until it was as hard to learn: a smooth output is "
         "learnt more fully, and its weaker drivers would seem to matter more."
     )
@@ -156,9 +159,9 @@ def _importance(d: Drivers, page: Page) -> str:
         rows = rows[
             (rows["kind"] == kind) & (rows["learner"] == lead) & (rows["method"] == "permutation") & (rows["zone"] == EVERYWHERE)
         ]
-        alt = f"Share of importance of each {kind}, by target; numbers in the table that follows"
+        alt = f"Importance of each {kind}, by target; shares of it in the table that follows"
         note = f"Permutation on held-out blocks, {lead}; line: {100 * d.facts['level']:g} % interval."
-        words = f"share of importance of all {kind}s, %"
+        words = "importance: growth of the squared error of ln carbon when permuted"
         parts.append(page.figure(name, alt, note, draw.importance_bars, rows, words))
         table = importance_table(d, kind).to_html()
         parts.append(table if kind == "driver" else _details("All variables, by every learner and method", table))
@@ -177,7 +180,7 @@ def _responses(d: Drivers, page: Page) -> str:
         "partial": "Partial dependence: all places are given each value in turn, also where it does not occur with the rest",
     }
     for way, note in notes.items():
-        rows = d.responses[(d.responses["learner"] == lead) & (d.responses["way"] == way)]
+        rows = d.responses[(d.responses["learner"] == lead) & (d.responses["way"] == way) & (d.responses["zone"] == EVERYWHERE)]
         alt = f"Response of carbon to each variable, by target: {way}"
         told = f"{note}. Band: {level:g} % interval; lower ticks: tenths of the places; circle: where the response bends."
         figure = page.figure(f"responses_{way}", alt, told, draw.response_curves, rows, bends if way == "accumulated" else {})
@@ -197,11 +200,16 @@ def _responses(d: Drivers, page: Page) -> str:
 def _zones(d: Drivers, page: Page) -> str:
     lead = d.facts["lead"]
     rows = d.importance[(d.importance["zone"] != EVERYWHERE) & (d.importance["learner"] == lead)]
-    alt = "Share of importance of each driver, by zone and target"
+    alt = "Importance of each driver, by zone and target"
     note = f"Drivers permuted among the held-out places of a zone: what tells places of this zone apart. {lead}; zones whose R² "
     note += f"is below {d.facts['settings']['min_skill']:g}, or may be 0, are left out."
     parts = [page.figure("zones", alt, note, draw.zone_shares, rows)]
     parts += [importance_table(d, "driver", zone).to_html() for zone in dict.fromkeys(rows["zone"])]
+    curves = d.responses[(d.responses["zone"] != EVERYWHERE) & (d.responses["learner"] == lead)]
+    alt = "Response of carbon to each variable, by zone and target"
+    note = f"Accumulated local effects among the held-out places of a zone. Band: {100 * d.facts['level']:g} % interval."
+    figure = page.figure("responses_zones", alt, note, draw.response_curves, curves, {})
+    parts.append(_details("Responses by zone", figure))
     lost = [zone for zone in d.facts["zones"] if zone not in set(rows["zone"])]
     if lost:
         parts.append(_p(f"Not told of, for want of skill there: {', '.join(lost)}."))
@@ -220,7 +228,7 @@ def _method(d: Drivers, _: Page) -> str:
     support = d.facts["support"]
     parts = [support_table(d).to_html()]
     filled = sum(support["filled"].values())
-    told = f"Carbon is compared as ln(0.05 + carbon / median), standardised, so that units and levels do not matter. {filled:,} "
+    told = f"Carbon is compared as ln(0.05 + carbon / median), so that units and levels do not matter. {filled:,} "
     told += f"missing values of {len(support['filled'])} covariates were filled by the median or the commonest class; "
     told += f"{support['left_out']:,} places lacked more than half of the covariates and were left out."
     parts.append(_p(told))

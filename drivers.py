@@ -22,7 +22,7 @@ from studysettings import DriverSettings
 if TYPE_CHECKING:
     from supports import Support
 
-_FREE = {"resume", "workers", "out", "bootstraps", "network_bootstraps", "level"}
+_FREE = {"resume", "workers", "out", "bootstraps", "level"}
 """What an analysis may be resumed with another value of: more refits may be drawn."""
 
 
@@ -43,12 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with locked(settings.out):
         _begin(settings, support)
         screened = screen(support, settings, parts)
-        counts = {
-            learner: settings.network_bootstraps if learner == "network" else settings.bootstraps for learner in screened.able
-        }
-        tasks = [refits(parts, screened.study, learner, counts[learner], told) for learner, told in screened.able.items()]
+        count = settings.bootstraps
+        tasks = [refits(parts, screened.study, learner, count, told) for learner, told in screened.able.items()]
         run_all([task for each in tasks[::-1] for task in each], settings.workers, "refits")
-        found = {learner: stacked(parts, learner, count) for learner, count in counts.items()}
+        found = {learner: stacked(parts, learner, count) for learner in screened.able}
         how = "python drivers.py" + (f" --config {settings.config}" if settings.config else "")
         drivers = gather(support, settings, screened, found, how)
         write_report(settings.out, drivers)

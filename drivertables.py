@@ -37,8 +37,8 @@ _SHAPES = {
 }
 _FEW = 3
 """Drivers named in a sentence."""
-_NEXT_TO_NOTHING = 2.0
-"""Share of importance, %."""
+_NEXT_TO_NOTHING = 0.1
+"""Of the observed importance."""
 
 
 def bracketed(found: Interval, places: int, unit: str = "") -> str:
@@ -61,30 +61,37 @@ def sentence(d: Drivers, contrast: Contrast) -> tuple[str, str]:
     model, reference = contrast.model, d.reference
     if contrast.kind == "response":
         return f"Response to {contrast.of}{where}:", _response(d, contrast)
-    shares = f"{bracketed(contrast.modelled, 0, ' %')} of importance against {bracketed(contrast.observed, 0, ' %')}"
-    if contrast.difference.value < 0 and contrast.modelled.value < _NEXT_TO_NOTHING:
-        words = f"matters in {reference} and next to nothing in {model} ({shares})."
+    sizes = f"importance {bracketed(contrast.modelled, 2)} against {bracketed(contrast.observed, 2)}"
+    sizes += f"; rank {_rank(contrast.modelled_rank)} against {_rank(contrast.observed_rank)}"
+    if contrast.difference.value < 0 and contrast.modelled.value < _NEXT_TO_NOTHING * contrast.observed.value:
+        words = f"matters in {reference} and next to nothing in {model} ({sizes})."
     elif np.isfinite(contrast.ratio.value):
         value, low, high = (fixed(each, 1) for each in vars(contrast.ratio).values())
-        words = f"{value} times as important in {model} as in {reference} [{low}, {high}] ({shares})."
+        words = f"{value} times as important in {model} as in {reference} [{low}, {high}] ({sizes})."
     elif contrast.difference.value > 0:
-        words = f"more important in {model} than in {reference} ({shares})."
+        words = f"more important in {model} than in {reference} ({sizes})."
     else:
-        words = f"less important in {model} than in {reference} ({shares})."
+        words = f"less important in {model} than in {reference} ({sizes})."
     return f"{contrast.of}{where}:", words
 
 
-def _response(d: Drivers, contrast: Contrast) -> str:
-    def moves(found: Interval) -> str:
-        size = fixed(abs(found.value), 2)
-        return f"{'rises' if found.value > 0 else 'falls'} by {size}" if float(size) else "hardly changes"
+def _rank(found: Interval) -> str:
+    value, low, high = (f"{each:.0f}" for each in vars(found).values())
+    return value if low == high else f"{value} [{low}, {high}]"
 
-    ours, theirs = (d.shapes[name, contrast.of] for name in (d.reference, contrast.model))
-    words = (
-        f"over the middle 90 % of places carbon {moves(contrast.observed)} in {d.reference} and "
-        f"{moves(contrast.modelled)} in {contrast.model} (difference {bracketed(contrast.difference, 2)} standard "
-        f"deviations; distance between the curves {bracketed(contrast.distance, 2)})"
+
+def _response(d: Drivers, contrast: Contrast) -> str:
+    by, theirs_by, ratio = (
+        Interval(*np.exp(list(vars(each).values()))) for each in (contrast.observed, contrast.modelled, contrast.difference)
     )
+    words = (
+        f"from its 5th to its 95th percentile carbon is multiplied by {bracketed(by, 2)} in {d.reference} and by "
+        f"{bracketed(theirs_by, 2)} in {contrast.model} (ratio {bracketed(ratio, 2)}; distance between the curves "
+        f"{bracketed(contrast.distance, 2)} of ln carbon)"
+    )
+    if contrast.zone != EVERYWHERE:
+        return f"{words}."
+    ours, theirs = (d.shapes[name, contrast.of] for name in (d.reference, contrast.model))
     if ours.shape == theirs.shape and not np.isfinite(ours.at):
         return f"{words}. In both the response {shape_words(ours)}."
     return f"{words}. In {d.reference} the response {shape_words(ours)}; in {contrast.model} it {shape_words(theirs)}."
@@ -101,9 +108,13 @@ def answer(d: Drivers) -> list[tuple[str, str]]:
             rest = f"none of {count(len(every), 'difference')} is larger than chance makes the largest of them in {risk} of cases."
             said.append((f"No mismatch between {model} and {d.reference} can be told:", rest))
             continue
-        top = [each for each in named if each.zone == EVERYWHERE and each.kind == "importance"][:_FEW] or named[:_FEW]
+        ranked = sorted(named, key=lambda each: (each.kind != "importance", each.zone != EVERYWHERE))  # the strongest first in each
+        foremost: dict[str, Contrast] = {}
+        for each in ranked:
+            foremost.setdefault(each.of, each)
+        top = list(foremost.values())[:_FEW]
         listed = "; ".join(" ".join(sentence(d, each)).rstrip(".") for each in top)
-        rest = f"{count(len(named), 'difference')} of {len(every)} named; in {risk} of reports at most one is by chance. {listed}."
+        rest = f"{count(len(named), 'difference')} of {len(every)} named; in at most {risk} of reports is any by chance. {listed}."
         said.append((f"{model} disagrees with {d.reference}:", rest))
     said += [_ensemble(d)] if len(d.ensemble) and d.ensemble["models"].max() > 1 else []
     refused = d.skill[~d.skill["told"]]
@@ -119,7 +130,8 @@ def _controls(d: Drivers) -> tuple[str, str]:
     rows = rows[(rows["target"] == d.reference) & (rows["learner"] == lead) & (rows["zone"] == EVERYWHERE)]
     rows = rows[(rows["kind"] == "driver") & (rows["method"] == "permutation")].sort_values("share", ascending=False)
     top = ", ".join(
-        f"{row.of} ({fixed(row.share, 0)} % [{fixed(row.low, 0)}, {fixed(row.high, 0)}])" for row in rows.head(_FEW).itertuples()
+        f"{row.of} ({bracketed(Interval(row.share, row.share_low, row.share_high), 0, ' %')})"
+        for row in rows.head(_FEW).itertuples()
     )
     skill = d.skill[(d.skill["target"] == d.reference) & (d.skill["learner"] == lead)].iloc[0]
     return (
@@ -138,7 +150,7 @@ def _ensemble(d: Drivers) -> tuple[str, str]:
                 for n, words in ((row.above, "more"), (row.below, "less"))
             )
             told = " and ".join(each for each in (more, fewer) if each)
-            parts.append(f"{row.driver}: {told} (mean {fixed(row.mean, 0)} %, observed {fixed(row.observed, 0)} %)")
+            parts.append(f"{row.driver}: {told} (mean {fixed(row.mean, 2)}, observed {fixed(row.observed, 2)})")
     n = int(d.ensemble["models"].max())
     return f"The ensemble of {n} models:", ("; ".join(parts) or "no driver is named in any of them") + "."
 
@@ -165,7 +177,7 @@ def importance_table(d: Drivers, kind: str, zone: str = EVERYWHERE) -> Table:
     """Return shares of importance by the lead's permutation of each target, then by the reference's other methods and learners."""
     lead, some = d.facts["lead"], d.importance[(d.importance["kind"] == kind) & (d.importance["zone"] == zone)]
     cells = {
-        (row.target, row.learner, row.method, row.of): f"{fixed(row.share, 1)} [{fixed(row.low, 1)}, {fixed(row.high, 1)}]"
+        (row.target, row.learner, row.method, row.of): bracketed(Interval(row.share, row.share_low, row.share_high), 1)
         for row in some.itertuples()
     }
     mine = some[(some["learner"] == lead) & (some["method"] == "permutation")]
@@ -197,15 +209,19 @@ def mismatch_table(d: Drivers) -> Table:
             for learner, found in others.items()
             if learner != d.facts["lead"] and key in found and found[key].difference.value * each.difference.value > 0
         ]
-        places = 1 if each.kind == "importance" else 2
         strength = fixed(each.strength)
-        row = [each.model, each.kind, each.of, each.zone, bracketed(each.observed, places), bracketed(each.modelled, places)]
-        row += [bracketed(each.difference, places), bracketed(each.ratio, 2) if np.isfinite(each.ratio.value) else "–"]
-        rows.append([*row, Best(strength) if each.named else strength, ", ".join(same) or "–"])
-    names = ["Model", "Kind", "Of", "Where", "Observed", "Modelled", "Difference", "Ratio", "Strength", "Same sign by"]
+        row = [each.model, each.kind, each.of, each.zone, Best(strength) if each.named else strength]
+        row += [bracketed(found, 2) for found in (each.observed, each.modelled, each.difference)]
+        row += [bracketed(found, 2) if np.isfinite(found.value) else "–" for found in (each.ratio, each.distance)]
+        ranks = (each.observed_rank, each.modelled_rank)
+        row.append(" / ".join(map(_rank, ranks)) if np.isfinite(ranks[0].value) else "–")
+        rows.append([*row, ", ".join(same) or "–"])
+    names = [*("Model", "Kind", "Of", "Where", "Strength"), *("Observed", "Modelled", "Difference", "Ratio", "Distance", "Ranks")]
+    names.append("Same sign by")
     caption = (
-        "Importance: % of the sum over drivers. Response: change over the middle 90 % of places, standard deviations. Strength "
-        "above 1 (bold): larger than chance makes the largest of all"
+        "Importance: growth of the squared error of ln carbon when a driver is permuted; ranks: observed / modelled. Response: "
+        "change of ln carbon from the 5th to the 95th percentile; distance: between the curves. Strength above 1 (bold): larger "
+        "than chance makes the largest of all"
     )
     return Table(caption, [("", names)], rows, 4)
 
@@ -236,17 +252,13 @@ def ensemble_table(d: Drivers) -> Table:
     """Return models together beside the observations."""
     rows = [
         [
-            row.driver,
-            fixed(row.observed, 1),
-            fixed(row.mean, 1),
-            f"{fixed(row.low, 1)} to {fixed(row.high, 1)}",
-            str(row.above),
-            str(row.below),
+            *(row.driver, fixed(row.observed), str(row.observed_rank), fixed(row.mean), str(row.mean_rank)),
+            *(f"{fixed(row.low)} to {fixed(row.high)}", str(row.above), str(row.below)),
         ]
         for row in d.ensemble.itertuples()
     ]
-    groups = [("", ["Driver", "Observed"]), ("models", ["mean", "range", "named above", "named below"])]
-    return Table("Models together: shares of importance, %", groups, rows)
+    groups = [("", ["Driver", "Observed", "Rank"]), ("models", ["mean", "rank", "range", "named above", "named below"])]
+    return Table("Models together: importance, and how many differ from the observations", groups, rows)
 
 
 def support_table(d: Drivers) -> Table:
@@ -255,6 +267,8 @@ def support_table(d: Drivers) -> Table:
     for name, facts in d.facts["targets"].items():
         cells = f"{facts['cells']:,} of {fixed(facts['cell_km'], 0)} km" if "cells" in facts else "profiles"
         source = f"{facts['file']}: {facts['variable']}" if "file" in facts else "–"
+        if facts.get("times", 1) > 1:
+            source += f", mean of {facts['times']:,} times"
         noise = d.facts["noise"].get(name)
         row = [name, facts["kind"], facts["unit"], source, cells, fact(facts["places"]), fact(facts["without"])]
         rows.append([*row, "–" if noise is None else fixed(noise)])

@@ -23,7 +23,10 @@ from rasters import Layer, cut_windows, find_layers
 
 log = getLogger(__name__)
 
-UNITS = {"kg/m2": ("kg/m2", 1.0), "g/m2": ("kg/m2", 1e-3), "t/ha": ("kg/m2", 0.1), "g/kg": ("g/kg", 1.0), "%": ("g/kg", 10.0)}
+UNITS = {
+    **{"kg/m2": ("kg/m2", 1.0), "g/m2": ("kg/m2", 1e-3), "t/ha": ("kg/m2", 0.1)},
+    **{"g/kg": ("g/kg", 1.0), "dg/kg": ("g/kg", 0.1), "%": ("g/kg", 10.0)},
+}
 """Unit -> what it is brought to, and the factor."""
 _LARGEST = {"kg/m2": 2000.0, "g/kg": 1000.0}
 """More is not soil: a peat of 30 m holds 2,000 kg/m2."""
@@ -48,6 +51,8 @@ class Field:
         Of a NetCDF: (H, W) in the unit, missing = NaN, and the centres (H,) from north to south, (W,) eastwards; None of a GeoTIFF.
     factor
         What a GeoTIFF's values are multiplied by.
+    times
+        That a NetCDF's values are the mean of.
     """
 
     path: Path
@@ -59,6 +64,7 @@ class Field:
     lat: np.ndarray | None = None
     lon: np.ndarray | None = None
     factor: float = 1.0
+    times: int = 1
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -147,7 +153,16 @@ def unit_of(text: str | None) -> str | None:
         return None
     plain = re.sub(r"[\s_*^{}().]|of|carbon", "", str(text).lower()).replace("m²", "m2")
     plain = re.sub(r"(?<=g)c(?=m|/|ha|$)", "", plain)
-    spelt = {"kgm-2": "kg/m2", "gm-2": "g/m2", "gkg-1": "g/kg", "tha-1": "t/ha", "mgha-1": "t/ha", "mg/ha": "t/ha", "percent": "%"}
+    spelt = {
+        "kgm-2": "kg/m2",
+        "gm-2": "g/m2",
+        "gkg-1": "g/kg",
+        "dgkg-1": "dg/kg",
+        "tha-1": "t/ha",
+        "mgha-1": "t/ha",
+        "mg/ha": "t/ha",
+        "percent": "%",
+    }
     found = spelt.get(plain, plain)
     return found if found in UNITS else None
 
@@ -232,7 +247,7 @@ def _read_netcdf(path: Path, variable: str | None, given: str | None) -> Field:
             if extra:
                 raise UserError(f"{path}: {name} has the dimension {', '.join(extra)} too; sum or select along it first (cdo, nco)")
             kind, factor = _resolve(path, tags.get(f"{name}#units") or band.get("units"), given)
-            values = _mean_of_bands(path, raster) * factor
+            values, times = _mean_of_bands(path, raster) * factor, raster.count
         lat, lon = (_axis(path, tags, which, size) for which, size in zip(("lat", "lon"), values.shape, strict=True))
     if lat[0] < lat[-1]:
         lat, values = lat[::-1], values[::-1]
@@ -241,7 +256,7 @@ def _read_netcdf(path: Path, variable: str | None, given: str | None) -> Field:
     if not np.isfinite(values).any():
         raise UserError(f"{path}: {name} is missing in all {values.size} cells")
     check_values(path, name, values, kind)
-    return Field(path, name, kind, values=values, lat=lat, lon=lon)
+    return Field(path, name, kind, values=values, lat=lat, lon=lon, times=times)
 
 
 def _variable(path: Path, wanted: str | None) -> str:

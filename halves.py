@@ -20,26 +20,22 @@ import numpy as np
 
 from config import Category
 from importance import impurity, permutation, shapley
-from learners import Fitted, efficiency, fit, flipped, standardised
-from responses import BINS, JOINT_BINS, accumulated, dependence, joint_accumulated, joint_dependence
+from learners import Fitted, efficiency, fit, flipped
+from responses import BINS, JOINT_BINS, accumulated, density, dependence, joint_accumulated, joint_dependence
 from workpool import Task, arrays_task, read
 
 
 class Budget(NamedTuple):
-    """What a refit is judged on: rows for drivers and curves, for single variables, explained (in the first refits), background."""
+    """What a refit is judged on: rows for drivers and curves, for single variables, explained (0: none), their background."""
 
     rows: int
     single: int
     explained: int
     background: int
-    refits: int
 
 
-BUDGETS = {
-    "boosting": Budget(2000, 800, 60, 25, 20),
-    "forest": Budget(1000, 400, 20, 15, 6),
-    "network": Budget(1500, 800, 60, 60, 10**9),
-}
+BUDGETS = {"boosting": Budget(2000, 800, 30, 25), "forest": Budget(1000, 400, 15, 15), "network": Budget(1000, 400, 20, 60)}
+"""By learner: the slower it predicts, the less it is asked."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ def noisy(study: Study, target: int, refit: int) -> np.ndarray:
     z, factor = study.z[target], float(study.factors[target])
     if factor == 0:
         return z
-    return standardised(z + factor * flipped(study.residuals, study.units, [study.seed, refit // 2, target]))
+    return np.asarray(z + factor * flipped(study.residuals, study.units, [study.seed, refit // 2, target]))
 
 
 def refit(study: Study, learner: str, number: int, targets: Sequence[int]) -> dict[str, np.ndarray]:
@@ -118,7 +114,7 @@ def refit(study: Study, learner: str, number: int, targets: Sequence[int]) -> di
     -------
     dict
         r2 (T,); permutation, conditional, impurity, shapley: (T, V + G) of variables and then of drivers; zones (T, Z, G),
-        zone_r2 (T, Z); curves, dependences (T, R, K), padded; joint, joint_dependences (T, K, L).
+        zone_r2 (T, Z); curves, dependences (T, R, K), padded, and zone_curves (T, Z, R, K); joint, joint_dependences (T, K, L).
     """
     budget, seed = BUDGETS[learner], [study.seed, number]
     learnt, judged = halves_of(study.units, study.seed, number)
@@ -131,6 +127,7 @@ def refit(study: Study, learner: str, number: int, targets: Sequence[int]) -> di
     shapes: dict[str, tuple[int, ...]] = {"r2": (t,), "zones": (t, z, g), "zone_r2": (t, z)}
     shapes |= dict.fromkeys(("permutation", "conditional", "impurity", "shapley"), (t, v + g))
     shapes |= dict.fromkeys(("curves", "dependences"), (t, len(study.curves), BINS + 1))
+    shapes["zone_curves"] = (t, z, len(study.curves), BINS + 1)
     shapes |= dict.fromkeys(("joint", "joint_dependences"), (t, JOINT_BINS + 1, JOINT_BINS + 1))
     found = {name: np.full(shape, np.nan) for name, shape in shapes.items()}
     for target in targets:
@@ -145,7 +142,7 @@ def refit(study: Study, learner: str, number: int, targets: Sequence[int]) -> di
                 found[name][target, part] = permutation(model, study.x[at], answers[at], players, strata, [*seed, 2])
         found["impurity"][target, :v] = impurity(model, v)
         found["impurity"][target, v:] = [found["impurity"][target, columns].sum() for columns in groups]
-        if number < budget.refits:
+        if budget.explained:
             background = study.x[judged[-budget.background :]]
             for member, part in ((np.arange(v), slice(v)), (study.member, slice(v, None))):
                 values = shapley(model, x[: budget.explained], background, member, [*seed, 3])
@@ -176,13 +173,16 @@ def _by_zone(
     found: dict[str, np.ndarray],
     target: int,
 ) -> None:
-    """Permute drivers among the places of each zone: what tells them apart within it."""
+    """Permute drivers among the places of each zone, and move each place across its bin: what tells them apart within it."""
     for k, inside in enumerate(study.zones.values()):
-        rows = judged[inside[judged]][:at_most]
+        rows = judged[inside[judged]][: at_most // 2]
         if len(rows) > 1:
             x, y = study.x[rows], answers[rows]
             found["zone_r2"][target, k] = efficiency(y, np.asarray(model.predict(x)))
             found["zones"][target, k] = permutation(model, x, y, list(study.drivers.values()), None, seed)
+            for c, (column, grid, _) in enumerate(study.curves):
+                weights = density(study.x[inside, column], grid)
+                found["zone_curves"][target, k, c, : len(grid)] = accumulated(model, x, column, grid, weights)
 
 
 # --- all refits --------------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ METHODS = ("permutation", "conditional", "impurity", "shapley")
 _STRATA = 24
 _FEWEST = 20
 """Rows in a stratum, at least."""
+_GROWN = 5000
+"""Rows that strata are found by, at most."""
 _ROWS = 200_000
 """Predicted at once."""
 _ORDERS = 8
@@ -52,9 +54,10 @@ def strata_of(x: np.ndarray, columns: np.ndarray, classes: np.ndarray, seed: int
             wanted += [(values == code).astype(float) for code in np.unique(values)]
         else:
             wanted.append((values - values.mean()) / (values.std() or 1.0))
-    leaf = max(_FEWEST, len(x) // (4 * _STRATA))
+    some = np.random.default_rng(seed).permutation(len(x))[:_GROWN]
+    leaf = max(_FEWEST, len(some) // (4 * _STRATA))
     tree = DecisionTreeRegressor(max_leaf_nodes=_STRATA, min_samples_leaf=leaf, random_state=seed)
-    return np.asarray(tree.fit(x[:, others], np.stack(wanted, axis=1)).apply(x[:, others]), np.int64)
+    return np.asarray(tree.fit(x[some][:, others], np.stack(wanted, axis=1)[some]).apply(x[:, others]), np.int64)
 
 
 def _permuted(n: int, strata: np.ndarray | None, random: np.random.Generator) -> np.ndarray:
@@ -78,8 +81,9 @@ def permutation(
 ) -> np.ndarray:
     """Return by how much the mean squared error of answers grows when each player's columns are permuted together, (P,).
 
-    Answers have variance 1 over all places, so that it is a share of the variance: 0 where a player is not used, up to 2 where
-    it is all that counts. It may fall below 0 by chance.
+    Where a driver's effect on ln carbon adds to the others', that is twice the variance of its effect: 0 where a player is not
+    used. What a model makes of one driver does not change what it is of another, as it would change shares. It may fall below
+    0 by chance.
 
     Parameters
     ----------

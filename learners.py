@@ -13,9 +13,14 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from config import Category
 from forests import Forest, new_forest
 
+_DRAWS = 3000
+"""Rows that a tree of the forest is grown from, at most; all together see many more."""
 _FLOOR = 0.05
 """Of the median: carbon below it is all but none, and its logarithm must not decide."""
+_ALIKE = 1e-9
 _MATCHING_STEPS = 4
+_STEPS = 24
+"""Of the network, in an epoch."""
 _WITHIN = 0.01
 """Of R2: skills that differ by less are alike."""
 
@@ -28,10 +33,11 @@ class Fitted(Protocol):
 
 
 def answers(y: np.ndarray) -> np.ndarray:
-    """Return ln(0.05 + y / median), standardised, (N,) float64: the scale all targets are compared on.
+    """Return ln(0.05 + y / median) less its mean, (N,) float64: the scale all targets are compared on.
 
     Stocks in kg/m2 and contents in g/kg get the same answers if they are proportional, whatever the unit. What is left to
-    compare is how carbon is distributed, not how much there is.
+    compare is how carbon is distributed, not how much there is. Answers are not divided by their spread: where a model
+    overdoes one driver its carbon varies more, and every other driver would then seem to matter less.
 
     Raises
     ------
@@ -44,21 +50,10 @@ def answers(y: np.ndarray) -> np.ndarray:
     positive = y[y > 0]
     if positive.size == 0:
         raise ValueError("all values are zero")
-    return standardised(np.log(_FLOOR + y / np.median(positive)))
-
-
-def standardised(values: np.ndarray) -> np.ndarray:
-    """Return values (N,) with mean 0 and standard deviation 1.
-
-    Raises
-    ------
-    ValueError
-        If all are alike.
-    """
-    spread = float(values.std())
-    if not spread > 1e-9 * max(1.0, float(np.abs(values).max())):
+    logs = np.log(_FLOOR + y / np.median(positive))
+    if np.ptp(logs) < _ALIKE:
         raise ValueError("all values are alike")
-    return np.asarray((values - values.mean()) / spread)
+    return np.asarray(logs - logs.mean())
 
 
 def fit(name: str, x: np.ndarray, z: np.ndarray, categories: Sequence[Category], seed: int) -> Fitted:
@@ -80,7 +75,8 @@ def fit(name: str, x: np.ndarray, z: np.ndarray, categories: Sequence[Category],
             learning_rate=0.15, max_iter=60, max_leaf_nodes=16, min_samples_leaf=20, early_stopping=False, random_state=seed
         ).fit(x, z)
     if name == "forest":
-        return new_forest(Forest(max_features=0.25, min_samples_leaf=3, trees=30), seed, max_samples=0.4).fit(x, z)
+        draws = min(1.0, _DRAWS / len(x))
+        return new_forest(Forest(max_features=0.25, min_samples_leaf=5, trees=30), seed, max_samples=draws).fit(x, z)
     return _Network(categories, seed).fit(x, z)
 
 
@@ -90,12 +86,13 @@ class _Network:
     def __init__(self, categories: Sequence[Category], seed: int) -> None:
         from estimator import SoilCarbonRegressor  # here: slow to import
 
-        settings: dict[str, Any] = {"epochs": 20, "batch_size": 256, "lr": 2e-3, "patience": 6}
+        settings: dict[str, Any] = {"epochs": 8, "lr": 4e-3}
         self._network = SoilCarbonRegressor(categories, random_state=seed, **settings)
 
     def fit(self, x: np.ndarray, z: np.ndarray) -> "_Network":
         self._least = float(z.min())
-        self._network.fit(x, z - self._least)
+        batch = min(max(len(x) // _STEPS, 32), 512)  # about as many steps, however many rows
+        self._network.set_params(batch_size=batch).fit(x, z - self._least)
         return self
 
     def predict(self, x: np.ndarray) -> np.ndarray:
@@ -168,21 +165,18 @@ def matching_noise(
     """
 
     def found(factor: float) -> float:
-        noisy = standardised(z + factor * flipped(residuals, units, [seed, 99]))
+        noisy = z + factor * flipped(residuals, units, [seed, 99])
         return efficiency(noisy, out_of_fold(name, x, noisy, categories, folds, seed))
 
-    low, r2 = 0.0, found(0.0)
-    if r2 <= wanted + _WITHIN:
-        return 0.0, r2
-    factor = high = float(np.sqrt((r2 / wanted - 1) / np.var(residuals)))  # noise that is no one's signal lowers R2 by 1 + variance
-    reached = False
+    easiest = found(0.0)
+    if easiest <= wanted + _WITHIN:
+        return 0.0, easiest
+    # noise that is no one's signal adds to the variance, so that 1 / R2 is nearly a line in the factor squared
+    factor, tried = float(np.sqrt((easiest / wanted - 1) * np.var(z) / np.var(residuals))), []
     for _ in range(_MATCHING_STEPS):
-        r2 = found(factor)
+        tried.append((factor, found(factor)))
+        r2 = max(tried[-1][1], _WITHIN)
         if abs(r2 - wanted) <= _WITHIN:
             break
-        if r2 > wanted:
-            low, high = factor, high if reached else 1.5 * factor
-        else:
-            high, reached = factor, True
-        factor = (low + high) / 2 if reached else high
-    return factor, r2
+        factor *= float(np.sqrt((1 / wanted - 1 / easiest) / (1 / r2 - 1 / easiest))) if r2 < easiest else 2.0
+    return min(tried, key=lambda each: abs(each[1] - wanted))

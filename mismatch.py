@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import norm
 from scipy.stats import t as student
-
-from importance import shares
 
 EVERYWHERE = "everywhere"
 
@@ -45,14 +44,16 @@ class Contrast:
     model, of, zone
         Which model; the driver or variable; `EVERYWHERE` or a zone.
     observed, modelled
-        Importance: shares of the sum over drivers, %. Response: the answer's change over the middle 90 % of places, standard
-        deviations.
+        Importance: growth of the squared error of ln carbon when it is permuted. Response: the change of ln carbon over the
+        middle 90 % of places.
     difference
         modelled - observed.
     ratio
-        Importance: modelled / observed, where both are above 0 beyond doubt.
+        Importance: modelled / observed, where both are above 0 beyond doubt. Response: none.
+    observed_rank, modelled_rank
+        Importance: the place among all drivers, 1 the foremost. Response: none.
     distance
-        Response: root mean square difference of the curves, weighted by the density of places, standard deviations.
+        Response: root mean square difference of the curves of ln carbon, weighted by the density of places. Importance: none.
     strength
         Largest studentised difference over the one that chance reaches; above 1 it is named.
     """
@@ -65,6 +66,8 @@ class Contrast:
     modelled: Interval
     difference: Interval
     ratio: Interval
+    observed_rank: Interval
+    modelled_rank: Interval
     distance: Interval
     strength: float
 
@@ -84,15 +87,23 @@ def interval(values: np.ndarray, level: float) -> Interval:
 
 
 def ratio_of(modelled: np.ndarray, observed: np.ndarray, level: float) -> Interval:
-    """Return the ratio of two shares over refits (H,), each, with its interval on the scale of logarithms.
+    """Return the ratio of two importances over refits (H,), each, with its interval on the scale of logarithms.
 
-    It has none where either share may be 0: one divided by nearly nothing says nothing.
+    There is none where either may be 0: one divided by nearly nothing says nothing.
     """
     both = interval(modelled, level), interval(observed, level)
     if not all(each.low > 0 for each in both) or not ((modelled > 0) & (observed > 0)).all():
         return NOTHING
     logs = interval(np.log(modelled / observed), level)
     return Interval(*(float(np.exp(each)) for each in (logs.value, logs.low, logs.high)))
+
+
+def ranks_of(values: np.ndarray, level: float) -> list[Interval]:
+    """Return each driver's rank, 1 the foremost, from importances over refits (H, G); the interval is of the refits' own ranks."""
+    each = np.argsort(np.argsort(-values, axis=1), axis=1) + 1
+    whole = np.argsort(np.argsort(-values.mean(0))) + 1
+    ends = np.quantile(each, [(1 - level) / 2, (1 + level) / 2], axis=0, method="nearest")
+    return [Interval(*(float(found) for found in some)) for some in zip(whole, *ends, strict=True)]
 
 
 def distance_of(differences: np.ndarray, weights: np.ndarray, level: float) -> Interval:
@@ -125,53 +136,51 @@ def contrasts(
     drivers, zones
         Names; zones in which a target has no skill are to be NaN.
     curves
-        Variable and weights (K,) of each response.
+        Variable and weights (1 + Z, K) of each response, everywhere and in each zone.
     level
         Of intervals, and of all that is named together.
     """
     v = found["permutation"].shape[2] - len(drivers)
     parts: list[tuple[dict[str, object], np.ndarray]] = []
     for number, model in models:
-        for zone_number, zone in enumerate([EVERYWHERE, *zones]):
-            values = found["zones"][:, :, zone_number - 1] if zone_number else found["permutation"][:, :, v:]
-            observed, modelled = shares(values[:, 0]), shares(values[:, number])
+        for place, zone in enumerate([EVERYWHERE, *zones]):
+            values = found["zones"][:, :, place - 1] if place else found["permutation"][:, :, v:]
+            if not np.isfinite(values[:, [0, number]]).all():
+                continue
+            ranks = [ranks_of(values[:, target], level) for target in (0, number)]
             for k, driver in enumerate(drivers):
-                gap = modelled[:, k] - observed[:, k]
-                if np.isfinite(gap).all():
-                    facts = {
-                        "kind": "importance",
-                        "model": model,
-                        "of": driver,
-                        "zone": zone,
-                        "observed": interval(observed[:, k], level),
-                        "modelled": interval(modelled[:, k], level),
-                        "difference": interval(gap, level),
-                        "ratio": ratio_of(modelled[:, k], observed[:, k], level),
-                        "distance": NOTHING,
-                    }
-                    parts.append((facts, gap[:, None]))
-        for k, (variable, weights) in enumerate(curves):
-            both = found["curves"][:, [0, number], k, : len(weights)]
-            gap = both[:, 1] - both[:, 0]
-            if np.isfinite(gap).all():
-                effect = effects(both, weights)
+                observed, modelled = values[:, 0, k], values[:, number, k]
                 facts = {
-                    "kind": "response",
-                    "model": model,
-                    "of": variable,
-                    "zone": EVERYWHERE,
-                    "observed": interval(effect[:, 0], level),
-                    "modelled": interval(effect[:, 1], level),
-                    "difference": interval(effect[:, 1] - effect[:, 0], level),
-                    "ratio": NOTHING,
-                    "distance": distance_of(gap, weights, level),
+                    **_values("importance", model, driver, zone, observed, modelled, level),
+                    "ratio": ratio_of(modelled, observed, level),
+                    "observed_rank": ranks[0][k],
+                    "modelled_rank": ranks[1][k],
                 }
-                parts.append((facts, gap))
+                parts.append((facts, (modelled - observed)[:, None]))
+            lines = found["zone_curves"][:, :, place - 1] if place else found["curves"]
+            for k, (variable, weights) in enumerate(curves):
+                both = lines[:, [0, number], k, : weights.shape[1]]
+                gap, effect = both[:, 1] - both[:, 0], effects(both, weights[place])
+                facts = {
+                    **_values("response", model, variable, zone, effect[:, 0], effect[:, 1], level),
+                    "distance": distance_of(gap, weights[place], level),
+                }
+                parts.append((facts, gap[:, weights[place] > 0]))
     if not parts:
         return []
     strengths = _strengths([gap for _, gap in parts], level)
     every = [Contrast(**facts, strength=strength) for (facts, _), strength in zip(parts, strengths, strict=True)]  # type: ignore[arg-type]
     return sorted(every, key=lambda each: -each.strength)
+
+
+def _values(
+    kind: str, model: str, of: str, zone: str, observed: np.ndarray, modelled: np.ndarray, level: float
+) -> dict[str, object]:
+    """Return a contrast's fields, from values of refits (H,), each; what does not apply is left without a number."""
+    facts: dict[str, object] = {"kind": kind, "model": model, "of": of, "zone": zone}
+    facts |= dict.fromkeys(("ratio", "observed_rank", "modelled_rank", "distance"), NOTHING)
+    values = {"observed": observed, "modelled": modelled, "difference": modelled - observed}
+    return facts | {name: interval(some, level) for name, some in values.items()}
 
 
 def effects(curves: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -182,11 +191,15 @@ def effects(curves: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _strengths(gaps: Sequence[np.ndarray], level: float) -> list[float]:
-    """Return for each difference (H, K) its largest studentised value over what the largest of all reaches by chance."""
+    """Return for each difference (H, K) its largest studentised value over what the largest of all reaches by chance.
+
+    A refit's deviation is measured by a spread that it helped to make, and cannot be large if refits are few. So what the largest
+    reaches is taken as a normal deviate, and Student's t of the same probability is demanded.
+    """
     every = np.concatenate(gaps, axis=1)
-    spread = every.std(axis=0, ddof=1)
-    spread = np.maximum(spread, 1e-9)
+    spread = np.maximum(every.std(axis=0, ddof=1), 1e-9)
     mean = every.mean(axis=0)
     reached = float(np.quantile((np.abs(every - mean) / spread).max(axis=1), level, method="higher"))
+    reached = float(student.isf(norm.sf(reached), len(every) - 1))
     ends = np.cumsum([gap.shape[1] for gap in gaps])
     return [float((np.abs(mean) / spread)[end - gap.shape[1] : end].max() / reached) for gap, end in zip(gaps, ends, strict=True)]

@@ -5,36 +5,32 @@ In: a fitted learner, places (n, V) to explain, a background (m, V), and the pla
 driver: a group of variables that enters whole, so that what correlated variables share is not divided between them.
 
 The value function is interventional: variables outside a coalition come from the background. For trees the values are
-exact; they are summed leaf by leaf. For anything else players are brought in one by one in random orders.
+exact. For anything else players are brought in one by one in random orders.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import beta
 
-Split = tuple[int, float, int, int]
-"""Variable, threshold (at or below: left), left and right child."""
-
-_FACTORIAL = np.array([float(math.factorial(k)) for k in range(64)])
+Nodes = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Of a tree: variable (below 0: a leaf), threshold (at or below: left), left and right child, value."""
 
 
-def trees_of(model: Any) -> Iterator[tuple[list[Split], np.ndarray]]:
-    """Yield the splits (variable -1: a leaf) and the values of nodes of each tree, so scaled that a model is a sum of trees."""
+def trees_of(model: Any) -> Iterator[Nodes]:
+    """Yield the nodes of each tree, values so scaled that a model is a sum of trees, but for a constant."""
     if hasattr(model, "estimators_"):
         for each in model.estimators_:
             tree = each.tree_
-            columns = (tree.feature, tree.threshold, tree.children_left, tree.children_right)
-            splits = list(zip(*(column.tolist() for column in columns), strict=True))
-            yield [(max(f, -1), t, a, b) for f, t, a, b in splits], tree.value[:, 0, 0] / len(model.estimators_)
+            value = tree.value[:, 0, 0] / len(model.estimators_)
+            yield tree.feature, tree.threshold, tree.children_left, tree.children_right, value
     else:
         for (each,) in model._predictors:
             nodes = each.nodes
-            names = ("feature_idx", "num_threshold", "left", "right")
-            splits = list(zip(*(nodes[name].tolist() for name in names), strict=True))
-            leaf = nodes["is_leaf"].astype(bool)
-            yield [(-1 if is_leaf else f, t, a, b) for (f, t, a, b), is_leaf in zip(splits, leaf, strict=True)], nodes["value"]
+            variable = np.where(nodes["is_leaf"].astype(bool), -1, nodes["feature_idx"].astype(np.int64))
+            left, right = (nodes[name].astype(np.int64) for name in ("left", "right"))
+            yield variable, nodes["num_threshold"], left, right, nodes["value"]
 
 
 def tree_shapley(model: Any, x: np.ndarray, background: np.ndarray, players: np.ndarray) -> np.ndarray:
@@ -45,6 +41,9 @@ def tree_shapley(model: Any, x: np.ndarray, background: np.ndarray, players: np.
     each of the former is due v (p-1)! q! / (p+q)!, each of the latter -v p! (q-1)! / (p+q)!; if some player's conditions are
     met by neither, nobody is due anything. Sums over leaves and background rows are exact.
 
+    All pairs of place and background row walk down a tree side by side. Where the two part, the pair becomes two: in one the
+    player is with the place from there on, in the other with the background.
+
     Parameters
     ----------
     model
@@ -54,45 +53,38 @@ def tree_shapley(model: Any, x: np.ndarray, background: np.ndarray, players: np.
     players
         (V,) int, 0..P-1: whom each variable belongs to.
     """
-    n, both = len(x), np.concatenate([x, background]).astype(np.float64)
-    found = np.zeros((n, int(players.max()) + 1))
-    everyone = np.ones(len(both), bool)
-    for splits, values in trees_of(model):
-        stack: list[tuple[int, dict[int, np.ndarray]]] = [(0, {})]
-        while stack:
-            node, met = stack.pop()
-            variable, threshold, left, right = splits[node]
-            if variable < 0:
-                _share_leaf(found, met, float(values[node]), n)
-                continue
-            player, below = int(players[variable]), both[:, variable] <= threshold
-            so_far = met.get(player, everyone)
-            stack.append((left, met | {player: so_far & below}))
-            stack.append((right, met | {player: so_far & ~below}))
-    return found / len(background)
+    n, m, count = len(x), len(background), int(players.max()) + 1
+    x, background = x.astype(np.float64), background.astype(np.float64)
+    found = np.zeros(n * count)
+    for variable, threshold, left, right, value in trees_of(model):
+        place, other = (each.ravel() for each in np.indices((n, m)))
+        node, side = np.zeros(n * m, np.int64), np.zeros((n * m, count), np.int8)  # side 1: with the place, -1: the background
+        while node.size:
+            leaf = variable[node] < 0
+            found += _due(value[node[leaf]], side[leaf], place[leaf], n)
+            node, side, place, other = node[~leaf], side[~leaf], place[~leaf], other[~leaf]
+            column = variable[node]
+            player, at = players[column], np.arange(len(node))
+            own, others = (rows[which, column] <= threshold[node] for rows, which in ((x, place), (background, other)))
+            so_far = side[at, player]
+            parted = (so_far == 0) & (own != others)
+            first = np.where(np.where(so_far < 0, others, own), left[node], right[node])
+            second = np.where(others, left[node], right[node])[parted]
+            behind = side[parted]
+            side[at[parted], player[parted]] = 1
+            behind[np.arange(len(behind)), player[parted]] = -1
+            node, side = np.concatenate([first, second]), np.concatenate([side, behind])
+            place, other = (np.concatenate([each, each[parted]]) for each in (place, other))
+    return found.reshape(n, count) / m
 
 
-def _share_leaf(found: np.ndarray, met: dict[int, np.ndarray], value: float, n: int) -> None:
-    """Add what a leaf is worth to the players on its path, to `found` (n, P), summed over the background."""
-    if not met:
-        return
-    bits = [np.uint64(1) << np.uint64(k) for k in range(len(met))]
-    masks = np.zeros(len(next(iter(met.values()))), np.uint64)
-    for bit, each in zip(bits, met.values(), strict=True):
-        masks |= np.where(each, bit, np.uint64(0))
-    place, other = masks[:n], masks[n:]
-    whole = np.uint64(sum(int(bit) for bit in bits))
-    row, column = np.nonzero((place[:, None] | other[None, :]) == whole)
-    if not len(row):
-        return
-    only_place, only_other = place[row] & ~other[column], other[column] & ~place[row]
-    p, q = np.bitwise_count(only_place).astype(np.int64), np.bitwise_count(only_other).astype(np.int64)
-    total = _FACTORIAL[p + q]
-    gain = np.where(p > 0, _FACTORIAL[np.maximum(p - 1, 0)] * _FACTORIAL[q] / total, 0.0) * value
-    loss = np.where(q > 0, _FACTORIAL[p] * _FACTORIAL[np.maximum(q - 1, 0)] / total, 0.0) * value
-    for bit, player in zip(bits, met, strict=True):
-        due = np.where(only_place & bit, gain, 0.0) - np.where(only_other & bit, loss, 0.0)
-        found[:, player] += np.bincount(row, due, n)
+def _due(value: np.ndarray, side: np.ndarray, place: np.ndarray, n: int) -> np.ndarray:
+    """Return what leaves (L,) are worth to each place and player (n P,), from each player's side (L, P) of them."""
+    row, player = np.nonzero(side)
+    with_place = side[row, player] > 0
+    p, q = ((side == which).sum(1)[row] for which in (1, -1))
+    share = np.where(with_place, beta(p, q + 1.0), -beta(p + 1.0, q))  # beta(a, b) = (a-1)! (b-1)! / (a+b-1)!
+    return np.bincount(place[row] * side.shape[1] + player, share * value[row], n * side.shape[1])
 
 
 def sampled_shapley(

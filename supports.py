@@ -190,7 +190,7 @@ def _counted(targets: Sequence[Target], fields: Sequence[Field | None], y: np.nd
         if field is not None:
             height, width = field.shape
             facts[target.name] |= {"file": field.path.name, "variable": field.variable, "cell_km": round(field.metres / 1000, 3)}
-            facts[target.name]["cells"] = height * width
+            facts[target.name] |= {"cells": height * width, "times": field.times}
     return {"targets": facts}
 
 

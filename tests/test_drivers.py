@@ -24,7 +24,7 @@ CATEGORIES = (
     Category(name="green", variables=("green",)),
     Category(name="rock", variables=("rock",), kind="classes"),
 )
-SMALL = Budget(150, 60, 3, 4, 4)
+SMALL = Budget(150, 60, 3, 4)
 HOSTILE = "<script>alert(1)</script> & $x_1$ | *m*"
 
 
@@ -77,9 +77,11 @@ def finished(tmp_path_factory):
 def test_the_record_names_what_the_model_lacks_and_overdoes(finished):
     record = json.loads((finished[0] / "mismatch.json").read_text())
     named = {each["of"]: each for each in record["differences"] if each["named"] and each["zone"] == "everywhere"}
-    assert named["temperature"]["difference"]["value"] > 20 and named["water"]["difference"]["value"] < -5
+    assert named["temperature"]["difference"]["value"] > 0.1 and named["water"]["difference"]["value"] < -0.04
     assert named["temperature"]["ratio"]["low"] > 1 and "times as important" in named["temperature"]["words"]
-    assert "rock" not in named
+    assert named["temperature"]["observed_rank"]["value"] == named["temperature"]["modelled_rank"]["value"] == 1
+    assert "rock" not in named and {each["zone"] for each in record["differences"]} == {"everywhere", "north"}
+    assert {each["zone"] for each in record["differences"] if each["kind"] == "response"} == {"everywhere", "north"}
     assert record["facts"]["targets"]["observations"]["unit"] == "g/kg" and record["facts"]["targets"][HOSTILE]["unit"] == "kg/m2"
     assert record["ensemble"][0]["models"] == 1 and record["ensemble"][0]["driver"] == "temperature"
     assert "causation" in record["caveat"]
@@ -94,10 +96,14 @@ def test_tables_say_what_the_page_shows(finished):
     whole = shares[(shares["kind"] == "driver") & (shares["method"] == "permutation")]
     assert whole["share"].clip(lower=0).groupby([whole["target"], whole["zone"]]).sum().between(99, 104).all()
     assert set(shares["method"]) == {"permutation", "conditional", "impurity", "shapley"}
-    assert (shares["low"] <= shares["share"]).all() and (shares["share"] <= shares["high"]).all()
+    for name, low, high in (("importance", "low", "high"), ("share", "share_low", "share_high")):
+        assert shares[name].between(shares[low], shares[high]).all()
     assert tables["skill"]["told"].all() and tables["skill"]["r2"].between(0.3, 1).all()
-    warm = tables["responses"].query("variable == 'warm' and way == 'accumulated' and target == 'observations'")
-    assert warm["density"].sum() == pytest.approx(1) and (warm["value"] * warm["density"]).sum() == pytest.approx(0, abs=1e-6)
+    curves = tables["responses"]
+    curves = curves[(curves["variable"] == "warm") & (curves["way"] == "accumulated") & (curves["target"] == "observations")]
+    assert list(dict.fromkeys(curves["zone"])) == ["everywhere", "north"]
+    for _, warm in curves.groupby("zone"):
+        assert warm["density"].sum() == pytest.approx(1) and (warm["value"] * warm["density"]).sum() == pytest.approx(0, abs=1e-6)
 
 
 def test_the_page_lets_no_name_through_and_needs_nothing_from_outside(finished):
@@ -109,7 +115,7 @@ def test_the_page_lets_no_name_through_and_needs_nothing_from_outside(finished):
     assert names == re.findall(r'<section id="(\w+)">', page) and "mismatch" in names and "zones" in names
     assert {path.name for path in finished[0].glob("*.png")} == {
         *("drivers.png", "variables.png", "responses_accumulated.png", "responses_partial.png"),
-        *("joint_accumulated.png", "joint_partial.png", "zones.png", "map.png"),
+        *("joint_accumulated.png", "joint_partial.png", "zones.png", "responses_zones.png", "map.png"),
     }
 
 

@@ -77,7 +77,8 @@ def test_times_are_averaged_and_fill_values_are_missing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("unit", "factor", "brought"), [("g m-2", 1e-3, "kg/m2"), ("t ha-1", 0.1, "kg/m2"), ("g kg-1", 1, "g/kg"), ("%", 10, "g/kg")]
+    ("unit", "factor", "brought"),
+    [("g m-2", 1e-3, "kg/m2"), ("t ha-1", 0.1, "kg/m2"), ("g kg-1", 1, "g/kg"), ("dg/kg", 0.1, "g/kg"), ("%", 10, "g/kg")],
 )
 def test_units_are_brought_to_one(tmp_path, unit, factor, brought):
     path = write_netcdf(tmp_path / "m.nc", LAT, LON, np.full((45, 90), 5.0, np.float32), unit)
@@ -142,6 +143,47 @@ def test_what_is_not_carbon_on_a_grid_of_degrees_is_refused(tmp_path, change, gi
     facts = {"lat": LAT, "lon": LON, "values": np.ones((45, 90))} | change
     facts["values"] = facts["values"].astype(np.float32)
     refused(write_netcdf(tmp_path / "m.nc", **facts), words, **given)
+
+
+def write_cmip6(path, values):
+    """Write values (T, 45, 90) with what CMIP6 puts round them: bounds, a scalar coordinate, standard names, two fill values."""
+    memory = io.BytesIO()
+    with netcdf_file(memory, "w") as file:
+        for dimension, size in (("time", len(values)), ("lat", 45), ("lon", 90), ("bnds", 2), ("strlen", 4)):
+            file.createDimension(dimension, size)
+        axes = (
+            ("time", 15 + 30.4 * np.arange(len(values)), "days since 1850-01-01", "time"),
+            ("lat", LAT, "degrees_north", "latitude"),
+        )
+        for name, centres, unit, standard in (*axes, ("lon", LON, "degrees_east", "longitude")):
+            axis, edges = (file.createVariable(each, "f8", on) for each, on in ((name, (name,)), (f"{name}_bnds", (name, "bnds"))))
+            axis[:], axis.units, axis.standard_name, axis.bounds = centres, unit, standard, f"{name}_bnds"
+            edges[:] = np.stack([centres - 2, centres + 2], axis=1)
+        file.createVariable("type", "c", ("strlen",))[:] = list("land")
+        variable = file.createVariable("cSoil", "f4", ("time", "lat", "lon"))
+        variable.units, variable.coordinates, variable.cell_methods = "kg m-2", "type", "area: mean where land time: mean"
+        variable._FillValue = variable.missing_value = np.float32(1e20)
+        variable[:] = values
+        file.flush()
+        path.write_bytes(memory.getvalue())
+    return path
+
+
+@pytest.mark.parametrize("hdf5", [False, True])
+def test_csoil_is_read_as_cmip6_writes_it(tmp_path, hdf5):
+    values = np.stack([law(LAT[:, None], LON[None, :]) + t for t in (-1, 0, 1)]).astype(np.float32)
+    values[:, :, :20] = 1e20
+    path = write_cmip6(tmp_path / "cSoil_Emon_MODEL_historical_r1i1p1f1_gn_185001-185003.nc", values)
+    if hdf5:
+        import rasterio.shutil
+
+        classic, path = path, tmp_path / "c4.nc"
+        rasterio.shutil.copy(f'netcdf:"{classic}":cSoil', path, driver="netCDF", FORMAT="NC4", COMPRESS="DEFLATE")
+        assert path.read_bytes()[1:4] == b"HDF"
+    field = read_field(path)
+    assert (field.variable, field.unit, field.times, field.shape) == ("cSoil", "kg/m2", 3, (45, 90))
+    west, north = np.array([-160.0, -160, 200, 10]), np.array([48.0, -88, 48, 0])
+    assert field.at(west, north) == pytest.approx([law(48, 198), law(-88, 198), law(48, 198), np.nan], nan_ok=True, abs=0.01)
 
 
 def test_of_several_variables_csoil_is_meant_unless_said(tmp_path):
