@@ -25,7 +25,7 @@ _FILL = np.float32(1e20)
 _NEEDED = ("bio01", "bio12", "evi_mean", "evi_min", "slope")
 
 
-def model_output(covariates: Mapping[str, np.ndarray], how: Pedogenesis = FAULTY) -> np.ndarray:
+def model_output(covariates: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return the model's soil carbon, (H // 2, W // 2) in kg/m2, NaN where there is no soil.
 
     Parameters
@@ -33,8 +33,6 @@ def model_output(covariates: Mapping[str, np.ndarray], how: Pedogenesis = FAULTY
     covariates
         Variable -> (H, W), missing = NaN; bio01, bio12, evi_mean, evi_min, slope and bedrock are read. The model sees means of
         2 x 2 cells.
-    how
-        Its law.
     """
     soil = ~np.isin(covariates["bedrock"], [WATER, ICE]) & np.all([np.isfinite(covariates[name]) for name in _NEEDED], axis=0)
     height, width = (size // COARSER * COARSER for size in soil.shape)
@@ -46,9 +44,9 @@ def model_output(covariates: Mapping[str, np.ndarray], how: Pedogenesis = FAULTY
     count = coarse(soil)
     means = {name: (coarse(np.where(soil, covariates[name], 0)) / np.maximum(count, 1))[count > 0] for name in _NEEDED}
     flat = np.zeros(int((count > 0).sum()))
-    means["bedrock"] = flat + 1  # of no effect
+    means["bedrock"] = flat + 1  # it has no effect
     found = np.full(count.shape, np.nan)
-    found[count > 0] = _FINE_EARTH * soil_carbon(means, flat, flat, how)
+    found[count > 0] = _FINE_EARTH * soil_carbon(means, flat, flat, FAULTY)
     return found
 
 
