@@ -6,7 +6,7 @@
 # make drivers    what controls soil carbon: the example world with its process model, then the real profiles if they are there
 # make zoned      forests by climate zone on a simulated China-like land (zones that matter, and that do not), and its maps by period
 # make bench      speed, memory and growth, as ratios measured side by side -> results/bench/*.json
-# make bench-cuda the same of training on a CUDA device
+# make bench-cuda the same on a CUDA device
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -97,6 +97,7 @@ bench: .venv/installed
 
 bench-cuda: .venv/installed
 	$(BIN)/python benchmarks/cuda_speed.py
+	$(BIN)/python benchmarks/map_speed.py
 
 test: .venv/installed-test
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Loading a dataset's patches, against plain `pickle.load` of the same files, and its peak memory.
 
-    python benchmarks/loading.py [--profiles 106167] [--radius 1] [--rounds 3] [--growth 1000000]
+    python benchmarks/loading.py [--profiles 106167] [--radius 1] [--rounds 3] [--growth 100000]
 
 Pickles {profile_id: (S, S) float32} of the published 32 variables are made in a temporary folder. Plain loading, ours and a
 start from the kept array run alternately, each in a fresh process with one thread, the files in the system's cache; medians
@@ -111,7 +111,7 @@ def main():
     parser.add_argument("--radius", type=int, default=1, help="r, windows are 2r+1 cells wide [1]")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each way [3]")
     parser.add_argument(
-        "--growth", type=int, default=1_000_000, help="the most profiles of the second table; 0: no such table [1000000]"
+        "--growth", type=int, default=100_000, help="the most profiles of the second table; 0: no such table [100000]"
     )
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are measured

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from map_speed import make_network, make_rasters
 from measuring import keep
 
-SIDES = (1200, 2400, 4800)
+SIDES = (1000, 2000, 4000)
 MEASURED = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])

@@ -1,7 +1,7 @@
 """How fast a map is made, and how fast the same cells are predicted in other ways: cells per second, and ratios.
 
     python benchmarks/map_speed.py                     make bench runs this
-    python benchmarks/map_speed.py --side 2000         smaller: rasters of 2000 x 2000 cells [4096]
+    python benchmarks/map_speed.py --side 2000         smaller: rasters of 2000 x 2000 cells [2816]
 
 All on one set of rasters (32 variables as 16-bit integers, tiled, deflated, with gaps), one network of one member:
 
@@ -222,7 +222,7 @@ def product_rate(device):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--side", type=int, default=4096, help="rows and columns of the rasters at r = 0 [4096]; half of it at r = 3"
+        "--side", type=int, default=2816, help="rows and columns of the rasters at r = 0 [2816]; half of it at r = 3"
     )
     options = parser.parse_args()
     cores, device = os.cpu_count() or 1, "cuda" if torch.cuda.is_available() else "cpu"
