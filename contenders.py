@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
+import encoded
 import engine
 from baselines import tune
 from config import RegionalSettings
@@ -121,7 +122,9 @@ def _pretrained(case: Case) -> np.ndarray:
 def _teacher(case: Case) -> np.ndarray:
     """Predict by the trees and the Gaussian process that teach the network, themselves."""
     cpu = torch.device("cpu")
-    region, world = (engine.make_profiles(case.start, each.x, each.y, cpu) for each in (case.profiles.take(case.rows), case.abroad))
+    region, world = (
+        encoded.make_profiles(case.start, each.x, each.y, cpu) for each in (case.profiles.take(case.rows), case.abroad)
+    )
     pairs = ((each.encoded.numpy(), each.output.double().numpy()) for each in (region, world))
     (x, y), (world_x, world_y) = pairs
     with torch.no_grad():

@@ -9,7 +9,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import crew
 import validation
 from captured import passes
 from config import PredictSettings, TrainSettings
+from encoded import Lesson, Profiles
 from files import UserError
 from models import Member, SoilCarbonNet, load_checkpoint, to_target
 from resuming import Best, fingerprint, restore, snapshot
@@ -33,52 +33,6 @@ SAVE_EVERY_S = 10.0
 FAR = 4.0
 """Standard deviations beyond which an input is told as far from the training profiles."""
 PREDICT_BATCH = 1 << 14
-
-
-@dataclass(frozen=True)
-class Profiles:
-    """Profiles ready for the loop, on the device.
-
-    Attributes
-    ----------
-    encoded
-        (n, E) inputs, see `SoilCarbonNet.encode`.
-    output
-        (n,) float32: what the network is to put out, the target on its transform's scale.
-    y
-        (n,) float64 target.
-    """
-
-    encoded: Tensor
-    output: Tensor
-    y: np.ndarray
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What one member learns from.
-
-    Attributes
-    ----------
-    teach
-        Profiles whose outputs its steps descend to: its training profiles, or those a teacher made.
-    known
-        Its training profiles.
-    choose
-        Profiles it does not learn from, which choose its best epoch.
-    """
-
-    teach: Profiles
-    known: Profiles
-    choose: Profiles
-
-
-def make_profiles(network: SoilCarbonNet, x: np.ndarray, y: np.ndarray, device: torch.device) -> Profiles:
-    """Encode packed covariates (n, F) and targets (n,) for training `network`."""
-    with torch.no_grad():
-        encoded = network.to(device).encode(torch.from_numpy(np.require(x, np.float32, ["C", "W"])).to(device))
-    output = np.log1p(y) if network.specification.target_transform == "log1p" else y
-    return Profiles(encoded, torch.from_numpy(output.astype(np.float32)).to(device), y)
 
 
 def member_seed(seed: int, k: int) -> int:

@@ -16,6 +16,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+import encoded
 import engine
 from commandline import build
 from config import Category, TrainSettings
@@ -142,7 +143,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         else:
             settings = follow_checkpoint(settings, start, data)
         device = choose_device(self.device)
-        train, valid = (engine.make_profiles(start, x[split[name]], data.y[split[name]], device) for name in ("train", "valid"))
+        train, valid = (encoded.make_profiles(start, x[split[name]], data.y[split[name]], device) for name in ("train", "valid"))
         self.network_ = engine.fit(start, train, valid, settings)
         return self
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from config import TrainSettings
-from engine import Lesson, Profiles, fit, make_profiles, member_seed, outputs_of
+from encoded import Lesson, Profiles, make_profiles
+from engine import fit, member_seed, outputs_of
 from files import UserError
 from grouping import group_folds, units_within
 from models import SoilCarbonNet

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import cogs
     import mapfiles
     import mapping
-    from mapmodels import open_model
+    from modelfiles import open_model
 
     model = open_model(settings.checkpoint)
     model.check_level(settings.level)

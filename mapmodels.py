@@ -1,7 +1,7 @@
-"""What a map can be made with: one interface for networks and zoned forests, and one way in.
+"""What a map can be made with: one interface for networks and zoned forests.
 
-In: a model's file. Out: a `MapModel`, which predicts blocks of covariates, says how sure it is of a cell and of an area, and tells
-what its bands mean. Nothing else of `make_map.py` knows what predicts.
+A `MapModel` predicts blocks of covariates, says how sure it is of a cell and of an area, and tells what its bands mean. Nothing
+else of `make_map.py` knows what predicts.
 """
 
 from abc import ABC, abstractmethod
@@ -146,32 +146,6 @@ class MapModel(ABC):
     def shares(self) -> str:
         """Return what the interval of a total speaks of, for people; "" where there is none."""
         return ""
-
-
-def open_model(path: Path, device: str = "cpu", stats: Statistics | None = None, missing: str | None = None) -> MapModel:
-    """Open a model's file: forests (*.skops) or a network.
-
-    Parameters
-    ----------
-    path
-        The file, perhaps a stranger's.
-    device
-        "cpu" or "cuda", of a network.
-    stats, missing
-        For a checkpoint that has none.
-
-    Raises
-    ------
-    UserError
-        If it cannot be read.
-    """
-    if path.suffix.lower() == ".skops":
-        from mapforest import ForestModel
-
-        return ForestModel(path)
-    from mapnetwork import NetworkModel
-
-    return NetworkModel(path, device, stats, missing)
 
 
 def likeness_bands(area: Applicability) -> list[Band]:

@@ -31,7 +31,7 @@ class NetworkModel(MapModel):
     Parameters
     ----------
     path, device, stats, missing
-        As of `mapmodels.open_model`.
+        As of `modelfiles.open_model`.
     """
 
     on_gpu = True

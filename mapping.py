@@ -33,7 +33,8 @@ from areas import load_areas
 from cogs import GDAL_SETTINGS, Statistics, write_tile
 from files import UserError, sha256
 from grids import Grid, Tile
-from mapmodels import CHANGE, MapModel, Place, Predicted, likeness, open_model
+from mapmodels import CHANGE, MapModel, Place, Predicted, likeness
+from modelfiles import open_model
 from processes import start_worker
 from rasters import Layer
 from stacks import Stack

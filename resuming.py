@@ -8,19 +8,17 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from config import TrainSettings
+from encoded import Profiles
 from files import UserError
 from models import Member, SoilCarbonNet, read_state
 from steps import Descent
-
-if TYPE_CHECKING:
-    from engine import Profiles
 
 log = logging.getLogger(__name__)
 # Where things lie and how a run is watched: an interrupted run may be resumed with other values of these.
@@ -74,7 +72,7 @@ def restore(state: dict[str, Any], member: Member, descent: Descent, shuffler: t
 
 
 def fingerprint(
-    network: SoilCarbonNet, known: Sequence["Profiles"], settings: TrainSettings, folds: np.ndarray | None = None
+    network: SoilCarbonNet, known: Sequence[Profiles], settings: TrainSettings, folds: np.ndarray | None = None
 ) -> dict[str, Any]:
     """Return what decides a run's result: settings, specification, and a digest of data, folds and first weights."""
     digest = hashlib.sha256() if folds is None else hashlib.sha256(folds.tobytes())

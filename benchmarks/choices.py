@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+import encoded
 import engine
 import grouping
 import validation
@@ -45,7 +46,8 @@ FINE_TUNING = {
 
 def fit(network, data, settings):
     parts = [
-        engine.make_profiles(network, data.x[data.split[k]], data.y[data.split[k]], torch.device("cpu")) for k in ("train", "valid")
+        encoded.make_profiles(network, data.x[data.split[k]], data.y[data.split[k]], torch.device("cpu"))
+        for k in ("train", "valid")
     ]
     return engine.fit(network, *parts, settings)
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+import encoded
 import engine
 import validation
 from captured import passes
@@ -78,7 +79,7 @@ class Ours:
         self.facts, train = facts, len(y) * 4 // 5
         network, device = SoilCarbonNet(facts), torch.device(device)
         rows = slice(0, train), slice(train, None)
-        self.profiles = [engine.make_profiles(network, x[part].reshape(len(y[part]), -1), y[part], device) for part in rows]
+        self.profiles = [encoded.make_profiles(network, x[part].reshape(len(y[part]), -1), y[part], device) for part in rows]
         member = Member(facts)
         member.initialise(seed)
         self.descent = Descent(member.to(device), 1e-3)

@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
 
+import encoded
 import engine
 import teachers
 import train_global
@@ -63,7 +64,7 @@ def test_the_loop_follows_a_plain_loop_in_double_precision(dataset):
     plain = Member(facts).double().eval()
     plain.load_state_dict(member.state_dict())
     net = engine.SoilCarbonNet(facts)
-    profiles = engine.make_profiles(net, data.x, data.y, torch.device("cpu"))
+    profiles = encoded.make_profiles(net, data.x, data.y, torch.device("cpu"))
     descent = Descent(member, 1e-3)
     order = [torch.randperm(len(data.y)) for _ in range(2)]
     losses = torch.cat([descent.epoch(profiles.encoded, profiles.output, rows, 32) for rows in order])
