@@ -20,7 +20,6 @@ from rasters import cut_windows, find_layers
 from studysettings import ZonedSettings
 from utils import middle_cells, read_dataset, read_samples
 
-
 _CLIMATE = ("precipitation", "temperature", "zone")
 """The settings that name what zones are told by."""
 
