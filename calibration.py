@@ -147,7 +147,7 @@ class Calibration:
         large = {label: tails(some) for label, some in found.items() if len(np.unique(member[some])) >= smallest_group}
         if len(large) < len(found):
             counts = len(found) - len(large), len(found), smallest_group
-            log.info("calibration: %d of %d groups, having fewer than %d units, get the scores of all profiles", *counts)
+            log.info("intervals of %d of %d zones, of fewer than %d blocks each, rest on the errors of all profiles", *counts)
         ends = float(bounds[0]), None if bounds[1] is None else float(bounds[1])
         return cls(scale, floor, ends, tails(np.ones(len(y), bool)), large)
 

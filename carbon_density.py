@@ -249,7 +249,8 @@ def _possible(values: np.ndarray, unit: str, limits: tuple[float, float], what: 
         meant = values * (UNITS[other][1] / UNITS[unit][1])
         if 2 * (impossible & (meant >= limits[0]) & (meant <= limits[1])).sum() > given.sum():
             raise ValueError(
-                f"{impossible.sum()} of {given.sum()} values of {what} are impossible in {unit}, and look like {other}"
+                f"{impossible.sum()} of {given.sum()} values of {what} are impossible in {unit}, and look like {other}; "
+                f"see {what.lower().replace(' ', '_')}_unit"
             )
     counts |= {f"{what} missing": int((~given).sum()), f"{what} impossible": int(impossible.sum())}
     return np.where(impossible, np.nan, values)

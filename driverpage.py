@@ -65,7 +65,7 @@ def write_report(folder: Path, drivers: Drivers) -> None:
         ("mismatch", "Where models disagree with observations", bool(d.models), _mismatch),
         ("importance", "What matters", True, _importance),
         ("responses", "How carbon responds", len(d.responses) > 0, _responses),
-        ("zones", "By zone", bool((d.importance["zone"] != EVERYWHERE).any()), _zones),
+        ("zones", "By zone", bool(d.facts["zones"]), _zones),
         ("skill", "Whether the learners may be asked", True, _skill),
         ("method", "What was compared, and how to repeat it", True, _method),
     ]
@@ -200,20 +200,21 @@ def _responses(d: Drivers, page: Page) -> str:
 def _zones(d: Drivers, page: Page) -> str:
     lead = d.facts["lead"]
     rows = d.importance[(d.importance["zone"] != EVERYWHERE) & (d.importance["learner"] == lead)]
+    told = list(dict.fromkeys(rows["zone"]))
+    lost = [zone for zone in d.facts["zones"] if zone not in told]
+    without = [_p(f"Not told of, for want of skill of {lead} there: {', '.join(lost)}.")] if lost else []
+    if not told:
+        return without[0]
     alt = "Importance of each driver, by zone and target"
     note = f"Drivers permuted among the held-out places of a zone: what tells places of this zone apart. {lead}; zones whose R² "
     note += f"is below {d.facts['settings']['min_skill']:g}, or may be 0, are left out."
     parts = [page.figure("zones", alt, note, draw.zone_shares, rows)]
-    parts += [importance_table(d, "driver", zone).to_html() for zone in dict.fromkeys(rows["zone"])]
+    parts += [importance_table(d, "driver", zone).to_html() for zone in told]
     curves = d.responses[(d.responses["zone"] != EVERYWHERE) & (d.responses["learner"] == lead)]
     alt = "Response of carbon to each variable, by zone and target"
     note = f"Accumulated local effects among the held-out places of a zone. Band: {100 * d.facts['level']:g} % interval."
     figure = page.figure("responses_zones", alt, note, draw.response_curves, curves, {})
-    parts.append(_details("Responses by zone", figure))
-    lost = [zone for zone in d.facts["zones"] if zone not in set(rows["zone"])]
-    if lost:
-        parts.append(_p(f"Not told of, for want of skill there: {', '.join(lost)}."))
-    return "\n".join(parts)
+    return "\n".join([*parts, _details("Responses by zone", figure), *without])
 
 
 def _skill(d: Drivers, _: Page) -> str:

@@ -107,6 +107,14 @@ def _is_constant(column: pd.Series, profile: np.ndarray, first: np.ndarray) -> b
     return bool(((values == expected) | (pd.isna(values) & pd.isna(expected))).all())
 
 
+def _years(column: pd.Series) -> pd.Series:
+    """Return a column with dates such as 2009-06-15 replaced by their years."""
+    if pd.api.types.is_numeric_dtype(column):
+        return column
+    dates = column.astype("str").str.extract(r"^\s*(\d{4})-\d{1,2}(?:-\d{1,2}(?:[T ].*)?)?\s*$", expand=False)
+    return dates.where(dates.notna(), column)
+
+
 def read_measured(path: Path, named: Mapping[str, str | None]) -> tuple[Horizons, dict[str, str]]:
     """Read a table of horizons, and find its columns of measurements.
 
@@ -150,6 +158,8 @@ def read_measured(path: Path, named: Mapping[str, str | None]) -> tuple[Horizons
     ours_of = {column: ours for ours, column in columns.items()}
     others = {column: f"{column}_input" for column in raw.columns if column in {*ALIASES, *named} and column not in ours_of}
     table = raw.rename(columns=ours_of | others)
+    if "year" in columns:
+        table["year"] = _years(table["year"])
     for ours in ("lon", "lat", *named):
         given = ours in columns and (ours in ("lon", "lat", "soc") or table[ours].notna().any())
         table[ours] = numbers(table[ours], path, columns[ours]) if given else np.nan

@@ -104,12 +104,13 @@ def require_columns(table: pd.DataFrame, found: Mapping[str, str], wanted: Seque
     Raises
     ------
     UserError
-        With names it may have.
+        With all that are missing, and names they may have.
     """
-    for ours in wanted:
-        if ours not in found:
-            known, it_has = ", ".join(ALIASES[ours][:4]), ", ".join(map(str, table.columns[:12]))
-            raise UserError(f"{path}: no column for {ours} (known names: {known} ...); it has {it_has}")
+    missing = [ours for ours in wanted if ours not in found]
+    if missing:
+        lacks = ", ".join(f"{ours} (or {', '.join(ALIASES[ours][1:4])} ...)" for ours in missing)
+        it_has = ", ".join(map(str, table.columns[:12]))
+        raise UserError(f"{path}: no column for {lacks}; it has {it_has}: rename them in its header")
 
 
 def numbers(column: pd.Series, path: Path, name: str) -> np.ndarray:

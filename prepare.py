@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         log.info("%d profiles have less than %g cm of the interval observed; --min_covered %g leaves them out", short, least, least)
     hint = unit_hint(table["soc"].to_numpy())
     if hint:
-        log.info("hint: %s", hint)
+        log.info("hint: %s (a density in kg/m2 stays as it is)", hint)
     held = facts["split"]["units"]
     if method == "blocks" and (held["test"] < FEW_BLOCKS or held["valid"] < FEW_BLOCKS):
         log.warning("hint: so few blocks are held out that the score is that of single places; a smaller --block_size gives more")

@@ -20,6 +20,9 @@ from rasters import cut_windows, find_layers
 from studysettings import ZonedSettings
 from utils import middle_cells, read_dataset, read_samples
 
+_CLIMATE = ("precipitation", "temperature", "zone")
+"""The settings that name what zones are told by."""
+
 
 @dataclass(frozen=True)
 class SpaceTime:
@@ -99,7 +102,9 @@ def read_space_time(settings: ZonedSettings) -> SpaceTime:
     variables = tuple(dict.fromkeys([*covariates, *climate, *([settings.year] if settings.year else [])]))
     for name in variables:
         if name not in table.columns:
-            raise UserError(f"{settings.samples}: no column or variable {name!r}{nearest(name, list(table))}")
+            near, key = nearest(name, list(table)), next((key for key in _CLIMATE if getattr(settings, key) == name), None)
+            told = f"; --{key} takes one of {', '.join(map(str, dict.fromkeys([*found, *table])))[:300]}" if key else ""
+            raise UserError(f"{settings.samples}: no column or variable {name!r}{near}{told}")
         if name in settings.targets:
             raise UserError(f"{name!r} is a target, and must not be a covariate too")
     numbers = {name: pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64) for name in variables}

@@ -282,7 +282,7 @@ class Target(BaseModel):
     variable
         The NetCDF variable or the band's description, where there are several.
     unit
-        One of `fields.UNITS`, where the file does not say.
+        One of `fields.UNITS`, where the file does not say; of the dataset's own profiles g/kg if it is not given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -14,7 +14,7 @@ import numpy as np
 
 from commandline import build
 from config import Category, RunSettings
-from fields import Field, read_field
+from fields import UNITS, Field, read_field, unit_of
 from files import UserError, nearest
 from grids import Grid, lonlat
 from rasters import find_layers
@@ -84,16 +84,30 @@ def make_support(settings: DriverSettings) -> Support:
     return _of_profiles(settings, fields) if settings.data_dir is not None else _of_rasters(settings, fields)
 
 
+def _own_unit(target: Target) -> tuple[str, float]:
+    """Return the unit of the dataset's own profiles, one of those maps have, and what their numbers are multiplied by."""
+    known = unit_of(target.unit or "g/kg")
+    if known is None:
+        raise UserError(f"target {target.name!r}: unit {target.unit!r} is none of {', '.join(UNITS)}")
+    return UNITS[known]
+
+
 def _of_profiles(settings: DriverSettings, fields: Sequence[Field | None]) -> Support:
     where = build(RunSettings, {"data_dir": settings.data_dir, "target": settings.target})
     data = read_dataset(where, splits=(), target_needed=any(field is None for field in fields))
     categories = tuple(each.model_copy(update={"radius": 0}) for each in data.categories)
-    y = np.stack([data.y if field is None else field.at(data.lon, data.lat) for field in fields])
+    own = {each.name: _own_unit(each) for each, field in zip(settings.targets, fields, strict=True) if field is None}
+    y = np.stack(
+        [
+            data.y * own[each.name][1] if field is None else field.at(data.lon, data.lat)
+            for each, field in zip(settings.targets, fields, strict=True)
+        ]
+    )
     facts: dict[str, Any] = {"profiles": len(data.y)} | _counted(settings.targets, fields, y)
     x = middle_cells(data.x, data.categories)
     known = np.isfinite(y).all(0)
     gridded = [field for field in fields if field is not None]
-    units = tuple("g/kg" if field is None else field.unit for field in fields)
+    units = tuple(own[each.name][0] if field is None else field.unit for each, field in zip(settings.targets, fields, strict=True))
     if settings.support == "profiles" or not gridded:
         places, counts = np.flatnonzero(known), np.ones(int(known.sum()), np.int64)
         facts["support"] = "profiles"

@@ -303,9 +303,12 @@ def test_own_horizons_estimate_what_they_lack():
     [
         (
             {"soc_unit": "g/kg", "bulk_density_unit": "g/cm3"},
-            "4 of 4 values of bulk density are impossible in g/cm3, and look like kg/m3",
+            "4 of 4 values of bulk density are impossible in g/cm3, and look like kg/m3; see bulk_density_unit",
         ),
-        ({"soc_unit": "%", "bulk_density_unit": "kg/m3"}, "3 of 4 values of SOC are impossible in %, and look like g/kg"),
+        (
+            {"soc_unit": "%", "bulk_density_unit": "kg/m3"},
+            "3 of 4 values of SOC are impossible in %, and look like g/kg; see soc_unit",
+        ),
         ({"soc_unit": "kg/m3", "bulk_density_unit": "kg/m3"}, "unit of bulk density"),
     ],
 )

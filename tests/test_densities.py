@@ -141,10 +141,28 @@ def test_what_is_wrong_is_told_and_nothing_is_written(more, change, words, workp
 def test_columns_that_are_not_there_are_told(workplace, capsys):
     horizons(workplace, {"lon": "east"})
     assert make() == 2
-    assert "no column for lon" in capsys.readouterr().err
+    assert "no column for lon (or longitude, long, lng ...); it has profile_id, east" in capsys.readouterr().err
+    horizons(workplace, {"profile_id": "plot", "top": "from", "bottom": "to"})
+    assert make() == 2
+    told = capsys.readouterr().err
+    assert all(f"{name} (or " in told for name in ("profile_id", "top", "bottom")) and "lon (or" not in told
     horizons(workplace, {"soc": "carbon"})
     assert make() == 2
     assert "--soc takes one of" in capsys.readouterr().err
+
+
+def test_dates_are_read_as_years(workplace, capsys):
+    horizons(workplace)
+    assert make() == 0
+    expected = result()["year"]
+    table = pd.read_csv("h.csv", dtype=str)
+    dates = table["year"].str.replace(r"\.0$", "", regex=True) + "-06-15"
+    table.assign(year=dates).to_csv("h.csv", index=False)
+    assert make() == 0
+    pd.testing.assert_series_equal(result()["year"], expected)
+    table.assign(year="15.06.1990").to_csv("h.csv", index=False)
+    assert make() == 2
+    assert "column 'year' holds no numbers" in capsys.readouterr().err
 
 
 def test_without_bulk_density_stones_and_year_all_is_estimated_and_said(workplace):

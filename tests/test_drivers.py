@@ -11,8 +11,10 @@ import yaml
 from conftest import make_dataset
 from test_fields import write_netcdf
 
+import driverpage
 import drivers
 from commandline import read_settings
+from comparesections import Page
 from config import Category
 from files import UserError, read_table
 from halves import BUDGETS, Budget
@@ -174,6 +176,17 @@ def test_a_model_without_skill_is_left_out_and_observations_alone_are_told_of(tm
     page = (tmp_path / "out" / "report.html").read_text()
     assert record["differences"] == [] and 'id="mismatch"' not in page and not (tmp_path / "out" / "map.png").exists()
     assert "its drivers are not told of" in caplog.text and "Not told of, for want of skill" in page
+
+
+def test_zones_that_the_foremost_learner_cannot_tell_of_are_named_without_a_figure(tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr("driverpage.write_report", lambda _, facts: found.append(facts))
+    drivers.main(["--config", str(make(tmp_path))])
+    (facts,) = found
+    zoned = facts.importance["zone"] != "everywhere"
+    facts.importance.loc[zoned, "learner"] = "another"
+    page = Page(tmp_path / "page")
+    assert "for want of skill of forest there: north" in driverpage._zones(facts, page)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,17 @@ def test_profiles_one_by_one_take_the_value_of_their_cell(data, tmp_path, caplog
     assert found.facts["cells_with_profiles"] == {"m": 25} and "300 profiles lie in 25 of its cells" in caplog.text
 
 
+def test_profiles_have_the_unit_that_their_target_says(data):
+    plain = make_support(settings(data))
+    told = {"targets": (Target(name="observed", kind="observed", unit="t/ha"),)}
+    found = make_support(build(DriverSettings, {"data_dir": data} | told))
+    assert (plain.units, found.units) == (("g/kg",), ("kg/m2",))
+    np.testing.assert_allclose(found.y, plain.y * 0.1)
+    told = {"targets": (Target(name="observed", kind="observed", unit="pounds"),)}
+    with pytest.raises(UserError, match="target 'observed': unit 'pounds' is none of kg/m2"):
+        make_support(build(DriverSettings, {"data_dir": data} | told))
+
+
 def test_places_without_all_targets_are_counted_and_left_out(data, tmp_path):
     values = np.full((10, 10), 0.01)
     values[:5] = np.nan

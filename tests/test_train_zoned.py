@@ -159,7 +159,7 @@ def test_a_datasets_folder_gives_its_variables(tmp_path):
     [
         ({}, {}, "no covariates: give --rasters"),
         ({"covariates": ["a", "bb"]}, {}, "no column or variable 'bb'; did you mean 'b'"),
-        ({"covariates": ["a"], "precipitation": "rain"}, {}, "no column or variable 'rain'"),
+        ({"covariates": ["a"], "precipitation": "rain"}, {}, "no column or variable 'rain'; --precipitation takes one of"),
         ({"covariates": ["a"], "targets": ["socd"]}, {}, "no column 'socd'; did you mean 'socd_0_20'"),
         ({"covariates": ["a", "socd_0_20"]}, {}, "'socd_0_20' is a target"),
         ({"covariates": ["a"], "year": "sampled"}, {}, "no column 'sampled' of sampling years"),
