@@ -40,7 +40,8 @@ def convert(values: np.ndarray, unit: str, to: str) -> np.ndarray:
             raise ValueError(f"unit {name!r} is none of {', '.join(UNITS)}")
     if UNITS[unit][0] != UNITS[to][0]:
         raise ValueError(f"{unit} is a unit of {UNITS[unit][0]}, {to} of {UNITS[to][0]}: one cannot become the other")
-    return np.asarray(values, float) * (UNITS[unit][1] / UNITS[to][1])
+    with np.errstate(over="ignore"):  # what is endless is impossible, and counted as such
+        return np.asarray(values, float) * (UNITS[unit][1] / UNITS[to][1])
 
 
 # --- the equation -------------------------------------------------------------------------------------------------
@@ -246,7 +247,8 @@ def _possible(values: np.ndarray, unit: str, limits: tuple[float, float], what: 
     given = ~np.isnan(values)
     impossible = given & ~((values >= limits[0]) & (values <= limits[1]))
     for other in (name for name, (kind, _) in UNITS.items() if kind == UNITS[unit][0]):
-        meant = values * (UNITS[other][1] / UNITS[unit][1])
+        with np.errstate(over="ignore"):  # endless is impossible too
+            meant = values * (UNITS[other][1] / UNITS[unit][1])
         if 2 * (impossible & (meant >= limits[0]) & (meant <= limits[1])).sum() > given.sum():
             raise ValueError(
                 f"{impossible.sum()} of {given.sum()} values of {what} are impossible in {unit}, and look like {other}; "

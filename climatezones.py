@@ -10,6 +10,7 @@ Give long-term means: with the climate of each period a place would change its m
 show the boundary wandering.
 """
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,12 +18,14 @@ import numpy as np
 
 from files import UserError
 from grids import raster_grid
-from rasters import find_layers, pick_layers, write_geotiff
+from rasters import check_filled, check_size, find_layers, pick_layers, write_geotiff
 from stacks import Stack
 
 ZONES = ("humid", "semi-humid", "semi-arid", "arid")
 """Wet and warm, wet and cool, dry and warm, dry and cool: four zones of 400 mm and 10 degrees C after Dong, Wang and Su, whose
 table was not at hand: which of them calls which quarter semi-humid or semi-arid is unverified, so the names are a setting."""
+MOST_ZONES = 100
+"""More are no zones but a measurement; a weight is held for each of them and each cell."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class ClimateZones:
     Raises
     ------
     ValueError
-        If a width is negative or there are not four names.
+        If a number is not finite, a width is negative, or there are not four names.
     """
 
     precipitation: float = 400.0
@@ -51,6 +54,9 @@ class ClimateZones:
     names: tuple[str, ...] = ZONES
 
     def __post_init__(self) -> None:
+        numbers = self.precipitation, self.temperature, self.width_precipitation, self.width_temperature
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError(f"thresholds and widths {', '.join(f'{each:g}' for each in numbers)}: expected finite numbers")
         if min(self.width_precipitation, self.width_temperature) < 0:
             widths = f"{self.width_precipitation:g} and {self.width_temperature:g}"
             raise ValueError(f"widths {widths}: a band's width is 0 or more")
@@ -149,15 +155,17 @@ def write_zones(rasters: list[Path], precipitation: str, temperature: str, zones
     Raises
     ------
     UserError
-        If a variable is missing or a file cannot be read.
+        If a variable is missing, a file cannot be read or is too large, or no cell has both.
     """
     if precipitation == temperature:
         raise UserError(f"precipitation and temperature are both {temperature!r}; name two variables")
     layers = pick_layers(find_layers(rasters), [precipitation, temperature])
     grid = raster_grid(layers[0].path)
+    check_size(grid.height, grid.width, layers[0].path)
     with Stack(layers, grid) as stack:
         cells = stack.read(0, 0, grid.height, grid.width)
     wet, warm = cells.reshape(2, -1)
     code = zones.labels(wet, warm) + 1.0
     bands = np.column_stack([np.where(code > 0, code, np.nan), zones.memberships(wet, warm)]).T
+    check_filled(bands, layers[0].path, f"does {layers[1].path} lie on the same ground?")
     write_geotiff(out, bands.reshape(5, grid.height, grid.width), ["zone", *zones.names], grid.transform, grid.crs)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from comparison import BASELINE, NETWORK, Look
-from figures import INK, is_skewed, save
+from figures import INK, is_skewed, literal, save
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ def plain(text: object, longest: int = 34) -> str:
     """Return a name as matplotlib draws it letter by letter: no mathematics, no line ends, not longer than there is room."""
     letters = "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
     short = letters if len(letters) <= longest else letters[: longest - 1] + "…"
-    return short.replace("$", r"\$").replace("_", " ", 1) if short.startswith("_") else short.replace("$", r"\$")
+    return literal(short.replace("_", " ", 1) if short.startswith("_") else short)
 
 
 def _panels(n: int, columns: int, height: float, sharex: bool = False, sharey: bool = False) -> "tuple[Figure, list[Axes]]":

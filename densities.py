@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from bulk_density import BULK_DENSITIES, judge_functions  # here and below: --help needs none of these, and they are slow
     from carbon_density import convert
+    from config import SOC_MAXIMUM
     from horizons import read_measured
     from profiles import unit_hint
 
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     earth = convert(earth, settings.bulk_density_unit, "kg/m3")
     earth[~((earth >= BULK_DENSITIES[0]) & (earth <= BULK_DENSITIES[1]))] = float("nan")
     soc = convert(soc, settings.soc_unit, "g/kg")
+    soc[~((soc >= 0) & (soc <= SOC_MAXIMUM))] = float("nan")
     functions = judge_functions(horizons.profile, soc, earth)
     counts = {name: count for name, count in horizons.counts.items() if count} | found.counts
     names = [target(interval) for interval in settings.intervals]

@@ -16,6 +16,8 @@ import splines
 Method = Literal["mean", "spline", "spline_1cm"]
 MOST_SMOOTHING = 1e9
 """Long before this lambda a spline is constant."""
+_DECIMALS = 6
+"""Of depths, cm."""
 _DEEPEST = 1e6
 """cm: ten kilometres; a depth beyond it is a code or a slip."""
 
@@ -123,6 +125,7 @@ def harmonise(
         raise ValueError(f"depth intervals {wanted.tolist()}: each needs an upper limit above its lower one, in cm")
     if not 0 <= smoothing <= MOST_SMOOTHING:
         raise ValueError(f"lambda {smoothing}: must lie between 0 and {MOST_SMOOTHING:g}")
+    top, bottom = np.round(top, _DECIMALS), np.round(bottom, _DECIMALS)  # pieces that thin have no mass a spline could keep
     placed = (np.abs(top) <= _DEEPEST) & (np.abs(bottom) <= _DEEPEST) & (top < bottom)
     known = np.isfinite(value) & (value >= limits[0]) & (value <= limits[1])
     counts = {"depth missing or impossible": int((~placed).sum()), "value missing or impossible": int((placed & ~known).sum())}

@@ -19,7 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from files import UserError, must_exist, nearest
 from grids import Grid, nominal_metres, raster_grid
 from projections import transformed
-from rasters import Layer, cut_windows, find_layers
+from rasters import Layer, check_path, check_size, cut_windows, find_layers
 
 log = getLogger(__name__)
 
@@ -33,6 +33,8 @@ _LARGEST = {"kg/m2": 2000.0, "g/kg": 1000.0}
 _MISSING = 1e19
 _AXES = {"lat": ("degrees_north", "latitude"), "lon": ("degrees_east", "longitude")}
 _TIMES = ("time", "month", "year")
+_FINEST, _FARTHEST = 1e-6, 720.0
+"""Degrees: no cell is smaller; no longitude is counted farther from Greenwich."""
 _REGULAR = 0.1
 """Of a cell: so far may a centre lie from where a regular grid would have it."""
 
@@ -216,8 +218,8 @@ def _resolve(path: Path, said: str | None, given: str | None) -> tuple[str, floa
 
 
 def check_values(path: Path, variable: str, values: np.ndarray, unit: str) -> None:
-    """Stop with a UserError where values cannot be soil carbon in a unit."""
-    known = values[np.isfinite(values)]
+    """Stop with a UserError where values, missing = NaN, cannot be soil carbon in a unit."""
+    known = values[~np.isnan(values)]
     for wrong, rule in ((known < 0, "below 0"), (known > _LARGEST[unit], f"above {_LARGEST[unit]:g} {unit}")):
         if wrong.any():
             first = float(known[wrong][0])
@@ -230,6 +232,7 @@ def check_values(path: Path, variable: str, values: np.ndarray, unit: str) -> No
 
 
 def _open(path: Path, variable: str | None = None) -> Any:
+    check_path(path)
     try:
         return rasterio.open(str(path) if variable is None else f'netcdf:"{path}":{variable}', driver="netCDF")
     except RasterioError as error:
@@ -247,11 +250,15 @@ def _read_netcdf(path: Path, variable: str | None, given: str | None) -> Field:
             if extra:
                 raise UserError(f"{path}: {name} has the dimension {', '.join(extra)} too; sum or select along it first (cdo, nco)")
             kind, factor = _resolve(path, tags.get(f"{name}#units") or band.get("units"), given)
+            check_size(raster.height, raster.width, path)
+            if min(raster.shape) < 2:
+                raise UserError(f"{path}: {name} has {raster.height} x {raster.width} cells; a map needs 2 rows and 2 columns")
             values, times = _mean_of_bands(path, raster) * factor, raster.count
         lat, lon = (_axis(path, tags, which, size) for which, size in zip(("lat", "lon"), values.shape, strict=True))
     if lat[0] < lat[-1]:
         lat, values = lat[::-1], values[::-1]
-    if not ((np.diff(lat) < 0).all() and (np.diff(lon) > 0).all() and np.abs(lat).max() <= 90 and np.ptp(lon) < 360):
+    in_order = (np.diff(lat) < -_FINEST).all() and (np.diff(lon) > _FINEST).all()
+    if not (in_order and np.abs(lat).max() <= 90 and np.abs(lon).max() <= _FARTHEST and np.ptp(lon) < 360):
         raise UserError(f"{path}: lat and lon must be degrees in order, lon eastwards within one turn; regrid it first (cdo)")
     if not np.isfinite(values).any():
         raise UserError(f"{path}: {name} is missing in all {values.size} cells")

@@ -51,6 +51,11 @@ def save(figure: "Figure", path: Path) -> None:
         figure.savefig(file, format="png", metadata={"Software": None})
 
 
+def literal(text: object) -> str:
+    """Return a stranger's text as matplotlib is to draw it: letter by letter, and no formula."""
+    return str(text).replace("$", r"\$")
+
+
 def is_skewed(values: np.ndarray) -> bool:
     """Whether values (n,) crowd near zero, so that a linear axis would show little but the largest."""
     if len(values) < 5 or values.min() < 0:
@@ -108,6 +113,7 @@ def observed_against_predicted(
     labels, things
         What the axes show, and what is counted.
     """
+    title, unit, labels = literal(title), literal(unit), (literal(labels[0]), literal(labels[1]))
     crowded = len(observed) > _CROWDED
     logarithmic = is_skewed(observed)
     scale: Literal["log", "linear"] = "log" if logarithmic else "linear"
@@ -177,6 +183,7 @@ def residual_map(path: Path, lon: np.ndarray, lat: np.ndarray, residual: np.ndar
     """
     from matplotlib.colors import Normalize
 
+    title, unit = literal(title), literal(unit)
     spans = [max(float(np.ptp(values)), 0.2) * 1.08 if len(values) else 1.0 for values in (lon, lat)]
     middles = [float(values.min() + values.max()) / 2 if len(values) else 0.0 for values in (lon, lat)]
     stretch = 1 / max(float(np.cos(np.deg2rad(middles[1]))), 0.2)

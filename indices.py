@@ -17,7 +17,17 @@ from pathlib import Path
 import numpy as np
 
 from files import UserError
-from rasters import find_layers, named_errors, open_raster, pick_layers, read_cells, write_geotiff
+from rasters import (
+    check_filled,
+    check_raster,
+    check_size,
+    find_layers,
+    named_errors,
+    open_raster,
+    pick_layers,
+    read_cells,
+    write_geotiff,
+)
 
 BANDS = ("blue", "red", "nir", "swir1")
 """About 0.48, 0.66, 0.85 and 1.6 micrometres: Landsat TM and ETM+ bands 1, 3, 4, 5; OLI 2, 4, 5, 6; MODIS 3, 1, 2, 6."""
@@ -140,14 +150,18 @@ def write_indices(paths: Sequence[Path], out: Path, scale: str, names: Sequence[
     Raises
     ------
     UserError
-        If a band is missing, or they lie in several files.
+        If a band is missing, they lie in several files, the raster has no CRS, is rotated or too large, or no cell has an index.
     """
     layers = pick_layers(find_layers(paths), names)
     if len({layer.path for layer in layers}) > 1:
         raise UserError(f"{layers[0].path}: {', '.join(names)} must be in one file; stack them (gdal_merge.py -separate)")
     path = layers[0].path
     with named_errors(path), open_raster(path) as raster:
+        check_raster(raster, path, layers)
+        check_size(raster.height, raster.width, path)
         stored = read_cells(raster, layers, (0, raster.height), (0, raster.width), None, set())
         transform, crs = raster.transform, raster.crs
     found = indices_of({name: reflectance(values, scale) for name, values in zip(BANDS, stored, strict=True)})
-    write_geotiff(out, np.stack(list(found.values())), list(found), transform, crs.to_wkt())
+    whole = np.stack(list(found.values()))
+    check_filled(whole, path, f"is {scale!r} its scale?")
+    write_geotiff(out, whole, list(found), transform, crs.to_wkt())

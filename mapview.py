@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import mappage
-from figures import INK, save
+from figures import INK, literal, save
 from files import write_text
 from pictures import (
     DIFFERENCES,
@@ -189,7 +189,7 @@ def draw(picture: Picture, ramp: Ramp | None = None) -> "Figure":
     x_min, x_max, y_min, y_max = (edge * unit for edge in grid.bounds)
     axes.set_facecolor("0.87")
     axes.set(xlim=(x_min, x_max), ylim=(y_min, y_max))
-    axes.set_title(_plain(textwrap.fill(picture.view.title, max(24, int(9 * figure.get_figwidth())))), fontsize=10)
+    axes.set_title(literal(textwrap.fill(picture.view.title, max(24, int(9 * figure.get_figwidth())))), fontsize=10)
     if ramp is None:
         axes.annotate("no cell has a value", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=INK)
     else:
@@ -203,24 +203,19 @@ def draw(picture: Picture, ramp: Ramp | None = None) -> "Figure":
         )
         bar.minorticks_off()
         bar.ax.tick_params(labelsize=8)
-        bar.set_label(_plain(band.label), fontsize=9)
+        bar.set_label(literal(band.label), fontsize=9)
     axes.set_aspect((height / (y_max - y_min)) / (width / (x_max - x_min)))
     axes.tick_params(labelsize=8)
     for axis, letters, low, high, inches in ((axes.xaxis, "EW", x_min, x_max, width), (axes.yaxis, "NS", y_min, y_max, height)):
         _label_axis(axis, letters if grid.geographic else "", low, high, inches)
     if not grid.geographic:
-        axes.set_xlabel(_plain(f"km east, {short_name(grid.crs)}"), fontsize=8)
+        axes.set_xlabel(literal(f"km east, {short_name(grid.crs)}"), fontsize=8)
         axes.set_ylabel("km north", fontsize=8)
     notes = [ramp.words() + (f" ({band.unit})" if band.unit else "")] if ramp else []
     notes += ["height and width are not to one scale"] if not to_scale(grid, scale) else []
     notes += ["grey: no value"] if ramp and not np.isfinite(band.values).all() else []
     _foot(figure, picture, scale, unit, "; ".join(notes))
     return figure
-
-
-def _plain(text: str) -> str:
-    """Keep matplotlib from reading formulas out of a stranger's text."""
-    return text.replace("$", r"\$")
 
 
 def _label_axis(axis: "Axis", letters: str, low: float, high: float, inches: float) -> None:
@@ -251,5 +246,5 @@ def _foot(figure: "Figure", picture: Picture, scale: Ground | None, unit: float,
         axes.annotate(label, (end, 0), (5, 0), xycoords=under, textcoords="offset points", va="center", fontsize=8)
     axes.set_xlim(left, right)
     if words:
-        narrow = textwrap.fill(_plain(words), max(40, int(14 * figure.get_figwidth())))
+        narrow = textwrap.fill(literal(words), max(40, int(14 * figure.get_figwidth())))
         figure.supxlabel(narrow, fontsize=7.5, color=INK)

@@ -115,6 +115,8 @@ def require_columns(table: pd.DataFrame, found: Mapping[str, str], wanted: Seque
 
 def numbers(column: pd.Series, path: Path, name: str) -> np.ndarray:
     """Return a column as (N,) float64 with NaN for what is no finite number; a column without any is an error."""
+    if pd.api.types.is_bool_dtype(column):  # pandas takes True for 1
+        column = column.astype("str")
     found = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan, copy=True)
     found[~np.isfinite(found)] = np.nan
     if len(column) and np.isnan(found).all():

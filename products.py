@@ -105,7 +105,8 @@ class Cells:
         values, p = read.astype(np.float64), self._product
         if p.nodata is not None:
             values[np.isclose(values, p.nodata, rtol=1e-6)] = np.nan
-        values = (values * p.factor + p.offset) * self._field.factor
+        with np.errstate(over="ignore"):  # what is endless is refused
+            values = (values * p.factor + p.offset) * self._field.factor
         check_values(p.path, f"{self._field.variable} (see unit, factor and nodata)", values, self.unit)
         return values
 

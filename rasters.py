@@ -29,7 +29,9 @@ log = getLogger(__name__)
 
 _CELLS_AT_ONCE = 2**24
 """Cells held in memory while windows are cut: 64 MB of float32."""
-_ABSURD = 1e30
+_MOST_CELLS = 10**8
+"""Of a raster that is held whole: a scene of Landsat has 6e7."""
+ABSURD = 1e30
 """No covariate is as large: it is the fill value of a writer that did not declare it."""
 _FAR, _FAR_DEGREES = 1e10, 1e4
 """In the CRS's unit: no ground is as far from an origin."""
@@ -61,13 +63,18 @@ def named_errors(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: not readable as a GeoTIFF ({reason}); is the file whole?") from error
 
 
-def open_raster(path: Path) -> Any:
-    """Open a GeoTIFF; the caller closes it, and reads from it inside `named_errors`."""
+def check_path(path: Path) -> None:
+    """Raise UserError if GDAL cannot be told of a path."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:  # bytes that are no UTF-8, which GDAL's paths are
         name = str(path).encode(errors="backslashreplace").decode()
         raise UserError(f"{name}: its path is not UTF-8; rename the file or folder") from error
+
+
+def open_raster(path: Path) -> Any:
+    """Open a GeoTIFF; the caller closes it, and reads from it inside `named_errors`."""
+    check_path(path)
     with named_errors(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `check_raster` says it plainly
         return rasterio.open(path, driver="GTiff")
@@ -169,6 +176,18 @@ def check_raster(raster: Any, path: Path, layers: Sequence[Layer] = ()) -> None:
     fault = _fault(raster.transform, raster.width, raster.height, _FAR_DEGREES if raster.crs.is_geographic else _FAR)
     if fault:
         raise UserError(f"{path}: its cells {fault}; set its true georeferencing (gdal_edit.py -a_ullr)")
+
+
+def check_size(height: int, width: int, path: Path) -> None:
+    """Raise UserError if a raster, perhaps of a few bytes that claim to be many, has more cells than may be held at once."""
+    if height * width > _MOST_CELLS:
+        raise UserError(f"{path}: {height:,} x {width:,} cells are too many to hold at once; cut it into parts (gdalwarp -te)")
+
+
+def check_filled(values: np.ndarray, path: Path, hint: str) -> None:
+    """Raise UserError if what was made of a raster (any shape, missing = NaN) is missing throughout."""
+    if not np.isfinite(values).any():
+        raise UserError(f"{path}: nothing can be made of it, all cells would be missing; {hint}")
 
 
 def _fault(place: Affine, width: int, height: int, far: float) -> str:
@@ -353,7 +372,7 @@ def _read_inside(raster: Any, layers: Sequence[Layer], window: Window, out: np.n
             with np.errstate(over="ignore", invalid="ignore"):
                 values *= scales[band]
                 values += offsets[band]
-            values[~(np.abs(values) < _ABSURD)] = np.nan
+            values[~(np.abs(values) < ABSURD)] = np.nan
 
 
 def _holds(stored: np.ndarray, value: float) -> bool:
@@ -369,9 +388,9 @@ def _missing(stored: np.ndarray, nodata: float | None) -> np.ndarray | None:
     missing = None
     if stored.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
-            if not (stored.max() < _ABSURD and stored.min() > -_ABSURD):
-                missing = ~(np.abs(stored) < _ABSURD)
-    if nodata is None or not abs(nodata) < _ABSURD or not _holds(stored, nodata):
+            if not (stored.max() < ABSURD and stored.min() > -ABSURD):
+                missing = ~(np.abs(stored) < ABSURD)
+    if nodata is None or not abs(nodata) < ABSURD or not _holds(stored, nodata):
         return missing
     if stored.dtype.kind == "f":
         hair = 4 * float(np.finfo(stored.dtype).eps) * abs(nodata)  # GDAL's: what declares nodata may have been rounded

@@ -16,7 +16,7 @@ from files import UserError, nearest
 from grouping import split_units
 from methods import Known
 from periods import NO_PERIOD, covariates_at, period_of
-from rasters import cut_windows, find_layers
+from rasters import ABSURD, cut_windows, find_layers
 from studysettings import ZonedSettings
 from utils import middle_cells, read_dataset, read_samples
 
@@ -81,7 +81,10 @@ def read_space_time(settings: ZonedSettings) -> SpaceTime:
             near = nearest(settings.year, list(table))
             raise UserError(f"{settings.samples}: no column {settings.year!r} of sampling years{near}; --year none asks for none")
         year = pd.to_numeric(table[settings.year], errors="coerce").to_numpy(np.float64)
-        why = [(~np.isfinite(year), f"no {settings.year}")]
+        why = [
+            (~np.isfinite(year), f"no {settings.year}"),
+            (~((year >= 1000) & (year <= 9999)), f"{settings.year} not from 1000 to 9999"),
+        ]
     if settings.rasters:
         windows, _ = cut_windows(find_layers(settings.rasters), lon, lat, 0)
         table = _joined(table, {name: cells[:, 0, 0] for name, cells in windows.items()}, settings.rasters[0])
@@ -107,8 +110,9 @@ def read_space_time(settings: ZonedSettings) -> SpaceTime:
             raise UserError(f"{settings.samples}: no column or variable {name!r}{near}{told}")
         if name in settings.targets:
             raise UserError(f"{name!r} is a target, and must not be a covariate too")
-    numbers = {name: pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64) for name in variables}
+    numbers = {name: pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64, copy=True) for name in variables}
     for name, column in numbers.items():
+        column[~(np.abs(column) <= ABSURD)] = np.nan  # as in rasters; float32, which trees see, would be endless
         if not np.isfinite(column).any():
             raise UserError(f"{settings.samples}: {name!r} has no number at any of the {len(table)} profiles")
     why += [(~np.isfinite(numbers[name]), f"no {name}") for name in climate]

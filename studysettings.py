@@ -167,6 +167,8 @@ class ZonedSettings(Settings):
         double = next((name for name in names if names.count(name) > 1), None)
         if double is not None:
             raise ValueError(f"{double!r} comes twice")
+        if unseen := next((name for name in names if not name.isprintable()), None):
+            raise ValueError(f"{unseen!r} holds what cannot be printed")
         return names
 
     @model_validator(mode="after")
@@ -213,6 +215,11 @@ class CovariateSettings(Settings):
     def _one_of_them(self) -> Self:
         if (self.bands is not None) + (self.dem is not None) + bool(self.climate) != 1:
             raise ValueError("give one of --bands, --dem and --climate")
+        if len(set(self.band_names)) < len(self.band_names):
+            raise ValueError("band_names: blue, red, nir and swir1 are four different bands")
+        inputs = [path for path in (self.bands, self.dem, *self.climate) if path is not None]
+        if any(self.out.resolve() == path.resolve() for path in inputs):
+            raise ValueError(f"out: {self.out} is read; give the result another name")
         return self
 
 
@@ -387,7 +394,7 @@ class Product(BaseModel):
     path: Path
     unit: str | None = None
     variable: str | None = None
-    factor: float = 1.0
+    factor: float = Field(1.0, gt=0)
     offset: float = 0.0
     nodata: float | None = None
     depth: str = Field("", max_length=40)
@@ -428,6 +435,10 @@ class AgainstSettings(Settings):
         names = [each.name for each in (*self.maps, *self.products)]
         if double := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two maps are called {double!r}; say NAME=FILE")
+        if taken := next((name for name in names if name in ("profile_id", "lon", "lat", "observed")), None):
+            raise ValueError(f"{taken!r} is a column of the points; call the map something else")
+        if unseen := next((name for name in names if not name.isprintable()), None):
+            raise ValueError(f"{unseen!r} holds what cannot be printed; call the map something else")
         return self
 
 

@@ -19,7 +19,7 @@ from rasterio.crs import CRS
 
 from files import UserError
 from grids import Grid, raster_grid
-from rasters import find_layers, write_geotiff
+from rasters import check_filled, check_size, find_layers, write_geotiff
 from stacks import Stack
 
 UNITS = {"slope": "degrees", "aspect": "degrees", "northness": "1", "eastness": "1", "twi": "ln(m)"}
@@ -29,6 +29,8 @@ _ECCENTRICITY_SQUARED = (2 - 1 / 298.257223563) / 298.257223563
 """Of the WGS84 ellipsoid, whose semi-major axis is given in metres."""
 _GENTLEST = 1e-3
 """A gradient below this, a metre in a kilometre, counts as this: wetness would else be endless on flat land."""
+_HAIR = 1e-6
+"""Degrees."""
 _STEPS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 """Rows and columns to the eight neighbours."""
 
@@ -190,13 +192,22 @@ def write_terrain(dem: Path, out: Path) -> None:
     Raises
     ------
     UserError
-        If the raster cannot be read, has several bands or no CRS, or is rotated.
+        If the raster cannot be read, has several bands or no CRS, is rotated or too large, reaches beyond a pole, or no cell
+        has all its neighbours.
     """
     layers = find_layers([dem])
     if len(layers) != 1:
         raise UserError(f"{dem}: holds {len(layers)} bands; elevations alone are needed")
     grid = raster_grid(layers[0].path)
+    check_size(grid.height, grid.width, dem)
+    south, north = grid.y - grid.height * grid.cell[1], grid.y
+    if CRS.from_user_input(grid.crs).is_geographic and max(north, -south) > 90 + _HAIR:
+        raise UserError(
+            f"{dem}: reaches from {south:g} to {north:g} degrees of latitude; set its true place (gdal_edit.py -a_ullr)"
+        )
     with Stack(layers, grid) as stack:
         elevation = stack.read(0, 0, grid.height, grid.width)[0]
     found = derive(elevation, *cell_metres(grid))
-    write_geotiff(out, np.stack(list(found.values())), list(found), grid.transform, grid.crs, list(UNITS.values()))
+    whole = np.stack(list(found.values()))
+    check_filled(whole, dem, "a cell needs its eight neighbours")
+    write_geotiff(out, whole, list(found), grid.transform, grid.crs, list(UNITS.values()))

@@ -19,6 +19,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commandline import read_settings
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from zoned import ZonedForest
 
 log = logging.getLogger(__name__)
-MOST_ZONES = 100
 FOLDS = "folds"
 """Folder of finished folds."""
 _FREE = ("resume", "workers", "model_dir", "results_dir")
@@ -107,7 +107,7 @@ def learn(settings: ZonedSettings, data: "SpaceTime", target: str) -> "dict[str,
 
 def new_method(settings: ZonedSettings, data: "SpaceTime", target: str) -> "ZonedForest":
     """Return the zoned forest that settings describe, not fitted; its bands are those of blended predictions."""
-    from climatezones import ClimateZones, GivenZones, Zones
+    from climatezones import MOST_ZONES, ClimateZones, GivenZones, Zones
     from zoned import SelectedForest, ZonedForest
 
     at = {name: k for k, name in enumerate(data.variables)}
@@ -139,6 +139,8 @@ def _held_out(
     settings: ZonedSettings, data: "SpaceTime", target: str, known: "Known", folds: "np.ndarray", fold: int, method: "ZonedForest"
 ) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """Return predictions and increases of a fold, from its files if it was finished before."""
+    import numpy as np
+
     from zonedscores import hold_out
 
     increases, predictions = (settings.results / FOLDS / f"{target}-{fold}-{name}.csv" for name in ("increases", "predictions"))
@@ -152,7 +154,22 @@ def _held_out(
         _write_trace(settings, data, target, str(fold), found.trace)
         write_table(increases, found.increases)
         write_table(predictions, found.predictions)  # the last: with it the fold is finished
-    return read_table(predictions), read_table(increases)
+    return _finished(predictions, increases, np.flatnonzero(folds == fold))
+
+
+def _finished(predictions: Path, increases: Path, rows: "np.ndarray") -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """Read a finished fold's tables; UserError if they are not of its rows (n,), or changed into what is no number."""
+    import numpy as np
+
+    found = read_table(predictions, ("row", "zone", "observed", "unzoned", "zoned", "blended"), text=("zone",))
+    grown = read_table(increases, ("row", "covariate", "increase", "method"), text=("method",))
+    for path, table, text in ((predictions, found, "zone"), (increases, grown, "method")):
+        sound = all(kind.kind in "iuf" for kind in table.drop(columns=text).dtypes) and not table[["row", text]].isna().any(
+            axis=None
+        )
+        if not (sound and np.array_equal(np.unique(table["row"]), rows) and (path is increases or len(table) == len(rows))):
+            raise UserError(f"{path}: is not what was found of its fold; remove both of the fold's files and go on with --resume")
+    return found, grown
 
 
 def _write_trace(settings: ZonedSettings, data: "SpaceTime", target: str, part: str, trace: "pd.DataFrame") -> None:

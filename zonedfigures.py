@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from figures import INK, save
+from figures import INK, literal, save
 from zonedscores import ALL, METHODS, NETWORK, NETWORK_ZONED
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def draw_scores(path: Path, tables: "Mapping[str, pd.DataFrame]", score: str, la
     for row, (title, table) in zip(panels, tables.items(), strict=True):
         for axes, target in zip(row, targets, strict=True):
             _panel(axes, table[table["target"] == target], score, PAPER.get(target, {}) if paper else {})
-            axes.set_title(f"{title}: {target}" if title else target, fontsize=9, loc="left")
-        row[0].set_ylabel(label)
+            axes.set_title(literal(f"{title}: {target}" if title else target), fontsize=9, loc="left")
+        row[0].set_ylabel(literal(label))
     handles = {text: handle for axes in panels.flat for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     order = sorted(handles, key=lambda text: text.endswith(_PAPERS))  # ours first, as methods stand
     figure.legend([handles[text] for text in order], order, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
@@ -84,7 +84,7 @@ def _panel(axes: "Axes", table: "pd.DataFrame", score: str, paper: Mapping[str, 
                 label=f"{_label(method)}{_PAPERS}",
             )
     counts = table.drop_duplicates("zone").set_index("zone")["n"]
-    axes.set_xticks(np.arange(len(zones)), [f"{zone}\nn = {counts[zone]}" for zone in zones], fontsize=8)
+    axes.set_xticks(np.arange(len(zones)), [f"{literal(zone)}\nn = {counts[zone]}" for zone in zones], fontsize=8)
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="x", length=0)

@@ -21,7 +21,7 @@ from sklearn.tree._tree import Tree
 
 from applicability import Applicability
 from calibration import Calibration
-from climatezones import ClimateZones, GivenZones, Zones
+from climatezones import MOST_ZONES, ClimateZones, GivenZones, Zones
 from config import __version__
 from errorfields import ErrorField
 from files import UserError, atomic_write, write_yaml
@@ -35,6 +35,10 @@ _EVERYWHERE = ""
 _ARRAYS = ("nodes", "left", "right", "column", "missing_left", "threshold", "value")
 """Of a forest: nodes of each tree (T,), and then of each node of all trees, one tree after the other: its children, counted from
 the tree's first node, -1 for a leaf; the column it asks; whether a missing value goes left; its threshold; its prediction."""
+_MOST_VARIABLES, _MOST_TREES = 1000, 100_000
+"""Of a model and of a forest: a file of a few megabytes may tell of so many that no memory holds a map's cells."""
+_LARGEST = 1e30
+"""Of a prediction: the sum of larger ones may have no end."""
 _SKOPS = "pip install 'skops>=0.16'"
 
 
@@ -74,7 +78,7 @@ class Facts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
     target: str
     unit: str
-    variables: tuple[str, ...] = Field(min_length=1)
+    variables: tuple[str, ...] = Field(min_length=1, max_length=_MOST_VARIABLES)
     precipitation: int = Field(ge=0)
     temperature: int = Field(ge=0)
     zones: dict[str, float | tuple[str, ...] | tuple[float, ...]]
@@ -195,10 +199,15 @@ def load_zoned(path: Path) -> tuple[ZonedForest, Facts]:
         facts = Facts(**json.loads(content["facts"]))
         kind = GivenZones if "codes" in facts.zones else ClimateZones
         zones: Zones = kind(**facts.zones)  # type: ignore[arg-type] # checked by pydantic, and by its own rules
+        if len(zones.names) > MOST_ZONES:
+            raise ValueError(f"{len(zones.names)} zones, more than {MOST_ZONES}")
         limit = len(facts.variables)
         used = [facts.precipitation, facts.temperature, *(k for each in facts.forests.values() for k in each.columns)]
         if not all(0 <= k < limit for k in used) or set(content["forests"]) != set(facts.forests):
             raise ValueError("its forests are not those its facts tell of")
+        told = (facts.target, facts.unit, *zones.names)
+        if len(set(facts.variables)) != limit or not all(name.isprintable() for name in told):
+            raise ValueError("a variable comes twice, or a name cannot be printed")
         if set(facts.counts) != set(zones.names) or not set(facts.forests) <= {_EVERYWHERE, *zones.names}:
             raise ValueError("its zones are not those its facts tell of")
         forests = {name: _forest(each, content["forests"][name]) for name, each in facts.forests.items()}
@@ -266,11 +275,15 @@ def _forest(facts: ForestFacts, arrays: dict[str, Any]) -> SelectedForest:
     whole = {name: arrays[name].astype(np.float64 if name in ("threshold", "value") else np.int64) for name in _ARRAYS}
     nodes = whole.pop("nodes")
     total = len(whole["left"])
+    if nodes.size > _MOST_TREES:
+        raise ValueError(f"{nodes.size} trees, more than {_MOST_TREES}")
     if not nodes.size or nodes.min() < 1 or nodes.max() > total or nodes.sum() != total:
         raise ValueError("its trees do not add up to its nodes")
     if any(len(each) != total for each in whole.values()):
         raise ValueError("an array of a forest is too short or too long")
-    if not np.isfinite(whole["value"]).all() or np.isnan(whole["threshold"]).any():  # at infinity it parts known from missing
+    if (
+        not (np.abs(whole["value"]) <= _LARGEST).all() or np.isnan(whole["threshold"]).any()
+    ):  # at infinity it parts known from missing
         raise ValueError("a prediction or threshold is not a number")
     forest = RandomForestRegressor(len(nodes), n_jobs=1)
     forest.n_features_in_, forest.n_outputs_ = len(facts.columns), 1

@@ -192,7 +192,7 @@ def test_no_ground_in_common_and_other_mistakes(ours, capsys):
         ("content.tif", ["g/kg", "no density"]),
         ("bare.tif", ["does not tell its unit"]),
         ("bare.tif,unit=stones", ["stones"]),
-        ("ours=ours.tif,factor=-1", ["below 0", "factor"]),
+        ("ours=ours.tif,factor=-1", ["greater than 0", "factor"]),
         ("none.tif", ["none.tif"]),
         ("a=ours.tif,colour=red", ["colour=red"]),
         ("a=ours.tif,factor=x", ["factor"]),
@@ -286,6 +286,30 @@ def test_names_are_escaped_and_files_are_named_safely(ours):
     assert "<b>&" not in page
     assert not re.search(r"<(script|iframe|link)\b", page)
     assert sorted(path.name for path in Path("out").glob("*.tif")) == ["difference-_b__.._x-p__q.tif"]
+
+
+def test_names_are_no_formulas(ours):
+    write_points(ours)
+    judge("$x^$=ours.tif", maps=[r"$\frac{a}$=ours.tif"], more=["--points", "points.csv", "--value", "v"])
+
+
+@pytest.mark.parametrize(
+    ("maps", "words"),
+    [
+        ("observed=ours.tif", "a column of the points"),
+        ("lon=ours.tif", "a column of the points"),
+        ("a\x07=ours.tif", "cannot be printed"),
+        ("a=ours.tif,factor=0", "greater than 0"),
+    ],
+)
+def test_names_and_factors_that_would_mislead_are_refused(maps, words, ours, capsys):
+    write_points(ours)
+    assert words in refused(capsys, "--maps", maps, "--points", "points.csv", "--value", "v", "--out", "out")
+
+
+def test_a_factor_beyond_all_measure_is_no_gap(ours, capsys):
+    command = ["--maps", "ours.tif", "--products", "p=ours.tif,factor=1.7e308", "--out", "out"]
+    assert "above 2000" in refused(capsys, *command)
 
 
 def test_settings_of_a_product():

@@ -73,6 +73,15 @@ def test_terrain_and_zones(workplace):
         (["--bands", "empty"], "holds no GeoTIFF and no folder"),
         (["--bands", "b.tif"], "no such raster"),
         (["--bands", "a.tif", "--band_names", "B1", "red", "nir", "swir1"], "'B1'"),
+        (["--bands", "a.tif", "--band_names", "red", "red", "nir", "swir1"], "four different bands"),
+        (["--bands", "a.tif", "--out", "a.tif"], "is read; give the result another name"),
+        (["--bands", "high.tif"], "all cells would be missing; is 'reflectance' its scale?"),
+        (["--bands", "placeless.tif"], "no coordinate reference system"),
+        (["--bands", "vast.tif"], "200,000 x 200,000 cells are too many to hold"),
+        (["--dem", "vast.tif"], "elevations alone"),
+        (["--dem", "small.tif"], "a cell needs its eight neighbours"),
+        (["--dem", "polar.tif"], "reaches from 80 to 95 degrees"),
+        (["--climate", "high.tif", "small.tif", "--precipitation", "red", "--temperature", "z"], "on the same ground?"),
         (["--dem", "a.tif"], "holds 4 bands; elevations alone are needed"),
         (["--climate", "a.tif"], "2 of 2 variables are in none of the rasters"),
     ],
@@ -80,6 +89,15 @@ def test_terrain_and_zones(workplace):
 def test_what_cannot_be_made_is_told(arguments, words, workplace, capsys):
     image(workplace / "a.tif")
     (workplace / "empty").mkdir()
-    assert make(*arguments, "--out", "o.tif") == 2
+    image(workplace / "high.tif", level=5000.0)
+    write_geotiff(workplace / "small.tif", np.full((1, 1, 5), 5.0), ["z"], Affine(0.1, 0, 100, 0, -0.1, 50))
+    write_geotiff(workplace / "polar.tif", np.ones((1, 15, 5)), ["z"], Affine(1, 0, 80, 0, -1, 95))
+    empty = {"driver": "GTiff", "count": 4, "dtype": "uint8", "tiled": True, "sparse_ok": True}
+    for name, side, crs in (("placeless", 9, None), ("vast", 200_000, "EPSG:4326")):
+        with rasterio.open(
+            f"{name}.tif", "w", height=side, width=side, crs=crs, transform=Affine(1e-5, 0, 10, 0, -1e-5, 50), **empty
+        ) as file:
+            file.descriptions = BANDS
+    assert make("--out", "o.tif", *arguments) == 2
     assert words in capsys.readouterr().err
     assert not (workplace / "o.tif").exists()

@@ -191,3 +191,15 @@ def test_real_horizons(workplace, capsys):
     judged = yaml.safe_load(Path("out/d.yaml").read_text())["functions of bulk density, kg/m3"]
     assert judged["Manrique and Jones 1991, mineral"]["bias"] == pytest.approx(-191, abs=1)
     assert judged["fitted to these horizons, mineral"]["rmse"] == pytest.approx(174, abs=1)
+
+
+def test_truth_is_no_number_and_impossible_carbon_judges_no_function(workplace, capsys):
+    horizons(workplace, lon=True)
+    assert make() == 2
+    assert "'True'" in capsys.readouterr().err
+    soc = np.full(8, 20.0)
+    soc[:2] = 1e308, -5.0
+    horizons(workplace, soc=soc)
+    assert make("--min_covered", "0") == 0
+    found = yaml.safe_load((workplace / "out" / "d.yaml").read_text())["functions of bulk density, kg/m3"]
+    assert all(np.isfinite(each["rmse"]) for each in found.values())

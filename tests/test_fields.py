@@ -136,6 +136,10 @@ def test_a_text_called_geotiff_is_refused(tmp_path):
         ({"values": np.full((45, 90), np.nan)}, {}, "missing in all 4050 cells"),
         ({"values": np.ones((2, 45, 90)), "more": ("depth",)}, {}, "depth"),
         ({"lat": LAT * 2}, {}, "degrees in order"),
+        ({"lon": LON + 1e9}, {}, "degrees in order"),
+        ({"lat": LAT * 1e-300, "lon": LON * 1e-300}, {}, "degrees in order"),
+        ({"lat": LAT[:1], "values": np.ones((1, 90))}, {}, "1 x 90 cells"),
+        ({"lon": LON[:1], "values": np.ones((45, 1))}, {}, "45 x 1 cells"),
         ({"lat": LON[:45], "lon": np.linspace(-80, 80, 90), "axes": ("lon", "lat")}, {}, "no axis"),
     ],
 )
