@@ -4,23 +4,32 @@ In: settings. Out: rows of scores, and what figures are drawn of. Of points ever
 cell of their common grid counts once.
 """
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from config import SOC_MAXIMUM
 from coverage import coverage
 from fields import UNITS, unit_of
 from files import UserError
 from grouping import split_units
+from pointfiles import find_columns, read_points, require_columns
 from products import Cells, Shared, ends_of, on_common_grid
 from studysettings import AgainstSettings
-from utils import read_samples
+from utils import check_samples
 from validation import bootstrap_scores, scores
 from zones import mass_of
 
+log = logging.getLogger(__name__)
 SCORES = ("r2", "rmse", "me", "mae", "ccc")
+PLACED = ("profile_id", "lon", "lat")
+STRANGE = 4.0
+"""Times that the medians of points and of a map differ by, from where on a user is asked about units."""
 _FEWEST = 2
 """Points: one alone has no scores."""
 
@@ -61,11 +70,11 @@ def score_points(settings: AgainstSettings) -> tuple[Points, pd.DataFrame]:
         If a file cannot be read, units are of different things, or at fewer than two points all maps have values.
     """
     assert settings.points is not None
-    table, observed = read_samples(settings.points, settings.value)
     known = unit_of(settings.unit)
     if known is None:
         raise UserError(f"unit = {settings.unit!r}: expected one of {', '.join(UNITS)}")
     unit, factor = UNITS[known]
+    table, observed = _read(settings.points, settings.value, SOC_MAXIMUM / factor)
     lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
     found = table[["profile_id", "lon", "lat"]].assign(observed=observed * factor)
     ends = {}
@@ -76,6 +85,7 @@ def score_points(settings: AgainstSettings) -> tuple[Points, pd.DataFrame]:
             found[product.name] = cells.at(lon, lat)
             ends[product.name] = ends_of(product, lon, lat, cells.bands)
     names = [product.name for product in (*settings.maps, *settings.products)]
+    _warn_of_units(found, names, unit)
     rows = found[names].notna().all(axis=1).to_numpy()
     if rows.sum() < _FEWEST:
         worst = found[names].notna().sum().idxmin()
@@ -96,6 +106,26 @@ def score_points(settings: AgainstSettings) -> tuple[Points, pd.DataFrame]:
             row |= {"held": share["value"], "held_low": share["low"], "held_high": share["high"]}
         told.append(row)
     return points, pd.DataFrame(told)
+
+
+def _read(path: Path, value: str, most: float) -> tuple[pd.DataFrame, np.ndarray]:
+    """Read points in any format of profiles, columns found by their usual names, and check them."""
+    table = read_points(path)
+    columns = find_columns(table)
+    require_columns(table, columns, PLACED, path)
+    if value not in table.columns:
+        raise UserError(f"{path}: no column {value!r}; it has {', '.join(map(str, table.columns[:12]))}: name one by --value")
+    named = {ours: table[columns[ours]] for ours in PLACED} | {value: table[value]}
+    return check_samples(pd.DataFrame(named), path, value, most=most)
+
+
+def _warn_of_units(found: pd.DataFrame, names: Sequence[str], unit: str) -> None:
+    """Say where points and a map differ so much that one of them may be of another unit."""
+    for name in names:
+        both = found.loc[found[name].notna(), ["observed", name]].median()
+        if both.min() > 0 and both.max() / both.min() > STRANGE:
+            told = f"points have a median of {both['observed']:.3g} {unit}, {name} {both[name]:.3g}"
+            log.warning("%s; are the units right (--unit, and unit= of the map)?", told)
 
 
 def score_pair(ours: Cells, theirs: Cells, covered: float) -> tuple[Shared, dict[str, Any]]:

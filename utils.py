@@ -122,6 +122,13 @@ def read_samples(path: Path, target: str, target_needed: bool = True) -> tuple[p
     table = read_table(path, ("profile_id", "lon", "lat", *((target,) if target_needed else ())))
     if table.empty:
         raise UserError(f"{path}: no profiles, only a header")
+    return check_samples(table, path, target, target_needed)
+
+
+def check_samples(
+    table: pd.DataFrame, path: Path, target: str, target_needed: bool = True, most: float = SOC_MAXIMUM
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Check a table that has the columns of `read_samples`, as it does; `path` is what errors name, `most` the target's limit."""
     ids = ["" if pd.isna(value) else key_of(value) for value in table["profile_id"]]
     table["profile_id"] = ids
     double = table["profile_id"].duplicated().to_numpy()
@@ -144,11 +151,10 @@ def read_samples(path: Path, target: str, target_needed: bool = True) -> tuple[p
         numbers[name] = values
     _check_coordinates(path, numbers["lon"], numbers["lat"], ids)
     y = numbers[target]
-    absurd = (y < 0) | (y > SOC_MAXIMUM)
+    absurd = (y < 0) | (y > most)
     if absurd.any():
-        raise UserError(
-            f"{path}: {target} must lie between 0 and {SOC_MAXIMUM:g} (SOC is in g/kg); not so in {_first(absurd, y.tolist(), ids)}"
-        )
+        unit = " (SOC is in g/kg)" if most == SOC_MAXIMUM else ""
+        raise UserError(f"{path}: {target} must lie between 0 and {most:g}{unit}; not so in {_first(absurd, y.tolist(), ids)}")
     return table.assign(lon=numbers["lon"], lat=numbers["lat"]), y
 
 

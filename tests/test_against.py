@@ -248,6 +248,27 @@ def test_points_score_every_map_where_all_have_values(ours):
     assert Path("out/residuals-ours.png").is_file()
 
 
+def test_points_have_their_usual_names_and_units_are_asked_about(ours, caplog):
+    write_points(ours)
+    judge(more=["--points", "points.csv", "--value", "v"])
+    assert "units" not in caplog.text
+    expected = pd.read_csv("out/point_scores.csv")
+    table = pd.read_csv("points.csv").rename(columns={"profile_id": "ID", "lon": "Longitude", "lat": "y"})
+    table.to_csv("points.csv", index=False)
+    judge(more=["--points", "points.csv", "--value", "v"])
+    pd.testing.assert_frame_equal(pd.read_csv("out/point_scores.csv"), expected)
+    table.assign(v=10 * table["v"]).to_csv("points.csv", index=False)
+    judge(more=["--points", "points.csv", "--value", "v"])
+    assert "are the units right" in caplog.text
+
+
+def test_a_value_that_is_not_there_is_told_with_those_that_are(ours, capsys):
+    write_points(ours)
+    assert "name one by --value" in refused(
+        capsys, "--maps", "ours.tif", "--points", "points.csv", "--value", "soc", "--out", "out"
+    )
+
+
 def test_intervals_of_a_map_are_held_against_points(ours):
     bands = np.stack([ours, ours - 0.6 * 1.645, ours + 0.6 * 1.645])
     write_geotiff(
