@@ -29,6 +29,8 @@ _ECCENTRICITY_SQUARED = (2 - 1 / 298.257223563) / 298.257223563
 """Of the WGS84 ellipsoid, whose semi-major axis is given in metres."""
 _GENTLEST = 1e-3
 """A gradient below this, a metre in a kilometre, counts as this: wetness would else be endless on flat land."""
+DEEPEST, HIGHEST = -500.0, 9000.0
+"""Metres between which land lies."""
 _HAIR = 1e-6
 """Degrees."""
 _STEPS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
@@ -192,8 +194,8 @@ def write_terrain(dem: Path, out: Path) -> None:
     Raises
     ------
     UserError
-        If the raster cannot be read, has several bands or no CRS, is rotated or too large, reaches beyond a pole, or no cell
-        has all its neighbours.
+        If the raster cannot be read, has several bands or no CRS, is rotated or too large, reaches beyond a pole, holds
+        what is no elevation, or no cell has all its neighbours.
     """
     layers = find_layers([dem])
     if len(layers) != 1:
@@ -207,6 +209,12 @@ def write_terrain(dem: Path, out: Path) -> None:
         )
     with Stack(layers, grid) as stack:
         elevation = stack.read(0, 0, grid.height, grid.width)[0]
+    strange = elevation[(elevation < DEEPEST) | (elevation > HIGHEST)]
+    if strange.size:
+        raise UserError(
+            f"{dem}: {strange.size} cells from {strange.min():g} to {strange.max():g} are no elevations in metres; "
+            "declare what is missing (gdal_edit.py -a_nodata VALUE)"
+        )
     found = derive(elevation, *cell_metres(grid))
     whole = np.stack(list(found.values()))
     check_filled(whole, dem, "a cell needs its eight neighbours")

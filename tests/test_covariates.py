@@ -81,6 +81,7 @@ def test_terrain_and_zones(workplace):
         (["--dem", "vast.tif"], "elevations alone"),
         (["--dem", "small.tif"], "a cell needs its eight neighbours"),
         (["--dem", "polar.tif"], "reaches from 80 to 95 degrees"),
+        (["--dem", "undeclared.tif"], "1 cells from -32768 to -32768 are no elevations in metres"),
         (["--climate", "high.tif", "small.tif", "--precipitation", "red", "--temperature", "z"], "on the same ground?"),
         (["--dem", "a.tif"], "holds 4 bands; elevations alone are needed"),
         (["--climate", "a.tif"], "2 of 2 variables are in none of the rasters"),
@@ -92,6 +93,9 @@ def test_what_cannot_be_made_is_told(arguments, words, workplace, capsys):
     image(workplace / "high.tif", level=5000.0)
     write_geotiff(workplace / "small.tif", np.full((1, 1, 5), 5.0), ["z"], Affine(0.1, 0, 100, 0, -0.1, 50))
     write_geotiff(workplace / "polar.tif", np.ones((1, 15, 5)), ["z"], Affine(1, 0, 80, 0, -1, 95))
+    land = np.full((1, 5, 5), 100.0)
+    land[0, 2, 2] = -32768
+    write_geotiff(workplace / "undeclared.tif", land, ["z"], Affine(0.1, 0, 100, 0, -0.1, 50))
     empty = {"driver": "GTiff", "count": 4, "dtype": "uint8", "tiled": True, "sparse_ok": True}
     for name, side, crs in (("placeless", 9, None), ("vast", 200_000, "EPSG:4326")):
         with rasterio.open(
