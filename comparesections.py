@@ -19,6 +19,7 @@ import comparefigures as draw
 from comparetables import Table, change_table, claim, folds_table, region_changes, region_table, skill_table
 from comparison import MEAN, SCORES, Comparison, count, fact, fixed, percent, pooled, score_title
 from mappage import flattened
+from webpages import folded, paragraph
 
 FIGURES = ("changes_mae", "changes_ccc", "ways", "learning_mae", "learning_ccc", "coverage", "dissimilarity", "residuals")
 
@@ -64,7 +65,7 @@ def _skill(c: Comparison, page: Page) -> str:
         "perfect, 0 no better than chance. R²: share of variance explained, below 0 worse than the mean. RPIQ: interquartile range "
         "over RMSE. ME: mean of predicted minus observed, best near 0."
     )
-    parts = [_p(explained, "soft"), skill_table(c).to_html()]
+    parts = [paragraph(explained, "soft"), skill_table(c).to_html()]
     table = change_table(c)
     note = (
         f"Against {_rivals(c)}. Point: change; line: paired 95 % interval; one that crosses zero leaves open which is better. "
@@ -82,10 +83,10 @@ def _skill(c: Comparison, page: Page) -> str:
             parts.append(page.figure(f"changes_{score}", alt, note, draw.differences, *values))
     if table.rows:
         more = change_table(c, ("rmse", "r2")).to_html()
-        parts += [table.to_html(), region_changes(c).to_html(), _details("The same for RMSE and R²", more)]
+        parts += [table.to_html(), region_changes(c).to_html(), folded("The same for RMSE and R²", more)]
     for region in c.table["region"].unique():
         tables = [region_table(c, region, way, suffix) for way in c.ways for suffix in ("", "_log")]
-        parts.append(_details(f"{region}: all scores with intervals", "".join(t.to_html() for t in tables if t.rows)))
+        parts.append(folded(f"{region}: all scores with intervals", "".join(t.to_html() for t in tables if t.rows)))
     return "\n".join(parts)
 
 
@@ -111,7 +112,7 @@ def _ways(c: Comparison, page: Page) -> str:
             told = f"MAE of {c.label(winner)} changes by {percent(rise[winner])} from {next(iter(c.ways.values()))} to "
             told += f"{c.ways[c.headline]}, that of all methods by {low} to {high}. Neighbours agree: with them in training a "
             told += "score tells how well gaps are filled, without them how well unvisited land is mapped."
-            parts.append(_p(told))
+            parts.append(paragraph(told))
         values = mae.rename("value").reset_index()
         alt = "MAE of each method under each way of holding profiles out; numbers in the skill table"
         note = "The longer the line, the more a method lives on near neighbours."
@@ -126,7 +127,7 @@ def _curves(c: Comparison, page: Page) -> str:
     parts = []
     if found := c.gains():
         ours, theirs, change = found
-        parts.append(_p(claim(change)))
+        parts.append(paragraph(claim(change)))
         rows = [
             [fact(n), str(len(each)), percent(each.mean()), _span(each)]
             for n, each in change.groupby(level="n_train")
@@ -169,7 +170,7 @@ def _intervals(c: Comparison, page: Page) -> str:
     names = [*(f"of {100 * each:g} %" for each in levels), "Width", "Score"]
     caption = f"Profiles held (%) by intervals of each level; mean width and interval score of those of {100 * level:g} % "
     caption += f"({c.unit}; less is better)"
-    parts = [_p(words) for words in _narrower(c, every[every["level"] == level])]
+    parts = [paragraph(words) for words in _narrower(c, every[every["level"] == level])]
     alt = "Share of profiles found in intervals against the share promised; numbers in the table that follows"
     note = "Share of profiles found in an interval less the share promised. On the dashed line an interval keeps its promise; "
     note += "below it is too narrow. Small marks: single regions."
@@ -229,7 +230,7 @@ def _dissimilarity(c: Comparison, page: Page) -> str:
         ("error, strangest fifth", ["over most familiar"]),
     ]
     table = Table("The area of applicability, region by region", groups, [line for _, line in lines])
-    return "\n".join([_p(f"{told}median error than the fifth most like them."), picture, table.to_html()])
+    return "\n".join([paragraph(f"{told}median error than the fifth most like them."), picture, table.to_html()])
 
 
 def _residuals(c: Comparison, page: Page) -> str:
@@ -254,7 +255,8 @@ def _selection(c: Comparison, _: Page) -> str:
     groups = [("", ["Score", "Region"]), ("epoch chosen on", ["validation", "test"]), ("", ["flattered by"])]
     table = Table("Scores on the test profiles, mean over folds, by what chose the epoch", groups, rows, 2)
     return (
-        _p(f"{told}that is not there on new land. No other score here is of an epoch that test profiles chose.") + table.to_html()
+        paragraph(f"{told}that is not there on new land. No other score here is of an epoch that test profiles chose.")
+        + table.to_html()
     )
 
 
@@ -272,7 +274,7 @@ def _floor(c: Comparison, _: Page) -> str:
     )
     groups = [("", ["Region", "Profiles that share a cell"]), ("MAE on these", ["cell mates", "region's median"])]
     groups.append(("MAE on all", [c.label(c.facts["winner"])]))
-    return _p(told) + Table(f"The noise floor ({c.unit})", groups, rows).to_html()
+    return paragraph(told) + Table(f"The noise floor ({c.unit})", groups, rows).to_html()
 
 
 def _compared(c: Comparison, _: Page) -> str:
@@ -286,13 +288,5 @@ def _compared(c: Comparison, _: Page) -> str:
     parts.append(f'<h3>To repeat it</h3><pre tabindex="0"><code>{html.escape(c.facts["how"])}</code></pre>')
     settings = [[name, words] for name, words in flattened(c.facts["settings"])]
     if settings:
-        parts.append(_details("Settings", Table("Settings", [("", ["Name", "Value"])], settings, 2).to_html()))
+        parts.append(folded("Settings", Table("Settings", [("", ["Name", "Value"])], settings, 2).to_html()))
     return "\n".join(parts)
-
-
-def _p(text: str, kind: str = "") -> str:
-    return f"<p{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{html.escape(text)}</p>"
-
-
-def _details(title: str, body: str) -> str:
-    return f"<details><summary>{html.escape(title)}</summary>\n{body}\n</details>"

@@ -29,7 +29,7 @@ from drivertables import (
 from files import write_json, write_table, write_text
 from mappage import flattened
 from mismatch import EVERYWHERE
-from webpages import fill
+from webpages import fill, folded, paragraph
 
 FIGURES = (
     "drivers",
@@ -125,7 +125,7 @@ def _mismatch(d: Drivers, page: Page) -> str:
         parts.append(f"<p>The strongest first:</p><ol>{listed}</ol>")
     else:
         parts.append("<p>None is larger than chance makes the largest of all.</p>")
-    parts.append(_p(_how_named(d), "soft"))
+    parts.append(paragraph(_how_named(d), "soft"))
     alt = "Where models are relatively richer or poorer in carbon than the observations"
     note = (
         "Carbon as covariates predict it out of fold, each target relative to its own mean: where a model puts relatively more "
@@ -153,7 +153,7 @@ def _how_named(d: Drivers) -> str:
 
 def _importance(d: Drivers, page: Page) -> str:
     lead = d.facts["lead"]
-    parts = [_p(CAVEAT)]
+    parts = [paragraph(CAVEAT)]
     for kind, name in (("driver", "drivers"), ("variable", "variables")):
         rows = d.importance
         rows = rows[
@@ -164,8 +164,8 @@ def _importance(d: Drivers, page: Page) -> str:
         words = "importance: growth of the squared error of ln carbon when permuted"
         parts.append(page.figure(name, alt, note, draw.importance_bars, rows, words))
         table = importance_table(d, kind).to_html()
-        parts.append(table if kind == "driver" else _details("All variables, by every learner and method", table))
-    parts.append(_details("How far methods agree", agreement_table(d).to_html()))
+        parts.append(table if kind == "driver" else folded("All variables, by every learner and method", table))
+    parts.append(folded("How far methods agree", agreement_table(d).to_html()))
     members = [[driver, ", ".join(names)] for driver, names in d.facts["drivers"].items()]
     table = Table("Drivers and their variables", [("", ["Driver", "Variables"])], members, 2).to_html()
     return "\n".join([*parts, table.replace("<table>", '<table class="told">')])
@@ -184,7 +184,7 @@ def _responses(d: Drivers, page: Page) -> str:
         alt = f"Response of carbon to each variable, by target: {way}"
         told = f"{note}. Band: {level:g} % interval; lower ticks: tenths of the places; circle: where the response bends."
         figure = page.figure(f"responses_{way}", alt, told, draw.response_curves, rows, bends if way == "accumulated" else {})
-        parts.append(figure if way == "accumulated" else _details("The same by partial dependence", figure))
+        parts.append(figure if way == "accumulated" else folded("The same by partial dependence", figure))
     parts.append(shape_table(d).to_html())
     if len(d.joint):
         for way, words in (("accumulated", "beyond what each does alone"), ("partial", "as partial dependence")):
@@ -193,7 +193,7 @@ def _responses(d: Drivers, page: Page) -> str:
             alt = f"What {both} do together, by target"
             told = f"What {both} do together, {words}. Crosses: the {level:g} % interval holds zero."
             figure = page.figure(f"joint_{way}", alt, told, draw.joint_surfaces, rows.dropna(subset="value"))
-            parts.append(figure if way == "accumulated" else _details("The same pair by partial dependence", figure))
+            parts.append(figure if way == "accumulated" else folded("The same pair by partial dependence", figure))
     return "\n".join(parts)
 
 
@@ -202,7 +202,7 @@ def _zones(d: Drivers, page: Page) -> str:
     rows = d.importance[(d.importance["zone"] != EVERYWHERE) & (d.importance["learner"] == lead)]
     told = list(dict.fromkeys(rows["zone"]))
     lost = [zone for zone in d.facts["zones"] if zone not in told]
-    without = [_p(f"Not told of, for want of skill of {lead} there: {', '.join(lost)}.")] if lost else []
+    without = [paragraph(f"Not told of, for want of skill of {lead} there: {', '.join(lost)}.")] if lost else []
     if not told:
         return without[0]
     alt = "Importance of each driver, by zone and target"
@@ -214,7 +214,7 @@ def _zones(d: Drivers, page: Page) -> str:
     alt = "Response of carbon to each variable, by zone and target"
     note = f"Accumulated local effects among the held-out places of a zone. Band: {100 * d.facts['level']:g} % interval."
     figure = page.figure("responses_zones", alt, note, draw.response_curves, curves, {})
-    return "\n".join([*parts, _details("Responses by zone", figure), *without])
+    return "\n".join([*parts, folded("Responses by zone", figure), *without])
 
 
 def _skill(d: Drivers, _: Page) -> str:
@@ -222,7 +222,7 @@ def _skill(d: Drivers, _: Page) -> str:
         f"A learner that cannot predict held-out blocks is not asked what drives carbon: it would tell what drives its errors. "
         f"The least is R² {d.facts['settings']['min_skill']:g}."
     )
-    return _p(words) + skill_table(d).to_html()
+    return paragraph(words) + skill_table(d).to_html()
 
 
 def _method(d: Drivers, _: Page) -> str:
@@ -232,21 +232,15 @@ def _method(d: Drivers, _: Page) -> str:
     told = f"Carbon is compared as ln(0.05 + carbon / median), so that units and levels do not matter. {filled:,} "
     told += f"missing values of {len(support['filled'])} covariates were filled by the median or the commonest class; "
     told += f"{support['left_out']:,} places lacked more than half of the covariates and were left out."
-    parts.append(_p(told))
+    parts.append(paragraph(told))
     if "cells_with_profiles" in support and support["cells_with_profiles"]:
         cells = "; ".join(f"{name}: {n:,}" for name, n in support["cells_with_profiles"].items())
         parts.append(
-            _p(f"Profiles are compared one by one, and those in one cell of a model share its value. Cells that hold any: {cells}.")
+            paragraph(
+                f"Profiles are compared one by one, and those in one cell of a model share its value. Cells that hold any: {cells}."
+            )
         )
     parts.append(f'<h3>To repeat it</h3><pre tabindex="0"><code>{html.escape(d.facts["how"])}</code></pre>')
     settings = [[name, words] for name, words in flattened(d.facts["settings"])]
-    parts.append(_details("Settings", Table("Settings", [("", ["Name", "Value"])], settings, 2).to_html()))
+    parts.append(folded("Settings", Table("Settings", [("", ["Name", "Value"])], settings, 2).to_html()))
     return "\n".join(parts)
-
-
-def _p(text: str, kind: str = "") -> str:
-    return f"<p{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{html.escape(text)}</p>"
-
-
-def _details(title: str, body: str) -> str:
-    return f"<details><summary>{html.escape(title)}</summary>\n{body}\n</details>"

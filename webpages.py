@@ -6,6 +6,7 @@ data, and its Content-Security-Policy admits just those.
 
 import base64
 import hashlib
+import html
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,3 +40,13 @@ def _policy(page: str) -> str:
         for content in re.findall(rf"<{kind}>(.*?)</{kind}>", page, re.DOTALL):
             rules.append(f"{kind}-src 'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'")
     return "; ".join([*rules, "img-src data:", "base-uri 'none'", "form-action 'none'"])
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    """Return text as a paragraph, of a class if one is given."""
+    return f"<p{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{html.escape(text)}</p>"
+
+
+def folded(title: str, body: str) -> str:
+    """Return HTML that is shown once its title is clicked."""
+    return f"<details><summary>{html.escape(title)}</summary>\n{body}\n</details>"
