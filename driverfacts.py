@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from importance import METHODS, shares
+from halves import endless
+from importance import FOREMOST, METHODS, shares
 from mismatch import EVERYWHERE, Contrast, Interval, contrasts, interval
 from responses import Found, agreed_shape, density
 from studies import Screened
@@ -33,8 +34,8 @@ class Drivers:
     skill
         As of `Screened`.
     importance
-        target, learner, zone, method, kind (variable, driver), of, importance, low, high (as the method counts it; permutation:
-        growth of the squared error of ln carbon), share, share_low, share_high (% of the sum over its kind), refits.
+        target, learner, zone, method, kind (variable, driver), of, importance, low, high (as the method counts it; both ways to
+        permute: growth of the squared error of ln carbon), share, share_low, share_high (% of the sum over its kind), refits.
     agreement
         target, a, b ("learner: method"), tau (Kendall's, of variables).
     responses
@@ -191,7 +192,7 @@ def _without_skill(arrays: Mapping[str, np.ndarray], least: float, level: float)
     for target, zone in np.ndindex(poor.shape):
         found = interval(skill[:, target, zone], level)
         poor[target, zone] = not (found.value >= least and found.low > 0)
-    masked = {"zones": poor[None, :, :, None], "zone_curves": poor[None, :, :, None, None]}
+    masked = dict.fromkeys(("zones", "quarter_zones"), poor[None, :, :, None]) | {"zone_curves": poor[None, :, :, None, None]}
     return {**arrays, **{name: np.where(mask, np.nan, arrays[name]) for name, mask in masked.items()}}
 
 
@@ -210,14 +211,14 @@ def _importance(
                 row |= {"share": part.value, "share_low": part.low, "share_high": part.high}
                 rows.append(row | {"refits": len(known)})
 
-    for learner, arrays in found.items():
+    for learner, arrays in ((learner, endless(arrays)) for learner, arrays in found.items()):
         for t in screened.able[learner]:
             base = {"target": names[t], "learner": learner}
             for method in METHODS:
                 for kind, of, part in (("variable", support.variables, np.s_[:v]), ("driver", drivers, np.s_[v:])):
                     add(arrays[method][:, t, part], of, **base, zone=EVERYWHERE, method=method, kind=kind)
             for k, zone in enumerate(screened.study.zones):
-                add(arrays["zones"][:, t, k], drivers, **base, zone=zone, method="permutation", kind="driver")
+                add(arrays["zones"][:, t, k], drivers, **base, zone=zone, method=FOREMOST, kind="driver")
     return pd.DataFrame(rows)
 
 

@@ -27,6 +27,7 @@ from drivertables import (
     support_table,
 )
 from files import write_json, write_table, write_text
+from importance import FOREMOST
 from mappage import flattened
 from mismatch import EVERYWHERE
 from webpages import fill, folded, paragraph
@@ -142,10 +143,11 @@ def _how_named(d: Drivers) -> str:
     level, refits = 100 * d.facts["level"], d.facts["bootstraps"][d.facts["lead"]]
     return (
         f"Every interval is one of {level:g} %, over {refits} refits of {d.facts['lead']} on random halves of the blocks, each "
-        "judged on the other half. Importance is the growth of the squared error of ln carbon when a driver is permuted. It is no "
-        "share: where a model overdoes one driver, the shares of all others fall. A difference is named only if it is larger than "
-        "what the largest of all reaches by chance, so that a report on a model that follows the observations' law names none in "
-        f"{level:g} % of cases. Before that, "
+        "judged on the other half. Importance is the growth of the squared error of ln carbon when a driver is permuted within "
+        "places alike in all else, as endless profiles would have taught it: halves fall short of that, and by how much is told by "
+        "quarters. It is no share: where a model overdoes one driver, the shares of all others fall. A difference is named only if "
+        "it is larger than what the largest of all reaches by chance, so that a report on a model that follows the observations' "
+        f"law names none in {level:g} % of cases. Before that, "
         "each model's output was given noise like that of the observations until it was as hard to learn: a smooth output is "
         "learnt more fully, and its weaker drivers would seem to matter more."
     )
@@ -157,11 +159,11 @@ def _importance(d: Drivers, page: Page) -> str:
     for kind, name in (("driver", "drivers"), ("variable", "variables")):
         rows = d.importance
         rows = rows[
-            (rows["kind"] == kind) & (rows["learner"] == lead) & (rows["method"] == "permutation") & (rows["zone"] == EVERYWHERE)
+            (rows["kind"] == kind) & (rows["learner"] == lead) & (rows["method"] == FOREMOST) & (rows["zone"] == EVERYWHERE)
         ]
         alt = f"Importance of each {kind}, by target; shares of it in the table that follows"
-        note = f"Permutation on held-out blocks, {lead}; line: {100 * d.facts['level']:g} % interval."
-        words = "importance: growth of the squared error of ln carbon when permuted"
+        note = f"Conditional permutation on held-out blocks, {lead}; line: {100 * d.facts['level']:g} % interval."
+        words = "importance: growth of the squared error of ln carbon when permuted within places alike in all else"
         parts.append(page.figure(name, alt, note, draw.importance_bars, rows, words))
         table = importance_table(d, kind).to_html()
         parts.append(table if kind == "driver" else folded("All variables, by every learner and method", table))
@@ -206,8 +208,8 @@ def _zones(d: Drivers, page: Page) -> str:
     if not told:
         return without[0]
     alt = "Importance of each driver, by zone and target"
-    note = f"Drivers permuted among the held-out places of a zone: what tells places of this zone apart. {lead}; zones whose R² "
-    note += f"is below {d.facts['settings']['min_skill']:g}, or may be 0, are left out."
+    note = "Drivers permuted among held-out places of a zone that are alike in all else: what tells places of this zone apart. "
+    note += f"{lead}; zones whose R² is below {d.facts['settings']['min_skill']:g}, or may be 0, are left out."
     parts = [page.figure("zones", alt, note, draw.zone_shares, rows)]
     parts += [importance_table(d, "driver", zone).to_html() for zone in told]
     curves = d.responses[(d.responses["zone"] != EVERYWHERE) & (d.responses["learner"] == lead)]

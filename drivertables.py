@@ -10,6 +10,7 @@ import numpy as np
 from comparetables import Best, Table
 from comparison import count, fact, fixed
 from driverfacts import Drivers
+from importance import FOREMOST
 from mismatch import EVERYWHERE, Contrast, Interval
 from pictures import sensible
 from responses import Found
@@ -17,11 +18,11 @@ from responses import Found
 CAVEAT = (
     "Importance is not causation: it tells what a learner's predictions rest on. A variable may stand for another that is not "
     "among the covariates, and correlated variables share what they know, by chance one way or the other; so drivers are permuted "
-    "whole, and once more within places alike in all else (conditional)."
+    "whole, within places that are alike in all else (conditional): what they tell beyond the others counts."
 )
 METHOD_WORDS = {
-    "permutation": "permutation",
     "conditional": "conditional permutation",
+    "permutation": "free permutation",
     "impurity": "impurity",
     "shapley": "Shapley values",
 }
@@ -128,7 +129,7 @@ def _controls(d: Drivers) -> tuple[str, str]:
     lead = d.facts["lead"]
     rows = d.importance
     rows = rows[(rows["target"] == d.reference) & (rows["learner"] == lead) & (rows["zone"] == EVERYWHERE)]
-    rows = rows[(rows["kind"] == "driver") & (rows["method"] == "permutation")].sort_values("share", ascending=False)
+    rows = rows[(rows["kind"] == "driver") & (rows["method"] == FOREMOST)].sort_values("share", ascending=False)
     top = ", ".join(
         f"{row.of} ({bracketed(Interval(row.share, row.share_low, row.share_high), 0, ' %')})"
         for row in rows.head(_FEW).itertuples()
@@ -136,7 +137,7 @@ def _controls(d: Drivers) -> tuple[str, str]:
     skill = d.skill[(d.skill["target"] == d.reference) & (d.skill["learner"] == lead)].iloc[0]
     return (
         f"What controls {d.reference}: {top}.",
-        f"Shares of the permutation importance of drivers by {lead}, whose R² on held-out blocks is {fixed(skill['r2'])} "
+        f"Shares of the conditional importance of drivers by {lead}, whose R² on held-out blocks is {fixed(skill['r2'])} "
         f"[{fixed(skill['r2_low'])}, {fixed(skill['r2_high'])}].",
     )
 
@@ -174,23 +175,23 @@ def _scored(row: object, name: str) -> str:
 
 
 def importance_table(d: Drivers, kind: str, zone: str = EVERYWHERE) -> Table:
-    """Return shares of importance by the lead's permutation of each target, then by the reference's other methods and learners."""
+    """Return shares of importance of each target by the lead's foremost method, then the reference's by all others."""
     lead, some = d.facts["lead"], d.importance[(d.importance["kind"] == kind) & (d.importance["zone"] == zone)]
     cells = {
         (row.target, row.learner, row.method, row.of): bracketed(Interval(row.share, row.share_low, row.share_high), 1)
         for row in some.itertuples()
     }
-    mine = some[(some["learner"] == lead) & (some["method"] == "permutation")]
-    columns = [(target, lead, "permutation") for target in dict.fromkeys(mine["target"])]
+    mine = some[(some["learner"] == lead) & (some["method"] == FOREMOST)]
+    columns = [(target, lead, FOREMOST) for target in dict.fromkeys(mine["target"])]
     others = [
         (d.reference, learner, method)
         for learner in d.facts["bootstraps"]
         for method in METHOD_WORDS
-        if (learner, method) != (lead, "permutation") and (d.reference, learner, method) in {key[:3] for key in cells}
+        if (learner, method) != (lead, FOREMOST) and (d.reference, learner, method) in {key[:3] for key in cells}
     ]
     order = mine[mine["target"] == d.reference].sort_values("share", ascending=False)["of"]
     rows = [[name, *(cells.get((*column, name), "–") for column in [*columns, *others])] for name in order]
-    groups = [("", [kind.capitalize()]), (f"permutation, {lead}", [target for target, *_ in columns])]
+    groups = [("", [kind.capitalize()]), (f"{METHOD_WORDS[FOREMOST]}, {lead}", [target for target, *_ in columns])]
     groups += (
         [(f"{d.reference}, otherwise", [f"{learner}: {METHOD_WORDS[method]}" for _, learner, method in others])] if others else []
     )
@@ -219,7 +220,8 @@ def mismatch_table(d: Drivers) -> Table:
     names = [*("Model", "Kind", "Of", "Where", "Strength"), *("Observed", "Modelled", "Difference", "Ratio", "Distance", "Ranks")]
     names.append("Same sign by")
     caption = (
-        "Importance: growth of the squared error of ln carbon when a driver is permuted; ranks: observed / modelled. Response: "
+        "Importance: growth of the squared error of ln carbon when a driver is permuted within places alike in all else; ranks: "
+        "observed / modelled. Response: "
         "change of ln carbon from the 5th to the 95th percentile; distance: between the curves. Strength above 1 (bold): larger "
         "than chance makes the largest of all"
     )

@@ -11,7 +11,7 @@ miss: that another sample would have given another learner. The halves are the s
 targets does not hold what both share. No tree is grown for a bootstrap alone: two refits share a draw, one on each half.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +37,12 @@ class Budget(NamedTuple):
 BUDGETS = {"boosting": Budget(2000, 800, 30, 25), "forest": Budget(1000, 400, 15, 15), "network": Budget(1000, 400, 20, 60)}
 """By learner: the slower it predicts, the less it is asked."""
 
+SHORT = ("permutation", "conditional", "zones")
+"""Importances, which grow with the profiles learnt from; zones are conditional ones."""
+_DRAWS = 3
+"""Permutations of each driver within its strata: mismatches rest on them."""
+_LEFT = 1 / (2**0.5 - 1)
+
 
 @dataclass(frozen=True)
 class Study:
@@ -58,6 +64,8 @@ class Study:
         Driver -> its columns.
     strata
         (V + G, N) of each variable and each driver, for conditional permutation.
+    zone_strata
+        (Z, G, N) of each driver among the places of each zone.
     curves
         Column, grid (K,) and weights (K,) of each variable whose response is wanted.
     pair
@@ -76,6 +84,7 @@ class Study:
     units: np.ndarray
     drivers: dict[str, np.ndarray]
     strata: np.ndarray
+    zone_strata: np.ndarray
     curves: tuple[tuple[int, np.ndarray, np.ndarray], ...]
     pair: tuple[tuple[int, int], tuple[np.ndarray, np.ndarray]] | None
     zones: dict[str, np.ndarray]
@@ -99,6 +108,12 @@ def halves_of(units: np.ndarray, seed: int, refit: int) -> tuple[np.ndarray, np.
     return np.flatnonzero(first), np.flatnonzero(~first)
 
 
+def quarters_of(study: Study, learnt: np.ndarray, refit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows a refit learns from, split in two: whole blocks."""
+    first, second = halves_of(study.units[learnt], study.seed + 1, 2 * refit)
+    return learnt[first], learnt[second]
+
+
 def noisy(study: Study, target: int, refit: int) -> np.ndarray:
     """Return the answers (N,) of a target as a refit meets them: with the reference's residuals, of random sign by block."""
     z, factor = study.z[target], float(study.factors[target])
@@ -115,31 +130,37 @@ def refit(study: Study, learner: str, number: int, targets: Sequence[int]) -> di
     dict
         r2 (T,); permutation, conditional, impurity, shapley: (T, V + G) of variables and then of drivers; zones (T, Z, G),
         zone_r2 (T, Z); curves, dependences (T, R, K), padded, and zone_curves (T, Z, R, K); joint, joint_dependences (T, K, L).
+        quarter_permutation, quarter_conditional (T, G), quarter_zones (T, Z, G): of drivers, by learners of quarters.
     """
     budget, seed = BUDGETS[learner], [study.seed, number]
     learnt, judged = halves_of(study.units, study.seed, number)
     random = np.random.default_rng([*seed, 1])
     judged = random.permutation(judged)
     rows = judged[: budget.rows]
-    variables = [np.array([k]) for k in range(study.x.shape[1])]
-    groups = list(study.drivers.values())
+    variables, groups = [np.array([k]) for k in range(study.x.shape[1])], list(study.drivers.values())
     t, v, g, z = len(study.z), len(variables), len(groups), len(study.zones)
     shapes: dict[str, tuple[int, ...]] = {"r2": (t,), "zones": (t, z, g), "zone_r2": (t, z)}
     shapes |= dict.fromkeys(("permutation", "conditional", "impurity", "shapley"), (t, v + g))
+    shapes |= {f"quarter_{name}": (*shapes[name][:-1], g) for name in SHORT}
     shapes |= dict.fromkeys(("curves", "dependences"), (t, len(study.curves), BINS + 1))
     shapes["zone_curves"] = (t, z, len(study.curves), BINS + 1)
     shapes |= dict.fromkeys(("joint", "joint_dependences"), (t, JOINT_BINS + 1, JOINT_BINS + 1))
     found = {name: np.full(shape, np.nan) for name, shape in shapes.items()}
     for target in targets:
         answers = noisy(study, target, number)
-        model = fit(learner, study.x[learnt], answers[learnt], study.categories, study.seed + number)
+        model, *quarters = (
+            fit(learner, study.x[of], answers[of], study.categories, study.seed + number)
+            for of in (learnt, *quarters_of(study, learnt, number))
+        )
+        whole, *halved = (_by_driver(study, each, answers, judged, budget, seed) for each in (model, *quarters))
+        for name, value in whole.items():
+            found[name][target][..., -g:] = value
+            found[f"quarter_{name}"][target] = np.mean([each[name] for each in halved], axis=0)
+        some = judged[: budget.single]
+        for name, strata in (("permutation", None), ("conditional", study.strata[:v, some])):
+            found[name][target, :v] = permutation(model, study.x[some], answers[some], variables, strata, [*seed, 2])
         x, y = study.x[rows], answers[rows]
         found["r2"][target] = efficiency(y, np.asarray(model.predict(x)))
-        some = rows[: budget.single]
-        for players, first, at in ((variables, 0, some), (groups, v, rows)):
-            part = slice(first, first + len(players))
-            for name, strata in (("permutation", None), ("conditional", study.strata[part][:, at])):
-                found[name][target, part] = permutation(model, study.x[at], answers[at], players, strata, [*seed, 2])
         found["impurity"][target, :v] = impurity(model, v)
         found["impurity"][target, v:] = [found["impurity"][target, columns].sum() for columns in groups]
         if budget.explained:
@@ -148,8 +169,49 @@ def refit(study: Study, learner: str, number: int, targets: Sequence[int]) -> di
                 values = shapley(model, x[: budget.explained], background, member, [*seed, 3])
                 found["shapley"][target, part] = np.abs(values).mean(0)
         _respond(study, model, x, found, target)
-        _by_zone(study, model, answers, judged, budget.rows, [*seed, 4], found, target)
+        _by_zone(study, model, answers, judged, budget.rows, found, target)
     return found
+
+
+def _by_driver(
+    study: Study, model: Fitted, answers: np.ndarray, judged: np.ndarray, budget: Budget, seed: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Return what permuting each driver costs, of `SHORT`: (G,), (G,) and (Z, G)."""
+    groups, rows = list(study.drivers.values()), judged[: budget.rows]
+    x, y, strata = study.x[rows], answers[rows], study.strata[study.x.shape[1] :, rows]
+    found = {
+        "permutation": permutation(model, x, y, groups, None, [*seed, 2]),
+        "conditional": permutation(model, x, y, groups, strata, [*seed, 2], _DRAWS),
+        "zones": np.full((len(study.zones), len(groups)), np.nan),
+    }
+    for k, inside in enumerate(study.zones.values()):
+        rows = judged[inside[judged]][: budget.rows // 2]
+        if len(rows) > 1:
+            found["zones"][k] = permutation(
+                model, study.x[rows], answers[rows], groups, study.zone_strata[k][:, rows], [*seed, 4], _DRAWS
+            )
+    return found
+
+
+def endless(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what refits found, with the importances of drivers (`SHORT`) that endless profiles would have taught.
+
+    A learner of half of the profiles falls short of what there is to learn, most of all of weak drivers, and one of a quarter
+    more so. What it falls short by is taken to shrink with the root of the number of profiles. Then a half's importance is too low
+    by 1 / (2^0.5 - 1) = 2.4 times what it is above a quarter's (Richardson's extrapolation; Gray and Schucany 1972, The
+    Generalized Jackknife Statistic). The two quarters make up the half, so that what chance put into its profiles is in both,
+    and grows little.
+
+    Parameters
+    ----------
+    found
+        As of `refit` or `stacked`.
+    """
+    lifted = {name: found[name].copy() for name in SHORT if name in found}
+    for name, values in lifted.items():
+        drivers = values[..., -found[f"quarter_{name}"].shape[-1] :]
+        drivers += _LEFT * (drivers - found[f"quarter_{name}"])
+    return {**found, **lifted}
 
 
 def _respond(study: Study, model: Fitted, x: np.ndarray, found: dict[str, np.ndarray], target: int) -> None:
@@ -169,17 +231,15 @@ def _by_zone(
     answers: np.ndarray,
     judged: np.ndarray,
     at_most: int,
-    seed: Sequence[int],
     found: dict[str, np.ndarray],
     target: int,
 ) -> None:
-    """Permute drivers among the places of each zone, and move each place across its bin: what tells them apart within it."""
+    """See how much of each zone the learner knows, and move each of its places across its bin."""
     for k, inside in enumerate(study.zones.values()):
         rows = judged[inside[judged]][: at_most // 2]
         if len(rows) > 1:
             x, y = study.x[rows], answers[rows]
             found["zone_r2"][target, k] = efficiency(y, np.asarray(model.predict(x)))
-            found["zones"][target, k] = permutation(model, x, y, list(study.drivers.values()), None, seed)
             for c, (column, grid, _) in enumerate(study.curves):
                 weights = density(study.x[inside, column], grid)
                 found["zone_curves"][target, k, c, : len(grid)] = accumulated(model, x, column, grid, weights)

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from sklearn.tree import DecisionTreeRegressor
 
-from learners import Fitted
+from learners import Fitted, Ordered
 from shapley import sampled_shapley, tree_shapley
 
-METHODS = ("permutation", "conditional", "impurity", "shapley")
+METHODS = ("conditional", "permutation", "impurity", "shapley")
 """Ways to tell importance, in the order of tables."""
-_STRATA = 24
+FOREMOST = METHODS[0]
+"""What figures show and mismatches rest on: it asks of no learner what carbon is where there are no places."""
+_STRATA = 12
 _FEWEST = 20
 """Rows in a stratum, at least."""
 _GROWN = 5000
@@ -61,13 +63,17 @@ def strata_of(x: np.ndarray, columns: np.ndarray, classes: np.ndarray, seed: int
 
 
 def _permuted(n: int, strata: np.ndarray | None, random: np.random.Generator) -> np.ndarray:
-    """Return for each of n rows another one, drawn without replacement within its stratum (n,)."""
-    if strata is None:
-        return random.permutation(n)
+    """Return for each of n rows another one of its stratum (n,), each of them once: a random cycle, so that none is its own.
+
+    Were rows let stay where they are, small strata would make a player seem to matter less. A row alone in its stratum stays.
+    """
+    strata = np.zeros(n, np.int64) if strata is None else strata
     order = np.lexsort((random.random(n), strata))
-    target = np.lexsort((random.random(n), strata))
+    last = np.append(strata[order][1:] != strata[order][:-1], True)
+    following = np.roll(order, -1)
+    following[last] = order[np.roll(last, 1)]  # the first of its stratum
     found = np.empty(n, np.int64)
-    found[target] = order
+    found[order] = following
     return found
 
 
@@ -78,6 +84,7 @@ def permutation(
     players: Sequence[np.ndarray],
     strata: np.ndarray | None,
     seed: Sequence[int],
+    draws: int = 1,
 ) -> np.ndarray:
     """Return by how much the mean squared error of answers grows when each player's columns are permuted together, (P,).
 
@@ -95,20 +102,23 @@ def permutation(
         (P, n), within which each player is permuted; None: freely.
     seed
         Of the permutations; the same for all targets, so that differences between them are not chance.
+    draws
+        Permutations of each player, to take the mean of.
     """
-    n, found = len(x), np.empty(len(players))
+    n, found = len(x), np.empty((len(players), draws))
     error = float(np.mean((z - model.predict(x)) ** 2))
     at_once = max(1, _ROWS // n)
-    for begin in range(0, len(players), at_once):
-        some = range(begin, min(begin + at_once, len(players)))
+    every = list(np.ndindex(found.shape))
+    for begin in range(0, len(every), at_once):
+        some = every[begin : begin + at_once]
         copies = np.repeat(x[None], len(some), axis=0)
-        for k, player in enumerate(some):
-            random = np.random.default_rng([*seed, player])
+        for copy, (player, draw) in zip(copies, some, strict=True):
+            random = np.random.default_rng([*seed, player, draw])
             other = _permuted(n, None if strata is None else strata[player], random)
-            copies[k][:, players[player]] = x[other][:, players[player]]
+            copy[:, players[player]] = x[other][:, players[player]]
         predicted = model.predict(copies.reshape(-1, x.shape[1])).reshape(len(some), n)
-        found[list(some)] = ((predicted - z) ** 2).mean(1) - error
-    return found
+        found[tuple(np.transpose(some))] = ((predicted - z) ** 2).mean(1) - error
+    return found.mean(1)
 
 
 def impurity(model: Any, variables: int) -> np.ndarray:
@@ -116,6 +126,8 @@ def impurity(model: Any, variables: int) -> np.ndarray:
 
     It favours variables of many values, and is given beside the others because it is often published.
     """
+    if isinstance(model, Ordered):
+        model = model.trees
     if hasattr(model, "feature_importances_"):
         return np.asarray(model.feature_importances_, np.float64)
     if not hasattr(model, "_predictors"):
@@ -129,6 +141,8 @@ def impurity(model: Any, variables: int) -> np.ndarray:
 
 def shapley(model: Any, x: np.ndarray, background: np.ndarray, players: np.ndarray, seed: Sequence[int]) -> np.ndarray:
     """Return Shapley values (n, P): exact of trees, sampled of the network. Their mean size is an importance."""
+    if isinstance(model, Ordered):
+        return shapley(model.trees, model.seen(x), model.seen(background), players, seed)
     if hasattr(model, "estimators_") or hasattr(model, "_predictors"):
         return tree_shapley(model, x, background, players)
     return sampled_shapley(model, x, background, players, _ORDERS, seed)

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.model_selection import KFold
+from sklearn.preprocessing import TargetEncoder
 
 from config import Category
 from forests import Forest, new_forest
@@ -70,14 +72,54 @@ def fit(name: str, x: np.ndarray, z: np.ndarray, categories: Sequence[Category],
     seed
         Of all that is random.
     """
+    if name == "network":
+        return _Network(categories, seed).fit(x, z)
+    trees: Any
     if name == "boosting":
-        return HistGradientBoostingRegressor(
-            learning_rate=0.15, max_iter=60, max_leaf_nodes=16, min_samples_leaf=20, early_stopping=False, random_state=seed
-        ).fit(x, z)
-    if name == "forest":
+        trees = HistGradientBoostingRegressor(
+            learning_rate=0.15, max_iter=60, max_leaf_nodes=8, min_samples_leaf=10, early_stopping=False, random_state=seed
+        )
+    else:
         draws = min(1.0, _DRAWS / len(x))
-        return new_forest(Forest(max_features=0.25, min_samples_leaf=5, trees=30), seed, max_samples=draws).fit(x, z)
-    return _Network(categories, seed).fit(x, z)
+        trees = new_forest(Forest(max_features=0.25, min_samples_leaf=5, trees=30), seed, max_samples=draws)
+    coded = np.array([each.kind == "classes" for each in categories for _ in each.variables])
+    return Ordered(trees, np.flatnonzero(coded), seed).fit(x, z) if coded.any() else trees.fit(x, z)
+
+
+class Ordered:
+    """Trees that meet each class as the mean answer of its places, so that a split parts rich classes from poor ones.
+
+    By their codes, classes would have to be cut out one by one. The means that trees are fitted on are of other places each
+    (scikit-learn's `TargetEncoder`), and drawn towards the mean of all where a class has few.
+
+    Attributes
+    ----------
+    trees
+        Fitted on what `seen` returns.
+    """
+
+    def __init__(self, trees: Any, columns: np.ndarray, seed: int) -> None:
+        self.trees, self._columns = trees, columns
+        self._encoder = TargetEncoder(target_type="continuous", cv=KFold(5, shuffle=True, random_state=seed))
+
+    def fit(self, x: np.ndarray, z: np.ndarray) -> "Ordered":
+        """Fit encoder and trees to covariates (n, V) and answers (n,)."""
+        means = self._encoder.fit_transform(x[:, self._columns], z)
+        self.trees.fit(self._with(x, means), z)
+        return self
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return answers (n,) at covariates (n, V)."""
+        return np.asarray(self.trees.predict(self.seen(x)))
+
+    def seen(self, x: np.ndarray) -> np.ndarray:
+        """Return covariates (n, V) as the trees meet them; a class that is new becomes the mean of all."""
+        return self._with(x, self._encoder.transform(x[:, self._columns]))
+
+    def _with(self, x: np.ndarray, means: np.ndarray) -> np.ndarray:
+        found = x.copy()
+        found[:, self._columns] = means
+        return found
 
 
 class _Network:

@@ -9,6 +9,10 @@ it is beyond what the largest of all of them reaches by chance, at the level wan
 any studentised difference over refits is taken from the refits themselves (single-step max-T: Westfall and Young 1993; Romano
 and Wolf 2005, Econometrica 73, 1237-1282). The chance that a report on a model that follows the observations' law names
 anything is then 1 - level at most; `benchmarks/false_alarms.py` counts it.
+
+Importances and their intervals are told as endless profiles would have taught them (`halves.endless`). Whether a difference is
+named is asked of the halves' own importances: what they fall short by is the same for targets of one law, and to make up for it
+would only add noise.
 """
 
 from collections.abc import Sequence
@@ -17,6 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 from scipy.stats import t as student
+
+from halves import endless
 
 EVERYWHERE = "everywhere"
 
@@ -44,8 +50,8 @@ class Contrast:
     model, of, zone
         Which model; the driver or variable; `EVERYWHERE` or a zone.
     observed, modelled
-        Importance: growth of the squared error of ln carbon when it is permuted. Response: the change of ln carbon over the
-        middle 90 % of places.
+        Importance: growth of the squared error of ln carbon when it is permuted within places alike in all else. Response: the
+        change of ln carbon over the middle 90 % of places.
     difference
         modelled - observed.
     ratio
@@ -87,15 +93,18 @@ def interval(values: np.ndarray, level: float) -> Interval:
 
 
 def ratio_of(modelled: np.ndarray, observed: np.ndarray, level: float) -> Interval:
-    """Return the ratio of two importances over refits (H,), each, with its interval on the scale of logarithms.
+    """Return the ratio of the means of two importances over refits (H,), each, with Fieller's interval (1954).
 
     There is none where either may be 0: one divided by nearly nothing says nothing.
     """
-    both = interval(modelled, level), interval(observed, level)
-    if not all(each.low > 0 for each in both) or not ((modelled > 0) & (observed > 0)).all():
+    if not all(interval(each, level).low > 0 for each in (modelled, observed)):
         return NOTHING
-    logs = interval(np.log(modelled / observed), level)
-    return Interval(*(float(np.exp(each)) for each in (logs.value, logs.low, logs.high)))
+    t = float(student.ppf((1 + level) / 2, len(observed) - 1))
+    (upper, shared), (_, lower) = t**2 * np.cov(modelled, observed) / observed.mean() ** 2  # spreads, relative to the observed
+    ratio = float(modelled.mean() / observed.mean())
+    middle = (ratio - shared) / (1 - lower)
+    half = float(np.sqrt(max(upper - 2 * ratio * shared + ratio**2 * lower - (upper * lower - shared**2), 0))) / (1 - lower)
+    return Interval(ratio, float(middle) - half, float(middle) + half)
 
 
 def ranks_of(values: np.ndarray, level: float) -> list[Interval]:
@@ -140,11 +149,12 @@ def contrasts(
     level
         Of intervals, and of all that is named together.
     """
-    v = found["permutation"].shape[2] - len(drivers)
+    sizes = endless(found)
+    v = found["conditional"].shape[2] - len(drivers)
     parts: list[tuple[dict[str, object], np.ndarray]] = []
     for number, model in models:
         for place, zone in enumerate([EVERYWHERE, *zones]):
-            values = found["zones"][:, :, place - 1] if place else found["permutation"][:, :, v:]
+            learnt, values = (each["zones"][:, :, place - 1] if place else each["conditional"][:, :, v:] for each in (found, sizes))
             if not np.isfinite(values[:, [0, number]]).all():
                 continue
             ranks = [ranks_of(values[:, target], level) for target in (0, number)]
@@ -156,7 +166,7 @@ def contrasts(
                     "observed_rank": ranks[0][k],
                     "modelled_rank": ranks[1][k],
                 }
-                parts.append((facts, (modelled - observed)[:, None]))
+                parts.append((facts, (learnt[:, number, k] - learnt[:, 0, k])[:, None]))
             lines = found["zone_curves"][:, :, place - 1] if place else found["curves"]
             for k, (variable, weights) in enumerate(curves):
                 both = lines[:, [0, number], k, : weights.shape[1]]

@@ -146,6 +146,7 @@ def screen(support: Support, settings: DriverSettings, folder: Path) -> Screened
     small = [zone for zone, inside in zones.items() if inside.sum() < _ZONE]
     if small:
         log.info("zones of fewer than %d places are not told of: %s", _ZONE, ", ".join(small))
+    kept = {zone: inside for zone, inside in zones.items() if zone not in small}
     study = Study(
         support.x,
         support.categories,
@@ -155,12 +156,20 @@ def screen(support: Support, settings: DriverSettings, folder: Path) -> Screened
         units,
         drivers,
         strata,
+        _zone_strata(support, list(drivers.values()), list(kept.values()), settings.seed),
         tuple(curves),
         joint,
-        {zone: inside for zone, inside in zones.items() if zone not in small},
+        kept,
         settings.seed,
     )
     return Screened(study, order, able, skill, np.stack([predicted[lead, t] for t in range(len(order))]))
+
+
+def _zone_strata(support: Support, groups: Sequence[np.ndarray], zones: Sequence[np.ndarray], seed: int) -> np.ndarray:
+    found = np.zeros((len(zones), len(groups), len(support)), np.int64)
+    for k, inside in enumerate(zones):
+        found[k][:, inside] = [strata_of(support.x[inside], columns, support.classes, seed) for columns in groups]
+    return found
 
 
 def _answers(support: Support, target: int) -> np.ndarray:

@@ -313,7 +313,7 @@ class DriverSettings(Settings):
     data_dir: Path | None = Field(None, description="dataset of profiles and their covariates")
     target: str = Field("soc", description="the column of its sample table that is observed")
     rasters: list[Path] = Field([], description="without data_dir: covariates, GeoTIFF files, folders of them, or YAML lists")
-    classes: list[str] = Field([], description="rasters: variables that are class codes")
+    classes: list[str] = Field([], description="variables that are class codes, beside those of the dataset's categories")
     support: Literal["cells", "profiles"] = Field(
         "cells", description="compare where: profiles averaged in the cells of the coarsest target, or profile by profile"
     )

@@ -95,7 +95,9 @@ def _own_unit(target: Target) -> tuple[str, float]:
 def _of_profiles(settings: DriverSettings, fields: Sequence[Field | None]) -> Support:
     where = build(RunSettings, {"data_dir": settings.data_dir, "target": settings.target})
     data = read_dataset(where, splits=(), target_needed=any(field is None for field in fields))
-    categories = tuple(each.model_copy(update={"radius": 0}) for each in data.categories)
+    names = [name for each in data.categories for name in each.variables]
+    _known_classes(settings.classes, names, str(settings.data_dir))
+    categories = _with_classes(data.categories, settings.classes)
     own = {each.name: _own_unit(each) for each, field in zip(settings.targets, fields, strict=True) if field is None}
     y = np.stack(
         [
@@ -104,7 +106,7 @@ def _of_profiles(settings: DriverSettings, fields: Sequence[Field | None]) -> Su
         ]
     )
     facts: dict[str, Any] = {"profiles": len(data.y)} | _counted(settings.targets, fields, y)
-    x = middle_cells(data.x, data.categories)
+    x = middle_cells(data.x, data.categories)[:, [names.index(name) for each in categories for name in each.variables]]
     known = np.isfinite(y).all(0)
     gridded = [field for field in fields if field is not None]
     units = tuple(own[each.name][0] if field is None else field.unit for each, field in zip(settings.targets, fields, strict=True))
@@ -135,9 +137,7 @@ def _of_profiles(settings: DriverSettings, fields: Sequence[Field | None]) -> Su
 def _of_rasters(settings: DriverSettings, fields: Sequence[Field | None]) -> Support:
     layers = find_layers(settings.rasters)
     names = [layer.name for layer in layers]
-    for name in settings.classes:
-        if name not in names:
-            raise UserError(f"classes: no variable {name!r} in the rasters{nearest(name, names)}")
+    _known_classes(settings.classes, names, "the rasters")
     given = [field for field in fields if field is not None]  # all, as settings see to
     coarsest = max(given, key=lambda field: field.metres)
     grid = coarsest.as_grid()
@@ -243,6 +243,25 @@ def _modes(values: np.ndarray, member: np.ndarray) -> np.ndarray:
     return found
 
 
+def _known_classes(classes: Sequence[str], names: Sequence[str], where: str) -> None:
+    for name in classes:
+        if name not in names:
+            raise UserError(f"classes: no variable {name!r} in {where}{nearest(name, list(names))}")
+
+
+def _with_classes(categories: Sequence[Category], classes: Sequence[str]) -> tuple[Category, ...]:
+    """Return a dataset's categories without windows; further variables that are classes have a category of their own."""
+    found = []
+    for each in categories:
+        coded = tuple(name for name in each.variables if each.kind == "classes" or name in classes)
+        rest = tuple(name for name in each.variables if name not in coded)
+        if rest:
+            found.append(Category(name=each.name, variables=rest))
+        if coded:
+            found.append(Category(name=f"{each.name}_classes" if rest else each.name, variables=coded, kind="classes"))
+    return tuple(found)
+
+
 def _classes(categories: Sequence[Category]) -> np.ndarray:
     return np.array([each.kind == "classes" for each in categories for _ in each.variables])
 
@@ -266,6 +285,11 @@ def _complete(
         raise UserError(f"{int(enough.sum())} of {len(x)} places have all targets and half of the covariates; {_FEWEST} are needed")
     x, y, lon, lat, counts = x[enough], y[:, enough], lon[enough], lat[enough], counts[enough]
     gaps = np.isnan(x)
+    broken = ~gaps & (x % 1 != 0) & classes
+    if broken.any():
+        row, column = np.argwhere(broken)[0]
+        found = f"is no whole number at {int(broken[:, column].sum())} of {len(x)} places, the first {x[row, column]:g}"
+        raise UserError(f"classes: {str(names[column])!r} {found}")
     if gaps.all(0).any():
         raise UserError(f"variable {names[gaps.all(0)][0]!r} is missing at all {len(x)} places; leave it out or supply it")
     filled = {}

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
 
+from config import Category
 from importance import impurity, permutation, shapley, shares, strata_of
+from learners import Ordered, fit
 
 
 class Linear:
@@ -70,6 +72,58 @@ def test_permutations_are_those_of_the_seed_alone_however_many_are_done_at_once(
     monkeypatch.setattr("importance._ROWS", 50)
     assert np.array_equal(every, permutation(Linear(1, 1, 1, 1), x, z, single(4), strata, [3]))
     assert not np.array_equal(every, permutation(Linear(1, 1, 1, 1), x, z, single(4), strata, [4]))
+
+
+def test_no_place_keeps_its_own_value_so_that_small_strata_cost_as_much():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(3000, 1))
+    z = x[:, 0]
+    pairs = np.arange(3000)[None] // 2
+    assert permutation(Linear(1.0), x, z, single(1), pairs, [1]) == pytest.approx([2.0], abs=0.12)
+    assert permutation(Linear(1.0), x[:2], z[:2], single(1), None, [1]) == pytest.approx([(z[0] - z[1]) ** 2])
+    alone = np.arange(3000)[None]
+    assert permutation(Linear(1.0), x, z, single(1), alone, [1]) == pytest.approx([0.0])
+
+
+def test_the_mean_of_draws_is_steadier():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(60, 2))
+    z = x.sum(1)
+    spread = [np.std([permutation(Linear(1, 1), x, z, single(2), None, [k], draws)[0] for k in range(60)]) for draws in (1, 9)]
+    assert 2 < spread[0] / spread[1] < 4.5
+
+
+ROCK = (Category(name="numbers", variables=("a",)), Category(name="rock", variables=("rock",), kind="classes"))
+
+
+def rocky(n, seed):
+    """Return covariates and answers that follow a class whose codes are in no order."""
+    random = np.random.default_rng(seed)
+    effect = np.tile([1.0, -1.0], 10)
+    code = random.integers(len(effect), size=n)
+    x = np.stack([random.normal(size=n), code], axis=1).astype(np.float32)
+    return x, effect[code] + 0.5 * random.normal(size=n)
+
+
+@pytest.mark.parametrize("learner", ["boosting", "forest"])
+def test_classes_are_met_in_the_order_of_carbon(learner):
+    (x, z), (other, wanted) = rocky(150, 0), rocky(2000, 1)
+    as_classes = fit(learner, x, z, ROCK, 0)
+    assert isinstance(as_classes, Ordered)
+    as_numbers = fit(learner, x, z, (Category(name="all", variables=("a", "rock")),), 0)
+    missed = [np.mean((wanted - model.predict(other)) ** 2) for model in (as_classes, as_numbers)]
+    assert missed[0] < 0.8 * missed[1] and missed[0] < 0.6
+    new = np.array([[0.0, 99]], np.float32)  # a class never met is worth the mean of all
+    assert as_classes.seen(new)[0, 1] == pytest.approx(z.mean(), abs=1e-5)
+    assert np.array_equal(fit(learner, x, z, ROCK, 0).predict(other), as_classes.predict(other))
+
+
+def test_importances_of_ordered_trees_are_of_the_variables_given():
+    x, z = rocky(400, 0)
+    model = fit("boosting", x, z, ROCK, 0)
+    assert impurity(model, 2)[1] > 0.7
+    values = shapley(model, x[:5], x[100:120], np.arange(2), [0])
+    assert values.sum(1) == pytest.approx(model.predict(x[:5]) - model.predict(x[100:120]).mean(), abs=1e-5)
 
 
 def test_impurity_is_of_training_and_favours_what_splits():

@@ -5,7 +5,8 @@ import pytest
 
 from config import Category
 from grouping import split_units
-from halves import BUDGETS, Budget, Study, halves_of, noisy, refit
+from halves import BUDGETS, Budget, Study, endless, halves_of, noisy, quarters_of, refit
+from importance import strata_of
 from learners import answers, efficiency, flipped, matching_noise
 from mismatch import contrasts, distance_of, effects, interval, ranks_of, ratio_of
 from responses import density, grid_of
@@ -30,6 +31,42 @@ def test_halves_are_whole_blocks_and_pairs_swap_them():
     assert not np.array_equal(first[0], halves_of(units, 8, 0)[0])
 
 
+def test_quarters_make_up_the_half_that_is_learnt_from():
+    here = study(lambda x: x[:, 0])
+    learnt, judged = halves_of(here.units, here.seed, 3)
+    first, second = quarters_of(here, learnt, 3)
+    assert np.array_equal(np.sort(np.concatenate([first, second])), learnt)
+    assert not set(here.units[first]) & set(here.units[second]) and not set(first) & set(judged)
+    assert abs(len(set(here.units[first])) - len(set(here.units[second]))) <= 1
+    assert not np.array_equal(first, quarters_of(here, learnt, 5)[0])
+
+
+def test_a_shortfall_that_shrinks_with_the_root_of_profiles_is_made_up_for():
+    truth, short = np.array([[2.0, 0.5]]), np.array([[0.3, 0.2]])
+    found = {"conditional": np.concatenate([[[9.0]], truth - short / 2**0.5], axis=1), "quarter_conditional": truth - short}
+    lifted = endless(found)["conditional"]
+    assert lifted[:, 1:] == pytest.approx(truth)
+    assert lifted[0, 0] == 9 and found["conditional"][0, 1] < 2  # variables, and what was given, are left as they are
+
+
+def test_importance_is_told_as_endless_profiles_would_have_taught_it():
+    """Halves learn a driver's effect in part; told is more than that, and the interval holds the truth."""
+    for seed in range(4):
+        here = study(lambda x: x[:, 0], seed)
+        parts = [refit(here, "boosting", number, [0]) for number in range(14)]
+        found = {name: np.stack([part[name] for part in parts]) for name in ("conditional", "quarter_conditional")}
+        truth = 2 * 0.7**2 * _within(here)
+        halves, lifted = (interval(each["conditional"][:, 0, 5], 0.95) for each in (found, endless(found)))
+        assert halves.value < lifted.value and lifted.low <= truth <= lifted.high
+        assert lifted.high - lifted.low < 2.5 * (halves.high - halves.low) < 1.2 * truth
+
+
+def _within(here):
+    """Return the variance of the second variable within its strata."""
+    strata, column = here.strata[5], here.x[:, 1]
+    return np.mean([column[strata == each].var(ddof=1) for each in strata])
+
+
 def test_the_spread_over_halves_is_the_standard_error_of_the_whole():
     random = np.random.default_rng(0)
     blocks = random.normal(size=200)
@@ -46,12 +83,22 @@ def test_an_interval_needs_refits_and_leaves_out_those_without_a_number():
     assert found.value == 2 and found.high == pytest.approx(2 + 0.8165, abs=1e-3)  # Student's t, 2 degrees of freedom
 
 
-def test_a_ratio_is_of_each_refit_and_there_is_none_of_next_to_nothing():
+def test_a_ratio_is_of_means_and_there_is_none_of_next_to_nothing():
     random = np.random.default_rng(0)
     shared = np.exp(0.1 * random.normal(size=60))
     found = ratio_of(40 * shared, 20 * shared, 0.95)
     assert (found.value, found.low, found.high) == pytest.approx((2, 2, 2))
     assert np.isnan(ratio_of(40 * shared, random.normal(0, 1, 60), 0.95).value)
+
+
+def test_fiellers_interval_holds_the_ratios_that_the_spread_does_not_rule_out():
+    random = np.random.default_rng(0)
+    modelled, observed = 4 + random.normal(0, 0.5, 40), 2 + random.normal(0, 0.3, 40)
+    found = ratio_of(modelled, observed, 0.95)
+    assert found.value == pytest.approx(modelled.mean() / observed.mean())
+    for end in (found.low, found.high):  # there, modelled - ratio * observed is just told apart from 0
+        one = interval(modelled - end * observed, 0.95)
+        assert min(abs(one.low), abs(one.high)) == pytest.approx(0, abs=1e-9)
 
 
 def test_ranks_are_of_the_mean_and_their_intervals_of_refits():
@@ -136,8 +183,10 @@ def study(model, seed=0):
     drivers = {"one": np.array([0]), "two": np.array([1]), "rest": np.array([2, 3])}
     units = split_units(lon, lat, "blocks", 5)
     zones = {"north": lat > 0, "south": lat <= 0}
-    strata = np.zeros((7, len(law)), np.int64)
-    return Study(x, CATEGORY, z, np.zeros(len(law)), np.zeros(2), units, drivers, strata, curves, None, zones, seed)
+    own = np.stack([strata_of(x, columns, np.zeros(4, bool), seed) for columns in drivers.values()])
+    strata = np.concatenate([np.zeros((4, len(law)), np.int64), own])
+    by_zone = np.stack([own, own])
+    return Study(x, CATEGORY, z, np.zeros(len(law)), np.zeros(2), units, drivers, strata, by_zone, curves, None, zones, seed)
 
 
 def named(model, count=14, seed=0):
@@ -200,7 +249,8 @@ def test_models_are_summarised_together():
 
     random = np.random.default_rng(0)
     sizes = np.array([[3.0, 1.0], [6.0, 1.0], [3.0, 0.2]])  # the observations, and two models: two drivers
-    found = {"permutation": np.concatenate([np.zeros((40, 3, 1)), sizes + 0.1 * random.normal(size=(40, 3, 2))], axis=2)}
+    drivers = sizes + 0.1 * random.normal(size=(40, 3, 2))
+    found = {"conditional": np.concatenate([np.zeros((40, 3, 1)), drivers], axis=2), "quarter_conditional": drivers}
     every = contrasts(found | {"curves": np.zeros((40, 3, 0, 11))}, [(1, "A"), (2, "B")], ["heat", "rock"], [], [], 0.95)
     table = _ensemble(every, ["A", "B"]).set_index("driver")
     assert table.index.tolist() == ["heat", "rock"] and (table["models"] == 2).all()

@@ -160,6 +160,26 @@ def test_drivers_take_their_variables_from_the_categories(data):
         drivers_of(found, {"all": ["warm", "wet", "rock"]})
 
 
+def test_variables_of_a_dataset_may_be_said_to_be_classes(tmp_path):
+    categories = (Category(name="land", variables=("cover", "warm")), Category(name="bedrock", variables=("rock",)))
+    data = make_dataset(tmp_path / "data", n=300, side=1, categories=categories)
+    patches = load_pickle(data / "patches" / "cover.pkl")
+    codes = {key: np.full((1, 1), 10 + k % 3, np.float32) for k, key in enumerate(patches)}
+    with atomic_write(data / "patches" / "cover.pkl") as target:
+        pickle.dump(codes, target)
+    plain, coded = (make_support(settings(data, classes=classes)) for classes in ([], ["cover"]))
+    assert plain.variables == ("cover", "warm", "rock") and not plain.classes.any()
+    assert coded.variables == ("warm", "cover", "rock") and coded.classes.tolist() == [False, True, False]
+    assert [(each.name, each.kind) for each in coded.categories] == [
+        *(("land", "numeric"), ("land_classes", "classes"), ("bedrock", "numeric")),
+    ]
+    assert np.array_equal(coded.x, plain.x[:, [1, 0, 2]])
+    with pytest.raises(UserError, match="classes: no variable 'cove' in .*cover"):
+        make_support(settings(data, classes=["cove"]))
+    with pytest.raises(UserError, match="'warm' is no whole number at 300 of 300 places, the first"):
+        make_support(settings(data, classes=["warm"]))
+
+
 def test_zones_are_ranges_of_place_and_variables(data):
     found = make_support(settings(data, support="profiles"))
     zones = zones_of(found, {"north-east": {"lon": (10, 15), "lat": (50, 60)}, "rock 2": {"rock": (2, 3)}})
