@@ -12,50 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from comparison import BASELINE, NETWORK, Look
-from figures import INK, is_skewed, literal, save
+from figures import INK, is_skewed, save
+from panels import legend, panels, plain
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 7.2
-"""Inches of every figure: the page shows them all at one scale, so that their letters are of one size."""
-_DPI = 200
 _BAND = "0.88"
 _FEW = 4
 """Methods in a panel of which each gets a band; of more, the winner and the strongest baseline."""
 _FEWEST = 8
 """Profiles of a bin, below which a median says little."""
-
-
-def plain(text: object, longest: int = 34) -> str:
-    """Return a name as matplotlib draws it letter by letter: no mathematics, no line ends, not longer than there is room."""
-    letters = "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
-    short = letters if len(letters) <= longest else letters[: longest - 1] + "…"
-    return literal(short.replace("_", " ", 1) if short.startswith("_") else short)
-
-
-def _panels(n: int, columns: int, height: float, sharex: bool = False, sharey: bool = False) -> "tuple[Figure, list[Axes]]":
-    """Return n axes in rows of at most `columns`, each row so many inches high."""
-    from matplotlib.figure import Figure
-
-    columns = min(n, columns)
-    rows = -(-n // columns)
-    figure = Figure(figsize=(WIDTH, rows * height + 0.45), dpi=_DPI, layout="constrained")
-    axes = list(np.ravel(np.asarray(figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey))))
-    for spare in axes[n:]:
-        spare.set_visible(False)
-    for ax in axes[:n]:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(labelsize=8)
-    return figure, axes[:n]
-
-
-def _legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> None:
-    width = max(map(len, labels), default=0)
-    columns = max(1, min(len(labels), 100 // (width + 8)))
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=8, handlelength=2.2)
 
 
 def _kinds_legend(figure: "Figure", chosen: Sequence[Look]) -> None:
@@ -64,7 +33,7 @@ def _kinds_legend(figure: "Figure", chosen: Sequence[Look]) -> None:
     kinds = [kind for kind in (True, False) if any(look.network == kind for look in chosen)]
     style = {True: (NETWORK, "s", "network"), False: (BASELINE, "o", "baseline")}
     handles = [Line2D([], [], color=style[kind][0], marker=style[kind][1], markersize=5, linewidth=1.6) for kind in kinds]
-    _legend(figure, handles, [style[kind][2] for kind in kinds])
+    legend(figure, handles, [style[kind][2] for kind in kinds])
 
 
 def _rows(ax: "Axes", chosen: Sequence[Look]) -> None:
@@ -100,7 +69,7 @@ def differences(
         What changes, and "%" or "".
     """
     chosen = list(look.values())
-    figure, axes = _panels(len(ways), len(ways), 0.45 + 0.24 * len(chosen), sharey=True, sharex=True)
+    figure, axes = panels(len(ways), len(ways), 0.45 + 0.24 * len(chosen), sharey=True, sharex=True)
     ends = table[["low", "high"]].to_numpy(float)
     sizes = np.abs(ends[np.isfinite(ends)])
     limit = min(sizes.max(), 3 * float(np.median(sizes))) if len(sizes) else 1.0
@@ -158,7 +127,7 @@ def both_ways(path: Path, table: "pd.DataFrame", look: Mapping[str, Look], ways:
     """
     from matplotlib.lines import Line2D
 
-    figure, (ax,) = _panels(1, 1, 0.45 + 0.24 * len(look))
+    figure, (ax,) = panels(1, 1, 0.45 + 0.24 * len(look))
     _rows(ax, list(look.values()))
     marks = dict(zip(ways, [("o", "white"), ("o", None), ("D", None), ("^", None), ("v", None)], strict=False))
     values = table.set_index(["method", "way"])["value"]
@@ -172,7 +141,7 @@ def both_ways(path: Path, table: "pd.DataFrame", look: Mapping[str, Look], ways:
     ax.set_xlabel(words, fontsize=8.5)
     handles = [Line2D([], [], color=INK, marker=m, markerfacecolor=inside or INK, linestyle="") for m, inside in marks.values()]
     kinds = [Line2D([], [], color=colour, linewidth=2) for colour in (NETWORK, BASELINE)]
-    _legend(figure, [*handles, *kinds], [*(plain(ways[way]) for way in marks), "network", "baseline"])
+    legend(figure, [*handles, *kinds], [*(plain(ways[way]) for way in marks), "network", "baseline"])
     save(figure, path)
 
 
@@ -191,7 +160,7 @@ def learning_curves(path: Path, curves: "pd.DataFrame", look: Mapping[str, Look]
         The column, and the axis' label.
     """
     regions = list(dict.fromkeys(curves["region"]))
-    figure, axes = _panels(len(regions), 2, 2.35)
+    figure, axes = panels(len(regions), 2, 2.35)
     handles = {}
     for ax, region in zip(axes, regions, strict=True):
         here = curves[curves["region"] == region]
@@ -214,7 +183,7 @@ def learning_curves(path: Path, curves: "pd.DataFrame", look: Mapping[str, Look]
     figure.supxlabel("training profiles (logarithmic)", fontsize=8.5)
     figure.supylabel(words, fontsize=8.5)
     kept = [key for key in look if key in handles][::-1]
-    _legend(figure, [handles[key] for key in kept], [plain(look[key].label) for key in kept])
+    legend(figure, [handles[key] for key in kept], [plain(look[key].label) for key in kept])
     save(figure, path)
 
 
@@ -232,7 +201,7 @@ def coverage(path: Path, table: "pd.DataFrame", look: Mapping[str, Look], ways: 
     """
     from matplotlib.patches import Patch
 
-    figure, axes = _panels(len(ways), 2, 2.9, sharey=True)
+    figure, axes = panels(len(ways), 2, 2.9, sharey=True)
     levels = sorted(table["level"].unique())
     furthest = max(4.0, 1.15 * 100 * float((table["coverage"] - table["level"]).abs().max()))
     handles = {}
@@ -258,7 +227,7 @@ def coverage(path: Path, table: "pd.DataFrame", look: Mapping[str, Look], ways: 
     axes[0].set_ylabel("found − promised (points)", fontsize=8.5)
     keys = [key for key in look if key in handles]
     labels = [*(plain(look[key].label) for key in keys), "promise kept, ± 2 points"]
-    _legend(figure, [*(handles[key] for key in keys), Patch(color=_BAND)], labels)
+    legend(figure, [*(handles[key] for key in keys), Patch(color=_BAND)], labels)
     save(figure, path)
 
 
@@ -275,7 +244,7 @@ def error_against_dissimilarity(path: Path, predictions: "pd.DataFrame", unit: s
         Of the target.
     """
     regions = list(dict.fromkeys(predictions["region"]))
-    figure, axes = _panels(len(regions), 2, 2.4)
+    figure, axes = panels(len(regions), 2, 2.4)
     for ax, region in zip(axes, regions, strict=True):
         here = predictions[predictions["region"] == region].sort_values("di")
         di, error = here["di"].to_numpy(float), (here["predicted"] - here["observed"]).abs().to_numpy(float)
@@ -324,7 +293,7 @@ def residual_maps(path: Path, predictions: "pd.DataFrame", unit: str) -> None:
     from matplotlib.colors import Normalize
 
     regions = list(dict.fromkeys(predictions["region"]))
-    figure, axes = _panels(len(regions), 2, 3.1)
+    figure, axes = panels(len(regions), 2, 3.1)
     for ax, region in zip(axes, regions, strict=True):
         here = predictions[predictions["region"] == region]
         lon, lat, observed, predicted = (here[name].to_numpy(float) for name in ("lon", "lat", "observed", "predicted"))

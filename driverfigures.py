@@ -10,39 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from comparefigures import WIDTH, plain
 from figures import INK, save
+from panels import WIDTH, legend, panels, plain
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-_DPI = 200
 _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "0.35"]  # Okabe and Ito (2008)
 _MARKERS = "osD^vPX"
 _MOST = 15
 """Variables shown; more cannot be read."""
-
-
-def _panels(n: int, columns: int, height: float) -> "tuple[Figure, list[Axes]]":
-    from matplotlib.figure import Figure
-
-    columns = min(n, columns)
-    rows = -(-n // columns)
-    figure = Figure(figsize=(WIDTH, rows * height + 0.5), dpi=_DPI, layout="constrained")
-    axes = list(np.ravel(np.asarray(figure.subplots(rows, columns, squeeze=False))))
-    for spare in axes[n:]:
-        spare.set_visible(False)
-    for ax in axes[:n]:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(labelsize=8)
-    return figure, axes[:n]
-
-
-def _legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> None:
-    columns = max(1, min(len(labels), 100 // (max(map(len, labels), default=0) + 8)))
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=8, handlelength=2.2)
 
 
 def importance_bars(path: Path, table: "pd.DataFrame", words: str) -> None:
@@ -60,7 +37,7 @@ def importance_bars(path: Path, table: "pd.DataFrame", words: str) -> None:
     targets = list(dict.fromkeys(table["target"]))
     first = table[table["target"] == targets[0]].sort_values("importance", ascending=False)
     order = first["of"].tolist()[:_MOST]
-    figure, (ax,) = _panels(1, 1, 0.6 + len(order) * (0.09 + 0.12 * len(targets)))
+    figure, (ax,) = panels(1, 1, 0.6 + len(order) * (0.09 + 0.12 * len(targets)))
     handles = []
     step = 0.8 / len(targets)
     for k, target in enumerate(targets):
@@ -79,7 +56,7 @@ def importance_bars(path: Path, table: "pd.DataFrame", words: str) -> None:
     ax.set_xlabel(words, fontsize=8.5)
     ax.grid(axis="x", color="0.9", linewidth=0.6)
     ax.set_axisbelow(True)
-    _legend(figure, handles, [plain(target) for target in targets])
+    legend(figure, handles, [plain(target) for target in targets])
     save(figure, path)
 
 
@@ -96,11 +73,11 @@ def response_curves(path: Path, table: "pd.DataFrame", bends: dict[tuple[str, st
         (target, variable) -> where it bends, NaN where it does not.
     """
     targets = list(dict.fromkeys(table["target"]))
-    panels = {key: some for key, some in table.groupby(["variable", "zone"], sort=False)}
+    shown = {key: some for key, some in table.groupby(["variable", "zone"], sort=False)}
     alone = table["zone"].nunique() == 1
-    figure, axes = _panels(len(panels), 3, 2.1)
+    figure, axes = panels(len(shown), 3, 2.1)
     handles: dict[str, Any] = {}
-    for ax, ((variable, zone), panel) in zip(axes, panels.items(), strict=True):
+    for ax, ((variable, zone), panel) in zip(axes, shown.items(), strict=True):
         for k, target in enumerate(targets):
             here = panel[panel["target"] == target]
             if here.empty:
@@ -119,7 +96,7 @@ def response_curves(path: Path, table: "pd.DataFrame", bends: dict[tuple[str, st
         ax.tick_params(axis="x", which="minor", length=4, color="0.6")
         ax.set_title(plain(variable) if alone else f"{plain(variable)}\n{plain(zone, 40)}", fontsize=9 if alone else 8)
     figure.supylabel("ln carbon (+0.7: twice, −0.7: half)", fontsize=8.5)
-    _legend(figure, list(handles.values()), [plain(target) for target in handles])
+    legend(figure, list(handles.values()), [plain(target) for target in handles])
     save(figure, path)
 
 
@@ -138,7 +115,7 @@ def joint_surfaces(path: Path, table: "pd.DataFrame") -> None:
 
     targets = list(dict.fromkeys(table["target"]))
     limit = float(table["value"].abs().max()) or 1.0
-    figure, axes = _panels(len(targets), 3, 2.6)
+    figure, axes = panels(len(targets), 3, 2.6)
     for ax, target in zip(axes, targets, strict=True):
         here = table[table["target"] == target]
         wide = here.pivot(index="at_second", columns="at_first", values="value")
@@ -175,7 +152,7 @@ def mismatch_map(path: Path, places: "pd.DataFrame", models: Sequence[str], refe
     middle = max(0.2, float(np.cos(np.deg2rad((lat.min() + lat.max()) / 2))))
     columns = 1 if len(models) == 1 else 2
     tall = 0.8 * WIDTH / columns * np.ptp(lat) / max(np.ptp(lon) * middle, 1e-9)
-    figure, axes = _panels(len(models), columns, 0.3 + float(np.clip(tall, 1.0, 5.0)))
+    figure, axes = panels(len(models), columns, 0.3 + float(np.clip(tall, 1.0, 5.0)))
     for ax, model in zip(axes, models, strict=True):
         gap = places[model].to_numpy(float)
         order = np.argsort(np.abs(gap))  # the largest on top
@@ -211,7 +188,7 @@ def zone_shares(path: Path, table: "pd.DataFrame") -> None:
     """
     zones, targets = (list(dict.fromkeys(table[name])) for name in ("zone", "target"))
     order = list(dict.fromkeys(table["of"]))
-    figure, axes = _panels(len(zones), 2, 0.5 + len(order) * (0.1 + 0.13 * len(targets)))
+    figure, axes = panels(len(zones), 2, 0.5 + len(order) * (0.1 + 0.13 * len(targets)))
     handles: dict[str, Any] = {}
     step = 0.7 / len(targets)
     for ax, zone in zip(axes, zones, strict=True):
@@ -232,5 +209,5 @@ def zone_shares(path: Path, table: "pd.DataFrame") -> None:
         ax.grid(axis="x", color="0.9", linewidth=0.6)
         ax.set_title(plain(zone), fontsize=9)
     figure.supxlabel("importance: growth of the squared error of ln carbon", fontsize=8.5)
-    _legend(figure, list(handles.values()), [plain(target) for target in handles])
+    legend(figure, list(handles.values()), [plain(target) for target in handles])
     save(figure, path)

@@ -213,6 +213,8 @@ def _zones(d: Drivers, page: Page) -> str:
     parts = [page.figure("zones", alt, note, draw.zone_shares, rows)]
     parts += [importance_table(d, "driver", zone).to_html() for zone in told]
     curves = d.responses[(d.responses["zone"] != EVERYWHERE) & (d.responses["learner"] == lead)]
+    if curves.empty:  # all variables may be classes
+        return "\n".join([*parts, *without])
     alt = "Response of carbon to each variable, by zone and target"
     note = f"Accumulated local effects among the held-out places of a zone. Band: {100 * d.facts['level']:g} % interval."
     figure = page.figure("responses_zones", alt, note, draw.response_curves, curves, {})

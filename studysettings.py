@@ -331,7 +331,9 @@ class DriverSettings(Settings):
     folds: int = Field(5, ge=2, le=50, description="folds of whole blocks that each learner is cross-validated on first")
     block_size: float = Field(2.0, gt=0, le=180, description="side of blocks that are held out and resampled whole, degrees")
     min_skill: float = Field(0.1, ge=0, lt=1, description="cross-validated R2 below which a learner's drivers are not told of")
-    bootstraps: int = Field(100, ge=10, le=10_000, description="refits of each learner on random halves of the blocks; even")
+    bootstraps: int = Field(
+        100, ge=10, le=10_000, description="refits of each learner on random halves of the blocks; even, as they come in pairs"
+    )
     level: float = Field(0.95, gt=0.5, lt=1, description="of intervals; 1 - level is also the risk of naming any mismatch wrongly")
     cells: int = Field(30_000, ge=200, le=10**7, description="rasters: cells drawn, at most")
     out: Path = Field(Path("results/drivers"), description="folder of the report and of what it is made from")

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.image import imread
 
 import comparefigures
+import panels
 from comparepage import MEAN, Comparison, as_markdown, write_report
 from comparesections import FIGURES
 from comparetables import Best, answer, claim, skill_table
@@ -509,7 +510,7 @@ def hostile(tmp_path_factory):
     }
     folder = tmp_path_factory.mktemp("hostile")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparefigures, "_DPI", 40)
+        patch.setattr("panels.DPI", 40)
         write_report(folder, Comparison(facts, **tables))
     return folder
 
@@ -539,7 +540,7 @@ def drawn(monkeypatch):
 def test_figures_are_written_and_hold_ink(report):
     for name in FIGURES:
         image = imread(report / f"{name}.png")[..., :3]
-        assert image.shape[1] == pytest.approx(200 * comparefigures.WIDTH, abs=2)
+        assert image.shape[1] == pytest.approx(panels.DPI * panels.WIDTH, abs=2)
         assert 0.01 < (image.min(axis=-1) < 0.95).mean() < 0.9
 
 
