@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from halves import endless
 from importance import FOREMOST, METHODS, shares
 from mismatch import EVERYWHERE, Contrast, Interval, contrasts, interval
 from responses import Found, agreed_shape, density
@@ -34,8 +33,9 @@ class Drivers:
     skill
         As of `Screened`.
     importance
-        target, learner, zone, method, kind (variable, driver), of, importance, low, high (as the method counts it; both ways to
-        permute: growth of the squared error of ln carbon), share, share_low, share_high (% of the sum over its kind), refits.
+        target, learner, zone, method, kind (variable, driver), of, importance, low, high (as the method counts it, of learners
+        of halves; both ways to permute: growth of the squared error of ln carbon), share, share_low, share_high (% of the sum
+        over its kind), refits.
     agreement
         target, a, b ("learner: method"), tau (Kendall's, of variables).
     responses
@@ -45,7 +45,7 @@ class Drivers:
     shapes
         (target, variable) -> shape by the lead.
     contrasts
-        Learner -> its contrasts, the strongest first.
+        Learner -> its contrasts, the strongest first; their importances are those that endless profiles would have taught.
     ensemble
         driver, observed, models, mean, low, high (importance over models), above, below (models named so), observed_rank,
         mean_rank.
@@ -211,7 +211,7 @@ def _importance(
                 row |= {"share": part.value, "share_low": part.low, "share_high": part.high}
                 rows.append(row | {"refits": len(known)})
 
-    for learner, arrays in ((learner, endless(arrays)) for learner, arrays in found.items()):
+    for learner, arrays in found.items():
         for t in screened.able[learner]:
             base = {"target": names[t], "learner": learner}
             for method in METHODS:

@@ -208,6 +208,6 @@ def zone_shares(path: Path, table: "pd.DataFrame") -> None:
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x", color="0.9", linewidth=0.6)
         ax.set_title(plain(zone), fontsize=9)
-    figure.supxlabel("importance: growth of the squared error of ln carbon", fontsize=8.5)
+    figure.supxlabel("importance: growth of the squared error of ln carbon when permuted among like places", fontsize=8.5)
     legend(figure, list(handles.values()), [plain(target) for target in handles])
     save(figure, path)

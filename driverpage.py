@@ -162,8 +162,9 @@ def _importance(d: Drivers, page: Page) -> str:
             (rows["kind"] == kind) & (rows["learner"] == lead) & (rows["method"] == FOREMOST) & (rows["zone"] == EVERYWHERE)
         ]
         alt = f"Importance of each {kind}, by target; shares of it in the table that follows"
-        note = f"Conditional permutation on held-out blocks, {lead}; line: {100 * d.facts['level']:g} % interval."
-        words = "importance: growth of the squared error of ln carbon when permuted within places alike in all else"
+        note = f"Conditional permutation on held-out blocks, {lead}, as halves have learnt it; line: {100 * d.facts['level']:g} % "
+        note += "interval." + (" Sizes of mismatches make up for what halves have not learnt." if d.models else "")
+        words = "importance: growth of the squared error of ln carbon when permuted among like places"
         parts.append(page.figure(name, alt, note, draw.importance_bars, rows, words))
         table = importance_table(d, kind).to_html()
         parts.append(table if kind == "driver" else folded("All variables, by every learner and method", table))

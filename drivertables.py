@@ -220,10 +220,9 @@ def mismatch_table(d: Drivers) -> Table:
     names = [*("Model", "Kind", "Of", "Where", "Strength"), *("Observed", "Modelled", "Difference", "Ratio", "Distance", "Ranks")]
     names.append("Same sign by")
     caption = (
-        "Importance: growth of the squared error of ln carbon when a driver is permuted within places alike in all else; ranks: "
-        "observed / modelled. Response: "
-        "change of ln carbon from the 5th to the 95th percentile; distance: between the curves. Strength above 1 (bold): larger "
-        "than chance makes the largest of all"
+        "Importance: growth of the squared error of ln carbon when a driver is permuted within places alike in all else, as "
+        "endless profiles would have taught it; ranks: observed / modelled. Response: change of ln carbon from the 5th to the 95th "
+        "percentile; distance: between the curves. Strength above 1 (bold): larger than chance makes the largest of all"
     )
     return Table(caption, [("", names)], rows, 4)
 
