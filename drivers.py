@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from driverfacts import gather  # here and below: --help needs none of these, and they are slow to import
     from driverpage import write_report
     from drivertables import answer
-    from halves import refits, stacked
+    from halves import EDITION, refits, stacked
     from studies import screen
     from supports import make_support
     from workpool import run_all
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_writable(settings.out)
     parts = settings.out / "parts"
     with locked(settings.out):
-        _begin(settings, support)
+        _begin(settings, support, EDITION)
         screened = screen(support, settings, parts)
         count = settings.bootstraps
         tasks = [refits(parts, screened.study, learner, count, told) for learner, told in screened.able.items()]
@@ -54,13 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\n{settings.out / 'report.html'}")
 
 
-def _begin(settings: DriverSettings, support: "Support") -> None:
+def _begin(settings: DriverSettings, support: "Support", edition: int) -> None:
     """See that what is resumed was of the same settings and data, and that nothing finished is lost."""
     plain = {name: value for name, value in settings.as_plain().items() if name not in _FREE}
     digest = hashlib.sha256()
     for array in (support.x, support.y, support.lon, support.lat):
         digest.update(array.tobytes())
     plain["digest"] = digest.hexdigest()
+    plain["edition of refits"] = edition
     begin_or_resume(settings.out, plain, ("parts",), settings.resume)
 
 

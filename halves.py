@@ -39,6 +39,8 @@ BUDGETS = {"boosting": Budget(2000, 800, 30, 25), "forest": Budget(1000, 400, 15
 
 SHORT = ("permutation", "conditional", "zones")
 """Importances, which grow with the profiles learnt from; zones are conditional ones."""
+EDITION = 2
+"""Of what a refit leaves; refits of another edition are not gone on from."""
 _DRAWS = 3
 """Permutations of each driver within its strata: mismatches rest on them."""
 _LEFT = 1 / (2**0.5 - 1)

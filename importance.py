@@ -29,11 +29,12 @@ _ORDERS = 8
 
 
 def strata_of(x: np.ndarray, columns: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
-    """Return a stratum for each row (N,), within which some columns hardly depend on the others any more.
+    """Return a stratum for each row (N,), within which some columns depend far less on the others.
 
     A tree of a few leaves predicts them from the others; its leaves are the strata (conditional subgroups: Molnar et al.
-    2023, Data Min. Knowl. Disc. 38, 2903-2941). Permuted within strata, a variable makes no places that do not exist, and what
-    it shares with others is not counted as its own.
+    2023, Data Min. Knowl. Disc. 38, 2903-2941). Permuted within strata, a variable makes few places that do not exist, and
+    less of what it shares with others is counted as its own. With more strata still less; but where variables go together
+    little is left to permute, and chance has more to say.
 
     Parameters
     ----------

@@ -157,6 +157,12 @@ def test_other_data_under_the_same_name_is_not_resumed(finished):
         samples.write_text(whole)
 
 
+def test_refits_of_another_edition_are_not_gone_on_from(finished, monkeypatch):
+    monkeypatch.setattr("halves.EDITION", 1)
+    with pytest.raises(UserError, match="begun with another edition of refits; give another folder"):
+        drivers.main(["--config", str(finished[1]), "--resume"])
+
+
 def test_drivers_of_what_cannot_be_predicted_are_refused_with_the_score(tmp_path):
     path = make(tmp_path)
     samples = read_table(tmp_path / "data" / "samples.csv")
