@@ -37,9 +37,9 @@ class Budget(NamedTuple):
 BUDGETS = {"boosting": Budget(2000, 800, 30, 25), "forest": Budget(1000, 400, 15, 15), "network": Budget(1000, 400, 20, 60)}
 """By learner: the slower it predicts, the less it is asked."""
 
-SHORT = ("permutation", "conditional", "zones")
-"""Importances, which grow with the profiles learnt from; zones are conditional ones."""
-EDITION = 2
+SHORT = ("conditional", "zones")
+"""Importances that mismatches rest on, which grow with the profiles learnt from; those of zones are conditional, too."""
+EDITION = 3
 """Of what a refit leaves; refits of another edition are not gone on from."""
 _DRAWS = 3
 """Permutations of each driver within its strata: mismatches rest on them."""
@@ -132,7 +132,7 @@ def refit(study: Study, learner: str, number: int, targets: Sequence[int]) -> di
     dict
         r2 (T,); permutation, conditional, impurity, shapley: (T, V + G) of variables and then of drivers; zones (T, Z, G),
         zone_r2 (T, Z); curves, dependences (T, R, K), padded, and zone_curves (T, Z, R, K); joint, joint_dependences (T, K, L).
-        quarter_permutation, quarter_conditional (T, G), quarter_zones (T, Z, G): of drivers, by learners of quarters.
+        quarter_conditional (T, G), quarter_zones (T, Z, G): of drivers, by learners of quarters.
     """
     budget, seed = BUDGETS[learner], [study.seed, number]
     learnt, judged = halves_of(study.units, study.seed, number)
@@ -162,6 +162,7 @@ def refit(study: Study, learner: str, number: int, targets: Sequence[int]) -> di
         for name, strata in (("permutation", None), ("conditional", study.strata[:v, some])):
             found[name][target, :v] = permutation(model, study.x[some], answers[some], variables, strata, [*seed, 2])
         x, y = study.x[rows], answers[rows]
+        found["permutation"][target, v:] = permutation(model, x, y, groups, None, [*seed, 2])
         found["r2"][target] = efficiency(y, np.asarray(model.predict(x)))
         found["impurity"][target, :v] = impurity(model, v)
         found["impurity"][target, v:] = [found["impurity"][target, columns].sum() for columns in groups]
@@ -178,11 +179,10 @@ def refit(study: Study, learner: str, number: int, targets: Sequence[int]) -> di
 def _by_driver(
     study: Study, model: Fitted, answers: np.ndarray, judged: np.ndarray, budget: Budget, seed: Sequence[int]
 ) -> dict[str, np.ndarray]:
-    """Return what permuting each driver costs, of `SHORT`: (G,), (G,) and (Z, G)."""
+    """Return what permuting each driver costs, of `SHORT`: (G,) and (Z, G)."""
     groups, rows = list(study.drivers.values()), judged[: budget.rows]
     x, y, strata = study.x[rows], answers[rows], study.strata[study.x.shape[1] :, rows]
     found = {
-        "permutation": permutation(model, x, y, groups, None, [*seed, 2]),
         "conditional": permutation(model, x, y, groups, strata, [*seed, 2], _DRAWS),
         "zones": np.full((len(study.zones), len(groups)), np.nan),
     }
