@@ -258,3 +258,15 @@ def test_models_are_summarised_together():
         np.array([[3, 4.5, 3, 6], [1, 0.6, 0.2, 1]]), abs=0.1
     )
     assert table[["above", "below", "observed_rank", "mean_rank"]].to_numpy().tolist() == [[1, 0, 1, 1], [0, 1, 2, 2]]
+
+
+def test_naming_asks_halves_while_sizes_make_up_for_what_they_lack():
+    random = np.random.default_rng(0)
+    drivers = np.array([[3.0, 1.0], [3.5, 1.0]]) + 0.1 * random.normal(size=(40, 2, 2))
+    found = {"conditional": drivers, "curves": np.zeros((40, 2, 0, 11))}
+    plain, lifted = (
+        contrasts(found | {"quarter_conditional": quarters}, [(1, "m")], ["heat", "rock"], [], [], 0.95)
+        for quarters in (drivers, 0.9 * drivers + 0.1 * random.normal(size=drivers.shape))
+    )
+    assert [each.strength for each in plain] == [each.strength for each in lifted] and plain[0].strength > 1
+    assert plain[0].observed.value == pytest.approx(3, abs=0.1) and lifted[0].observed.value == pytest.approx(3 * 1.241, abs=0.1)
