@@ -16,9 +16,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from commandline import read_settings
-from config import PredictSettings
-from files import run
+from soilcarbon.commands.arguments import read_settings
+from soilcarbon.io.files import run
+from soilcarbon.settings import PredictSettings
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,14 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import numpy as np  # here and below: --help needs none of these, and they are slow to import
     import pandas as pd
 
-    import engine
-    import figures
-    import validation
-    from assurance import check_level
-    from coverage import coverage
-    from encoding import unfold_classes
-    from files import check_writable, write_json, write_table
-    from utils import check_variables, choose_device, middle_cells, read_dataset
+    from soilcarbon import figures
+    from soilcarbon.io.files import check_writable, write_json, write_table
+    from soilcarbon.network.preprocessing import unfold_classes
+    from soilcarbon.soil.dataset import check_variables, choose_device, middle_cells, read_dataset
+    from soilcarbon.stats import metrics as validation
+    from soilcarbon.stats.coverage import coverage
+    from soilcarbon.training import loop as engine
+    from soilcarbon.training.uncertainty import check_level
 
     device = choose_device(settings.device)
     network = engine.load_for_prediction(settings, device)

@@ -9,15 +9,15 @@ Writes model/pretrain_model/<run>.pth and log/<run>/ (tensorboard --logdir log).
 import sys
 from collections.abc import Sequence
 
-from commandline import read_settings
-from config import GlobalSettings
-from files import run
+from soilcarbon.commands.arguments import read_settings
+from soilcarbon.io.files import run
+from soilcarbon.settings import GlobalSettings
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with a command line (default: the process's own)."""
     settings = read_settings(GlobalSettings, __doc__, arguments)
-    from training import run_and_report  # here: PyTorch is slow to import, and --help needs none of it
+    from soilcarbon.training.run import run_and_report  # here: PyTorch is slow to import, and --help needs none of it
 
     run_and_report(settings)
 

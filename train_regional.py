@@ -10,9 +10,9 @@ Writes model/<run>.pth and log/<run>/ (tensorboard --logdir log). Then: python p
 import sys
 from collections.abc import Sequence
 
-from commandline import read_settings
-from config import RegionalSettings
-from files import UserError, run
+from soilcarbon.commands.arguments import read_settings
+from soilcarbon.io.files import UserError, run
+from soilcarbon.settings import RegionalSettings
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = read_settings(RegionalSettings, __doc__, arguments)
     if settings.init_from is None and not settings.given("init_from"):
         raise UserError("--init_from is required: the checkpoint to fine-tune, or none to train from scratch")
-    from training import run_and_report  # here: PyTorch is slow to import, and --help needs none of it
+    from soilcarbon.training.run import run_and_report  # here: PyTorch is slow to import, and --help needs none of it
 
     run_and_report(settings)
 

@@ -24,10 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from measuring import in_fresh_process, keep, resident_mb
 
-import packed
-import packing
-from config import PUBLISHED_CATEGORIES, Category
-from pickles import dump_pickle
+from soilcarbon.io import packed, packing
+from soilcarbon.io.pickles import dump_pickle
+from soilcarbon.settings import PUBLISHED_CATEGORIES, Category
 
 
 def plain(folder, _, categories):

@@ -14,14 +14,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-import encoded
-import engine
-import validation
-from captured import passes
-from config import PUBLISHED_CATEGORIES
-from models import Member, SoilCarbonNet
-from specification import Specification
-from steps import Descent
+from soilcarbon.network.network import Member, SoilCarbonNet
+from soilcarbon.network.specification import Specification
+from soilcarbon.settings import PUBLISHED_CATEGORIES
+from soilcarbon.stats import metrics as validation
+from soilcarbon.training import encoded
+from soilcarbon.training import loop as engine
+from soilcarbon.training.cuda_graph import passes
+from soilcarbon.training.optimiser import Descent
 
 BATCH = 32
 

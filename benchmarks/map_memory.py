@@ -20,7 +20,7 @@ SIDES = (1000, 2000, 4000)
 MEASURED = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
-import make_map
+from soilcarbon.commands import map as make_map
 if __name__ == "__main__":
     make_map.main(sys.argv[2:])
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))  # rusage would count what ran before it here

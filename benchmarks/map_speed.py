@@ -33,21 +33,21 @@ from rasterio.windows import Window
 from sklearn.ensemble import RandomForestRegressor
 from torch.utils.data import DataLoader, Dataset
 
-import cogs
-import engine
-import mapping
-from applicability import Applicability
-from assurance import AREA_POINTS
-from config import PUBLISHED_CATEGORIES
-from dense import DenseNet
-from files import sha256
-from grids import raster_grid
-from make_map import begin
-from mapnetwork import NetworkModel
-from models import FUSED, HIDDEN, MAPS, Member, SoilCarbonNet, dilations, load_checkpoint, save_checkpoint
-from rasters import cut_windows, find_layers
-from specification import Specification
-from stacks import Stack
+from soilcarbon.commands.map import begin
+from soilcarbon.geo.grid import raster_grid
+from soilcarbon.geo.raster import cut_windows, find_layers
+from soilcarbon.geo.stack import Stack
+from soilcarbon.io.files import sha256
+from soilcarbon.mapping import cog as cogs
+from soilcarbon.mapping import tiles as mapping
+from soilcarbon.mapping.dense import DenseNet
+from soilcarbon.mapping.network import NetworkModel
+from soilcarbon.network.network import FUSED, HIDDEN, MAPS, Member, SoilCarbonNet, dilations, load_checkpoint, save_checkpoint
+from soilcarbon.network.specification import Specification
+from soilcarbon.settings import PUBLISHED_CATEGORIES
+from soilcarbon.stats.applicability import Applicability
+from soilcarbon.training import loop as engine
+from soilcarbon.training.uncertainty import AREA_POINTS
 
 VARIABLES = [name for category in PUBLISHED_CATEGORIES for name in category.variables]
 SCALE = 0.01

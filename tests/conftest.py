@@ -1,5 +1,6 @@
 """A small dataset whose answer is known, made by code, and the folders of real files that may be absent."""
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,10 +13,11 @@ import pytest
 import torch
 from simulated import profiles
 
-from config import PUBLISHED_CATEGORIES, Category
-from datasets import write_dataset
-from methods import Known
+from soilcarbon.benchmark.baselines import Known
+from soilcarbon.settings import PUBLISHED_CATEGORIES, Category
+from soilcarbon.soil.dataset_files import write_dataset
 
+os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])  # for the processes that tests start
 torch.set_num_threads(1)  # the tests themselves run side by side
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from baselines import BASELINES
-from grouping import split_units
-from methods import Known
+from soilcarbon.benchmark.baselines import Known
+from soilcarbon.benchmark.tuning import BASELINES
+from soilcarbon.stats.grouping import split_units
 
 
 def haversine(lon, lat, other_lon, other_lat):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from commandline import read_settings
-from config import GlobalSettings, MapSettings, PredictSettings, PrepareSettings, RegionalSettings
-from studysettings import (
+from soilcarbon.commands.arguments import read_settings
+from soilcarbon.settings import GlobalSettings, MapSettings, PredictSettings, PrepareSettings, RegionalSettings
+from soilcarbon.study_settings import (
     AgainstSettings,
     CompareSettings,
     CovariateSettings,
@@ -72,7 +72,9 @@ def test_links_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [*sorted((ROOT / "benchmarks").glob("*.py")), *sorted((ROOT / "experiments").glob("*.py"))], ids=lambda path: path.stem
+)
 def test_benchmarks_find_what_they_measure(path, monkeypatch):
     monkeypatch.syspath_prepend(path.parent)  # as where it is run
     specification = importlib.util.spec_from_file_location(path.stem, path)

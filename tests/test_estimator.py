@@ -8,10 +8,10 @@ from sklearn.inspection import permutation_importance
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-import training
-from config import GlobalSettings
-from estimator import SoilCarbonRegressor
-from models import load_checkpoint, save_checkpoint
+from soilcarbon.estimator import SoilCarbonRegressor
+from soilcarbon.network.network import load_checkpoint, save_checkpoint
+from soilcarbon.settings import GlobalSettings
+from soilcarbon.training import run as training
 
 
 @parametrize_with_checks([SoilCarbonRegressor(epochs=2)])

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-import figures
-import zonedfigures
+from soilcarbon import figures
+from soilcarbon.zonal import figures as zonedfigures
 
 
 @pytest.fixture

@@ -1,0 +1,194 @@
+"""Count how often a report names a mismatch that is not there, and how often it finds those that are.
+
+    python benchmarks/false_alarms.py [--first 1] [--seeds 50] [--law same|faulty] [--profiles 800] [--out FILE]
+
+Each seed is another example world. Observations are its law of soil carbon with noise (30 %), at clustered profiles. The model
+is the very same law, without noise (`same`: whatever is named is a false alarm), or the example world's faulty model
+(`faulty`: too much temperature and productivity, no lithology and texture). The truth that intervals are held against is the
+same measure taken of the two laws themselves, permuting their own inputs and following their own responses. Prints a line
+per seed and counts; FILE keeps finished seeds, also of several processes side by side.
+"""
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import beta
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from soilcarbon.drivers import subsampling as halves
+from soilcarbon.drivers.importance import permutation, strata_of
+from soilcarbon.drivers.learners import answers, efficiency, matching_noise, out_of_fold
+from soilcarbon.drivers.mismatch import contrasts, effects
+from soilcarbon.drivers.responses import accumulated, density, grid_of
+from soilcarbon.drivers.subsampling import Budget, Study, refit
+from soilcarbon.settings import Category
+from soilcarbon.simulation.earth_system_model import FAULTY
+from soilcarbon.simulation.pedogenesis import Pedogenesis, soil_carbon
+from soilcarbon.simulation.world import World, unit_vectors
+from soilcarbon.stats.grouping import group_folds, split_units
+
+DRIVERS = {
+    "temperature": ["bio01"],
+    "wetness": ["bio12"],
+    "productivity": ["evi_mean", "evi_min"],
+    "relief": ["slope", "hollow"],
+    "lithology and texture": ["clay", "bedrock"],
+}
+CLASSES = ("bedrock",)
+VARIABLES = [name for names in DRIVERS.values() for name in names]
+CURVES = ["bio01", "bio12", "evi_mean", "slope"]
+NOISE = 0.3
+CLUSTERS = 200
+REPEATS = 20
+"""Permutations of a law."""
+LEVEL = 0.95
+
+
+class Law:
+    """The law as if it were a learner: it answers to its true inputs."""
+
+    def __init__(self, how, middle=1.0):
+        self.how, self.middle = how, middle
+
+    def carbon(self, x):
+        values = dict(zip(VARIABLES, x.T.astype(float), strict=True))
+        clay, hollow = (values.pop(name) for name in ("clay", "hollow"))
+        return soil_carbon(values, 0 * clay if self.how is FAULTY else clay, hollow, self.how)
+
+    def predict(self, x):
+        return np.log(0.05 + self.carbon(x) / self.middle)
+
+
+def profiles(seed, n):
+    """Return covariates (n, V), lon and lat of clustered profiles of a world."""
+    random, world = np.random.default_rng(seed), World(seed)
+    lon, lat = random.uniform(-180, 180, CLUSTERS), np.degrees(np.arcsin(random.uniform(-0.8, 0.95, CLUSTERS)))
+    chosen = random.integers(CLUSTERS, size=20 * n)
+    lon = (lon[chosen] + random.normal(0, 4, len(chosen)) + 180) % 360 - 180
+    lat = np.clip(lat[chosen] + random.normal(0, 3, len(chosen)), -59, 83)
+    covariates, _, truth = world.at(lon, lat)
+    covariates |= {
+        "clay": world._fields["clay"](unit_vectors(lon, lat)),
+        "hollow": -world._fields["hill"](unit_vectors(lon, lat)),
+    }
+    x = np.stack([covariates[name] for name in VARIABLES], axis=1).astype(np.float32)
+    rows = np.flatnonzero(np.isfinite(truth) & np.isfinite(x).all(1))[:n]
+    return x[rows], lon[rows], lat[rows]
+
+
+def trial(seed, n, how, refits):
+    """Return what one report would say, as plain values."""
+    x, lon, lat = profiles(seed, n)
+    random = np.random.default_rng([seed, 5])
+    observed, modelled = Law(Pedogenesis()).carbon(x) * np.exp(NOISE * random.normal(size=n)), Law(how).carbon(x)
+    z = np.stack([answers(observed), answers(modelled)])
+    drivers = {driver: np.array([VARIABLES.index(name) for name in names]) for driver, names in DRIVERS.items()}
+    numeric = tuple(name for name in VARIABLES if name not in CLASSES)
+    categories = (Category(name="covariates", variables=numeric), Category(name="classes", variables=CLASSES, kind="classes"))
+    units = split_units(lon, lat, "blocks", 2.0)
+    folds = group_folds(units, 5, seed)
+    predicted = out_of_fold("boosting", x, z[0], categories, folds, seed)
+    residuals, wanted = z[0] - predicted, efficiency(z[0], predicted)
+    factor, matched = matching_noise("boosting", x, z[1], categories, folds, units, residuals, wanted, seed)
+    curves = []
+    for name in CURVES:
+        column = VARIABLES.index(name)
+        grid = grid_of(x[:, column])
+        curves.append((column, grid, density(x[:, column], grid)))
+    coded = np.isin(VARIABLES, CLASSES)
+    own = np.stack([strata_of(x, columns, coded, seed) for columns in drivers.values()])
+    strata = np.concatenate([np.zeros((len(VARIABLES), n), np.int64), own])  # single variables are not asked about
+    study = Study(
+        x, categories, z, residuals, np.array([0, factor]), units, drivers, strata, own[:0], tuple(curves), None, {}, seed
+    )
+    halves.BUDGETS["boosting"] = Budget(2000, 2, 0, 1)  # no more than mismatches rest on
+    parts = [refit(study, "boosting", number, [0, 1]) for number in range(refits)]
+    found = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+    weights = [(name, each[2][None]) for name, each in zip(CURVES, curves, strict=True)]
+    every = contrasts(found, [(1, "model")], list(drivers), [], weights, LEVEL)
+    truth = _truth(x, drivers, own, curves, how, seed)
+    return {
+        "seed": seed,
+        "r2": round(wanted, 3),
+        "matched": round(matched, 3),
+        "strongest": round(every[0].strength, 3),
+        "named": [f"{each.kind} {each.of} {'+' if each.difference.value > 0 else '-'}" for each in every if each.named],
+        "single": sum(not each.difference.low <= 0 <= each.difference.high for each in every),
+        "differences": len(every),
+        "found": {f"{each.kind} {each.of}, {name}": plain(interval) for each, name, interval in told(every)},
+        "truth": {name: round(float(value), 3) for name, value in truth.items()},
+    }
+
+
+def told(every):
+    """Return what a report tells of each difference: the difference itself, and how many times more where it says so."""
+    return [
+        *((each, "difference", each.difference) for each in every),
+        *((each, "ratio", each.ratio) for each in every if np.isfinite(each.ratio.value)),
+    ]
+
+
+def plain(interval):
+    return [round(value, 3) for value in vars(interval).values()]
+
+
+def _truth(x, drivers, strata, curves, how, seed):
+    """Return by how much importances and responses of the two laws differ, by the words of `told`."""
+    laws = [Law(each, np.median(Law(each).carbon(x))) for each in (Pedogenesis(), how)]
+    players = list(drivers.values())
+    sizes = [permutation(law, x, law.predict(x), players, strata, [seed, 7], REPEATS) for law in laws]
+    both = {"difference": sizes[1] - sizes[0], "ratio": sizes[1] / sizes[0]}
+    return {
+        f"importance {driver}, {name}": value
+        for name, values in both.items()
+        for driver, value in zip(drivers, values, strict=True)
+    } | {
+        f"response {name}, difference": effects(np.subtract(*(accumulated(law, x, *each) for law in laws[::-1])), each[2])
+        for name, each in zip(CURVES, curves, strict=True)
+    }
+
+
+def finished(path):
+    """Return seed -> what was found, of the seeds in a file."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return {each["seed"]: each for each in map(json.loads, lines)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--profiles", type=int, default=800)
+    parser.add_argument("--refits", type=int, default=30)
+    parser.add_argument("--law", choices=("same", "faulty"), default="same")
+    parser.add_argument("--out", type=Path, default=Path("results/false_alarms.jsonl"))
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    for seed in range(given.first, given.first + given.seeds):
+        if seed not in finished(given.out):
+            found = trial(seed, given.profiles, Pedogenesis() if given.law == "same" else FAULTY, given.refits)
+            print(json.dumps(found), flush=True)
+            with given.out.open("a") as file:
+                file.write(json.dumps(found) + "\n")
+    done = list(finished(given.out).values())
+    n, named = len(done), sum(bool(each["named"]) for each in done)
+    high = beta.ppf(0.95, named + 1, n - named) if named < n else 1.0
+    singles, of = (sum(each[name] for each in done) for name in ("single", "differences"))
+    print(f"{named} of {n} reports name a mismatch ({100 * named / n:.0f} %; at most {100 * high:.1f} % with 95 % confidence)")
+    print(f"{100 * singles / of:.1f} % of single {100 * LEVEL:g} % intervals leave out zero")
+    for name in done[0]["truth"]:
+        both = [(each["found"][name], each["truth"][name]) for each in done if name in each["found"]]
+        if both:
+            value, true = np.mean([found[0] for found, _ in both]), np.mean([true for _, true in both])
+            held = sum(found[1] <= true <= found[2] for found, true in both)
+            print(f"{name}: found {value:.2f}, by the laws {true:.2f}, which {held} of {len(both)} hold")
+    for words in sorted({words for each in done for words in each["named"]}):
+        print(f"{sum(words in each['named'] for each in done)} of {n} name {words}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Draw forests by climate zone on the simulated land, where zones matter and where they do not, beside the paper's figures.
+
+    make zoned
+
+Reads results/sim_zoned/scores.csv and results/sim_unzoned/scores.csv; writes results/zoned.png.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from soilcarbon.io.files import read_table
+from soilcarbon.zonal.figures import draw_scores
+
+RUNS = {"carbon follows another law in each zone": "sim_zoned", "the same law everywhere": "sim_unzoned"}
+
+
+def main(results: Path = Path("results")) -> None:
+    """Draw the figure."""
+    tables = {title: read_table(results / run / "scores.csv") for title, run in RUNS.items()}
+    draw_scores(results / "zoned.png", tables, "r2", "R2, held-out blocks", paper=True)
+    print(results / "zoned.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Soil organic carbon maps from soil profiles and environmental covariates."""

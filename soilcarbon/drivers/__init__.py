@@ -1,0 +1,1 @@
+"""Drivers of soil carbon in observations and models: importance, responses, mismatch, report."""

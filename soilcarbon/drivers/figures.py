@@ -1,0 +1,213 @@
+"""Draw what controls soil carbon: importance side by side, responses overlaid, pairs of variables, where targets differ.
+
+In: tables of `driverfacts.Drivers`. Out: PNG files, whole or not at all. No display is needed and no global state is touched.
+Targets differ in colour and in marker; no figure says anything by colour alone.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from soilcarbon.figures import INK, save
+from soilcarbon.panels import WIDTH, legend, panels, plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "0.35"]  # Okabe and Ito (2008)
+_MARKERS = "osD^vPX"
+_MOST = 15
+"""Variables shown; more cannot be read."""
+
+
+def importance_bars(path: Path, table: "pd.DataFrame", words: str) -> None:
+    """Draw the importances of each target side by side, with intervals, the reference's foremost on top.
+
+    Parameters
+    ----------
+    path
+        The PNG file.
+    table
+        target, of, importance, low, high; the reference first. Of more than 15 variables the foremost are shown.
+    words
+        What the axis shows.
+    """
+    targets = list(dict.fromkeys(table["target"]))
+    first = table[table["target"] == targets[0]].sort_values("importance", ascending=False)
+    order = first["of"].tolist()[:_MOST]
+    figure, (ax,) = panels(1, 1, 0.6 + len(order) * (0.09 + 0.12 * len(targets)))
+    handles = []
+    step = 0.8 / len(targets)
+    for k, target in enumerate(targets):
+        here = table[table["target"] == target].set_index("of").reindex(order)
+        at = np.arange(len(order)) + (k - (len(targets) - 1) / 2) * step
+        colour = _COLOURS[k % len(_COLOURS)]
+        handles.append(ax.barh(at, here["importance"], height=0.92 * step, color=colour, alpha=1 if k == 0 else 0.75))
+        ax.hlines(at, here["low"], here["high"], color=INK, linewidth=1.1)
+        marks: dict[str, Any] = {"marker": _MARKERS[k % len(_MARKERS)], "markersize": 3.5, "linestyle": ""}
+        ax.plot(here["importance"], at, color=INK, markerfacecolor="white", **marks)
+    ax.axvline(0, color=INK, linewidth=0.8)
+    ax.set_yticks(range(len(order)), [plain(name) for name in order])
+    ax.set_ylim(len(order) - 0.4, -0.6)
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel(words, fontsize=8.5)
+    ax.grid(axis="x", color="0.9", linewidth=0.6)
+    ax.set_axisbelow(True)
+    legend(figure, handles, [plain(target) for target in targets])
+    save(figure, path)
+
+
+def response_curves(path: Path, table: "pd.DataFrame", bends: dict[tuple[str, str], float]) -> None:
+    """Draw each variable's response, targets overlaid: line and interval, ticks where places lie, dots where a response bends.
+
+    Parameters
+    ----------
+    path
+        The PNG file.
+    table
+        zone, target, variable, at, density, value, low, high, of one learner and way; a panel per variable and zone.
+    bends
+        (target, variable) -> where it bends, NaN where it does not.
+    """
+    targets = list(dict.fromkeys(table["target"]))
+    shown = {key: some for key, some in table.groupby(["variable", "zone"], sort=False)}
+    alone = table["zone"].nunique() == 1
+    figure, axes = panels(len(shown), 3, 2.1)
+    handles: dict[str, Any] = {}
+    for ax, ((variable, zone), panel) in zip(axes, shown.items(), strict=True):
+        for k, target in enumerate(targets):
+            here = panel[panel["target"] == target]
+            if here.empty:
+                continue
+            colour = _COLOURS[k % len(_COLOURS)]
+            ax.fill_between(here["at"], here["low"], here["high"], color=colour, alpha=0.18, linewidth=0)
+            style: dict[str, Any] = {"marker": _MARKERS[k % len(_MARKERS)], "markersize": 3, "linewidth": 1.5}
+            (handles[target],) = ax.plot(here["at"], here["value"], color=colour, linestyle="-" if k == 0 else "--", **style)
+            if np.isfinite(at := bends.get((target, variable), np.nan)):
+                ax.plot(at, np.interp(at, here["at"], here["value"]), "o", color=colour, markersize=9, markerfacecolor="none")
+        ax.axhline(0, color=INK, linewidth=0.6)
+        inner = np.unique(panel["at"].to_numpy())
+        ax.set_xlim(inner[0], inner[-1])
+        ax.set_xticks(inner, minor=True)
+        ax.locator_params(axis="x", nbins=4)
+        ax.tick_params(axis="x", which="minor", length=4, color="0.6")
+        ax.set_title(plain(variable) if alone else f"{plain(variable)}\n{plain(zone, 40)}", fontsize=9 if alone else 8)
+    figure.supylabel("ln carbon (+0.7: twice, −0.7: half)", fontsize=8.5)
+    legend(figure, list(handles.values()), [plain(target) for target in handles])
+    save(figure, path)
+
+
+def joint_surfaces(path: Path, table: "pd.DataFrame") -> None:
+    """Draw what two variables do together, a panel per target, on one ramp centred at zero.
+
+    Parameters
+    ----------
+    path
+        The PNG file.
+    table
+        target, first, second, at_first, at_second, value, low, high, of one learner and way; crosses mark where the interval
+        holds zero.
+    """
+    from matplotlib.colors import Normalize
+
+    targets = list(dict.fromkeys(table["target"]))
+    limit = float(table["value"].abs().max()) or 1.0
+    figure, axes = panels(len(targets), 3, 2.6)
+    for ax, target in zip(axes, targets, strict=True):
+        here = table[table["target"] == target]
+        wide = here.pivot(index="at_second", columns="at_first", values="value")
+        image = ax.pcolormesh(wide.columns, wide.index, wide, cmap="RdBu_r", norm=Normalize(-limit, limit), shading="gouraud")
+        open_ = here[(here["low"] <= 0) & (here["high"] >= 0)]
+        ax.plot(open_["at_first"], open_["at_second"], "x", color=INK, markersize=3, markeredgewidth=0.7)
+        ax.set_title(plain(target), fontsize=9)
+        ax.locator_params(nbins=4)
+        ax.set_xlabel(plain(here["first"].iloc[0]), fontsize=8.5)
+    axes[0].set_ylabel(plain(table["second"].iloc[0]), fontsize=8.5)
+    bar = figure.colorbar(image, ax=axes, shrink=0.85, aspect=25)
+    bar.set_label("ln carbon", fontsize=8)
+    bar.ax.tick_params(labelsize=7.5)
+    save(figure, path)
+
+
+def mismatch_map(path: Path, places: "pd.DataFrame", models: Sequence[str], reference: str) -> None:
+    """Draw where covariates make each model richer (red, pointing up) or poorer (blue, pointing down) than the reference.
+
+    Parameters
+    ----------
+    path
+        The PNG file.
+    places
+        lon, lat (degrees), and per model its predicted ln carbon less the reference's.
+    models, reference
+        Names.
+    """
+    from matplotlib.colors import Normalize
+
+    values = places[list(models)].to_numpy(float)
+    limit = float(np.quantile(np.abs(values), 0.95)) or 1.0
+    lon, lat = places["lon"].to_numpy(float), places["lat"].to_numpy(float)
+    middle = max(0.2, float(np.cos(np.deg2rad((lat.min() + lat.max()) / 2))))
+    columns = 1 if len(models) == 1 else 2
+    tall = 0.8 * WIDTH / columns * np.ptp(lat) / max(np.ptp(lon) * middle, 1e-9)
+    figure, axes = panels(len(models), columns, 0.3 + float(np.clip(tall, 1.0, 5.0)))
+    for ax, model in zip(axes, models, strict=True):
+        gap = places[model].to_numpy(float)
+        order = np.argsort(np.abs(gap))  # the largest on top
+        ramp: dict[str, Any] = {"cmap": "RdBu_r", "norm": Normalize(-limit, limit), "edgecolors": "0.35", "linewidths": 0.1}
+        size = float(np.clip(8000 / len(order), 2.5, 26))
+        for up, marker in ((True, "^"), (False, "v")):
+            some = order[(gap[order] >= 0) == up]
+            points = ax.scatter(lon[some], lat[some], c=gap[some], s=size, marker=marker, **ramp)
+        ax.set_facecolor("0.94")
+        ax.grid(color="white", linewidth=0.7)
+        ax.set_axisbelow(True)
+        ax.set_aspect(1 / middle)
+        ax.margins(0.03)
+        ax.set_title(f"{plain(model)}, n = {len(order):,}", fontsize=9)
+    bar = figure.colorbar(points, ax=axes, extend="both", shrink=0.8, aspect=25, pad=0.02)
+    bar.set_label("ln carbon (+0.7: twice, −0.7: half)", fontsize=8)
+    bar.ax.tick_params(labelsize=7.5)
+    figure.supxlabel("degrees east", fontsize=8.5)
+    figure.supylabel("degrees north", fontsize=8.5)
+    figure.suptitle(f"model − {plain(reference)}: ▲ red relatively richer, ▼ blue poorer in carbon", fontsize=9)
+    save(figure, path)
+
+
+def zone_shares(path: Path, table: "pd.DataFrame") -> None:
+    """Draw importances by zone, a panel per zone, targets side by side.
+
+    Parameters
+    ----------
+    path
+        The PNG file.
+    table
+        zone, target, of, importance, low, high, of one learner and method.
+    """
+    zones, targets = (list(dict.fromkeys(table[name])) for name in ("zone", "target"))
+    order = list(dict.fromkeys(table["of"]))
+    figure, axes = panels(len(zones), 2, 0.5 + len(order) * (0.1 + 0.13 * len(targets)))
+    handles: dict[str, Any] = {}
+    step = 0.7 / len(targets)
+    for ax, zone in zip(axes, zones, strict=True):
+        for k, target in enumerate(targets):
+            here = table[(table["zone"] == zone) & (table["target"] == target)]
+            if here.empty:
+                continue
+            here = here.set_index("of").reindex(order)
+            at = np.arange(len(order)) + (k - (len(targets) - 1) / 2) * step
+            colour = _COLOURS[k % len(_COLOURS)]
+            ax.hlines(at, here["low"], here["high"], color=colour, linewidth=1.3)
+            marker = _MARKERS[k % len(_MARKERS)]
+            (handles[target],) = ax.plot(here["importance"], at, marker, color=colour, markersize=4.5)
+        ax.axvline(0, color=INK, linewidth=0.6)
+        ax.set_yticks(range(len(order)), [plain(name, 28) for name in order])
+        ax.set_ylim(len(order) - 0.4, -0.6)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="x", color="0.9", linewidth=0.6)
+        ax.set_title(plain(zone), fontsize=9)
+    figure.supxlabel("importance: growth of the squared error of ln carbon when permuted among like places", fontsize=8.5)
+    legend(figure, list(handles.values()), [plain(target) for target in handles])
+    save(figure, path)

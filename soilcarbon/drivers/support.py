@@ -1,0 +1,374 @@
+"""Targets and covariates brought to one support: the same places for all, so that only what controls carbon can differ.
+
+In: a dataset of profiles, or covariate rasters; targets on any grid. Out: a `Support`, arrays in memory, and what was counted on
+the way. Profiles are averaged in the cells of the coarsest target, unless they are to be compared one by one: a model whose cell
+is 100 km wide cannot answer to relief within it, and would seem to ignore it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from logging import getLogger
+from typing import Any
+
+import numpy as np
+
+from soilcarbon.commands.arguments import build
+from soilcarbon.geo.field import UNITS, Field, read_field, unit_of
+from soilcarbon.geo.grid import Grid, lonlat
+from soilcarbon.geo.raster import find_layers
+from soilcarbon.geo.stack import Stack
+from soilcarbon.io.files import UserError, nearest
+from soilcarbon.settings import Category, RunSettings
+from soilcarbon.soil.dataset import Dataset, middle_cells, read_dataset
+from soilcarbon.study_settings import DriverSettings, Target
+
+log = getLogger(__name__)
+
+_FEWEST = 100
+"""Places, below which nothing can be learnt and held out."""
+_MOST_MISSING = 0.5
+"""Share of covariates: a place that lacks more is left out."""
+_STRIP = 64
+"""Rows of a grid read at once."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """Covariates and targets at the same N places.
+
+    Attributes
+    ----------
+    x
+        (N, V) float32, without gaps.
+    variables, classes
+        Names (V,), and which of them are class codes, (V,) bool.
+    categories
+        The same variables as categories of radius 0.
+    y
+        (T, N) targets, 0 or more, in the order of `targets`.
+    targets, units
+        What they are, and "kg/m2" or "g/kg" of each.
+    lon, lat
+        (N,) degrees.
+    counts
+        (N,) profiles at each place; 1 of a raster's cell.
+    facts
+        Words -> number, of what was counted.
+    """
+
+    x: np.ndarray
+    variables: tuple[str, ...]
+    classes: np.ndarray
+    categories: tuple[Category, ...]
+    y: np.ndarray
+    targets: tuple[Target, ...]
+    units: tuple[str, ...]
+    lon: np.ndarray
+    lat: np.ndarray
+    counts: np.ndarray
+    facts: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def make_support(settings: DriverSettings) -> Support:
+    """Read everything and bring it to one support.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read, too few places have all targets, or a variable is missing everywhere.
+    """
+    fields = [None if each.path is None else read_field(each.path, each.variable, each.unit) for each in settings.targets]
+    return _of_profiles(settings, fields) if settings.data_dir is not None else _of_rasters(settings, fields)
+
+
+def _own_unit(target: Target) -> tuple[str, float]:
+    """Return the unit of the dataset's own profiles, one of those maps have, and what their numbers are multiplied by."""
+    known = unit_of(target.unit or "g/kg")
+    if known is None:
+        raise UserError(f"target {target.name!r}: unit {target.unit!r} is none of {', '.join(UNITS)}")
+    return UNITS[known]
+
+
+def _of_profiles(settings: DriverSettings, fields: Sequence[Field | None]) -> Support:
+    where = build(RunSettings, {"data_dir": settings.data_dir, "target": settings.target})
+    data = read_dataset(where, splits=(), target_needed=any(field is None for field in fields))
+    names = [name for each in data.categories for name in each.variables]
+    _known_classes(settings.classes, names, str(settings.data_dir))
+    categories = _with_classes(data.categories, settings.classes)
+    own = {each.name: _own_unit(each) for each, field in zip(settings.targets, fields, strict=True) if field is None}
+    y = np.stack(
+        [
+            data.y * own[each.name][1] if field is None else field.at(data.lon, data.lat)
+            for each, field in zip(settings.targets, fields, strict=True)
+        ]
+    )
+    facts: dict[str, Any] = {"profiles": len(data.y)} | _counted(settings.targets, fields, y)
+    x = middle_cells(data.x, data.categories)[:, [names.index(name) for each in categories for name in each.variables]]
+    known = np.isfinite(y).all(0)
+    gridded = [field for field in fields if field is not None]
+    units = tuple(own[each.name][0] if field is None else field.unit for each, field in zip(settings.targets, fields, strict=True))
+    if settings.support == "profiles" or not gridded:
+        places, counts = np.flatnonzero(known), np.ones(int(known.sum()), np.int64)
+        facts["support"] = "profiles"
+        facts |= _shared_cells(settings.targets, fields, data, known)
+        return _complete(x[places], categories, y[:, places], settings, units, data.lon[places], data.lat[places], counts, facts)
+    coarsest = max(gridded, key=lambda field: field.metres)
+    facts["support"] = f"cells of {coarsest.path.name}, {coarsest.metres / 1000:.3g} km wide"
+    number = coarsest.cells(data.lon, data.lat)
+    rows = np.flatnonzero(known & (number >= 0))
+    _, member, counts = np.unique(number[rows], return_inverse=True, return_counts=True)
+    facts["profiles_used"] = len(rows)
+    x, y, lon, lat = x[rows], y[:, rows], data.lon[rows], data.lat[rows]
+    classes = _classes(categories)
+    mean = np.stack(
+        [_modes(column, member) if is_class else _means(column, member) for column, is_class in zip(x.T, classes, strict=True)],
+        axis=1,
+    )
+    east = lon[np.unique(member, return_index=True)[1]][member]  # a cell may lie across the antimeridian
+    turned = east + (lon - east + 180) % 360 - 180
+    middle = (_means(turned, member) + 180) % 360 - 180
+    averaged = np.stack([_means(each, member) for each in y])
+    return _complete(mean, categories, averaged, settings, units, middle, _means(lat, member), counts, facts)
+
+
+def _of_rasters(settings: DriverSettings, fields: Sequence[Field | None]) -> Support:
+    layers = find_layers(settings.rasters)
+    names = [layer.name for layer in layers]
+    _known_classes(settings.classes, names, "the rasters")
+    given = [field for field in fields if field is not None]  # all, as settings see to
+    coarsest = max(given, key=lambda field: field.metres)
+    grid = coarsest.as_grid()
+    with Stack(layers, grid, settings.classes) as stack:
+        x = _strips(stack, grid)
+    row, col = np.divmod(np.arange(grid.height * grid.width), grid.width)
+    lon, lat = lonlat(grid, row + 0.5, col + 0.5)
+    lon = (lon + 180) % 360 - 180
+    y = np.stack([_on_grid(field, grid, coarsest, lon, lat) for field in given])
+    facts: dict[str, Any] = {"cells": len(lon), "support": f"cells of {coarsest.path.name}, {coarsest.metres / 1000:.3g} km wide"}
+    facts |= _counted(settings.targets, given, y)
+    known = np.flatnonzero(np.isfinite(y).all(0) & np.isfinite(lon) & (np.isnan(x).mean(1) <= _MOST_MISSING))
+    if len(known) > settings.cells:
+        area = np.cos(np.radians(lat[known])) if grid.geographic else np.ones(len(known))
+        random = np.random.default_rng(settings.seed)
+        known = np.sort(random.choice(known, settings.cells, replace=False, p=area / area.sum()))
+        facts["cells_drawn"] = len(known)
+    kinds: tuple[tuple[str, bool], ...] = tuple((name, name in settings.classes) for name in names)
+    numeric, coded = ([name for name, is_class in kinds if is_class == wanted] for wanted in (False, True))
+    categories = tuple(
+        Category(name=name, variables=tuple(some), kind=kind)
+        for name, some, kind in (("covariates", numeric, "numeric"), ("classes", coded, "classes"))
+        if some
+    )
+    order = [names.index(name) for name in [*numeric, *coded]]
+    units = tuple(field.unit for field in given)
+    ones = np.ones(len(known), np.int64)
+    return _complete(x[known][:, order], categories, y[:, known], settings, units, lon[known], lat[known], ones, facts)
+
+
+def _strips(stack: Stack, grid: Grid) -> np.ndarray:
+    """Return all layers on a grid, (cells, V)."""
+    parts = [
+        stack.read(row, 0, min(_STRIP, grid.height - row), grid.width).reshape(len(stack.layers), -1).T
+        for row in range(0, grid.height, _STRIP)
+    ]
+    return np.concatenate(parts)
+
+
+def _on_grid(field: Field, grid: Grid, coarsest: Field, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+    """Return a target in the cells of a grid (cells,): its own, or the mean of its smaller cells."""
+    if field.layer is not None:
+        with Stack([field.layer], grid) as stack:
+            return _strips(stack, grid)[:, 0].astype(np.float64) * field.factor
+    if field is coarsest:
+        return field.at(lon, lat)
+    assert field.values is not None and field.lat is not None and field.lon is not None
+    own_lon, own_lat = (axis.ravel() for axis in np.meshgrid(field.lon, field.lat))
+    number, values = coarsest.cells(own_lon, own_lat), field.values.ravel()
+    inside = (number >= 0) & np.isfinite(values)
+    count = np.bincount(number[inside], minlength=len(lon))
+    total = np.bincount(number[inside], values[inside], len(lon))
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+
+
+def _counted(targets: Sequence[Target], fields: Sequence[Field | None], y: np.ndarray) -> dict[str, Any]:
+    """Return per target what it is, how many places have a value, and its cells."""
+    facts: dict[str, dict[str, Any]] = {}
+    for target, field, values in zip(targets, fields, y, strict=True):
+        known = int(np.isfinite(values).sum())
+        if not known:
+            raise UserError(f"{target.path}: target {target.name!r} has no value at any of {values.size} places")
+        facts[target.name] = {"kind": target.kind, "places": known, "without": int(values.size - known)}
+        if field is not None:
+            height, width = field.shape
+            facts[target.name] |= {"file": field.path.name, "variable": field.variable, "cell_km": round(field.metres / 1000, 3)}
+            facts[target.name] |= {"cells": height * width, "times": field.times}
+    return {"targets": facts}
+
+
+def _shared_cells(targets: Sequence[Target], fields: Sequence[Field | None], data: Dataset, known: np.ndarray) -> dict[str, Any]:
+    """Return how many cells of each gridded target the profiles lie in, and say so: profiles of one cell share its value."""
+    found = {}
+    for target, field in zip(targets, fields, strict=True):
+        if field is not None:
+            found[target.name] = int(np.unique(field.cells(data.lon[known], data.lat[known])).size)
+            log.info(
+                "%s: %d profiles lie in %d of its cells; --support cells compares cells",
+                target.name,
+                known.sum(),
+                found[target.name],
+            )
+    return {"cells_with_profiles": found}
+
+
+def _means(values: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """Return the mean of each member's values that are not missing; NaN of none."""
+    known = np.isfinite(values)
+    count = np.bincount(member[known], minlength=member.max() + 1)
+    total = np.bincount(member[known], values[known].astype(np.float64), member.max() + 1)
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+
+
+def _modes(values: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """Return the commonest class of each member, the smallest code of equals; NaN of none."""
+    known = np.isfinite(values)
+    codes, code = np.unique(values[known], return_inverse=True)
+    found = np.full(member.max() + 1, np.nan)
+    if codes.size:
+        table = np.zeros((member.max() + 1, codes.size), np.int64)
+        np.add.at(table, (member[known], code), 1)
+        found = np.where(table.sum(1) > 0, codes[table.argmax(1)], np.nan)
+    return found
+
+
+def _known_classes(classes: Sequence[str], names: Sequence[str], where: str) -> None:
+    for name in classes:
+        if name not in names:
+            raise UserError(f"classes: no variable {name!r} in {where}{nearest(name, list(names))}")
+
+
+def _with_classes(categories: Sequence[Category], classes: Sequence[str]) -> tuple[Category, ...]:
+    """Return a dataset's categories without windows; further variables that are classes have a category of their own."""
+    found = []
+    for each in categories:
+        coded = tuple(name for name in each.variables if each.kind == "classes" or name in classes)
+        rest = tuple(name for name in each.variables if name not in coded)
+        if rest:
+            found.append(Category(name=each.name, variables=rest))
+        if coded:
+            found.append(Category(name=f"{each.name}_classes" if rest else each.name, variables=coded, kind="classes"))
+    return tuple(found)
+
+
+def _classes(categories: Sequence[Category]) -> np.ndarray:
+    return np.array([each.kind == "classes" for each in categories for _ in each.variables])
+
+
+def _complete(
+    x: np.ndarray,
+    categories: Sequence[Category],
+    y: np.ndarray,
+    settings: DriverSettings,
+    units: tuple[str, ...],
+    lon: np.ndarray,
+    lat: np.ndarray,
+    counts: np.ndarray,
+    facts: dict[str, Any],
+) -> Support:
+    """Leave out what tells nothing, fill gaps by the median or the commonest class, and count both."""
+    names = np.array([name for each in categories for name in each.variables])
+    classes = _classes(categories)
+    enough = np.isnan(x).mean(1) <= _MOST_MISSING
+    if int(enough.sum()) < _FEWEST:
+        raise UserError(f"{int(enough.sum())} of {len(x)} places have all targets and half of the covariates; {_FEWEST} are needed")
+    x, y, lon, lat, counts = x[enough], y[:, enough], lon[enough], lat[enough], counts[enough]
+    gaps = np.isnan(x)
+    broken = ~gaps & (x % 1 != 0) & classes
+    if broken.any():
+        row, column = np.argwhere(broken)[0]
+        found = f"is no whole number at {int(broken[:, column].sum())} of {len(x)} places, the first {x[row, column]:g}"
+        raise UserError(f"classes: {str(names[column])!r} {found}")
+    if gaps.all(0).any():
+        raise UserError(f"variable {names[gaps.all(0)][0]!r} is missing at all {len(x)} places; leave it out or supply it")
+    filled = {}
+    for k in np.flatnonzero(gaps.any(0)).tolist():
+        known = x[~gaps[:, k], k]
+        x[gaps[:, k], k] = _modes(known, np.zeros(len(known), np.int64))[0] if classes[k] else np.median(known)
+        filled[str(names[k])] = int(gaps[:, k].sum())
+    varies = np.ptp(x, axis=0) > 0
+    if filled:
+        log.info("filled %d missing values of %d variables by the median or the commonest class", sum(filled.values()), len(filled))
+    if not varies.all():
+        log.info("left out, as they are constant: %s", ", ".join(names[~varies]))
+    kept = [
+        each.model_copy(update={"variables": some})
+        for each in categories
+        if (some := tuple(name for name in each.variables if varies[names == name][0]))
+    ]
+    facts |= {"places": len(x), "filled": filled, "constant": names[~varies].tolist(), "left_out": int((~enough).sum())}
+    return Support(
+        np.ascontiguousarray(x[:, varies], np.float32),
+        tuple(names[varies].tolist()),
+        classes[varies],
+        tuple(kept),
+        y,
+        settings.targets,
+        units,
+        lon,
+        lat,
+        counts,
+        facts,
+    )
+
+
+# --- drivers and zones -------------------------------------------------------------------------------------------------
+
+
+def drivers_of(support: Support, wanted: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+    """Return driver -> its columns: those wanted, then each category's variables that none of them names.
+
+    Raises
+    ------
+    UserError
+        If a driver names a variable that is not there, or fewer than two drivers are left.
+    """
+    column = {name: k for k, name in enumerate(support.variables)}
+    constant = set(support.facts["constant"])
+    for driver, names in wanted.items():
+        for name in names:
+            if name not in column and name not in constant:
+                raise UserError(f"driver {driver!r}: no variable {name!r}{nearest(name, list(column))}")
+    found = {driver: [column[name] for name in names if name in column] for driver, names in wanted.items()}
+    taken = {k for columns in found.values() for k in columns}
+    for category in support.categories:
+        rest = [column[name] for name in category.variables if column[name] not in taken]
+        if rest:
+            found[category.name] = sorted([*found.get(category.name, []), *rest])
+    found = {driver: columns for driver, columns in found.items() if columns}
+    if len(found) < 2:
+        raise UserError(f"{len(found)} driver: a share of importance needs two or more; name drivers in a YAML file")
+    return {driver: np.array(columns) for driver, columns in found.items()}
+
+
+def zones_of(support: Support, wanted: Mapping[str, Mapping[str, tuple[float, float]]]) -> dict[str, np.ndarray]:
+    """Return zone -> (N,) bool: where lon, lat or variables lie in all its ranges, the lower limit included.
+
+    Raises
+    ------
+    UserError
+        If a range is of something that is not there, or a zone holds no place.
+    """
+    values = {"lon": support.lon, "lat": support.lat} | dict(zip(support.variables, support.x.T, strict=True))
+    found = {}
+    for zone, ranges in wanted.items():
+        inside = np.ones(len(support), bool)
+        for name, (low, high) in ranges.items():
+            if name not in values:
+                raise UserError(f"zone {zone!r}: no variable {name!r}{nearest(name, list(values))}")
+            inside &= (values[name] >= low) & (values[name] < high)
+        if not inside.any():
+            raise UserError(f"zone {zone!r} holds none of {len(support)} places; are its limits in the variables' units?")
+        found[zone] = inside
+    return found

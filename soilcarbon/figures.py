@@ -1,0 +1,304 @@
+"""Draw what a soil scientist asks of a prediction: how far off, where, and against what alternative.
+
+In: arrays in memory. Out: PNG files, whole or not at all. No display is needed and no global state is touched.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from soilcarbon.io.files import atomic_write
+from soilcarbon.stats.metrics import scores
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+INK = "0.25"
+_BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito (2008): told apart with any colour vision
+_CROWDED = 2000
+"""Profiles beyond which points hide each other, and their density is drawn instead."""
+
+
+@dataclass(frozen=True)
+class SocMap:
+    """A map: title, values (H, W) north up with NaN where unknown, lon_min lat_min lon_max lat_max, profiles (N,) on it."""
+
+    title: str
+    values: np.ndarray
+    bounds: Sequence[float]
+    lon: np.ndarray
+    lat: np.ndarray
+
+
+def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG, atomically; the same figure gives the same bytes."""
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", metadata={"Software": None})
+
+
+def literal(text: object) -> str:
+    """Return a stranger's text as matplotlib is to draw it: letter by letter, and no formula."""
+    return str(text).replace("$", r"\$")
+
+
+def is_skewed(values: np.ndarray) -> bool:
+    """Whether values (n,) crowd near zero, so that a linear axis would show little but the largest."""
+    if len(values) < 5 or values.min() < 0:
+        return False
+    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
+    return bool(middle > 0 and high - middle > 2 * (middle - low))
+
+
+def _plain_numbers(axis: "Axis", decades: float) -> None:
+    """Label a logarithmic axis 1, 2, 5, 10, 20, ... rather than in powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _shared_range(observed: np.ndarray, predicted: np.ndarray, logarithmic: bool) -> tuple[float, float]:
+    """Return where both axes begin and end."""
+    both = np.concatenate([observed, predicted])
+    if not len(both):
+        return 0.0, 1.0
+    low, high = float(both.min()), float(both.max())
+    if logarithmic:  # one value near zero must not squeeze all others into a corner
+        return float(np.quantile(both[both > 0], 0.002, method="higher")) / 1.5, 1.2 * high
+    margin = 0.04 * (high - low or 1.0)
+    return 0.0 if 0 <= low < 0.3 * high else low - margin, high + margin
+
+
+def observed_against_predicted(
+    path: Path,
+    observed: np.ndarray,
+    predicted: np.ndarray,
+    unit: str,
+    title: str,
+    labels: tuple[str, str] = ("observed", "predicted"),
+    things: str = "profiles",
+) -> None:
+    """Draw predictions against observations, with the 1:1 line and the scores.
+
+    Both axes span the same range. They are logarithmic when the observations are right-skewed, as carbon contents
+    are; what is near or below zero then stands at the edge, as a triangle. Beyond 2,000 profiles their density is
+    shown.
+
+    Parameters
+    ----------
+    path
+        The PNG file.
+    observed, predicted
+        (n,) in `unit`.
+    unit
+        Of the target, such as "g/kg".
+    title
+        What was predicted where.
+    labels, things
+        What the axes show, and what is counted.
+    """
+    title, unit, labels = literal(title), literal(unit), (literal(labels[0]), literal(labels[1]))
+    crowded = len(observed) > _CROWDED
+    logarithmic = is_skewed(observed)
+    scale: Literal["log", "linear"] = "log" if logarithmic else "linear"
+    low, high = _shared_range(observed, predicted, logarithmic)
+    figure, axes = _figure(6.3 if crowded else 5.4, 5.6)
+    axes.set(xscale=scale, yscale=scale)
+    x, y = np.clip(observed, low, high), np.clip(predicted, low, high)
+    outside = (x != observed) | (y != predicted)
+    x_in, y_in = x[~outside], y[~outside]
+    if crowded:
+        extent = tuple(np.log10([low, high, low, high])) if logarithmic else (low, high, low, high)
+        cells = axes.hexbin(
+            x_in, y_in, gridsize=60, extent=extent, bins="log", mincnt=1, cmap="viridis", xscale=scale, yscale=scale, linewidths=0.1
+        )
+        bar = figure.colorbar(cells, ax=axes, label=things, shrink=0.7)
+        _plain_numbers(bar.ax.yaxis, 0)
+    else:
+        alpha = float(np.clip(10 / max(len(observed), 1) ** 0.5, 0.35, 0.9))
+        axes.scatter(x_in, y_in, s=18, color=_BLUE, alpha=alpha, linewidths=0)
+    if outside.any():
+        axes.scatter(x[outside], y[outside], s=24, color=_ORANGE, marker="v", clip_on=False, zorder=3)
+        axes.annotate(
+            f"▼ {int(outside.sum())} below {low:.2g} {unit}",
+            (1, 0),
+            (-4, 8),
+            "axes fraction",
+            "offset points",
+            ha="right",
+            color=_ORANGE,
+            fontsize=8,
+        )
+    if logarithmic:
+        for axis in (axes.xaxis, axes.yaxis):
+            _plain_numbers(axis, float(np.log10(high / low)))
+    axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle=(0, (5, 3)))
+    axes.annotate("1:1", (high, high), (-20, -10), textcoords="offset points", ha="right", color=INK, fontsize=9)
+    axes.set(xlim=(low, high), ylim=(low, high), xlabel=f"{labels[0]} ({unit})", ylabel=f"{labels[1]} ({unit})")
+    axes.set_aspect("equal")
+    score = scores(observed, predicted)
+    in_unit = [
+        f"{label} {score[name]:.3g}" for label, name in (("RMSE", "rmse"), ("MAE", "mae"), ("ME", "me")) if score[name] is not None
+    ]
+    bare = [f"{label} {score[name]:.2f}" for label, name in (("R²", "r2"), ("CCC", "ccc")) if score[name] is not None]
+    words = ", ".join([f"n = {score['n']}", *in_unit]) + (f" {unit}" if in_unit else "")
+    axes.set_title(f"{title}\n{words}" + (f"; {', '.join(bare)}" if bare else ""), fontsize=9)
+    save(figure, path)
+
+
+def residual_map(path: Path, lon: np.ndarray, lat: np.ndarray, residual: np.ndarray, unit: str, title: str) -> None:
+    """Draw where more was observed than predicted, and where less.
+
+    The ramp is centred at zero and ends at the 95th percentile of the absolute residuals, so that a few outliers
+    do not bleach the rest. Degrees are drawn as long as they are on the ground in the middle of the map.
+
+    Parameters
+    ----------
+    path
+        The PNG file.
+    lon, lat
+        (n,) degrees.
+    residual
+        (n,) observed - predicted, in `unit`.
+    unit
+        Of the target.
+    title
+        What was predicted where.
+    """
+    from matplotlib.colors import Normalize
+
+    title, unit = literal(title), literal(unit)
+    spans = [max(float(np.ptp(values)), 0.2) * 1.08 if len(values) else 1.0 for values in (lon, lat)]
+    middles = [float(values.min() + values.max()) / 2 if len(values) else 0.0 for values in (lon, lat)]
+    stretch = 1 / max(float(np.cos(np.deg2rad(middles[1]))), 0.2)
+    tall = spans[1] * stretch / spans[0]
+    figure, axes = _figure(7.5, float(np.clip(5.6 * tall, 3.0, 8.0)) + 0.9)
+    limit = float(np.quantile(np.abs(residual), 0.95)) if len(residual) else 0.0
+    limit = limit or float(np.max(np.abs(residual), initial=0.0)) or 1.0
+    order = np.argsort(np.abs(residual))  # the largest on top
+    points = axes.scatter(
+        lon[order],
+        lat[order],
+        c=residual[order],
+        s=float(np.clip(4000 / max(len(lon), 1), 5, 40)),
+        cmap="RdBu_r",
+        norm=Normalize(-limit, limit),
+        edgecolors="0.35",
+        linewidths=0.25,
+    )
+    axes.set_facecolor("0.94")
+    axes.grid(color="white", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_aspect(stretch)
+    axes.set(
+        xlim=(middles[0] - spans[0] / 2, middles[0] + spans[0] / 2), ylim=(middles[1] - spans[1] / 2, middles[1] + spans[1] / 2)
+    )
+    axes.set(xlabel="longitude (degrees east)", ylabel="latitude (degrees north)")
+    bar = figure.colorbar(points, ax=axes, extend="both", shrink=0.8, aspect=30)
+    bar.set_label(f"observed - predicted ({unit})")
+    axes.set_title(f"{title}\nn = {len(residual)}; red: more than predicted, blue: less", fontsize=9)
+    save(figure, path)
+
+
+def soc_maps(path: Path, maps: "Sequence[SocMap]", unit: str) -> None:
+    """Draw maps of SOC on one logarithmic ramp, the first over the whole width, the others in a row below it.
+
+    Parameters
+    ----------
+    path
+        The PNG file.
+    maps
+        What to draw, with the profiles on it.
+    unit
+        Of SOC.
+    """
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6.6), dpi=110, layout="constrained")
+    top, bottom = np.ravel(np.asarray(figure.subfigures(2, 1, height_ratios=(1.55, 1))))
+    axes = [top.add_subplot(), *np.atleast_1d(bottom.subplots(1, len(maps) - 1))]
+    known = np.concatenate([each.values[np.isfinite(each.values)] for each in maps])
+    norm = LogNorm(*np.quantile(known, [0.01, 0.995]))
+    for each, ax in zip(maps, axes, strict=True):
+        west, south, east, north = each.bounds
+        image = ax.imshow(each.values, extent=(west, east, south, north), norm=norm, cmap="viridis", interpolation="nearest")
+        ax.set_facecolor("0.93")
+        ax.scatter(each.lon, each.lat, s=0.4 if ax is axes[0] else 2, c="black", linewidths=0, alpha=0.6)
+        ax.set_aspect(1 / float(np.cos(np.deg2rad((south + north) / 2))) if ax is not axes[0] else 1.15)
+        ax.set_title(each.title, fontsize=9)
+        ax.tick_params(labelsize=7)
+        ax.locator_params(nbins=6 if ax is not axes[0] else 13)
+    axes[0].set_ylabel("degrees north", fontsize=8)
+    axes[1].set_xlabel("degrees east", fontsize=8)
+    bar = top.colorbar(image, ax=axes[0], shrink=0.85, aspect=25, extend="both", format="%g")
+    bar.set_label(f"SOC ({unit})")
+    save(figure, path)
+
+
+def skill_bars(path: Path, table: "pd.DataFrame", unit: str) -> None:
+    """Draw MAE and CCC of each method in each region, with their intervals.
+
+    Parameters
+    ----------
+    path
+        The PNG file.
+    table
+        A row per region and method: region, method, n_test, and for mae and ccc the columns <score>,
+        <score>_low, <score>_high. Regions and methods are drawn in the order of the rows.
+    unit
+        Of MAE.
+    """
+    from matplotlib.figure import Figure
+
+    regions, methods = list(dict.fromkeys(table["region"])), list(dict.fromkeys(table["method"]))
+    figure = Figure(figsize=(9.5, 1.3 + 0.28 * len(regions) * (len(methods) + 1)), dpi=150, layout="constrained")
+    panels: Sequence[Axes] = figure.subplots(1, 2, sharey=True)
+    colours = _method_colours(methods)
+    for axes, name, label in zip(panels, ("mae", "ccc"), (f"MAE ({unit}): less is better", "CCC: more is better"), strict=True):
+        for i, region in enumerate(regions):
+            for j, method in enumerate(methods):
+                rows = table[(table["region"] == region) & (table["method"] == method)]
+                if rows.empty or rows[name].isna().any():
+                    continue
+                value, low, high = (float(rows.iloc[0][column]) for column in (name, f"{name}_low", f"{name}_high"))
+                place = i * (len(methods) + 1) + j
+                axes.barh(place, value, height=0.85, color=colours[method], label=method if i == 0 else None)
+                axes.plot([low, high], [place, place], color=INK, linewidth=1.2)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_xlabel(label)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    first = panels[0]
+    counts = table.drop_duplicates("region").set_index("region")["n_test"]
+    first.set_yticks(
+        [i * (len(methods) + 1) + (len(methods) - 1) / 2 for i in range(len(regions))],
+        [f"{region}\nn = {counts[region]}" for region in regions],
+    )
+    for axes in panels:
+        axes.tick_params(axis="y", length=0)
+    first.set_ylim(len(regions) * (len(methods) + 1) - 1.2, -0.8)
+    handles, labels = first.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(methods), frameon=False, fontsize=9)
+    save(figure, path)
+
+
+def _method_colours(methods: Sequence[str]) -> dict[str, str]:
+    """Return greys for all methods but the last, the one under question."""
+    greys = np.linspace(0.82, 0.5, max(len(methods) - 1, 1))
+    return {method: str(round(float(grey), 3)) for method, grey in zip(methods[:-1], greys, strict=False)} | {methods[-1]: _ORANGE}

@@ -1,0 +1,1 @@
+"""Coordinate systems, grids, rasters and their alignment, vector files, zonal statistics, gridded carbon."""

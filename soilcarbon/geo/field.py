@@ -1,0 +1,316 @@
+"""Soil carbon that lies on a grid: a map, or what a process model or an Earth-system model gives, as GeoTIFF or NetCDF.
+
+In: a file of any grid, in one of the units below. Out: a `Field`: values at places, and which of its cells a place lies in.
+NetCDF is read through GDAL, classic and HDF5-based, of regular and Gaussian grids in degrees; where there are several times
+(CMIP's `cSoil` by month), their mean is taken.
+"""
+
+import re
+import warnings
+from dataclasses import dataclass
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from soilcarbon.geo.crs import transformed
+from soilcarbon.geo.grid import Grid, nominal_metres, raster_grid
+from soilcarbon.geo.raster import Layer, check_path, check_size, cut_windows, find_layers
+from soilcarbon.io.files import UserError, must_exist, nearest
+
+log = getLogger(__name__)
+
+UNITS = {
+    **{"kg/m2": ("kg/m2", 1.0), "g/m2": ("kg/m2", 1e-3), "t/ha": ("kg/m2", 0.1)},
+    **{"g/kg": ("g/kg", 1.0), "dg/kg": ("g/kg", 0.1), "%": ("g/kg", 10.0)},
+}
+"""Unit -> what it is brought to, and the factor."""
+_LARGEST = {"kg/m2": 2000.0, "g/kg": 1000.0}
+"""More is not soil: a peat of 30 m holds 2,000 kg/m2."""
+_MISSING = 1e19
+_AXES = {"lat": ("degrees_north", "latitude"), "lon": ("degrees_east", "longitude")}
+_TIMES = ("time", "month", "year")
+_FINEST, _FARTHEST = 1e-6, 720.0
+"""Degrees: no cell is smaller; no longitude is counted farther from Greenwich."""
+_REGULAR = 0.1
+"""Of a cell: so far may a centre lie from where a regular grid would have it."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """Carbon on a grid.
+
+    Attributes
+    ----------
+    path, variable, unit
+        Where it is from; "kg/m2" or "g/kg".
+    layer, grid
+        Of a GeoTIFF; None of a NetCDF.
+    values, lat, lon
+        Of a NetCDF: (H, W) in the unit, missing = NaN, and the centres (H,) from north to south, (W,) eastwards; None of a GeoTIFF.
+    factor
+        What a GeoTIFF's values are multiplied by.
+    times
+        That a NetCDF's values are the mean of.
+    """
+
+    path: Path
+    variable: str
+    unit: str
+    layer: Layer | None = None
+    grid: Grid | None = None
+    values: np.ndarray | None = None
+    lat: np.ndarray | None = None
+    lon: np.ndarray | None = None
+    factor: float = 1.0
+    times: int = 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        if self.grid is not None:
+            return self.grid.height, self.grid.width
+        assert self.values is not None
+        height, width = self.values.shape
+        return height, width
+
+    @property
+    def metres(self) -> float:
+        """How wide a cell is, a degree counting as it does along a meridian."""
+        if self.grid is not None:
+            return float(np.sqrt(np.prod([nominal_metres(self.grid.crs, size) for size in self.grid.cell])))
+        assert self.lat is not None and self.lon is not None
+        steps = np.abs(np.diff(self.lat)).mean(), np.abs(np.diff(self.lon)).mean()
+        return nominal_metres("EPSG:4326", float(np.sqrt(np.prod(steps))))
+
+    def cells(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+        """Return the number of the cell (N,) that each place (degrees) lies in, row by row; -1 outside."""
+        height, width = self.shape
+        if self.grid is not None:
+            row, col = self.grid.places(*transformed("EPSG:4326", self.grid.crs, lon, lat))
+            found = np.isfinite(row) & np.isfinite(col)
+            row, col = (np.floor(np.where(found, each, -1)).astype(np.int64) for each in (row, col))
+        else:
+            assert self.lat is not None and self.lon is not None
+            edges = _edges(-self.lat)
+            row = np.searchsorted(edges, -np.asarray(lat), side="right") - 1
+            east = _edges(self.lon)
+            turned = east[0] + (np.asarray(lon) - east[0]) % 360
+            col = np.searchsorted(east, turned, side="right") - 1
+            row[np.asarray(lat) == -edges[-1]] = height - 1  # the pole belongs to the last row
+        inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
+        return np.asarray(np.where(inside, row * width + col, -1))
+
+    def at(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+        """Return the value (N,) of the cell that each place (degrees) lies in, in the unit; NaN where missing or outside.
+
+        Raises
+        ------
+        UserError
+            If values are negative, or larger than soil can hold.
+        """
+        if self.layer is not None:
+            windows, _ = cut_windows([self.layer], lon, lat, 0)
+            found = windows[self.layer.name][:, 0, 0].astype(np.float64) * self.factor
+            check_values(self.path, self.variable, found, self.unit)
+            return found
+        assert self.values is not None
+        number = self.cells(lon, lat)
+        return np.asarray(np.where(number < 0, np.nan, self.values.ravel()[np.maximum(number, 0)]))
+
+    def as_grid(self) -> Grid:
+        """Return its cells as a grid that rasters can be brought to.
+
+        Raises
+        ------
+        UserError
+            If rows or columns are unevenly spaced.
+        """
+        if self.grid is not None:
+            return self.grid
+        assert self.lat is not None and self.lon is not None
+        starts = []
+        for axis in (-self.lat, self.lon):
+            step = float((axis[-1] - axis[0]) / (len(axis) - 1))
+            off = np.abs(axis - axis[0] - step * np.arange(len(axis))).max()
+            if off > _REGULAR * step:
+                raise UserError(f"{self.path}: its cells are unevenly spaced; regrid it to a regular grid first (cdo remapcon)")
+            starts.append((float(axis[0]) - step / 2, step))
+        (north, height), (west, width) = starts
+        return Grid("EPSG:4326", west, -north, (width, height), len(self.lat), len(self.lon))
+
+
+def _edges(centres: np.ndarray) -> np.ndarray:
+    """Return the edges (n + 1,) between ascending centres (n,); the outer ones lie as far out as the next ones in."""
+    middle = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
+
+
+def unit_of(text: str | None) -> str | None:
+    """Return one of `UNITS` for a unit as files spell it, such as "kg m-2" or "kgC m^-2"; None for any other."""
+    if text is None:
+        return None
+    plain = re.sub(r"[\s_*^{}().]|of|carbon", "", str(text).lower()).replace("m²", "m2")
+    plain = re.sub(r"(?<=g)c(?=m|/|ha|$)", "", plain)
+    spelt = {
+        "kgm-2": "kg/m2",
+        "gm-2": "g/m2",
+        "gkg-1": "g/kg",
+        "dgkg-1": "dg/kg",
+        "tha-1": "t/ha",
+        "mgha-1": "t/ha",
+        "mg/ha": "t/ha",
+        "percent": "%",
+    }
+    found = spelt.get(plain, plain)
+    return found if found in UNITS else None
+
+
+def read_field(path: Path, variable: str | None = None, unit: str | None = None) -> Field:
+    """Read carbon on a grid.
+
+    Parameters
+    ----------
+    path
+        *.nc, *.nc4 or *.cdf are NetCDF, all else is GeoTIFF.
+    variable
+        Which, where there are several; of NetCDF `cSoil` if it is there.
+    unit
+        Needed where the file does not tell; where it does, both must agree.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, the variable is not there, the unit is unknown or another than the file's, no cell has a
+        value, or values are not carbon.
+    """
+    must_exist(path, "map or model output")
+    given = unit_of(unit)
+    if unit is not None and given is None:
+        raise UserError(f"{path}: unit {unit!r}: expected one of {', '.join(UNITS)}")
+    if path.suffix.lower() in (".nc", ".nc4", ".cdf"):
+        return _read_netcdf(path, variable, given)
+    layers = find_layers([path])
+    if variable is not None:
+        layers = [layer for layer in layers if layer.name == variable]
+    if len(layers) != 1:
+        there = [layer.name for layer in find_layers([path])]
+        raise UserError(f"{path}: which of its bands is meant? say variable: one of {', '.join(there[:12])}")
+    with rasterio.open(path) as raster:
+        said = raster.units[layers[0].band - 1]
+    kind, factor = _resolve(path, said, given)
+    return Field(path, layers[0].name, kind, layers[0], raster_grid(path), factor=factor)
+
+
+def _resolve(path: Path, said: str | None, given: str | None) -> tuple[str, float]:
+    """Return the unit that values are brought to and the factor, from what the file says and what the user does."""
+    told = unit_of(said)
+    if said and told is None and given is None:
+        raise UserError(f"{path}: its unit is {str(said)[:40]!r}; say unit: one of {', '.join(UNITS)}")
+    if told is not None and given is not None and told != given:
+        raise UserError(f"{path}: its unit is {told}, and {given} was given; drop the one that is wrong")
+    if told is None and given is None:
+        raise UserError(f"{path}: it does not tell its unit; say unit: one of {', '.join(UNITS)}")
+    return UNITS[told or given or ""]
+
+
+def check_values(path: Path, variable: str, values: np.ndarray, unit: str) -> None:
+    """Stop with a UserError where values, missing = NaN, cannot be soil carbon in a unit."""
+    known = values[~np.isnan(values)]
+    for wrong, rule in ((known < 0, "below 0"), (known > _LARGEST[unit], f"above {_LARGEST[unit]:g} {unit}")):
+        if wrong.any():
+            first = float(known[wrong][0])
+            raise UserError(
+                f"{path}: {int(wrong.sum())} of {known.size} values of {variable} are {rule}, first {first:g}; is the unit right?"
+            )
+
+
+# --- NetCDF ------------------------------------------------------------------------------------------------------------
+
+
+def _open(path: Path, variable: str | None = None) -> Any:
+    check_path(path)
+    try:
+        return rasterio.open(str(path) if variable is None else f'netcdf:"{path}":{variable}', driver="netCDF")
+    except RasterioError as error:
+        raise UserError(f"{path}: not readable as NetCDF ({' '.join(str(error).split())[:150]}); is the file whole?") from error
+
+
+def _read_netcdf(path: Path, variable: str | None, given: str | None) -> Field:
+    # rows as they stand in the file: GDAL would turn them by what it takes the axis to be
+    with warnings.catch_warnings(), rasterio.Env(GDAL_NETCDF_BOTTOMUP="NO"):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        name = _variable(path, variable)
+        with _open(path, name) as raster:
+            tags, band = raster.tags(), raster.tags(1)
+            extra = [each for each in re.findall(r"[\w.-]+", tags.get("NETCDF_DIM_EXTRA", "")) if each.lower() not in _TIMES]
+            if extra:
+                raise UserError(f"{path}: {name} has the dimension {', '.join(extra)} too; sum or select along it first (cdo, nco)")
+            kind, factor = _resolve(path, tags.get(f"{name}#units") or band.get("units"), given)
+            check_size(raster.height, raster.width, path)
+            if min(raster.shape) < 2:
+                raise UserError(f"{path}: {name} has {raster.height} x {raster.width} cells; a map needs 2 rows and 2 columns")
+            values, times = _mean_of_bands(path, raster) * factor, raster.count
+        lat, lon = (_axis(path, tags, which, size) for which, size in zip(("lat", "lon"), values.shape, strict=True))
+    if lat[0] < lat[-1]:
+        lat, values = lat[::-1], values[::-1]
+    in_order = (np.diff(lat) < -_FINEST).all() and (np.diff(lon) > _FINEST).all()
+    if not (in_order and np.abs(lat).max() <= 90 and np.abs(lon).max() <= _FARTHEST and np.ptp(lon) < 360):
+        raise UserError(f"{path}: lat and lon must be degrees in order, lon eastwards within one turn; regrid it first (cdo)")
+    if not np.isfinite(values).any():
+        raise UserError(f"{path}: {name} is missing in all {values.size} cells")
+    check_values(path, name, values, kind)
+    return Field(path, name, kind, values=values, lat=lat, lon=lon, times=times)
+
+
+def _variable(path: Path, wanted: str | None) -> str:
+    with _open(path) as raster:
+        listed = [each.rsplit(":", 1)[1] for each in raster.subdatasets]
+        if not listed and raster.count:
+            listed = [raster.tags(1).get("NETCDF_VARNAME", "")]
+    there = [each for each in listed if re.fullmatch(r"[\w.-]+", each) and not each.endswith(("_bnds", "_bounds"))]
+    if wanted is not None and wanted not in there:
+        raise UserError(f"{path}: no variable {wanted!r} on a grid; it has {', '.join(there[:12])}{nearest(wanted, there)}")
+    if wanted is None and len(there) > 1 and "cSoil" not in there:
+        raise UserError(f"{path}: which variable is meant? say variable: one of {', '.join(there[:12])}")
+    if not there:
+        raise UserError(f"{path}: holds no variable on a grid of lat and lon")
+    return wanted or ("cSoil" if "cSoil" in there else there[0])
+
+
+def _mean_of_bands(path: Path, raster: Any) -> np.ndarray:
+    """Return the mean (H, W) float64 over times of what is not missing."""
+    total, count = np.zeros(raster.shape), np.zeros(raster.shape)
+    for band in range(1, raster.count + 1):
+        try:
+            values = raster.read(band, masked=True).astype(np.float64).filled(np.nan)
+        except RasterioError as error:
+            raise UserError(f"{path}: not readable as NetCDF ({' '.join(str(error).split())[:150]}); is the file whole?") from error
+        values = values * raster.scales[band - 1] + raster.offsets[band - 1]
+        known = np.isfinite(values) & (np.abs(values) < _MISSING)
+        total += np.where(known, values, 0.0)
+        count += known
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+
+
+def _axis(path: Path, tags: dict[str, str], which: str, size: int) -> np.ndarray:
+    """Return the centres (size,) of the rows or columns."""
+    unit, standard = _AXES[which]
+    named = [
+        key.split("#")[0] for key, value in tags.items() if key.endswith(("#units", "#standard_name")) and value in (unit, standard)
+    ]
+    for name in dict.fromkeys([*named, which, standard]):
+        if re.fullmatch(r"[\w.-]+", name):
+            try:
+                with _open(path, name) as raster:
+                    values = np.asarray(raster.read(1), np.float64).ravel()
+            except (UserError, RasterioError):
+                continue
+            if len(values) == size:
+                return values
+    raise UserError(
+        f"{path}: no axis {which} of {size} cells in {unit}; it needs a grid of lat and lon, in this order (cdo remapcon)"
+    )

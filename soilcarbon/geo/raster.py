@@ -1,0 +1,443 @@
+"""Cut windows out of covariate rasters, and write rasters of our own.
+
+In: GeoTIFF files in any CRS and cell size, points in degrees. Out: float32 arrays, north up, missing = NaN.
+A raster's variables are its bands, named by their descriptions.
+"""
+
+import math
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.enums import MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from soilcarbon.geo.crs import as_text, transformed, unfit
+from soilcarbon.io.files import UserError, atomic_write, nearest, read_paths
+from soilcarbon.settings import NODATA
+
+log = getLogger(__name__)
+
+_CELLS_AT_ONCE = 2**24
+"""Cells held in memory while windows are cut: 64 MB of float32."""
+_MOST_CELLS = 10**8
+"""Of a raster that is held whole: a scene of Landsat has 6e7."""
+ABSURD = 1e30
+"""No covariate is as large: it is the fill value of a writer that did not declare it."""
+_FAR, _FAR_DEGREES = 1e10, 1e4
+"""In the CRS's unit: no ground is as far from an origin."""
+_FINE = 1e-12
+"""Of a coordinate, and ..."""
+_TINY = 1e-12
+"""... in the CRS's unit: neighbouring cells have to differ in float64 by far more than rounding."""
+UNDECLARED = "%s: -9999 is not declared as nodata, but taken as missing in %s"
+"""What the log says of a file and its variables."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One band of one raster: one variable."""
+
+    name: str
+    path: Path
+    band: int
+    """Counted from 1."""
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong with a GeoTIFF inside the block into a UserError that names the file."""
+    try:
+        yield
+    except RasterioError as error:
+        reason = " ".join(str(error).split())[:150]
+        raise UserError(f"{path}: not readable as a GeoTIFF ({reason}); is the file whole?") from error
+
+
+def check_path(path: Path) -> None:
+    """Raise UserError if GDAL cannot be told of a path."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # bytes that are no UTF-8, which GDAL's paths are
+        name = str(path).encode(errors="backslashreplace").decode()
+        raise UserError(f"{name}: its path is not UTF-8; rename the file or folder") from error
+
+
+def open_raster(path: Path) -> Any:
+    """Open a GeoTIFF; the caller closes it, and reads from it inside `named_errors`."""
+    check_path(path)
+    with named_errors(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `check_raster` says it plainly
+        return rasterio.open(path, driver="GTiff")
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """Open a GeoTIFF; whatever goes wrong with it, here or while it is read, names the file."""
+    with named_errors(path), open_raster(path) as raster:
+        yield raster
+
+
+def find_layers(paths: Sequence[Path]) -> list[Layer]:
+    """Return the variables that GeoTIFF files hold, in the order of the files and their bands.
+
+    A variable is named by its band's description, else by the file (`<stem>`, or `<stem>_<band>` of several);
+    characters that a file name cannot hold become "_".
+
+    Parameters
+    ----------
+    paths
+        Files, folders whose *.tif and *.tiff are taken in order of their names, or YAML lists of both.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or no GeoTIFF, a folder has none, or two bands have one name.
+    """
+    found: dict[Path, Path] = {}  # by where it truly lies: a file given twice is read once
+    listed = [read_paths(path) if path.suffix.lower() in (".yaml", ".yml") else [path] for path in paths]
+    for path in (path for each in listed for path in each):
+        if not path.exists():
+            raise UserError(f"{path}: no such raster or folder of rasters")
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in (".tif", ".tiff") and not p.name.startswith("."))
+            if not inside:
+                raise UserError(f"{path}: no *.tif or *.tiff in this folder")
+        found |= {p.resolve(): p for p in inside if p.resolve() not in found}
+    layers: dict[str, Layer] = {}
+    for path in found.values():
+        with _open(path) as raster:
+            descriptions = raster.descriptions
+        for band, description in enumerate(descriptions, start=1):
+            unnamed = path.stem if len(descriptions) == 1 else f"{path.stem}_{band}"
+            name = re.sub(r"[^\w.-]+", "_", description or "").strip("._") or unnamed
+            if name in layers:
+                where = "twice in" if layers[name].path == path else f"in {layers[name].path} and in"
+                raise UserError(f"variable {name!r} is {where} {path}; a name must be unique: leave one out, or rename its band")
+            layers[name] = Layer(name, path, band)
+    return list(layers.values())
+
+
+def pick_layers(layers: Sequence[Layer], variables: Sequence[str]) -> list[Layer]:
+    """Return the layers of some variables, in the variables' order.
+
+    Raises
+    ------
+    UserError
+        If a variable is in none of them; each is named, with the nearest name there is.
+    """
+    by_name = {layer.name: layer for layer in layers}
+    missing = [name for name in variables if name not in by_name]
+    if missing:
+        shown = "; ".join(f"{name!r}{nearest(name, list(by_name)).replace(';', ',')}" for name in missing[:5])
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise UserError(f"{len(missing)} of {len(variables)} variables are in none of the rasters: {shown}{more}")
+    return [by_name[name] for name in variables]
+
+
+def describe(layers: Sequence[Layer]) -> list[dict[str, Any]]:
+    """Return, for each file of some layers: its path, CRS, cell size in the CRS's unit (x, y), shape and variables."""
+    table = []
+    for path in dict.fromkeys(layer.path for layer in layers):
+        with _open(path) as raster:
+            table.append(
+                {
+                    "file": path,
+                    "crs": as_text(raster.crs) if raster.crs else None,
+                    "cell_size": [abs(float(size)) for size in raster.res],
+                    "shape": list(raster.shape),
+                    "variables": [layer.name for layer in layers if layer.path == path],
+                }
+            )
+    return table
+
+
+def check_raster(raster: Any, path: Path, layers: Sequence[Layer] = ()) -> None:
+    """Raise UserError if a raster has no CRS of the Earth's surface, a rotated grid, or complex numbers in some of its layers."""
+    imaginary = [layer.name for layer in layers if raster.dtypes[layer.band - 1].startswith("complex")]
+    if imaginary:
+        raise UserError(f"{path}: holds complex numbers in {', '.join(imaginary[:3])}; give it real ones")
+    if raster.crs is None:
+        raise UserError(f"{path}: has no coordinate reference system; set it first (gdal_edit.py -a_srs EPSG:... {path.name})")
+    if unfit(raster.crs):
+        raise UserError(f"{path}: its coordinate reference system {unfit(raster.crs)}; set the true one, or warp it (gdalwarp)")
+    if raster.transform.b or raster.transform.d:
+        raise UserError(f"{path}: its grid is rotated; warp it to a north-up grid first (gdalwarp)")
+    fault = _fault(raster.transform, raster.width, raster.height, _FAR_DEGREES if raster.crs.is_geographic else _FAR)
+    if fault:
+        raise UserError(f"{path}: its cells {fault}; set its true georeferencing (gdal_edit.py -a_ullr)")
+
+
+def check_size(height: int, width: int, path: Path) -> None:
+    """Raise UserError if a raster, perhaps of a few bytes that claim to be many, has more cells than may be held at once."""
+    if height * width > _MOST_CELLS:
+        raise UserError(f"{path}: {height:,} x {width:,} cells are too many to hold at once; cut it into parts (gdalwarp -te)")
+
+
+def check_filled(values: np.ndarray, path: Path, hint: str) -> None:
+    """Raise UserError if what was made of a raster (any shape, missing = NaN) is missing throughout."""
+    if not np.isfinite(values).any():
+        raise UserError(f"{path}: nothing can be made of it, all cells would be missing; {hint}")
+
+
+def _fault(place: Affine, width: int, height: int, far: float) -> str:
+    """Return what is wrong with the cells of a raster that is not rotated, "" if nothing is."""
+    for corner, cell, size in ((place.c, place.a, width), (place.f, place.e, height)):
+        end = corner + cell * size
+        if not all(map(math.isfinite, (corner, cell, end))) or max(abs(corner), abs(end)) > far:
+            return f"lie beyond all measure (size {cell:g}, corner at {corner:g})"
+        if abs(cell) < _FINE * max(abs(corner), abs(end)) or abs(cell) < _TINY:
+            return f"are too small to be told apart (size {cell:g}, corner at {corner:g})"
+    return ""
+
+
+def cut_windows(layers: Sequence[Layer], lon: np.ndarray, lat: np.ndarray, radius: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Cut the square window of every variable round every point.
+
+    Each raster keeps its own CRS and cells: a window is the cell that holds the point and `radius` cells on each
+    side, north up. Nodata, masked, NaN, infinite and -9999 cells are missing; scale and offset are applied. Beyond
+    a raster's edge a window is missing, but one that spans 360 degrees goes on at its other side.
+
+    A raster is visited by tiles, of which only those with points in them are read, and only as far as the windows
+    reach: reading a few points from a large raster is cheap, and memory stays small.
+
+    Parameters
+    ----------
+    layers
+        Variables, as `find_layers` gives them.
+    lon, lat
+        (N,) degrees, EPSG:4326.
+    radius
+        r, cells; S = 2r+1.
+
+    Returns
+    -------
+    windows : dict
+        Variable -> (N, S, S) float32, missing = NaN.
+    inside : ndarray
+        (N,) bool: the point's own cell lies in every raster.
+
+    Raises
+    ------
+    UserError
+        If a raster has no CRS, is rotated, or cannot be read.
+    """
+    lon, lat = np.asarray(lon, np.float64), np.asarray(lat, np.float64)
+    size = 2 * radius + 1
+    windows = {layer.name: np.full((lon.size, size, size), np.nan, np.float32) for layer in layers}
+    inside = np.ones(lon.size, bool)
+    for path in dict.fromkeys(layer.path for layer in layers):
+        here = [layer for layer in layers if layer.path == path]
+        undeclared: set[str] = set()
+        with _open(path) as raster:
+            check_raster(raster, path, here)
+            rows, cols, wraps = _cells(raster, lon, lat)
+            within = (rows >= 0) & (rows < raster.height) & (cols >= 0) & (cols < raster.width)
+            inside &= within
+            north_up = np.s_[:, :: 1 if raster.transform.e < 0 else -1, :: 1 if raster.transform.a > 0 else -1]
+            for points in _by_tile(raster, rows, cols, np.flatnonzero(within), len(here)):
+                top, left = rows[points].min() - radius, cols[points].min() - radius
+                bottom, right = rows[points].max() + radius + 1, cols[points].max() + radius + 1
+                block = read_cells(raster, here, (top, bottom), (left, right), raster.width if wraps else None, undeclared)
+                views = np.lib.stride_tricks.sliding_window_view(block, (size, size), axis=(1, 2))
+                for layer, view in zip(here, views, strict=True):
+                    windows[layer.name][points] = view[rows[points] - radius - top, cols[points] - radius - left][north_up]
+        if undeclared:
+            log.info(UNDECLARED, path.name, ", ".join(sorted(undeclared)))
+    return windows, inside
+
+
+def spans_the_globe(raster: Any) -> bool:
+    """Return whether a raster in degrees goes once round, so that its columns go on at the other side."""
+    width = abs(raster.transform.a)
+    return bool(raster.crs.is_geographic) and abs(width * raster.width - 360.0) < width / 2
+
+
+def _cells(raster: Any, lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return the row and column (N,) of the cell that holds each point, and whether columns go on beyond the edge."""
+    grid: Affine = raster.transform
+    x, y = transformed("EPSG:4326", raster.crs, lon, lat)
+    wraps = spans_the_globe(raster)
+    if raster.crs.is_geographic:  # longitude is an angle: -10 and 350 are one meridian
+        west = min(grid.c, grid.c + grid.a * raster.width)
+        x = west + (x - west) % 360.0
+    known = np.isfinite(x)
+    cells = np.full((2, lon.size), -1, np.int64)
+    cells[0, known] = np.floor((y[known] - grid.f) / grid.e).clip(-1, raster.height)
+    cells[1, known] = np.floor((x[known] - grid.c) / grid.a).clip(-1, raster.width)
+    if wraps:
+        cells[1, known] %= raster.width
+    return cells[0], cells[1], wraps
+
+
+def _by_tile(raster: Any, rows: np.ndarray, cols: np.ndarray, points: np.ndarray, bands: int) -> list[np.ndarray]:
+    """Group points by the tile that holds them: whole blocks of the file, as many as memory allows."""
+    if points.size == 0:
+        return []
+    block_height, block_width = raster.block_shapes[0]
+    cells = _CELLS_AT_ONCE // bands
+    width = max(block_width, int(cells**0.5) // block_width * block_width)
+    height = max(block_height, cells // min(width, raster.width) // block_height * block_height)
+    tile = rows[points] // height * (raster.width // width + 1) + cols[points] // width
+    order = np.argsort(tile, kind="stable")
+    return np.split(points[order], np.flatnonzero(np.diff(tile[order])) + 1)
+
+
+def read_cells(
+    raster: Any,
+    layers: Sequence[Layer],
+    rows: tuple[int, int],
+    cols: tuple[int, int],
+    period: int | None,
+    undeclared: set[str],
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Read rows and columns [from, to) of some bands, beyond the edges too.
+
+    Nodata, masked, NaN, infinite, absurdly large and -9999 cells are missing; scale and offset are applied.
+
+    Parameters
+    ----------
+    raster
+        An open file.
+    layers
+        Variables of this file.
+    rows, cols
+        In the file's own order; beyond its edges all is missing.
+    period
+        The raster comes again after so many columns, at least its width: one of the whole globe after its own width.
+    undeclared
+        The names of layers where -9999 occurs without being declared as nodata are added here.
+    out
+        (B, rows, columns) float32 to be filled, any view.
+
+    Returns
+    -------
+    ndarray
+        (B, rows, columns) float32, missing = NaN.
+
+    Raises
+    ------
+    RasterioError
+        If a part of the file cannot be read; see `named_errors`.
+    """
+    height, width = rows[1] - rows[0], cols[1] - cols[0]
+    block = np.empty((len(layers), height, width), np.float32) if out is None else out
+    top, bottom = max(rows[0], 0), min(rows[1], raster.height)
+    shifts = range(cols[0] // period * period, cols[1], period) if period else (0,)
+    pieces = [(shift, max(cols[0], shift), min(cols[1], shift + raster.width)) for shift in shifts]
+    pieces = [piece for piece in pieces if piece[1] < piece[2] and top < bottom]
+    if bottom - top < height or sum(right - left for _, left, right in pieces) < width:
+        block[:] = np.nan
+    for shift, left, right in pieces:
+        part = block[:, top - rows[0] : bottom - rows[0], left - cols[0] : right - cols[0]]
+        _read_inside(raster, layers, Window(left - shift, top, right - left, bottom - top), part, undeclared)
+    return block
+
+
+def _read_inside(raster: Any, layers: Sequence[Layer], window: Window, out: np.ndarray, undeclared: set[str]) -> None:
+    """Read a window that lies inside the raster into `out` (B, rows, columns) float32, missing = NaN."""
+    bands = [layer.band for layer in layers]
+    stored = raster.read(bands, window=window)
+    nodata, scales, offsets, flags = raster.nodatavals, raster.scales, raster.offsets, raster.mask_flag_enums
+    hidden = None  # a mask band, alpha: rare, and read once more; to compare with nodata is much faster than to ask for a mask
+    if any(set(flags[band - 1]) - {MaskFlags.all_valid, MaskFlags.nodata} for band in bands):
+        hidden = raster.read_masks(bands, window=window) == 0
+        nodata = [None] * len(nodata)  # GDAL lets a mask take the place of nodata
+    for k, (layer, values) in enumerate(zip(layers, out, strict=True)):
+        band = layer.band - 1
+        missing = _missing(stored[k], nodata[band])
+        with np.errstate(over="ignore", invalid="ignore"):
+            values[...] = stored[k]
+        if hidden is not None:
+            missing = hidden[k] if missing is None else missing | hidden[k]
+        if missing is not None:
+            values[missing] = np.nan
+        if nodata[band] != NODATA and _holds(stored[k], NODATA):
+            taken = values == NODATA  # means missing in patches too, so it cannot be anything else here
+            if taken.any():
+                undeclared.add(layer.name)
+                values[taken] = np.nan
+        if (scales[band], offsets[band]) != (1.0, 0.0):
+            with np.errstate(over="ignore", invalid="ignore"):
+                values *= scales[band]
+                values += offsets[band]
+            values[~(np.abs(values) < ABSURD)] = np.nan
+
+
+def _holds(stored: np.ndarray, value: float) -> bool:
+    """Return False if no cell can equal the value: two passes that need no memory."""
+    if stored.dtype.kind in "iu" and not (np.iinfo(stored.dtype).min <= value <= np.iinfo(stored.dtype).max):
+        return False
+    with np.errstate(invalid="ignore"):
+        return not (value < stored.min() or value > stored.max())  # not the other way round: NaN compares as False
+
+
+def _missing(stored: np.ndarray, nodata: float | None) -> np.ndarray | None:
+    """Return where cells as stored (rows, columns) are nodata or no number a covariate can have, or None if none is."""
+    missing = None
+    if stored.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            if not (stored.max() < ABSURD and stored.min() > -ABSURD):
+                missing = ~(np.abs(stored) < ABSURD)
+    if nodata is None or not abs(nodata) < ABSURD or not _holds(stored, nodata):
+        return missing
+    if stored.dtype.kind == "f":
+        hair = 4 * float(np.finfo(stored.dtype).eps) * abs(nodata)  # GDAL's: what declares nodata may have been rounded
+        with np.errstate(invalid="ignore"):
+            declared = (stored >= nodata - hair) & (stored <= nodata + hair)
+    elif float(nodata).is_integer():
+        declared = stored == int(nodata)
+    else:
+        return missing
+    return declared if missing is None else missing | declared
+
+
+def write_geotiff(
+    path: Path,
+    bands: np.ndarray,
+    names: Sequence[str],
+    transform: Affine,
+    crs: str = "EPSG:4326",
+    units: Sequence[str] | None = None,
+) -> None:
+    """Write a GeoTIFF, atomically: float32, deflated, missing cells as -9999, each band with its name.
+
+    Parameters
+    ----------
+    path
+        The file.
+    bands
+        (B, H, W), missing = NaN.
+    names
+        (B,) the variables; they become the bands' descriptions.
+    transform
+        From column and row to the CRS's coordinates, of the cells' upper left corners.
+    crs
+        Anything rasterio understands.
+    units
+        (B,) the bands' units.
+    """
+    count, height, width = bands.shape
+    tiles = {"tiled": True, "blockxsize": 256, "blockysize": 256} if min(height, width) >= 512 else {}
+    grid = {"count": count, "height": height, "width": width, "transform": transform, "crs": crs}
+    coding = {"dtype": "float32", "nodata": NODATA, "compress": "deflate", "predictor": 3, "interleave": "band", **tiles}
+    # Made in memory first: GDAL tells nobody when the disk is full at closing time, a plain write does.
+    with rasterio.MemoryFile() as memory:
+        with memory.open(driver="GTiff", **grid, **coding) as raster:
+            raster.write(np.where(np.isfinite(bands), bands, NODATA).astype(np.float32))
+            raster.descriptions = tuple(names)
+            if units is not None:
+                raster.units = tuple(units)
+        with atomic_write(path) as file:
+            file.write(memory.getbuffer())

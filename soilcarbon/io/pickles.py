@@ -1,0 +1,248 @@
+"""Read strangers' pickles of NumPy arrays without running them; write our own.
+
+In: a path. Out: arrays of plain numbers, numbers, text, and plain containers of them.
+"""
+
+import gc
+import io
+import math
+import os
+import pickle
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from soilcarbon.io.files import UserError, atomic_write, must_exist
+
+# A pickle is a program for a small machine. NumPy's own callables must not reach it: `numpy.ndarray` with a buffer of
+# objects forges pointers, and a dtype can be changed into one that lies about its size. So the machine gets stand-ins,
+# without attributes to set. While it runs, they only note what an array is to be made of, and by `list`'s own methods: no
+# Python runs for an array, which makes reading as fast as NumPy's. Arrays are made once the machine has stopped, of plain
+# numbers, and no larger than the bytes the file holds.
+
+
+class _Parts(list[Any]):
+    """An array to be. Its one item is what NumPy says of it: (version, shape, dtype, whether Fortran order, bytes)."""
+
+    __slots__ = ()
+    __init__ = object.__init__  # takes the arguments of `_reconstruct`, which say nothing
+    __setstate__ = list.append
+
+
+_numpy_dtype = cache(np.dtype)
+
+
+class _Dtype:
+    """A dtype of plain numbers; of its state only the byte order is taken."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?(b1|\?|[iu][1248]|f[248]|c(8|16))", code):
+            raise pickle.UnpicklingError(f"it holds {str(code)[:20]!r}, not plain numbers")
+        self.code = code
+
+    def __setstate__(self, state: Any) -> None:
+        if state[1] not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
+            raise pickle.UnpicklingError("it holds a structured dtype")
+        self.code = state[1] + self.code.lstrip("<>|=")
+
+
+class _StandIn:
+    """What a pickle gets for a name it asks for; it has no state that BUILD could change."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("it changes a function")
+
+
+class _MakeDtype(_StandIn):
+    __slots__ = ()
+
+    def __call__(self, *arguments: Any) -> _Dtype:
+        return _Dtype(*arguments)
+
+
+class _MakeDict(_StandIn):
+    """For `OrderedDict`."""
+
+    __slots__ = ()
+
+    def __call__(self, *arguments: Any) -> dict[Any, Any]:
+        return dict(*arguments)
+
+
+class _Latin1(_StandIn):
+    """For `_codecs.encode`, by which pickles of protocol 2 carry bytes, without its other codecs."""
+
+    __slots__ = ()
+
+    def __call__(self, text: Any, encoding: Any) -> bytes:
+        if encoding != "latin1" or not isinstance(text, str):
+            raise pickle.UnpicklingError(f"it asks for the codec {str(encoding)[:20]!r}")
+        return text.encode("latin1")
+
+
+class _FromBuffer(_StandIn):
+    """For `_frombuffer`, by which pickles of protocol 5 carry arrays."""
+
+    __slots__ = ()
+
+    def __call__(self, raw: Any, dtype: Any, shape: Any, order: Any) -> _Parts:
+        parts = _Parts()
+        parts.append((1, shape, dtype, order == "F", raw))
+        return parts
+
+
+class _Scalar(_StandIn):
+    """For `scalar`. Made at once: it may be a key."""
+
+    __slots__ = ()
+
+    def __call__(self, dtype: Any, raw: Any) -> Any:
+        if type(dtype) is not _Dtype or type(raw) is not bytes or len(raw) != (kind := _numpy_dtype(dtype.code)).itemsize:
+            raise pickle.UnpicklingError("it holds a number that is not one")
+        return np.frombuffer(raw, kind)[0]
+
+
+_ADMITTED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _StandIn(),
+    ("numpy", "dtype"): _MakeDtype(),
+    ("collections", "OrderedDict"): _MakeDict(),
+    ("_codecs", "encode"): _Latin1(),
+}
+for _core in ("numpy.core", "numpy._core"):  # NumPy moved it in version 2; files of both ages are read
+    # not the class itself: NEWOBJ and BUILD take classes
+    _ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _Parts.__call__
+    _ADMITTED[f"{_core}.multiarray", "scalar"] = _Scalar()
+    _ADMITTED[f"{_core}.numeric", "_frombuffer"] = _FromBuffer()
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ADMITTED:
+            raise pickle.UnpicklingError(f"it asks for {module[:40]}.{name[:40]}")
+        return _ADMITTED[module, name]
+
+
+def _arrays(parts: Sequence[_Parts], most: int) -> Sequence[np.ndarray] | np.ndarray:
+    """Make arrays; those of one form are rows of one, unless all together took more than `most` bytes."""
+    if {*map(len, parts)} != {1}:
+        raise pickle.UnpicklingError("it holds an array without content")
+    said = [each[0] for each in parts]
+    shapes, dtypes, orders, raws = ([*map(itemgetter(k), said)] for k in range(1, 5))
+    if {*map(type, dtypes)} != {_Dtype} or not {*map(type, raws)} <= {bytes, bytearray}:
+        raise pickle.UnpicklingError("it holds an array that is not made of numbers")
+    if len(parts) > 1 and sum(map(len, raws)) > most:  # bytes are shared; to join them would be to copy them
+        return [_arrays([each], most)[0] for each in parts]
+    if len({*shapes}) > 1 or len({*orders}) > 1 or len({dtype.code for dtype in {*dtypes}}) > 1:
+        return _by_form([*zip(shapes, orders, (dtype.code for dtype in dtypes), strict=True)], parts, most)
+    shape, fortran, dtype = shapes[0], orders[0], _numpy_dtype(dtypes[0].code)
+    if not (isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)):
+        raise pickle.UnpicklingError("it holds an array without a shape")
+    if {*map(len, raws)} != {math.prod(shape) * dtype.itemsize}:
+        raise pickle.UnpicklingError("it holds an array whose shape does not fit its content")
+    content = raws[0] if len(raws) == 1 else b"".join(raws)
+    block = np.ndarray((len(raws), *(shape[::-1] if fortran else shape)), dtype, content)
+    return block.transpose(0, *range(len(shape), 0, -1)) if fortran else block
+
+
+def _by_form(forms: Sequence[Any], parts: Sequence[_Parts], most: int) -> list[np.ndarray]:
+    """Make arrays of several forms."""
+    of_form: dict[Any, list[int]] = {}
+    for k, form in enumerate(forms):
+        of_form.setdefault(form, []).append(k)
+    made = {k: array for rows in of_form.values() for k, array in zip(rows, _arrays([parts[k] for k in rows], most), strict=True)}
+    return [made[k] for k in range(len(parts))]
+
+
+def _settled(value: Any, most: int, done: dict[int, tuple[Any, Any]]) -> Any:
+    """Return what was read with arrays in the place of their parts; `done` holds id -> (what was read, what it became)."""
+    if type(value) not in (dict, list, tuple, _Parts):
+        return value
+    if id(value) not in done:
+        done[id(value)] = value, value  # lists and dicts stay, and may hold themselves
+        if type(value) is _Parts:
+            done[id(value)] = value, _arrays([value], most)[0]
+        elif type(value) is dict:
+            value.update(zip(list(value), _all_settled(list(value.values()), most, done), strict=True))
+        elif type(value) is list:
+            value[:] = _all_settled(value, most, done)
+        else:
+            done[id(value)] = value, tuple(_all_settled(value, most, done))
+    return done[id(value)][1]
+
+
+def _all_settled(values: Sequence[Any], most: int, done: dict[int, tuple[Any, Any]]) -> Sequence[Any]:
+    if {*map(type, values)} == {_Parts}:
+        return list(_arrays(values, most))
+    return [_settled(value, most, done) for value in values]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep Python from looking for cycles again and again among many new objects."""
+    usual = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if usual:
+            gc.enable()
+
+
+def load_pickle(path: Path) -> Any:
+    """Read a pickle that may hold NumPy arrays, plain containers, numbers and text, and nothing else.
+
+    Arrays hold booleans, integers, floats or complex numbers, cannot be written to, and are never larger than their bytes in
+    the file.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, broken, or asks for anything else; nothing of it has run then.
+    """
+    return _load(path, lambda content, most: _settled(content, most, {}))
+
+
+def load_patches(path: Path) -> tuple[list[Any] | None, Any]:
+    """Read a pickle as `load_pickle` does: the keys of a dict, else None, and its values, or the content, apart.
+
+    Arrays of one shape and dtype come as one array (N, ...).
+    """
+
+    def apart(content: Any, most: int) -> tuple[list[Any] | None, Any]:
+        keys, values = (list(content), list(content.values())) if type(content) is dict else (None, content)
+        if type(values) in (list, tuple) and {*map(type, values)} == {_Parts}:
+            return keys, _arrays(values, most)
+        return keys, _settled(values, most, {})
+
+    return _load(path, apart)
+
+
+def _load(path: Path, finish: Callable[[Any, int], Any]) -> Any:
+    """Read a pickle; `finish` makes of its content, and of the file's size in bytes, what is returned."""
+    must_exist(path, "pickle")
+    try:
+        with path.open("rb") as file, _uncollected():
+            return finish(_RestrictedUnpickler(file).load(), os.fstat(file.fileno()).st_size)
+    except OSError:
+        raise
+    except Exception as error:  # a hostile or torn file may raise anything at all
+        reason = " ".join(str(error).split())[:150] or type(error).__name__
+        raise UserError(f"{path}: refused: not a pickle of plain NumPy arrays ({reason})") from error
+
+
+def dump_pickle(path: Path, value: Any) -> None:
+    """Write `value` as a pickle, atomically."""
+    buffer = io.BytesIO()
+    pickle.dump(value, buffer, protocol=4)
+    with atomic_write(path) as file:
+        file.write(buffer.getbuffer())

@@ -1,0 +1,246 @@
+"""Tiles of a map on disk, and the Cloud Optimized GeoTIFF they become.
+
+A tile is a small GeoTIFF whose name holds its number, the plan it belongs to and the checksum of its bytes,
+`00000042.5e01aa7c.1f0c99ab.tif`: one that was torn, or strayed in, is known by its name. (It is no protection against
+somebody who alters tiles on purpose.) Tiles become one file through GDAL's virtual mosaic and its COG driver, in little memory.
+"""
+
+import logging
+import os
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from soilcarbon.geo.crs import GDAL_ERRORS
+from soilcarbon.geo.grid import Grid, Tile
+from soilcarbon.io.files import UserError, atomic_write
+from soilcarbon.settings import NODATA
+
+log = logging.getLogger(__name__)
+GDAL_SETTINGS: dict[str, Any] = {"GDAL_CACHEMAX": 64 * 2**20}
+"""Half a gigabyte of cache would be used if it were there, and memory would seem to grow with the raster."""
+_TILE = re.compile(r"(\d{8,})\.([0-9a-f]{8})\.([0-9a-f]{8})(\.empty)?\.tif")
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_BLOCK = 512
+_NOTES = "SOIL_CARBON"
+
+
+@dataclass(frozen=True)
+class Band:
+    """One band of a map: its name, unit, and what it means."""
+
+    name: str
+    unit: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Statistics:
+    """Statistics of a band's cells that have values."""
+
+    count: int = 0
+    low: float = float("inf")
+    high: float = float("-inf")
+    total: float = 0.0
+    squares: float = 0.0
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Statistics":
+        """Return those of an array with missing = NaN."""
+        known = values[np.isfinite(values)].astype(np.float64)
+        if not known.size:
+            return cls()
+        return cls(known.size, float(known.min()), float(known.max()), float(known.sum()), float((known**2).sum()))
+
+    def __add__(self, other: "Statistics") -> "Statistics":
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        return Statistics(self.count + other.count, low, high, self.total + other.total, self.squares + other.squares)
+
+    def tags(self) -> dict[str, str]:
+        """Return them as GDAL's band metadata, which every GIS reads."""
+        if not self.count:
+            return {}
+        mean = self.total / self.count
+        deviation = max(self.squares / self.count - mean**2, 0.0) ** 0.5
+        pairs = {"MINIMUM": self.low, "MAXIMUM": self.high, "MEAN": mean, "STDDEV": deviation}
+        return {f"STATISTICS_{name}": f"{value:.9g}" for name, value in pairs.items()}
+
+
+def write_tile(folder: Path, plan: str, tile: Tile, bands: np.ndarray | None, notes: str) -> Path:
+    """Write a tile, atomically; the same values give the same bytes and hence the same name.
+
+    Parameters
+    ----------
+    folder
+        Of the tiles.
+    plan
+        The plan's checksum.
+    tile
+        Which it is.
+    bands
+        (B, h, w), missing = NaN; None: no cell has a value.
+    notes
+        Kept with the tile.
+    """
+    shape = (1, 1, 1) if bands is None else bands.shape
+    coding = {"dtype": "float32", "nodata": NODATA, "compress": "zstd", "zstd_level": 1, "predictor": 3, "interleave": "band"}
+    place = Affine(1.0, 0.0, tile.col, 0.0, -1.0, -tile.row - 1.0)  # in the map's cells: rasterio warns of files without any
+    size = {"count": shape[0], "height": shape[1], "width": shape[2], "transform": place}
+    blocks = {"tiled": True, "blockxsize": 256, "blockysize": 256} if min(shape[1:]) >= 256 else {}
+    with rasterio.MemoryFile() as memory:
+        with memory.open(driver="GTiff", **size, **coding, **blocks) as raster:
+            if bands is not None:
+                raster.write(np.where(np.isfinite(bands), bands, np.float32(NODATA)))
+            raster.update_tags(**{_NOTES: notes})
+        content = bytes(memory.getbuffer())
+    suffix = ".empty.tif" if bands is None else ".tif"
+    path = folder / f"{tile.number:08d}.{plan[:8]}.{zlib.crc32(content):08x}{suffix}"
+    with atomic_write(path) as file:
+        file.write(content)
+    return path
+
+
+def whole_tiles(folder: Path, plan: str) -> dict[int, Path]:
+    """Return a plan's tiles in a folder by number; what is damaged, or comes twice, is removed and told."""
+    found: dict[int, Path] = {}
+    named = [(path, _TILE.fullmatch(path.name)) for path in sorted(folder.glob("[0-9]*.tif")) if path.is_file()]
+    ours = [(path, name) for path, name in named if name is not None and name[2] == plan[:8]]
+    with ThreadPoolExecutor() as pool:
+        checksums = pool.map(lambda each: f"{zlib.crc32(each[0].read_bytes()):08x}", ours)
+    for (path, name), checksum in zip(ours, checksums, strict=True):
+        if int(name[1]) in found or checksum != name[3]:
+            log.warning("%s: a damaged tile; it will be computed again", path.name)
+            path.unlink()
+            if twin := found.pop(int(name[1]), None):
+                twin.unlink()
+        else:
+            found[int(name[1])] = path
+    return found
+
+
+def is_empty(path: Path) -> bool:
+    """Whether no cell of a tile has a value."""
+    return path.name.endswith(".empty.tif")
+
+
+def read_notes(path: Path) -> str:
+    """Return what was noted with a tile, "" if nothing was."""
+    with rasterio.open(path, driver="GTiff") as raster:
+        return str(raster.tags().get(_NOTES, ""))
+
+
+def _xml(text: str) -> str:
+    """Return text fit for XML: what it cannot hold at all, control characters, is left out."""
+    return escape(_NOT_XML.sub("", text), {'"': "&quot;"})
+
+
+def _mosaic(grid: Grid, tiles: Sequence[tuple[Tile, Path]], first: int, bands: Sequence[Band], tags: Mapping[str, str]) -> str:
+    """Return a GDAL virtual raster over tiles' bands `first` to `first + len(bands) - 1`, counted from 0."""
+
+    def metadata(values: Mapping[str, str]) -> str:
+        entries = "".join(f'<MDI key="{_xml(key)}">{_xml(value)}</MDI>' for key, value in values.items())
+        return f"<Metadata>{entries}</Metadata>"
+
+    corner = ", ".join(f"{number!r}" for number in (grid.x, grid.cell[0], 0.0, grid.y, 0.0, -grid.cell[1]))
+    lines = [f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}"><SRS>{_xml(_wkt(grid.crs))}</SRS>']
+    lines += [f"<GeoTransform>{corner}</GeoTransform>", metadata(tags)]
+    for k, band in enumerate(bands):
+        lines.append(f'<VRTRasterBand dataType="Float32" band="{k + 1}"><Description>{_xml(band.name)}</Description>')
+        lines.append(f"{metadata(band.tags)}<UnitType>{_xml(band.unit)}</UnitType><NoDataValue>{NODATA}</NoDataValue>")
+        for tile, path in tiles:
+            size = f'xSize="{tile.width}" ySize="{tile.height}"'
+            lines.append(
+                f'<SimpleSource><SourceFilename relativeToVRT="1">{_xml(path.name)}</SourceFilename>'
+                f"<SourceBand>{first + k + 1}</SourceBand>"
+                f'<SourceProperties RasterXSize="{tile.width}" RasterYSize="{tile.height}" DataType="Float32"/>'
+                f'<SrcRect xOff="0" yOff="0" {size}/><DstRect xOff="{tile.col}" yOff="{tile.row}" {size}/></SimpleSource>'
+            )
+        lines.append("</VRTRasterBand>")
+    return "\n".join([*lines, "</VRTDataset>"])
+
+
+def _wkt(crs: str) -> str:
+    return str(rasterio.CRS.from_user_input(crs).to_wkt())
+
+
+def write_cog(
+    folder: Path,
+    name: str,
+    grid: Grid,
+    tiles: Sequence[tuple[Tile, Path]],
+    first: int,
+    bands: Sequence[Band],
+    tags: Mapping[str, str],
+) -> Path:
+    """Join tiles into a Cloud Optimized GeoTIFF inside their folder, and read it back.
+
+    Parameters
+    ----------
+    folder
+        Holds the tiles.
+    name
+        The file's name.
+    grid
+        The map's.
+    tiles
+        Each tile that has values, and its file; the rest of the map is nodata.
+    first, bands
+        The map's bands are the tiles' from `first` (counted from 0) on.
+    tags
+        Metadata of the whole file.
+
+    Returns
+    -------
+    Path
+        The file, complete and on disk: every cell is what the tiles say.
+
+    Raises
+    ------
+    UserError
+        If it could not be written whole: the disk is full.
+    """
+    virtual, path = folder / f"{name}.vrt", folder / name
+    virtual.write_text(_mosaic(grid, tiles, first, bands, tags), encoding="utf-8")
+    options = {"compress": "DEFLATE", "level": 1, "predictor": "YES", "blocksize": _BLOCK, "overview_resampling": "AVERAGE"}
+    options |= {"num_threads": "ALL_CPUS", "bigtiff": "IF_SAFER", "sparse_ok": "YES"}
+    try:
+        path.unlink(missing_ok=True)
+        with rasterio.Env(**GDAL_SETTINGS, GDAL_PAM_ENABLED=False):  # no .aux.xml beside the map
+            rasterio.shutil.copy(virtual, path, driver="COG", **options)
+            _check(path, tiles, first, len(bands))
+    except (*GDAL_ERRORS, OSError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise UserError(
+            f"{path.name}: the map could not be written whole ({reason}); if the disk is full, make room: --resume goes on"
+        ) from error
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+    return path
+
+
+def _check(path: Path, tiles: Sequence[tuple[Tile, Path]], first: int, count: int) -> None:
+    """Compare a map with its tiles, cell by cell: GDAL tells nobody when a file could not be finished."""
+    numbers = list(range(first + 1, first + count + 1))
+
+    def compare(some: Sequence[tuple[Tile, Path]]) -> None:
+        with rasterio.Env(**GDAL_SETTINGS), rasterio.open(path) as raster:
+            for tile, part in some:
+                with rasterio.open(part, driver="GTiff") as source:
+                    window = Window(tile.col, tile.row, tile.width, tile.height)
+                    if not np.array_equal(raster.read(window=window), source.read(numbers)):
+                        raise OSError(f"tile {tile.number} is not what was computed")
+
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(compare, (tiles[k::threads] for k in range(threads))))

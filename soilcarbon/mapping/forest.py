@@ -1,0 +1,262 @@
+"""Zoned forests as what a map is made with; see `mapmodels`.
+
+The interval of a cell is calibrated on profiles held out, by zone. The interval of a total or of a change comes from fields of
+error drawn with the correlation that held-out errors have in space and from period to period (`errorfields`).
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import sklearn
+from scipy.sparse import csr_array
+from scipy.stats import norm
+
+from soilcarbon.benchmark.baselines import Known
+from soilcarbon.geo import zonal_statistics as zones
+from soilcarbon.geo.grid import Grid, lonlat, nominal_metres
+from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
+from soilcarbon.io.files import UserError
+from soilcarbon.mapping.cog import Band
+from soilcarbon.mapping.predictor import CHANGE, MapModel, Place, Predicted, Statistics
+from soilcarbon.stats.error_field import ErrorField
+from soilcarbon.training.loop import FAR
+from soilcarbon.zonal.climate_zones import GivenZones
+from soilcarbon.zonal.persistence import load_zoned
+
+log = logging.getLogger(__name__)
+_FINE = 4
+"""Blocks along the distance over which errors are shared; within one they are taken to be one error."""
+_WIDEST = 64
+"""Cells along the side of a block."""
+_STRANGE = 0.05
+"""Share of cells far from the training profiles that is told of."""
+
+
+class ForestModel(MapModel):
+    """Forests by climate zone.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    """
+
+    filled = "a tree sends it where such profiles went in training"
+    version = ("scikit-learn", sklearn.__version__)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.method, self.facts = load_zoned(path)
+        self.assurance = self.facts.assurance
+        climate = (self.method.precipitation, self.method.temperature)
+        forests = (column for each in self.method.forests.values() for column in each.columns)
+        self._columns = sorted({*climate, *self.assurance.predictors, *forests})
+        self.target, self.unit = self.facts.target, self.facts.unit
+        self.windows = ((tuple(self.facts.variables[k] for k in self._columns), 0),)
+        self.zones = self.method.zones.names
+        self.applicability = self.assurance.applicability
+        if isinstance(self.method.zones, GivenZones):
+            self.classes = frozenset({self.facts.variables[self.method.precipitation]})
+
+    def take_statistics(self, stats: Path | None, missing: Literal["mean", "zero"] | None) -> Statistics | None:
+        """See `MapModel`."""
+        if stats is not None or missing is not None:
+            raise UserError(f"{self.path}: forests need no statistics and fill no cells; drop --stats and --missing")
+        return None
+
+    def check_level(self, level: float) -> None:
+        """See `MapModel`."""
+        calibration = self.assurance.calibration
+        if calibration is not None:
+            highest = min(calibration.highest_level(name) for name in self.zones)
+            if level > highest:
+                raise UserError(
+                    f"level = {level:g}: what the model held out supports intervals up to {highest:.3f}; use a lower --level"
+                )
+
+    def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:
+        """See `MapModel`; zones are of a long-term climate."""
+        climate = {self.facts.variables[k] for k in (self.method.precipitation, self.method.temperature)}
+        for period, names in layers.items():
+            if changed := sorted(climate & set(names)):
+                raise UserError(
+                    f"period {period!r} brings its own {changed[0]}, by which zones are told: a place would change its model over "
+                    "time; leave it to --rasters"
+                )
+
+    def _known(self, x: np.ndarray) -> Known:
+        """Return places of covariates (n, V) as the method wants them."""
+        whole = np.full((len(x), len(self.facts.variables)), np.nan, np.float32)
+        whole[:, self._columns] = x
+        nothing = np.zeros(len(x))
+        return Known(whole, nothing, nothing, nothing, np.zeros(len(x), np.int64))
+
+    def look(self, x: np.ndarray, grid: Grid) -> np.ndarray:  # noqa: ARG002 - no windows that could be of another size
+        """See `MapModel`."""
+        far = []
+        if self.applicability is not None:
+            for name, cells, mean, std in zip(
+                (self.facts.variables[k] for k in self.assurance.predictors),
+                self.predictors(x.T).T.astype(np.float64),
+                self.applicability.mean,
+                self.applicability.std,
+                strict=True,
+            ):
+                known = cells[np.isfinite(cells)]
+                if known.size and (share := float((np.abs(known - mean) > FAR * std).mean())) > _STRANGE:
+                    far.append(f"{share:.0%} of {name}'s values (mean {known.mean():.4g} here, {mean:.4g} there)")
+        if far:
+            more = f" and {len(far) - 3} more variables" if len(far) > 3 else ""
+            log.warning("far from what the forests were trained on: %s%s; are the units the same?", "; ".join(far[:3]), more)
+        return self.method.predict(self._known(x))
+
+    def predict(self, block: np.ndarray, wanted: np.ndarray) -> Predicted:
+        """See `MapModel`."""
+        places = self._known(block[:, wanted].T)
+        values, zone = np.full(wanted.shape, np.nan, np.float32), np.full(wanted.shape, -1, np.int64)
+        weights = np.zeros((len(self.zones), *wanted.shape), np.float32)
+        if len(places):
+            values[wanted], zone[wanted] = self.method.predict(places), self.method.labels(places)
+            climate = places.x[:, self.method.precipitation], places.x[:, self.method.temperature]
+            weights[:, wanted] = self.method.zones.memberships(*climate).T
+        return Predicted(values[None], zone, weights)
+
+    def bands(self, predicted: Predicted, level: float) -> np.ndarray:
+        """See `MapModel`."""
+        values = predicted.members[0]
+        if self.assurance.calibration is None:
+            return predicted.members
+        found = np.where(np.isfinite(values), np.stack([values, *np.zeros((2, *values.shape))]), np.nan)
+        for name, weight in zip(self.zones, _weights(predicted), strict=True):  # the ends pass from zone to zone as predictions do
+            here = weight > 0
+            found[1:, here] += weight[here] * np.stack(self.assurance.calibration.interval(values[here], None, level, name))
+        return found.astype(np.float32)
+
+    def change(self, first: Predicted, last: Predicted, level: float) -> np.ndarray:
+        """See `MapModel`."""
+        change, errors = last.members[0] - first.members[0], self.assurance.errors
+        if errors is None:
+            return np.asarray(change[None], np.float32)
+        before, after = (errors.spread(each.members[0], _weights(each)) for each in (first, last))
+        deviation = errors.of_change(before, after)
+        reach = norm.ppf((1 + level) / 2) * deviation
+        return np.stack([change, change - reach, change + reach, deviation]).astype(np.float32)
+
+    def sums(self, place: Place, maps: Mapping[str, Predicted]) -> dict[str, dict[str, Sums]]:
+        """See `MapModel`: each drawn field of error, added to the map, is a member."""
+        names, errors = list(maps), self.assurance.errors
+        values = {name: each.members[0].astype(np.float64) for name, each in maps.items()}
+        if len(names) > 1:
+            values[CHANGE] = values[names[-1]] - values[names[0]]
+        found = {name: zones.sums(each[None], place.km2, place.masks) for name, each in values.items()}
+        if errors is None:
+            return found
+        blocks, lon, lat = _blocks(place, errors.range_km)
+        spreads = [errors.spread(values[name], _weights(maps[name])) * place.km2 for name in names]
+        parts = {name: [(k, spreads[k])] for k, name in enumerate(names)}
+        if len(names) > 1:
+            parts[CHANGE] = [(len(names) - 1, spreads[-1]), (0, -spreads[0])]
+        rows = [(name, zone) for name in values for zone in found[name]]
+        masks, terms = dict(place.masks), []
+        for row, (name, zone) in enumerate(rows):
+            here = masks[zone] & np.isfinite(values[name])
+            for k, spread in parts[name]:
+                terms.append((row, k, csr_array(np.bincount(blocks[here], spread[here], len(lon))[None])))
+        for (name, zone), drawn in zip(rows, errors.sums(lon, lat, terms, len(rows)), strict=True):
+            base = found[name][zone]
+            found[name][zone] = Sums(base.cells, base.area, base.weighted + drawn)
+        return found
+
+    def predictors(self, cells: np.ndarray) -> np.ndarray:
+        """See `MapModel`."""
+        return cells[[self._columns.index(k) for k in self.assurance.predictors]].T
+
+    def describe_bands(self, level: float, change: bool = False) -> list[Band]:
+        """See `MapModel`."""
+        value = f"{self.target} of the last period minus the first" if change else self.target
+        bands = [Band(CHANGE if change else "prediction", self.unit, {"MEANING": f"{value}, forests by climate zone"})]
+        ends, errors = ("lower", "upper"), self.assurance.errors
+        if not change and self.assurance.calibration is not None:
+            how = f"end of the {level:.0%} interval of a profile, calibrated on profiles held out, by zone"
+            bands += [Band(name, self.unit, {"MEANING": f"{value}, {name} {how}"}) for name in ends]
+        if change and errors is not None:
+            how = f"errors shared with neighbouring cells, of which {errors.persistence:.0%} are shared by other periods"
+            bands += [
+                Band(name, self.unit, {"MEANING": f"{value}, {name} end of the {level:.0%} interval by {how}"}) for name in ends
+            ]
+            bands.append(Band("sd", self.unit, {"MEANING": f"{value}, standard deviation by {how}"}))
+        return bands
+
+    def describe(self) -> dict[str, Any]:
+        """See `MapModel`."""
+        rules, errors = self.method.zones, self.assurance.errors
+        found: dict[str, Any] = {"target": self.target, "unit": self.unit, "forests": {}}
+        for name, count in self.method.counts.items():
+            own = "its own" if self.method.own(name) else "that of all profiles"
+            variables = ", ".join(self.facts.variables[k] for k in self.method.forests[name].columns)
+            found["forests"][name] = f"{own}; {count} profiles; {variables}"
+        wet, warm = (self.facts.variables[k] for k in (self.method.precipitation, self.method.temperature))
+        if isinstance(rules, GivenZones):
+            found["zones by"] = f"codes of {wet}"
+        else:
+            found[f"zones by {wet}"] = _threshold(rules.precipitation, rules.width_precipitation)
+            found[f"zones by {warm}"] = _threshold(rules.temperature, rules.width_temperature)
+        if errors is not None:
+            found["errors"] = self._errors(errors)
+        return found
+
+    def _errors(self, errors: ErrorField) -> dict[str, Any]:
+        deviations = {name: round(each, 3) for name, each in zip(self.zones, errors.deviations, strict=True)}
+        shares = {
+            "shared by neighbours": round(errors.structured, 3),
+            "of that by all places": round(errors.common, 3),
+            "shared by other periods": round(errors.persistence, 3),
+            "bias of a period": round(errors.drift**0.5, 4),
+        }
+        return {"relative": deviations, "range in km": round(errors.range_km, 1)} | shares
+
+    def scores(self) -> dict[str, dict[str, float | None]]:
+        """See `MapModel`: of profiles held out, by zone; a stranger's record may hold anything."""
+        rows, told = self.facts.record.get("scores"), dict[str, dict[str, float | None]]()
+        blended = self.method.zones != self.method.zones.hard()
+        for row in rows if isinstance(rows, list) else []:
+            if isinstance(row, dict) and row.get("method") == ("blended" if blended else "zoned"):
+                numbers = {name: row.get(name) for name in ("n", "rmse", "mae", "me", "r2", "ccc")}
+                plausible = (name for name, each in numbers.items() if isinstance(each, (int, float)) and abs(each) < 1e300)
+                told[f"held out, {str(row.get('zone'))[:40]}"] = {name: numbers[name] for name in plausible}
+        return told
+
+    def shares(self) -> str:
+        """See `MapModel`."""
+        if self.assurance.errors is None:
+            return ""
+        share = f"{LOWER:.0%} to {UPPER:.0%}"
+        return f"Intervals of means and totals run from {share} of drawn errors that neighbouring cells share; see docs/maps.md."
+
+
+def _threshold(value: float, width: float) -> str:
+    return f"{value:g}, " + (f"band of {width:g}" if width else "hard")
+
+
+def _weights(predicted: Predicted) -> np.ndarray:
+    assert predicted.weights is not None
+    return predicted.weights
+
+
+def _blocks(place: Place, range_km: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the number of each cell's block (h, w), and longitude and latitude (b,) of the blocks' middles.
+
+    Blocks are squares of cells of the whole grid, so that what is drawn there is the same in every tile.
+    """
+    grid, tile = place.grid, place.tile
+    side = int(np.clip(range_km * 1000 / _FINE / nominal_metres(grid.crs, max(grid.cell)), 1, _WIDEST))
+    down, across = np.arange(tile.row, tile.row + tile.height) // side, np.arange(tile.col, tile.col + tile.width) // side
+    rows, cols = np.unique(down), np.unique(across)
+    row, col = (each.ravel() for each in np.meshgrid((rows + 0.5) * side, (cols + 0.5) * side, indexing="ij"))
+    lon, lat = lonlat(grid, np.minimum(row, grid.height - 0.5), np.minimum(col, grid.width - 0.5))
+    off = ~np.isfinite(lon)  # off the Earth, at the rim of a world map: any place will do, few cells are there
+    number = (down - rows[0])[:, None] * len(cols) + (across - cols[0])[None, :]
+    return number, np.where(off, 0.0, lon), np.where(off, 0.0, lat)

@@ -1,0 +1,153 @@
+"""How far maps agree with points that none has learnt from, and with each other.
+
+In: settings. Out: rows of scores, and what figures are drawn of. Of points every map is scored on the same ones; of two maps every
+cell of their common grid counts once.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from soilcarbon.geo.field import UNITS, unit_of
+from soilcarbon.geo.zonal_statistics import mass_of
+from soilcarbon.io.files import UserError
+from soilcarbon.io.points import find_columns, read_points, require_columns
+from soilcarbon.mapping.products import Cells, Shared, ends_of, on_common_grid
+from soilcarbon.settings import SOC_MAXIMUM
+from soilcarbon.soil.dataset import check_samples
+from soilcarbon.stats.coverage import coverage
+from soilcarbon.stats.grouping import split_units
+from soilcarbon.stats.metrics import bootstrap_scores, scores
+from soilcarbon.study_settings import AgainstSettings
+
+log = logging.getLogger(__name__)
+SCORES = ("r2", "rmse", "me", "mae", "ccc")
+PLACED = ("profile_id", "lon", "lat")
+STRANGE = 4.0
+"""Times that the medians of points and of a map differ by, from where on a user is asked about units."""
+_FEWEST = 2
+"""Points: one alone has no scores."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points at which all maps have values.
+
+    Attributes
+    ----------
+    table
+        profile_id, lon, lat, observed, and a column of each map by its name.
+    unit
+        Of the values.
+    given
+        How many there were.
+    """
+
+    table: pd.DataFrame
+    unit: str
+    given: int
+
+
+def score_points(settings: AgainstSettings) -> tuple[Points, pd.DataFrame]:
+    """Score every map, own or other, on the points at which all have values.
+
+    Returns
+    -------
+    points
+        What was compared.
+    rows
+        of, against ("points"), n, blocks, unit, and each score with _low and _high (95 %, whole blocks drawn); of a map with
+        intervals held, held_low, held_high: the share of points that lie within.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read, units are of different things, or at fewer than two points all maps have values.
+    """
+    assert settings.points is not None
+    known = unit_of(settings.unit)
+    if known is None:
+        raise UserError(f"unit = {settings.unit!r}: expected one of {', '.join(UNITS)}")
+    unit, factor = UNITS[known]
+    table, observed = _read(settings.points, settings.value, SOC_MAXIMUM / factor)
+    lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
+    found = table[["profile_id", "lon", "lat"]].assign(observed=observed * factor)
+    ends = {}
+    for product in (*settings.maps, *settings.products):
+        with Cells(product) as cells:
+            if cells.unit != unit:
+                raise UserError(f"{cells.name} is in {cells.unit}, the points in {unit}: a content is no density; see densities.py")
+            found[product.name] = cells.at(lon, lat)
+            ends[product.name] = ends_of(product, lon, lat, cells.bands)
+    names = [product.name for product in (*settings.maps, *settings.products)]
+    _warn_of_units(found, names, unit)
+    rows = found[names].notna().all(axis=1).to_numpy()
+    if rows.sum() < _FEWEST:
+        worst = found[names].notna().sum().idxmin()
+        raise UserError(f"{settings.points}: at {rows.sum()} of {len(found)} points all maps have values; {worst} has the fewest")
+    points = Points(found[rows].reset_index(drop=True), unit, len(found))
+    units = split_units(lon[rows], lat[rows], "blocks", settings.block_size)
+    told = []
+    for name in names:
+        observed = points.table["observed"].to_numpy()
+        each = bootstrap_scores(observed, points.table[name].to_numpy(), settings.seed, units=units)
+        row: dict[str, Any] = {"of": name, "against": "points", "n": len(observed), "blocks": np.unique(units).size, "unit": unit}
+        for score in SCORES:
+            row |= {f"{score}{end}": each[score][key] for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))}  # type: ignore[index]
+        interval = ends[name]
+        if interval is not None:
+            lower, upper = (end[rows] for end in interval)
+            share = coverage(observed, lower, upper, units, settings.seed)
+            row |= {"held": share["value"], "held_low": share["low"], "held_high": share["high"]}
+        told.append(row)
+    return points, pd.DataFrame(told)
+
+
+def _read(path: Path, value: str, most: float) -> tuple[pd.DataFrame, np.ndarray]:
+    """Read points in any format of profiles, columns found by their usual names, and check them."""
+    table = read_points(path)
+    columns = find_columns(table)
+    require_columns(table, columns, PLACED, path)
+    if value not in table.columns:
+        raise UserError(f"{path}: no column {value!r}; it has {', '.join(map(str, table.columns[:12]))}: name one by --value")
+    named = {ours: table[columns[ours]] for ours in PLACED} | {value: table[value]}
+    return check_samples(pd.DataFrame(named), path, value, most=most)
+
+
+def _warn_of_units(found: pd.DataFrame, names: Sequence[str], unit: str) -> None:
+    """Say where points and a map differ so much that one of them may be of another unit."""
+    for name in names:
+        both = found.loc[found[name].notna(), ["observed", name]].median()
+        if both.min() > 0 and both.max() / both.min() > STRANGE:
+            told = f"points have a median of {both['observed']:.3g} {unit}, {name} {both[name]:.3g}"
+            log.warning("%s; are the units right (--unit, and unit= of the map)?", told)
+
+
+def score_pair(ours: Cells, theirs: Cells, covered: float) -> tuple[Shared, dict[str, Any]]:
+    """Score one map against another on their common grid; the other is taken for the truth, which it is not.
+
+    Returns
+    -------
+    shared
+        Both maps.
+    row
+        of, against, n (cells), cell_km, unit, depths, area_km2, scores, and of the cells that both have: mean_of, mean_against
+        (weighted by area), and total_of, total_against (Tg) of densities.
+    """
+    shared = on_common_grid(ours, theirs, covered)
+    both = shared.both
+    first, second, km2 = shared.first[both], shared.second[both], shared.km2[both]
+    found = scores(second, first)
+    row: dict[str, Any] = {"of": ours.name, "against": theirs.name, "n": found["n"], "unit": ours.unit}
+    row |= {"cell_km": max(ours.metres, theirs.metres) / 1000, "depth_of": ours.depth, "depth_against": theirs.depth}
+    row |= {"area_km2": float(km2.sum())} | {name: found[name] for name in SCORES}
+    for name, values in (("of", first), ("against", second)):
+        row[f"mean_{name}"] = float((values * km2).sum() / km2.sum())
+        if (mass := mass_of(ours.unit)) is not None:
+            row[f"total_{name}"] = float((values * km2).sum()) * mass
+    return shared, row

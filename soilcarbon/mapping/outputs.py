@@ -1,0 +1,323 @@
+"""What a finished map is handed over as: Cloud Optimized GeoTIFFs, pictures, a page, totals, provenance.
+
+In: the tiles of a plan, all computed. Out: files beside each other, under the map's name.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import rasterio
+from pydantic import ValidationError
+from rasterio.windows import Window
+
+from soilcarbon.geo import zonal_statistics as zones
+from soilcarbon.geo.grid import Grid, Tile, as_plain, raster_grid, short_name
+from soilcarbon.geo.raster import Layer, find_layers
+from soilcarbon.geo.stack import ON_THE_GRID, Stack
+from soilcarbon.geo.vector import load_areas
+from soilcarbon.io.files import UserError, write_json, write_table, write_yaml
+from soilcarbon.mapping import cog as cogs
+from soilcarbon.mapping import view as mapview
+from soilcarbon.mapping.cog import Band, Statistics
+from soilcarbon.mapping.predictor import CHANGE, MapModel, likeness_bands
+from soilcarbon.mapping.tiles import WHOLE, ZONES, Notes, Plan, own_zone
+from soilcarbon.mapping.view import View
+from soilcarbon.settings import MapSettings, __version__
+from soilcarbon.stats import metrics as validation
+
+log = logging.getLogger(__name__)
+SCORED_TILE = 1024
+
+SCORED_AT_MOST = 2 * 10**7
+"""Cells of a map that are scored against a raster."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some cells of a map, by row and column (n,), and what pred.py says there (n,): covariates from the cells that hold them."""
+
+    rows: np.ndarray
+    cols: np.ndarray
+    predicted: np.ndarray
+
+
+def bands_of(plan: Plan, model: MapModel, name: str) -> list[Band]:
+    """Return the bands of a map, by its name among `Plan.maps`."""
+    if len(plan.periods) > 1 and name == CHANGE:
+        return model.describe_bands(plan.level, change=True)
+    area = model.applicability if plan.applicability else None
+    return [*model.describe_bands(plan.level), *(likeness_bands(area) if area else [])]
+
+
+def describe(plan: Plan, model: MapModel) -> dict[str, Any]:
+    """Return where a map comes from, as plain containers: model, covariates and their grids, policies, versions."""
+    rasters: dict[str, Any] = {}
+    with Stack(plan.layers, plan.grid, model.classes, plan.resampling) as stack:
+        ways = stack.how()
+    for layer in plan.layers:
+        rasters.setdefault(str(layer.path), []).append(layer.name)
+    for path, names in rasters.items():
+        grid = raster_grid(Path(path))
+        rasters[path] = {
+            "variables": ", ".join(names),
+            "crs": short_name(grid.crs),
+            "cell": list(grid.cell),
+            "brought to the map": ways[Path(path)],
+        }
+    return {
+        "model": {"checkpoint": plan.checkpoint.name, "sha256": plan.sha256, **model.describe()},
+        "grid": as_plain(plan.grid),
+        "max_missing": plan.max_missing,
+        "resampling": plan.resampling,
+        "periods": [name for name, _ in plan.periods if name],
+        "rasters": rasters,
+        "versions": plan.versions,
+    }
+
+
+def _tags(plan: Plan, model: MapModel, name: str) -> dict[str, str]:
+    told = model.describe()
+    tags = {
+        "SOFTWARE": f"soil-carbon-mapper {__version__}",
+        "TARGET": model.target,
+        "CHECKPOINT": plan.checkpoint.name,
+        "CHECKPOINT_SHA256": plan.sha256,
+        "MAX_MISSING": f"{plan.max_missing:g}",
+        "RESAMPLING": plan.resampling,
+    }
+    if "members" in told:
+        tags["MEMBERS"] = str(told["members"])
+    return {**tags, "PERIOD": name} if name else tags
+
+
+def make_totals(plan: Plan, folder: Path, notes: Sequence[Notes], model: MapModel) -> pd.DataFrame:
+    """Return mean and total of each map over the whole, the model's own zones and those of a file, with the members' interval."""
+    areas = load_areas(folder / ZONES) if ZONES in plan.areas else []
+    order = [WHOLE, *map(own_zone, model.zones), *(area.name for area in areas)]
+    tables = {name: zones.totals([zones.from_plain(each.sums[name]) for each in notes], model.unit, order) for name in plan.maps}
+    return pd.concat([table.assign(map=name)[["map", *table.columns]] for name, table in tables.items()], ignore_index=True)
+
+
+def tell_of_filled(plan: Plan, model: MapModel, notes: Sequence[Notes]) -> list[str]:
+    """Say for each period how many cells lack variables, and which most often."""
+    names = [layer.name for layer in plan.layers]
+    told = []
+    for period, numbers in plan.periods:
+        cells = sum(each.filled[period][0] for each in notes)
+        known = sum(each.sums[period][WHOLE][0] for each in notes if WHOLE in each.sums[period])
+        by_variable = np.sum([each.filled[period][1] for each in notes], axis=0)
+        worst = [names[numbers[k]] for k in np.argsort(-by_variable, kind="stable")[:3] if by_variable[k]]
+        if cells:
+            share = f"{cells:,} of {known:,} cells ({cells / max(known, 1):.1%}) lack some variable, most often {', '.join(worst)}"
+            told.append(f"{period + ': ' if period else ''}{share}; {model.filled}. --max_missing 0 leaves them out")
+    return told
+
+
+def tell_of_support(plan: Plan, model: MapModel, tif: Path, sample: Sample) -> list[str]:
+    """Say what bringing rasters to the map's grid does to the prediction, where any had to be.
+
+    Interpolated and averaged covariates are smoother than those the model was trained on, and it is no linear function
+    of them: the map's mean moves.
+    """
+    with Stack(plan.layers, plan.grid, model.classes, plan.resampling) as stack:
+        moved = [path for path, way in stack.how().items() if way != ON_THE_GRID]
+    if not moved:
+        return []
+    with rasterio.open(tif) as raster:
+        windows = (Window(col, row, 1, 1) for row, col in zip(sample.rows.tolist(), sample.cols.tolist(), strict=True))
+        here = np.array([raster.read(1, window=window, masked=True).filled(np.nan)[0, 0] for window in windows])
+    both = np.isfinite(here) & np.isfinite(sample.predicted)
+    count = sum(layer.path in moved for layer in plan.layers)
+    told = f"{count} of {len(plan.layers)} variables are brought from other grids ({plan.resampling})"
+    if not both.any():
+        return [told]
+    ours, theirs = here[both].mean(), sample.predicted[both].mean()
+    change = f"{100 * (ours / theirs - 1):+.1f} %" if theirs else "-"
+    return [
+        f"{told}: at {both.sum()} cells the mean is {ours:.4g} {model.unit}, with the rasters' own cells, as the scores were "
+        f"measured, {theirs:.4g} ({change})"
+    ]
+
+
+def layer_to_score(path: Path) -> Layer:
+    """Return the band of a raster that maps can be scored against: its only one, or the one called "prediction".
+
+    Raises
+    ------
+    UserError
+        If there is none, or the file cannot be read.
+    """
+    layers = find_layers([path])
+    chosen = [layer for layer in layers if len(layers) == 1 or layer.name == "prediction"]
+    if not chosen:
+        raise UserError(f"{path}: has {len(layers)} bands, none of them called 'prediction'; to be scored against, it needs one")
+    return chosen[0]
+
+
+def score(tif: Path, grid: Grid, against: Layer) -> dict[str, Any]:
+    """Score a map's prediction against a raster of the same target, cell by cell, where both have values.
+
+    The raster is brought to the map's grid as covariates are. Of a large map every k-th row and column is taken.
+
+    Raises
+    ------
+    UserError
+        If the raster cannot be read, or shares no cell that has a value with the map.
+    """
+    step = math.ceil((grid.height * grid.width / SCORED_AT_MOST) ** 0.5)
+    observed, predicted = [], []
+    with rasterio.open(tif) as raster, Stack([against], grid) as stack:
+        for tile in grid.tiles(SCORED_TILE):
+            window = Window(tile.col, tile.row, tile.width, tile.height)
+            part = np.s_[-tile.row % step :: step, -tile.col % step :: step]
+            ours = raster.read(1, window=window, masked=True).filled(np.nan)[part]
+            theirs = stack.read(tile.row, tile.col, tile.height, tile.width)[0][part]
+            both = np.isfinite(ours) & np.isfinite(theirs)
+            predicted.append(ours[both])
+            observed.append(theirs[both])
+    y, values = (np.concatenate(parts).astype(np.float64) for parts in (observed, predicted))
+    if not y.size:
+        raise UserError(f"{against.path}: shares no cell that has a value with the map")
+    return {"against": against.path.name, "every": step, "scores": validation.scores(y, values)}
+
+
+def outputs(out: Path, plan: Plan) -> list[Path]:
+    """Return all that `finish` may write: the maps first."""
+    maps = [out.with_stem(f"{out.stem}_{name}") if name else out for name in plan.maps]
+    beside = [out.with_name(f"{out.stem}{ending}") for ending in (".html", ".yaml", "_totals.csv", "_scores.json")]
+    return [*maps, *(path.with_suffix(".png") for path in maps), *beside]
+
+
+def check_inputs_stay(out: Path, plan: Plan, settings: MapSettings) -> None:
+    """Stop before an input is overwritten, or an output's name is a folder's.
+
+    Raises
+    ------
+    UserError
+        Naming the first such file.
+    """
+    named = (settings.config, settings.checkpoint, settings.against, settings.aoi, settings.zones, settings.stats)
+    given = [*named, *settings.rasters]
+    inputs = [path for path in [*map(Path, plan.stamps), *given] if path is not None and path.is_file()]
+    inputs.append(settings.checkpoint.with_suffix(".yaml"))
+    kept = {path.resolve() for path in inputs}
+    for path in outputs(out, plan):
+        if path.resolve() in kept:
+            raise UserError(f"{path}: is an input of this map and would be overwritten; give --out another name")
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder, and a file of the map would be called so; give --out another name")
+
+
+def finish(
+    out: Path,
+    folder: Path,
+    plan: Plan,
+    model: MapModel,
+    settings: Mapping[str, Any],
+    against: Layer | None,
+    sample: Sample,
+) -> None:
+    """Join the tiles in `folder` into the maps at `out`, with picture, page, totals and provenance beside them.
+
+    All is made in `folder` first, and takes its place when nothing can fail any more.
+
+    Parameters
+    ----------
+    out
+        Where the map goes; the maps of periods get their names appended to it.
+    folder, plan
+        The tiles, all computed, and what they were made by.
+    model
+        The plan's.
+    settings
+        Written beside the map.
+    against
+        A band to score the map against.
+    sample
+        Of the first period's map.
+
+    Raises
+    ------
+    UserError
+        If no cell has a value, or the disk is full; maps that stood there before are untouched then.
+    """
+    tiles, notes = _gather(folder, plan)
+    title = f"{plan.checkpoint.stem}: {model.target}"
+    place = folder / out.name
+    first = 0
+    views = []
+    for name, path in zip(plan.maps, outputs(place, plan), strict=False):
+        bands = bands_of(plan, model, name)
+        statistics = [sum((Statistics(*each.statistics[first + k]) for each in notes), Statistics()) for k in range(len(bands))]
+        bands = [replace(band, tags={**band.tags, **each.tags()}) for band, each in zip(bands, statistics, strict=True)]
+        cogs.write_cog(folder, path.name, plan.grid, tiles, first, bands, _tags(plan, model, name))
+        views.append(View(f"{title}, {name}" if name else title, path))
+        first += len(bands)
+    for view in views:
+        mapview.preview(view.tif.with_suffix(".png"), view)
+    totals = make_totals(plan, folder, notes, model)
+    write_table(place.with_name(f"{place.stem}_totals.csv"), totals)
+    told = [*tell_of_filled(plan, model, notes), *tell_of_support(plan, model, views[0].tif, sample)]
+    provenance = describe(plan, model)
+    write_yaml(place.with_suffix(".yaml"), {**provenance, "notes": told, "settings": dict(settings)})
+    scores = model.scores()
+    found = None if against is None else score(views[0].tif, plan.grid, against)
+    if found is not None:
+        write_json(place.with_name(f"{place.stem}_scores.json"), found)
+        scores[f"cells, against {found['against']}"] = found["scores"]
+    meanings = [f"{band.name}: {band.tags['MEANING']}" for band in bands_of(plan, model, plan.maps[0])]
+    if len(plan.periods) > 1:
+        meanings += [f"change, {band.name}: {band.tags['MEANING']}" for band in bands_of(plan, model, CHANGE)]
+    meanings += [shares] if (shares := model.shares()) else []
+    mapview.page(place.with_suffix(".html"), title, views, scores, provenance, totals, [*told, *meanings])
+
+    for path in reversed(outputs(out, plan)):  # the maps last: where they are, all is
+        if (folder / path.name).is_file():
+            (folder / path.name).replace(path)
+        else:
+            path.unlink(missing_ok=True)  # scores of an earlier map
+    for line in told:
+        log.warning("%s", line)
+    for zone in totals.loc[(totals["cells"] == 0) & (totals["map"] == plan.maps[0]), "zone"]:
+        log.warning("zone %s: no cell of the map has its centre there", zone)
+    for name, (_, row) in zip(plan.maps, totals[totals["zone"] == WHOLE].iterrows(), strict=True):
+        spread = f" [{row['mean_lower']:.4g}, {row['mean_upper']:.4g}]" if np.isfinite(row["mean_lower"]) else ""
+        what = f"{name}: " if name else ""
+        print(f"{what}{row['cells']:,} cells, {row['area_km2']:,.0f} km2, mean {row['mean']:.4g}{spread} {model.unit}")
+    if found is not None:
+        words = ", ".join(f"{name} {value:.4g}" for name, value in found["scores"].items() if name != "n" and value is not None)
+        print(f"against {found['against']}: {found['scores']['n']:,} cells, {words}")
+    print(f"-> {out}; look at {out.with_suffix('.html')}")
+
+
+def _gather(folder: Path, plan: Plan) -> tuple[list[tuple[Tile, Path]], list[Notes]]:
+    """Return the tiles that have values, and their notes; UserError if some are missing, or none has a value."""
+    written = cogs.whole_tiles(folder, plan.digest)
+    lacking = plan.grid.tile_count(plan.tile) - len(written)
+    if lacking:
+        raise UserError(f"{folder}: {lacking} tiles are missing or damaged; --resume computes them again")
+    with ThreadPoolExecutor() as pool:
+        texts = list(pool.map(cogs.read_notes, (written[number] for number in sorted(written))))
+    try:
+        notes = [Notes.model_validate_json(text) for text in texts]
+    except ValidationError as error:
+        raise UserError(f"{folder}: the notes of a tile are damaged; run without --resume") from error
+    pairs = [
+        (plan.grid.tile(number, plan.tile), written[number], note)
+        for number, note in zip(sorted(written), notes, strict=True)
+        if not cogs.is_empty(written[number])
+    ]
+    if not pairs and not any(note.inside for note in notes):
+        raise UserError("no cell of the map has its centre in the area of interest, or the mask leaves none; see --aoi, --mask")
+    if not pairs:
+        where = " in the area of interest" if plan.areas or plan.mask else ""
+        lack = f"more than {plan.max_missing:.0%} of the variables are missing"
+        raise UserError(f"no cell of the map has a value: everywhere{where} {lack}")
+    return [(tile, path) for tile, path, _ in pairs], [note for _, _, note in pairs]

@@ -1,0 +1,250 @@
+"""Maps of soil carbon brought to one grid, the coarser of two: what each says of the same ground.
+
+In: files of any CRS, cell size and extent, in any of `fields.UNITS`. Out: `Shared`, two maps on the common grid.
+
+    with Cells(product) as ours, Cells(other) as theirs:
+        shared = on_common_grid(ours, theirs, covered=0.5)
+
+A coarser cell takes the mean of the finer map's cells in it, each weighted by the true area it has there: what the finer map
+holds on the whole is kept, as no interpolation would. Both are read in parts; only the common grid is held.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from tqdm import tqdm
+
+from soilcarbon.geo.crs import bounds_in, transformed
+from soilcarbon.geo.field import check_values, read_field
+from soilcarbon.geo.grid import Grid, Tile, crop_to_area
+from soilcarbon.geo.raster import cut_windows, find_layers
+from soilcarbon.geo.stack import Stack
+from soilcarbon.geo.zonal_statistics import cell_areas
+from soilcarbon.io.files import UserError
+from soilcarbon.study_settings import AgainstSettings, Product
+
+_PREDICTION = "prediction"
+"""The band of our maps that counts."""
+_TILE = 512
+_FINE = 4
+"""Parts, at least, along the side of a coarser cell: finer cells are cut until there are so many."""
+_MOST_CELLS = 50_000_000
+"""Of the common grid: three maps of it are held."""
+_HAIR = 1e-6
+"""Of a cell."""
+
+
+class Cells:
+    """The cells of a map of soil carbon, in kg/m2 or g/kg.
+
+    Parameters
+    ----------
+    product
+        The map.
+
+    Attributes
+    ----------
+    name, path, depth, unit
+        "kg/m2" or "g/kg".
+    grid, metres
+        Its grid, and how wide a cell is.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, or its unit is not known.
+    """
+
+    def __init__(self, product: Product) -> None:
+        self._product, variable = product, product.variable
+        self.name, self.path, self.depth = product.name, product.path, product.depth
+        netcdf = product.path.suffix.lower() in (".nc", ".nc4", ".cdf")
+        if netcdf and product.nodata is not None:
+            raise UserError(f"{product.path}: nodata is for GeoTIFF; a NetCDF declares its _FillValue")
+        self.bands: list[str] = []
+        if not netcdf:
+            self.bands = [layer.name for layer in find_layers([product.path])]
+            if variable is None and _PREDICTION in self.bands:
+                variable = _PREDICTION
+        self._field = read_field(product.path, variable, product.unit)
+        self.unit, self.grid, self.metres = self._field.unit, self._field.as_grid(), self._field.metres
+        self._stack = None if self._field.layer is None else Stack([self._field.layer], self.grid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._stack is not None:
+            self._stack.close()
+
+    def read(self, row: int, col: int, height: int, width: int) -> np.ndarray:
+        """Return a window (h, w) float64 of its grid, in the unit; missing = NaN.
+
+        Raises
+        ------
+        UserError
+            If it cannot be read, or values are negative or more than soil can hold.
+        """
+        if self._stack is not None:
+            return self._converted(self._stack.read(row, col, height, width)[0])
+        assert self._field.values is not None
+        return self._converted(self._field.values[row : row + height, col : col + width])
+
+    def at(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+        """Return the value (n,) of the cell that each place (degrees) lies in; NaN where missing or outside."""
+        if self._field.layer is None:
+            return self._converted(self._field.at(lon, lat))
+        windows, _ = cut_windows([self._field.layer], lon, lat, 0)
+        return self._converted(windows[self._field.layer.name][:, 0, 0])
+
+    def _converted(self, read: np.ndarray) -> np.ndarray:
+        values, p = read.astype(np.float64), self._product
+        if p.nodata is not None:
+            values[np.isclose(values, p.nodata, rtol=1e-6)] = np.nan
+        with np.errstate(over="ignore"):  # what is endless is refused
+            values = (values * p.factor + p.offset) * self._field.factor
+        check_values(p.path, f"{self._field.variable} (see unit, factor and nodata)", values, self.unit)
+        return values
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Two maps on one grid.
+
+    Attributes
+    ----------
+    grid
+        Common to both.
+    first, second
+        (h, w) float64, missing = NaN.
+    km2
+        (h, w) true areas of the cells.
+    """
+
+    grid: Grid
+    first: np.ndarray
+    second: np.ndarray
+    km2: np.ndarray
+
+    @property
+    def both(self) -> np.ndarray:
+        """Where both have values, (h, w) bool."""
+        return np.asarray(np.isfinite(self.first) & np.isfinite(self.second))
+
+
+def on_common_grid(first: Cells, second: Cells, covered: float) -> Shared:
+    """Bring two maps to the grid of the one with the larger cells, where they share ground.
+
+    Parameters
+    ----------
+    first, second
+        The maps; of equal cells the first one's grid is taken.
+    covered
+        Share of a coarser cell's area that must have values.
+
+    Raises
+    ------
+    UserError
+        If their units are of different things, they share no ground or no cell with values, or the grid would be too large.
+    """
+    if first.unit != second.unit:
+        raise UserError(
+            f"{first.name} is in {first.unit}, {second.name} in {second.unit}: a content is no density; see densities.py"
+        )
+    coarse, fine = (second, first) if second.metres > first.metres * (1 + _HAIR) else (first, second)
+    try:
+        grid = crop_to_area(coarse.grid, bounds_in(fine.grid.bounds, fine.grid.crs, coarse.grid.crs), fine.path)
+        part = crop_to_area(fine.grid, bounds_in(grid.bounds, grid.crs, fine.grid.crs), coarse.path)
+    except UserError as error:
+        raise UserError(f"{first.name} ({first.path}) and {second.name} ({second.path}) share no ground") from error
+    if grid.height * grid.width > _MOST_CELLS:
+        raise UserError(
+            f"{first.name} and {second.name} share {grid.height:,} x {grid.width:,} cells, too many to hold; average one first "
+            "(gdalwarp -r average -tr), or crop it"
+        )
+    whole = Tile(0, 0, 0, grid.height, grid.width)
+    km2 = np.broadcast_to(cell_areas(grid, whole), (grid.height, grid.width))
+    large = coarse.read(*_offset(coarse.grid, grid), grid.height, grid.width)
+    small = _averaged(fine, part, coarse, grid, km2, covered)
+    shared = Shared(grid, *((small, large) if fine is first else (large, small)), km2)
+    if not shared.both.any():
+        raise UserError(f"{first.name} and {second.name} share ground, but no cell in which both have a value")
+    return shared
+
+
+def _offset(grid: Grid, part: Grid) -> tuple[int, int]:
+    """Return row and column of a part's upper left cell in its grid."""
+    return round((grid.y - part.y) / grid.cell[1]), round((part.x - grid.x) / grid.cell[0])
+
+
+def _averaged(fine: Cells, part: Grid, coarse: Cells, grid: Grid, km2: np.ndarray, covered: float) -> np.ndarray:
+    """Return means (h, w) over a coarser grid's cells of what lies in them, weighted by area; NaN where too little has values."""
+    top, left = _offset(fine.grid, part)
+    if part == grid:
+        return fine.read(top, left, part.height, part.width)
+    cuts = max(1, math.ceil(_FINE * fine.metres / coarse.metres))
+    weighted, area = np.zeros(km2.size), np.zeros(km2.size)
+    tiles = tqdm(part.tiles(_TILE), fine.name, part.tile_count(_TILE), unit="tile", disable=None, leave=False)
+    for tile in tiles:
+        values = fine.read(top + tile.row, left + tile.col, tile.height, tile.width)
+        known = np.isfinite(values)
+        if not known.any():
+            continue
+        weight = np.broadcast_to(cell_areas(part, tile), values.shape) / cuts**2
+        rows, cols = (start + (np.arange(n * cuts) + 0.5) / cuts for start, n in ((tile.row, tile.height), (tile.col, tile.width)))
+        x, y = part.coordinates(rows, cols)
+        row, col = grid.places(*transformed(part.crs, grid.crs, *np.meshgrid(x, y)))
+        cells = _numbers(row, col, grid)
+        cut = [np.repeat(np.repeat(each, cuts, 0), cuts, 1)[cells >= 0] for each in (np.where(known, values, 0), known * weight)]
+        inside = cells[cells >= 0]
+        weighted += np.bincount(inside, cut[0] * cut[1], km2.size)
+        area += np.bincount(inside, cut[1], km2.size)
+    enough = area >= covered * km2.ravel() * (1 - 1e-3)  # areas of two projections differ in their last digits
+    return np.where(enough & (area > 0), weighted / np.where(area > 0, area, 1), np.nan).reshape(km2.shape)
+
+
+def _numbers(row: np.ndarray, col: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return the number of the cell that each place lies in, row by row; -1 outside."""
+    with np.errstate(invalid="ignore"):
+        row, col = np.floor(row + _HAIR), np.floor(col + _HAIR)
+        inside = (row >= 0) & (row < grid.height) & (col >= 0) & (col < grid.width)
+    return np.where(inside, np.where(inside, row, 0) * grid.width + np.where(inside, col, 0), -1).astype(np.int64)
+
+
+def ends_of(product: Product, lon: np.ndarray, lat: np.ndarray, bands: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the ends (n,) of a map's own intervals at places; None of a map without bands "lower" and "upper"."""
+    if not {"lower", "upper"} <= set(bands):
+        return None
+    found = []
+    for name in ("lower", "upper"):
+        with Cells(product.model_copy(update={"variable": name})) as cells:
+            found.append(cells.at(lon, lat))
+    return found[0], found[1]
+
+
+def check_names(settings: AgainstSettings) -> None:
+    """Stop before files of two maps have one name, or an input would be overwritten.
+
+    Raises
+    ------
+    UserError
+        Naming the first.
+    """
+    given = [*settings.maps, *settings.products]
+    names = [file_name(each.name).casefold() for each in given]
+    if double := next((each.name for k, each in enumerate(given) if names[k] in names[:k]), None):
+        raise UserError(f"{double!r} would name the same files as another map; say NAME=FILE with another name")
+    out = settings.out.resolve()
+    if inside := next(
+        (path for path in [*(each.path for each in given), settings.points] if path and path.resolve().parent == out), None
+    ):
+        raise UserError(f"{inside}: lies in the folder of results, where files are overwritten; give another --out")
+
+
+def file_name(*names: str) -> str:
+    """Return names as part of a file's name."""
+    return "-".join("".join(letter if letter.isalnum() or letter in "._" else "_" for letter in name) for name in names)

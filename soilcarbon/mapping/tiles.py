@@ -1,0 +1,407 @@
+"""Compute a map tile by tile, on this machine's cores or a Dask cluster's, and go on where an interruption left it.
+
+In: a `Plan`, all that decides the map's bytes. Out: tiles in a folder beside the map-to-be, see `cogs`.
+
+A worker - a thread, a process, or a process on another machine - is given a tile's number. It reads the covariates round
+the tile, predicts, writes the tile and says what it wrote: nothing large travels between processes. While one tile is
+computed others are read and written.
+"""
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import astuple
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import rasterio
+import torch
+from pydantic import BaseModel, ConfigDict
+from tqdm import tqdm
+
+from soilcarbon.geo import zonal_statistics as zones
+from soilcarbon.geo.grid import Grid, Tile
+from soilcarbon.geo.raster import Layer
+from soilcarbon.geo.stack import Stack
+from soilcarbon.geo.vector import load_areas
+from soilcarbon.io.files import UserError, sha256
+from soilcarbon.mapping.cog import GDAL_SETTINGS, Statistics, write_tile
+from soilcarbon.mapping.model_files import open_model
+from soilcarbon.mapping.predictor import CHANGE, MapModel, Place, Predicted, likeness
+from soilcarbon.processes import start_worker
+
+log = logging.getLogger(__name__)
+PLAN, AREA, ZONES = "plan.json", "area.json", "zones.json"
+WHOLE = "whole map"
+IN_FLIGHT = 2
+"""Tiles handed out per worker: one is computed, the next waits at its door."""
+LINE_EVERY_S = 10.0
+PATIENCE_S = 10
+"""With a Dask scheduler that does not answer."""
+NEEDS = f"this project (PYTHONPATH={Path(__file__).parents[2]}) and the same files at the same paths"
+"""Of a Dask worker."""
+
+
+class Plan(BaseModel):
+    """All that decides a map's bytes; it lies in the tiles' folder, where every worker reads it.
+
+    Attributes
+    ----------
+    checkpoint, sha256
+        The model's file and its checksum.
+    statistics, missing
+        For a checkpoint that has none, else None.
+    layers, stamps
+        The covariates, each once, and the stamps of their files and the mask's.
+    periods
+        (name, the layers' numbers in the order of the model's variables), in order of time; one unnamed, or several.
+    mask
+        The layer that is above 0 where the map has values, or None.
+    grid, tile
+        The map's grid, and the side of its tiles in cells.
+    resampling, max_missing, level
+        As in the settings.
+    applicability
+        Whether each period's map ends with bands of the dissimilarity index and of what lies inside.
+    device
+        "cpu" or "cuda".
+    areas
+        Checksums of the area of interest and of the zones that lie beside the plan, by file name.
+    versions
+        Of this project and the library that computes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    checkpoint: Path
+    sha256: str
+    statistics: dict[str, tuple[float, float]] | None
+    missing: Literal["mean", "zero"] | None
+    layers: tuple[Layer, ...]
+    stamps: dict[str, tuple[tuple[int, int], ...]]
+    periods: tuple[tuple[str, tuple[int, ...]], ...]
+    mask: Layer | None
+    grid: Grid
+    tile: int
+    resampling: Literal["bilinear", "nearest"]
+    max_missing: float
+    level: float
+    applicability: bool
+    device: str
+    areas: dict[str, str]
+    versions: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """The plan's checksum."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @property
+    def maps(self) -> list[str]:
+        """The maps' names: the periods, and "change" where there are several."""
+        names = [name for name, _ in self.periods]
+        return [*names, CHANGE] if len(names) > 1 else names
+
+
+class Notes(BaseModel):
+    """What is kept with a tile.
+
+    Attributes
+    ----------
+    inside
+        Cells in the area of interest and not masked.
+    sums
+        Map -> zone -> cells, area in km2, and each member's sum of value x km2: `zones.as_plain`.
+    statistics
+        Of each band: the arguments of `cogs.Statistics`.
+    filled
+        Period -> cells with a value where some variable was missing and filled, and in how many each variable was.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    inside: int
+    sums: dict[str, dict[str, tuple[int, float, list[float]]]] = {}
+    statistics: list[tuple[int, float, float, float, float]] = []
+    filled: dict[str, tuple[int, list[int]]] = {}
+
+
+def open_planned(plan: Plan) -> MapModel:
+    """Load the plan's model; UserError if it is not the one the plan was made with."""
+    if not plan.checkpoint.is_file() or sha256(plan.checkpoint) != plan.sha256:
+        raise UserError(f"{plan.checkpoint}: is not the checkpoint this map was begun with; run without --resume")
+    return open_model(plan.checkpoint, plan.device, plan.statistics, plan.missing)
+
+
+def own_zone(name: str) -> str:
+    """Return what a model's own zone is called in a table of totals, where zones of a file stand too."""
+    return name if name.startswith("zone ") else f"climate zone {name}"
+
+
+Stamps = tuple[tuple[int, int], ...]
+"""Size and time of change (ns) of a file and of what GDAL reads beside it."""
+
+
+def stamps_of(paths: Iterable[Path | str]) -> dict[str, Stamps]:
+    """Return the stamps of rasters by path: other stamps mean another map."""
+    found = {}
+    for path in paths:
+        beside = (Path(f"{path}{ending}") for ending in ("", ".aux.xml", ".msk"))
+        status = [each.stat() for each in beside if each.is_file()]
+        found[str(path)] = tuple((each.st_size, each.st_mtime_ns) for each in status)
+    return found
+
+
+# --- one tile ----------------------------------------------------------------------------------------------------------
+
+
+class _Worker:
+    """What a process keeps between tiles: model, areas, and per thread the open rasters."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.plan = Plan.model_validate_json((folder / PLAN).read_text(encoding="utf-8"))
+        if stamps_of(self.plan.stamps) != self.plan.stamps:
+            raise UserError("a raster has changed since this map was begun; run without --resume")
+        torch.set_num_threads(1)  # tiles are computed side by side, and the same arithmetic gives the same bits
+        self.model = open_planned(self.plan)
+        self.area = load_areas(folder / AREA) if AREA in self.plan.areas else None
+        self.zones = load_areas(folder / ZONES) if ZONES in self.plan.areas else []
+        self.lock = threading.Lock()
+        self._here = threading.local()
+
+    def stack(self, kind: Literal["covariates", "mask"]) -> Stack:
+        """Return this thread's open rasters."""
+        if not hasattr(self._here, kind):
+            layers = [self.plan.mask] if kind == "mask" and self.plan.mask else self.plan.layers
+            nearest = [layer.name for layer in layers] if kind == "mask" else self.model.classes
+            setattr(self._here, kind, Stack(layers, self.plan.grid, nearest, self.plan.resampling))
+        stack: Stack = getattr(self._here, kind)
+        return stack
+
+    def inside(self, tile: Tile) -> np.ndarray:
+        """Return which cells (h, w) of a tile are in the area of interest and not masked."""
+        found = np.ones((tile.height, tile.width), bool)
+        if self.area is not None:
+            found &= zones.inside(self.area, self.plan.grid, tile)
+        if self.plan.mask is not None and found.any():
+            found &= self.stack("mask").read(tile.row, tile.col, tile.height, tile.width)[0] > 0
+        return found
+
+    def compute(self, tile: Tile) -> tuple[np.ndarray | None, Notes]:
+        """Return a tile's bands (B, h, w), or None where no cell has a value, and what is to be noted of it."""
+        plan = self.plan
+        inside = self.inside(tile)
+        count = int(inside.sum())
+        if not count:  # the covariates need not be read
+            return None, Notes(inside=0)
+        halo = self.model.halo
+        block = self.stack("covariates").read(tile.row - halo, tile.col - halo, tile.height + 2 * halo, tile.width + 2 * halo)
+        middle = block[:, halo : halo + tile.height, halo : halo + tile.width]
+        missing = np.isnan(middle)
+        maps: dict[str, Predicted] = {}
+        alike: dict[str, np.ndarray] = {}
+        filled: dict[str, tuple[int, list[int]]] = {}
+        for name, numbers in plan.periods:
+            gaps = missing[list(numbers)]
+            wanted = inside & (gaps.mean(0) <= plan.max_missing)
+            with self.lock:  # one tile computes while others are read and written
+                maps[name] = self.model.predict(block[list(numbers)], wanted)
+                wanted = np.isfinite(maps[name].members[0])  # forests need a climate
+                if plan.applicability:
+                    alike[name] = likeness(self.model, middle[list(numbers)], wanted)
+            gaps &= wanted
+            filled[name] = int(gaps.any(0).sum()), gaps.sum((1, 2)).tolist()
+        if not any(np.isfinite(each.members[0]).any() for each in maps.values()):
+            return None, Notes(inside=count)
+        masks = [(WHOLE, np.ones((tile.height, tile.width), bool)), *zones.zone_masks(self.zones, plan.grid, tile)]
+        for k, name in enumerate(self.model.zones):
+            masks.append((own_zone(name), np.logical_or.reduce([each.zone == k for each in maps.values()])))
+        place = Place(plan.grid, tile, zones.cell_areas(plan.grid, tile), masks)
+        sums = {name: zones.as_plain(each) for name, each in self.model.sums(place, maps).items()}
+        shown = []
+        for name, each in maps.items():
+            shown.append(self.model.bands(each, plan.level))
+            if plan.applicability:
+                shown.append(alike[name])
+        if len(maps) > 1:
+            first, *_, last = maps.values()
+            shown.append(self.model.change(first, last, plan.level))
+        bands = np.concatenate(shown)
+        statistics = [astuple(Statistics.of(band)) for band in bands]
+        return bands, Notes.model_validate({"inside": count, "sums": sums, "statistics": statistics, "filled": filled})
+
+
+@lru_cache(maxsize=1)
+def _worker(folder: Path, digest: str) -> _Worker:
+    """Return this process's worker for a plan; `digest`, the plan's checksum, tells apart plans that lay in one folder."""
+    worker = _Worker(folder)
+    if worker.plan.digest != digest:
+        raise UserError(f"{folder / PLAN}: is not the plan of this map; are two runs making one map?")
+    return worker
+
+
+_opening = threading.Lock()
+
+
+def compute_tile(folder: Path, digest: str, number: int) -> int:
+    """Compute and write one tile of the plan in `folder`; return its number."""
+    with rasterio.Env(**GDAL_SETTINGS):
+        with _opening:
+            worker = _worker(folder, digest)
+        tile = worker.plan.grid.tile(number, worker.plan.tile)
+        bands, notes = worker.compute(tile)
+        write_tile(folder, digest, tile, bands, notes.model_dump_json())
+    return number
+
+
+# --- all tiles ---------------------------------------------------------------------------------------------------------
+
+
+def _start_process() -> None:
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)
+    start_worker()
+
+
+@contextmanager
+def workers(count: int, plan: Plan, scheduler: str | None, folder: Path) -> Iterator[tuple[Executor, int]]:
+    """Yield something that runs tiles, and how many it runs at once.
+
+    Parameters
+    ----------
+    count
+        Processes on this machine; one, or a GPU, is served by threads of this process.
+    plan
+        The map's.
+    scheduler
+        Address of a Dask scheduler; its workers need this project on their Python path and the same file system.
+    folder
+        The tiles'.
+
+    Raises
+    ------
+    UserError
+        If Dask is not installed, or the scheduler or its workers cannot do the work.
+    """
+    if scheduler is not None:
+        with _dask(scheduler, folder, plan.digest) as found:
+            yield found
+    elif count == 1 or plan.device == "cuda":
+        threads = 3 if plan.device == "cpu" else max(3, min(count, 16))  # a GPU is faster than three can read
+        with ThreadPoolExecutor(threads, "tile") as pool:
+            yield pool, threads - 1
+    else:
+        context = multiprocessing.get_context("spawn")  # a fork would copy PyTorch's locks in whatever state they are
+        with ProcessPoolExecutor(count, context, _start_process) as pool:
+            yield pool, count
+
+
+@contextmanager
+def _dask(scheduler: str, folder: Path, digest: str) -> Iterator[tuple[Executor, int]]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise UserError("--scheduler needs Dask: pip install 'dask[distributed]>=2024.8'") from error
+    try:
+        client = Client(scheduler, timeout=PATIENCE_S)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise UserError(f"scheduler {scheduler}: cannot be reached ({' '.join(str(error).split())[:150]})") from error
+    with client:
+        threads = sum(client.nthreads().values())
+        if not threads:
+            raise UserError(
+                f"scheduler {scheduler}: has no workers; start some: PYTHONPATH={Path(__file__).parents[2]} dask worker {scheduler}"
+            )
+        try:
+            answers = client.run(_sees, folder, digest, on_error="return")
+        except Exception as error:
+            raise UserError(f"scheduler {scheduler}: {' '.join(str(error).split())[:200]}") from error
+        for address, answer in answers.items():
+            if answer is not True:
+                reason = " ".join(str(answer).split())[:200]
+                raise UserError(f"worker {address}: cannot take part ({reason}); it needs {NEEDS}")
+        log.info("%d Dask workers, %d tiles at once: %s", len(answers), threads, client.dashboard_link)
+        yield client.get_executor(pure=False, retries=2), threads
+
+
+def _sees(folder: Path, digest: str) -> bool:
+    """Open on a Dask worker what it needs; an exception says what it does not see."""
+    return bool(_worker(folder, digest))
+
+
+def compute(folder: Path, plan: Plan, done: Collection[int], pool: Executor, at_once: int) -> None:
+    """Compute the tiles of a plan that are not done yet, with a progress bar of cells.
+
+    Raises
+    ------
+    UserError
+        If a tile cannot be computed, or a worker was killed; finished tiles stay for --resume.
+    """
+
+    def cells(tile: Tile) -> int:
+        return tile.height * tile.width
+
+    count = plan.grid.tile_count(plan.tile)
+    total = plan.grid.height * plan.grid.width
+    digest = plan.digest
+    running: set[Future[int]] = set()
+    try:
+        with _progress(total, sum(cells(plan.grid.tile(number, plan.tile)) for number in done)) as tell:
+            waiting = (number for number in range(count) if number not in done)
+            while True:
+                while len(running) < IN_FLIGHT * at_once and (number := next(waiting, None)) is not None:
+                    running.add(pool.submit(compute_tile, folder, digest, number))
+                if not running:
+                    return
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for each in finished:
+                    tell(cells(plan.grid.tile(each.result(), plan.tile)))
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed, for want of memory perhaps; --resume goes on, with fewer --workers or a smaller --tile"
+        ) from error
+    except Exception as error:
+        if type(error).__name__ == "KilledWorker":
+            raise UserError(f"a tile killed several Dask workers: {' '.join(str(error).split())[:200]}") from error
+        raise
+    finally:
+        for each in running:
+            each.cancel()
+
+
+@contextmanager
+def _progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
+    """Yield what to call with every number of finished cells: a bar with cells per second and time left, or lines."""
+    start = said = time.monotonic()
+    so_far = done
+    with tqdm(total=total, initial=done, unit="cells", unit_scale=True, disable=None, leave=False, smoothing=0.1) as bar:
+
+        def tell(cells: int) -> None:
+            nonlocal said, so_far
+            so_far += cells
+            bar.update(cells)
+            if bar.disable and time.monotonic() - said > LINE_EVERY_S:
+                said = time.monotonic()
+                rate = (so_far - done) / (said - start)
+                log.info("%.0f %%, %.3g cells per second, %.0f s left", 100 * so_far / total, rate, (total - so_far) / rate)
+
+        yield tell
+
+
+def difference(plan: Plan, folder: Path) -> list[str]:
+    """Return in what a plan differs from the one that lies in a folder."""
+    try:
+        older = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{folder}: holds no plan of a map; run without --resume") from error
+    newer = json.loads(plan.model_dump_json())
+    if not isinstance(older, dict):
+        raise UserError(f"{folder}: holds no plan of a map; run without --resume")
+    return [name for name in {**older, **newer} if older.get(name) != newer.get(name)]

@@ -1,0 +1,1 @@
+"""The multi-branch convolutional network: specification, preprocessing, layers, checkpoints."""

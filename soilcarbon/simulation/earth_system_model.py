@@ -1,0 +1,85 @@
+"""The example world's Earth-system model, whose faults are known: what `drivers.py` is to find.
+
+In: the world's covariates on a grid. Out: soil carbon as such a model would give it, a NetCDF file in the way of CMIP's `cSoil`:
+coarse cells, longitudes from 0 to 360, kg/m2, two times.
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from scipy.io import netcdf_file
+
+from soilcarbon.io.files import atomic_write
+from soilcarbon.simulation.pedogenesis import ICE, WATER, Pedogenesis, soil_carbon
+
+FAULTY = Pedogenesis(litter=2.4, q10=4.0, rock=0.0)
+"""Decay doubles with every 5 degrees rather than every 9, litter follows vegetation more than squared, and parent material and
+texture have no effect: too much temperature, too much productivity, no lithology."""
+COARSER = 2
+"""Cells of the world along a side of the model's."""
+_FINE_EARTH = 0.39
+"""t/m2 of 0-30 cm, by which g/kg become kg/m2."""
+_FILL = np.float32(1e20)
+_NEEDED = ("bio01", "bio12", "evi_mean", "evi_min", "slope")
+
+
+def model_output(covariates: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the model's soil carbon, (H // 2, W // 2) in kg/m2, NaN where there is no soil.
+
+    Parameters
+    ----------
+    covariates
+        Variable -> (H, W), missing = NaN; bio01, bio12, evi_mean, evi_min, slope and bedrock are read. The model sees means of
+        2 x 2 cells.
+    """
+    soil = ~np.isin(covariates["bedrock"], [WATER, ICE]) & np.all([np.isfinite(covariates[name]) for name in _NEEDED], axis=0)
+    height, width = (size // COARSER * COARSER for size in soil.shape)
+
+    def coarse(values: np.ndarray) -> np.ndarray:
+        blocks = values[:height, :width].reshape(height // COARSER, COARSER, width // COARSER, COARSER)
+        return np.asarray(blocks.swapaxes(1, 2).reshape(height // COARSER, width // COARSER, -1).astype(np.float64).sum(-1))
+
+    count = coarse(soil)
+    means = {name: (coarse(np.where(soil, covariates[name], 0)) / np.maximum(count, 1))[count > 0] for name in _NEEDED}
+    flat = np.zeros(int((count > 0).sum()))
+    means["bedrock"] = flat + 1  # it has no effect
+    found = np.full(count.shape, np.nan)
+    found[count > 0] = _FINE_EARTH * soil_carbon(means, flat, flat, FAULTY)
+    return found
+
+
+def write_cmip(path: Path, carbon: np.ndarray, west: float, north: float, cell: float) -> None:
+    """Write carbon (H, W), north up, as NetCDF: southern rows first, longitudes from 0 on, the same at two times.
+
+    Parameters
+    ----------
+    path
+        The file.
+    carbon
+        kg/m2, NaN where missing.
+    west, north, cell
+        Of the upper left corner, and the side of a cell, degrees.
+    """
+    height, width = carbon.shape
+    lat = north - (np.arange(height) + 0.5) * cell
+    lon = (west + (np.arange(width) + 0.5) * cell) % 360
+    columns = np.argsort(lon)
+    memory = io.BytesIO()
+    with netcdf_file(memory, "w") as file:
+        for name, size in (("time", 2), ("lat", height), ("lon", width)):
+            file.createDimension(name, size)
+        axes = {"time": (np.array([0.0, 365.0]), "days since 2000-01-01"), "lat": (lat[::-1], "degrees_north")}
+        for name, (values, unit) in (axes | {"lon": (lon[columns], "degrees_east")}).items():
+            axis = file.createVariable(name, "f8", (name,))
+            axis[:] = values
+            axis.units = unit
+        variable = file.createVariable("cSoil", "f4", ("time", "lat", "lon"))
+        variable.units = "kg m-2"
+        variable._FillValue = _FILL
+        variable[:] = np.where(np.isnan(carbon), _FILL, carbon)[::-1, columns]
+        file.flush()
+        content = memory.getvalue()
+    with atomic_write(path) as target:
+        target.write(content)

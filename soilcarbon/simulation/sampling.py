@@ -1,0 +1,130 @@
+"""A land as rasters show it, and profiles where surveys would leave them.
+
+In: a world that tells what is at any point. Out: its covariates and truth on a grid, and places drawn on it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from soilcarbon.simulation.world import World
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A north-up raster's cells: upper left corner and cell in degrees, rows, columns."""
+
+    west: float
+    north: float
+    cell: float
+    height: int
+    width: int
+
+    @classmethod
+    def over(cls, bounds: tuple[float, float, float, float], cell: float) -> "Grid":
+        """Return the grid of whole cells within lon_min, lat_min, lon_max, lat_max, from the upper left corner."""
+        west, south, east, north = bounds
+        return cls(west, north, cell, max(1, int((north - south) / cell + 1e-6)), max(1, int((east - west) / cell + 1e-6)))
+
+    @property
+    def bounds(self) -> list[float]:
+        """lon_min, lat_min, lon_max, lat_max, degrees."""
+        east, south = self.west + self.width * self.cell, self.north - self.height * self.cell
+        return [round(degrees, 6) for degrees in (self.west, south, east, self.north)]
+
+    def centres(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the longitudes (W,) and latitudes (H,) of the cells' centres."""
+        return self.west + (np.arange(self.width) + 0.5) * self.cell, self.north - (np.arange(self.height) + 0.5) * self.cell
+
+
+@dataclass(frozen=True)
+class Land:
+    """What a raster shows: covariates (B, H, W), true SOC (H, W) with and without regional departures, g/kg."""
+
+    grid: Grid
+    covariates: Mapping[str, np.ndarray]
+    truth: np.ndarray
+    undisturbed: np.ndarray
+
+
+def look(world: "World", grid: Grid) -> Land:
+    """Return a world as a raster shows it: each cell is its centre."""
+    lon, lat = grid.centres()
+    rows = max(1, 2**18 // grid.width)  # at once
+    parts = [
+        world.at(*(axis.ravel() for axis in np.meshgrid(lon, lat[begin : begin + rows]))) for begin in range(0, grid.height, rows)
+    ]
+
+    def joined(pieces: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate(pieces).reshape(grid.height, grid.width)
+
+    covariates = {name: joined([part[0][name] for part in parts]) for name in parts[0][0]}
+    return Land(grid, covariates, joined([part[1] for part in parts]), joined([part[2] for part in parts]))
+
+
+def draw_profiles(
+    land: Land,
+    effort: np.ndarray,
+    count: int,
+    spread: float,
+    random: np.random.Generator,
+    refused: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw profiles as surveys leave them: most in clusters of very unequal size, some scattered.
+
+    Parameters
+    ----------
+    land
+        Profiles are drawn where it has soil.
+    effort
+        (H, W) how densely land is surveyed, in any unit.
+    count
+        N.
+    spread
+        How far, typically, profiles of a cluster lie from its centre, degrees.
+    random
+        Drawn from.
+    refused
+        Tells of candidates at lon, lat (M,) which may not be taken, (M,) bool.
+
+    Returns
+    -------
+    lon, lat, truth
+        (N,) degrees, rounded to 1e-5, and the true SOC of the cell, g/kg.
+    """
+    grid, soil = land.grid, np.isfinite(land.truth)
+    _, lats = grid.centres()
+    chance = (effort * soil * np.cos(np.radians(lats))[:, None]).ravel()
+    cumulative = np.cumsum(chance)
+
+    def places(number: int) -> tuple[np.ndarray, np.ndarray]:
+        cell = np.searchsorted(cumulative, random.uniform(0, cumulative[-1], number), side="right")
+        row, column = np.divmod(np.minimum(cell, chance.size - 1), grid.width)
+        return row + random.uniform(size=number), column + random.uniform(size=number)
+
+    clusters = max(4, count // 20)
+    centre = np.stack(places(clusters))
+    size = np.exp(0.9 * random.normal(size=clusters))
+    wide = spread / grid.cell * np.exp(0.5 * random.normal(size=clusters))
+    found: list[np.ndarray] = []
+    while sum(len(part) for part in found) < count:
+        row, column = places(count)
+        clustered = random.uniform(size=count) < 0.85
+        member = random.choice(clusters, count, p=size / size.sum())
+        shift = random.normal(size=(2, count)) * wide[member]
+        row = np.where(clustered, centre[0, member] + shift[0], row)
+        narrowing = np.cos(np.radians(np.clip(grid.north - row * grid.cell, -85, 85)))
+        column = np.where(clustered, centre[1, member] + shift[1] / narrowing, column)
+        inside = (row >= 0) & (row < grid.height) & (column >= 0) & (column < grid.width)
+        row, column = row[inside], column[inside]
+        # off the cells' edges, so that nobody's rounding moves a profile into the next cell
+        in_row, in_column = (np.floor(at) + np.clip(at % 1, 0.01, 0.99) for at in (row, column))
+        lon, lat = np.round(grid.west + in_column * grid.cell, 5), np.round(grid.north - in_row * grid.cell, 5)
+        truth = land.truth[row.astype(int), column.astype(int)].astype(np.float64)
+        taken = np.isfinite(truth) if refused is None else np.isfinite(truth) & ~refused(lon, lat)
+        found.append(np.stack([lon, lat, truth], axis=1)[taken])
+    lon, lat, truth = np.concatenate(found)[:count].T
+    return lon, lat, truth

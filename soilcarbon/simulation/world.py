@@ -1,0 +1,316 @@
+"""The example world's science: covariates as functions of place, and the soil carbon that follows from them.
+
+In: points. Out: the 32 published variables and the true SOC there. Everything is a function of longitude and
+latitude, not of a raster, so that a global raster and a finer regional one agree wherever their cells meet.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from soilcarbon.simulation.geography import CURRENTS, KM_PER_DEGREE, MONSOONS, Geography, bumps
+from soilcarbon.simulation.pedogenesis import (
+    ICE,
+    ICE_BELOW,
+    LITHOLOGY,
+    REGIONS,
+    ROCK_EFFECT,
+    WATER,
+    Pedogenesis,
+    departure_weight,
+    evaporation,
+    soil_carbon,
+)
+
+# Reflectance of MODIS band 1-7 (red, NIR, blue, green, 1.24, 1.64 and 2.13 um): green leaves, dry soil, snow.
+SPECTRA = np.array(
+    [
+        [0.04, 0.33, 0.03, 0.07, 0.30, 0.16, 0.07],
+        [0.20, 0.28, 0.10, 0.15, 0.35, 0.40, 0.34],
+        [0.72, 0.66, 0.76, 0.74, 0.42, 0.14, 0.09],
+    ]
+)
+
+# Gaussian random fields: longest and shortest wavelength in degrees, roughness (0 all wavelengths alike, 1 smooth).
+FIELDS = {
+    "coast": (4, 0.15, 0.6),
+    "upland": (28, 3, 0.7),
+    "ridge": (2, 0.2, 0.6),
+    "hill": (2.5, 0.12, 0.8),
+    "temperature": (30, 3, 0.8),
+    "rain": (22, 0.8, 0.7),
+    "rain season": (40, 6, 0.8),
+    "daily range": (25, 2, 0.8),
+    "plants": (8, 0.2, 0.4),
+    "farming": (8, 0.25, 0.4),
+    "season of plants": (12, 0.5, 0.5),
+    "clay": (8, 0.2, 0.4),
+    "brightness": (8, 0.2, 0.4),
+    "canopy": (8, 0.2, 0.4),
+    "cloud": (4, 0.3, 0.3),
+    "other cloud": (4, 0.3, 0.3),
+    "unmapped": (5, 0.5, 0.4),
+    **{f"rock {name}": (12, 0.3, 0.5) for name in LITHOLOGY},
+}
+WAVES = 64
+
+
+class RandomField:
+    """A Gaussian random field on the sphere, of mean 0 and variance 1: a sum of plane waves in space.
+
+    Evaluated at unit vectors, it has no seam at the antimeridian and no crowding at the poles.
+    """
+
+    def __init__(self, seed: tuple[int, int], longest: float, shortest: float, roughness: float) -> None:
+        random = np.random.default_rng(seed)
+        wavelength = np.exp(random.uniform(np.log(shortest), np.log(longest), WAVES))
+        direction = random.normal(size=(3, WAVES))
+        direction /= np.linalg.norm(direction, axis=0)
+        weight = wavelength**roughness
+        self._waves = (direction * 360 / wavelength).astype(np.float32)  # radians of phase per radian of arc
+        self._phase = random.uniform(0, 2 * np.pi, WAVES).astype(np.float32)
+        self._weight = (weight * np.sqrt(2 / np.sum(weight**2))).astype(np.float32)
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """Return the field (M,) at unit vectors (M, 3)."""
+        value = np.empty(len(points))
+        chunk = 1 << 12  # stays in the cache
+        for begin in range(0, len(points), chunk):
+            # spelled out: a matrix product rounds differently on another number of cores
+            x, y, z = points[begin : begin + chunk, :, None].swapaxes(0, 1)
+            angle = x * self._waves[0] + y * self._waves[1] + z * self._waves[2] + self._phase
+            value[begin : begin + chunk] = (np.sin(angle) * self._weight).sum(1, dtype=np.float64)
+        return value
+
+
+def unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+    """Return points (M, 3) on the unit sphere, float32, of longitudes and latitudes (M,) in degrees."""
+    east, north = np.radians(lon), np.radians(lat)
+    return np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=1).astype(np.float32)
+
+
+def _logistic(x: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def _belt(lat: np.ndarray, centre: float, width: float) -> np.ndarray:
+    return np.asarray(np.exp(-(((np.abs(lat) - centre) / width) ** 2)))
+
+
+# --- climate -------------------------------------------------------------------------------------------------------
+
+
+def bioclim(tmin: np.ndarray, tmax: np.ndarray, rain: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the 19 bioclimatic variables of a year, by their definitions (Hijmans et al. 2005; units of WorldClim 2).
+
+    Parameters
+    ----------
+    tmin, tmax
+        (12, M) monthly means of the daily minimum and maximum, degrees C.
+    rain
+        (12, M) monthly totals, mm.
+
+    Returns
+    -------
+    dict
+        bio01..bio19 -> (M,): degrees C, mm; bio03 and bio15 in %; bio04 = 100 standard deviations. A quarter is
+        any three months in succession, December and January included.
+    """
+    mean = (tmin + tmax) / 2
+    warmth = (mean + np.roll(mean, -1, 0) + np.roll(mean, -2, 0)) / 3
+    wetness = rain + np.roll(rain, -1, 0) + np.roll(rain, -2, 0)
+    points = np.arange(mean.shape[1])
+    wettest, driest, warmest, coldest = wetness.argmax(0), wetness.argmin(0), warmth.argmax(0), warmth.argmin(0)
+    daily, hottest, coolest = (tmax - tmin).mean(0), tmax.max(0), tmin.min(0)
+    values = [
+        *[mean.mean(0), daily, 100 * daily / (hottest - coolest), 100 * mean.std(0), hottest, coolest, hottest - coolest],
+        *[warmth[quarter, points] for quarter in (wettest, driest, warmest, coldest)],
+        *[rain.sum(0), rain.max(0), rain.min(0), 100 * rain.std(0) / (1 + rain.mean(0))],
+        *[wetness[quarter, points] for quarter in (wettest, driest, warmest, coldest)],
+    ]
+    return {f"bio{k:02d}": value for k, value in enumerate(values, 1)}
+
+
+def productivity(temperature: np.ndarray, rain: np.ndarray) -> np.ndarray:
+    """Return net primary productivity in g dry matter per m2 and year: the Miami model (Lieth 1975)."""
+    return np.asarray(3000 * np.minimum(1 / (1 + np.exp(1.315 - 0.119 * temperature)), -np.expm1(-0.000664 * rain)))
+
+
+# --- the world -----------------------------------------------------------------------------------------------------
+
+
+class World:
+    """A planet drawn from one seed.
+
+    Parameters
+    ----------
+    seed
+        Same seed, same planet.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._geography = Geography()
+        self._fields = {name: RandomField((seed, k), *spectrum) for k, (name, spectrum) in enumerate(FIELDS.items())}
+
+    def at(self, lon: np.ndarray, lat: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """Return what is at some points.
+
+        Parameters
+        ----------
+        lon, lat
+            (M,) degrees.
+
+        Returns
+        -------
+        covariates
+            Variable -> (M,) float32: band1-band7 (reflectance, 0-1), elevation (m), slope (degrees), bio01-bio19
+            (as `bioclim`), evi_mean, evi_min, evi_max, bedrock (GLiM class). NaN at sea, and where clouds hid the
+            ground from the satellite or no geologist went.
+        truth
+            (M,) float32 SOC of 0-30 cm, g/kg, regional departures included. NaN at sea, on water and under ice.
+        undisturbed
+            (M,) float32, the same without regional departures.
+        """
+        lon, lat = np.asarray(lon, float), np.asarray(lat, float)
+        land = self._geography.at(lon, lat)["to_coast"] + 20 * self._fields["coast"](unit_vectors(lon, lat)) > 0
+        covariates, soils = self._on_land(lon[land], lat[land])
+
+        def spread(values: np.ndarray) -> np.ndarray:
+            full = np.full(len(lon), np.nan, np.float32)
+            full[land] = values
+            return full
+
+        return {name: spread(values) for name, values in covariates.items()}, spread(soils[0]), spread(soils[1])
+
+    def _on_land(self, lon: np.ndarray, lat: np.ndarray) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """Return covariates with their gaps, and SOC with and without regional departures, at points on land."""
+        points = unit_vectors(lon, lat)
+        place = self._geography.at(lon, lat)
+        noise = {name: field(points) for name, field in self._fields.items()}
+        true = self._relief(lon, lat)
+        true |= self._climate(lat, place, noise, true["elevation"], bumps(CURRENTS, lon, lat), bumps(MONSOONS, lon, lat))
+        true["bedrock"] = _bedrock(noise, place["range_height"], true["bio10"])
+        true |= _vegetation(noise, true)
+        true |= _reflectance(noise, true)
+
+        soil = ~np.isin(true["bedrock"], [WATER, ICE])
+        undisturbed = np.where(soil, soil_carbon(true, noise["clay"], -noise["hill"], Pedogenesis()), np.nan)
+        log_soc = np.log(undisturbed)
+        for region in REGIONS.values():
+            weight = departure_weight(region, lon, lat)
+            own = soil_carbon(true, noise["clay"], -noise["hill"], region.departure)
+            log_soc = log_soc + weight * (np.log(own) - np.log(undisturbed))
+
+        shown = {name: values.copy() for name, values in true.items()}
+        cloudy = np.minimum(true["bio12"], 3000) / 3000  # skies are grey where it rains
+        gaps = {
+            "band": noise["cloud"] > 2.15 - 0.5 * cloudy,
+            "evi": noise["other cloud"] > 2.2 - 0.5 * cloudy,
+            "bedrock": noise["unmapped"] > 2.4,
+        }
+        for name, values in shown.items():
+            for prefix, gap in gaps.items():
+                if name.startswith(prefix):
+                    values[gap] = np.nan
+        return shown, (np.exp(log_soc), undisturbed)
+
+    def _elevation(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+        """Return the height above the sea in m, (M,)."""
+        place, points = self._geography.at(lon, lat), unit_vectors(lon, lat)
+        inland = -np.expm1(-np.maximum(place["to_coast"], 0) / 350)
+        plain = 20 + 380 * inland * _logistic(1.5 * self._fields["upland"](points))
+        # folded waves: sharp crests, broad valleys
+        ridges = place["range_height"] * np.clip(0.95 - 0.35 * np.abs(self._fields["ridge"](points)), 0.1, None)
+        shore = -np.expm1(-np.maximum(place["to_coast"] + 25, 2) / 40)
+        relief = (10 + 0.3 * plain + 0.2 * place["range_height"]) * self._fields["hill"](points)
+        return np.asarray(np.maximum(shore * (plain + ridges + relief), 0) + 2)
+
+    def _relief(self, lon: np.ndarray, lat: np.ndarray) -> dict[str, np.ndarray]:
+        """Return elevation in m and slope in degrees, (M,).
+
+        Hillsides are steeper than the 5 km the gradient is taken over show: 4 times, as slopes from a 90 m model are.
+        """
+        step, steepening = 0.05, 4
+        here = self._elevation(lon, lat)
+        north = (self._elevation(lon, lat + step) - here) / (step * KM_PER_DEGREE * 1000)
+        width = step * KM_PER_DEGREE * 1000 * np.maximum(np.cos(np.radians(lat)), 0.05)
+        east = (self._elevation(lon + step, lat) - here) / width
+        return {"elevation": here, "slope": np.degrees(np.arctan(steepening * np.hypot(north, east)))}
+
+    def _climate(
+        self,
+        lat: np.ndarray,
+        place: Mapping[str, np.ndarray],
+        noise: Mapping[str, np.ndarray],
+        elevation: np.ndarray,
+        currents: np.ndarray,
+        monsoons: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        """Return the bioclimatic variables: warmth by latitude and height, rain by belts, winds and mountains."""
+        sun = np.abs(np.sin(np.radians(lat)))
+        westerly = _logistic((np.abs(lat) - 30) / 4)  # trade winds blow from the east
+        inland = westerly * place["dry_west"] + (1 - westerly) * place["dry_east"]
+        mean = 27.5 - 40 * sun**2.3 + currents - 0.006 * elevation + 0.8 * noise["temperature"]
+
+        tropics = 2300 * _belt(lat, 0, 10) * (1.05 - 0.45 * place["dry_east"])
+        subtropics = 1300 * _belt(lat, 26, 9) * (1 - place["dry_east"]) ** 1.6
+        westerlies = 1050 * _belt(lat, 51, 13) * (0.3 + 0.7 * (1 - place["dry_west"]) ** 1.3)
+        lifted = (1 + 0.4 * np.minimum(place["range_height"], 1500) / 1500) * np.exp(-np.maximum(elevation - 2800, 0) / 1500)
+        year = (55 + tropics + subtropics + westerlies + monsoons) * lifted * np.exp(0.28 * noise["rain"])
+
+        # how strongly rain keeps to summer (+) or to winter (-)
+        summer = 0.25 + 1.5 * _belt(lat, 15, 9) + 0.0009 * monsoons * _belt(lat, 22, 16) + 0.7 * westerly * inland
+        winter = 2.0 * _belt(lat, 36, 6) * np.maximum(1 - 1.4 * place["dry_west"], 0) * (monsoons < 500)
+        seasonal = summer - winter + 0.25 * noise["rain season"]
+        angle = 2 * np.pi * (np.arange(12)[:, None] - 6.3) / 12  # 0 in July
+        hemisphere = np.tanh(lat / 5)
+        share = np.exp(seasonal * hemisphere * np.cos(angle) + 0.3 * (1 - np.abs(hemisphere)) * np.cos(2 * angle))
+        rain = year * share / share.sum(0)
+
+        swing = 1.2 + 17 * sun**1.5 * (0.35 + 1.4 * inland)
+        monthly = mean + swing * hemisphere * np.cos(angle - 0.25)
+        range_by_day = 14 - 7 * np.minimum(year, 1600) / 1600 + 1.2 * noise["daily range"]
+        half = np.maximum(range_by_day, 2) / 2 * (1 - 0.15 * (share / share.mean(0) - 1).clip(-1, 2))
+        return bioclim(monthly - half, monthly + half, rain)
+
+
+def _bedrock(noise: Mapping[str, np.ndarray], range_height: np.ndarray, summer: np.ndarray) -> np.ndarray:
+    """Return the GLiM class, (M,): the commonest rock of its neighbourhood, loose sediments in the plains, ice."""
+    rugged = np.minimum(range_height, 2000) / 1000
+    liking = np.stack([noise[f"rock {name}"] + common + uphill * rugged for name, (_, common, uphill, _) in LITHOLOGY.items()])
+    bedrock = np.array([code for code, *_ in LITHOLOGY.values()], float)[liking.argmax(0)]
+    bedrock[(liking.max(0) < 0.25) & (range_height < 300)] = WATER
+    bedrock[summer < ICE_BELOW] = ICE
+    return np.asarray(bedrock)
+
+
+def _vegetation(noise: Mapping[str, np.ndarray], true: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return EVI over the year: what climate lets grow, less where it is farmed, seasonal where rain or warmth are."""
+    growth = productivity(true["bio01"], true["bio12"]) / 2000
+    mean = 0.05 + 0.5 * -np.expm1(-1.5 * growth) * np.exp(0.28 * noise["plants"] - 0.1 * noise["farming"])
+    mean = np.minimum(mean, 0.75)
+    seasonal = 0.15 + 0.45 * np.tanh(true["bio04"] / 900) + 0.25 * np.tanh(true["bio15"] / 80)
+    seasonal = np.clip(seasonal + 0.15 * noise["farming"] + 0.08 * noise["season of plants"], 0.05, 0.95)
+    mean = np.where(true["bedrock"] == ICE, 0.01, np.where(true["bedrock"] == WATER, 0.03, mean))
+    return {
+        "evi_mean": mean,
+        "evi_min": np.maximum(mean - 0.9 * seasonal * (mean + 0.02), -0.1),
+        "evi_max": np.minimum(mean + 0.95 * seasonal * mean, 0.95),
+    }
+
+
+def _reflectance(noise: Mapping[str, np.ndarray], true: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return MODIS band 1-7: leaves, soil and snow, mixed by cover. Wet and clayey soil is darker in the infrared."""
+    snow = 0.85 * _logistic(-(true["bio01"] + 5) / 2.5)
+    leaves = np.clip((true["evi_mean"] - 0.03) / 0.5, 0, 1) * (1 - snow)
+    mix = np.stack([leaves, 1 - snow - leaves, snow], axis=1)
+    moisture = np.minimum(true["bio12"] / evaporation(true["bio01"]), 1.5)
+    pale = -ROCK_EFFECT[true["bedrock"].astype(int)]  # sand is pale and holds little carbon, basalt the reverse
+    bright = np.exp(0.1 * noise["brightness"] - 0.25 * moisture + 0.7 * pale)
+    lit = np.stack([np.exp(0.06 * noise["canopy"]), bright, np.ones_like(bright)], axis=1)
+    bands = np.einsum("ms,sb->mb", mix * lit, SPECTRA)
+    bands[:, 4:] *= np.exp(-0.05 * np.arange(1, 4) * (moisture[:, None] - 0.7) * (1 - snow[:, None]))
+    bands[:, 4:] *= np.exp(-0.1 * np.arange(1, 4) * np.clip(-noise["hill"] / (1 + true["slope"]), -0.5, 2)[:, None])
+    bands[:, 6] *= np.exp(-0.06 * np.clip(noise["clay"], -2.5, 2.5) * mix[:, 1])
+    bands[true["bedrock"] == WATER] = (0.04, 0.02, 0.05, 0.05, 0.015, 0.01, 0.006)
+    return {f"band{k}": np.clip(band, 0.001, 1) for k, band in enumerate(bands.T, 1)}

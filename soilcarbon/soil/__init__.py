@@ -1,0 +1,1 @@
+"""Soil profiles, depth harmonisation, bulk density, SOC density, the dataset folder."""

@@ -1,0 +1,339 @@
+"""From a dataset's folder to tensors: sample table, patches, splits, statistics; seeds and device.
+
+In: the files of a dataset (`settings.data_dir`). Out: one `Dataset` whose covariates lie in ONE packed float32 array
+(N, F), raw units, missing = NaN; a category is a view (N, C, S, S) of it.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from soilcarbon.commands.arguments import build
+from soilcarbon.io.files import UserError, read_table, read_yaml
+from soilcarbon.io.packed import read_packed
+from soilcarbon.io.packing import key_of
+from soilcarbon.io.packing import pack_variable as pack_variable  # read a single variable
+from soilcarbon.settings import PUBLISHED_CATEGORIES, SOC_MAXIMUM, UNFINISHED, Category, RunSettings, column_slices
+from soilcarbon.stats.grouping import split_units
+
+log = logging.getLogger(__name__)
+
+Statistics = dict[str, tuple[float, float]]
+"""Variable -> (mean, standard deviation), raw units."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """N profiles with their covariates.
+
+    Attributes
+    ----------
+    table
+        The sample table, N rows, all its columns.
+    x
+        (N, F) float32, raw units, missing = NaN; columns in the order of `categories`.
+    y
+        (N,) float64 target; NaN where not known.
+    split
+        "train", "valid", "test" -> row numbers; only the splits that were read.
+    categories
+        What the columns of `x` are.
+    block_size
+        Degrees, where the dataset was split by blocks; else None.
+    """
+
+    table: pd.DataFrame
+    x: np.ndarray
+    y: np.ndarray
+    split: dict[str, np.ndarray]
+    categories: tuple[Category, ...]
+    block_size: float | None = None
+
+    @property
+    def ids(self) -> list[str]:
+        """Profile ids, as text, in row order."""
+        return self.table["profile_id"].tolist()
+
+    @property
+    def lon(self) -> np.ndarray:
+        """(N,) degrees east."""
+        return self.table["lon"].to_numpy(np.float64)
+
+    @property
+    def lat(self) -> np.ndarray:
+        """(N,) degrees north."""
+        return self.table["lat"].to_numpy(np.float64)
+
+    @property
+    def units(self) -> np.ndarray | None:
+        """(N,) the spatial block each profile belongs to, where the dataset was split by blocks; else None."""
+        return None if self.block_size is None else split_units(self.lon, self.lat, "blocks", self.block_size)
+
+    def rows(self, on: str) -> np.ndarray:
+        """Return the row numbers of a split, or of "all"."""
+        return np.arange(len(self.table)) if on == "all" else self.split[on]
+
+
+def category_views(x: np.ndarray, categories: Sequence[Category]) -> dict[str, np.ndarray]:
+    """Return each category's patches (N, C, S, S) as a view of the packed array (N, F)."""
+    return {
+        category.name: x[:, columns].reshape(len(x), len(category.variables), category.size, category.size)
+        for category, columns in zip(categories, column_slices(categories).values(), strict=True)
+    }
+
+
+# --- the sample table and its splits ------------------------------------------------------------------------------
+
+
+def _first(bad: np.ndarray, values: Sequence[Any], ids: Sequence[str]) -> str:
+    k = int(np.flatnonzero(bad)[0])
+    return f"{int(bad.sum())} of {len(bad)}, first {values[k]!r} at profile {ids[k]!r}"
+
+
+def read_samples(path: Path, target: str, target_needed: bool = True) -> tuple[pd.DataFrame, np.ndarray]:
+    """Read a sample table and check every value.
+
+    Parameters
+    ----------
+    path
+        CSV with profile_id, lon, lat (degrees) and the target (SOC: g/kg).
+    target
+        The target's column.
+    target_needed
+        False: the column, or single values, may be missing (profiles to predict).
+
+    Returns
+    -------
+    table, y
+        The table with ids as text, and the target (N,) float64.
+
+    Raises
+    ------
+    UserError
+        For a missing column; duplicate ids; coordinates that are no numbers, out of range, or swapped; a target that
+        is text, missing, negative, or above 1000 g/kg.
+    """
+    table = read_table(path, ("profile_id", "lon", "lat", *((target,) if target_needed else ())))
+    if table.empty:
+        raise UserError(f"{path}: no profiles, only a header")
+    return check_samples(table, path, target, target_needed)
+
+
+def check_samples(
+    table: pd.DataFrame, path: Path, target: str, target_needed: bool = True, most: float = SOC_MAXIMUM
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Check a table that has the columns of `read_samples`, as it does; `path` is what errors name, `most` the target's limit."""
+    ids = ["" if pd.isna(value) else key_of(value) for value in table["profile_id"]]
+    table["profile_id"] = ids
+    double = table["profile_id"].duplicated().to_numpy()
+    if double.any():
+        raise UserError(f"{path}: profile_id must be unique; repeated: {_first(double, ids, ids)}")
+    if "" in ids:
+        raise UserError(f"{path}: profile_id is empty in row {ids.index('') + 2}")
+    numbers: dict[str, np.ndarray] = {}
+    for name in ("lon", "lat", target):
+        if name not in table.columns:
+            numbers[name] = np.full(len(table), np.nan)
+            continue
+        values = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
+        shown = table[name].tolist()
+        wrong = ~np.isfinite(values)
+        if name == target and not target_needed:
+            wrong &= table[name].notna().to_numpy()
+        if wrong.any():
+            raise UserError(f"{path}: {name} must be a number; not so in {_first(wrong, shown, ids)}")
+        numbers[name] = values
+    _check_coordinates(path, numbers["lon"], numbers["lat"], ids)
+    y = numbers[target]
+    absurd = (y < 0) | (y > most)
+    if absurd.any():
+        unit = " (SOC is in g/kg)" if most == SOC_MAXIMUM else ""
+        raise UserError(f"{path}: {target} must lie between 0 and {most:g}{unit}; not so in {_first(absurd, y.tolist(), ids)}")
+    return table.assign(lon=numbers["lon"], lat=numbers["lat"]), y
+
+
+def _check_coordinates(path: Path, lon: np.ndarray, lat: np.ndarray, ids: Sequence[str]) -> None:
+    wrong = (np.abs(lon) > 180) | (np.abs(lat) > 90)
+    if not wrong.any():
+        return
+    swapped = not ((np.abs(lat) > 180) | (np.abs(lon) > 90)).any()
+    advice = "; lon and lat look swapped" if swapped else ""
+    pairs = list(zip(lon.tolist(), lat.tolist(), strict=True))
+    raise UserError(f"{path}: lon must lie in -180..180 and lat in -90..90; not so in {_first(wrong, pairs, ids)}{advice}")
+
+
+def read_split(folder: Path, names: Sequence[str], ids: Sequence[str]) -> dict[str, np.ndarray]:
+    """Read the split files and return row numbers into `ids`.
+
+    Raises
+    ------
+    UserError
+        For a missing file or column, an empty split, an id not among `ids`, or a profile in two splits.
+    """
+    row = {name: k for k, name in enumerate(ids)}
+    split: dict[str, np.ndarray] = {}
+    seen: dict[str, str] = {}
+    for name in names:
+        path = folder / f"{name}.csv"
+        members = [key_of(value) for value in read_table(path, ("profile_id",))["profile_id"]]
+        if not members:
+            raise UserError(f"{path}: the {name} split is empty")
+        strange = [member for member in members if member not in row]
+        if strange:
+            raise UserError(f"{path}: {len(strange)} of {len(members)} ids are not in the sample table, first {strange[0]!r}")
+        for member in members:
+            if member in seen:
+                raise UserError(
+                    f"{path}: profile {member!r} is already in the {seen[member]} split; splits must not share profiles"
+                )
+            seen[member] = name
+        split[name] = np.array([row[member] for member in members])
+    return split
+
+
+# --- variables and statistics ----------------------------------------------------------------------------------------
+
+
+def variable_columns(categories: Sequence[Category]) -> dict[str, slice]:
+    """Return each variable's columns in the packed array."""
+    cells = [(name, category.size**2) for category in categories for name in category.variables]
+    ends = np.cumsum([n for _, n in cells])
+    return {name: slice(int(end) - n, int(end)) for (name, n), end in zip(cells, ends, strict=True)}
+
+
+def middle_cells(x: np.ndarray, categories: Sequence[Category]) -> np.ndarray:
+    """Return each variable's value in the profile's own cell, (n, V), of packed covariates (n, F)."""
+    return np.stack([x[:, (at.start + at.stop) // 2] for at in variable_columns(categories).values()], axis=1)
+
+
+def check_variables(x: np.ndarray, categories: Sequence[Category], refuse: Literal["constant", "missing", "nothing"]) -> None:
+    """Report missing cells, and refuse variables that tell nothing.
+
+    Raises
+    ------
+    UserError
+        If a variable is missing in all cells of `x` (n, F), unless `refuse` is "nothing" (prediction: the checkpoint says
+        what a missing cell becomes); or has one value throughout and `refuse` is "constant" (training from scratch).
+    """
+    gaps = {}
+    for name, columns in variable_columns(categories).items():
+        cells = x[:, columns]
+        missing = int(np.isnan(cells).sum())
+        if missing == cells.size and refuse != "nothing":
+            raise UserError(f"variable {name!r} is missing at all {len(x)} profiles; leave it out or supply it")
+        if refuse == "constant" and np.nanmin(cells) == np.nanmax(cells):
+            raise UserError(f"variable {name!r} is constant ({np.nanmin(cells):g}) over all {len(x)} profiles; leave it out")
+        if missing:
+            gaps[name] = missing / cells.size
+    if gaps:
+        worst = sorted(gaps, key=gaps.__getitem__, reverse=True)[:6]
+        shown = ", ".join(f"{name} {gaps[name]:.1%}" for name in worst)
+        log.info(
+            "missing cells of %d profiles: in %d of %d variables, most in %s",
+            len(x),
+            len(gaps),
+            len(variable_columns(categories)),
+            shown,
+        )
+
+
+def read_statistics(path: Path, categories: Sequence[Category]) -> Statistics:
+    """Read means and standard deviations of all numeric variables.
+
+    Raises
+    ------
+    UserError
+        If the file or a column is missing, a variable has no row or several, or a number is not finite or a deviation
+        not positive.
+    """
+    table = read_table(path, ("var_name", "v_mean", "v_std"), text=("var_name",))
+    statistics: Statistics = {}
+    for name in (v for category in categories if category.kind == "numeric" for v in category.variables):
+        rows = table[table["var_name"].str.strip() == name]
+        if len(rows) != 1:
+            raise UserError(f"{path}: {len(rows)} rows for variable {name!r}, one is needed")
+        mean, std = (pd.to_numeric(rows[column], errors="coerce").iloc[0] for column in ("v_mean", "v_std"))
+        if not (abs(mean) < 1e30 and 1e-30 < std < 1e30):  # also as float32, and NaN fails
+            raise UserError(f"{path}: variable {name!r} has mean {mean:g} and deviation {std:g}; the deviation must be above 0")
+        statistics[name] = (float(mean), float(std))
+    return statistics
+
+
+# --- all together ------------------------------------------------------------------------------------------------------
+
+
+def dataset_categories(settings: RunSettings) -> tuple[Category, ...]:
+    """Return the settings' categories, else those in the dataset's `dataset.yaml`, else the published table."""
+    if settings.categories is not None:
+        return settings.categories
+    path = settings.data_dir / "dataset.yaml"
+    if path.is_file() and "categories" in (facts := read_yaml(path)):
+        values = {"categories": facts["categories"], "data_dir": settings.data_dir}
+        return build(RunSettings, values, str(path)).categories or ()
+    return PUBLISHED_CATEGORIES
+
+
+def read_dataset(
+    settings: RunSettings,
+    categories: Sequence[Category] | None = None,
+    splits: Sequence[str] = ("train", "valid", "test"),
+    target_needed: bool = True,
+) -> Dataset:
+    """Read a dataset's folder.
+
+    Parameters
+    ----------
+    settings
+        Say where the files lie and which column is the target.
+    categories
+        Default: see `dataset_categories`.
+    splits
+        The splits to read.
+    target_needed
+        False: profiles without a target are fine (y is NaN there).
+
+    Raises
+    ------
+    UserError
+        For anything that is missing or wrong in the files; see the functions above.
+    """
+    root = settings.data_dir
+    if not (root / settings.samples).is_file():
+        inner = next((path for path in sorted(root.glob("DL_inputs/*")) if (path / settings.samples).is_file()), None)
+        advice = f"; did you mean --data_dir {inner}?" if inner else "; make a dataset with prepare.py or simulate.py"
+        raise UserError(f"{root / settings.samples}: no sample table there{advice}")
+    if (root / UNFINISHED).exists():
+        raise UserError(f"{root}: half-written, its making was interrupted; run prepare.py or simulate.py again")
+    table, y = read_samples(root / settings.samples, settings.target, target_needed)
+    ids = table["profile_id"].tolist()
+    chosen = tuple(categories) if categories is not None else dataset_categories(settings)
+    split = read_split(root / settings.split, splits, ids)
+    x = read_packed(root, root / settings.patches, ids, chosen)
+    return Dataset(table, x, y, split, chosen, _block_size(root / "dataset.yaml"))
+
+
+def _block_size(path: Path) -> float | None:
+    """Return the side of the blocks, degrees, if the dataset's own record says that it was split by blocks."""
+    said = read_yaml(path).get("split") if path.is_file() else None
+    if not isinstance(said, dict) or said.get("method") != "blocks" or not isinstance(said.get("block_size"), (int, float)):
+        return None
+    return float(said["block_size"])
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device for "auto" (CUDA when present), "cpu" or "cuda".
+
+    Raises
+    ------
+    UserError
+        If CUDA is asked for and absent.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda was asked for, but PyTorch finds no CUDA device; use --device cpu or auto")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")

@@ -1,0 +1,1 @@
+"""Random forests by climate zone: covariates, feature selection, training, evaluation, files."""

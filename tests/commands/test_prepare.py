@@ -1,0 +1,439 @@
+"""From profiles and rasters to a dataset: what it holds, what it says, and what it refuses."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import REALDATA, needs_realdata
+from rasterio.transform import Affine
+
+from soilcarbon.commands import prepare
+from soilcarbon.geo.raster import write_geotiff
+from soilcarbon.io.files import run, sha256
+from soilcarbon.settings import PUBLISHED_CATEGORIES, RunSettings
+from soilcarbon.soil.dataset import read_dataset
+
+CELL = 0.25
+WEST, NORTH = 10.0, 50.0
+
+
+def raster(path: Path, *names: str, crs="EPSG:4326", cell=CELL, side=80, hole=False) -> Path:
+    """Write bands lon, lat (their cells' centres) and others of noise; 20 x 20 degrees."""
+    rows, columns = np.mgrid[0:side, 0:side] + 0.5
+    rng = np.random.default_rng(0)
+    known = {"lon": WEST + columns * cell, "lat": NORTH - rows * cell}
+    bands = np.stack([known[name] if name in known else rng.normal(size=rows.shape) for name in names])
+    if hole:
+        bands[:, :8, :8] = np.nan
+    write_geotiff(path, bands, names, Affine(cell, 0, WEST, 0, -cell, NORTH), crs)
+    return path
+
+
+def profiles(path: Path, n=200, seed=0, **columns) -> pd.DataFrame:
+    """Write n profiles well inside the raster's known part."""
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(
+        {
+            "id": [f"p{k:03d}" for k in range(n)],
+            "longitude": rng.uniform(13, 29, n).round(5),
+            "latitude": rng.uniform(31, 47, n).round(5),
+            "soc_gkg": rng.lognormal(2.5, 0.7, n).clip(0.1, 500),
+            "year": 1990,
+        }
+    )
+    for name, values in columns.items():
+        table[name] = values
+    table.to_csv(path, index=False)
+    return table
+
+
+@pytest.fixture
+def world(tmp_path):
+    (tmp_path / "rasters").mkdir()
+    raster(tmp_path / "rasters" / "cov_place.tif", "lon", "lat")
+    raster(tmp_path / "rasters" / "relief.tif", "slope")
+    profiles(tmp_path / "points.csv")
+    return tmp_path
+
+
+def flags(world: Path, *more: str, points="points.csv", out="out", target="soc_gkg") -> list[str]:
+    where = ["--points", str(world / points), "--rasters", str(world / "rasters"), "--out", str(world / out)]
+    return [*where, *(["--target", target] if target else []), *more]
+
+
+def made(world: Path, *more: str, **options) -> tuple[Path, dict]:
+    prepare.main(flags(world, *more, **options))
+    folder = world / options.get("out", "out")
+    return folder, yaml.safe_load((folder / "dataset.yaml").read_text())
+
+
+def split_of(folder: Path) -> dict[str, str]:
+    return {i: name for name in ("train", "valid", "test") for i in pd.read_csv(folder / "split" / f"{name}.csv")["profile_id"]}
+
+
+# --- what it makes -------------------------------------------------------------------------------------------------
+
+
+def test_dataset_holds_every_profile_with_the_cells_round_it(world):
+    folder, facts = made(world, "--radius", "1")
+    given = pd.read_csv(world / "points.csv").set_index("id")
+    samples = pd.read_csv(folder / "samples.csv").set_index("profile_id")
+    assert list(samples.columns) == ["lon", "lat", "soc", "year"]
+    np.testing.assert_allclose(samples["soc"], given.loc[samples.index, "soc_gkg"])
+    patches = pickle.loads((folder / "patches" / "lon.pkl").read_bytes())  # ours
+    assert set(patches) == set(given.index)
+    for name, patch in patches.items():
+        column = np.floor((given.loc[name, "longitude"] - WEST) / CELL)
+        np.testing.assert_allclose(patch, np.tile(WEST + CELL * (column + np.array([-0.5, 0.5, 1.5])), (3, 1)), rtol=1e-6)
+    assert [(c["name"], c["variables"]) for c in facts["categories"]] == [("place", ["lon", "lat"]), ("relief", ["slope"])]
+
+
+def test_statistics_are_of_the_training_profiles_alone(world):
+    folder, _ = made(world)
+    data = read_dataset(RunSettings(data_dir=folder))
+    stats = pd.read_csv(folder / "stats.csv").set_index("var_name")
+    train = data.x[data.split["train"]].astype(float)
+    np.testing.assert_allclose(stats.loc[["lon", "lat", "slope"], "v_mean"], train.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(stats.loc[["lon", "lat", "slope"], "v_std"], train.std(0), rtol=1e-6)
+    assert [len(data.split[name]) for name in ("train", "valid", "test")] == [140, 20, 40]
+
+
+def test_provenance_is_written(world):
+    _, facts = made(world, "--split", "blocks", "--block_size", "2")
+    assert facts["points"]["columns"] == {"profile_id": "id", "lon": "longitude", "lat": "latitude", "soc": "soc_gkg"}
+    assert facts["points"]["sha256"] == sha256(world / "points.csv")
+    place = facts["rasters"][0]
+    assert (place["file"], place["crs"], place["cell_size"]) == ("cov_place.tif", "EPSG:4326", [CELL, CELL])
+    assert place["sha256"] == sha256(world / "rasters" / "cov_place.tif")
+    assert (facts["split"]["method"], facts["split"]["block_size"]) == ("blocks", 2)
+    assert "neighbours share covariates" in facts["split"]["reason"]
+    assert (facts["settings"]["seed"], facts["missing_cells"]["slope"], facts["rejected"]) == (314, 0, {})
+
+
+def test_blocks_are_held_out_whole(world):
+    folder, _ = made(world, "--split", "blocks", "--block_size", "2")
+    split = split_of(folder)
+    samples = pd.read_csv(folder / "samples.csv")
+    block = (samples["lon"] + 180) // 2 * 1000 + (samples["lat"] + 90) // 2
+    assert samples["profile_id"].map(split).groupby(block).nunique().max() == 1
+    assert block.nunique() > 20
+
+
+def test_same_seed_same_dataset(world):
+    first, _ = made(world, out="a")
+    second, _ = made(world, out="b")
+    other, _ = made(world, "--seed", "1", out="c")
+    assert split_of(first) == split_of(second) != split_of(other)
+
+
+def test_published_table_is_taken_when_all_its_variables_are_there(tmp_path):
+    names = [v for category in PUBLISHED_CATEGORIES for v in category.variables]
+    (tmp_path / "rasters").mkdir()
+    raster(tmp_path / "rasters" / "all.tif", *names, "rain")
+    profiles(tmp_path / "points.csv")
+    _, facts = made(tmp_path)
+    assert [c["name"] for c in facts["categories"]] == [c.name for c in PUBLISHED_CATEGORIES]
+    assert not (tmp_path / "out" / "patches" / "rain.pkl").exists()
+
+
+def test_categories_of_a_yaml_file_and_their_windows(world):
+    table = [{"name": "a", "variables": ["slope"], "radius": 2}, {"name": "b", "variables": ["lon"], "kind": "classes"}]
+    (world / "c.yaml").write_text(yaml.safe_dump({"categories": table, "split": "blocks"}))
+    folder, facts = made(world, "--config", str(world / "c.yaml"))
+    assert facts["split"]["method"] == "blocks"
+    shapes = {p.stem: next(iter(pickle.loads(p.read_bytes()).values())).shape for p in (folder / "patches").iterdir()}
+    assert shapes == {"slope": (5, 5), "lon": (1, 1)}
+    assert pd.read_csv(folder / "stats.csv")["var_name"].tolist() == ["slope"]  # classes have none
+
+
+def test_what_is_left_out_is_listed(world, caplog):
+    raster(world / "rasters" / "cov_place.tif", "lon", "lat", hole=True)
+    raster(world / "rasters" / "relief.tif", "slope", hole=True)
+    table = profiles(world / "points.csv", 200)
+    table["soc_gkg"] = table["soc_gkg"].astype(object)
+    table.loc[0, "longitude"] = 35.0  # east of the rasters
+    table.loc[1, ["longitude", "latitude"]] = 10.5, 49.5  # in the hole
+    table.loc[2, "soc_gkg"] = "n.d."
+    table.loc[3, "soc_gkg"] = -5
+    table.loc[4, "id"] = "p005"
+    table.loc[6, "latitude"] = 95
+    table.to_csv(world / "points.csv", index=False)
+    with caplog.at_level("INFO"):
+        folder, facts = made(world)
+    assert facts["rejected"] == {
+        "longitude or latitude out of range": 1,
+        "soc_gkg not a number": 1,
+        "soc_gkg negative": 1,
+        "duplicate profile_id": 1,
+        "outside a raster": 1,
+        "nodata in every variable": 1,
+    }
+    listed = pd.read_csv(folder / "rejected.csv")
+    assert dict(zip(listed["profile_id"], listed["reason"], strict=True))["p001"] == "nodata in every variable"
+    assert facts["profiles"] == len(pd.read_csv(folder / "samples.csv")) == 194
+    assert "1 outside a raster" in caplog.text
+
+
+def test_some_missing_variables_are_fine_and_counted(world):
+    raster(world / "rasters" / "relief.tif", "slope", hole=True)
+    table = profiles(world / "points.csv", 200)
+    table.loc[:2, ["longitude", "latitude"]] = 10.5, 49.5
+    table.to_csv(world / "points.csv", index=False)
+    folder, facts = made(world)
+    assert (facts["profiles"], facts["missing_cells"]) == (200, {"lon": 0, "lat": 0, "slope": 3})
+    data = read_dataset(RunSettings(data_dir=folder))
+    assert int(np.isnan(data.x).sum()) == 3
+
+
+def test_horizons_and_wosis(world):
+    points = pd.read_csv(world / "points.csv")
+    layers = pd.concat([points.assign(upper_depth=0, lower_depth=10), points.assign(upper_depth=10, lower_depth=40, soc_gkg=5.0)])
+    layers = layers.rename(columns={"soc_gkg": "value_avg", "id": "profile_id"}).assign(layer_id=range(len(layers)))
+    layers.to_csv(world / "wosis_202312_orgc.tsv", sep="\t", index=False)
+    folder, facts = made(world, points="wosis_202312_orgc.tsv", target=None)
+    samples = pd.read_csv(folder / "samples.csv").set_index("profile_id")
+    np.testing.assert_allclose(samples["soc"], (points.set_index("id").loc[samples.index, "soc_gkg"] * 10 + 5 * 20) / 30)
+    assert (facts["points"]["columns"]["soc"], facts["points"]["depth_cm"]) == ("value_avg", [0, 30])
+    folder, facts = made(world, "--depth", "0", "10", points="wosis_202312_orgc.tsv", target="value_avg")
+    samples = pd.read_csv(folder / "samples.csv").set_index("profile_id")
+    np.testing.assert_allclose(samples["soc"], points.set_index("id").loc[samples.index, "soc_gkg"])
+
+
+def test_spline_and_its_intervals(world, caplog):
+    points = pd.read_csv(world / "points.csv")
+    deep = points.iloc[:150].assign(top=10, bottom=40, soc_gkg=5.0)
+    pd.concat([points.assign(top=0, bottom=10), deep]).to_csv(world / "horizons.csv", index=False)
+    flags = ["--depth_limits", "0", "10", "40", "80", "--spline_lambda", "0", "--min_covered", "10"]
+    with caplog.at_level("INFO"):
+        folder, facts = made(world, "--depth_method", "spline", *flags, points="horizons.csv")
+    samples = pd.read_csv(folder / "samples.csv").set_index("profile_id")
+    np.testing.assert_allclose(samples["soc_0_10"], points.set_index("id").loc[samples.index, "soc_gkg"])
+    assert samples["soc_10_40"].dropna().to_numpy() == pytest.approx(np.full(150, 5.0))
+    assert samples["soc_40_80"].isna().all()
+    mean, _ = made(world, points="horizons.csv", out="mean")
+    assert not np.allclose(pd.read_csv(mean / "samples.csv").set_index("profile_id")["soc"][samples.index], samples["soc"])
+    assert facts["points"]["further_depths"]["soc_10_40"] == {"profiles": 150, "without a horizon in it": 50}
+    assert "soc_10_40: 150 profiles, 50 without a horizon in it" in caplog.text
+    assert "50 alone in their profile" in caplog.text
+    assert facts["settings"]["depth_method"] == "spline"
+    of_it, facts = made(world, points="out/samples.csv", target="soc_10_40", out="deeper")
+    assert facts["rejected"] == {"soc_10_40 missing": 50}
+    assert (pd.read_csv(of_it / "samples.csv")["soc"] - 5 < 1e-9).all()
+
+
+def test_second_dataset_in_one_folder_leaves_nothing_of_the_first(world):
+    folder, _ = made(world)
+    assert (folder / "patches" / "slope.pkl").is_file()
+    (world / "rasters" / "relief.tif").unlink()
+    made(world)
+    assert sorted(p.name for p in (folder / "patches").iterdir()) == ["lat.pkl", "lon.pkl"]
+
+
+def test_hints_about_unit_and_split(world, caplog):
+    table = profiles(world / "points.csv", 200)
+    table["soc_gkg"] /= 10
+    table["longitude"], table["latitude"] = table["longitude"].round(0) + 0.1, table["latitude"].round(0) + 0.1
+    table.to_csv(world / "points.csv", index=False)
+    with caplog.at_level("INFO"):
+        made(world)
+    assert "look like per cent" in caplog.text
+    assert "--split blocks gives a more honest score" in caplog.text
+
+
+# --- a region of a global dataset ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [["--split", "random"], ["--split", "blocks", "--block_size", "1"]])
+def test_region_keeps_held_out_places_and_statistics(world, rule):
+    globe, _ = made(world, *rule, out="globe")
+    old = pd.read_csv(world / "points.csv").iloc[:120]
+    new = profiles(world / "new.csv", 80, seed=9, id=[f"n{k}" for k in range(80)])
+    pd.concat([old.assign(id=[f"renamed{k}" for k in range(120)]), new]).to_csv(world / "region.csv", index=False)
+    folder, facts = made(world, "--global_data", str(globe), "--seed", "7", points="region.csv", out="region")
+    before, after = split_of(globe), split_of(folder)
+    assert all(after[f"renamed{k}"] == before[name] for k, name in enumerate(old["id"]))
+    assert set(after.values()) == {"train", "valid", "test"}
+    assert facts["split"]["method"] == rule[1]
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "stats.csv"), pd.read_csv(globe / "stats.csv"))
+    own, _ = made(world, "--global_data", str(globe), "--own_stats", points="region.csv", out="own")
+    assert not pd.read_csv(own / "stats.csv").equals(pd.read_csv(globe / "stats.csv"))
+
+
+def test_region_in_blocks_tests_on_no_place_that_the_world_trained_on(world):
+    globe, _ = made(world, "--split", "random", out="globe")
+    new = profiles(world / "new.csv", 300, seed=9, id=[f"n{k}" for k in range(300)])
+    pd.concat([pd.read_csv(world / "points.csv").iloc[:20], new]).to_csv(world / "region.csv", index=False)
+    folder, facts = made(world, "--global_data", str(globe), "--split", "blocks", points="region.csv", out="region")
+    before, after = split_of(globe), split_of(folder)
+    assert facts["split"]["method"] == "blocks"
+    assert {after[name] for name in after if before.get(name) == "train"} == {"train"}
+    assert facts["split"]["test"] > 40
+
+
+def test_region_takes_the_global_categories(world):
+    (world / "c.yaml").write_text(yaml.safe_dump({"categories": [{"name": "relief", "variables": ["slope", "lat"], "radius": 1}]}))
+    globe, _ = made(world, "--config", str(world / "c.yaml"), out="globe")
+    _, facts = made(world, "--global_data", str(globe), "--bounds", "13", "25", "31", "47", out="region")
+    assert facts["categories"] == [{"name": "relief", "variables": ["slope", "lat"], "radius": 1, "kind": "numeric"}]
+    assert facts["points"]["out_of_bounds"] + facts["profiles"] == 200
+
+
+# --- bad input -----------------------------------------------------------------------------------------------------
+
+
+def refused(world: Path, capfd, *more: str, **options) -> str:
+    """Run, expect status 2 and one or two plain lines, and no dataset; return the lines."""
+    capfd.readouterr()
+    assert run(lambda: prepare.main(flags(world, *more, **options))) == 2
+    error = capfd.readouterr().err
+    assert 1 <= len(error.strip().splitlines()) <= 2
+    assert "Traceback" not in error
+    assert not (world / options.get("out", "out") / "dataset.yaml").exists()
+    assert not (world / options.get("out", "out") / "samples.csv").exists()
+    return error
+
+
+def test_missing_files_and_columns(world, capfd):
+    assert "none.csv: no such" in refused(world, capfd, points="none.csv")
+    assert "'soc' is not in it; did you mean 'soc_gkg'" in refused(world, capfd, target=None)
+    assert "no such raster" in refused(world, capfd, "--rasters", str(world / "nothing"))
+    assert "--points is required" in (run(lambda: prepare.main(["--out", "x"])), capfd.readouterr().err)[1]
+
+
+def test_text_column(world, capfd):
+    profiles(world / "points.csv", soc_gkg="high")
+    assert "'soc_gkg' holds no numbers (first: 'high'" in refused(world, capfd)
+
+
+def test_no_profile_left(world, capfd):
+    profiles(world / "points.csv", longitude=100.0)
+    assert "no profile is left; 200 outside a raster" in refused(world, capfd)
+    profiles(world / "points.csv", soc_gkg=5000.0)
+    assert "no profile is left; 200 soc_gkg above 1000 g/kg" in refused(world, capfd)
+    profiles(world / "points.csv")
+    assert "200 out of bounds" in refused(world, capfd, "--bounds", "-10", "-5", "-10", "-5")
+
+
+def test_swapped_coordinates(world, capfd):
+    table = profiles(world / "points.csv")
+    table.rename(columns={"longitude": "latitude", "latitude": "longitude"}).to_csv(world / "points.csv", index=False)
+    assert "swapped: 0% of 200 profiles have covariates as they stand, 100% if swapped" in refused(world, capfd)
+
+
+def test_rasters_that_will_not_do(world, capfd):
+    raster(world / "rasters" / "again.tif", "slope")
+    assert "'slope'" in refused(world, capfd)
+    (world / "rasters" / "again.tif").write_bytes((world / "rasters" / "relief.tif").read_bytes()[:2000])
+    assert "again.tif: not readable as a GeoTIFF" in refused(world, capfd)
+
+
+def test_variable_that_no_raster_holds(world, capfd):
+    (world / "c.yaml").write_text(yaml.safe_dump({"categories": [{"name": "a", "variables": ["slop", "lon"]}]}))
+    message = refused(world, capfd, "--config", str(world / "c.yaml"))
+    assert "1 of 2 variables are in none of the rasters: 'slop', did you mean 'slope'?" in message
+
+
+def test_constant_or_missing_variable_that_was_asked_for(world, capfd):
+    (world / "c.yaml").write_text("categories: [{name: place, variables: [lon, lat]}, {name: relief, variables: [slope]}]\n")
+    asked = ["--config", str(world / "c.yaml")]
+    grid = Affine(CELL, 0, WEST, 0, -CELL, NORTH)
+    write_geotiff(world / "rasters" / "relief.tif", np.ones((1, 80, 80)), ["slope"], grid)
+    assert "'slope' is constant (1)" in refused(world, capfd, *asked)
+    write_geotiff(world / "rasters" / "relief.tif", np.full((1, 80, 80), np.nan), ["slope"], grid)
+    assert "'slope' is missing everywhere" in refused(world, capfd, *asked)
+
+
+def test_a_mask_in_a_folder_of_rasters_is_left_out_and_told(world, caplog):
+    caplog.set_level("INFO")
+    grid = Affine(CELL, 0, WEST, 0, -CELL, NORTH)
+    write_geotiff(world / "rasters" / "mask.tif", np.ones((1, 80, 80)), ["land"], grid)
+    folder, facts = made(world)
+    assert "left out: land" in caplog.text
+    assert [category["name"] for category in facts["categories"]] == ["place", "relief"]
+    assert not (folder / "patches" / "land.pkl").exists()
+
+
+def test_places_without_observations_become_a_dataset_that_pred_reads(world, workplace):
+    import pred
+    import train_global
+
+    world_folder, _ = made(world)
+    places = pd.read_csv(world / "points.csv").drop(columns="soc_gkg")
+    places.to_csv(world / "places.csv", index=False)
+    more = ["--predict_only", "--global_data", str(world_folder)]
+    folder, facts = made(world, *more, points="places.csv", out="new", target=None)
+    assert not (folder / "split").exists()
+    assert facts["categories"] == yaml.safe_load((world_folder / "dataset.yaml").read_text())["categories"]
+    train_global.main(["--data_dir", str(world_folder), "--run", "g", "--epochs", "1", "--no-tensorboard"])
+    pred.main(["--data_dir", str(folder), "--checkpoint", "model/pretrain_model/g.pth", "--on", "all"])
+    assert len(pd.read_csv("results/g/predictions.csv")) == len(pd.read_csv(folder / "samples.csv"))
+
+
+def test_the_number_of_held_out_blocks_is_told(world, capsys, caplog):
+    _, facts = made(world, "--split", "blocks", "--block_size", "5")
+    assert facts["split"]["units"]["test"] < prepare.FEW_BLOCKS
+    assert f"test {facts['split']['test']} in {facts['split']['units']['test']} blocks" in capsys.readouterr().out
+    assert "so few blocks are held out" in caplog.text
+
+
+def test_settings_out_of_range(world, capfd):
+    assert "depth" in refused(world, capfd, "--depth", "30", "0")
+    assert "bounds" in refused(world, capfd, "--bounds", "10", "5", "0", "1")
+    assert "each below the one before" in refused(world, capfd, "--depth_limits", "0", "30", "15")
+    assert "two or more limits" in refused(world, capfd, "--depth_limits", "30")
+    assert "spline_lambda" in refused(world, capfd, "--spline_lambda", "-1")
+    assert "need horizons" in refused(world, capfd, "--depth_method", "spline")
+    assert "leave no profiles to train on" in refused(world, capfd, "--valid_share", "0.5", "--test_share", "0.5")
+    assert "split would be empty" in refused(world, capfd, "--split", "blocks", "--block_size", "90")
+    assert "did you mean '--radius'" in refused(world, capfd, "--radios", "1")
+
+
+def test_folder_that_cannot_be_written(world, capfd):
+    (world / "file").write_text("")
+    assert "cannot be written" in refused(world, capfd, out="file/out")
+
+
+def test_points_are_never_overwritten(world, capfd):
+    (world / "points.csv").rename(world / "samples.csv")
+    prepare_into_itself = ["--points", str(world / "samples.csv"), "--rasters", str(world / "rasters"), "--out", str(world)]
+    assert run(lambda: prepare.main(prepare_into_itself)) == 2
+    assert "would overwrite" in capfd.readouterr().err
+
+
+def test_full_disk_leaves_no_dataset(world, capfd, monkeypatch):
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert "No space left" in refused(world, capfd)
+
+
+def test_global_dataset_that_will_not_do(world, capfd):
+    assert "no such YAML file" in refused(world, capfd, "--global_data", str(world / "nothing"))
+    globe, _ = made(world, out="globe")
+    (globe / "split" / "test.csv").unlink()
+    assert "test.csv" in refused(world, capfd, "--global_data", str(globe))
+
+
+def test_failed_run_leaves_the_dataset_that_was_there(world):
+    folder, facts = made(world)
+    profiles(world / "points.csv", longitude=100.0)
+    assert run(lambda: prepare.main(flags(world))) == 2
+    assert yaml.safe_load((folder / "dataset.yaml").read_text()) == facts
+    assert len(read_dataset(RunSettings(data_dir=folder)).table) == 200
+
+
+@needs_realdata
+def test_real_region_trains_on_nothing_that_the_world_holds_out(tmp_path):
+    globe, region = tmp_path / "globe", tmp_path / "kenya"
+    points = ["--points", str(REALDATA / "global" / "points.csv"), "--target", "soc_gkg"]
+    covariates = ["--rasters", str(REALDATA / "global" / "cov_vegetation.tif")]
+    prepare.main([*points, *covariates, "--split", "blocks", "--out", str(globe)])
+    bounds = ["--bounds", "33.9", "41.9", "-4.7", "5.0"]
+    prepare.main([*points, *covariates, *bounds, "--global_data", str(globe), "--out", str(region)])
+    before, after = split_of(globe), split_of(region)
+    assert len(after) == 1381
+    assert all(before[name] == split for name, split in after.items())

@@ -1,0 +1,340 @@
+"""Maps against points and products whose truth is known: units, grids, gaps and extents may differ, the answer may not."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import yaml
+from geo.test_field import write_netcdf
+from rasterio.transform import Affine
+
+from soilcarbon.commands import validate as against
+from soilcarbon.commands.arguments import build
+from soilcarbon.geo.crs import transformed
+from soilcarbon.geo.grid import Grid, Tile
+from soilcarbon.geo.raster import write_geotiff
+from soilcarbon.geo.zonal_statistics import cell_areas
+from soilcarbon.io.files import UserError, run
+from soilcarbon.mapping.products import Cells, on_common_grid
+from soilcarbon.study_settings import AgainstSettings, Product
+
+HEIGHT, WIDTH, CELL, WEST, NORTH = 40, 50, 0.1, 100.0, 40.0
+
+
+def smooth(lon, lat):
+    """Return kg/m2 that are linear in degrees: a mean over a cell is the value at its middle."""
+    return 8 + 0.5 * (lon - WEST) + 0.7 * (lat - NORTH + 4)
+
+
+def centres(height=HEIGHT, width=WIDTH, cell=CELL, west=WEST, north=NORTH):
+    return np.meshgrid(west + cell * (np.arange(width) + 0.5), north - cell * (np.arange(height) + 0.5))
+
+
+def write(path, values, cell=CELL, west=WEST, north=NORTH, crs="EPSG:4326", unit="kg/m2", name="socd"):
+    write_geotiff(Path(path), values[None], [name], Affine(cell, 0, west, 0, -cell, north), crs, None if unit is None else [unit])
+
+
+@pytest.fixture
+def ours(workplace):
+    random = np.random.default_rng(0)
+    values = smooth(*centres()) + random.normal(0, 0.5, (HEIGHT, WIDTH))
+    write("ours.tif", values)
+    return values.astype(np.float32).astype(np.float64)
+
+
+def judge(*products, maps=("ours=ours.tif",), more=()):
+    command = ["--maps", *maps, *(["--products", *products] if products else []), "--out", "out", *more]
+    assert run(lambda: against.main(command)) == 0
+    return pd.read_csv("out/product_scores.csv").set_index("against") if products else None
+
+
+def refused(capsys, *arguments):
+    assert run(lambda: against.main([*arguments])) == 2
+    return capsys.readouterr().err
+
+
+# --- other products -------------------------------------------------------------------------------------------------------
+
+
+def test_offset_and_scaled_products(ours):
+    write("more.tif", ours + 1.5)
+    write("tonnes.tif", ours * 10, unit=None)
+    write("tenths.tif", np.round(ours * 100), unit=None)
+    scores = judge("same=ours.tif", "more.tif", "tonnes=tonnes.tif,unit=t/ha", "tenths=tenths.tif,unit=t/ha,factor=0.1")
+    same, more = scores.loc["same"], scores.loc["more"]
+    assert (same["r2"], same["rmse"], same["me"], same["ccc"], same["n"]) == (1, 0, 0, 1, HEIGHT * WIDTH)
+    assert (more["me"], more["rmse"]) == pytest.approx((-1.5, 1.5), abs=1e-5)
+    variance = ours.var()
+    assert more["ccc"] == pytest.approx(2 * variance / (2 * variance + 1.5**2), rel=1e-4)
+    assert more["r2"] == pytest.approx(1 - 1.5**2 / variance, rel=1e-4)
+    assert scores.loc["tonnes", "rmse"] < 1e-5
+    assert scores.loc["tenths", "rmse"] < 0.005
+    km2 = np.broadcast_to(
+        cell_areas(Grid("EPSG:4326", WEST, NORTH, (CELL, CELL), HEIGHT, WIDTH), Tile(0, 0, 0, HEIGHT, WIDTH)), ours.shape
+    )
+    assert same["total_of"] == pytest.approx((ours * km2).sum() / 1000, rel=1e-6)  # Gg to Tg
+    assert more["mean_against"] - more["mean_of"] == pytest.approx(1.5, abs=1e-4)
+    with rasterio.open("out/difference-ours-more.tif") as raster:
+        assert raster.descriptions == ("difference", "map: ours", "product: more")
+        np.testing.assert_allclose(raster.read(1), -1.5, atol=1e-5)
+    assert len(list(Path("out").glob("*.png"))) == 8
+
+
+def test_scale_offset_and_nodata_of_the_file_are_believed(ours):
+    profile = {
+        "driver": "GTiff",
+        "dtype": "int16",
+        "count": 1,
+        "height": HEIGHT,
+        "width": WIDTH,
+        "crs": "EPSG:4326",
+        "nodata": -32768,
+    }
+    stored = np.round((ours - 2) * 1000).astype(np.int16)
+    stored[:10, :10] = -32768
+    with rasterio.open("packed.tif", "w", transform=Affine(CELL, 0, WEST, 0, -CELL, NORTH), **profile) as raster:
+        raster.write(stored, 1)
+        raster.scales, raster.offsets = (0.001,), (2.0,)
+    found = judge("packed=packed.tif,unit=kg/m2").loc["packed"]
+    assert found["rmse"] < 0.001
+    assert found["n"] == HEIGHT * WIDTH - 100
+
+
+def test_undeclared_nodata_is_an_error_that_says_what_to_do(ours, capsys):
+    values = ours.copy()
+    values[5:9] = -32768
+    write("holed.tif", values)
+    assert "nodata" in refused(capsys, "--maps", "ours.tif", "--products", "holed.tif")
+    found = judge("holed=holed.tif,nodata=-32768").loc["holed"]
+    assert (found["n"], found["rmse"]) == ((HEIGHT - 4) * WIDTH, 0)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_coarser_product_is_met_on_its_own_grid_by_area_weighted_means(ours, swapped):
+    grid = Grid("EPSG:4326", WEST, NORTH, (CELL, CELL), HEIGHT, WIDTH)
+    km2 = np.broadcast_to(cell_areas(grid, Tile(0, 0, 0, HEIGHT, WIDTH)), ours.shape)
+    blocks = [(each).reshape(8, 5, 10, 5).sum((1, 3)) for each in (ours * km2, km2)]
+    write("coarse.tif", blocks[0] / blocks[1], cell=0.5)
+    with Cells(Product(name="a", path="ours.tif")) as first, Cells(Product(name="b", path="coarse.tif")) as second:
+        shared = on_common_grid(*((second, first) if swapped else (first, second)), 0.5)
+    assert (shared.grid.height, shared.grid.width) == (8, 10)
+    np.testing.assert_allclose(shared.first, shared.second, rtol=1e-6)
+    fine = shared.second if swapped else shared.first
+    assert (fine * shared.km2).sum() == pytest.approx((ours * km2).sum(), rel=1e-6)  # nothing is lost
+
+
+def test_half_of_a_cell_must_have_values(workplace):
+    values = np.full((10, 10), 3.0)
+    values[:, :4] = np.nan
+    write("fine.tif", values)
+    write("coarse.tif", np.full((1, 2), 3.0), cell=0.5)  # of its upper half only
+    with Cells(Product(name="a", path="fine.tif")) as first, Cells(Product(name="b", path="coarse.tif")) as second:
+        assert np.isfinite(on_common_grid(first, second, 0.2).first).tolist() == [[True, True]]
+        assert np.isfinite(on_common_grid(first, second, 0.5).first).tolist() == [[False, True]]
+
+
+@pytest.mark.parametrize(
+    ("crs", "metres"),
+    [("EPSG:3857", 30_000.0), ("EPSG:6933", 4_000.0), ("EPSG:32648", 11_000.0), ("+proj=igh +datum=WGS84", 250 * 9.0)],
+)
+def test_another_projection(workplace, crs, metres):
+    """Of a field that is linear in degrees, whichever of the two is coarser."""
+    write("ours.tif", smooth(*centres()))
+    x, y = transformed("EPSG:4326", crs, *(np.array(each) for each in ((100.5, 104.5), (39.5, 36.5))))
+    width, height = int((x[1] - x[0]) / metres), int((y[0] - y[1]) / metres)
+    lon, lat = transformed(crs, "EPSG:4326", *centres(height, width, metres, x[0], y[0]))
+    write("other.tif", smooth(lon, lat), metres, x[0], y[0], crs)
+    found = judge("other.tif").loc["other"]
+    assert found["rmse"] < 0.02
+    assert found["r2"] > 0.999
+    assert found["n"] > 50
+
+
+def test_netcdf_meets_a_geotiff(ours):
+    lat, lon = np.arange(36.25, 40, 0.5), np.arange(100.25, 105, 0.5)
+    values = ours.reshape(8, 5, 10, 5).mean((1, 3))[::-1].astype(np.float32)
+    write_netcdf(Path("model.nc"), lat, lon, values)
+    found = judge("model=model.nc", "tenfold=model.nc,factor=2").set_index("cell_km", append=True)
+    assert found.loc["model", "n"].iloc[0] == 80
+    assert found.loc["model", "rmse"].iloc[0] < 0.01  # areas of cells differ a little from row to row
+    assert found.loc["tenfold", "mean_against"].iloc[0] == pytest.approx(2 * found.loc["model", "mean_against"].iloc[0])
+
+
+def test_other_extents_are_compared_where_they_meet(ours):
+    write("west.tif", ours[:, :20])
+    shifted = np.full((30, 30), 5.0)
+    write("shifted.tif", shifted, west=WEST + 4, north=NORTH + 1)  # ten columns and twenty rows in common
+    write("turned.tif", ours, west=WEST - 360)
+    scores = judge("west.tif", "shifted.tif", "turned.tif")
+    assert (scores.loc["west", "n"], scores.loc["west", "rmse"]) == (HEIGHT * 20, 0)
+    assert scores.loc["shifted", "n"] == 200
+    assert scores.loc["shifted", "mean_against"] == pytest.approx(5)
+    assert (scores.loc["turned", "n"], scores.loc["turned", "rmse"]) == (HEIGHT * WIDTH, pytest.approx(0, abs=1e-9))
+
+
+def test_depths_that_differ_are_told(ours, caplog):
+    judge("a=ours.tif,depth=0-30cm", maps=["ours=ours.tif,depth=0-20cm"])
+    assert "do not tell of the same soil" in caplog.text
+    assert "do not tell of the same soil" in Path("out/report.html").read_text()
+
+
+def test_no_ground_in_common_and_other_mistakes(ours, capsys):
+    write("away.tif", ours, west=10.0)
+    write("empty.tif", np.full_like(ours, np.nan))
+    write("content.tif", ours, unit="g/kg")
+    write("bare.tif", ours, unit=None)
+    for product, words in (
+        ("away.tif", ["share no ground", "away.tif"]),
+        ("empty.tif", ["no cell in which both"]),
+        ("content.tif", ["g/kg", "no density"]),
+        ("bare.tif", ["does not tell its unit"]),
+        ("bare.tif,unit=stones", ["stones"]),
+        ("ours=ours.tif,factor=-1", ["greater than 0", "factor"]),
+        ("none.tif", ["none.tif"]),
+        ("a=ours.tif,colour=red", ["colour=red"]),
+        ("a=ours.tif,factor=x", ["factor"]),
+        ("ours=content.tif", ["called 'ours'"]),
+    ):
+        if product == "ours=ours.tif,factor=-1":
+            product = "negative=ours.tif,factor=-1"
+        error = refused(capsys, "--maps", "ours=ours.tif", "--products", product, "--out", "out")
+        assert all(word in error for word in words), error
+        assert error.count("\n") == 1
+    assert "same files" in refused(capsys, "--maps", "a b=ours.tif", "--products", "a_b=ours.tif")
+    assert "overwritten" in refused(capsys, "--maps", "ours.tif", "--products", "a=ours.tif", "--out", ".")
+    assert "nothing to hold maps against" in refused(capsys, "--maps", "ours.tif")
+
+
+def test_a_map_of_many_bands_gives_its_prediction(ours):
+    bands = np.stack([ours, ours - 1, ours + 1])
+    write_geotiff(
+        Path("bands.tif"), bands, ["prediction", "lower", "upper"], Affine(CELL, 0, WEST, 0, -CELL, NORTH), units=["kg/m2"] * 3
+    )
+    assert judge("ours.tif", maps=["bands=bands.tif"]).loc["ours", "rmse"] == 0
+    assert judge("ours.tif", maps=["bands=bands.tif,variable=upper"]).loc["ours", "me"] == pytest.approx(1)
+
+
+# --- points ----------------------------------------------------------------------------------------------------------------
+
+
+def write_points(values, unit=1.0, n=300, seed=1):
+    random = np.random.default_rng(seed)
+    row, col = random.integers(0, HEIGHT, n), random.integers(0, WIDTH, n)
+    lon, lat = WEST + CELL * (col + random.random(n)), NORTH - CELL * (row + random.random(n))
+    observed = values[row, col] + random.normal(0, 0.6, n)
+    pd.DataFrame({"profile_id": range(n), "lon": lon, "lat": lat, "v": observed * unit}).to_csv("points.csv", index=False)
+    return values[row, col], observed
+
+
+def test_points_score_every_map_where_all_have_values(ours):
+    holed = ours + 0.4
+    holed[:, :5] = np.nan
+    write("holed.tif", holed)
+    predicted, observed = write_points(ours, unit=10.0)
+    judge("holed.tif", more=["--points", "points.csv", "--value", "v", "--unit", "t/ha"])
+    scores, points = pd.read_csv("out/point_scores.csv").set_index("of"), pd.read_csv("out/points.csv")
+    kept = points["profile_id"].to_numpy()
+    assert 200 < len(kept) < 300
+    error = (predicted - observed)[kept]
+    assert scores.loc["ours", "n"] == len(kept)
+    assert scores.loc["ours", "rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-5)
+    assert scores.loc["ours", "me"] == pytest.approx(error.mean(), rel=1e-4)
+    assert scores.loc["holed", "me"] == pytest.approx(error.mean() + 0.4, rel=1e-4)
+    assert scores.loc["ours", "rmse_low"] < scores.loc["ours", "rmse"] < scores.loc["ours", "rmse_high"]
+    assert "held" not in scores
+    assert Path("out/residuals-ours.png").is_file()
+
+
+def test_points_have_their_usual_names_and_units_are_asked_about(ours, caplog):
+    write_points(ours)
+    judge(more=["--points", "points.csv", "--value", "v"])
+    assert "units" not in caplog.text
+    expected = pd.read_csv("out/point_scores.csv")
+    table = pd.read_csv("points.csv").rename(columns={"profile_id": "ID", "lon": "Longitude", "lat": "y"})
+    table.to_csv("points.csv", index=False)
+    judge(more=["--points", "points.csv", "--value", "v"])
+    pd.testing.assert_frame_equal(pd.read_csv("out/point_scores.csv"), expected)
+    table.assign(v=10 * table["v"]).to_csv("points.csv", index=False)
+    judge(more=["--points", "points.csv", "--value", "v"])
+    assert "are the units right" in caplog.text
+
+
+def test_a_value_that_is_not_there_is_told_with_those_that_are(ours, capsys):
+    write_points(ours)
+    assert "name one by --value" in refused(
+        capsys, "--maps", "ours.tif", "--points", "points.csv", "--value", "soc", "--out", "out"
+    )
+
+
+def test_intervals_of_a_map_are_held_against_points(ours):
+    bands = np.stack([ours, ours - 0.6 * 1.645, ours + 0.6 * 1.645])
+    write_geotiff(
+        Path("bands.tif"), bands, ["prediction", "lower", "upper"], Affine(CELL, 0, WEST, 0, -CELL, NORTH), units=["kg/m2"] * 3
+    )
+    write_points(ours)
+    judge(maps=["bands.tif"], more=["--points", "points.csv", "--value", "v"])
+    row = pd.read_csv("out/point_scores.csv").iloc[0]
+    assert row["held"] == pytest.approx(0.9, abs=0.05)
+    assert row["held_low"] <= row["held"] <= row["held_high"]
+
+
+def test_points_elsewhere_or_of_another_thing(ours, capsys):
+    write_points(ours)
+    command = ["--maps", "ours.tif", "--points", "points.csv", "--value", "v", "--out", "out"]
+    assert "no density" in refused(capsys, *command, "--unit", "g/kg")
+    assert "'w'" in refused(capsys, *command[:-4], "--value", "w", "--out", "out")
+    table = pd.read_csv("points.csv").assign(lon=10.0)
+    table.to_csv("points.csv", index=False)
+    assert "0 of 300 points" in refused(capsys, *command)
+
+
+# --- the page --------------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_escaped_and_files_are_named_safely(ours):
+    settings = {
+        "maps": [{"name": "<b>&../x", "path": "ours.tif"}],
+        "products": [{"name": "p, q", "path": "ours.tif"}],
+        "out": "out",
+    }
+    Path("c.yaml").write_text(yaml.safe_dump(settings))
+    assert run(lambda: against.main(["--config", "c.yaml"])) == 0
+    page = Path("out/report.html").read_text()
+    assert "&lt;b&gt;&amp;../x" in page
+    assert "<b>&" not in page
+    assert not re.search(r"<(script|iframe|link)\b", page)
+    assert sorted(path.name for path in Path("out").glob("*.tif")) == ["difference-_b__.._x-p__q.tif"]
+
+
+def test_names_are_no_formulas(ours):
+    write_points(ours)
+    judge("$x^$=ours.tif", maps=[r"$\frac{a}$=ours.tif"], more=["--points", "points.csv", "--value", "v"])
+
+
+@pytest.mark.parametrize(
+    ("maps", "words"),
+    [
+        ("observed=ours.tif", "a column of the points"),
+        ("lon=ours.tif", "a column of the points"),
+        ("a\x07=ours.tif", "cannot be printed"),
+        ("a=ours.tif,factor=0", "greater than 0"),
+    ],
+)
+def test_names_and_factors_that_would_mislead_are_refused(maps, words, ours, capsys):
+    write_points(ours)
+    assert words in refused(capsys, "--maps", maps, "--points", "points.csv", "--value", "v", "--out", "out")
+
+
+def test_a_factor_beyond_all_measure_is_no_gap(ours, capsys):
+    command = ["--maps", "ours.tif", "--products", "p=ours.tif,factor=1.7e308", "--out", "out"]
+    assert "above 2000" in refused(capsys, *command)
+
+
+def test_settings_of_a_product():
+    found = build(AgainstSettings, {"maps": ["data/a.tif,unit=t/ha,factor=0.1,nodata=-1,depth=0-30 cm"], "points": "p.csv"}).maps[0]
+    assert found == Product(name="a", path="data/a.tif", unit="t/ha", factor=0.1, nodata=-1, depth="0-30 cm")
+    with pytest.raises(UserError, match="colour"):
+        build(AgainstSettings, {"maps": ["a.tif,colour=red"], "points": "p.csv"})

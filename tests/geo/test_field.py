@@ -1,0 +1,216 @@
+"""Carbon on a grid is read from what modellers hand over, in the right cell and unit, or refused in one line."""
+
+import io
+
+import numpy as np
+import pytest
+from scipy.io import netcdf_file
+
+from soilcarbon.geo.field import read_field, unit_of
+from soilcarbon.geo.raster import write_geotiff
+from soilcarbon.io.files import UserError
+from soilcarbon.simulation.earth_system_model import write_cmip
+
+
+def write_netcdf(path, lat, lon, values, unit="kg m-2", name="cSoil", more=(), axes=("lat", "lon"), fill=None):
+    """Write values (.., H, W) as classic NetCDF; `more` names the dimensions before lat and lon."""
+    memory = io.BytesIO()
+    with netcdf_file(memory, "w") as file:
+        for dimension, size in zip((*more, *axes), values.shape, strict=True):
+            file.createDimension(dimension, size)
+        for axis, centres in zip(axes, (lat, lon), strict=True):
+            variable = file.createVariable(axis, "f8", (axis,))
+            variable[:] = centres
+            variable.units = {"lat": "degrees_north", "lon": "degrees_east"}[axis]
+        variable = file.createVariable(name, "f4", (*more, *axes))
+        if unit:
+            variable.units = unit
+        if fill is not None:
+            variable._FillValue = np.float32(fill)
+        variable[:] = values
+        file.flush()
+        path.write_bytes(memory.getvalue())
+    return path
+
+
+LAT, LON = np.arange(-88.0, 90, 4), np.arange(2.0, 360, 4)
+GAUSS = np.degrees(np.arcsin(np.polynomial.legendre.leggauss(45)[0]))
+UNEVEN = np.sort(np.concatenate([np.arange(-88, 0, 4.0), np.arange(1, 90, 2.0)]))
+
+
+def law(lat, lon):
+    return 10 + lat / 10 + (np.asarray(lon) % 360) / 1000
+
+
+@pytest.mark.parametrize("lat", [LAT, LAT[::-1], GAUSS, GAUSS[::-1], UNEVEN, UNEVEN[::-1]])
+@pytest.mark.parametrize("west", [0, -180])
+def test_a_place_has_the_value_of_its_cell_however_the_axes_run(tmp_path, lat, west):
+    lon = LON + west
+    field = read_field(write_netcdf(tmp_path / "m.nc", lat, lon, law(lat[:, None], lon[None, :]).astype(np.float32)))
+    east, north = np.meshgrid(LON + west, lat)
+    off = 0.3 * np.abs(np.diff(lat)).min()
+    for dx, dy in ((0, 0), (1.5, off), (-1.5, -off), (360, 0), (-360, 0)):
+        assert field.at(east.ravel() + dx, north.ravel() + dy) == pytest.approx(law(north, east).ravel(), abs=1e-4)
+    assert field.variable == "cSoil" and field.unit == "kg/m2" and field.shape == (len(lat), len(LON))
+
+
+def test_cells_are_told_apart_and_the_poles_belong_to_the_last_rows(tmp_path):
+    field = read_field(write_netcdf(tmp_path / "m.nc", LAT, LON, np.ones((45, 90), np.float32)))
+    assert field.cells(np.array([1.0, 3.9, 4.1, -0.1]), np.array([89.0, 86.5, 86.5, 90.0])).tolist() == [0, 0, 1, 89]
+    assert field.cells(np.array([1.0]), np.array([-90.0])).tolist() == [44 * 90]
+    assert field.metres == pytest.approx(444_780, rel=1e-3)
+
+
+def test_a_region_has_no_value_outside(tmp_path):
+    field = read_field(write_netcdf(tmp_path / "m.nc", np.array([50.0, 51]), np.array([5.0, 6, 7]), np.ones((2, 3), np.float32)))
+    assert np.isfinite(field.at(np.array([5.0, 4.6, 4.4, 7.6, 6, 6]), np.array([50.0, 50, 50, 50, 51.4, 51.6]))).tolist() == [
+        *(True, True, False, False, True, False)
+    ]
+
+
+def test_times_are_averaged_and_fill_values_are_missing(tmp_path):
+    values = np.stack([np.full((45, 90), 2.0), np.full((45, 90), 4.0)]).astype(np.float32)
+    values[0, 0, 0] = values[:, 1, 1] = 1e20
+    for name, fill in (("undeclared.nc", None), ("m.nc", 1e20)):
+        field = read_field(write_netcdf(tmp_path / name, LAT, LON, values, more=("time",), fill=fill))
+        assert field.values[-1, 0] == 4 and np.isnan(field.values[-2, 1]) and field.values[0, 0] == 3
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor", "brought"),
+    [("g m-2", 1e-3, "kg/m2"), ("t ha-1", 0.1, "kg/m2"), ("g kg-1", 1, "g/kg"), ("dg/kg", 0.1, "g/kg"), ("%", 10, "g/kg")],
+)
+def test_units_are_brought_to_one(tmp_path, unit, factor, brought):
+    path = write_netcdf(tmp_path / "m.nc", LAT, LON, np.full((45, 90), 5.0, np.float32), unit)
+    field = read_field(path)
+    assert field.unit == brought and field.at(np.array([2.0]), np.array([0.0]))[0] == pytest.approx(5 * factor)
+
+
+def test_units_as_files_spell_them():
+    spelt = {"kg m-2": "kg/m2", "kgC/m^2": "kg/m2", "kg C m-2": "kg/m2", "kg m**-2": "kg/m2", "g C m-2": "g/m2", "Mg/ha": "t/ha"}
+    assert {text: unit_of(text) for text in spelt} == spelt
+    assert [unit_of(text) for text in (None, "", "m", "kg", "mol m-2")] == [None] * 5
+
+
+def test_a_geotiff_of_any_unit_is_read_where_the_profiles_are(tmp_path):
+    from rasterio.transform import Affine
+
+    values = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
+    write_geotiff(tmp_path / "m.tif", values, ["soc"], Affine(10, 0, 0, 0, -10, 30), units=["g m-2"])
+    field = read_field(tmp_path / "m.tif")
+    assert field.at(np.array([5.0, 15.0, 99.0]), np.array([25.0, 15.0, 0.0])) == pytest.approx([0, 5e-3, np.nan], nan_ok=True)
+    assert field.cells(np.array([5.0, 15.0, 99.0]), np.array([25.0, 15.0, 0.0])).tolist() == [0, 5, -1]
+
+
+def refused(path, words, **given):
+    with pytest.raises(UserError) as caught:
+        field = read_field(path, **given)
+        field.at(np.array([2.0]), np.array([0.0]))
+    assert words in str(caught.value) and path.name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [0, 3, 200, 12_000])
+def test_a_torn_file_is_refused(tmp_path, kept):
+    whole = write_netcdf(tmp_path / "m.nc", LAT, LON, np.ones((45, 90), np.float32)).read_bytes()
+    assert len(whole) > 12_000
+    (tmp_path / "m.nc").write_bytes(whole[:kept])
+    with pytest.raises(UserError, match="m.nc"):
+        read_field(tmp_path / "m.nc")
+
+
+def test_a_text_called_geotiff_is_refused(tmp_path):
+    (tmp_path / "m.tif").write_text("no raster")
+    refused(tmp_path / "m.tif", "GeoTIFF")
+
+
+@pytest.mark.parametrize(
+    ("change", "given", "words"),
+    [
+        ({"unit": ""}, {}, "does not tell its unit"),
+        ({"unit": "mol m-2"}, {}, "mol m-2"),
+        ({}, {"unit": "g/kg"}, "its unit is kg/m2, and g/kg was given"),
+        ({}, {"unit": "stones"}, "'stones'"),
+        ({}, {"variable": "cSoli"}, "did you mean 'cSoil'"),
+        ({"values": np.full((45, 90), 5000.0)}, {}, "above 2000 kg/m2"),
+        ({"values": np.full((45, 90), -1.0)}, {}, "below 0"),
+        ({"values": np.full((45, 90), np.nan)}, {}, "missing in all 4050 cells"),
+        ({"values": np.ones((2, 45, 90)), "more": ("depth",)}, {}, "depth"),
+        ({"lat": LAT * 2}, {}, "degrees in order"),
+        ({"lon": LON + 1e9}, {}, "degrees in order"),
+        ({"lat": LAT * 1e-300, "lon": LON * 1e-300}, {}, "degrees in order"),
+        ({"lat": LAT[:1], "values": np.ones((1, 90))}, {}, "1 x 90 cells"),
+        ({"lon": LON[:1], "values": np.ones((45, 1))}, {}, "45 x 1 cells"),
+        ({"lat": LON[:45], "lon": np.linspace(-80, 80, 90), "axes": ("lon", "lat")}, {}, "no axis"),
+    ],
+)
+def test_what_is_not_carbon_on_a_grid_of_degrees_is_refused(tmp_path, change, given, words):
+    facts = {"lat": LAT, "lon": LON, "values": np.ones((45, 90))} | change
+    facts["values"] = facts["values"].astype(np.float32)
+    refused(write_netcdf(tmp_path / "m.nc", **facts), words, **given)
+
+
+def write_cmip6(path, values):
+    """Write values (T, 45, 90) with what CMIP6 puts round them: bounds, a scalar coordinate, standard names, two fill values."""
+    memory = io.BytesIO()
+    with netcdf_file(memory, "w") as file:
+        for dimension, size in (("time", len(values)), ("lat", 45), ("lon", 90), ("bnds", 2), ("strlen", 4)):
+            file.createDimension(dimension, size)
+        axes = (
+            ("time", 15 + 30.4 * np.arange(len(values)), "days since 1850-01-01", "time"),
+            ("lat", LAT, "degrees_north", "latitude"),
+        )
+        for name, centres, unit, standard in (*axes, ("lon", LON, "degrees_east", "longitude")):
+            axis, edges = (file.createVariable(each, "f8", on) for each, on in ((name, (name,)), (f"{name}_bnds", (name, "bnds"))))
+            axis[:], axis.units, axis.standard_name, axis.bounds = centres, unit, standard, f"{name}_bnds"
+            edges[:] = np.stack([centres - 2, centres + 2], axis=1)
+        file.createVariable("type", "c", ("strlen",))[:] = list("land")
+        variable = file.createVariable("cSoil", "f4", ("time", "lat", "lon"))
+        variable.units, variable.coordinates, variable.cell_methods = "kg m-2", "type", "area: mean where land time: mean"
+        variable._FillValue = variable.missing_value = np.float32(1e20)
+        variable[:] = values
+        file.flush()
+        path.write_bytes(memory.getvalue())
+    return path
+
+
+@pytest.mark.parametrize("hdf5", [False, True])
+def test_csoil_is_read_as_cmip6_writes_it(tmp_path, hdf5):
+    values = np.stack([law(LAT[:, None], LON[None, :]) + t for t in (-1, 0, 1)]).astype(np.float32)
+    values[:, :, :20] = 1e20
+    path = write_cmip6(tmp_path / "cSoil_Emon_MODEL_historical_r1i1p1f1_gn_185001-185003.nc", values)
+    if hdf5:
+        import rasterio.shutil
+
+        classic, path = path, tmp_path / "c4.nc"
+        rasterio.shutil.copy(f'netcdf:"{classic}":cSoil', path, driver="netCDF", FORMAT="NC4", COMPRESS="DEFLATE")
+        assert path.read_bytes()[1:4] == b"HDF"
+    field = read_field(path)
+    assert (field.variable, field.unit, field.times, field.shape) == ("cSoil", "kg/m2", 3, (45, 90))
+    west, north = np.array([-160.0, -160, 200, 10]), np.array([48.0, -88, 48, 0])
+    assert field.at(west, north) == pytest.approx([law(48, 198), law(-88, 198), law(48, 198), np.nan], nan_ok=True, abs=0.01)
+
+
+def test_of_several_variables_csoil_is_meant_unless_said(tmp_path):
+    memory = io.BytesIO()
+    with netcdf_file(memory, "w") as file:
+        file.createDimension("lat", 45)
+        file.createDimension("lon", 90)
+        for name, centres, unit in (("lat", LAT, "degrees_north"), ("lon", LON, "degrees_east")):
+            axis = file.createVariable(name, "f8", (name,))
+            axis[:], axis.units = centres, unit
+        for name, value in (("cVeg", 1.0), ("cSoil", 2.0)):
+            variable = file.createVariable(name, "f4", ("lat", "lon"))
+            variable[:], variable.units = value, "kg m-2"
+        file.flush()
+        (tmp_path / "m.nc").write_bytes(memory.getvalue())
+    assert read_field(tmp_path / "m.nc").values.max() == 2
+    assert read_field(tmp_path / "m.nc", "cVeg").values.max() == 1
+
+
+def test_the_example_model_writes_what_is_read(tmp_path):
+    carbon = np.arange(8.0).reshape(2, 4)
+    carbon[0, 1] = np.nan
+    write_cmip(tmp_path / "c.nc", carbon, -180.0, 90.0, 90.0)
+    field = read_field(tmp_path / "c.nc")
+    east, north = np.meshgrid([-135.0, -45, 45, 135], [45.0, -45])
+    assert field.at(east.ravel(), north.ravel()) == pytest.approx(carbon.ravel(), nan_ok=True)

@@ -1,0 +1,343 @@
+"""Strangers' files are read without running them; ours are written whole or not at all."""
+
+import contextlib
+import gc
+import os
+import pickle
+import resource
+import signal
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from soilcarbon.io import pickles
+from soilcarbon.io.files import UserError, atomic_write, check_writable, read_table, run, write_json, write_text
+from soilcarbon.io.pickles import load_patches, load_pickle
+
+
+class Hostile:
+    def __init__(self, call, *arguments):
+        self.call, self.arguments = call, arguments
+
+    def __reduce__(self):
+        return self.call, self.arguments
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 3, 4, 5])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i2", "u1", ">f4"])
+def test_pickles_of_arrays_are_read_in_every_protocol(tmp_path, protocol, dtype):
+    value = {"a": np.arange(9).reshape(3, 3).astype(dtype), 7: [1.5, np.float32(2), np.int64(3)]}
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(value, protocol=protocol))
+    read = load_pickle(path)
+    assert (read["a"].dtype.kind, read["a"].dtype.itemsize) == (np.dtype(dtype).kind, np.dtype(dtype).itemsize)
+    np.testing.assert_array_equal(read["a"], value["a"])
+    assert read[7] == value[7]
+
+
+def test_pickle_written_by_numpy_1_is_read(tmp_path):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps({"a": np.ones((3, 3))}, protocol=2).replace(b"numpy._core.", b"numpy.core."))
+    np.testing.assert_array_equal(load_pickle(path)["a"], np.ones((3, 3)))
+
+
+@pytest.mark.parametrize(
+    "call", [os.system, eval, exec, getattr, __import__, np.load, np.fromfile, Path, pickle.loads], ids=lambda call: call.__name__
+)
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, call):
+    mark = tmp_path / "ran"
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps({"a": Hostile(call, f"touch {mark}")}))
+    with pytest.raises(UserError, match="refused"):
+        load_pickle(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80\x04", b"no pickle at all", b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f", b"(" * 50_000]
+)
+def test_torn_pickles_are_refused(tmp_path, content):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="x.pkl"):
+        load_pickle(path)
+
+
+def test_a_codec_other_than_latin1_is_refused(tmp_path):
+    import _codecs
+
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(Hostile(_codecs.encode, "a", "zlib")))
+    with pytest.raises(UserError, match="codec"):
+        load_pickle(path)
+
+
+def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), atomic_write(path) as file:
+        file.write(b"new, but")
+        raise RuntimeError("no")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file size")
+def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path):
+    path = tmp_path / "x.txt"
+    write_text(path, "old")
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        with pytest.raises(UserError, match=r"x\.txt: not written .*untouched"):
+            write_text(path, "n" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file.*cannot be written"):
+        check_writable(tmp_path / "file" / "inner")
+
+
+def test_json_refuses_nan(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_are_read_whatever_their_separator_and_ids_stay_text(tmp_path, separator):
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "\ufeff" + separator.join(["profile_id", "lon"]) + "\n" + separator.join(["007", "1.5"]) + "\n", encoding="utf-8"
+    )
+    table = read_table(path, ["profile_id", "lon"])
+    assert table["profile_id"].tolist() == ["007"]
+    assert table["lon"].tolist() == [1.5]
+
+
+def test_rows_longer_than_the_header_do_not_shift_columns(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("profile_id,lon,lat,soc\na,10,50,12,\n")
+    assert read_table(path).iloc[0].tolist() == ["a", 10, 50, 12]
+    path.write_text("profile_id,lon,lat,soc\na,10,50,12,5\n")  # a decimal comma
+    with pytest.raises(UserError, match="more fields than the header"):
+        read_table(path)
+
+
+def test_a_binary_table_is_refused(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(bytes(range(256)) * 10)
+    with pytest.raises(UserError, match="not readable as a table"):
+        read_table(path)
+
+
+def test_exit_status_is_2_for_users_mistakes_and_0_otherwise(capsys):
+    def mistake():
+        raise UserError("file: wrong")
+
+    def no_file():
+        open("/nowhere/at/all")  # noqa: PTH123, SIM115
+
+    assert run(lambda: None) == 0
+    assert run(mistake) == 2
+    assert capsys.readouterr().err == "error: file: wrong\n"
+    assert run(no_file) == 2
+    assert "/nowhere/at/all: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        # numpy.ndarray called with a buffer: an array of forged pointers
+        b"\x80\x04cnumpy\nndarray\n((I120\ntS'O'\nB" + (960).to_bytes(4, "little") + b"A" * 960 + b"tR.",
+        pickle.dumps({"a": np.array([[1, "x"]], object)}),
+        pickle.dumps({"a": np.zeros((1, 1), [("x", "f4"), ("y", "O")])}),
+        pickle.dumps({"a": np.array([["text"]])}),
+        pickle.dumps({"a": np.array([["2020-01-01"]], "M8[D]")}),
+        pickle.dumps({"a": np.ma.masked_array([[1.0]], [[True]])}),
+        # an array that says it is larger than its content
+        pickle.dumps({"a": np.zeros((3, 3))}, protocol=4).replace(b"K\x03K\x03\x86", b"K\x7fK\x7f\x86"),
+    ],
+)
+def test_arrays_that_are_not_plain_numbers_of_their_own_size_are_refused(tmp_path, content):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="refused"):
+        load_pickle(path)
+
+
+def test_what_was_read_can_be_written_and_read_again(tmp_path):
+    from soilcarbon.io.pickles import dump_pickle
+
+    dump_pickle(tmp_path / "a.pkl", {"x": np.asfortranarray(np.arange(6.0).reshape(2, 3))})
+    dump_pickle(tmp_path / "b.pkl", load_pickle(tmp_path / "a.pkl"))
+    np.testing.assert_array_equal(load_pickle(tmp_path / "b.pkl")["x"], np.arange(6.0).reshape(2, 3))
+
+
+def test_columns_and_keys_that_come_twice_are_refused(tmp_path):
+    from soilcarbon.io.files import read_yaml
+
+    (tmp_path / "t.csv").write_text("profile_id,soc,soc \na,1,2\n")
+    with pytest.raises(UserError, match="two columns are named 'soc'"):
+        read_table(tmp_path / "t.csv")
+    (tmp_path / "c.yaml").write_text("run: a\nrun: b\n")
+    with pytest.raises(UserError, match="'run' is given twice"):
+        read_yaml(tmp_path / "c.yaml")
+
+
+def test_an_id_that_reads_na_is_an_id(tmp_path):
+    (tmp_path / "t.csv").write_text("profile_id,lon\nNA,1\n")
+    assert read_table(tmp_path / "t.csv")["profile_id"].tolist() == ["NA"]
+
+
+# --- pickles made by hand: a machine program of a stranger ---------------------------------------------------------------
+
+
+class Made:
+    """An array as a stranger would have it made."""
+
+    def __init__(self, state, call=np._core.multiarray._reconstruct, arguments=(np.ndarray, (0,), b"b")):
+        self.reduced = call, arguments, state
+
+    def __reduce__(self):
+        return self.reduced
+
+
+F4 = np.dtype("f4")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (Made((1, (10**9, 10**9), F4, False, b"1234")), "shape does not fit"),
+        (Made((1, (2**62, 4), F4, False, b"")), "shape does not fit"),
+        (Made((1, (0, 2**62, 2**62), F4, False, b"")), "refused"),
+        (Made((1, (-1, -1), F4, False, b"1234")), "without a shape"),
+        (Made((1, (True, True), F4, False, b"1234")), "without a shape"),
+        (Made((1, (1.0, 1), F4, False, b"1234")), "without a shape"),
+        (Made((1, [1, 1], F4, False, b"1234")), "refused"),
+        (Made((1, (1, 1), "f4", False, b"1234")), "not made of numbers"),
+        (Made((1, (1, 1), np.dtype("O"), False, [1])), "not plain numbers"),
+        (Made((1, (1, 1), F4, False, [1.0])), "not made of numbers"),
+        (Made((1, (1, 1), F4, False, "1234")), "not made of numbers"),
+        (Made((1, (1, 1), F4, False)), "refused"),
+        (Made("state"), "refused"),
+        (Made(None), "without content"),
+        (Made(b"1234", np._core.multiarray.scalar, (F4, b"123")), "refused"),
+        (Made(None, np._core.multiarray.scalar, (F4, b"12345678")), "refused"),
+        (Made(None, np._core.multiarray.scalar, ("f4", b"1234")), "not one"),
+        (Made(None, np._core.numeric._frombuffer, (b"1234", F4, (2,), "C")), "shape does not fit"),
+        (Made(None, np._core.numeric._frombuffer, (b"1234", np.dtype("M8[D]"), (1,), "C")), "not plain numbers"),
+    ],
+)
+@pytest.mark.parametrize("inside", [lambda value: value, lambda value: {"a": value, "b": value}, lambda value: [1, (value,)]])
+def test_an_array_that_is_not_what_it_says_is_refused_before_it_is_made(tmp_path, value, words, inside):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(inside(value), protocol=4))
+    for way in (load_pickle, load_patches):
+        with pytest.raises(UserError, match=words):
+            way(tmp_path / "x.pkl")
+
+
+ADMITTED = [f"c{module}\n{name}\n".encode() for module, name in pickles._ADMITTED]
+
+
+@pytest.mark.parametrize("name", ADMITTED, ids=lambda name: name.decode().split()[1])
+@pytest.mark.parametrize(
+    "state",
+    [b"}(VX\nK\x01u", b"N}(V__call__\nK\x01u\x86", b"N}(V__setstate__\nK\x01u\x86", b"(K\x01K\x02t", b"(lp0\n", b"K\x01"],
+    ids=["attributes", "call", "setstate", "tuple", "list", "number"],
+)
+def test_what_a_pickle_may_ask_for_cannot_be_changed_by_it(tmp_path, name, state):
+    before = {key: (type(value), dir(value)) for key, value in pickles._ADMITTED.items()}
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x02" + name + state + b"b.")
+    with pytest.raises(UserError, match="refused"):
+        load_pickle(tmp_path / "x.pkl")
+    assert {key: (type(value), dir(value)) for key, value in pickles._ADMITTED.items()} == before
+    (tmp_path / "y.pkl").write_bytes(pickle.dumps(np.ones((2, 2))))
+    np.testing.assert_array_equal(load_pickle(tmp_path / "y.pkl"), np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("name", ADMITTED, ids=lambda name: name.decode().split()[1])
+def test_what_a_pickle_may_ask_for_is_no_class(tmp_path, name):
+    assert not any(isinstance(value, type) for value in pickles._ADMITTED.values())
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x02" + name + b")\x81.")  # NEWOBJ: cls.__new__(cls)
+    with pytest.raises(UserError, match="refused"):
+        load_pickle(tmp_path / "x.pkl")
+
+
+def peak_memory(call):
+    """Return the most bytes held by Python and NumPy while `call` runs."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_small_file_does_not_become_much_memory(tmp_path):
+    path = tmp_path / "x.pkl"
+    large = np.ones((161, 161), "f4")
+    raw = large.tobytes()
+    for values in ([large] * 2000, [Made((1, (161, 161), F4, False, raw)) for _ in range(2000)]):  # 0.2 GB if copied
+        path.write_bytes(pickle.dumps(dict(enumerate(values)), protocol=4))
+        assert path.stat().st_size < 1_000_000
+        assert peak_memory(lambda: load_pickle(path)) < 20_000_000
+        assert peak_memory(lambda: load_patches(path)) < 20_000_000
+    np.testing.assert_array_equal(load_pickle(path)[1999], large)
+
+
+def test_containers_that_hold_one_another_many_times_or_themselves_are_read_once(tmp_path):
+    nested = [np.ones((1, 1)), 2.0]
+    for _ in range(60):  # 2 ** 60 arrays, if each were visited
+        nested = [nested, (nested, 1)]
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(nested))
+    read = load_pickle(path)
+    assert read[0] is read[1][0]
+    own = {"a": np.ones((1, 1)), "b": 1}
+    own["own"] = own
+    path.write_bytes(pickle.dumps(own))
+    read = load_pickle(path)
+    assert read["own"] is read
+    assert read["a"] == 1
+
+
+def test_collecting_garbage_goes_on_after_a_file_good_or_bad(tmp_path):
+    path = tmp_path / "x.pkl"
+    for content in (pickle.dumps([np.ones(3)]), b"no pickle"):
+        path.write_bytes(content)
+        with contextlib.suppress(UserError):
+            load_pickle(path)
+        assert gc.isenabled()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_of_every_form_are_what_plain_pickle_makes_of_them(tmp_path, protocol):
+    shared = np.arange(6.0).reshape(2, 3)
+    value = {
+        "rows": list(np.arange(12, dtype=">i4").reshape(3, 2, 2)),
+        "columns": [np.asfortranarray(shared + k) for k in range(3)],
+        "two forms": (np.ones(2), np.ones((2, 2), bool), shared, shared.T, shared[:, ::2]),
+        "none": [np.empty((0, 3)), np.empty((0, 3))] if protocol > 2 else [],  # else pickle asks for `bytes`
+        "numbers": [np.array(1.5), np.array(2.5)],
+        np.int64(3): {np.float32(1.5): np.complex64(1j), True: b"bytes"},
+    }
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(value, protocol=protocol))
+    read, plain = load_pickle(path), pickle.loads(path.read_bytes())
+    assert list(read) == list(plain)
+    for name in ("rows", "columns", "two forms", "none", "numbers"):
+        assert type(read[name]) is type(plain[name])
+        for ours, theirs in zip(read[name], plain[name], strict=True):
+            assert (ours.dtype.kind, ours.dtype.itemsize, ours.shape) == (theirs.dtype.kind, theirs.dtype.itemsize, theirs.shape)
+            np.testing.assert_array_equal(ours, theirs)
+    assert read[3] == plain[3]

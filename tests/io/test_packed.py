@@ -1,0 +1,241 @@
+"""The packed array of an earlier start is used where nothing has changed, and never believed where something has."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from soilcarbon.io import packed
+from soilcarbon.io.files import UserError
+from soilcarbon.io.packing import pack
+from soilcarbon.io.pickles import dump_pickle, load_pickle
+from soilcarbon.settings import PUBLISHED_CATEGORIES
+from soilcarbon.soil.dataset_files import write_dataset
+
+IDS = [f"P{k:04d}" for k in range(120)]
+WINDOWS = [category.model_copy(update={"radius": 1}) for category in PUBLISHED_CATEGORIES]
+
+
+@pytest.fixture(autouse=True)
+def small_ones_too(monkeypatch):
+    monkeypatch.setattr(packed, "WORTHWHILE", 1)
+
+
+@pytest.fixture
+def no_patches_read(monkeypatch):
+    """Return a function after which patches must not be read."""
+
+    def refuse(*_):
+        raise AssertionError("patches were read")
+
+    return lambda: monkeypatch.setattr(packed, "pack", refuse)
+
+
+def read(folder, ids=IDS, categories=WINDOWS):
+    return packed.read_packed(folder, folder / "patches", ids, categories)
+
+
+def truth(folder, ids=IDS, categories=WINDOWS):
+    return pack(folder / "patches", ids, categories)
+
+
+def files_of(folder):
+    return sorted((folder / ".packed").iterdir())
+
+
+def test_a_second_start_reads_no_patches_and_gets_the_same(dataset, no_patches_read):
+    expected = truth(dataset)
+    np.testing.assert_array_equal(read(dataset), expected)
+    assert [path.suffix for path in files_of(dataset)] == [".json", ".npy"]
+    no_patches_read()
+    again = read(dataset)
+    np.testing.assert_array_equal(again, expected)
+    assert (type(again), again.dtype) == (np.ndarray, np.float32)
+    copied = shutil.copytree(dataset, dataset.with_name("copy"), copy_function=shutil.copyfile)  # with times of its own
+    np.testing.assert_array_equal(read(copied), expected)
+
+
+def test_a_small_dataset_is_left_as_it_is(dataset, monkeypatch):
+    monkeypatch.setattr(packed, "WORTHWHILE", 120 * 288 + 1)
+    np.testing.assert_array_equal(read(dataset), truth(dataset))
+    assert not (dataset / ".packed").exists()
+
+
+def test_what_is_written_to_the_array_stays_in_memory(dataset):
+    expected = read(dataset).copy()
+    before = [path.read_bytes() for path in files_of(dataset)]
+    read(dataset)[:] = 7
+    assert [path.read_bytes() for path in files_of(dataset)] == before
+    np.testing.assert_array_equal(read(dataset), expected)
+
+
+def change_a_patch(folder):
+    """Keep size and times as they were."""
+    path = folder / "patches" / "slope.pkl"
+    about, patches = path.stat(), load_pickle(path)
+    dump_pickle(path, patches | {"P0007": patches["P0007"] + 1})
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert path.stat().st_size == about.st_size
+
+
+@pytest.mark.parametrize(
+    ("change", "ids", "categories"),
+    [
+        (change_a_patch, IDS, WINDOWS),
+        (None, IDS[::-1], WINDOWS),
+        (None, IDS[:-1], WINDOWS),
+        (None, IDS, PUBLISHED_CATEGORIES),
+        (None, IDS, WINDOWS[::-1]),
+        (lambda folder: (folder / "patches" / "slope.pkl").rename(folder / "patches" / "incline.pkl"), None, None),
+    ],
+    ids=["a patch", "order of profiles", "fewer profiles", "radius", "order of categories", "a file that is gone"],
+)
+def test_what_has_changed_is_read_anew(dataset, change, ids, categories):
+    before = read(dataset).copy()
+    if change:
+        change(dataset)
+    if ids is None:
+        with pytest.raises(UserError, match="no patches of variable 'slope'"):
+            read(dataset)
+        return
+    expected = truth(dataset, ids, categories)
+    assert expected.shape != before.shape or (expected != before).any()
+    for _ in range(2):
+        np.testing.assert_array_equal(read(dataset, ids, categories), expected)
+
+
+def test_another_way_of_packing_believes_nothing_of_the_old_one(dataset, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    read(dataset)
+    monkeypatch.setattr(packed, "PACKING", packed.PACKING + 1)
+    read(dataset)
+    assert "they are read again" in caplog.text
+
+
+def with_header(path, change):
+    about = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(change(about)))
+
+
+def flip(path, at):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def saved_as(path, array, **how):
+    with path.open("wb") as file:
+        np.save(file, array, **how)
+
+
+SPOILT = {
+    "a number": lambda path: flip(path, -2),
+    "the shape": lambda path: path.write_bytes(path.read_bytes().replace(b"(120, 288)", b"(119, 288)")),
+    "a huge shape": lambda path: path.write_bytes(path.read_bytes().replace(b"(120, 288), ", b"(99999999999,)")),
+    "the kind of numbers": lambda path: path.write_bytes(path.read_bytes().replace(b"<f4", b"<i4")),
+    "order": lambda path: path.write_bytes(path.read_bytes().replace(b"False", b"True ")),
+    "the end": lambda path: path.write_bytes(path.read_bytes()[:-4]),
+    "all": lambda path: path.write_bytes(b""),
+    "the mark": lambda path: flip(path, 0),
+    "objects": lambda path: saved_as(path, np.full((120, 288), None), allow_pickle=True),
+    "another array": lambda path: saved_as(path, np.zeros((120, 288), "f4")),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "no header": lambda path: path.with_suffix(".json").unlink(),
+    "half a header": lambda path: path.with_suffix(".json").write_text("{"),
+    "a header of another kind": lambda path: path.with_suffix(".json").write_text("[1]"),
+    "a deep header": lambda path: path.with_suffix(".json").write_text("[" * 100_000),
+    "its checksum": lambda path: with_header(path, lambda about: about | {"sha256": "0" * 64}),
+    "the checksums of patches": lambda path: with_header(
+        path, lambda about: about | {"source": about["source"] | {"patches": dict.fromkeys(about["source"]["patches"], "0")}}
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_a_kept_array_that_was_torn_or_tampered_with_is_never_believed(dataset, caplog, what):
+    caplog.set_level("INFO")
+    expected = read(dataset).copy()
+    path = files_of(dataset)[1]
+    SPOILT[what](path)
+    np.testing.assert_array_equal(read(dataset), expected)
+    assert ("they are read again" in caplog.text) == (what != "no header")
+    assert "of an earlier start" not in caplog.text
+    read(dataset)
+    assert ("of an earlier start" in caplog.text) == (what != "a folder")  # which stays where it is
+
+
+def test_patches_that_change_while_they_are_read_leave_nothing_kept(dataset, monkeypatch):
+    def meanwhile(*arguments):
+        x = pack(*arguments)
+        dump_pickle(dataset / "patches" / "slope.pkl", load_pickle(dataset / "patches" / "slope.pkl"))
+        return x
+
+    monkeypatch.setattr(packed, "pack", meanwhile)
+    read(dataset)
+    assert not (dataset / ".packed").exists()
+
+
+def test_a_dataset_that_cannot_be_written_to_is_read_all_the_same(dataset, caplog):
+    caplog.set_level("INFO")
+    (dataset / ".packed").write_text("in the way")
+    for _ in range(2):
+        np.testing.assert_array_equal(read(dataset), truth(dataset))
+    assert "not kept for the next start" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file size")
+def test_a_full_disk_does_not_stop_a_run(dataset, caplog):
+    caplog.set_level("INFO")
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        x = read(dataset)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    np.testing.assert_array_equal(x, truth(dataset))
+    assert "not kept for the next start" in caplog.text
+    assert files_of(dataset) == []
+
+
+def test_starts_at_the_same_time_get_the_same_and_leave_one_array(dataset):
+    program = (
+        "import sys, hashlib, time; sys.path.insert(0, sys.argv[1])\n"
+        "from soilcarbon.io import packed; from pathlib import Path; from soilcarbon.settings import PUBLISHED_CATEGORIES\n"
+        "packed.WORTHWHILE, folder = 1, Path(sys.argv[2])\n"
+        "for _ in range(8):\n"
+        "    x = packed.read_packed(folder, folder / 'patches', [f'P{k:04d}' for k in range(120)], PUBLISHED_CATEGORIES)\n"
+        "    print(hashlib.sha256(x.data).hexdigest())\n"
+        "    for path in (folder / '.packed').glob('*.npy'): path.unlink(missing_ok=True)\n"
+    )
+    root = str(Path(__file__).resolve().parents[2])
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, root, str(dataset)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    said = [run.communicate() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0], said
+    assert len({line for out, _ in said for line in out.split()}) == 1
+    read(dataset, categories=PUBLISHED_CATEGORIES)
+    assert [path.suffix for path in files_of(dataset)] == [".json", ".npy"]
+
+
+def test_a_dataset_written_anew_is_read_anew(dataset):
+    import pandas as pd
+
+    read(dataset)
+    samples = pd.read_csv(dataset / "samples.csv")
+    split = np.array(["train", "valid", "test"])[np.arange(120) % 3]
+    names = [name for category in PUBLISHED_CATEGORIES for name in category.variables]
+    patches = {name: np.random.default_rng(k).normal(size=(120, 3, 3)) for k, name in enumerate(names)}
+    write_dataset(dataset, samples, patches, split, PUBLISHED_CATEGORIES, {})
+    np.testing.assert_array_equal(read(dataset)[:, :9], patches["band1"].reshape(120, 9).astype("f4"))

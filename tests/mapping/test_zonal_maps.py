@@ -1,0 +1,387 @@
+"""Maps of zoned forests: what the forests say in every cell, no seam where boundaries are blended, intervals that hold."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+from rasterio.transform import Affine
+from simulated import ZONED_QUICK, zoned_world
+
+from soilcarbon.benchmark.baselines import Known
+from soilcarbon.commands import map as make_map
+from soilcarbon.geo.grid import Grid
+from soilcarbon.geo.raster import write_geotiff
+from soilcarbon.geo.zonal_statistics import cell_areas
+from soilcarbon.io.files import UserError, run
+from soilcarbon.mapping import tiles as mapping
+from soilcarbon.mapping.forest import ForestModel
+from soilcarbon.mapping.predictor import Place
+from soilcarbon.stats.error_field import ErrorField
+from soilcarbon.zonal.climate_zones import ClimateZones, GivenZones
+from soilcarbon.zonal.evaluation import hold_out, space_time_folds
+from soilcarbon.zonal.forest import SelectedForest, ZonedForest
+from soilcarbon.zonal.persistence import load_zoned, save_zoned
+from soilcarbon.zonal.uncertainty import Assurance, assure
+
+NAMES = ("map", "mat", "a", "b", "noise", "year")
+HEIGHT, WIDTH, CELL, WEST, NORTH = 30, 40, 0.25, 90.0, 45.0
+GRID = Grid("EPSG:4326", WEST, NORTH, (CELL, CELL), HEIGHT, WIDTH)
+ERRORS = ErrorField((0.2, 0.3, 0.25, 0.4), 0.5, 0.0, 200.0, 0.6)
+
+
+def method(**widths):
+    return ZonedForest(ClimateZones(**widths), 0, 1, SelectedForest(**ZONED_QUICK | {"covariates": (0, 1, 2, 3)}), fewest=30)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Return forests of a zoned world, its profiles, and what was predicted of them in two folds."""
+    land, forest = zoned_world(500), method(width_precipitation=100, width_temperature=4)
+    folds = space_time_folds(land, forest, 2, 0)
+    held_out = pd.concat([hold_out(land, folds, fold, forest, 0, repeats=1).predictions for fold in (0, 1)])
+    return forest.fit(land, 0), land, held_out.sort_values("row", ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def saved(trained, tmp_path_factory):
+    """Return the folder of two models: of hard and of blended boundaries."""
+    forest, land, held_out = trained
+    folder = tmp_path_factory.mktemp("model")
+    for name, column in (("hard", "zoned"), ("blended", "blended")):
+        known = assure(forest, land, held_out, column, land.x[:, 5] // 5, 0)
+        assert known.calibration is not None
+        assert known.errors is not None
+        each = forest
+        if name == "hard":
+            each = replace(forest, zones=ClimateZones())
+            each.forests, each.counts = forest.forests, forest.counts
+        save_zoned(each, folder / f"{name}.skops", "socd_0_20", "kg/m2", NAMES, {}, replace(known, errors=ERRORS))
+    return folder
+
+
+def covariates():
+    """Return variable -> (H, W): a climate that passes both thresholds, and smooth covariates."""
+    row, col = np.mgrid[0:HEIGHT, 0:WIDTH]
+    found = {"map": 250 + 300 * col / WIDTH, "mat": 16 - 12 * row / HEIGHT, "a": np.sin(col / 9), "b": np.cos(row / 7)}
+    found["map"][3:6, 3:6] = np.nan  # no zone can be told
+    found["a"][20:23, 30:33] = np.nan
+    return {name: values.astype(np.float32) for name, values in found.items()}
+
+
+def write(folder, layers):
+    transform = Affine(CELL, 0, WEST, 0, -CELL, NORTH)
+    for name, values in layers.items():
+        write_geotiff(Path(folder) / f"{name}.tif", values[None], [name], transform)
+
+
+@pytest.fixture
+def world(workplace):
+    layers = covariates()
+    write("static", layers)
+    for k, period in enumerate(("1985-1989", "2000-2004", "2015-2019")):
+        write(f"periodic/{period}", {"a": layers["a"] + 0.4 * k})
+    return workplace
+
+
+def make(saved, *more, kind="hard"):
+    command = ["--checkpoint", str(saved / f"{kind}.skops"), "--rasters", "static", "--out", "out/socd.tif", "--workers", "1"]
+    return run(lambda: make_map.main([*command, *more]))
+
+
+def read(path="out/socd.tif"):
+    with rasterio.open(path) as raster:
+        return raster.read(masked=True).filled(np.nan)
+
+
+def cells(layers):
+    """Return every cell of the rasters as a place."""
+    x = np.full((HEIGHT * WIDTH, len(NAMES)), np.nan)
+    for name, values in layers.items():
+        x[:, NAMES.index(name)] = values.ravel()
+    nothing = np.zeros(len(x))
+    return Known(x, nothing, nothing, nothing, np.zeros(len(x), np.int64))
+
+
+# --- one map ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["hard", "blended"])
+def test_a_map_is_what_the_forests_say_with_the_interval_of_its_zone(world, saved, kind):
+    assert make(saved, "--level", "0.8", "--max_missing", "0.5", kind=kind) == 0
+    with rasterio.open("out/socd.tif") as raster:
+        assert raster.descriptions == ("prediction", "lower", "upper", "di", "inside")
+        assert raster.units[:3] == ("kg/m2",) * 3
+        assert "MEMBERS" not in raster.tags()
+    forest, facts = load_zoned(saved / f"{kind}.skops")
+    places = cells(covariates())
+    expected, found = forest.predict(places), read()
+    np.testing.assert_allclose(found[0].ravel(), expected, rtol=1e-6)
+    assert np.isnan(found[:, 3:6, 3:6]).all()  # without climate there is no zone
+    assert np.isfinite(found[0, 20:23, 30:33]).all()  # the trees know what to do
+    weights = forest.zones.memberships(places.x[:, 0], places.x[:, 1])
+    for k, name in enumerate(forest.zones.names):
+        here = weights[:, k] == 1  # well within the zone
+        assert here.any()
+        ends = facts.assurance.calibration.interval(expected[here], None, 0.8, name)
+        np.testing.assert_allclose(found[1:3].reshape(2, -1)[:, here], ends, rtol=1e-5)
+    known = np.isfinite(expected)
+    assert (found[1] <= found[0]).ravel()[known].all() and (found[0] <= found[2]).ravel()[known].all()
+    area = facts.assurance.applicability
+    index = area.index(places.x[:, facts.assurance.predictors])
+    known = np.isfinite(expected)
+    np.testing.assert_allclose(found[3].ravel()[known], index[known], rtol=1e-4, atol=1e-6)
+
+
+def test_too_many_gaps_are_nodata(world, saved):
+    assert make(saved, "--max_missing", "0") == 0
+    assert np.isnan(read()[0, 20:23, 30:33]).all()
+
+
+def test_a_blended_boundary_leaves_no_seam_and_a_hard_one_does(world, saved):
+    layers = covariates()
+    fine = np.tile(np.linspace(399.0, 401.0, WIDTH), (HEIGHT, 1))  # 2 mm from west to east, across the threshold
+    write("static", {"map": fine, "mat": np.full_like(fine, 14.0), "a": 0 * fine + 1.0, "b": 0 * fine - 1.0})
+    assert layers
+    largest = {}
+    for kind in ("hard", "blended"):
+        assert make(saved, kind=kind) == 0
+        largest[kind] = np.abs(np.diff(read()[:3], axis=2)).max((1, 2))
+    forest, _ = load_zoned(saved / "hard.skops")
+    x = np.array([[399.9, 14, 1, -1, np.nan, np.nan], [400.1, 14, 1, -1, np.nan, np.nan]])
+    nothing = np.zeros(2)
+    dry, wet = forest.predict(Known(x, nothing, nothing, nothing, np.zeros(2, np.int64)))
+    assert abs(wet - dry) > 0.5  # the zones differ: a seam is there to be seen
+    assert largest["hard"][0] == pytest.approx(abs(wet - dry), rel=1e-5)
+    assert (
+        largest["blended"] < 0.02 * largest["hard"].max()
+    ).all()  # lower and upper too. 2 of 100 mm of the band: the weight moves by 0.03 in all of the map
+
+
+def interrupt_after(monkeypatch, tiles):
+    real, count = mapping.compute_tile, []
+
+    def stop(*arguments):
+        count.append(1)
+        if len(count) > tiles:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(mapping, "compute_tile", stop)
+    return real
+
+
+def test_tiles_leave_no_seam_and_a_resumed_map_has_the_same_bytes(world, saved, monkeypatch):
+    assert make(saved, "--tile", "16") == 0
+    tiled, name = Path("out/socd.tif").read_bytes(), Path("out/socd.tif")
+    values = read()
+    real = interrupt_after(monkeypatch, 2)
+    assert make(saved, "--tile", "16") != 0
+    assert name.read_bytes() == tiled  # the older map stands
+    monkeypatch.setattr(mapping, "compute_tile", real)
+    assert make(saved, "--tile", "16", "--resume") == 0
+    assert name.read_bytes() == tiled
+    assert make(saved) == 0
+    np.testing.assert_array_equal(read(), values)
+
+
+@pytest.mark.slow
+def test_processes_make_the_same_bytes_as_threads(world, saved):
+    more = ["--periods", "periodic", "--tile", "16"]
+    found = []
+    for workers in ("1", "2"):
+        assert make(saved, *more, "--workers", workers) == 0
+        found.append({path.name: path.read_bytes() for path in Path("out").glob("socd*.*") if path.suffix in (".tif", ".csv")})
+    assert len(found[0]) == 5
+    assert found[0] == found[1]
+
+
+# --- periods and totals ----------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_periods_is_a_map_each_and_the_change(world, saved):
+    assert make(saved, "--periods", "periodic") == 0
+    names = ["1985-1989", "2000-2004", "2015-2019", "change"]
+    assert sorted(path.name for path in Path("out").glob("*.tif")) == [f"socd_{name}.tif" for name in names]
+    first, last, change = (read(f"out/socd_{name}.tif") for name in (names[0], names[2], names[3]))
+    with rasterio.open("out/socd_change.tif") as raster:
+        assert raster.descriptions == ("change", "lower", "upper", "sd")
+    np.testing.assert_allclose(change[0], last[0] - first[0], atol=1e-6)
+    labels = ClimateZones().labels(*(covariates()[name].ravel() for name in ("map", "mat"))).reshape(HEIGHT, WIDTH)
+    deviation = np.array([*ERRORS.deviations, np.nan])[labels] * 0.5**0.5
+    before, after = deviation * (1 + first[0]), deviation * (1 + last[0])
+    np.testing.assert_allclose(change[3], np.sqrt(before**2 + after**2 - 2 * 0.6 * before * after), rtol=1e-4)
+    np.testing.assert_allclose(change[2] - change[1], 2 * 1.6449 * change[3], rtol=1e-3)
+    table = pd.read_csv("out/socd_totals.csv").set_index(["map", "zone"])
+    assert table.index.get_level_values("zone").unique().tolist() == [
+        "whole map",
+        *(f"climate zone {name}" for name in ClimateZones().names),
+    ]
+    one = table.loc["change"]
+    assert one.loc["whole map", "total"] == pytest.approx(
+        table["total"]["2015-2019", "whole map"] - table["total"]["1985-1989", "whole map"]
+    )
+    assert one["total"].iloc[1:].sum() == pytest.approx(one["total"].iloc[0])
+    assert one["cells"].iloc[1:].sum() == one["cells"].iloc[0]
+    explicit = [f"{name}=periodic/{name}" for name in names[:3]]
+    before = Path("out/socd_totals.csv").read_bytes()
+    assert make(saved, "--periods", *explicit) == 0
+    assert Path("out/socd_totals.csv").read_bytes() == before
+
+
+def test_the_interval_of_a_total_is_that_of_the_double_sum_over_all_cells(world, saved):
+    """Of 1,200 cells the variance of the total can be written out: spreads times areas times what distance leaves."""
+    assert make(saved) == 0
+    found = pd.read_csv("out/socd_totals.csv").set_index("zone")
+    values = read()[0]
+    labels = ClimateZones().labels(*(covariates()[name].ravel() for name in ("map", "mat")))
+    lon, lat = (
+        each.ravel() for each in np.meshgrid(WEST + CELL * (np.arange(WIDTH) + 0.5), NORTH - CELL * (np.arange(HEIGHT) + 0.5))
+    )
+    km2 = np.broadcast_to(cell_areas(GRID, GRID.tile(0, 512)), (HEIGHT, WIDTH)).ravel()
+    spread = np.array([*ERRORS.deviations, np.nan])[labels] * 0.5**0.5 * (1 + values.ravel()) * km2
+    east, north = np.radians(lon), np.radians(lat)
+    points = 6371.0 * np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=1)
+    for zone, here in (("whole map", np.isfinite(spread)), ("climate zone arid", (labels == 3) & np.isfinite(spread))):
+        apart = np.linalg.norm(points[here][:, None] - points[here], axis=2)
+        exact = np.sqrt(spread[here] @ np.exp(-apart / 200.0) @ spread[here])
+        row = found.loc[zone]
+        assert row["total"] == pytest.approx(np.nansum((values.ravel() * km2)[here]) / 1000, rel=1e-6)  # kg/m2 x km2 is Gg
+        assert (row["total_upper"] - row["total_lower"]) / (2 * 1.6449) == pytest.approx(exact / 1000, rel=0.2)  # of 100 draws
+        assert (row["total_upper"] + row["total_lower"]) / 2 == pytest.approx(row["total"])
+    independent = np.sqrt(np.nansum(spread**2))
+    assert (
+        found.loc["whole map", "total_upper"] - found.loc["whole map", "total"] > 5 * independent / 1000
+    )  # what cells alone would say
+
+
+def test_sums_do_not_depend_on_tiles_nor_the_order_of_them(saved):
+    model = ForestModel(saved / "blended.skops")
+    layers = covariates()
+    block = np.stack([layers[name] for name in model.variables])
+    for side in (512, 7):
+        total = np.zeros(200)
+        for tile in GRID.tiles(side):
+            part = np.s_[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width]
+            predicted = model.predict(block[(slice(None), *part)], np.ones((tile.height, tile.width), bool))
+            masks = [("all", np.ones((tile.height, tile.width), bool))]
+            sums = model.sums(Place(GRID, tile, cell_areas(GRID, tile), masks), {"": predicted})[""]
+            total += sums["all"].weighted if "all" in sums else 0
+        if side == 512:
+            expected = total.copy()
+    np.testing.assert_allclose(total, expected, rtol=1e-6)
+
+
+def test_without_assurance_there_are_no_intervals(world, trained, saved, tmp_path):
+    forest, *_ = trained
+    save_zoned(forest, tmp_path / "bare.skops", "socd_0_20", "kg/m2", NAMES, {"scores": "junk"}, Assurance())
+    assert make(tmp_path, "--periods", "periodic", kind="bare") == 0
+    with rasterio.open("out/socd_change.tif") as raster:
+        assert raster.descriptions == ("change",)
+    with rasterio.open("out/socd_1985-1989.tif") as raster:
+        assert raster.descriptions == ("prediction",)
+    assert pd.read_csv("out/socd_totals.csv")["total_lower"].isna().all()
+
+
+def test_zones_of_a_ready_map_take_the_nearest_code(workplace, trained, tmp_path):
+    """The codes lie on another grid, and are never mixed."""
+    _, land, _ = trained
+    codes = np.where(land.x[:, 0] >= 400, 1.0, 3.0)
+    land = replace(land, x=np.column_stack([land.x, codes]))
+    forest = replace(method(), zones=GivenZones((1.0, 3.0)), precipitation=6, temperature=6).fit(land, 0)
+    save_zoned(
+        forest,
+        tmp_path / "given.skops",
+        "socd_0_20",
+        "kg/m2",
+        (*NAMES, "code"),
+        {},
+        Assurance(errors=replace(ERRORS, deviations=(0.2, 0.3))),
+    )
+    write("static", covariates())
+    grid = Affine(0.35, 0, WEST, 0, -0.35, NORTH)
+    wet = np.where(np.arange(29)[None] < 14, 3.0, 1.0) * np.ones((22, 1))
+    write_geotiff(Path("static/code.tif"), wet[None], ["code"], grid)
+    assert make(tmp_path, "--like", "static/map.tif", kind="given") == 0
+    table = pd.read_csv("out/socd_totals.csv").set_index("zone")
+    assert table.index.tolist() == ["whole map", "zone 1", "zone 3"]
+    assert table["cells"].iloc[1:].sum() == table["cells"].iloc[0] == HEIGHT * WIDTH
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------------
+
+
+def test_what_makes_no_map_is_said(world, saved, capsys):
+    layers = covariates()
+    write("climate/1985", {"map": layers["map"]})
+    write("climate/1990", {"map": layers["map"]})
+    write("one/1985", {"a": layers["a"]})
+    for more, words in (
+        (["--periods", "climate"], ["'1985'", "map, by which zones are told"]),
+        (["--periods", "one"], ["one period alone"]),
+        (["--periods", "nowhere"], ["nowhere", "NAME=FOLDER"]),
+        (["--periods", "periodic", "1985-1989=periodic/1985-1989"], ["1985-1989", "twice"]),
+        (["--stats", "s.csv"], ["drop --stats"]),
+        (["--level", "0.9999"], ["lower --level"]),
+    ):
+        assert make(saved, *more) == 2
+        error = capsys.readouterr().err
+        assert all(word in error for word in words), error
+    Path("static/b.tif").unlink()
+    assert make(saved) == 2
+    assert "'b'" in capsys.readouterr().err
+
+
+def test_another_unit_is_told(world, saved, caplog):
+    write("static", {"mat": covariates()["mat"] * 10})
+    assert make(saved, "--no-applicability") == 0
+    # temperature is looked at only where a forest uses it; what it uses is told
+    model = ForestModel(saved / "hard.skops")
+    if "mat" in [NAMES[k] for k in model.assurance.predictors]:
+        assert "mat's values" in caplog.text
+
+
+# --- what is kept ----------------------------------------------------------------------------------------------------------
+
+
+def test_assurance_is_kept_to_the_bit(trained, tmp_path):
+    forest, land, held_out = trained
+    known = assure(forest, land, held_out, "blended", land.x[:, 5] // 5, 0)
+    save_zoned(forest, tmp_path / "m.skops", "socd_0_20", "kg/m2", NAMES, {}, known)
+    again = load_zoned(tmp_path / "m.skops")[1].assurance
+    assert (again.calibration, again.errors, again.predictors) == (known.calibration, known.errors, known.predictors)
+    np.testing.assert_array_equal(again.applicability.points, known.applicability.points)
+    assert set(again.calibration.groups) <= set(ClimateZones().names)
+    lower, upper = known.calibration.interval(held_out["blended"].to_numpy(), None, 0.9)
+    inside = (held_out["observed"] >= lower) & (held_out["observed"] <= upper)
+    assert 0.86 < inside.mean() < 0.97  # of those it was calibrated on
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plain, points: (plain | {"more": 1}, points),
+        lambda plain, points: (plain | {"predictors": [0, 99]}, points),
+        lambda plain, points: (plain, points[:, :1]),
+        lambda plain, points: (plain, points * np.float32("nan")),
+        lambda plain, points: (plain, points.astype(np.float64)),
+        lambda plain, points: (plain | {"errors": plain["errors"] | {"deviations": [1.0]}}, points),
+        lambda plain, points: (plain | {"errors": plain["errors"] | {"range_km": -1}}, points),
+        lambda plain, points: (plain | {"errors": plain["errors"] | {"structured": "much"}}, points),
+        lambda plain, points: (plain | {"errors": []}, points),
+        lambda plain, points: (plain | {"calibration": {"scale": "identity"}}, points),
+        lambda plain, points: (plain | {"applicability": [1]}, points),
+        lambda _, points: ([], points),
+    ],
+)
+def test_what_a_stranger_claims_to_know_is_looked_at(saved, tmp_path, change):
+    import skops.io
+
+    content = skops.io.loads((saved / "hard.skops").read_bytes(), trusted=[])
+    plain, points = change(json.loads(content["assurance"]), content["points"])
+    (tmp_path / "x.skops").write_bytes(skops.io.dumps(content | {"assurance": json.dumps(plain), "points": points}))
+    with pytest.raises(UserError, match="not a model of zoned forests"):
+        load_zoned(tmp_path / "x.skops")

@@ -1,0 +1,451 @@
+"""The network: the published one to the last digit, windows that slide, and one strict door for weights."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import PUBLISHED_WEIGHTS, needs_published_weights
+from torch import nn
+
+from soilcarbon.io.files import UserError
+from soilcarbon.network.network import Member, SoilCarbonNet, as_means, dilations, load_checkpoint, save_checkpoint, to_target
+from soilcarbon.network.specification import Specification, difference
+from soilcarbon.settings import PUBLISHED_CATEGORIES, Category
+from soilcarbon.stats.conformal import Calibration
+
+PUBLISHED_SHAPES = {
+    "features_band.0": (32, 7, 1, 1),
+    "features_topo.0": (32, 2, 1, 1),
+    "features_climate.0": (32, 19, 1, 1),
+    "features_vege.0": (32, 3, 1, 1),
+    "features_bedrock.0": (32, 1, 1, 1),
+    "features_merge.0": (128, 160, 1, 1),
+    "classifier.0": (256, 128),
+    "classifier.3": (128, 256),
+    "final_regressor.0": (1, 128),
+}
+CALIBRATION = Calibration.fit(np.arange(30.0), np.arange(30.0)[::-1].copy(), scale="log1p")
+STATISTICS = {name: (2.0 * k, 1.0 + k) for k, name in enumerate(v for c in PUBLISHED_CATEGORIES for v in c.variables)}
+
+
+def network(seed=1, **facts):
+    made = SoilCarbonNet(Specification(**facts))
+    for k, member in enumerate(made.members()):
+        member.initialise(seed + k)
+    return made.eval()
+
+
+def by_hand(state, x):
+    """The published network written out for one cell per variable, in float64."""
+    state = {name: value.double() for name, value in state.items() if isinstance(value, torch.Tensor)}
+    maps, start = [], 0
+    for name, (_, channels, *_) in list(PUBLISHED_SHAPES.items())[:5]:
+        maps.append(x[:, start : start + channels] @ state[f"{name}.weight"][:, :, 0, 0].T + state[f"{name}.bias"])
+        start += channels
+    h = torch.cat(maps, 1) @ state["features_merge.0.weight"][:, :, 0, 0].T + state["features_merge.0.bias"]
+    for name in ("classifier.0", "classifier.3"):
+        h = torch.relu(h @ state[f"{name}.weight"].T + state[f"{name}.bias"])
+    return (h @ state["final_regressor.0.weight"].T + state["final_regressor.0.bias"])[:, 0]
+
+
+def test_radius_0_is_the_published_network_tensor_by_tensor():
+    state = network().state_dict()
+    assert {name: tuple(state[f"{name}.weight"].shape) for name in PUBLISHED_SHAPES} == PUBLISHED_SHAPES
+    assert set(state) == {f"{name}.{part}" for name in PUBLISHED_SHAPES for part in ("weight", "bias")} | {"_extra_state"}
+    assert sum(parameter.numel() for parameter in network().parameters()) == 87_841
+
+
+def test_radius_0_computes_the_published_function():
+    net, x = network(), torch.randn(50, 32)
+    torch.testing.assert_close(net(x).double(), by_hand(net.state_dict(), x.double()), rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_is_as_published():
+    assert [layer.p for layer in network().modules() if isinstance(layer, nn.Dropout)] == [0.2, 0.5]
+
+
+@needs_published_weights
+@pytest.mark.parametrize(
+    ("x", "expected"),
+    [
+        (torch.zeros(32), 22.411198),
+        (torch.ones(32), 12.808447),
+        (-torch.ones(32), 17.005250),
+        ((torch.arange(32) - 15.5) / 16, 28.163348),
+    ],
+    ids=["zeros", "ones", "minus ones", "ramp"],
+)
+def test_published_weights_give_their_golden_values_on_cpu(x, expected):
+    assert load_checkpoint(PUBLISHED_WEIGHTS)(x[None]).item() == pytest.approx(expected, abs=2e-5)
+
+
+def test_linear_layers_start_as_published_and_all_layers_follow_the_seed():
+    first, again, other = network(seed=5), network(seed=5), network(seed=6)
+    for name in ("classifier.0", "classifier.3", "final_regressor.0"):
+        layer = first.get_submodule(name)
+        bound = np.sqrt(6 / sum(layer.weight.shape))
+        assert layer.weight.abs().max() <= bound
+        assert layer.weight.abs().max() > 0.9 * bound
+        assert (layer.bias == 0.01).all()
+    for name, value in first.tensors().items():
+        assert torch.equal(value, again.tensors()[name])
+        assert name.endswith("bias") or not torch.equal(value, other.tensors()[name])
+
+
+@pytest.mark.parametrize("radius", range(1, 12))
+def test_dilations_use_up_the_radius_without_gaps(radius):
+    steps = dilations(radius)
+    assert sum(steps) == radius
+    assert all(step <= 1 + 2 * sum(steps[:k]) for k, step in enumerate(steps))
+
+
+@pytest.mark.parametrize("radius", [1, 2, 3, 5])
+def test_a_branch_slides_over_a_raster_and_gives_the_same_as_window_by_window(radius):
+    category = Category(name="relief", variables=("a", "b"), radius=radius)
+    net = network(categories=(category,))
+    raster = torch.randn(1, 2, 16, 16)
+    with torch.no_grad():
+        dense = net.features_relief(raster)[0]
+        size = category.size
+        for row, column in ((0, 0), (3, 1), (16 - size, 16 - size)):
+            window = raster[:, :, row : row + size, column : column + size]
+            torch.testing.assert_close(dense[:, row, column], net.features_relief(window)[0, :, 0, 0])
+
+
+@pytest.mark.parametrize("radius", [1, 3])
+def test_every_cell_of_a_window_matters_and_no_other(radius):
+    category = Category(name="relief", variables=("a",), radius=radius)
+    net = network(categories=(category,))
+    x = torch.randn(64, category.width, requires_grad=True)
+    net(x).sum().backward()
+    assert (x.grad.abs().sum(0) > 0).all()
+
+
+def test_windows_may_differ_between_categories():
+    table = (Category(name="a", variables=("x", "y"), radius=2), Category(name="b", variables=("z",)))
+    net = network(categories=table)
+    assert net(torch.randn(4, 51)).shape == (4,)
+
+
+# --- encoding -----------------------------------------------------------------------------------------------------------
+
+ONE = (Category(name="a", variables=("x", "y")),)
+
+
+def test_inputs_are_standardised_with_the_variables_own_statistics():
+    net = network(categories=ONE, statistics={"x": (10.0, 2.0), "y": (-1.0, 0.5)})
+    torch.testing.assert_close(net.encode(torch.tensor([[14.0, -1.0], [10.0, 0.0]])), torch.tensor([[2.0, 0.0], [0.0, 2.0]]))
+
+
+def test_missing_cells_become_the_mean_or_zero_in_raw_units():
+    facts = {"categories": ONE, "statistics": {"x": (10.0, 2.0), "y": (-1.0, 0.5)}}
+    x = torch.tensor([[torch.nan, 0.0]])
+    torch.testing.assert_close(network(**facts).encode(x), torch.tensor([[0.0, 2.0]]))
+    torch.testing.assert_close(network(**facts, missing="zero").encode(x), torch.tensor([[-5.0, 2.0]]))
+
+
+def test_inputs_are_held_within_the_stated_deviations():
+    net = network(categories=ONE, statistics={"x": (0.0, 1.0), "y": (0.0, 1.0)}, clip_inputs=4.0)
+    torch.testing.assert_close(net.encode(torch.tensor([[1e30, -7.0]])), torch.tensor([[4.0, -4.0]]))
+
+
+def test_classes_become_channels_and_unknown_codes_none():
+    table = (Category(name="rock", variables=("code",), kind="classes", radius=1), *ONE)
+    net = network(categories=table, classes={"code": (2, 7)})
+    x = torch.full((1, 11), 7.0)
+    x[0, :4] = torch.tensor([2.0, 99.0, torch.nan, 2.0])
+    encoded = net.encode(x)[0]
+    assert encoded.shape == (20,)
+    assert encoded[:9].tolist() == [1, 0, 0, 1, 0, 0, 0, 0, 0]
+    assert encoded[9:18].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 1]
+    assert net(x).shape == (1,)
+
+
+def test_back_transform_undoes_log1p_and_its_bias():
+    log_values = torch.randn(200_000).double() * 0.6 + 2
+    median = Specification(target_transform="log1p")
+    unbiased = Specification(target_transform="log1p", smearing=(float(torch.exp(log_values - 2).mean()),))
+    truth = torch.expm1(log_values).mean()
+    constant = torch.tensor([[2.0]]).double()
+    assert to_target(constant, unbiased).item() == pytest.approx(truth.item(), rel=1e-6)
+    assert to_target(constant, median).item() < 0.9 * truth.item()
+
+
+def test_each_member_has_its_own_factor():
+    facts = Specification(target_transform="log1p", members=2, smearing=(1.0, 2.0))
+    torch.testing.assert_close(to_target(torch.zeros(2, 1), facts), torch.tensor([[0.0], [1.0]]))
+    with pytest.raises(ValueError, match="1 smearing factors for 2 members"):
+        Specification(members=2, smearing=(1.0,))
+
+
+@pytest.mark.parametrize("transform", ["none", "log1p"])
+def test_wild_outputs_stay_within_the_bounds(transform):
+    facts = Specification(target_transform=transform, bounds=(0.0, 300.0))
+    values = to_target(torch.tensor([[-1e9, -1.0, 1e9, 1e30]]), facts)[0]
+    assert values.tolist()[0] == 0.0
+    assert values.tolist()[2:] == [300.0, 300.0]
+
+
+def test_a_median_times_the_factor_is_a_mean():
+    facts = {"target_transform": "log1p", "members": 2, "smearing": (1.5, 0.9), "bounds": (0.0, 1e6)}
+    median, mean = (Specification(**facts, center=center) for center in ("median", "mean"))
+    outputs = torch.tensor([[0.5, 2.0, 4.0], [1.0, 3.0, 0.2]]).double()
+    medians, means = (to_target(outputs, each) for each in (median, mean))
+    torch.testing.assert_close(medians, torch.expm1(outputs))
+    torch.testing.assert_close(means + 1, (medians + 1) * torch.tensor([[1.5], [0.9]]).double())
+
+
+@pytest.mark.parametrize("shape", [(2, 50), (2, 5, 10)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_medians_are_brought_back_to_means_within_the_bounds(shape, dtype):
+    facts = {"target_transform": "log1p", "members": 2, "smearing": (1.5, 1.2), "bounds": (0.0, 100.0)}
+    median, mean = (Specification(**facts, center=center) for center in ("median", "mean"))
+    outputs = torch.from_numpy(np.random.default_rng(0).uniform(0, 5.5, shape))
+    flat = outputs.reshape(2, -1)
+    medians, means = (to_target(flat, each).numpy().reshape(shape).astype(dtype) for each in (median, mean))
+    assert (medians.max(), (means == 100).sum() > (medians == 100).sum() > 0) == (100, True)
+    found = as_means(medians, median)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, means, rtol=1e-5)
+    assert as_means(means, mean) is means
+    hole = medians.copy()
+    hole[:, 3] = np.nan
+    np.testing.assert_array_equal(np.isnan(as_means(hole, median)), np.isnan(hole))
+
+
+def test_without_a_factor_there_is_one_prediction():
+    members = np.ones((1, 3))
+    assert as_means(members, Specification(center="median")) is members
+    x = torch.randn(1, 5)
+    for transform in ("none", "log1p"):
+        median, mean = (Specification(target_transform=transform, center=center) for center in ("median", "mean"))
+        assert torch.equal(to_target(x, median), to_target(x, mean))
+
+
+def test_the_last_layer_of_what_enters_it_is_the_output():
+    net, x = network(members=2), torch.randn(7, 32)
+    hidden = net.hidden(x)
+    assert hidden.shape == (7, 128)
+    assert (hidden >= 0).all()
+    weight, bias = net.final_regressor[0].weight[0], net.final_regressor[0].bias
+    torch.testing.assert_close(Member.forward(net, x), hidden @ weight + bias)
+
+
+def test_a_blank_network_means_the_same_and_knows_nothing():
+    net = full(members=2, target_transform="log1p", center="median", smearing=(1.1, 1.2))
+    net.record, net.calibration = {"epoch": [3, 4]}, CALIBRATION
+    blank = net.blank(9)
+    assert blank.specification == net.specification
+    assert (blank.record, blank.calibration, blank.applicability, blank.training) == ({}, None, None, False)
+    first, second = (member.tensors() for member in blank.members())
+    assert not any(
+        torch.equal(value, other)
+        for name, value in first.items()
+        for other in (second[name], net.tensors()[name])
+        if name.endswith("weight")
+    )
+    assert all(torch.equal(value, again) for value, again in zip(first.values(), net.blank(9).tensors().values(), strict=True))
+
+
+# --- the door ---------------------------------------------------------------------------------------------------------
+
+
+def full(**facts):
+    return network(statistics=STATISTICS, classes={}, bounds=(0.0, 400.0), clip_inputs=4.0, **facts)
+
+
+def test_a_checkpoint_comes_back_with_weights_and_meaning(tmp_path):
+    net = full(members=3, target_transform="log1p", smearing=(1.2, 1.3, 1.4))
+    net.record = {"scores": {"valid": {"r2": 0.5}}, "epoch": [1, 2, 3]}
+    save_checkpoint(net, tmp_path / "x.pth")
+    again = load_checkpoint(tmp_path / "x.pth")
+    assert again.specification == net.specification
+    assert again.record == net.record
+    x = torch.randn(5, 32)
+    assert torch.equal(again(x), net(x))
+    assert (tmp_path / "x.yaml").is_file()
+
+
+def test_a_published_loader_reads_our_file(tmp_path):
+    net = full(members=2)
+    save_checkpoint(net, tmp_path / "x.pth")
+    state = torch.load(tmp_path / "x.pth", weights_only=True)
+    known = {f"{name}.{part}" for name in PUBLISHED_SHAPES for part in ("weight", "bias")}
+    member = {name: value for name, value in state.items() if name in known}  # as the published code filters keys
+    assert set(member) == known
+    x = torch.randn(5, 32)
+    torch.testing.assert_close(
+        by_hand(member, net.encode(x).double()), net.member_outputs(net.encode(x))[0].double(), rtol=1e-5, atol=1e-5
+    )
+    assert {name for name in state if name.startswith("member_1.")} == {f"member_1.{name}" for name in known}
+
+
+def test_an_ensemble_is_the_mean_of_its_members():
+    net = full(members=3)
+    x = torch.randn(5, 32)
+    torch.testing.assert_close(net(x), torch.stack([Member.forward(m, net.encode(x)) for m in net.members()]).mean(0))
+
+
+def test_bare_weights_take_standardised_inputs_until_statistics_are_given(tmp_path):
+    net = network()
+    torch.save(net.tensors(), tmp_path / "bare.pth")
+    bare = load_checkpoint(tmp_path / "bare.pth")
+    x = torch.randn(3, 32)
+    assert torch.equal(bare(x), net(x))
+    bare.respecify(statistics=STATISTICS)
+    mean, std = (torch.tensor([value[k] for value in STATISTICS.values()]) for k in (0, 1))
+    torch.testing.assert_close(bare(x * std + mean), net(x), rtol=1e-4, atol=1e-4)
+
+
+class RunsCode:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def damaged(path, change):
+    save_checkpoint(full(), path)
+    state = torch.load(path, weights_only=True)
+    change(state)
+    torch.save(state, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("classifier.0.bias"), r"tensor classifier.0.bias \(256,\) is missing"),
+        (lambda s: s.update(extra=torch.ones(1)), "1 tensors are not of this model, first 'extra'"),
+        (
+            lambda s: s.update({"classifier.0.weight": torch.ones(256, 64)}),
+            r"classifier.0.weight is \(256, 64\) in the file, \(256, 128\) in",
+        ),
+        (lambda s: s.update({"classifier.0.bias": torch.full((256,), torch.nan)}), "not finite"),
+        (lambda s: s.update({"classifier.0.bias": torch.full((256,), torch.inf)}), "not finite"),
+        (lambda s: s.update({"classifier.0.bias": torch.ones(256, dtype=torch.int64)}), "floating-point"),
+        (lambda s: s.update({"classifier.0.bias": "text"}), "floating-point"),
+        (lambda s: s["_extra_state"]["specification"].update(members=10**9), "specification is not valid"),
+        (lambda s: s["_extra_state"]["specification"].update(categories=[]), "specification is not valid"),
+        (lambda s: s["_extra_state"]["specification"].update(statistics={"x": [1, 2]}), "no statistics of variable 'band1'"),
+        (
+            lambda s: s["_extra_state"]["specification"]["statistics"].update(band1=[0.0, -1.0]),
+            "variable 'band1' has mean 0 and deviation -1",
+        ),
+        (
+            lambda s: s["_extra_state"]["specification"]["statistics"].update(band1=[float("nan"), 1.0]),
+            "specification is not valid",
+        ),
+        (lambda s: s["_extra_state"]["specification"].update(bounds=[100.0, 0.0]), "are no range"),
+        (lambda s: s["_extra_state"]["specification"].update(clip_inputs=float("inf")), "specification is not valid"),
+        (lambda s: s["_extra_state"]["specification"].update(smearing=[float("inf")]), "specification is not valid"),
+        (lambda s: s["_extra_state"].update(record=3), "record is not a mapping"),
+        (lambda s: s.update(_extra_state=[1]), "specification is not valid"),
+    ],
+)
+def test_a_checkpoint_that_differs_is_refused_with_the_reason(tmp_path, change, words):
+    damaged(tmp_path / "x.pth", change)
+    with pytest.raises(UserError, match=words):
+        load_checkpoint(tmp_path / "x.pth")
+
+
+def test_a_calibration_comes_back(tmp_path):
+    net = full()
+    net.calibration = CALIBRATION
+    save_checkpoint(net, tmp_path / "x.pth")
+    assert load_checkpoint(tmp_path / "x.pth").calibration == CALIBRATION
+    assert "calibration:" in (tmp_path / "x.yaml").read_text()
+    save_checkpoint(full(), tmp_path / "x.pth")
+    assert load_checkpoint(tmp_path / "x.pth").calibration is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda _: 7, "calibration: expected"),
+        (lambda _: "text", "calibration: expected"),
+        (lambda _: [], "calibration: expected"),
+        (lambda _: {}, "calibration: expected"),
+        (lambda c: c | {"more": 1}, "calibration: expected"),
+        (lambda c: {name: value for name, value in c.items() if name != "floor"}, "calibration: expected"),
+        (lambda c: c | {"scale": 3}, "scale '3'"),
+        (lambda c: c | {"scale": ["log1p"]}, "scale"),
+        (lambda c: c | {"scale": "log"}, "scale 'log'"),
+        (lambda c: c | {"floor": "1"}, "floor '1'"),
+        (lambda c: c | {"floor": -1.0}, "floor '-1.0'"),
+        (lambda c: c | {"floor": float("nan")}, "floor 'nan'"),
+        (lambda c: c | {"bounds": None}, "bounds 'None'"),
+        (lambda c: c | {"bounds": ("a", None)}, "are no range"),
+        (lambda c: c | {"bounds": (float("-inf"), None)}, "are no range"),
+        (lambda c: c | {"bounds": (torch.ones(1), None)}, "are no range"),
+        (lambda c: c | {"bounds": (-2.0, None)}, "are no range"),
+        (lambda c: c | {"overall": None}, "one tail or two"),
+        (lambda c: c | {"overall": 3.0}, "one tail or two"),
+        (lambda c: c | {"overall": ((1.0, 2.0),)}, "a tail is"),
+        (lambda c: c | {"overall": (((1.0,), (0.5, 0.6)),)}, "finite scores and as many shares"),
+        (lambda c: c | {"overall": ((("a",), (0.5,)),)}, "finite scores"),
+        (lambda c: c | {"overall": (((float("inf"),), (0.5,)),)}, "finite scores"),
+        (lambda c: c | {"overall": (((2.0, 1.0), (0.5, 0.6)),)}, "must ascend"),
+        (lambda c: c | {"overall": (((1.0, 2.0), (0.5, 1.6)),)}, "must ascend"),
+        (lambda c: c | {"overall": (((0.0,) * 3000, (0.5,) * 3000),)}, "1 to 2000"),
+        (lambda c: c | {"groups": 3}, "groups are not"),
+        (lambda c: c | {"groups": {1: c["overall"]}}, "groups are not"),
+        (lambda c: c | {"groups": {"a": c["overall"] * 2}}, "one tail, others two"),
+    ],
+)
+def test_a_strangers_calibration_is_refused_with_the_reason(tmp_path, change, words):
+    def spoil(state):
+        state["_extra_state"]["calibration"] = change(CALIBRATION.to_plain())
+
+    damaged(tmp_path / "x.pth", spoil)
+    with pytest.raises(UserError, match=words) as error:
+        load_checkpoint(tmp_path / "x.pth")
+    assert "x.pth: calibration: " in str(error.value)
+
+
+def test_torn_foreign_and_hostile_files_are_refused(tmp_path):
+    path = tmp_path / "x.pth"
+    save_checkpoint(full(), path)
+    whole = path.read_bytes()
+    mark = tmp_path / "ran"
+    contents = [b"", b"text", whole[: len(whole) // 2], whole[:100], pickle.dumps(RunsCode(mark)), pickle.dumps({"a": 1})]
+    for content in contents:
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"x\.pth"):
+            load_checkpoint(path)
+    torch.save(nn.Linear(2, 2), path)  # a whole module asks for code
+    with pytest.raises(UserError, match="asks for code"):
+        load_checkpoint(path)
+    torch.save([torch.ones(1)], path)
+    with pytest.raises(UserError, match="found list"):
+        load_checkpoint(path)
+    assert not mark.exists()
+    with pytest.raises(UserError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "absent.pth")
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    path = tmp_path / "x.pth"
+    save_checkpoint(full(), path)
+    whole = bytearray(path.read_bytes())
+    for place in np.random.default_rng(0).integers(5_000, len(whole) - 5_000, 20):
+        damaged_bytes = bytearray(whole)
+        damaged_bytes[place] ^= 16
+        path.write_bytes(damaged_bytes)
+        with pytest.raises(UserError, match=r"x\.pth"):
+            load_checkpoint(path)
+
+
+def test_a_category_named_like_the_fusion_layer_is_refused():
+    with pytest.raises(ValueError, match="merge"):
+        Specification(categories=(Category(name="merge", variables=("x",)),))
+
+
+def test_a_swapped_variable_order_is_a_difference():
+    swapped = (Category(name="a", variables=("y", "x")),)
+    assert difference(ONE, ONE) is None
+    assert difference(swapped, ONE) == "category 'a': variable 1 is 'y' here, 'x' there"
+    assert "radius 1" in difference((Category(name="a", variables=("x", "y"), radius=1),), ONE)
+    assert difference((*ONE, Category(name="b", variables=("z",))), ONE) == "2 categories here, 1 there"

@@ -1,0 +1,261 @@
+"""Reading a dataset's folder: what is packed where, and plain words for everything that can be wrong with it."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_dataset
+
+from soilcarbon.io.files import UserError
+from soilcarbon.io.pickles import dump_pickle, load_pickle
+from soilcarbon.settings import PUBLISHED_CATEGORIES, Category, GlobalSettings
+from soilcarbon.soil.dataset import (
+    category_views,
+    check_variables,
+    key_of,
+    pack_variable,
+    read_dataset,
+    read_samples,
+    read_split,
+    read_statistics,
+)
+
+PATH = Path("x.pkl")
+
+
+def settings(folder, **values):
+    return GlobalSettings(data_dir=folder, **values)
+
+
+def test_packed_array_holds_each_variables_window_in_table_order(dataset):
+    table = (Category(name="b", variables=("bio02", "bio01"), radius=1), Category(name="a", variables=("slope",)))
+    data = read_dataset(settings(dataset, categories=table))
+    assert data.x.shape == (120, 19)
+    assert data.x.dtype == np.float32
+    for k, name in ((5, "bio02"), (77, "bio01")):
+        patch = load_pickle(dataset / "patches" / f"{name}.pkl")[data.ids[k]]
+        np.testing.assert_array_equal(category_views(data.x, table)["b"][k, table[0].variables.index(name)], patch)
+    slope = load_pickle(dataset / "patches" / "slope.pkl")
+    np.testing.assert_array_equal(data.x[:, 18], [slope[name][1, 1] for name in data.ids])
+
+
+def test_category_views_share_memory_with_the_packed_array(dataset):
+    data = read_dataset(settings(dataset))
+    views = category_views(data.x, data.categories)
+    assert [view.shape for view in views.values()] == [(120, n, 1, 1) for n in (7, 2, 19, 3, 1)]
+    assert all(np.shares_memory(view, data.x) for view in views.values())
+
+
+def test_order_of_the_sample_table_decides_not_that_of_the_patches(dataset):
+    before = read_dataset(settings(dataset))
+    table = pd.read_csv(dataset / "samples.csv").sample(frac=1, random_state=1)
+    table.to_csv(dataset / "samples.csv", index=False)
+    after = read_dataset(settings(dataset))
+    row = {name: k for k, name in enumerate(before.ids)}
+    np.testing.assert_array_equal(after.x, before.x[[row[name] for name in after.ids]])
+    assert [after.ids[k] for k in after.split["test"]] == [before.ids[k] for k in before.split["test"]]
+
+
+def test_each_variables_patches_may_be_in_an_order_and_form_of_their_own(dataset):
+    before = read_dataset(settings(dataset))
+    for name, form in (("slope", lambda p: dict(reversed(p.items()))), ("bio07", lambda p: [p[key] for key in before.ids])):
+        path = dataset / "patches" / f"{name}.pkl"
+        dump_pickle(path, form(load_pickle(path)))
+    np.testing.assert_array_equal(read_dataset(settings(dataset)).x, before.x)
+
+
+@pytest.mark.parametrize("form", ["dict", "list", "array", "integer keys"])
+def test_every_form_of_patches_gives_the_same_windows(form):
+    array = np.arange(4 * 9, dtype=float).reshape(4, 3, 3)
+    ids = ["1", "2", "3", "4"]
+    value = {
+        "dict": dict(zip(ids, array, strict=True)),
+        "list": list(array),
+        "array": array,
+        "integer keys": dict(zip(np.arange(1, 5), array, strict=True)),
+    }[form]
+    np.testing.assert_array_equal(pack_variable(value, ids, 1, PATH), array.reshape(4, 9))
+    np.testing.assert_array_equal(pack_variable(value, ids, 0, PATH), array[:, 1, 1][:, None])
+
+
+def test_minus_9999_and_infinity_are_missing():
+    patches = {"a": np.array([[-9999.0]]), "b": np.array([[np.inf]]), "c": np.array([[0.0]])}
+    np.testing.assert_array_equal(pack_variable(patches, ["a", "b", "c"], 0, PATH), [[np.nan], [np.nan], [0]])
+
+
+@pytest.mark.parametrize(
+    ("patches", "radius", "words"),
+    [
+        ({"a": np.ones((3, 3))}, 0, "no patch for 1 of 2 profiles, first 'b'"),
+        ({"a": np.ones((3, 3)), "b": np.ones((5, 5))}, 0, r"differ in shape: \(3, 3\) at profile 'a', \(5, 5\) at profile 'b'"),
+        ({"a": np.ones((3, 3)), "b": np.ones((3, 3))}, 2, "3 x 3 cells are smaller than the window of 5 x 5"),
+        ({"a": np.ones((2, 2)), "b": np.ones((2, 2))}, 0, "odd side"),
+        ({"a": np.ones((3, 5)), "b": np.ones((3, 5))}, 0, "square"),
+        ({"a": np.array([["x"]]), "b": np.array([["y"]])}, 0, "must hold numbers"),
+        ({"a": np.array([[1]], object), "b": np.array([[1]], object)}, 0, "must hold numbers"),
+        ({"a": np.array([[1j]]), "b": np.array([[1j]])}, 0, "must hold numbers"),
+        ([np.ones((1, 1))], 0, "1 patches in profile order for 2 profiles"),
+        ([np.ones((3, 3)), np.ones((5, 5))], 0, "differ in shape"),
+        ({"a": [[1, 2], [3]], "b": [[1, 2], [3]]}, 0, "must be an array of numbers; found a list"),
+        ({"a": 1.0, "b": 2.0}, 1, "1 x 1 cells are smaller than the window of 3 x 3"),
+        ({"a": np.ones((1, 1)), "b": np.ones((1, 1)), " b": np.ones((1, 1))}, 0, "1 profiles have two patches"),
+        (np.array(3.0), 0, "found ndarray"),
+        ("text", 0, "found str"),
+        (3.0, 0, "found float"),
+    ],
+)
+def test_wrong_patches_are_told(patches, radius, words):
+    with pytest.raises(UserError, match=words):
+        pack_variable(patches, ["a", "b"], radius, PATH)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(12, "12"), (np.int64(12), "12"), (12.0, "12"), ("12.0", "12"), ("v1.0", "v1.0"), (" a ", "a"), (1.5, "1.5")],
+)
+def test_ids_of_every_type_meet(value, text):
+    assert key_of(value) == text
+
+
+GOOD = {"profile_id": ["a", "b", "c"], "lon": [1.0, 2.0, 3.0], "lat": [50.0, 51.0, 52.0], "soc": [10.0, 20.0, 30.0]}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"profile_id": ["a", "b", "a"]}, "must be unique; repeated: 1 of 3, first 'a'"),
+        ({"soc": [1, "much", 3]}, "soc must be a number; not so in 1 of 3, first 'much' at profile 'b'"),
+        ({"soc": [1, None, 3]}, "soc must be a number"),
+        ({"soc": [1, -4, 3]}, "between 0 and 1000"),
+        ({"soc": [1, 4000, 3]}, "4000.0 at profile 'b'"),
+        ({"soc": [1, "inf", 3]}, "soc must be a number"),
+        ({"lon": [1, 200, 3]}, "lon must lie in -180..180"),
+        ({"lat": [100.0, 101.0, 102.0]}, "look swapped"),
+        ({"lat": ["x", 1, 2]}, "lat must be a number"),
+        ({"profile_id": ["a", None, "c"]}, "profile_id is empty in row 3"),
+    ],
+)
+def test_wrong_samples_are_told(tmp_path, change, words):
+    path = tmp_path / "samples.csv"
+    pd.DataFrame(GOOD | change).to_csv(path, index=False)
+    with pytest.raises(UserError) as error:
+        read_samples(path, "soc")
+    assert words in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_missing_columns_and_files_are_named(tmp_path):
+    path = tmp_path / "samples.csv"
+    pd.DataFrame(GOOD).drop(columns="soc").to_csv(path, index=False)
+    with pytest.raises(UserError, match="no column 'soc'"):
+        read_samples(path, "soc")
+    assert np.isnan(read_samples(path, "soc", target_needed=False)[1]).all()
+    with pytest.raises(UserError, match=r"absent\.csv"):
+        read_samples(tmp_path / "absent.csv", "soc")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"train": "a", "valid": "b", "test": "z"}, r"test\.csv: 1 of 1 ids are not in the sample table, first 'z'"),
+        ({"train": "a\nb", "valid": "b", "test": "c"}, "'b' is already in the train split"),
+        ({"train": "a", "valid": "", "test": "c"}, "valid split is empty"),
+        ({"train": "a", "test": "c"}, r"valid\.csv"),
+    ],
+)
+def test_wrong_splits_are_told(tmp_path, content, words):
+    for name, ids in content.items():
+        (tmp_path / f"{name}.csv").write_text(f"profile_id\n{ids}\n" if ids else "profile_id\n")
+    with pytest.raises(UserError, match=words):
+        read_split(tmp_path, ["train", "valid", "test"], ["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([("x", 1, 1)], "0 rows for variable 'y'"),
+        ([("x", 1, 1), ("y", 1, 0)], "variable 'y' has mean 1 and deviation 0"),
+        ([("x", 1, 1), ("y", "a", 1)], "variable 'y'"),
+        ([("x", 1, 1), ("y", 1, 1), ("y", 2, 1)], "2 rows"),
+    ],
+)
+def test_wrong_statistics_are_told(tmp_path, rows, words):
+    path = tmp_path / "stats.csv"
+    pd.DataFrame(rows, columns=["var_name", "v_mean", "v_std"]).to_csv(path, index=False)
+    with pytest.raises(UserError, match=words):
+        read_statistics(path, [Category(name="a", variables=("x", "y"))])
+
+
+def test_variables_that_tell_nothing_are_refused():
+    table = [Category(name="a", variables=("x", "y"))]
+    with pytest.raises(UserError, match="'y' is missing at all 3"):
+        check_variables(np.array([[1, np.nan], [2, np.nan], [3, np.nan]]), table, "missing")
+    constant = np.array([[1, 7], [2, 7], [3, np.nan]])
+    with pytest.raises(UserError, match=r"'y' is constant \(7\)"):
+        check_variables(constant, table, "constant")
+    check_variables(constant, table, "missing")
+
+
+def test_missing_cells_are_reported(caplog):
+    caplog.set_level("INFO")
+    check_variables(np.array([[1, np.nan], [2, 5]]), [Category(name="a", variables=("x", "y"))], "missing")
+    assert "missing cells of 2 profiles: in 1 of 2 variables, most in y 50.0%" in caplog.text
+
+
+def test_a_missing_variable_is_named_with_its_nearest(dataset):
+    (dataset / "patches" / "evi_mean.pkl").rename(dataset / "patches" / "evi_meen.pkl")
+    with pytest.raises(UserError, match="no patches of variable 'evi_mean'.*did you mean 'evi_meen'"):
+        read_dataset(settings(dataset))
+
+
+def test_a_hostile_patch_file_is_refused(dataset):
+    class Hostile:
+        def __reduce__(self):
+            return Path.touch, (dataset / "ran",)
+
+    (dataset / "patches" / "slope.pkl").write_bytes(pickle.dumps(Hostile()))
+    with pytest.raises(UserError, match=r"slope\.pkl: refused"):
+        read_dataset(settings(dataset))
+    assert not (dataset / "ran").exists()
+
+
+def test_the_datasets_own_categories_are_the_default(tmp_path):
+    table = (Category(name="relief", variables=("height",), radius=1), Category(name="rock", variables=("code",), kind="classes"))
+    folder = make_dataset(tmp_path, categories=table)
+    assert read_dataset(settings(folder)).categories == table
+
+
+def test_published_layout_is_read_through_its_preset(tmp_path, dataset):
+    published = tmp_path / "DL_inputs" / "global"
+    for category in PUBLISHED_CATEGORIES:
+        for name in category.variables:
+            dump_pickle(published / f"{name}.pkl", load_pickle(dataset / "patches" / f"{name}.pkl"))
+    (published / "samples").mkdir()
+    (dataset / "samples.csv").rename(published / "samples" / "df_soc_0to30.csv")
+    (dataset / "stats.csv").rename(published / "samples" / "df_var_stats.csv")
+    (dataset / "split").rename(published / "samples" / "data_split")
+    from soilcarbon.commands.arguments import read_settings
+
+    preset = str(Path(__file__).parents[2] / "configs" / "published_layout.yaml")
+    data = read_dataset(read_settings(GlobalSettings, "", ["--config", preset, "--data_dir", str(published)]))
+    assert data.x.shape == (120, 32)
+    with pytest.raises(UserError, match="did you mean --data_dir .*global"):
+        read_dataset(read_settings(GlobalSettings, "", ["--config", preset, "--data_dir", str(tmp_path)]))
+
+
+def test_a_dataset_whose_making_was_interrupted_is_refused(dataset, monkeypatch):
+    from soilcarbon.soil import dataset_files as datasets
+
+    def no_space(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(datasets, "write_table", no_space)
+    with pytest.raises(OSError, match="No space"):
+        make_dataset(dataset, seed=5)
+    with pytest.raises(UserError, match="half-written"):
+        read_dataset(settings(dataset))
+    monkeypatch.undo()
+    make_dataset(dataset, seed=5)
+    assert len(read_dataset(settings(dataset)).ids) == 120

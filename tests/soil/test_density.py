@@ -1,0 +1,374 @@
+"""SOC content to density: the equation and its units, its errors, bulk density that was not measured, depth intervals."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REALDATA, needs_realdata
+
+from soilcarbon.soil.bulk_density import (
+    estimate_bulk_density,
+    fill_bulk_density,
+    fit_pedotransfer,
+    judge_functions,
+    mineral_bulk_density,
+    organic_bulk_density,
+)
+from soilcarbon.soil.density import STANDARD_LAYERS, UNITS, convert, interval_densities, soc_density, soc_density_sd, weighted
+from soilcarbon.soil.depth import from_surface, harmonise
+
+NAMED = {"soc_unit": "g/kg", "bulk_density_unit": "kg/m3"}
+
+
+def columns(*rows):
+    """Return rows of profile, top, bottom, soc, bulk density, stones as arrays."""
+    profile, *others = np.array(rows, float).T
+    return profile.astype(int), *others
+
+
+# --- units and the equation ----------------------------------------------------------------------------------------
+
+
+def test_units_there_and_back():
+    values = np.array([0.0, 0.7, 35.5])
+    np.testing.assert_allclose(convert(values, "%", "g/kg"), [0, 7, 355])
+    np.testing.assert_allclose(convert(values, "g/cm3", "kg/m3"), [0, 700, 35500])
+    for unit, (what, _) in UNITS.items():
+        for other in (name for name, (same, _) in UNITS.items() if same == what):
+            np.testing.assert_allclose(convert(convert(values, unit, other), other, unit), values)
+
+
+@pytest.mark.parametrize(("unit", "to", "message"), [("%", "kg/m3", "unit of SOC"), ("percent", "%", "'percent' is none of")])
+def test_units_that_do_not_go_together(unit, to, message):
+    with pytest.raises(ValueError, match=message):
+        convert(np.ones(1), unit, to)
+
+
+def test_one_per_cent_in_twenty_centimetres():
+    soc = convert(np.array([1.0]), "%", "g/kg")
+    grams_per_cm2 = 0.01 * 1.3 * 20  # of carbon: 1 % of 1.3 g in each of 20 cm3; 1 g/cm2 is 10 kg/m2
+    assert soc_density(soc, np.array([1300.0]), 20.0, 0.0) == pytest.approx([2.6])
+    assert grams_per_cm2 * 10 == pytest.approx(2.6)
+    assert soc_density(soc, np.array([1300.0]), 20.0, 25.0) == pytest.approx([2.6 * 0.75])
+    assert soc_density(soc, np.array([1300.0]), 20.0, 100.0) == 0
+
+
+def test_deviation_is_that_of_drawn_values():
+    rng = np.random.default_rng(0)
+    for case in range(8):
+        mean = rng.uniform(5, 60), rng.uniform(900, 1600), rng.uniform(15, 60)  # stones below 100 in all draws
+        sd = mean[0] * rng.uniform(0.02, 0.3), mean[1] * rng.uniform(0.02, 0.2), rng.uniform(1, 8)
+        if case < 3:  # each of the three alone
+            sd = tuple(each if k == case else 0.0 for k, each in enumerate(sd))
+        drawn = [rng.normal(a, b, 400_000) for a, b in zip(mean, sd, strict=True)]
+        truth = soc_density(drawn[0], drawn[1], 30.0, drawn[2])
+        found = soc_density_sd(mean[0], mean[1], 30.0, mean[2], *sd)
+        assert found == pytest.approx(truth.std(), rel=0.03)
+        assert soc_density(mean[0], mean[1], 30.0, mean[2]) == pytest.approx(truth.mean(), rel=0.005)
+
+
+def test_deviation_counts_what_is_zero():
+    assert soc_density_sd(0.0, 1000.0, 10.0, 0.0, 2.0, 100.0, 5.0) == pytest.approx(0.2)  # of SOC alone: 2 g/kg in 10 cm
+    assert soc_density_sd(10.0, 1000.0, 10.0, 0.0, 0.0, 0.0, 10.0) == pytest.approx(0.1)  # stones unknown by 10 of 100
+
+
+# --- bulk density --------------------------------------------------------------------------------------------------
+
+
+def test_published_pedotransfer_functions():
+    np.testing.assert_allclose(organic_bulk_density(np.array([90.0, 490.0])), [1380 - 310 * np.log(10), 1380 - 310 * np.log(50)])
+    np.testing.assert_allclose(mineral_bulk_density(np.array([0.0, 10, 40])), [1660, 1342, 1024])
+
+
+def test_organic_soils_have_their_own_function():
+    soc = np.array([10.0, 80, 80.001, 300, 1000])
+    found = estimate_bulk_density(soc)
+    np.testing.assert_allclose(found[:2], mineral_bulk_density(soc[:2]))
+    np.testing.assert_allclose(found[2:4], organic_bulk_density(soc[2:4]))
+    assert found[4] == 100  # the formula would be negative
+    np.testing.assert_allclose(
+        estimate_bulk_density(soc, lambda soc: soc * 0 + 9999)[:3], [2650, 2650, organic_bulk_density(80.001)]
+    )
+
+
+def made_horizons(rng, profiles=150, noise=120.0):
+    profile = np.repeat(np.arange(profiles), 3)
+    soc = rng.lognormal(2.3, 0.8, profile.size).clip(1, 79)
+    return profile, soc, 1700 - 250 * np.log1p(soc / 10) + rng.normal(0, noise, profile.size)
+
+
+def test_pedotransfer_finds_the_line_and_its_error():
+    rng = np.random.default_rng(1)
+    profile, soc, truth = made_horizons(rng, 400)
+    measured = np.where(rng.uniform(size=soc.size) < 0.5, truth, np.nan)
+    peat = np.array([300.0, 500.0])
+    found = fit_pedotransfer(np.append(profile, [0, 1]), np.append(soc, peat), np.append(measured, [2600.0, 2600.0]))  # not mineral
+    assert found.intercept == pytest.approx(1700, abs=25)
+    assert found.slope == pytest.approx(-250, abs=25)
+    assert found.rmse == pytest.approx(120, rel=0.08)
+    assert abs(found.bias) < 3
+    assert (found.horizons, found.profiles) == (np.isfinite(measured).sum(), np.unique(profile[np.isfinite(measured)]).size)
+    np.testing.assert_allclose(found(np.array([0.0, 10])), found.intercept + found.slope * np.array([0, np.log(2)]))
+
+
+def test_error_is_of_profiles_left_out():
+    rng = np.random.default_rng(2)
+    profile, soc, _ = made_horizons(rng, 24, 0.0)
+    soc = np.tile(rng.lognormal(2.3, 0.8, 24).clip(1, 79)[:, None], 3).ravel()  # a profile's horizons are alike
+    bulk_density = 1300 + np.repeat(rng.normal(0, 200, 24), 3)
+    mixed = rng.permutation(72)
+    found = fit_pedotransfer(profile[mixed], soc[mixed], bulk_density[mixed])
+    held = []
+    for k in range(24):
+        of = profile == k
+        line = np.polyfit(np.log1p(soc[~of] / 10), bulk_density[~of], 1)
+        held.append(np.polyval(line, np.log1p(soc[of] / 10)) - bulk_density[of])
+    inside = np.polyval(np.polyfit(np.log1p(soc / 10), bulk_density, 1), np.log1p(soc / 10)) - bulk_density
+    assert found.rmse > np.sqrt(np.mean(inside**2)) * 1.03
+    assert found.rmse == pytest.approx(np.sqrt(np.mean(np.square(held))), rel=0.1)
+    assert found.r2 == pytest.approx(1 - found.rmse**2 / bulk_density.var())
+
+
+def test_too_few_measured_horizons_take_the_published_function():
+    rng = np.random.default_rng(3)
+    profile, soc, truth = made_horizons(rng, 30)
+    soc[-3:] = 200.0
+    few = np.where(profile < 19, truth, np.nan)
+    found, sd, own = fill_bulk_density(profile, soc, few, np.full(90, 7.0))
+    assert own is None
+    np.testing.assert_array_equal(found[profile < 19], truth[profile < 19])
+    np.testing.assert_allclose(found[profile >= 19], estimate_bulk_density(soc[profile >= 19]))
+    assert (sd[0], sd[60], sd[-1]) == (7, 260, 80)
+    with pytest.raises(ValueError, match="19 profiles have SOC and bulk density"):
+        fit_pedotransfer(profile, soc, few)
+    enough = np.where(profile < 20, truth, np.nan)
+    found, sd, own = fill_bulk_density(profile, soc, enough, np.full(90, 7.0))
+    np.testing.assert_allclose(found[profile >= 20], estimate_bulk_density(soc[profile >= 20], own))
+    assert (sd[0], sd[60], sd[-1]) == (7, own.rmse, 80)
+
+
+# --- intervals -----------------------------------------------------------------------------------------------------
+
+
+def test_density_of_an_interval_by_hand():
+    horizons = columns((0, 0, 10, 20, 1000, 0), (0, 10, 40, 10, 1500, 20))
+    found = interval_densities(*horizons, [(0, 20), (0, 100)], 1, **NAMED)
+    assert found.density[0, 0] == pytest.approx(0.020 * 1000 * 0.1 + 0.010 * 1500 * 0.1 * 0.8)
+    assert np.isnan(found.density[0, 1])
+    assert found.interval_counts == [{"profiles": 1}, {"with fewer than 100 cm observed, left out": 1}]
+    partly = interval_densities(*horizons, [(0, 100)], 1, **NAMED, min_covered=40)
+    assert partly.density[0, 0] == pytest.approx(0.020 * 1000 * 0.1 + 0.010 * 1500 * 0.3 * 0.8)
+    assert (partly.reach[0, 0], partly.covered[0, 0]) == (40, 40)
+    assert np.isnan(interval_densities(*horizons, [(0, 100)], 1, **NAMED, min_covered=41).density).all()
+
+
+@pytest.mark.parametrize("method", ["mean", "spline"])
+@pytest.mark.parametrize("multiply", ["horizons", "intervals", "layers"])
+def test_units_and_order_do_not_change_a_density(method, multiply):
+    rng = np.random.default_rng(4)
+    profile = np.repeat(np.arange(30), 3)
+    top = np.tile([0.0, 12, 40], 30)
+    soc, earth, stones = rng.uniform(5, 200, 90), rng.uniform(800, 1600, 90), rng.uniform(0, 60, 90)
+    options = {"method": method, "multiply": multiply}
+    sd = {"soc_sd": soc / 10, "bulk_density_sd": 50.0, "stones_sd": 5.0}
+    found = interval_densities(profile, top, top + 30, soc, earth, stones, [(0, 20), (5, 60)], 30, **NAMED, **options, **sd)
+    mixed = rng.permutation(90)
+    other = interval_densities(
+        *(each[mixed] for each in (profile, top, top + 30, soc / 10, earth / 1000, stones)), [(0, 20), (5, 60)], 30,
+        soc_unit="%", bulk_density_unit="g/cm3", soc_sd=(soc / 100)[mixed], bulk_density_sd=0.05, stones_sd=5.0, **options,
+    )  # fmt: skip
+    assert np.isfinite(found.density).all()
+    np.testing.assert_allclose(other.density, found.density)
+    np.testing.assert_allclose(other.sd, found.sd)
+
+
+def test_carbon_of_horizons_is_kept_where_products_of_means_overstate_it():
+    horizons = columns((0, 0, 5, 400, 200, 0), (0, 5, 30, 20, 1300, 0))
+    truth = 0.4 * 200 * 0.05 + 0.02 * 1300 * 0.25
+    assert interval_densities(*horizons, [(0, 30)], 1, **NAMED).density[0, 0] == pytest.approx(truth)
+    exact = interval_densities(*horizons, [(0, 30)], 1, **NAMED, method="spline", smoothing=0.0)
+    assert exact.density[0, 0] == pytest.approx(truth)
+    means = interval_densities(*horizons, [(0, 30)], 1, **NAMED, multiply="intervals").density[0, 0]
+    assert means == pytest.approx((400 * 5 + 20 * 25) / 30 * (200 * 5 + 1300 * 25) / 30 * 30e-5)
+    assert means > 2.5 * truth
+
+
+@pytest.mark.parametrize("multiply", ["horizons", "intervals", "layers"])
+def test_deviation_of_an_interval(multiply):
+    horizons = columns((0, 0, 10, 20, 1000, 10), (0, 10, 30, 20, 1000, 10))
+    found = interval_densities(
+        *horizons, [(0, 30)], 1, **NAMED, soc_sd=2.0, bulk_density_sd=100.0, stones_sd=9.0, multiply=multiply
+    )
+    # relative errors of 0.1, 0.1 and 9 / 90, the same in both horizons
+    assert found.sd[0, 0] == pytest.approx(found.density[0, 0] * 0.1 * np.sqrt(3))
+    assert interval_densities(*horizons, [(0, 30)], 1, **NAMED, multiply=multiply).sd[0, 0] == 0
+
+
+def test_layers_are_weighted_as_the_paper_does():
+    rng = np.random.default_rng(8)
+    profile = np.repeat(np.arange(40), 4)
+    limits = np.cumsum(rng.uniform(5, 50, (40, 5)), axis=1) - 5
+    top, bottom = limits[:, :4].ravel() - limits[:, :1].repeat(4, axis=1).ravel(), (limits[:, 1:] - limits[:, :1]).ravel()
+    soc, earth, stones = rng.uniform(5, 60, 160), rng.uniform(800, 1600, 160), rng.uniform(0, 60, 160)
+    found = interval_densities(
+        profile, top, bottom, soc, earth, stones, [(0, 20), (0, 100)], 40, **NAMED, method="spline", multiply="layers"
+    )
+    means = [harmonise(profile, top, bottom, each, STANDARD_LAYERS, 40, "spline").mean for each in (soc, earth, stones)]
+    for k, weights, thickness in ((0, [1 / 4, 1 / 2, 1 / 4, 0, 0], 20), (1, [1 / 20, 1 / 10, 3 / 20, 3 / 10, 2 / 5], 100)):
+        of_soc, of_earth, of_stones = (np.nan_to_num(mean) @ weights for mean in means)
+        known = np.isfinite(found.density[:, k])
+        assert known.sum() > 5
+        np.testing.assert_allclose(found.density[known, k], (of_soc * of_earth * thickness * (1 - of_stones / 100) * 1e-5)[known])
+
+
+def test_a_layer_that_is_not_known_has_no_weight():
+    layers = np.array([[4.0, np.nan, 1.0], [np.nan, np.nan, 3.0]])
+    found = weighted(layers, np.array([[0.5, 0.25, 0.25], [0.5, 0.5, 0.0]]))
+    np.testing.assert_allclose(found, [[(4 * 0.5 + 1 * 0.25) / 0.75, 4.0], [3.0, np.nan]])
+
+
+def test_functions_are_judged_by_what_was_measured():
+    rng = np.random.default_rng(7)
+    profile, soc, _ = made_horizons(rng)
+    soc[:6] = rng.uniform(100, 300, 6)
+    truth = np.where(soc > 80, organic_bulk_density(soc), mineral_bulk_density(soc))
+    truth[::3] = np.nan
+    found = judge_functions(profile, soc, truth)
+    exact = found["Manrique and Jones 1991, mineral"], found["1380 - 310 ln(1 + SOC/10), organic"]
+    assert all((each["rmse"], each["bias"], each["r2"]) == (0, 0, 1) for each in exact)
+    assert exact[1]["horizons"] == 4
+    off = organic_bulk_density(soc) - truth
+    rows = np.isfinite(truth) & (soc <= 80)
+    assert found["1380 - 310 ln(1 + SOC/10), mineral"]["bias"] == pytest.approx(off[rows].mean(), abs=1e-3)
+    assert found["1380 - 310 ln(1 + SOC/10), mineral"]["rmse"] == pytest.approx(np.sqrt(np.mean(off[rows] ** 2)), abs=1e-3)
+    assert found["fitted to these horizons, mineral"]["rmse"] < 60
+    assert judge_functions(profile, soc, np.full(soc.size, np.nan)) == {}
+    few = np.where(profile < 5, truth, np.nan)
+    assert "fitted to these horizons, mineral" not in judge_functions(profile, soc, few)
+
+
+def test_what_is_missing_or_impossible_is_counted_and_flagged():
+    horizons = columns(
+        (0, 0, 10, 10, 1200, 0),
+        (0, 10, 20, 10, np.nan, np.nan),
+        (1, 0, 20, 10, 99, 120),  # lighter than peat, more stones than soil
+        (2, 0, 20, np.nan, 1200, 0),
+        (3, 0, 20, -9999, 1200, 0),
+        (4, 0, 20, 10, 2651, -1),
+        (5, 0, 20, 10, 1000, 0),
+        (5, 25, 30, np.inf, 1000, 0),
+        (6, 0, 20, 10, 1000, 0),
+        (7, 0, 0, 10, 1000, 0),
+    )
+    sd = np.where(np.isin(horizons[0], [2, 3]), 99.0, 3.0)  # large where SOC is not known
+    found = interval_densities(*horizons, [(0, 20)], 8, **NAMED, stones_sd=sd)
+    assert found.counts == {
+        "horizons": 10,
+        "SOC missing": 1,
+        "SOC impossible": 2,
+        "bulk density missing": 1,
+        "bulk density impossible": 2,
+        "coarse fragments missing": 1,
+        "coarse fragments impossible": 2,
+        "bulk density estimated": 3,
+        "coarse fragments taken as none": 3,
+        "depth missing or impossible": 1,
+    }
+    assert found.interval_counts == [{"profiles": 5, "without a horizon in it": 3}]
+    np.testing.assert_array_equal(found.estimated[:, 0], [0.5, 1, np.nan, np.nan, 1, 0, 0, np.nan])
+    np.testing.assert_array_equal(found.stones_assumed[:, 0], found.estimated[:, 0])
+    assert found.pedotransfer is None
+    assert found.density[1, 0] == pytest.approx(10 * (1660 - 318) * 20e-5)
+    estimated = np.hypot(10 * 260 * 20e-5, found.density[1, 0] * 0.03)
+    np.testing.assert_allclose(found.sd[[1, 4, 5, 6], 0], [estimated, estimated, 0.06, 0.06])
+
+
+def test_own_horizons_estimate_what_they_lack():
+    rng = np.random.default_rng(5)
+    profile, soc, truth = made_horizons(rng)
+    measured = np.where(profile < 100, truth, np.nan)
+    top = np.tile([0.0, 10, 20], 150)
+    found = interval_densities(profile, top, top + 10, soc, measured, np.zeros(450), [(0, 30)], 150, **NAMED)
+    assert found.pedotransfer.horizons == 300
+    assert found.counts["bulk density estimated"] == 150
+    real = np.bincount(profile, soc * truth * 10e-5)
+    np.testing.assert_allclose(found.density[:100, 0], real[:100])
+    error = found.density[100:, 0] - real[100:]
+    assert abs(error.mean()) < 0.05 * real.mean()
+    assert np.abs(error).max() < 4 * found.sd[100:, 0].max()
+    assert (found.sd[100:, 0] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [
+        (
+            {"soc_unit": "g/kg", "bulk_density_unit": "g/cm3"},
+            "4 of 4 values of bulk density are impossible in g/cm3, and look like kg/m3; see bulk_density_unit",
+        ),
+        (
+            {"soc_unit": "%", "bulk_density_unit": "kg/m3"},
+            "3 of 4 values of SOC are impossible in %, and look like g/kg; see soc_unit",
+        ),
+        ({"soc_unit": "kg/m3", "bulk_density_unit": "kg/m3"}, "unit of bulk density"),
+    ],
+)
+def test_unit_named_wrongly(units, message):
+    horizons = columns((0, 0, 10, 150, 1200, 0), (0, 10, 20, 120, 1200, 0), (1, 0, 20, 300, 1200, 0), (1, 20, 30, 90, 1200, 0))
+    with pytest.raises(ValueError, match=message):
+        interval_densities(*horizons, [(0, 20)], 2, **units)
+
+
+def test_zeros_for_missing_bulk_density_are_no_wrong_unit():
+    horizons = columns((0, 0, 10, 15, 0, 0), (0, 10, 20, 12, 0, 0), (1, 0, 20, 30, 1200, 0))
+    found = interval_densities(*horizons, [(0, 20)], 2, **NAMED)
+    assert found.counts["bulk density impossible"] == found.counts["bulk density estimated"] == 2
+
+
+def test_no_horizons_at_all():
+    nothing = np.zeros(0)
+    found = interval_densities(nothing.astype(int), *[nothing] * 5, [(0, 20)], 2, **NAMED)
+    assert np.isnan(found.density).all()
+    assert found.interval_counts == [{"without a horizon in it": 2}]
+
+
+# --- real horizons -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def macedonia():
+    table = pd.read_csv(REALDATA / "north_macedonia" / "horizons.csv")
+    profile, names = table["profile_id"].factorize()
+    top, bottom, _ = from_surface(profile, table["top"].to_numpy(float), table["bottom"].to_numpy(float))
+    others = (table[name].to_numpy(float) for name in ("soc_gkg", "BLD", "CRF"))
+    return (profile, top, bottom, *others), len(names)
+
+
+@needs_realdata
+def test_pedotransfer_on_real_horizons(macedonia):
+    (profile, _, _, soc, earth, _), _ = macedonia
+    earth = convert(earth, "g/cm3", "kg/m3")
+    assert ((earth < 100) | (earth > 2650)).sum() == 63
+    earth[(earth < 100) | (earth > 2650)] = np.nan
+    own = fit_pedotransfer(profile, soc, earth)
+    mineral, organic = (np.isfinite(earth) & (soc <= 80)), (np.isfinite(earth) & (soc > 80))
+    assert own.rmse < 0.92 * earth[mineral].std()  # better than their mean
+    error = {name: of(soc[at]) - earth[at] for name, of, at in
+             (("published", mineral_bulk_density, mineral), ("organic", organic_bulk_density, organic))}  # fmt: skip
+    assert own.rmse < 0.7 * np.sqrt(np.mean(error["published"] ** 2)) == pytest.approx(0.7 * 260, abs=1)
+    assert np.sqrt(np.mean(error["organic"] ** 2)) == pytest.approx(80, abs=1)
+    assert abs(error["organic"].mean()) < 5
+
+
+@needs_realdata
+def test_densities_of_real_horizons(macedonia):
+    horizons, profiles = macedonia
+    units = {"soc_unit": "g/kg", "bulk_density_unit": "g/cm3"}
+    found = interval_densities(*horizons, [(0, 20), (0, 100)], profiles, **units)
+    assert found.interval_counts[0] == {"profiles": 1916, "with fewer than 20 cm observed, left out": 338}
+    assert found.counts["bulk density impossible"] == 63
+    assert 3 < np.nanmedian(found.density[:, 0]) < 5  # kg/m2, as topsoils of the Balkans hold
+    measured = found.estimated[:, 0] == 0
+    whole = np.isfinite(found.density[:, 0])
+    assert 400 < measured.sum() < whole.sum()
+    per_mass = [np.nanmean(found.density[at, 0] / 20) for at in (measured, whole & ~measured)]
+    assert 0.5 < per_mass[0] / per_mass[1] < 2

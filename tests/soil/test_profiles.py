@@ -1,0 +1,363 @@
+"""Strangers' tables: what is taken, what is left out and why; horizons by hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REALDATA, needs_realdata
+
+from soilcarbon.io.files import UserError
+from soilcarbon.soil.depth import from_surface, weighted_mean
+from soilcarbon.soil.profiles import read_profiles, unit_hint
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def horizons(path: Path, *rows: tuple, header="profile_id,lon,lat,top,bottom,soc") -> Path:
+    return write(path, "\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
+
+
+# --- depths --------------------------------------------------------------------------------------------------------
+
+
+def mean(interval, *layers):
+    top, bottom, value = (np.array(column, float) for column in zip(*layers, strict=True))
+    result = weighted_mean(np.zeros(len(layers), int), top, bottom, value, interval, 1)
+    return tuple(float(array[0]) for array in result)
+
+
+def test_horizons_weigh_by_their_thickness_within_the_interval():
+    # 0-10 at 20, 10-25 at 10, 25-60 at 4, of which 5 cm count: (200 + 150 + 20) / 30
+    assert mean((0, 30), (10, 25, 10), (0, 10, 20), (25, 60, 4)) == pytest.approx((370 / 30, 30, 3))
+    assert mean((20, 50), (10, 25, 10), (0, 10, 20), (25, 60, 4)) == pytest.approx((150 / 30, 30, 2))
+
+
+def test_unobserved_centimetres_are_left_out_of_mean_and_cover():
+    assert mean((0, 30), (0, 5, 30), (20, 40, 6)) == pytest.approx(((150 + 60) / 15, 15, 2))
+    value, covered, layers = mean((0, 30), (30, 60, 5))
+    assert np.isnan(value)
+    assert (covered, layers) == (0, 0)
+
+
+def test_repeated_limits_are_one_horizon_and_overlaps_are_covered_once():
+    assert mean((0, 30), (0, 20, 10), (0, 20, 14), (20, 30, 6)) == pytest.approx(((12 * 20 + 6 * 10) / 30, 30, 2))
+    assert mean((0, 30), (0, 10, 12), (7, 15, 3)) == pytest.approx(((12 * 10 + 3 * 8) / 18, 15, 2))
+    assert mean((0, 30), (0, 30, 10), (5, 10, 40), (12, 20, 1))[1] == 30  # nested
+
+
+def test_profiles_do_not_touch_each_other_whatever_their_order():
+    rng = np.random.default_rng(0)
+    profile = rng.integers(0, 40, 400)
+    top = rng.integers(0, 40, 400).astype(float)
+    bottom, value = top + rng.integers(1, 15, 400), rng.uniform(1, 50, 400)
+    together = weighted_mean(profile, top, bottom, value, (0, 30), 41)
+    for k in range(40):
+        of = profile == k
+        alone = weighted_mean(np.zeros(of.sum(), int), top[of], bottom[of], value[of], (0, 30), 1)
+        np.testing.assert_allclose([array[k] for array in together], [array[0] for array in alone])
+        # the cover, counted centimetre by centimetre
+        seen = {cm for a, b in zip(top[of], bottom[of], strict=True) for cm in range(int(a), int(b)) if cm < 30}
+        assert together[1][k] == len(seen)
+    assert np.isnan(together[0][40])  # a profile without horizons
+
+
+def test_organic_layers_above_zero_move_the_profile_down():
+    top, bottom, moved = from_surface(np.array([0, 0, 1]), np.array([-8.0, 0.0, 0.0]), np.array([0.0, 15.0, 10.0]))
+    assert (top.tolist(), bottom.tolist(), moved) == ([0, 8, 0], [8, 23, 10], 1)
+
+
+# --- tables --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,x,y,soc\n007,10,50,12.5\n",
+        "ID\tLongitude\tLatitude\tsoc\n007\t10\t50\t12.5\n",
+        "\ufeffprofile_id;Long;Lat;soc\n007;10;50;12.5\n",
+        "soc,lat,extra,lon,PROFILE_ID\n12.5,50,z,10,007\n",
+    ],
+)
+def test_columns_are_known_by_many_names(tmp_path, text):
+    table = read_profiles(write(tmp_path / "p.csv", text), None).table
+    assert list(table.columns[:4]) == ["profile_id", "lon", "lat", "soc"]
+    assert table.iloc[0, :4].tolist() == ["007", 10, 50, 12.5]
+
+
+def test_target_becomes_soc_and_other_columns_stay_without_collision(tmp_path):
+    path = write(tmp_path / "p.csv", "profile_id,lon,lat,soc,soc_gkg,year\na,1,2,bad,30,1999\n")
+    row = read_profiles(path, "soc_gkg").table.iloc[0]
+    assert row.to_dict() == {"profile_id": "a", "lon": 1, "lat": 2, "soc": 30, "soc_input": "bad", "year": 1999}
+
+
+def test_rows_without_ids_are_numbered(tmp_path):
+    found = read_profiles(write(tmp_path / "p.csv", "lon,lat,soc\n1,2,3\n4,5,6\n"), None)
+    assert found.table["profile_id"].tolist() == ["1", "2"]
+    assert found.facts["columns"]["profile_id"] == "row number"
+
+
+def test_each_bad_row_is_rejected_for_its_first_reason(tmp_path):
+    rows = {
+        "good": "10,50,12", "text": "10,50,n.d.", "gap": "10,50,", "negative": "10,50,-1", "absurd": "10,50,1001",
+        "infinite": "10,50,inf", "nowhere": ",50,12", "word": "here,50,12", "east": "190,50,-1", "north": "10,91,12",
+        "peat": "10,50,1000", "zero": "10,50,0",
+    }  # fmt: skip
+    text = "profile_id,lon,lat,soc\n" + "".join(f"{name},{row}\n" for name, row in rows.items())
+    found = read_profiles(write(tmp_path / "p.csv", text + "good,10,50,99\n,10,50,12\nabsurd,10,50,7\n"), None)
+    assert found.table["profile_id"].tolist() == ["good", "peat", "zero", "absurd"]  # of absurd, the good row
+    assert found.table["soc"].tolist() == [12, 1000, 0, 7]
+    reasons = dict(zip(found.rejected["profile_id"].fillna("?"), found.rejected["reason"], strict=True))
+    assert reasons == {
+        "?": "no profile_id",
+        "nowhere": "longitude or latitude missing or not a number",
+        "word": "longitude or latitude missing or not a number",
+        "east": "longitude or latitude out of range",
+        "north": "longitude or latitude out of range",
+        "text": "soc not a number",
+        "gap": "soc missing",
+        "negative": "soc negative",
+        "absurd": "soc above 1000 g/kg",
+        "infinite": "soc not a number",
+        "good": "duplicate profile_id",
+    }
+    assert sum(found.counts().values()) == len(found.rejected) == 11
+
+
+def test_bounds_only_count_what_lies_beyond(tmp_path):
+    path = write(tmp_path / "p.csv", "profile_id,lon,lat,soc\na,1,1,5\nb,20,1,5\nc,20,1,bad\nd,2,2,bad\n")
+    found = read_profiles(path, None, bounds=(0, 10, 0, 10))
+    assert (found.table["profile_id"].tolist(), found.facts["out_of_bounds"]) == (["a"], 2)
+    assert found.counts() == {"soc not a number": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "message"),
+    [
+        ("profile_id,lat,soc\na,1,2\n", None, "no column for lon"),
+        ("profile_id,lon,lat,orgc\na,1,2,3\n", "orgcc", "'orgcc' is not in it; did you mean 'orgc'"),
+        ("source,id,lon,lat,soc_gkg\na,a,1,2,3\n", None, "'soc' is not in it; did you mean 'soc_gkg'"),
+        ("profile_id,lon,lat,soc\na,1,2,x\nb,1,2,y\n", None, "column 'soc' holds no numbers .first: 'x'"),
+        ("profile_id;lon;lat;soc\na;1,5;2,5;3\nb;1,7;2;3\n", None, "column 'lon' holds no numbers .*decimal comma"),
+        ("profile_id,lon,lat,soc\na,1,2,\n", None, "column 'soc' is empty"),
+        ("profile_id,lon,lat,soc\n", None, "holds no rows"),
+        ("profile_id,lon,lat,soc\na,48,117,2\nb,50,120,3\nc,50,80,3\n", None, "look swapped .2 of 3 rows, first: lon 48, lat 117"),
+        ("lon,lat,top,bottom,soc\n1,2,0,30,5\n", None, "no column for profile_id"),
+        ("profile_id,lon,lat,soc\na,1,2,3\n", "lon", "'lon' is no measurement"),
+    ],
+)
+def test_what_is_wrong_with_a_whole_table_is_an_error(tmp_path, text, target, message):
+    with pytest.raises(UserError, match=message):
+        read_profiles(write(tmp_path / "p.csv", text), target)
+
+
+def test_one_row_out_of_range_does_not_make_a_table_swapped(tmp_path):
+    found = read_profiles(write(tmp_path / "p.csv", "profile_id,lon,lat,soc\na,10,50,2\nb,10,95,3\nc,10,50,3\n"), None)
+    assert found.counts() == {"longitude or latitude out of range": 1}
+
+
+def test_swapped_coordinates_are_seen_by_the_bounds(tmp_path):
+    path = write(tmp_path / "p.csv", "profile_id,lon,lat,soc\na,-1,37,2\nb,0.5,35,3\n")
+    with pytest.raises(UserError, match="swapped"):
+        read_profiles(path, None, bounds=(33.9, 41.9, -4.7, 5.0))
+
+
+def test_per_cent_is_suspected():
+    per_cent = np.random.default_rng(0).lognormal(0.2, 0.7, 200)
+    assert "per cent" in str(unit_hint(per_cent))
+    assert unit_hint(per_cent * 10) is None
+
+
+# --- horizon tables ------------------------------------------------------------------------------------------------
+
+
+def test_horizons_are_averaged_and_faulty_ones_counted(tmp_path):
+    path = horizons(
+        tmp_path / "h.csv",
+        ("b", 5, 6, 10, 30, 4),  # unordered
+        ("a", 1, 2, 10, 40, 8),
+        ("a", 1, 2, 0, 10, 20),
+        ("b", 5, 6, 0, 10, 10),
+        ("b", 5, 6, 0, 10, 10),  # twice
+        ("a", 1, 2, 40, 40, 3),  # no thickness
+        ("a", 1, 2, 60, 50, 3),  # upside down
+        ("a", 1, 2, 90, "", 3),  # open below
+        ("a", 1, 2, 90, 99, ""),
+        ("a", 1, 2, 99, 110, "-"),
+        ("a", 1, 2, 99, 110, -3),
+        ("a", 1, 2, 99, 110, 2000),
+        ("deep", 1, 2, 40, 60, 3),
+        ("moves", 1, 2, 0, 20, 3),
+        ("moves", 1, 3, 20, 30, 3),
+    )
+    found = read_profiles(path, None)
+    assert found.facts["horizons"] == {
+        "rows": 15,
+        "depth missing or not a number": 1,
+        "depth impossible (bottom not below top)": 2,
+        "soc missing": 1,
+        "soc not a number": 1,
+        "soc negative": 1,
+        "soc above 1000 g/kg": 1,
+        "same limits twice, averaged": 1,
+    }
+    assert found.table[["profile_id", "cm_covered", "n_layers"]].to_numpy().tolist() == [["b", 30, 2], ["a", 30, 2]]
+    np.testing.assert_allclose(found.table["soc"], [(10 * 10 + 4 * 20) / 30, (20 * 10 + 8 * 20) / 30])
+    assert found.counts() == {"its horizons lie at different places": 1, "no usable horizon within 0-30 cm": 1}
+    assert "no usable horizon within 0-5 cm" not in read_profiles(path, None, (0.0, 100.0)).counts()
+
+
+def test_profiles_with_too_little_observed_are_left_out(tmp_path):
+    path = horizons(tmp_path / "h.csv", ("a", 1, 2, 0, 9, 5), ("b", 1, 2, 0, 10, 5))
+    assert read_profiles(path, None, min_covered=10).counts() == {"fewer than 10 cm observed": 1}
+    with pytest.raises(UserError, match="min_covered needs"):
+        read_profiles(write(tmp_path / "p.csv", "profile_id,lon,lat,soc\na,1,2,3\n"), None, min_covered=10)
+
+
+def test_spline_and_further_intervals(tmp_path):
+    rows = [("a", 1, 2, top, top + 10, value) for top, value in ((0, 6), (20, 4), (40, 3), (60, 10))]
+    path = horizons(tmp_path / "h.csv", *rows, ("b", 1, 3, 0, 12, 8), ("c", 1, 4, 20, 30, 5))
+    further = [(0, 5), (5, 15), (15, 30), (30, 60), (60, 100)]
+    found = read_profiles(path, None, (0.0, 20.0), depth_method="spline_1cm", further=further)
+    columns = ["soc_0_5", "soc_5_15", "soc_15_30", "soc_30_60", "soc_60_100"]
+    assert found.table["profile_id"].tolist() == ["a", "b"]
+    np.testing.assert_allclose(
+        found.table.loc[0, columns].astype(float), [6.105160, 5.618341, 4.316876, 4.192058, 9.7324], atol=1e-6
+    )
+    np.testing.assert_allclose(found.table.loc[1, ["soc", *columns]].astype(float), [8, 8, 8, np.nan, np.nan, np.nan])
+    assert found.table["cm_covered"].tolist() == [10, 12]
+    assert found.facts["horizons"]["below a gap, bridged by the spline"] == 3
+    assert found.facts["horizons"]["alone in their profile, the spline constant"] == 2
+    assert found.facts["further_depths"]["soc_0_5"] == {"profiles": 2, "without a horizon in it": 1}
+    table = read_profiles(path, None, (0.0, 20.0), 10, depth_method="spline", further=further, spline_lambda=0.0).table
+    assert (table["soc_5_15"].isna().tolist(), table["soc_15_30"].isna().tolist()) == ([True, True], [False, True])
+    assert read_profiles(path, None, (40.0, 50.0), depth_method="spline", spline_lambda=0.0).table["soc"].tolist() == [
+        pytest.approx(3)
+    ]
+
+
+def test_further_intervals_never_take_a_column_that_is_there(tmp_path):
+    path = horizons(tmp_path / "h.csv", ("a", 1, 2, 0, 30, 5, 77), header="profile_id,lon,lat,top,bottom,soc,soc_0_5")
+    row = read_profiles(path, None, further=[(0, 5)]).table.iloc[0]
+    assert (row["soc_0_5"], row["soc_0_5_input"]) == (5, 77)
+
+
+@pytest.mark.parametrize("options", [{"depth_method": "spline"}, {"further": [(0, 5)]}])
+def test_spline_and_further_intervals_need_horizons(tmp_path, options):
+    path = write(tmp_path / "p.csv", "profile_id,lon,lat,soc\na,1,2,3\n")
+    with pytest.raises(UserError, match="need horizons"):
+        read_profiles(path, None, **options)
+    assert len(read_profiles(path, None, places_only=True, **options).table) == 1
+
+
+def test_columns_constant_within_profiles_are_kept(tmp_path):
+    header = "profile_id,lon,lat,top,bottom,soc,country,layer,n_layers,note"
+    rows = [("a", 1, 2, 0, 10, 5, "X", 1, 7, ""), ("a", 1, 2, 10, 30, 5, "X", 2, 7, ""), ("b", 1, 2, 0, 10, 5, "Y", 1, 8, "n")]
+    table = read_profiles(horizons(tmp_path / "h.csv", *rows, header=header), None).table
+    assert list(table) == ["profile_id", "lon", "lat", "soc", "country", "n_layers_input", "note", "cm_covered", "n_layers"]
+    assert table["n_layers"].tolist() == [2, 1]
+
+
+def test_averaged_table_with_its_depths_is_not_taken_for_horizons(tmp_path):
+    text = "profile_id,lon,lat,soc,depth_top_cm,depth_bottom_cm,cm_covered\na,1,2,3,0,30,17\n"
+    found = read_profiles(write(tmp_path / "p.csv", text), None)
+    assert (found.facts["kind"], found.table["cm_covered"].tolist()) == ("profiles", [17])
+
+
+def wosis(path: Path) -> Path:
+    """Write a file as the WoSIS December 2023 snapshot has them."""
+    header = "profile_id\tlayer_id\tcountry_name\tlongitude\tlatitude\tupper_depth\tlower_depth\tvalue\tvalue_avg\tdate\tlicence"
+    rows = [
+        "36897\t1\tKenya\t36.5\t-0.5\t0\t20\t{1:15.0}\t15.0\t1985-03-01\tCC BY",
+        "36897\t2\tKenya\t36.5\t-0.5\t20\t50\t{1:6.0,2:6.2}\t6.0\t1985-03-01\tCC BY",
+        "40001\t3\tPeru\t-72.1\t-13.2\t0\t30\t{1:42.5}\t42.5\t\tCC BY-NC",
+    ]
+    return write(path, "\n".join([header, *rows]) + "\n")
+
+
+@pytest.mark.parametrize("target", [None, "value_avg"])
+def test_wosis_file_as_it_comes(tmp_path, target):
+    found = read_profiles(wosis(tmp_path / "wosis_202312_orgc.tsv"), target)
+    assert found.facts["columns"]["soc"] == "value_avg"
+    assert found.table[["profile_id", "lon", "lat", "soc", "cm_covered", "licence"]].to_numpy().tolist() == [
+        ["36897", 36.5, -0.5, (15 * 20 + 6 * 10) / 30, 30, "CC BY"],
+        ["40001", -72.1, -13.2, 42.5, 30, "CC BY-NC"],
+    ]
+    assert "layer_id" not in found.table
+
+
+# --- other formats -------------------------------------------------------------------------------------------------
+
+
+def collection(*features, **more) -> str:
+    shaped = [{"type": "Feature", "geometry": geometry, "properties": properties} for geometry, properties in features]
+    return json.dumps({"type": "FeatureCollection", "features": shaped, **more})
+
+
+def test_geojson_points(tmp_path):
+    good = ({"type": "Point", "coordinates": [10, 50, 3]}, {"id": "007", "soc": 12, "lon": "wrong"})
+    path = write(tmp_path / "p.geojson", collection(good, (None, {"id": "008", "soc": 3})))
+    found = read_profiles(path, None)
+    assert found.table.iloc[0].tolist() == ["007", 10, 50, 12]
+    assert found.counts() == {"longitude or latitude missing or not a number": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not a GeoJSON"),
+        ("[1, 2]", "not a GeoJSON"),
+        (collection(({"type": "Polygon", "coordinates": []}, {"soc": 1})), "holds a Polygon"),
+        (collection(({"type": "Point", "coordinates": [1, 2]}, {"soc": 1}), crs={"name": "EPSG:32633"}), "reproject"),
+        (collection(), "holds no rows"),
+    ],
+)
+def test_geojson_that_will_not_do(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        read_profiles(write(tmp_path / "p.geojson", text), None)
+
+
+def test_geopackage_in_any_crs(tmp_path):
+    geopandas = pytest.importorskip("geopandas")
+    points = geopandas.GeoSeries(geopandas.points_from_xy([10.0, 10.1], [50.0, 50.1]), crs=4326)
+    frame = geopandas.GeoDataFrame({"id": [7, 8], "soc": [12.0, -1.0]}, geometry=points.to_crs(32632))
+    frame.to_file(tmp_path / "p.gpkg")
+    found = read_profiles(tmp_path / "p.gpkg", None)
+    assert found.table["profile_id"].tolist() == ["7"]
+    np.testing.assert_allclose(found.table[["lon", "lat", "soc"]], [[10, 50, 12]], atol=1e-9)
+    (tmp_path / "q.gpkg").write_text("no")
+    with pytest.raises(UserError, match="not a GeoPackage, whatever its name says"):
+        read_profiles(tmp_path / "q.gpkg", None)
+
+
+# --- real horizons -------------------------------------------------------------------------------------------------
+
+
+@needs_realdata
+@pytest.mark.parametrize("folder", ["global", "north_macedonia"])
+def test_real_horizons_give_the_real_points(folder):
+    found = read_profiles(REALDATA / folder / "horizons.csv", "soc_gkg").table.set_index("profile_id")
+    points = pd.read_csv(REALDATA / folder / "points.csv", dtype={"profile_id": str}, low_memory=False).set_index("profile_id")
+    assert set(found.index) == set(points.index)
+    points = points.loc[found.index]
+    np.testing.assert_allclose(found["soc"], points["soc_gkg"], atol=1e-5)
+    # Where horizons overlap, points.csv of the world counts the centimetres they share twice.
+    twice = ["MY51", "ctb0636:Perfil-08", "ctb0641:P-IIIRCC-13-PR"]
+    differ = ~np.isclose(found["cm_covered"], points["cm_covered"])
+    assert set(found.index[differ]) <= set(twice)
+    assert (found["cm_covered"] <= points["cm_covered"] + 1e-6).all()
+
+
+def test_a_file_that_only_calls_itself_geopackage_is_not_opened(tmp_path):
+    pytest.importorskip("geopandas")
+    secret = tmp_path / "secret.csv"
+    secret.write_text("profile_id,lon,lat,soc\na,1,50,10\n")
+    (tmp_path / "x.gpkg").write_text(
+        f"<OGRVRTDataSource><OGRVRTLayer name='secret'><SrcDataSource>{secret}</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>"
+    )
+    with pytest.raises(UserError, match="not a GeoPackage"):
+        read_profiles(tmp_path / "x.gpkg", "soc")

@@ -1,0 +1,128 @@
+"""Several processes train as one does, the first alone writes, and the end of one is the end of all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from soilcarbon.network.network import load_checkpoint
+from soilcarbon.training import distributed as crew
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc_per_node",
+    "2",
+    "--",
+]  # torchrun would else take --run for its own
+pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
+
+
+def command(dataset, run, *more, epochs=4):
+    fixed = ["--data_dir", str(dataset), "--run", run, "--epochs", str(epochs), "--batch_size", "25", "--target_transform", "log1p"]
+    return [str(ROOT / "train_global.py"), *fixed, "--device", "cpu", "--no-tensorboard", *more]
+
+
+@pytest.fixture
+def start():
+    """Start a command; what still runs when the test is over is ended."""
+    started = []
+
+    def begin(words):
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        started.append(subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def epochs_of(folder):
+    return [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+
+
+def workers_of(pid):
+    """Return the processes that a launcher started."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def weights(run):
+    tensors = next(iter(load_checkpoint(Path(f"model/pretrain_model/{run}.pth")).members())).tensors()
+    return np.concatenate([value.numpy().ravel() for value in tensors.values()])
+
+
+def test_alone_a_process_has_the_whole_batch_and_the_last_word():
+    assert crew.size() == 1 and crew.is_first()
+    assert list(range(7))[crew.share(7)] == list(range(7))
+    assert crew.agreed(1.5) == 1.5 and crew.agreed(None) is None
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+@pytest.mark.parametrize("count", [1, 7, 32])
+def test_shares_make_up_the_batch(monkeypatch, size, count):
+    monkeypatch.setattr(crew, "size", lambda: size)
+    parts = []
+    for rank in range(size):
+        monkeypatch.setattr(crew.distributed, "get_rank", lambda rank=rank: rank)
+        parts.append(list(range(count))[crew.share(count)])
+    assert sum(parts, []) == list(range(count))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_two_processes_train_as_one_does_and_one_of_them_writes(start, dataset, workplace):
+    """72 profiles in batches of 25: shares are unequal, and the last batch is smaller."""
+    both = start([*LAUNCH, *command(dataset, "both")])
+    alone = start([sys.executable, *command(dataset, "alone")])
+    out, errors = both.communicate(timeout=120)
+    assert both.returncode == 0, errors
+    assert alone.wait(timeout=120) == 0
+    assert out.count("both -> model") == 1 and errors.count("from scratch") == 1
+    ours, plain = (epochs_of(Path("log") / run) for run in ("both", "alone"))
+    assert [each["epoch"] for each in ours] == [0, 1, 2, 3, 4]
+    losses, expected = ([each["loss"] for each in rows[1:]] for rows in (ours, plain))
+    assert losses == pytest.approx(expected, rel=1e-5)
+    assert weights("both") == pytest.approx(weights("alone"), rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_job_and_the_rest_is_made_up(start, dataset, workplace):
+    often = Path("often.py")  # as train_global.py, but it keeps its state after every epoch
+    lines = [
+        "import sys",
+        f"sys.path.insert(0, {str(ROOT)!r})",
+        "from soilcarbon.training import loop",
+        "from soilcarbon.io import files",
+        "import train_global",
+        "loop.SAVE_EVERY_S = 0",
+    ]
+    often.write_text("\n".join([*lines, "sys.exit(files.run(train_global.main))"]))
+
+    def both(run, *more):
+        return start([*LAUNCH, str(often), *command(dataset, run, *more, epochs=40)[1:]])
+
+    whole, killed = both("whole"), both("killed")
+    log, deadline = Path("log/killed/epochs.jsonl"), time.monotonic() + 100
+    while not (log.is_file() and log.read_text().count("\n") > 2):
+        assert killed.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(workers_of(killed.pid)[1], signal.SIGKILL)
+    _, errors = killed.communicate(timeout=60)
+    assert killed.returncode not in (0, None)
+    assert not Path("model/pretrain_model/killed.pth").exists()
+    again = both("killed", "--resume")
+    _, errors = again.communicate(timeout=120)
+    assert again.returncode == 0 and "resuming after epoch" in errors
+    assert whole.wait(timeout=120) == 0
+    assert (weights("killed") == weights("whole")).all()
