@@ -1,17 +1,306 @@
-"""Fill a page of `templates/` with what it is to show, and let it show nothing else.
+"""HTML pages and reports from Jinja2 templates, usable offline and safe for untrusted text.
 
-In: a template's name and escaped texts. Out: one HTML page that needs no network: style and script stand in it, pictures are
-data, and its Content-Security-Policy admits just those.
+In: values, or the blocks of a report (paragraphs, tables, figures). Out: one HTML file that needs no network: style and
+script are inline, pictures are data URIs, and its Content-Security-Policy admits just those. All text is escaped by the
+templates (`templates/`); nothing else of the package writes HTML.
 """
 
 import base64
 import hashlib
 import html
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from soilcarbon.io.files import write_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_POLICY = "(policy)"
+_MARKDOWN = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]|#"}, "&": "&amp;", "<": "&lt;", ">": "&gt;"})
+
+
+class Strong(str):
+    """A table cell shown in bold."""
+
+
+# --- blocks of a report --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a report.
+
+    Parameters
+    ----------
+    caption
+        Shown above it.
+    header
+        Names of the C columns.
+    rows
+        Cells, C each; the first cell names the row. Anything but text is shown by `format_value`; `Strong` is bold.
+    numeric
+        Whether each column is aligned as numbers; default: all but the first.
+    groups
+        Titles above the header, each with the number of columns it spans; "" for columns without one.
+    note
+        Shown below it.
+
+    Examples
+    --------
+    >>> print(Table("Scores", ["model", "MAE"], [["forest", 0.25]]).to_markdown())
+    Scores
+    <BLANKLINE>
+    | model | MAE |
+    | --- | ---: |
+    | forest | 0.25 |
+    """
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    numeric: Sequence[bool] = ()
+    groups: Sequence[tuple[str, int]] = ()
+    note: str = ""
+    kind: ClassVar[str] = "table"
+
+    @classmethod
+    def grouped(
+        cls,
+        caption: str,
+        groups: Sequence[tuple[str, Sequence[str]]],
+        rows: Sequence[Sequence[object]],
+        texts: int = 1,
+        note: str = "",
+    ) -> "Table":
+        """Return a table whose columns stand in titled groups, the first `texts` columns being text.
+
+        Examples
+        --------
+        >>> Table.grouped("", [("", ["model"]), ("region A", ["MAE", "R2"])], [["mean", 1.0, 0.0]]).header
+        ['model', 'MAE', 'R2']
+        """
+        header = [name for _, names in groups for name in names]
+        titled = [(title, len(names)) for title, names in groups] if any(title for title, _ in groups) else []
+        return cls(caption, header, rows, [k >= texts for k in range(len(header))], titled, note)
+
+    def cells(self) -> list[list[str]]:
+        """Return the rows as text."""
+        return [[cell if isinstance(cell, str) else format_value(cell) for cell in row] for row in self.rows]
+
+    def numeric_columns(self) -> list[bool]:
+        """Return for each column whether it is aligned as numbers."""
+        return list(self.numeric) or [k > 0 for k in range(len(self.header))]
+
+    def to_markdown(self) -> str:
+        """Return the table in Markdown, escaped; the title of a group precedes the names of its columns."""
+        titles = [title for title, width in self.groups for _ in range(width)] or [""] * len(self.header)
+        names = [f"{title}: {name}" if title else name for title, name in zip(titles, self.header, strict=True)]
+        marks = ["---:" if is_number else "---" for is_number in self.numeric_columns()]
+        rows = [
+            [f"**{escape_markdown(cell)}**" if isinstance(cell, Strong) else escape_markdown(cell) for cell in row]
+            for row in self.cells()
+        ]
+        lines = "\n".join(f"| {' | '.join(line)} |" for line in [[escape_markdown(name) for name in names], marks, *rows])
+        return "\n\n".join(part for part in (escape_markdown(self.caption), lines, escape_markdown(self.note)) if part)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A PNG file, embedded with a text for those who cannot see it, and a caption."""
+
+    path: Path
+    alt: str
+    caption: str
+    kind: ClassVar[str] = "figure"
+
+    def data_uri(self) -> str:
+        """Return the file as a data URI."""
+        return data_uri(self.path.read_bytes(), "image/png")
+
+
+@dataclass(frozen=True)
+class Note:
+    """A paragraph in small type: how to read what follows."""
+
+    text: str
+    kind: ClassVar[str] = "note"
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list; an item of two texts shows the first in bold."""
+
+    items: Sequence[str | tuple[str, str]]
+    ordered: bool = False
+    kind: ClassVar[str] = "items"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Preformatted text, such as commands."""
+
+    text: str
+    kind: ClassVar[str] = "code"
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks that are folded away below a title until it is clicked."""
+
+    title: str
+    blocks: "Sequence[Block]"
+    kind: ClassVar[str] = "details"
+
+
+Block = str | Table | Figure | Note | Items | Code | Details
+"""A part of a report; plain text is a paragraph."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of a report: name (its anchor), title, blocks. A section without blocks is left out."""
+
+    name: str
+    title: str
+    blocks: Sequence[Block]
+
+
+class FigureFolder:
+    """Figures drawn into a folder, and which of them were drawn.
+
+    Parameters
+    ----------
+    folder
+        Where the PNG files go.
+
+    Attributes
+    ----------
+    drawn
+        Names of the figures, without ".png".
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.drawn = folder, set[str]()
+
+    def draw(self, name: str, alt: str, caption: str, plot: Callable[..., object], *values: Any) -> Figure:
+        """Call `plot(path, *values)`, which writes a PNG, and return it as a figure."""
+        path = self.folder / f"{name}.png"
+        plot(path, *values)
+        self.drawn.add(name)
+        return Figure(path, alt, caption)
+
+    def remove_others(self, names: Iterable[str]) -> None:
+        """Remove the figures of an earlier report, of these names, that were not drawn this time."""
+        for name in set(names) - self.drawn:
+            (self.folder / f"{name}.png").unlink(missing_ok=True)
+
+
+# --- pages ---------------------------------------------------------------------------------------------------------
+
+
+def write_report(path: Path, title: str, subject: str, verdict: Sequence[str], sections: Sequence[Section]) -> None:
+    """Write a report as one HTML page, atomically.
+
+    Parameters
+    ----------
+    path
+        Of the page.
+    title, subject
+        The heading, and a line below it that says what the report is about.
+    verdict
+        The result, a sentence or two each; the first one is the largest.
+    sections
+        Those without blocks are left out.
+    """
+    kept = [section for section in sections if section.blocks]
+    write_text(path, render("report.html", title=title, subject=subject, verdict=verdict, sections=kept))
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page: a template of `templates/` that extends base.html, filled with values, which are escaped.
+
+    The Content-Security-Policy admits the page's own style and script by their hashes, pictures as data URIs, and nothing else.
+
+    Parameters
+    ----------
+    template
+        Name of the file.
+    **values
+        `title`, and what else the template shows; a missing one raises jinja2.UndefinedError.
+
+    Examples
+    --------
+    >>> page = render("report.html", title="a < b", subject="", verdict=["yes"], sections=[])
+    >>> "<h1>a &lt; b</h1>" in page
+    True
+    """
+    page = _environment().get_template(template).render(values, policy=_POLICY)
+    return page.replace(_POLICY, _policy(page), 1)  # the first is base.html's own: no value stands before it
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.tests["strong"] = lambda value: isinstance(value, Strong)
+    return environment
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """Return bytes as a data URI.
+
+    Examples
+    --------
+    >>> data_uri(b"abc", "image/png")
+    'data:image/png;base64,YWJj'
+    """
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+# --- text ----------------------------------------------------------------------------------------------------------
+
+
+def format_value(value: Any) -> str:
+    """Return a value as a table shows it: three significant digits, thousands separated, "–" where there is none.
+
+    Examples
+    --------
+    >>> [format_value(each) for each in (12345, -0.12345, 98765.4, 0.0, None, float("nan"), True, "x")]
+    ['12,345', '−0.123', '98,765', '0', '–', '–', 'yes', 'x']
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}".replace("-", "−")
+    if isinstance(value, float | np.floating):
+        if not math.isfinite(value):
+            return "–"
+        words = f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
+        return words.replace("-", "−")
+    return str(value)
+
+
+def escape_markdown(text: object) -> str:
+    r"""Return text of which Markdown makes neither markup nor columns.
+
+    Examples
+    --------
+    >>> print(escape_markdown("a|b <c>"))
+    a\|b &lt;c&gt;
+    """
+    return " ".join(str(text).split()).translate(_MARKDOWN)
+
+
+# --- as it was, until all pages are reports ------------------------------------------------------------------------
+
 _SHARED = ("head.html", "base.css")
 """Parts that all pages have."""
 
