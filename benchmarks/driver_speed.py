@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from soilcarbon.io.files import write_yaml
 from soilcarbon.settings import Category
 from soilcarbon.simulation.earth_system_model import write_cmip
-from soilcarbon.soil.dataset_files import write_dataset
+from soilcarbon.soil.dataset import write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"climate": 19, "terrain": 7, "vegetation": 6, "soil": 8, "rock": 4, "land": 2}

@@ -24,27 +24,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from measuring import in_fresh_process, keep, resident_mb
 
-from soilcarbon.io import packed, packing
+from soilcarbon.io import patches
 from soilcarbon.io.pickles import dump_pickle
 from soilcarbon.settings import PUBLISHED_CATEGORIES, Category
 
 
 def plain(folder, _, categories):
-    for path in packing.patch_paths(folder, categories).values():
+    for path in patches.patch_paths(folder, categories).values():
         with path.open("rb") as file:
             pickle.load(file)
 
 
 def kept(folder, ids, categories):
-    return packed.read_packed(folder, folder, ids, categories)
+    return patches.read_packed(folder, folder, ids, categories)
 
 
-WAYS = {"plain": plain, "ours": packing.pack, "kept": kept}
+WAYS = {"plain": plain, "ours": patches.pack, "kept": kept}
 
 
 def measured(way, folder, n, categories):
     """Return seconds, and megabytes above what was resident before."""
-    ids, packed.WORTHWHILE = [f"P{k:07d}" for k in range(n)], 1
+    ids, patches.WORTHWHILE = [f"P{k:07d}" for k in range(n)], 1
     categories = [Category(**each) for each in categories]
     before, start = resident_mb(), time.perf_counter()
     held = WAYS[way](folder, ids, categories)

@@ -15,7 +15,7 @@ from simulated import profiles
 
 from soilcarbon.benchmark.baselines import Known
 from soilcarbon.settings import PUBLISHED_CATEGORIES, Category
-from soilcarbon.soil.dataset_files import write_dataset
+from soilcarbon.soil.dataset import write_dataset
 
 os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])  # for the processes that tests start
 torch.set_num_threads(1)  # the tests themselves run side by side

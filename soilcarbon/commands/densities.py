@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from soilcarbon.soil.density import Densities
-    from soilcarbon.soil.horizons import Horizons
+    from soilcarbon.soil.profiles import Horizons
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = read_settings(DensitySettings, __doc__, arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from soilcarbon.settings import SOC_MAXIMUM
-    from soilcarbon.soil.bulk_density import (  # here and below: --help needs none of these, and they are slow
+    from soilcarbon.soil.density import (  # here and below: --help needs none of these, and they are slow
         BULK_DENSITIES,
+        convert,
         judge_functions,
     )
-    from soilcarbon.soil.density import convert
-    from soilcarbon.soil.horizons import read_measured
-    from soilcarbon.soil.profiles import unit_hint
+    from soilcarbon.soil.profiles import read_measured, unit_hint
 
     if settings.out.resolve() == settings.horizons.resolve():
         raise UserError(f"{settings.out}: would overwrite the horizons; choose another --out")

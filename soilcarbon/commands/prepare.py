@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import pandas as pd
 
     from soilcarbon.geo.raster import describe, find_layers, pick_layers
+    from soilcarbon.soil import dataset as datasets
     from soilcarbon.soil import dataset as utils
-    from soilcarbon.soil import dataset_files as datasets
     from soilcarbon.soil.profiles import read_profiles, unit_hint
     from soilcarbon.stats.grouping import draw_split, split_units
 
@@ -150,7 +150,7 @@ def write(
     statistics: "pd.DataFrame | None" = None,
 ) -> None:
     """Write the dataset, the list of what was left out, and drop patches of a dataset that stood here before."""
-    from soilcarbon.soil.dataset_files import write_dataset
+    from soilcarbon.soil.dataset import write_dataset
 
     ours = (folder / "dataset.yaml").is_file()
     write_dataset(folder, profiles.table, patches, split, categories, facts, statistics)

@@ -75,7 +75,7 @@ def make_world(settings: SimulateSettings) -> None:
     from soilcarbon.simulation.earth_system_model import COARSER, model_output, write_cmip
     from soilcarbon.simulation.geography import SURVEYS, bumps
     from soilcarbon.simulation.world import World
-    from soilcarbon.soil.dataset_files import compute_statistics, write_dataset
+    from soilcarbon.soil.dataset import compute_statistics, write_dataset
 
     names = ["global", *REGIONS]
     check_writable(*(settings.out / name for name in names))

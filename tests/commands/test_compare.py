@@ -16,8 +16,7 @@ from soilcarbon.commands.arguments import build
 from soilcarbon.io.files import UserError, run
 from soilcarbon.network.network import load_checkpoint
 from soilcarbon.settings import Category, GlobalSettings
-from soilcarbon.soil.dataset import Dataset
-from soilcarbon.soil.dataset_files import write_dataset
+from soilcarbon.soil.dataset import Dataset, write_dataset
 from soilcarbon.stats.grouping import split_units
 from soilcarbon.stats.metrics import scores
 from soilcarbon.study_settings import CompareSettings

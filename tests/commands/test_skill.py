@@ -10,7 +10,7 @@ import pytest
 from soilcarbon.commands import skill
 from soilcarbon.io.files import UserError, read_table, run
 from soilcarbon.settings import Category, PredictSettings
-from soilcarbon.soil.dataset_files import write_dataset
+from soilcarbon.soil.dataset import write_dataset
 from soilcarbon.stats.metrics import scores
 
 CATEGORIES = (Category(name="topo", variables=("elevation", "slope")), Category(name="climate", variables=("bio01",)))

@@ -246,7 +246,7 @@ def test_published_layout_is_read_through_its_preset(tmp_path, dataset):
 
 
 def test_a_dataset_whose_making_was_interrupted_is_refused(dataset, monkeypatch):
-    from soilcarbon.soil import dataset_files as datasets
+    from soilcarbon.soil import dataset as datasets
 
     def no_space(*_):
         raise OSError(28, "No space left on device")

@@ -5,15 +5,21 @@ import pandas as pd
 import pytest
 from conftest import REALDATA, needs_realdata
 
-from soilcarbon.soil.bulk_density import (
+from soilcarbon.soil.density import (
+    STANDARD_LAYERS,
+    UNITS,
+    convert,
     estimate_bulk_density,
     fill_bulk_density,
     fit_pedotransfer,
+    interval_densities,
     judge_functions,
     mineral_bulk_density,
     organic_bulk_density,
+    soc_density,
+    soc_density_sd,
+    weighted,
 )
-from soilcarbon.soil.density import STANDARD_LAYERS, UNITS, convert, interval_densities, soc_density, soc_density_sd, weighted
 from soilcarbon.soil.depth import from_surface, harmonise
 
 NAMED = {"soc_unit": "g/kg", "bulk_density_unit": "kg/m3"}

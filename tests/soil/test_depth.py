@@ -7,8 +7,7 @@ import pytest
 from conftest import REALDATA, needs_realdata
 
 from soilcarbon.io.files import read_table
-from soilcarbon.soil.depth import from_surface, harmonise, interval_weights, without_overlaps
-from soilcarbon.soil.spline import interval_means
+from soilcarbon.soil.depth import from_surface, harmonise, interval_means, interval_weights, without_overlaps
 
 STANDARD = [(0, 5), (5, 15), (15, 30), (30, 60), (60, 100)]
 METHODS = ["mean", "spline", "spline_1cm"]

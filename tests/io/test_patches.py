@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from soilcarbon.io import packed
+from soilcarbon.io import patches
 from soilcarbon.io.files import UserError
-from soilcarbon.io.packing import pack
+from soilcarbon.io.patches import pack
 from soilcarbon.io.pickles import dump_pickle, load_pickle
 from soilcarbon.settings import PUBLISHED_CATEGORIES
-from soilcarbon.soil.dataset_files import write_dataset
+from soilcarbon.soil.dataset import write_dataset
 
 IDS = [f"P{k:04d}" for k in range(120)]
 WINDOWS = [category.model_copy(update={"radius": 1}) for category in PUBLISHED_CATEGORIES]
@@ -25,7 +25,7 @@ WINDOWS = [category.model_copy(update={"radius": 1}) for category in PUBLISHED_C
 
 @pytest.fixture(autouse=True)
 def small_ones_too(monkeypatch):
-    monkeypatch.setattr(packed, "WORTHWHILE", 1)
+    monkeypatch.setattr(patches, "WORTHWHILE", 1)
 
 
 @pytest.fixture
@@ -35,11 +35,11 @@ def no_patches_read(monkeypatch):
     def refuse(*_):
         raise AssertionError("patches were read")
 
-    return lambda: monkeypatch.setattr(packed, "pack", refuse)
+    return lambda: monkeypatch.setattr(patches, "pack", refuse)
 
 
 def read(folder, ids=IDS, categories=WINDOWS):
-    return packed.read_packed(folder, folder / "patches", ids, categories)
+    return patches.read_packed(folder, folder / "patches", ids, categories)
 
 
 def truth(folder, ids=IDS, categories=WINDOWS):
@@ -63,7 +63,7 @@ def test_a_second_start_reads_no_patches_and_gets_the_same(dataset, no_patches_r
 
 
 def test_a_small_dataset_is_left_as_it_is(dataset, monkeypatch):
-    monkeypatch.setattr(packed, "WORTHWHILE", 120 * 288 + 1)
+    monkeypatch.setattr(patches, "WORTHWHILE", 120 * 288 + 1)
     np.testing.assert_array_equal(read(dataset), truth(dataset))
     assert not (dataset / ".packed").exists()
 
@@ -114,7 +114,7 @@ def test_what_has_changed_is_read_anew(dataset, change, ids, categories):
 def test_another_way_of_packing_believes_nothing_of_the_old_one(dataset, monkeypatch, caplog):
     caplog.set_level("INFO")
     read(dataset)
-    monkeypatch.setattr(packed, "PACKING", packed.PACKING + 1)
+    monkeypatch.setattr(patches, "PACKING", patches.PACKING + 1)
     read(dataset)
     assert "they are read again" in caplog.text
 
@@ -177,7 +177,7 @@ def test_patches_that_change_while_they_are_read_leave_nothing_kept(dataset, mon
         dump_pickle(dataset / "patches" / "slope.pkl", load_pickle(dataset / "patches" / "slope.pkl"))
         return x
 
-    monkeypatch.setattr(packed, "pack", meanwhile)
+    monkeypatch.setattr(patches, "pack", meanwhile)
     read(dataset)
     assert not (dataset / ".packed").exists()
 
@@ -208,10 +208,10 @@ def test_a_full_disk_does_not_stop_a_run(dataset, caplog):
 def test_starts_at_the_same_time_get_the_same_and_leave_one_array(dataset):
     program = (
         "import sys, hashlib, time; sys.path.insert(0, sys.argv[1])\n"
-        "from soilcarbon.io import packed; from pathlib import Path; from soilcarbon.settings import PUBLISHED_CATEGORIES\n"
-        "packed.WORTHWHILE, folder = 1, Path(sys.argv[2])\n"
+        "from soilcarbon.io import patches; from pathlib import Path; from soilcarbon.settings import PUBLISHED_CATEGORIES\n"
+        "patches.WORTHWHILE, folder = 1, Path(sys.argv[2])\n"
         "for _ in range(8):\n"
-        "    x = packed.read_packed(folder, folder / 'patches', [f'P{k:04d}' for k in range(120)], PUBLISHED_CATEGORIES)\n"
+        "    x = patches.read_packed(folder, folder / 'patches', [f'P{k:04d}' for k in range(120)], PUBLISHED_CATEGORIES)\n"
         "    print(hashlib.sha256(x.data).hexdigest())\n"
         "    for path in (folder / '.packed').glob('*.npy'): path.unlink(missing_ok=True)\n"
     )
