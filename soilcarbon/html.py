@@ -280,12 +280,12 @@ def format_value(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int | np.integer):
         return f"{value:,}".replace("-", "−")
-    if isinstance(value, float | np.floating):
-        if not math.isfinite(value):
-            return "–"
-        words = f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
-        return words.replace("-", "−")
-    return str(value)
+    if not isinstance(value, float | np.floating):
+        return str(value)
+    number = float(value)
+    if not math.isfinite(number):
+        return "–"
+    return (f"{number:,.0f}" if 999.5 <= abs(number) < 1e9 else f"{number:.3g}").replace("-", "−")
 
 
 def escape_markdown(text: object) -> str:
