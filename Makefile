@@ -27,63 +27,63 @@ SIM_REGIONS := anhui switzerland denmark australia
 	touch $@
 
 demo: .venv/installed
-	$(BIN)/python -m soilcarbon.commands.simulate --seed $(SEED)
+	$(BIN)/python -m soilcarbon simulate --seed $(SEED)
 	$(BIN)/python train_global.py --config configs/sim_global.yaml --seed $(SEED)
 	for region in $(SIM_REGIONS); do \
 	  $(BIN)/python train_regional.py --config configs/sim_regional.yaml --run $$region --data_dir data/sim/$$region --seed $(SEED) && \
 	  $(BIN)/python pred.py --config configs/sim_regional.yaml --run $$region --data_dir data/sim/$$region && \
-	  $(BIN)/python -m soilcarbon.commands.map --checkpoint model/$$region.pth --rasters data/sim/$$region/rasters --against data/sim/$$region/truth.tif \
+	  $(BIN)/python -m soilcarbon map --checkpoint model/$$region.pth --rasters data/sim/$$region/rasters --against data/sim/$$region/truth.tif \
 	    || exit; \
 	done
-	$(BIN)/python -m soilcarbon.commands.skill --runs $(SIM_REGIONS)
+	$(BIN)/python -m soilcarbon skill --runs $(SIM_REGIONS)
 	@echo "Maps: results/<region>/soc.html.  Figures: results/<region>/*.png.  Logs: $(BIN)/tensorboard --logdir log"
 
 realdata: .venv/installed
 	@test -f $(REALDATA)/regions.csv || { echo "no real profiles in $(REALDATA); say REALDATA=folder"; exit 2; }
-	$(BIN)/python -m soilcarbon.commands.prepare --config configs/realdata_global.yaml --points $(REALDATA)/global/points.csv --target soc_gkg \
+	$(BIN)/python -m soilcarbon prepare --config configs/realdata_global.yaml --points $(REALDATA)/global/points.csv --target soc_gkg \
 	  --rasters $(REALDATA)/global/cov_*.tif --split blocks --block_size 0.5 --out data/real/global
 	$(BIN)/python train_global.py --config configs/realdata_global.yaml
 	tail -n +2 $(REALDATA)/regions.csv | while IFS=, read -r region west east south north; do \
-	  $(BIN)/python -m soilcarbon.commands.prepare --points $(REALDATA)/global/points.csv --target soc_gkg --rasters $(REALDATA)/global/cov_*.tif \
+	  $(BIN)/python -m soilcarbon prepare --points $(REALDATA)/global/points.csv --target soc_gkg --rasters $(REALDATA)/global/cov_*.tif \
 	    --global_data data/real/global --bounds $$west $$east $$south $$north --out data/real/$$region && \
 	  $(BIN)/python train_regional.py --config configs/taught.yaml --run $$region --data_dir data/real/$$region \
 	    --init_from model/pretrain_model/realdata.pth --global_data data/real/global && \
 	  $(BIN)/python pred.py --checkpoint model/$$region.pth --data_dir data/real/$$region && \
-	  $(BIN)/python -m soilcarbon.commands.map --checkpoint model/$$region.pth --rasters $(REALDATA)/global --mask $(REALDATA)/global/landmask.tif \
+	  $(BIN)/python -m soilcarbon map --checkpoint model/$$region.pth --rasters $(REALDATA)/global --mask $(REALDATA)/global/landmask.tif \
 	    --bounds $$west $$east $$south $$north || exit; \
 	done
-	$(BIN)/python -m soilcarbon.commands.map --checkpoint model/pretrain_model/realdata.pth --rasters $(REALDATA)/global \
+	$(BIN)/python -m soilcarbon map --checkpoint model/pretrain_model/realdata.pth --rasters $(REALDATA)/global \
 	  --mask $(REALDATA)/global/landmask.tif --out results/world/soc.tif
-	$(BIN)/python -m soilcarbon.commands.prepare --points $(REALDATA)/north_macedonia/points.csv --target soc_gkg --split blocks --block_size 0.1 \
+	$(BIN)/python -m soilcarbon prepare --points $(REALDATA)/north_macedonia/points.csv --target soc_gkg --split blocks --block_size 0.1 \
 	  --rasters $(REALDATA)/north_macedonia/cov_*.tif --out data/real/north_macedonia_1km
 	$(BIN)/python train_global.py --config configs/realdata_1km.yaml
 	$(BIN)/python pred.py --checkpoint model/pretrain_model/north_macedonia_1km.pth --data_dir data/real/north_macedonia_1km
-	$(BIN)/python -m soilcarbon.commands.map --checkpoint model/pretrain_model/north_macedonia_1km.pth --rasters $(REALDATA)/north_macedonia \
+	$(BIN)/python -m soilcarbon map --checkpoint model/pretrain_model/north_macedonia_1km.pth --rasters $(REALDATA)/north_macedonia \
 	  --mask $(REALDATA)/north_macedonia/mask.tif
-	$(BIN)/python -m soilcarbon.commands.skill --runs $$(tail -n +2 $(REALDATA)/regions.csv | cut -d, -f1) --out results/skill_realdata
+	$(BIN)/python -m soilcarbon skill --runs $$(tail -n +2 $(REALDATA)/regions.csv | cut -d, -f1) --out results/skill_realdata
 
 compare: .venv/installed
-	$(BIN)/python -m soilcarbon.commands.compare --config $(CONFIG) --resume
+	$(BIN)/python -m soilcarbon compare --config $(CONFIG) --resume
 
 drivers: .venv/installed
-	@test -f data/sim/global/cSoil.nc || $(BIN)/python -m soilcarbon.commands.simulate --seed $(SEED)
-	$(BIN)/python -m soilcarbon.commands.drivers --resume
-	@test ! -d data/real/global || $(BIN)/python -m soilcarbon.commands.drivers --config configs/realdata_drivers.yaml --resume
+	@test -f data/sim/global/cSoil.nc || $(BIN)/python -m soilcarbon simulate --seed $(SEED)
+	$(BIN)/python -m soilcarbon drivers --resume
+	@test ! -d data/real/global || $(BIN)/python -m soilcarbon drivers --config configs/realdata_drivers.yaml --resume
 
 zoned: .venv/installed
 	$(BIN)/pip install --quiet $$(grep '^skops==' requirements-test.txt)
 	for law in zoned unzoned; do \
-	  $(BIN)/python -m soilcarbon.commands.simulate --world china --law $$law --profiles 2500 --cell 0.25 --seed $(SEED) || exit; \
+	  $(BIN)/python -m soilcarbon simulate --world china --law $$law --profiles 2500 --cell 0.25 --seed $(SEED) || exit; \
 	done
 	for land in china china_unzoned; do \
-	  $(BIN)/python -m soilcarbon.commands.densities --horizons data/sim/$$land/horizons.csv --out data/sim/$$land/densities.csv || exit; \
+	  $(BIN)/python -m soilcarbon densities --horizons data/sim/$$land/horizons.csv --out data/sim/$$land/densities.csv || exit; \
 	done
-	$(BIN)/python -m soilcarbon.commands.zones --config configs/sim_zoned.yaml --seed $(SEED) --resume
-	$(BIN)/python -m soilcarbon.commands.zones --config configs/sim_zoned.yaml --seed $(SEED) --resume --run sim_unzoned \
+	$(BIN)/python -m soilcarbon zones --config configs/sim_zoned.yaml --seed $(SEED) --resume
+	$(BIN)/python -m soilcarbon zones --config configs/sim_zoned.yaml --seed $(SEED) --resume --run sim_unzoned \
 	  --samples data/sim/china_unzoned/densities.csv --rasters data/sim/china_unzoned/rasters --periodic data/sim/china_unzoned/periodic
 	$(BIN)/python experiments/zoned_figure.py
 	for depth in 0_20 0_100; do \
-	  $(BIN)/python -m soilcarbon.commands.map --checkpoint model/sim_zoned_socd_$$depth.skops --rasters data/sim/china/rasters \
+	  $(BIN)/python -m soilcarbon map --checkpoint model/sim_zoned_socd_$$depth.skops --rasters data/sim/china/rasters \
 	    --periods data/sim/china/periodic --out results/sim_zoned_map/socd_$$depth.tif || exit; \
 	done
 	$(BIN)/python experiments/zoned_truth.py

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from soilcarbon.categories import Category
 from soilcarbon.io.files import write_yaml
-from soilcarbon.settings import Category
 from soilcarbon.simulation.earth_system_model import write_cmip
 from soilcarbon.soil.dataset import write_dataset
 

@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from measuring import in_fresh_process, keep, resident_mb
 
+from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.io import patches
 from soilcarbon.io.pickles import dump_pickle
-from soilcarbon.settings import PUBLISHED_CATEGORIES, Category
 
 
 def plain(folder, _, categories):

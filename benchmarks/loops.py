@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.network.network import Member, SoilCarbonNet
 from soilcarbon.network.specification import Specification
-from soilcarbon.settings import PUBLISHED_CATEGORIES
 from soilcarbon.stats import metrics as validation
 from soilcarbon.training import encoded
 from soilcarbon.training import loop as engine

@@ -33,6 +33,7 @@ from rasterio.windows import Window
 from sklearn.ensemble import RandomForestRegressor
 from torch.utils.data import DataLoader, Dataset
 
+from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.commands.map import begin
 from soilcarbon.geo.grid import raster_grid
 from soilcarbon.geo.raster import cut_windows, find_layers
@@ -44,7 +45,6 @@ from soilcarbon.mapping.dense import DenseNet
 from soilcarbon.mapping.network import NetworkModel
 from soilcarbon.network.network import FUSED, HIDDEN, MAPS, Member, SoilCarbonNet, dilations, load_checkpoint, save_checkpoint
 from soilcarbon.network.specification import Specification
-from soilcarbon.settings import PUBLISHED_CATEGORIES
 from soilcarbon.stats.applicability import Applicability
 from soilcarbon.training import loop as engine
 from soilcarbon.training.uncertainty import AREA_POINTS

@@ -19,13 +19,13 @@ import numpy as np
 from scipy.stats import beta
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from soilcarbon.categories import Category
 from soilcarbon.drivers import subsampling as halves
 from soilcarbon.drivers.importance import permutation, strata_of
 from soilcarbon.drivers.learners import answers, efficiency, matching_noise, out_of_fold
 from soilcarbon.drivers.mismatch import contrasts, effects
 from soilcarbon.drivers.responses import accumulated, density, grid_of
 from soilcarbon.drivers.subsampling import Budget, Study, refit
-from soilcarbon.settings import Category
 from soilcarbon.simulation.earth_system_model import FAULTY
 from soilcarbon.simulation.pedogenesis import Pedogenesis, soil_carbon
 from soilcarbon.simulation.world import World, unit_vectors

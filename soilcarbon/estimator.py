@@ -16,9 +16,9 @@ import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from soilcarbon.commands.arguments import build
+from soilcarbon.categories import Category
 from soilcarbon.network.network import SoilCarbonNet, load_checkpoint
-from soilcarbon.settings import Category, TrainSettings
+from soilcarbon.settings import TrainSettings, build
 from soilcarbon.soil.dataset import Dataset, choose_device
 from soilcarbon.stats.grouping import group_folds
 from soilcarbon.training import encoded

@@ -14,7 +14,7 @@ import torch
 from simulated import profiles
 
 from soilcarbon.benchmark.baselines import Known
-from soilcarbon.settings import PUBLISHED_CATEGORIES, Category
+from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.soil.dataset import write_dataset
 
 os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])  # for the processes that tests start

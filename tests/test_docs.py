@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.settings import GlobalSettings, MapSettings, PredictSettings, PrepareSettings, RegionalSettings
-from soilcarbon.study_settings import (
-    AgainstSettings,
-    CompareSettings,
-    CovariateSettings,
-    DensitySettings,
-    DriverSettings,
-    SimulateSettings,
-    SkillSettings,
-    ZonedSettings,
-)
+from soilcarbon.commands.compare import CompareSettings
+from soilcarbon.commands.covariates import CovariateSettings
+from soilcarbon.commands.densities import DensitySettings
+from soilcarbon.commands.drivers import DriverSettings
+from soilcarbon.commands.map import MapSettings
+from soilcarbon.commands.prepare import PrepareSettings
+from soilcarbon.commands.simulate import SimulateSettings
+from soilcarbon.commands.skill import SkillSettings
+from soilcarbon.commands.validate import AgainstSettings
+from soilcarbon.commands.zones import ZonedSettings
+from soilcarbon.settings import GlobalSettings, PredictSettings, RegionalSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {

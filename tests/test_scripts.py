@@ -17,10 +17,11 @@ from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
 import pred
 import train_global
 import train_regional
+from soilcarbon.categories import PUBLISHED_CATEGORIES
+from soilcarbon.commands.arguments import COMMANDS
 from soilcarbon.io.files import run
 from soilcarbon.io.pickles import dump_pickle, load_pickle
 from soilcarbon.network.network import load_checkpoint, save_checkpoint
-from soilcarbon.settings import PUBLISHED_CATEGORIES
 from soilcarbon.stats.metrics import scores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -231,32 +232,32 @@ def test_the_published_world_opens(tmp_path, workplace):
 
 
 @pytest.mark.parametrize(
-    "script",
+    "words", [["train_global.py"], ["train_regional.py"], ["pred.py"], *(["-m", "soilcarbon", name] for name in COMMANDS)]
+)
+def test_help_is_quick_to_import_and_names_the_purpose(words):
+    heavy = ("torch", "pandas", "rasterio", "sklearn", "scipy", "matplotlib", "tensorboard")
+    command = [sys.executable, "-X", "importtime", *words, "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not imported & set(heavy)
+    assert words[-1] in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
     [
-        "train_global.py",
-        "train_regional.py",
-        "soilcarbon/commands/zones.py",
-        "soilcarbon/commands/densities.py",
-        "soilcarbon/commands/covariates.py",
-        "pred.py",
-        "soilcarbon/commands/map.py",
-        "soilcarbon/commands/prepare.py",
-        "soilcarbon/commands/simulate.py",
-        "soilcarbon/commands/compare.py",
-        "soilcarbon/commands/skill.py",
+        ([], 0, "usage: soilcarbon COMMAND"),
+        (["--version"], 0, "soilcarbon 0."),
+        (["mapp"], 2, "error: no command 'mapp'; did you mean 'map'?"),
+        (["map", "--tyle", "3"], 2, "error: unknown argument '--tyle'; did you mean '--tile'?"),
     ],
 )
-def test_help_is_quick_to_import_and_names_the_purpose(script):
-    program = (
-        f"import sys, runpy; sys.path.insert(0, {str(ROOT)!r}); sys.argv = [{script!r}, '--help']\n"
-        f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
-        "except SystemExit as end: assert end.code == 0\n"
-        "heavy = {'torch', 'pandas', 'rasterio', 'sklearn', 'scipy', 'matplotlib', 'tensorboard'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "python " in done.stdout
+def test_command_line_of_the_package(words, status, said):
+    command = [sys.executable, "-m", "soilcarbon", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, said in done.stdout + done.stderr) == (status, True)
+    assert "Traceback" not in done.stderr
 
 
 def test_the_first_step_waits_for_nothing_that_is_needed_later(dataset, workplace):

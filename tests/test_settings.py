@@ -4,21 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, column_slices
 from soilcarbon.commands.arguments import read_settings
+from soilcarbon.commands.compare import CompareSettings
+from soilcarbon.commands.map import MapSettings
+from soilcarbon.commands.prepare import PrepareSettings
+from soilcarbon.commands.zones import ZonedSettings
 from soilcarbon.io.files import UserError
-from soilcarbon.settings import (
-    PUBLISHED_CATEGORIES,
-    Category,
-    GlobalSettings,
-    MapSettings,
-    PredictSettings,
-    PrepareSettings,
-    RegionalSettings,
-    RunSettings,
-    Settings,
-    column_slices,
-)
-from soilcarbon.study_settings import CompareSettings, ZonedSettings
+from soilcarbon.settings import GlobalSettings, PredictSettings, RegionalSettings, RunSettings, Settings
 
 PRESETS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 

@@ -15,15 +15,15 @@ import torch
 from soilcarbon.benchmark.baselines import Known
 from soilcarbon.benchmark.forests import Forest
 from soilcarbon.benchmark.tuning import held_out_predictions
-from soilcarbon.commands.arguments import build, from_yaml
+from soilcarbon.commands.arguments import from_yaml
+from soilcarbon.commands.compare import CompareSettings
 from soilcarbon.io.files import UserError
 from soilcarbon.network.network import SoilCarbonNet, load_checkpoint, save_checkpoint
-from soilcarbon.settings import GlobalSettings, RegionalSettings, RunSettings
+from soilcarbon.settings import GlobalSettings, RegionalSettings, RunSettings, build
 from soilcarbon.soil.dataset import Dataset, read_dataset
 from soilcarbon.stats.folds import make_folds, read_folds, save_folds
 from soilcarbon.stats.grouping import inner_folds
 from soilcarbon.stats.knndm import draw_places
-from soilcarbon.study_settings import CompareSettings
 from soilcarbon.training.distillation import elsewhere, fold_units
 from soilcarbon.training.initial import compute_statistics, new_specification
 from soilcarbon.training.run import learn

@@ -15,11 +15,11 @@ from soilcarbon.benchmark.comparison import MEAN, Comparison
 from soilcarbon.benchmark.network_variants import AS_SET, CONTENDERS
 from soilcarbon.benchmark.trials import HONEST, INTERVALS, LEVELS, PEEKED, Trial, ends
 from soilcarbon.benchmark.tuning import BASELINES
+from soilcarbon.commands.compare import CompareSettings
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.coverage import picp_table
 from soilcarbon.stats.folds import WAYS
 from soilcarbon.stats.metrics import SCORES, bootstrap_scores, mean_paired_differences, paired_differences, scores
-from soilcarbon.study_settings import CompareSettings
 from soilcarbon.training.distillation import fold_units
 from soilcarbon.training.uncertainty import FEWEST_UNITS
 

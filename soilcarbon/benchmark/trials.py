@@ -17,13 +17,13 @@ from soilcarbon.benchmark.experiment import folds_of, pretrain, pretrained_path,
 from soilcarbon.benchmark.forests import QuantileForest
 from soilcarbon.benchmark.network_variants import AS_SET, CONTENDERS, STACK, Case, plain_settings, predict, stack, train_network
 from soilcarbon.benchmark.tuning import BASELINES, tune
+from soilcarbon.commands.compare import CompareSettings
 from soilcarbon.io.files import UserError, read_table, write_table
 from soilcarbon.network.network import load_checkpoint
 from soilcarbon.network.preprocessing import unfold_classes
 from soilcarbon.parallel import Task
 from soilcarbon.soil.dataset import middle_cells
 from soilcarbon.stats.grouping import inner_folds
-from soilcarbon.study_settings import CompareSettings
 from soilcarbon.training import loop as engine
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)

@@ -1,9 +1,7 @@
-"""Settings from YAML files and command lines, with a plain word for what does not fit.
-
-In: a class of settings, a file, arguments. Out: resolved settings.
-"""
+"""Command lines: argparse made from a settings class, YAML files, and errors that name the setting at fault."""
 
 import argparse
+import importlib
 import sys
 import types
 import typing
@@ -11,18 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import ValidationError
-
-import soilcarbon.study_settings  # noqa: F401 - whose classes are found as subclasses
 from soilcarbon.io.files import UserError, nearest, read_yaml
-from soilcarbon.settings import PRESETS, Settings
+from soilcarbon.settings import PRESETS, Settings, build
 
 S = TypeVar("S", bound=Settings)
+COMMANDS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem != "arguments"))
+"""Names of the sub-commands, each the module of that name in `soilcarbon.commands`."""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> typing.NoReturn:
-        raise UserError(f"{message} (see python {self.prog} --help)")
+        raise UserError(f"{message} (see {self.prog} --help)")
 
 
 def _flag(annotation: Any) -> dict[str, Any]:
@@ -41,8 +38,8 @@ def _flag(annotation: Any) -> dict[str, Any]:
     return {"metavar": annotation.__name__.upper()}
 
 
-def _parser(cls: type[Settings], script: str, purpose: str) -> _Parser:
-    parser = _Parser(prog=script, description=purpose, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser(cls: type[Settings], program: str, purpose: str) -> _Parser:
+    parser = _Parser(prog=program, description=purpose, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, field in cls.model_fields.items():
         if name in cls.yaml_only:
             continue
@@ -52,61 +49,53 @@ def _parser(cls: type[Settings], script: str, purpose: str) -> _Parser:
     return parser
 
 
-def _kinds(cls: type[Settings]) -> list[type[Settings]]:
-    """Return a class of settings and all made from it: a YAML file may hold settings of several scripts."""
-    return [cls, *(kind for each in cls.__subclasses__() for kind in _kinds(each))]
+def known_settings() -> list[str]:
+    """Return the names of the settings of all commands: a YAML file may hold those of several."""
+    for name in COMMANDS:
+        importlib.import_module(f"soilcarbon.commands.{name}")
+    classes = [Settings]
+    for cls in classes:  # grows while it is read
+        classes += cls.__subclasses__()
+    return sorted({name for cls in classes for name in cls.model_fields} - {"config"})
 
 
 def from_yaml(cls: type[Settings], path: Path) -> dict[str, Any]:
-    """Return what a YAML file says of a script's settings; UserError for a name that no script knows."""
-    values = read_yaml(path)
-    known = sorted({name for kind in _kinds(Settings) for name in kind.model_fields} - {"config"})
-    for name in values:
-        if name not in known:
-            raise UserError(f"{path}: unknown setting {name!r}{nearest(str(name), known)}")
-    return {name: value for name, value in values.items() if name in cls.model_fields}
-
-
-def build(cls: type[S], values: dict[str, Any], source: str = "settings") -> S:
-    """Make settings from values, with a plain error for what does not fit.
+    """Return the settings of one command in a YAML file.
 
     Raises
     ------
     UserError
-        Naming the first setting at fault, its value and the rule.
+        For a name that is no setting of any command.
     """
-    try:
-        return cls(**values)
-    except ValidationError as error:
-        first = min(error.errors(), key=lambda each: each["type"] == "missing")  # what is wrong before what is lacking
-        name = ".".join(str(part) for part in first["loc"])
-        rule = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "missing":
-            raise UserError(f"--{name} is required: {cls.model_fields[str(first['loc'][0])].description}") from error
-        if first["type"] == "extra_forbidden":
-            raise UserError(f"{source}: unknown setting {name!r}{nearest(name, list(cls.model_fields))}") from error
-        shown = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
-        raise UserError(f"setting {name}{shown}: {rule}" if name else f"{source}: {rule}") from error
+    values = read_yaml(path)
+    if set(values) - set(cls.model_fields):
+        known = known_settings()
+        for name in values:
+            if name not in known:
+                raise UserError(f"{path}: unknown setting {name!r}{nearest(str(name), known)}")
+    return {name: value for name, value in values.items() if name in cls.model_fields}
 
 
-def read_settings(cls: type[S], purpose: str | None, arguments: Sequence[str] | None = None) -> S:
-    """Resolve a script's settings from defaults, YAML file and command line.
+def read_settings(cls: type[S], purpose: str | None, arguments: Sequence[str] | None = None, program: str = "") -> S:
+    """Resolve a command's settings from defaults, YAML file and command line.
 
     Parameters
     ----------
     cls
-        The script's settings.
+        The command's settings.
     purpose
-        Shown by `--help`: the script's docstring.
+        Shown by `--help`: the module's docstring.
     arguments
-        The command line without the script's name; default `sys.argv[1:]`.
+        The command line without the program's name; default `sys.argv[1:]`.
+    program
+        How the command is called, shown by `--help`; default `sys.argv[0]`.
 
     Raises
     ------
     UserError
         For an unknown or ill-typed setting, or a YAML file that cannot be read.
     """
-    parser = _parser(cls, Path(sys.argv[0]).name, purpose or "")
+    parser = _parser(cls, program or Path(sys.argv[0]).name, purpose or "")
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
         flags = [f"--{name}" for name in cls.model_fields if name not in cls.yaml_only]

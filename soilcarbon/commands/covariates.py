@@ -1,26 +1,61 @@
 """Make covariates of bands, elevations or climate: spectral indices, terrain, zones.
 
-    python covariates.py --bands landsat/ --scale landsat_collection_2 --out covariates/periodic
-    python covariates.py --bands image.tif --band_names SR_B2 SR_B4 SR_B5 SR_B6 --out covariates/indices.tif
-    python covariates.py --dem dem.tif --out covariates/terrain.tif
-    python covariates.py --climate climate/ --precipitation bio12 --temperature bio01 --out zones.tif
+    soilcarbon covariates --bands landsat/ --scale landsat_collection_2 --out covariates/periodic
+    soilcarbon covariates --bands image.tif --band_names SR_B2 SR_B4 SR_B5 SR_B6 --out covariates/indices.tif
+    soilcarbon covariates --dem dem.tif --out covariates/terrain.tif
+    soilcarbon covariates --climate climate/ --precipitation bio12 --temperature bio01 --out zones.tif
 
 Of bands: ndvi, bsi, evi, savi and lswi. A folder of files, or folders, named by years becomes <out>/1985-1989/indices.tif and
 so on, as train_zoned.py takes them. Of elevations (m): slope, aspect, northness, eastness and twi. Of long-term precipitation and
 temperature: the zone (1 to 4) and each zone's weight, to look at. Everything is written on its own raster's grid.
 """
 
-import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import UserError, run
-from soilcarbon.study_settings import CovariateSettings
+from soilcarbon.io.files import UserError
+from soilcarbon.settings import Settings
+
+
+class CovariateSettings(Settings):
+    """Spectral indices, terrain derivatives or zones, of rasters."""
+
+    bands: Path | None = Field(None, description="GeoTIFF with blue, red, nir and swir1; or a folder of them, named by years")
+    band_names: list[str] = Field(
+        ["blue", "red", "nir", "swir1"], min_length=4, max_length=4, description="what these four are called there, in this order"
+    )
+    scale: Literal["reflectance", "landsat_collection_2", "ten_thousandths"] = Field(
+        "reflectance", description="what makes its numbers reflectance, where the file does not say so itself"
+    )
+    dem: Path | None = Field(None, description="or a GeoTIFF of elevations, m")
+    climate: list[Path] = Field([], description="or GeoTIFFs, or folders of them, with precipitation and temperature")
+    precipitation: str = Field("map", description="climate: the variable of long-term mean annual precipitation")
+    temperature: str = Field("mat", description="climate: the variable of long-term mean annual temperature")
+    wet: float = Field(400.0, description="climate: precipitation from which a zone is wet, in its variable's unit (mm)")
+    warm: float = Field(10.0, description="climate: temperature from which a zone is warm, in its variable's unit (degrees C)")
+    wet_band: float = Field(50.0, ge=0, description="climate: width of the band over which weights pass from wet to dry")
+    warm_band: float = Field(1.0, ge=0, description="climate: width of the band over which weights pass from warm to cool")
+    out: Path = Field(description="the GeoTIFF to write; the folder, where bands is one")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.bands is not None) + (self.dem is not None) + bool(self.climate) != 1:
+            raise ValueError("give one of --bands, --dem and --climate")
+        if len(set(self.band_names)) < len(self.band_names):
+            raise ValueError("band_names: blue, red, nir and swir1 are four different bands")
+        inputs = [path for path in (self.bands, self.dem, *self.climate) if path is not None]
+        if any(self.out.resolve() == path.resolve() for path in inputs):
+            raise ValueError(f"out: {self.out} is read; give the result another name")
+        return self
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the script with a command line (default: the process's own)."""
-    settings = read_settings(CovariateSettings, __doc__, arguments)
+    """Run the command."""
+    settings = read_settings(CovariateSettings, __doc__, arguments, "soilcarbon covariates")
     if settings.bands is not None:
         from soilcarbon.zonal.indices import write_indices  # here and below: --help needs none of these
 
@@ -45,7 +80,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         zones = ClimateZones(settings.wet, settings.warm, settings.wet_band, settings.warm_band)
         write_zones(settings.climate, settings.precipitation, settings.temperature, zones, settings.out)
         print(f"{settings.out}: zones 1 to 4 are {', '.join(zones.names)}")
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

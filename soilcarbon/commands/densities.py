@@ -1,8 +1,8 @@
 """Turn soil horizons into soil organic carbon (SOC) density of depth intervals, one row per profile.
 
-    python densities.py --horizons horizons.csv --out data/mine/densities.csv
-    python densities.py --horizons horizons.csv --depths 0 20 100 --soc humus_c --soc_unit % --bulk_density BLD --stones CRF
-    python densities.py --horizons horizons.csv --multiply layers --soc_sd 10% --bulk_density_sd bd_sd
+    soilcarbon densities --horizons horizons.csv --out data/mine/densities.csv
+    soilcarbon densities --horizons horizons.csv --depths 0 20 100 --soc humus_c --soc_unit % --bulk_density BLD --stones CRF
+    soilcarbon densities --horizons horizons.csv --multiply layers --soc_sd 10% --bulk_density_sd bd_sd
 
 Horizons need columns of profile, longitude and latitude (degrees), upper and lower depth (cm) and SOC; bulk density, coarse
 fragments and sampling year if there are any. Writes the table that train_zoned.py learns from: profile_id, lon, lat, year, and of
@@ -13,13 +13,16 @@ all counts, and how functions of bulk density fare where it was measured. Nothin
 """
 
 import logging
-import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, field_validator
 
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import UserError, check_writable, run, sha256, write_table, write_yaml
-from soilcarbon.study_settings import DensitySettings
+from soilcarbon.io.files import UserError, check_writable, sha256, write_table, write_yaml
+from soilcarbon.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,14 +31,67 @@ if TYPE_CHECKING:
     from soilcarbon.soil.density import Densities
     from soilcarbon.soil.profiles import Horizons
 
+
+class DensitySettings(Settings):
+    """From horizons to soil organic carbon density, one row per profile."""
+
+    horizons: Path = Field(description="horizons: CSV, TSV, GeoPackage or GeoJSON, with profile_id, lon, lat, top and bottom (cm)")
+    out: Path = Field(Path("data/densities.csv"), description="the table to write; left_out.csv and .yaml go beside it")
+    depths: list[float] = Field(
+        [0.0, 20.0, 100.0], min_length=2, description="the upper limit and the lower ones, cm: 0 20 100 gives 0-20 and 0-100"
+    )
+    soc: str | None = Field(None, description="the column of soil organic carbon [the first whose name is known]")
+    bulk_density: str | None = Field(None, description="the column of bulk density of fine earth [the same; none: all estimated]")
+    stones: str | None = Field(None, description="the column of coarse fragments, % of volume [the same; none: taken as 0]")
+    year: str | None = Field(None, description="the column of sampling years [the same]")
+    soc_unit: Literal["g/kg", "%"] = Field("g/kg", description="unit of soil organic carbon")
+    bulk_density_unit: Literal["g/cm3", "kg/m3"] = Field("g/cm3", description="unit of bulk density")
+    soc_sd: str = Field("0", description="its standard deviation: a column, a number in its unit, or a share of it such as 10%")
+    bulk_density_sd: str = Field(
+        "0", description="the same of bulk density that was measured; estimates have their function's error"
+    )
+    stones_sd: str = Field("0", description="the same of coarse fragments")
+    depth_method: Literal["mean", "spline", "spline_1cm"] = Field(
+        "spline", description="horizons to intervals: mass-preserving spline (Bishop et al. 1999), or mean weighted by thickness"
+    )
+    spline_lambda: float = Field(0.1, ge=0, le=1e9, description="smoothness of the spline; 0 keeps the mass of every horizon")
+    multiply: Literal["horizons", "intervals", "layers"] = Field(
+        "horizons",
+        description="SOC x bulk density of each horizon, and then depth; of each interval; or, as Dong, Wang and Su, of means "
+        "weighted from 0-5, 5-15, 15-30, 30-60, 60-100 cm",
+    )
+    min_covered: float | None = Field(
+        None, ge=0, description="centimetres of an interval that must have been observed [all of it]; 0: to the observed bottom"
+    )
+
+    @field_validator("depths")
+    @classmethod
+    def _depths_descend(cls, limits: list[float]) -> list[float]:
+        if limits[0] < 0 or any(upper >= lower for upper, lower in pairwise(limits)):
+            raise ValueError("the upper limit, 0 or more, and then lower ones, each below the one before: 0 20 100")
+        return limits
+
+    @field_validator("out")
+    @classmethod
+    def _out_is_a_table(cls, path: Path) -> Path:
+        if path.suffix != ".csv":
+            raise ValueError("the table to write is named *.csv")
+        return path
+
+    @property
+    def intervals(self) -> list[tuple[float, float]]:
+        """Upper and lower limit of each interval, cm."""
+        return [(self.depths[0], lower) for lower in self.depths[1:]]
+
+
 log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the script with a command line (default: the process's own)."""
-    settings = read_settings(DensitySettings, __doc__, arguments)
+    """Run the command."""
+    settings = read_settings(DensitySettings, __doc__, arguments, "soilcarbon densities")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from soilcarbon.settings import SOC_MAXIMUM
+    from soilcarbon.constants import SOC_MAXIMUM
     from soilcarbon.soil.density import (  # here and below: --help needs none of these, and they are slow
         BULK_DENSITIES,
         convert,
@@ -198,7 +254,3 @@ def tabulate(settings: DensitySettings, horizons: "Horizons", found: "Densities"
     table = pd.concat([kept[first], pd.DataFrame(columns), kept.drop(columns=first)], axis=1)
     whole = np.isfinite(found.density).any(axis=1) & (why == "")
     return table[whole].reset_index(drop=True), pd.concat(parts, ignore_index=True)
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

@@ -1,12 +1,12 @@
 """Map the target wall to wall: from a checkpoint and rasters to a Cloud Optimized GeoTIFF.
 
-    python make_map.py                                                             region anhui of the example world
-    python make_map.py --checkpoint model/mine.pth --rasters covariates/ --out results/mine/soc.tif
-    python make_map.py --checkpoint model/mine.pth --rasters covariates/ --crs EPSG:3035 --resolution 250 --aoi land.gpkg
-    python make_map.py --checkpoint model/mine.pth --rasters covariates/ --zones counties.gpkg
-    python make_map.py --checkpoint model/mine.pth --rasters static/ --periods 2000-2004=climate/2000 2020-2024=climate/2020
-    python make_map.py --checkpoint model/zoned_socd_0_20.skops --rasters static/ --periods periodic/      of train_zoned.py
-    python make_map.py --checkpoint model/mine.pth --rasters covariates/ --scheduler tcp://HOST:8786
+    soilcarbon map                                                             region anhui of the example world
+    soilcarbon map --checkpoint model/mine.pth --rasters covariates/ --out results/mine/soc.tif
+    soilcarbon map --checkpoint model/mine.pth --rasters covariates/ --crs EPSG:3035 --resolution 250 --aoi land.gpkg
+    soilcarbon map --checkpoint model/mine.pth --rasters covariates/ --zones counties.gpkg
+    soilcarbon map --checkpoint model/mine.pth --rasters static/ --periods 2000-2004=climate/2000 2020-2024=climate/2020
+    soilcarbon map --checkpoint model/zoned_socd_0_20.skops --rasters static/ --periods periodic/      of train_zoned.py
+    soilcarbon map --checkpoint model/mine.pth --rasters covariates/ --scheduler tcp://HOST:8786
 
 Rasters may be of any CRS, cell size, extent and number of bands; they are brought to the map's grid while they are read.
 Writes the map (bands: prediction; lower and upper, the calibrated interval of `--level`; of an ensemble sd; di and
@@ -18,16 +18,19 @@ same command with --resume goes on and ends with the same bytes.
 import hashlib
 import logging
 import os
+import re
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Self
 
+from pydantic import Field, field_validator, model_validator
+
+from soilcarbon import __version__
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import UserError, check_writable, locked, must_exist, run, sha256, write_text
-from soilcarbon.settings import MapSettings, __version__
+from soilcarbon.io.files import UserError, check_writable, locked, must_exist, sha256, write_text
+from soilcarbon.settings import Settings
 
 if TYPE_CHECKING:
     from soilcarbon.geo.grid import Grid
@@ -36,6 +39,77 @@ if TYPE_CHECKING:
     from soilcarbon.mapping.outputs import Sample
     from soilcarbon.mapping.predictor import MapModel
     from soilcarbon.mapping.tiles import Plan
+
+
+class MapSettings(Settings):
+    """From a checkpoint and rasters to a wall-to-wall map."""
+
+    preset = "sim_map.yaml"
+    preset_unless = ("config", "checkpoint", "rasters")
+
+    checkpoint: Path = Field(description="the model to map with")
+    rasters: list[Path] = Field(description="GeoTIFF files, folders of them, or YAML lists of both", min_length=1)
+    out: Path | None = Field(None, description="the map to write [results/<checkpoint's name>/<target>.tif]")
+    like: Path | None = Field(None, description="raster whose grid the map takes [the finest of those used]")
+    crs: str | None = Field(None, description="the map's own CRS instead, such as EPSG:3035")
+    resolution: float | None = Field(None, gt=0, description="the map's own cell size, in the unit of its CRS")
+    bounds: tuple[float, float, float, float] | None = Field(None, description="map X_MIN X_MAX Y_MIN Y_MAX, in the map's CRS")
+    aoi: Path | None = Field(None, description="vector file of the area of interest; cells outside are nodata")
+    mask: Path | None = Field(None, description="raster of one band, such as land; cells where it is 0 or missing are nodata")
+    zones: Path | None = Field(None, description="vector file of zones to give means and totals for")
+    zone_name: str | None = Field(None, description="its column that names the zones [one called name, id, zone or code]")
+    periods: list[str] = Field(
+        [],
+        description="NAME=FOLDER of rasters, one per period in order of time, or a folder of folders named by year (1985) or years "
+        "(1985-1989): a map each and the change from first to last",
+    )
+    resampling: Literal["bilinear", "nearest"] = Field(
+        "bilinear", description="how numeric variables on another grid are brought to the map's; classes always take the nearest"
+    )
+    max_missing: float = Field(
+        0.25, ge=0, lt=1, description="a cell where a larger share of the variables is missing is nodata; below, they are filled"
+    )
+    level: float = Field(0.9, gt=0, lt=1, description="share of cells whose true value an interval is to hold")
+    against: Path | None = Field(None, description="raster of the target, such as an older map, to score this one against")
+    stats: Path | None = Field(None, description="statistics (var_name, v_mean, v_std) for the published file, which has none")
+    missing: Literal["mean", "zero"] = Field("mean", description="what a missing cell becomes for the published file")
+    applicability: bool = Field(
+        True, description="bands of dissimilarity and of the area of applicability, where the model has one"
+    )
+    tile: int = Field(512, ge=16, le=8192, description="side of the tiles the map is computed in, cells; memory grows with it")
+    workers: int = Field(0, ge=0, le=1024, description="processes on this machine; 0: one per core")
+    scheduler: str | None = Field(None, description="address of a Dask scheduler whose workers compute instead, tcp://HOST:8786")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute; auto takes CUDA when present")
+    resume: bool = Field(False, description="continue an interrupted map of the same settings")
+
+    @field_validator("bounds")
+    @classmethod
+    def _area_is_not_empty(cls, limits: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if limits is not None and any(low >= high for low, high in zip(limits[::2], limits[1::2], strict=True)):
+            raise ValueError("each lower limit must be below its upper limit")
+        return limits
+
+    @field_validator("periods")
+    @classmethod
+    def _periods_are_named(cls, periods: list[str]) -> list[str]:
+        names = [period.partition("=")[0] for period in periods if "=" in period]
+        for period, name in zip((period for period in periods if "=" in period), names, strict=True):
+            if not re.fullmatch(r"[\w.-]+=.+", period):
+                raise ValueError(f"{period!r} is not of the form NAME=FOLDER, the name of letters, digits, '-', '.' and '_'")
+            if names.count(name) > 1 or name == "change":
+                raise ValueError(f"period {name!r} is named twice" if name != "change" else "a period must not be named 'change'")
+        if len(periods) == len(names) == 1:
+            raise ValueError("one period alone has no change; give two or more, or none")
+        return periods
+
+    @model_validator(mode="after")
+    def _not_both(self) -> Self:
+        if self.like is not None and self.crs is not None:
+            raise ValueError("the grid is that of a raster (like) or its own (crs, resolution); give one")
+        if self.against is not None and self.periods:
+            raise ValueError("against scores one map, and periods make several; give one of the two")
+        return self
+
 
 log = logging.getLogger(__name__)
 SMALL = 2_000_000
@@ -48,8 +122,8 @@ MOST_TILES = 1_000_000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the script with a command line (default: the process's own)."""
-    settings = read_settings(MapSettings, __doc__, arguments)
+    """Run the command."""
+    settings = read_settings(MapSettings, __doc__, arguments, "soilcarbon map")
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it has to say comes as an error
     import rasterio  # here and below: --help needs none of these, and they are slow to import
 
@@ -253,7 +327,3 @@ def begin(folder: Path, plan: "Plan", areas: "Mapping[str, Sequence[Area]]", res
         write_areas(folder / name, each)
     write_text(folder / mapping.PLAN, plan.model_dump_json())
     return cogs.whole_tiles(folder, plan.digest)
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

@@ -1,11 +1,11 @@
 """Make a dataset from soil profiles and covariate rasters.
 
-    python prepare.py --points profiles.csv --target soc_gkg --rasters climate.tif relief/ --out data/mine
-    python prepare.py --points horizons.csv --target soc_gkg --depth 0 30 --rasters covariates/ --out data/mine
-    python prepare.py --points horizons.csv --target soc_gkg --depth_method spline --depth_limits 0 5 15 30 60 100
+    soilcarbon prepare --points profiles.csv --target soc_gkg --rasters climate.tif relief/ --out data/mine
+    soilcarbon prepare --points horizons.csv --target soc_gkg --depth 0 30 --rasters covariates/ --out data/mine
+    soilcarbon prepare --points horizons.csv --target soc_gkg --depth_method spline --depth_limits 0 5 15 30 60 100
                       --min_covered 20 --rasters covariates/ --out data/mine
-    python prepare.py --points wosis_202312_orgc.tsv --rasters covariates/ --split blocks --out data/world
-    python prepare.py --points profiles.csv --target soc_gkg --rasters covariates/ --bounds 33.9 41.9 -4.7 5.0
+    soilcarbon prepare --points wosis_202312_orgc.tsv --rasters covariates/ --split blocks --out data/world
+    soilcarbon prepare --points profiles.csv --target soc_gkg --rasters covariates/ --bounds 33.9 41.9 -4.7 5.0
                       --global_data data/world --out data/kenya
 
 Profiles need columns of longitude and latitude (degrees), soil organic carbon (g/kg) and an id; horizons also their
@@ -17,15 +17,17 @@ dataset as --global_data: it keeps its categories, statistics and held-out place
 
 import logging
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field, field_validator
+
+from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, unique_names
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import UserError, check_writable, read_yaml, run, sha256, write_table
-from soilcarbon.settings import PUBLISHED_CATEGORIES, Category, PrepareSettings, RunSettings
+from soilcarbon.io.files import UserError, check_writable, read_yaml, sha256, write_table
+from soilcarbon.settings import RunSettings, Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,14 +36,70 @@ if TYPE_CHECKING:
     from soilcarbon.geo.raster import Layer
     from soilcarbon.soil.profiles import Profiles
 
+
+class PrepareSettings(Settings):
+    """From profiles and rasters to a dataset's folder."""
+
+    points: Path = Field(description="profiles or horizons: CSV, TSV, GeoPackage or GeoJSON")
+    target: str = Field("soc", description="the column to learn; written as 'soc' into samples.csv")
+    rasters: list[Path] = Field(description="GeoTIFF files, or folders of them", min_length=1)
+    out: Path = Field(description="the dataset's folder to make")
+    categories: tuple[Category, ...] | None = Field(
+        None, description="list of {name, variables, radius, kind}; default: published table if all there, else one per raster file"
+    )
+    global_data: Path | None = Field(
+        None, description="global dataset this region is fine-tuned from: its categories, statistics and held-out places are kept"
+    )
+    predict_only: bool = Field(
+        False, description="places without observations, for pred.py --on all: no target, split or statistics"
+    )
+    own_stats: bool = Field(False, description="compute statistics from this region although global_data has some")
+    bounds: tuple[float, float, float, float] | None = Field(
+        None, description="keep profiles within LON_MIN LON_MAX LAT_MIN LAT_MAX, degrees"
+    )
+    depth: tuple[float, float] = Field((0.0, 30.0), description="depth interval horizons are brought to, cm")
+    min_covered: float = Field(0.0, ge=0, description="leave out profiles with fewer centimetres of the interval observed")
+    depth_method: Literal["mean", "spline", "spline_1cm"] = Field(
+        "mean",
+        description="horizons to an interval: mean weighted by thickness; mass-preserving spline (Bishop et al. 1999); "
+        "the same read every centimetre, as R packages do",
+    )
+    spline_lambda: float = Field(0.1, ge=0, le=1e9, description="smoothness of the spline; 0 keeps the mass of every horizon")
+    depth_limits: list[float] = Field(
+        [], description="limits of further intervals, cm: 0 5 15 30 60 100 adds columns soc_0_5 to soc_60_100"
+    )
+    split: Literal["random", "blocks"] = Field("random", description="what is held out: single places or whole spatial blocks")
+    block_size: float = Field(0.5, gt=0, le=180, description="side of a block, degrees")
+    valid_share: float = Field(0.1, gt=0, lt=1, description="share of the profiles that chooses the best epoch")
+    test_share: float = Field(0.2, gt=0, lt=1, description="share of the profiles kept for the final score")
+    radius: int = Field(0, ge=0, le=50, description="cells cut on each side of a profile, at least (more if a category asks)")
+    seed: int = Field(314, ge=0, lt=2**31, description="seed of the split")
+
+    @field_validator("depth", "bounds")
+    @classmethod
+    def _limits_in_order(cls, limits: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if limits is not None and any(low >= high for low, high in zip(limits[::2], limits[1::2], strict=True)):
+            raise ValueError("each lower limit must be below its upper limit")
+        return limits
+
+    @field_validator("depth_limits")
+    @classmethod
+    def _limits_descend(cls, limits: list[float]) -> list[float]:
+        if limits and (len(limits) < 2 or any(upper >= lower for upper, lower in pairwise(limits))):
+            raise ValueError("two or more limits are needed, each below the one before: 0 5 15 30 60 100")
+        return limits
+
+    _check_categories = field_validator("categories")(unique_names)
+
+
 log = logging.getLogger(__name__)
 FEW_BLOCKS = 5
 """Below so many held-out blocks a score says little about land elsewhere."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the script with a command line (default: the process's own)."""
-    settings = read_settings(PrepareSettings, __doc__, arguments)
+    """Run the command."""
+    settings = read_settings(PrepareSettings, __doc__, arguments, "soilcarbon prepare")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it has to say comes as an error
     import numpy as np  # here and below: --help needs none of these, and they are slow to import
@@ -337,7 +395,3 @@ def report(profiles: "Profiles", facts: Mapping[str, Any], patches: "Mapping[str
             "hint: %.0f %% of the profiles share all covariates with another; --split blocks gives a more honest score",
             100 * shared,
         )
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

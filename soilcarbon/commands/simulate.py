@@ -1,7 +1,7 @@
 """Make an example world whose true soil carbon is known.
 
-    python simulate.py --out data/sim [--profiles 6000]
-    python simulate.py --world china [--law unzoned]        horizons, climate zones and periods instead: china.py
+    soilcarbon simulate --out data/sim [--profiles 6000]
+    soilcarbon simulate --world china [--law unzoned]        horizons, climate zones and periods instead: china.py
 
 Out: five datasets, `global` and, on finer rasters, the regions anhui, switzerland, denmark and australia, each in a
 folder <out>/<name>/ that train_global.py and train_regional.py read as it is:
@@ -18,24 +18,42 @@ It is one world: a region's rasters show the global fields at a finer cell. Its 
 (pedogenesis.py), and the global dataset has few profiles there and none where the region's are held out.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from pydantic import Field
 
+from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import check_writable, run, sha256, write_table
-from soilcarbon.settings import PUBLISHED_CATEGORIES
+from soilcarbon.io.files import check_writable, sha256, write_table
+from soilcarbon.settings import Settings
 from soilcarbon.simulation.pedogenesis import REGIONS
 from soilcarbon.simulation.sampling import Grid, Land, draw_profiles, look
 from soilcarbon.stats.grouping import draw_split, split_units
-from soilcarbon.study_settings import SimulateSettings
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class SimulateSettings(Settings):
+    """The example world."""
+
+    out: Path = Field(Path("data/sim"), description="folder to make the world in")
+    world: Literal["example", "china"] = Field(
+        "example",
+        description="example: SOC of one depth, all lands and four regions; china: horizons, zones, periods (china.py)",
+    )
+    law: Literal["zoned", "unzoned"] = Field("zoned", description="china: whether carbon follows another law in each climate zone")
+    profiles: int = Field(6000, ge=100, le=10_000_000, description="profiles of the global dataset (106167: the paper's size)")
+    region_profiles: int = Field(300, ge=30, le=1_000_000, description="profiles of each regional dataset")
+    cell: float = Field(0.5, ge=0.05, le=2, description="cell of the global rasters, degrees")
+    region_cell: float = Field(0.05, ge=0.005, le=0.5, description="cell of the regional rasters, degrees")
+    radius: int = Field(1, ge=0, le=20, description="cells cut on each side of a profile")
+    seed: int = Field(314, ge=0, lt=2**31, description="seed of the whole world")
+
 
 NOISE = 0.3
 """Standard deviation of the measurement noise on ln SOC: laboratory, and variation within a field."""
@@ -198,8 +216,8 @@ def _write_rasters(folder: Path, land: Land) -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the script."""
-    settings = read_settings(SimulateSettings, __doc__, arguments)
+    """Run the command."""
+    settings = read_settings(SimulateSettings, __doc__, arguments, "soilcarbon simulate")
     if settings.world == "china":
         from soilcarbon.simulation.china import make_china
 
@@ -210,7 +228,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{settings.out}: global ({settings.profiles:,} profiles, cells of {settings.cell:g} degrees) and "
         f"four regions ({settings.region_profiles:,} profiles each, cells of {settings.region_cell:g} degrees)"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

@@ -1,6 +1,6 @@
 """Set finished runs beside a mean predictor and regional random forests, on the same splits.
 
-    python skill.py --runs anhui switzerland denmark australia
+    soilcarbon skill --runs anhui switzerland denmark australia
 
 In: results/<run>/predictions.csv and settings.yaml, as `pred.py --on test` leaves them, and the datasets they name.
 Out: results/skill/table.csv, table.md and skill.png, and the table on the screen.
@@ -9,21 +9,31 @@ Every method is scored on the run's test profiles, which none has seen. The mean
 training and validation profiles together: they have no epoch to choose, the network does and uses the latter for it.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soilcarbon.commands.arguments import build, read_settings
-from soilcarbon.io.files import UserError, check_writable, read_table, read_yaml, run, write_table, write_text
-from soilcarbon.settings import PredictSettings
-from soilcarbon.study_settings import SkillSettings
+from pydantic import Field
+
+from soilcarbon.commands.arguments import read_settings
+from soilcarbon.io.files import UserError, check_writable, read_table, read_yaml, write_table, write_text
+from soilcarbon.settings import PredictSettings, Settings, build
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
     from soilcarbon.soil.dataset import Dataset
+
+
+class SkillSettings(Settings):
+    """One table of the skill of finished runs."""
+
+    runs: list[str] = Field(description="runs that pred.py has evaluated on their test split", min_length=1)
+    results_dir: Path = Field(Path("results"), description="folder that holds <run>/ of each")
+    out: Path = Field(Path("results/skill"), description="folder of the table and its figure")
+    seed: int = Field(314, ge=0, lt=2**31, description="seed of forests and bootstrap")
+
 
 UNIT = "g/kg"
 TREES = 500
@@ -178,7 +188,7 @@ def change_against(table: "pd.DataFrame", baseline: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare finished runs with baselines."""
-    settings = read_settings(SkillSettings, __doc__, arguments)
+    settings = read_settings(SkillSettings, __doc__, arguments, "soilcarbon skill")
     import pandas as pd
     from tqdm import tqdm
 
@@ -194,7 +204,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     skill_bars(settings.out / "skill.png", table, UNIT)
     settings.write(settings.out / "settings.yaml")
     print(f"{as_text(table)}\n{chr(10).join(changes)}\nRMSE and MAE in {UNIT}; intervals, ME and a figure: {settings.out}")
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

@@ -1,8 +1,8 @@
 """Hold maps of soil carbon against points that none has learnt from, and against other products.
 
-    python against.py --maps mine=results/zoned_socd_0_20/socd_0_20_2010-2014.tif,depth=0-20cm --points new.csv --value socd_0_20
-    python against.py --maps mine=socd_0_30.tif --products SoilGrids=ocs_0-30cm_mean.tif,unit=t/ha GSOCmap=GSOCmap.tif,unit=t/ha
-    python against.py --config against.yaml          the same in YAML, where a path may have commas
+    soilcarbon validate --maps mine=results/zoned_socd_0_20/socd_0_20_2010-2014.tif,depth=0-20cm --points new.csv --value socd_0_20
+    soilcarbon validate --maps mine=socd_0_30.tif --products SoilGrids=ocs_0-30cm_mean.tif,unit=t/ha GSOCmap=GSOCmap.tif,unit=t/ha
+    soilcarbon validate --config against.yaml          the same in YAML, where a path may have commas
 
 Files may be of any CRS, cell size and extent, GeoTIFF or NetCDF, in kg/m2, g/m2, t/ha, g/kg or %. Of two maps the finer one is
 averaged over the cells of the coarser, by area. Writes into results/against/: report.html, points.csv and point_scores.csv,
@@ -10,19 +10,110 @@ product_scores.csv, difference-<map>-<product>.tif (map minus product) and figur
 """
 
 import logging
-import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import check_writable, locked, run, write_table, write_yaml
-from soilcarbon.study_settings import AgainstSettings
+from soilcarbon.io.files import check_writable, locked, write_table, write_yaml
+from soilcarbon.settings import Settings
+
+
+class Product(BaseModel):
+    """A map of soil carbon, one's own or another's.
+
+    Attributes
+    ----------
+    name
+        What the report calls it.
+    path
+        GeoTIFF or NetCDF, of any grid.
+    unit
+        One of `fields.UNITS`, where the file does not say.
+    variable
+        The band's description or the NetCDF variable, where there are several; of our maps "prediction".
+    factor, offset
+        A value is what the file says (its own scale and offset applied) times factor plus offset, in the unit.
+    nodata
+        What the file says where it knows nothing, if it does not declare it.
+    depth
+        Of the soil, such as "0-30 cm", to be told.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    name: str = Field(min_length=1, max_length=80)
+    path: Path
+    unit: str | None = None
+    variable: str | None = None
+    factor: float = Field(1.0, gt=0)
+    offset: float = 0.0
+    nodata: float | None = None
+    depth: str = Field("", max_length=40)
+
+
+def _product(text: str) -> dict[str, str]:
+    """Return what "NAME=FILE,unit=t/ha,..." says; a file whose path has a comma is named in YAML."""
+    first, *others = text.split(",")
+    name, named, path = first.partition("=")
+    found = {"name": name, "path": path} if named else {"name": Path(first).stem, "path": first}
+    for each in others:
+        key, given, value = each.partition("=")
+        if not given or key not in Product.model_fields or key in found:
+            raise ValueError(f"{each!r} in {text!r} is none of unit=, variable=, factor=, offset=, nodata=, depth=")
+        found[key] = value
+    return found
+
+
+class AgainstSettings(Settings):
+    """Maps held against independent points and other products."""
+
+    maps: list[Product] = Field(
+        min_length=1, description="NAME=FILE of the maps to judge, each perhaps with ,unit=t/ha ,variable=BAND ,depth=0-20cm"
+    )
+    products: list[Product] = Field(
+        [],
+        description="NAME=FILE of the maps to hold them against, each perhaps with ,unit=t/ha ,factor=0.1 ,offset=0 ,nodata=-32768",
+    )
+    points: Path | None = Field(
+        None, description="table of profile_id, lon, lat and a value, of profiles that no map has learnt from"
+    )
+    value: str = Field("socd", description="its column")
+    unit: str = Field("kg/m2", description="its unit: kg/m2, g/m2, t/ha, g/kg or %")
+    depth: str = Field("", max_length=40, description="the depth of the points' values, such as 0-20cm, to be told")
+    covered: float = Field(
+        0.5, gt=0, le=1, description="share of a coarser cell's area that must have values for their mean to stand"
+    )
+    block_size: float = Field(0.5, gt=0, le=180, description="side of the blocks of points that are drawn for intervals, degrees")
+    out: Path = Field(Path("results/against"), description="folder of the report, tables, figures and differences")
+    seed: int = Field(314, ge=0, lt=2**31, description="seed of the bootstrap")
+
+    @field_validator("maps", "products", mode="before")
+    @classmethod
+    def _named_files(cls, given: Any) -> Any:
+        return [_product(each) if isinstance(each, str) else each for each in given] if isinstance(given, list) else given
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Self:
+        if not self.products and self.points is None:
+            raise ValueError("there is nothing to hold maps against; give products, points or both")
+        names = [each.name for each in (*self.maps, *self.products)]
+        if double := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two maps are called {double!r}; say NAME=FILE")
+        if taken := next((name for name in names if name in ("profile_id", "lon", "lat", "observed")), None):
+            raise ValueError(f"{taken!r} is a column of the points; call the map something else")
+        if unseen := next((name for name in names if not name.isprintable()), None):
+            raise ValueError(f"{unseen!r} holds what cannot be printed; call the map something else")
+        return self
+
 
 log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the script with a command line (default: the process's own)."""
-    settings = read_settings(AgainstSettings, __doc__, arguments)
+    """Run the command."""
+    settings = read_settings(AgainstSettings, __doc__, arguments, "soilcarbon validate")
     import pandas as pd  # here and below: --help needs none of these, and they are slow to import
     import rasterio
 
@@ -56,7 +147,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report.write()
     print("\n".join(report.lines))
     print(f"-> {settings.out / 'report.html'}")
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

@@ -1,11 +1,11 @@
 """Learn soil carbon density by climate zone: a random forest for each zone and depth, and whether that is better than one for all.
 
-    python train_zoned.py --samples densities.csv --rasters climate/ terrain.tif --periodic landsat/
+    soilcarbon zones --samples densities.csv --rasters climate/ terrain.tif --periodic landsat/
                           --precipitation bio12 --temperature bio01
-    python train_zoned.py --samples data/mine --targets soc --unit g/kg --precipitation bio12 --temperature bio01
-    python train_zoned.py --samples densities.csv --rasters covariates/ --zone ecoregion      zones of a ready map
-    python train_zoned.py --samples ... --network       this project's network on the same folds, too
-    python train_zoned.py --samples ... --resume        go on after an interruption
+    soilcarbon zones --samples data/mine --targets soc --unit g/kg --precipitation bio12 --temperature bio01
+    soilcarbon zones --samples densities.csv --rasters covariates/ --zone ecoregion      zones of a ready map
+    soilcarbon zones --samples ... --network       this project's network on the same folds, too
+    soilcarbon zones --samples ... --resume        go on after an interruption
 
 After Dong, Wang and Su (2024, Earth Syst. Sci. Data Discuss., essd-2024-588). For each target folds of whole blocks are held out,
 each with about its share of zones and decades. Of the other profiles covariates and settings are chosen (every subset of the ten
@@ -16,15 +16,17 @@ into model/ a model of all profiles for each target.
 
 import hashlib
 import logging
-import sys
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
 
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import UserError, begin_or_resume, check_writable, locked, read_table, run, write_table
-from soilcarbon.study_settings import ZonedSettings
+from soilcarbon.io.files import UserError, begin_or_resume, check_writable, locked, read_table, write_table
+from soilcarbon.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +36,96 @@ if TYPE_CHECKING:
     from soilcarbon.zonal.forest import ZonedForest
     from soilcarbon.zonal.space_time import SpaceTime
 
+
+class ZonedSettings(Settings):
+    """Forests by climate zone, one target after the other."""
+
+    samples: Path = Field(description="table of profile_id, lon, lat, year, targets and covariates; or a dataset's folder")
+    targets: list[str] = Field(
+        ["socd_0_20", "socd_0_100"],
+        min_length=1,
+        description="columns to learn, each by itself; profiles without one are left out of it",
+    )
+    unit: str = Field("kg/m2", description="the targets' unit")
+    covariates: list[str] = Field(
+        [], description="columns and variables to learn from [all that are numbers, but for targets and year]"
+    )
+    rasters: list[Path] = Field([], description="GeoTIFFs or folders of them whose variables are added as columns")
+    periodic: Path | None = Field(
+        None,
+        description="folder of a folder of GeoTIFFs per year (1985) or span (1985-1989); a profile takes its own period's mean",
+    )
+    first_year: int = Field(1985, ge=1000, le=9999, description="first year of the first period")
+    period_years: int = Field(5, ge=1, le=1000, description="years of a period")
+    year: str | None = Field(
+        "year", description="the column of sampling years; profiles without a year are left out; none: years are not asked for"
+    )
+    precipitation: str = Field("map", description="the column of long-term mean annual precipitation")
+    temperature: str = Field("mat", description="the column of long-term mean annual temperature")
+    zone: str | None = Field(
+        None, description="the column or raster variable of ready zones, whole numbers, instead of precipitation and temperature"
+    )
+    wet: float = Field(400.0, description="precipitation from which a zone is wet, in its column's unit (mm)")
+    warm: float = Field(10.0, description="temperature from which a zone is warm, in its column's unit (degrees C)")
+    wet_band: float = Field(50.0, ge=0, description="width of the band over which blended predictions pass from wet to dry")
+    warm_band: float = Field(1.0, ge=0, description="width of the band over which blended predictions pass from warm to cool")
+    zone_names: list[str] = Field(
+        ["humid", "semi-humid", "semi-arid", "arid"],
+        min_length=4,
+        max_length=4,
+        description="names of wet and warm, wet and cool, dry and warm, dry and cool; which the paper calls which is unverified",
+    )
+    boundary: Literal["hard", "blended"] = Field("hard", description="what the saved model does at a boundary; scores tell of both")
+    fewest: int = Field(50, ge=10, description="profiles below which a zone is served by the forest of all")
+    correlation: float = Field(0.95, gt=0, le=1, description="|Pearson r| above which one of two covariates is dropped")
+    best: int = Field(10, ge=1, le=14, description="covariates of the highest rank of which every subset is tried, 2^best - 1")
+    candidates: int = Field(20, ge=1, le=10_000, description="settings of the forest that are tried, drawn at random")
+    folds: int = Field(5, ge=2, le=50, description="folds held out for the scores")
+    inner_folds: int = Field(5, ge=2, le=50, description="folds that choose covariates and settings, of the profiles not held out")
+    block_size: float = Field(0.5, gt=0, le=180, description="side of the blocks that no fold parts, degrees")
+    trees: int = Field(300, ge=1, le=100_000, description="trees of a forest")
+    network: bool = Field(
+        False, description="also score this project's network on the same folds: one for all, and fine-tuned in each zone"
+    )
+    network_epochs: int = Field(100, ge=1, le=1_000_000, description="its passes over the profiles, at most")
+    search_trees: int = Field(50, ge=1, le=100_000, description="trees of a forest that is only tried")
+    run: str = Field("zoned", pattern=r"^[A-Za-z0-9][\w.-]*$", description="the run's name: names models and results")
+    model_dir: Path = Field(Path("model"), description="folder of models: <run>_<target>.skops, and .yaml for people")
+    results_dir: Path | None = Field(None, description="folder of scores and importances [results/<run>/]")
+    workers: int = Field(0, ge=0, le=1024, description="processes; 0: one per core")
+    seed: int = Field(314, ge=0, lt=2**31, description="seed of folds, forests and bootstrap")
+    resume: bool = Field(False, description="keep the folds that an interrupted run of the same settings has finished")
+
+    @field_validator("targets", "covariates", "zone_names")
+    @classmethod
+    def _each_once(cls, names: list[str]) -> list[str]:
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None:
+            raise ValueError(f"{double!r} comes twice")
+        if unseen := next((name for name in names if not name.isprintable()), None):
+            raise ValueError(f"{unseen!r} holds what cannot be printed")
+        return names
+
+    @model_validator(mode="after")
+    def _periods_need_years(self) -> Self:
+        if self.periodic is not None and self.year is None:
+            raise ValueError("periodic rasters are of the years profiles were sampled in, so they need year")
+        return self
+
+    @field_validator("targets")
+    @classmethod
+    def _targets_name_files(cls, names: list[str]) -> list[str]:
+        wrong = next((name for name in names if not re.fullmatch(r"\w[\w.-]*", name)), None)
+        if wrong is not None:
+            raise ValueError(f"{wrong!r} names files too: letters, digits, '-', '.' and '_' only")
+        return names
+
+    @property
+    def results(self) -> Path:
+        """The folder of this run's results."""
+        return self.results_dir or Path("results") / self.run
+
+
 log = logging.getLogger(__name__)
 FOLDS = "folds"
 """Folder of finished folds."""
@@ -42,8 +134,8 @@ _FREE = ("resume", "workers", "model_dir", "results_dir")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the script with a command line (default: the process's own)."""
-    settings = read_settings(ZonedSettings, __doc__, arguments)
+    """Run the command."""
+    settings = read_settings(ZonedSettings, __doc__, arguments, "soilcarbon zones")
     import pandas as pd  # here and below: --help needs none of these, and they are slow to import
 
     from soilcarbon.zonal.figures import draw_scores
@@ -203,7 +295,3 @@ def _in_words(target: str, scores: "pd.DataFrame", differences: "pd.DataFrame", 
         interval = f"{found['rmse']:+.1f} % [{found['rmse_low']:+.1f}, {found['rmse_high']:+.1f}]"
         lines.append(f"  {zone} (n = {before['n']:.0f}): {' -> '.join(pair)}; {interval}, {told}")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

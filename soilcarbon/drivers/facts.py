@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
+from soilcarbon.commands.drivers import DriverSettings
 from soilcarbon.drivers.importance import FOREMOST, METHODS, shares
 from soilcarbon.drivers.mismatch import EVERYWHERE, Contrast, Interval, contrasts, interval
 from soilcarbon.drivers.responses import Found, agreed_shape, density
 from soilcarbon.drivers.studies import Screened
 from soilcarbon.drivers.support import Support
-from soilcarbon.study_settings import DriverSettings
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import TargetEncoder
 
 from soilcarbon.benchmark.forests import Forest, new_forest
-from soilcarbon.settings import Category
+from soilcarbon.categories import Category
 
 _DRAWS = 3000
 """Rows that a tree of the forest is grown from, at most; all together see many more."""

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from soilcarbon.categories import Category
+from soilcarbon.commands.drivers import DriverSettings
 from soilcarbon.drivers.importance import impurity, strata_of
 from soilcarbon.drivers.learners import answers, efficiency, fit, matching_noise, out_of_fold
 from soilcarbon.drivers.responses import JOINT_BINS, density, grid_of
@@ -20,10 +22,8 @@ from soilcarbon.drivers.subsampling import Study
 from soilcarbon.drivers.support import Support, drivers_of, zones_of
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.parallel import Task, arrays_task, read, run_all
-from soilcarbon.settings import Category
 from soilcarbon.stats.grouping import group_folds, split_units
 from soilcarbon.stats.metrics import bootstrap_scores
-from soilcarbon.study_settings import DriverSettings
 
 log = getLogger(__name__)
 

@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from soilcarbon.categories import Category
 from soilcarbon.drivers.importance import impurity, permutation, shapley
 from soilcarbon.drivers.learners import Fitted, efficiency, fit, flipped
 from soilcarbon.drivers.responses import BINS, JOINT_BINS, accumulated, density, dependence, joint_accumulated, joint_dependence
 from soilcarbon.parallel import Task, arrays_task, read
-from soilcarbon.settings import Category
 
 
 class Budget(NamedTuple):

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from soilcarbon.commands.arguments import build
+from soilcarbon.categories import Category
+from soilcarbon.commands.drivers import DriverSettings, Target
 from soilcarbon.geo.field import UNITS, Field, read_field, unit_of
 from soilcarbon.geo.grid import Grid, lonlat
 from soilcarbon.geo.raster import find_layers
 from soilcarbon.geo.stack import Stack
 from soilcarbon.io.files import UserError, nearest
-from soilcarbon.settings import Category, RunSettings
+from soilcarbon.settings import RunSettings, build
 from soilcarbon.soil.dataset import Dataset, middle_cells, read_dataset
-from soilcarbon.study_settings import DriverSettings, Target
 
 log = getLogger(__name__)
 

@@ -21,9 +21,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from soilcarbon.constants import NODATA
 from soilcarbon.geo.crs import as_text, transformed, unfit
 from soilcarbon.io.files import UserError, atomic_write, nearest, read_paths
-from soilcarbon.settings import NODATA
 
 log = getLogger(__name__)
 

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from soilcarbon.categories import Category
+from soilcarbon.constants import NODATA
 from soilcarbon.io.files import UserError, atomic_write, nearest, sha256, write_json
 from soilcarbon.io.pickles import load_patches
-from soilcarbon.settings import NODATA, Category
 
 
 def key_of(profile_id: Any) -> str:

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from soilcarbon.commands.validate import AgainstSettings
+from soilcarbon.constants import SOC_MAXIMUM
 from soilcarbon.geo.field import UNITS, unit_of
 from soilcarbon.geo.zonal_statistics import mass_of
 from soilcarbon.io.files import UserError
 from soilcarbon.io.points import find_columns, read_points, require_columns
 from soilcarbon.mapping.products import Cells, Shared, ends_of, on_common_grid
-from soilcarbon.settings import SOC_MAXIMUM
 from soilcarbon.soil.dataset import check_samples
 from soilcarbon.stats.coverage import coverage
 from soilcarbon.stats.grouping import split_units
 from soilcarbon.stats.metrics import bootstrap_scores, scores
-from soilcarbon.study_settings import AgainstSettings
 
 log = logging.getLogger(__name__)
 SCORES = ("r2", "rmse", "me", "mae", "ccc")

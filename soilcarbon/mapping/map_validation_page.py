@@ -12,6 +12,7 @@ import pandas as pd
 
 from soilcarbon.benchmark.sections import Page
 from soilcarbon.benchmark.tables import Table
+from soilcarbon.commands.validate import AgainstSettings
 from soilcarbon.figures import observed_against_predicted, residual_map, save
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.html import fill
@@ -20,7 +21,6 @@ from soilcarbon.mapping.map_validation import SCORES, Points
 from soilcarbon.mapping.picture import ramp_of, read_picture
 from soilcarbon.mapping.products import Shared, file_name
 from soilcarbon.mapping.view import View, draw
-from soilcarbon.study_settings import AgainstSettings
 
 _TITLES = {"r2": "R²", "rmse": "RMSE", "me": "bias", "mae": "MAE", "ccc": "CCC"}
 _IN_UNIT = ("rmse", "me", "mae")

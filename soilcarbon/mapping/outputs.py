@@ -17,6 +17,8 @@ import rasterio
 from pydantic import ValidationError
 from rasterio.windows import Window
 
+from soilcarbon import __version__
+from soilcarbon.commands.map import MapSettings
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.grid import Grid, Tile, as_plain, raster_grid, short_name
 from soilcarbon.geo.raster import Layer, find_layers
@@ -29,7 +31,6 @@ from soilcarbon.mapping.cog import Band, Statistics
 from soilcarbon.mapping.predictor import CHANGE, MapModel, likeness_bands
 from soilcarbon.mapping.tiles import WHOLE, ZONES, Notes, Plan, own_zone
 from soilcarbon.mapping.view import View
-from soilcarbon.settings import MapSettings, __version__
 from soilcarbon.stats import metrics as validation
 
 log = logging.getLogger(__name__)

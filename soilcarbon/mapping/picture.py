@@ -13,10 +13,10 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 
+from soilcarbon.constants import NODATA
 from soilcarbon.figures import is_skewed
 from soilcarbon.geo.grid import Grid, lonlat, raster_grid
 from soilcarbon.geo.raster import named_errors, open_raster
-from soilcarbon.settings import NODATA
 
 DIFFERENCES = ("change", "lower", "upper")
 """Bands of a map of change that are above or below zero; its sd is not."""

@@ -18,6 +18,7 @@ from typing import Self
 import numpy as np
 from tqdm import tqdm
 
+from soilcarbon.commands.validate import AgainstSettings, Product
 from soilcarbon.geo.crs import bounds_in, transformed
 from soilcarbon.geo.field import check_values, read_field
 from soilcarbon.geo.grid import Grid, Tile, crop_to_area
@@ -25,7 +26,6 @@ from soilcarbon.geo.raster import cut_windows, find_layers
 from soilcarbon.geo.stack import Stack
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError
-from soilcarbon.study_settings import AgainstSettings, Product
 
 _PREDICTION = "prediction"
 """The band of our maps that counts."""

@@ -20,10 +20,10 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soilcarbon import __version__
 from soilcarbon.io.files import UserError, atomic_write, write_yaml
 from soilcarbon.network.preprocessing import Encoder
 from soilcarbon.network.specification import Specification
-from soilcarbon.settings import __version__
 from soilcarbon.stats.applicability import Applicability
 from soilcarbon.stats.conformal import Calibration
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from soilcarbon.categories import column_slices
 from soilcarbon.network.specification import Specification
-from soilcarbon.settings import column_slices
 
 
 class Encoder(nn.Module):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from soilcarbon.settings import PUBLISHED_CATEGORIES, Category, unique_names
+from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, unique_names
 
 
 class Specification(BaseModel):

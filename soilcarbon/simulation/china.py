@@ -21,13 +21,13 @@ import numpy as np
 import pandas as pd
 from rasterio.transform import Affine
 
+from soilcarbon.commands.simulate import SimulateSettings
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import check_writable, write_table, write_yaml
 from soilcarbon.simulation.pedogenesis import evaporation
 from soilcarbon.simulation.sampling import Grid, Land, draw_profiles, look
 from soilcarbon.simulation.world import SPECTRA, RandomField, World, productivity, unit_vectors
 from soilcarbon.soil.density import soc_density
-from soilcarbon.study_settings import SimulateSettings
 from soilcarbon.zonal.climate_zones import ZONES, ClimateZones
 from soilcarbon.zonal.indices import indices_of
 

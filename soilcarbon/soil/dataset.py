@@ -14,12 +14,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from soilcarbon.commands.arguments import build
+from soilcarbon import __version__
+from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, column_slices
+from soilcarbon.constants import SOC_MAXIMUM, UNFINISHED
 from soilcarbon.io.files import UserError, read_table, read_yaml, write_table, write_text, write_yaml
 from soilcarbon.io.patches import key_of, read_packed
 from soilcarbon.io.patches import pack_variable as pack_variable  # read a single variable
 from soilcarbon.io.pickles import dump_pickle
-from soilcarbon.settings import PUBLISHED_CATEGORIES, SOC_MAXIMUM, UNFINISHED, Category, RunSettings, __version__, column_slices
+from soilcarbon.settings import RunSettings, build
 from soilcarbon.stats.grouping import split_units
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
-from soilcarbon.settings import SOC_MAXIMUM
+from soilcarbon.constants import SOC_MAXIMUM
 from soilcarbon.soil import depth as depths
 
 ORGANIC = 80.0

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from soilcarbon.categories import Category
 from soilcarbon.io.files import UserError
 from soilcarbon.network.network import SoilCarbonNet
 from soilcarbon.network.specification import Specification
-from soilcarbon.settings import Category, TrainSettings
+from soilcarbon.settings import TrainSettings
 from soilcarbon.soil.dataset import Dataset, Statistics, read_statistics, variable_columns
 
 log = logging.getLogger(__name__)

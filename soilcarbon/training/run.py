@@ -19,7 +19,6 @@ from soilcarbon.network.specification import difference
 from soilcarbon.settings import RegionalSettings, TrainSettings
 from soilcarbon.soil.dataset import Dataset, check_variables, choose_device, read_dataset
 from soilcarbon.stats import metrics as validation
-from soilcarbon.study_settings import SimulateSettings
 from soilcarbon.training import distributed as crew
 from soilcarbon.training import loop as engine
 from soilcarbon.training.distillation import Plan, plan_lessons
@@ -38,13 +37,7 @@ SMALL_BATCH = 256
 
 
 def run_and_report(settings: TrainSettings) -> None:
-    """Train, and print the scores; the example world is made first if the data are to lie in it and it is not there."""
-    world = SimulateSettings()
-    if settings.data_dir.parent == world.out and not any(world.out.glob("*/dataset.yaml")):
-        from soilcarbon.commands.simulate import make_world  # here: most runs need none of it
-
-        log.info("%s: making the example world", world.out)
-        make_world(world)
+    """Train, and print the scores."""
     with crew.together():
         scores = train(settings)
         if crew.is_first():

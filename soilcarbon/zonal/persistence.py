@@ -19,8 +19,8 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.tree import DecisionTreeRegressor
 from sklearn.tree._tree import Tree
 
+from soilcarbon import __version__
 from soilcarbon.io.files import UserError, atomic_write, write_yaml
-from soilcarbon.settings import __version__
 from soilcarbon.stats.applicability import Applicability
 from soilcarbon.stats.conformal import Calibration
 from soilcarbon.stats.error_field import ErrorField

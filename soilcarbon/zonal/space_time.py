@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from soilcarbon.benchmark.baselines import Known
+from soilcarbon.commands.zones import ZonedSettings
 from soilcarbon.geo.raster import ABSURD, cut_windows, find_layers
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.settings import RunSettings
 from soilcarbon.soil.dataset import middle_cells, read_dataset, read_samples
 from soilcarbon.stats.grouping import split_units
-from soilcarbon.study_settings import ZonedSettings
 from soilcarbon.zonal.periods import NO_PERIOD, covariates_at, period_of
 
 _CLIMATE = ("precipitation", "temperature", "zone")

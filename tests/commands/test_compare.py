@@ -11,15 +11,15 @@ from soilcarbon.benchmark.comparison import MEAN
 from soilcarbon.benchmark.experiment import folds_of, pretrain, pretrained_path, stage
 from soilcarbon.benchmark.results import floor_table, gather, selection_table, strongest
 from soilcarbon.benchmark.trials import PEEKED, Trial, plan_trials
+from soilcarbon.categories import Category
 from soilcarbon.commands import compare
-from soilcarbon.commands.arguments import build
+from soilcarbon.commands.compare import CompareSettings
 from soilcarbon.io.files import UserError, run
 from soilcarbon.network.network import load_checkpoint
-from soilcarbon.settings import Category, GlobalSettings
+from soilcarbon.settings import GlobalSettings, build
 from soilcarbon.soil.dataset import Dataset, write_dataset
 from soilcarbon.stats.grouping import split_units
 from soilcarbon.stats.metrics import scores
-from soilcarbon.study_settings import CompareSettings
 from soilcarbon.training.loop import predict
 from soilcarbon.training.run import train
 

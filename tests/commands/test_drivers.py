@@ -13,14 +13,14 @@ from conftest import make_dataset
 from geo.test_field import write_netcdf
 
 from soilcarbon.benchmark.sections import Page
+from soilcarbon.categories import Category
 from soilcarbon.commands import drivers
 from soilcarbon.commands.arguments import read_settings
+from soilcarbon.commands.drivers import DriverSettings
 from soilcarbon.drivers import report as driverpage
 from soilcarbon.drivers.subsampling import BUDGETS, Budget
 from soilcarbon.io.files import UserError, read_table
 from soilcarbon.io.pickles import load_pickle
-from soilcarbon.settings import Category
-from soilcarbon.study_settings import DriverSettings
 
 CATEGORIES = (
     Category(name="climate", variables=("warm", "wet")),

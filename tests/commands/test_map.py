@@ -21,6 +21,7 @@ from conftest import PUBLISHED_WEIGHTS, needs_published_weights
 from rasterio.transform import Affine
 
 import pred
+from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.commands import map as make_map
 from soilcarbon.commands import prepare
 from soilcarbon.geo.raster import write_geotiff
@@ -31,7 +32,6 @@ from soilcarbon.mapping import tiles as mapping
 from soilcarbon.network.network import SoilCarbonNet, load_checkpoint, save_checkpoint
 from soilcarbon.network.preprocessing import unfold_classes
 from soilcarbon.network.specification import Specification
-from soilcarbon.settings import PUBLISHED_CATEGORIES, Category
 from soilcarbon.stats.applicability import Applicability
 from soilcarbon.stats.conformal import Calibration
 
@@ -536,7 +536,9 @@ def test_processes_give_the_same_bytes_as_threads(world):
 
 COMMAND = [
     sys.executable,
-    str(ROOT / "soilcarbon/commands/map.py"),
+    "-m",
+    "soilcarbon",
+    "map",
     "--checkpoint",
     "model/m.pth",
     "--rasters",

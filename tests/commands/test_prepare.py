@@ -10,10 +10,11 @@ import yaml
 from conftest import REALDATA, needs_realdata
 from rasterio.transform import Affine
 
+from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.commands import prepare
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import run, sha256
-from soilcarbon.settings import PUBLISHED_CATEGORIES, RunSettings
+from soilcarbon.settings import RunSettings
 from soilcarbon.soil.dataset import read_dataset
 
 CELL = 0.25

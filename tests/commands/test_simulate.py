@@ -3,7 +3,6 @@
 import hashlib
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,14 +10,14 @@ import pytest
 import rasterio
 from scipy.spatial import cKDTree
 
+from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.commands import simulate
+from soilcarbon.commands.simulate import SimulateSettings
 from soilcarbon.io.files import UserError, read_table, read_yaml
 from soilcarbon.io.pickles import load_pickle
-from soilcarbon.settings import PUBLISHED_CATEGORIES
 from soilcarbon.simulation import sampling as surveys
 from soilcarbon.simulation.pedogenesis import FADE, REGIONS, Pedogenesis, departure_weight, soil_carbon
 from soilcarbon.simulation.world import World, bioclim
-from soilcarbon.study_settings import SimulateSettings
 
 NAMES = ["global", *REGIONS]
 VARIABLES = [variable for category in PUBLISHED_CATEGORIES for variable in category.variables]
@@ -385,11 +384,17 @@ def test_unwritable_folder_is_a_plain_error(tmp_path):
 
 
 def test_command_line(tmp_path):
-    script = Path(simulate.__file__)
     small = ["--cell", "2", "--region_cell", "0.5", "--profiles", "150", "--region_profiles", "50"]
-    made = subprocess.run([sys.executable, script, "--out", tmp_path / "sim", *small], capture_output=True, text=True, check=False)
+    made = subprocess.run(
+        [sys.executable, "-m", "soilcarbon", "simulate", "--out", tmp_path / "sim", *small],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (made.returncode, made.stderr) == (0, "")
     assert len(read_table(tmp_path / "sim" / "global" / "samples.csv")) == 150
-    wrong = subprocess.run([sys.executable, script, "--profile", "10"], capture_output=True, text=True, check=False)
+    wrong = subprocess.run(
+        [sys.executable, "-m", "soilcarbon", "simulate", "--profile", "10"], capture_output=True, text=True, check=False
+    )
     assert wrong.returncode == 2
     assert "did you mean '--profiles'" in wrong.stderr

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from soilcarbon.categories import Category
 from soilcarbon.commands import skill
 from soilcarbon.io.files import UserError, read_table, run
-from soilcarbon.settings import Category, PredictSettings
+from soilcarbon.settings import PredictSettings
 from soilcarbon.soil.dataset import write_dataset
 from soilcarbon.stats.metrics import scores
 

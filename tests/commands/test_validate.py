@@ -12,14 +12,14 @@ from geo.test_field import write_netcdf
 from rasterio.transform import Affine
 
 from soilcarbon.commands import validate as against
-from soilcarbon.commands.arguments import build
+from soilcarbon.commands.validate import AgainstSettings, Product
 from soilcarbon.geo.crs import transformed
 from soilcarbon.geo.grid import Grid, Tile
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError, run
 from soilcarbon.mapping.products import Cells, on_common_grid
-from soilcarbon.study_settings import AgainstSettings, Product
+from soilcarbon.settings import build
 
 HEIGHT, WIDTH, CELL, WEST, NORTH = 40, 50, 0.1, 100.0, 40.0
 

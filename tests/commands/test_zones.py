@@ -13,10 +13,10 @@ from simulated import zoned_world
 from soilcarbon.benchmark.baselines import Known
 from soilcarbon.commands import densities, simulate
 from soilcarbon.commands import zones as train_zoned
-from soilcarbon.commands.arguments import build
+from soilcarbon.commands.zones import ZonedSettings
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import UserError, run
-from soilcarbon.study_settings import ZonedSettings
+from soilcarbon.settings import build
 from soilcarbon.zonal import evaluation as zonedscores
 from soilcarbon.zonal.indices import INDICES
 from soilcarbon.zonal.persistence import load_zoned

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
 
+from soilcarbon.categories import Category
 from soilcarbon.drivers.importance import impurity, permutation, shapley, shares, strata_of
 from soilcarbon.drivers.learners import Ordered, fit
-from soilcarbon.settings import Category
 
 
 class Linear:

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from soilcarbon.categories import Category
 from soilcarbon.drivers.importance import strata_of
 from soilcarbon.drivers.learners import answers, efficiency, flipped, matching_noise
 from soilcarbon.drivers.mismatch import contrasts, distance_of, effects, interval, ranks_of, ratio_of
 from soilcarbon.drivers.responses import density, grid_of
 from soilcarbon.drivers.subsampling import BUDGETS, Budget, Study, endless, halves_of, noisy, quarters_of, refit
-from soilcarbon.settings import Category
 from soilcarbon.stats.grouping import split_units
 
 

@@ -7,13 +7,13 @@ import pytest
 from conftest import make_dataset
 from rasterio.transform import Affine
 
-from soilcarbon.commands.arguments import build
+from soilcarbon.categories import Category
+from soilcarbon.commands.drivers import DriverSettings, Target
 from soilcarbon.drivers.support import drivers_of, make_support, zones_of
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import UserError, atomic_write, read_table, write_table
 from soilcarbon.io.pickles import load_pickle
-from soilcarbon.settings import Category
-from soilcarbon.study_settings import DriverSettings, Target
+from soilcarbon.settings import build
 
 CATEGORIES = (
     Category(name="climate", variables=("warm", "wet")),

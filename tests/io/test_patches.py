@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.io import patches
 from soilcarbon.io.files import UserError
 from soilcarbon.io.patches import pack
 from soilcarbon.io.pickles import dump_pickle, load_pickle
-from soilcarbon.settings import PUBLISHED_CATEGORIES
 from soilcarbon.soil.dataset import write_dataset
 
 IDS = [f"P{k:04d}" for k in range(120)]

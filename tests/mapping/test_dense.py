@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from soilcarbon.categories import Category
 from soilcarbon.mapping import dense
 from soilcarbon.mapping.dense import DenseNet
 from soilcarbon.network.network import MaxPool, SoilCarbonNet
 from soilcarbon.network.specification import Specification
-from soilcarbon.settings import Category
 from soilcarbon.training import loop as engine
 
 MIXED = (

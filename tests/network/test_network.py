@@ -9,10 +9,10 @@ import torch
 from conftest import PUBLISHED_WEIGHTS, needs_published_weights
 from torch import nn
 
+from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.io.files import UserError
 from soilcarbon.network.network import Member, SoilCarbonNet, as_means, dilations, load_checkpoint, save_checkpoint, to_target
 from soilcarbon.network.specification import Specification, difference
-from soilcarbon.settings import PUBLISHED_CATEGORIES, Category
 from soilcarbon.stats.conformal import Calibration
 
 PUBLISHED_SHAPES = {

@@ -7,12 +7,12 @@ import rasterio
 import yaml
 
 from soilcarbon.commands import simulate
-from soilcarbon.commands.arguments import build
+from soilcarbon.commands.simulate import SimulateSettings
 from soilcarbon.geo.raster import cut_windows, find_layers
+from soilcarbon.settings import build
 from soilcarbon.simulation.china import DEPTHS, LAWS, PERIODS, China, bulk_density, make_china, mean_share
 from soilcarbon.simulation.sampling import Grid
 from soilcarbon.soil.density import interval_densities, soc_density
-from soilcarbon.study_settings import SimulateSettings
 from soilcarbon.zonal.climate_zones import ZONES
 from soilcarbon.zonal.indices import INDICES
 

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from conftest import make_dataset
 
+from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.io.files import UserError
 from soilcarbon.io.pickles import dump_pickle, load_pickle
-from soilcarbon.settings import PUBLISHED_CATEGORIES, Category, GlobalSettings
+from soilcarbon.settings import GlobalSettings
 from soilcarbon.soil.dataset import (
     category_views,
     check_variables,

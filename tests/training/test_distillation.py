@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
+from soilcarbon.categories import Category
 from soilcarbon.io.files import UserError
 from soilcarbon.network.network import SoilCarbonNet
 from soilcarbon.network.specification import Specification
-from soilcarbon.settings import Category, RegionalSettings
+from soilcarbon.settings import RegionalSettings
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.training import distillation as lessons
 from soilcarbon.training import loop as engine

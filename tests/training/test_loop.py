@@ -18,11 +18,12 @@ import torch
 from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
 
 import train_global
+from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.io.files import UserError, run
 from soilcarbon.io.pickles import dump_pickle, load_pickle
 from soilcarbon.network.network import Member, SoilCarbonNet, load_checkpoint
 from soilcarbon.network.specification import Specification
-from soilcarbon.settings import PUBLISHED_CATEGORIES, Category, GlobalSettings, RegionalSettings
+from soilcarbon.settings import GlobalSettings, RegionalSettings
 from soilcarbon.soil.dataset import read_dataset
 from soilcarbon.training import encoded
 from soilcarbon.training import loop as engine

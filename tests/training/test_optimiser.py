@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from soilcarbon.categories import Category
 from soilcarbon.network.network import Member
 from soilcarbon.network.specification import Specification
-from soilcarbon.settings import Category
 from soilcarbon.training.optimiser import Descent, blocks_of
 
 PUBLISHED = Specification()

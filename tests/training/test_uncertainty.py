@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from soilcarbon.categories import Category
 from soilcarbon.network.network import SoilCarbonNet, load_checkpoint, save_checkpoint
 from soilcarbon.network.specification import Specification
-from soilcarbon.settings import Category
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.conformal import Calibration
 from soilcarbon.stats.coverage import coverage

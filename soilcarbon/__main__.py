@@ -1,0 +1,48 @@
+"""The command `soilcarbon`, also `python -m soilcarbon`: finds the sub-command by name and runs it."""
+
+import ast
+import importlib
+import sys
+from functools import partial
+from pathlib import Path
+
+from soilcarbon import __version__
+from soilcarbon.commands.arguments import COMMANDS
+from soilcarbon.io.files import UserError, nearest, run
+
+
+def usage() -> str:
+    """Return the list of commands, each with the first line of its module's docstring."""
+    folder = Path(__file__).parent / "commands"
+    lines = ["usage: soilcarbon COMMAND [--help] [SETTINGS]", "", "Soil organic carbon from profiles and rasters to maps.", ""]
+    for name in COMMANDS:
+        purpose = ast.get_docstring(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))) or ""
+        lines.append(f"  {name:<12}{purpose.splitlines()[0]}")
+    return "\n".join([*lines, "", "soilcarbon COMMAND --help lists the settings of one. soilcarbon --version: the version."])
+
+
+def dispatch(arguments: list[str]) -> None:
+    """Run the sub-command that the first argument names.
+
+    Raises
+    ------
+    UserError
+        If there is no such command, or the command finds a mistake of its user.
+    """
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+    elif arguments[0] == "--version":
+        print(f"soilcarbon {__version__}")
+    elif arguments[0] not in COMMANDS:
+        raise UserError(f"no command {arguments[0]!r}{nearest(arguments[0], COMMANDS)}; soilcarbon --help lists them")
+    else:
+        importlib.import_module(f"soilcarbon.commands.{arguments[0]}").main(arguments[1:])
+
+
+def main() -> int:
+    """Run the command line of this process and return its exit status."""
+    return run(partial(dispatch, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""Fine-tune a pretrained network on the profiles of a region.
+
+    soilcarbon finetune                                                              region anhui of the example world
+    soilcarbon finetune --run mine --data_dir data/mine --init_from model/pretrain_model/GSoilCPM.pth
+
+The same as `python train_regional.py`. Writes model/<run>.pth and log/<run>/ (tensorboard --logdir log).
+"""
+
+from collections.abc import Sequence
+
+from soilcarbon.commands.arguments import read_settings
+from soilcarbon.commands.train import ensure_example_world
+from soilcarbon.io.files import UserError
+from soilcarbon.settings import RegionalSettings
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    settings = read_settings(RegionalSettings, __doc__, arguments, "soilcarbon finetune")
+    run(settings)
+
+
+def run(settings: RegionalSettings) -> None:
+    """Fine-tune as the settings say, and print the scores.
+
+    Raises
+    ------
+    UserError
+        Where it is not said which checkpoint to start from.
+    """
+    if settings.init_from is None and not settings.given("init_from"):
+        raise UserError("--init_from is required: the checkpoint to fine-tune, or none to train from scratch")
+    ensure_example_world(settings)
+    from soilcarbon.training.run import run_and_report  # here: PyTorch is slow to import, and --help needs none of it
+
+    run_and_report(settings)
