@@ -119,29 +119,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from soilcarbon.mapping.cog import GDAL_SETTINGS
     from soilcarbon.mapping.map_validation import score_pair, score_points
-    from soilcarbon.mapping.map_validation_page import Report, warnings_of
-    from soilcarbon.mapping.products import Cells, check_names
+    from soilcarbon.mapping.map_validation_page import ValidationReport, depth_warnings
+    from soilcarbon.mapping.products import CarbonMap, Cells, check_names
 
-    check_names(settings)
+    maps, references = ([CarbonMap(**each.model_dump()) for each in group] for group in (settings.maps, settings.products))
+    check_names([*maps, *references], settings.points, settings.out)
     check_writable(settings.out)
-    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it has to say comes as an error
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it reports is raised as an error too
     with locked(settings.out), rasterio.Env(**GDAL_SETTINGS):
-        report = Report(settings)
+        report = ValidationReport(settings.out, [each.name for each in maps])
         if settings.points is not None:
-            points, rows = score_points(settings)
+            which = settings.points, settings.value, settings.unit
+            points, rows = score_points([*maps, *references], *which, settings.block_size, settings.seed)
             write_table(settings.out / "points.csv", points.table)
             write_table(settings.out / "point_scores.csv", rows)
-            report.add_points(points, rows)
+            report.add_points(points, rows, settings.depth)
         pairs = []
-        for ours in settings.maps:
-            for theirs in settings.products:
+        for ours in maps:
+            for theirs in references:
                 with Cells(ours) as first, Cells(theirs) as second:
                     shared, row = score_pair(first, second, settings.covered)
                 report.add_pair(shared, row)
                 pairs.append(row)
         if pairs:
             write_table(settings.out / "product_scores.csv", pd.DataFrame(pairs))
-            for line in warnings_of(pairs):
+            for line in depth_warnings(pairs):
                 log.warning("%s", line)
         write_yaml(settings.out / "settings.yaml", settings.as_plain())
         report.write()

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from soilcarbon.commands.validate import AgainstSettings
 from soilcarbon.constants import SOC_MAXIMUM
 from soilcarbon.geo.field import UNITS, unit_of
 from soilcarbon.geo.zonal_statistics import mass_of
 from soilcarbon.io.files import UserError
 from soilcarbon.io.points import find_columns, read_points, require_columns
-from soilcarbon.mapping.products import Cells, Shared, ends_of, on_common_grid
+from soilcarbon.mapping.products import CarbonMap, Cells, Shared, ends_of, on_common_grid
 from soilcarbon.soil.dataset import check_samples
 from soilcarbon.stats.coverage import coverage
 from soilcarbon.stats.grouping import split_units
@@ -53,59 +52,79 @@ class Points:
     given: int
 
 
-def score_points(settings: AgainstSettings) -> tuple[Points, pd.DataFrame]:
-    """Score every map, own or other, on the points at which all have values.
+def score_points(
+    products: Sequence[CarbonMap], points: Path, value: str, unit: str, block_size: float, seed: int
+) -> tuple[Points, pd.DataFrame]:
+    """Score maps at independent points, those at which all of them have values.
+
+    Parameters
+    ----------
+    products
+        The maps.
+    points
+        Table of profile_id, lon, lat and the value.
+    value, unit
+        Its column, and the unit: one of `field.UNITS`.
+    block_size
+        Side in degrees of the blocks of points that are resampled for intervals.
+    seed
+        Of the bootstrap.
 
     Returns
     -------
     points
         What was compared.
     rows
-        of, against ("points"), n, blocks, unit, and each score with _low and _high (95 %, whole blocks drawn); of a map with
-        intervals held, held_low, held_high: the share of points that lie within.
+        map, reference ("points"), n, blocks, unit, and each score with _low and _high (95 %, whole blocks resampled); of a map with
+        prediction intervals coverage, coverage_low, coverage_high: the share of points inside (PICP).
 
     Raises
     ------
     UserError
-        If a file cannot be read, units are of different things, or at fewer than two points all maps have values.
+        If a file cannot be read, units are of different quantities, or at fewer than two points all maps have values.
     """
-    assert settings.points is not None
-    known = unit_of(settings.unit)
+    known = unit_of(unit)
     if known is None:
-        raise UserError(f"unit = {settings.unit!r}: expected one of {', '.join(UNITS)}")
+        raise UserError(f"unit = {unit!r}: expected one of {', '.join(UNITS)}")
     unit, factor = UNITS[known]
-    table, observed = _read(settings.points, settings.value, SOC_MAXIMUM / factor)
+    table, observed = _read(points, value, SOC_MAXIMUM / factor)
     lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
     found = table[["profile_id", "lon", "lat"]].assign(observed=observed * factor)
     ends = {}
-    for product in (*settings.maps, *settings.products):
+    for product in products:
         with Cells(product) as cells:
             if cells.unit != unit:
                 raise UserError(f"{cells.name} is in {cells.unit}, the points in {unit}: a content is no density; see densities.py")
             found[product.name] = cells.at(lon, lat)
             ends[product.name] = ends_of(product, lon, lat, cells.bands)
-    names = [product.name for product in (*settings.maps, *settings.products)]
+    names = [product.name for product in products]
     _warn_of_units(found, names, unit)
     rows = found[names].notna().all(axis=1).to_numpy()
     if rows.sum() < _FEWEST:
         worst = found[names].notna().sum().idxmin()
-        raise UserError(f"{settings.points}: at {rows.sum()} of {len(found)} points all maps have values; {worst} has the fewest")
-    points = Points(found[rows].reset_index(drop=True), unit, len(found))
-    units = split_units(lon[rows], lat[rows], "blocks", settings.block_size)
-    told = []
+        raise UserError(f"{points}: at {rows.sum()} of {len(found)} points all maps have values; {worst} has the fewest")
+    compared = Points(found[rows].reset_index(drop=True), unit, len(found))
+    units = split_units(lon[rows], lat[rows], "blocks", block_size)
+    table_rows = []
     for name in names:
-        observed = points.table["observed"].to_numpy()
-        each = bootstrap_scores(observed, points.table[name].to_numpy(), settings.seed, units=units)
-        row: dict[str, Any] = {"of": name, "against": "points", "n": len(observed), "blocks": np.unique(units).size, "unit": unit}
+        observed = compared.table["observed"].to_numpy()
+        each = bootstrap_scores(observed, compared.table[name].to_numpy(), seed, units=units)
+        row: dict[str, Any] = {
+            "map": name,
+            "reference": "points",
+            "n": len(observed),
+            "blocks": np.unique(units).size,
+            "unit": unit,
+        }
         for score in SCORES:
             row |= {f"{score}{end}": each[score][key] for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))}  # type: ignore[index]
         interval = ends[name]
         if interval is not None:
             lower, upper = (end[rows] for end in interval)
-            share = coverage(observed, lower, upper, units, settings.seed)
-            row |= {"held": share["value"], "held_low": share["low"], "held_high": share["high"]}
-        told.append(row)
-    return points, pd.DataFrame(told)
+            share = coverage(observed, lower, upper, units, seed)
+            row |= {"coverage": share["value"], "coverage_low": share["low"], "coverage_high": share["high"]}
+        table_rows.append(row)
+    return compared, pd.DataFrame(table_rows)
 
 
 def _read(path: Path, value: str, most: float) -> tuple[pd.DataFrame, np.ndarray]:
@@ -129,24 +148,24 @@ def _warn_of_units(found: pd.DataFrame, names: Sequence[str], unit: str) -> None
 
 
 def score_pair(ours: Cells, theirs: Cells, covered: float) -> tuple[Shared, dict[str, Any]]:
-    """Score one map against another on their common grid; the other is taken for the truth, which it is not.
+    """Score a map against a reference map on their common grid, cell by cell.
 
     Returns
     -------
     shared
         Both maps.
     row
-        of, against, n (cells), cell_km, unit, depths, area_km2, scores, and of the cells that both have: mean_of, mean_against
-        (weighted by area), and total_of, total_against (Tg) of densities.
+        map, reference, n (cells), cell_km, unit, area_km2, depth_map, depth_reference, scores, and over the cells that both have:
+        mean_map, mean_reference (weighted by area), and of densities total_map, total_reference (Tg).
     """
     shared = on_common_grid(ours, theirs, covered)
     both = shared.both
     first, second, km2 = shared.first[both], shared.second[both], shared.km2[both]
     found = scores(second, first)
-    row: dict[str, Any] = {"of": ours.name, "against": theirs.name, "n": found["n"], "unit": ours.unit}
-    row |= {"cell_km": max(ours.metres, theirs.metres) / 1000, "depth_of": ours.depth, "depth_against": theirs.depth}
+    row: dict[str, Any] = {"map": ours.name, "reference": theirs.name, "n": found["n"], "unit": ours.unit}
+    row |= {"cell_km": max(ours.metres, theirs.metres) / 1000, "depth_map": ours.depth, "depth_reference": theirs.depth}
     row |= {"area_km2": float(km2.sum())} | {name: found[name] for name in SCORES}
-    for name, values in (("of", first), ("against", second)):
+    for name, values in (("map", first), ("reference", second)):
         row[f"mean_{name}"] = float((values * km2).sum() / km2.sum())
         if (mass := mass_of(ours.unit)) is not None:
             row[f"total_{name}"] = float((values * km2).sum()) * mass

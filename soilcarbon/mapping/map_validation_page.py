@@ -1,22 +1,18 @@
-"""Show how maps fare against points and other products: figures, differences as GeoTIFF, and one page.
+"""Report of a map validation: scores at points, scores against other maps, figures, and differences as GeoTIFF.
 
-In: what `judging` found. Out: files in the report's folder. Names are a user's and escaped.
+In: what `map_validation` computed. Out: report.html and the figures and rasters beside it.
 """
 
-import html
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from soilcarbon.benchmark.sections import Page
-from soilcarbon.benchmark.tables import Table
-from soilcarbon.commands.validate import AgainstSettings
 from soilcarbon.figures import observed_against_predicted, residual_map, save
 from soilcarbon.geo.raster import write_geotiff
-from soilcarbon.html import fill
-from soilcarbon.io.files import write_text
+from soilcarbon.html import Block, FigureFolder, Items, Note, Section, Table, format_value, write_report
 from soilcarbon.mapping.map_validation import SCORES, Points
 from soilcarbon.mapping.picture import ramp_of, read_picture
 from soilcarbon.mapping.products import Shared, file_name
@@ -25,140 +21,132 @@ from soilcarbon.mapping.view import View, draw
 _TITLES = {"r2": "R²", "rmse": "RMSE", "me": "bias", "mae": "MAE", "ccc": "CCC"}
 _IN_UNIT = ("rmse", "me", "mae")
 _EXPLAINED = (
-    "R²: share of the variance explained, below 0 worse than the mean. Bias: mean of map minus point, or map minus product. "
-    "CCC: Lin's concordance."
+    "R²: share of the variance explained, below 0 worse than the mean. Bias: mean of map minus point, or map minus reference map. "
+    "CCC: Lin's concordance correlation coefficient."
 )
 _SIDE = 1000
 """Cells along the longer side of a picture."""
 
 
-class Report:
-    """Draw and write what is found, one after the other, so that no two pairs of maps are held at once.
+class ValidationReport:
+    """Report of a map validation, built up one pair of maps after the other, so that no two pairs are held at once.
+
+    Parameters
+    ----------
+    folder
+        Where the report, its figures and the differences go.
+    maps
+        Names of the maps that are validated.
 
     Attributes
     ----------
     lines
-        What was found, for a terminal.
+        The results as text, for a terminal.
     """
 
-    def __init__(self, settings: AgainstSettings) -> None:
-        self.settings, self.page, self.lines = settings, Page(settings.out), list[str]()
-        self._sections: list[tuple[str, str]] = []
+    def __init__(self, folder: Path, maps: Sequence[str]) -> None:
+        self.folder, self.maps, self.lines = folder, maps, list[str]()
+        self._figures = FigureFolder(folder)
+        self._sections: list[Section] = []
         self._rows: list[Mapping[str, Any]] = []
 
-    def add_points(self, points: Points, rows: pd.DataFrame) -> None:
-        """Tell how every map fares at points."""
-        depth = f", {self.settings.depth}" if self.settings.depth else ""
-        n, blocks = len(points.table), int(rows["blocks"].iloc[0])
-        told = f"{n:,} of {points.given:,} points ({blocks:,} blocks{depth}), where all maps have values; 95 % intervals by blocks."
-        names = [_TITLES[name] + (f" ({points.unit})" if name in _IN_UNIT else "") for name in SCORES]
-        held = "held" in rows
+    def add_points(self, points: Points, rows: pd.DataFrame, depth: str = "") -> None:
+        """Add the scores of every map at independent points, as `score_points` returns them."""
+        n, groups = len(points.table), int(rows["blocks"].iloc[0])
+        which = f"{n:,} of {points.given:,} points ({groups:,} blocks{f', {depth}' if depth else ''}), where all maps have values"
+        scores = [*SCORES, *(["coverage"] if "coverage" in rows else [])]
         body = []
         for row in rows.to_dict("records"):
-            cells = [_bounded(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in SCORES]
-            extra = [_bounded(row["held"], row["held_low"], row["held_high"])] if held else []
-            body.append([str(row["of"]), *cells, *extra])
-            self.lines.append(f"{row['of']} at {n:,} points: {_in_words(row, points.unit)}")
-        table = Table("Maps at points", [("", ["map", *names, *(["in interval"] if held else [])])], body)
-        parts = [f'<p class="soft">{html.escape(f"{told} {_EXPLAINED}")}</p>', table.to_html()]
+            body.append([str(row["map"]), *(_bounded(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))) for name in scores)])
+            self.lines.append(f"{row['map']} at {n:,} points: {_as_text(row, points.unit)}")
+        header = ["map", *_titles(points.unit), *(["PICP"] if "coverage" in rows else [])]
+        note = f"{which}; 95 % intervals by blocks. {_EXPLAINED}"
+        note += " PICP: share of points inside the map's own prediction interval." if "coverage" in rows else ""
+        blocks: list[Block] = [Table("Maps at points", header, body, note=note)]
         observed = points.table["observed"].to_numpy()
-        for name in [each.name for each in (*self.settings.maps, *self.settings.products)]:
+        for name in rows["map"]:
             predicted = points.table[name].to_numpy()
-            alt = f"{name} against points"
+            alt, key = f"{name} against points", file_name(name)
             values = observed, predicted, points.unit, alt, ("observed", name), "points"
-            parts.append(
-                self.page.figure(f"points-{file_name(name)}", alt, f"{name} at the points.", observed_against_predicted, *values)
-            )
-            if name in [each.name for each in self.settings.maps]:
-                where = points.table["lon"].to_numpy(), points.table["lat"].to_numpy()
-                picture = f"residuals-{file_name(name)}"
-                values_there = *where, observed - predicted, points.unit, alt
-                parts.append(self.page.figure(picture, f"Residuals of {name}", "Observed minus map.", residual_map, *values_there))
-        self._sections.append(("Against points", "\n".join(parts)))
+            blocks.append(self._figures.draw(f"points-{key}", alt, f"{name} at the points.", observed_against_predicted, *values))
+            if name in self.maps:
+                residuals = *(points.table[each].to_numpy() for each in ("lon", "lat")), observed - predicted, points.unit, alt
+                caption = f"Residuals of {name}", "Observed minus map."
+                blocks.append(self._figures.draw(f"residuals-{key}", *caption, residual_map, *residuals))
+        self._sections.append(Section("points", "Independent points", blocks))
 
     def add_pair(self, shared: Shared, row: Mapping[str, Any]) -> None:
-        """Write the difference of two maps, and draw it and their scatter."""
-        ours, theirs, unit = str(row["of"]), str(row["against"]), str(row["unit"])
-        name, both = file_name(ours, theirs), shared.both
-        tif = self.settings.out / f"difference-{name}.tif"
+        """Add a map and a reference map, as `score_pair` returns them; write their difference, and draw it and their scatter."""
+        ours, theirs, unit = str(row["map"]), str(row["reference"]), str(row["unit"])
+        key, both = file_name(ours, theirs), shared.both
+        tif = self.folder / f"difference-{key}.tif"
         bands = np.stack([shared.first - shared.second, shared.first, shared.second])
         names = ["difference", f"map: {ours}", f"product: {theirs}"]
         write_geotiff(tif, bands, names, shared.grid.transform, shared.grid.crs, [unit] * 3)
         title, about = f"{ours} against {theirs}", f"{row['n']:,} cells of {row['cell_km']:.3g} km"
         scatter = shared.second[both], shared.first[both], unit, title, (theirs, ours), "cells"
-        parts = [f'<p class="soft">{html.escape(_depths(row) or about)}</p>']
-        parts.append(self.page.figure(f"scatter-{name}", title, about, observed_against_predicted, *scatter))
 
-        def difference(png: Any) -> None:
+        def difference(png: Path) -> None:
             picture = read_picture(View(f"{ours} minus {theirs}", tif), _SIDE, first=1)
             save(draw(picture, ramp_of(picture.bands, diverging=True)), png)
 
-        parts.append(
-            self.page.figure(f"difference-{name}", f"{ours} minus {theirs}", f"{ours} minus {theirs}, {unit}.", difference)
-        )
-        self._sections.append((title, "\n".join(parts)))
+        figures = [
+            self._figures.draw(f"scatter-{key}", title, about, observed_against_predicted, *scatter),
+            self._figures.draw(f"difference-{key}", f"{ours} minus {theirs}", f"{ours} minus {theirs}, {unit}.", difference),
+        ]
         self._rows.append(row)
-        self.lines.append(f"{ours} against {theirs}, {about}: {_in_words(row, unit)}")
+        self._sections.append(Section(f"pair{len(self._rows)}", title, [Note(_depth_mismatch(row) or about), *figures]))
+        self.lines.append(f"{title}, {about}: {_as_text(row, unit)}")
 
     def write(self) -> None:
-        """Write the page."""
+        """Write report.html."""
         sections = list(self._sections)
         if self._rows:
-            sections.insert(0, ("Against other products", _pair_table(self._rows)))
-        if notes := warnings_of(self._rows):
-            sections.append(("Notes", f"<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in notes)}</ul>"))
-        keyed = [(f"s{k}", html.escape(title), body) for k, (title, body) in enumerate(sections)]
-        names = ", ".join(each.name for each in self.settings.maps)
-        values = {
-            "title": html.escape(f"{names} against points and products"),
-            "target": "Another product is no truth: agreement with it tells little, disagreement where to look.",
-            "answer": "".join(f"<p>{html.escape(line)}</p>" for line in self.lines),
-            "contents": "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in keyed),
-            "sections": "\n".join(f'<section id="{key}">\n<h2>{title}</h2>\n{body}\n</section>' for key, title, body in keyed),
-        }
-        write_text(self.settings.out / "report.html", fill("compare.html", values))
+            sections.insert(0, Section("references", "Reference maps", [_pair_table(self._rows)]))
+        notes = depth_warnings(self._rows)
+        sections.append(Section("notes", "Notes", [Items(notes)] if notes else []))
+        title = f"{', '.join(self.maps)} against points and reference maps"
+        subject = "A reference map is not the truth: agreement with it shows little, disagreement shows where to look."
+        write_report(self.folder / "report.html", title, subject, self.lines, sections)
 
 
-def warnings_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say which pairs are of different or unknown depths."""
-    told = [words for row in rows if (words := _depths(row))]
-    return list(dict.fromkeys(told))
+def depth_warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each pair of maps of different or unknown depths."""
+    return list(dict.fromkeys(text for row in rows if (text := _depth_mismatch(row))))
 
 
-def _depths(row: Mapping[str, Any]) -> str:
-    """Return what is to be said of the depths of a pair; "" where they agree or nothing is known of either."""
-    ours, theirs = row["depth_of"], row["depth_against"]
+def _depth_mismatch(row: Mapping[str, Any]) -> str:
+    """Return a warning about the depths of a pair; "" where they agree or neither is known."""
+    ours, theirs = row["depth_map"], row["depth_reference"]
     if ours == theirs:
         return ""
     if not ours or not theirs:
-        return (
-            f"{row['of']} ({ours or 'depth not said'}) and {row['against']} ({theirs or 'depth not said'}): are they of one depth?"
-        )
-    return f"{row['of']} is of {ours}, {row['against']} of {theirs}: they do not tell of the same soil, and the bias is partly that"
+        unknown = "depth unknown"
+        return f"{row['map']} ({ours or unknown}) and {row['reference']} ({theirs or unknown}) may be of different depths"
+    return f"{row['map']} is of {ours}, {row['reference']} of {theirs}: part of the bias is the difference in depth"
 
 
-def _pair_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def _titles(unit: str) -> list[str]:
+    return [_TITLES[name] + (f" ({unit})" if name in _IN_UNIT else "") for name in SCORES]
+
+
+def _pair_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     unit = str(rows[0]["unit"])
-    names = [_TITLES[name] + (f" ({unit})" if name in _IN_UNIT else "") for name in SCORES]
-    total = "total_of" in rows[0]
-    groups = [("", ["map", "product"]), ("", ["cells", "cell (km)", "area (km2)", *names]), (f"mean ({unit})", ["map", "product"])]
-    groups += [("total (Pg)", ["map", "product"])] if total else []
-    body = []
-    for row in rows:
-        cells = [f"{row['n']:,}", f"{row['cell_km']:.3g}", f"{row['area_km2']:,.0f}", *(_number(row[name]) for name in SCORES)]
-        cells += [_number(row["mean_of"]), _number(row["mean_against"])]
-        cells += [_number(row[f"total_{which}"] / 1000) for which in ("of", "against")] if total else []
-        body.append([str(row["of"]), str(row["against"]), *cells])
-    return f'<p class="soft">{html.escape(_EXPLAINED)}</p>' + Table("Maps against products", groups, body, texts=2).to_html()
-
-
-def _number(value: Any) -> str:
-    return "–" if value is None or value != value else f"{value:.3g}".replace("-", "−")
+    both, total = ["map", "reference"], "total_map" in rows[0]
+    groups = [("", [*both, "cells", "cell (km)", "area (km2)", *_titles(unit)]), (f"mean ({unit})", both)]
+    groups += [("total (Pg)", both)] if total else []
+    names = [*both, "n", "cell_km", "area_km2", *SCORES, "mean_map", "mean_reference"]
+    body = [
+        [*(row[name] for name in names), *(row[f"total_{which}"] / 1000 for which in both if total)]  # Tg -> Pg
+        for row in rows
+    ]
+    return Table.grouped("Maps against reference maps", groups, body, texts=2, note=_EXPLAINED)
 
 
 def _bounded(value: Any, low: Any, high: Any) -> str:
-    return f"{_number(value)} [{_number(low)}, {_number(high)}]" if value is not None and value == value else "–"
+    shown = [format_value(each) for each in (value, low, high)]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]" if shown[0] != "–" else "–"
 
 
-def _in_words(row: Mapping[str, Any], unit: str) -> str:
-    return ", ".join(f"{_TITLES[name]} {_number(row[name])}" + (f" {unit}" if name in _IN_UNIT else "") for name in SCORES)
+def _as_text(row: Mapping[str, Any], unit: str) -> str:
+    return ", ".join(f"{_TITLES[name]} {format_value(row[name])}" + (f" {unit}" if name in _IN_UNIT else "") for name in SCORES)

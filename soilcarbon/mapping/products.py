@@ -11,14 +11,14 @@ holds on the whole is kept, as no interpolation would. Both are read in parts; o
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 from tqdm import tqdm
 
-from soilcarbon.commands.validate import AgainstSettings, Product
 from soilcarbon.geo.crs import bounds_in, transformed
 from soilcarbon.geo.field import check_values, read_field
 from soilcarbon.geo.grid import Grid, Tile, crop_to_area
@@ -36,6 +36,38 @@ _MOST_CELLS = 50_000_000
 """Of the common grid: three maps of it are held."""
 _HAIR = 1e-6
 """Of a cell."""
+
+
+@dataclass(frozen=True)
+class CarbonMap:
+    """A file with a map of soil carbon.
+
+    Attributes
+    ----------
+    name
+        What a report calls it.
+    path
+        GeoTIFF or NetCDF, of any grid.
+    unit
+        One of `geo.field.UNITS`, where the file does not declare it.
+    variable
+        The band's description or the NetCDF variable, where there are several; of our own maps "prediction".
+    factor, offset
+        A value is the file's (its own scale and offset applied) times factor plus offset, in the unit.
+    nodata
+        The missing value, if the file does not declare it.
+    depth
+        Of the soil, such as "0-30 cm"; compared as text.
+    """
+
+    name: str
+    path: Path
+    unit: str | None = None
+    variable: str | None = None
+    factor: float = 1.0
+    offset: float = 0.0
+    nodata: float | None = None
+    depth: str = ""
 
 
 class Cells:
@@ -59,7 +91,7 @@ class Cells:
         If it cannot be read, or its unit is not known.
     """
 
-    def __init__(self, product: Product) -> None:
+    def __init__(self, product: CarbonMap) -> None:
         self._product, variable = product, product.variable
         self.name, self.path, self.depth = product.name, product.path, product.depth
         netcdf = product.path.suffix.lower() in (".nc", ".nc4", ".cdf")
@@ -215,33 +247,30 @@ def _numbers(row: np.ndarray, col: np.ndarray, grid: Grid) -> np.ndarray:
     return np.where(inside, np.where(inside, row, 0) * grid.width + np.where(inside, col, 0), -1).astype(np.int64)
 
 
-def ends_of(product: Product, lon: np.ndarray, lat: np.ndarray, bands: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
+def ends_of(product: CarbonMap, lon: np.ndarray, lat: np.ndarray, bands: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the ends (n,) of a map's own intervals at places; None of a map without bands "lower" and "upper"."""
     if not {"lower", "upper"} <= set(bands):
         return None
     found = []
     for name in ("lower", "upper"):
-        with Cells(product.model_copy(update={"variable": name})) as cells:
+        with Cells(replace(product, variable=name)) as cells:
             found.append(cells.at(lon, lat))
     return found[0], found[1]
 
 
-def check_names(settings: AgainstSettings) -> None:
-    """Stop before files of two maps have one name, or an input would be overwritten.
+def check_names(products: Sequence[CarbonMap], points: Path | None, out: Path) -> None:
+    """Stop before files of two maps have one name, or an input is overwritten.
 
     Raises
     ------
     UserError
         Naming the first.
     """
-    given = [*settings.maps, *settings.products]
-    names = [file_name(each.name).casefold() for each in given]
-    if double := next((each.name for k, each in enumerate(given) if names[k] in names[:k]), None):
+    names = [file_name(each.name).casefold() for each in products]
+    if double := next((each.name for k, each in enumerate(products) if names[k] in names[:k]), None):
         raise UserError(f"{double!r} would name the same files as another map; say NAME=FILE with another name")
-    out = settings.out.resolve()
-    if inside := next(
-        (path for path in [*(each.path for each in given), settings.points] if path and path.resolve().parent == out), None
-    ):
+    inputs = [*(each.path for each in products), *([points] if points else [])]
+    if inside := next((path for path in inputs if path.resolve().parent == out.resolve()), None):
         raise UserError(f"{inside}: lies in the folder of results, where files are overwritten; give another --out")
 
 

@@ -18,7 +18,7 @@ from soilcarbon.geo.grid import Grid, Tile
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError, run
-from soilcarbon.mapping.products import Cells, on_common_grid
+from soilcarbon.mapping.products import CarbonMap, Cells, on_common_grid
 from soilcarbon.settings import build
 
 HEIGHT, WIDTH, CELL, WEST, NORTH = 40, 50, 0.1, 100.0, 40.0
@@ -48,7 +48,7 @@ def ours(workplace):
 def judge(*products, maps=("ours=ours.tif",), more=()):
     command = ["--maps", *maps, *(["--products", *products] if products else []), "--out", "out", *more]
     assert run(lambda: against.main(command)) == 0
-    return pd.read_csv("out/product_scores.csv").set_index("against") if products else None
+    return pd.read_csv("out/product_scores.csv").set_index("reference") if products else None
 
 
 def refused(capsys, *arguments):
@@ -75,8 +75,8 @@ def test_offset_and_scaled_products(ours):
     km2 = np.broadcast_to(
         cell_areas(Grid("EPSG:4326", WEST, NORTH, (CELL, CELL), HEIGHT, WIDTH), Tile(0, 0, 0, HEIGHT, WIDTH)), ours.shape
     )
-    assert same["total_of"] == pytest.approx((ours * km2).sum() / 1000, rel=1e-6)  # Gg to Tg
-    assert more["mean_against"] - more["mean_of"] == pytest.approx(1.5, abs=1e-4)
+    assert same["total_map"] == pytest.approx((ours * km2).sum() / 1000, rel=1e-6)  # Gg to Tg
+    assert more["mean_reference"] - more["mean_map"] == pytest.approx(1.5, abs=1e-4)
     with rasterio.open("out/difference-ours-more.tif") as raster:
         assert raster.descriptions == ("difference", "map: ours", "product: more")
         np.testing.assert_allclose(raster.read(1), -1.5, atol=1e-5)
@@ -118,7 +118,7 @@ def test_a_coarser_product_is_met_on_its_own_grid_by_area_weighted_means(ours, s
     km2 = np.broadcast_to(cell_areas(grid, Tile(0, 0, 0, HEIGHT, WIDTH)), ours.shape)
     blocks = [(each).reshape(8, 5, 10, 5).sum((1, 3)) for each in (ours * km2, km2)]
     write("coarse.tif", blocks[0] / blocks[1], cell=0.5)
-    with Cells(Product(name="a", path="ours.tif")) as first, Cells(Product(name="b", path="coarse.tif")) as second:
+    with Cells(CarbonMap("a", Path("ours.tif"))) as first, Cells(CarbonMap("b", Path("coarse.tif"))) as second:
         shared = on_common_grid(*((second, first) if swapped else (first, second)), 0.5)
     assert (shared.grid.height, shared.grid.width) == (8, 10)
     np.testing.assert_allclose(shared.first, shared.second, rtol=1e-6)
@@ -131,7 +131,7 @@ def test_half_of_a_cell_must_have_values(workplace):
     values[:, :4] = np.nan
     write("fine.tif", values)
     write("coarse.tif", np.full((1, 2), 3.0), cell=0.5)  # of its upper half only
-    with Cells(Product(name="a", path="fine.tif")) as first, Cells(Product(name="b", path="coarse.tif")) as second:
+    with Cells(CarbonMap("a", Path("fine.tif"))) as first, Cells(CarbonMap("b", Path("coarse.tif"))) as second:
         assert np.isfinite(on_common_grid(first, second, 0.2).first).tolist() == [[True, True]]
         assert np.isfinite(on_common_grid(first, second, 0.5).first).tolist() == [[False, True]]
 
@@ -160,7 +160,7 @@ def test_netcdf_meets_a_geotiff(ours):
     found = judge("model=model.nc", "tenfold=model.nc,factor=2").set_index("cell_km", append=True)
     assert found.loc["model", "n"].iloc[0] == 80
     assert found.loc["model", "rmse"].iloc[0] < 0.01  # areas of cells differ a little from row to row
-    assert found.loc["tenfold", "mean_against"].iloc[0] == pytest.approx(2 * found.loc["model", "mean_against"].iloc[0])
+    assert found.loc["tenfold", "mean_reference"].iloc[0] == pytest.approx(2 * found.loc["model", "mean_reference"].iloc[0])
 
 
 def test_other_extents_are_compared_where_they_meet(ours):
@@ -171,14 +171,14 @@ def test_other_extents_are_compared_where_they_meet(ours):
     scores = judge("west.tif", "shifted.tif", "turned.tif")
     assert (scores.loc["west", "n"], scores.loc["west", "rmse"]) == (HEIGHT * 20, 0)
     assert scores.loc["shifted", "n"] == 200
-    assert scores.loc["shifted", "mean_against"] == pytest.approx(5)
+    assert scores.loc["shifted", "mean_reference"] == pytest.approx(5)
     assert (scores.loc["turned", "n"], scores.loc["turned", "rmse"]) == (HEIGHT * WIDTH, pytest.approx(0, abs=1e-9))
 
 
 def test_depths_that_differ_are_told(ours, caplog):
     judge("a=ours.tif,depth=0-30cm", maps=["ours=ours.tif,depth=0-20cm"])
-    assert "do not tell of the same soil" in caplog.text
-    assert "do not tell of the same soil" in Path("out/report.html").read_text()
+    assert "part of the bias is the difference in depth" in caplog.text
+    assert "part of the bias is the difference in depth" in Path("out/report.html").read_text()
 
 
 def test_no_ground_in_common_and_other_mistakes(ours, capsys):
@@ -235,7 +235,7 @@ def test_points_score_every_map_where_all_have_values(ours):
     write("holed.tif", holed)
     predicted, observed = write_points(ours, unit=10.0)
     judge("holed.tif", more=["--points", "points.csv", "--value", "v", "--unit", "t/ha"])
-    scores, points = pd.read_csv("out/point_scores.csv").set_index("of"), pd.read_csv("out/points.csv")
+    scores, points = pd.read_csv("out/point_scores.csv").set_index("map"), pd.read_csv("out/points.csv")
     kept = points["profile_id"].to_numpy()
     assert 200 < len(kept) < 300
     error = (predicted - observed)[kept]
@@ -244,7 +244,7 @@ def test_points_score_every_map_where_all_have_values(ours):
     assert scores.loc["ours", "me"] == pytest.approx(error.mean(), rel=1e-4)
     assert scores.loc["holed", "me"] == pytest.approx(error.mean() + 0.4, rel=1e-4)
     assert scores.loc["ours", "rmse_low"] < scores.loc["ours", "rmse"] < scores.loc["ours", "rmse_high"]
-    assert "held" not in scores
+    assert "coverage" not in scores
     assert Path("out/residuals-ours.png").is_file()
 
 
@@ -277,8 +277,8 @@ def test_intervals_of_a_map_are_held_against_points(ours):
     write_points(ours)
     judge(maps=["bands.tif"], more=["--points", "points.csv", "--value", "v"])
     row = pd.read_csv("out/point_scores.csv").iloc[0]
-    assert row["held"] == pytest.approx(0.9, abs=0.05)
-    assert row["held_low"] <= row["held"] <= row["held_high"]
+    assert row["coverage"] == pytest.approx(0.9, abs=0.05)
+    assert row["coverage_low"] <= row["coverage"] <= row["coverage_high"]
 
 
 def test_points_elsewhere_or_of_another_thing(ours, capsys):
