@@ -17,9 +17,10 @@ SIM_REGIONS := anhui switzerland denmark australia
 
 .PHONY: demo test test-all realdata compare drivers zoned bench bench-cuda
 
-.venv/installed: requirements.txt
+.venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -r requirements.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
 .venv/installed-test: .venv/installed requirements-test.txt

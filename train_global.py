@@ -1,25 +1,30 @@
 """Pretrain on the profiles of the whole world.
 
     python train_global.py                                     the example world, made first if it is not there
-    python train_global.py --data_dir data/mine --run mine     your dataset (prepare.py makes one)
+    python train_global.py --data_dir data/mine --run mine     your dataset (soilcarbon prepare makes one)
 
-Writes model/pretrain_model/<run>.pth and log/<run>/ (tensorboard --logdir log).
+Values come from config.py, then a YAML file (--config), then flags. Writes model/pretrain_model/<run>.pth and log/<run>/
+(tensorboard --logdir log).
 """
 
 import sys
 from collections.abc import Sequence
 
+import config
 from soilcarbon.commands.arguments import read_settings
+from soilcarbon.commands.train import ensure_example_world
 from soilcarbon.io.files import run
-from soilcarbon.settings import GlobalSettings
+from soilcarbon.settings import GlobalSettings, with_defaults
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with a command line (default: the process's own)."""
-    settings = read_settings(GlobalSettings, __doc__, arguments)
+    settings = read_settings(with_defaults(GlobalSettings, config.TRAIN_GLOBAL), __doc__, arguments, "train_global.py")
     from soilcarbon.training.run import run_and_report  # here: PyTorch is slow to import, and --help needs none of it
+    from utils import with_table
 
-    run_and_report(settings)
+    ensure_example_world(settings)
+    run_and_report(with_table(settings) if settings.init_from is None else settings)
 
 
 if __name__ == "__main__":

@@ -4,25 +4,23 @@
     python train_regional.py --config configs/sim_regional.yaml --run denmark --data_dir data/sim/denmark
     python train_regional.py --run mine --data_dir data/mine --init_from model/pretrain_model/GSoilCPM.pth
 
-Writes model/<run>.pth and log/<run>/ (tensorboard --logdir log). Then: python pred.py --checkpoint model/<run>.pth
+Values come from config.py, then a YAML file (--config), then flags. Writes model/<run>.pth and log/<run>/
+(tensorboard --logdir log). Then: python pred.py --checkpoint model/<run>.pth
 """
 
 import sys
 from collections.abc import Sequence
 
+import config
+from soilcarbon.commands import finetune
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import UserError, run
-from soilcarbon.settings import RegionalSettings
+from soilcarbon.io.files import run
+from soilcarbon.settings import RegionalSettings, with_defaults
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with a command line (default: the process's own)."""
-    settings = read_settings(RegionalSettings, __doc__, arguments)
-    if settings.init_from is None and not settings.given("init_from"):
-        raise UserError("--init_from is required: the checkpoint to fine-tune, or none to train from scratch")
-    from soilcarbon.training.run import run_and_report  # here: PyTorch is slow to import, and --help needs none of it
-
-    run_and_report(settings)
+    finetune.run(read_settings(with_defaults(RegionalSettings, config.TRAIN_REGIONAL), __doc__, arguments, "train_regional.py"))
 
 
 if __name__ == "__main__":
