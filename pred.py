@@ -29,8 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from soilcarbon import figures
     from soilcarbon.io.files import check_writable, write_json, write_table
+    from soilcarbon.network.network import choose_device
     from soilcarbon.network.preprocessing import unfold_classes
-    from soilcarbon.soil.dataset import check_variables, choose_device, middle_cells, read_dataset
+    from soilcarbon.soil.dataset import check_variables, middle_cells, read_dataset
     from soilcarbon.stats import metrics as validation
     from soilcarbon.stats.coverage import coverage
     from soilcarbon.training import loop as engine
@@ -42,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not settings.given("target"):
         settings = settings.model_copy(update={"target": facts.target})
     splits = () if settings.on == "all" else (settings.on,)
-    data = read_dataset(settings, facts.categories, splits, target_needed=False)
+    data = read_dataset(
+        settings.data_dir, facts.categories, splits, target=settings.target, target_needed=False, layout=settings.layout
+    )
     rows = data.rows(settings.on)
     check_variables(data.x[rows], facts.categories, refuse="nothing")
     engine.warn_of_far_inputs(network, data.x[rows])
@@ -72,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table["di"], table["lpd"] = network.applicability.assess(cells)
         table["inside"] = table["di"] <= network.applicability.threshold
     known = np.isfinite(observed)
-    units = None if data.units is None else data.units[rows][known]
+    units = None if data.blocks is None else data.blocks[rows][known]
     scores = validation.bootstrap_scores(observed[known], predicted[known], settings.seed, units=units) if known.any() else {"n": 0}
     held: dict[str, Any] = {}
     if network.calibration is not None and known.any():

@@ -17,9 +17,9 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from soilcarbon.categories import Category
-from soilcarbon.network.network import SoilCarbonNet, load_checkpoint
+from soilcarbon.network.network import SoilCarbonNet, choose_device, load_checkpoint
 from soilcarbon.settings import TrainSettings, build
-from soilcarbon.soil.dataset import Dataset, choose_device
+from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.grouping import group_folds
 from soilcarbon.training import encoded
 from soilcarbon.training import loop as engine

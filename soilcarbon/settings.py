@@ -7,7 +7,7 @@ settings of any other command stand beside it, in `soilcarbon.commands`. A YAML 
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
@@ -18,6 +18,15 @@ _HERE = Path(__file__).parent
 PRESETS = next((folder for folder in (_HERE / "configs", _HERE.parent / "configs") if folder.is_dir()), _HERE / "configs")
 """Folder of the YAML presets: inside the installed package, or beside it in a checkout."""
 S = TypeVar("S", bound="Settings")
+
+
+class Layout(NamedTuple):
+    """Paths of a dataset's files within its folder."""
+
+    samples: Path = Path("samples.csv")
+    patches: Path = Path("patches")
+    stats: Path = Path("stats.csv")
+    split: Path = Path("split")
 
 
 class Settings(BaseModel):
@@ -106,6 +115,11 @@ class RunSettings(Settings):
     )
 
     _check_categories = field_validator("categories")(unique_names)
+
+    @property
+    def layout(self) -> Layout:
+        """Where the dataset's files lie in `data_dir`."""
+        return Layout(self.samples, self.patches, self.stats, self.split)
 
     @property
     def results(self) -> Path:

@@ -19,7 +19,7 @@ from soilcarbon.commands.arguments import from_yaml
 from soilcarbon.commands.compare import CompareSettings
 from soilcarbon.io.files import UserError
 from soilcarbon.network.network import SoilCarbonNet, load_checkpoint, save_checkpoint
-from soilcarbon.settings import GlobalSettings, RegionalSettings, RunSettings, build
+from soilcarbon.settings import GlobalSettings, RegionalSettings, build
 from soilcarbon.soil.dataset import Dataset, read_dataset
 from soilcarbon.stats.folds import make_folds, read_folds, save_folds
 from soilcarbon.stats.grouping import inner_folds
@@ -53,8 +53,7 @@ def stage(settings: str) -> Stage:
     regional = build(RegionalSettings, values, str(wanted.regional))
 
     def read(folder: Path, splits: Sequence[str]) -> Dataset:
-        where = build(RunSettings, {"data_dir": folder, "target": network.specification.target})
-        return read_dataset(where, network.specification.categories, splits)
+        return read_dataset(folder, network.specification.categories, splits, target=network.specification.target)
 
     regions = {folder.name: _in_blocks(read(folder, ()), wanted) for folder in wanted.regions}
     return Stage(regional, read(wanted.global_data, ("train", "valid")), regions)

@@ -174,7 +174,7 @@ def make_plan(settings: MapSettings, model: "MapModel") -> "tuple[Plan, dict[str
     from soilcarbon.geo.raster import find_layers, pick_layers
     from soilcarbon.geo.vector import read_areas
     from soilcarbon.mapping import tiles as mapping
-    from soilcarbon.soil.dataset import choose_device
+    from soilcarbon.network.network import choose_device
 
     statistics = model.take_statistics(settings.stats, settings.missing if settings.given("missing") else None)
     static = find_layers(settings.rasters)

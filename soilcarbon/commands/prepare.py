@@ -26,8 +26,8 @@ from pydantic import Field, field_validator
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, unique_names
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import UserError, check_writable, read_yaml, sha256, write_table
-from soilcarbon.settings import RunSettings, Settings
+from soilcarbon.io.files import UserError, check_writable, must_exist, sha256, write_table
+from soilcarbon.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -249,12 +249,9 @@ class GlobalDataset:
         from soilcarbon.soil import dataset as utils
 
         self.folder = folder
-        facts = read_yaml(folder / "dataset.yaml").get("split")
-        said = facts if isinstance(facts, dict) else {}
-        self.method: Literal["random", "blocks"] = "blocks" if said.get("method") == "blocks" else "random"
-        side = said.get("block_size")
-        self.block_size = float(side) if isinstance(side, (int, float)) else None
-        self.categories = utils.dataset_categories(RunSettings(data_dir=folder))
+        must_exist(folder / "dataset.yaml", "YAML file")
+        self.method, self.block_size = utils.split_method(folder)
+        self.categories = utils.dataset_categories(folder)
         self.table, _ = utils.read_samples(folder / "samples.csv", "soc")
         self.split = utils.read_split(folder / "split", ("train", "valid", "test"), self.table["profile_id"].tolist())
 

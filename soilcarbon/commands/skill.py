@@ -83,7 +83,7 @@ def read_run(folder: Path) -> "tuple[Dataset, dict[str, np.ndarray]]":
     table = read_table(folder / "predictions.csv", ("profile_id", "observed", "predicted"))
     if settings.on != "test":
         raise UserError(f"{folder / 'predictions.csv'}: made with --on {settings.on}, not on the test profiles; {again}")
-    dataset = read_dataset(settings)
+    dataset = read_dataset(settings.data_dir, settings.categories, target=settings.target, layout=settings.layout)
     test = dataset.split["test"]
     ids = [dataset.ids[k] for k in test]
     found = table["profile_id"].tolist()
@@ -136,7 +136,7 @@ def score_methods(region: str, dataset: "Dataset", predicted: "dict[str, np.ndar
 
     fitted, test = np.concatenate([dataset.split["train"], dataset.split["valid"]]), dataset.split["test"]
     methods = predict_baselines(dataset, fitted, test, seed) | predicted
-    units = None if dataset.units is None else dataset.units[test]
+    units = None if dataset.blocks is None else dataset.blocks[test]
     rows = []
     for method, values in methods.items():
         row: dict[str, object] = {"region": region, "method": method, "n_train": len(fitted), "n_test": len(test)}

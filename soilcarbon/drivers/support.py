@@ -19,7 +19,6 @@ from soilcarbon.geo.grid import Grid, lonlat
 from soilcarbon.geo.raster import find_layers
 from soilcarbon.geo.stack import Stack
 from soilcarbon.io.files import UserError, nearest
-from soilcarbon.settings import RunSettings, build
 from soilcarbon.soil.dataset import Dataset, middle_cells, read_dataset
 
 log = getLogger(__name__)
@@ -93,8 +92,9 @@ def _own_unit(target: Target) -> tuple[str, float]:
 
 
 def _of_profiles(settings: DriverSettings, fields: Sequence[Field | None]) -> Support:
-    where = build(RunSettings, {"data_dir": settings.data_dir, "target": settings.target})
-    data = read_dataset(where, splits=(), target_needed=any(field is None for field in fields))
+    assert settings.data_dir is not None
+    needed = any(field is None for field in fields)
+    data = read_dataset(settings.data_dir, splits=(), target=settings.target, target_needed=needed)
     names = [name for each in data.categories for name in each.variables]
     _known_classes(settings.classes, names, str(settings.data_dir))
     categories = _with_classes(data.categories, settings.classes)

@@ -23,7 +23,7 @@ from soilcarbon.io.files import UserError, atomic_write, nearest, sha256, write_
 from soilcarbon.io.pickles import load_patches
 
 
-def key_of(profile_id: Any) -> str:
+def profile_key(profile_id: Any) -> str:
     """Return a profile id as text: 12, "12", 12.0, "12.0" and NumPy's 12 are one profile."""
     text = str(profile_id).strip()
     return text[:-2] if text.endswith(".0") and text[:-2].isdigit() else text
@@ -40,7 +40,7 @@ def rows_of(keys: Sequence[Any], ids: Sequence[str], path: Path) -> np.ndarray:
     strange = next((kind for kind in {*map(type, keys)} if not issubclass(kind, (str, int, float, np.number))), None)
     if strange is not None:
         raise UserError(f"{path}: a profile_id is text or a number; found a {strange.__name__}")
-    row = {key_of(key): k for k, key in enumerate(keys)}
+    row = {profile_key(key): k for k, key in enumerate(keys)}
     lacking = [name for name in ids if name not in row]
     if lacking:
         raise UserError(f"{path}: no patch for {len(lacking)} of {len(ids)} profiles, first {lacking[0]!r}")

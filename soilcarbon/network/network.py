@@ -359,3 +359,16 @@ def save_checkpoint(network: SoilCarbonNet, path: Path) -> None:
     facts = network.get_extra_state()
     facts.get("applicability", {}).pop("points", None)  # bytes are nothing for people
     write_yaml(path.with_suffix(".yaml"), facts)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device for "auto" (CUDA when present), "cpu" or "cuda".
+
+    Raises
+    ------
+    UserError
+        If CUDA is asked for and absent.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda was asked for, but PyTorch finds no CUDA device; use --device cpu or auto")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")

@@ -1,7 +1,9 @@
-"""From a dataset's folder to tensors: sample table, patches, splits, statistics; seeds and device.
+"""The dataset folder, read and written: sample table, patches of variables, statistics, splits.
 
-In: the files of a dataset (`settings.data_dir`). Out: one `Dataset` whose covariates lie in ONE packed float32 array
-(N, F), raw units, missing = NaN; a category is a view (N, C, S, S) of it.
+`write_dataset` makes the folder, `read_dataset` returns it as a `Dataset`, whose covariates are ONE packed float32 array (N, F)
+in raw units, missing = NaN. `category_views` gives each category's patches (N, C, S, S) as views of it. Default layout:
+
+    samples.csv  patches/<variable>.pkl  stats.csv  split/{train,valid,test}.csv  dataset.yaml
 """
 
 import logging
@@ -12,20 +14,19 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 
 from soilcarbon import __version__
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, column_slices
 from soilcarbon.constants import SOC_MAXIMUM, UNFINISHED
 from soilcarbon.io.files import UserError, read_table, read_yaml, write_table, write_text, write_yaml
-from soilcarbon.io.patches import key_of, read_packed
-from soilcarbon.io.patches import pack_variable as pack_variable  # read a single variable
+from soilcarbon.io.patches import profile_key, read_packed
 from soilcarbon.io.pickles import dump_pickle
-from soilcarbon.settings import RunSettings, build
+from soilcarbon.settings import Layout, RunSettings, build
 from soilcarbon.stats.grouping import split_units
 
 log = logging.getLogger(__name__)
 
+SPLITS = ("train", "valid", "test")
 Statistics = dict[str, tuple[float, float]]
 """Variable -> (mean, standard deviation), raw units."""
 
@@ -41,13 +42,13 @@ class Dataset:
     x
         (N, F) float32, raw units, missing = NaN; columns in the order of `categories`.
     y
-        (N,) float64 target; NaN where not known.
+        (N,) float64 target; NaN where unknown.
     split
         "train", "valid", "test" -> row numbers; only the splits that were read.
     categories
         What the columns of `x` are.
     block_size
-        Degrees, where the dataset was split by blocks; else None.
+        Side of the spatial blocks the dataset was split by, degrees; None: it was not split by blocks.
     """
 
     table: pd.DataFrame
@@ -73,8 +74,8 @@ class Dataset:
         return self.table["lat"].to_numpy(np.float64)
 
     @property
-    def units(self) -> np.ndarray | None:
-        """(N,) the spatial block each profile belongs to, where the dataset was split by blocks; else None."""
+    def blocks(self) -> np.ndarray | None:
+        """(N,) label of the spatial block of each profile; None if the dataset was not split by blocks."""
         return None if self.block_size is None else split_units(self.lon, self.lat, "blocks", self.block_size)
 
     def rows(self, on: str) -> np.ndarray:
@@ -82,20 +83,157 @@ class Dataset:
         return np.arange(len(self.table)) if on == "all" else self.split[on]
 
 
+# --- columns of the packed array -------------------------------------------------------------------------------------
+
+
 def category_views(x: np.ndarray, categories: Sequence[Category]) -> dict[str, np.ndarray]:
-    """Return each category's patches (N, C, S, S) as a view of the packed array (N, F)."""
+    """Return each category's patches (N, C, S, S) as a view of the packed array (N, F).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from soilcarbon.categories import Category
+    >>> table = [Category(name="topo", variables=("elevation", "slope"), radius=1), Category(name="rock", variables=("depth",))]
+    >>> {name: view.shape for name, view in category_views(np.zeros((5, 19), np.float32), table).items()}
+    {'topo': (5, 2, 3, 3), 'rock': (5, 1, 1, 1)}
+    """
     return {
         category.name: x[:, columns].reshape(len(x), len(category.variables), category.size, category.size)
         for category, columns in zip(categories, column_slices(categories).values(), strict=True)
     }
 
 
-# --- the sample table and its splits ------------------------------------------------------------------------------
+def variable_columns(categories: Sequence[Category]) -> dict[str, slice]:
+    """Return each variable's columns in the packed array (N, F).
+
+    Examples
+    --------
+    >>> from soilcarbon.categories import Category
+    >>> variable_columns([Category(name="topo", variables=("elevation", "slope"), radius=1)])
+    {'elevation': slice(0, 9, None), 'slope': slice(9, 18, None)}
+    """
+    cells = [(name, category.size**2) for category in categories for name in category.variables]
+    ends = np.cumsum([n for _, n in cells])
+    return {name: slice(int(end) - n, int(end)) for (name, n), end in zip(cells, ends, strict=True)}
 
 
-def _first(bad: np.ndarray, values: Sequence[Any], ids: Sequence[str]) -> str:
-    k = int(np.flatnonzero(bad)[0])
-    return f"{int(bad.sum())} of {len(bad)}, first {values[k]!r} at profile {ids[k]!r}"
+def middle_cells(x: np.ndarray, categories: Sequence[Category]) -> np.ndarray:
+    """Return each variable's value in the profile's own cell, (N, V), of the packed array (N, F)."""
+    return np.stack([x[:, (at.start + at.stop) // 2] for at in variable_columns(categories).values()], axis=1)
+
+
+def check_variables(x: np.ndarray, categories: Sequence[Category], refuse: Literal["constant", "missing", "nothing"]) -> None:
+    """Log the share of missing cells, and refuse variables without information.
+
+    Parameters
+    ----------
+    x
+        (N, F), the profiles that are to be learnt from or predicted.
+    categories
+        What its columns are.
+    refuse
+        "constant": variables that are missing in all cells or have one value (training from scratch). "missing": those
+        missing in all cells. "nothing": none (prediction; the checkpoint holds what a missing cell becomes).
+
+    Raises
+    ------
+    UserError
+        Naming the first variable to be refused.
+    """
+    gaps = {}
+    for name, columns in variable_columns(categories).items():
+        cells = x[:, columns]
+        missing = int(np.isnan(cells).sum())
+        if missing == cells.size and refuse != "nothing":
+            raise UserError(f"variable {name!r} is missing at all {len(x)} profiles; leave it out or supply it")
+        if refuse == "constant" and np.nanmin(cells) == np.nanmax(cells):
+            raise UserError(f"variable {name!r} is constant ({np.nanmin(cells):g}) over all {len(x)} profiles; leave it out")
+        if missing:
+            gaps[name] = missing / cells.size
+    if gaps:
+        total = sum(len(category.variables) for category in categories)
+        log.info("missing cells of %d profiles: in %d of %d variables, most in %s", len(x), len(gaps), total, largest_shares(gaps))
+
+
+def largest_shares(shares: Mapping[str, float]) -> str:
+    """Return the six largest shares as text: "slope 12.0%, bio01 3.5%"."""
+    return ", ".join(f"{name} {shares[name]:.1%}" for name in sorted(shares, key=shares.__getitem__, reverse=True)[:6])
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_dataset(
+    folder: Path,
+    categories: Sequence[Category] | None = None,
+    splits: Sequence[str] = SPLITS,
+    *,
+    target: str = "soc",
+    target_needed: bool = True,
+    layout: Layout = Layout(),  # noqa: B008 - frozen
+) -> Dataset:
+    """Read a dataset folder.
+
+    Parameters
+    ----------
+    folder
+        In the default layout, or another one.
+    categories
+        The variables wanted, by category; default: `dataset_categories`.
+    splits
+        The splits to read.
+    target
+        The column of the sample table to learn (SOC: g/kg).
+    target_needed
+        False: profiles without a target are kept, with y = NaN.
+    layout
+        Where the files lie in the folder.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or anything in it is wrong; see `read_samples`, `read_split` and `io.patches.read_packed`.
+    """
+    path = folder / layout.samples
+    if not path.is_file():
+        inner = next((other for other in sorted(folder.glob("DL_inputs/*")) if (other / layout.samples).is_file()), None)
+        advice = f"did you mean --data_dir {inner}?" if inner else "make it with 'soilcarbon prepare' or 'soilcarbon simulate'"
+
+        raise UserError(f"{path}: no sample table there; {advice}")
+    if (folder / UNFINISHED).exists():
+        raise UserError(f"{folder}: half-written, its making was interrupted; run 'soilcarbon prepare' or 'simulate' again")
+    table, y = read_samples(path, target, target_needed)
+    ids = table["profile_id"].tolist()
+    chosen = tuple(categories) if categories is not None else dataset_categories(folder)
+    split = read_split(folder / layout.split, splits, ids)
+    x = read_packed(folder, folder / layout.patches, ids, chosen)
+    return Dataset(table, x, y, split, chosen, split_method(folder)[1])
+
+
+def dataset_categories(folder: Path) -> tuple[Category, ...]:
+    """Return the categories of the folder's `dataset.yaml`, else the published table.
+
+    Raises
+    ------
+    UserError
+        If what it holds is no table of categories.
+    """
+    path = folder / "dataset.yaml"
+    facts = read_yaml(path) if path.is_file() else {}
+    if facts.get("categories") is None:
+        return PUBLISHED_CATEGORIES
+    values = {"data_dir": folder, "categories": facts["categories"]}
+    return build(RunSettings, values, str(path)).categories or PUBLISHED_CATEGORIES
+
+
+def split_method(folder: Path) -> tuple[Literal["random", "blocks"], float | None]:
+    """Return how the folder's `dataset.yaml` says it was split, and the side of the blocks, degrees, or None."""
+    path = folder / "dataset.yaml"
+    facts = read_yaml(path).get("split") if path.is_file() else None
+    if not isinstance(facts, dict) or facts.get("method") != "blocks":
+        return "random", None
+    side = facts.get("block_size")
+    return "blocks", float(side) if isinstance(side, (int, float)) else None
 
 
 def read_samples(path: Path, target: str, target_needed: bool = True) -> tuple[pd.DataFrame, np.ndarray]:
@@ -130,8 +268,8 @@ def read_samples(path: Path, target: str, target_needed: bool = True) -> tuple[p
 def check_samples(
     table: pd.DataFrame, path: Path, target: str, target_needed: bool = True, most: float = SOC_MAXIMUM
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Check a table that has the columns of `read_samples`, as it does; `path` is what errors name, `most` the target's limit."""
-    ids = ["" if pd.isna(value) else key_of(value) for value in table["profile_id"]]
+    """Check a table as `read_samples` does; `path` is what errors name, `most` the largest possible target."""
+    ids = ["" if pd.isna(value) else profile_key(value) for value in table["profile_id"]]
     table["profile_id"] = ids
     double = table["profile_id"].duplicated().to_numpy()
     if double.any():
@@ -144,30 +282,34 @@ def check_samples(
             numbers[name] = np.full(len(table), np.nan)
             continue
         values = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
-        shown = table[name].tolist()
         wrong = ~np.isfinite(values)
         if name == target and not target_needed:
             wrong &= table[name].notna().to_numpy()
         if wrong.any():
-            raise UserError(f"{path}: {name} must be a number; not so in {_first(wrong, shown, ids)}")
+            raise UserError(f"{path}: {name} must be a number; not so in {_first(wrong, table[name].tolist(), ids)}")
         numbers[name] = values
     _check_coordinates(path, numbers["lon"], numbers["lat"], ids)
     y = numbers[target]
-    absurd = (y < 0) | (y > most)
-    if absurd.any():
+    impossible = (y < 0) | (y > most)
+    if impossible.any():
         unit = " (SOC is in g/kg)" if most == SOC_MAXIMUM else ""
-        raise UserError(f"{path}: {target} must lie between 0 and {most:g}{unit}; not so in {_first(absurd, y.tolist(), ids)}")
+        found = _first(impossible, y.tolist(), ids)
+        raise UserError(f"{path}: {target} must lie between 0 and {most:g}{unit}; not so in {found}")
     return table.assign(lon=numbers["lon"], lat=numbers["lat"]), y
+
+
+def _first(bad: np.ndarray, values: Sequence[Any], ids: Sequence[str]) -> str:
+    k = int(np.flatnonzero(bad)[0])
+    return f"{int(bad.sum())} of {len(bad)}, first {values[k]!r} at profile {ids[k]!r}"
 
 
 def _check_coordinates(path: Path, lon: np.ndarray, lat: np.ndarray, ids: Sequence[str]) -> None:
     wrong = (np.abs(lon) > 180) | (np.abs(lat) > 90)
-    if not wrong.any():
-        return
-    swapped = not ((np.abs(lat) > 180) | (np.abs(lon) > 90)).any()
-    advice = "; lon and lat look swapped" if swapped else ""
-    pairs = list(zip(lon.tolist(), lat.tolist(), strict=True))
-    raise UserError(f"{path}: lon must lie in -180..180 and lat in -90..90; not so in {_first(wrong, pairs, ids)}{advice}")
+    if wrong.any():
+        swapped = not ((np.abs(lat) > 180) | (np.abs(lon) > 90)).any()
+        found = _first(wrong, list(zip(lon.tolist(), lat.tolist(), strict=True)), ids)
+        advice = "; lon and lat look swapped" if swapped else ""
+        raise UserError(f"{path}: lon must lie in -180..180 and lat in -90..90; not so in {found}{advice}")
 
 
 def read_split(folder: Path, names: Sequence[str], ids: Sequence[str]) -> dict[str, np.ndarray]:
@@ -183,66 +325,19 @@ def read_split(folder: Path, names: Sequence[str], ids: Sequence[str]) -> dict[s
     seen: dict[str, str] = {}
     for name in names:
         path = folder / f"{name}.csv"
-        members = [key_of(value) for value in read_table(path, ("profile_id",))["profile_id"]]
+        members = [profile_key(value) for value in read_table(path, ("profile_id",))["profile_id"]]
         if not members:
             raise UserError(f"{path}: the {name} split is empty")
-        strange = [member for member in members if member not in row]
-        if strange:
-            raise UserError(f"{path}: {len(strange)} of {len(members)} ids are not in the sample table, first {strange[0]!r}")
+        unknown = [member for member in members if member not in row]
+        if unknown:
+            raise UserError(f"{path}: {len(unknown)} of {len(members)} ids are not in the sample table, first {unknown[0]!r}")
         for member in members:
             if member in seen:
-                raise UserError(
-                    f"{path}: profile {member!r} is already in the {seen[member]} split; splits must not share profiles"
-                )
+                other = seen[member]
+                raise UserError(f"{path}: profile {member!r} is already in the {other} split; splits must not share profiles")
             seen[member] = name
         split[name] = np.array([row[member] for member in members])
     return split
-
-
-# --- variables and statistics ----------------------------------------------------------------------------------------
-
-
-def variable_columns(categories: Sequence[Category]) -> dict[str, slice]:
-    """Return each variable's columns in the packed array."""
-    cells = [(name, category.size**2) for category in categories for name in category.variables]
-    ends = np.cumsum([n for _, n in cells])
-    return {name: slice(int(end) - n, int(end)) for (name, n), end in zip(cells, ends, strict=True)}
-
-
-def middle_cells(x: np.ndarray, categories: Sequence[Category]) -> np.ndarray:
-    """Return each variable's value in the profile's own cell, (n, V), of packed covariates (n, F)."""
-    return np.stack([x[:, (at.start + at.stop) // 2] for at in variable_columns(categories).values()], axis=1)
-
-
-def check_variables(x: np.ndarray, categories: Sequence[Category], refuse: Literal["constant", "missing", "nothing"]) -> None:
-    """Report missing cells, and refuse variables that tell nothing.
-
-    Raises
-    ------
-    UserError
-        If a variable is missing in all cells of `x` (n, F), unless `refuse` is "nothing" (prediction: the checkpoint says
-        what a missing cell becomes); or has one value throughout and `refuse` is "constant" (training from scratch).
-    """
-    gaps = {}
-    for name, columns in variable_columns(categories).items():
-        cells = x[:, columns]
-        missing = int(np.isnan(cells).sum())
-        if missing == cells.size and refuse != "nothing":
-            raise UserError(f"variable {name!r} is missing at all {len(x)} profiles; leave it out or supply it")
-        if refuse == "constant" and np.nanmin(cells) == np.nanmax(cells):
-            raise UserError(f"variable {name!r} is constant ({np.nanmin(cells):g}) over all {len(x)} profiles; leave it out")
-        if missing:
-            gaps[name] = missing / cells.size
-    if gaps:
-        worst = sorted(gaps, key=gaps.__getitem__, reverse=True)[:6]
-        shown = ", ".join(f"{name} {gaps[name]:.1%}" for name in worst)
-        log.info(
-            "missing cells of %d profiles: in %d of %d variables, most in %s",
-            len(x),
-            len(gaps),
-            len(variable_columns(categories)),
-            shown,
-        )
 
 
 def read_statistics(path: Path, categories: Sequence[Category]) -> Statistics:
@@ -267,81 +362,7 @@ def read_statistics(path: Path, categories: Sequence[Category]) -> Statistics:
     return statistics
 
 
-# --- all together ------------------------------------------------------------------------------------------------------
-
-
-def dataset_categories(settings: RunSettings) -> tuple[Category, ...]:
-    """Return the settings' categories, else those in the dataset's `dataset.yaml`, else the published table."""
-    if settings.categories is not None:
-        return settings.categories
-    path = settings.data_dir / "dataset.yaml"
-    if path.is_file() and "categories" in (facts := read_yaml(path)):
-        values = {"categories": facts["categories"], "data_dir": settings.data_dir}
-        return build(RunSettings, values, str(path)).categories or ()
-    return PUBLISHED_CATEGORIES
-
-
-def read_dataset(
-    settings: RunSettings,
-    categories: Sequence[Category] | None = None,
-    splits: Sequence[str] = ("train", "valid", "test"),
-    target_needed: bool = True,
-) -> Dataset:
-    """Read a dataset's folder.
-
-    Parameters
-    ----------
-    settings
-        Say where the files lie and which column is the target.
-    categories
-        Default: see `dataset_categories`.
-    splits
-        The splits to read.
-    target_needed
-        False: profiles without a target are fine (y is NaN there).
-
-    Raises
-    ------
-    UserError
-        For anything that is missing or wrong in the files; see the functions above.
-    """
-    root = settings.data_dir
-    if not (root / settings.samples).is_file():
-        inner = next((path for path in sorted(root.glob("DL_inputs/*")) if (path / settings.samples).is_file()), None)
-        advice = f"; did you mean --data_dir {inner}?" if inner else "; make a dataset with prepare.py or simulate.py"
-        raise UserError(f"{root / settings.samples}: no sample table there{advice}")
-    if (root / UNFINISHED).exists():
-        raise UserError(f"{root}: half-written, its making was interrupted; run prepare.py or simulate.py again")
-    table, y = read_samples(root / settings.samples, settings.target, target_needed)
-    ids = table["profile_id"].tolist()
-    chosen = tuple(categories) if categories is not None else dataset_categories(settings)
-    split = read_split(root / settings.split, splits, ids)
-    x = read_packed(root, root / settings.patches, ids, chosen)
-    return Dataset(table, x, y, split, chosen, _block_size(root / "dataset.yaml"))
-
-
-def _block_size(path: Path) -> float | None:
-    """Return the side of the blocks, degrees, if the dataset's own record says that it was split by blocks."""
-    said = read_yaml(path).get("split") if path.is_file() else None
-    if not isinstance(said, dict) or said.get("method") != "blocks" or not isinstance(said.get("block_size"), (int, float)):
-        return None
-    return float(said["block_size"])
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device for "auto" (CUDA when present), "cpu" or "cuda".
-
-    Raises
-    ------
-    UserError
-        If CUDA is asked for and absent.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda was asked for, but PyTorch finds no CUDA device; use --device cpu or auto")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
-
-
-SPLITS = ("train", "valid", "test")
+# --- writing ---------------------------------------------------------------------------------------------------------
 
 
 def compute_statistics(patches: Mapping[str, np.ndarray], rows: np.ndarray) -> pd.DataFrame:
@@ -357,12 +378,18 @@ def compute_statistics(patches: Mapping[str, np.ndarray], rows: np.ndarray) -> p
     Returns
     -------
     DataFrame
-        var_name, v_mean, v_std (population standard deviation).
+        var_name, v_mean, v_std (population standard deviation), raw units.
 
     Raises
     ------
     UserError
-        If a variable is constant or all missing there: it cannot be standardised, and tells nothing.
+        If a variable is constant or all missing there: it cannot be standardised.
+
+    Examples
+    --------
+    >>> compute_statistics({"slope": np.array([[[1.0]], [[3.0]], [[99.0]]])}, np.array([True, True, False]))
+      var_name  v_mean  v_std
+    0    slope     2.0    1.0
     """
     table = []
     for name, patch in patches.items():
@@ -384,15 +411,15 @@ def write_dataset(
     facts: Mapping[str, Any],
     statistics: pd.DataFrame | None = None,
 ) -> None:
-    """Write a dataset's folder.
+    """Write a dataset folder in the default layout.
 
     Parameters
     ----------
     folder
-        Made if it is not there. `dataset.yaml` is written last; while `.unfinished` lies there the folder is not whole
-        and `utils.read_dataset` refuses it.
+        Made if it is not there. `dataset.yaml` is written last; while `.unfinished` lies there the folder is incomplete
+        and `read_dataset` refuses it.
     samples
-        N rows: profile_id (text, unique), lon, lat, soc; further columns are kept.
+        N rows: profile_id (text, unique), lon, lat (degrees), soc (g/kg); further columns are kept.
     patches
         Variable -> (N, S, S), raw units, missing = NaN; at least the variables of `categories`.
     split
@@ -400,10 +427,9 @@ def write_dataset(
     categories
         The table the network is to be built from.
     facts
-        Where it came from: rasters, CRS, cell size, counts, checksums; plain containers.
+        Provenance: rasters, CRS, cell size, counts, checksums; plain containers.
     statistics
-        var_name, v_mean, v_std; default: computed from the training profiles. Variables of kind "classes" are
-        codes and have no statistics.
+        var_name, v_mean, v_std; default: computed from the training profiles. Variables of kind "classes" have none.
 
     Raises
     ------
@@ -426,21 +452,14 @@ def write_dataset(
             dump_pickle(folder / "patches" / f"{name}.pkl", dict(zip(ids, patch, strict=True)))
     write_table(folder / "samples.csv", samples)
     counts = {} if split is None else {"split": {name: int((split == name).sum()) for name in SPLITS}}
-    if split is None or statistics is None:  # of a dataset that stood here before
+    if split is None or statistics is None:  # files of an earlier dataset in this folder
         for stale in (folder / "stats.csv", *(folder / "split" / f"{name}.csv" for name in SPLITS)):
             stale.unlink(missing_ok=True)
     else:
         write_table(folder / "stats.csv", statistics)
         for name in SPLITS:
             write_table(folder / "split" / f"{name}.csv", samples.loc[split == name, ["profile_id"]])
-    write_yaml(
-        folder / "dataset.yaml",
-        {
-            "version": __version__,
-            "profiles": len(samples),
-            **counts,
-            "categories": [c.model_dump(mode="json") for c in categories],
-            **facts,
-        },
-    )
+    table = [category.model_dump(mode="json") for category in categories]
+    record = {"version": __version__, "profiles": len(samples), **counts, "categories": table, **facts}
+    write_yaml(folder / "dataset.yaml", record)
     (folder / UNFINISHED).unlink()

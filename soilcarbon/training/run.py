@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from soilcarbon.io.files import UserError, check_writable, read_yaml, write_json
-from soilcarbon.network.network import SoilCarbonNet, is_bare, load_checkpoint, save_checkpoint, save_state
+from soilcarbon.network.network import SoilCarbonNet, choose_device, is_bare, load_checkpoint, save_checkpoint, save_state
 from soilcarbon.network.specification import difference
 from soilcarbon.settings import RegionalSettings, TrainSettings
-from soilcarbon.soil.dataset import Dataset, check_variables, choose_device, read_dataset
+from soilcarbon.soil.dataset import Dataset, check_variables, read_dataset
 from soilcarbon.stats import metrics as validation
 from soilcarbon.training import distributed as crew
 from soilcarbon.training import loop as engine
@@ -117,7 +117,8 @@ def _read(settings: TrainSettings) -> _Run:
             raise UserError(f"{settings.init_from}: the checkpoint's variables are not the settings': {differs}")
     if start is not None and not settings.given("target"):
         settings = settings.model_copy(update={"target": start.specification.target})
-    data = read_dataset(settings, start.specification.categories if start else None)
+    categories = start.specification.categories if start else settings.categories
+    data = read_dataset(settings.data_dir, categories, target=settings.target, layout=settings.layout)
     _check_selectable(settings, data)
     if start is None:
         check_variables(data.x[data.split["train"]], data.categories, refuse="constant")
@@ -199,7 +200,7 @@ def read_world(settings: TrainSettings, data: Dataset) -> Dataset | None:
     if settings.teacher == "none":
         log.info("global_data: not used, for only a teacher learns from it")
         return None
-    return read_dataset(settings.model_copy(update={"data_dir": settings.global_data}), data.categories, ("train",))
+    return read_dataset(settings.global_data, data.categories, ("train",), target=settings.target, layout=settings.layout)
 
 
 def _keep(network: SoilCarbonNet, state: dict[str, Any] | None, folder: Path) -> None:

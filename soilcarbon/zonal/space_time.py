@@ -15,7 +15,6 @@ from soilcarbon.benchmark.baselines import Known
 from soilcarbon.commands.zones import ZonedSettings
 from soilcarbon.geo.raster import ABSURD, cut_windows, find_layers
 from soilcarbon.io.files import UserError, nearest
-from soilcarbon.settings import RunSettings
 from soilcarbon.soil.dataset import middle_cells, read_dataset, read_samples
 from soilcarbon.stats.grouping import split_units
 from soilcarbon.zonal.periods import NO_PERIOD, covariates_at, period_of
@@ -136,7 +135,7 @@ def _read_table(samples: Path, targets: Sequence[str]) -> tuple[pd.DataFrame, li
         table[target] = read_samples(path, target, target_needed=False)[1]
     if not folder:
         return table, []
-    dataset = read_dataset(RunSettings(data_dir=samples, target=targets[0]), splits=(), target_needed=False)
+    dataset = read_dataset(samples, splits=(), target=targets[0], target_needed=False)
     names = [name for category in dataset.categories for name in category.variables]
     cells = middle_cells(dataset.x, dataset.categories)
     return _joined(table, dict(zip(names, cells.T, strict=True)), samples), names

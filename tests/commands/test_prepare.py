@@ -14,7 +14,6 @@ from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.commands import prepare
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import run, sha256
-from soilcarbon.settings import RunSettings
 from soilcarbon.soil.dataset import read_dataset
 
 CELL = 0.25
@@ -94,7 +93,7 @@ def test_dataset_holds_every_profile_with_the_cells_round_it(world):
 
 def test_statistics_are_of_the_training_profiles_alone(world):
     folder, _ = made(world)
-    data = read_dataset(RunSettings(data_dir=folder))
+    data = read_dataset(folder)
     stats = pd.read_csv(folder / "stats.csv").set_index("var_name")
     train = data.x[data.split["train"]].astype(float)
     np.testing.assert_allclose(stats.loc[["lon", "lat", "slope"], "v_mean"], train.mean(0), rtol=1e-6)
@@ -185,7 +184,7 @@ def test_some_missing_variables_are_fine_and_counted(world):
     table.to_csv(world / "points.csv", index=False)
     folder, facts = made(world)
     assert (facts["profiles"], facts["missing_cells"]) == (200, {"lon": 0, "lat": 0, "slope": 3})
-    data = read_dataset(RunSettings(data_dir=folder))
+    data = read_dataset(folder)
     assert int(np.isnan(data.x).sum()) == 3
 
 
@@ -424,7 +423,7 @@ def test_failed_run_leaves_the_dataset_that_was_there(world):
     profiles(world / "points.csv", longitude=100.0)
     assert run(lambda: prepare.main(flags(world))) == 2
     assert yaml.safe_load((folder / "dataset.yaml").read_text()) == facts
-    assert len(read_dataset(RunSettings(data_dir=folder)).table) == 200
+    assert len(read_dataset(folder).table) == 200
 
 
 @needs_realdata

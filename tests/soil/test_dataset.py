@@ -10,13 +10,12 @@ from conftest import make_dataset
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.io.files import UserError
+from soilcarbon.io.patches import pack_variable, profile_key
 from soilcarbon.io.pickles import dump_pickle, load_pickle
 from soilcarbon.settings import GlobalSettings
 from soilcarbon.soil.dataset import (
     category_views,
     check_variables,
-    key_of,
-    pack_variable,
     read_dataset,
     read_samples,
     read_split,
@@ -26,13 +25,9 @@ from soilcarbon.soil.dataset import (
 PATH = Path("x.pkl")
 
 
-def settings(folder, **values):
-    return GlobalSettings(data_dir=folder, **values)
-
-
 def test_packed_array_holds_each_variables_window_in_table_order(dataset):
     table = (Category(name="b", variables=("bio02", "bio01"), radius=1), Category(name="a", variables=("slope",)))
-    data = read_dataset(settings(dataset, categories=table))
+    data = read_dataset(dataset, table)
     assert data.x.shape == (120, 19)
     assert data.x.dtype == np.float32
     for k, name in ((5, "bio02"), (77, "bio01")):
@@ -43,28 +38,28 @@ def test_packed_array_holds_each_variables_window_in_table_order(dataset):
 
 
 def test_category_views_share_memory_with_the_packed_array(dataset):
-    data = read_dataset(settings(dataset))
+    data = read_dataset(dataset)
     views = category_views(data.x, data.categories)
     assert [view.shape for view in views.values()] == [(120, n, 1, 1) for n in (7, 2, 19, 3, 1)]
     assert all(np.shares_memory(view, data.x) for view in views.values())
 
 
 def test_order_of_the_sample_table_decides_not_that_of_the_patches(dataset):
-    before = read_dataset(settings(dataset))
+    before = read_dataset(dataset)
     table = pd.read_csv(dataset / "samples.csv").sample(frac=1, random_state=1)
     table.to_csv(dataset / "samples.csv", index=False)
-    after = read_dataset(settings(dataset))
+    after = read_dataset(dataset)
     row = {name: k for k, name in enumerate(before.ids)}
     np.testing.assert_array_equal(after.x, before.x[[row[name] for name in after.ids]])
     assert [after.ids[k] for k in after.split["test"]] == [before.ids[k] for k in before.split["test"]]
 
 
 def test_each_variables_patches_may_be_in_an_order_and_form_of_their_own(dataset):
-    before = read_dataset(settings(dataset))
+    before = read_dataset(dataset)
     for name, form in (("slope", lambda p: dict(reversed(p.items()))), ("bio07", lambda p: [p[key] for key in before.ids])):
         path = dataset / "patches" / f"{name}.pkl"
         dump_pickle(path, form(load_pickle(path)))
-    np.testing.assert_array_equal(read_dataset(settings(dataset)).x, before.x)
+    np.testing.assert_array_equal(read_dataset(dataset).x, before.x)
 
 
 @pytest.mark.parametrize("form", ["dict", "list", "array", "integer keys"])
@@ -117,7 +112,7 @@ def test_wrong_patches_are_told(patches, radius, words):
     [(12, "12"), (np.int64(12), "12"), (12.0, "12"), ("12.0", "12"), ("v1.0", "v1.0"), (" a ", "a"), (1.5, "1.5")],
 )
 def test_ids_of_every_type_meet(value, text):
-    assert key_of(value) == text
+    assert profile_key(value) == text
 
 
 GOOD = {"profile_id": ["a", "b", "c"], "lon": [1.0, 2.0, 3.0], "lat": [50.0, 51.0, 52.0], "soc": [10.0, 20.0, 30.0]}
@@ -208,7 +203,7 @@ def test_missing_cells_are_reported(caplog):
 def test_a_missing_variable_is_named_with_its_nearest(dataset):
     (dataset / "patches" / "evi_mean.pkl").rename(dataset / "patches" / "evi_meen.pkl")
     with pytest.raises(UserError, match="no patches of variable 'evi_mean'.*did you mean 'evi_meen'"):
-        read_dataset(settings(dataset))
+        read_dataset(dataset)
 
 
 def test_a_hostile_patch_file_is_refused(dataset):
@@ -218,14 +213,14 @@ def test_a_hostile_patch_file_is_refused(dataset):
 
     (dataset / "patches" / "slope.pkl").write_bytes(pickle.dumps(Hostile()))
     with pytest.raises(UserError, match=r"slope\.pkl: refused"):
-        read_dataset(settings(dataset))
+        read_dataset(dataset)
     assert not (dataset / "ran").exists()
 
 
 def test_the_datasets_own_categories_are_the_default(tmp_path):
     table = (Category(name="relief", variables=("height",), radius=1), Category(name="rock", variables=("code",), kind="classes"))
     folder = make_dataset(tmp_path, categories=table)
-    assert read_dataset(settings(folder)).categories == table
+    assert read_dataset(folder).categories == table
 
 
 def test_published_layout_is_read_through_its_preset(tmp_path, dataset):
@@ -240,10 +235,10 @@ def test_published_layout_is_read_through_its_preset(tmp_path, dataset):
     from soilcarbon.commands.arguments import read_settings
 
     preset = str(Path(__file__).parents[2] / "configs" / "published_layout.yaml")
-    data = read_dataset(read_settings(GlobalSettings, "", ["--config", preset, "--data_dir", str(published)]))
-    assert data.x.shape == (120, 32)
+    layout = read_settings(GlobalSettings, "", ["--config", preset, "--data_dir", "x"]).layout
+    assert read_dataset(published, layout=layout).x.shape == (120, 32)
     with pytest.raises(UserError, match="did you mean --data_dir .*global"):
-        read_dataset(read_settings(GlobalSettings, "", ["--config", preset, "--data_dir", str(tmp_path)]))
+        read_dataset(tmp_path, layout=layout)
 
 
 def test_a_dataset_whose_making_was_interrupted_is_refused(dataset, monkeypatch):
@@ -256,7 +251,7 @@ def test_a_dataset_whose_making_was_interrupted_is_refused(dataset, monkeypatch)
     with pytest.raises(OSError, match="No space"):
         make_dataset(dataset, seed=5)
     with pytest.raises(UserError, match="half-written"):
-        read_dataset(settings(dataset))
+        read_dataset(dataset)
     monkeypatch.undo()
     make_dataset(dataset, seed=5)
-    assert len(read_dataset(settings(dataset)).ids) == 120
+    assert len(read_dataset(dataset).ids) == 120

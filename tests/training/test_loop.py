@@ -56,7 +56,7 @@ def same(a, b):
 def test_the_loop_follows_a_plain_loop_in_double_precision(dataset):
     """Same batches, no dropout: the losses of two epochs agree with a loop written out with plain PyTorch."""
     settings = quick(dataset)
-    data = read_dataset(settings)
+    data = read_dataset(dataset)
     facts = new_specification(settings, data, compute_statistics(data.x, data.categories))
     member = Member(facts)
     member.initialise(1)
@@ -258,7 +258,7 @@ def test_an_ensemble_is_trained_from_different_seeds_into_one_file(dataset, work
     tensors = [member.tensors() for member in net.members()]
     assert len(tensors) == 3
     assert not same(tensors[0], tensors[1])
-    data = read_dataset(quick(dataset))
+    data = read_dataset(dataset)
     mean, members = engine.predict(net, data.x)
     np.testing.assert_allclose(mean, members.mean(0))
     training.train(quick(dataset, run="single", target_transform="log1p"))
@@ -268,7 +268,7 @@ def test_an_ensemble_is_trained_from_different_seeds_into_one_file(dataset, work
 @pytest.mark.parametrize("transform", ["none", "log1p"])
 def test_absurd_covariates_do_not_give_absurd_predictions(dataset, workplace, transform):
     training.train(quick(dataset, target_transform=transform))
-    data = read_dataset(quick(dataset))
+    data = read_dataset(dataset)
     highest = data.y[data.split["train"]].max()
     for absurd in (1e30, -1e30, np.nan, 1e6):
         predicted, members = engine.predict(load_checkpoint("model/pretrain_model/g.pth"), np.full((1, 32), absurd, np.float32))
@@ -511,7 +511,7 @@ def test_learning_in_memory_is_training(dataset, workplace):
     training.train(how)
     there = load_checkpoint("model/r.pth")
     start = load_checkpoint("model/pretrain_model/g.pth")
-    here = training.learn(start, read_dataset(how), how)
+    here = training.learn(start, read_dataset(dataset), how)
     assert all(torch.equal(value, there.state_dict()[name]) for name, value in here.named_parameters())
     assert here.calibration == there.calibration
     assert here.specification == there.specification
