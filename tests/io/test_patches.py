@@ -208,7 +208,7 @@ def test_a_full_disk_does_not_stop_a_run(dataset, caplog):
 def test_starts_at_the_same_time_get_the_same_and_leave_one_array(dataset):
     program = (
         "import sys, hashlib, time; sys.path.insert(0, sys.argv[1])\n"
-        "from soilcarbon.io import patches; from pathlib import Path; from soilcarbon.settings import PUBLISHED_CATEGORIES\n"
+        "from soilcarbon.io import patches; from pathlib import Path; from soilcarbon.categories import PUBLISHED_CATEGORIES\n"
         "patches.WORTHWHILE, folder = 1, Path(sys.argv[2])\n"
         "for _ in range(8):\n"
         "    x = patches.read_packed(folder, folder / 'patches', [f'P{k:04d}' for k in range(120)], PUBLISHED_CATEGORIES)\n"
