@@ -91,7 +91,7 @@ def load_dataset(data_dir: Path | str) -> PatchData:
         If a file is missing, is no plain data, or does not fit the others.
     """
     settings = dataset_settings(data_dir)
-    data = read_dataset(settings)
+    data = read_dataset(settings.data_dir, settings.categories, layout=settings.layout)
     x = np.require(data.x, requirements="W")  # a copy where the array is a file mapped into memory
     return PatchData(
         ids=data.ids,
