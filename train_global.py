@@ -11,8 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import config
-from soilcarbon.commands.arguments import read_settings
-from soilcarbon.commands.train import ensure_example_world
+from soilcarbon.commands.arguments import ensure_example_world, read_settings
 from soilcarbon.io.files import run
 from soilcarbon.settings import GlobalSettings, with_defaults
 
@@ -23,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.training.run import run_and_report  # here: PyTorch is slow to import, and --help needs none of it
     from utils import with_table
 
-    ensure_example_world(settings)
+    ensure_example_world(settings.data_dir)
     run_and_report(with_table(settings) if settings.init_from is None else settings)
 
 

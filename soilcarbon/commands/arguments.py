@@ -13,6 +13,8 @@ from soilcarbon.io.files import UserError, nearest, read_yaml
 from soilcarbon.settings import PRESETS, Settings, build
 
 S = TypeVar("S", bound=Settings)
+EXAMPLE_WORLD = Path("data/sim")
+"""Where `soilcarbon simulate` makes the example world, and the presets of the three scripts read it."""
 COMMANDS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem != "arguments"))
 """Names of the sub-commands, each the module of that name in `soilcarbon.commands`."""
 
@@ -109,3 +111,9 @@ def read_settings(cls: type[S], purpose: str | None, arguments: Sequence[str] | 
         if value == "none" and type(None) in typing.get_args(cls.model_fields[name].annotation):
             flags_given[name] = None
     return build(cls, in_file | flags_given, "command line")
+
+
+def ensure_example_world(data_dir: Path) -> None:
+    """Make the example world if a dataset is to be read from it and it is not there."""
+    if data_dir.parent == EXAMPLE_WORLD and not any(EXAMPLE_WORLD.glob("*/dataset.yaml")):
+        importlib.import_module("soilcarbon.commands.simulate").main(["--out", str(EXAMPLE_WORLD)])
