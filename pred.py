@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.network.preprocessing import unfold_classes
     from soilcarbon.soil.dataset import check_variables, middle_cells, read_dataset
     from soilcarbon.stats import metrics as validation
-    from soilcarbon.stats.coverage import coverage
+    from soilcarbon.stats.metrics import coverage
     from soilcarbon.training import loop as engine
     from soilcarbon.training.uncertainty import check_level
 
@@ -69,14 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table = table.assign(**{f"member_{k}": values for k, values in enumerate(members)})
     if network.calibration is not None:
         check_level(network, settings.level)
-        table["lower"], table["upper"] = network.calibration.interval(predicted, None, settings.level)
+        table["lower"], table["upper"] = network.calibration.interval(predicted, settings.level)
     if network.applicability is not None:
         cells = unfold_classes(middle_cells(data.x[rows], facts.categories), facts)
         table["di"], table["lpd"] = network.applicability.assess(cells)
         table["inside"] = table["di"] <= network.applicability.threshold
     known = np.isfinite(observed)
     units = None if data.blocks is None else data.blocks[rows][known]
-    scores = validation.bootstrap_scores(observed[known], predicted[known], settings.seed, units=units) if known.any() else {"n": 0}
+    scores = (
+        validation.bootstrap_scores(observed[known], predicted[known], settings.seed, groups=units) if known.any() else {"n": 0}
+    )
     held: dict[str, Any] = {}
     if network.calibration is not None and known.any():
         lower, upper = (table[name].to_numpy()[known] for name in ("lower", "upper"))

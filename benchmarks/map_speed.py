@@ -45,7 +45,7 @@ from soilcarbon.mapping.dense import DenseNet
 from soilcarbon.mapping.network import NetworkModel
 from soilcarbon.network.network import FUSED, HIDDEN, MAPS, Member, SoilCarbonNet, dilations, load_checkpoint, save_checkpoint
 from soilcarbon.network.specification import Specification
-from soilcarbon.stats.applicability import Applicability
+from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.training import loop as engine
 from soilcarbon.training.uncertainty import AREA_POINTS
 
@@ -187,7 +187,7 @@ def steps():
             seconds, more = ((after - before) / 0.512**2 for before, after in ((start, between), (between, end)))
             found[f"r = {radius}, {members} members"] = {"network": seconds, "bands": more}
             print(f"  network, r = {radius}, {members} members: {seconds:.1f}; bands {more:.2f}")
-    area = Applicability.fit(random.normal(5, 2, (4000, len(VARIABLES))), max_points=AREA_POINTS)
+    area = ApplicabilityArea.fit(random.normal(5, 2, (4000, len(VARIABLES))), max_points=AREA_POINTS)
     cells = random.normal(5, 2, (2**16, len(VARIABLES))).astype(np.float32)
     start = time.perf_counter()
     area.index(cells)

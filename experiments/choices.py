@@ -26,7 +26,7 @@ from soilcarbon.commands.skill import predict_baselines
 from soilcarbon.network.network import SoilCarbonNet
 from soilcarbon.settings import GlobalSettings, RegionalSettings
 from soilcarbon.soil.dataset import read_dataset
-from soilcarbon.stats import grouping
+from soilcarbon.stats import groups as grouping
 from soilcarbon.stats import metrics as validation
 from soilcarbon.training import encoded
 from soilcarbon.training import loop as engine
@@ -77,11 +77,11 @@ def main():
     whole_world = read_settings(GlobalSettings, "", GLOBAL)
     data = read_dataset(whole_world.data_dir, whole_world.categories)
     known = np.concatenate([data.split["train"], data.split["valid"]])
-    units = grouping.split_units(data.lon[known], data.lat[known], "blocks", 0.5)
+    units = grouping.spatial_groups(data.lon[known], data.lat[known], 0.5)
     regions = pd.read_csv(options.regions).to_dict("records")
     rows = []
     for fold in tqdm(range(options.folds), unit="fold", disable=None):
-        split = grouping.draw_split(units, 0.1, 0.2, seed=fold)
+        split = grouping.train_valid_test_split(units, 0.1, 0.2, seed=fold)
         whole = replace(data, split={name: known[split == name] for name in ("train", "valid", "test")})
         statistics = compute_statistics(data.x[whole.split["train"]], data.categories)
         common = ["--members", str(options.members), "--seed", str(fold)]

@@ -27,9 +27,8 @@ from soilcarbon.drivers.mismatch import contrasts, effects
 from soilcarbon.drivers.responses import accumulated, density, grid_of
 from soilcarbon.drivers.subsampling import Budget, Study, refit
 from soilcarbon.simulation.earth_system_model import FAULTY
-from soilcarbon.simulation.pedogenesis import Pedogenesis, soil_carbon
-from soilcarbon.simulation.world import World, unit_vectors
-from soilcarbon.stats.grouping import group_folds, split_units
+from soilcarbon.simulation.world import Pedogenesis, World, soil_carbon, unit_vectors
+from soilcarbon.stats.groups import group_folds, spatial_groups
 
 DRIVERS = {
     "temperature": ["bio01"],
@@ -89,7 +88,7 @@ def trial(seed, n, how, refits):
     drivers = {driver: np.array([VARIABLES.index(name) for name in names]) for driver, names in DRIVERS.items()}
     numeric = tuple(name for name in VARIABLES if name not in CLASSES)
     categories = (Category(name="covariates", variables=numeric), Category(name="classes", variables=CLASSES, kind="classes"))
-    units = split_units(lon, lat, "blocks", 2.0)
+    units = spatial_groups(lon, lat, 2.0)
     folds = group_folds(units, 5, seed)
     predicted = out_of_fold("boosting", x, z[0], categories, folds, seed)
     residuals, wanted = z[0] - predicted, efficiency(z[0], predicted)

@@ -20,7 +20,7 @@ from soilcarbon.categories import Category
 from soilcarbon.network.network import SoilCarbonNet, choose_device, load_checkpoint
 from soilcarbon.settings import TrainSettings, build
 from soilcarbon.soil.dataset import Dataset
-from soilcarbon.stats.grouping import group_folds
+from soilcarbon.stats.groups import group_folds
 from soilcarbon.training import encoded
 from soilcarbon.training import loop as engine
 from soilcarbon.training.initial import compute_statistics, follow_checkpoint, new_specification

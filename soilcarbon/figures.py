@@ -6,7 +6,7 @@ In: arrays in memory. Out: PNG files, whole or not at all. No display is needed 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -302,3 +302,41 @@ def _method_colours(methods: Sequence[str]) -> dict[str, str]:
     """Return greys for all methods but the last, the one under question."""
     greys = np.linspace(0.82, 0.5, max(len(methods) - 1, 1))
     return {method: str(round(float(grey), 3)) for method, grey in zip(methods[:-1], greys, strict=False)} | {methods[-1]: _ORANGE}
+
+
+# --- several panels ---
+
+WIDTH = 7.2
+"""Inches of every figure: a page shows them all at one scale, so that their letters are of one size."""
+DPI = 200
+_ABOVE = 0.45
+"""Inches for the legend."""
+
+
+def short_label(text: object, longest: int = 34) -> str:
+    """Return a name as matplotlib draws it letter by letter: no mathematics, no line ends, not longer than there is room."""
+    letters = "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
+    short = letters if len(letters) <= longest else letters[: longest - 1] + "…"
+    return literal(short.replace("_", " ", 1) if short.startswith("_") else short)
+
+
+def panels(n: int, columns: int, height: float, sharex: bool = False, sharey: bool = False) -> "tuple[Figure, list[Axes]]":
+    """Return n axes in rows of at most `columns`, each row so many inches high."""
+    from matplotlib.figure import Figure
+
+    columns = min(n, columns)
+    rows = -(-n // columns)
+    figure = Figure(figsize=(WIDTH, rows * height + _ABOVE), dpi=DPI, layout="constrained")
+    axes = list(np.ravel(np.asarray(figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey))))
+    for spare in axes[n:]:
+        spare.set_visible(False)
+    for ax in axes[:n]:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=8)
+    return figure, axes[:n]
+
+
+def legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Put a legend above all panels, in as many columns as its labels leave room for."""
+    columns = max(1, min(len(labels), 100 // (max(map(len, labels), default=0) + 8)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=8, handlelength=2.2)

@@ -6,11 +6,14 @@ In: tasks, each a function of a module, its arguments, and the file it is to lea
 import io
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,19 @@ import numpy as np
 from tqdm import tqdm
 
 from soilcarbon.io.files import UserError, atomic_write
-from soilcarbon.processes import start_worker
+
+
+def start_worker() -> None:
+    """Prepare a worker process: Ctrl-C is its parent's business, and it does not outlive a parent that was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,7 @@ class Task:
 
 
 def arrays_task(path: Path, function: Callable[..., dict[str, np.ndarray]], arguments: tuple[Any, ...]) -> Task:
-    """Return the task that leaves the arrays a function returns, for `read`."""
+    """Return the task that leaves the arrays a function returns, for `read_arrays`."""
     return Task(path, _leave, (path, function, arguments), path.stem)
 
 
@@ -42,7 +57,7 @@ def _leave(path: Path, function: Callable[..., dict[str, np.ndarray]], arguments
         np.savez(file, **found)  # type: ignore[arg-type]
 
 
-def run_all(tasks: Sequence[Task], workers: int, words: str) -> None:
+def run_tasks(tasks: Sequence[Task], workers: int, words: str) -> None:
     """Do the tasks whose file is not there, with a progress bar.
 
     Parameters
@@ -98,7 +113,7 @@ def _start() -> None:
     torch.set_num_threads(1)
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of a task's file.
 
     Raises

@@ -6,7 +6,7 @@ import numpy as np
 
 from soilcarbon.benchmark.baselines import Known
 from soilcarbon.benchmark.tuning import BASELINES
-from soilcarbon.stats.grouping import split_units
+from soilcarbon.stats.groups import spatial_groups
 
 
 def haversine(lon, lat, other_lon, other_lat):
@@ -23,7 +23,7 @@ def profiles(n=300, seed=0, centre=(10.0, 50.0), noise=0.2):
     x = np.column_stack([wave + 0.3 * random.normal(size=n), random.normal(size=(n, 4)), random.integers(1, 5, n)])
     y = np.exp(2.5 + 0.6 * wave + 0.4 * x[:, 1] + 0.2 * (x[:, 5] == 2) + noise * random.normal(size=n))
     x[random.random(n) < 0.05, 2] = np.nan
-    return Known(x.astype(np.float32), y, lon, lat, split_units(lon, lat, "blocks", 0.5))
+    return Known(x.astype(np.float32), y, lon, lat, spatial_groups(lon, lat, 0.5))
 
 
 def on_line(degrees, y, lat=0.0):
@@ -65,4 +65,14 @@ def zoned_world(n=400, seed=0, differs=True):
     signal = np.where(mm >= 400, sign * a, sign * b) if differs else 0.7 * (a + b)
     y = np.exp(1.5 + 0.4 * signal + 0.1 * random.normal(size=n))
     x = np.column_stack([mm, degrees, a, b, noise, random.integers(1985, 2021, n)])
-    return Known(x, y, lon, lat, split_units(lon, lat, "blocks", 2.0))
+    return Known(x, y, lon, lat, spatial_groups(lon, lat, 2.0))
+
+
+def field(n, practical_range, nugget, seed, centre=(10.0, 50.0)):
+    """Return lon, lat and a Gaussian field of unit variance with an exponential covariance, in some 450 x 450 km."""
+    random = np.random.default_rng(seed)
+    lon, lat = random.uniform(-3, 3, n) + centre[0], random.uniform(-2, 2, n) + centre[1]
+    lon = (lon + 180) % 360 - 180
+    distance = haversine(lon[:, None], lat[:, None], lon, lat)
+    covariance = (1 - nugget) * np.exp(-3 * distance / practical_range) + nugget * np.eye(n)
+    return lon, lat, np.linalg.cholesky(covariance) @ random.normal(size=n)

@@ -39,7 +39,7 @@ class Known:
     lon, lat
         (n,) degrees.
     units
-        (n,) int64, the place or block of each profile (`grouping.split_units`); inner folds never part one.
+        (n,) int64, the place or block of each profile (`groups.spatial_groups`); inner folds never part one.
 
     Raises
     ------

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from soilcarbon.mapping.picture import sensible
-from soilcarbon.stats.metrics import resampled_means
+from soilcarbon.stats.metrics import bootstrap_means
 
 MEAN = "mean of regions"
 """What `differences` names the mean over regions."""
@@ -202,7 +202,7 @@ class Comparison:
             inside, error = here["inside"].to_numpy(float), here["relative"].to_numpy(float)
             columns = np.stack([inside * error, inside, (1 - inside) * error, 1 - inside], axis=1)
             units = here["unit"].to_numpy()
-            means = np.concatenate([columns.mean(0, keepdims=True), resampled_means(columns, units, 0, _DRAWS)])
+            means = np.concatenate([columns.mean(0, keepdims=True), bootstrap_means(columns, units, 0, _DRAWS)])
             with np.errstate(invalid="ignore", divide="ignore"):  # a draw may have none outside
                 found.append(100 * (means[:, 2] / means[:, 3] / (means[:, 0] / means[:, 1]) - 1))
         change = np.mean(found, axis=0)

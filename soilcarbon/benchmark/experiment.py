@@ -21,9 +21,8 @@ from soilcarbon.io.files import UserError
 from soilcarbon.network.network import SoilCarbonNet, load_checkpoint, save_checkpoint
 from soilcarbon.settings import GlobalSettings, RegionalSettings, build
 from soilcarbon.soil.dataset import Dataset, read_dataset
-from soilcarbon.stats.folds import make_folds, read_folds, save_folds
-from soilcarbon.stats.grouping import inner_folds
-from soilcarbon.stats.knndm import draw_places
+from soilcarbon.stats.groups import inner_folds
+from soilcarbon.stats.spatial_cv import make_folds, read_folds, sample_cell_centres, save_folds
 from soilcarbon.training.distillation import elsewhere, fold_units
 from soilcarbon.training.initial import compute_statistics, new_specification
 from soilcarbon.training.run import learn
@@ -68,9 +67,9 @@ def folds_of(settings: CompareSettings, region: str, data: Dataset, way: str) ->
     if path.is_file():
         return read_folds(path, data.ids)
     try:
-        more: dict[str, Any] = {"side": data.block_size} if way == "blocks" else {}
+        more: dict[str, Any] = {"block_size": data.block_size} if way == "blocks" else {}
         if way == "knndm":
-            more["places"] = _places_on(settings.land, data, settings.seed)
+            more["prediction_points"] = _places_on(settings.land, data, settings.seed)
         folds, facts = make_folds(way, data.lon, data.lat, settings.folds, settings.seed, **more)
     except ValueError as error:
         raise UserError(f"{region}: no folds by {way}: {error}") from error
@@ -91,7 +90,7 @@ def _in_blocks(data: Dataset, settings: CompareSettings) -> Dataset:
         _, facts = make_folds(
             "blocks", data.lon, data.lat, settings.folds, settings.seed, residuals=np.log1p(data.y) - np.log1p(predicted)
         )
-        side = facts["side_degrees"]
+        side = facts["block_size"]
     return replace(data, block_size=side)
 
 
@@ -114,7 +113,7 @@ def _places_on(land: Path | None, data: Dataset, seed: int) -> tuple[np.ndarray,
         here, transform = raster.read(1, window=window, masked=True).filled(0) > 0, raster.window_transform(window)
     lon = transform.c + transform.a * (np.arange(here.shape[1]) + 0.5)
     lat = transform.f + transform.e * (np.arange(here.shape[0]) + 0.5)
-    return draw_places(here, lon, lat, PLACES, seed)
+    return sample_cell_centres(here, lon, lat, PLACES, seed)
 
 
 def pretrained_path(settings: CompareSettings, region: str) -> Path:

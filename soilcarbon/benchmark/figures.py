@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from soilcarbon.benchmark.comparison import BASELINE, NETWORK, Look
-from soilcarbon.figures import INK, is_skewed, save
-from soilcarbon.panels import legend, panels, plain
+from soilcarbon.figures import INK, is_skewed, legend, panels, save, short_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +37,7 @@ def _kinds_legend(figure: "Figure", chosen: Sequence[Look]) -> None:
 
 def _rows(ax: "Axes", chosen: Sequence[Look]) -> None:
     """Give each method a row, the first on top, every other row on a grey ground."""
-    ax.set_yticks(range(len(chosen)), [plain(look.label) for look in chosen], fontsize=8)
+    ax.set_yticks(range(len(chosen)), [short_label(look.label) for look in chosen], fontsize=8)
     ax.set_ylim(len(chosen) - 0.4, -0.6)
     for place in range(0, len(chosen), 2):
         ax.axhspan(place - 0.5, place + 0.5, color="0.96", linewidth=0, zorder=0)
@@ -103,7 +102,7 @@ def differences(
             ax.annotate(
                 number.replace("-", "−"), (edge, place), offset, textcoords="offset points", ha=side, va="center", fontsize=7.5
             )
-        ax.set_title(plain(title, 60), fontsize=9)
+        ax.set_title(short_label(title, 60), fontsize=9)
         ax.set_xlim(left, right)
         ax.locator_params(axis="x", nbins=5)
     figure.supxlabel(words, fontsize=8.5)
@@ -141,7 +140,7 @@ def both_ways(path: Path, table: "pd.DataFrame", look: Mapping[str, Look], ways:
     ax.set_xlabel(words, fontsize=8.5)
     handles = [Line2D([], [], color=INK, marker=m, markerfacecolor=inside or INK, linestyle="") for m, inside in marks.values()]
     kinds = [Line2D([], [], color=colour, linewidth=2) for colour in (NETWORK, BASELINE)]
-    legend(figure, [*handles, *kinds], [*(plain(ways[way]) for way in marks), "network", "baseline"])
+    legend(figure, [*handles, *kinds], [*(short_label(ways[way]) for way in marks), "network", "baseline"])
     save(figure, path)
 
 
@@ -178,12 +177,12 @@ def learning_curves(path: Path, curves: "pd.DataFrame", look: Mapping[str, Look]
         apart += [count for last, count in pairwise(counts) if count >= 1.35 * last]
         ax.set_xticks(apart, [f"{count:,}" for count in apart])
         ax.set_xticks([], minor=True)
-        ax.set_title(plain(region), fontsize=9)
+        ax.set_title(short_label(region), fontsize=9)
         ax.grid(axis="y", color="0.9", linewidth=0.6)
     figure.supxlabel("training profiles (logarithmic)", fontsize=8.5)
     figure.supylabel(words, fontsize=8.5)
     kept = [key for key in look if key in handles][::-1]
-    legend(figure, [handles[key] for key in kept], [plain(look[key].label) for key in kept])
+    legend(figure, [handles[key] for key in kept], [short_label(look[key].label) for key in kept])
     save(figure, path)
 
 
@@ -220,13 +219,13 @@ def coverage(path: Path, table: "pd.DataFrame", look: Mapping[str, Look], ways: 
         ax.set_xlim(-0.5, len(levels) - 0.5)
         ax.set_ylim(-furthest, furthest)
         ax.set_xticks(range(len(levels)), [f"{100 * level:g}" for level in levels])
-        ax.set_title(plain(title, 60), fontsize=9)
+        ax.set_title(short_label(title, 60), fontsize=9)
         for height, words, side in ((0.98, "wider than needed", "top"), (0.02, "too narrow", "bottom")):
             ax.annotate(words, (0.98, height), xycoords="axes fraction", ha="right", va=side, fontsize=7.5, color=INK)
     figure.supxlabel("profiles promised in the interval (%)", fontsize=8.5)
     axes[0].set_ylabel("found − promised (points)", fontsize=8.5)
     keys = [key for key in look if key in handles]
-    labels = [*(plain(look[key].label) for key in keys), "promise kept, ± 2 points"]
+    labels = [*(short_label(look[key].label) for key in keys), "promise kept, ± 2 points"]
     legend(figure, [*(handles[key] for key in keys), Patch(color=_BAND)], labels)
     save(figure, path)
 
@@ -262,9 +261,9 @@ def error_against_dissimilarity(path: Path, predictions: "pd.DataFrame", unit: s
         ax.set_ylim(0, 1.14 * high.max() or 1.0)
         for place, some, top in zip(x, bins, high, strict=True):
             ax.annotate(f"{len(some)}", (place, top), (0, 3), textcoords="offset points", ha="center", fontsize=6.5, color=INK)
-        ax.set_title(f"{plain(region)}, n = {len(di):,}", fontsize=9)
+        ax.set_title(f"{short_label(region)}, n = {len(di):,}", fontsize=9)
     figure.supxlabel("dissimilarity to the training profiles", fontsize=8.5)
-    figure.supylabel(f"absolute error ({plain(unit)}): median, middle half", fontsize=8.5)
+    figure.supylabel(f"absolute error ({short_label(unit)}): median, middle half", fontsize=8.5)
     save(figure, path)
 
 
@@ -312,8 +311,8 @@ def residual_maps(path: Path, predictions: "pd.DataFrame", unit: str) -> None:
         ax.locator_params(nbins=5)
         bar = figure.colorbar(points, ax=ax, extend="both", shrink=0.8, aspect=22, pad=0.02)
         bar.ax.tick_params(labelsize=7.5)
-        ax.set_title(f"{plain(region)}, n = {len(order):,}", fontsize=9)
+        ax.set_title(f"{short_label(region)}, n = {len(order):,}", fontsize=9)
     figure.supxlabel("degrees east", fontsize=8.5)
     figure.supylabel("degrees north", fontsize=8.5)
-    figure.suptitle(f"observed − predicted ({plain(unit)}): ▲ red more, ▼ blue less than predicted", fontsize=9)
+    figure.suptitle(f"observed − predicted ({short_label(unit)}): ▲ red more, ▼ blue less than predicted", fontsize=9)
     save(figure, path)

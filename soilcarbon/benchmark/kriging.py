@@ -11,7 +11,7 @@ from sklearn.ensemble import RandomForestRegressor
 
 from soilcarbon.benchmark.baselines import CHUNK_VALUES, Known, from_log, nearest_of, target_of
 from soilcarbon.benchmark.forests import new_forest
-from soilcarbon.stats.variogram import SHAPES, Variogram, arc_km, fit_variogram, semivariances, unit_vectors
+from soilcarbon.stats.variogram import VARIOGRAM_MODELS, Variogram, arc_km, empirical_variogram, fit_variogram, unit_vectors
 
 _FEWEST_KRIGED = 12
 """Fewer profiles have not the pairs for two lags of a variogram."""
@@ -57,7 +57,7 @@ def krige(
     (Gneiting 2013, Bernoulli 19, 1327-1349).
     """
     points, places = unit_vectors(lon, lat), unit_vectors(*at)
-    rise, result = SHAPES[variogram.model][0], np.zeros(len(places))
+    rise, result = VARIOGRAM_MODELS[variogram.model][0], np.zeros(len(places))
     if variogram.sill <= 0 or not len(points):
         return result
     values = np.asarray(values, np.float64)
@@ -89,7 +89,7 @@ class RegressionKriging:
     Attributes
     ----------
     model
-        Of the variogram, a key of `variogram.SHAPES`.
+        Of the variogram, a key of `variogram.VARIOGRAM_MODELS`.
     neighbours
         Profiles each correction is made from.
     max_features, min_samples_leaf, trees, n_jobs
@@ -120,7 +120,7 @@ class RegressionKriging:
             self._residual = np.log1p(y) - self._forest.oob_prediction_
             unit_vectors(known.lon, known.lat)  # wrong positions are an error, too few pairs are none
             try:
-                lags = semivariances(known.lon, known.lat, self._residual, seed=seed)
+                lags = empirical_variogram(known.lon, known.lat, self._residual, seed=seed)
             except ValueError:
                 return self
             fitted = fit_variogram(lags, self.model)

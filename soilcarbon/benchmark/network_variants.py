@@ -20,7 +20,7 @@ from soilcarbon.benchmark.tuning import tune
 from soilcarbon.network.network import SoilCarbonNet, to_target
 from soilcarbon.settings import RegionalSettings
 from soilcarbon.soil.dataset import Dataset
-from soilcarbon.stats.grouping import inner_folds, units_within
+from soilcarbon.stats.groups import inner_folds, spatial_groups
 from soilcarbon.training import encoded
 from soilcarbon.training import loop as engine
 from soilcarbon.training.distillation import elsewhere, fold_units
@@ -71,7 +71,7 @@ class Case:
         """The world's training profiles that lie in no place of the region, as baselines take them."""
         rows = elsewhere(self.world, self.region)
         lon, lat = self.world.lon[rows], self.world.lat[rows]
-        return Known(self.world.x[rows], self.world.y[rows], lon, lat, units_within(lon, lat, self.region.block_size))
+        return Known(self.world.x[rows], self.world.y[rows], lon, lat, spatial_groups(lon, lat, self.region.block_size))
 
     @property
     def classes(self) -> tuple[int, ...]:

@@ -17,9 +17,8 @@ from soilcarbon.benchmark.trials import HONEST, INTERVALS, LEVELS, PEEKED, Trial
 from soilcarbon.benchmark.tuning import BASELINES
 from soilcarbon.commands.compare import CompareSettings
 from soilcarbon.soil.dataset import Dataset
-from soilcarbon.stats.coverage import picp_table
-from soilcarbon.stats.folds import WAYS
-from soilcarbon.stats.metrics import SCORES, bootstrap_scores, mean_paired_differences, paired_differences, scores
+from soilcarbon.stats.metrics import SCORES, bootstrap_scores, mean_paired_differences, paired_differences, picp_table, scores
+from soilcarbon.stats.spatial_cv import STRATEGIES
 from soilcarbon.training.distillation import fold_units
 from soilcarbon.training.uncertainty import FEWEST_UNITS
 
@@ -61,7 +60,7 @@ def score_table(found: Found, seed: int) -> pd.DataFrame:
             row: dict[str, Any] = {"region": region, "way": way, "method": method}
             row |= {"n_train": int(table["n_train"].mean()), "n_test": len(table)}
             for ending, pair in (("", (observed, predicted)), ("_log", (np.log1p(observed), np.log1p(predicted)))):
-                for name, score in bootstrap_scores(*pair, seed, units=units).items():
+                for name, score in bootstrap_scores(*pair, seed, groups=units).items():
                     if isinstance(score, dict):
                         row |= {
                             f"{name}{ending}{end}": score[key] for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))
@@ -96,7 +95,7 @@ def difference_table(found: Found, rivals: Mapping[str, str], seed: int) -> pd.D
                 region: (t["observed"].to_numpy(), t[method].to_numpy(), t[rival].to_numpy(), t["unit"].to_numpy())
                 for region, t in tables.items()
             }
-            changes = {region: paired_differences(*each[:3], seed, units=each[3]) for region, each in parts.items()}
+            changes = {region: paired_differences(*each[:3], seed, groups=each[3]) for region, each in parts.items()}
             changes[MEAN] = mean_paired_differences(list(parts.values()), seed)
             for region, change in changes.items():
                 row = {"region": region, "way": way, "method": method, "against": rival}
@@ -123,8 +122,8 @@ def coverage_table(found: Found, seed: int) -> pd.DataFrame:
                     continue
                 part = table[chosen]
                 intervals = {level: tuple(part[name].to_numpy() for name in ends(method, level)) for level in levels}
-                for row in picp_table(part["observed"].to_numpy(), intervals, units=part["unit"].to_numpy(), seed=seed):
-                    rows.append({"region": region, "way": way, "method": method} | row | {"stratum": stratum})
+                for row in picp_table(part["observed"].to_numpy(), intervals, groups=part["unit"].to_numpy(), seed=seed):
+                    rows.append({"region": region, "way": way, "method": method, "level": row["level"], "stratum": stratum} | row)
     return pd.DataFrame(rows)
 
 
@@ -223,10 +222,10 @@ def compare(
     ways: dict[str, dict[str, Any]] = {}
     for way in settings.ways:
         ways[way] = {
-            "reason": WAYS[way],
+            "reason": STRATEGIES[way],
             "median distance (km)": {name: round(folds[name, way]["median_km"], 1) for name in regions},
         }
-        for fact, words in (("side_degrees", "block side (degrees)"), ("blocks", "blocks"), ("w_km", "w_km")):
+        for fact, words in (("block_size", "block side (degrees)"), ("blocks", "blocks"), ("w_km", "w_km")):
             if any(fact in folds[name, way] for name in regions):
                 ways[way][words] = {name: folds[name, way].get(fact) for name in regions}
     last = settings.ways[-1]

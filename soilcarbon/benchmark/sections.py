@@ -116,7 +116,7 @@ def _ways(c: Comparison, page: Page) -> str:
         values = mae.rename("value").reset_index()
         alt = "MAE of each method under each way of holding profiles out; numbers in the skill table"
         note = "The longer the line, the more a method lives on near neighbours."
-        words = f"MAE ({draw.plain(c.unit)}), mean of regions"
+        words = f"MAE ({draw.short_label(c.unit)}), mean of regions"
         parts.append(page.figure("ways", alt, note, draw.both_ways, values, c.look(c.order), c.ways, words))
     return "\n".join([*parts, folds_table(c).to_html()])
 
@@ -142,7 +142,7 @@ def _curves(c: Comparison, page: Page) -> str:
             repeats = c.curves["repeat"].nunique()
             alt = f"{SCORES[score]} against the number of training profiles, by region and method"
             note = f"{SCORES[score]}, mean of {count(repeats, 'repeat')}; band: from the least to the most of them."
-            values = c.curves, look, score, draw.plain(score_title(score, c.unit))
+            values = c.curves, look, score, draw.short_label(score_title(score, c.unit))
             parts.append(page.figure(f"learning_{score}", alt, note, draw.learning_curves, *values))
     return "\n".join([*parts, *([table] if found else [])])
 

@@ -23,7 +23,7 @@ from soilcarbon.network.network import load_checkpoint
 from soilcarbon.network.preprocessing import unfold_classes
 from soilcarbon.parallel import Task
 from soilcarbon.soil.dataset import middle_cells
-from soilcarbon.stats.grouping import inner_folds
+from soilcarbon.stats.groups import inner_folds
 from soilcarbon.training import loop as engine
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -94,7 +94,7 @@ def _as_set(case: Case) -> dict[str, np.ndarray]:
     for level in LEVELS:
         if network.calibration is None or level > network.calibration.highest_level():
             continue
-        columns |= dict(zip(ends(AS_SET, level), network.calibration.interval(predicted, None, level), strict=True))
+        columns |= dict(zip(ends(AS_SET, level), network.calibration.interval(predicted, level), strict=True))
     if network.applicability is not None:
         cells = unfold_classes(middle_cells(x, case.region.categories), network.specification)
         columns["di"] = network.applicability.index(cells)
@@ -171,8 +171,8 @@ def run_all(settings: CompareSettings, trials: Sequence[Trial]) -> None:
     tasks = [Task(trial_path(settings, each), run_trial, (text, each), f"trial {each.name}") for each in trials]
     regions = dict.fromkeys(each.region for each, task in zip(trials, tasks, strict=True) if not task.path.is_file())
     first = [Task(pretrained_path(settings, each), pretrain, (text, each), f"pretraining without {each}") for each in regions]
-    workpool.run_all(first, settings.workers, "pretraining")
-    workpool.run_all(tasks, settings.workers, "trials")
+    workpool.run_tasks(first, settings.workers, "pretraining")
+    workpool.run_tasks(tasks, settings.workers, "trials")
 
 
 def trial_path(settings: CompareSettings, trial: Trial) -> Path:

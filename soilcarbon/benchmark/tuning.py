@@ -21,7 +21,7 @@ import numpy as np
 from soilcarbon.benchmark.baselines import Boosting, InverseDistance, Known, Mean, Method, RidgeRegression, target_of
 from soilcarbon.benchmark.forests import Forest, QuantileForest, WorldForest
 from soilcarbon.benchmark.kriging import RegressionKriging
-from soilcarbon.stats.grouping import inner_folds
+from soilcarbon.stats.groups import inner_folds
 
 _FEWEST_TUNED = 8
 """Of fewer profiles each inner fold holds out two or three, and which candidate wins is chance."""
@@ -175,7 +175,7 @@ def tune(
         Of the folds and of every fit.
     world
         Profiles of the world for those methods that use them, their units numbered as the region's, as
-        `grouping.split_units` does. Those in a unit of the region are left out: they may be the same profiles,
+        `groups.spatial_groups` does. Those in a unit of the region are left out: they may be the same profiles,
         and in the inner folds they would give away what is held out. That none lies where predictions will be
         scored is the caller's to see to.
     classes

@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.drivers.subsampling import EDITION, refits, stacked
     from soilcarbon.drivers.support import make_support
     from soilcarbon.drivers.tables import answer
-    from soilcarbon.parallel import run_all
+    from soilcarbon.parallel import run_tasks
 
     support = make_support(settings)
     check_writable(settings.out)
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         screened = screen(support, settings, parts)
         count = settings.bootstraps
         tasks = [refits(parts, screened.study, learner, count, told) for learner, told in screened.able.items()]
-        run_all([task for each in tasks[::-1] for task in each], settings.workers, "refits")
+        run_tasks([task for each in tasks[::-1] for task in each], settings.workers, "refits")
         found = {learner: stacked(parts, learner, count) for learner in screened.able}
         how = "soilcarbon drivers" + (f" --config {settings.config}" if settings.config else "")
         drivers = gather(support, settings, screened, found, how)

@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.soil import dataset as datasets
     from soilcarbon.soil import dataset as utils
     from soilcarbon.soil.profiles import read_profiles, unit_hint
-    from soilcarbon.stats.grouping import draw_split, split_units
+    from soilcarbon.stats.groups import spatial_groups, train_valid_test_split
 
     out, made_here = settings.out.resolve(), ("samples.csv", "stats.csv", "rejected.csv")
     if settings.points.resolve() in [out / name for name in made_here] or (
@@ -152,11 +152,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     lon, lat = table["lon"].to_numpy(), table["lat"].to_numpy()
     method, block_size = split_rule(settings, parent)
-    units = split_units(lon, lat, method, block_size)
+    units = spatial_groups(lon, lat, block_size if method == "blocks" else None)
     theirs = parent.split_at(lon, lat) if parent else np.full(len(table), "")
     # A block that holds a profile the pretraining has seen is seen: the last name wins.
     fixed = {unit: name for name in ("test", "valid", "train") for unit in units[theirs == name].tolist()}
-    split = draw_split(units, settings.valid_share, settings.test_share, settings.seed, fixed)
+    split = train_valid_test_split(units, settings.valid_share, settings.test_share, settings.seed, fixed)
     if settings.categories is None and parent is None:
         categories = leave_out_useless(categories, patches, split == "train")
     statistics = None
@@ -262,12 +262,13 @@ class GlobalDataset:
         """
         import numpy as np
 
-        from soilcarbon.stats.grouping import split_units
+        from soilcarbon.stats.groups import spatial_groups
 
         block_size = self.block_size or 0.5
-        units = split_units(self.table["lon"].to_numpy(), self.table["lat"].to_numpy(), self.method, block_size)
+        side = block_size if self.method == "blocks" else None
+        units = spatial_groups(self.table["lon"].to_numpy(), self.table["lat"].to_numpy(), side)
         held = {unit: name for name in ("test", "valid", "train") for unit in units[self.split[name]].tolist()}
-        return np.array([held.get(unit, "") for unit in split_units(lon, lat, self.method, block_size).tolist()])
+        return np.array([held.get(unit, "") for unit in spatial_groups(lon, lat, side).tolist()])
 
 
 def split_rule(settings: PrepareSettings, parent: GlobalDataset | None) -> tuple[str, float]:

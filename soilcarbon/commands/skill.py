@@ -140,7 +140,7 @@ def score_methods(region: str, dataset: "Dataset", predicted: "dict[str, np.ndar
     rows = []
     for method, values in methods.items():
         row: dict[str, object] = {"region": region, "method": method, "n_train": len(fitted), "n_test": len(test)}
-        for name, score in bootstrap_scores(dataset.y[test], values, seed, units=units).items():
+        for name, score in bootstrap_scores(dataset.y[test], values, seed, groups=units).items():
             if isinstance(score, dict):
                 row |= {name: score["value"], f"{name}_low": score["low"], f"{name}_high": score["high"]}
         rows.append(row)

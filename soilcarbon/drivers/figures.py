@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from soilcarbon.figures import INK, save
-from soilcarbon.panels import WIDTH, legend, panels, plain
+from soilcarbon.figures import INK, WIDTH, legend, panels, save, short_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,14 +48,14 @@ def importance_bars(path: Path, table: "pd.DataFrame", words: str) -> None:
         marks: dict[str, Any] = {"marker": _MARKERS[k % len(_MARKERS)], "markersize": 3.5, "linestyle": ""}
         ax.plot(here["importance"], at, color=INK, markerfacecolor="white", **marks)
     ax.axvline(0, color=INK, linewidth=0.8)
-    ax.set_yticks(range(len(order)), [plain(name) for name in order])
+    ax.set_yticks(range(len(order)), [short_label(name) for name in order])
     ax.set_ylim(len(order) - 0.4, -0.6)
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel(words, fontsize=8.5)
     ax.grid(axis="x", color="0.9", linewidth=0.6)
     ax.set_axisbelow(True)
-    legend(figure, handles, [plain(target) for target in targets])
+    legend(figure, handles, [short_label(target) for target in targets])
     save(figure, path)
 
 
@@ -94,9 +93,11 @@ def response_curves(path: Path, table: "pd.DataFrame", bends: dict[tuple[str, st
         ax.set_xticks(inner, minor=True)
         ax.locator_params(axis="x", nbins=4)
         ax.tick_params(axis="x", which="minor", length=4, color="0.6")
-        ax.set_title(plain(variable) if alone else f"{plain(variable)}\n{plain(zone, 40)}", fontsize=9 if alone else 8)
+        ax.set_title(
+            short_label(variable) if alone else f"{short_label(variable)}\n{short_label(zone, 40)}", fontsize=9 if alone else 8
+        )
     figure.supylabel("ln carbon (+0.7: twice, −0.7: half)", fontsize=8.5)
-    legend(figure, list(handles.values()), [plain(target) for target in handles])
+    legend(figure, list(handles.values()), [short_label(target) for target in handles])
     save(figure, path)
 
 
@@ -122,10 +123,10 @@ def joint_surfaces(path: Path, table: "pd.DataFrame") -> None:
         image = ax.pcolormesh(wide.columns, wide.index, wide, cmap="RdBu_r", norm=Normalize(-limit, limit), shading="gouraud")
         open_ = here[(here["low"] <= 0) & (here["high"] >= 0)]
         ax.plot(open_["at_first"], open_["at_second"], "x", color=INK, markersize=3, markeredgewidth=0.7)
-        ax.set_title(plain(target), fontsize=9)
+        ax.set_title(short_label(target), fontsize=9)
         ax.locator_params(nbins=4)
-        ax.set_xlabel(plain(here["first"].iloc[0]), fontsize=8.5)
-    axes[0].set_ylabel(plain(table["second"].iloc[0]), fontsize=8.5)
+        ax.set_xlabel(short_label(here["first"].iloc[0]), fontsize=8.5)
+    axes[0].set_ylabel(short_label(table["second"].iloc[0]), fontsize=8.5)
     bar = figure.colorbar(image, ax=axes, shrink=0.85, aspect=25)
     bar.set_label("ln carbon", fontsize=8)
     bar.ax.tick_params(labelsize=7.5)
@@ -166,13 +167,13 @@ def mismatch_map(path: Path, places: "pd.DataFrame", models: Sequence[str], refe
         ax.set_axisbelow(True)
         ax.set_aspect(1 / middle)
         ax.margins(0.03)
-        ax.set_title(f"{plain(model)}, n = {len(order):,}", fontsize=9)
+        ax.set_title(f"{short_label(model)}, n = {len(order):,}", fontsize=9)
     bar = figure.colorbar(points, ax=axes, extend="both", shrink=0.8, aspect=25, pad=0.02)
     bar.set_label("ln carbon (+0.7: twice, −0.7: half)", fontsize=8)
     bar.ax.tick_params(labelsize=7.5)
     figure.supxlabel("degrees east", fontsize=8.5)
     figure.supylabel("degrees north", fontsize=8.5)
-    figure.suptitle(f"model − {plain(reference)}: ▲ red relatively richer, ▼ blue poorer in carbon", fontsize=9)
+    figure.suptitle(f"model − {short_label(reference)}: ▲ red relatively richer, ▼ blue poorer in carbon", fontsize=9)
     save(figure, path)
 
 
@@ -203,11 +204,11 @@ def zone_shares(path: Path, table: "pd.DataFrame") -> None:
             marker = _MARKERS[k % len(_MARKERS)]
             (handles[target],) = ax.plot(here["importance"], at, marker, color=colour, markersize=4.5)
         ax.axvline(0, color=INK, linewidth=0.6)
-        ax.set_yticks(range(len(order)), [plain(name, 28) for name in order])
+        ax.set_yticks(range(len(order)), [short_label(name, 28) for name in order])
         ax.set_ylim(len(order) - 0.4, -0.6)
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x", color="0.9", linewidth=0.6)
-        ax.set_title(plain(zone), fontsize=9)
+        ax.set_title(short_label(zone), fontsize=9)
     figure.supxlabel("importance: growth of the squared error of ln carbon when permuted among like places", fontsize=8.5)
-    legend(figure, list(handles.values()), [plain(target) for target in handles])
+    legend(figure, list(handles.values()), [short_label(target) for target in handles])
     save(figure, path)

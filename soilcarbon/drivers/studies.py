@@ -21,8 +21,8 @@ from soilcarbon.drivers.responses import JOINT_BINS, density, grid_of
 from soilcarbon.drivers.subsampling import Study
 from soilcarbon.drivers.support import Support, drivers_of, zones_of
 from soilcarbon.io.files import UserError, nearest
-from soilcarbon.parallel import Task, arrays_task, read, run_all
-from soilcarbon.stats.grouping import group_folds, split_units
+from soilcarbon.parallel import Task, arrays_task, read_arrays, run_tasks
+from soilcarbon.stats.groups import group_folds, spatial_groups
 from soilcarbon.stats.metrics import bootstrap_scores
 
 log = getLogger(__name__)
@@ -88,7 +88,7 @@ def screen(support: Support, settings: DriverSettings, folder: Path) -> Screened
     UserError
         If blocks are too few, no learner has skill on the reference, or a setting names what is not there.
     """
-    units = split_units(support.lon, support.lat, "blocks", settings.block_size)
+    units = spatial_groups(support.lon, support.lat, settings.block_size)
     blocks = len(np.unique(units))
     if blocks < max(_BLOCKS, settings.folds):
         raise UserError(
@@ -106,8 +106,8 @@ def screen(support: Support, settings: DriverSettings, folder: Path) -> Screened
         for learner in settings.learners
         for t in range(len(order))
     }
-    run_all(list(tasks.values())[::-1], settings.workers, "cross-validation")  # the slowest first
-    predicted = {key: read(task.path)["predicted"] for key, task in tasks.items()}
+    run_tasks(list(tasks.values())[::-1], settings.workers, "cross-validation")  # the slowest first
+    predicted = {key: read_arrays(task.path)["predicted"] for key, task in tasks.items()}
     skill, able = _skill(names, z, predicted, units, settings)
     if not able:
         shown = "; ".join(
@@ -129,10 +129,10 @@ def screen(support: Support, settings: DriverSettings, folder: Path) -> Screened
         for t in able[lead]
         if t
     }
-    run_all(list(matched.values()), settings.workers, "noise")
+    run_tasks(list(matched.values()), settings.workers, "noise")
     factors = np.zeros(len(order))
     for t, task in matched.items():
-        factors[t] = read(task.path)["factor"]
+        factors[t] = read_arrays(task.path)["factor"]
     players = [np.array([k]) for k in range(len(support.variables))] + list(drivers.values())
     strata = np.stack([strata_of(support.x, columns, support.classes, settings.seed) for columns in players])
     columns, pair = _responses(support, settings, drivers, z[0], lead)
@@ -190,7 +190,7 @@ def _skill(
     for learner in settings.learners:
         told = []
         for t, name in enumerate(names):
-            found: dict[str, Any] = bootstrap_scores(z[t], predicted[learner, t], settings.seed, level=settings.level, units=units)
+            found: dict[str, Any] = bootstrap_scores(z[t], predicted[learner, t], settings.seed, level=settings.level, groups=units)
             row = {"target": name, "learner": learner, "n": found["n"]}
             for score in ("r2", "ccc"):
                 row |= {score: found[score]["value"], f"{score}_low": found[score]["low"], f"{score}_high": found[score]["high"]}

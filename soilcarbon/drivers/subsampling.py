@@ -1,7 +1,7 @@
 """Fit learners again and again, each time on a random half of the blocks, and see what they rest on with the other half.
 
-In: a `Study`, all that is the same for every refit. Out: tasks for `workpool`, one for each refit; and the arrays that those of a
-learner left, stacked.
+In: a `Study`, all that is the same for every refit. Out: tasks for `parallel.run_tasks`, one for each refit; and the arrays that
+those of a learner left, stacked.
 
 Why halves: the spread of a statistic over random halves, drawn without replacement, is the spread that the same statistic of the
 whole would have over samples of the world (for a mean, (s2 / (n / 2)) (1 - 1 / 2) = s2 / n; Politis, Romano and Wolf 1999;
@@ -22,7 +22,7 @@ from soilcarbon.categories import Category
 from soilcarbon.drivers.importance import impurity, permutation, shapley
 from soilcarbon.drivers.learners import Fitted, efficiency, fit, flipped
 from soilcarbon.drivers.responses import BINS, JOINT_BINS, accumulated, density, dependence, joint_accumulated, joint_dependence
-from soilcarbon.parallel import Task, arrays_task, read
+from soilcarbon.parallel import Task, arrays_task, read_arrays
 
 
 class Budget(NamedTuple):
@@ -251,7 +251,7 @@ def _by_zone(
 
 
 def refits(folder: Path, study: Study, learner: str, count: int, targets: Sequence[int]) -> list[Task]:
-    """Return the tasks of a learner's refits, for `workpool.run_all`; each leaves a file in the folder."""
+    """Return the tasks of a learner's refits, for `parallel.run_tasks`; each leaves a file in the folder."""
     return [arrays_task(_path(folder, learner, number), refit, (study, learner, number, targets)) for number in range(count)]
 
 
@@ -261,5 +261,5 @@ def _path(folder: Path, learner: str, number: int) -> Path:
 
 def stacked(folder: Path, learner: str, count: int) -> dict[str, np.ndarray]:
     """Return what the refits of a learner found, each array with refits (H,) in front; UserError if a file is torn."""
-    parts = [read(_path(folder, learner, number)) for number in range(count)]
+    parts = [read_arrays(_path(folder, learner, number)) for number in range(count)]
     return {name: np.stack([part[name] for part in parts]) for name in parts[0]}

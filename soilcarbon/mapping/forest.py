@@ -132,7 +132,7 @@ class ForestModel(MapModel):
         found = np.where(np.isfinite(values), np.stack([values, *np.zeros((2, *values.shape))]), np.nan)
         for name, weight in zip(self.zones, _weights(predicted), strict=True):  # the ends pass from zone to zone as predictions do
             here = weight > 0
-            found[1:, here] += weight[here] * np.stack(self.assurance.calibration.interval(values[here], None, level, name))
+            found[1:, here] += weight[here] * np.stack(self.assurance.calibration.interval(values[here], level, name))
         return found.astype(np.float32)
 
     def change(self, first: Predicted, last: Predicted, level: float) -> np.ndarray:

@@ -20,9 +20,8 @@ from soilcarbon.io.files import UserError
 from soilcarbon.io.points import find_columns, read_points, require_columns
 from soilcarbon.mapping.products import CarbonMap, Cells, Shared, ends_of, on_common_grid
 from soilcarbon.soil.dataset import check_samples
-from soilcarbon.stats.coverage import coverage
-from soilcarbon.stats.grouping import split_units
-from soilcarbon.stats.metrics import bootstrap_scores, scores
+from soilcarbon.stats.groups import spatial_groups
+from soilcarbon.stats.metrics import bootstrap_scores, coverage, scores
 
 log = logging.getLogger(__name__)
 SCORES = ("r2", "rmse", "me", "mae", "ccc")
@@ -104,11 +103,11 @@ def score_points(
         worst = found[names].notna().sum().idxmin()
         raise UserError(f"{points}: at {rows.sum()} of {len(found)} points all maps have values; {worst} has the fewest")
     compared = Points(found[rows].reset_index(drop=True), unit, len(found))
-    units = split_units(lon[rows], lat[rows], "blocks", block_size)
+    units = spatial_groups(lon[rows], lat[rows], block_size)
     table_rows = []
     for name in names:
         observed = compared.table["observed"].to_numpy()
-        each = bootstrap_scores(observed, compared.table[name].to_numpy(), seed, units=units)
+        each = bootstrap_scores(observed, compared.table[name].to_numpy(), seed, groups=units)
         row: dict[str, Any] = {
             "map": name,
             "reference": "points",

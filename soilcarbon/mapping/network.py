@@ -96,7 +96,7 @@ class NetworkModel(MapModel):
         calibration, mean = self.network.calibration, predicted.members.mean(0)
         if calibration is None:
             return self.apart(mean, predicted.members)
-        return self.apart(mean, predicted.members, *calibration.interval(mean, None, level))
+        return self.apart(mean, predicted.members, *calibration.interval(mean, level))
 
     def change(self, first: Predicted, last: Predicted, level: float) -> np.ndarray:  # noqa: ARG002 - the members' own differences
         """See `MapModel`; a change has no calibrated interval."""

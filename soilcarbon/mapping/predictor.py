@@ -15,7 +15,7 @@ import numpy as np
 from soilcarbon.geo.grid import Grid, Tile
 from soilcarbon.geo.zonal_statistics import Sums
 from soilcarbon.mapping.cog import Band
-from soilcarbon.stats.applicability import Applicability
+from soilcarbon.stats.applicability import ApplicabilityArea
 
 Statistics = dict[str, tuple[float, float]]
 """Variable -> mean and standard deviation."""
@@ -80,7 +80,7 @@ class MapModel(ABC):
     windows: tuple[tuple[tuple[str, ...], int], ...]
     classes: frozenset[str] = frozenset()
     zones: tuple[str, ...] = ()
-    applicability: Applicability | None = None
+    applicability: ApplicabilityArea | None = None
     on_gpu: bool = False
     filled: str
     version: tuple[str, str]
@@ -148,7 +148,7 @@ class MapModel(ABC):
         return ""
 
 
-def likeness_bands(area: Applicability) -> list[Band]:
+def likeness_bands(area: ApplicabilityArea) -> list[Band]:
     """Return the bands of an area of applicability: dissimilarity index, and whether a cell lies inside."""
     meaning = f"dissimilarity index: how unlike the training profiles; up to {area.threshold:.3g} inside the area of applicability"
     inside = "1 inside the area of applicability, 0 outside (Meyer and Pebesma 2021)"

@@ -37,7 +37,7 @@ from soilcarbon.io.files import UserError, sha256
 from soilcarbon.mapping.cog import GDAL_SETTINGS, Statistics, write_tile
 from soilcarbon.mapping.model_files import open_model
 from soilcarbon.mapping.predictor import CHANGE, MapModel, Place, Predicted, likeness
-from soilcarbon.processes import start_worker
+from soilcarbon.parallel import start_worker
 
 log = logging.getLogger(__name__)
 PLAN, AREA, ZONES = "plan.json", "area.json", "zones.json"

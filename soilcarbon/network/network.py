@@ -24,8 +24,8 @@ from soilcarbon import __version__
 from soilcarbon.io.files import UserError, atomic_write, write_yaml
 from soilcarbon.network.preprocessing import Encoder
 from soilcarbon.network.specification import Specification
-from soilcarbon.stats.applicability import Applicability
-from soilcarbon.stats.conformal import Calibration
+from soilcarbon.stats.applicability import ApplicabilityArea
+from soilcarbon.stats.conformal import ConformalCalibration
 
 MAPS, FUSED, HIDDEN = 32, 128, 256
 BIAS = 0.01
@@ -158,8 +158,8 @@ class SoilCarbonNet(Member):
         self.specification = specification
         self.record = record or {}
         self.version = __version__
-        self.applicability: Applicability | None = None
-        self.calibration: Calibration | None = None
+        self.applicability: ApplicabilityArea | None = None
+        self.calibration: ConformalCalibration | None = None
         self.respecify()
 
     def respecify(self, **changes: Any) -> None:
@@ -222,9 +222,9 @@ class SoilCarbonNet(Member):
             If the applicability is not of the specification's predictors, or the calibration is none.
         """
         area = state.get("applicability")
-        self.applicability = None if area is None else Applicability.from_plain(area)
+        self.applicability = None if area is None else ApplicabilityArea.from_plain(area)
         scores = state.get("calibration")
-        self.calibration = None if scores is None else Calibration.from_plain(scores)
+        self.calibration = None if scores is None else ConformalCalibration.from_plain(scores)
         width = sum(self.specification.channels(category) for category in self.specification.categories)
         if self.applicability is not None and len(self.applicability.mean) != width:
             raise ValueError(f"applicability: of {len(self.applicability.mean)} predictors, the network has {width}")

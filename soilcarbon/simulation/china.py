@@ -21,12 +21,10 @@ import numpy as np
 import pandas as pd
 from rasterio.transform import Affine
 
-from soilcarbon.commands.simulate import SimulateSettings
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import check_writable, write_table, write_yaml
-from soilcarbon.simulation.pedogenesis import evaporation
-from soilcarbon.simulation.sampling import Grid, Land, draw_profiles, look
-from soilcarbon.simulation.world import SPECTRA, RandomField, World, productivity, unit_vectors
+from soilcarbon.simulation.sampling import Grid, Land, draw_profiles, rasterize_world
+from soilcarbon.simulation.world import SPECTRA, RandomField, World, evaporation, productivity, unit_vectors
 from soilcarbon.soil.density import soc_density
 from soilcarbon.zonal.climate_zones import ZONES, ClimateZones
 from soilcarbon.zonal.indices import indices_of
@@ -90,18 +88,31 @@ LAWS: Mapping[str, Mapping[str, Answer]] = {
 """Law -> zone -> answer."""
 
 
-def make_china(settings: SimulateSettings) -> Path:
-    """Make the land in a folder of `settings.out`, china or china_unzoned, and return it; the same settings give the same bytes.
+def make_china(out: Path, law: Law = "zoned", *, profiles: int = 6000, cell: float = 0.5, seed: int = 314) -> Path:
+    """Make the land in a folder of `out`, china or china_unzoned, and return it; the same parameters give the same bytes.
+
+    Parameters
+    ----------
+    out
+        Folder of the folder.
+    law
+        A key of `LAWS`.
+    profiles
+        How many.
+    cell
+        Of the rasters, degrees.
+    seed
+        Of the land and its profiles.
 
     Raises
     ------
     UserError
         If the folder cannot be written.
     """
-    folder = settings.out / ("china" if settings.law == "zoned" else "china_unzoned")
+    folder = out / ("china" if law == "zoned" else "china_unzoned")
     check_writable(folder)
-    grid = Grid.over(BOUNDS, settings.cell)
-    china = China(settings.seed, grid, settings.law)
+    grid = Grid.over(BOUNDS, cell)
+    china = China(seed, grid, law)
     transform = Affine(grid.cell, 0, grid.west, 0, -grid.cell, grid.north)
 
     def write(name: str, layers: Mapping[str, np.ndarray], *units: str) -> None:
@@ -122,9 +133,9 @@ def make_china(settings: SimulateSettings) -> Path:
         for (upper, lower), density in zip(DEPTHS, china.densities(china.surface(period)), strict=True):
             name = f"socd_{upper:g}_{lower:g}"
             write(f"truth/{span}/{name}", {name: density}, "kg/m2")
-    write_table(folder / "horizons.csv", china.horizons(settings.profiles, settings.seed))
-    law = {zone: vars(answer) for zone, answer in LAWS[settings.law].items()}
-    facts = {"simulated": True, "seed": settings.seed, "law": settings.law, "answers": law, "profiles": settings.profiles}
+    write_table(folder / "horizons.csv", china.horizons(profiles, seed))
+    answers = {zone: vars(answer) for zone, answer in LAWS[law].items()}
+    facts = {"simulated": True, "seed": seed, "law": law, "answers": answers, "profiles": profiles}
     write_yaml(folder / "world.yaml", facts | {"crs": "EPSG:4326", "cell": grid.cell, "bounds": grid.bounds})
     return folder
 
@@ -153,7 +164,7 @@ class China:
 
     def __init__(self, seed: int, grid: Grid, law: Law) -> None:
         self.grid = grid
-        land = look(World(seed), grid)
+        land = rasterize_world(World(seed), grid)
         shown = {name: values.ravel().astype(np.float64) for name, values in land.covariates.items()}
         self.sea = ~np.isfinite(land.truth.ravel())
         lon, lat = (axis.ravel() for axis in np.meshgrid(*grid.centres()))

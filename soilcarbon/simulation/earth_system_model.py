@@ -12,7 +12,7 @@ import numpy as np
 from scipy.io import netcdf_file
 
 from soilcarbon.io.files import atomic_write
-from soilcarbon.simulation.pedogenesis import ICE, WATER, Pedogenesis, soil_carbon
+from soilcarbon.simulation.world import ICE, WATER, Pedogenesis, soil_carbon
 
 FAULTY = Pedogenesis(litter=2.4, q10=4.0, rock=0.0)
 """Decay doubles with every 5 degrees rather than every 9, litter follows vegetation more than squared, and parent material and

@@ -50,8 +50,8 @@ class Land:
     undisturbed: np.ndarray
 
 
-def look(world: "World", grid: Grid) -> Land:
-    """Return a world as a raster shows it: each cell is its centre."""
+def rasterize_world(world: "World", grid: Grid) -> Land:
+    """Return a world on a grid: each cell has the values at its centre."""
     lon, lat = grid.centres()
     rows = max(1, 2**18 // grid.width)  # at once
     parts = [

@@ -22,7 +22,7 @@ from soilcarbon.io.files import UserError, read_table, read_yaml, write_table, w
 from soilcarbon.io.patches import profile_key, read_packed
 from soilcarbon.io.pickles import dump_pickle
 from soilcarbon.settings import Layout, RunSettings, build
-from soilcarbon.stats.grouping import split_units
+from soilcarbon.stats.groups import spatial_groups
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Dataset:
     @property
     def blocks(self) -> np.ndarray | None:
         """(N,) label of the spatial block of each profile; None if the dataset was not split by blocks."""
-        return None if self.block_size is None else split_units(self.lon, self.lat, "blocks", self.block_size)
+        return None if self.block_size is None else spatial_groups(self.lon, self.lat, self.block_size)
 
     def rows(self, on: str) -> np.ndarray:
         """Return the row numbers of a split, or of "all"."""

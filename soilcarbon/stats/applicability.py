@@ -5,7 +5,7 @@ dissimilarity index, whether it lies within the area of applicability (Meyer and
 Evolution 12, 1620-1633), and the local point density (Schumacher et al. 2025, Geoscientific Model Development). Stands
 alone: arrays in memory, no settings, no files.
 
-    area = Applicability.fit(training_x, importance, folds)
+    area = ApplicabilityArea.fit(training_x, importance, folds)
     index, density = area.assess(cells_x)
     usable = area.inside(cells_x)
 """
@@ -29,7 +29,7 @@ _MOST_POINTS, _MOST_VARIABLES = 1_000_000, 10_000
 
 
 @dataclass(frozen=True, eq=False)
-class Applicability:
+class ApplicabilityArea:
     """Know the training profiles in predictor space and how far from them a prediction may be trusted.
 
     A coordinate is (x - mean) / std * weight. What is missing gets the coordinate 0, the training mean, which is what
@@ -68,7 +68,7 @@ class Applicability:
         folds: np.ndarray | None = None,
         max_points: int = 5000,
         seed: int = 0,
-    ) -> "Applicability":
+    ) -> "ApplicabilityArea":
         """Learn the area from training profiles.
 
         The index of a training profile is its distance to the nearest one in another fold, in units of
@@ -204,7 +204,7 @@ class Applicability:
         }
 
     @classmethod
-    def from_plain(cls, plain: Any) -> "Applicability":
+    def from_plain(cls, plain: Any) -> "ApplicabilityArea":
         """Make it from `to_plain`'s content, which may be a stranger's.
 
         Raises

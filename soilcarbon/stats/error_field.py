@@ -25,7 +25,7 @@ from scipy.sparse import csr_array, vstack
 from scipy.spatial import cKDTree
 
 from soilcarbon.stats.metrics import checked_vectors
-from soilcarbon.stats.variogram import EARTH_KM, arc_km, fit_variogram, semivariances, unit_vectors
+from soilcarbon.stats.variogram import EARTH_KM, arc_km, empirical_variogram, fit_variogram, unit_vectors
 
 log = logging.getLogger(__name__)
 DRAWS = 200
@@ -126,7 +126,7 @@ class ErrorField:
         own = [error[zone == k] for k in range(zones)]
         deviations = tuple(_root(each) if len(each) >= _FEWEST else overall for each in own)
         scaled = error / np.maximum(np.array([*deviations, overall])[zone], 1e-9 * overall)
-        found = fit_variogram(semivariances(places[:, 0], places[:, 1], scaled, seed=seed))
+        found = fit_variogram(empirical_variogram(places[:, 0], places[:, 1], scaled, seed=seed))
         whole = max(float((scaled**2).mean()), found.nugget + found.sill)
         shared = whole - found.nugget
         common = max((shared - found.sill) / shared, 0.0) if shared > 0 else 0.0

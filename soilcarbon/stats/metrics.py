@@ -5,9 +5,11 @@ Every score this project prints, logs or chooses an epoch by is made here. Stand
 no network.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 HIGHER_IS_BETTER = {"rmse": False, "mae": False, "r2": True, "ccc": True, "rpiq": True}
 """The scores that can rank two models, and which way. ME is a balance, not a rank."""
@@ -100,31 +102,31 @@ def _plain(value: np.ndarray | float) -> float | None:
 # --- intervals of scores -----------------------------------------------------------------------------------------
 
 
-def resampled_means(columns: np.ndarray, units: np.ndarray | None, seed: int | Sequence[int], draws: int) -> np.ndarray:
-    """Return the means of columns (n, C) over units drawn with replacement, each whole: (draws, C).
+def bootstrap_means(columns: np.ndarray, groups: np.ndarray | None, seed: int | Sequence[int], draws: int) -> np.ndarray:
+    """Return the means of columns (n, C) over groups drawn with replacement, each whole: (draws, C).
 
     Profiles of one block err alike, and drawn singly, as if independent of each other, they would give too narrow an
-    interval. Which units a draw has depends on the seed and the units alone, so that two methods on the same profiles
+    interval. Which groups a draw has depends on the seed and the groups alone, so that two methods on the same profiles
     can be compared draw by draw.
 
     Parameters
     ----------
     columns
         (n, C), a row per profile, n at least 1.
-    units
-        (n,) the unit each profile belongs to, see `grouping.split_units`; None: each is its own.
+    groups
+        (n,) the group each profile belongs to, see `groups.spatial_groups`; None: each is its own.
     seed, draws
         Of the draws, and how many.
 
     Raises
     ------
     ValueError
-        If units are not as many as profiles.
+        If groups are not as many as profiles.
     """
     n = len(columns)
-    member = np.arange(n) if units is None else np.unique(units, return_inverse=True)[1]
+    member = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
     if member.shape != (n,):
-        raise ValueError(f"units {member.shape} must be one for each of {n} profiles")
+        raise ValueError(f"groups {member.shape} must be one for each of {n} profiles")
     blocks = int(member.max()) + 1
     sums = np.stack([np.bincount(member, column, blocks) for column in (*columns.T, np.ones(n))], axis=1)
     random = np.random.default_rng(seed)
@@ -138,13 +140,13 @@ def resampled_means(columns: np.ndarray, units: np.ndarray | None, seed: int | S
 
 
 def _drawn_scores(
-    observed: np.ndarray, predicted: np.ndarray, units: np.ndarray | None, seed: int | Sequence[int], draws: int
+    observed: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None, seed: int | Sequence[int], draws: int
 ) -> dict[str, np.ndarray]:
     """Return each of `SCORES` of all profiles and then of each draw, (1 + draws,); NaN where undefined."""
     if len(observed) == 0:
         return {name: np.full(1 + draws, np.nan) for name in SCORES}
     moments = _moments(observed, predicted)
-    means = np.concatenate([moments.mean(axis=0)[None], resampled_means(moments, units, seed, draws)])
+    means = np.concatenate([moments.mean(axis=0)[None], bootstrap_means(moments, groups, seed, draws)])
     return _scores_of(means, observed)
 
 
@@ -163,11 +165,11 @@ def bootstrap_scores(
     seed: int,
     draws: int = 1000,
     level: float = 0.95,
-    units: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
 ) -> dict[str, int | dict[str, float | None]]:
     """Return the scores with bootstrap percentile intervals.
 
-    Whole units are drawn with replacement, see `resampled_means`. For rpiq only the RMSE is: the interquartile range stays
+    Whole groups are drawn with replacement, see `bootstrap_means`. For rpiq only the RMSE is: the interquartile range stays
     that of all profiles, so its interval tells how sure the error is, not how sure the spread of the soil.
 
     Parameters
@@ -180,8 +182,8 @@ def bootstrap_scores(
         Resamples.
     level
         Of the interval: 0.95 leaves 2.5 % of the draws on each side.
-    units
-        (n,) the unit each profile belongs to, see `grouping.split_units`; default: each is its own.
+    groups
+        (n,) the group each profile belongs to, see `groups.spatial_groups`; default: each is its own.
 
     Returns
     -------
@@ -194,7 +196,7 @@ def bootstrap_scores(
         If lengths differ or a value is not finite.
     """
     observed, predicted = checked_vectors(observed=observed, predicted=predicted)
-    drawn = _drawn_scores(observed, predicted, units, seed, draws)
+    drawn = _drawn_scores(observed, predicted, groups, seed, draws)
     return {"n": len(observed), **{name: _with_interval(values, level) for name, values in drawn.items()}}
 
 
@@ -208,18 +210,18 @@ def paired_differences(
     seed: int,
     draws: int = 1000,
     level: float = 0.95,
-    units: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
 ) -> dict[str, dict[str, float | None]]:
     """Return by how much our predictions score otherwise than theirs, with bootstrap percentile intervals.
 
-    Both are scored on the same draws of whole units. What makes a draw hard for both, such as one more peat, cancels in the
+    Both are scored on the same draws of whole groups. What makes a draw hard for both, such as one more peat, cancels in the
     difference, so that two methods whose own intervals overlap may still be told apart.
 
     Parameters
     ----------
     observed, ours, theirs
         (n,) in the target's unit: observations, and two predictions of them.
-    seed, draws, level, units
+    seed, draws, level, groups
         As in `bootstrap_scores`.
 
     Returns
@@ -234,7 +236,7 @@ def paired_differences(
     ValueError
         If lengths differ or a value is not finite.
     """
-    return mean_paired_differences([(observed, ours, theirs, units)], seed, draws, level)
+    return mean_paired_differences([(observed, ours, theirs, groups)], seed, draws, level)
 
 
 def mean_paired_differences(
@@ -245,13 +247,13 @@ def mean_paired_differences(
 ) -> dict[str, dict[str, float | None]]:
     """Return `paired_differences` averaged over regions, each of which has the same say whatever its number of profiles.
 
-    Units are drawn within each region, independently of the others, and the regions' changes averaged per draw. So the
+    Groups are drawn within each region, independently of the others, and the regions' changes averaged per draw. So the
     interval tells how sure the mean over these regions is, not what to expect of another region.
 
     Parameters
     ----------
     parts
-        observed, ours, theirs, units of each region, as in `paired_differences`.
+        observed, ours, theirs, groups of each region, as in `paired_differences`.
     seed, draws, level
         As in `bootstrap_scores`.
 
@@ -268,9 +270,9 @@ def mean_paired_differences(
     if not parts:
         raise ValueError("no regions: there is nothing to compare")
     changes: dict[str, list[np.ndarray]] = {"mae": [], "rmse": [], "ccc": [], "r2": []}
-    for k, (observed, ours, theirs, units) in enumerate(parts):
+    for k, (observed, ours, theirs, groups) in enumerate(parts):
         observed, ours, theirs = checked_vectors(observed=observed, ours=ours, theirs=theirs)
-        mine, other = (_drawn_scores(observed, predicted, units, [seed, k], draws) for predicted in (ours, theirs))
+        mine, other = (_drawn_scores(observed, predicted, groups, [seed, k], draws) for predicted in (ours, theirs))
         for name, change in changes.items():
             if name in ("mae", "rmse"):
                 change.append(100 * (mine[name] / np.where(other[name] > 0, other[name], np.nan) - 1))
@@ -284,3 +286,102 @@ def better(name: str, a: float | None, b: float | None) -> bool:
     if a is None or b is None:
         return a is not None
     return a > b if HIGHER_IS_BETTER[name] else a < b
+
+
+# --- intervals of predictions ---
+
+
+def _checked(y: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return y and the ends of its intervals, which may be infinite, if no interval is upside down."""
+    y, lower, upper = checked_vectors(may_be_infinite=("lower", "upper"), y=y, lower=lower, upper=upper)
+    if (lower > upper).any():
+        k = int((lower > upper).argmax())
+        raise ValueError(
+            f"{int((lower > upper).sum())} intervals are upside down, first [{lower[k]:g}, {upper[k]:g}]; swap the ends"
+        )
+    return y, lower, upper
+
+
+def coverage(
+    y: np.ndarray, lower: np.ndarray, upper: np.ndarray, groups: np.ndarray | None = None, seed: int = 0, draws: int = 1000
+) -> dict[str, float | int | None]:
+    """Return the share of observations (n,) within their intervals (ends included), with a 95 % interval of it.
+
+    Without groups the exact binomial one (Clopper and Pearson 1934). With groups (n,) that of a bootstrap of whole groups,
+    for profiles of one block are missed together; it has no width where no or every profile is covered.
+
+    Returns
+    -------
+    dict
+        n, value, low, high; the latter three None if n is 0.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, a value is NaN, or an interval's lower end is above its upper one.
+    """
+    y, lower, upper = _checked(y, lower, upper)
+    n = len(y)
+    if n == 0:
+        return {"n": 0, "value": None, "low": None, "high": None}
+    hit = (lower <= y) & (y <= upper)
+    if groups is None:
+        ends = binomtest(int(hit.sum()), n).proportion_ci(0.95)
+        return {"n": n, "value": float(hit.mean()), "low": float(ends.low), "high": float(ends.high)}
+    drawn = bootstrap_means(hit[:, None].astype(np.float64), groups, seed, draws)
+    low, high = np.quantile(drawn, [0.025, 0.975]).tolist()
+    return {"n": n, "value": float(hit.mean()), "low": low, "high": high}
+
+
+def interval_score(y: np.ndarray, lower: np.ndarray, upper: np.ndarray, level: float) -> np.ndarray:
+    """Return the interval score of each profile (n,), in the target's unit; the lower the better.
+
+    Width + 2 / (1 - level) times what the truth lies outside: only the true quantiles minimise its mean, so it rewards
+    narrow intervals that cover (Winkler 1972; Gneiting and Raftery 2007, J. Am. Stat. Assoc. 102, 359-378, eq. 43).
+
+    Raises
+    ------
+    ValueError
+        As `coverage`, or if the level is not between 0 and 1.
+    """
+    y, lower, upper = _checked(y, lower, upper)
+    if not 0 < level < 1:
+        raise ValueError(f"level {level} must lie between 0 and 1")
+    return (upper - lower) + 2 / (1 - level) * (np.maximum(lower - y, 0) + np.maximum(y - upper, 0))
+
+
+def picp_table(
+    y: np.ndarray, intervals: Mapping[float, tuple[np.ndarray, np.ndarray]], groups: np.ndarray | None = None, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Return the prediction-interval coverage probability (PICP), mean width and interval score of intervals of several levels.
+
+    Parameters
+    ----------
+    y
+        (n,) observations.
+    intervals
+        Level -> lower, upper (n,) of any method, so that methods are compared by one measure.
+    groups
+        (n,) spatial groups for the interval of the coverage, see `coverage`.
+    seed
+        Of the bootstrap.
+
+    Returns
+    -------
+    list of dict
+        level, n, coverage, low, high, mean_width, interval_score (mean).
+
+    Examples
+    --------
+    >>> y = np.array([1.0, 2.0, 3.0, 9.0])
+    >>> row = picp_table(y, {0.9: (np.zeros(4), np.full(4, 5.0))})[0]
+    >>> row["coverage"], row["mean_width"], round(row["interval_score"], 6)
+    (0.75, 5.0, 25.0)
+    """
+    rows = []
+    for level, (lower, upper) in intervals.items():
+        found = coverage(y, lower, upper, groups, seed)
+        facts = {"level": level, "n": found["n"], "coverage": found["value"], "low": found["low"], "high": found["high"]}
+        score = float(interval_score(y, lower, upper, level).mean())
+        rows.append(facts | {"mean_width": float(np.subtract(upper, lower, dtype=np.float64).mean()), "interval_score": score})
+    return rows

@@ -1,7 +1,7 @@
-"""How far the residuals of a model agree: distances on the sphere, the semivariogram, and its range.
+"""Variogram: great-circle distances, the empirical semivariogram of residuals, and a fitted model with its range.
 
-In: arrays of positions (degrees) and residuals. Out: distances (km), lags, a fitted model with its practical range, and
-the side of spatial blocks: were they narrower than that range, held-out profiles would have neighbours that err alike.
+In: arrays of positions (degrees) and residuals. Out: distances (km), lags, a fitted model. Were spatial blocks narrower than the
+practical range, held-out profiles would have neighbours with the same errors (`spatial_cv.block_size_for_range`).
 """
 
 from collections.abc import Callable
@@ -11,8 +11,6 @@ import numpy as np
 from scipy.optimize import minimize_scalar, nnls
 from scipy.spatial import cKDTree
 
-from soilcarbon.stats.grouping import split_units
-
 EARTH_KM = 6371.0088
 """Mean radius of the Earth (IUGG)."""
 KM_PER_DEGREE = EARTH_KM * np.pi / 180
@@ -20,18 +18,20 @@ KM_PER_DEGREE = EARTH_KM * np.pi / 180
 
 _SAME_PLACE_KM = 0.001
 """Pairs this near are left out: mostly one profile in two databases, which would say there is no noise."""
-_FEWEST_PAIRS = 30
-"""A lag of fewer tells little (Journel and Huijbregts 1978)."""
+_LAGS = 15
+"""Classes of distance; their widths grow with distance, so that short distances, which decide nugget and range, are resolved."""
+_MIN_PAIRS = 30
+"""A lag of fewer says little (Journel and Huijbregts 1978) and is left out."""
+_MAX_PAIRS = 2_000_000
+"""Where there are more pairs, about so many are drawn evenly."""
 _STRUCTURED = 0.1
 """Of the sill: where less depends on distance, a fitted range is that of noise."""
-_NARROWEST_KM = 5.0
-"""Of a block, whatever the range: profiles of one survey cluster lie nearer."""
 
-# --- the sphere --------------------------------------------------------------------------------------------------
+# --- distances on the sphere -------------------------------------------------------------------------------------
 
 
 def unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """Return positions on the unit sphere, on which there is no date line and no pole.
+    """Return positions as unit vectors in space, where there is no date line and no pole.
 
     Parameters
     ----------
@@ -46,7 +46,12 @@ def unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     Raises
     ------
     ValueError
-        If lengths differ, or a value is not finite or no latitude.
+        If lengths differ, a value is not finite, or a latitude is beyond 90 degrees.
+
+    Examples
+    --------
+    >>> unit_vectors(np.array([0.0, 90.0]), np.array([0.0, 0.0])).round(3).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     """
     lon, lat = np.asarray(lon, np.float64), np.asarray(lat, np.float64)
     if lon.ndim != 1 or lon.shape != lat.shape:
@@ -54,48 +59,38 @@ def unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     wrong = ~(np.isfinite(lon) & (np.abs(lat) <= 90))
     if wrong.any():
         k = int(np.argmax(wrong))
-        raise ValueError(f"{int(wrong.sum())} of {lon.size} positions are none, first {lon[k]:g}, {lat[k]:g}")
+        raise ValueError(f"{int(wrong.sum())} of {lon.size} positions are invalid, first {lon[k]:g}, {lat[k]:g}")
     east, north = np.radians(lon), np.radians(lat)
     return np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=1)
 
 
 def arc_km(chord: np.ndarray | float) -> np.ndarray:
-    """Return great-circle distances, km, of chords between unit vectors (of any shape)."""
+    """Return great-circle distances, km, of chords between unit vectors (of any shape).
+
+    Examples
+    --------
+    >>> float(arc_km(2.0).round())  # half round the Earth
+    20015.0
+    """
     return np.asarray(2 * EARTH_KM * np.arcsin(np.minimum(np.asarray(chord) / 2, 1)))
-
-
-def distinct_places(lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return distinct places (P, 3) in an order of their own, the place of each profile (N,), profiles of each (P,)."""
-    unit_vectors(lon, lat)
-    units, member, sizes = np.unique(split_units(lon, lat, "random"), return_inverse=True, return_counts=True)
-    return unit_vectors((units & 0xFFFFFFFF) / 1e5 - 180, (units >> 32) / 1e5 - 90), member, sizes
 
 
 # --- the empirical semivariogram ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Lags:
-    """Semivariances by distance: mean distance (L,) km, semivariance (L,) in squared units of the values, pairs (L,)."""
+class EmpiricalVariogram:
+    """Semivariances by lag: mean distance (L,) km, semivariance (L,) in squared units of the values, pairs (L,)."""
 
     km: np.ndarray
     semivariance: np.ndarray
     pairs: np.ndarray
 
 
-def semivariances(
-    lon: np.ndarray,
-    lat: np.ndarray,
-    values: np.ndarray,
-    lags: int = 15,
-    largest_km: float | None = None,
-    edges: str = "growing",
-    robust: bool = False,
-    seed: int = 0,
-    most_pairs: int = 2_000_000,
-    fewest_pairs: int = _FEWEST_PAIRS,
-) -> Lags:
-    """Return half the mean squared difference of pairs of values, by their great-circle distance.
+def empirical_variogram(
+    lon: np.ndarray, lat: np.ndarray, values: np.ndarray, robust: bool = False, seed: int = 0, max_km: float | None = None
+) -> EmpiricalVariogram:
+    """Return the empirical semivariogram: half the mean squared difference of pairs, in 15 classes of great-circle distance.
 
     Parameters
     ----------
@@ -103,52 +98,46 @@ def semivariances(
         (N,) degrees.
     values
         (N,) residuals.
-    lags
-        Classes of distance.
-    largest_km
-        Pairs further apart are not used; default: a third of the extent (the farthest pair's distance), beyond which
-        pairs share too many profiles and a trend takes over.
-    edges
-        "growing": widths grow with distance, so that short distances, which decide nugget and range, are resolved
-        also in a wide area. "width": equal. "count": equal numbers of pairs.
     robust
         Cressie and Hawkins (1980, Math. Geol. 12, 115-125): fourth power of the mean root difference. A few wild
         residuals then do not lift the curve.
-    seed, most_pairs
-        Where there are more pairs, about that many, drawn evenly.
-    fewest_pairs
-        Lags of fewer pairs are left out. Pairs at one spot (1 m) are, too.
+    seed
+        Of the pairs that are drawn where there are more than two million.
+    max_km
+        Largest distance; default: a third of the extent (the farthest pair's distance), beyond which pairs share too many
+        profiles and a trend takes over.
 
     Raises
     ------
     ValueError
-        If a value is not finite, an argument unknown, or fewer than two lags are left.
+        If a value is not finite, or fewer than two lags have 30 pairs. Pairs at one spot (1 m) do not count.
+
+    Examples
+    --------
+    >>> random = np.random.default_rng(0)
+    >>> lon, lat = random.uniform(0, 2, (2, 300))
+    >>> lags = empirical_variogram(lon, lat, np.sin(4 * lon))  # smooth: near pairs differ less
+    >>> bool(lags.semivariance[0] < 0.1 * lags.semivariance[-1])
+    True
     """
     points, values = unit_vectors(lon, lat), np.asarray(values, np.float64)
     if values.shape != (len(points),) or not np.isfinite(values).all():
         raise ValueError(f"values {values.shape} must be {len(points)} finite numbers, one for each position")
-    if edges not in ("growing", "width", "count"):
-        raise ValueError(f"edges = {edges!r}: expected 'growing', 'width' or 'count'")
     if len(points) < 2:
         raise ValueError("a semivariance needs two profiles or more")
-    if largest_km is None:
-        largest_km = _extent(points) / 3
-    distance, difference = _pairs(points, values, largest_km, np.random.default_rng(seed), most_pairs)
-    if edges == "count" and distance.size:
-        bounds = np.quantile(distance, np.linspace(0, 1, lags + 1))[1:-1]
-    else:
-        bounds = largest_km * (np.arange(1, lags) / lags) ** (2 if edges == "growing" else 1)
-    lag = np.searchsorted(bounds, distance, side="left")
-    pairs = np.bincount(lag, minlength=lags)
-    kept = pairs >= max(fewest_pairs, 1)
+    max_km = _extent(points) / 3 if max_km is None else max_km
+    distance, difference = _pairs(points, values, max_km, np.random.default_rng(seed))
+    lag = np.searchsorted(max_km * (np.arange(1, _LAGS) / _LAGS) ** 2, distance, side="left")
+    pairs = np.bincount(lag, minlength=_LAGS)
+    kept = pairs >= _MIN_PAIRS
     if kept.sum() < 2:
-        raise ValueError(f"{distance.size} pairs within {largest_km:g} km fill {int(kept.sum())} lags; 2 or more are needed")
+        raise ValueError(f"{distance.size} pairs within {max_km:g} km fill {int(kept.sum())} lags; 2 or more are needed")
 
     def mean(of: np.ndarray) -> np.ndarray:
-        return np.bincount(lag, of, lags)[kept] / pairs[kept]
+        return np.bincount(lag, of, _LAGS)[kept] / pairs[kept]
 
     twice = mean(np.sqrt(difference)) ** 4 / (0.457 + 0.494 / pairs[kept]) if robust else mean(difference**2)
-    return Lags(mean(distance), twice / 2, pairs[kept])
+    return EmpiricalVariogram(mean(distance), twice / 2, pairs[kept])
 
 
 def _extent(points: np.ndarray) -> float:
@@ -158,20 +147,18 @@ def _extent(points: np.ndarray) -> float:
     return float(arc_km(np.linalg.norm(outer[:, None] - outer, axis=2).max()))
 
 
-def _pairs(
-    points: np.ndarray, values: np.ndarray, largest_km: float, random: np.random.Generator, most: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return distance (km) and absolute difference of pairs within a distance: all, or about `most` drawn evenly."""
-    tree, within = cKDTree(points), 2 * np.sin(min(largest_km / (2 * EARTH_KM), np.pi / 2))
+def _pairs(points: np.ndarray, values: np.ndarray, max_km: float, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return distance (km) and absolute difference of pairs within a distance: all, or about `_MAX_PAIRS` drawn evenly."""
+    tree, within = cKDTree(points), 2 * np.sin(min(max_km / (2 * EARTH_KM), np.pi / 2))
     count = (int(tree.count_neighbors(tree, within)) - len(points)) // 2
-    if count <= 5 * most:
+    if count <= 5 * _MAX_PAIRS:
         pairs = tree.query_pairs(within, output_type="ndarray")
-        if count > most:
-            pairs = pairs[random.choice(len(pairs), most, replace=False)]
+        if count > _MAX_PAIRS:
+            pairs = pairs[random.choice(len(pairs), _MAX_PAIRS, replace=False)]
         chord = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
     else:  # too many to list; at least a few per cent of any pairs are near enough
         drawn, chords, found = [], [], 0
-        while found < most:
+        while found < _MAX_PAIRS:
             pairs = random.integers(len(points), size=(500_000, 2))
             chord = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
             near = chord <= within
@@ -186,32 +173,32 @@ def _pairs(
 
 # --- the model ---------------------------------------------------------------------------------------------------
 
-
-def _spherical(h: np.ndarray) -> np.ndarray:
-    return np.where(h < 1, 1.5 * h - 0.5 * h**3, 1.0)
-
-
-SHAPES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
+VARIOGRAM_MODELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
     "exponential": (lambda h: 1 - np.exp(-h), 3.0),
-    "spherical": (_spherical, 1.0),
+    "spherical": (lambda h: np.where(h < 1, 1.5 * h - 0.5 * h**3, 1.0), 1.0),
 }
 """Model -> its rise from 0 to 1 over distance / range parameter, and practical range / range parameter."""
 
 
 @dataclass(frozen=True)
 class Variogram:
-    """A fitted model: nugget + sill * rise(distance / scale).
+    """A variogram model: nugget + sill * rise(distance / scale).
 
     Attributes
     ----------
     model
-        A key of `SHAPES`.
+        A key of `VARIOGRAM_MODELS`.
     nugget, sill
-        Variance at no distance, and what distance adds to it; both 0 or more.
+        Variance at no distance, and what distance adds to it (the partial sill); both 0 or more.
     scale
         Range parameter, km.
     bounded
         Whether the range was found among the lags; if not, it is only known to lie beyond (or before) them.
+
+    Examples
+    --------
+    >>> Variogram("exponential", nugget=0.2, sill=0.8, scale=50.0, bounded=True).practical_range
+    150.0
     """
 
     model: str
@@ -222,17 +209,17 @@ class Variogram:
 
     @property
     def practical_range(self) -> float:
-        """Km beyond which values agree no more (95 % of the sill); 0 where under a tenth of the variance has structure."""
+        """Km beyond which values are uncorrelated (95 % of the sill); 0 where under a tenth of the variance has structure."""
         structured = self.sill > 0 and self.sill >= _STRUCTURED * (self.nugget + self.sill)
-        return SHAPES[self.model][1] * self.scale if structured else 0.0
+        return VARIOGRAM_MODELS[self.model][1] * self.scale if structured else 0.0
 
     def at(self, km: np.ndarray) -> np.ndarray:
         """Return the semivariance at distances > 0."""
-        return np.asarray(self.nugget + self.sill * SHAPES[self.model][0](np.asarray(km, np.float64) / self.scale))
+        return np.asarray(self.nugget + self.sill * VARIOGRAM_MODELS[self.model][0](np.asarray(km, np.float64) / self.scale))
 
 
-def fit_variogram(lags: Lags, model: str = "exponential") -> Variogram:
-    """Fit a model by weighted least squares, weights pairs / model squared (Cressie 1985, Math. Geol. 17, 563-586).
+def fit_variogram(lags: EmpiricalVariogram, model: str = "exponential") -> Variogram:
+    """Fit a variogram model by weighted least squares, weights pairs / model squared (Cressie 1985, Math. Geol. 17, 563-586).
 
     For one range, nugget and sill follow by non-negative least squares; only the range is searched for, from half
     the first lag up to the last, so that no start values are needed and no fit runs away.
@@ -241,10 +228,17 @@ def fit_variogram(lags: Lags, model: str = "exponential") -> Variogram:
     ------
     ValueError
         If the model is unknown.
+
+    Examples
+    --------
+    >>> lags = EmpiricalVariogram(np.array([10.0, 30, 60, 90]), np.array([0.5, 0.9, 1.0, 1.0]), np.array([100, 100, 100, 100]))
+    >>> fitted = fit_variogram(lags)
+    >>> round(fitted.practical_range), round(fitted.nugget + fitted.sill, 2)
+    (44, 1.01)
     """
-    if model not in SHAPES:
-        raise ValueError(f"model = {model!r}: expected {' or '.join(map(repr, SHAPES))}")
-    rise, reach = SHAPES[model]
+    if model not in VARIOGRAM_MODELS:
+        raise ValueError(f"model = {model!r}: expected {' or '.join(map(repr, VARIOGRAM_MODELS))}")
+    rise, reach = VARIOGRAM_MODELS[model]
     first, last = lags.km[0] / 2, lags.km[-1]
     grid = np.geomspace(first, last, 60) / reach
     variance = np.full(len(lags.km), np.average(lags.semivariance, weights=lags.pairs))
@@ -265,34 +259,3 @@ def fit_variogram(lags: Lags, model: str = "exponential") -> Variogram:
         nugget, sill = fitted(scale)[0].tolist()
         variance = np.maximum(nugget + sill * rise(lags.km / scale), 1e-6 * variance.max())
     return Variogram(model, nugget, sill, scale, bool(1.01 * grid[0] < scale < 0.99 * grid[-1]))
-
-
-# --- the side of blocks ------------------------------------------------------------------------------------------
-
-
-def block_side(lon: np.ndarray, lat: np.ndarray, range_km: float, fewest: int) -> tuple[float, str]:
-    """Return the side of spatial blocks, degrees, for residuals that agree over `range_km`, and what decided it.
-
-    Blocks are squares in degrees (`grouping.split_units`): at the middle latitude of the profiles as wide as the
-    range, and higher. They are narrowed until `fewest` or more hold profiles, but not below 5 km.
-
-    Parameters
-    ----------
-    lon, lat
-        (N,) degrees.
-    range_km
-        `Variogram.practical_range`.
-    fewest
-        Blocks with profiles that must remain.
-    """
-    unit_vectors(lon, lat)
-    across = KM_PER_DEGREE * max(np.cos(np.radians(np.median(np.abs(lat)))), 0.1)
-    narrowest, side = _NARROWEST_KM / across, min(range_km / across, 90.0)
-    agree = f"the residuals agree over {range_km:.3g} km"
-    while side > narrowest and np.unique(split_units(lon, lat, "blocks", side)).size < fewest:
-        side *= 0.95
-    if side <= narrowest:
-        return round(narrowest, 5), f"{_NARROWEST_KM:g} km, the narrowest; {agree}"
-    if side < range_km / across:
-        return round(side, 5), f"narrowed so that {fewest} blocks remain; {agree}"
-    return round(side, 5), f"the practical range; {agree}"

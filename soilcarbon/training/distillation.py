@@ -15,7 +15,7 @@ from soilcarbon.io.files import UserError
 from soilcarbon.network.network import SoilCarbonNet
 from soilcarbon.settings import TrainSettings
 from soilcarbon.soil.dataset import Dataset, variable_columns
-from soilcarbon.stats.grouping import group_folds, units_within
+from soilcarbon.stats.groups import group_folds, spatial_groups
 from soilcarbon.training.encoded import Lesson, Profiles, make_profiles
 from soilcarbon.training.loop import fit, member_seed, outputs_of
 
@@ -68,7 +68,7 @@ class Plan:
 
 def fold_units(data: Dataset) -> np.ndarray:
     """Return the unit (N,) of each profile that no fold may part: its block, or its place where the split is by places."""
-    return units_within(data.lon, data.lat, data.block_size)
+    return spatial_groups(data.lon, data.lat, data.block_size)
 
 
 def elsewhere(world: Dataset, region: Dataset) -> np.ndarray:
@@ -76,7 +76,7 @@ def elsewhere(world: Dataset, region: Dataset) -> np.ndarray:
 
     A fold that is held out must not come back by way of the world.
     """
-    theirs = units_within(world.lon, world.lat, region.block_size)
+    theirs = spatial_groups(world.lon, world.lat, region.block_size)
     rows = world.split["train"]
     kept = ~np.isin(theirs[rows], fold_units(region))
     chosen: np.ndarray = rows[kept]

@@ -12,9 +12,9 @@ from soilcarbon.io.files import UserError
 from soilcarbon.network.network import SoilCarbonNet
 from soilcarbon.network.preprocessing import unfold_classes
 from soilcarbon.soil.dataset import Dataset, middle_cells
-from soilcarbon.stats.applicability import Applicability
-from soilcarbon.stats.conformal import Calibration
-from soilcarbon.stats.grouping import inner_folds
+from soilcarbon.stats.applicability import ApplicabilityArea
+from soilcarbon.stats.conformal import ConformalCalibration
+from soilcarbon.stats.groups import inner_folds
 from soilcarbon.training import loop as engine
 from soilcarbon.training.distillation import fold_units
 
@@ -27,7 +27,7 @@ FEWEST_UNITS = 40
 """Blocks: of fewer, no more than half of the share left out of a 95 % interval can be told from the largest block's errors."""
 
 
-def learn_applicability(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, seed: int) -> Applicability | None:
+def learn_applicability(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, seed: int) -> ApplicabilityArea | None:
     """Return where a network may be used: how far in its predictors, weighted by importance, from `rows`, which taught it.
 
     Predictors are the variables in the profile's own cell; a variable's importance is what the squared error of the training
@@ -46,7 +46,7 @@ def learn_applicability(network: SoilCarbonNet, data: Dataset, rows: np.ndarray,
     middle = middle_cells(data.x[rows], facts.categories)
     try:
         folds = inner_folds(units, AREA_FOLDS, seed)
-        return Applicability.fit(unfold_classes(middle, facts), per_predictor, folds, AREA_POINTS, seed)
+        return ApplicabilityArea.fit(unfold_classes(middle, facts), per_predictor, folds, AREA_POINTS, seed)
     except ValueError as error:
         log.warning("no area of applicability: %s", error)
         return None
@@ -82,7 +82,9 @@ def check_level(network: SoilCarbonNet, level: float) -> None:
         )
 
 
-def learn_calibration(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, folds: np.ndarray | None) -> Calibration | None:
+def learn_calibration(
+    network: SoilCarbonNet, data: Dataset, rows: np.ndarray, folds: np.ndarray | None
+) -> ConformalCalibration | None:
     """Return how wide intervals must be, from profiles held out: the validation split's, or those of every member's fold.
 
     Errors are measured on the scale of ln(1 + target), where the target cannot be negative: an interval then widens in
@@ -100,7 +102,7 @@ def learn_calibration(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, f
 
     Returns
     -------
-    Calibration
+    ConformalCalibration
         None where there are fewer than `FEWEST` profiles.
     """
     chosen = data.split["valid"] if folds is None else rows
@@ -116,12 +118,11 @@ def learn_calibration(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, f
     network.record["calibrated_on"] = f"{len(chosen)} profiles held out, standing for new {stands_for} ({count})"
     least = network.specification.bounds[0] if network.specification.bounds else float(min(0.0, data.y[chosen].min()))
     predicted = held_out_predictions(network, data.x[chosen], folds)
-    return Calibration.fit(
+    return ConformalCalibration.fit(
         data.y[chosen],
         predicted,
         scale="log1p" if least >= 0 else "identity",
         symmetric=network.specification.center == "median",
-        units=units,
-        cap=np.inf,
+        groups=units,
         bounds=(least, None),
     )

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from soilcarbon.benchmark.baselines import Known
-from soilcarbon.stats.metrics import bootstrap_scores, paired_differences, resampled_means
+from soilcarbon.stats.metrics import bootstrap_means, bootstrap_scores, paired_differences
 from soilcarbon.zonal.climate_zones import Zones
 from soilcarbon.zonal.feature_selection import stratified_folds
 from soilcarbon.zonal.forest import SelectedForest, ZonedForest, decades
@@ -248,7 +248,7 @@ def importance_table(
         variance = float(predictions["observed"].to_numpy()[here].var())
         if not columns or variance == 0:
             continue
-        drawn = resampled_means(matrix[here], units[here], seed, draws) / variance
+        drawn = bootstrap_means(matrix[here], units[here], seed, draws) / variance
         low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
         folds = predictions["fold"].to_numpy()[here]
         used = [np.unique(folds[(matrix[here, k] != 0)]).size / np.unique(folds).size for k in range(len(columns))]

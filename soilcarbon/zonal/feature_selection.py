@@ -19,7 +19,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
 from soilcarbon.io.files import UserError
-from soilcarbon.stats.grouping import group_folds
+from soilcarbon.stats.groups import group_folds
 from soilcarbon.stats.metrics import scores
 
 # --- folds -----------------------------------------------------------------------------------------------------------
@@ -31,7 +31,7 @@ def stratified_folds(units: np.ndarray, strata: np.ndarray, k: int, seed: int) -
     Parameters
     ----------
     units
-        (n,) the place or block of each profile, which is not parted (`grouping.split_units`).
+        (n,) the place or block of each profile, which is not parted (`groups.spatial_groups`).
     strata
         (n,) of each profile: its zone and decade as one label, for instance. Strata with fewer units than folds cannot be in
         all of them.

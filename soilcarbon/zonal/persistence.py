@@ -21,8 +21,8 @@ from sklearn.tree._tree import Tree
 
 from soilcarbon import __version__
 from soilcarbon.io.files import UserError, atomic_write, write_yaml
-from soilcarbon.stats.applicability import Applicability
-from soilcarbon.stats.conformal import Calibration
+from soilcarbon.stats.applicability import ApplicabilityArea
+from soilcarbon.stats.conformal import ConformalCalibration
 from soilcarbon.stats.error_field import ErrorField
 from soilcarbon.zonal.climate_zones import MOST_ZONES, ClimateZones, GivenZones, Zones
 from soilcarbon.zonal.forest import SelectedForest, ZonedForest
@@ -249,7 +249,7 @@ def _assurance(plain: Any, points: Any, facts: Facts) -> Assurance:
     """Return what forests know of their errors, after a look at every number."""
     if not isinstance(plain, dict) or set(plain) != {"calibration", "errors", "applicability", "predictors"}:
         raise ValueError("its assurance is not calibration, errors, applicability and predictors")
-    calibration = None if plain["calibration"] is None else Calibration.from_plain(plain["calibration"])
+    calibration = None if plain["calibration"] is None else ConformalCalibration.from_plain(plain["calibration"])
     errors = None if plain["errors"] is None else ErrorField.from_plain(plain["errors"])
     if errors is not None and len(errors.deviations) != len(facts.counts):
         raise ValueError("its errors are of other zones")
@@ -261,7 +261,7 @@ def _assurance(plain: Any, points: Any, facts: Facts) -> Assurance:
         raise ValueError("a predictor is none of its variables")
     if not (isinstance(points, np.ndarray) and points.dtype == np.float32 and points.shape[1:] == (len(predictors),)):
         raise ValueError("its points are not of its predictors")
-    applicability = Applicability.from_plain(area | {"points": points.astype("<f4").tobytes()})
+    applicability = ApplicabilityArea.from_plain(area | {"points": points.astype("<f4").tobytes()})
     if len(applicability.mean) != len(predictors):
         raise ValueError("its area of applicability is of other predictors")
     return Assurance(calibration, errors, applicability, tuple(predictors))

@@ -16,7 +16,7 @@ from soilcarbon.commands.zones import ZonedSettings
 from soilcarbon.geo.raster import ABSURD, cut_windows, find_layers
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.soil.dataset import middle_cells, read_dataset, read_samples
-from soilcarbon.stats.grouping import split_units
+from soilcarbon.stats.groups import spatial_groups
 from soilcarbon.zonal.periods import NO_PERIOD, covariates_at, period_of
 
 _CLIMATE = ("precipitation", "temperature", "zone")
@@ -57,7 +57,7 @@ class SpaceTime:
             raise UserError(f"target {target!r}: {len(table)} of {len(self.table)} profiles have one")
         lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
         x = table[list(self.variables)].to_numpy(np.float64)
-        units = split_units(lon, lat, "blocks", block_size)
+        units = spatial_groups(lon, lat, block_size)
         return Known(x, table[target].to_numpy(np.float64), lon, lat, units), table["profile_id"].to_numpy()
 
 

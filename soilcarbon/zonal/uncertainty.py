@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from soilcarbon.benchmark.baselines import Known
-from soilcarbon.stats.applicability import Applicability
-from soilcarbon.stats.conformal import Calibration
+from soilcarbon.stats.applicability import ApplicabilityArea
+from soilcarbon.stats.conformal import ConformalCalibration
 from soilcarbon.stats.error_field import ErrorField
 from soilcarbon.training.uncertainty import FEWEST, FEWEST_UNITS
 from soilcarbon.zonal.forest import ZonedForest
@@ -36,9 +36,9 @@ class Assurance:
         Where the forests may be used, and the columns of x that it looks at.
     """
 
-    calibration: Calibration | None = None
+    calibration: ConformalCalibration | None = None
     errors: ErrorField | None = None
-    applicability: Applicability | None = None
+    applicability: ApplicabilityArea | None = None
     predictors: tuple[int, ...] = ()
 
 
@@ -71,8 +71,8 @@ def assure(method: ZonedForest, known: Known, held_out: pd.DataFrame, predicted:
     if len(y) >= FEWEST:
         blocks = np.unique(units).size >= FEWEST_UNITS
         each = units if blocks else np.arange(len(y))
-        calibration = Calibration.fit(
-            y, fitted, scale="log1p", symmetric=False, units=each, cap=np.inf, groups=names[labels], smallest_group=FEWEST_UNITS
+        calibration = ConformalCalibration.fit(
+            y, fitted, scale="log1p", symmetric=False, groups=each, strata=names[labels], smallest_stratum=FEWEST_UNITS
         )
     else:
         log.warning("no intervals: %d profiles were held out, at least %d are needed", len(y), FEWEST)
@@ -82,7 +82,7 @@ def assure(method: ZonedForest, known: Known, held_out: pd.DataFrame, predicted:
         log.warning("no intervals of totals: %s", error)
     predictors, weights = _importance(method)
     try:
-        applicability = Applicability.fit(known.x[:, predictors], weights, folds, _POINTS, seed)
+        applicability = ApplicabilityArea.fit(known.x[:, predictors], weights, folds, _POINTS, seed)
     except ValueError as error:
         log.warning("no area of applicability: %s", error)
     return Assurance(calibration, errors, applicability, predictors if applicability else ())

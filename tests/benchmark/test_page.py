@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from soilcarbon import panels
+from soilcarbon import figures as panels
 from soilcarbon.benchmark import figures as comparefigures
 from soilcarbon.benchmark.comparison import fixed, looks, percent, pooled, verdict
 from soilcarbon.benchmark.page import MEAN, Comparison, as_markdown, write_report
@@ -510,7 +510,7 @@ def hostile(tmp_path_factory):
     }
     folder = tmp_path_factory.mktemp("hostile")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("soilcarbon.panels.DPI", 40)
+        patch.setattr("soilcarbon.figures.DPI", 40)
         write_report(folder, Comparison(facts, **tables))
     return folder
 

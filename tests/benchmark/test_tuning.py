@@ -10,7 +10,7 @@ from simulated import make, on_line
 from soilcarbon.benchmark.baselines import InverseDistance, Known, Mean
 from soilcarbon.benchmark.forests import Forest
 from soilcarbon.benchmark.tuning import BASELINES, Baseline, held_out_predictions, tune
-from soilcarbon.stats.grouping import inner_folds
+from soilcarbon.stats.groups import inner_folds
 
 # --- what all of them do -----------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from soilcarbon.io.files import UserError, run
 from soilcarbon.network.network import load_checkpoint
 from soilcarbon.settings import GlobalSettings, build
 from soilcarbon.soil.dataset import Dataset, write_dataset
-from soilcarbon.stats.grouping import split_units
+from soilcarbon.stats.groups import spatial_groups
 from soilcarbon.stats.metrics import scores
 from soilcarbon.training.loop import predict
 from soilcarbon.training.run import train
@@ -41,7 +41,7 @@ def make(folder, n, west, seed):
     soc *= random.lognormal(0, 0.3, n)
     ids = [f"{folder.name}{k}" for k in range(n)]
     samples = pd.DataFrame({"profile_id": ids, "lon": lon, "lat": lat, "soc": soc})
-    split = np.array(["train", "train", "train", "valid", "test"])[split_units(lon, lat, "blocks", 0.5) % 5]
+    split = np.array(["train", "train", "train", "valid", "test"])[spatial_groups(lon, lat, 0.5) % 5]
     write_dataset(folder, samples, patches, split, CATEGORIES, {"split": {"method": "blocks", "block_size": 0.5}})
 
 
@@ -158,7 +158,7 @@ def test_pretraining_sees_nothing_of_the_region(land, tmp_path):
     other = tmp_path / "land"
     shutil.copytree(land, other)
     world, east = pd.read_csv(other / "data/world/samples.csv"), pd.read_csv(other / "data/east/samples.csv")
-    blocks = [split_units(t["lon"].to_numpy(), t["lat"].to_numpy(), "blocks", 0.5) for t in (world, east)]
+    blocks = [spatial_groups(t["lon"].to_numpy(), t["lat"].to_numpy(), 0.5) for t in (world, east)]
     shared = np.isin(*blocks)
     assert 20 < shared.sum() < len(world)
     world.loc[shared, "soc"] = 900.0

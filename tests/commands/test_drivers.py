@@ -34,7 +34,7 @@ HOSTILE = "<script>alert(1)</script> & $x_1$ | *m*"
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     monkeypatch.setitem(BUDGETS, "forest", SMALL)
-    monkeypatch.setattr("soilcarbon.panels.DPI", 60)
+    monkeypatch.setattr("soilcarbon.figures.DPI", 60)
 
 
 def make(folder, name="model", n=360):
@@ -72,7 +72,7 @@ def finished(tmp_path_factory):
     path = make(folder, HOSTILE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BUDGETS, "forest", SMALL)
-        patch.setattr("soilcarbon.panels.DPI", 60)
+        patch.setattr("soilcarbon.figures.DPI", 60)
         drivers.main(["--config", str(path)])
     return folder / "out", path
 

@@ -32,8 +32,8 @@ from soilcarbon.mapping import tiles as mapping
 from soilcarbon.network.network import SoilCarbonNet, load_checkpoint, save_checkpoint
 from soilcarbon.network.preprocessing import unfold_classes
 from soilcarbon.network.specification import Specification
-from soilcarbon.stats.applicability import Applicability
-from soilcarbon.stats.conformal import Calibration
+from soilcarbon.stats.applicability import ApplicabilityArea
+from soilcarbon.stats.conformal import ConformalCalibration
 
 ROOT = Path(__file__).resolve().parents[2]
 CATEGORIES = (
@@ -66,7 +66,7 @@ def calibration(n=60, seed=0):
     """Learn intervals of ln(1 + y), twice as wide upwards, from errors of no network."""
     errors = np.random.default_rng(seed).normal(0, 0.2, n)
     predicted = np.linspace(5, 50, n)
-    return Calibration.fit(
+    return ConformalCalibration.fit(
         np.expm1(np.log1p(predicted) + np.where(errors > 0, 2, 1) * errors), predicted, scale="log1p", symmetric=False
     )
 
@@ -323,7 +323,7 @@ def test_area_of_applicability_is_mapped(world):
     cells = np.stack([layers[name] for name in VARIABLES])
     training = cells[:, 5:60:7, 5:35:7].reshape(len(VARIABLES), -1).T
     weights = np.array([3, 1, 1, 0, 1, 2, 2, 2])
-    network.applicability = Applicability.fit(unfold_classes(training, network.specification), weights)
+    network.applicability = ApplicabilityArea.fit(unfold_classes(training, network.specification), weights)
     save_checkpoint(network, Path("model/m.pth"))
     assert make("--tile", "32") == 0
     with rasterio.open("out/soc.tif") as raster:

@@ -11,13 +11,11 @@ import rasterio
 from scipy.spatial import cKDTree
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES
-from soilcarbon.commands import simulate
-from soilcarbon.commands.simulate import SimulateSettings
 from soilcarbon.io.files import UserError, read_table, read_yaml
 from soilcarbon.io.pickles import load_pickle
-from soilcarbon.simulation import sampling as surveys
-from soilcarbon.simulation.pedogenesis import FADE, REGIONS, Pedogenesis, departure_weight, soil_carbon
-from soilcarbon.simulation.world import World, bioclim
+from soilcarbon.simulation import example, sampling
+from soilcarbon.simulation.example import make_world
+from soilcarbon.simulation.world import FADE, REGIONS, Pedogenesis, World, bioclim, departure_weight, soil_carbon
 
 NAMES = ["global", *REGIONS]
 VARIABLES = [variable for category in PUBLISHED_CATEGORIES for variable in category.variables]
@@ -55,7 +53,7 @@ def cells_of(layers, samples):
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
-    simulate.make_world(SimulateSettings(out=folder, **SMALL))
+    make_world(folder, **SMALL)
     return folder
 
 
@@ -85,7 +83,7 @@ def digests(folder):
 def test_same_seed_same_bytes_other_seed_another_world(tmp_path):
     tiny = {"cell": 2.0, "region_cell": 0.5, "profiles": 200, "region_profiles": 60}
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        simulate.make_world(SimulateSettings(out=tmp_path / name, seed=seed, **tiny))
+        make_world(tmp_path / name, seed=seed, **tiny)
     a, b, c = (digests(tmp_path / name) for name in "abc")
     assert a == b
     assert a.keys() == c.keys()
@@ -94,7 +92,7 @@ def test_same_seed_same_bytes_other_seed_another_world(tmp_path):
 
 @pytest.mark.slow
 def test_more_profiles_leave_planet_and_regions_as_they_were(out, tmp_path):
-    simulate.make_world(SimulateSettings(out=tmp_path, **SMALL | {"profiles": 1000}))
+    make_world(tmp_path, **SMALL | {"profiles": 1000})
     for part in ("truth.tif", "rasters/climate.tif", "rasters/bedrock.tif"):
         assert (tmp_path / "global" / part).read_bytes() == (out / "global" / part).read_bytes()
     assert (tmp_path / "denmark" / "samples.csv").read_bytes() == (out / "denmark" / "samples.csv").read_bytes()
@@ -246,8 +244,8 @@ def test_profiles_are_the_truth_with_the_stated_noise(out, rasters, samples, nam
     assert np.isfinite(truth).all()
     residual = np.log(table.soc) - np.log(truth)
     n = len(table)
-    assert residual.std() == pytest.approx(simulate.NOISE, rel=4 / np.sqrt(2 * n))
-    assert abs(residual.mean()) < 4 * simulate.NOISE / np.sqrt(n)
+    assert residual.std() == pytest.approx(example.NOISE, rel=4 / np.sqrt(2 * n))
+    assert abs(residual.mean()) < 4 * example.NOISE / np.sqrt(n)
     west, south, east, north = read_yaml(out / name / "dataset.yaml")["bounds"]
     assert table.lon.between(west, east).all()
     assert table.lat.between(south, north).all()
@@ -260,7 +258,7 @@ def test_soc_is_skewed_with_peat(rasters, samples):
     soc = samples["global"].soc
     assert 7 < soc.median() < 16
     assert soc.skew() > 2
-    assert soc.max() <= simulate.LARGEST
+    assert soc.max() <= example.LARGEST
     truth = rasters["global"]["truth"][np.isfinite(rasters["global"]["truth"])]
     assert truth.min() > 0
     assert truth.max() > 200
@@ -305,8 +303,8 @@ def test_splits_are_disjoint_and_whole(samples, splits, name):
     parts = splits[name]
     assert sum(len(ids) for ids in parts.values()) == len(samples[name])
     assert set.union(*parts.values()) == set(samples[name].profile_id)
-    assert len(parts["test"]) == pytest.approx(simulate.TEST_SHARE * len(samples[name]), rel=0.3)
-    valid_share = simulate.REGION_VALID_SHARE if name in REGIONS else simulate.VALID_SHARE
+    assert len(parts["test"]) == pytest.approx(example.TEST_SHARE * len(samples[name]), rel=0.3)
+    valid_share = example.REGION_VALID_SHARE if name in REGIONS else example.VALID_SHARE
     assert len(parts["valid"]) == pytest.approx(valid_share * len(samples[name]), rel=0.4)
 
 
@@ -334,7 +332,7 @@ def test_regions_take_the_global_statistics(out):
 @pytest.mark.parametrize("name", REGIONS)
 def test_regions_depart(out, name):
     region = REGIONS[name]
-    land = surveys.look(World(314), surveys.Grid.over(region.bounds, 0.2 * region.coarser))
+    land = sampling.rasterize_world(World(314), sampling.Grid.over(region.bounds, 0.2 * region.coarser))
     change = np.log(land.truth) - np.log(land.undisturbed)
     assert abs(np.nanmean(change)) > 0.2
     assert np.nanstd(change) > 0.02  # more than a factor
@@ -373,14 +371,14 @@ def test_dataset_is_not_whole_while_it_is_made(tmp_path, monkeypatch):
     (folder / "dataset.yaml").write_text("old: true\n")
     monkeypatch.setattr("soilcarbon.simulation.world.World.at", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        simulate.make_world(SimulateSettings(out=tmp_path, **SMALL))
+        make_world(tmp_path, **SMALL)
     assert not (folder / "dataset.yaml").exists()
 
 
 def test_unwritable_folder_is_a_plain_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        simulate.make_world(SimulateSettings(out=tmp_path / "file", **SMALL))
+        make_world(tmp_path / "file", **SMALL)
 
 
 def test_command_line(tmp_path):

@@ -9,7 +9,7 @@ from soilcarbon.drivers.learners import answers, efficiency, flipped, matching_n
 from soilcarbon.drivers.mismatch import contrasts, distance_of, effects, interval, ranks_of, ratio_of
 from soilcarbon.drivers.responses import density, grid_of
 from soilcarbon.drivers.subsampling import BUDGETS, Budget, Study, endless, halves_of, noisy, quarters_of, refit
-from soilcarbon.stats.grouping import split_units
+from soilcarbon.stats.groups import spatial_groups
 
 
 @pytest.fixture(autouse=True)
@@ -162,7 +162,7 @@ CATEGORY = (Category(name="all", variables=("a", "b", "c", "d")),)
 def test_noise_makes_a_model_as_hard_to_learn_as_observations():
     x, lon, lat, law = simple()
     random = np.random.default_rng(1)
-    units = split_units(lon, lat, "blocks", 5)
+    units = spatial_groups(lon, lat, 5)
     folds = units % 5
     residuals = 0.7 * random.normal(size=len(law))
     found = {}
@@ -181,7 +181,7 @@ def study(model, seed=0):
     z = np.stack([law + 0.5 * random.normal(size=len(law)), model(x) + 0.5 * random.normal(size=len(law))])
     curves = tuple((k, grid_of(x[:, k]), density(x[:, k], grid_of(x[:, k]))) for k in (0, 1))
     drivers = {"one": np.array([0]), "two": np.array([1]), "rest": np.array([2, 3])}
-    units = split_units(lon, lat, "blocks", 5)
+    units = spatial_groups(lon, lat, 5)
     zones = {"north": lat > 0, "south": lat <= 0}
     own = np.stack([strata_of(x, columns, np.zeros(4, bool), seed) for columns in drivers.values()])
     strata = np.concatenate([np.zeros((4, len(law)), np.int64), own])

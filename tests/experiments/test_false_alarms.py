@@ -10,7 +10,7 @@ import pytest
 
 from soilcarbon.drivers.subsampling import BUDGETS
 from soilcarbon.simulation.earth_system_model import FAULTY
-from soilcarbon.simulation.pedogenesis import Pedogenesis
+from soilcarbon.simulation.world import Pedogenesis
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 import false_alarms

@@ -126,7 +126,7 @@ def test_a_map_is_what_the_forests_say_with_the_interval_of_its_zone(world, save
     for k, name in enumerate(forest.zones.names):
         here = weights[:, k] == 1  # well within the zone
         assert here.any()
-        ends = facts.assurance.calibration.interval(expected[here], None, 0.8, name)
+        ends = facts.assurance.calibration.interval(expected[here], 0.8, name)
         np.testing.assert_allclose(found[1:3].reshape(2, -1)[:, here], ends, rtol=1e-5)
     known = np.isfinite(expected)
     assert (found[1] <= found[0]).ravel()[known].all() and (found[0] <= found[2]).ravel()[known].all()
@@ -355,7 +355,7 @@ def test_assurance_is_kept_to_the_bit(trained, tmp_path):
     assert (again.calibration, again.errors, again.predictors) == (known.calibration, known.errors, known.predictors)
     np.testing.assert_array_equal(again.applicability.points, known.applicability.points)
     assert set(again.calibration.groups) <= set(ClimateZones().names)
-    lower, upper = known.calibration.interval(held_out["blended"].to_numpy(), None, 0.9)
+    lower, upper = known.calibration.interval(held_out["blended"].to_numpy(), 0.9)
     inside = (held_out["observed"] >= lower) & (held_out["observed"] <= upper)
     assert 0.86 < inside.mean() < 0.97  # of those it was calibrated on
 

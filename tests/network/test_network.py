@@ -13,7 +13,7 @@ from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.io.files import UserError
 from soilcarbon.network.network import Member, SoilCarbonNet, as_means, dilations, load_checkpoint, save_checkpoint, to_target
 from soilcarbon.network.specification import Specification, difference
-from soilcarbon.stats.conformal import Calibration
+from soilcarbon.stats.conformal import ConformalCalibration
 
 PUBLISHED_SHAPES = {
     "features_band.0": (32, 7, 1, 1),
@@ -26,7 +26,7 @@ PUBLISHED_SHAPES = {
     "classifier.3": (128, 256),
     "final_regressor.0": (1, 128),
 }
-CALIBRATION = Calibration.fit(np.arange(30.0), np.arange(30.0)[::-1].copy(), scale="log1p")
+CALIBRATION = ConformalCalibration.fit(np.arange(30.0), np.arange(30.0)[::-1].copy(), scale="log1p")
 STATISTICS = {name: (2.0 * k, 1.0 + k) for k, name in enumerate(v for c in PUBLISHED_CATEGORIES for v in c.variables)}
 
 
@@ -369,13 +369,10 @@ def test_a_calibration_comes_back(tmp_path):
         (lambda _: [], "calibration: expected"),
         (lambda _: {}, "calibration: expected"),
         (lambda c: c | {"more": 1}, "calibration: expected"),
-        (lambda c: {name: value for name, value in c.items() if name != "floor"}, "calibration: expected"),
+        (lambda c: {name: value for name, value in c.items() if name != "scale"}, "calibration: expected"),
         (lambda c: c | {"scale": 3}, "scale '3'"),
         (lambda c: c | {"scale": ["log1p"]}, "scale"),
         (lambda c: c | {"scale": "log"}, "scale 'log'"),
-        (lambda c: c | {"floor": "1"}, "floor '1'"),
-        (lambda c: c | {"floor": -1.0}, "floor '-1.0'"),
-        (lambda c: c | {"floor": float("nan")}, "floor 'nan'"),
         (lambda c: c | {"bounds": None}, "bounds 'None'"),
         (lambda c: c | {"bounds": ("a", None)}, "are no range"),
         (lambda c: c | {"bounds": (float("-inf"), None)}, "are no range"),
@@ -390,9 +387,9 @@ def test_a_calibration_comes_back(tmp_path):
         (lambda c: c | {"overall": (((2.0, 1.0), (0.5, 0.6)),)}, "must ascend"),
         (lambda c: c | {"overall": (((1.0, 2.0), (0.5, 1.6)),)}, "must ascend"),
         (lambda c: c | {"overall": (((0.0,) * 3000, (0.5,) * 3000),)}, "1 to 2000"),
-        (lambda c: c | {"groups": 3}, "groups are not"),
-        (lambda c: c | {"groups": {1: c["overall"]}}, "groups are not"),
-        (lambda c: c | {"groups": {"a": c["overall"] * 2}}, "one tail, others two"),
+        (lambda c: c | {"strata": 3}, "strata are not"),
+        (lambda c: c | {"strata": {1: c["overall"]}}, "strata are not"),
+        (lambda c: c | {"strata": {"a": c["overall"] * 2}}, "one tail, others two"),
     ],
 )
 def test_a_strangers_calibration_is_refused_with_the_reason(tmp_path, change, words):

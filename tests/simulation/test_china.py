@@ -7,9 +7,7 @@ import rasterio
 import yaml
 
 from soilcarbon.commands import simulate
-from soilcarbon.commands.simulate import SimulateSettings
 from soilcarbon.geo.raster import cut_windows, find_layers
-from soilcarbon.settings import build
 from soilcarbon.simulation.china import DEPTHS, LAWS, PERIODS, China, bulk_density, make_china, mean_share
 from soilcarbon.simulation.sampling import Grid
 from soilcarbon.soil.density import interval_densities, soc_density
@@ -19,14 +17,10 @@ from soilcarbon.zonal.indices import INDICES
 CELL = 1.5
 
 
-def settings(folder, **values):
-    return build(SimulateSettings, {"out": folder, "world": "china", "profiles": 300, "cell": CELL} | values)
-
-
 @pytest.fixture(scope="module")
 def lands(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sim")
-    return {law: make_china(settings(folder, law=law)) for law in ("zoned", "unzoned")}
+    return {law: make_china(folder, law, profiles=300, cell=CELL) for law in ("zoned", "unzoned")}
 
 
 @pytest.fixture(scope="module")

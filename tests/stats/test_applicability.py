@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from soilcarbon.stats import applicability
-from soilcarbon.stats.applicability import Applicability
+from soilcarbon.stats.applicability import ApplicabilityArea
 
 
 def world(n: int = 120, p: int = 5, seed: int = 0):
@@ -36,7 +36,7 @@ def naive(x, weights, folds, new):
 def test_three_points_on_a_line_by_hand():
     # 0, 1, 5: mean 2, variance (4 + 1 + 9) / 2 = 7, pairs 1, 4, 5 apart, 10 / 3 on average. To the nearest other one:
     # 1, 1, 4, so indices 0.3, 0.3, 1.2; quartiles 0.3 and 0.75; 0.75 + 1.5 * 0.45 = 1.425 is above the largest, 1.2
-    area = Applicability.fit(np.array([[0.0], [1], [5]]), np.array([7.0]))
+    area = ApplicabilityArea.fit(np.array([[0.0], [1], [5]]), np.array([7.0]))
     assert area.mean_distance == pytest.approx(10 / 3 / np.sqrt(7))
     assert area.threshold == pytest.approx(1.2)
     index, density = area.assess(np.array([[-2.0], [1.1], [9.1], [2.5]]))
@@ -47,13 +47,13 @@ def test_three_points_on_a_line_by_hand():
 
 def test_an_outlier_among_the_training_indices_does_not_set_the_threshold():
     # 0, 1, ..., 9 and 100: nearest distances are ten times 1 and once 91; the quartiles agree, so the threshold is 1
-    area = Applicability.fit(np.append(np.arange(10.0), 100)[:, None])
+    area = ApplicabilityArea.fit(np.append(np.arange(10.0), 100)[:, None])
     assert area.threshold * area.mean_distance * area.std[0] == pytest.approx(1, abs=1e-5)
 
 
 def test_two_predictors_weigh_as_told():
     # both vary alike; the second counts three times the first: weights 0.5 and 1.5 in mean 1
-    area = Applicability.fit(np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]]), np.array([2.0, 6]))
+    area = ApplicabilityArea.fit(np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]]), np.array([2.0, 6]))
     assert area.weights == (0.5, 1.5)
     step = 1 / area.std[0] / area.mean_distance
     assert area.index(np.array([[-1.0, 0], [0, -1]])) == pytest.approx([0.5 * step, 1.5 * step], rel=1e-6)
@@ -64,7 +64,7 @@ def test_equals_a_plain_double_loop(monkeypatch):
     new = np.concatenate([x[:10], world(60, seed=1)[0] * 1.5])
     threshold, index, density = naive(x, weights, folds, new)
     monkeypatch.setattr(applicability, "_BLOCK", 7 * len(x))  # blocks that do not divide the rows
-    area = Applicability.fit(x, weights, folds)
+    area = ApplicabilityArea.fit(x, weights, folds)
     assert area.threshold == pytest.approx(threshold, rel=1e-6)
     found = area.assess(new)
     assert found[0] == pytest.approx(index, abs=1e-6)
@@ -78,14 +78,14 @@ def test_equals_a_plain_double_loop(monkeypatch):
 def test_units_order_and_size_of_weights_do_not_matter():
     x, weights, folds = world()
     new = world(50, seed=1)[0]
-    before = Applicability.fit(x, weights, folds)
+    before = ApplicabilityArea.fit(x, weights, folds)
     scale, shift = np.array([3.0, 0.1, 50, 2, 7]), np.array([1.0, -5, 0, 20, 3])
     columns, rows = [3, 1, 0, 4, 2], np.random.default_rng(2).permutation(len(x))
     for area, cells in (
-        (Applicability.fit(x * scale + shift, weights, folds), new * scale + shift),
-        (Applicability.fit(x[:, columns], weights[columns], folds), new[:, columns]),
-        (Applicability.fit(x[rows], weights, folds[rows]), new),
-        (Applicability.fit(x, weights * 1000, folds + 17), new),
+        (ApplicabilityArea.fit(x * scale + shift, weights, folds), new * scale + shift),
+        (ApplicabilityArea.fit(x[:, columns], weights[columns], folds), new[:, columns]),
+        (ApplicabilityArea.fit(x[rows], weights, folds[rows]), new),
+        (ApplicabilityArea.fit(x, weights * 1000, folds + 17), new),
     ):
         assert area.threshold == pytest.approx(before.threshold, rel=1e-6)
         assert area.index(cells) == pytest.approx(before.index(new), abs=1e-5)
@@ -93,7 +93,7 @@ def test_units_order_and_size_of_weights_do_not_matter():
 
 def test_a_cell_counts_the_same_in_any_company():
     x, weights, folds = world()
-    area, new = Applicability.fit(x, weights, folds), world(50, seed=1)[0]
+    area, new = ApplicabilityArea.fit(x, weights, folds), world(50, seed=1)[0]
     assert area.index(new)[17:18] == pytest.approx(area.index(new[17:18]), abs=1e-6)
     assert area.assess(new[:0])[0].shape == (0,)
 
@@ -102,7 +102,7 @@ def test_a_planted_region_outside_the_domain_is_found_and_the_rest_is_not():
     random = np.random.default_rng(3)
     training, same = random.normal(size=(400, 6)), random.normal(size=(1000, 6))
     planted = random.normal(size=(300, 6)) + np.array([6.0, 0, 0, -6, 0, 0])
-    area = Applicability.fit(training, folds=np.arange(400) % 10)
+    area = ApplicabilityArea.fit(training, folds=np.arange(400) % 10)
     assert area.inside(same).mean() > 0.95
     assert not area.inside(planted).any()
     assert (area.density(planted) == 0).all()
@@ -111,18 +111,18 @@ def test_a_planted_region_outside_the_domain_is_found_and_the_rest_is_not():
 
 def test_what_has_no_weight_is_not_looked_at():
     x, weights, folds = world()
-    area = Applicability.fit(x, weights * [1, 1, 0, 1, -1], folds)
+    area = ApplicabilityArea.fit(x, weights * [1, 1, 0, 1, -1], folds)
     new = x + np.array([0, 0, 1e9, 0, 1e9])
     assert area.index(new).max() < 1e-6
     with pytest.raises(ValueError, match="varies and has a positive weight"):
-        Applicability.fit(x, -weights, folds)
+        ApplicabilityArea.fit(x, -weights, folds)
 
 
 def test_folds_of_whole_clusters_widen_the_area():
     random = np.random.default_rng(4)
     cluster = np.repeat(np.arange(20), 30)
     x = random.normal(size=(20, 4))[cluster] + 0.05 * random.normal(size=(600, 4))
-    single, blocked = Applicability.fit(x), Applicability.fit(x, folds=cluster)
+    single, blocked = ApplicabilityArea.fit(x), ApplicabilityArea.fit(x, folds=cluster)
     between = random.normal(size=(500, 4)) * 0.8
     assert blocked.threshold > 3 * single.threshold
     assert blocked.inside(between).mean() > single.inside(between).mean() + 0.3
@@ -131,7 +131,7 @@ def test_folds_of_whole_clusters_widen_the_area():
 
 def test_what_is_missing_counts_as_the_training_mean():
     x, weights, folds = world()
-    area = Applicability.fit(x, weights, folds)
+    area = ApplicabilityArea.fit(x, weights, folds)
     gap, filled = x[:3] + 1.0, x[:3] + 1.0
     gap[:, 2] = np.nan
     filled[:, 2] = area.mean[2]
@@ -141,19 +141,19 @@ def test_what_is_missing_counts_as_the_training_mean():
     assert density.tolist() == [0, 0]
     assert not area.inside(np.full((2, 5), np.nan)).any()
     x[5, 1] = np.nan
-    assert np.isfinite(Applicability.fit(x, weights, folds).threshold)
+    assert np.isfinite(ApplicabilityArea.fit(x, weights, folds).threshold)
 
 
 def test_a_predictor_that_does_not_vary_or_is_never_known_tells_nothing():
     x, weights, folds = world()
-    area = Applicability.fit(np.c_[x, np.full(len(x), 0.1), np.full(len(x), np.nan)], np.r_[weights, 1, 1], folds)
+    area = ApplicabilityArea.fit(np.c_[x, np.full(len(x), 0.1), np.full(len(x), np.nan)], np.r_[weights, 1, 1], folds)
     assert area.weights[5:] == (0, 0)
-    assert area.threshold == pytest.approx(Applicability.fit(x, weights, folds).threshold, rel=1e-6)
+    assert area.threshold == pytest.approx(ApplicabilityArea.fit(x, weights, folds).threshold, rel=1e-6)
 
 
 def test_absurd_cells_are_outside_without_a_warning():
     x, weights, folds = world()
-    area = Applicability.fit(x, weights, folds)
+    area = ApplicabilityArea.fit(x, weights, folds)
     absurd = np.array([[np.inf] * 5, [-3.4e38] * 5, [1e300, 0, 0, 0, 0]])
     assert not area.inside(absurd).any()
     assert np.isfinite(area.index(absurd)).all()
@@ -162,7 +162,7 @@ def test_absurd_cells_are_outside_without_a_warning():
 def test_a_profile_far_from_the_mean_is_still_at_no_distance_from_itself():
     x = np.random.default_rng(5).normal(size=(200, 17))
     x[0] *= 1e4  # its square leaves float32 no digit for a small distance
-    area = Applicability.fit(x)
+    area = ApplicabilityArea.fit(x)
     assert area.index(x).max() < 1e-9
     assert (area.density(x) >= 1).all()
 
@@ -171,14 +171,14 @@ def test_thinning_is_seeded_said_and_keeps_the_area(caplog):
     random = np.random.default_rng(6)
     x, new = random.normal(size=(4000, 3)), random.normal(size=(2000, 3)) * 1.5
     folds = np.arange(4000) % 10
-    whole, thin = Applicability.fit(x, folds=folds), None
+    whole, thin = ApplicabilityArea.fit(x, folds=folds), None
     with caplog.at_level("INFO"):
-        thin = Applicability.fit(x, folds=folds, max_points=800, seed=1)
+        thin = ApplicabilityArea.fit(x, folds=folds, max_points=800, seed=1)
     assert "800 of 4000" in caplog.text
     assert (len(thin.points), thin.profiles, whole.profiles) == (800, 4000, 4000)
     assert thin.mean == whole.mean
-    assert thin.threshold == Applicability.fit(x, folds=folds, max_points=800, seed=1).threshold
-    assert thin.threshold != Applicability.fit(x, folds=folds, max_points=800, seed=2).threshold
+    assert thin.threshold == ApplicabilityArea.fit(x, folds=folds, max_points=800, seed=1).threshold
+    assert thin.threshold != ApplicabilityArea.fit(x, folds=folds, max_points=800, seed=2).threshold
     assert (thin.inside(new) == whole.inside(new)).mean() > 0.8
     assert thin.inside(new).mean() == pytest.approx(whole.inside(new).mean(), abs=0.06)
 
@@ -197,21 +197,21 @@ def test_thinning_is_seeded_said_and_keeps_the_area(caplog):
 )
 def test_what_cannot_be_fitted_is_refused(x, weights, folds, said):
     with pytest.raises(ValueError, match=said):
-        Applicability.fit(x, weights, folds)
+        ApplicabilityArea.fit(x, weights, folds)
 
 
 def test_rows_of_other_predictors_are_refused():
-    area = Applicability.fit(*world())
+    area = ApplicabilityArea.fit(*world())
     with pytest.raises(ValueError, match="5 predictors"):
         area.index(np.zeros((3, 4)))
 
 
 def test_round_trip_through_a_checkpoint_of_plain_content():
-    area, new = Applicability.fit(*world()), world(50, seed=1)[0]
+    area, new = ApplicabilityArea.fit(*world()), world(50, seed=1)[0]
     file = io.BytesIO()
     torch.save({"applicability": area.to_plain()}, file)
     file.seek(0)
-    again = Applicability.from_plain(torch.load(file, weights_only=True)["applicability"])
+    again = ApplicabilityArea.from_plain(torch.load(file, weights_only=True)["applicability"])
     assert all((a == b).all() for a, b in zip(again.assess(new), area.assess(new), strict=True))
     assert again.to_plain() == area.to_plain()
 
@@ -247,14 +247,14 @@ def test_round_trip_through_a_checkpoint_of_plain_content():
     ],
 )
 def test_a_strangers_content_is_refused(change):
-    plain = Applicability.fit(*world()).to_plain()
-    Applicability.from_plain(plain)
+    plain = ApplicabilityArea.fit(*world()).to_plain()
+    ApplicabilityArea.from_plain(plain)
     with pytest.raises(ValueError, match="applicability:"):
-        Applicability.from_plain(plain | change)
+        ApplicabilityArea.from_plain(plain | change)
 
 
 def test_content_that_lacks_something_or_is_no_mapping_is_refused():
-    plain = Applicability.fit(*world()).to_plain()
+    plain = ApplicabilityArea.fit(*world()).to_plain()
     for content in (None, [], "text", {}, {k: v for k, v in plain.items() if k != "std"}, {1: 2}):
         with pytest.raises(ValueError, match="expected mean, "):
-            Applicability.from_plain(content)
+            ApplicabilityArea.from_plain(content)

@@ -7,14 +7,14 @@ import pytest
 import torch
 from scipy.stats import beta
 
-from soilcarbon.stats.conformal import Calibration
-from soilcarbon.stats.coverage import interval_score, picp_table
+from soilcarbon.stats.conformal import ConformalCalibration
+from soilcarbon.stats.metrics import interval_score
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 
 
-def hits(calibration, y, predicted, spread, level, group=None):
-    lower, upper = calibration.interval(predicted, spread, level, group)
+def hits(calibration, y, predicted, level, stratum=None):
+    lower, upper = calibration.interval(predicted, level, stratum)
     return (lower <= y) & (y <= upper)
 
 
@@ -24,8 +24,8 @@ def hits(calibration, y, predicted, spread, level, group=None):
 def test_of_nine_profiles_by_hand():
     # errors 1..9; (9 + 1) * 0.9 = 9: the 9th; (9 + 1) * 0.8 = 8: the 8th; 10 * 0.75 = 7.5, so the 8th; 10 * 0.91: none
     y, predicted = np.array([14.0, 12, 5, 13, 11, 19, 18, 17, 16]), np.array([10.0, 10, 10, 10, 10, 10, 10, 10, 10])
-    calibration = Calibration.fit(y, predicted)  # errors 4 2 -5 3 1 9 8 7 6
-    ends = {level: calibration.interval(np.array([20.0]), None, level) for level in (0.9, 0.8, 0.75, 0.5, 0.1, 0.91)}
+    calibration = ConformalCalibration.fit(y, predicted)  # errors 4 2 -5 3 1 9 8 7 6
+    ends = {level: calibration.interval(np.array([20.0]), level) for level in (0.9, 0.8, 0.75, 0.5, 0.1, 0.91)}
     assert {level: (lower[0], upper[0]) for level, (lower, upper) in ends.items()} == {
         0.9: (11, 29),
         0.8: (12, 28),
@@ -41,41 +41,28 @@ def test_two_sides_by_hand():
     # of 9 errors -4..4, level 0.8 leaves a tenth on each side: the 9th of the errors upwards, 4, and downwards, 4;
     # shifted by 2 they are 6 and 2
     y = np.full(9, 10.0) + np.arange(-4, 5) + 2
-    calibration = Calibration.fit(y, np.full(9, 10.0), symmetric=False)
-    assert [end[0] for end in calibration.interval(np.array([20.0]), None, 0.8)] == [18, 26]
-    assert [end[0] for end in calibration.interval(np.array([20.0]), None, 0.81)] == [0, np.inf]
+    calibration = ConformalCalibration.fit(y, np.full(9, 10.0), symmetric=False)
+    assert [end[0] for end in calibration.interval(np.array([20.0]), 0.8)] == [18, 26]
+    assert [end[0] for end in calibration.interval(np.array([20.0]), 0.81)] == [0, np.inf]
     assert calibration.highest_level() == pytest.approx(0.8)
 
 
-def test_the_spread_scales_and_its_floor_holds():
-    y, predicted, spread = np.array([3.0, 6, 8]), np.array([2.0, 2, 2]), np.array([1.0, 2, 3])  # scores 1, 2, 2
-    calibration = Calibration.fit(y, predicted, spread, floor=0.5)
-    lower, upper = calibration.interval(np.array([10.0, 10, 10]), np.array([0.0, 1, 4]), 0.5)
-    assert (lower.tolist(), upper.tolist()) == ([9, 8, 2], [11, 12, 18])
-    assert Calibration.fit(y, predicted, spread).floor == pytest.approx(0.2)
-
-
-def test_units_share_their_weight_by_hand():
-    # unit a has errors 1, 2, 3, 4 (a quarter each), unit b 10: shares of three units 1/12, 2/12, 3/12, 4/12, 8/12
-    y, units = np.array([1.0, 2, 3, 4, 10]), np.array(["a", "a", "a", "a", "b"])
-    alike = Calibration.fit(y, np.zeros(5), units=units)
-    assert alike.overall[0][1] == pytest.approx(np.array([1, 2, 3, 4, 8]) / 12)
-    assert [alike.interval(np.zeros(1), None, level)[1][0] for level in (0.25, 0.3, 0.6, 0.7)] == [3, 4, 10, np.inf]
-    capped = Calibration.fit(y, np.zeros(5), units=units, cap=2)  # a counts 2, b 1
-    assert capped.overall[0][1] == pytest.approx(np.array([1, 2, 3, 4, 6]) / 9)
-    single = Calibration.fit(y, np.zeros(5), units=units, cap=np.inf)  # alike, but of two units still
-    assert single.overall[0][1] == pytest.approx(np.arange(1, 6) / 5 * 2 / 3)
+def test_profiles_count_alike_but_of_two_groups_only_by_hand():
+    y, groups = np.array([1.0, 2, 3, 4, 10]), np.array(["a", "a", "a", "a", "b"])
+    found = ConformalCalibration.fit(y, np.zeros(5), groups=groups)
+    assert found.overall[0][1] == pytest.approx(np.arange(1, 6) / 5 * 2 / 3)
+    assert [found.interval(np.zeros(1), level)[1][0] for level in (0.4, 0.5, 0.6, 0.7)] == [3, 4, 10, np.inf]
 
 
 def test_many_scores_are_thinned_without_narrowing():
     random = np.random.default_rng(0)
     y = random.normal(size=50_000)
-    calibration = Calibration.fit(y, np.zeros(50_000), bounds=(-100, None))
+    calibration = ConformalCalibration.fit(y, np.zeros(50_000), bounds=(-100, None))
     assert len(calibration.overall[0][0]) <= 2000
     assert calibration.highest_level() == pytest.approx(50_000 / 50_001, abs=1e-9)
     for level in (*LEVELS, 0.999):
         exact = np.sort(np.abs(y))[int(np.ceil(50_001 * level)) - 1]
-        found = calibration.interval(np.zeros(1), None, level)[1][0]
+        found = calibration.interval(np.zeros(1), level)[1][0]
         assert exact <= found <= np.sort(np.abs(y))[min(int(np.ceil(50_001 * (level + 1 / 2000))), 49_999)]
 
 
@@ -89,13 +76,11 @@ def test_coverage_is_exact_over_repeats(symmetric, scale):
     n, repeats = 99, 400  # (n + 1) * level and its halves are whole numbers at these levels: coverage is the level itself
     found = {level: [] for level in (0.5, 0.8, 0.9, 0.96)}
     for _ in range(repeats):
-        predicted, spread = random.uniform(5, 50, n + 200), random.uniform(0.2, 1, n + 200)
+        predicted, spread = random.uniform(5, 50, n + 200), 0.5
         y = np.expm1(np.log1p(predicted) + spread * random.normal(size=n + 200))
-        calibration = Calibration.fit(
-            y[:n], predicted[:n], spread[:n], scale=scale, symmetric=symmetric, floor=0.01, bounds=(-0.99, None)
-        )
+        calibration = ConformalCalibration.fit(y[:n], predicted[:n], scale=scale, symmetric=symmetric, bounds=(-0.99, None))
         for level, parts in found.items():
-            parts.append(hits(calibration, y[n:], predicted[n:], spread[n:], level).mean())
+            parts.append(hits(calibration, y[n:], predicted[n:], level).mean())
     for level, parts in found.items():
         error = np.sqrt(level * (1 - level) * (1 / n + 1 / 200) / repeats)
         assert abs(np.mean(parts) - level) < 4 * error
@@ -109,41 +94,17 @@ def test_of_few_profiles_the_promise_is_kept_too():
         found = []
         for _ in range(1000):
             y = random.lognormal(size=n + 1)
-            found.append(hits(Calibration.fit(y[:n], np.ones(n)), y[n:], np.ones(1), None, level)[0])
+            found.append(hits(ConformalCalibration.fit(y[:n], np.ones(n)), y[n:], np.ones(1), level)[0])
         assert np.mean(found) > level - 4 * np.sqrt(level * (1 - level) / 1000)
         assert (level > n / (n + 1) + 1e-9) == np.all(found)
-
-
-def heteroscedastic(random, n):
-    predicted, spread = random.uniform(20, 60, n), random.choice([0.5, 2, 6], n)
-    return predicted + spread * random.normal(size=n), predicted, spread * random.lognormal(0, 0.1, n), spread
-
-
-def test_a_spread_covers_every_stratum_where_plain_intervals_do_not():
-    random = np.random.default_rng(3)
-    y, predicted, spread, _ = heteroscedastic(random, 3000)
-    test, centre, told, stratum = heteroscedastic(random, 6000)
-    normalised, plain = Calibration.fit(y, predicted, spread), Calibration.fit(y, predicted)
-    for level in LEVELS:
-        near, off, scores = [], [], []
-        for calibration, given, gaps in ((normalised, told, near), (plain, None, off)):
-            ends = calibration.interval(centre, given, level)
-            rows = picp_table(test, {level: ends}, strata=stratum)
-            assert [row["stratum"] for row in rows] == ["all", "0.5", "2.0", "6.0"]
-            assert rows[0]["coverage"] == pytest.approx(level, abs=0.03)
-            gaps += [abs(row["coverage"] - level) for row in rows[1:]]
-            scores.append(rows[0]["interval_score"])
-        assert max(near) < 0.045
-        assert max(off) > 0.07
-        assert scores[0] < 0.95 * scores[1]
 
 
 def test_two_sides_fit_skewed_errors():
     random = np.random.default_rng(4)
     y, test = (random.exponential(5, 20_000) + 20 for _ in range(2))
     centre = np.full(20_000, 21.0)
-    one, two = (Calibration.fit(y, centre, symmetric=symmetric) for symmetric in (True, False))
-    narrow, wide = two.interval(centre, None, 0.9), one.interval(centre, None, 0.9)
+    one, two = (ConformalCalibration.fit(y, centre, symmetric=symmetric) for symmetric in (True, False))
+    narrow, wide = two.interval(centre, 0.9), one.interval(centre, 0.9)
     assert np.mean(test < narrow[0]) == pytest.approx(0.05, abs=0.007)
     assert np.mean(test > narrow[1]) == pytest.approx(0.05, abs=0.007)
     assert np.mean(test < wide[0]) == 0
@@ -159,25 +120,27 @@ def test_each_group_holds_its_level_and_a_small_one_gets_the_rest():
         return 50 + size * random.normal(size=n), np.full(n, 50.0), group
 
     y, predicted, group = draw(4000)
-    calibration = Calibration.fit(y, predicted, groups=group)
-    assert set(calibration.groups) == {"clay", "peat"}
+    calibration = ConformalCalibration.fit(y, predicted, strata=group)
+    assert set(calibration.strata) == {"clay", "peat"}
     test, centre, label = draw(8000)
-    found = hits(calibration, test, centre, None, 0.9, label)
+    found = hits(calibration, test, centre, 0.9, label)
     for name in ("clay", "peat"):
         assert found[label == name].mean() == pytest.approx(0.9, abs=0.025)
-    assert hits(calibration, test, centre, None, 0.9)[label == "clay"].mean() > 0.97
-    ends = [calibration.interval(np.array([50.0]), None, 0.9, name)[1][0] for name in ("rare", "never seen", None)]
+    assert hits(calibration, test, centre, 0.9)[label == "clay"].mean() > 0.97
+    ends = [calibration.interval(np.array([50.0]), 0.9, name)[1][0] for name in ("rare", "never seen", None)]
     assert ends[0] == ends[1] == ends[2]
-    assert (calibration.interval(centre, None, 0.9, "peat")[1] > calibration.interval(centre, None, 0.9, "clay")[1]).all()
+    assert (calibration.interval(centre, 0.9, "peat")[1] > calibration.interval(centre, 0.9, "clay")[1]).all()
 
 
-def test_groups_count_units_and_may_be_integers():
+def test_strata_count_groups_and_may_be_integers():
     y = np.arange(120.0)
-    calibration = Calibration.fit(y, np.zeros(120), groups=np.repeat([3, 7], 60), units=np.r_[np.zeros(60), np.arange(60)])
-    assert set(calibration.groups) == {"7"}
+    calibration = ConformalCalibration.fit(
+        y, np.zeros(120), strata=np.repeat([3, 7], 60), groups=np.r_[np.zeros(60), np.arange(60)]
+    )
+    assert set(calibration.strata) == {"7"}
     assert (
-        calibration.interval(np.zeros(2), None, 0.5, np.array([7, 3]))[1].tolist()
-        == calibration.interval(np.zeros(2), None, 0.5, np.array(["7", "3"]))[1].tolist()
+        calibration.interval(np.zeros(2), 0.5, np.array([7, 3]))[1].tolist()
+        == calibration.interval(np.zeros(2), 0.5, np.array(["7", "3"]))[1].tolist()
     )
     assert calibration.highest_level(7) == pytest.approx(60 / 61)
 
@@ -191,20 +154,15 @@ def clustered(random, blocks):
 
 
 @pytest.mark.parametrize("level", [0.8, 0.9])
-def test_blocks_of_equal_say_hold_on_new_blocks_where_profiles_do_not(level):
+def test_intervals_of_groups_cover_profiles_of_new_blocks(level):
     random = np.random.default_rng(6)
-    gaps = {"blocks": [], "profiles": [], "all together": []}
+    gaps = []
     for _ in range(150):
-        y, unit = clustered(random, 60)
-        test, new = clustered(random, 60)
-        for name, units in (("blocks", unit), ("profiles", None)):
-            found = hits(Calibration.fit(y, np.full(len(y), 30.0), units=units), test, np.full(len(test), 30.0), None, level)
-            gaps[name].append(np.mean(np.bincount(new, found) / np.bincount(new)) - level)
-        pooled = Calibration.fit(y, np.full(len(y), 30.0), units=unit, cap=np.inf)
-        gaps["all together"].append(hits(pooled, test, np.full(len(test), 30.0), None, level).mean() - level)
-    assert abs(np.mean(gaps["blocks"])) < 0.02
-    assert abs(np.mean(gaps["all together"])) < 0.02
-    assert np.mean(gaps["profiles"]) < -0.08
+        y, group = clustered(random, 60)
+        test, _ = clustered(random, 60)
+        pooled = ConformalCalibration.fit(y, np.full(len(y), 30.0), groups=group)
+        gaps.append(hits(pooled, test, np.full(len(test), 30.0), level).mean() - level)
+    assert abs(np.mean(gaps)) < 0.02
 
 
 # --- ends --------------------------------------------------------------------------------------------------------
@@ -214,10 +172,10 @@ def test_ends_lie_between_the_bounds_and_round_the_prediction():
     random = np.random.default_rng(7)
     y, predicted = random.lognormal(2, 1, 300), random.lognormal(2, 0.8, 300)
     for scale in ("identity", "log1p"):
-        calibration = Calibration.fit(y, predicted, scale=scale, bounds=(0, 40))
+        calibration = ConformalCalibration.fit(y, predicted, scale=scale, bounds=(0, 40))
         last = predicted.clip(0, 40), predicted.clip(0, 40)
         for level in LEVELS:
-            lower, upper = calibration.interval(predicted, None, level)
+            lower, upper = calibration.interval(predicted, level)
             assert lower.min() >= 0
             assert upper.max() <= 40
             assert (lower <= last[0]).all()
@@ -226,32 +184,24 @@ def test_ends_lie_between_the_bounds_and_round_the_prediction():
 
 
 def test_a_prediction_beyond_the_bounds_is_treated_as_in_the_calibration():
-    calibration = Calibration.fit(np.arange(9.0), np.arange(9.0) - 3, symmetric=False, bounds=(0, 20))  # always 3 too low
-    assert [end.tolist() for end in calibration.interval(np.array([-1.0, 30]), None, 0.8)] == [[2, 20], [2, 20]]
+    calibration = ConformalCalibration.fit(np.arange(9.0), np.arange(9.0) - 3, symmetric=False, bounds=(0, 20))  # always 3 too low
+    assert [end.tolist() for end in calibration.interval(np.array([-1.0, 30]), 0.8)] == [[2, 20], [2, 20]]
 
 
 def test_a_map_with_gaps_keeps_its_shape_and_gaps():
-    calibration = Calibration.fit(
-        np.arange(20.0), np.zeros(20), np.ones(20), scale="log1p", groups=np.repeat([1, 2], 10), smallest_group=5
+    calibration = ConformalCalibration.fit(
+        np.arange(20.0), np.zeros(20), scale="log1p", strata=np.repeat([1, 2], 10), smallest_stratum=5
     )
     cells = np.array([[1.0, np.nan, 3], [4, 5, 6]])
-    spread = np.array([[1.0, 1, np.nan], [1, 1, 1]])
-    lower, upper = calibration.interval(cells, spread, 0.5, np.array([[1, 1, 1], [2, 2, 9]]))
-    assert np.isnan(lower).tolist() == np.isnan(upper).tolist() == [[False, True, True], [False] * 3]
-    one = [calibration.interval(np.array([value]), np.ones(1), 0.5, group)[1][0] for value, group in ((1, 1), (4, 2), (6, 9))]
+    lower, upper = calibration.interval(cells, 0.5, np.array([[1, 1, 1], [2, 2, 9]]))
+    assert np.isnan(lower).tolist() == np.isnan(upper).tolist() == [[False, True, False], [False] * 3]
+    one = [calibration.interval(np.array([value]), 0.5, group)[1][0] for value, group in ((1, 1), (4, 2), (6, 9))]
     assert [upper[0, 0], upper[1, 0], upper[1, 2]] == one
-
-
-def test_a_spread_of_any_size_gives_no_warning():
-    calibration = Calibration.fit(np.arange(20.0), np.zeros(20), np.ones(20), scale="log1p")
-    lower, upper = calibration.interval(np.ones(3), np.array([0.0, 1e4, np.inf]), 0.9)
-    assert lower[1:].tolist() == [0, 0]
-    assert upper[1:].tolist() == [np.inf, np.inf]
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------
 
-GOOD = {"y": np.arange(1.0, 5), "predicted": np.ones(4), "spread": np.ones(4)}
+GOOD = {"y": np.arange(1.0, 5), "predicted": np.ones(4)}
 
 
 @pytest.mark.parametrize(
@@ -259,54 +209,35 @@ GOOD = {"y": np.arange(1.0, 5), "predicted": np.ones(4), "spread": np.ones(4)}
     [
         ({"y": np.array([1.0, np.nan, 2, 3])}, "y has 1 values"),
         ({"predicted": np.array([1.0, np.nan, np.inf, 3])}, "predicted has 2 values"),
-        ({"spread": np.array([1.0, 1, np.nan, 3])}, "spread has 1 values"),
-        ({"spread": np.array([1.0, 1, -1, 3])}, "negative"),
-        ({"spread": np.zeros(4)}, "are most spreads 0"),
-        ({"floor": -1.0}, "floor"),
         ({"y": np.ones(3)}, "one length"),
-        ({"y": np.ones(0), "predicted": np.ones(0), "spread": np.ones(0)}, "0 profiles"),
+        ({"y": np.ones(0), "predicted": np.ones(0)}, "0 profiles"),
         ({"y": np.array([1.0, -1, 2, 3]), "scale": "log1p"}, r"ln\(1 \+ y\)"),
         ({"scale": "log"}, "neither"),
-        ({"cap": 0}, "cap"),
-        ({"units": np.ones(3)}, "units"),
-        ({"groups": np.array(["a"] * 3)}, "groups"),
-        ({"groups": np.ones(4)}, "text or integers"),
-        ({"groups": np.array(["a", "b", None, "c"], object)}, "text or integers"),
+        ({"groups": np.ones(3)}, "groups"),
+        ({"strata": np.array(["a"] * 3)}, "strata"),
+        ({"strata": np.ones(4)}, "text or integers"),
+        ({"strata": np.array(["a", "b", None, "c"], object)}, "text or integers"),
         ({"bounds": (3, 1)}, "bounds"),
         ({"bounds": (-2, None), "scale": "log1p"}, "bounds"),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused(change, said):
-    Calibration.fit(**GOOD)
+    ConformalCalibration.fit(**GOOD)
     with pytest.raises(ValueError, match=said):
-        Calibration.fit(**GOOD | change)
-
-
-def test_what_has_no_interval_is_refused():
-    with_spread, without = Calibration.fit(**GOOD), Calibration.fit(GOOD["y"], GOOD["predicted"])
-    for calibration, spread, level, said in (
-        (with_spread, None, 0.9, "exactly if"),
-        (without, np.ones(4), 0.9, "exactly if"),
-        (with_spread, np.ones(3), 0.9, "one for each"),
-        (with_spread, -np.ones(4), 0.9, "negative"),
-        (with_spread, np.ones(4), 1.0, "between 0 and 1"),
-        (with_spread, np.ones(4), 90, "between 0 and 1"),
-    ):
-        with pytest.raises(ValueError, match=said):
-            calibration.interval(np.ones(4), spread, level)
+        ConformalCalibration.fit(**GOOD | change)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_round_trip_through_a_checkpoint_of_plain_content(symmetric):
     random = np.random.default_rng(8)
     y, group = random.lognormal(size=500), random.choice(["a", "b"], 500)
-    calibration = Calibration.fit(
-        y, np.ones(500), np.ones(500), scale="log1p", symmetric=symmetric, groups=group, bounds=(0, np.float64(9))
+    calibration = ConformalCalibration.fit(
+        y, np.ones(500), scale="log1p", symmetric=symmetric, strata=group, bounds=(0, np.float64(9))
     )
     file = io.BytesIO()
     torch.save({"calibration": calibration.to_plain()}, file)
     file.seek(0)
-    assert Calibration.from_plain(torch.load(file, weights_only=True)["calibration"]) == calibration
+    assert ConformalCalibration.from_plain(torch.load(file, weights_only=True)["calibration"]) == calibration
 
 
 @pytest.mark.parametrize(
@@ -314,9 +245,6 @@ def test_round_trip_through_a_checkpoint_of_plain_content(symmetric):
     [
         {"scale": "log"},
         {"scale": []},
-        {"floor": 0.0},
-        {"floor": float("nan")},
-        {"floor": "1"},
         {"bounds": None},
         {"bounds": [0.0]},
         {"bounds": [None, 1.0]},
@@ -336,23 +264,37 @@ def test_round_trip_through_a_checkpoint_of_plain_content(symmetric):
         {"overall": [[[float("nan")], [0.5]]]},
         {"overall": [[["1"], [0.5]]]},
         {"overall": [[[0.0] * 2001, list(np.linspace(0.1, 0.9, 2001))]]},
-        {"groups": None},
-        {"groups": {1: [[[1.0], [0.5]]]}},
-        {"groups": {"a": None}},
-        {"groups": {"a": [[[1.0], [0.5]]] * 2}},
-        {"groups": {str(k): [[[1.0], [0.5]]] for k in range(1001)}},
+        {"strata": None},
+        {"strata": {1: [[[1.0], [0.5]]]}},
+        {"strata": {"a": None}},
+        {"strata": {"a": [[[1.0], [0.5]]] * 2}},
+        {"strata": {str(k): [[[1.0], [0.5]]] for k in range(1001)}},
         {"more": 1},
     ],
 )
-def test_a_strangers_content_is_refused(change):
-    plain = Calibration.fit(**GOOD, scale="log1p").to_plain()
-    Calibration.from_plain(plain)
+def test_invalid_content_of_an_untrusted_file_is_refused(change):
+    plain = ConformalCalibration.fit(**GOOD, scale="log1p").to_plain()
+    ConformalCalibration.from_plain(plain)
     with pytest.raises(ValueError, match="calibration:"):
-        Calibration.from_plain(plain | change)
+        ConformalCalibration.from_plain(plain | change)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 90])
+def test_a_level_out_of_range_is_refused(level):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        ConformalCalibration.fit(**GOOD).interval(np.ones(4), level)
+
+
+def test_a_calibration_written_by_version_0_1_is_read():
+    plain = ConformalCalibration.fit(**GOOD).to_plain()
+    old = {"groups" if name == "strata" else name: value for name, value in plain.items()} | {"floor": None}
+    assert ConformalCalibration.from_plain(old) == ConformalCalibration.from_plain(plain)
+    with pytest.raises(ValueError, match="expected bounds"):
+        ConformalCalibration.from_plain(old | {"floor": 0.1})
 
 
 def test_content_that_lacks_something_or_is_no_mapping_is_refused():
-    plain = Calibration.fit(**GOOD).to_plain()
-    for content in (None, [], "text", {}, {k: v for k, v in plain.items() if k != "floor"}, {1: 2}):
+    plain = ConformalCalibration.fit(**GOOD).to_plain()
+    for content in (None, [], "text", {}, {k: v for k, v in plain.items() if k != "scale"}, {1: 2}):
         with pytest.raises(ValueError, match="expected bounds, "):
-            Calibration.from_plain(content)
+            ConformalCalibration.from_plain(content)

@@ -2,15 +2,19 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from soilcarbon.stats.metrics import (
     better,
+    bootstrap_means,
     bootstrap_scores,
     checked_vectors,
+    coverage,
+    interval_score,
     mean_paired_differences,
     paired_differences,
-    resampled_means,
+    picp_table,
     scores,
 )
 
@@ -153,20 +157,20 @@ def test_draws_that_cannot_be_scored_are_left_out():
 
 def test_intervals_over_blocks_are_those_of_resampling_whole_blocks():
     random = np.random.default_rng(0)
-    units = np.repeat(np.arange(12), random.integers(2, 30, 12))
-    observed = random.lognormal(2, 1, len(units))
-    predicted = observed + random.normal(0, 3, 12)[units] + random.normal(0, 0.5, len(units))
-    single, blocks = (bootstrap_scores(observed, predicted, 1, units=given) for given in (None, units))
+    groups = np.repeat(np.arange(12), random.integers(2, 30, 12))
+    observed = random.lognormal(2, 1, len(groups))
+    predicted = observed + random.normal(0, 3, 12)[groups] + random.normal(0, 0.5, len(groups))
+    single, blocks = (bootstrap_scores(observed, predicted, 1, groups=given) for given in (None, groups))
     assert blocks["me"]["high"] - blocks["me"]["low"] > 2 * (single["me"]["high"] - single["me"]["low"])
     assert blocks["rmse"]["value"] == single["rmse"]["value"]
-    errors = [(predicted - observed)[units == k] for k in range(12)]
+    errors = [(predicted - observed)[groups == k] for k in range(12)]
     draws = [np.concatenate([errors[k] for k in random.integers(12, size=12)]).mean() for _ in range(4000)]
     assert (blocks["me"]["low"], blocks["me"]["high"]) == pytest.approx(np.quantile(draws, [0.025, 0.975]), rel=0.15)
 
 
-def test_units_of_one_profile_each_change_nothing():
+def test_groups_of_one_profile_each_change_nothing():
     observed, predicted = np.random.default_rng(0).lognormal(2, 1, (2, 40))
-    assert bootstrap_scores(observed, predicted, 3) == bootstrap_scores(observed, predicted, 3, units=np.arange(40))
+    assert bootstrap_scores(observed, predicted, 3) == bootstrap_scores(observed, predicted, 3, groups=np.arange(40))
 
 
 def test_for_rpiq_the_spread_is_that_of_all_profiles():
@@ -178,14 +182,14 @@ def test_for_rpiq_the_spread_is_that_of_all_profiles():
     assert result["rpiq"]["value"] == pytest.approx(spread / result["rmse"]["value"])
 
 
-def test_the_draws_depend_on_seed_and_units_only():
-    values, units = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) // 3
-    both = resampled_means(values, units, 5, 40)
-    assert resampled_means(values[:, :1], units, 5, 40)[:, 0] == pytest.approx(both[:, 0])
-    assert resampled_means(values, units, 5, 10) == pytest.approx(both[:10])
-    assert resampled_means(np.ones((60, 1)), units, 6, 40) == pytest.approx(np.ones((40, 1)))
+def test_the_draws_depend_on_seed_and_groups_only():
+    values, groups = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) // 3
+    both = bootstrap_means(values, groups, 5, 40)
+    assert bootstrap_means(values[:, :1], groups, 5, 40)[:, 0] == pytest.approx(both[:, 0])
+    assert bootstrap_means(values, groups, 5, 10) == pytest.approx(both[:10])
+    assert bootstrap_means(np.ones((60, 1)), groups, 6, 40) == pytest.approx(np.ones((40, 1)))
     with pytest.raises(ValueError, match="one for each of 60"):
-        resampled_means(values, units[:-1], 5, 40)
+        bootstrap_means(values, groups[:-1], 5, 40)
 
 
 # --- two methods -------------------------------------------------------------------------------------------------
@@ -201,13 +205,13 @@ def test_differences_worked_by_hand():
     )
 
 
-# of two units one is better by half, one worse by half; a quarter of the draws hold one of them alone
+# of two groups one is better by half, one worse by half; a quarter of the draws hold one of them alone
 HALVES = np.zeros(4), np.array([1.0, 1, 3, 3]), np.array([2.0, 2, 2, 2]), np.array([0, 0, 1, 1])
 
 
 def test_an_interval_of_differences_worked_by_hand():
-    observed, ours, theirs, units = HALVES
-    result = paired_differences(observed, ours, theirs, 0, units=units)
+    observed, ours, theirs, groups = HALVES
+    result = paired_differences(observed, ours, theirs, 0, groups=groups)
     assert result["mae"] == {"value": 0, "low": -50, "high": 50}
     assert result["rmse"] == pytest.approx({"value": 100 * (5**0.5 / 2 - 1), "low": -50, "high": 50})
     assert result["ccc"] == result["r2"] == {"value": None, "low": None, "high": None}
@@ -222,13 +226,13 @@ def test_regions_weigh_alike_whatever_their_size():
 
 
 def methods(seed, n=300, blocks=300, shared=1.0):
-    """Return observed, ours, theirs, units: two methods that err alike by block, and each by itself."""
+    """Return observed, ours, theirs, groups: two methods that err alike by block, and each by itself."""
     random = np.random.default_rng(seed)
-    units = np.arange(n) % blocks
+    groups = np.arange(n) % blocks
     observed = random.normal(0, 3, n)
     common = shared * random.normal(size=n)
-    ours, theirs = (observed + common + (size * random.normal(size=blocks))[units] for size in (0.2, 0.6))
-    return observed, ours, theirs, units
+    ours, theirs = (observed + common + (size * random.normal(size=blocks))[groups] for size in (0.2, 0.6))
+    return observed, ours, theirs, groups
 
 
 def width(interval):
@@ -236,8 +240,8 @@ def width(interval):
 
 
 def test_a_method_does_not_differ_from_itself():
-    observed, ours, _, units = methods(0)
-    for each in (paired_differences(observed, ours, ours, 0), mean_paired_differences([(observed, ours, ours, units)] * 3, 0)):
+    observed, ours, _, groups = methods(0)
+    for each in (paired_differences(observed, ours, ours, 0), mean_paired_differences([(observed, ours, ours, groups)] * 3, 0)):
         assert each == dict.fromkeys(("mae", "rmse", "ccc", "r2"), {"value": 0, "low": 0, "high": 0})
 
 
@@ -263,13 +267,13 @@ def test_what_is_hard_for_both_cancels():
     for name, sign in (("ccc", 1), ("r2", 1), ("rmse", -1)):  # one by one they cannot be told apart
         assert max(mine[name]["low"], other[name]["low"]) < min(mine[name]["high"], other[name]["high"])
         assert min(sign * paired[name]["low"], sign * paired[name]["high"]) > 0
-    apart = [resampled_means(abs(each - observed)[:, None], None, seed, 1000) for seed, each in enumerate((ours, theirs))]
+    apart = [bootstrap_means(abs(each - observed)[:, None], None, seed, 1000) for seed, each in enumerate((ours, theirs))]
     assert width(paired["mae"]) < 0.7 * 100 * np.ptp(np.quantile(apart[0] / apart[1], [0.025, 0.975]))
 
 
 def test_blocks_that_err_alike_make_differences_less_sure():
-    observed, ours, theirs, units = methods(0, 600, 20, shared=0.1)
-    single, blocks = (paired_differences(observed, ours, theirs, 0, units=each) for each in (None, units))
+    observed, ours, theirs, groups = methods(0, 600, 20, shared=0.1)
+    single, blocks = (paired_differences(observed, ours, theirs, 0, groups=each) for each in (None, groups))
     for name in ("mae", "rmse", "ccc", "r2"):
         assert single[name]["value"] == blocks[name]["value"]
         assert width(blocks[name]) > 2 * width(single[name])
@@ -285,29 +289,94 @@ def test_more_regions_make_the_mean_surer_for_they_are_drawn_independently():
 def test_intervals_of_differences_cover_the_truth_about_as_often_as_they_say():
     random = np.random.default_rng(0)
     truth, covered = -20.0, 0  # errors of normal blocks with deviations 0.8 and 1, so MAE and RMSE are a fifth lower
-    units = np.repeat(np.arange(60), 5)
+    groups = np.repeat(np.arange(60), 5)
     for trial in range(300):
         noise = random.normal(size=(2, 60))
-        ours, theirs = (0.8 * noise[0])[units], (0.7 * noise[0] + 0.51**0.5 * noise[1])[units]
-        result = mean_paired_differences([(np.zeros(300), ours, theirs, units)], trial, draws=300)["mae"]
+        ours, theirs = (0.8 * noise[0])[groups], (0.7 * noise[0] + 0.51**0.5 * noise[1])[groups]
+        result = mean_paired_differences([(np.zeros(300), ours, theirs, groups)], trial, draws=300)["mae"]
         covered += result["low"] <= truth <= result["high"]
     assert 0.90 <= covered / 300 <= 0.98
 
 
 def test_differences_that_mean_nothing_are_none():
-    observed, ours, theirs, units = methods(0)
+    observed, ours, theirs, groups = methods(0)
     nothing = {"value": None, "low": None, "high": None}
     against_perfect = paired_differences(observed, ours, observed, 0)
     assert against_perfect["mae"] == against_perfect["rmse"] == nothing
     assert against_perfect["r2"]["value"] == pytest.approx(scores(observed, ours)["r2"] - 1)
     assert set(map(str, paired_differences(*[np.empty(0)] * 3, 0).values())) == {str(nothing)}
-    both = mean_paired_differences([(observed, ours, theirs, units), (np.ones(9), np.zeros(9), np.full(9, 3.0), None)], 0)
+    both = mean_paired_differences([(observed, ours, theirs, groups), (np.ones(9), np.zeros(9), np.full(9, 3.0), None)], 0)
     assert both["r2"] == both["ccc"] == nothing  # undefined in the second region
     assert both["mae"]["value"] is not None
     with pytest.raises(ValueError, match="no regions"):
         mean_paired_differences([], 0)
     with pytest.raises(ValueError, match="theirs has 1 values of 300"):
         paired_differences(observed, ours, np.append(theirs[1:], np.nan), 0)
+
+
+# --- intervals of predictions ---
+
+
+def test_interval_score_by_hand():
+    # width 4; 2 / 0.2 = 10 for each unit outside
+    score = interval_score(np.array([3.0, 1, 8, 6]), np.full(4, 2.0), np.full(4, 6.0), 0.8)
+    assert score == pytest.approx([4, 14, 24, 4])
+
+
+def test_the_true_quantiles_have_the_least_interval_score():
+    y = np.random.default_rng(9).normal(size=100_000)
+    z = norm.ppf(0.95)
+    best, *others = (
+        interval_score(y, np.full(y.shape, low), np.full(y.shape, high), 0.9).mean()
+        for low, high in ((-z, z), (-z - 0.2, z + 0.2), (-z + 0.2, z - 0.2), (-z + 0.2, z + 0.2))
+    )
+    assert best < min(others)
+
+
+def test_coverage_counts_the_ends_and_has_the_exact_binomial_interval():
+    y, lower, upper = np.array([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 0]), np.full(10, 1.0), np.full(10, 9.0)
+    # Clopper and Pearson of 9 in 10: 0.5550 to 0.9975
+    assert coverage(y, lower, upper) == pytest.approx({"n": 10, "value": 0.9, "low": 0.5550, "high": 0.9975}, abs=1e-4)
+    assert coverage(y[:0], lower[:0], upper[:0]) == {"n": 0, "value": None, "low": None, "high": None}
+
+
+def test_blocks_missed_together_widen_the_interval_of_the_coverage():
+    random = np.random.default_rng(10)
+    unit = np.repeat(np.arange(100), 20)
+    y = np.where(random.random(100) < 0.2, 9.0, 0.5)[unit]
+    single, blocks = (coverage(y, np.zeros(2000), np.ones(2000), groups=groups) for groups in (None, unit))
+    assert single["value"] == blocks["value"]
+    assert blocks["high"] - blocks["low"] == pytest.approx(2 * 1.96 * 0.4 / np.sqrt(100), rel=0.25)
+    assert single["high"] - single["low"] < 0.3 * (blocks["high"] - blocks["low"])
+    assert blocks == coverage(y, np.zeros(2000), np.ones(2000), groups=unit)
+
+
+def test_a_table_has_a_row_for_each_level():
+    y, groups = np.array([0.5, 2, 3, 1]), np.array([1, 1, 2, 2])
+    rows = picp_table(y, {0.5: (y - 1, y + 1), 0.9: (np.zeros(4), np.full(4, 2.0))}, groups)
+    assert [(row["level"], row["n"], row["coverage"], row["mean_width"]) for row in rows] == [(0.5, 4, 1, 2), (0.9, 4, 0.75, 2)]
+    assert rows[1]["interval_score"] == pytest.approx(2 + 20 * 1 / 4)
+
+
+@pytest.mark.parametrize(
+    "measure", [coverage, lambda *ends: interval_score(*ends, 0.9), lambda y, a, b: picp_table(y, {0.9: (a, b)})]
+)
+def test_intervals_that_are_none_are_refused(measure):
+    y, lower, upper = np.ones(3), np.zeros(3), np.array([2.0, 2, 2])
+    for ends, said in (
+        ((np.array([1, np.nan, 1]), lower, upper), "y has 1"),
+        ((y, np.array([np.nan, 0, 0]), upper), "lower has 1"),
+        ((y, upper, lower), "3 intervals are upside down"),
+        ((y, lower, np.ones(2)), "one length"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            measure(*ends)
+
+
+def test_an_endless_interval_covers_all_and_scores_infinity():
+    ends = np.zeros(2), np.full(2, np.inf)
+    assert coverage(np.ones(2), *ends)["value"] == 1
+    assert np.isinf(interval_score(np.ones(2), *ends, 0.9)).all()
 
 
 # --- choosing ----------------------------------------------------------------------------------------------------

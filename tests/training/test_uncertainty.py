@@ -10,8 +10,8 @@ from soilcarbon.categories import Category
 from soilcarbon.network.network import SoilCarbonNet, load_checkpoint, save_checkpoint
 from soilcarbon.network.specification import Specification
 from soilcarbon.soil.dataset import Dataset
-from soilcarbon.stats.conformal import Calibration
-from soilcarbon.stats.coverage import coverage
+from soilcarbon.stats.conformal import ConformalCalibration
+from soilcarbon.stats.metrics import coverage
 from soilcarbon.training import loop as engine
 from soilcarbon.training.uncertainty import FEWEST, held_out_predictions, learn_applicability, learn_calibration
 
@@ -48,7 +48,7 @@ def skewed(random, n):
 
 
 def held(calibration, data, rows, net, level):
-    lower, upper = calibration.interval(engine.predict(net, data.x[rows])[0], None, level)
+    lower, upper = calibration.interval(engine.predict(net, data.x[rows])[0], level)
     return (lower <= data.y[rows]) & (data.y[rows] <= upper), upper - lower
 
 
@@ -134,7 +134,7 @@ def test_by_hand():
     predicted = engine.predict(net, data.x)[0]
     data = replace(data, y=np.expm1(np.log1p(predicted) + errors))
     found = learn_calibration(net, data, np.arange(0), None)
-    lower, upper = found.interval(np.array([np.e - 1]), None, 0.9)
+    lower, upper = found.interval(np.array([np.e - 1]), 0.9)
     assert (lower[0], upper[0]) == (pytest.approx(np.exp(0.81) - 1), pytest.approx(np.exp(1.19) - 1))
     assert (found.scale, found.floor, found.bounds, found.groups) == ("log1p", None, (0.0, None), {})
 
@@ -171,7 +171,7 @@ def test_a_target_below_zero_is_measured_as_it_is():
     data = replace(data, y=engine.predict(net, data.x)[0] + random.normal(0, 5, 400))
     found = learn_calibration(net, data, np.arange(0), None)
     assert (found.scale, found.bounds) == ("identity", (-20.0, None))
-    lower, upper = found.interval(np.array([0.0, 30.0]), None, 0.9)
+    lower, upper = found.interval(np.array([0.0, 30.0]), 0.9)
     assert np.ptp(upper - lower) < 1e-9
     assert upper[0] == pytest.approx(1.645 * 5, rel=0.15)
 
@@ -187,9 +187,9 @@ def test_a_checkpoint_carries_calibration_and_area_to_the_bit(tmp_path):
     save_checkpoint(net, tmp_path / "x.pth")
     again = load_checkpoint(tmp_path / "x.pth")
     assert again.calibration == net.calibration
-    assert isinstance(again.calibration, Calibration)
+    assert isinstance(again.calibration, ConformalCalibration)
     values = np.linspace(0, 100, 50)
-    np.testing.assert_array_equal(again.calibration.interval(values, None, 0.8), net.calibration.interval(values, None, 0.8))
+    np.testing.assert_array_equal(again.calibration.interval(values, 0.8), net.calibration.interval(values, 0.8))
     cells = data.x[data.split["test"]]
     np.testing.assert_array_equal(again.applicability.index(cells), net.applicability.index(cells))
     assert again.blank(1).calibration is None
