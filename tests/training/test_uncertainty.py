@@ -136,7 +136,7 @@ def test_by_hand():
     found = learn_calibration(net, data, np.arange(0), None)
     lower, upper = found.interval(np.array([np.e - 1]), 0.9)
     assert (lower[0], upper[0]) == (pytest.approx(np.exp(0.81) - 1), pytest.approx(np.exp(1.19) - 1))
-    assert (found.scale, found.floor, found.bounds, found.groups) == ("log1p", None, (0.0, None), {})
+    assert (found.scale, found.bounds, found.strata) == ("log1p", (0.0, None), {})
 
 
 def test_too_few_give_none_and_say_so(caplog):
