@@ -10,7 +10,7 @@ import hashlib
 import html
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -286,6 +286,26 @@ def format_value(value: Any) -> str:
     if not math.isfinite(number):
         return "–"
     return (f"{number:,.0f}" if 999.5 <= abs(number) < 1e9 else f"{number:.3g}").replace("-", "−")
+
+
+def flattened(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield name, a dot between levels, and text of everything in nested mappings and sequences.
+
+    Examples
+    --------
+    >>> list(flattened({"model": {"members": 5, "radii": [0, 3]}, "aoi": None}))
+    [('model.members', '5'), ('model.radii', '0, 3'), ('aoi', '–')]
+    """
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from flattened(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple) and any(isinstance(each, Mapping | list | tuple) for each in value):
+        for k, inner in enumerate(value, start=1):
+            yield from flattened(inner, f"{name}.{k}")
+    elif isinstance(value, list | tuple):
+        yield name, ", ".join(map(str, value)) or "–"
+    else:
+        yield name, "–" if value is None or value == {} else str(value)
 
 
 def escape_markdown(text: object) -> str:

@@ -14,9 +14,8 @@ from soilcarbon.figures import observed_against_predicted, residual_map, save
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.html import Block, FigureFolder, Items, Note, Section, Table, format_value, write_report
 from soilcarbon.mapping.map_validation import SCORES, Points
-from soilcarbon.mapping.picture import ramp_of, read_picture
+from soilcarbon.mapping.picture import View, draw, read_picture
 from soilcarbon.mapping.products import Shared, file_name
-from soilcarbon.mapping.view import View, draw
 
 _TITLES = {"r2": "R²", "rmse": "RMSE", "me": "bias", "mae": "MAE", "ccc": "CCC"}
 _IN_UNIT = ("rmse", "me", "mae")
@@ -88,7 +87,7 @@ class ValidationReport:
 
         def difference(png: Path) -> None:
             picture = read_picture(View(f"{ours} minus {theirs}", tif), _SIDE, first=1)
-            save(draw(picture, ramp_of(picture.bands, diverging=True)), png)
+            save(draw(picture, diverging=True), png)
 
         figures = [
             self._figures.draw(f"scatter-{key}", title, about, observed_against_predicted, *scatter),

@@ -26,11 +26,11 @@ from soilcarbon.geo.stack import ON_THE_GRID, Stack
 from soilcarbon.geo.vector import load_areas
 from soilcarbon.io.files import UserError, write_json, write_table, write_yaml
 from soilcarbon.mapping import cog as cogs
-from soilcarbon.mapping import view as mapview
 from soilcarbon.mapping.cog import Band, Statistics
+from soilcarbon.mapping.page import write_page
+from soilcarbon.mapping.picture import View, preview
 from soilcarbon.mapping.predictor import CHANGE, MapModel, likeness_bands
 from soilcarbon.mapping.tiles import WHOLE, ZONES, Notes, Plan, own_zone
-from soilcarbon.mapping.view import View
 from soilcarbon.stats import metrics as validation
 
 log = logging.getLogger(__name__)
@@ -262,7 +262,7 @@ def finish(
         views.append(View(f"{title}, {name}" if name else title, path))
         first += len(bands)
     for view in views:
-        mapview.preview(view.tif.with_suffix(".png"), view)
+        preview(view.tif.with_suffix(".png"), view)
     totals = make_totals(plan, folder, notes, model)
     write_table(place.with_name(f"{place.stem}_totals.csv"), totals)
     told = [*tell_of_filled(plan, model, notes), *tell_of_support(plan, model, views[0].tif, sample)]
@@ -277,7 +277,7 @@ def finish(
     if len(plan.periods) > 1:
         meanings += [f"change, {band.name}: {band.tags['MEANING']}" for band in bands_of(plan, model, CHANGE)]
     meanings += [shares] if (shares := model.shares()) else []
-    mapview.page(place.with_suffix(".html"), title, views, scores, provenance, totals, [*told, *meanings])
+    write_page(place.with_suffix(".html"), title, views, scores, provenance, totals, [*told, *meanings])
 
     for path in reversed(outputs(out, plan)):  # the maps last: where they are, all is
         if (folder / path.name).is_file():

@@ -1,30 +1,40 @@
-"""Maps made small enough to be looked at: cells, colours, and how long things are on the ground.
+"""Pictures of maps: decimated bands, colour ramps, scale bars, and the PNG preview.
 
-In: GeoTIFFs of one or more bands in any CRS, whose overviews make it quick. Out: values in memory, the ramp that
-colours them, and lengths that are true in the middle of the map. `mapview` draws them, `mappage` puts them in a page.
+In: GeoTIFFs of one or more bands in any CRS. Out: bands averaged to few cells, the ramp that colours them, lengths on the ground
+in the middle of the map, and a PNG file. `page` shows the same in a browser.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pyproj import Geod
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 
 from soilcarbon.constants import NODATA
-from soilcarbon.figures import is_skewed
+from soilcarbon.figures import INK, is_skewed, literal, save
+from soilcarbon.geo.crs import short_name
 from soilcarbon.geo.grid import Grid, lonlat, raster_grid
 from soilcarbon.geo.raster import named_errors, open_raster
+from soilcarbon.html import format_value
 
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+sensible = format_value
 DIFFERENCES = ("change", "lower", "upper")
-"""Bands of a map of change that are above or below zero; its sd is not."""
+"""Bands of a map of change that may be above or below zero; its sd is not."""
 _TAILS = (0.01, 0.995)
-"""Quantiles at which a ramp ends, so that a few cells do not bleach the rest; SOC's upper tail is what one looks for."""
-_INSIDE = "1 inside, 0 outside the area of applicability; between: share of the cells"
+"""Quantiles at which a ramp ends, so that a few cells do not bleach the rest; the upper tail of SOC is what one looks for."""
 _LONGEST = 8.0
 """A map is not drawn longer than so many times its width, nor wider: a strip of one row must still be seen."""
+_PREVIEW_SIDE = 1200
 
 
 @dataclass(frozen=True)
@@ -37,16 +47,12 @@ class View:
 
 @dataclass(frozen=True)
 class Band:
-    """A band as it is shown: name, unit and meaning ("" where unknown), values (h, w) float32, north up, missing = NaN.
-
-    `whole` are the lowest and the highest value of the file, which averages do not reach; None where not known.
-    """
+    """A band to be shown: name, unit and meaning ("" where unknown), values (h, w) float32, north up, missing = NaN."""
 
     name: str
     unit: str
     meaning: str
     values: np.ndarray
-    whole: tuple[float, float] | None = None
 
     @property
     def label(self) -> str:
@@ -56,7 +62,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Picture:
-    """A map made small enough to be shown.
+    """A decimated map.
 
     Attributes
     ----------
@@ -77,22 +83,13 @@ class Picture:
 
     @property
     def of_change(self) -> bool:
-        """Whether it shows how values changed."""
+        """Whether it is a map of change."""
         return self.bands[0].name == "change"
 
 
 @dataclass(frozen=True)
-class Ground:
-    """Metres on the ground for a unit of x and of y, at the latitude (degrees) where they were measured."""
-
-    x: float
-    y: float
-    lat: float
-
-
-@dataclass(frozen=True)
 class Ramp:
-    """How values become colours.
+    """Colour ramp of a band.
 
     Attributes
     ----------
@@ -102,27 +99,18 @@ class Ramp:
         Values at the ends, in the band's unit; high > low.
     logarithmic
         Whether colours go with the logarithm; low is then positive.
-    lowest, highest
-        Of the values that are shown; those beyond the ends get the ends' colours.
-    whole
-        Lowest and highest value of the files; None where only what is shown is known, averages of cells.
-    says
-        What the colours mean where the ends are fixed, whatever the values; "" where the values chose the ends.
+    extend
+        Which ends have values beyond them, in matplotlib's terms: neither, min, max or both.
+    note
+        What the colours alone do not show.
     """
 
     colours: str
     low: float
     high: float
     logarithmic: bool
-    lowest: float
-    highest: float
-    whole: tuple[float, float] | None = None
-    says: str = ""
-
-    @property
-    def diverging(self) -> bool:
-        """Whether zero is in the middle."""
-        return self.low == -self.high
+    extend: str
+    note: str
 
     def place(self, value: float) -> float:
         """Return where on the ramp a value lies: 0 at its low end, 1 at its high one."""
@@ -132,8 +120,6 @@ class Ramp:
 
     def ticks(self) -> list[float]:
         """Return round values to label."""
-        if self.lowest == self.highest and not self.says:
-            return [self.lowest]
         if self.logarithmic:
             decades = math.log10(self.high / self.low)
             exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
@@ -144,46 +130,20 @@ class Ramp:
                 return inside
         return round_values(self.low, self.high, 6)
 
-    def words(self) -> str:
-        """Return what the colours alone do not say."""
-        if self.says:
-            return self.says
-        lowest, highest = self.whole or (self.lowest, self.highest)
-        averaged = "" if self.whole else "as shown, averaged: "
-        if lowest == highest:
-            return f"{averaged}the same everywhere: {sensible(lowest)}"
-        notes = [f"{averaged or 'cells '}from {sensible(lowest)} to {sensible(highest)}"]
-        ends = [f"{word} {sensible(end)}" for word, end, out in self._beyond() if out]
-        notes += [f"those {' and '.join(ends)} take the ends' colours"] if ends else []
-        notes += ["logarithmic ramp"] if self.logarithmic else []
-        notes += ["red: loss, blue: gain"] if self.diverging else []
-        return "; ".join(notes)
-
-    def _beyond(self) -> list[tuple[str, float, bool]]:
-        return [("below", self.low, self.lowest < self.low), ("above", self.high, self.highest > self.high)]
-
-    @property
-    def extend(self) -> str:
-        """Which ends have values beyond them, in matplotlib's words: neither, min, max or both."""
-        below, above = (out for _, _, out in self._beyond())
-        return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]
-
-
-def sensible(value: float) -> str:
-    """Return a number with three digits, or all those before the decimal point: 0.0123, 12.3, 12,345."""
-    if not math.isfinite(value):
-        return "–"
-    shown = f"{value:,.0f}" if 999.5 <= abs(value) < 1e15 else f"{value:.3g}"
-    return shown.replace("-", "−")
-
 
 def round_values(low: float, high: float, at_most: int) -> list[float]:
-    """Return round numbers in [low, high], evenly spaced."""
+    """Return round numbers in [low, high], evenly spaced.
+
+    Examples
+    --------
+    >>> round_values(0.3, 9.7, 5)
+    [2.0, 4.0, 6.0, 8.0]
+    """
     from matplotlib.ticker import MaxNLocator
 
-    hair = 1e-9 * (high - low)
+    tolerance = 1e-9 * (high - low)
     values = MaxNLocator(at_most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    return [float(value) for value in values if low - hair <= value <= high + hair]
+    return [float(value) for value in values if low - tolerance <= value <= high + tolerance]
 
 
 # --- reading ---------------------------------------------------------------------------------------------------
@@ -219,136 +179,104 @@ def read_picture(view: View, side: int, first: int | None = None) -> Picture:
         numbers = list(raster.indexes)[:first]
         values = raster.read(numbers, out_shape=(len(numbers), height, width), out_dtype="float32", resampling=how)
         fill, names, units, corner = raster.nodata, raster.descriptions, raster.units, raster.transform
-        tags = [raster.tags(number) for number in numbers]
+        meanings = [raster.tags(number).get("MEANING", "") for number in numbers]
     values = values[:, :: -1 if corner.e > 0 else 1, :: -1 if corner.a < 0 else 1]
     values[~np.isfinite(values) | (values == NODATA)] = np.nan
     if fill is not None:
         values[values == np.float32(fill)] = np.nan
     bands = [
-        Band(
-            names[number - 1] or f"band {number}",
-            units[number - 1] or "",
-            told.get("MEANING", ""),
-            plane,
-            _range(plane) if plane.shape == (full.height, full.width) else _told_range(told, plane),
-        )
-        for number, told, plane in zip(numbers, tags, values, strict=True)
+        Band(names[number - 1] or f"band {number}", units[number - 1] or "", meaning, plane)
+        for number, meaning, plane in zip(numbers, meanings, values, strict=True)
     ]
     return Picture(view, full, replace(full, cell=cell, height=height, width=width), bands)
 
 
-def _range(values: np.ndarray) -> tuple[float, float] | None:
-    """Return the lowest and the highest value, missing = NaN; None where all are missing."""
-    known = values[np.isfinite(values)]
-    return (float(known.min()), float(known.max())) if known.size else None
-
-
-def _told_range(tags: Mapping[str, str], averages: np.ndarray) -> tuple[float, float] | None:
-    """Return the range that a band's statistics tell, as GDAL names them; None where there are none to trust.
-
-    Statistics that GDAL calls approximate are of an overview, and those of which averages lie outside are stale.
-    """
-    seen = _range(averages)
-    try:
-        low, high = (float(tags[f"STATISTICS_{end}"]) for end in ("MINIMUM", "MAXIMUM"))
-    except (KeyError, ValueError):
-        return None
-    if seen is None or tags.get("STATISTICS_APPROXIMATE", "NO").upper() != "NO" or not (math.isfinite(low) and math.isfinite(high)):
-        return None
-    hair = 1e-5 * max(abs(low), abs(high))  # of float32, and of the digits that are written
-    return (low, high) if low <= high and low - hair <= seen[0] and seen[1] <= high + hair and low != NODATA else None
-
-
 def ramp_of(bands: Sequence[Band], diverging: bool) -> Ramp | None:
-    """Choose the colours that bands of one name and unit share; None where no cell has a value.
+    """Choose the colour ramp that bands of one name and unit share; None where no cell has a value.
 
-    The share of cells inside the area of applicability has fixed ends, other values choose theirs (`ramp_for`).
+    It ends at robust quantiles, is logarithmic where values are right-skewed and not negative, and centred at zero if `diverging`.
+    The band "inside", a share of cells, has 0 and 1 at its ends.
     """
-    ramp = ramp_for([band.values for band in bands], diverging)
-    if ramp is None:
-        return None
-    if all((band.name, band.unit) == ("inside", "") for band in bands) and ramp.lowest >= 0 and ramp.highest <= 1:
-        ramp = Ramp("cividis", 0.0, 1.0, False, ramp.lowest, ramp.highest, says=_INSIDE)
-    return as_shown(ramp, bands)
-
-
-def as_shown(ramp: Ramp, bands: Sequence[Band]) -> Ramp:
-    """Return a ramp that tells the range of these bands; one without values adds nothing."""
-    seen = [(found, band.whole) for band in bands if (found := _range(band.values))]
-    wholes = [whole for _, whole in seen if whole]
-    whole = (min(low for low, _ in wholes), max(high for _, high in wholes)) if len(wholes) == len(seen) and wholes else None
-    lowest, highest = min(found[0] for found, _ in seen), max(found[1] for found, _ in seen)
-    return replace(ramp, lowest=lowest, highest=highest, whole=whole)
-
-
-def ramp_for(values: Sequence[np.ndarray], diverging: bool) -> Ramp | None:
-    """Choose the colours of values, given as arrays of any shape, missing = NaN.
-
-    They are taken to be all there are. The ramp ends at robust quantiles, is logarithmic where values are right-skewed
-    and not negative, and centred at zero if `diverging`. None where no cell has a value.
-    """
-    known = np.concatenate([each[np.isfinite(each)] for each in values]).astype(np.float64)
-    if not len(known):
+    known = np.concatenate([band.values[np.isfinite(band.values)] for band in bands]).astype(np.float64)
+    if not known.size:
         return None
     lowest, highest = float(known.min()), float(known.max())
+    if all((band.name, band.unit) == ("inside", "") for band in bands) and lowest >= 0 and highest <= 1:
+        note = "1 inside, 0 outside the area of applicability; between: share of the cells"
+        return Ramp("cividis", 0.0, 1.0, False, "neither", note)
+    note = f"values shown from {format_value(lowest)} to {format_value(highest)}"
     if diverging:
         end = float(np.quantile(np.abs(known), _TAILS[1])) or max(-lowest, highest) or 1.0
-        return Ramp("RdBu", -end, end, False, lowest, highest, (lowest, highest))
+        return Ramp("RdBu", -end, end, False, _beyond(lowest < -end, highest > end), f"{note}; red: loss, blue: gain")
     skewed = is_skewed(known)
     low, high = (float(end) for end in np.quantile(known[known > 0] if skewed else known, _TAILS))
     if low == high:  # nearly all cells are alike
         low, high = lowest, highest
     if low == high:
         margin = 0.05 * abs(low) or 1.0
-        low, high = low - margin, high + margin
-    return Ramp("viridis", low, high, skewed and low > 0, lowest, highest, (lowest, highest))
+        return Ramp("viridis", low - margin, high + margin, False, "neither", f"the same everywhere: {format_value(low)}")
+    logarithmic = skewed and low > 0
+    note += "; logarithmic ramp" if logarithmic else ""
+    return Ramp("viridis", low, high, logarithmic, _beyond(lowest < low, highest > high), note)
+
+
+def _beyond(below: bool, above: bool) -> str:
+    return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]
 
 
 # --- on the ground ---------------------------------------------------------------------------------------------
 
 
-def _in_space(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """Return places (n,) on the WGS 84 ellipsoid as metres from the Earth's centre (n, 3)."""
-    flattening = 1 / 298.257223563
-    squeeze = (1 - flattening) ** 2
-    lon, lat = np.deg2rad(lon), np.deg2rad(lat)
-    normal = 6378137.0 / np.sqrt(1 - (1 - squeeze) * np.sin(lat) ** 2)
-    flat = normal * np.cos(lat)
-    return np.stack([flat * np.cos(lon), flat * np.sin(lon), squeeze * normal * np.sin(lat)], axis=-1)
+@dataclass(frozen=True)
+class Ground:
+    """Metres on the ground for a unit of x and of y, at the latitude (degrees) where they were measured."""
+
+    x: float
+    y: float
+    lat: float
 
 
 def ground(grid: Grid) -> Ground | None:
     """Measure the ground in the middle of a map, or as near to it as the CRS reaches; None if it reaches nowhere."""
     across, down = (axis.ravel() for axis in np.meshgrid(np.linspace(0.1, 0.9, 17), np.linspace(0.1, 0.9, 17)))
-    nearest = np.argsort(np.hypot(across - 0.5, down - 0.5), kind="stable")
-    step = 5e-4  # of the extent: short, so that a chord is as good as an arc
-    for k in nearest:
-        rows = (down[k] + step * np.array([0, 0, -1, 1])) * grid.height
-        cols = (across[k] + step * np.array([-1, 1, 0, 0])) * grid.width
-        lon, lat = lonlat(grid, rows, cols)
-        west, east, north, south = _in_space(lon, lat)
-        x = float(np.linalg.norm(east - west)) / (2 * step * grid.width * grid.cell[0])
-        y = float(np.linalg.norm(north - south)) / (2 * step * grid.height * grid.cell[1])
+    order = np.argsort(np.hypot(across - 0.5, down - 0.5), kind="stable")
+    step = 5e-4  # of the extent
+    rows = (down[order, None] + step * np.array([0, 0, -1, 1])) * grid.height
+    cols = (across[order, None] + step * np.array([-1, 1, 0, 0])) * grid.width
+    lon, lat = (each.reshape(rows.shape) for each in lonlat(grid, rows.ravel(), cols.ravel()))
+    for k in np.flatnonzero(np.isfinite(lon + lat).all(axis=1)):
+        lengths = Geod(ellps="WGS84").inv(lon[k, ::2], lat[k, ::2], lon[k, 1::2], lat[k, 1::2])[2]
+        x, y = (float(length) / (2 * step * size) for length, size in zip(lengths, _extent(grid), strict=True))
         if math.isfinite(x) and math.isfinite(y) and x > 0 and y > 0:
-            return Ground(x, y, float(lat.mean()))
+            return Ground(x, y, float(lat[k].mean()))
     return None
 
 
+def _extent(grid: Grid) -> tuple[float, float]:
+    return grid.width * grid.cell[0], grid.height * grid.cell[1]
+
+
 def bar_length(width: float) -> float:
-    """Return the longest 1, 2 or 5 x 10^n metres within 0.3 of a map's width (m on the ground)."""
+    """Return the longest 1, 2 or 5 x 10^n metres within 0.3 of a map's width (m on the ground).
+
+    Examples
+    --------
+    >>> bar_length(3334)
+    1000.0
+    """
     longest = 0.3 * width
     power = 10.0 ** math.floor(math.log10(longest))
     return max(digit * power for digit in (1, 2, 5) if digit * power <= longest * (1 + 1e-9))
 
 
-def bar_words(length: float, grid: Grid, scale: Ground) -> str:
-    """Return the label of a scale bar of `length` metres; degrees shrink towards the poles, so there it says where."""
-    words = f"{length / 1000:,g} km" if length >= 1000 else f"{length:g} m"
-    return f"{words} at {degree_words(scale.lat, 'NS', 1)}" if grid.geographic else words
+def degree_label(value: float, letters: str, places: int) -> str:
+    """Return a latitude ("NS") or longitude ("EW") with its letter; longitudes are brought to -180 to 180.
 
-
-def degree_words(value: float, letters: str, places: int) -> str:
-    """Return a latitude ("NS") or longitude ("EW") with its letter; longitudes beyond 180 come round."""
+    Examples
+    --------
+    >>> degree_label(190, "EW", 0), degree_label(-1.5, "NS", 1), degree_label(0, "NS", 0)
+    ('170° W', '1.5° S', '0°')
+    """
     if letters == "EW":
         value = (value + 180) % 360 - 180
     size = f"{abs(value):.{places}f}"
@@ -356,22 +284,118 @@ def degree_words(value: float, letters: str, places: int) -> str:
     return f"{size}°" if bare else f"{size}° {letters[value < 0]}"
 
 
-def _shape(grid: Grid, scale: Ground | None) -> float:
+def shape_on_ground(grid: Grid, scale: Ground | None) -> float:
+    """Return width / height of a map on the ground."""
     x, y = (scale.x, scale.y) if scale else (1.0, 1.0)
-    return grid.width * grid.cell[0] * x / (grid.height * grid.cell[1] * y)
+    width, height = _extent(grid)
+    return width * x / (height * y)
 
 
 def drawn_shape(grid: Grid, scale: Ground | None) -> float:
     """Return width / height of a map as it is drawn: that on the ground, within limits."""
-    return float(np.clip(_shape(grid, scale), 1 / _LONGEST, _LONGEST))
-
-
-def to_scale(grid: Grid, scale: Ground | None) -> bool:
-    """Whether a map is drawn as wide and high as on the ground, both to one scale."""
-    return math.isclose(_shape(grid, scale), drawn_shape(grid, scale), rel_tol=1e-9)
+    return float(np.clip(shape_on_ground(grid, scale), 1 / _LONGEST, _LONGEST))
 
 
 def linear_unit(grid: Grid) -> float:
     """Return the metres of a unit of x; a CRS that does not say counts metres."""
     crs = CRS.from_user_input(grid.crs)
     return float(crs.linear_units_factor[1]) if crs.is_projected else 1.0
+
+
+# --- PNG -------------------------------------------------------------------------------------------------------
+
+
+def preview(png: Path, view: View) -> None:
+    """Draw the first band of a map, with legend, axes and scale bar.
+
+    Parameters
+    ----------
+    png
+        The file to write.
+    view
+        The map; at most 1200 x 1200 averaged cells of it are read.
+
+    Raises
+    ------
+    UserError
+        If the map is not readable, has no CRS, or is rotated.
+    """
+    picture = read_picture(view, _PREVIEW_SIDE, first=1)
+    save(draw(picture, picture.of_change and picture.bands[0].name in DIFFERENCES), png)
+
+
+def draw(picture: Picture, diverging: bool = False) -> "Figure":
+    """Return the figure of a picture's first band; `diverging`: colours are centred at zero."""
+    from matplotlib import colormaps
+    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.figure import Figure
+
+    band, grid = picture.bands[0], picture.grid
+    ramp, scale = ramp_of([band], diverging), ground(grid)
+    shape = drawn_shape(grid, scale)
+    width, height = (7.5, 7.5 / shape) if shape > 1 else (7.5 * shape, 7.5)
+    beside = height > 2.4
+    figure = Figure(figsize=(max(width + 1.0 + 1.2 * beside, 4.5), height + 1.5 + 0.8 * (not beside)), dpi=180, layout="compressed")
+    axes = figure.add_subplot()
+    unit = 1.0 if grid.geographic else linear_unit(grid) / 1000
+    x_min, x_max, y_min, y_max = (edge * unit for edge in grid.bounds)
+    axes.set_facecolor("0.87")
+    axes.set(xlim=(x_min, x_max), ylim=(y_min, y_max))
+    axes.set_title(literal(textwrap.fill(picture.view.title, max(24, int(9 * figure.get_figwidth())))), fontsize=10)
+    if ramp is None:
+        axes.annotate("no cell has a value", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=INK)
+    else:
+        norm = (LogNorm if ramp.logarithmic else Normalize)(ramp.low, ramp.high)
+        shown = np.maximum(band.values, ramp.low) if ramp.logarithmic else band.values  # a logarithm would drop zeros
+        colours = colormaps[ramp.colours].with_extremes(bad=(0, 0, 0, 0))
+        image = axes.imshow(shown, extent=(x_min, x_max, y_min, y_max), norm=norm, cmap=colours)
+        place: dict[str, Any] = {"shrink": min(1.0, 4 / height)} if beside else {"location": "bottom", "aspect": 40}
+        labels: dict[str, Any] = {"ticks": ramp.ticks(), "format": lambda value, _: f"{value:g}".replace("-", "−")}
+        bar = figure.colorbar(image, ax=axes, extend=ramp.extend, **labels, **place)
+        bar.minorticks_off()
+        bar.ax.tick_params(labelsize=8)
+        bar.set_label(literal(band.label), fontsize=9)
+    axes.set_aspect((height / (y_max - y_min)) / (width / (x_max - x_min)))
+    axes.tick_params(labelsize=8)
+    for axis, letters, low, high, inches in ((axes.xaxis, "EW", x_min, x_max, width), (axes.yaxis, "NS", y_min, y_max, height)):
+        _label_axis(axis, letters if grid.geographic else "", low, high, inches)
+    if not grid.geographic:
+        axes.set_xlabel(literal(f"km east, {short_name(grid.crs)}"), fontsize=8)
+        axes.set_ylabel("km north", fontsize=8)
+    notes = [ramp.note + (f" ({band.unit})" if band.unit else "")] if ramp else []
+    notes += ["grey: no value"] if ramp and not np.isfinite(band.values).all() else []
+    notes += ["height and width are not to one scale"] if not math.isclose(shape, shape_on_ground(grid, scale)) else []
+    _foot(figure, picture, scale, unit, "; ".join(notes))
+    return figure
+
+
+def _label_axis(axis: "Axis", letters: str, low: float, high: float, inches: float) -> None:
+    """Label an axis in degrees (with `letters`) or kilometres, a tick for every inch or so."""
+    values = round_values(low, high, max(1, min(8, int(inches / 0.95))))
+    places = max(0, 2 - math.floor(math.log10(high - low)))
+    numbers = [f"{value:.{places}f}" for value in values]
+    while places and all(number.endswith("0") for number in numbers):
+        places -= 1
+        numbers = [f"{value:.{places}f}" for value in values]
+    axis.set_ticks(values, [degree_label(value, letters, places) for value in values] if letters else numbers)
+
+
+def _foot(figure: "Figure", picture: Picture, scale: Ground | None, unit: float, notes: str) -> None:
+    """Write scale bar, north and notes below the axes, however tall or narrow they are."""
+    from matplotlib.transforms import blended_transform_factory, offset_copy
+
+    axes, grid = figure.axes[0], picture.grid
+    below = 26 if grid.geographic else 40  # points, past tick labels and the axis's label
+    left, right = axes.get_xlim()
+    under = offset_copy(blended_transform_factory(axes.transData, axes.transAxes), figure, y=-below, units="points")
+    if scale:
+        length = bar_length((right - left) / unit * scale.x)
+        end = left + length / scale.x * unit
+        style: dict[str, Any] = {"color": "black", "linewidth": 2.5, "solid_capstyle": "butt", "transform": under, "clip_on": False}
+        axes.plot([left, end], [0, 0], **style)
+        label = f"{length / 1000:,g} km" if length >= 1000 else f"{length:g} m"
+        label += f" at {degree_label(scale.lat, 'NS', 1)}" if grid.geographic else ""  # degrees shrink towards the poles
+        axes.annotate(f"{label}    ↑ N", (end, 0), (5, 0), xycoords=under, textcoords="offset points", va="center", fontsize=8)
+    axes.set_xlim(left, right)
+    if notes:
+        figure.supxlabel(textwrap.fill(literal(notes), max(40, int(14 * figure.get_figwidth()))), fontsize=7.5, color=INK)
