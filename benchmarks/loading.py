@@ -44,7 +44,7 @@ WAYS = {"plain": plain, "ours": patches.pack, "kept": kept}
 
 def measured(way, folder, n, categories):
     """Return seconds, and megabytes above what was resident before."""
-    ids, patches.WORTHWHILE = [f"P{k:07d}" for k in range(n)], 1
+    ids, patches.CACHED_FROM = [f"P{k:07d}" for k in range(n)], 1
     categories = [Category(**each) for each in categories]
     before, start = resident_mb(), time.perf_counter()
     held = WAYS[way](folder, ids, categories)

@@ -29,7 +29,7 @@ from pydantic import Field, field_validator, model_validator
 
 from soilcarbon import __version__
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import UserError, check_writable, locked, must_exist, sha256, write_text
+from soilcarbon.io.files import LOCK, UserError, check_writable, locked, must_exist, sha256, write_text
 from soilcarbon.settings import Settings
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 with mapping.workers(count, plan, settings.scheduler, folder) as (pool, at_once):
                     mapping.compute(folder, plan, done, pool, at_once)
                 mapfiles.finish(out, folder, plan, model, settings.as_plain(), against, sample)
-                shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)  # an open lock file stays on Windows
         except KeyboardInterrupt:
             log.info("the tiles finished so far are kept; the same command with --resume goes on")
             raise
@@ -321,7 +321,7 @@ def begin(folder: Path, plan: "Plan", areas: "Mapping[str, Sequence[Area]]", res
     if resume and not begun:
         log.info("nothing to resume; starting afresh")
     if not resume:
-        for stale in folder.iterdir():
+        for stale in (path for path in folder.iterdir() if path.name != LOCK):
             shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink()
     for name, each in areas.items():
         write_areas(folder / name, each)

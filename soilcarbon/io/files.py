@@ -1,7 +1,7 @@
-"""Read strangers' files safely; write ours whole or not at all.
+"""Untrusted tables and YAML read safely; files written atomically; errors of the user as one or two lines.
 
-In: paths. Out: tables, plain Python objects, files that are complete whenever they exist.
-Every mistake of a user ends as a `UserError`, which `run` turns into one or two lines and exit status 2.
+A file written here is complete whenever it exists. Every mistake of a user is a `UserError`, which `run` turns into one or two
+lines on stderr and exit status 2.
 """
 
 import csv
@@ -18,23 +18,34 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+LOCK = ".lock"
+"""File in a folder by which a run keeps other runs out of it."""
+
+
 class UserError(Exception):
-    """Say what was read, what was wrong with it, and what to do: one or two lines, shown without a traceback."""
+    """A mistake of the user: what was read, what was wrong with it, what to do. Shown in one or two lines, no traceback."""
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Return ", did you mean 'x'?" for the nearest known name, or nothing."""
+    """Return "; did you mean 'x'?" for the nearest known name, or "".
+
+    Examples
+    --------
+    >>> nearest("elevatoin", ["slope", "elevation"])
+    "; did you mean 'elevation'?"
+    """
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else ""
 
 
 def run(main: Callable[[], None]) -> int:
-    """Run a script's `main` and return its exit status: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    """Run a command's `main` and return its exit status: 0, 2 for a user's mistake, 130 for Ctrl-C."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
         main()
@@ -59,9 +70,23 @@ def run(main: Callable[[], None]) -> int:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open a binary file that takes the name `path` only once it is complete and on disk.
+    """Open a temporary binary file that is renamed to `path` once it is complete and on disk.
 
-    A write that fails half-way leaves whatever stood at `path` before, and removes its own remains.
+    A write that fails half-way leaves the earlier file at `path`, and removes the temporary one.
+
+    Raises
+    ------
+    UserError
+        If the disk is full or the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "new" / "values.bin"
+    >>> with atomic_write(path) as file:
+    ...     _ = file.write(b"content")
+    >>> path.read_bytes()
+    b'content'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -74,7 +99,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     except BaseException as error:
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
-            raise UserError(f"{path}: not written ({error.strerror or error}); what stood there before is untouched") from error
+            raise UserError(f"{path}: not written ({error.strerror or error}); an earlier file is untouched") from error
         raise
     if os.name == "posix":  # elsewhere a folder cannot be opened
         folder = os.open(path.parent, os.O_RDONLY)
@@ -85,23 +110,23 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def begin_or_resume(folder: Path, facts: Mapping[str, Any], parts: Sequence[str], resume: bool) -> None:
-    """See that what is resumed in a folder was begun with the same facts, that nothing finished is lost, and note the facts.
+    """Write the facts of a run into `settings.yaml` of its folder, after checking that its earlier results may stay.
 
     Parameters
     ----------
     folder
-        Of the results; `settings.yaml` in it holds the facts.
+        Of the results.
     facts
         All that decides the results, as plain containers: settings, and a digest of the data.
     parts
-        Folders in it that hold what is finished.
+        Names of folders in it that hold finished results.
     resume
-        Whether to keep what they hold.
+        Whether finished results are kept.
 
     Raises
     ------
     UserError
-        If they hold what was begun with other facts, or something and it is not to be resumed.
+        If finished results are of other facts, or are there and `resume` is not set.
     """
     record = folder / "settings.yaml"
     if resume and record.is_file():
@@ -109,14 +134,16 @@ def begin_or_resume(folder: Path, facts: Mapping[str, Any], parts: Sequence[str]
         if other := [name for name, value in facts.items() if before.get(name) != value]:
             raise UserError(f"{folder}: was begun with another {', '.join(other)}; give another folder")
     elif found := next((part for part in parts if (folder / part).exists()), None):
-        way_on = "settings.yaml does not tell which; empty the folder" if resume else "go on with --resume"
-        raise UserError(f"{folder / found}: is there, of an earlier run; {way_on}, or give another folder")
+        advice = "its settings.yaml is missing; empty the folder" if resume else "continue it with --resume"
+        raise UserError(f"{folder / found}: results of an earlier run; {advice}, or give another folder")
     write_yaml(record, facts)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, made if need be, for this process alone; the lock goes with the process, however it ends.
+    """Lock a folder, made if need be, for this process alone; the lock ends with the process, however it ends.
+
+    The lock is that of the file `LOCK` in it, which stays.
 
     Raises
     ------
@@ -124,21 +151,11 @@ def locked(folder: Path) -> Iterator[None]:
         If another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if os.name != "posix":
-        yield
-        return
-    import fcntl
-
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout as error:
         raise UserError(f"{folder}: another run is at work here; wait for it, or write somewhere else") from error
-    try:
-        yield
-    finally:
-        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -184,13 +201,13 @@ def check_writable(*folders: Path) -> None:
 
 
 def must_exist(path: Path, what: str) -> None:
-    """Stop if there is no file at `path`; `what` it should be is said."""
+    """Raise UserError if there is no file at `path`; `what` names the kind of file."""
     if not path.is_file():
         raise UserError(f"{path}: no such {what}" + (" (it is a folder)" if path.is_dir() else ""))
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which `on`, `off`, `yes` and `no` are the words they are (`on` is a setting's name), and no key comes twice."""
+    """YAML in which `on`, `off`, `yes` and `no` are text (`on` is a setting's name), and no key comes twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
@@ -215,7 +232,7 @@ def _parse_yaml(path: Path) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """Return a file's checksum."""
+    """Return the SHA-256 checksum of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -251,11 +268,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 _NO_VALUE = ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None"]
-"""What stands for a missing value in columns of numbers; an id may be called NA."""
+"""Missing values in columns of numbers; an id may be "NA"."""
 
 
 def read_table(path: Path, columns: Sequence[str] = (), text: Sequence[str] = ("profile_id",)) -> "pd.DataFrame":
-    """Read a CSV (or tab- or semicolon-separated) table with a header line.
+    r"""Read a CSV (or tab- or semicolon-separated) table with a header line.
 
     Parameters
     ----------
@@ -270,6 +287,15 @@ def read_table(path: Path, columns: Sequence[str] = (), text: Sequence[str] = ("
     ------
     UserError
         If the file is missing, empty, not text, or lacks a column.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "samples.csv"
+    >>> write_text(path, "profile_id;soc\n007;12.5\n")
+    >>> read_table(path, ["profile_id", "soc"])
+      profile_id   soc
+    0        007  12.5
     """
     import pandas as pd
 

@@ -1,11 +1,12 @@
-"""The packed array kept for the next start: believed only while everything it was made of is what it was.
+"""Patches of variables as ONE packed float32 array (N, F): raw units, missing = NaN; cached in the dataset folder.
 
-In: a dataset's folder. Out: the packed array, read from `<data_dir>/.packed/` or made there:
+`pack` reads `<folder>/<variable>.pkl` of all categories, one variable in memory at a time. `read_packed` does it once and caches
+the array in `<data_dir>/.packed/`, which may be deleted at any time:
 
     <name>.npy    the packed array (N, F)
     <name>.json   what it was made of: checksums of the patches, profiles, categories; and its own checksum
 
-The folder may be deleted at any time. Where it cannot be written, every start reads the patches.
+A cached array is used only if everything it was made of is unchanged. Where it cannot be written, the patches are read each time.
 """
 
 import hashlib
@@ -22,31 +23,27 @@ from soilcarbon.constants import NODATA
 from soilcarbon.io.files import UserError, atomic_write, nearest, sha256, write_json
 from soilcarbon.io.pickles import load_patches
 
+log = logging.getLogger(__name__)
+CACHE = ".packed"
+CACHED_FROM = 2**18
+"""Numbers in a packed array; smaller ones are read from the patches in a moment."""
+FORMAT = 1
+"""Version of the way arrays are packed: a cached array of another one is not used."""
+
 
 def profile_key(profile_id: Any) -> str:
-    """Return a profile id as text: 12, "12", 12.0, "12.0" and NumPy's 12 are one profile."""
+    """Return a profile id as text: 12, "12", 12.0, "12.0" and NumPy's 12 are one profile.
+
+    Examples
+    --------
+    >>> [profile_key(value) for value in (12, 12.0, " 12.0 ", "v1.0")]
+    ['12', '12', '12', 'v1.0']
+    """
     text = str(profile_id).strip()
     return text[:-2] if text.endswith(".0") and text[:-2].isdigit() else text
 
 
-def rows_of(keys: Sequence[Any], ids: Sequence[str], path: Path) -> np.ndarray:
-    """Return where in a file's `keys` the N profiles wanted are, (N,).
-
-    Raises
-    ------
-    UserError
-        If a key is no profile id, profiles are lacking, or two keys are one profile.
-    """
-    strange = next((kind for kind in {*map(type, keys)} if not issubclass(kind, (str, int, float, np.number))), None)
-    if strange is not None:
-        raise UserError(f"{path}: a profile_id is text or a number; found a {strange.__name__}")
-    row = {profile_key(key): k for k, key in enumerate(keys)}
-    lacking = [name for name in ids if name not in row]
-    if lacking:
-        raise UserError(f"{path}: no patch for {len(lacking)} of {len(ids)} profiles, first {lacking[0]!r}")
-    if len(row) < len(keys):
-        raise UserError(f"{path}: {len(keys) - len(row)} profiles have two patches, under ids that are one, like 1 and '1'")
-    return np.array([row[name] for name in ids])
+# --- one variable ----------------------------------------------------------------------------------------------------
 
 
 def pack_variable(patches: Any, ids: Sequence[str], radius: int, path: Path) -> np.ndarray:
@@ -56,40 +53,58 @@ def pack_variable(patches: Any, ids: Sequence[str], radius: int, path: Path) -> 
     ----------
     patches
         {profile_id: 2-D array}; or a list or array of N patches in profile order. A single number is a 1 x 1 patch.
+        -9999 and what float32 cannot hold are missing.
     ids
         The N profiles wanted.
     radius
         r, S = 2r+1.
     path
-        For the message.
+        Of the file, for errors.
 
     Raises
     ------
     UserError
         If profiles lack a patch; patches differ in shape, are not square with an odd side, are smaller than the
         window, or do not hold numbers.
+
+    Examples
+    --------
+    >>> patches = {1: np.arange(9).reshape(3, 3), 2: np.full((3, 3), -9999)}
+    >>> pack_variable(patches, ["2", "1"], 0, Path("slope.pkl"))
+    array([[nan],
+           [ 4.]], dtype=float32)
     """
     if isinstance(patches, Mapping):
-        return _cut(list(patches.values()), rows_of(list(patches), ids, path), ids, radius, path)
+        return _cut(list(patches.values()), _rows_of(list(patches), ids, path), ids, radius, path)
     return _cut(patches, None, ids, radius, path)
 
 
+def _rows_of(keys: Sequence[Any], ids: Sequence[str], path: Path) -> np.ndarray:
+    """Return the positions (N,) of the profiles among a file's keys."""
+    wrong = next((kind for kind in {*map(type, keys)} if not issubclass(kind, (str, int, float, np.number))), None)
+    if wrong is not None:
+        raise UserError(f"{path}: a profile_id is text or a number; found a {wrong.__name__}")
+    row = {profile_key(key): k for k, key in enumerate(keys)}
+    lacking = [name for name in ids if name not in row]
+    if lacking:
+        raise UserError(f"{path}: no patch for {len(lacking)} of {len(ids)} profiles, first {lacking[0]!r}")
+    if len(row) < len(keys):
+        raise UserError(f"{path}: {len(keys) - len(row)} profiles have two patches, under ids that are one, like 1 and '1'")
+    return np.array([row[name] for name in ids])
+
+
 def _cut(patches: Any, rows: np.ndarray | None, ids: Sequence[str], radius: int, path: Path) -> np.ndarray:
-    """Do the work of `pack_variable`, profile k's patch being patches[rows[k]], or patches[k]."""
+    """Do the work of `pack_variable`, profile k's patch being patches[rows[k]], or patches[k] if `rows` is None."""
     if not isinstance(patches, (list, tuple)) and not (isinstance(patches, np.ndarray) and patches.ndim > 0):
         raise UserError(f"{path}: expected {{profile_id: array}}, a list or an array; found {type(patches).__name__}")
     if rows is None and len(patches) != len(ids):
         raise UserError(f"{path}: {len(patches)} patches in profile order for {len(ids)} profiles")
-    if isinstance(patches, np.ndarray):
-        shape, kinds = patches.shape[1:], {patches.dtype}
-    else:
-        patches, rows = _as_arrays(patches if rows is None else [patches[k] for k in rows], path), None
+    if not isinstance(patches, np.ndarray):
+        patches, rows = _as_arrays(patches if rows is None else [patches[k] for k in rows], ids, path), None
+    if isinstance(patches, list):
         shape, kinds = patches[0].shape, {patch.dtype for patch in patches}
-        if len({patch.shape for patch in patches}) > 1:
-            other = next(k for k, patch in enumerate(patches) if patch.shape != shape)
-            raise UserError(
-                f"{path}: patches differ in shape: {shape} at profile {ids[0]!r}, {patches[other].shape} at profile {ids[other]!r}"
-            )
+    else:
+        shape, kinds = patches.shape[1:], {patches.dtype}
     wrong = next((kind for kind in kinds if kind.kind not in "biuf"), None)
     if wrong is not None:
         raise UserError(f"{path}: patches must hold numbers; found dtype {wrong}")
@@ -101,33 +116,41 @@ def _cut(patches: Any, rows: np.ndarray | None, ids: Sequence[str], radius: int,
         window = 2 * radius + 1
         raise UserError(f"{path}: patches of {side} x {side} cells are smaller than the window of {window} x {window}")
     inner = slice(margin, side - margin)
-    # Cut before anything is copied: patches may be far larger than the window, and one under many names.
-    if isinstance(patches, np.ndarray):
+    # Cut before anything is copied: patches may be far larger than the window, and one may have many ids.
+    if isinstance(patches, list):
+        cut = np.array([patch[inner, inner] for patch in patches] if margin else patches)
+    else:
         cut = patches[:, inner, inner] if margin else patches
         cut = cut if rows is None else cut[rows]
-    else:
-        cut = np.array([patch[inner, inner] for patch in patches] if margin else patches)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, hence missing
         windows = cut.reshape(len(ids), -1).astype(np.float32)
     windows[~np.isfinite(windows) | (windows == NODATA)] = np.nan
     return windows
 
 
-def _as_arrays(patches: Sequence[Any], path: Path) -> list[np.ndarray]:
-    kinds = {*map(type, patches)}
-    strange = next((kind for kind in kinds if not issubclass(kind, (np.ndarray, np.number, int, float))), None)
-    if strange is not None:
-        raise UserError(f"{path}: a patch must be an array of numbers; found a {strange.__name__}")
-    return [np.asarray(patch) for patch in patches]
+def _as_arrays(patches: Sequence[Any], ids: Sequence[str], path: Path) -> list[np.ndarray]:
+    """Return patches as arrays of one shape."""
+    wrong = next((kind for kind in {*map(type, patches)} if not issubclass(kind, (np.ndarray, np.number, int, float))), None)
+    if wrong is not None:
+        raise UserError(f"{path}: a patch must be an array of numbers; found a {wrong.__name__}")
+    arrays = [np.asarray(patch) for patch in patches]
+    other = next((k for k, array in enumerate(arrays) if array.shape != arrays[0].shape), None)
+    if other is not None:
+        pair = f"{arrays[0].shape} at profile {ids[0]!r}, {arrays[other].shape} at profile {ids[other]!r}"
+        raise UserError(f"{path}: patches differ in shape: {pair}")
+    return arrays
+
+
+# --- all variables ---------------------------------------------------------------------------------------------------
 
 
 def patch_paths(folder: Path, categories: Sequence[Category]) -> dict[str, Path]:
-    """Return variable -> its `<folder>/<variable>.pkl`, in table order.
+    """Return variable -> `<folder>/<variable>.pkl`, in table order.
 
     Raises
     ------
     UserError
-        If one is not there; the nearest name that is there is told.
+        Naming the first file that is missing, and the nearest name that is there.
     """
     paths = {name: folder / f"{name}.pkl" for category in categories for name in category.variables}
     for name, path in paths.items():
@@ -141,13 +164,12 @@ def pack(folder: Path, ids: Sequence[str], categories: Sequence[Category]) -> np
     """Read `<folder>/<variable>.pkl` of all categories into one packed array (N, F), one variable in memory at a time."""
     paths = patch_paths(folder, categories)
     x = np.empty((len(ids), sum(category.width for category in categories)), np.float32)
-    known, rows = None, None
-    start = 0
+    known, rows, start = None, None, 0
     for category in categories:
         for name in category.variables:
             keys, patches = load_patches(paths[name])
             if keys != known:  # mostly all files have the same
-                known, rows = keys, None if keys is None else rows_of(keys, ids, paths[name])
+                known, rows = keys, None if keys is None else _rows_of(keys, ids, paths[name])
             end = start + category.size**2
             x[:, start:end] = _cut(patches, rows, ids, category.radius, paths[name])
             start = end
@@ -155,21 +177,16 @@ def pack(folder: Path, ids: Sequence[str], categories: Sequence[Category]) -> np
     return x
 
 
-log = logging.getLogger(__name__)
-FOLDER = ".packed"
-WORTHWHILE = 2**18
-"""Numbers in a packed array; fewer are read from the patches in a blink."""
-PACKING = 1
-"""Counts changes to how arrays are packed: what an older program kept is not believed."""
+# --- the cache -------------------------------------------------------------------------------------------------------
 
 
 def read_packed(home: Path, folder: Path, ids: Sequence[str], categories: Sequence[Category]) -> np.ndarray:
-    """Return the packed array (N, F) of profiles, kept from an earlier start or made of their patches.
+    """Return the packed array (N, F) of profiles, from the cache or from their patches.
 
     Parameters
     ----------
     home
-        The dataset's folder.
+        The dataset folder, which holds the cache.
     folder
         The folder of its patches.
     ids
@@ -180,31 +197,31 @@ def read_packed(home: Path, folder: Path, ids: Sequence[str], categories: Sequen
     Raises
     ------
     UserError
-        For what is wrong with the patches.
+        If patches are missing or wrong.
     """
-    if len(ids) * sum(category.width for category in categories) < WORTHWHILE:
+    if len(ids) * sum(category.width for category in categories) < CACHED_FROM:
         return pack(folder, ids, categories)
     paths = list(patch_paths(folder, categories).values())
-    before = _seen(paths)
+    before = _file_states(paths)
     source = _source(paths, ids, categories)
-    path = home / FOLDER / f"{_checksum(source['categories'])[:16]}.npy"
-    if (kept := _kept(path, source)) is not None:
-        return kept
+    path = home / CACHE / f"{_checksum(source['categories'])[:16]}.npy"
+    if (cached := _read_cache(path, source)) is not None:
+        return cached
     x = pack(folder, ids, categories)
-    if _seen(paths) == before:
-        _keep(path, x, source)
+    if _file_states(paths) == before:
+        _write_cache(path, x, source)
     return x
 
 
-def _seen(paths: Sequence[Path]) -> list[tuple[int, int, int]]:
-    """Return what tells whether files were touched meanwhile."""
+def _file_states(paths: Sequence[Path]) -> list[tuple[int, int, int]]:
+    """Return inode, size and time of each file: they differ if it was written meanwhile."""
     return [(about.st_ino, about.st_size, about.st_mtime_ns) for about in (path.stat() for path in paths)]
 
 
 def _source(paths: Sequence[Path], ids: Sequence[str], categories: Sequence[Category]) -> dict[str, Any]:
-    """Return all that decides what is packed, as plain containers."""
+    """Return all that decides the packed array, as plain containers."""
     return {
-        "packing": PACKING,
+        "packing": FORMAT,
         "profiles": len(ids),
         "profile_ids": _checksum(list(ids)),
         "categories": [category.model_dump(mode="json") for category in categories],
@@ -218,28 +235,28 @@ def _checksum(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def _kept(path: Path, source: dict[str, Any]) -> np.ndarray | None:
+def _read_cache(path: Path, source: dict[str, Any]) -> np.ndarray | None:
     """Return the array at `path`, mapped into memory, if it is whole and was made of `source`."""
     try:
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        x = np.asarray(np.lib.format.open_memmap(path, mode="c"))  # what is written to it stays in memory
+        x = np.asarray(np.lib.format.open_memmap(path, mode="c"))  # copy on write: the file stays as it is
     except FileNotFoundError:
         return None
-    except Exception:  # a torn file may raise anything at all
+    except Exception:  # a damaged file may raise anything
         about, x = None, np.empty(0)
     width = sum(len(category["variables"]) * (2 * category["radius"] + 1) ** 2 for category in source["categories"])
     fits = x.shape == (source["profiles"], width) and x.dtype == np.float32 and x.flags.c_contiguous
     if fits and about == {"source": source, "sha256": hashlib.sha256(x.data).hexdigest()}:
-        log.info("%s: the packed array of an earlier start", path)
+        log.info("%s: packed array read from the cache", path)
         return x
-    log.info("%s: not, or no longer, the packed array of these patches; they are read again", path)
+    log.info("%s: the cached array is not of these patches; they are read again", path)
     return None
 
 
-def _keep(path: Path, x: np.ndarray, source: dict[str, Any]) -> None:
+def _write_cache(path: Path, x: np.ndarray, source: dict[str, Any]) -> None:
     try:
         with atomic_write(path) as file:
             np.save(file, x, allow_pickle=False)
         write_json(path.with_suffix(".json"), {"source": source, "sha256": hashlib.sha256(x.data).hexdigest()})
     except (OSError, UserError) as error:
-        log.info("the packed array is not kept for the next start: %s", error)
+        log.info("the packed array is not cached: %s", error)

@@ -1,6 +1,7 @@
-"""Read strangers' pickles of NumPy arrays without running them; write our own.
+"""Restricted unpickling of NumPy arrays: untrusted pickles are read without running code of theirs; our own are written.
 
-In: a path. Out: arrays of plain numbers, numbers, text, and plain containers of them.
+`load_pickle` returns arrays of plain numbers, numbers, text, and plain containers of them; `load_patches` the same of a file of
+patches, whose arrays of one shape come as one array. As fast as `pickle.load`.
 """
 
 import gc
@@ -20,18 +21,18 @@ import numpy as np
 
 from soilcarbon.io.files import UserError, atomic_write, must_exist
 
-# A pickle is a program for a small machine. NumPy's own callables must not reach it: `numpy.ndarray` with a buffer of
-# objects forges pointers, and a dtype can be changed into one that lies about its size. So the machine gets stand-ins,
-# without attributes to set. While it runs, they only note what an array is to be made of, and by `list`'s own methods: no
-# Python runs for an array, which makes reading as fast as NumPy's. Arrays are made once the machine has stopped, of plain
-# numbers, and no larger than the bytes the file holds.
+# A pickle is a program for a small virtual machine. NumPy's own callables must not reach it: `numpy.ndarray` with a buffer
+# of objects forges pointers, and a dtype can be changed into one of another size. So `find_class` returns stand-ins without
+# attributes to set. While the pickle runs they only collect what an array is to be made of, through `list`'s own methods: no
+# Python code runs per array, which makes reading as fast as `pickle.load`. Arrays are made after the pickle has ended, of
+# plain numbers, and no larger than their bytes in the file.
 
 
 class _Parts(list[Any]):
-    """An array to be. Its one item is what NumPy says of it: (version, shape, dtype, whether Fortran order, bytes)."""
+    """An array not made yet. Its one item is its pickled state: (version, shape, dtype, whether Fortran order, bytes)."""
 
     __slots__ = ()
-    __init__ = object.__init__  # takes the arguments of `_reconstruct`, which say nothing
+    __init__ = object.__init__  # takes the arguments of `_reconstruct`, which are not needed
     __setstate__ = list.append
 
 
@@ -55,7 +56,7 @@ class _Dtype:
 
 
 class _StandIn:
-    """What a pickle gets for a name it asks for; it has no state that BUILD could change."""
+    """What `find_class` returns for an admitted name; without state that the opcode BUILD could change."""
 
     __slots__ = ()
 
@@ -80,7 +81,7 @@ class _MakeDict(_StandIn):
 
 
 class _Latin1(_StandIn):
-    """For `_codecs.encode`, by which pickles of protocol 2 carry bytes, without its other codecs."""
+    """For `_codecs.encode`, by which protocol 2 stores bytes, restricted to latin1."""
 
     __slots__ = ()
 
@@ -91,7 +92,7 @@ class _Latin1(_StandIn):
 
 
 class _FromBuffer(_StandIn):
-    """For `_frombuffer`, by which pickles of protocol 5 carry arrays."""
+    """For `_frombuffer`, by which protocol 5 stores arrays."""
 
     __slots__ = ()
 
@@ -102,7 +103,7 @@ class _FromBuffer(_StandIn):
 
 
 class _Scalar(_StandIn):
-    """For `scalar`. Made at once: it may be a key."""
+    """For `scalar`. Made at once, for it may be a dict's key."""
 
     __slots__ = ()
 
@@ -118,7 +119,7 @@ _ADMITTED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): _MakeDict(),
     ("_codecs", "encode"): _Latin1(),
 }
-for _core in ("numpy.core", "numpy._core"):  # NumPy moved it in version 2; files of both ages are read
+for _core in ("numpy.core", "numpy._core"):  # NumPy 1 and 2
     # not the class itself: NEWOBJ and BUILD take classes
     _ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _Parts.__call__
     _ADMITTED[f"{_core}.multiarray", "scalar"] = _Scalar()
@@ -133,17 +134,17 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
 
 def _arrays(parts: Sequence[_Parts], most: int) -> Sequence[np.ndarray] | np.ndarray:
-    """Make arrays; those of one form are rows of one, unless all together took more than `most` bytes."""
+    """Make arrays; those of one shape and dtype are rows of one array, unless all together took more than `most` bytes."""
     if {*map(len, parts)} != {1}:
         raise pickle.UnpicklingError("it holds an array without content")
-    said = [each[0] for each in parts]
-    shapes, dtypes, orders, raws = ([*map(itemgetter(k), said)] for k in range(1, 5))
+    states = [each[0] for each in parts]
+    shapes, dtypes, orders, raws = ([*map(itemgetter(k), states)] for k in range(1, 5))
     if {*map(type, dtypes)} != {_Dtype} or not {*map(type, raws)} <= {bytes, bytearray}:
         raise pickle.UnpicklingError("it holds an array that is not made of numbers")
-    if len(parts) > 1 and sum(map(len, raws)) > most:  # bytes are shared; to join them would be to copy them
+    if len(parts) > 1 and sum(map(len, raws)) > most:  # shared bytes: joining would copy them
         return [_arrays([each], most)[0] for each in parts]
     if len({*shapes}) > 1 or len({*orders}) > 1 or len({dtype.code for dtype in {*dtypes}}) > 1:
-        return _by_form([*zip(shapes, orders, (dtype.code for dtype in dtypes), strict=True)], parts, most)
+        return _by_shape([*zip(shapes, orders, (dtype.code for dtype in dtypes), strict=True)], parts, most)
     shape, fortran, dtype = shapes[0], orders[0], _numpy_dtype(dtypes[0].code)
     if not (isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)):
         raise pickle.UnpicklingError("it holds an array without a shape")
@@ -154,17 +155,17 @@ def _arrays(parts: Sequence[_Parts], most: int) -> Sequence[np.ndarray] | np.nda
     return block.transpose(0, *range(len(shape), 0, -1)) if fortran else block
 
 
-def _by_form(forms: Sequence[Any], parts: Sequence[_Parts], most: int) -> list[np.ndarray]:
-    """Make arrays of several forms."""
-    of_form: dict[Any, list[int]] = {}
-    for k, form in enumerate(forms):
-        of_form.setdefault(form, []).append(k)
-    made = {k: array for rows in of_form.values() for k, array in zip(rows, _arrays([parts[k] for k in rows], most), strict=True)}
+def _by_shape(kinds: Sequence[Any], parts: Sequence[_Parts], most: int) -> list[np.ndarray]:
+    """Make arrays of several shapes and dtypes."""
+    of_kind: dict[Any, list[int]] = {}
+    for k, kind in enumerate(kinds):
+        of_kind.setdefault(kind, []).append(k)
+    made = {k: array for rows in of_kind.values() for k, array in zip(rows, _arrays([parts[k] for k in rows], most), strict=True)}
     return [made[k] for k in range(len(parts))]
 
 
-def _settled(value: Any, most: int, done: dict[int, tuple[Any, Any]]) -> Any:
-    """Return what was read with arrays in the place of their parts; `done` holds id -> (what was read, what it became)."""
+def _resolve(value: Any, most: int, done: dict[int, tuple[Any, Any]]) -> Any:
+    """Return a value with arrays in the place of their parts; `done` holds id -> (value, result)."""
     if type(value) not in (dict, list, tuple, _Parts):
         return value
     if id(value) not in done:
@@ -172,23 +173,23 @@ def _settled(value: Any, most: int, done: dict[int, tuple[Any, Any]]) -> Any:
         if type(value) is _Parts:
             done[id(value)] = value, _arrays([value], most)[0]
         elif type(value) is dict:
-            value.update(zip(list(value), _all_settled(list(value.values()), most, done), strict=True))
+            value.update(zip(list(value), _resolve_all(list(value.values()), most, done), strict=True))
         elif type(value) is list:
-            value[:] = _all_settled(value, most, done)
+            value[:] = _resolve_all(value, most, done)
         else:
-            done[id(value)] = value, tuple(_all_settled(value, most, done))
+            done[id(value)] = value, tuple(_resolve_all(value, most, done))
     return done[id(value)][1]
 
 
-def _all_settled(values: Sequence[Any], most: int, done: dict[int, tuple[Any, Any]]) -> Sequence[Any]:
+def _resolve_all(values: Sequence[Any], most: int, done: dict[int, tuple[Any, Any]]) -> Sequence[Any]:
     if {*map(type, values)} == {_Parts}:
         return list(_arrays(values, most))
-    return [_settled(value, most, done) for value in values]
+    return [_resolve(value, most, done) for value in values]
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keep Python from looking for cycles again and again among many new objects."""
+def _without_gc() -> Iterator[None]:
+    """Turn the garbage collector off: it would search many new objects again and again."""
     usual = gc.isenabled()
     gc.disable()
     try:
@@ -201,37 +202,49 @@ def _uncollected() -> Iterator[None]:
 def load_pickle(path: Path) -> Any:
     """Read a pickle that may hold NumPy arrays, plain containers, numbers and text, and nothing else.
 
-    Arrays hold booleans, integers, floats or complex numbers, cannot be written to, and are never larger than their bytes in
-    the file.
+    Arrays hold booleans, integers, floats or complex numbers, are read-only, and are never larger than their bytes in the file.
 
     Raises
     ------
     UserError
-        If the file is missing, broken, or asks for anything else; nothing of it has run then.
+        If the file is missing, broken, or contains anything else; none of its code has run then.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "slope.pkl"
+    >>> dump_pickle(path, {"P1": np.ones((3, 3), np.float32)})
+    >>> load_pickle(path)["P1"].shape
+    (3, 3)
     """
-    return _load(path, lambda content, most: _settled(content, most, {}))
+    return _load(path, lambda content, most: _resolve(content, most, {}))
 
 
 def load_patches(path: Path) -> tuple[list[Any] | None, Any]:
-    """Read a pickle as `load_pickle` does: the keys of a dict, else None, and its values, or the content, apart.
+    """Read a pickle of patches as `load_pickle` does, and return keys and values.
 
-    Arrays of one shape and dtype come as one array (N, ...).
+    Returns
+    -------
+    keys
+        Of a dict; None for a list or an array.
+    values
+        Of the dict, else the content itself. Arrays of one shape and dtype come as one array (N, ...).
     """
 
-    def apart(content: Any, most: int) -> tuple[list[Any] | None, Any]:
+    def separated(content: Any, most: int) -> tuple[list[Any] | None, Any]:
         keys, values = (list(content), list(content.values())) if type(content) is dict else (None, content)
         if type(values) in (list, tuple) and {*map(type, values)} == {_Parts}:
             return keys, _arrays(values, most)
-        return keys, _settled(values, most, {})
+        return keys, _resolve(values, most, {})
 
-    return _load(path, apart)
+    return _load(path, separated)
 
 
 def _load(path: Path, finish: Callable[[Any, int], Any]) -> Any:
-    """Read a pickle; `finish` makes of its content, and of the file's size in bytes, what is returned."""
+    """Read a pickle and return `finish` of its content and the file's size in bytes."""
     must_exist(path, "pickle")
     try:
-        with path.open("rb") as file, _uncollected():
+        with path.open("rb") as file, _without_gc():
             return finish(_RestrictedUnpickler(file).load(), os.fstat(file.fileno()).st_size)
     except OSError:
         raise

@@ -1,7 +1,4 @@
-"""Tables of points as strangers keep them: CSV and its kin, GeoJSON, GeoPackage, shapefile.
-
-In: a file. Out: a table with what its columns mean, and columns of numbers that are numbers.
-"""
+"""Untrusted tables of points: CSV, TSV, GeoJSON, GeoPackage, shapefile; their columns found by name and checked."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +9,6 @@ import pandas as pd
 
 from soilcarbon.io.files import UserError, read_table
 
-# What columns are called, in order of preference, in lower case. The first name of each is ours.
 ALIASES: dict[str, tuple[str, ...]] = {
     "profile_id": ("profile_id", "profileid", "profile", "id", "pid", "site_id", "point_id", "pointid", "sample_id", "plot_id"),
     "lon": ("lon", "longitude", "long", "lng", "lon_dd", "longitude_dd", "x", "x_coord", "coord_x"),
@@ -20,6 +16,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "top": ("top", "upper_depth", "depth_top", "top_depth", "depth_top_cm", "top_cm", "upper", "hzdept_r"),
     "bottom": ("bottom", "lower_depth", "depth_bottom", "bottom_depth", "depth_bottom_cm", "bottom_cm", "lower", "hzdepb_r"),
 }
+"""Common names of columns in lower case, by preference. The first of each is ours."""
 
 
 def read_points(path: Path) -> pd.DataFrame:
@@ -93,19 +90,19 @@ def _read_vector(path: Path) -> pd.DataFrame:
 
 
 def find_columns(table: pd.DataFrame, aliases: Mapping[str, Sequence[str]] = ALIASES) -> dict[str, str]:
-    """Return our name -> the table's column, by what columns are called, in whatever case."""
+    """Return our name -> the table's column, by common names of columns in any case.
+
+    Examples
+    --------
+    >>> find_columns(pd.DataFrame(columns=["ID", "Longitude", "y", "soc"]))
+    {'profile_id': 'ID', 'lon': 'Longitude', 'lat': 'y'}
+    """
     by_name = {str(column).lower(): str(column) for column in reversed(table.columns)}
     return {ours: by_name[name] for ours, names in aliases.items() for name in reversed(names) if name in by_name}
 
 
 def require_columns(table: pd.DataFrame, found: Mapping[str, str], wanted: Sequence[str], path: Path) -> None:
-    """Stop if a column of ours was not found.
-
-    Raises
-    ------
-    UserError
-        With all that are missing, and names they may have.
-    """
+    """Raise UserError if a needed column was not found, with all that are missing and names they may have."""
     missing = [ours for ours in wanted if ours not in found]
     if missing:
         lacks = ", ".join(f"{ours} (or {', '.join(ALIASES[ours][1:4])} ...)" for ours in missing)
@@ -114,7 +111,13 @@ def require_columns(table: pd.DataFrame, found: Mapping[str, str], wanted: Seque
 
 
 def numbers(column: pd.Series, path: Path, name: str) -> np.ndarray:
-    """Return a column as (N,) float64 with NaN for what is no finite number; a column without any is an error."""
+    """Return a column as (N,) float64 with NaN for what is no finite number.
+
+    Raises
+    ------
+    UserError
+        If it holds no number at all; `path` and `name` are what the error names.
+    """
     if pd.api.types.is_bool_dtype(column):  # pandas takes True for 1
         column = column.astype("str")
     found = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan, copy=True)
@@ -127,7 +130,7 @@ def numbers(column: pd.Series, path: Path, name: str) -> np.ndarray:
 
 
 def check_not_swapped(lon: np.ndarray, lat: np.ndarray, path: Path) -> None:
-    """Stop if most positions are impossible as they stand and all are possible the other way round."""
+    """Raise UserError if most positions are impossible as they stand and all are possible with lon and lat swapped."""
     known = ~(np.isnan(lon) | np.isnan(lat))
     wrong = known & (np.abs(lat) > 90)
     if wrong.sum() * 2 > known.sum() and not (known & ((np.abs(lat) > 180) | (np.abs(lon) > 90))).any():

@@ -294,5 +294,5 @@ def test_finished_trials_are_never_cleared(land, tmp_path, capsys):
     config = tmp_path / "c.yaml"
     config.write_text(yaml.safe_dump(settings_of(land, tmp_path / "o")))
     assert run(lambda: compare.main(["--config", str(config)])) == 2
-    assert "is there, of an earlier run; go on with --resume, or give another folder" in capsys.readouterr().err
+    assert "results of an earlier run; continue it with --resume, or give another folder" in capsys.readouterr().err
     assert (tmp_path / "o" / "trials").is_dir()

@@ -1,4 +1,4 @@
-"""The packed array of an earlier start is used where nothing has changed, and never believed where something has."""
+"""The packed array read from the cache is used where nothing has changed, and never believed where something has."""
 
 import json
 import os
@@ -25,7 +25,7 @@ WINDOWS = [category.model_copy(update={"radius": 1}) for category in PUBLISHED_C
 
 @pytest.fixture(autouse=True)
 def small_ones_too(monkeypatch):
-    monkeypatch.setattr(patches, "WORTHWHILE", 1)
+    monkeypatch.setattr(patches, "CACHED_FROM", 1)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_second_start_reads_no_patches_and_gets_the_same(dataset, no_patches_r
 
 
 def test_a_small_dataset_is_left_as_it_is(dataset, monkeypatch):
-    monkeypatch.setattr(patches, "WORTHWHILE", 120 * 288 + 1)
+    monkeypatch.setattr(patches, "CACHED_FROM", 120 * 288 + 1)
     np.testing.assert_array_equal(read(dataset), truth(dataset))
     assert not (dataset / ".packed").exists()
 
@@ -114,7 +114,7 @@ def test_what_has_changed_is_read_anew(dataset, change, ids, categories):
 def test_another_way_of_packing_believes_nothing_of_the_old_one(dataset, monkeypatch, caplog):
     caplog.set_level("INFO")
     read(dataset)
-    monkeypatch.setattr(patches, "PACKING", patches.PACKING + 1)
+    monkeypatch.setattr(patches, "FORMAT", patches.FORMAT + 1)
     read(dataset)
     assert "they are read again" in caplog.text
 
@@ -166,9 +166,9 @@ def test_a_kept_array_that_was_torn_or_tampered_with_is_never_believed(dataset, 
     SPOILT[what](path)
     np.testing.assert_array_equal(read(dataset), expected)
     assert ("they are read again" in caplog.text) == (what != "no header")
-    assert "of an earlier start" not in caplog.text
+    assert "read from the cache" not in caplog.text
     read(dataset)
-    assert ("of an earlier start" in caplog.text) == (what != "a folder")  # which stays where it is
+    assert ("read from the cache" in caplog.text) == (what != "a folder")  # which stays where it is
 
 
 def test_patches_that_change_while_they_are_read_leave_nothing_kept(dataset, monkeypatch):
@@ -187,7 +187,7 @@ def test_a_dataset_that_cannot_be_written_to_is_read_all_the_same(dataset, caplo
     (dataset / ".packed").write_text("in the way")
     for _ in range(2):
         np.testing.assert_array_equal(read(dataset), truth(dataset))
-    assert "not kept for the next start" in caplog.text
+    assert "is not cached" in caplog.text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file size")
@@ -201,7 +201,7 @@ def test_a_full_disk_does_not_stop_a_run(dataset, caplog):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     np.testing.assert_array_equal(x, truth(dataset))
-    assert "not kept for the next start" in caplog.text
+    assert "is not cached" in caplog.text
     assert files_of(dataset) == []
 
 
@@ -209,7 +209,7 @@ def test_starts_at_the_same_time_get_the_same_and_leave_one_array(dataset):
     program = (
         "import sys, hashlib, time; sys.path.insert(0, sys.argv[1])\n"
         "from soilcarbon.io import patches; from pathlib import Path; from soilcarbon.categories import PUBLISHED_CATEGORIES\n"
-        "patches.WORTHWHILE, folder = 1, Path(sys.argv[2])\n"
+        "patches.CACHED_FROM, folder = 1, Path(sys.argv[2])\n"
         "for _ in range(8):\n"
         "    x = patches.read_packed(folder, folder / 'patches', [f'P{k:04d}' for k in range(120)], PUBLISHED_CATEGORIES)\n"
         "    print(hashlib.sha256(x.data).hexdigest())\n"
