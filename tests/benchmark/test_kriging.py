@@ -83,5 +83,5 @@ def test_residuals_without_structure_are_not_kriged(sill, scale, known, places, 
 
 
 def test_a_position_that_is_none_is_not_taken_for_a_lack_of_structure(known):
-    with pytest.raises(ValueError, match="1 of 300 positions are none"):
+    with pytest.raises(ValueError, match="1 of 300 positions are invalid"):
         RegressionKriging(trees=60).fit(dataclasses.replace(known, lat=np.r_[95.0, known.lat[1:]]), 0)

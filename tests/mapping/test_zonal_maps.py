@@ -354,7 +354,7 @@ def test_assurance_is_kept_to_the_bit(trained, tmp_path):
     again = load_zoned(tmp_path / "m.skops")[1].assurance
     assert (again.calibration, again.errors, again.predictors) == (known.calibration, known.errors, known.predictors)
     np.testing.assert_array_equal(again.applicability.points, known.applicability.points)
-    assert set(again.calibration.groups) <= set(ClimateZones().names)
+    assert set(again.calibration.strata) <= set(ClimateZones().names)
     lower, upper = known.calibration.interval(held_out["blended"].to_numpy(), 0.9)
     inside = (held_out["observed"] >= lower) & (held_out["observed"] <= upper)
     assert 0.86 < inside.mean() < 0.97  # of those it was calibrated on
