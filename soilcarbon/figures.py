@@ -1,6 +1,6 @@
-"""Draw what a soil scientist asks of a prediction: how far off, where, and against what alternative.
+"""Figures of predictions: observed against predicted, maps of residuals and of SOC, bars of scores, and pages of panels.
 
-In: arrays in memory. Out: PNG files, whole or not at all. No display is needed and no global state is touched.
+In: arrays in memory. Out: PNG files, whole or not at all. No display is needed and no global state of matplotlib is touched.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "0.25"
-_BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito (2008): told apart with any colour vision
+WIDTH, DPI = 7.2, 200
+"""Inches and resolution of figures of panels: a page shows them all at one scale, so that their letters are of one size."""
+_BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito (2008): distinguishable with any colour vision
 _CROWDED = 2000
 """Profiles beyond which points hide each other, and their density is drawn instead."""
+_LEGEND_HEIGHT = 0.45
+"""Inches."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,24 @@ def save(figure: "Figure", path: Path) -> None:
 
 
 def literal(text: object) -> str:
-    """Return a stranger's text as matplotlib is to draw it: letter by letter, and no formula."""
+    r"""Return untrusted text escaped for matplotlib: drawn letter by letter, and no formula.
+
+    Examples
+    --------
+    >>> print(literal("$soc$"))
+    \$soc\$
+    """
     return str(text).replace("$", r"\$")
 
 
 def is_skewed(values: np.ndarray) -> bool:
-    """Whether values (n,) crowd near zero, so that a linear axis would show little but the largest."""
+    """Return whether values (n,) are right-skewed from zero, so that a linear axis would show little but the largest.
+
+    Examples
+    --------
+    >>> is_skewed(np.array([1, 2, 3, 5, 90.0])), is_skewed(np.array([1, 2, 3, 4, 5.0]))
+    (True, False)
+    """
     if len(values) < 5 or values.min() < 0:
         return False
     low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
@@ -114,37 +130,18 @@ def observed_against_predicted(
         What the axes show, and what is counted.
     """
     title, unit, labels = literal(title), literal(unit), (literal(labels[0]), literal(labels[1]))
-    crowded = len(observed) > _CROWDED
     logarithmic = is_skewed(observed)
     scale: Literal["log", "linear"] = "log" if logarithmic else "linear"
     low, high = _shared_range(observed, predicted, logarithmic)
-    figure, axes = _figure(6.3 if crowded else 5.4, 5.6)
+    figure, axes = _figure(6.3 if len(observed) > _CROWDED else 5.4, 5.6)
     axes.set(xscale=scale, yscale=scale)
     x, y = np.clip(observed, low, high), np.clip(predicted, low, high)
     outside = (x != observed) | (y != predicted)
-    x_in, y_in = x[~outside], y[~outside]
-    if crowded:
-        extent = tuple(np.log10([low, high, low, high])) if logarithmic else (low, high, low, high)
-        cells = axes.hexbin(
-            x_in, y_in, gridsize=60, extent=extent, bins="log", mincnt=1, cmap="viridis", xscale=scale, yscale=scale, linewidths=0.1
-        )
-        bar = figure.colorbar(cells, ax=axes, label=things, shrink=0.7)
-        _plain_numbers(bar.ax.yaxis, 0)
-    else:
-        alpha = float(np.clip(10 / max(len(observed), 1) ** 0.5, 0.35, 0.9))
-        axes.scatter(x_in, y_in, s=18, color=_BLUE, alpha=alpha, linewidths=0)
+    _points_or_density(figure, axes, x[~outside], y[~outside], (low, high), things)
     if outside.any():
         axes.scatter(x[outside], y[outside], s=24, color=_ORANGE, marker="v", clip_on=False, zorder=3)
-        axes.annotate(
-            f"▼ {int(outside.sum())} below {low:.2g} {unit}",
-            (1, 0),
-            (-4, 8),
-            "axes fraction",
-            "offset points",
-            ha="right",
-            color=_ORANGE,
-            fontsize=8,
-        )
+        below = f"▼ {int(outside.sum())} below {low:.2g} {unit}"
+        axes.annotate(below, (1, 0), (-4, 8), "axes fraction", "offset points", ha="right", color=_ORANGE, fontsize=8)
     if logarithmic:
         for axis in (axes.xaxis, axes.yaxis):
             _plain_numbers(axis, float(np.log10(high / low)))
@@ -152,18 +149,38 @@ def observed_against_predicted(
     axes.annotate("1:1", (high, high), (-20, -10), textcoords="offset points", ha="right", color=INK, fontsize=9)
     axes.set(xlim=(low, high), ylim=(low, high), xlabel=f"{labels[0]} ({unit})", ylabel=f"{labels[1]} ({unit})")
     axes.set_aspect("equal")
-    score = scores(observed, predicted)
-    in_unit = [
-        f"{label} {score[name]:.3g}" for label, name in (("RMSE", "rmse"), ("MAE", "mae"), ("ME", "me")) if score[name] is not None
-    ]
-    bare = [f"{label} {score[name]:.2f}" for label, name in (("R²", "r2"), ("CCC", "ccc")) if score[name] is not None]
-    words = ", ".join([f"n = {score['n']}", *in_unit]) + (f" {unit}" if in_unit else "")
-    axes.set_title(f"{title}\n{words}" + (f"; {', '.join(bare)}" if bare else ""), fontsize=9)
+    axes.set_title(f"{title}\n{_scores_line(observed, predicted, unit)}", fontsize=9)
     save(figure, path)
 
 
+def _points_or_density(
+    figure: "Figure", axes: "Axes", x: np.ndarray, y: np.ndarray, ends: tuple[float, float], things: str
+) -> None:
+    """Draw points, or, where they would hide each other, how many there are."""
+    if len(x) <= _CROWDED:
+        alpha = float(np.clip(10 / max(len(x), 1) ** 0.5, 0.35, 0.9))
+        axes.scatter(x, y, s=18, color=_BLUE, alpha=alpha, linewidths=0)
+        return
+    logarithmic = axes.get_xscale() == "log"
+    scale: Literal["log", "linear"] = "log" if logarithmic else "linear"
+    extent = tuple(np.log10([*ends, *ends])) if logarithmic else (*ends, *ends)
+    cells = axes.hexbin(
+        x, y, gridsize=60, extent=extent, bins="log", mincnt=1, cmap="viridis", xscale=scale, yscale=scale, linewidths=0.1
+    )
+    _plain_numbers(figure.colorbar(cells, ax=axes, label=things, shrink=0.7).ax.yaxis, 0)
+
+
+def _scores_line(observed: np.ndarray, predicted: np.ndarray, unit: str) -> str:
+    """Return n and the scores in one line."""
+    score = scores(observed, predicted)
+    errors = [f"{name.upper()} {score[name]:.3g}" for name in ("rmse", "mae", "me") if score[name] is not None]
+    bare = [f"{label} {score[name]:.2f}" for label, name in (("R²", "r2"), ("CCC", "ccc")) if score[name] is not None]
+    line = ", ".join([f"n = {score['n']}", *errors]) + (f" {unit}" if errors else "")
+    return line + (f"; {', '.join(bare)}" if bare else "")
+
+
 def residual_map(path: Path, lon: np.ndarray, lat: np.ndarray, residual: np.ndarray, unit: str, title: str) -> None:
-    """Draw where more was observed than predicted, and where less.
+    """Draw a map of residuals: where more was observed than predicted, and where less.
 
     The ramp is centred at zero and ends at the 95th percentile of the absolute residuals, so that a few outliers
     do not bleach the rest. Degrees are drawn as long as they are on the ground in the middle of the map.
@@ -306,27 +323,27 @@ def _method_colours(methods: Sequence[str]) -> dict[str, str]:
 
 # --- several panels ---
 
-WIDTH = 7.2
-"""Inches of every figure: a page shows them all at one scale, so that their letters are of one size."""
-DPI = 200
-_ABOVE = 0.45
-"""Inches for the legend."""
-
 
 def short_label(text: object, longest: int = 34) -> str:
-    """Return a name as matplotlib draws it letter by letter: no mathematics, no line ends, not longer than there is room."""
+    """Return an untrusted name as a label: no mathematics, no line ends, not longer than `longest`.
+
+    Examples
+    --------
+    >>> short_label("mean annual temperature", 12)
+    'mean annual…'
+    """
     letters = "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
     short = letters if len(letters) <= longest else letters[: longest - 1] + "…"
     return literal(short.replace("_", " ", 1) if short.startswith("_") else short)
 
 
 def panels(n: int, columns: int, height: float, sharex: bool = False, sharey: bool = False) -> "tuple[Figure, list[Axes]]":
-    """Return n axes in rows of at most `columns`, each row so many inches high."""
+    """Return a figure with n axes in rows of at most `columns`, each row so many inches high."""
     from matplotlib.figure import Figure
 
     columns = min(n, columns)
     rows = -(-n // columns)
-    figure = Figure(figsize=(WIDTH, rows * height + _ABOVE), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(WIDTH, rows * height + _LEGEND_HEIGHT), dpi=DPI, layout="constrained")
     axes = list(np.ravel(np.asarray(figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey))))
     for spare in axes[n:]:
         spare.set_visible(False)

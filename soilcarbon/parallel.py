@@ -1,6 +1,6 @@
-"""Run tasks on several processes, each of which leaves a file, so that an interrupted run goes on where it was.
+"""Run tasks on several processes: worker processes that end with their parent, and tasks that leave files, to be resumed.
 
-In: tasks, each a function of a module, its arguments, and the file it is to leave. Out: the files, each whole or not there.
+In: functions of a module and their arguments. Out: results, or files, each whole or not there.
 """
 
 import io
@@ -18,27 +18,72 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # a dependency of scikit-learn
 from tqdm import tqdm
 
 from soilcarbon.io.files import UserError, atomic_write
 
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
-def start_worker() -> None:
-    """Prepare a worker process: Ctrl-C is its parent's business, and it does not outlive a parent that was killed."""
+
+def start_worker(single_threaded: bool = False) -> None:
+    """Prepare a worker process: it leaves Ctrl-C to its parent, and ends when the parent is killed.
+
+    Parameters
+    ----------
+    single_threaded
+        Use one thread for linear algebra, OpenMP and PyTorch: processes side by side have a core each.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def follow() -> None:
+    def end_with_parent() -> None:
         wait_for([parent.sentinel])
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    if single_threaded:
+        for name in _THREAD_VARIABLES:  # of this worker alone, for libraries that it is still to load
+            os.environ[name] = "1"
+        import torch
+
+        torch.set_num_threads(1)
+        threadpool_limits(1)
+
+
+@contextmanager
+def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool of single-threaded worker processes, which end at once where the block ends by an exception.
+
+    Parameters
+    ----------
+    workers
+        Processes; 0: one per core.
+
+    Raises
+    ------
+    UserError
+        If a process was killed.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers or os.cpu_count(), context, start_worker, (True,)) as pool:
+        try:
+            yield pool
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process ended, of too little memory perhaps; use fewer --workers, and --resume where the command has it"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done: a function of such arguments that leaves a file, whole or not at all, and what to call it."""
+    """A function and its arguments, the file that it leaves whole or not at all, and a name for messages."""
 
     path: Path
     function: Callable[..., object]
@@ -47,18 +92,28 @@ class Task:
 
 
 def arrays_task(path: Path, function: Callable[..., dict[str, np.ndarray]], arguments: tuple[Any, ...]) -> Task:
-    """Return the task that leaves the arrays a function returns, for `read_arrays`."""
-    return Task(path, _leave, (path, function, arguments), path.stem)
+    """Return the task that writes the arrays a function returns, for `read_arrays`.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "one.npz"
+    ...     run_tasks([arrays_task(path, lambda n: {"values": np.ones(n)}, (2,))], workers=1, description="demo")
+    ...     read_arrays(path)
+    {'values': array([1., 1.])}
+    """
+    return Task(path, _write_arrays, (path, function, arguments), path.stem)
 
 
-def _leave(path: Path, function: Callable[..., dict[str, np.ndarray]], arguments: tuple[Any, ...]) -> None:
+def _write_arrays(path: Path, function: Callable[..., dict[str, np.ndarray]], arguments: tuple[Any, ...]) -> None:
     found = function(*arguments)
     with atomic_write(path) as file:
         np.savez(file, **found)  # type: ignore[arg-type]
 
 
-def run_tasks(tasks: Sequence[Task], workers: int, words: str) -> None:
-    """Do the tasks whose file is not there, with a progress bar.
+def run_tasks(tasks: Sequence[Task], workers: int, description: str) -> None:
+    """Run the tasks whose file is not there, with a progress bar; an interrupted run goes on where it was.
 
     Parameters
     ----------
@@ -66,51 +121,34 @@ def run_tasks(tasks: Sequence[Task], workers: int, words: str) -> None:
         In the order they are begun.
     workers
         Processes; 0: one per core; 1: this one alone.
-    words
+    description
         Before the bar.
 
     Raises
     ------
     UserError
-        Of a task, which is named; or if a process ended.
+        Of a task, which is named; or if a process was killed.
     """
     waiting = [task for task in tasks if not task.path.is_file()]
     if workers == 1 or len(waiting) < 2:
-        for task in tqdm(waiting, words, disable=None if waiting else True):
+        for task in tqdm(waiting, description, disable=None if waiting else True):
             with _named(task):
                 task.function(*task.arguments)
         return
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # processes side by side have a core each
-        os.environ[name] = "1"
-    with ProcessPoolExecutor(workers or os.cpu_count(), multiprocessing.get_context("spawn"), _start) as pool:
-        try:
-            running = {pool.submit(task.function, *task.arguments): task for task in waiting}
-            for each in tqdm(as_completed(running), words, len(running), disable=None):
-                with _named(running[each]):
-                    each.result()
-        except BrokenProcessPool as error:
-            raise UserError("a process ended, of too little memory perhaps; go on with --resume, and fewer --workers") from error
-        except BaseException:  # files are written whole, so those under way may be cut off
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
+    with worker_pool(workers) as pool:  # files are written whole, so those under way may be cut off
+        running = {pool.submit(task.function, *task.arguments): task for task in waiting}
+        for each in tqdm(as_completed(running), description, len(running), disable=None):
+            with _named(running[each]):
+                each.result()
 
 
 @contextmanager
 def _named(task: Task) -> Iterator[None]:
-    """Say whose error it is."""
+    """Add a task's name to its error."""
     try:
         yield
     except UserError as error:
         raise UserError(f"{task.name}: {error}") from error
-
-
-def _start() -> None:
-    start_worker()
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -119,7 +157,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises
     ------
     UserError
-        If it is torn.
+        If it is not readable.
     """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
