@@ -41,8 +41,7 @@ from soilcarbon.geo.stack import Stack
 from soilcarbon.io.files import sha256
 from soilcarbon.mapping import cog as cogs
 from soilcarbon.mapping import tiles as mapping
-from soilcarbon.mapping.dense import DenseNet
-from soilcarbon.mapping.network import NetworkModel
+from soilcarbon.mapping.network import NetworkPredictor, SlidingNetwork
 from soilcarbon.network.network import FUSED, HIDDEN, MAPS, Member, SoilCarbonNet, dilations, load_checkpoint, save_checkpoint
 from soilcarbon.network.specification import Specification
 from soilcarbon.stats.applicability import ApplicabilityArea
@@ -106,7 +105,7 @@ def make_map(folder, layers, checkpoint, device, cores):
         mapping.compute(tiles, plan, [], pool, at_once)
     parts = [(plan.grid.tile(number, plan.tile), path) for number, path in cogs.whole_tiles(tiles, plan.digest).items()]
     path = cogs.write_cog(
-        tiles, "map.tif", plan.grid, parts, 0, NetworkModel(checkpoint, device, None, None).describe_bands(0.9), {}
+        tiles, "map.tif", plan.grid, parts, 0, NetworkPredictor(checkpoint, device, None, None).describe_bands(0.9), {}
     )
     end = time.perf_counter()
     assert len(first) == at_once
@@ -176,13 +175,13 @@ def steps():
             categories = tuple(category.model_copy(update={"radius": radius}) for category in PUBLISHED_CATEGORIES)
             statistics = {name: (5.0, 2.0) for name in VARIABLES}
             facts = Specification(categories=categories, statistics=statistics, clip_inputs=4.0, members=members)
-            network = DenseNet(SoilCarbonNet(facts).eval())
+            network = SlidingNetwork(SoilCarbonNet(facts).eval())
             block = random.normal(5, 2, (len(VARIABLES), 512 + 2 * radius, 512 + 2 * radius)).astype(np.float32)
             network.predict(block)
             start = time.perf_counter()
             predicted = network.predict(block)
             between = time.perf_counter()
-            NetworkModel.apart(predicted.mean(0), predicted)
+            NetworkPredictor.summary(predicted.mean(0), predicted)
             end = time.perf_counter()
             seconds, more = ((after - before) / 0.512**2 for before, after in ((start, between), (between, end)))
             found[f"r = {radius}, {members} members"] = {"network": seconds, "bands": more}

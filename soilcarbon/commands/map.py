@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from soilcarbon.geo.raster import Layer
     from soilcarbon.geo.vector import Area
     from soilcarbon.mapping.outputs import Sample
-    from soilcarbon.mapping.predictor import MapModel
+    from soilcarbon.mapping.predictor import Predictor
     from soilcarbon.mapping.tiles import Plan
 
 
@@ -130,9 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.mapping import cog as cogs
     from soilcarbon.mapping import outputs as mapfiles
     from soilcarbon.mapping import tiles as mapping
-    from soilcarbon.mapping.model_files import open_model
+    from soilcarbon.mapping.predictor import open_predictor
 
-    model = open_model(settings.checkpoint)
+    model = open_predictor(settings.checkpoint)
     model.check_level(settings.level)
     out = settings.out or Path("results") / settings.checkpoint.stem / f"{model.target}.tif"
     if out.suffix.lower() not in (".tif", ".tiff"):
@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 # --- before --------------------------------------------------------------------------------------------------------------
 
 
-def make_plan(settings: MapSettings, model: "MapModel") -> "tuple[Plan, dict[str, list[Area]], Sample]":
+def make_plan(settings: MapSettings, model: "Predictor") -> "tuple[Plan, dict[str, list[Area]], Sample]":
     """Return what decides the map; the areas by the name of the file they shall lie in; and a sample to check it by.
 
     Raises
@@ -271,7 +271,7 @@ def find_periods(periods: Sequence[str]) -> "dict[str, list[Layer]]":
     return found or {"": []}
 
 
-def look(model: "MapModel", layers: "Sequence[Layer]", grid: "Grid") -> "Sample":
+def look(model: "Predictor", layers: "Sequence[Layer]", grid: "Grid") -> "Sample":
     """Predict some places of the map as pred.py would, and say where the covariates are not what the model knows.
 
     Parameters
@@ -299,7 +299,7 @@ def look(model: "MapModel", layers: "Sequence[Layer]", grid: "Grid") -> "Sample"
         covariates.append(np.concatenate([each.reshape(lon.size, -1) for found in windows for each in found.values()], axis=1))
         places.append(spot)
     rows, cols = np.concatenate(places, axis=1)
-    return Sample(rows, cols, model.look(np.concatenate(covariates), grid))
+    return Sample(rows, cols, model.predict_patches(np.concatenate(covariates), grid))
 
 
 def begin(folder: Path, plan: "Plan", areas: "Mapping[str, Sequence[Area]]", resume: bool) -> dict[int, Path]:

@@ -1,7 +1,7 @@
-"""Zoned forests as what a map is made with; see `mapmodels`.
+"""Maps by random forests of climate zones: a `Predictor`.
 
-The interval of a cell is calibrated on profiles held out, by zone. The interval of a total or of a change comes from fields of
-error drawn with the correlation that held-out errors have in space and from period to period (`errorfields`).
+The interval of a cell is calibrated on held-out profiles, by zone. The interval of a total or of a change comes from simulated
+error fields with the correlation that held-out errors have in space and between periods (`stats.error_field`).
 """
 
 import logging
@@ -20,7 +20,7 @@ from soilcarbon.geo.grid import Grid, lonlat, nominal_metres
 from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
 from soilcarbon.io.files import UserError
 from soilcarbon.mapping.cog import Band
-from soilcarbon.mapping.predictor import CHANGE, MapModel, Place, Predicted, Statistics
+from soilcarbon.mapping.predictor import CHANGE, Place, Predicted, Predictor, Statistics, untrusted_scores
 from soilcarbon.stats.error_field import ErrorField
 from soilcarbon.training.loop import FAR
 from soilcarbon.zonal.climate_zones import GivenZones
@@ -31,12 +31,12 @@ _FINE = 4
 """Blocks along the distance over which errors are shared; within one they are taken to be one error."""
 _WIDEST = 64
 """Cells along the side of a block."""
-_STRANGE = 0.05
-"""Share of cells far from the training profiles that is told of."""
+_FAR_SHARE = 0.05
+"""Share of cells far from the training profiles from which on a warning is given."""
 
 
-class ForestModel(MapModel):
-    """Forests by climate zone.
+class ForestPredictor(Predictor):
+    """Map with random forests by climate zone.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class ForestModel(MapModel):
         Of the file.
     """
 
-    filled = "a tree sends it where such profiles went in training"
+    missing_policy = "a tree sends it where such profiles went in training"
     version = ("scikit-learn", sklearn.__version__)
 
     def __init__(self, path: Path) -> None:
@@ -54,6 +54,9 @@ class ForestModel(MapModel):
         climate = (self.method.precipitation, self.method.temperature)
         forests = (column for each in self.method.forests.values() for column in each.columns)
         self._columns = sorted({*climate, *self.assurance.predictors, *forests})
+        if self.assurance.errors is not None:
+            share = f"{LOWER:.0%} to {UPPER:.0%}"
+            self.interval_note = f"Intervals of means and totals: {share} of simulated error fields; see docs/maps.md."
         self.target, self.unit = self.facts.target, self.facts.unit
         self.windows = ((tuple(self.facts.variables[k] for k in self._columns), 0),)
         self.zones = self.method.zones.names
@@ -62,13 +65,13 @@ class ForestModel(MapModel):
             self.classes = frozenset({self.facts.variables[self.method.precipitation]})
 
     def take_statistics(self, stats: Path | None, missing: Literal["mean", "zero"] | None) -> Statistics | None:
-        """See `MapModel`."""
+        """See `Predictor`."""
         if stats is not None or missing is not None:
             raise UserError(f"{self.path}: forests need no statistics and fill no cells; drop --stats and --missing")
         return None
 
     def check_level(self, level: float) -> None:
-        """See `MapModel`."""
+        """See `Predictor`."""
         calibration = self.assurance.calibration
         if calibration is not None:
             highest = min(calibration.highest_level(name) for name in self.zones)
@@ -78,7 +81,7 @@ class ForestModel(MapModel):
                 )
 
     def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:
-        """See `MapModel`; zones are of a long-term climate."""
+        """See `Predictor`; zones are of a long-term climate."""
         climate = {self.facts.variables[k] for k in (self.method.precipitation, self.method.temperature)}
         for period, names in layers.items():
             if changed := sorted(climate & set(names)):
@@ -94,19 +97,19 @@ class ForestModel(MapModel):
         nothing = np.zeros(len(x))
         return Known(whole, nothing, nothing, nothing, np.zeros(len(x), np.int64))
 
-    def look(self, x: np.ndarray, grid: Grid) -> np.ndarray:  # noqa: ARG002 - no windows that could be of another size
-        """See `MapModel`."""
+    def predict_patches(self, x: np.ndarray, grid: Grid) -> np.ndarray:  # noqa: ARG002 - no windows that could be of another size
+        """See `Predictor`."""
         far = []
         if self.applicability is not None:
             for name, cells, mean, std in zip(
                 (self.facts.variables[k] for k in self.assurance.predictors),
-                self.predictors(x.T).T.astype(np.float64),
+                self.applicability_inputs(x.T).T.astype(np.float64),
                 self.applicability.mean,
                 self.applicability.std,
                 strict=True,
             ):
                 known = cells[np.isfinite(cells)]
-                if known.size and (share := float((np.abs(known - mean) > FAR * std).mean())) > _STRANGE:
+                if known.size and (share := float((np.abs(known - mean) > FAR * std).mean())) > _FAR_SHARE:
                     far.append(f"{share:.0%} of {name}'s values (mean {known.mean():.4g} here, {mean:.4g} there)")
         if far:
             more = f" and {len(far) - 3} more variables" if len(far) > 3 else ""
@@ -114,7 +117,7 @@ class ForestModel(MapModel):
         return self.method.predict(self._known(x))
 
     def predict(self, block: np.ndarray, wanted: np.ndarray) -> Predicted:
-        """See `MapModel`."""
+        """See `Predictor`."""
         places = self._known(block[:, wanted].T)
         values, zone = np.full(wanted.shape, np.nan, np.float32), np.full(wanted.shape, -1, np.int64)
         weights = np.zeros((len(self.zones), *wanted.shape), np.float32)
@@ -125,7 +128,7 @@ class ForestModel(MapModel):
         return Predicted(values[None], zone, weights)
 
     def bands(self, predicted: Predicted, level: float) -> np.ndarray:
-        """See `MapModel`."""
+        """See `Predictor`."""
         values = predicted.members[0]
         if self.assurance.calibration is None:
             return predicted.members
@@ -136,7 +139,7 @@ class ForestModel(MapModel):
         return found.astype(np.float32)
 
     def change(self, first: Predicted, last: Predicted, level: float) -> np.ndarray:
-        """See `MapModel`."""
+        """See `Predictor`."""
         change, errors = last.members[0] - first.members[0], self.assurance.errors
         if errors is None:
             return np.asarray(change[None], np.float32)
@@ -146,7 +149,7 @@ class ForestModel(MapModel):
         return np.stack([change, change - reach, change + reach, deviation]).astype(np.float32)
 
     def sums(self, place: Place, maps: Mapping[str, Predicted]) -> dict[str, dict[str, Sums]]:
-        """See `MapModel`: each drawn field of error, added to the map, is a member."""
+        """See `Predictor`: each drawn field of error, added to the map, is a member."""
         names, errors = list(maps), self.assurance.errors
         values = {name: each.members[0].astype(np.float64) for name, each in maps.items()}
         if len(names) > 1:
@@ -170,12 +173,12 @@ class ForestModel(MapModel):
             found[name][zone] = Sums(base.cells, base.area, base.weighted + drawn)
         return found
 
-    def predictors(self, cells: np.ndarray) -> np.ndarray:
-        """See `MapModel`."""
+    def applicability_inputs(self, cells: np.ndarray) -> np.ndarray:
+        """See `Predictor`."""
         return cells[[self._columns.index(k) for k in self.assurance.predictors]].T
 
     def describe_bands(self, level: float, change: bool = False) -> list[Band]:
-        """See `MapModel`."""
+        """See `Predictor`."""
         value = f"{self.target} of the last period minus the first" if change else self.target
         bands = [Band(CHANGE if change else "prediction", self.unit, {"MEANING": f"{value}, forests by climate zone"})]
         ends, errors = ("lower", "upper"), self.assurance.errors
@@ -191,7 +194,7 @@ class ForestModel(MapModel):
         return bands
 
     def describe(self) -> dict[str, Any]:
-        """See `MapModel`."""
+        """See `Predictor`."""
         rules, errors = self.method.zones, self.assurance.errors
         found: dict[str, Any] = {"target": self.target, "unit": self.unit, "forests": {}}
         for name, count in self.method.counts.items():
@@ -219,22 +222,14 @@ class ForestModel(MapModel):
         return {"relative": deviations, "range in km": round(errors.range_km, 1)} | shares
 
     def scores(self) -> dict[str, dict[str, float | None]]:
-        """See `MapModel`: of profiles held out, by zone; a stranger's record may hold anything."""
-        rows, told = self.facts.record.get("scores"), dict[str, dict[str, float | None]]()
-        blended = self.method.zones != self.method.zones.hard()
+        """See `Predictor`; of held-out profiles, by zone."""
+        rows, found = self.facts.record.get("scores"), dict[str, dict[str, float | None]]()
+        method = "blended" if self.method.zones != self.method.zones.hard() else "zoned"
         for row in rows if isinstance(rows, list) else []:
-            if isinstance(row, dict) and row.get("method") == ("blended" if blended else "zoned"):
-                numbers = {name: row.get(name) for name in ("n", "rmse", "mae", "me", "r2", "ccc")}
-                plausible = (name for name, each in numbers.items() if isinstance(each, (int, float)) and abs(each) < 1e300)
-                told[f"held out, {str(row.get('zone'))[:40]}"] = {name: numbers[name] for name in plausible}
-        return told
-
-    def shares(self) -> str:
-        """See `MapModel`."""
-        if self.assurance.errors is None:
-            return ""
-        share = f"{LOWER:.0%} to {UPPER:.0%}"
-        return f"Intervals of means and totals run from {share} of drawn errors that neighbouring cells share; see docs/maps.md."
+            if isinstance(row, dict) and row.get("method") == method:
+                numbers = {name: row[name] for name in ("n", "rmse", "mae", "me", "r2", "ccc") if row.get(name) is not None}
+                found[f"held out, {str(row.get('zone'))[:40]}"] = untrusted_scores(numbers)
+        return found
 
 
 def _threshold(value: float, width: float) -> str:

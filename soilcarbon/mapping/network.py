@@ -1,12 +1,18 @@
-"""Networks as what a map is made with; see `mapmodels`."""
+"""Maps by a network: fully convolutional inference over blocks of a raster, and the `Predictor` built on it.
+
+A branch is made of valid, stride-1 layers, so it gives at every cell what it gives for that cell's window, without cutting patches.
+Whatever is affine in front of the first ReLU of the head - 1x1 branches, fusion, first Linear - is multiplied out once.
+"""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from soilcarbon.geo import grid as grids
 from soilcarbon.geo import zonal_statistics as zones
@@ -14,28 +20,150 @@ from soilcarbon.geo.grid import Grid
 from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
 from soilcarbon.io.files import UserError
 from soilcarbon.mapping.cog import Band
-from soilcarbon.mapping.dense import DenseNet
-from soilcarbon.mapping.predictor import CHANGE, MapModel, Place, Predicted, Statistics
-from soilcarbon.network.network import as_means, load_checkpoint
-from soilcarbon.network.preprocessing import unfold_classes
+from soilcarbon.mapping.predictor import CHANGE, Place, Predicted, Predictor, Statistics, untrusted_scores
+from soilcarbon.network.network import MAPS, Member, SoilCarbonNet, as_means, load_checkpoint, to_target
+from soilcarbon.network.preprocessing import Encoder, unfold_classes
+from soilcarbon.network.specification import Specification
 from soilcarbon.soil.dataset import read_statistics
 from soilcarbon.training import loop as engine
 from soilcarbon.training.uncertainty import check_level
 
 log = logging.getLogger(__name__)
+CELLS_AT_ONCE = {"cpu": 2048, "cuda": 1 << 18}
+"""Cells that go through the head together: on a CPU their activations stay in its cache."""
 
 
-class NetworkModel(MapModel):
-    """A network, or an ensemble of networks.
+@dataclass(frozen=True)
+class _Folded:
+    """One member: its branches with windows, and the head as three matrices."""
+
+    branches: list[nn.Module | None]
+    """Per category; None where the branch is multiplied into the first matrix."""
+    weights: tuple[Tensor, Tensor, Tensor]
+    biases: tuple[Tensor, Tensor, Tensor]
+
+    def head(self, parts: Tensor) -> Tensor:
+        """Return (n,) for the inputs (K, n) of the first matrix."""
+        outputs = []
+        for hidden in parts.split(CELLS_AT_ONCE[parts.device.type], 1):
+            for weight, bias in zip(self.weights[:2], self.biases[:2], strict=True):
+                hidden = torch.addmm(bias, weight, hidden).relu_()
+            outputs.append(torch.addmm(self.biases[2], self.weights[2], hidden)[0])
+        return torch.cat(outputs)
+
+
+def _fold(member: Member, facts: Specification) -> _Folded:
+    """Multiply out what is affine in front of the head's first ReLU, in float64."""
+    tensors = {name: value.double() for name, value in member.tensors().items()}
+    fusion, linear = tensors["features_merge.0.weight"].flatten(1), tensors["classifier.0.weight"]
+    first, bias = linear @ fusion, linear @ tensors["features_merge.0.bias"] + tensors["classifier.0.bias"]
+    branches: list[nn.Module | None] = []
+    columns = []
+    for category, part in zip(facts.categories, first.split(MAPS, 1), strict=True):
+        name = f"features_{category.name}"
+        if category.radius == 0:
+            bias = bias + part @ tensors[f"{name}.0.bias"]
+            part = part @ tensors[f"{name}.0.weight"].flatten(1)
+        branches.append(member.get_submodule(name) if category.radius else None)
+        columns.append(part)
+    weights = (torch.cat(columns, 1), tensors["classifier.3.weight"], tensors["final_regressor.0.weight"])
+    biases = (bias, tensors["classifier.3.bias"], tensors["final_regressor.0.bias"])
+    one, two, three = (weight.float().contiguous() for weight in weights)
+    return _Folded(branches, (one, two, three), (*(each.float()[:, None] for each in biases),))  # type: ignore[arg-type]
+
+
+class SlidingNetwork:
+    """Fully convolutional inference: every cell of a block of a raster.
+
+    Parameters
+    ----------
+    network
+        With statistics; it stays on its device.
+
+    Attributes
+    ----------
+    halo
+        R, the largest radius of a category: a block reaches so many cells beyond what is predicted.
+    """
+
+    def __init__(self, network: SoilCarbonNet) -> None:
+        facts = self.specification = network.specification
+        self.device = next(network.parameters()).device
+        self.halo = max(category.radius for category in facts.categories)
+        per_cell = tuple(category.model_copy(update={"radius": 0}) for category in facts.categories)
+        self._encoder = Encoder(facts.model_copy(update={"categories": per_cell})).to(self.device)
+        self._channels = [facts.channels(category) for category in facts.categories]
+        self._members = [_fold(member.eval(), facts) for member in network.members()]
+
+    def predict(self, block: np.ndarray, wanted: np.ndarray | None = None) -> np.ndarray:
+        """Predict the cells of a block.
+
+        Parameters
+        ----------
+        block
+            (V, h+2R, w+2R) float32, raw units, missing = NaN; layers in the order of the specification's variables.
+        wanted
+            (h, w) bool; default: all cells.
+
+        Returns
+        -------
+        ndarray
+            (M, h, w) float32, each member's prediction in the target's unit; NaN where not wanted.
+        """
+        height, width = (side - 2 * self.halo for side in block.shape[1:])
+        wanted = np.ones((height, width), bool) if wanted is None else wanted
+        predicted = np.full((len(self._members), height * width), np.nan, np.float32)
+        x = torch.from_numpy(np.require(block, np.float32, ["C", "W"]))
+        with torch.inference_mode():
+            for cells, parts in self._windows(x, wanted) if self.halo else self._cells(x.flatten(1), wanted.ravel()):
+                outputs = torch.stack([member.head(part) for member, part in zip(self._members, parts, strict=True)])
+                predicted[:, cells] = to_target(outputs, self.specification).cpu().numpy()
+        return predicted.reshape(-1, height, width)
+
+    def _cells(self, x: Tensor, wanted: np.ndarray) -> Iterator[tuple[slice | np.ndarray, list[Tensor]]]:
+        """Yield cells and each member's inputs (K, n) of the head, where no branch has a window: x (V, cells)."""
+        at_once = CELLS_AT_ONCE[self.device.type]
+        chosen = None if wanted.all() else np.flatnonzero(wanted)
+        for start in range(0, x.shape[1] if chosen is None else chosen.size, at_once):
+            cells = slice(start, start + at_once) if chosen is None else chosen[start : start + at_once]
+            part = x[:, cells] if isinstance(cells, slice) else x[:, torch.from_numpy(cells)]
+            yield cells, [self._encoder(part.to(self.device).T).T] * len(self._members)
+
+    def _windows(self, x: Tensor, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, list[Tensor]]]:
+        """Yield cells and each member's inputs (K, n) of the head, where branches have windows, strip by strip of x (V, H, W)."""
+        height, width = wanted.shape
+        rows = max(1, 16 * CELLS_AT_ONCE[self.device.type] // width)
+        for top in range(0, height, rows):
+            here = wanted[top : top + rows]
+            if not here.any():
+                continue
+            strip = x[:, top : top + len(here) + 2 * self.halo].to(self.device)
+            encoded = self._encoder(strip.flatten(1).T).T.unflatten(1, strip.shape[1:])
+            chosen = None if here.all() else torch.from_numpy(np.flatnonzero(here)).to(self.device)
+            parts = []
+            for member in self._members:
+                maps = []
+                for category, branch, part in zip(
+                    self.specification.categories, member.branches, encoded.split(self._channels), strict=True
+                ):
+                    rim = self.halo - category.radius
+                    inner = part[:, rim : part.shape[1] - rim, rim : part.shape[2] - rim]
+                    maps.append((inner if branch is None else branch(inner[None])[0]).flatten(1))
+                parts.append(torch.cat(maps) if chosen is None else torch.cat(maps)[:, chosen])
+            yield top * width + np.flatnonzero(here), parts
+
+
+class NetworkPredictor(Predictor):
+    """Map with a network or an ensemble of networks.
 
     Parameters
     ----------
     path, device, stats, missing
-        As of `modelfiles.open_model`.
+        As of `open_predictor`.
     """
 
     on_gpu = True
-    filled = "it is filled as in training"
+    missing_policy = "it is filled as in training"
     version = ("torch", torch.__version__)
 
     def __init__(self, path: Path, device: str, stats: Statistics | None, missing: str | None) -> None:
@@ -48,32 +176,30 @@ class NetworkModel(MapModel):
         self.windows = tuple((category.variables, category.radius) for category in facts.categories)
         self.classes = frozenset(facts.classes)
         self.applicability = self.network.applicability
-        self._dense: DenseNet | None = None
+        self._dense: SlidingNetwork | None = None
 
     def take_statistics(self, stats: Path | None, missing: Literal["mean", "zero"] | None) -> Statistics | None:
-        """See `MapModel`."""
+        """See `Predictor`."""
         facts = self.network.specification
         if facts.statistics is not None:
             if stats is not None or missing is not None:
-                raise UserError(
-                    f"{self.path}: brings its own statistics and what becomes of missing cells; drop --stats and --missing"
-                )
+                raise UserError(f"{self.path}: has its own statistics and rule for missing cells; drop --stats and --missing")
             return None
         if stats is None:
-            raise UserError(f"{self.path}: has no statistics; give the ones its inputs are standardised with, --stats FILE")
+            raise UserError(f"{self.path}: has no statistics; give those that its inputs are standardised with, --stats FILE")
         statistics = read_statistics(stats, facts.categories)
         self.network.respecify(statistics=statistics, missing=missing or "mean")
         return statistics
 
     def check_level(self, level: float) -> None:
-        """See `MapModel`."""
+        """See `Predictor`."""
         check_level(self.network, level)
 
     def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:
-        """Anything may change."""
+        """See `Predictor`; any covariate may change."""
 
-    def look(self, x: np.ndarray, grid: Grid) -> np.ndarray:
-        """See `MapModel`."""
+    def predict_patches(self, x: np.ndarray, grid: Grid) -> np.ndarray:
+        """See `Predictor`."""
         engine.warn_of_far_inputs(self.network, x)
         ours, trained = grids.nominal_metres(grid.crs, grid.cell[0]), grids.cell_sizes(self.network.record.get("rasters", []))
         for category in self.network.specification.categories:
@@ -86,44 +212,44 @@ class NetworkModel(MapModel):
         return engine.predict(self.network, x)[0]
 
     def predict(self, block: np.ndarray, wanted: np.ndarray) -> Predicted:
-        """See `MapModel`."""
+        """See `Predictor`."""
         if self._dense is None:
-            self._dense = DenseNet(self.network)
+            self._dense = SlidingNetwork(self.network)
         return Predicted(self._dense.predict(block, wanted))
 
     def bands(self, predicted: Predicted, level: float) -> np.ndarray:
-        """See `MapModel`."""
+        """See `Predictor`."""
         calibration, mean = self.network.calibration, predicted.members.mean(0)
         if calibration is None:
-            return self.apart(mean, predicted.members)
-        return self.apart(mean, predicted.members, *calibration.interval(mean, level))
+            return self.summary(mean, predicted.members)
+        return self.summary(mean, predicted.members, *calibration.interval(mean, level))
 
     def change(self, first: Predicted, last: Predicted, level: float) -> np.ndarray:  # noqa: ARG002 - the members' own differences
-        """See `MapModel`; a change has no calibrated interval."""
+        """See `Predictor`; a change has no calibrated interval."""
         members = last.members - first.members
-        return self.apart(members.mean(0), members)
+        return self.summary(members.mean(0), members)
 
     @staticmethod
-    def apart(mean: np.ndarray, members: np.ndarray, *interval: np.ndarray) -> np.ndarray:
+    def summary(mean: np.ndarray, members: np.ndarray, *interval: np.ndarray) -> np.ndarray:
         """Return the mean, an interval - that given, or the members' quantiles - and the members' standard deviation."""
         several = len(members) > 1
         between = interval or (np.quantile(members, [LOWER, UPPER], axis=0) if several else ())
         return np.stack([mean, *between, *([members.std(0, ddof=1)] if several else [])]).astype(np.float32)
 
     def sums(self, place: Place, maps: Mapping[str, Predicted]) -> dict[str, dict[str, Sums]]:
-        """See `MapModel`; of means, member by member."""
+        """See `Predictor`; of means, member by member."""
         means = {name: as_means(each.members, self.network.specification) for name, each in maps.items()}
         if len(means) > 1:
             first, *_, last = means.values()
             means[CHANGE] = last - first
         return {name: zones.sums(each, place.km2, place.masks) for name, each in means.items()}
 
-    def predictors(self, cells: np.ndarray) -> np.ndarray:
-        """See `MapModel`."""
+    def applicability_inputs(self, cells: np.ndarray) -> np.ndarray:
+        """See `Predictor`."""
         return unfold_classes(cells.T, self.network.specification)
 
     def describe_bands(self, level: float, change: bool = False) -> list[Band]:
-        """See `MapModel`."""
+        """See `Predictor`."""
         facts, count = self.network.specification, self.network.specification.members
         value = f"{facts.target} of the last period minus the first" if change else facts.target
         prediction = f"mean of {count} networks" if count > 1 else "one network"
@@ -143,7 +269,7 @@ class NetworkModel(MapModel):
         return bands
 
     def describe(self) -> dict[str, Any]:
-        """See `MapModel`."""
+        """See `Predictor`."""
         facts = self.network.specification
         return {
             "members": facts.members,
@@ -155,11 +281,7 @@ class NetworkModel(MapModel):
         }
 
     def scores(self) -> dict[str, dict[str, float | None]]:
-        """See `MapModel`; a stranger's record may hold anything."""
+        """See `Predictor`."""
         by_split = self.network.record.get("scores")
-        told = {str(name): each for name, each in by_split.items() if isinstance(each, dict)} if isinstance(by_split, dict) else {}
-
-        def plausible(value: Any) -> bool:
-            return value is None or (isinstance(value, (int, float)) and abs(value) < 1e300)
-
-        return {split: {str(name): value for name, value in each.items() if plausible(value)} for split, each in told.items()}
+        by_split = by_split if isinstance(by_split, dict) else {}
+        return {str(split): untrusted_scores(each) for split, each in by_split.items() if isinstance(each, dict)}

@@ -29,7 +29,7 @@ from soilcarbon.mapping import cog as cogs
 from soilcarbon.mapping.cog import Band, Statistics
 from soilcarbon.mapping.page import write_page
 from soilcarbon.mapping.picture import View, preview
-from soilcarbon.mapping.predictor import CHANGE, MapModel, likeness_bands
+from soilcarbon.mapping.predictor import CHANGE, Predictor, dissimilarity_bands
 from soilcarbon.mapping.tiles import WHOLE, ZONES, Notes, Plan, own_zone
 from soilcarbon.stats import metrics as validation
 
@@ -49,15 +49,15 @@ class Sample:
     predicted: np.ndarray
 
 
-def bands_of(plan: Plan, model: MapModel, name: str) -> list[Band]:
+def bands_of(plan: Plan, model: Predictor, name: str) -> list[Band]:
     """Return the bands of a map, by its name among `Plan.maps`."""
     if len(plan.periods) > 1 and name == CHANGE:
         return model.describe_bands(plan.level, change=True)
     area = model.applicability if plan.applicability else None
-    return [*model.describe_bands(plan.level), *(likeness_bands(area) if area else [])]
+    return [*model.describe_bands(plan.level), *(dissimilarity_bands(area) if area else [])]
 
 
-def describe(plan: Plan, model: MapModel) -> dict[str, Any]:
+def describe(plan: Plan, model: Predictor) -> dict[str, Any]:
     """Return where a map comes from, as plain containers: model, covariates and their grids, policies, versions."""
     rasters: dict[str, Any] = {}
     with Stack(plan.layers, plan.grid, model.classes, plan.resampling) as stack:
@@ -83,7 +83,7 @@ def describe(plan: Plan, model: MapModel) -> dict[str, Any]:
     }
 
 
-def _tags(plan: Plan, model: MapModel, name: str) -> dict[str, str]:
+def _tags(plan: Plan, model: Predictor, name: str) -> dict[str, str]:
     told = model.describe()
     tags = {
         "SOFTWARE": f"soil-carbon-mapper {__version__}",
@@ -98,7 +98,7 @@ def _tags(plan: Plan, model: MapModel, name: str) -> dict[str, str]:
     return {**tags, "PERIOD": name} if name else tags
 
 
-def make_totals(plan: Plan, folder: Path, notes: Sequence[Notes], model: MapModel) -> pd.DataFrame:
+def make_totals(plan: Plan, folder: Path, notes: Sequence[Notes], model: Predictor) -> pd.DataFrame:
     """Return mean and total of each map over the whole, the model's own zones and those of a file, with the members' interval."""
     areas = load_areas(folder / ZONES) if ZONES in plan.areas else []
     order = [WHOLE, *map(own_zone, model.zones), *(area.name for area in areas)]
@@ -106,7 +106,7 @@ def make_totals(plan: Plan, folder: Path, notes: Sequence[Notes], model: MapMode
     return pd.concat([table.assign(map=name)[["map", *table.columns]] for name, table in tables.items()], ignore_index=True)
 
 
-def tell_of_filled(plan: Plan, model: MapModel, notes: Sequence[Notes]) -> list[str]:
+def tell_of_filled(plan: Plan, model: Predictor, notes: Sequence[Notes]) -> list[str]:
     """Say for each period how many cells lack variables, and which most often."""
     names = [layer.name for layer in plan.layers]
     told = []
@@ -117,11 +117,11 @@ def tell_of_filled(plan: Plan, model: MapModel, notes: Sequence[Notes]) -> list[
         worst = [names[numbers[k]] for k in np.argsort(-by_variable, kind="stable")[:3] if by_variable[k]]
         if cells:
             share = f"{cells:,} of {known:,} cells ({cells / max(known, 1):.1%}) lack some variable, most often {', '.join(worst)}"
-            told.append(f"{period + ': ' if period else ''}{share}; {model.filled}. --max_missing 0 leaves them out")
+            told.append(f"{period + ': ' if period else ''}{share}; {model.missing_policy}. --max_missing 0 leaves them out")
     return told
 
 
-def tell_of_support(plan: Plan, model: MapModel, tif: Path, sample: Sample) -> list[str]:
+def tell_of_support(plan: Plan, model: Predictor, tif: Path, sample: Sample) -> list[str]:
     """Say what bringing rasters to the map's grid does to the prediction, where any had to be.
 
     Interpolated and averaged covariates are smoother than those the model was trained on, and it is no linear function
@@ -220,7 +220,7 @@ def finish(
     out: Path,
     folder: Path,
     plan: Plan,
-    model: MapModel,
+    model: Predictor,
     settings: Mapping[str, Any],
     against: Layer | None,
     sample: Sample,
@@ -276,7 +276,7 @@ def finish(
     meanings = [f"{band.name}: {band.tags['MEANING']}" for band in bands_of(plan, model, plan.maps[0])]
     if len(plan.periods) > 1:
         meanings += [f"change, {band.name}: {band.tags['MEANING']}" for band in bands_of(plan, model, CHANGE)]
-    meanings += [shares] if (shares := model.shares()) else []
+    meanings += [model.interval_note] if model.interval_note else []
     write_page(place.with_suffix(".html"), title, views, scores, provenance, totals, [*told, *meanings])
 
     for path in reversed(outputs(out, plan)):  # the maps last: where they are, all is

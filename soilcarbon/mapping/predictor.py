@@ -1,7 +1,7 @@
-"""What a map can be made with: one interface for networks and zoned forests.
+"""Interface of what a map can be made with: networks and forests by climate zone.
 
-A `MapModel` predicts blocks of covariates, says how sure it is of a cell and of an area, and tells what its bands mean. Nothing
-else of `make_map.py` knows what predicts.
+A `Predictor` predicts blocks of covariates, gives the uncertainty of a cell and of an area, and describes its bands. Nothing else
+of mapping depends on what kind of model it is. `open_predictor` opens one.
 """
 
 from abc import ABC, abstractmethod
@@ -25,16 +25,16 @@ CHANGE = "change"
 
 @dataclass(frozen=True)
 class Predicted:
-    """A block of a map.
+    """A predicted block of a map.
 
     Attributes
     ----------
     members
         (M, h, w) in the target's unit, whose mean is the prediction; NaN where there is none.
     zone
-        (h, w) int, the number of the model's own zone; -1 where unknown. None of a model without zones.
+        (h, w) int, index of the model's own zone; -1 where unknown. None of a model without zones.
     weights
-        (Z, h, w) how far a cell belongs to each of them: 0 to 1, adding up to 1 where there is a prediction.
+        (Z, h, w) membership of a cell in each of them: 0 to 1, adding up to 1 where there is a prediction.
     """
 
     members: np.ndarray
@@ -52,7 +52,7 @@ class Place:
     masks: Sequence[tuple[str, np.ndarray]]
 
 
-class MapModel(ABC):
+class Predictor(ABC):
     """A model that a map can be made with.
 
     Attributes
@@ -60,17 +60,17 @@ class MapModel(ABC):
     target, unit
         What is predicted.
     windows
-        Variables that are seen in windows of one radius, in cells, group by group: the order of a block's layers.
+        Variables that are read in windows of one radius, in cells, group by group: the order of a block's layers.
     classes
-        Variables that are codes.
+        Variables that are class codes.
     zones
         The model's own zones; () of a model without.
     applicability
-        Where it may be used; None where that is not known.
+        The area of applicability; None where unknown.
     on_gpu
         Whether it can compute on one.
-    filled
-        What becomes of a missing cell, for people.
+    missing_policy
+        What becomes of a missing covariate, as text.
     version
         The library that computes, and its version.
     """
@@ -82,8 +82,10 @@ class MapModel(ABC):
     zones: tuple[str, ...] = ()
     applicability: ApplicabilityArea | None = None
     on_gpu: bool = False
-    filled: str
+    missing_policy: str
     version: tuple[str, str]
+    interval_note: str = ""
+    """What the interval of a mean or total is based on, as text; "" where there is none."""
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -92,24 +94,24 @@ class MapModel(ABC):
 
     @property
     def halo(self) -> int:
-        """Cells that a block reaches beyond what is predicted."""
+        """Cells that a block reaches beyond what is predicted: the largest radius."""
         return max(radius for _, radius in self.windows)
 
     @abstractmethod
     def take_statistics(self, stats: Path | None, missing: Literal["mean", "zero"] | None) -> Statistics | None:
-        """Read, keep and return what the file lacks; None if nothing. UserError if that is not given, or given for nothing."""
+        """Read, keep and return the statistics that the file lacks; None if none. UserError if they lack, or are given in vain."""
 
     @abstractmethod
     def check_level(self, level: float) -> None:
-        """Stop with a UserError if intervals of a level would have no end."""
+        """Stop with a UserError if intervals of a level would be infinite."""
 
     @abstractmethod
     def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:
-        """Stop with a UserError if a period (name -> variables that are its own) has what must not change."""
+        """Stop with a UserError if a period (name -> variables of its own) changes what must be constant."""
 
     @abstractmethod
-    def look(self, x: np.ndarray, grid: Grid) -> np.ndarray:
-        """Predict places (n,) from packed covariates (n, F), and warn of what is not as it was in training."""
+    def predict_patches(self, x: np.ndarray, grid: Grid) -> np.ndarray:
+        """Predict places (n,) from packed covariates (n, F) as pred.py does, and warn of covariates unlike the training data."""
 
     @abstractmethod
     def predict(self, block: np.ndarray, wanted: np.ndarray) -> Predicted:
@@ -128,34 +130,30 @@ class MapModel(ABC):
         """Return map -> zone -> sums of the periods' maps, in order of time, and of the change if there are several."""
 
     @abstractmethod
-    def predictors(self, cells: np.ndarray) -> np.ndarray:
-        """Return what `applicability` looks at (n, p) of cells (V, n)."""
+    def applicability_inputs(self, cells: np.ndarray) -> np.ndarray:
+        """Return the predictors (n, p) of the area of applicability of cells (V, n)."""
 
     @abstractmethod
     def describe_bands(self, level: float, change: bool = False) -> list[Band]:
-        """Return what each band is called, its unit, and what it means."""
+        """Return name, unit and meaning of each band."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Return what the model is, as plain containers."""
+        """Return the facts of the model as plain containers."""
 
     @abstractmethod
     def scores(self) -> dict[str, dict[str, float | None]]:
-        """Return its scores by what they are of."""
-
-    def shares(self) -> str:
-        """Return what the interval of a total speaks of, for people; "" where there is none."""
-        return ""
+        """Return its scores by what they are of, such as a split; a record in an untrusted file may hold anything."""
 
 
-def likeness_bands(area: ApplicabilityArea) -> list[Band]:
+def dissimilarity_bands(area: ApplicabilityArea) -> list[Band]:
     """Return the bands of an area of applicability: dissimilarity index, and whether a cell lies inside."""
     meaning = f"dissimilarity index: how unlike the training profiles; up to {area.threshold:.3g} inside the area of applicability"
     inside = "1 inside the area of applicability, 0 outside (Meyer and Pebesma 2021)"
     return [Band("di", "", {"MEANING": meaning}), Band("inside", "", {"MEANING": inside})]
 
 
-def likeness(model: MapModel, cells: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def dissimilarity(model: Predictor, cells: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return dissimilarity index, and 1 inside the area of applicability or 0 outside, (2, h, w), NaN where not wanted.
 
     Parameters
@@ -169,6 +167,38 @@ def likeness(model: MapModel, cells: np.ndarray, wanted: np.ndarray) -> np.ndarr
     """
     assert model.applicability is not None
     found = np.full((2, *wanted.shape), np.nan, np.float32)
-    found[0, wanted] = model.applicability.index(model.predictors(cells[:, wanted]))
+    found[0, wanted] = model.applicability.index(model.applicability_inputs(cells[:, wanted]))
     found[1, wanted] = found[0, wanted] <= np.float32(model.applicability.threshold)
     return found
+
+
+def untrusted_scores(record: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return those entries of a record that can be scores: finite numbers and None."""
+    numbers = {str(name): value for name, value in record.items() if value is None or isinstance(value, int | float)}
+    return {name: value for name, value in numbers.items() if value is None or abs(value) < 1e300}
+
+
+def open_predictor(path: Path, device: str = "cpu", stats: Statistics | None = None, missing: str | None = None) -> Predictor:
+    """Open a model's file: forests by climate zone (*.skops) or a network's checkpoint.
+
+    Parameters
+    ----------
+    path
+        The file, untrusted.
+    device
+        "cpu" or "cuda", of a network.
+    stats, missing
+        For a checkpoint without statistics.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read.
+    """
+    if path.suffix.lower() == ".skops":
+        from soilcarbon.mapping.forest import ForestPredictor  # scikit-learn is slow to import, and so is torch
+
+        return ForestPredictor(path)
+    from soilcarbon.mapping.network import NetworkPredictor
+
+    return NetworkPredictor(path, device, stats, missing)

@@ -35,8 +35,7 @@ from soilcarbon.geo.stack import Stack
 from soilcarbon.geo.vector import load_areas
 from soilcarbon.io.files import UserError, sha256
 from soilcarbon.mapping.cog import GDAL_SETTINGS, Statistics, write_tile
-from soilcarbon.mapping.model_files import open_model
-from soilcarbon.mapping.predictor import CHANGE, MapModel, Place, Predicted, likeness
+from soilcarbon.mapping.predictor import CHANGE, Place, Predicted, Predictor, dissimilarity, open_predictor
 from soilcarbon.parallel import start_worker
 
 log = logging.getLogger(__name__)
@@ -133,11 +132,11 @@ class Notes(BaseModel):
     filled: dict[str, tuple[int, list[int]]] = {}
 
 
-def open_planned(plan: Plan) -> MapModel:
+def open_planned(plan: Plan) -> Predictor:
     """Load the plan's model; UserError if it is not the one the plan was made with."""
     if not plan.checkpoint.is_file() or sha256(plan.checkpoint) != plan.sha256:
         raise UserError(f"{plan.checkpoint}: is not the checkpoint this map was begun with; run without --resume")
-    return open_model(plan.checkpoint, plan.device, plan.statistics, plan.missing)
+    return open_predictor(plan.checkpoint, plan.device, plan.statistics, plan.missing)
 
 
 def own_zone(name: str) -> str:
@@ -216,7 +215,7 @@ class _Worker:
                 maps[name] = self.model.predict(block[list(numbers)], wanted)
                 wanted = np.isfinite(maps[name].members[0])  # forests need a climate
                 if plan.applicability:
-                    alike[name] = likeness(self.model, middle[list(numbers)], wanted)
+                    alike[name] = dissimilarity(self.model, middle[list(numbers)], wanted)
             gaps &= wanted
             filled[name] = int(gaps.any(0).sum()), gaps.sum((1, 2)).tolist()
         if not any(np.isfinite(each.members[0]).any() for each in maps.values()):

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from soilcarbon.categories import Category
-from soilcarbon.mapping import dense
-from soilcarbon.mapping.dense import DenseNet
+from soilcarbon.mapping import network as sliding
+from soilcarbon.mapping.network import SlidingNetwork
 from soilcarbon.network.network import MaxPool, SoilCarbonNet
 from soilcarbon.network.specification import Specification
 from soilcarbon.training import loop as engine
@@ -59,14 +59,14 @@ def patch_by_patch(network, block):
 @pytest.mark.parametrize("categories", [PLAIN, MIXED])
 def test_sliding_gives_what_patches_give(categories, missing):
     network = make_network(categories, missing=missing, clip_inputs=1.5, members=2)
-    slid = DenseNet(network)
+    slid = SlidingNetwork(network)
     block = make_block(23, 37, slid.halo)
     np.testing.assert_allclose(slid.predict(block), patch_by_patch(network, block), rtol=1e-5, atol=1e-5)
 
 
 def test_every_member_keeps_its_own_smearing_and_the_bounds():
     network = make_network(MIXED, target_transform="log1p", members=2, smearing=(1.0, 3.0), bounds=(0.0, 1.2))
-    slid = DenseNet(network)
+    slid = SlidingNetwork(network)
     block = make_block(9, 9, slid.halo)
     predicted = slid.predict(block)
     np.testing.assert_allclose(predicted, patch_by_patch(network, block), rtol=1e-5, atol=1e-5)
@@ -76,17 +76,17 @@ def test_every_member_keeps_its_own_smearing_and_the_bounds():
 def test_a_median_is_without_the_factors_also_when_slid():
     facts = {"target_transform": "log1p", "members": 2, "smearing": (1.5, 3.0)}
     median, mean = (make_network(MIXED, center=center, **facts) for center in ("median", "mean"))
-    slid = DenseNet(median)
+    slid = SlidingNetwork(median)
     block = make_block(9, 9, slid.halo)
     predicted = slid.predict(block)
     np.testing.assert_allclose(predicted, patch_by_patch(median, block), rtol=1e-5, atol=1e-5)
     factors = np.array([1.5, 3.0], np.float32)[:, None, None]
-    np.testing.assert_allclose(DenseNet(mean).predict(block) + 1, (predicted + 1) * factors, rtol=1e-4)
+    np.testing.assert_allclose(SlidingNetwork(mean).predict(block) + 1, (predicted + 1) * factors, rtol=1e-4)
 
 
 @pytest.mark.parametrize("categories", [PLAIN, MIXED])
 def test_only_wanted_cells_are_predicted_and_to_the_same_values(categories):
-    slid = DenseNet(make_network(categories))
+    slid = SlidingNetwork(make_network(categories))
     block, wanted = make_block(80, 50, slid.halo), np.random.default_rng(1).random((80, 50)) < 0.3
     wanted[20:60] = False
     whole, part = slid.predict(block), slid.predict(block, wanted)
@@ -95,17 +95,17 @@ def test_only_wanted_cells_are_predicted_and_to_the_same_values(categories):
 
 
 def test_parts_of_a_block_give_what_the_whole_gives(monkeypatch):
-    slid = DenseNet(make_network())
+    slid = SlidingNetwork(make_network())
     block, halo = make_block(40, 30, slid.halo), slid.halo
     whole = slid.predict(block)
-    monkeypatch.setitem(dense.CELLS_AT_ONCE, "cpu", 7)
+    monkeypatch.setitem(sliding.CELLS_AT_ONCE, "cpu", 7)
     for rows, cols in ((slice(0, 13), slice(0, 30)), (slice(13, 40), slice(11, 12)), (slice(39, 40), slice(29, 30))):
         part = block[:, rows.start : rows.stop + 2 * halo, cols.start : cols.stop + 2 * halo]
         np.testing.assert_allclose(slid.predict(part), whole[:, rows, cols], rtol=1e-5, atol=1e-6)
 
 
 def test_no_wanted_cell_is_no_work():
-    slid = DenseNet(make_network())
+    slid = SlidingNetwork(make_network())
     assert np.isnan(slid.predict(make_block(4, 4, slid.halo), np.zeros((4, 4), bool))).all()
 
 

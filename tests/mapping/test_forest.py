@@ -18,7 +18,7 @@ from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError, run
 from soilcarbon.mapping import tiles as mapping
-from soilcarbon.mapping.forest import ForestModel
+from soilcarbon.mapping.forest import ForestPredictor
 from soilcarbon.mapping.predictor import Place
 from soilcarbon.stats.error_field import ErrorField
 from soilcarbon.zonal.climate_zones import ClimateZones, GivenZones
@@ -259,7 +259,7 @@ def test_the_interval_of_a_total_is_that_of_the_double_sum_over_all_cells(world,
 
 
 def test_sums_do_not_depend_on_tiles_nor_the_order_of_them(saved):
-    model = ForestModel(saved / "blended.skops")
+    model = ForestPredictor(saved / "blended.skops")
     layers = covariates()
     block = np.stack([layers[name] for name in model.variables])
     for side in (512, 7):
@@ -339,7 +339,7 @@ def test_another_unit_is_told(world, saved, caplog):
     write("static", {"mat": covariates()["mat"] * 10})
     assert make(saved, "--no-applicability") == 0
     # temperature is looked at only where a forest uses it; what it uses is told
-    model = ForestModel(saved / "hard.skops")
+    model = ForestPredictor(saved / "hard.skops")
     if "mat" in [NAMES[k] for k in model.assurance.predictors]:
         assert "mat's values" in caplog.text
 
