@@ -36,7 +36,7 @@ demo: .venv/installed
 	  $(BIN)/python -m soilcarbon map --checkpoint model/$$region.pth --rasters data/sim/$$region/rasters --against data/sim/$$region/truth.tif \
 	    || exit; \
 	done
-	$(BIN)/python -m soilcarbon skill --runs $(SIM_REGIONS)
+	$(BIN)/python -m soilcarbon compare --runs $(SIM_REGIONS)
 	@echo "Maps: results/<region>/soc.html.  Figures: results/<region>/*.png.  Logs: $(BIN)/tensorboard --logdir log"
 
 realdata: .venv/installed
@@ -61,7 +61,7 @@ realdata: .venv/installed
 	$(BIN)/python pred.py --checkpoint model/pretrain_model/north_macedonia_1km.pth --data_dir data/real/north_macedonia_1km
 	$(BIN)/python -m soilcarbon map --checkpoint model/pretrain_model/north_macedonia_1km.pth --rasters $(REALDATA)/north_macedonia \
 	  --mask $(REALDATA)/north_macedonia/mask.tif
-	$(BIN)/python -m soilcarbon skill --runs $$(tail -n +2 $(REALDATA)/regions.csv | cut -d, -f1) --out results/skill_realdata
+	$(BIN)/python -m soilcarbon compare --runs $$(tail -n +2 $(REALDATA)/regions.csv | cut -d, -f1) --out results/skill_realdata
 
 compare: .venv/installed
 	$(BIN)/python -m soilcarbon compare --config $(CONFIG) --resume

@@ -21,8 +21,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from soilcarbon.benchmark.trained_runs import predict_baselines
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.commands.skill import predict_baselines
 from soilcarbon.network.network import SoilCarbonNet
 from soilcarbon.settings import GlobalSettings, RegionalSettings
 from soilcarbon.soil.dataset import read_dataset

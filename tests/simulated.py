@@ -1,11 +1,8 @@
 """Profiles made by code that methods of mapping are tried on."""
 
-import dataclasses
-
 import numpy as np
 
 from soilcarbon.benchmark.baselines import Known
-from soilcarbon.benchmark.tuning import BASELINES
 from soilcarbon.stats.groups import spatial_groups
 
 
@@ -24,26 +21,6 @@ def profiles(n=300, seed=0, centre=(10.0, 50.0), noise=0.2):
     y = np.exp(2.5 + 0.6 * wave + 0.4 * x[:, 1] + 0.2 * (x[:, 5] == 2) + noise * random.normal(size=n))
     x[random.random(n) < 0.05, 2] = np.nan
     return Known(x.astype(np.float32), y, lon, lat, spatial_groups(lon, lat, 0.5))
-
-
-def on_line(degrees, y, lat=0.0):
-    """Return profiles along a parallel, with nothing to learn from but where they lie."""
-    degrees = np.asarray(degrees, np.float64)
-    n = len(degrees)
-    return Known(np.zeros((n, 1), np.float32), np.asarray(y, np.float64), degrees, np.full(n, lat), np.arange(n))
-
-
-def make(key, world=None, candidate=0, **settings):
-    """Return a baseline of few trees."""
-    baseline = BASELINES[key]
-    given = {**baseline.fixed, **baseline.candidates[candidate], **settings}
-    names = {each.name for each in dataclasses.fields(baseline.method)}
-    given |= {
-        name: value
-        for name, value in {"trees": 60 if key == "kriging" else 25, "world": world, "classes": (5,)}.items()
-        if name in names
-    }
-    return baseline.method(**given)
 
 
 ZONED_QUICK = {"covariates": (0, 1, 2, 3, 4), "year": 5, "best": 3, "inner": 2, "candidates": 2, "search_trees": 5, "trees": 15}

@@ -1,104 +1,194 @@
-"""What the trials of a comparison share: datasets, folds, and a network pretrained without any place of a region.
+"""The experiment behind a comparison: datasets, folds, networks pretrained without a region, and runs.
 
-In: a comparison's settings. Out: datasets in memory, read once a process; folds/ and pretrained/ in the comparison's folder.
+A run is one region and one fold held out, with so many training profiles; every method is trained on the same ones. In: a
+`Design`. Out, in its folder: folds/, pretrained/, and runs/ with a CSV per finished run of what every method predicts of the
+profiles held out, written whole or not at all, so that an interrupted comparison resumes where it was.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
-from soilcarbon.benchmark.baselines import Known
-from soilcarbon.benchmark.forests import Forest
-from soilcarbon.benchmark.tuning import held_out_predictions
-from soilcarbon.commands.arguments import from_yaml
-from soilcarbon.commands.compare import CompareSettings
-from soilcarbon.io.files import UserError
+from soilcarbon import parallel
+from soilcarbon.benchmark.baselines import BASELINES, Baseline, QuantileForest, tune
+from soilcarbon.benchmark.network_variants import (
+    AS_SET,
+    STACK,
+    VARIANTS,
+    Case,
+    plain_settings,
+    predict,
+    predict_baseline,
+    samples_of,
+    stack,
+    train_network,
+)
+from soilcarbon.io.files import UserError, read_table, write_table
 from soilcarbon.network.network import SoilCarbonNet, load_checkpoint, save_checkpoint
+from soilcarbon.network.preprocessing import unfold_classes
+from soilcarbon.parallel import Task
 from soilcarbon.settings import GlobalSettings, RegionalSettings, build
-from soilcarbon.soil.dataset import Dataset, read_dataset
+from soilcarbon.soil.dataset import Dataset, middle_cells, read_dataset
 from soilcarbon.stats.groups import inner_folds
 from soilcarbon.stats.spatial_cv import make_folds, read_folds, sample_cell_centres, save_folds
-from soilcarbon.training.distillation import elsewhere, fold_units
+from soilcarbon.training import loop as engine
+from soilcarbon.training.distillation import elsewhere
 from soilcarbon.training.initial import compute_statistics, new_specification
 from soilcarbon.training.run import learn
 
-PLACES = 2000
-"""Of the map, that kNNDM measures distances from."""
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+"""Of prediction intervals."""
+INTERVALS = {AS_SET: AS_SET, "quantile_forest": "quantile_forest", "quantile_forest_calibrated": "quantile_forest"}
+"""What gives intervals -> the method whose prediction they go with."""
+SELECTED_ON_VALID, SELECTED_ON_TEST = "tuned", "tuned_selected_on_test"
+"""The fine-tuned network whose epoch the validation set chooses, and the one whose epoch the profiles held out choose."""
+_MAP_PLACES = 2000
+"""Places of the map from which kNNDM measures distances."""
 
 
-class Stage(NamedTuple):
-    """What a process keeps between trials."""
+@dataclass(frozen=True)
+class Design:
+    """What is compared, on which data and folds.
 
+    Attributes
+    ----------
+    regions
+        Folders of the regions' datasets; a folder's name is the region's.
+    global_data
+        Folder of the dataset the network is pretrained on, again for each region, without any place of it.
+    pretrained
+        Checkpoint whose settings the pretraining takes.
+    regional
+        The fine-tuning to be compared, with `init_from` and `global_data` as far as its teacher needs them.
+    out
+        Folder of folds, networks and runs.
+    strategies
+        Cross-validation strategies, keys of `spatial_cv.STRATEGIES`; the last is the one that the result rests on.
+    methods, few_methods
+        Compared under the last strategy; under the others and in learning curves.
+    baselines
+        Key -> baseline: `BASELINES` and others.
+    folds, block_size, land
+        Folds of each strategy; side of blocks, degrees (None: the dataset's, or the residuals' range); raster above 0 where the
+        map will be, for kNNDM.
+    profiles
+        Training profiles of each fold, drawn at random; 0: all that are not held out.
+    sizes, repeats
+        Learning curves: numbers of training profiles (0: all) and draws of each.
+    workers, seed
+        Processes (0: one per core); seed of folds and methods.
+    """
+
+    regions: tuple[Path, ...]
+    global_data: Path
+    pretrained: Path
     regional: RegionalSettings
+    out: Path
+    strategies: tuple[str, ...] = ("random", "blocks")
+    methods: tuple[str, ...] = (*BASELINES, *VARIANTS)
+    few_methods: tuple[str, ...] = ()
+    baselines: Mapping[str, Baseline] = field(default_factory=lambda: BASELINES, compare=False)
+    folds: int = 5
+    block_size: float | None = None
+    land: Path | None = None
+    profiles: int = 0
+    sizes: tuple[int, ...] = ()
+    repeats: int = 3
+    workers: int = 0
+    seed: int = 314
+
+    def __post_init__(self) -> None:
+        known = (*self.baselines, *VARIANTS)
+        for name in (*self.methods, *self.few_methods):
+            if name not in known:
+                raise UserError(f"method {name!r}: expected one of {', '.join(known)}")
+        used = (self.methods, *([self.few_methods] if len(self.strategies) > 1 else []))
+        if not all(set(each) & set(self.baselines) for each in used):
+            raise UserError("methods: at least one baseline is needed to compare with: " + ", ".join(self.baselines))
+
+
+class Run(NamedTuple):
+    """One run; `size` 0 stands for all training profiles there are; runs of learning curves are `curve`."""
+
+    region: str
+    strategy: str
+    fold: int
+    methods: tuple[str, ...]
+    size: int = 0
+    repeat: int = 0
+    curve: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"{self.region}-{self.strategy}-{self.fold}-{self.size or 'all'}" + (f"-{self.repeat}" if self.curve else "")
+
+
+# --- inputs -----------------------------------------------------------------------------------------------------------
+
+
+class Inputs(NamedTuple):
+    """Datasets of an experiment, in memory: the world's, and each region's."""
+
     world: Dataset
     regions: dict[str, Dataset]
 
 
 @lru_cache(maxsize=1)
-def stage(settings: str) -> Stage:
-    """Read all datasets, by the settings as JSON; processes of a pool read them once."""
-    wanted = CompareSettings.model_validate_json(settings)
-    network = load_checkpoint(wanted.pretrained)
-    values = from_yaml(RegionalSettings, wanted.regional)
-    values |= {"data_dir": wanted.global_data, "init_from": wanted.pretrained, "seed": wanted.seed}
-    values |= {"tensorboard": False, "device": "cpu"}
-    if values.get("teacher", "none") != "none":
-        values["global_data"] = wanted.global_data
-    regional = build(RegionalSettings, values, str(wanted.regional))
+def read_inputs(design: Design) -> Inputs:
+    """Read all datasets; a process of the pool reads them once."""
+    specification = load_checkpoint(design.pretrained).specification
 
     def read(folder: Path, splits: Sequence[str]) -> Dataset:
-        return read_dataset(folder, network.specification.categories, splits, target=network.specification.target)
+        return read_dataset(folder, specification.categories, splits, target=specification.target)
 
-    regions = {folder.name: _in_blocks(read(folder, ()), wanted) for folder in wanted.regions}
-    return Stage(regional, read(wanted.global_data, ("train", "valid")), regions)
-
-
-# --- folds and pretraining ---------------------------------------------------------------------------------------------
+    regions = {folder.name: _in_blocks(read(folder, ()), design) for folder in design.regions}
+    return Inputs(read(design.global_data, ("train", "valid")), regions)
 
 
-def folds_of(settings: CompareSettings, region: str, data: Dataset, way: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return a region's folds (N,) in one way and what they are, from the folder if they were drawn before."""
-    path = settings.out / "folds" / f"{region}-{way}.csv"
+def _in_blocks(data: Dataset, design: Design) -> Dataset:
+    """Return a region whose blocks have the side that is asked for, its own, or the range of its residuals' variogram.
+
+    One side serves folds, inner folds, calibration, resampling, and what of the world is left out.
+    """
+    side = design.block_size or data.block_size
+    if side is None and "blocks" in design.strategies:
+        samples = samples_of(data)
+        split = PredefinedSplit(inner_folds(samples.groups, 5, design.seed))
+        forest = BASELINES["forest_log"].pipeline(seed=design.seed, n_estimators=100)
+        residuals = np.log1p(samples.y) - np.log1p(cross_val_predict(forest, samples.X, samples.y, cv=split))
+        side = make_folds("blocks", data.lon, data.lat, design.folds, design.seed, residuals=residuals)[1]["block_size"]
+    return replace(data, block_size=side)
+
+
+def folds_for(design: Design, region: str, data: Dataset, strategy: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return a region's folds (N,) under a strategy and what they are, from the folder if they were drawn before."""
+    path = design.out / "folds" / f"{region}-{strategy}.csv"
     if path.is_file():
         return read_folds(path, data.ids)
     try:
-        more: dict[str, Any] = {"block_size": data.block_size} if way == "blocks" else {}
-        if way == "knndm":
-            more["prediction_points"] = _places_on(settings.land, data, settings.seed)
-        folds, facts = make_folds(way, data.lon, data.lat, settings.folds, settings.seed, **more)
+        more: dict[str, Any] = {"block_size": data.block_size} if strategy == "blocks" else {}
+        if strategy == "knndm":
+            more["prediction_points"] = _places_on(design.land, data, design.seed)
+        folds, facts = make_folds(strategy, data.lon, data.lat, design.folds, design.seed, **more)
     except ValueError as error:
-        raise UserError(f"{region}: no folds by {way}: {error}") from error
+        raise UserError(f"{region}: no folds by {strategy}: {error}") from error
     save_folds(path, data.ids, folds, facts)
     return folds, facts
 
 
-def _in_blocks(data: Dataset, settings: CompareSettings) -> Dataset:
-    """Return a region whose blocks have the side that is asked for, its own, or that of its residuals' variogram.
-
-    One side serves folds, inner folds, calibration, resampling, and what of the world is left out.
-    """
-    side = settings.block_size or data.block_size
-    if side is None and "blocks" in settings.ways:
-        known = Known(data.x, data.y, data.lon, data.lat, fold_units(data))
-        folds = inner_folds(known.units, 5, settings.seed)
-        predicted = held_out_predictions(lambda: Forest(log=True, trees=100), known, folds, settings.seed)
-        _, facts = make_folds(
-            "blocks", data.lon, data.lat, settings.folds, settings.seed, residuals=np.log1p(data.y) - np.log1p(predicted)
-        )
-        side = facts["block_size"]
-    return replace(data, block_size=side)
-
-
 def _places_on(land: Path | None, data: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw places of the map that a region's profiles span."""
+    """Draw places of the map within the box of a region's profiles."""
     if land is None:
-        raise UserError("ways: knndm needs to know where the map will be; give --land, a raster that is above 0 there")
-    import rasterio  # here: no other way needs it
+        raise UserError("strategies: knndm needs to know where the map will be; give --land, a raster that is above 0 there")
+    import rasterio  # here: no other strategy needs it
     from rasterio.errors import WindowError
     from rasterio.windows import Window
 
@@ -113,34 +203,162 @@ def _places_on(land: Path | None, data: Dataset, seed: int) -> tuple[np.ndarray,
         here, transform = raster.read(1, window=window, masked=True).filled(0) > 0, raster.window_transform(window)
     lon = transform.c + transform.a * (np.arange(here.shape[1]) + 0.5)
     lat = transform.f + transform.e * (np.arange(here.shape[0]) + 0.5)
-    return sample_cell_centres(here, lon, lat, PLACES, seed)
+    return sample_cell_centres(here, lon, lat, _MAP_PLACES, seed)
 
 
-def pretrained_path(settings: CompareSettings, region: str) -> Path:
-    """Return where the network pretrained without a region lies."""
-    return settings.out / "pretrained" / f"{region}.pth"
+def pretrained_path(design: Design, region: str) -> Path:
+    """Return the file of the network pretrained without a region."""
+    return design.out / "pretrained" / f"{region}.pth"
 
 
-def pretrain(settings: str, region: str) -> str:
-    """Pretrain a network as the settings' checkpoint was, without any place of a region; return the region."""
-    wanted, here = CompareSettings.model_validate_json(settings), stage(settings)
+def pretrain(design: Design, region: str) -> None:
+    """Pretrain a network with the settings of the design's checkpoint, without any place of a region."""
+    inputs = read_inputs(design)
     torch.set_num_threads(1)
-    first = load_checkpoint(wanted.pretrained)
-    known = GlobalSettings.model_fields
-    said = first.record.get("settings")
-    if not isinstance(said, dict):
-        raise UserError(f"{wanted.pretrained}: does not say how it was trained, so it cannot be trained again without {region}")
-    values = {name: value for name, value in said.items() if name in known and value is not None}
-    how = build(GlobalSettings, values | {"init_from": None, "tensorboard": False, "device": "cpu"}, str(wanted.pretrained))
+    recorded = load_checkpoint(design.pretrained).record.get("settings")
+    if not isinstance(recorded, dict):
+        raise UserError(f"{design.pretrained}: does not say how it was trained, so it cannot be trained again without {region}")
+    values = {name: value for name, value in recorded.items() if name in GlobalSettings.model_fields and value is not None}
+    settings = build(GlobalSettings, values | {"init_from": None, "tensorboard": False, "device": "cpu"}, str(design.pretrained))
     split = {
-        name: elsewhere(replace(here.world, split={"train": here.world.split[name]}), here.regions[region])
+        name: elsewhere(replace(inputs.world, split={"train": inputs.world.split[name]}), inputs.regions[region])
         for name in ("train", "valid")
     }
     if not all(map(len, split.values())):
-        raise UserError(f"{wanted.global_data}: without the places of {region} nothing is left to train on or validate with")
-    data = replace(here.world, split=split)
-    network = learn(
-        SoilCarbonNet(new_specification(how, data, compute_statistics(data.x[split["train"]], data.categories))), data, how
-    )
-    save_checkpoint(network, pretrained_path(wanted, region))
-    return region
+        raise UserError(f"{design.global_data}: without the places of {region} nothing is left to train on or validate with")
+    data = replace(inputs.world, split=split)
+    start = SoilCarbonNet(new_specification(settings, data, compute_statistics(data.x[split["train"]], data.categories)))
+    save_checkpoint(learn(start, data, settings), pretrained_path(design, region))
+
+
+# --- one run ----------------------------------------------------------------------------------------------------------
+
+
+def execute(design: Design, run: Run) -> None:
+    """Let every method predict the profiles a run holds out, and write the table."""
+    inputs = read_inputs(design)
+    torch.set_num_threads(1)
+    data = inputs.regions[run.region]
+    folds, _ = folds_for(design, run.region, data, run.strategy)
+    rows, test = np.flatnonzero(folds != run.fold), np.flatnonzero(folds == run.fold)
+    if run.size:
+        rows = np.random.default_rng([design.seed, run.fold, run.repeat]).permutation(rows)[: run.size]
+    start = load_checkpoint(pretrained_path(design, run.region))
+    start.respecify(center=design.regional.center)  # as the forests of ln(1 + y): all aim at the median, or none
+    case = Case(data, rows, test, start, inputs.world, design.regional)
+    table = pd.DataFrame({"profile_id": np.array(data.ids)[test], "lon": data.lon[test], "lat": data.lat[test]})
+    table = table.assign(observed=data.y[test], n_train=len(rows))
+    columns: dict[str, np.ndarray] = {}
+    for method in run.methods:
+        if method == AS_SET:
+            columns |= _as_set(case)
+        elif method == "quantile_forest" and not run.curve:
+            columns |= _quantile_forest(case)
+        elif method == STACK:
+            columns[method] = stack(case, columns)
+        elif method in design.baselines:
+            columns[method] = predict_baseline(design.baselines[method], case)
+        else:
+            columns[method] = predict(method, case)
+    if SELECTED_ON_VALID in run.methods and not run.curve:
+        network = train_network(case, plain_settings(case.settings), valid=test)
+        columns[SELECTED_ON_TEST] = engine.predict(network, data.x[test])[0]
+    write_table(run_path(design, run), table.assign(**columns))
+
+
+def _as_set(case: Case) -> dict[str, np.ndarray]:
+    """Return the prediction of the network as set, its intervals, and the dissimilarity index of each profile."""
+    network, x = train_network(case, case.settings), case.region.x[case.test]
+    predicted = engine.predict(network, x)[0]
+    columns = {AS_SET: predicted}
+    for level in LEVELS:
+        if network.calibration is None or level > network.calibration.highest_level():
+            continue
+        columns |= dict(zip(interval_columns(AS_SET, level), network.calibration.interval(predicted, level), strict=True))
+    if network.applicability is not None:
+        cells = unfold_classes(middle_cells(x, case.region.categories), network.specification)
+        columns["di"] = network.applicability.index(cells)
+        columns["inside"] = (columns["di"] <= network.applicability.threshold).astype(int)
+    return columns
+
+
+def _quantile_forest(case: Case) -> dict[str, np.ndarray]:
+    """Return a quantile forest's median and intervals, as they are and conformalised (Romano et al. 2019), on ln(1 + y)."""
+    known, X, seed = case.samples.take(case.rows), case.samples.X[case.test], case.settings.seed
+    shares = np.array([(1 + sign * level) / 2 for level in LEVELS for sign in (-1, 1)])
+    method, folds = BASELINES["quantile_forest"], inner_folds(known.groups, 3, seed)
+
+    def quantiles(fitted: Any, X: np.ndarray) -> np.ndarray:
+        forest: QuantileForest = fitted["model"]
+        return forest.predict_quantiles(fitted["columns"].transform(X), shares)
+
+    fitted, chosen = tune(method, known, seed, classes=case.classes)
+    columns, found = {"quantile_forest": fitted.predict(X)}, quantiles(fitted, X)
+    held_out = np.empty((len(known.y), len(shares)))
+    for fold in range(int(folds.max()) + 1):
+        train = known.take(folds != fold)
+        part = method.pipeline(case.classes, seed, **chosen).fit(train.X, train.y)
+        held_out[folds == fold] = quantiles(part, known.X[folds == fold])
+    for k, level in enumerate(LEVELS):
+        lower, upper = np.log1p(found[:, 2 * k : 2 * k + 2]).T
+        columns |= dict(zip(interval_columns("quantile_forest", level), (np.expm1(lower), np.expm1(upper)), strict=True))
+        low, high = np.log1p(held_out[:, 2 * k : 2 * k + 2]).T
+        miss = np.maximum(low - np.log1p(known.y), np.log1p(known.y) - high)
+        wider = np.quantile(miss, min(1.0, level * (len(miss) + 1) / len(miss)), method="higher")
+        both = np.maximum(np.expm1(lower - wider), 0), np.expm1(np.maximum(upper + wider, lower - wider))
+        columns |= dict(zip(interval_columns("quantile_forest_calibrated", level), both, strict=True))
+    return columns
+
+
+def interval_columns(method: str, level: float) -> tuple[str, str]:
+    """Return the names of the columns with the ends of a method's interval."""
+    return f"{method}_lower_{level:g}", f"{method}_upper_{level:g}"
+
+
+# --- all runs ---------------------------------------------------------------------------------------------------------
+
+
+def plan_runs(design: Design) -> list[Run]:
+    """Return all runs: every fold of every strategy with all profiles, then learning curves under the last strategy."""
+    last, regions = design.strategies[-1], [folder.name for folder in design.regions]
+    methods = dict.fromkeys(design.strategies, design.few_methods) | {last: design.methods}
+    runs = [
+        Run(region, strategy, fold, methods[strategy], size=design.profiles)
+        for strategy in reversed(design.strategies)
+        for fold in range(design.folds)
+        for region in regions
+    ]
+    curves = [
+        Run(region, last, fold, design.few_methods, size, repeat, curve=True)
+        for repeat in range(design.repeats)
+        for fold in range(design.folds)
+        for size in design.sizes
+        for region in regions
+        if size or not repeat  # all profiles are drawn in one way only
+    ]
+    return runs + curves
+
+
+def execute_all(design: Design, runs: Sequence[Run]) -> None:
+    """Pretrain for every region, then execute the runs that are not there, on several processes, with a progress bar."""
+    data = read_inputs(design).regions
+    for region, strategy in dict.fromkeys((each.region, each.strategy) for each in runs):
+        folds_for(design, region, data[region], strategy)
+    tasks = [Task(run_path(design, each), execute, (design, each), f"run {each.name}") for each in runs]
+    regions = dict.fromkeys(each.region for each, task in zip(runs, tasks, strict=True) if not task.path.is_file())
+    first = [Task(pretrained_path(design, each), pretrain, (design, each), f"pretraining without {each}") for each in regions]
+    parallel.run_tasks(first, design.workers, "pretraining")
+    parallel.run_tasks(tasks, design.workers, "runs")
+
+
+def run_path(design: Design, run: Run) -> Path:
+    """Return a run's file."""
+    return design.out / "runs" / f"{run.name}.csv"
+
+
+def finished_runs(design: Design, runs: Sequence[Run]) -> Iterator[tuple[Run, pd.DataFrame]]:
+    """Yield each run with its table."""
+    for run in runs:
+        table = read_table(run_path(design, run), ("profile_id", "lon", "lat", "observed", "n_train", *run.methods))
+        numbers = table.drop(columns="profile_id").apply(pd.to_numeric, errors="coerce")
+        yield run, numbers.assign(profile_id=table["profile_id"])

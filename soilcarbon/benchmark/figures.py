@@ -1,17 +1,17 @@
-"""Draw how methods compare: how much better, how it grows with profiles, whether intervals hold, where it errs.
+"""Figures of a comparison: changes against the strongest baseline, learning curves, coverage of intervals, residuals.
 
 In: tables in memory, and the `Look` of each method. Out: PNG files, whole or not at all. No display is needed and no
 global state is touched. Networks and baselines differ in colour and in marker; no figure says anything by colour alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from soilcarbon.benchmark.comparison import BASELINE, NETWORK, Look
 from soilcarbon.figures import INK, is_skewed, legend, panels, save, short_label
 
 if TYPE_CHECKING:
@@ -19,11 +19,47 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+NETWORK, BASELINE = "#D55E00", "#0072B2"  # Okabe and Ito (2008): told apart with any colour vision
+_OTHERS = {"network": ["#CC79A7", "#E69F00", "#9A6324"], "baseline": ["#009E73", "#56B4E9", "0.35", "0.6", "#7A5195"]}
+_MARKERS = {"network": "sDP", "baseline": "ov^<>X"}
 _BAND = "0.88"
 _FEW = 4
-"""Methods in a panel of which each gets a band; of more, the winner and the strongest baseline."""
+"""Methods in a panel of which each gets a band; of more, the subject and the strongest baseline."""
 _FEWEST = 8
 """Profiles of a bin, below which a median says little."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn: its label, whether it is a network, its colour and marker, whether it is drawn boldly."""
+
+    label: str
+    network: bool
+    colour: str
+    marker: str
+    bold: bool
+
+
+def looks(labels: Mapping[str, str], networks: Iterable[str], subject: str, strongest: str) -> dict[str, Look]:
+    """Return a look for each method: orange the subject, blue the strongest baseline, others in the colours left.
+
+    Examples
+    --------
+    >>> looks({"a": "network", "b": "forest"}, ["a"], subject="a", strongest="b")["b"].marker
+    'o'
+    """
+    networks, found = set(networks), {}
+    turn = {"network": 0, "baseline": 0}
+    for key, label in labels.items():
+        kind, bold = "network" if key in networks else "baseline", key in (subject, strongest)
+        if bold:
+            colour, marker = (NETWORK if key == subject else BASELINE), _MARKERS[kind][0]
+        else:
+            colour = _OTHERS[kind][turn[kind] % len(_OTHERS[kind])]
+            marker = _MARKERS[kind][1 + turn[kind] % (len(_MARKERS[kind]) - 1)]
+            turn[kind] += 1
+        found[key] = Look(label, kind == "network", colour, marker, bold)
+    return found
 
 
 def _kinds_legend(figure: "Figure", chosen: Sequence[Look]) -> None:
@@ -35,40 +71,41 @@ def _kinds_legend(figure: "Figure", chosen: Sequence[Look]) -> None:
     legend(figure, handles, [style[kind][2] for kind in kinds])
 
 
-def _rows(ax: "Axes", chosen: Sequence[Look]) -> None:
+def _rows(ax: "Axes", chosen: Sequence[Look], labels: bool = True) -> None:
     """Give each method a row, the first on top, every other row on a grey ground."""
-    ax.set_yticks(range(len(chosen)), [short_label(look.label) for look in chosen], fontsize=8)
-    ax.set_ylim(len(chosen) - 0.4, -0.6)
     for place in range(0, len(chosen), 2):
         ax.axhspan(place - 0.5, place + 0.5, color="0.96", linewidth=0, zorder=0)
-    for tick, look in zip(ax.get_yticklabels(), chosen, strict=True):
-        tick.set_fontweight("bold" if look.bold else "normal")
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
+    if labels:
+        ax.set_yticks(range(len(chosen)), [short_label(look.label) for look in chosen], fontsize=8)
+        ax.set_ylim(len(chosen) - 0.4, -0.6)
+        for tick, look in zip(ax.get_yticklabels(), chosen, strict=True):
+            tick.set_fontweight("bold" if look.bold else "normal")
 
 
 def differences(
-    path: Path, table: "pd.DataFrame", look: Mapping[str, Look], ways: Mapping[str, str], words: str, unit: str
+    path: Path, table: "pd.DataFrame", look: Mapping[str, Look], strategies: Mapping[str, str], label: str, unit: str
 ) -> None:
-    """Draw the change against the strongest baseline, point and interval, a panel per way of folding.
+    """Draw the change against the strongest baseline, point and interval, a panel per cross-validation strategy.
 
-    The axis ends where most intervals do: a method far off stands at its edge as an arrow, with its number.
+    The axis ends where most intervals do: a method far off is an arrow at its edge, with its number.
 
     Parameters
     ----------
     path
         The PNG file.
     table
-        way, method, value, low, high. Methods without a row in a way are left blank there.
+        strategy, method, value, low, high. Methods without a row of a strategy are left blank there.
     look
         Method -> how it is drawn, in the order of the rows.
-    ways
-        Way -> the panel's title.
-    words, unit
-        What changes, and "%" or "".
+    strategies
+        Strategy -> the panel's title.
+    label, unit
+        Of the axis: what changes, and "%" or "".
     """
     chosen = list(look.values())
-    figure, axes = panels(len(ways), len(ways), 0.45 + 0.24 * len(chosen), sharey=True, sharex=True)
+    figure, axes = panels(len(strategies), len(strategies), 0.45 + 0.24 * len(chosen), sharey=True, sharex=True)
     ends = table[["low", "high"]].to_numpy(float)
     sizes = np.abs(ends[np.isfinite(ends)])
     limit = min(sizes.max(), 3 * float(np.median(sizes))) if len(sizes) else 1.0
@@ -76,16 +113,11 @@ def differences(
     left, right = (float(np.clip(edge, -limit, limit)) for edge in (np.nanmin([*ends[:, 0], 0]), np.nanmax([*ends[:, 1], 0])))
     margin = 0.06 * (right - left or 1)
     left, right = left - margin, right + margin
-    _rows(axes[0], chosen)
-    for ax, (way, title) in zip(axes, ways.items(), strict=True):
-        if ax is not axes[0]:
-            for place in range(0, len(chosen), 2):
-                ax.axhspan(place - 0.5, place + 0.5, color="0.96", linewidth=0, zorder=0)
-            ax.spines["left"].set_visible(False)
-            ax.tick_params(axis="y", length=0)
+    for ax, (strategy, title) in zip(axes, strategies.items(), strict=True):
+        _rows(ax, chosen, labels=ax is axes[0])
         ax.axvline(0, color=INK, linewidth=1)
         for place, (key, each) in enumerate(look.items()):
-            found = table[(table["way"] == way) & (table["method"] == key)]
+            found = table[(table["strategy"] == strategy) & (table["method"] == key)]
             if found.empty or not np.isfinite(value := float(found.iloc[0]["value"])):
                 continue
             low, high = (float(found.iloc[0][end]) for end in ("low", "high"))
@@ -105,46 +137,48 @@ def differences(
         ax.set_title(short_label(title, 60), fontsize=9)
         ax.set_xlim(left, right)
         ax.locator_params(axis="x", nbins=5)
-    figure.supxlabel(words, fontsize=8.5)
+    figure.supxlabel(label, fontsize=8.5)
     _kinds_legend(figure, chosen)
     save(figure, path)
 
 
-def both_ways(path: Path, table: "pd.DataFrame", look: Mapping[str, Look], ways: Mapping[str, str], words: str) -> None:
-    """Draw a score of each method under each way of folding, linked by a line: how far the ways disagree.
+def strategies_compared(
+    path: Path, table: "pd.DataFrame", look: Mapping[str, Look], strategies: Mapping[str, str], label: str
+) -> None:
+    """Draw a score of each method under each cross-validation strategy, linked by a line.
 
     Parameters
     ----------
     path
         The PNG file.
     table
-        way, method, value.
-    look, ways
+        strategy, method, value.
+    look, strategies
         As for `differences`.
-    words
-        The axis' label, with the unit.
+    label
+        Of the axis, with the unit.
     """
     from matplotlib.lines import Line2D
 
     figure, (ax,) = panels(1, 1, 0.45 + 0.24 * len(look))
     _rows(ax, list(look.values()))
-    marks = dict(zip(ways, [("o", "white"), ("o", None), ("D", None), ("^", None), ("v", None)], strict=False))
-    values = table.set_index(["method", "way"])["value"]
+    marks = dict(zip(strategies, [("o", "white"), ("o", None), ("D", None), ("^", None), ("v", None)], strict=False))
+    values = table.set_index(["method", "strategy"])["value"]
     for place, (key, each) in enumerate(look.items()):
         colour = NETWORK if each.network else BASELINE
-        known = {way: float(values[(key, way)]) for way in marks if (key, way) in values.index}
+        known = {name: float(values[(key, name)]) for name in marks if (key, name) in values.index}
         ax.plot(list(known.values()), [place] * len(known), color=colour, linewidth=1.4, alpha=0.6)
-        for way, value in known.items():
-            marker, inside = marks[way]
+        for name, value in known.items():
+            marker, inside = marks[name]
             ax.plot(value, place, marker=marker, color=colour, markerfacecolor=inside or colour, markersize=6)
-    ax.set_xlabel(words, fontsize=8.5)
+    ax.set_xlabel(label, fontsize=8.5)
     handles = [Line2D([], [], color=INK, marker=m, markerfacecolor=inside or INK, linestyle="") for m, inside in marks.values()]
     kinds = [Line2D([], [], color=colour, linewidth=2) for colour in (NETWORK, BASELINE)]
-    legend(figure, [*handles, *kinds], [*(short_label(ways[way]) for way in marks), "network", "baseline"])
+    legend(figure, [*handles, *kinds], [*(short_label(strategies[name]) for name in marks), "network", "baseline"])
     save(figure, path)
 
 
-def learning_curves(path: Path, curves: "pd.DataFrame", look: Mapping[str, Look], score: str, words: str) -> None:
+def learning_curves(path: Path, curves: "pd.DataFrame", look: Mapping[str, Look], score: str, label: str) -> None:
     """Draw a score against the number of training profiles, a panel per region: mean over repeats, band from least to most.
 
     Parameters
@@ -155,7 +189,7 @@ def learning_curves(path: Path, curves: "pd.DataFrame", look: Mapping[str, Look]
         region, method, n_train, repeat, and the score.
     look
         Of the methods drawn, the last on top. Beyond four, only bold ones have a band.
-    score, words
+    score, label
         The column, and the axis' label.
     """
     regions = list(dict.fromkeys(curves["region"]))
@@ -180,35 +214,35 @@ def learning_curves(path: Path, curves: "pd.DataFrame", look: Mapping[str, Look]
         ax.set_title(short_label(region), fontsize=9)
         ax.grid(axis="y", color="0.9", linewidth=0.6)
     figure.supxlabel("training profiles (logarithmic)", fontsize=8.5)
-    figure.supylabel(words, fontsize=8.5)
+    figure.supylabel(label, fontsize=8.5)
     kept = [key for key in look if key in handles][::-1]
     legend(figure, [handles[key] for key in kept], [short_label(look[key].label) for key in kept])
     save(figure, path)
 
 
-def coverage(path: Path, table: "pd.DataFrame", look: Mapping[str, Look], ways: Mapping[str, str]) -> None:
-    """Draw by how many points the share of profiles in intervals misses the share promised, a panel per way of folding.
+def coverage(path: Path, table: "pd.DataFrame", look: Mapping[str, Look], strategies: Mapping[str, str]) -> None:
+    """Draw coverage of prediction intervals less their nominal level, a panel per cross-validation strategy.
 
     Parameters
     ----------
     path
         The PNG file.
     table
-        way, method, region (None: all together), level, coverage; shares of one. Single regions are small marks.
-    look, ways
+        strategy, method, region (None: all together), level, coverage; shares of one. Single regions are small marks.
+    look, strategies
         As for `differences`.
     """
     from matplotlib.patches import Patch
 
-    figure, axes = panels(len(ways), 2, 2.9, sharey=True)
+    figure, axes = panels(len(strategies), 2, 2.9, sharey=True)
     levels = sorted(table["level"].unique())
     furthest = max(4.0, 1.15 * 100 * float((table["coverage"] - table["level"]).abs().max()))
     handles = {}
-    for ax, (way, title) in zip(axes, ways.items(), strict=True):
+    for ax, (strategy, title) in zip(axes, strategies.items(), strict=True):
         ax.axhspan(-2, 2, color=_BAND, linewidth=0)
         ax.axhline(0, color=INK, linewidth=0.9, linestyle=(0, (5, 3)))
         for k, (key, each) in enumerate(look.items()):
-            found = table[(table["way"] == way) & (table["method"] == key)].sort_values("level")
+            found = table[(table["strategy"] == strategy) & (table["method"] == key)].sort_values("level")
             aside = 0.4 * (k - (len(look) - 1) / 2) / len(look)  # methods of one level stand side by side
             x = np.searchsorted(levels, found["level"]) + aside
             y = 100 * (found["coverage"] - found["level"]).to_numpy(float)
@@ -220,18 +254,18 @@ def coverage(path: Path, table: "pd.DataFrame", look: Mapping[str, Look], ways: 
         ax.set_ylim(-furthest, furthest)
         ax.set_xticks(range(len(levels)), [f"{100 * level:g}" for level in levels])
         ax.set_title(short_label(title, 60), fontsize=9)
-        for height, words, side in ((0.98, "wider than needed", "top"), (0.02, "too narrow", "bottom")):
-            ax.annotate(words, (0.98, height), xycoords="axes fraction", ha="right", va=side, fontsize=7.5, color=INK)
-    figure.supxlabel("profiles promised in the interval (%)", fontsize=8.5)
-    axes[0].set_ylabel("found − promised (points)", fontsize=8.5)
+        for height, text, side in ((0.98, "too wide", "top"), (0.02, "too narrow", "bottom")):
+            ax.annotate(text, (0.98, height), xycoords="axes fraction", ha="right", va=side, fontsize=7.5, color=INK)
+    figure.supxlabel("nominal level of the interval (%)", fontsize=8.5)
+    axes[0].set_ylabel("coverage − nominal level (points)", fontsize=8.5)
     keys = [key for key in look if key in handles]
-    labels = [*(short_label(look[key].label) for key in keys), "promise kept, ± 2 points"]
+    labels = [*(short_label(look[key].label) for key in keys), "within ± 2 points"]
     legend(figure, [*(handles[key] for key in keys), Patch(color=_BAND)], labels)
     save(figure, path)
 
 
 def error_against_dissimilarity(path: Path, predictions: "pd.DataFrame", unit: str) -> None:
-    """Draw the median absolute error of bins of equally many profiles, from the most familiar to the strangest.
+    """Draw the median absolute error of bins of equally many profiles, from the least to the most dissimilar.
 
     Parameters
     ----------

@@ -1,139 +1,326 @@
-"""What a comparison found: finished trials into the tables of its report.
+"""Results of a comparison: tables of scores, paired differences, learning curves and coverage of prediction intervals.
 
-In: each trial's table of predictions, the regions' datasets. Out: scores, paired differences against the strongest
-baseline, learning curves, coverage, what peeking at the test profiles flatters, and the floor below which no map of these
-covariates goes.
+In: the table of predictions of each run (`experiment.finished_runs`) and the regions' datasets. Out: a `Comparison`, from which
+the report is made.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from soilcarbon.benchmark.comparison import MEAN, Comparison
-from soilcarbon.benchmark.network_variants import AS_SET, CONTENDERS
-from soilcarbon.benchmark.trials import HONEST, INTERVALS, LEVELS, PEEKED, Trial, ends
-from soilcarbon.benchmark.tuning import BASELINES
-from soilcarbon.commands.compare import CompareSettings
+from soilcarbon.benchmark.baselines import Baseline
+from soilcarbon.benchmark.experiment import (
+    INTERVALS,
+    LEVELS,
+    SELECTED_ON_TEST,
+    SELECTED_ON_VALID,
+    Design,
+    Run,
+    interval_columns,
+)
+from soilcarbon.benchmark.network_variants import AS_SET, VARIANTS
 from soilcarbon.soil.dataset import Dataset
-from soilcarbon.stats.metrics import SCORES, bootstrap_scores, mean_paired_differences, paired_differences, picp_table, scores
+from soilcarbon.stats.metrics import (
+    SCORES,
+    bootstrap_means,
+    bootstrap_scores,
+    mean_paired_differences,
+    paired_differences,
+    picp_table,
+    scores,
+)
 from soilcarbon.stats.spatial_cv import STRATEGIES
 from soilcarbon.training.distillation import fold_units
 from soilcarbon.training.uncertainty import FEWEST_UNITS
 
+MEAN = "mean of regions"
+"""The name of the mean over regions in tables."""
+STRATEGY_NAMES = {
+    "random": "random folds",
+    "place": "folds of whole places",
+    "blocks": "spatial blocks",
+    "region": "whole regions",
+    "knndm": "kNNDM folds",
+}
+"""Cross-validation strategy -> its name in tables and figures."""
 TARGETS = {"soc": "Soil organic carbon"}
-"""The target's column in words."""
-THIRDS = ("lowest", "middle", "highest")
-CROWD = 4
-"""Profiles of one raster cell, at least, for the median of the others to say what a map could know there."""
+_THIRDS = ("lowest", "middle", "highest")
+_IN_CELL = 4
+"""Profiles of one raster cell, at least, for the median of the others to say what a map could predict there."""
+_DRAWS = 1000
+_ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))
 
-Found = Mapping[tuple[str, str], pd.DataFrame]
-"""(region, way) -> all folds' predictions, one under the other, with each profile's `unit`."""
+Predictions = Mapping[tuple[str, str], pd.DataFrame]
+"""(region, strategy) -> predictions of all folds, one under the other, with each profile's `group`."""
 
 
-def gather(trials: Iterable[tuple[Trial, pd.DataFrame]], regions: Mapping[str, Dataset]) -> tuple[Found, pd.DataFrame]:
-    """Put the folds of each region and way together, and score the trials of learning curves."""
+class Method(NamedTuple):
+    """What a compared method is: its label, "baseline", "forests" (with a network in it) or "network", and a line for a legend."""
+
+    label: str
+    kind: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Results of a comparison, in tables; all but `scores` may be empty.
+
+    Attributes
+    ----------
+    title, target, unit
+        Of the page; the target's name and its unit.
+    subject
+        Key of the method that the report is about.
+    methods
+        Key -> method.
+    strongest
+        Strategy -> key of its strongest baseline. Strategies are in the order shown; the last is the one the result rests on.
+    reasons
+        Strategy -> when to choose it.
+    regions
+        Region -> {fact: value}.
+    folds
+        Strategy -> {fact: {region: value}}.
+    scores
+        region, strategy, method, n_train, n_test, and for each score s, and s_log, of ln(1 + target): s, s_low, s_high.
+    differences
+        region (also `MEAN`), strategy, method, against; changes of mae and rmse in %, of ccc and r2 as they are, with _low, _high.
+    curves
+        region, method, n_train, repeat, mae, rmse, ccc.
+    coverage
+        region, strategy, method, level, stratum ("all" for all), n, coverage, low, high, mean_width, interval_score.
+    predictions
+        region, strategy, profile_id, lon, lat, group (place or block), observed, predicted (by the subject), di, inside (0, 1; both
+        may be NaN).
+    selection
+        region, score, chosen_on ("validation", "test"), value (mean over folds).
+    floor
+        region, n, floor_mae, median_mae: of predicting a profile by the median of others in its cell, and of the region.
+    notes
+        Sentences for the reader.
+    settings
+        As plain values.
+    command
+        That repeats it.
+    """
+
+    title: str
+    target: str
+    unit: str
+    subject: str
+    methods: Mapping[str, Method]
+    strongest: Mapping[str, str]
+    reasons: Mapping[str, str]
+    regions: Mapping[str, Mapping[str, Any]]
+    folds: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    scores: pd.DataFrame
+    differences: pd.DataFrame
+    curves: pd.DataFrame
+    coverage: pd.DataFrame
+    predictions: pd.DataFrame
+    selection: pd.DataFrame
+    floor: pd.DataFrame
+    notes: Sequence[str] = ()
+    settings: Mapping[str, Any] | None = None
+    command: str = ""
+
+    @property
+    def last(self) -> str:
+        """The strategy that the result rests on."""
+        return list(self.strongest)[-1]
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """Mean over regions of each score, indexed by strategy and method."""
+        return self.scores.groupby(["strategy", "method"], sort=False)[list(SCORES)].mean()
+
+    @cached_property
+    def order(self) -> list[str]:
+        """Methods by their MAE under the last strategy, the best first; those without one last."""
+        mae = self.means.xs(self.last, level="strategy")["mae"].sort_values()
+        return [*mae.index, *(key for key in self.scores["method"].unique() if key not in mae.index)]
+
+    def label(self, method: str) -> str:
+        """Return a method's name for the reader."""
+        return self.methods[method].label if method in self.methods else method
+
+    def change(self, strategy: str, method: str, region: str = MEAN) -> pd.Series | None:
+        """Return the change from the strategy's strongest baseline to a method; of a single region, that is the mean."""
+        rows = self.differences
+        if rows.empty:
+            return None
+        rows = rows[(rows["strategy"] == strategy) & (rows["method"] == method) & (rows["against"] == self.strongest[strategy])]
+        found = rows[rows["region"] == region]
+        if found.empty and region == MEAN and rows["region"].nunique() == 1:
+            found = rows
+        return None if found.empty else found.iloc[0]
+
+    def changes(self, score: str) -> pd.DataFrame:
+        """Return strategy, method, value, low and high of each mean change; the strongest baseline's own is 0."""
+        rows = []
+        for strategy, rival in self.strongest.items():
+            for key in self.order:
+                if (row := self.change(strategy, key)) is not None:
+                    rows.append((strategy, key, row[score], row[f"{score}_low"], row[f"{score}_high"]))
+                elif key == rival and len(self.differences):
+                    rows.append((strategy, key, 0.0, 0.0, 0.0))
+        return pd.DataFrame(rows, columns=["strategy", "method", "value", "low", "high"])
+
+    def held_out(self) -> pd.DataFrame:
+        """Return the subject's predictions under the last strategy, with their absolute error and that of ln(1 + target)."""
+        if self.predictions.empty:
+            return pd.DataFrame()
+        rows = self.predictions[self.predictions["strategy"] == self.last]
+        logs = np.log1p(rows[["predicted", "observed"]].astype(float).clip(lower=0))
+        error = (rows["predicted"] - rows["observed"]).abs()
+        return rows.assign(error=error, relative=(logs["predicted"] - logs["observed"]).abs())
+
+    def outside(self, regions: Sequence[str]) -> tuple[float, float, float]:
+        """Return by how many % errors of ln(1 + target) are larger outside the area of applicability, and the 95 % interval.
+
+        Mean of regions. On that scale a soil's level does not matter: outside may just be richer. Whole groups are resampled.
+        """
+        rows, found = self.held_out().dropna(subset="inside"), []
+        for region in regions:
+            here = rows[rows["region"] == region]
+            inside, error = here["inside"].to_numpy(float), here["relative"].to_numpy(float)
+            columns = np.stack([inside * error, inside, (1 - inside) * error, 1 - inside], axis=1)
+            means = np.concatenate([columns.mean(0, keepdims=True), bootstrap_means(columns, here["group"].to_numpy(), 0, _DRAWS)])
+            with np.errstate(invalid="ignore", divide="ignore"):  # a draw may have none outside
+                found.append(100 * (means[:, 2] / means[:, 3] / (means[:, 0] / means[:, 1]) - 1))
+        change = np.mean(found, axis=0)
+        drawn = change[1:][np.isfinite(change[1:])]
+        low, high = np.quantile(drawn, [0.025, 0.975]) if drawn.size else (np.nan, np.nan)
+        return float(change[0]), float(low), float(high)
+
+    def gains(self) -> tuple[str, str, pd.Series] | None:
+        """Return a network, a baseline, and the change of MAE in % between their curves by region and n; None without both.
+
+        They are the subject and the strongest baseline, or else those whose curves are lowest.
+        """
+        if self.curves.empty:
+            return None
+        means = self.curves.groupby(["method", "region", "n_train"], sort=False)["mae"].mean()
+        overall = self.curves.groupby("method")["mae"].mean().sort_values()
+        ordered = [key for key in (self.subject, self.strongest[self.last], *overall.index) if key in overall]
+        networks = [key for key in ordered if self.methods[key].kind == "network"]
+        others = [key for key in ordered if self.methods[key].kind != "network"]
+        if not networks or not others:
+            return None
+        change = 100 * (means[networks[0]] / means[others[0]] - 1)
+        return networks[0], others[0], change.dropna().sort_index()
+
+
+def pooled(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Return coverage, width and interval score of groups of rows, each row weighing as many profiles as it has."""
+    names = ["coverage", "mean_width", "interval_score"]
+    sums = rows[names].mul(rows["n"], axis=0).assign(n=rows["n"]).groupby([rows[name] for name in by], sort=False).sum()
+    return sums[names].div(sums["n"], axis=0).assign(n=sums["n"]).reset_index()
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def gather(runs: Iterable[tuple[Run, pd.DataFrame]], regions: Mapping[str, Dataset]) -> tuple[Predictions, pd.DataFrame]:
+    """Put the folds of each region and strategy together, and score each run for the learning curves."""
     parts: dict[tuple[str, str], list[pd.DataFrame]] = {}
     curves = []
-    for trial, table in trials:
-        data = regions[trial.region]
-        unit_of = dict(zip(data.ids, fold_units(data).tolist(), strict=True))
-        table = table.assign(unit=[unit_of[each] for each in table["profile_id"]], fold=trial.fold)
-        if not trial.curve:
-            parts.setdefault((trial.region, trial.way), []).append(table)
-        for method in trial.methods:
+    group_of = {name: dict(zip(data.ids, fold_units(data).tolist(), strict=True)) for name, data in regions.items()}
+    for run, table in runs:
+        table = table.assign(group=[group_of[run.region][each] for each in table["profile_id"]], fold=run.fold)
+        if not run.curve:
+            parts.setdefault((run.region, run.strategy), []).append(table)
+        for method in run.methods:
             found = scores(table["observed"].to_numpy(), table[method].to_numpy())
-            row = {"region": trial.region, "way": trial.way, "method": method, "n_train": int(table["n_train"].iloc[0])}
-            draw = {"size": trial.size, "repeat": f"{trial.fold}-{trial.repeat}"}
+            row = {"region": run.region, "strategy": run.strategy, "method": method, "n_train": int(table["n_train"].iloc[0])}
+            draw = {"size": run.size, "repeat": f"{run.fold}-{run.repeat}"}
             curves.append(row | draw | {name: found[name] for name in ("mae", "rmse", "ccc")})
     return {key: pd.concat(each, ignore_index=True) for key, each in parts.items()}, pd.DataFrame(curves)
 
 
-def score_table(found: Found, seed: int) -> pd.DataFrame:
-    """Return a row per region, way and method: scores in the target's unit and, as `<score>_log`, of ln(1 + y)."""
+def _flat(found: Mapping[str, Any], suffix: str = "") -> dict[str, Any]:
+    """Return scores with intervals as columns: s, s_low, s_high."""
+    return {f"{name}{suffix}{end}": score[key] for name, score in found.items() if isinstance(score, dict) for end, key in _ENDS}
+
+
+def score_table(found: Predictions, methods: Iterable[str], seed: int) -> pd.DataFrame:
+    """Return a row per region, strategy and method: scores in the target's unit and, as `<score>_log`, of ln(1 + y)."""
     rows = []
-    for (region, way), table in found.items():
-        observed, units = table["observed"].to_numpy(), table["unit"].to_numpy()
-        for method in _methods(table):
+    for (region, strategy), table in found.items():
+        observed, groups = table["observed"].to_numpy(), table["group"].to_numpy()
+        for method in (key for key in methods if key in table.columns):
             predicted = table[method].to_numpy()
-            row: dict[str, Any] = {"region": region, "way": way, "method": method}
+            row: dict[str, Any] = {"region": region, "strategy": strategy, "method": method}
             row |= {"n_train": int(table["n_train"].mean()), "n_test": len(table)}
-            for ending, pair in (("", (observed, predicted)), ("_log", (np.log1p(observed), np.log1p(predicted)))):
-                for name, score in bootstrap_scores(*pair, seed, groups=units).items():
-                    if isinstance(score, dict):
-                        row |= {
-                            f"{name}{ending}{end}": score[key] for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))
-                        }
-            rows.append(row)
-    table = pd.DataFrame(rows)
-    columns = [f"{name}{ending}{end}" for name in SCORES for ending in ("", "_log") for end in ("", "_low", "_high")]
-    return table.astype(dict.fromkeys(columns, float))
+            row |= _flat(bootstrap_scores(observed, predicted, seed, groups=groups))
+            rows.append(row | _flat(bootstrap_scores(np.log1p(observed), np.log1p(predicted), seed, groups=groups), "_log"))
+    columns = [f"{name}{suffix}{end}" for name in SCORES for suffix in ("", "_log") for end, _ in _ENDS]
+    return pd.DataFrame(rows).astype(dict.fromkeys(columns, float))
 
 
-def _methods(table: pd.DataFrame) -> list[str]:
-    return [name for name in (*BASELINES, *CONTENDERS) if name in table.columns]
+def find_strongest(table: pd.DataFrame, baselines: Iterable[str]) -> dict[str, str]:
+    """Return strategy -> the baseline whose MAE is lowest, on average over regions relative to the region's best."""
+    known = table[table["method"].isin(list(baselines))]
+    relative = known["mae"] / known.groupby(["region", "strategy"])["mae"].transform("min")
+    mean = relative.groupby([known["strategy"], known["method"]]).mean()
+    return {strategy: str(mean[strategy].idxmin()) for strategy in known["strategy"].unique()}
 
 
-def strongest(table: pd.DataFrame) -> dict[str, str]:
-    """Return way -> the baseline whose MAE is lowest, on average over regions relative to the region's best."""
-    known = table[table["method"].isin(list(BASELINES))]
-    relative = known["mae"] / known.groupby(["region", "way"])["mae"].transform("min")
-    mean = relative.groupby([known["way"], known["method"]]).mean()
-    return {way: str(mean[way].idxmin()) for way in known["way"].unique()}
-
-
-def difference_table(found: Found, rivals: Mapping[str, str], seed: int) -> pd.DataFrame:
-    """Return every method's paired differences against its way's strongest baseline, per region and their mean."""
-    rows = []
-    for way, rival in rivals.items():
-        tables = {region: table for (region, its), table in found.items() if its == way}
-        for method in _methods(next(iter(tables.values()))):
-            if method == rival:
-                continue
+def difference_table(found: Predictions, methods: Iterable[str], strongest: Mapping[str, str], seed: int) -> pd.DataFrame:
+    """Return every method's paired differences against its strategy's strongest baseline, per region and their mean."""
+    rows, methods = [], list(methods)
+    for strategy, rival in strongest.items():
+        tables = {region: table for (region, its), table in found.items() if its == strategy}
+        for method in (key for key in methods if key in next(iter(tables.values())).columns and key != rival):
             parts = {
-                region: (t["observed"].to_numpy(), t[method].to_numpy(), t[rival].to_numpy(), t["unit"].to_numpy())
+                region: (t["observed"].to_numpy(), t[method].to_numpy(), t[rival].to_numpy(), t["group"].to_numpy())
                 for region, t in tables.items()
             }
             changes = {region: paired_differences(*each[:3], seed, groups=each[3]) for region, each in parts.items()}
             changes[MEAN] = mean_paired_differences(list(parts.values()), seed)
             for region, change in changes.items():
-                row = {"region": region, "way": way, "method": method, "against": rival}
-                ends_ = (("", "value"), ("_low", "low"), ("_high", "high"))
-                rows.append(row | {f"{name}{end}": score[key] for name, score in change.items() for end, key in ends_})
-    return pd.DataFrame(rows).astype({f"{n}{e}": float for n in ("mae", "rmse", "ccc", "r2") for e in ("", "_low", "_high")})
+                rows.append({"region": region, "strategy": strategy, "method": method, "against": rival} | _flat(change))
+    return pd.DataFrame(rows).astype({f"{n}{e}": float for n in ("mae", "rmse", "ccc", "r2") for e, _ in _ENDS})
 
 
-def coverage_table(found: Found, seed: int) -> pd.DataFrame:
-    """Return how often intervals held the truth: of all, by thirds of the prediction, in and out of the area of applicability."""
+def coverage_table(found: Predictions, seed: int) -> pd.DataFrame:
+    """Return the coverage of prediction intervals: of all, by thirds of the prediction, in and out of the area of applicability."""
     rows = []
-    for (region, way), table in found.items():
+    for (region, strategy), table in found.items():
         for method, predictor in INTERVALS.items():
-            levels = [level for level in LEVELS if ends(method, level)[0] in table.columns]
-            levels = [level for level in levels if np.isfinite(table[[*ends(method, level)]].to_numpy()).all()]
+            levels = [level for level in LEVELS if interval_columns(method, level)[0] in table.columns]
+            levels = [level for level in levels if np.isfinite(table[[*interval_columns(method, level)]].to_numpy()).all()]
             if not levels:  # some fold held out too few profiles
                 continue
             rank = table[predictor].rank(method="first", pct=True).to_numpy()
-            strata = {f"predicted {name} third": (rank > k / 3) & (rank <= (k + 1) / 3) for k, name in enumerate(THIRDS)}
+            strata = {"all": np.ones(len(table), bool)}
+            strata |= {f"predicted {name} third": (rank > k / 3) & (rank <= (k + 1) / 3) for k, name in enumerate(_THIRDS)}
             if "inside" in table.columns:
-                strata |= {"inside the area": table["inside"].to_numpy() == 1, "outside the area": table["inside"].to_numpy() == 0}
-            for stratum, chosen in {"all": np.ones(len(table), bool), **strata}.items():
+                strata |= {f"{side} the area": table["inside"].to_numpy() == k for k, side in ((1, "inside"), (0, "outside"))}
+            for stratum, chosen in strata.items():
                 if not chosen.any():
                     continue
                 part = table[chosen]
-                intervals = {level: tuple(part[name].to_numpy() for name in ends(method, level)) for level in levels}
-                for row in picp_table(part["observed"].to_numpy(), intervals, groups=part["unit"].to_numpy(), seed=seed):
-                    rows.append({"region": region, "way": way, "method": method, "level": row["level"], "stratum": stratum} | row)
+                intervals = {level: tuple(part[name].to_numpy() for name in interval_columns(method, level)) for level in levels}
+                for row in picp_table(part["observed"].to_numpy(), intervals, groups=part["group"].to_numpy(), seed=seed):
+                    rows.append(
+                        {"region": region, "strategy": strategy, "method": method, "level": row["level"], "stratum": stratum} | row
+                    )
     return pd.DataFrame(rows)
 
 
-def selection_table(found: Found, way: str) -> pd.DataFrame:
-    """Return what choosing the best epoch on the test profiles flatters: scores of one network under both, mean over folds."""
+def selection_table(found: Predictions, strategy: str) -> pd.DataFrame:
+    """Return scores of one network whose epoch the validation set and whose epoch the test profiles chose, mean over folds."""
     rows = []
     for (region, its), table in found.items():
-        if its != way or PEEKED not in table.columns:
+        if its != strategy or SELECTED_ON_TEST not in table.columns:
             continue
-        for chosen_on, method in (("validation", HONEST), ("test", PEEKED)):
+        for chosen_on, method in (("validation", SELECTED_ON_VALID), ("test", SELECTED_ON_TEST)):
             folds = [scores(part["observed"].to_numpy(), part[method].to_numpy()) for _, part in table.groupby("fold")]
             for name in ("rmse", "mae", "r2", "ccc"):
                 values = [value for each in folds if (value := each[name]) is not None]
@@ -142,9 +329,9 @@ def selection_table(found: Found, way: str) -> pd.DataFrame:
 
 
 def floor_table(regions: Mapping[str, Dataset]) -> pd.DataFrame:
-    """Return how far profiles differ that share all their covariates: no map of these covariates tells them apart.
+    """Return how far profiles differ that share all their covariates, which no map of these covariates can tell apart.
 
-    Of cells with `CROWD` profiles or more: the mean absolute error of predicting each by the median of the others in its
+    Of cells with four profiles or more: the mean absolute error of predicting each by the median of the others in its
     cell, and by the median of the region.
     """
     rows = []
@@ -152,125 +339,113 @@ def floor_table(regions: Mapping[str, Dataset]) -> pd.DataFrame:
         cells = np.nan_to_num(data.x, nan=float(np.finfo(np.float32).min))  # NaN is not equal to NaN
         _, cell, count = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
         error, plain = [], []
-        for number in np.flatnonzero(count >= CROWD):
+        for number in np.flatnonzero(count >= _IN_CELL):
             values = data.y[cell.ravel() == number]
             error += [abs(value - np.median(np.delete(values, k))) for k, value in enumerate(values)]
             plain += np.abs(values - np.median(data.y)).tolist()
         if error:
-            rows.append(
-                {"region": region, "n": len(error), "floor_mae": float(np.mean(error)), "median_mae": float(np.mean(plain))}
-            )
+            mean_errors = {"floor_mae": float(np.mean(error)), "median_mae": float(np.mean(plain))}
+            rows.append({"region": region, "n": len(error)} | mean_errors)
     return pd.DataFrame(rows)
 
 
-def learning_curves(curves: pd.DataFrame, settings: CompareSettings) -> pd.DataFrame:
-    """Return scores over the number of profiles learnt from: the draws, and for all profiles the folds."""
-    if curves.empty or not settings.sizes:
+def learning_curves(curves: pd.DataFrame, design: Design) -> pd.DataFrame:
+    """Return scores over the number of training profiles: the draws, and for all profiles the folds."""
+    if curves.empty or not design.sizes:
         return pd.DataFrame()
-    chosen = curves[(curves["way"] == settings.ways[-1]) & curves["method"].isin(settings.curve_methods)]
+    chosen = curves[(curves["strategy"] == design.strategies[-1]) & curves["method"].isin(design.few_methods)]
     whole = chosen["size"] == 0  # folds differ a little in what they leave
     most = chosen["n_train"].where(whole).groupby(chosen["region"]).transform("mean")
-    return chosen.assign(n_train=chosen["n_train"].where(~whole, most).round().astype(int)).drop(columns=["way", "size"])
+    return chosen.assign(n_train=chosen["n_train"].where(~whole, most).round().astype(int)).drop(columns=["strategy", "size"])
 
 
-def _learnt_from(table: pd.DataFrame, way: str) -> str:
-    numbers = table.loc[table["way"] == way, "n_train"]
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+def describe_methods(baselines: Mapping[str, Baseline]) -> dict[str, Method]:
+    """Return key -> what the method is, of baselines and network variants."""
+    methods = {key: Method(each.label, "baseline", each.meaning) for key, each in baselines.items()}
+    methods |= {key: Method(each.label, each.kind, each.meaning) for key, each in VARIANTS.items()}
+    calibrated = Method("quantile forest, calibrated", "baseline", "its intervals conformalised on inner folds")
+    return methods | {"quantile_forest_calibrated": calibrated}
+
+
+def _notes(table: pd.DataFrame, last: str, regions: Mapping[str, Dataset]) -> list[str]:
+    numbers = table.loc[table["strategy"] == last, "n_train"]
     count = f"{numbers.min():,}" if numbers.min() == numbers.max() else f"{numbers.min():,} to {numbers.max():,}"
-    return f"In each fold every method learnt from {count} profiles of the region; all others of it were held out or not used."
-
-
-def _few_blocks(regions: Mapping[str, Dataset]) -> list[str]:
-    """Say in which regions an interval of a score rests on few blocks, and those of predictions on profiles."""
-    counts = {name: len(np.unique(fold_units(data))) for name, data in regions.items()}
-    few = [f"{name} ({n})" for name, n in counts.items() if n < FEWEST_UNITS]
-    words = f"Few blocks, so wide and rough intervals, and those of predictions calibrated on profiles instead: {', '.join(few)}."
-    return [words] if few else []
-
-
-def _other_champions(table: pd.DataFrame, way: str, rival: str, methods: Mapping[str, Mapping[str, str]]) -> str:
-    """Say which baselines lead in other scores: the strongest in MAE aims at the median, which costs concordance."""
-    known = table[(table["way"] == way) & table["method"].isin(list(BASELINES))]
-    mean = known.groupby("method")[["rmse", "ccc", "r2"]].mean()
-    best = {"RMSE": mean["rmse"].idxmin(), "CCC": mean["ccc"].idxmax(), "R2": mean["r2"].idxmax()}
-    words = ", ".join(f"{score} {methods[key]['label']}" for score, key in best.items())
-    return f"Strongest means lowest MAE ({methods[rival]['label']}). Of the baselines, the best in other scores are: {words}."
+    groups = {name: len(np.unique(fold_units(data))) for name, data in regions.items()}
+    few = [f"{name} ({n})" for name, n in groups.items() if n < FEWEST_UNITS]
+    return [
+        f"Training profiles of each fold: {count} of the region; all others are held out or not used.",
+        *([f"Few blocks, so wide intervals, and prediction intervals calibrated on profiles: {', '.join(few)}."] if few else []),
+        "Pretraining is done again for every region without any place, or block, of its profiles.",
+        "Intervals of scores and differences resample whole blocks, the same ones for all methods.",
+        "Baselines are tuned by inner folds of whole blocks.",
+    ]
 
 
 def compare(
-    settings: CompareSettings, trials: Sequence[tuple[Trial, pd.DataFrame]], regions: Mapping[str, Dataset],
-    folds: Mapping[tuple[str, str], Mapping[str, Any]], target: tuple[str, str], how: str,
+    design: Design, runs: Sequence[tuple[Run, pd.DataFrame]], regions: Mapping[str, Dataset],
+    folds: Mapping[tuple[str, str], Mapping[str, Any]], target: tuple[str, str], settings: Mapping[str, Any], command: str,
 ) -> Comparison:  # fmt: skip
-    """Make the report's tables of all finished trials.
+    """Make the tables of all finished runs.
 
     Parameters
     ----------
-    settings
-        Of the comparison.
-    trials
+    design
+        Of the experiment.
+    runs
         Each with its table.
     regions
         Name -> dataset.
     folds
-        (region, way) -> what its folds are.
-    target, how
-        The target and its unit, and the command.
+        (region, strategy) -> what its folds are.
+    target
+        The target's column and its unit.
+    settings, command
+        For the report.
     """
-    found, curves = gather(trials, regions)
-    name, unit = TARGETS.get(target[0], target[0]), target[1]
-    table = score_table(found, settings.seed)
-    rivals = strongest(table)
-    ways: dict[str, dict[str, Any]] = {}
-    for way in settings.ways:
-        ways[way] = {
-            "reason": STRATEGIES[way],
-            "median distance (km)": {name: round(folds[name, way]["median_km"], 1) for name in regions},
-        }
-        for fact, words in (("block_size", "block side (degrees)"), ("blocks", "blocks"), ("w_km", "w_km")):
-            if any(fact in folds[name, way] for name in regions):
-                ways[way][words] = {name: folds[name, way].get(fact) for name in regions}
-    last = settings.ways[-1]
-    compared = set(table["method"])
-    about = next((key for key in (AS_SET, "tuned", *CONTENDERS) if key in compared), AS_SET)  # what the report is about
-    columns = ["profile_id", "lon", "lat", "unit", "observed", "di", "inside"]
-    predictions = [
-        t.reindex(columns=columns).assign(region=region, way=way, predicted=t[about])
-        for (region, way), t in found.items()
-        if about in t
-    ]
-    methods = {key: {"label": each.label, "kind": "baseline", "meaning": each.meaning} for key, each in BASELINES.items()}
-    methods |= {key: {"label": each.label, "kind": each.kind, "meaning": each.meaning} for key, each in CONTENDERS.items()}
-    methods["quantile_forest_calibrated"] = {
-        "label": "quantile forest, calibrated",
-        "kind": "baseline",
-        "meaning": "its intervals conformalised on inner folds",
-    }
+    found, curves = gather(runs, regions)
+    methods = describe_methods(design.baselines)
+    table = score_table(found, methods, design.seed)
+    best = find_strongest(table, design.baselines)
+    strongest = {strategy: best[strategy] for strategy in design.strategies}
+    last, compared = design.strategies[-1], set(table["method"])
+    subject = next((key for key in (AS_SET, "tuned", *VARIANTS) if key in compared), AS_SET)
+    names = {"median_km": "median distance (km)", "block_size": "block side (degrees)", "blocks": "blocks", "w_km": "W (km)"}
     facts = {
-        "title": f"{name}: the network against every baseline",
-        "target": name,
-        "unit": unit,
-        "winner": about,
-        "strongest": rivals,
-        "regions": {name: {"profiles": len(data.y), "blocks": len(np.unique(fold_units(data)))} for name, data in regions.items()},
-        "ways": ways,
-        "settings": settings.as_plain(),
-        "methods": methods,
-        "notes": [
-            _learnt_from(table, last),
-            *_few_blocks(regions),
-            _other_champions(table, last, rivals[last], methods),
-            "Pretraining is done again for every region without any place, or block, of its profiles.",
-            "Intervals of scores and differences resample whole blocks, the same ones for all methods.",
-            "All baselines are tuned by inner folds of whole blocks, with the same number of candidates.",
-        ],
-        "how": how,
+        strategy: {
+            words: {region: folds[region, strategy].get(fact) for region in regions}
+            for fact, words in names.items()
+            if any(fact in folds[region, strategy] for region in regions)
+        }
+        for strategy in design.strategies
     }
+    columns = ["profile_id", "lon", "lat", "group", "observed", "di", "inside"]
+    predictions = [
+        t.reindex(columns=columns).assign(region=region, strategy=strategy, predicted=t[subject])
+        for (region, strategy), t in found.items()
+        if subject in t
+    ]
+    name = TARGETS.get(target[0], target[0])
     return Comparison(
-        facts,
-        table,
-        differences=difference_table(found, rivals, settings.seed),
-        curves=learning_curves(curves, settings),
-        coverage=coverage_table(found, settings.seed),
+        title=f"{name}: the network compared with baselines",
+        target=name,
+        unit=target[1],
+        subject=subject,
+        methods=methods,
+        strongest=strongest,
+        reasons={strategy: STRATEGIES[strategy] for strategy in design.strategies},
+        regions={name: {"profiles": len(data.y), "blocks": len(np.unique(fold_units(data)))} for name, data in regions.items()},
+        folds=facts,
+        scores=table,
+        differences=difference_table(found, methods, strongest, design.seed),
+        curves=learning_curves(curves, design),
+        coverage=coverage_table(found, design.seed),
         predictions=pd.concat(predictions, ignore_index=True) if predictions else pd.DataFrame(),
         selection=selection_table(found, last),
         floor=floor_table(regions),
+        notes=_notes(table, last, regions),
+        settings=settings,
+        command=command,
     )

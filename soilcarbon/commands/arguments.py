@@ -27,8 +27,8 @@ class _Parser(argparse.ArgumentParser):
 def _flag(annotation: Any) -> dict[str, Any]:
     """Return argparse's keywords for a field's type; pydantic checks the values."""
     options = [a for a in typing.get_args(annotation) if a is not type(None)]
-    if isinstance(annotation, types.UnionType) and len(options) == 1:
-        return _flag(options[0])
+    if isinstance(annotation, types.UnionType):
+        return _flag(options[0])  # further ones are for YAML
     if annotation is bool:
         return {"action": argparse.BooleanOptionalAction}
     if typing.get_origin(annotation) is list:

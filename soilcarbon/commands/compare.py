@@ -1,67 +1,97 @@
-"""Compare the network with every baseline, on the same folds, and write a report.
+"""Compare the network with baselines on the same profiles: by cross-validation, or finished runs on their test split.
 
     soilcarbon compare                                          regions of the example world
     soilcarbon compare --config configs/realdata_compare.yaml   a comparison of your own, in a YAML file
     soilcarbon compare --config ... --resume                    go on after an interruption
+    soilcarbon compare --runs anhui denmark                     finished runs, each on its own test split
 
-For each region the network is pretrained again without any place of it; every method then learns from the same profiles
-and predicts the same ones held out, in each way of holding out (random, place, blocks, region, knndm).
-Writes into results/compare/: report.html, report.md, figures; table.csv (scores), differences.csv (paired, against the
-strongest baseline), curves.csv, coverage.csv, selection.csv, floor.csv; folds/ and trials/ (every prediction).
+Cross-validation: for each region the network is pretrained again without any place of it; every method is then trained on the same
+profiles and predicts the same ones held out, under each strategy (random, place, blocks, region, knndm). Writes into
+results/compare/: report.html, report.md, figures; scores.csv, differences.csv (paired, against the strongest baseline), curves.csv,
+coverage.csv, selection.csv, floor.csv; folds/ and runs/ (every prediction). Any regressor with scikit-learn's interface can take
+part, in YAML:
+
+    methods: [forest, kriging, regional, {name: svr, estimator: sklearn.svm.SVR, parameters: {C: 10}, grid: {epsilon: [0.1, 0.3]}}]
+
+Runs: reads what pred.py left in results/<run>/ and writes results/skill/: table.csv, table.md, skill.png, beside mean and forests.
 """
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import begin_or_resume, check_writable, locked, sha256, write_table
-from soilcarbon.settings import Settings
+from soilcarbon.commands.arguments import from_yaml, read_settings
+from soilcarbon.io.files import UserError, begin_or_resume, check_writable, locked, sha256, write_table, write_text
+from soilcarbon.settings import RegionalSettings, Settings, build
+
+if TYPE_CHECKING:
+    from soilcarbon.benchmark.experiment import Design
+
+UNIT = "g/kg"
+
+
+class MethodSettings(BaseModel):
+    """A regressor with scikit-learn's interface, by its import path; see `benchmark.baselines.read_method`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str = Field(pattern=r"^[A-Za-z][\w.-]*$", max_length=60)
+    estimator: str
+    parameters: dict[str, Any] = {}
+    grid: dict[str, list[Any]] = {}
+    inputs: Literal["covariates", "scaled", "all"] = "scaled"
+    target_transform: Literal["none", "log1p"] = "log1p"
 
 
 class CompareSettings(Settings):
-    """The network against every baseline, on the same folds."""
+    """The network and baselines, on the same profiles."""
 
     preset = "sim_compare.yaml"
-    preset_unless = ("config", "regions")
+    preset_unless = ("config", "regions", "runs")
 
-    regions: list[Path] = Field(description="datasets of regions, the folder's name being the region's", min_length=1)
-    global_data: Path = Field(description="dataset the network is pretrained on, again for each region, without any place of it")
-    pretrained: Path = Field(description="checkpoint that says how: its settings are taken")
-    regional: Path = Field(description="YAML of train_regional.py's settings: the network to be compared")
-    out: Path = Field(Path("results/compare"), description="folder of the report and of what it is made from")
-    ways: list[Literal["random", "place", "blocks", "region", "knndm"]] = Field(
-        ["random", "blocks"], min_length=1, description="how profiles are held out, the last being what the answer rests on"
+    runs: list[str] = Field([], description="instead of cross-validation: finished runs, as results/<run>, on their test split")
+    regions: list[Path] = Field([], description="datasets of regions, the folder's name being the region's")
+    global_data: Path | None = Field(None, description="dataset the network is pretrained on, without the places of each region")
+    pretrained: Path | None = Field(None, description="checkpoint whose settings the pretraining takes")
+    regional: Path | None = Field(None, description="YAML of train_regional.py's settings: the fine-tuning to be compared")
+    out: Path | None = Field(None, description="folder of the results [results/compare, or results/skill for runs]")
+    strategies: list[Literal["random", "place", "blocks", "region", "knndm"]] = Field(
+        ["random", "blocks"], min_length=1, description="how profiles are held out; the result rests on the last"
     )
-    folds: int = Field(5, ge=2, le=50, description="folds of each way")
+    folds: int = Field(5, ge=2, le=50, description="folds of each strategy")
     block_size: float | None = Field(None, gt=0, le=180, description="side of blocks, degrees [the dataset's, or the variogram's]")
     land: Path | None = Field(None, description="knndm: raster that is above 0 where the map will be")
-    methods: list[str] = Field([], description="what is compared in the last way [everything]")
+    methods: list[str | MethodSettings] = Field(
+        [], description="methods compared under the last strategy; in YAML also {name, estimator, parameters, grid} [all]"
+    )
     few_methods: list[str] = Field(
-        ["mean", "forest", "forest_log", "forest_world_log", "quantile_forest", "tuned", "regional"],
+        ["mean", "forest_log", "forest_world_log", "pretrained", "tuned", "regional"],
         min_length=1,
-        description="what is compared in the other ways",
+        description="methods compared under the other strategies and in learning curves",
     )
-    profiles: int = Field(
-        0, ge=0, le=10**7, description="profiles to learn from in each fold, drawn at random; 0: all that are not held out"
-    )
-    sizes: list[int] = Field([], description="learning curves: numbers of profiles to learn from; 0: all")
+    profiles: int = Field(0, ge=0, le=10**7, description="training profiles of each fold, drawn at random; 0: all not held out")
+    sizes: list[int] = Field([], description="learning curves: numbers of training profiles; 0: all")
     repeats: int = Field(3, ge=1, le=100, description="draws of each number of profiles")
-    curve_methods: list[str] = Field(
-        ["forest_log", "forest_world_log", "pretrained", "tuned", "regional"], description="what is compared in learning curves"
-    )
     workers: int = Field(0, ge=0, le=1024, description="processes; 0: one per core")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of folds, methods and bootstrap")
-    resume: bool = Field(False, description="keep the trials that an interrupted comparison of the same settings has finished")
+    resume: bool = Field(False, description="keep the runs that an interrupted comparison of the same settings has finished")
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _methods_are_names_or_settings(cls, methods: Any) -> Any:
+        try:
+            return [MethodSettings.model_validate(each) if isinstance(each, dict) else each for each in methods]
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
     @field_validator("regions")
     @classmethod
-    def _regions_are_told_apart(cls, folders: list[Path]) -> list[Path]:
+    def _regions_have_distinct_names(cls, folders: list[Path]) -> list[Path]:
         names = [folder.name for folder in folders]
         for name in names:
             if not re.fullmatch(r"[\w.][\w.-]*", name) or name in (".", ".."):
@@ -71,76 +101,148 @@ class CompareSettings(Settings):
         return folders
 
     @model_validator(mode="after")
-    def _each_once(self) -> Self:
-        for name in ("ways", "methods", "few_methods", "sizes", "curve_methods"):
-            values = getattr(self, name)
+    def _fit_together(self) -> Self:
+        if self.runs:
+            return self
+        for name in ("regions", "global_data", "pretrained", "regional"):
+            if not getattr(self, name):
+                raise ValueError(f"--{name} is required: {type(self).model_fields[name].description}; or give --runs")
+        for name in ("strategies", "methods", "few_methods", "sizes"):
+            values = [each.name if isinstance(each, MethodSettings) else each for each in getattr(self, name)]
             double = next((each for each in values if values.count(each) > 1), None)
             if double is not None:
                 raise ValueError(f"{name}: {double!r} comes twice")
         small = next((size for size in [*self.sizes, self.profiles] if size < 0 or 0 < size < 20), None)
         if small is not None:
-            raise ValueError(f"{small} profiles are too few to learn from; 0 stands for all, else 20 or more")
-        if self.block_size is not None and "blocks" not in self.ways:
-            raise ValueError("block_size is of the way blocks, which is not among the ways")
-        if self.profiles and "knndm" in self.ways:
+            raise ValueError(f"{small} profiles are too few to train on; 0 stands for all, else 20 or more")
+        if self.block_size is not None and "blocks" not in self.strategies:
+            raise ValueError("block_size is of the strategy blocks, which is not among the strategies")
+        if self.profiles and "knndm" in self.strategies:
             raise ValueError("knndm matches distances of all profiles, so it goes with profiles 0")
         return self
 
 
-_FREE = {"resume", "workers", "out", "sizes", "repeats"}
-"""What a comparison may be resumed with another value of: it may draw more learning curves."""
+_MAY_CHANGE = {"resume", "workers", "out", "sizes", "repeats"}
+"""Settings that may differ when a comparison is resumed: it may draw more learning curves."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(CompareSettings, __doc__, arguments, "soilcarbon compare")
+    (_compare_runs if settings.runs else _cross_validate)(settings)
+
+
+# --- cross-validation -------------------------------------------------------------------------------------------------
+
+
+def _cross_validate(settings: CompareSettings) -> None:
     import pandas as pd  # here and below: --help needs none of these, and they are slow to import
 
-    from soilcarbon.benchmark.experiment import folds_of, stage
-    from soilcarbon.benchmark.page import write_report
+    from soilcarbon.benchmark.experiment import execute_all, finished_runs, folds_for, plan_runs, read_inputs
+    from soilcarbon.benchmark.report import write_report
     from soilcarbon.benchmark.results import compare
-    from soilcarbon.benchmark.trials import finished, plan_trials, run_all
     from soilcarbon.network.network import load_checkpoint
 
-    trials = plan_trials(settings)
-    stage.cache_clear()
-    regions = stage(settings.model_dump_json()).regions  # all that can be wrong with the input, before anything is cleared
-    check_writable(settings.out)
-    with locked(settings.out):
-        _begin(settings)
-        run_all(settings, trials)
-        folds: dict[tuple[str, str], dict[str, Any]] = {}
+    design = design_of(settings)
+    runs = plan_runs(design)
+    read_inputs.cache_clear()
+    regions = read_inputs(design).regions  # all that can be wrong with the input, before anything is cleared
+    check_writable(design.out)
+    with locked(design.out):
+        plain = {name: value for name, value in settings.as_plain().items() if name not in _MAY_CHANGE}
+        plain["digest"] = _digest(design, settings)
+        begin_or_resume(design.out, plain, ("runs", "pretrained", "folds"), settings.resume)
+        execute_all(design, runs)
+        folds: dict[tuple[str, str], Mapping[str, Any]] = {}
         for name, data in regions.items():
-            folds |= {(name, way): folds_of(settings, name, data, way)[1] for way in settings.ways}
-        facts = load_checkpoint(settings.pretrained).specification
-        how = "soilcarbon compare" + (f" --config {settings.config}" if settings.config else "")
-        comparison = compare(settings, list(finished(settings, trials)), regions, folds, (facts.target, facts.unit), how)
+            folds |= {(name, strategy): folds_for(design, name, data, strategy)[1] for strategy in design.strategies}
+        facts = load_checkpoint(design.pretrained).specification
+        command = "soilcarbon compare" + (f" --config {settings.config}" if settings.config else "")
+        finished = list(finished_runs(design, runs))
+        comparison = compare(design, finished, regions, folds, (facts.target, facts.unit), settings.as_plain(), command)
         for each in fields(comparison):
             table = getattr(comparison, each.name)
             if isinstance(table, pd.DataFrame) and each.name != "predictions":
-                write_table(settings.out / f"{each.name}.csv", table)
-        write_report(settings.out, comparison)
-    print((settings.out / "report.md").read_text(encoding="utf-8").split("\n## ")[0].strip())
-    print(f"\n{settings.out / 'report.html'}")
+                write_table(design.out / f"{each.name}.csv", table)
+        write_report(design.out, comparison)
+    print((design.out / "report.md").read_text(encoding="utf-8").strip())
+    print(f"\n{design.out / 'report.html'}")
 
 
-def _begin(settings: CompareSettings) -> None:
-    """See that what is resumed was of the same settings and data, and that nothing finished is lost."""
-    plain = {name: value for name, value in settings.as_plain().items() if name not in _FREE}
-    plain["digest"] = _digest(settings)
-    begin_or_resume(settings.out, plain, ("trials", "pretrained", "folds"), settings.resume)
+def design_of(settings: CompareSettings) -> "Design":
+    """Return the design of an experiment.
+
+    Raises
+    ------
+    UserError
+        If a method or a setting of the fine-tuning is unknown.
+    """
+    from soilcarbon.benchmark.baselines import BASELINES, read_method
+    from soilcarbon.benchmark.experiment import Design
+    from soilcarbon.benchmark.network_variants import VARIANTS
+
+    assert settings.global_data and settings.pretrained and settings.regional  # checked by the settings
+    baselines = dict(BASELINES)
+    for each in settings.methods:
+        if isinstance(each, MethodSettings):
+            if each.name in (*BASELINES, *VARIANTS):
+                raise UserError(f"methods: {each.name!r} is the name of another method")
+            try:
+                baselines[each.name] = read_method(**dict(each))
+            except ValueError as error:
+                raise UserError(f"methods: {error}") from error
+    values = from_yaml(RegionalSettings, settings.regional)
+    values |= {"data_dir": settings.global_data, "init_from": settings.pretrained, "seed": settings.seed}
+    values |= {"tensorboard": False, "device": "cpu"}
+    if values.get("teacher", "none") != "none":
+        values["global_data"] = settings.global_data
+    names = [each.name if isinstance(each, MethodSettings) else each for each in settings.methods]
+    same = ("global_data", "pretrained", "folds", "block_size", "land", "profiles", "repeats", "workers", "seed")
+    return Design(
+        regions=tuple(settings.regions),
+        regional=build(RegionalSettings, values, str(settings.regional)),
+        out=settings.out or Path("results/compare"),
+        strategies=tuple(settings.strategies),
+        methods=tuple(names) or (*BASELINES, *VARIANTS),
+        few_methods=tuple(settings.few_methods),
+        baselines=baselines,
+        sizes=tuple(settings.sizes),
+        **{name: getattr(settings, name) for name in same},
+    )
 
 
-def _digest(settings: CompareSettings) -> str:
-    """Return a checksum of all that trials are made from: datasets, checkpoint, settings, land."""
-    paths = [settings.pretrained, settings.regional, *([settings.land] if settings.land else [])]
-    for folder in (settings.global_data, *settings.regions):
-        paths += sorted(path for path in folder.rglob("*") if path.is_file() and _is_data(path))
+def _digest(design: "Design", settings: CompareSettings) -> str:
+    """Return a checksum of the files that runs depend on: datasets, checkpoint, settings, land."""
+    paths = [design.pretrained, *(path for path in (settings.regional, settings.land) if path)]
+    for folder in (design.global_data, *design.regions):
+        data = (path for path in folder.rglob("*") if path.suffix in (".csv", ".pkl") or path.name == "dataset.yaml")
+        paths += sorted(path for path in data if path.is_file())
     digest = hashlib.sha256()
     for path in paths:
         digest.update(sha256(path).encode())
     return digest.hexdigest()
 
 
-def _is_data(path: Path) -> bool:
-    return path.suffix in (".csv", ".pkl") or path.name == "dataset.yaml"
+# --- finished runs ----------------------------------------------------------------------------------------------------
+
+
+def _compare_runs(settings: CompareSettings) -> None:
+    import pandas as pd
+    from tqdm import tqdm
+
+    from soilcarbon.benchmark.baselines import BASELINES
+    from soilcarbon.benchmark.trained_runs import as_text, change_against, read_run, score_run, with_intervals
+    from soilcarbon.figures import skill_bars
+
+    folders = [Path(run) if (Path(run) / "settings.yaml").is_file() else Path("results") / run for run in settings.runs]
+    runs = {folder.name: read_run(folder) for folder in folders}
+    out = settings.out or Path("results/skill")
+    check_writable(out)
+    progress = tqdm(list(runs), "baselines", unit="region", disable=None, leave=False)
+    table = pd.concat([score_run(name, *runs[name], settings.seed) for name in progress], ignore_index=True)
+    changes = [change_against(table, BASELINES[key].label) for key in ("forest", "forest_log")]
+    write_table(out / "table.csv", table)
+    write_text(out / "table.md", with_intervals(table, UNIT).to_markdown() + "\n\n" + "".join(f"- {line}\n" for line in changes))
+    skill_bars(out / "skill.png", table, UNIT)
+    settings.write(out / "settings.yaml")
+    print(f"{as_text(table)}\n\n{chr(10).join(changes)}\nRMSE and MAE in {UNIT}; intervals, ME and a figure: {out}")

@@ -1,81 +1,400 @@
-"""Methods against numbers worked by hand and scikit-learn; ridge and boosting told apart from leaks of scale."""
+"""Baselines against numbers worked by hand, dense systems and plain scikit-learn; leaks planted for the tuning to find."""
 
 import dataclasses
 
 import numpy as np
 import pytest
-from simulated import haversine, on_line
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from soilcarbon.benchmark.baselines import Boosting, InverseDistance, Known, Mean, RidgeRegression
+from soilcarbon.benchmark import baselines
+from soilcarbon.benchmark.baselines import (
+    BASELINES,
+    Baseline,
+    InverseDistance,
+    LogTarget,
+    QuantileForest,
+    RegressionKriging,
+    Samples,
+    WorldForest,
+    kriging,
+    read_method,
+    tune,
+)
+from soilcarbon.stats.groups import inner_folds
+from soilcarbon.stats.variogram import KM_PER_DEGREE, Variogram, unit_vectors
 
-# --- distance ----------------------------------------------------------------------------------------------------
+FAST = {key: {} for key in BASELINES} | {key: {"n_estimators": 25} for key in BASELINES if "forest" in key}
+FAST |= {"kriging": {"n_estimators": 60}, "boosting": {"max_iter": 60}}
 
 
-def test_mean_is_the_mean():
-    assert Mean().fit(on_line([0, 1, 2], [1, 2, 6]), 0).predict(on_line([5, 6], [0, 0])).tolist() == [3, 3]
+def fitted(key, samples, world=None, seed=0, candidate=0):
+    """Return a baseline of few trees, untuned."""
+    method, extra = BASELINES[key], {}
+    X, y, _ = samples
+    if isinstance(method.regressor, WorldForest) and world is not None:
+        X, y = np.concatenate([X, world.X]), np.append(y, world.y)
+        extra = {"model__of_world": np.arange(len(y)) >= len(samples.y)}
+    classes = (5,) if X.shape[1] == 8 else ()
+    return method.pipeline(classes, seed, **method.candidates[candidate] | FAST[key]).fit(X, y, **extra)
+
+
+def on_line(degrees, y):
+    """Return profiles on the equator, without covariates that tell anything."""
+    degrees = np.asarray(degrees, float)
+    X = np.column_stack([degrees, np.zeros((len(degrees), 2))])
+    return Samples(X, np.asarray(y, float), np.arange(len(degrees)))
+
+
+def haversine(X, other):
+    lon, lat, other_lon, other_lat = np.radians([X[:, None, 0] + 0 * other[:, 0], X[:, None, 1] + 0 * other[:, 1],
+                                                 other[:, 0] + 0 * X[:, None, 0], other[:, 1] + 0 * X[:, None, 1]])  # fmt: skip
+    h = np.sin((lat - other_lat) / 2) ** 2 + np.cos(lat) * np.cos(other_lat) * np.sin((lon - other_lon) / 2) ** 2
+    return 2 * 6371.0088 * np.arcsin(np.sqrt(h))
+
+
+# --- what all of them do ------------------------------------------------------------------------------------------------
+
+
+def test_every_method_has_at_most_four_candidates_of_its_own_parameters_and_its_own_label():
+    assert len({each.label for each in BASELINES.values()}) == len(BASELINES)
+    for each in BASELINES.values():
+        names = set(each.regressor.get_params())
+        assert 1 <= len(each.candidates) <= 4
+        assert {name for candidate in each.candidates for name in candidate} | set(each.while_tuning) <= names
+
+
+@pytest.mark.parametrize("key", BASELINES)
+def test_every_method_beats_the_mean_and_repeats_whatever_the_order_of_the_places(key, samples, places, abroad):
+    model = fitted(key, samples, abroad)
+    predicted = model.predict(places.X)
+    assert predicted.shape == (150,) and predicted.min() >= 0 and predicted.max() <= max(samples.y.max(), abroad.y.max())
+    if key != "mean":
+        assert np.abs(predicted - places.y).mean() < 0.75 * np.abs(samples.y.mean() - places.y).mean()
+    assert fitted(key, samples, abroad).predict(places.X[::-1])[::-1] == pytest.approx(predicted, rel=1e-9)
+
+
+def test_another_seed_grows_another_forest(samples, places):
+    assert np.ptp([fitted("forest", samples, seed=seed).predict(places.X[:1])[0] for seed in (0, 1)]) > 0
+
+
+@pytest.mark.parametrize("key", BASELINES)
+@pytest.mark.parametrize("case", ["eight in one group", "constant target", "column of NaN", "one profile", "one place", "zeros"])
+def test_few_or_dull_profiles_are_fitted(key, case, samples, places, abroad):
+    X, y, groups = samples.take(slice({"eight in one group": 8, "one profile": 1}.get(case, 30)))
+    X, y = X.copy(), y.copy()
+    if case == "eight in one group":
+        groups = np.zeros(8, np.int64)
+    elif case == "column of NaN":
+        X[:, 3] = np.nan
+    elif case == "one place":
+        X[:, :2] = 10, 50
+    elif case in ("constant target", "zeros"):
+        y[:] = 12.5 if case == "constant target" else 0
+    dull = case in ("constant target", "zeros")
+    predicted = fitted(key, Samples(X, y, groups), None if dull else abroad).predict(places.X)
+    assert np.isfinite(predicted).all() and (predicted >= 0).all()
+    if dull:
+        assert predicted == pytest.approx(y[0])
+
+
+@pytest.mark.parametrize("key", ["ridge", "boosting", "kriging"])
+def test_predictions_stay_within_zero_and_the_largest_target_however_far_the_covariates_lie(key, samples, places):
+    model = fitted(key, samples)
+    for far in (100, -100):
+        predicted = model.predict(np.column_stack([places.X[:, :2], places.X[:, 2:] + far]))
+        assert predicted.min() >= 0 and predicted.max() <= samples.y.max()
+
+
+# --- inverse distance and ridge -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("power", "expected"), [(1.0, (10 + 20 / 2) / 1.5), (2.0, (10 + 20 / 4) / 1.25), (3.0, 12.5 / 1.125)])
 def test_inverse_distance_by_hand_over_the_date_line(power, expected):
-    known = on_line([179.5, -177.5, 60], [10, 20, 900])  # 1 and 2 degrees from -179.5
-    method = InverseDistance(power, neighbours=2).fit(known, 0)
-    assert method.predict(on_line([-179.5], [0]))[0] == pytest.approx(expected)
+    line = on_line([179.5, -177.5, 60], [10, 20, 900])  # 1 and 2 degrees from -179.5
+    model = InverseDistance(power, neighbours=2).fit(line.X, line.y)
+    assert model.predict(on_line([-179.5], [0]).X)[0] == pytest.approx(expected)
 
 
 def test_inverse_distance_at_a_profile_is_the_mean_of_those_there():
-    method = InverseDistance(2.0, neighbours=32).fit(on_line([0, 0, 1], [4, 8, 100]), 0)
-    assert method.predict(on_line([0, 1], [0, 0])).tolist() == [6, 100]
+    line = on_line([0, 0, 1], [4, 8, 100])
+    assert InverseDistance().fit(line.X, line.y).predict(line.X[1:]).tolist() == [6, 100]
 
 
-def test_inverse_distance_equals_the_sum_over_all_profiles(known, places):
-    weight = haversine(places.lon[:, None], places.lat[:, None], known.lon, known.lat) ** -2.0
-    predicted = InverseDistance(2.0, neighbours=10_000).fit(known, 0).predict(places)
-    assert predicted == pytest.approx(weight @ known.y / weight.sum(1), rel=1e-6)
+def test_inverse_distance_equals_the_sum_over_all_profiles(samples, places):
+    weight = haversine(places.X, samples.X) ** -2.0
+    predicted = InverseDistance(2.0, neighbours=10_000).fit(samples.X, samples.y).predict(places.X)
+    assert predicted == pytest.approx(weight @ samples.y / weight.sum(1), rel=1e-6)
 
 
-# --- ridge -------------------------------------------------------------------------------------------------------
+def test_ridge_equals_scikit_learns_where_nothing_is_missing_or_far_out(samples, places):
+    X, at = (np.column_stack([each.X[:, :2], each.X[:, 2:4].clip(-1.5, 1.5)]) for each in (samples, places))
+    predicted = BASELINES["ridge"].pipeline(alpha=10.0).fit(X, samples.y).predict(at)
+    plain = make_pipeline(StandardScaler(), Ridge(10.0)).fit(X[:, 2:], np.log1p(samples.y)).predict(at[:, 2:])
+    assert predicted == pytest.approx(np.expm1(plain).clip(0, samples.y.max()), rel=1e-6)
 
 
-def test_ridge_equals_scikit_learns_where_nothing_is_missing_or_far_out(known, places):
-    x, at = known.x[:, [0, 1]].clip(-1.5, 1.5), places.x[:, [0, 1]].clip(-1.5, 1.5)
-    predicted = RidgeRegression(10.0).fit(dataclasses.replace(known, x=x), 0).predict(dataclasses.replace(places, x=at))
-    expected = np.expm1(make_pipeline(StandardScaler(), Ridge(10.0)).fit(x, np.log1p(known.y)).predict(at))
-    assert predicted == pytest.approx(expected.clip(0, known.y.max()), rel=1e-4)
-
-
-def test_ridge_takes_the_mean_for_what_is_missing_and_clips_at_four_standard_deviations(known, places):
-    method = RidgeRegression(1.0, classes=(5,)).fit(known, 0)
-    mean, std = np.nanmean(known.x[:, 2], dtype=np.float64), np.nanstd(known.x[:, 2], dtype=np.float64)
+def test_ridge_takes_the_mean_for_what_is_missing_and_clips_at_four_standard_deviations(samples, places):
+    model = fitted("ridge", samples)
+    mean, std = np.nanmean(samples.X[:, 4]), np.nanstd(samples.X[:, 4])
 
     def at(value):
-        x = places.x.copy()
-        x[:, 2] = value
-        return method.predict(dataclasses.replace(places, x=x))
+        X = places.X.copy()
+        X[:, 4] = value
+        return model.predict(X)
 
-    assert at(np.nan) == pytest.approx(at(mean), rel=1e-5)
-    assert at(mean + 9 * std) == pytest.approx(at(mean + 4 * std), rel=1e-5)
+    assert at(np.nan) == pytest.approx(at(mean))
+    assert at(mean + 9 * std) == pytest.approx(at(mean + 4 * std))
     assert at(mean + 9 * std) != pytest.approx(at(mean), rel=1e-3)
 
 
-def test_ridge_learns_classes_whatever_their_codes_and_takes_an_unknown_one_for_none(known, places):
-    renamed, method = np.array([0, 77, 3, 1, 50])[known.x[:, 5].astype(int)], RidgeRegression(1.0, classes=(5,))
-    plain = method.fit(known, 0).predict(places)
-    unknown = method.predict(dataclasses.replace(places, x=np.column_stack([places.x[:, :5], np.full(150, 99.0)])))
-    assert np.isfinite(unknown).all()
-    other = np.column_stack([known.x[:, :5], renamed])
-    code = np.column_stack([places.x[:, :5], np.array([0, 77, 3, 1, 50])[places.x[:, 5].astype(int)]])
-    again = RidgeRegression(1.0, classes=(5,)).fit(dataclasses.replace(known, x=other), 0)
-    assert again.predict(dataclasses.replace(places, x=code)) == pytest.approx(plain)
+def test_ridge_learns_classes_whatever_their_codes_and_takes_an_unknown_one_for_none(samples, places):
+    codes = np.array([0, 77, 3, 1, 50])
+    plain = fitted("ridge", samples).predict(places.X)
+    X, at, unknown = samples.X.copy(), places.X.copy(), places.X.copy()
+    X[:, 7], at[:, 7], unknown[:, 7] = codes[X[:, 7].astype(int)], codes[at[:, 7].astype(int)], 99
+    assert fitted("ridge", samples._replace(X=X)).predict(at) == pytest.approx(plain)
+    assert np.isfinite(fitted("ridge", samples).predict(unknown)).all()
 
 
-# --- boosting ----------------------------------------------------------------------------------------------------
+# --- forests ------------------------------------------------------------------------------------------------------------
 
 
 def test_boosting_adds_all_its_trees_also_where_scikit_learn_would_stop_early():
-    random = np.random.default_rng(0)
-    x = random.normal(size=(10_500, 1)).astype(np.float32)
-    many = Known(x, np.ones(10_500), np.zeros(10_500), np.zeros(10_500), np.arange(10_500))
-    assert Boosting(iterations=25).fit(many, 0)._model.n_iter_ == 25
+    X = np.column_stack([np.zeros((10_500, 2)), np.random.default_rng(0).normal(size=10_500)])
+    model = BASELINES["boosting"].pipeline(max_iter=25).fit(X, np.ones(10_500))
+    assert model["model"].regressor_.n_iter_ == 25
+
+
+def test_a_forest_of_logarithms_aims_at_the_median_the_other_at_the_mean():
+    y = np.exp(2 + np.random.default_rng(0).normal(size=600))
+    dull = Samples(np.zeros((600, 3)), y, np.arange(600))
+    assert fitted("forest", dull).predict(dull.X[:1])[0] == pytest.approx(y.mean(), rel=0.05)
+    median = np.expm1(np.log1p(y).mean())
+    assert fitted("forest_log", dull).predict(dull.X[:1])[0] == pytest.approx(median, rel=0.05)
+    assert median < 0.75 * y.mean()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_a_forest_that_cannot_split_predicts_the_two_means_in_their_shares(share, samples, abroad):
+    here, there = samples.y[:30], abroad.y
+    of_world = np.arange(430) >= 30
+    forest = WorldForest(share, n_estimators=200, random_state=0).fit(np.zeros((430, 1)), np.append(here, there), of_world)
+    assert forest.predict([[0.0]])[0] == pytest.approx(share * here.mean() + (1 - share) * there.mean(), rel=0.03)
+    alone = WorldForest(share, random_state=0).fit(np.zeros((30, 1)), here).predict([[0.0]])
+    assert alone == WorldForest(share, random_state=0).fit(np.zeros((30, 1)), here, np.zeros(30, bool)).predict([[0.0]])
+    with pytest.raises(ValueError, match="share = 1: expected above 0 and below 1"):
+        WorldForest(1.0).fit(np.zeros((30, 1)), here)
+
+
+def plain_quantile(forest, x, y, place, level):
+    """Return one quantile as Meinshausen (2006) writes it."""
+    weight = np.zeros(len(y))
+    for tree in forest.estimators_:
+        leaf_of = tree.apply(x.astype(np.float32))
+        same = leaf_of == tree.apply(place.astype(np.float32))[0]
+        weight[same] += 1 / same.sum() / len(forest.estimators_)
+    order = np.argsort(y)
+    return y[order[np.flatnonzero(weight[order].cumsum() >= level - 1e-9)[0]]]
+
+
+def test_quantile_forest_equals_the_plain_computation_in_chunks_of_any_size(samples, places, monkeypatch):
+    x, at, levels = samples.X[:, 2:], places.X[:12, 2:], (0.05, 0.5, 0.95, 1.0)
+    forest = QuantileForest(n_estimators=20, min_samples_leaf=3, random_state=0).fit(x, samples.y)
+    expected = [[plain_quantile(forest, x, samples.y, at[[k]], level) for level in levels] for k in range(12)]
+    assert forest.predict_quantiles(at, levels).tolist() == expected
+    monkeypatch.setattr(baselines, "_CHUNK_VALUES", 5 * len(samples.y))
+    assert forest.predict_quantiles(at, levels).tolist() == expected
+    assert forest.predict(at).tolist() == [row[1] for row in expected]
+
+
+def test_quantiles_rise_with_the_level_and_hold_their_share_of_new_profiles():
+    random, levels = np.random.default_rng(0), [0.1, 0.25, 0.5, 0.75, 0.9]
+    x = random.uniform(0, 1, (1200, 1))
+    y = np.exp(1 + 2 * x[:, 0] + 0.5 * random.normal(size=1200))
+    forest = QuantileForest(60, max_features=1.0, min_samples_leaf=20, random_state=0).fit(x[:800], y[:800])
+    quantiles = forest.predict_quantiles(x[800:], levels)
+    assert (np.diff(quantiles, axis=1) >= 0).all()
+    assert (y[800:, None] <= quantiles).mean(0) == pytest.approx(levels, abs=0.06)
+    assert np.abs(np.log(quantiles[:, 2]) - (1 + 2 * x[800:, 0])).mean() < 0.15
+    for level in (0.0, 1.5, np.nan):
+        with pytest.raises(ValueError, match="expected a list of numbers above 0 and at most 1"):
+            forest.predict_quantiles(x, [0.5, level])
+
+
+# --- kriging ------------------------------------------------------------------------------------------------------------
+
+EXPONENTIAL = Variogram("exponential", 0.0, 2.0, 80.0, True)
+
+
+@pytest.mark.parametrize("nugget", [0.0, 0.7])
+def test_kriging_equals_a_dense_system(nugget, samples, places):
+    values = np.log(samples.y) - np.log(samples.y).mean()
+    between, across = haversine(samples.X, samples.X), haversine(places.X, samples.X)
+    expected = 2 * np.exp(-across / 80) @ np.linalg.solve(2 * np.exp(-between / 80) + nugget * np.eye(300), values)
+    process = kriging(dataclasses.replace(EXPONENTIAL, nugget=nugget)).fit(unit_vectors(*samples.X[:, :2].T), values)
+    assert process.predict(unit_vectors(*places.X[:, :2].T)) == pytest.approx(expected, abs=1e-3)  # chords, not arcs
+
+
+def test_kriging_by_hand_from_one_value_from_twins_and_far_away():
+    noisy, points = dataclasses.replace(EXPONENTIAL, nugget=0.5), unit_vectors([0.0, 1.0, 120.0], [0.0, 0.0, 50.0])
+    weight = 2 * np.exp(-KM_PER_DEGREE / 80) / (2 + 0.5)
+    assert kriging(noisy).fit(points[:1], [3.0]).predict(points)[1:] == pytest.approx([3 * weight, 0], rel=1e-4, abs=1e-9)
+    assert kriging(EXPONENTIAL).fit(points, [5.0, -3, 1]).predict(points) == pytest.approx([5, -3, 1], abs=1e-6)
+    assert kriging(EXPONENTIAL).fit(points[[0, 0]], [1.0, 4.0]).predict(points[:1]) == pytest.approx([2.5], abs=1e-5)
+
+
+def scattered(n, practical_range, seed):
+    """Return profiles whose ln(1 + y) is a field of an exponential covariance that no covariate knows."""
+    random = np.random.default_rng(seed)
+    X = np.column_stack([random.uniform(7, 13, n), random.uniform(48, 52, n), random.normal(size=(n, 2))])
+    km = haversine(X, X)
+    field = np.linalg.cholesky(np.exp(-3 * km / practical_range) + 1e-9 * np.eye(n)) @ random.normal(size=n)
+    return Samples(X, np.expm1(3 + 0.6 * field), np.arange(n))
+
+
+def test_regression_kriging_adds_what_the_out_of_bag_residuals_give():
+    both = scattered(500, 300.0, seed=0)
+    known, places = both.take(slice(350)), both.take(slice(350, None))
+    model, forest = (LogTarget(each).fit(known.X, known.y) for each in (RegressionKriging(60, random_state=0),) * 2)
+    inner = model.regressor_
+    correction = inner.residuals_.predict(unit_vectors(*places.X[:, :2].T))
+    plain = inner.forest_.predict(places.X[:, 2:])
+    predicted = forest.predict(places.X)
+    assert predicted == pytest.approx(np.expm1(plain + correction).clip(0, known.y.max()))
+    assert 150 < inner.variogram_.practical_range < 600
+    assert np.abs(predicted - places.y).mean() < 0.75 * np.abs(np.expm1(plain) - places.y).mean()
+
+
+@pytest.mark.parametrize(("sill", "scale"), [(0.0, 50.0), (0.05, 50.0), (1.0, 0.1)])
+def test_residuals_without_structure_are_not_kriged(sill, scale, samples, places, monkeypatch):
+    monkeypatch.setattr(baselines, "fit_variogram", lambda _: Variogram("exponential", 1.0, sill, scale, True))
+    model = RegressionKriging(60, random_state=0).fit(samples.X, samples.y)
+    assert model.variogram_ is None
+    assert model.predict(places.X).tolist() == model.forest_.predict(places.X[:, 2:]).tolist()
+
+
+def test_a_wrong_position_is_not_taken_for_a_lack_of_structure(samples):
+    X = samples.X.copy()
+    X[0, 1] = 95
+    with pytest.raises(ValueError, match="1 of 300 positions"):
+        RegressionKriging(60).fit(X, samples.y)
+
+
+# --- tuning -------------------------------------------------------------------------------------------------------------
+
+
+class Memoriser(RegressorMixin, BaseEstimator):
+    """Returns the target of the nearest profile within `reach` degrees, else 0; of a long reach, the mean."""
+
+    def __init__(self, reach=0.0):
+        self.reach = reach
+
+    def fit(self, X, y):
+        self.lon_, self.y_ = X[:, 0], y
+        return self
+
+    def predict(self, X):
+        apart = np.abs(X[:, :1] - self.lon_)
+        near = np.where(apart.min(1) <= self.reach, self.y_[apart.argmin(1)], 0)
+        return near if self.reach < 100 else np.full(len(X), self.y_.mean())
+
+
+LEAK = Baseline("leak", "", Memoriser(), "all", candidates=({"reach": 1e-9}, {"reach": 500.0}))
+
+
+def test_a_candidate_that_memorises_loses_unless_folds_split_groups(samples):
+    assert np.abs(Memoriser(1e-9).fit(*samples[:2]).predict(samples.X) - samples.y).max() == 0
+    assert tune(LEAK, samples, 0)[1] == {"reach": 500.0}
+    twins = samples.take(np.repeat(np.arange(300), 2))
+    assert tune(LEAK, twins, 0)[1] == {"reach": 500.0}
+    assert tune(LEAK, twins._replace(groups=np.arange(600)), 0)[1] == {"reach": 1e-9}  # as it would be without groups
+
+
+def test_tuning_takes_the_lowest_error_over_all_held_out_profiles_and_fits_to_all(samples, places):
+    model, chosen = tune(BASELINES["idw"], samples, 3)
+    folds, errors = inner_folds(samples.groups, 3, 3), []
+    for each in BASELINES["idw"].candidates:
+        held_out = np.empty(300)
+        for k in range(3):
+            part = InverseDistance(**each).fit(samples.X[folds != k], samples.y[folds != k])
+            held_out[folds == k] = part.predict(samples.X[folds == k])
+        errors.append(np.abs(held_out - samples.y).mean())
+    assert chosen == BASELINES["idw"].candidates[int(np.argmin(errors))]
+    again = InverseDistance(**chosen).fit(samples.X, samples.y).predict(places.X)
+    assert model.predict(places.X).tolist() == again.tolist()
+
+
+def test_the_worlds_profiles_are_used_but_for_those_in_the_regions_groups_and_never_held_out(samples, places, abroad, monkeypatch):
+    sizes = []
+
+    class Spy(WorldForest):
+        def fit(self, X, y, of_world=None):
+            sizes.append((self.n_estimators, int((~of_world).sum()), int(of_world.sum())))
+            return super().fit(X, y, of_world)
+
+    few = samples.take(slice(50))
+    method = dataclasses.replace(BASELINES["forest_world_log"], regressor=Spy())
+    both = Samples(*(np.concatenate(pair) for pair in zip(samples, abroad, strict=True)))
+    model, _ = tune(method, few, 5, world=both)
+    outside = int((~np.isin(both.groups, few.groups)).sum())
+    assert outside < 700 and {there for _, _, there in sizes} == {outside}
+    assert sizes[-1] == (100, 50, outside) and {trees for trees, *_ in sizes[:-1]} == {25}
+    assert sum(here for _, here, _ in sizes[:3]) == 100  # each of three folds is held out once
+    assert model.predict(places.X).tolist() == tune(method, few, 5, world=both)[0].predict(places.X).tolist()
+    with pytest.raises(ValueError, match="the world's profiles have 3 covariates, the region's 6"):
+        tune(method, few, 5, world=abroad._replace(X=abroad.X[:, :5]))
+
+
+@pytest.mark.parametrize(("n", "groups", "tried"), [(7, 7, False), (8, 8, True), (9, 1, False)])
+def test_too_few_profiles_or_groups_take_the_first_candidate_untried(n, groups, tried, samples, monkeypatch):
+    called = []
+    monkeypatch.setattr(baselines, "inner_folds", lambda *values: called.append(1) or inner_folds(*values))
+    few = samples.take(slice(n))._replace(groups=np.arange(n) % groups)
+    chosen = tune(BASELINES["idw"], few, 0)[1]
+    assert bool(called) == tried and (tried or chosen == BASELINES["idw"].candidates[0])
+
+
+@pytest.mark.parametrize("wrong", [-1.0, np.nan, np.inf])
+def test_a_target_that_cannot_be_fitted_is_named(wrong, samples):
+    y = samples.y.copy()
+    y[[3, 5]] = wrong
+    with pytest.raises(ValueError, match=f"2 of 300 targets are not, first {wrong:g}"):
+        tune(BASELINES["mean"], samples._replace(y=y), 0)
+    with pytest.raises(ValueError, match="there are no profiles"):
+        tune(BASELINES["mean"], samples.take(slice(0)), 0)
+
+
+# --- any scikit-learn regressor -----------------------------------------------------------------------------------------
+
+
+def test_any_regressor_is_tuned_like_the_others(samples, places):
+    method = read_method("svr", "sklearn.svm.SVR", {"epsilon": 0.05}, grid={"C": [0.001, 10]})
+    model, chosen = tune(method, samples, 0, classes=(5,))
+    assert chosen == {"C": 10}
+    assert model["model"].regressor_.get_params()["epsilon"] == 0.05
+    predicted = model.predict(places.X)
+    assert np.abs(predicted - places.y).mean() < 0.75 * np.abs(samples.y.mean() - places.y).mean()
+    raw = read_method("knn", "sklearn.neighbors.KNeighborsRegressor", target_transform="none")
+    assert not raw.log and raw.meaning == "sklearn.neighbors.KNeighborsRegressor() of y"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"estimator": "os.system"}, "expected a regressor of sklearn, xgboost"),
+        ({"estimator": "sklearnx.svm.SVR"}, "expected a regressor of sklearn"),
+        ({"estimator": "sklearn.svm.SVC"}, "sklearn.svm has no regressor SVC"),
+        ({"estimator": "sklearn.utils.shuffle"}, "has no regressor shuffle"),
+        ({"estimator": "sklearn.svm.SVQ"}, "has no regressor SVQ"),
+        ({"estimator": "sklearn.svn.SVR"}, "install it, or correct the path"),
+        ({"parameters": {"c": 1}}, "unexpected keyword argument 'c'"),
+        ({"grid": {"c": [1]}}, "sklearn.svm.SVR has no parameter 'c'"),
+        ({"grid": {"C": []}}, "C has no values"),
+    ],
+)
+def test_what_is_no_regressor_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        read_method(**{"name": "mine", "estimator": "sklearn.svm.SVR"} | changes)

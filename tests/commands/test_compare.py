@@ -1,23 +1,24 @@
-"""The whole comparison on small datasets whose answer is known: same folds for all, nothing leaks, it goes on where it was."""
+"""Comparisons on small datasets: by cross-validation (same folds for all, no leaks, resumed), and of finished runs."""
 
+import dataclasses
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from soilcarbon.benchmark.comparison import MEAN
-from soilcarbon.benchmark.experiment import folds_of, pretrain, pretrained_path, stage
-from soilcarbon.benchmark.results import floor_table, gather, selection_table, strongest
-from soilcarbon.benchmark.trials import PEEKED, Trial, plan_trials
+from soilcarbon.benchmark import trained_runs
+from soilcarbon.benchmark.experiment import Run, folds_for, plan_runs, pretrain, pretrained_path, read_inputs
+from soilcarbon.benchmark.results import MEAN
 from soilcarbon.categories import Category
 from soilcarbon.commands import compare
-from soilcarbon.commands.compare import CompareSettings
-from soilcarbon.io.files import UserError, run
+from soilcarbon.commands.compare import CompareSettings, design_of
+from soilcarbon.io.files import UserError, read_table, run
 from soilcarbon.network.network import load_checkpoint
-from soilcarbon.settings import GlobalSettings, build
-from soilcarbon.soil.dataset import Dataset, write_dataset
+from soilcarbon.settings import GlobalSettings, PredictSettings, build
+from soilcarbon.soil.dataset import write_dataset
 from soilcarbon.stats.groups import spatial_groups
 from soilcarbon.stats.metrics import scores
 from soilcarbon.training.loop import predict
@@ -28,7 +29,8 @@ CATEGORIES = (
     Category(name="climate", variables=("bio01",)),
     Category(name="rock", variables=("lithology",), kind="classes"),
 )
-METHODS = ["mean", "ridge", "quantile_forest", "pretrained", "tuned", "regional"]
+SVR = {"name": "svr", "estimator": "sklearn.svm.SVR", "parameters": {"epsilon": 0.1}, "grid": {"C": [1.0, 10.0]}}
+METHODS = ["mean", "ridge", "quantile_forest", "svr", "pretrained", "tuned", "regional"]
 
 
 def make(folder, n, west, seed):
@@ -69,9 +71,8 @@ def settings_of(land, out, **changes):
         "regional": str(land / "regional.yaml"),
         "out": str(out),
         "folds": 2,
-        "methods": METHODS,
-        "few_methods": ["mean", "ridge"],
-        "curve_methods": ["mean", "pretrained"],
+        "methods": [SVR if name == "svr" else name for name in METHODS],
+        "few_methods": ["mean", "pretrained"],
         "sizes": [20],
         "repeats": 1,
         "workers": 2,
@@ -89,14 +90,14 @@ def compared(land, tmp_path_factory):
     return out, config
 
 
-def test_every_method_is_scored_on_the_same_profiles_in_every_way(compared):
+def test_every_method_is_scored_on_the_same_profiles_under_every_strategy(compared):
     out, _ = compared
-    table = pd.read_csv(out / "table.csv")
-    assert set(table.loc[table["way"] == "blocks", "method"]) == set(METHODS)
-    assert set(table.loc[table["way"] == "random", "method"]) == {"mean", "ridge"}
+    table = pd.read_csv(out / "scores.csv")
+    assert set(table.loc[table["strategy"] == "blocks", "method"]) == set(METHODS)
+    assert set(table.loc[table["strategy"] == "random", "method"]) == {"mean", "pretrained"}
     assert table.groupby("region")["n_test"].unique().map(list).to_dict() == {"west": [150], "east": [120]}
-    one = table[(table["region"] == "west") & (table["way"] == "blocks") & (table["method"] == "tuned")].iloc[0]
-    parts = pd.concat(pd.read_csv(path) for path in (out / "trials").glob("west-blocks-*-all.csv"))
+    one = table[(table["region"] == "west") & (table["strategy"] == "blocks") & (table["method"] == "tuned")].iloc[0]
+    parts = pd.concat(pd.read_csv(path) for path in (out / "runs").glob("west-blocks-*-all.csv"))
     expected = scores(parts["observed"].to_numpy(), parts["tuned"].to_numpy())
     logs = scores(np.log1p(parts["observed"].to_numpy()), np.log1p(parts["tuned"].to_numpy()))
     for name in ("mae", "rmse", "me", "r2", "ccc", "rpiq"):
@@ -105,32 +106,32 @@ def test_every_method_is_scored_on_the_same_profiles_in_every_way(compared):
         assert one[f"{name}_low"] <= one[name] <= one[f"{name}_high"]
     differences = pd.read_csv(out / "differences.csv")
     assert set(differences["region"]) == {"west", "east", MEAN}
-    rival = differences.loc[differences["way"] == "blocks", "against"].unique()
-    assert len(rival) == 1 and rival[0] in {"mean", "ridge", "quantile_forest"}
+    rival = differences.loc[differences["strategy"] == "blocks", "against"].unique()
+    assert len(rival) == 1 and rival[0] in {"mean", "ridge", "quantile_forest", "svr"}
 
 
 def test_profiles_of_a_fold_are_predicted_once_and_folds_are_kept(compared):
     out, _ = compared
     for region in ("west", "east"):
         folds = pd.read_csv(out / "folds" / f"{region}-blocks.csv", dtype=str).set_index("profile_id")["fold"]
-        parts = [pd.read_csv(out / "trials" / f"{region}-blocks-{k}-all.csv") for k in (0, 1)]
+        parts = [pd.read_csv(out / "runs" / f"{region}-blocks-{k}-all.csv") for k in (0, 1)]
         for k, part in enumerate(parts):
             assert set(folds[part["profile_id"]]) == {str(k)}
         assert len(pd.concat(parts)) == len(folds) == pd.concat(parts)["profile_id"].nunique()
 
 
-def test_intervals_and_applicability_are_told_for_every_profile(compared):
+def test_intervals_and_applicability_are_there_for_every_profile(compared):
     out, _ = compared
-    part = pd.read_csv(out / "trials" / "west-blocks-0-all.csv")
+    part = pd.read_csv(out / "runs" / "west-blocks-0-all.csv")
     for method in ("regional", "quantile_forest"):  # conformalised level by level, a quantile forest's need not nest
         for narrow, wide in ((0.5, 0.8), (0.8, 0.9), (0.9, 0.95)):
             assert (part[f"{method}_lower_{wide}"] <= part[f"{method}_lower_{narrow}"] + 1e-9).all()
             assert (part[f"{method}_upper_{wide}"] >= part[f"{method}_upper_{narrow}"] - 1e-9).all()
     assert set(part["inside"]) <= {0, 1}
     coverage = pd.read_csv(out / "coverage.csv")
-    row = coverage[(coverage["stratum"] == "all") & (coverage["level"] == 0.9) & (coverage["way"] == "blocks")]
+    row = coverage[(coverage["stratum"] == "all") & (coverage["level"] == 0.9) & (coverage["strategy"] == "blocks")]
     row = row[(row["region"] == "west") & (row["method"] == "regional")].iloc[0]
-    parts = pd.concat(pd.read_csv(path) for path in (out / "trials").glob("west-blocks-*-all.csv"))
+    parts = pd.concat(pd.read_csv(path) for path in (out / "runs").glob("west-blocks-*-all.csv"))
     held = (parts["regional_lower_0.9"] <= parts["observed"]) & (parts["observed"] <= parts["regional_upper_0.9"])
     assert row["coverage"] == pytest.approx(held.mean())
 
@@ -141,10 +142,10 @@ def test_the_report_stands_alone(compared):
     assert "west" in page and "network, as set" in page
 
 
-def test_a_finished_trial_is_not_run_again_and_another_comparison_is_refused(compared, capsys):
+def test_a_finished_run_is_not_run_again_and_another_comparison_is_refused(compared, capsys):
     out, config = compared
-    lost = out / "trials" / "east-blocks-1-all.csv"
-    before, others = lost.read_text(), {path: path.stat().st_mtime_ns for path in (out / "trials").iterdir() if path != lost}
+    lost = out / "runs" / "east-blocks-1-all.csv"
+    before, others = lost.read_text(), {path: path.stat().st_mtime_ns for path in (out / "runs").iterdir() if path != lost}
     lost.unlink()
     compare.main(["--config", str(config), "--resume"])
     assert lost.read_text() == before
@@ -165,134 +166,192 @@ def test_pretraining_sees_nothing_of_the_region(land, tmp_path):
     world.to_csv(other / "data/world/samples.csv", index=False)
     networks = []
     for root in (land, other):
-        settings = build(CompareSettings, settings_of(root, tmp_path / f"out{len(networks)}"))
-        stage.cache_clear()
-        pretrain(settings.model_dump_json(), "east")
-        networks.append(load_checkpoint(pretrained_path(settings, "east")))
+        design = design_of(build(CompareSettings, settings_of(root, tmp_path / f"out{len(networks)}")))
+        read_inputs.cache_clear()
+        pretrain(design, "east")
+        networks.append(load_checkpoint(pretrained_path(design, "east")))
     x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     assert (predict(networks[0], x)[0] == predict(networks[1], x)[0]).all()
 
 
-def test_unknown_methods_and_missing_land_are_named(land, tmp_path, capsys):
-    config = tmp_path / "c.yaml"
-    config.write_text(yaml.safe_dump(settings_of(land, tmp_path / "o", methods=["forrest"])))
-    assert run(lambda: compare.main(["--config", str(config)])) == 2
-    assert "method 'forrest': expected one of mean, idw" in capsys.readouterr().err
-    stage.cache_clear()
-    settings = build(CompareSettings, settings_of(land, tmp_path / "o", ways=["knndm"]))
-    data = stage(settings.model_dump_json()).regions["west"]
-    with pytest.raises(UserError, match="give --land"):
-        folds_of(settings, "west", data, "knndm")
-    with pytest.raises(UserError, match="no folds by wherever"):
-        folds_of(settings, "west", data, "wherever")
-    (land / "typo.yaml").write_text("teachr: ensemble\n")
-    config.write_text(yaml.safe_dump(settings_of(land, tmp_path / "o", regional=str(land / "typo.yaml"))))
-    assert run(lambda: compare.main(["--config", str(config)])) == 2
-    assert "unknown setting 'teachr'; did you mean 'teacher'?" in capsys.readouterr().err
-
-
-def test_trials_cover_every_fold_and_every_draw():
-    values = {
-        "regions": ["a", "b"],
-        "global_data": "g",
-        "pretrained": "p",
-        "regional": "r",
-        "folds": 3,
-        "sizes": [25, 50],
-        "repeats": 2,
-    }
-    found = plan_trials(build(CompareSettings, values))
-    whole = plan_trials(build(CompareSettings, values | {"sizes": [0]}))
-    assert len([each for each in whole if each.curve]) == 2 * 3  # all profiles can be drawn in one way only
-    assert len({each.name for each in found}) == len(found) == 2 * 2 * 3 + 2 * 3 * 2 * 2
-    assert {each.way for each in found if each.size} == {"blocks"}
-
-
-# --- findings, by hand -----------------------------------------------------------------------------------------------
-
-
-def small(y, lon, x):
-    """Return a dataset of profiles by hand."""
-    table = pd.DataFrame({"profile_id": [str(k) for k in range(len(y))], "lon": lon, "lat": 50.0})
-    return Dataset(table, np.asarray(x, np.float32), np.asarray(y, float), {}, CATEGORIES[:1])
-
-
-def test_the_floor_by_hand():
-    data = small([1, 2, 6, 3, 50], range(5), [[0, np.nan]] * 4 + [[1, 1]])
-    row = floor_table({"r": data}).iloc[0]
-    # of 1, 2, 3, 6 each against the median of the other three: 3-1, 3-2, 3-2, 6-2; of all five the median is 3
-    assert (row["n"], row["floor_mae"], row["median_mae"]) == (4, (2 + 1 + 1 + 4) / 4, (2 + 1 + 0 + 3) / 4)
-
-
-def test_the_strongest_baseline_is_no_network_and_large_errors_do_not_outvote():
-    rows = [
-        ("a", "mean", 100.0),
-        ("a", "forest", 90.0),
-        ("a", "tuned", 1.0),
-        ("b", "mean", 1.0),
-        ("b", "forest", 2.0),
-        ("b", "tuned", 0.1),
-    ]
-    table = pd.DataFrame(rows, columns=["region", "method", "mae"]).assign(way="blocks")
-    assert strongest(table) == {"blocks": "mean"}
-
-
-def test_what_peeking_flatters_is_the_difference_of_fold_means():
-    data = small([1.0, 2, 3, 4], range(4), np.zeros((4, 2)))
-    trials_ = [
-        (
-            Trial(region="r", way="blocks", fold=fold, methods=("tuned",)),
-            pd.DataFrame({"profile_id": ids, "observed": y, "n_train": 2, "tuned": np.add(y, 2.0), PEEKED: np.add(y, 1.0)}),
-        )
-        for fold, ids, y in ((0, ["0", "1"], [1.0, 2.0]), (1, ["2", "3"], [3.0, 4.0]))
-    ]
-    found, _ = gather(trials_, {"r": data})
-    table = selection_table(found, "blocks").set_index(["score", "chosen_on"])["value"]
-    assert (table["rmse", "validation"], table["rmse", "test"]) == (2.0, 1.0)
-
-
-def test_trials_are_named_apart():
-    found = [
-        Trial(region=region, way=way, fold=fold, size=size, curve=curve, methods=())
-        for region in ("a", "b")
-        for way in ("blocks", "random")
-        for fold in (0, 1)
-        for size in (0, 50)
-        for curve in (False, True)
-    ]
-    assert len({each.name for each in found}) == len(found)
-
-
 @pytest.mark.parametrize(
-    "changes,words",
+    ("changes", "words"),
     [
+        ({"methods": ["forrest"]}, "method 'forrest': expected one of mean, idw"),
+        ({"methods": ["tuned"]}, "at least one baseline"),
+        ({"methods": [SVR | {"name": "forest"}]}, "'forest' is the name of another method"),
+        ({"methods": [SVR | {"estimator": "os.system"}]}, "expected a regressor of sklearn"),
+        ({"methods": [{"name": "svr"}]}, "estimator: Field required"),
+        ({"regional": "typo.yaml"}, "unknown setting 'teachr'; did you mean 'teacher'?"),
         ({"regions": ["a/kenya", "b/kenya"]}, "two regions are named 'kenya'"),
         ({"regions": ["."]}, "names a region and files"),
-        ({"ways": ["blocks", "blocks"]}, "'blocks' comes twice"),
-        ({"ways": []}, "at least 1 item"),
-        ({"ways": ["blocsk"]}, "'random', 'place', 'blocks', 'region' or 'knndm'"),
+        ({"regions": []}, "--regions is required"),
+        ({"pretrained": None}, "--pretrained is required: checkpoint whose settings"),
+        ({"strategies": ["blocks", "blocks"]}, "'blocks' comes twice"),
+        ({"strategies": []}, "at least 1 item"),
+        ({"strategies": ["blocsk"]}, "'random', 'place', 'blocks', 'region' or 'knndm'"),
         ({"sizes": [5]}, "5 profiles are too few"),
         ({"few_methods": []}, "at least 1 item"),
-        ({"ways": ["knndm"], "profiles": 50}, "knndm matches distances of all profiles"),
-        ({"ways": ["random"], "block_size": 1}, "block_size is of the way blocks"),
+        ({"strategies": ["knndm"], "profiles": 50}, "knndm matches distances of all profiles"),
+        ({"strategies": ["random"], "block_size": 1}, "block_size is of the strategy blocks"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(changes, words):
-    values = {"regions": ["a"], "global_data": "g", "pretrained": "p", "regional": "r"}
-    with pytest.raises(UserError, match=words):
-        build(CompareSettings, values | changes)
+def test_what_cannot_be_compared_is_refused(changes, words, land, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("typo.yaml").write_text("teachr: ensemble\n")
+    Path("c.yaml").write_text(yaml.safe_dump(settings_of(land, "out", **changes)))
+    assert run(lambda: compare.main(["--config", "c.yaml"])) == 2
+    assert words in capsys.readouterr().err
+    assert not Path("out").exists()
 
 
-def test_without_a_baseline_there_is_nothing_to_compare_with():
-    values = {"regions": ["a"], "global_data": "g", "pretrained": "p", "regional": "r", "methods": ["tuned"]}
-    with pytest.raises(UserError, match="at least one baseline"):
-        plan_trials(build(CompareSettings, values))
+def test_folds_that_cannot_be_drawn_are_named(land, tmp_path):
+    read_inputs.cache_clear()
+    design = design_of(build(CompareSettings, settings_of(land, tmp_path / "o", strategies=["knndm"])))
+    data = read_inputs(design).regions["west"]
+    with pytest.raises(UserError, match="give --land"):
+        folds_for(design, "west", data, "knndm")
+    with pytest.raises(UserError, match="no folds by wherever"):
+        folds_for(design, "west", data, "wherever")
 
 
-def test_finished_trials_are_never_cleared(land, tmp_path, capsys):
-    (tmp_path / "o" / "trials").mkdir(parents=True)
+def test_runs_cover_every_fold_and_every_draw_once_and_are_named_apart(land):
+    design = design_of(build(CompareSettings, settings_of(land, "o", folds=3, sizes=[25, 50], repeats=2)))
+    runs = plan_runs(design)
+    assert len({each.name for each in runs}) == len(runs) == 2 * 2 * 3 + 2 * 3 * 2 * 2
+    assert {each.strategy for each in runs if each.size} == {"blocks"}
+    whole = plan_runs(dataclasses.replace(design, sizes=(0,)))
+    assert len([each for each in whole if each.curve]) == 2 * 3  # all profiles can be drawn in one way only
+    names = {
+        Run(r, s, f, (), n, 0, c).name for r in "ab" for s in ("blocks", "random") for f in (0, 1) for n in (0, 50) for c in (0, 1)
+    }
+    assert len(names) == 32
+
+
+def test_finished_runs_are_never_cleared(land, tmp_path, capsys):
+    (tmp_path / "o" / "runs").mkdir(parents=True)
     config = tmp_path / "c.yaml"
     config.write_text(yaml.safe_dump(settings_of(land, tmp_path / "o")))
     assert run(lambda: compare.main(["--config", str(config)])) == 2
-    assert "results of an earlier run; continue it with --resume, or give another folder" in capsys.readouterr().err
-    assert (tmp_path / "o" / "trials").is_dir()
+    assert "is there, of an earlier run; go on with --resume, or give another folder" in capsys.readouterr().err
+    assert (tmp_path / "o" / "runs").is_dir()
+
+
+# --- finished runs, against predictions whose scores are known --------------------------------------------------------
+
+
+def make_run(root, name, n=80, error=1.0, seed=0):
+    """Write a dataset whose SOC is a function of its variables, and a run that predicts it with a constant error."""
+    random = np.random.default_rng(seed)
+    patches = {v: random.normal(size=(n, 1, 1)) for c in CATEGORIES[:2] for v in c.variables}
+    soc = np.exp(2 + 0.6 * patches["elevation"] + 0.4 * patches["bio01"]).ravel()
+    samples = pd.DataFrame({"profile_id": [f"{k:03d}" for k in range(n)], "lon": 10.0, "lat": 50.0, "soc": soc})
+    split = np.array((["train"] * 6 + ["valid"] + ["test"] * 3) * (n // 10))
+    write_dataset(root / "data" / name, samples, patches, split, CATEGORIES[:2], {})
+    settings = PredictSettings(data_dir=root / "data" / name, run=name, on="test")
+    settings.write(root / "results" / name / "settings.yaml")
+    test = samples[split == "test"]
+    predictions = test.drop(columns="soc").assign(observed=test["soc"], predicted=test["soc"] + error)
+    predictions.sample(frac=1, random_state=0).to_csv(root / "results" / name / "predictions.csv", index=False)
+    return samples, split
+
+
+@pytest.fixture
+def few_trees(workplace, monkeypatch):
+    monkeypatch.setattr(trained_runs, "TREES", 15)
+    return workplace
+
+
+def test_the_table_of_runs_holds_every_method_with_the_scores_of_its_predictions(few_trees, capsys):
+    samples, split = make_run(Path(), "anhui")
+    make_run(Path(), "denmark", n=60, error=-2.0, seed=1)
+    tables = []
+    for _ in range(2):
+        compare.main(["--runs", "anhui", "results/denmark"])  # names or folders
+        tables.append(read_table(Path("results/skill/table.csv")))
+    pd.testing.assert_frame_equal(*tables)
+    table = pd.read_csv("results/skill/table.csv").set_index(["region", "method"])
+    assert list(table.index) == [(r, m) for r in ("anhui", "denmark") for m in ("mean", "forest", "forest, log", "network")]
+    network = table.loc[("anhui", "network")]
+    assert (network["n_train"], network["n_test"]) == (56, 24)
+    assert (network["mae"], network["me"], network["mae_low"], network["mae_high"]) == pytest.approx((1, 1, 1, 1))
+    assert table.loc[("denmark", "network"), "me"] == pytest.approx(-2)
+    soc = samples["soc"].to_numpy()
+    expected = scores(soc[split == "test"], np.full(24, soc[split != "test"].mean()))
+    for name in ("rmse", "mae", "me", "r2", "ccc"):
+        assert table.loc[("anhui", "mean"), name] == pytest.approx(expected[name], abs=1e-9)
+    assert 0.3 < table.loc[("anhui", "forest"), "r2"] < 1
+    words = capsys.readouterr().out
+    change = np.mean([100 * (e / table.loc[(r, "forest"), "mae"] - 1) for r, e in (("anhui", 1), ("denmark", 2))])
+    assert f"network against forest, mean of 2 region(s): MAE {change:+.1f} %" in words
+    assert words.splitlines()[0].split() == ["region", "method", "n_train", "n_test", "RMSE", "MAE", "R2", "CCC"]
+    assert len({len(line) for line in words.splitlines()[:9]}) == 1  # the columns are aligned
+    markdown = Path("results/skill/table.md").read_text()
+    assert r"| anhui | network | 56 | 24 | 1.00 \[1.00, 1.00\] | 1.00 \[1.00, 1.00\] | 1.00 \[1.00, 1.00\] |" in markdown
+    assert Path("results/skill/skill.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_baselines_of_runs_do_not_see_the_test_targets(few_trees):
+    make_run(Path(), "anhui")
+    dataset, predicted = trained_runs.read_run(Path("results/anhui"))
+    before = trained_runs.score_run("anhui", dataset, predicted, 0)
+    y = dataset.y.copy()
+    y[dataset.split["test"]] += 1000
+    after = trained_runs.score_run("anhui", dataclasses.replace(dataset, y=y), predicted, 0)
+    assert after["me"].to_numpy() == pytest.approx(before["me"].to_numpy() - 1000)
+
+
+def test_undefined_scores_are_dashes():
+    row = {"region": "a", "method": "m", "n_train": 1, "n_test": 1}
+    table = pd.DataFrame([row | {f"{s}{e}": np.nan for s in trained_runs.SCORES for e in ("", "_low", "_high")}])
+    assert trained_runs.with_intervals(table, "g/kg").rows[0][4] == "- [-, -]"
+    assert trained_runs.as_text(table).split()[-4:] == ["-"] * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.iloc[:-1], "its 23 profiles are not the 24 test profiles"),
+        (lambda t: pd.concat([t, t.iloc[:1]]), "its 25 profiles are not the 24 test profiles"),
+        (lambda t: t.assign(profile_id=["000", *t["profile_id"][1:]]), "first difference: profile_id '000'"),
+        (lambda t: t.assign(observed=t["observed"] + 1), "observed values are not those of"),
+        (lambda t: t.assign(predicted=["text", *t["predicted"][1:]]), "1 predictions are not numbers"),
+        (lambda t: t.drop(columns="predicted"), "no column 'predicted'"),
+    ],
+)
+def test_predictions_of_other_profiles_are_refused(few_trees, change, message):
+    make_run(Path(), "anhui")
+    path = Path("results/anhui/predictions.csv")
+    change(read_table(path)).to_csv(path, index=False)
+    with pytest.raises(UserError, match=message):
+        compare.main(["--runs", "anhui"])
+    assert not Path("results/skill").exists()
+
+
+def test_predictions_of_another_split_and_runs_never_evaluated_are_refused(few_trees, capsys):
+    make_run(Path(), "anhui")
+    assert run(lambda: compare.main(["--runs", "anhui", "narnia"])) == 2
+    words = capsys.readouterr().err
+    assert "narnia/settings.yaml: not there; run pred.py for narnia (--on test) first" in words and words.count("\n") == 1
+    PredictSettings(data_dir=Path("data/anhui"), run="anhui", on="all").write(Path("results/anhui/settings.yaml"))
+    with pytest.raises(UserError, match=r"made with --on all.*run python pred\.py --config .*settings\.yaml --on test"):
+        compare.main(["--runs", "anhui"])
+
+
+def test_the_pretrained_network_stands_beside_the_fine_tuned_one(few_trees):
+    import pred
+    import train_global
+    import train_regional
+
+    make_run(Path(), "anhui")
+    data = ["--data_dir", "data/anhui"]
+    train_global.main([*data, "--run", "g", "--epochs", "2", "--no-tensorboard"])
+    origin = "model/pretrain_model/g.pth"
+    train_regional.main([*data, "--run", "anhui", "--init_from", origin, "--lr", "0.01", "--epochs", "3", "--no-tensorboard"])
+    pred.main([*data, "--checkpoint", "model/anhui.pth"])
+    pred.main([*data, "--checkpoint", origin])
+    compare.main(["--runs", "anhui"])
+    table = pd.read_csv("results/skill/table.csv").set_index("method")
+    for method, run_name in (("network, not fine-tuned", "g"), ("network", "anhui")):
+        predictions = pd.read_csv(f"results/{run_name}/predictions.csv")
+        assert table.loc[method, "rmse"] == pytest.approx(scores(predictions["observed"], predictions["predicted"])["rmse"])
