@@ -1,20 +1,37 @@
-"""Turn soil organic carbon (SOC) from content into density, kg per m2 of land.
+"""SOC density of depth intervals, kg per m2 of land, from soil horizons; bulk density estimated where it was not measured.
 
-In: horizons as flat arrays: depths, SOC, bulk density and coarse fragments, in units that are named. Out: the SOC
-density of depth intervals and its standard deviation, and what was missing, impossible or estimated on the way.
+Horizons are flat arrays (`depth.Horizons`) with SOC, bulk density and coarse fragments in units that are named (`Measured`). The
+result is the SOC density of each profile and interval, its standard deviation, and counts of what was missing, impossible or
+estimated. All bulk densities and SOC contents are of the fine earth.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from soilcarbon.constants import SOC_MAXIMUM
-from soilcarbon.soil import depth as depths
+from soilcarbon.io.files import UserError, nearest
+from soilcarbon.io.points import numbers
+from soilcarbon.soil.depth import Harmonised, Horizons, Method, harmonise, interval_weights
+from soilcarbon.soil.profiles import HorizonTable
 
+Multiply = Literal["horizons", "intervals", "layers"]
+STANDARD_LAYERS = ((0.0, 5.0), (5.0, 15.0), (15.0, 30.0), (30.0, 60.0), (60.0, 100.0))
+"""cm: GlobalSoilMap's down to a metre, from which Dong, Wang and Su weight theirs."""
+UNITS = {
+    "g/kg": ("SOC", 1.0),
+    "%": ("SOC", 10.0),
+    "kg/m3": ("bulk density", 1.0),
+    "g/cm3": ("bulk density", 1000.0),
+    "% of volume": ("coarse fragments", 1.0),
+}
+"""Unit -> what it measures, and how many g/kg, kg/m3 or per cent of volume it is."""
 ORGANIC = 80.0
 """g/kg: above it a soil is organic, and bulk density falls with SOC as in `organic_bulk_density`."""
 MINERAL_SD, ORGANIC_SD = 260.0, 80.0
@@ -24,6 +41,84 @@ BULK_DENSITIES = (100.0, 2650.0)
 FEWEST_PROFILES = 20
 """Profiles with measured bulk density, at least, to fit a pedotransfer function to."""
 _FOLDS = 10
+
+
+# --- units and the equation ------------------------------------------------------------------------------------------
+
+
+def convert(values: np.ndarray, unit: str, to: str) -> np.ndarray:
+    """Return values of one of `UNITS` in another.
+
+    Raises
+    ------
+    ValueError
+        If a unit is unknown, or the two measure different things.
+
+    Examples
+    --------
+    >>> convert(np.array([1.5, 2.0]), "%", "g/kg")
+    array([15., 20.])
+    """
+    for name in (unit, to):
+        if name not in UNITS:
+            raise ValueError(f"unit {name!r} is none of {', '.join(UNITS)}")
+    if UNITS[unit][0] != UNITS[to][0]:
+        raise ValueError(f"{unit} is a unit of {UNITS[unit][0]}, {to} of {UNITS[to][0]}: one cannot become the other")
+    with np.errstate(over="ignore"):  # an infinite value is impossible, and counted as such
+        return np.asarray(values, float) * (UNITS[unit][1] / UNITS[to][1])
+
+
+def soc_density(soc: np.ndarray, bulk_density: np.ndarray, thickness: np.ndarray, stones: np.ndarray) -> np.ndarray:
+    """Return SOC density, kg/m2: SOC x bulk density x thickness x (1 - stones / 100).
+
+    g/kg, kg/m3 and cm make 1e-3 kg/kg x 1 kg/m3 x 1e-2 m = 1e-5 kg/m2; with SOC in per cent the factor is 1e-4. (Equation
+    8 of Dong, Wang and Su, SOC density of China at 1 km, is off by a power of ten with the units printed beside it.)
+
+    Parameters
+    ----------
+    soc
+        g/kg of fine earth.
+    bulk_density
+        kg/m3 of fine earth.
+    thickness
+        cm.
+    stones
+        Coarse fragments, per cent of the soil's volume.
+
+    Examples
+    --------
+    >>> round(soc_density(12.0, 1350.0, 30.0, 5.0), 3)
+    4.617
+    """
+    return soc * bulk_density * thickness * (1 - stones / 100) * 1e-5
+
+
+def soc_density_sd(
+    soc: np.ndarray,
+    bulk_density: np.ndarray,
+    thickness: np.ndarray,
+    stones: np.ndarray,
+    soc_sd: np.ndarray,
+    bulk_density_sd: np.ndarray,
+    stones_sd: np.ndarray,
+) -> np.ndarray:
+    """Return the standard deviation of `soc_density`, kg/m2, of independent errors by first-order error propagation.
+
+    The root of the sum of squares of each deviation (in the unit of its quantity) times the derivative. Good to a few per cent of
+    itself while the deviations stay below a third of their values.
+
+    Examples
+    --------
+    >>> round(float(soc_density_sd(12.0, 1350.0, 30.0, 0.0, 1.2, 135.0, 0.0)), 3)  # 10 % each: sqrt(2) x 10 % of 4.86
+    0.687
+    """
+    by_soc = soc_density(soc_sd, bulk_density, thickness, stones)
+    by_bulk_density = soc_density(soc, bulk_density_sd, thickness, stones)
+    by_stones = soc * bulk_density * thickness * 1e-5 * stones_sd / 100
+    return np.sqrt(by_soc**2 + by_bulk_density**2 + by_stones**2)
+
+
+# --- bulk density ----------------------------------------------------------------------------------------------------
 
 
 def organic_bulk_density(soc: np.ndarray) -> np.ndarray:
@@ -41,14 +136,14 @@ def mineral_bulk_density(soc: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pedotransfer:
-    """Bulk density of mineral soils as a straight line in ln(1 + SOC / 10), fitted to measured horizons.
+    """Pedotransfer function: bulk density of mineral soils as a straight line in ln(1 + SOC / 10), fitted to measured horizons.
 
     Attributes
     ----------
     intercept, slope
         kg/m3.
     horizons, profiles
-        What it was fitted to.
+        Numbers it was fitted to.
     rmse, bias, r2
         Of predictions for profiles left out of the fit, kg/m3 (bias: predicted less measured).
     """
@@ -82,6 +177,13 @@ def fit_pedotransfer(profile: np.ndarray, soc: np.ndarray, bulk_density: np.ndar
     ------
     ValueError
         If fewer than `FEWEST_PROFILES` profiles have both.
+
+    Examples
+    --------
+    >>> profile, soc = np.repeat(np.arange(30), 2), np.linspace(2.0, 60.0, 60)
+    >>> found = fit_pedotransfer(profile, soc, 1600 - 200 * np.log1p(soc / 10))
+    >>> round(found.intercept), round(found.slope), found.profiles
+    (1600, -200, 30)
     """
     both = (soc <= ORGANIC) & np.isfinite(bulk_density)
     found = np.unique(profile[both]).size
@@ -89,21 +191,19 @@ def fit_pedotransfer(profile: np.ndarray, soc: np.ndarray, bulk_density: np.ndar
         raise ValueError(f"{found} profiles have SOC and bulk density; a pedotransfer function needs {FEWEST_PROFILES}")
     x, y = np.log1p(soc[both, None] / 10), bulk_density[both]
     line = LinearRegression().fit(x, y)
-    error = cross_val_predict(LinearRegression(), x, y, groups=profile[both], cv=GroupKFold(_FOLDS)) - y
-    spread = float(np.mean((y - y.mean()) ** 2))
-    return Pedotransfer(
-        intercept=float(line.intercept_),
-        slope=float(line.coef_[0]),
-        horizons=y.size,
-        profiles=found,
-        rmse=float(np.sqrt(np.mean(error**2))),
-        bias=float(error.mean()),
-        r2=1 - float(np.mean(error**2)) / spread if spread else float("nan"),
-    )
+    predicted = cross_val_predict(LinearRegression(), x, y, groups=profile[both], cv=GroupKFold(_FOLDS))
+    return Pedotransfer(float(line.intercept_), float(line.coef_[0]), y.size, found, **_errors(predicted, y))
 
 
-def judge_functions(profile: np.ndarray, soc: np.ndarray, bulk_density: np.ndarray) -> dict[str, dict[str, float]]:
-    """Hold what bulk density may be estimated by against what was measured.
+def _errors(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
+    error = predicted - measured
+    mean_square, variance = float(np.mean(error**2)), float(np.mean((measured - measured.mean()) ** 2))
+    r2 = 1 - mean_square / variance if variance else float("nan")
+    return {"rmse": float(np.sqrt(mean_square)), "bias": float(error.mean()), "r2": r2}
+
+
+def score_bulk_density_functions(profile: np.ndarray, soc: np.ndarray, bulk_density: np.ndarray) -> dict[str, dict[str, float]]:
+    """Score the functions that estimate bulk density against measured bulk density.
 
     Parameters
     ----------
@@ -118,37 +218,35 @@ def judge_functions(profile: np.ndarray, soc: np.ndarray, bulk_density: np.ndarr
         measured horizon are missing.
     """
     measured = np.isfinite(soc) & np.isfinite(bulk_density)
-    mineral = measured & (soc <= ORGANIC)
-    asked = [
+    mineral, organic = measured & (soc <= ORGANIC), measured & (soc > ORGANIC)
+    found: dict[str, dict[str, float]] = {}
+    for name, function, rows in (
         ("Manrique and Jones 1991, mineral", mineral_bulk_density, mineral),
         ("1380 - 310 ln(1 + SOC/10), mineral", organic_bulk_density, mineral),
-        ("Manrique and Jones 1991, organic", mineral_bulk_density, measured & ~mineral),
-        ("1380 - 310 ln(1 + SOC/10), organic", organic_bulk_density, measured & ~mineral),
-    ]
-    found = {
-        name: _scored(function(soc[rows]) - bulk_density[rows], bulk_density[rows]) for name, function, rows in asked if rows.any()
-    }
+        ("Manrique and Jones 1991, organic", mineral_bulk_density, organic),
+        ("1380 - 310 ln(1 + SOC/10), organic", organic_bulk_density, organic),
+    ):
+        if rows.any():
+            errors = _errors(function(soc[rows]), bulk_density[rows])
+            found[name] = {"horizons": int(rows.sum()), "measured": float(bulk_density[rows].mean()), **errors}
     if np.unique(profile[mineral]).size >= FEWEST_PROFILES:
         own = fit_pedotransfer(profile, soc, bulk_density)
-        numbers = {"horizons": own.horizons, "measured": float(bulk_density[mineral].mean())}
-        numbers |= {"rmse": own.rmse, "bias": own.bias, "r2": own.r2}
-        found["fitted to these horizons, mineral"] = {name: round(value, 3) for name, value in numbers.items()}
-    return found
-
-
-def _scored(error: np.ndarray, measured: np.ndarray) -> dict[str, float]:
-    """Return how far estimates are off what was measured."""
-    mean_square, spread = float(np.mean(error**2)), float(measured.var())
-    r2 = 1 - mean_square / spread if spread else float("nan")
-    numbers = {"horizons": error.size, "measured": float(measured.mean()), "rmse": mean_square**0.5, "bias": float(error.mean())}
-    return {name: round(value, 3) for name, value in (numbers | {"r2": r2}).items()}
+        errors = {"rmse": own.rmse, "bias": own.bias, "r2": own.r2}
+        mean = float(bulk_density[mineral].mean())
+        found["fitted to these horizons, mineral"] = {"horizons": own.horizons, "measured": mean, **errors}
+    return {name: {key: round(value, 3) for key, value in scores.items()} for name, scores in found.items()}
 
 
 def estimate_bulk_density(soc: np.ndarray, mineral: Callable[[np.ndarray], np.ndarray] = mineral_bulk_density) -> np.ndarray:
     """Return bulk density, kg/m3, by SOC, g/kg: `organic_bulk_density` above `ORGANIC`, `mineral` up to it.
 
-    The two do not meet at `ORGANIC`: organic layers are lighter than a line through mineral horizons would have them.
-    What either gives beyond `BULK_DENSITIES` is brought to the limit.
+    The two do not meet at `ORGANIC`: organic layers are lighter than the line through mineral horizons. Values beyond
+    `BULK_DENSITIES` are set to the limit.
+
+    Examples
+    --------
+    >>> estimate_bulk_density(np.array([10.0, 40.0, 300.0])).round()
+    array([1342., 1024.,  315.])
     """
     return np.where(soc > ORGANIC, organic_bulk_density(soc), mineral(soc)).clip(*BULK_DENSITIES)
 
@@ -156,21 +254,21 @@ def estimate_bulk_density(soc: np.ndarray, mineral: Callable[[np.ndarray], np.nd
 def fill_bulk_density(
     profile: np.ndarray, soc: np.ndarray, bulk_density: np.ndarray, sd: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Pedotransfer | None]:
-    """Estimate bulk density where it is missing, by the user's own horizons if enough of them are measured.
+    """Estimate bulk density where it is missing, by a function fitted to these horizons if enough of them are measured.
 
     Parameters
     ----------
     profile, soc, bulk_density
         As `fit_pedotransfer` takes them.
     sd
-        (L,) kg/m3, of what was measured.
+        (L,) kg/m3, of the measured values.
 
     Returns
     -------
     bulk_density, sd : ndarray
         (L,) kg/m3; NaN where SOC is unknown too. The deviation of an estimate is its function's error.
     pedotransfer : Pedotransfer or None
-        What mineral soils were estimated by; None: `mineral_bulk_density`, for fewer than `FEWEST_PROFILES` are measured.
+        The function for mineral soils; None: `mineral_bulk_density`, for fewer than `FEWEST_PROFILES` are measured.
     """
     missing = np.isnan(bulk_density)
     measured = profile[~missing & (soc <= ORGANIC)]
@@ -180,80 +278,61 @@ def fill_bulk_density(
     return np.where(missing, estimate, bulk_density), np.where(missing, error, sd), own
 
 
-Multiply = Literal["horizons", "intervals", "layers"]
-STANDARD_LAYERS = ((0.0, 5.0), (5.0, 15.0), (15.0, 30.0), (30.0, 60.0), (60.0, 100.0))
-"""cm: GlobalSoilMap's down to a metre, from which Dong, Wang and Su weight theirs."""
-UNITS = {
-    "g/kg": ("SOC", 1.0),
-    "%": ("SOC", 10.0),
-    "kg/m3": ("bulk density", 1.0),
-    "g/cm3": ("bulk density", 1000.0),
-    "% of volume": ("coarse fragments", 1.0),
-}
-"""Unit -> what it measures, and how many g/kg, kg/m3 or per cent of volume it is."""
+# --- depth intervals -------------------------------------------------------------------------------------------------
 
 
-def convert(values: np.ndarray, unit: str, to: str) -> np.ndarray:
-    """Return values of one of `UNITS` in another.
+@dataclass(frozen=True)
+class Measured:
+    """A quantity of L horizons with its unit.
 
-    Raises
-    ------
-    ValueError
-        If a unit is unknown, or the two measure different things.
-    """
-    for name in (unit, to):
-        if name not in UNITS:
-            raise ValueError(f"unit {name!r} is none of {', '.join(UNITS)}")
-    if UNITS[unit][0] != UNITS[to][0]:
-        raise ValueError(f"{unit} is a unit of {UNITS[unit][0]}, {to} of {UNITS[to][0]}: one cannot become the other")
-    with np.errstate(over="ignore"):  # what is endless is impossible, and counted as such
-        return np.asarray(values, float) * (UNITS[unit][1] / UNITS[to][1])
-
-
-# --- the equation -------------------------------------------------------------------------------------------------
-
-
-def soc_density(soc: np.ndarray, bulk_density: np.ndarray, thickness: np.ndarray, stones: np.ndarray) -> np.ndarray:
-    """Return SOC density, kg/m2: SOC x bulk density x thickness x (1 - stones / 100).
-
-    g/kg, kg/m3 and cm make 1e-3 kg/kg x 1 kg/m3 x 1e-2 m = 1e-5 kg/m2; with SOC in per cent the factor is 1e-4. (Equation
-    8 of Dong, Wang and Su, SOC density of China at 1 km, is off by a power of ten with the units printed beside it.)
-
-    Parameters
+    Attributes
     ----------
-    soc
-        g/kg of fine earth.
-    bulk_density
-        kg/m3 of fine earth.
-    thickness
-        cm.
-    stones
-        Coarse fragments, per cent of the soil's volume.
+    values
+        (L,), NaN where not measured.
+    unit
+        One of `UNITS`.
+    sd
+        Standard deviation of the values, in the same unit; one number or (L,).
     """
-    return soc * bulk_density * thickness * (1 - stones / 100) * 1e-5
 
+    values: np.ndarray
+    unit: str
+    sd: float | np.ndarray = 0.0
 
-def soc_density_sd(
-    soc: np.ndarray,
-    bulk_density: np.ndarray,
-    thickness: np.ndarray,
-    stones: np.ndarray,
-    soc_sd: np.ndarray,
-    bulk_density_sd: np.ndarray,
-    stones_sd: np.ndarray,
-) -> np.ndarray:
-    """Return the standard deviation of `soc_density`, kg/m2, of errors that are independent of each other.
+    def take(self, rows: np.ndarray) -> "Measured":
+        """Return the quantity of some horizons, by number or (L,) bool."""
+        return Measured(self.values[rows], self.unit, np.broadcast_to(self.sd, self.values.shape)[rows])
 
-    First-order Taylor: the root of the sum of squares of each deviation (in the unit of what it belongs to) times
-    the derivative. Good to a few per cent of itself while the deviations stay below a third of their values.
-    """
-    by_soc = soc_density(soc_sd, bulk_density, thickness, stones)
-    by_bulk_density = soc_density(soc, bulk_density_sd, thickness, stones)
-    by_stones = soc_density(soc, bulk_density, thickness, np.zeros(1)) * stones_sd / 100
-    return np.sqrt(by_soc**2 + by_bulk_density**2 + by_stones**2)
+    def possible(self, to: str, limits: tuple[float, float]) -> np.ndarray:
+        """Return the values (L,) in another unit, with NaN for impossible ones."""
+        values = convert(self.values, self.unit, to)
+        return np.where((values >= limits[0]) & (values <= limits[1]), values, np.nan)
 
+    def usable(self, to: str, limits: tuple[float, float], counts: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return values and deviations (L,) in another unit, impossible values as NaN; add both kinds to `counts`.
 
-# --- intervals ----------------------------------------------------------------------------------------------------
+        Raises
+        ------
+        ValueError
+            If the unit cannot become `to`, or most values are impossible in it, and possible in another one.
+        """
+        values = convert(self.values, self.unit, to)
+        sd = convert(np.broadcast_to(np.asarray(self.sd, float), values.shape), self.unit, to)
+        what, factor = UNITS[self.unit]
+        given = ~np.isnan(values)
+        impossible = given & ~((values >= limits[0]) & (values <= limits[1]))
+        for other, (kind, other_factor) in UNITS.items():
+            if kind != what:
+                continue
+            with np.errstate(over="ignore"):  # infinite is impossible too
+                meant = values * (other_factor / factor)
+            if 2 * (impossible & (meant >= limits[0]) & (meant <= limits[1])).sum() > given.sum():
+                raise ValueError(
+                    f"{impossible.sum()} of {given.sum()} values of {what} are impossible in {self.unit}, and look like {other}; "
+                    f"see {what.lower().replace(' ', '_')}_unit"
+                )
+        counts |= {f"{what} missing": int((~given).sum()), f"{what} impossible": int(impossible.sum())}
+        return self.possible(to, limits), sd
 
 
 @dataclass(frozen=True)
@@ -262,24 +341,27 @@ class Densities:
 
     Attributes
     ----------
+    intervals
+        K pairs of upper and lower limit, cm.
     density, sd
-        (N, K) kg/m2; NaN for a profile left out of an interval. `sd` is what the errors of SOC, bulk density and coarse
-        fragments, independent of each other, make together if each is the same throughout a profile: the most it can be.
+        (N, K) kg/m2; NaN for a profile left out of an interval. `sd` combines the errors of SOC, bulk density and coarse
+        fragments, independent of each other, each taken as the same throughout a profile: the largest it can be.
     covered
         (N, K) cm that were observed.
     reach
-        (N, K) cm that `density` is of: all of the interval, or what of it lies between the first top and the last bottom.
+        (N, K) cm that `density` is of: all of the interval, or its part between the first top and the last bottom.
     estimated, organic, stones_assumed
         (N, K) share of the observed centimetres whose bulk density was estimated; those of it that are organic, by
-        `organic_bulk_density`; whose stones were taken as none.
+        `organic_bulk_density`; whose coarse fragments were taken as none.
     pedotransfer
-        What bulk density of mineral soils was estimated by; None: `mineral_bulk_density`.
+        The function that estimated bulk density of mineral soils; None: `mineral_bulk_density`.
     counts
-        What was odd about the horizons.
+        Number of unusual horizons by kind.
     interval_counts
-        K: how many profiles have a density there, and how many have none and why.
+        K: number of profiles with a density, and without by reason.
     """
 
+    intervals: Sequence[tuple[float, float]]
     density: np.ndarray
     sd: np.ndarray
     covered: np.ndarray
@@ -293,22 +375,14 @@ class Densities:
 
 
 def interval_densities(
-    profile: np.ndarray,
-    top: np.ndarray,
-    bottom: np.ndarray,
-    soc: np.ndarray,
-    bulk_density: np.ndarray,
-    stones: np.ndarray,
+    horizons: Horizons,
+    soc: Measured,
+    bulk_density: Measured,
+    stones: Measured,
     intervals: Sequence[tuple[float, float]],
-    profiles: int,
     *,
-    soc_unit: str,
-    bulk_density_unit: str,
-    soc_sd: float | np.ndarray = 0.0,
-    bulk_density_sd: float | np.ndarray = 0.0,
-    stones_sd: float | np.ndarray = 0.0,
     multiply: Multiply = "horizons",
-    method: depths.Method = "mean",
+    method: Method = "mean",
     smoothing: float = 0.1,
     min_covered: float = np.inf,
 ) -> Densities:
@@ -316,24 +390,20 @@ def interval_densities(
 
     Parameters
     ----------
-    profile, top, bottom
-        (L,) as `depths.harmonise` takes them, from the surface (`depths.from_surface`).
+    horizons
+        L horizons of N profiles, from the surface (`depth.from_surface`).
     soc, bulk_density, stones
-        (L,) in `soc_unit` and `bulk_density_unit`, of fine earth; coarse fragments in per cent of volume. Horizons
-        without SOC are left out; missing bulk density is estimated; missing stones are taken as none. All are counted.
-    intervals, profiles
-        K pairs of upper and lower limit, cm, from 0 down; N.
-    soc_unit, bulk_density_unit
-        "g/kg" or "%"; "g/cm3" or "kg/m3".
-    soc_sd, bulk_density_sd, stones_sd
-        Standard deviations of what was measured, in the same units.
+        Of the L horizons, of fine earth; coarse fragments in per cent of volume. Horizons without SOC are left out; missing
+        bulk density is estimated; missing stones are taken as none. All are counted.
+    intervals
+        K pairs of upper and lower limit, cm, from 0 down.
     multiply
         "horizons": carbon per volume of each horizon, then depth, which keeps every horizon's carbon. "intervals": SOC, bulk
         density and stones are brought to intervals first, then multiplied, as one must with maps of them; too much where
-        light soil rich in SOC lies above dense soil poor in it. "layers": the same by way of `STANDARD_LAYERS`, whose means
+        light soil rich in SOC lies above dense soil poor in it. "layers": the same through `STANDARD_LAYERS`, whose means
         are weighted by how much of an interval each fills (Dong, Wang and Su): 15-20 cm is taken to be as 15-30 cm.
     method, smoothing
-        How horizons are brought to intervals (`depths.harmonise`).
+        How horizons are brought to intervals (`depth.harmonise`).
     min_covered
         Leave a profile out of an interval of which fewer centimetres were observed, or less than all of a thinner one.
         0: the density is that down to the observed bottom, `reach` centimetres of it.
@@ -343,82 +413,149 @@ def interval_densities(
     ValueError
         For an unknown unit, if most values of a kind are impossible in the unit named, or if an interval reaches below the
         standard layers that are to be weighted.
+
+    Examples
+    --------
+    >>> horizons = Horizons(np.array([0, 0]), np.array([0.0, 10.0]), np.array([10.0, 40.0]), 1)
+    >>> soc, bulk_density = Measured(np.array([20.0, 10.0]), "g/kg"), Measured(np.array([1.0, 1.5]), "g/cm3")
+    >>> interval_densities(horizons, soc, bulk_density, Measured(np.zeros(2), "% of volume"), [(0, 20)]).density
+    array([[3.5]])
     """
-    sds = [np.broadcast_to(np.asarray(sd, float), len(profile)) for sd in (soc_sd, bulk_density_sd, stones_sd)]
-    soc, sds[0] = (convert(values, soc_unit, "g/kg") for values in (soc, sds[0]))
-    bulk_density, sds[1] = (convert(values, bulk_density_unit, "kg/m3") for values in (bulk_density, sds[1]))
-    counts = {"horizons": len(profile)}
-    soc = _possible(soc, soc_unit, (0.0, SOC_MAXIMUM), "SOC", counts)
-    bulk_density = _possible(bulk_density, bulk_density_unit, BULK_DENSITIES, "bulk density", counts)
-    stones = _possible(stones, "% of volume", (0.0, 100.0), "coarse fragments", counts)
-    known = ~np.isnan(soc)
-    profile, top, bottom, soc, bulk_density, stones = (each[known] for each in (profile, top, bottom, soc, bulk_density, stones))
-    estimated, assumed = np.isnan(bulk_density), np.isnan(stones)
+    counts = {"horizons": len(horizons)}
+    carbon, carbon_sd = soc.usable("g/kg", (0.0, SOC_MAXIMUM), counts)
+    earth, earth_sd = bulk_density.usable("kg/m3", BULK_DENSITIES, counts)
+    rock, rock_sd = stones.usable("% of volume", (0.0, 100.0), counts)
+    known = ~np.isnan(carbon)
+    horizons = horizons.take(known)
+    carbon, earth, rock, carbon_sd, earth_sd, rock_sd = (
+        each[known] for each in (carbon, earth, rock, carbon_sd, earth_sd, rock_sd)
+    )
+    estimated, assumed = np.isnan(earth), np.isnan(rock)
     counts |= {"bulk density estimated": int(estimated.sum()), "coarse fragments taken as none": int(assumed.sum())}
-    sds = [sd[known] for sd in sds]
-    bulk_density, sds[1], pedotransfer = fill_bulk_density(profile, soc, bulk_density, sds[1])
-    stones = np.nan_to_num(stones)
+    earth, earth_sd, pedotransfer = fill_bulk_density(horizons.profile, carbon, earth, earth_sd)
+    rock = np.nan_to_num(rock)
 
     def average(
-        value: np.ndarray,
-        method: depths.Method,
-        limits: tuple[float, float] = (0.0, np.inf),
-        through: Sequence[tuple[float, float]] = intervals,
-    ) -> depths.Harmonised:
-        return depths.harmonise(profile, top, bottom, value, through, profiles, method, smoothing, limits)
+        value: np.ndarray, limits: tuple[float, float] = (0.0, np.inf), through: Sequence[tuple[float, float]] = intervals
+    ) -> Harmonised:
+        return harmonise(horizons, value, through, method, smoothing, limits)
 
     def share(value: np.ndarray) -> np.ndarray:
-        return average(value, "mean").mean
+        return harmonise(horizons, value, intervals).mean
 
-    a_centimetre = np.ones(1)
-    layers = average(soc_density(soc, bulk_density, a_centimetre, stones), method)
+    one_cm = np.ones(1)
+    layers = average(soc_density(carbon, earth, one_cm, rock))
     if multiply == "horizons":
         density = layers.mean * layers.reach
-        sd = share(soc_density_sd(soc, bulk_density, a_centimetre, stones, *sds)) * layers.reach
+        sd = share(soc_density_sd(carbon, earth, one_cm, rock, carbon_sd, earth_sd, rock_sd)) * layers.reach
     else:
         through, weights = intervals, np.eye(len(intervals))
         if multiply == "layers":
             through = STANDARD_LAYERS
-            weights = np.array([depths.interval_weights(through, interval) for interval in intervals])
-        factors = [(soc, (0.0, SOC_MAXIMUM)), (bulk_density, BULK_DENSITIES), (stones, (0.0, 100.0))]
-        of_soc, of_earth, of_stones = (weighted(average(value, method, limits, through).mean, weights) for value, limits in factors)
-        density = soc_density(of_soc, of_earth, layers.reach, of_stones)
-        sd = soc_density_sd(of_soc, of_earth, layers.reach, of_stones, *(share(sd) for sd in sds))
+            weights = np.array([interval_weights(through, interval) for interval in intervals])
+        factors = [(carbon, (0.0, SOC_MAXIMUM)), (earth, BULK_DENSITIES), (rock, (0.0, 100.0))]
+        means = [weighted_layers(average(value, limits, through).mean, weights) for value, limits in factors]
+        factor = means[0], means[1], layers.reach, means[2]
+        density = soc_density(*factor)
+        sd = soc_density_sd(*factor, share(carbon_sd), share(earth_sd), share(rock_sd))
     enough, interval_counts = layers.sufficient(min_covered)
-    organic = share(estimated & (soc > ORGANIC))
-    found = (np.where(enough, each, np.nan) for each in (density, sd, share(estimated), organic, share(assumed)))
-    density, sd, estimated, organic, assumed = found
+    found = [density, sd, *map(share, (estimated, estimated & (carbon > ORGANIC), assumed))]
+    density, sd, estimated, organic, assumed = (np.where(enough, each, np.nan) for each in found)
     counts = {what: count for what, count in (counts | layers.counts).items() if count}
-    return Densities(density, sd, layers.covered, layers.reach, estimated, organic, assumed, pedotransfer, counts, interval_counts)
+    return Densities(
+        intervals, density, sd, layers.covered, layers.reach, estimated, organic, assumed, pedotransfer, counts, interval_counts
+    )
 
 
-def weighted(of_layers: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted_layers(of_layers: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the means (N, K) of intervals from those of layers (N, M) and the layers' weights (K, M).
 
-    A layer that a profile has nothing of is left out of its mean, as what lies below the observed bottom is.
+    A layer in which a profile has no value is left out of its mean, as is the depth below the observed bottom.
+
+    Examples
+    --------
+    >>> weighted_layers(np.array([[4.0, 2.0], [4.0, np.nan]]), np.array([[0.5, 0.5]]))
+    array([[3.],
+           [4.]])
     """
     known = ~np.isnan(of_layers)
-    with np.errstate(invalid="ignore"):  # 0 / 0: nothing known of the interval
+    with np.errstate(invalid="ignore"):  # 0 / 0: no layer known
         return np.asarray(np.where(known, of_layers, 0.0) @ weights.T / (known @ weights.T))
 
 
-def _possible(values: np.ndarray, unit: str, limits: tuple[float, float], what: str, counts: dict[str, int]) -> np.ndarray:
-    """Return values (L,), in g/kg, kg/m3 or per cent of volume, with NaN for what is impossible; count both kinds.
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def density_column(interval: tuple[float, float]) -> str:
+    """Return the name of the column of an interval's density: "socd_0_20"."""
+    return f"socd_{interval[0]:g}_{interval[1]:g}"
+
+
+def standard_deviations(given: str, name: str, values: np.ndarray, table: pd.DataFrame, path: Path) -> np.ndarray:
+    """Return the standard deviations (L,) of values (L,), in their unit, from a setting: a column, a number, or a share "10%".
+
+    Parameters
+    ----------
+    given
+        The setting's value.
+    name
+        The setting's name, for errors.
+    values
+        (L,).
+    table, path
+        L rows, and where they come from, for errors.
 
     Raises
     ------
-    ValueError
-        If most values are impossible in the unit that was named, and possible in another.
+    UserError
+        If it is none of these, or a deviation is negative or infinite.
+
+    Examples
+    --------
+    >>> standard_deviations("10%", "soc_sd", np.array([20.0, 5.0]), pd.DataFrame(), Path("h.csv"))
+    array([2. , 0.5])
     """
-    given = ~np.isnan(values)
-    impossible = given & ~((values >= limits[0]) & (values <= limits[1]))
-    for other in (name for name, (kind, _) in UNITS.items() if kind == UNITS[unit][0]):
-        with np.errstate(over="ignore"):  # endless is impossible too
-            meant = values * (UNITS[other][1] / UNITS[unit][1])
-        if 2 * (impossible & (meant >= limits[0]) & (meant <= limits[1])).sum() > given.sum():
-            raise ValueError(
-                f"{impossible.sum()} of {given.sum()} values of {what} are impossible in {unit}, and look like {other}; "
-                f"see {what.lower().replace(' ', '_')}_unit"
-            )
-    counts |= {f"{what} missing": int((~given).sum()), f"{what} impossible": int(impossible.sum())}
-    return np.where(impossible, np.nan, values)
+    if given in table.columns:
+        found = numbers(table[given], path, given)
+        if bad := int((found < 0).sum()):
+            raise UserError(f"--{name} {given}: {bad} of {len(found)} are negative; a standard deviation is 0 or more")
+        return found
+    try:
+        number = float(given.removesuffix("%"))
+    except ValueError:
+        near = nearest(given, list(table.columns))
+        raise UserError(f"--{name} {given!r} is no column, number or share such as 10%{near}") from None
+    if not 0 <= number < float("inf"):
+        raise UserError(f"--{name} {given}: a standard deviation is finite and 0 or more")
+    return np.abs(values * number / 100 if given.endswith("%") else np.full(len(values), number))
+
+
+def tabulate(horizons: HorizonTable, found: Densities) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a row for each profile with a density, and a row (profile_id, target, reason) for each density that is missing."""
+    once = horizons.once
+    lon, lat = once["lon"].to_numpy(), once["lat"].to_numpy()
+    wrong = [
+        (np.isnan(lon) | np.isnan(lat), "longitude or latitude missing or not a number"),
+        ((np.abs(lon) > 180) | (np.abs(lat) > 90), "longitude or latitude out of range"),
+        (horizons.moves, "its horizons lie at different places"),
+    ]
+    why = np.select([bad for bad, _ in wrong], [words for _, words in wrong], "")
+    parts = [pd.DataFrame({"profile_id": once["profile_id"], "target": "all", "reason": why})[why != ""]]
+    columns: dict[str, np.ndarray] = {}
+    for k, interval in enumerate(found.intervals):
+        name = density_column(interval)
+        depth = name.removeprefix("socd_")
+        columns |= {name: found.density[:, k].round(4), f"{name}_sd": found.sd[:, k].round(4), f"cm_{depth}": found.reach[:, k]}
+        shares = {"bd_estimated": found.estimated, "bd_organic": found.organic, "stones_assumed": found.stones_assumed}
+        columns |= {f"{what}_{depth}": share[:, k].round(3) for what, share in shares.items()}
+        missing = np.isnan(found.density[:, k]) & (why == "")
+        reason = np.where(found.covered[:, k] > 0, "too few centimetres of it observed", "no usable horizon in it")
+        parts.append(pd.DataFrame({"profile_id": once["profile_id"], "target": name, "reason": reason})[missing])
+    estimated, organic = (np.nan_to_num(share).max(axis=1) for share in (found.estimated, found.organic))
+    by = np.select([estimated == 0, organic >= estimated], ["measured", "organic"], "own" if found.pedotransfer else "published")
+    columns["bulk_density_by"] = by
+    kept = once.drop(columns=[name for name in once if name in columns])
+    first = ["profile_id", "lon", "lat", "year"]
+    table = pd.concat([kept[first], pd.DataFrame(columns), kept.drop(columns=first)], axis=1)
+    whole = np.isfinite(found.density).any(axis=1) & (why == "")
+    return table[whole].reset_index(drop=True), pd.concat(parts, ignore_index=True)

@@ -1,8 +1,7 @@
-"""Bring soil horizons to depth intervals.
+"""Depth harmonisation: soil horizons to depth intervals, by the thickness-weighted mean or a mass-preserving spline.
 
-In: the horizons of many profiles as flat arrays, depths in cm below the surface. Out: one value per profile and
-interval: the mean of the horizons weighted by thickness, or that of a mass-preserving spline through them.
-Stands alone but for the spline (splines.py).
+The horizons of all profiles are flat arrays (`Horizons`), depths in cm below the surface; the result is one value per profile and
+interval. NumPy and SciPy only. Source of the spline: Bishop, McBratney and Laslett 1999, Geoderma 91, 27-45.
 """
 
 from collections.abc import Sequence
@@ -22,6 +21,38 @@ _DEEPEST = 1e6
 
 
 @dataclass(frozen=True)
+class Horizons:
+    """Depths of L horizons in N profiles, as flat arrays in any order.
+
+    Attributes
+    ----------
+    profile
+        (L,) int64: the profile of each horizon, 0 to N-1.
+    top, bottom
+        (L,) cm from the surface.
+    profiles
+        N; a profile may have no horizon.
+    """
+
+    profile: np.ndarray
+    top: np.ndarray
+    bottom: np.ndarray
+    profiles: int
+
+    def __len__(self) -> int:
+        return len(self.profile)
+
+    def take(self, rows: np.ndarray) -> "Horizons":
+        """Return some horizons, by number or (L,) bool."""
+        return Horizons(self.profile[rows], self.top[rows], self.bottom[rows], self.profiles)
+
+    @property
+    def follows(self) -> np.ndarray:
+        """(L-1,) whether each horizon but the first is of the profile of the one before."""
+        return np.diff(self.profile) == 0
+
+
+@dataclass(frozen=True)
 class Harmonised:
     """One soil property of N profiles in K depth intervals.
 
@@ -30,31 +61,31 @@ class Harmonised:
     intervals
         (K, 2) upper and lower limit, cm.
     mean
-        (N, K) unit of the property; NaN where a profile has nothing of the interval.
+        (N, K) unit of the property; NaN where a profile has no horizon in the interval.
     covered
         (N, K) centimetres of the interval that were observed.
     reach
-        (N, K) centimetres of it between the profile's first top and last bottom: what was observed, and gaps.
-    layers
-        (N, K) int64: the horizons within the interval.
+        (N, K) centimetres of it between the profile's first top and last bottom: observed ones, and gaps.
+    n_layers
+        (N, K) int64: number of horizons within the interval.
     counts
-        What was left out of the horizons, and what was odd about them.
+        Number of horizons that were left out, and of unusual ones, by reason.
     """
 
     intervals: np.ndarray
     mean: np.ndarray
     covered: np.ndarray
     reach: np.ndarray
-    layers: np.ndarray
+    n_layers: np.ndarray
     counts: dict[str, int]
 
     def sufficient(self, min_covered: float) -> tuple[np.ndarray, list[dict[str, int]]]:
-        """Tell where a profile has a value that rests on enough of an interval.
+        """Return which values are of profiles observed over enough of an interval.
 
         Parameters
         ----------
         min_covered
-            Centimetres that must have been observed, or all of an interval that is thinner. 0: any, down to the
+            Centimetres that must have been observed, or all of an interval that is thinner. 0: any number, down to the
             observed bottom.
 
         Returns
@@ -62,7 +93,7 @@ class Harmonised:
         enough : ndarray
             (N, K) bool.
         counts : list
-            For each interval how many profiles have such a value, and how many have not and why.
+            K: number of profiles with such a value, and without by reason.
         """
         needed = np.minimum(np.diff(self.intervals)[:, 0], min_covered)
         some, enough = ~np.isnan(self.mean), self.covered >= needed - 1e-6  # `covered` is rounded to 1e-6
@@ -77,13 +108,63 @@ class Harmonised:
         return some & enough, [{what: count for what, count in each.items() if count} for each in counts]
 
 
-def harmonise(
-    profile: np.ndarray,
+def mass_preserving_spline(
     top: np.ndarray,
     bottom: np.ndarray,
     value: np.ndarray,
     intervals: Sequence[tuple[float, float]],
-    profiles: int,
+    smoothing: float = 0.1,
+    profile: np.ndarray | None = None,
+) -> np.ndarray:
+    """Means over depth intervals of the mass-preserving (equal-area quadratic smoothing) spline through soil horizons.
+
+    A profile of n horizons with values y has the curve f that is quadratic within horizons, linear in gaps between them, smooth
+    at their limits, and minimises mean((y - means of f over the horizons)^2) + lambda * integral of f'^2. With lambda towards 0
+    its mean over each horizon is the horizon's value; with a large lambda it is constant. Prefer it to the thickness-weighted
+    mean where intervals cut thick horizons. It overshoots beside sharp changes, and nothing is extrapolated.
+
+    Parameters
+    ----------
+    top, bottom
+        (L,) cm, in any order; horizons without thickness are left out, overlapping ones share their centimetres.
+    value
+        (L,) of any unit per mass of soil (SOC: g/kg); NaN is left out.
+    intervals
+        K pairs of upper and lower limit, cm.
+    smoothing
+        lambda, 0 to 1e9, for depths in cm.
+    profile
+        (L,) int, 0 to N-1: the profile of each horizon; None: all are of one.
+
+    Returns
+    -------
+    ndarray
+        (N, K) unit of `value`: means over the part of each interval between first top and last bottom; NaN where there is none.
+
+    Raises
+    ------
+    ValueError
+        If an interval is empty, or lambda out of range.
+
+    References
+    ----------
+    Bishop, McBratney and Laslett 1999, Geoderma 91, 27-45.
+
+    Examples
+    --------
+    >>> top, bottom, soc = np.array([0.0, 10.0, 30.0]), np.array([10.0, 30.0, 60.0]), np.array([24.0, 12.0, 6.0])
+    >>> mass_preserving_spline(top, bottom, soc, [(0, 5), (5, 15), (0, 30), (60, 100)], smoothing=0.0).round(2)
+    array([[25.45, 20.01, 16.  ,   nan]])
+    """
+    profile = np.zeros(len(top), np.int64) if profile is None else np.asarray(profile)
+    horizons = Horizons(profile, np.asarray(top, float), np.asarray(bottom, float), int(profile.max(initial=-1)) + 1)
+    return harmonise(horizons, np.asarray(value, float), intervals, "spline", smoothing, (-np.inf, np.inf)).mean
+
+
+def harmonise(
+    horizons: Horizons,
+    value: np.ndarray,
+    intervals: Sequence[tuple[float, float]],
     method: Method = "mean",
     smoothing: float = 0.1,
     limits: tuple[float, float] = (0.0, np.inf),
@@ -91,66 +172,77 @@ def harmonise(
     """Bring a property of horizons, whatever their state and order, to depth intervals.
 
     Nothing is extrapolated: above the first horizon and below the last a profile has no value, and an interval that
-    they end in gets the mean over the part they reach. `Harmonised.sufficient` tells where that is too little.
+    they end in gets the mean over the observed part. `Harmonised.sufficient` tells where that is too little.
 
     Parameters
     ----------
-    profile
-        (L,) int64: the profile of each horizon, 0 to N-1.
-    top, bottom
-        (L,) cm from the surface; horizons whose depths are unknown or impossible are left out and counted.
+    horizons
+        Those whose depths are unknown or impossible are left out and counted.
     value
         (L,) of one unit; horizons whose value is unknown or outside `limits` are left out and counted.
     intervals
         K pairs of upper and lower limit, cm; they may overlap.
-    profiles
-        N.
     method
-        "mean": `weighted_mean`, over the observed centimetres. "spline": `interval_means`, which also bridges gaps;
-        "spline_1cm": the same read every centimetre, as R packages do.
+        "mean": `weighted_mean`, over the observed centimetres. "spline": `mass_preserving_spline`, which also bridges gaps;
+        "spline_1cm": the same read at every centimetre, as R packages do (mpspline2).
     smoothing
         The spline's lambda.
     limits
-        The least and the largest possible value. A spline overshoots beside a sharp change: means outside are
-        brought to the limit and counted.
+        The least and the largest possible value. A spline overshoots beside a sharp change: means outside are set to the limit
+        and counted.
 
     Raises
     ------
     ValueError
         If an interval is empty or infinite, or lambda negative or above `MOST_SMOOTHING`.
+
+    Examples
+    --------
+    >>> horizons = Horizons(np.array([0, 0]), np.array([0.0, 10.0]), np.array([10.0, 40.0]), 1)
+    >>> found = harmonise(horizons, np.array([20.0, 8.0]), [(0, 30), (30, 60)])
+    >>> found.mean, found.covered
+    (array([[12.,  8.]]), array([[30., 10.]]))
     """
     wanted = np.asarray(intervals, float).reshape(-1, 2)
     if not (np.isfinite(wanted).all() and (wanted[:, 0] < wanted[:, 1]).all()):
         raise ValueError(f"depth intervals {wanted.tolist()}: each needs an upper limit above its lower one, in cm")
     if not 0 <= smoothing <= MOST_SMOOTHING:
         raise ValueError(f"lambda {smoothing}: must lie between 0 and {MOST_SMOOTHING:g}")
-    top, bottom = np.round(top, _DECIMALS), np.round(bottom, _DECIMALS)  # pieces that thin have no mass a spline could keep
+    horizons, value, counts = _usable(horizons, value, limits)
+
+    first, last = np.full(horizons.profiles, np.inf), np.full(horizons.profiles, -np.inf)
+    np.minimum.at(first, horizons.profile, horizons.top)
+    np.maximum.at(last, horizons.profile, horizons.bottom)
+    reach = (np.minimum(last[:, None], wanted[:, 1]) - np.maximum(first[:, None], wanted[:, 0])).clip(0.0)
+    mean, covered = np.empty(reach.shape), np.empty(reach.shape)
+    n_layers = np.empty(reach.shape, np.int64)
+    for k, (upper, lower) in enumerate(wanted):
+        mean[:, k], covered[:, k], n_layers[:, k] = weighted_mean(horizons, value, (upper, lower))
+    if method != "mean":
+        horizons, value = without_overlaps(horizons, value)
+        mean = _spline_means(horizons, value, wanted, smoothing, method == "spline_1cm")
+        gaps = (horizons.top[1:] > horizons.bottom[:-1]) & horizons.follows
+        counts["below a gap, bridged by the spline"] = int(gaps.sum())
+        counts["alone in their profile, the spline constant"] = int((np.bincount(horizons.profile) == 1).sum())
+        outside = (mean < limits[0]) | (mean > limits[1])
+        counts["interval means of the spline that were impossible, set to the limit"] = int(outside.sum())
+        mean = mean.clip(*limits)
+    return Harmonised(wanted, mean, covered, reach, n_layers, counts)
+
+
+def _usable(horizons: Horizons, value: np.ndarray, limits: tuple[float, float]) -> tuple[Horizons, np.ndarray, dict[str, int]]:
+    """Return horizons with possible depths and values, sorted, repeats averaged; and counts of the others."""
+    top, bottom = np.round(horizons.top, _DECIMALS), np.round(horizons.bottom, _DECIMALS)  # thinner pieces have no mass to keep
+    horizons = Horizons(horizons.profile, top, bottom, horizons.profiles)
     placed = (np.abs(top) <= _DEEPEST) & (np.abs(bottom) <= _DEEPEST) & (top < bottom)
     known = np.isfinite(value) & (value >= limits[0]) & (value <= limits[1])
     counts = {"depth missing or impossible": int((~placed).sum()), "value missing or impossible": int((placed & ~known).sum())}
-    profile, top, bottom, value = (array[placed & known] for array in (profile, top, bottom, value))
-    given = profile.size
-    profile, top, bottom, value = _average_repeats(profile, top, bottom, value)
-    counts["same limits twice, averaged"] = given - profile.size
-    counts["overlapping the one above"] = int(((top[1:] < bottom[:-1]) & (profile[1:] == profile[:-1])).sum())
-
-    first, last = np.full(profiles, np.inf), np.full(profiles, -np.inf)
-    np.minimum.at(first, profile, top)
-    np.maximum.at(last, profile, bottom)
-    reach = (np.minimum(last[:, None], wanted[:, 1]) - np.maximum(first[:, None], wanted[:, 0])).clip(0.0)
-    mean, covered = np.empty(reach.shape), np.empty(reach.shape)
-    layers = np.empty(reach.shape, np.int64)
-    for k, (upper, lower) in enumerate(wanted):
-        mean[:, k], covered[:, k], layers[:, k] = weighted_mean(profile, top, bottom, value, (upper, lower), profiles)
-    if method != "mean":
-        profile, top, bottom, value = without_overlaps(profile, top, bottom, value)
-        mean = interval_means(profile, top, bottom, value, wanted, profiles, smoothing, method == "spline_1cm")
-        counts["below a gap, bridged by the spline"] = int(((top[1:] > bottom[:-1]) & (profile[1:] == profile[:-1])).sum())
-        counts["alone in their profile, the spline constant"] = int((np.bincount(profile) == 1).sum())
-        outside = (mean < limits[0]) | (mean > limits[1])
-        counts["interval means of the spline that were impossible, brought to the limit"] = int(outside.sum())
-        mean = mean.clip(*limits)
-    return Harmonised(wanted, mean, covered, reach, layers, counts)
+    horizons, value = horizons.take(placed & known), value[placed & known]
+    given = len(horizons)
+    horizons, value = _average_repeats(horizons, value)
+    counts["same limits twice, averaged"] = given - len(horizons)
+    counts["overlapping the one above"] = int(((horizons.top[1:] < horizons.bottom[:-1]) & horizons.follows).sum())
+    return horizons, value, counts
 
 
 def from_surface(profile: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -173,6 +265,11 @@ def from_surface(profile: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> tu
         (L,) cm, no top above 0.
     moved : int
         The number of profiles that were moved.
+
+    Examples
+    --------
+    >>> from_surface(np.array([0, 0]), np.array([-8.0, 0.0]), np.array([0.0, 15.0]))
+    (array([0., 8.]), array([ 8., 23.]), 1)
     """
     highest = np.zeros(profile.max(initial=-1) + 1)
     np.minimum.at(highest, profile, top)
@@ -180,26 +277,22 @@ def from_surface(profile: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> tu
 
 
 def weighted_mean(
-    profile: np.ndarray, top: np.ndarray, bottom: np.ndarray, value: np.ndarray, interval: tuple[float, float], profiles: int
+    horizons: Horizons, value: np.ndarray, interval: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Average horizons over a depth interval, each weighted by its thickness within it.
 
-    What was not observed is not guessed: the mean is over the observed centimetres, and their number is given.
-    Horizons with the same limits are repeated measurements of one: they are averaged first. Horizons that overlap
-    otherwise each keep their own thickness as weight, but a centimetre is counted as observed once.
+    The mean is over the observed centimetres alone, and their number is returned. Horizons with the same limits are repeated
+    measurements of one: they are averaged first. Horizons that overlap otherwise each keep their own thickness as weight, but a
+    centimetre counts as observed once.
 
     Parameters
     ----------
-    profile
-        (L,) int64: the profile of each horizon, 0 to N-1; in any order.
-    top, bottom
-        (L,) cm, top < bottom.
+    horizons
+        top < bottom.
     value
         (L,) finite, per mass of soil (g/kg), not per volume.
     interval
         Upper and lower limit, cm.
-    profiles
-        N.
 
     Returns
     -------
@@ -207,21 +300,22 @@ def weighted_mean(
         (N,) unit of `value`; NaN where no horizon reaches into the interval.
     covered : ndarray
         (N,) centimetres of the interval that were observed.
-    layers : ndarray
+    n_layers : ndarray
         (N,) int64: the horizons within the interval.
     """
-    profile, top, bottom, value = _average_repeats(profile, top, bottom, value)
-    top, bottom = top.clip(*interval), bottom.clip(*interval)
+    profiles = horizons.profiles
+    horizons, value = _average_repeats(horizons, value)
+    top, bottom = horizons.top.clip(*interval), horizons.bottom.clip(*interval)
 
     reached = bottom > top
-    profile, top, bottom, value = (array[reached] for array in (profile, top, bottom, value))
+    profile, top, bottom, value = (array[reached] for array in (horizons.profile, top, bottom, value))
     weight = bottom - top
     total = np.bincount(profile, weight, profiles)
     with np.errstate(invalid="ignore"):  # 0 / 0: no horizon
         mean = np.bincount(profile, weight * value, profiles) / total
 
-    # Observed centimetres: what each horizon, from the top, adds below the deepest one so far. Profiles are told
-    # apart by an offset larger than the interval, so that one running maximum serves all of them.
+    # Observed centimetres: what each horizon, from the top, adds below the deepest one so far. Profiles are separated
+    # by an offset larger than the interval, so that one running maximum serves all of them.
     offset = profile * (interval[1] - interval[0] + 1.0)
     deepest = np.maximum.accumulate(bottom + offset) - offset
     before = np.concatenate(([interval[0]], deepest[:-1])).clip(*interval)[: profile.size]
@@ -231,17 +325,15 @@ def weighted_mean(
     return mean, covered, np.bincount(profile, minlength=profiles)
 
 
-def without_overlaps(
-    profile: np.ndarray, top: np.ndarray, bottom: np.ndarray, value: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def without_overlaps(horizons: Horizons, value: np.ndarray) -> tuple[Horizons, np.ndarray]:
     """Cut horizons where others of their profile begin or end; centimetres that several share get their mean.
 
     Returns
     -------
-    profile, top, bottom, value : ndarray
-        (M,) each, by profile and depth. Horizons that overlap no other are as they were.
+    horizons, value
+        M pieces, sorted by profile and depth. Horizons that overlap no other are unchanged.
     """
-    owner, limit = np.concatenate((profile, profile)), np.concatenate((top, bottom))
+    owner, limit = np.tile(horizons.profile, 2), np.concatenate((horizons.top, horizons.bottom))
     order = np.lexsort((limit, owner))
     owner, limit = owner[order], limit[order]
     new = np.concatenate(([True], (np.diff(owner) != 0) | (np.diff(limit) != 0)))[: owner.size]
@@ -249,112 +341,100 @@ def without_overlaps(
     rank[order] = np.cumsum(new) - 1
     owner, limit = owner[new], limit[new]
     # The centimetres between two limits that follow each other are a piece; a horizon is one or more of them.
-    begin, pieces = rank[: profile.size], rank[profile.size :] - rank[: profile.size]
+    begin, pieces = rank[: len(horizons)], rank[len(horizons) :] - rank[: len(horizons)]
     piece = np.repeat(begin - np.cumsum(pieces) + pieces, pieces) + np.arange(pieces.sum())
     shared = np.bincount(piece, minlength=limit.size)
     total = np.bincount(piece, np.repeat(value, pieces), limit.size)
     kept = np.flatnonzero(shared)
-    return owner[kept], limit[kept], limit[kept + 1], total[kept] / shared[kept]
+    return Horizons(owner[kept], limit[kept], limit[kept + 1], horizons.profiles), total[kept] / shared[kept]
 
 
 def interval_weights(layers: Sequence[tuple[float, float]], interval: tuple[float, float]) -> np.ndarray:
-    """Return the shares (K,) of an interval that lie in each of K layers: the weights that turn their values into its own.
-
-    From 0-5, 5-15, 15-30, 30-60 and 60-100 cm to 0-20 cm: 1/4, 1/2, 1/4, 0, 0 (Dong, Wang and Su, SOC density of China).
+    """Return the share (K,) of a depth interval in each of K layers: the weights of the layers' values in its mean.
 
     Raises
     ------
     ValueError
         If the layers overlap within the interval, or do not fill it.
+
+    Examples
+    --------
+    >>> interval_weights([(0, 5), (5, 15), (15, 30), (30, 60), (60, 100)], (0, 20))
+    array([0.25, 0.5 , 0.25, 0.  , 0.  ])
     """
     limits = np.asarray(layers, float).reshape(-1, 2).clip(*interval)
     share = np.diff(limits)[:, 0] / (interval[1] - interval[0])
     inside = limits[share > 0]
     inside = inside[np.argsort(inside[:, 0])]
     if not np.array_equal(np.append(inside[:, 0], interval[1]), np.insert(inside[:, 1], 0, interval[0])):
-        raise ValueError(
-            f"layers {np.asarray(layers).tolist()} do not fill {interval[0]:g}-{interval[1]:g} cm, each centimetre once"
-        )
+        found = np.asarray(layers).tolist()
+        raise ValueError(f"layers {found} do not fill {interval[0]:g}-{interval[1]:g} cm, each centimetre once")
     return share
 
 
-def _average_repeats(
-    profile: np.ndarray, top: np.ndarray, bottom: np.ndarray, value: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _average_repeats(horizons: Horizons, value: np.ndarray) -> tuple[Horizons, np.ndarray]:
     """Return the horizons by profile and depth, those with the same limits averaged into one."""
-    order = np.lexsort((value, bottom, top, profile))  # by value too: a sum does not depend on the order given
-    profile, top, bottom, value = (array[order] for array in (profile, top, bottom, value))
-    same = (np.diff(profile) == 0) & (np.diff(top) == 0) & (np.diff(bottom) == 0)
-    first = np.flatnonzero(np.concatenate(([True], ~same))[: profile.size])
-    repeats = np.diff(np.append(first, profile.size))
+    # by value too: a sum does not depend on the order given
+    order = np.lexsort((value, horizons.bottom, horizons.top, horizons.profile))
+    horizons, value = horizons.take(order), value[order]
+    same = horizons.follows & (np.diff(horizons.top) == 0) & (np.diff(horizons.bottom) == 0)
+    first = np.flatnonzero(np.concatenate(([True], ~same))[: len(horizons)])
+    repeats = np.diff(np.append(first, len(horizons)))
     value = np.add.reduceat(value, first) / repeats if first.size else value
-    return profile[first], top[first], bottom[first], value
+    return horizons.take(first), value
 
 
-def interval_means(
-    profile: np.ndarray,
-    top: np.ndarray,
-    bottom: np.ndarray,
-    value: np.ndarray,
-    intervals: np.ndarray,
-    profiles: int,
-    smoothing: float = 0.1,
-    every_cm: bool = False,
+# --- the spline ------------------------------------------------------------------------------------------------------
+
+
+def _spline_means(
+    horizons: Horizons, value: np.ndarray, intervals: np.ndarray, smoothing: float, every_cm: bool = False
 ) -> np.ndarray:
     """Average each profile's spline over depth intervals.
 
-    A profile of n horizons with values y has the curve f that is quadratic within horizons, linear in gaps between
-    them, smooth at their limits, and least in mean((y - means of f over the horizons)^2) + lambda * integral of f'^2.
-    With lambda towards 0 its mean over each horizon is the horizon's value; with a large lambda it is constant, the
-    mean of the n values. Of a single horizon it is constant.
-
     Parameters
     ----------
-    profile
-        (L,) int64: the profile of each horizon, 0 to N-1, ascending.
-    top, bottom
-        (L,) cm, top < bottom, ascending within a profile and without overlap (`depths.without_overlaps`).
+    horizons
+        Sorted by profile and depth, without overlap (`without_overlaps`).
     value
         (L,) finite.
     intervals
         (K, 2) upper and lower limit, cm.
-    profiles
-        N.
     smoothing
-        lambda, 0 or larger, for depths in cm.
+        lambda.
     every_cm
         False: the curve is integrated, so that mass is preserved. True: it is averaged at the interval's upper limit
-        and each centimetre below, as R packages do (mpspline2): near enough, and what published numbers were made by.
+        and each centimetre below, as in mpspline2, by which published numbers were made.
 
     Returns
     -------
     ndarray
-        (N, K) unit of `value`: means over the part of an interval between a profile's first top and last bottom;
-        NaN where there is none.
+        (N, K) unit of `value`.
     """
-    largest = np.zeros(profiles)
+    profile, top, bottom = horizons.profile, horizons.top, horizons.bottom
+    largest = np.zeros(horizons.profiles)
     np.maximum.at(largest, profile, np.abs(value))
     largest[largest == 0] = 1.0
     value = value / largest[profile]  # the curve is linear in the values: scaled, none overflows
     thickness = bottom - top
-    above, below = _slopes(profile, top, bottom, value, smoothing)
-    fitted = value - smoothing * np.bincount(profile, minlength=profiles)[profile] * (above - below)
+    above, below = _slopes(horizons, value, smoothing)
+    fitted = value - smoothing * np.bincount(profile, minlength=horizons.profiles)[profile] * (above - below)
     surface = fitted - thickness * (above / 3 + below / 6)
 
     # Pieces of the curve, at x cm below their upper limit: surface + above x + (below - above) x^2 / (2 thickness).
-    gap = np.flatnonzero((np.diff(profile) == 0) & (top[1:] > bottom[:-1]))
+    gap = np.flatnonzero(horizons.follows & (top[1:] > bottom[:-1]))
     owner = np.concatenate((profile, profile[gap]))
     upper = np.concatenate((top, bottom[gap]))
     surface = np.concatenate((surface, (surface + thickness * (above + below) / 2)[gap]))
     thickness = np.concatenate((thickness, top[gap + 1] - bottom[gap]))
     above, below = np.concatenate((above, below[gap])), np.concatenate((below, below[gap]))
     power_sums = _points if every_cm else _integrals
-    means = np.empty((profiles, len(intervals)))
+    means = np.empty((horizons.profiles, len(intervals)))
     for k, interval in enumerate(intervals):
         length, first, second = power_sums(upper, thickness, interval)
         area = surface * length + above * first + (below - above) / (2 * thickness) * second
-        length, area = np.bincount(owner, length, profiles), np.bincount(owner, area, profiles)
-        means[:, k] = np.divide(area, length, out=np.full(profiles, np.nan), where=length > 0) * largest
+        length, area = np.bincount(owner, length, horizons.profiles), np.bincount(owner, area, horizons.profiles)
+        means[:, k] = np.divide(area, length, out=np.full(horizons.profiles, np.nan), where=length > 0) * largest
     return means
 
 
@@ -372,9 +452,7 @@ def _points(upper: np.ndarray, thickness: np.ndarray, interval: np.ndarray) -> t
     return number, number * start + pairs, number * start**2 + 2 * start * pairs + pairs * (2 * number - 1) / 3
 
 
-def _slopes(
-    profile: np.ndarray, top: np.ndarray, bottom: np.ndarray, value: np.ndarray, smoothing: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _slopes(horizons: Horizons, value: np.ndarray, smoothing: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the curve's slope at the upper and at the lower limit of each horizon (L,), per cm; 0 at a profile's ends.
 
     The unknowns are the slopes b between neighbouring horizons, the same at both ends of a gap. That values and areas
@@ -382,8 +460,9 @@ def _slopes(
     is b' R b / 6; least is m = y - n lambda Q' b, hence (R + 6 n lambda Q Q') b = 6 Q y. The matrix is tridiagonal and
     positive definite, so that one solution serves all profiles: nothing couples one to the next.
     """
+    profile, top, bottom = horizons.profile, horizons.top, horizons.bottom
     above, below = np.zeros(profile.size), np.zeros(profile.size)
-    upper = np.flatnonzero(np.diff(profile) == 0)  # the horizon above each pair of neighbours
+    upper = np.flatnonzero(horizons.follows)  # the horizon above each pair of neighbours
     if upper.size == 0:
         return above, below
     thickness, lower = bottom - top, upper + 1

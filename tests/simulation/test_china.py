@@ -10,7 +10,8 @@ from soilcarbon.commands import simulate
 from soilcarbon.geo.raster import cut_windows, find_layers
 from soilcarbon.simulation.china import DEPTHS, LAWS, PERIODS, China, bulk_density, make_china, mean_share
 from soilcarbon.simulation.sampling import Grid
-from soilcarbon.soil.density import interval_densities, soc_density
+from soilcarbon.soil.density import Measured, interval_densities, soc_density
+from soilcarbon.soil.depth import Horizons
 from soilcarbon.zonal.climate_zones import ZONES
 from soilcarbon.zonal.indices import INDICES
 
@@ -96,8 +97,10 @@ def test_horizons_lead_back_to_the_truth(lands):
     folder = lands["zoned"]
     table = pd.read_csv(folder / "horizons.csv")
     profile, ids = table["profile_id"].factorize()
-    columns = (table[name].to_numpy(float) for name in ("top", "bottom", "soc", "bd", "cf"))
-    found = interval_densities(profile, *columns, [(0, 20)], len(ids), soc_unit="g/kg", bulk_density_unit="g/cm3", method="spline")
+    horizons = Horizons(profile, table["top"].to_numpy(float), table["bottom"].to_numpy(float), len(ids))
+    units = {"soc": "g/kg", "bd": "g/cm3", "cf": "% of volume"}
+    measured = (Measured(table[name].to_numpy(float), unit) for name, unit in units.items())
+    found = interval_densities(horizons, *measured, [(0, 20)], method="spline")
     assert found.counts["bulk density impossible"] > 0
     once = table.drop_duplicates("profile_id")
     truth = np.full(len(ids), np.nan)

@@ -1,4 +1,4 @@
-"""Strangers' tables: what is taken, what is left out and why; horizons by hand."""
+"""Untrusted tables of profiles and horizons: what is taken, what is left out and why."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,7 @@ import pytest
 from conftest import REALDATA, needs_realdata
 
 from soilcarbon.io.files import UserError
-from soilcarbon.soil.depth import from_surface, weighted_mean
-from soilcarbon.soil.profiles import read_profiles, unit_hint
+from soilcarbon.soil.profiles import DepthRule, read_profiles, unit_hint
 
 
 def write(path: Path, text: str) -> Path:
@@ -20,55 +19,6 @@ def write(path: Path, text: str) -> Path:
 
 def horizons(path: Path, *rows: tuple, header="profile_id,lon,lat,top,bottom,soc") -> Path:
     return write(path, "\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
-
-
-# --- depths --------------------------------------------------------------------------------------------------------
-
-
-def mean(interval, *layers):
-    top, bottom, value = (np.array(column, float) for column in zip(*layers, strict=True))
-    result = weighted_mean(np.zeros(len(layers), int), top, bottom, value, interval, 1)
-    return tuple(float(array[0]) for array in result)
-
-
-def test_horizons_weigh_by_their_thickness_within_the_interval():
-    # 0-10 at 20, 10-25 at 10, 25-60 at 4, of which 5 cm count: (200 + 150 + 20) / 30
-    assert mean((0, 30), (10, 25, 10), (0, 10, 20), (25, 60, 4)) == pytest.approx((370 / 30, 30, 3))
-    assert mean((20, 50), (10, 25, 10), (0, 10, 20), (25, 60, 4)) == pytest.approx((150 / 30, 30, 2))
-
-
-def test_unobserved_centimetres_are_left_out_of_mean_and_cover():
-    assert mean((0, 30), (0, 5, 30), (20, 40, 6)) == pytest.approx(((150 + 60) / 15, 15, 2))
-    value, covered, layers = mean((0, 30), (30, 60, 5))
-    assert np.isnan(value)
-    assert (covered, layers) == (0, 0)
-
-
-def test_repeated_limits_are_one_horizon_and_overlaps_are_covered_once():
-    assert mean((0, 30), (0, 20, 10), (0, 20, 14), (20, 30, 6)) == pytest.approx(((12 * 20 + 6 * 10) / 30, 30, 2))
-    assert mean((0, 30), (0, 10, 12), (7, 15, 3)) == pytest.approx(((12 * 10 + 3 * 8) / 18, 15, 2))
-    assert mean((0, 30), (0, 30, 10), (5, 10, 40), (12, 20, 1))[1] == 30  # nested
-
-
-def test_profiles_do_not_touch_each_other_whatever_their_order():
-    rng = np.random.default_rng(0)
-    profile = rng.integers(0, 40, 400)
-    top = rng.integers(0, 40, 400).astype(float)
-    bottom, value = top + rng.integers(1, 15, 400), rng.uniform(1, 50, 400)
-    together = weighted_mean(profile, top, bottom, value, (0, 30), 41)
-    for k in range(40):
-        of = profile == k
-        alone = weighted_mean(np.zeros(of.sum(), int), top[of], bottom[of], value[of], (0, 30), 1)
-        np.testing.assert_allclose([array[k] for array in together], [array[0] for array in alone])
-        # the cover, counted centimetre by centimetre
-        seen = {cm for a, b in zip(top[of], bottom[of], strict=True) for cm in range(int(a), int(b)) if cm < 30}
-        assert together[1][k] == len(seen)
-    assert np.isnan(together[0][40])  # a profile without horizons
-
-
-def test_organic_layers_above_zero_move_the_profile_down():
-    top, bottom, moved = from_surface(np.array([0, 0, 1]), np.array([-8.0, 0.0, 0.0]), np.array([0.0, 15.0, 10.0]))
-    assert (top.tolist(), bottom.tolist(), moved) == ([0, 8, 0], [8, 23, 10], 1)
 
 
 # --- tables --------------------------------------------------------------------------------------------------------
@@ -208,21 +158,21 @@ def test_horizons_are_averaged_and_faulty_ones_counted(tmp_path):
     assert found.table[["profile_id", "cm_covered", "n_layers"]].to_numpy().tolist() == [["b", 30, 2], ["a", 30, 2]]
     np.testing.assert_allclose(found.table["soc"], [(10 * 10 + 4 * 20) / 30, (20 * 10 + 8 * 20) / 30])
     assert found.counts() == {"its horizons lie at different places": 1, "no usable horizon within 0-30 cm": 1}
-    assert "no usable horizon within 0-5 cm" not in read_profiles(path, None, (0.0, 100.0)).counts()
+    assert "no usable horizon within 0-5 cm" not in read_profiles(path, None, DepthRule((0.0, 100.0))).counts()
 
 
 def test_profiles_with_too_little_observed_are_left_out(tmp_path):
     path = horizons(tmp_path / "h.csv", ("a", 1, 2, 0, 9, 5), ("b", 1, 2, 0, 10, 5))
-    assert read_profiles(path, None, min_covered=10).counts() == {"fewer than 10 cm observed": 1}
+    assert read_profiles(path, None, DepthRule(min_covered=10)).counts() == {"fewer than 10 cm observed": 1}
     with pytest.raises(UserError, match="min_covered needs"):
-        read_profiles(write(tmp_path / "p.csv", "profile_id,lon,lat,soc\na,1,2,3\n"), None, min_covered=10)
+        read_profiles(write(tmp_path / "p.csv", "profile_id,lon,lat,soc\na,1,2,3\n"), None, DepthRule(min_covered=10))
 
 
 def test_spline_and_further_intervals(tmp_path):
     rows = [("a", 1, 2, top, top + 10, value) for top, value in ((0, 6), (20, 4), (40, 3), (60, 10))]
     path = horizons(tmp_path / "h.csv", *rows, ("b", 1, 3, 0, 12, 8), ("c", 1, 4, 20, 30, 5))
     further = [(0, 5), (5, 15), (15, 30), (30, 60), (60, 100)]
-    found = read_profiles(path, None, (0.0, 20.0), depth_method="spline_1cm", further=further)
+    found = read_profiles(path, None, DepthRule((0.0, 20.0), "spline_1cm", further=further))
     columns = ["soc_0_5", "soc_5_15", "soc_15_30", "soc_30_60", "soc_60_100"]
     assert found.table["profile_id"].tolist() == ["a", "b"]
     np.testing.assert_allclose(
@@ -233,25 +183,23 @@ def test_spline_and_further_intervals(tmp_path):
     assert found.facts["horizons"]["below a gap, bridged by the spline"] == 3
     assert found.facts["horizons"]["alone in their profile, the spline constant"] == 2
     assert found.facts["further_depths"]["soc_0_5"] == {"profiles": 2, "without a horizon in it": 1}
-    table = read_profiles(path, None, (0.0, 20.0), 10, depth_method="spline", further=further, spline_lambda=0.0).table
+    table = read_profiles(path, None, DepthRule((0.0, 20.0), "spline", 0.0, further, 10)).table
     assert (table["soc_5_15"].isna().tolist(), table["soc_15_30"].isna().tolist()) == ([True, True], [False, True])
-    assert read_profiles(path, None, (40.0, 50.0), depth_method="spline", spline_lambda=0.0).table["soc"].tolist() == [
-        pytest.approx(3)
-    ]
+    assert read_profiles(path, None, DepthRule((40.0, 50.0), "spline", 0.0)).table["soc"].tolist() == pytest.approx([3])
 
 
 def test_further_intervals_never_take_a_column_that_is_there(tmp_path):
     path = horizons(tmp_path / "h.csv", ("a", 1, 2, 0, 30, 5, 77), header="profile_id,lon,lat,top,bottom,soc,soc_0_5")
-    row = read_profiles(path, None, further=[(0, 5)]).table.iloc[0]
+    row = read_profiles(path, None, DepthRule(further=[(0, 5)])).table.iloc[0]
     assert (row["soc_0_5"], row["soc_0_5_input"]) == (5, 77)
 
 
-@pytest.mark.parametrize("options", [{"depth_method": "spline"}, {"further": [(0, 5)]}])
-def test_spline_and_further_intervals_need_horizons(tmp_path, options):
+@pytest.mark.parametrize("rule", [DepthRule(method="spline"), DepthRule(further=[(0, 5)])])
+def test_spline_and_further_intervals_need_horizons(tmp_path, rule):
     path = write(tmp_path / "p.csv", "profile_id,lon,lat,soc\na,1,2,3\n")
     with pytest.raises(UserError, match="need horizons"):
-        read_profiles(path, None, **options)
-    assert len(read_profiles(path, None, places_only=True, **options).table) == 1
+        read_profiles(path, None, rule)
+    assert len(read_profiles(path, None, rule, places_only=True).table) == 1
 
 
 def test_columns_constant_within_profiles_are_kept(tmp_path):

@@ -1,0 +1,383 @@
+"""A dataset folder from soil profiles and covariate rasters: patches cut at the profiles, split, statistics, provenance.
+
+`prepare_dataset` reads the profiles (`profiles.read_profiles`), cuts the patches (`geo.raster.cut_windows`), splits and writes
+(`dataset.write_dataset`). A region of a global dataset keeps its categories, statistics and held-out places (`GlobalDataset`).
+"""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
+from soilcarbon.geo.raster import Layer, cut_windows, describe, find_layers, pick_layers
+from soilcarbon.io.files import UserError, check_writable, must_exist, sha256, write_table
+from soilcarbon.soil.dataset import (
+    SPLITS,
+    dataset_categories,
+    largest_shares,
+    read_samples,
+    read_split,
+    read_statistics,
+    split_method,
+    write_dataset,
+)
+from soilcarbon.soil.profiles import DepthRule, Profiles, read_profiles, unit_hint
+from soilcarbon.stats.groups import spatial_groups, train_valid_test_split
+
+log = logging.getLogger(__name__)
+BLOCK_SIZE = 0.5
+"""Degrees, side of a block."""
+FEW_BLOCKS = 5
+"""With fewer held-out blocks a score says little about land elsewhere."""
+_SEEN = ("test", "valid", "train")
+"""A group with profiles in several splits is of the last of these."""
+_CLASS_NAME = re.compile("class|code|lith|cover|geolog|soil_?type|wrb", re.IGNORECASE)
+"""Names of variables that may be class codes."""
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How profiles are split into training, validation and test sets.
+
+    Attributes
+    ----------
+    method
+        "random": single places; "blocks": whole spatial blocks; None: as the global dataset was, else single places.
+    block_size
+        Side of a block, degrees; None: as of the global dataset, else `BLOCK_SIZE`.
+    valid_share, test_share
+        Shares of the profiles.
+    seed
+        Of the split.
+    """
+
+    method: Literal["random", "blocks"] | None = None
+    block_size: float | None = None
+    valid_share: float = 0.1
+    test_share: float = 0.2
+    seed: int = 314
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a dataset is made of.
+
+    Attributes
+    ----------
+    points
+        Table of profiles or horizons.
+    target
+        Its column of the target; None: see `profiles.read_profiles`.
+    rasters
+        GeoTIFF files, or folders of them.
+    categories
+        None: those of the global dataset, else the published table if its variables are all there, else one per raster file.
+    radius
+        Cells cut on each side of a profile, at least.
+    bounds
+        lon_min, lon_max, lat_min, lat_max, degrees; None: no limit.
+    depth
+        How horizons become one value per profile.
+    """
+
+    points: Path
+    target: str | None
+    rasters: Sequence[Path]
+    categories: tuple[Category, ...] | None = None
+    radius: int = 0
+    bounds: tuple[float, float, float, float] | None = None
+    depth: DepthRule = field(default_factory=DepthRule)
+
+
+@dataclass
+class Prepared:
+    """A dataset as it was written.
+
+    Attributes
+    ----------
+    profiles
+        N profiles, and those left out.
+    patches
+        Variable -> (N, S, S), raw units, missing = NaN.
+    categories
+        The table of the dataset.
+    facts
+        Content of `dataset.yaml`.
+    hints
+        Sentences on what may be wrong or better.
+    """
+
+    profiles: Profiles
+    patches: dict[str, np.ndarray]
+    categories: tuple[Category, ...]
+    facts: dict[str, Any]
+    hints: list[str] = field(default_factory=list)
+
+    def missing_cells(self) -> str:
+        """Return the variables with most missing cells as text."""
+        counts = self.facts["missing_cells"]
+        gaps = {name: counts[name] / patch.size for name, patch in self.patches.items() if counts[name]}
+        return f"in {len(gaps)} of {len(self.patches)} variables, most in {largest_shares(gaps)}" if gaps else "none"
+
+
+class GlobalDataset:
+    """The dataset that a region's model was pretrained on, as far as the region must agree with it.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no dataset with splits.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        must_exist(folder / "dataset.yaml", "YAML file")
+        self.folder = folder
+        self.method, self.block_size = split_method(folder)
+        self.categories = dataset_categories(folder)
+        self.table, _ = read_samples(folder / "samples.csv", "soc")
+        self.split = read_split(folder / "split", SPLITS, self.table["profile_id"].tolist())
+
+    def split_at(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+        """Return this dataset's split, or "", of the places or blocks (as it was split) where profiles (N,) lie.
+
+        Where it has profiles of one place in several splits, the place counts as seen: "train".
+        """
+        side = (self.block_size or BLOCK_SIZE) if self.method == "blocks" else None
+        groups = spatial_groups(self.table["lon"].to_numpy(), self.table["lat"].to_numpy(), side)
+        held = {group: name for name in _SEEN for group in groups[self.split[name]].tolist()}
+        return np.array([held.get(group, "") for group in spatial_groups(lon, lat, side).tolist()])
+
+    def statistics(self, categories: Sequence[Category]) -> pd.DataFrame:
+        """Return var_name, v_mean, v_std of the numeric variables."""
+        found = read_statistics(self.folder / "stats.csv", categories)
+        return pd.DataFrame([(name, *pair) for name, pair in found.items()], columns=["var_name", "v_mean", "v_std"])
+
+
+def prepare_dataset(
+    sources: Sources, out: Path, split: SplitRule | None, parent: GlobalDataset | None, settings: Mapping[str, Any]
+) -> Prepared:
+    """Make a dataset folder from profiles and rasters.
+
+    Parameters
+    ----------
+    sources
+        Profiles, rasters and categories.
+    out
+        The folder to write.
+    split
+        None: the profiles are places to predict, without target, split and statistics.
+    parent
+        The global dataset whose categories, statistics and held-out places are kept.
+    settings
+        Written into `dataset.yaml`.
+
+    Raises
+    ------
+    UserError
+        If profiles, rasters and categories do not fit each other, or nothing is left; then nothing is written.
+    """
+    profiles = read_profiles(sources.points, sources.target, sources.depth, sources.bounds, places_only=split is None)
+    layers = find_layers(sources.rasters)
+    categories = sources.categories or (parent.categories if parent else default_categories(layers))
+    pick_layers(layers, [name for category in categories for name in category.variables])  # names what is missing
+    _check_left(profiles, sources.points)
+    check_writable(out)
+    patches = cut_patches(profiles, layers, categories, sources)
+    _check_left(profiles, sources.points)
+    facts: dict[str, Any] = {
+        "points": {"file": sources.points.name, "sha256": sha256(sources.points), **profiles.facts},
+        "rejected": profiles.counts(),
+        "rasters": [grid | {"file": grid["file"].name, "sha256": sha256(grid["file"])} for grid in describe(layers)],
+        "missing_cells": {name: int((patch != patch).sum()) for name, patch in patches.items()},
+        "settings": dict(settings),
+    }
+    drawn, statistics = None, None
+    if split is not None:
+        drawn, facts["split"] = _split(profiles.table, split, parent)
+        if sources.categories is None and parent is None:
+            categories = without_constants(categories, patches, drawn == "train")
+        statistics = parent.statistics(categories) if parent else None
+        facts["statistics"] = f"of {parent.folder}" if parent else "of the training profiles"
+    ours = (out / "dataset.yaml").is_file()
+    write_dataset(out, profiles.table, patches, drawn, categories, facts, statistics)
+    write_table(out / "rejected.csv", profiles.rejected)
+    for stale in () if not ours else (out / "patches").glob("*.pkl"):  # of an earlier dataset
+        if all(stale.stem not in category.variables for category in categories):
+            stale.unlink()
+    made = Prepared(profiles, patches, tuple(categories), facts)
+    made.hints = _hints(made, sources.depth, sources.categories is None and parent is None)
+    return made
+
+
+# --- categories and patches ------------------------------------------------------------------------------------------
+
+
+def default_categories(layers: Sequence[Layer]) -> tuple[Category, ...]:
+    """Return the published table if its variables are all there, else one numeric category per raster file."""
+    names = {layer.name for layer in layers}
+    if all(variable in names for category in PUBLISHED_CATEGORIES for variable in category.variables):
+        return PUBLISHED_CATEGORIES
+    files: dict[str, list[str]] = {}
+    for path in dict.fromkeys(layer.path for layer in layers):
+        stem = re.sub(r"\W", "_", path.stem.removeprefix("cov_"), flags=re.ASCII)
+        name = stem if stem[:1].isalpha() else f"raster_{stem}"
+        while name in files:
+            name += "_"
+        files[name] = [layer.name for layer in layers if layer.path == path]
+    return tuple(Category(name=name, variables=tuple(variables)) for name, variables in files.items())
+
+
+def without_constants(categories: Sequence[Category], patches: Mapping[str, np.ndarray], rows: np.ndarray) -> tuple[Category, ...]:
+    """Return the categories without variables that are constant or missing over the training profiles, (N,) bool.
+
+    Only for categories that were not given: a folder of rasters often holds a mask.
+
+    Raises
+    ------
+    UserError
+        If no variable is left.
+
+    Examples
+    --------
+    >>> patches = {"slope": np.array([[[1.0]], [[3.0]]]), "mask": np.ones((2, 1, 1))}
+    >>> table = [Category(name="relief", variables=("slope", "mask"))]
+    >>> without_constants(table, patches, np.array([True, True]))[0].variables
+    ('slope',)
+    """
+    useless = []
+    for name in (name for category in categories for name in category.variables):
+        cells = patches[name][rows]
+        cells = cells[np.isfinite(cells)]
+        if cells.size == 0 or cells.min() == cells.max():
+            useless.append(name)
+    if not useless:
+        return tuple(categories)
+    log.info("constant or missing at all training profiles, left out: %s", ", ".join(useless))
+    kept = [(category, tuple(name for name in category.variables if name not in useless)) for category in categories]
+    if not any(names for _, names in kept):
+        raise UserError("every variable of the rasters is constant or missing at the training profiles")
+    return tuple(category.model_copy(update={"variables": names}) for category, names in kept if names)
+
+
+def _check_left(profiles: Profiles, points: Path) -> None:
+    """Raise UserError if every profile has been left out."""
+    if profiles.table.empty:
+        why = profiles.counts() | ({"out of bounds": n} if (n := profiles.facts.get("out_of_bounds")) else {})
+        raise UserError(f"{points}: no profile is left; " + ", ".join(f"{count} {reason}" for reason, count in why.items()))
+
+
+def cut_patches(
+    profiles: Profiles, layers: Sequence[Layer], categories: Sequence[Category], sources: Sources
+) -> dict[str, np.ndarray]:
+    """Return variable -> (N, S, S) round the profiles that have covariates; the others are moved to the rejected.
+
+    Raises
+    ------
+    UserError
+        If the profiles lie elsewhere, but would not if longitude and latitude were swapped.
+    """
+
+    def cut(lon: np.ndarray, lat: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """Return the windows, whether a profile is inside every raster, and the share of variables known there (N,)."""
+        windows: dict[str, np.ndarray] = {}
+        inside, known = np.ones(lon.size, bool), np.zeros(lon.size)
+        for category in categories:
+            radius = max(sources.radius, category.radius)
+            cut_here, within = cut_windows(pick_layers(layers, category.variables), lon, lat, radius)
+            windows |= cut_here
+            inside &= within
+            known += sum(np.isfinite(window[:, radius, radius]) for window in cut_here.values())
+        return windows, inside, known / len(windows)
+
+    lon, lat = profiles.table["lon"].to_numpy(), profiles.table["lat"].to_numpy()
+    windows, inside, known = cut(lon, lat)
+    here = (inside & (known == 1)).mean()
+    if here < 0.5:
+        _, inside_if, known_if = cut(lat, np.where(np.abs(lon) > 90, np.nan, lon))
+        if (there := (inside_if & (known_if == 1)).mean()) > max(0.9, 2 * here):
+            raise UserError(
+                f"{sources.points}: longitude and latitude look swapped: {here:.0%} of {lon.size} profiles have covariates"
+                f" as they stand, {there:.0%} if swapped; swap the columns"
+            )
+    profiles.reject((~inside, "outside a raster"), (known == 0, "nodata in every variable"))
+    kept = inside & (known > 0)
+    return windows if kept.all() else {name: window[kept] for name, window in windows.items()}
+
+
+# --- the split -------------------------------------------------------------------------------------------------------
+
+
+def _split(table: pd.DataFrame, rule: SplitRule, parent: GlobalDataset | None) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the split (N,) text of the profiles, and how it was made."""
+    lon, lat = table["lon"].to_numpy(), table["lat"].to_numpy()
+    method = rule.method or (parent.method if parent else "random")
+    block_size = rule.block_size or (parent.block_size if parent else None) or BLOCK_SIZE
+    groups = spatial_groups(lon, lat, block_size if method == "blocks" else None)
+    theirs = parent.split_at(lon, lat) if parent else np.full(len(table), "")
+    # A block that holds a profile the pretraining has seen is seen.
+    fixed = {group: name for name in _SEEN for group in groups[theirs == name].tolist()}
+    split = train_valid_test_split(groups, rule.valid_share, rule.test_share, rule.seed, fixed)
+    if parent:
+        known, kept = (theirs != "").sum(), (theirs == split).sum()
+        log.info("%d of %d profiles lie at places of %s; %d keep the split they have there", known, len(table), parent.folder, kept)
+    facts = {
+        **{name: int((split == name).sum()) for name in SPLITS},
+        "groups": {name: len(np.unique(groups[split == name])) for name in SPLITS},
+        "method": method,
+        "block_size": block_size if method == "blocks" else None,
+        "reason": _reason(method, block_size, parent),
+        "seed": rule.seed,
+        "valid_share": rule.valid_share,
+        "test_share": rule.test_share,
+    }
+    return split, facts
+
+
+def _reason(method: str, block_size: float, parent: GlobalDataset | None) -> str:
+    """Return one sentence on what the test score of such a split is of."""
+    if method == "blocks":
+        why = f"whole blocks of {block_size:g} degrees are held out, because neighbours share covariates and soil, so that"
+        why += " single held-out profiles would flatter the score on land without profiles"
+    else:
+        why = "single places are held out at random, which scores gaps among the profiles, not land without profiles"
+    return why + (f"; what {parent.folder} holds keeps its split, and none of its training places is tested on" if parent else "")
+
+
+# --- hints -----------------------------------------------------------------------------------------------------------
+
+
+def _hints(made: Prepared, depth: DepthRule, default_table: bool) -> list[str]:
+    """Return sentences on unused variables, class codes, shared covariates, thin profiles, units and few blocks."""
+    patches, facts, table = made.patches, made.facts, made.profiles.table
+    hints = []
+    named = [(grid["file"], name) for grid in facts["rasters"] for name in grid["variables"]]
+    if unused := [name for _, name in named if name not in patches]:
+        hints.append(f"in no category, not used: {', '.join(unused[:12])}{' ...' if len(unused) > 12 else ''}")
+    if default_table:
+        codes = [name for file, name in named if name in patches and _CLASS_NAME.search(file + name)]
+        if codes := [name for name in codes if (np.nan_to_num(patches[name]) % 1 == 0).all()]:
+            hints.append(f"class codes? {', '.join(codes)}; list categories in a YAML file to give them kind: classes")
+    if "split" not in facts:
+        return hints
+    centres = pd.DataFrame({name: patch[:, patch.shape[1] // 2, patch.shape[1] // 2] for name, patch in patches.items()})
+    shared = centres.duplicated(keep=False).mean()
+    if facts["split"]["method"] == "random" and shared > 0.2:
+        share = f"{100 * shared:.0f} % of the profiles share all covariates with another"
+        hints.append(f"{share}; --split blocks gives a more honest score")
+    if "cm_covered" in table:
+        covered, least = pd.to_numeric(table["cm_covered"], errors="coerce"), 2 / 3 * (depth.interval[1] - depth.interval[0])
+        if (short := int((covered < least).sum())) and depth.min_covered < least:
+            advice = f"--min_covered {least:g} leaves them out"
+            hints.append(f"{short} profiles have less than {least:g} cm of the interval observed; {advice}")
+    if unit := unit_hint(table["soc"].to_numpy()):
+        hints.append(f"{unit} (a density in kg/m2 stays as it is)")
+    groups = facts["split"]["groups"]
+    if facts["split"]["method"] == "blocks" and min(groups["test"], groups["valid"]) < FEW_BLOCKS:
+        hints.append("so few blocks are held out that the score is that of single places; a smaller --block_size gives more")
+    return hints
