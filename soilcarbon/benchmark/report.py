@@ -87,9 +87,11 @@ def verdict(c: Comparison) -> str:
     if ours == theirs or change is None:
         return f"The strongest method under {STRATEGY_NAMES[c.last]} is {c.label(theirs)}; no network was compared with it."
     outcome = {"better": "is better than", "worse": "is worse than", "open": "does not differ clearly from"}[judge(change)]
-    mae, ccc = (changed(change, score) for score in ("mae", "ccc"))
+    mae, gap, interval = changed(change, "mae").partition(" ")
     where = f"{STRATEGY_NAMES[c.last]}, mean of {_count(len(c.regions), 'region')}"
-    return f"{c.label(ours)} {outcome} the strongest baseline, {c.label(theirs)} ({where}): MAE {mae} %, CCC {ccc}."
+    text = f"{c.label(ours)} {outcome} the strongest baseline, {c.label(theirs)} ({where}): "
+    text += f"MAE {mae} %{gap}{interval}, CCC {changed(change, 'ccc')}."
+    return text[:1].upper() + text[1:]
 
 
 # --- numbers as text --------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Comparisons on small datasets: by cross-validation (same folds for all, no leaks, resumed), and of finished runs."""
 
 import dataclasses
+import pickle
 import shutil
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from soilcarbon.benchmark import trained_runs
+from soilcarbon.benchmark import experiment, network_variants, trained_runs
+from soilcarbon.benchmark.baselines import BASELINES
 from soilcarbon.benchmark.experiment import Run, folds_for, plan_runs, pretrain, pretrained_path, read_inputs
+from soilcarbon.benchmark.network_variants import plain_settings
 from soilcarbon.benchmark.results import MEAN
 from soilcarbon.categories import Category
 from soilcarbon.commands import compare
@@ -75,19 +78,24 @@ def settings_of(land, out, **changes):
         "few_methods": ["mean", "pretrained"],
         "sizes": [20],
         "repeats": 1,
-        "workers": 2,
+        "workers": 1,
     }
     return values | changes
 
 
 @pytest.fixture(scope="module")
 def compared(land, tmp_path_factory):
-    """Return the folder of a finished comparison, and the file of its settings."""
+    """Return the folder of a finished comparison of hardly trained methods, and the file of its settings."""
     out = tmp_path_factory.mktemp("compared") / "out"
     config = out.parent / "compare.yaml"
     config.write_text(yaml.safe_dump(settings_of(land, out)))
-    compare.main(["--config", str(config)])
-    return out, config
+    forest = dataclasses.replace(BASELINES["quantile_forest"], while_tuning={"n_estimators": 5})
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (experiment, network_variants):
+            patch.setattr(module, "plain_settings", lambda settings, **more: plain_settings(settings, **more | {"epochs": 5}))
+        patch.setitem(BASELINES, "quantile_forest", forest)
+        compare.main(["--config", str(config)])
+        yield out, config
 
 
 def test_every_method_is_scored_on_the_same_profiles_under_every_strategy(compared):
@@ -220,6 +228,8 @@ def test_runs_cover_every_fold_and_every_draw_once_and_are_named_apart(land):
     runs = plan_runs(design)
     assert len({each.name for each in runs}) == len(runs) == 2 * 2 * 3 + 2 * 3 * 2 * 2
     assert {each.strategy for each in runs if each.size} == {"blocks"}
+    again = pickle.loads(pickle.dumps(design))  # as a process of the pool gets it, which reads its datasets once
+    assert again == design and hash(again) == hash(design) and set(again.baselines) == {*BASELINES, "svr"}
     whole = plan_runs(dataclasses.replace(design, sizes=(0,)))
     assert len([each for each in whole if each.curve]) == 2 * 3  # all profiles can be drawn in one way only
     names = {
@@ -233,7 +243,7 @@ def test_finished_runs_are_never_cleared(land, tmp_path, capsys):
     config = tmp_path / "c.yaml"
     config.write_text(yaml.safe_dump(settings_of(land, tmp_path / "o")))
     assert run(lambda: compare.main(["--config", str(config)])) == 2
-    assert "is there, of an earlier run; go on with --resume, or give another folder" in capsys.readouterr().err
+    assert "results of an earlier run; continue it with --resume" in capsys.readouterr().err
     assert (tmp_path / "o" / "runs").is_dir()
 
 
