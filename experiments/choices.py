@@ -1,7 +1,7 @@
 """How the presets for real profiles were chosen: variants of loss, fine-tuning and back-transform, without the test split.
 
     make realdata                                   # or at least its prepare.py call for data/real/global
-    python benchmarks/choices.py [--folds 2] [--members 3]
+    python experiments/choices.py [--folds 2] [--members 3]
 
 The training and validation profiles of the global dataset are divided anew by half-degree blocks, `folds` times. In each
 fold the network is pretrained, fine-tuned on each region of regions.csv in several ways, and scored on the fold's held-out
