@@ -1,6 +1,6 @@
-"""A land like China whose true carbon density is known: four climate zones, seven periods, soils with depth.
+"""A simulated land like China whose true carbon density is known: four climate zones, seven periods, soils with depth.
 
-In: the example world's climate and relief (world.py) and a seed. Out, in one folder:
+In: the example world's climate and relief (`world`) and a seed. Out, in one folder:
 
     horizons.csv                  profile_id, lon, lat, year, top, bottom (cm), soc (g/kg), bd (g/cm3), cf (% of volume)
     rasters/*.tif                 what does not change: climate (map in mm, mat in degrees C among it), relief, soil
@@ -8,8 +8,8 @@ In: the example world's climate and relief (world.py) and a seed. Out, in one fo
     truth/1985-1989/*.tif ...     the true density, kg/m2: socd_0_20.tif, socd_0_100.tif
     world.yaml                    seed, law, grid
 
-Two laws say what carbon follows. "unzoned": the same everywhere. "zoned": vegetation, clay, relief and land use act otherwise in
-each zone, some of them the other way round, so that forests by zone have something to gain. Both laws are this project's own.
+Two laws relate carbon to its factors. "unzoned": the same law everywhere. "zoned": vegetation, clay, relief and land use act
+differently in each zone, some with the opposite sign, so that forests by zone can gain. Both laws are this project's own.
 """
 
 from collections.abc import Mapping
@@ -56,8 +56,8 @@ _FIELDS = {
 
 
 @dataclass(frozen=True)
-class Answer:
-    """How ln SOC at the surface answers to a standard deviation of each factor.
+class Response:
+    """Change of ln SOC at the surface per standard deviation of each factor.
 
     Attributes
     ----------
@@ -76,16 +76,16 @@ class Answer:
     wetness: float = 0.3
 
 
-LAWS: Mapping[str, Mapping[str, Answer]] = {
-    "unzoned": dict.fromkeys(ZONES, Answer()),
+LAWS: Mapping[str, Mapping[str, Response]] = {
+    "unzoned": dict.fromkeys(ZONES, Response()),
     "zoned": {
-        "humid": Answer(vigour=-0.35, clay=0.45, relief=0.15),  # what grows is harvested; clay keeps what stays
-        "semi-humid": Answer(vigour=0.45, clay=-0.35, relief=-0.3),
-        "semi-arid": Answer(vigour=0.5, clay=0.1, relief=0.35),  # hollows are salt flats, slopes catch dust
-        "arid": Answer(vigour=-0.1, clay=-0.45, relief=-0.35),
+        "humid": Response(vigour=-0.35, clay=0.45, relief=0.15),  # what grows is harvested; clay keeps what stays
+        "semi-humid": Response(vigour=0.45, clay=-0.35, relief=-0.3),
+        "semi-arid": Response(vigour=0.5, clay=0.1, relief=0.35),  # hollows are salt flats, slopes catch dust
+        "arid": Response(vigour=-0.1, clay=-0.45, relief=-0.35),
     },
 }
-"""Law -> zone -> answer."""
+"""Law -> zone -> response."""
 
 
 def make_china(out: Path, law: Law = "zoned", *, profiles: int = 6000, cell: float = 0.5, seed: int = 314) -> Path:
@@ -134,8 +134,8 @@ def make_china(out: Path, law: Law = "zoned", *, profiles: int = 6000, cell: flo
             name = f"socd_{upper:g}_{lower:g}"
             write(f"truth/{span}/{name}", {name: density}, "kg/m2")
     write_table(folder / "horizons.csv", china.horizons(profiles, seed))
-    answers = {zone: vars(answer) for zone, answer in LAWS[law].items()}
-    facts = {"simulated": True, "seed": seed, "law": law, "answers": answers, "profiles": profiles}
+    responses = {zone: vars(response) for zone, response in LAWS[law].items()}
+    facts = {"simulated": True, "seed": seed, "law": law, "responses": responses, "profiles": profiles}
     write_yaml(folder / "world.yaml", facts | {"crs": "EPSG:4326", "cell": grid.cell, "bounds": grid.bounds})
     return folder
 
@@ -176,7 +176,7 @@ class China:
         clay = 0.8 * self._fields["clay"] + 0.6 * self._fields["clay error"]
         self.clay_map = np.where(self.sea, np.nan, (24 + 8 * clay).clip(2, 70))
         self.zone = ClimateZones().labels(self.climate["map"], self.climate["mat"])
-        self._answers = [LAWS[law][zone] for zone in ZONES]
+        self._responses = [LAWS[law][zone] for zone in ZONES]
 
     def _field(self, k: int, spectrum: tuple[float, float, float]) -> np.ndarray:
         return RandomField((self._seed, 100 + k), *spectrum)(self._points)
@@ -206,8 +206,8 @@ class China:
         }
         log_soc = np.full(len(self.sea), np.log(22.0))
         for name, factor in factors.items():
-            answer = np.array([getattr(each, name) for each in self._answers])
-            log_soc = log_soc + answer[self.zone] * factor
+            response = np.array([getattr(each, name) for each in self._responses])
+            log_soc = log_soc + response[self.zone] * factor
         return np.exp(np.where(self.sea, np.nan, log_soc))
 
     @property
@@ -276,13 +276,25 @@ class China:
 
 
 def mean_share(top: np.ndarray, bottom: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """Return mean SOC of a layer as a share of that at the surface: deep + (1 - deep) exp(-z / reach), cm, integrated."""
+    """Return mean SOC of a layer as a share of that at the surface: deep + (1 - deep) exp(-z / reach), cm, integrated.
+
+    Examples
+    --------
+    >>> mean_share(np.array([0.0, 30.0]), np.array([30.0, 100.0]), np.array([25.0])).round(2).tolist()
+    [0.63, 0.21]
+    """
     fallen = reach * (np.exp(-top / reach) - np.exp(-bottom / reach)) / (bottom - top)
     return np.asarray(_DEEP + (1 - _DEEP) * fallen)
 
 
 def bulk_density(soc: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Return bulk density, kg/m3, by SOC, g/kg, and depth, cm: light where rich in humus, denser below."""
+    """Return bulk density, kg/m3, by SOC, g/kg, and depth, cm: low where rich in humus, higher below.
+
+    Examples
+    --------
+    >>> bulk_density(np.array([0.0, 20.0]), np.array([0.0, 50.0])).round().tolist()
+    [1480.0, 1276.0]
+    """
     return np.asarray(1480 - 240 * np.log1p(soc / 10) + 1.2 * depth)
 
 

@@ -1,7 +1,7 @@
-"""The example world's Earth-system model, whose faults are known: what `drivers.py` is to find.
+"""The Earth-system model of the example world, whose faults are known: the model that `drivers` is to diagnose.
 
-In: the world's covariates on a grid. Out: soil carbon as such a model would give it, a NetCDF file in the way of CMIP's `cSoil`:
-coarse cells, longitudes from 0 to 360, kg/m2, two times.
+In: the world's covariates on a grid. Out: soil carbon as such a model would give it, a NetCDF file like CMIP's `cSoil`: coarse
+cells, longitudes from 0 to 360, kg/m2, two times.
 """
 
 import io

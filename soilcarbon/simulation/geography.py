@@ -1,7 +1,7 @@
 """The example world's outlines: coasts, mountain ranges, currents and monsoons, drawn by hand at their real places.
 
-In: nothing. Out: `Geography`, which tells at any longitude and latitude how far the sea is, how far the wind has
-come over land, and how high the mountains stand. Rough to about one degree; `world.py` adds the detail.
+In: nothing. Out: `Geography`: at any longitude and latitude the distance to the sea, the dryness of winds that have come over land,
+and the height of mountain ranges. Accurate to about one degree; `world` adds the detail.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 STEP = 0.25
-"""Cell of the fixed grid that outlines are drawn on, degrees; whatever raster is asked for, the outline is the same."""
+"""Cell of the fixed grid that outlines are drawn on, degrees; the outline is the same for any raster."""
 KM_PER_DEGREE = 111.2
 LAND_REACH, SEA_REACH = 1800.0, 700.0
 """Kilometres over land, and over sea, in which air loses, or regains, 63 % of its moisture."""
@@ -247,7 +247,13 @@ SURVEYS: tuple[tuple[float, float, float, float, float], ...] = (  # how densely
 
 
 def bumps(table: Sequence[tuple[float, float, float, float, float]], lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """Return the sum of a table's Gaussian bumps at points (M,), in the table's unit."""
+    """Return the sum of a table's Gaussian bumps at points (M,), in the table's unit.
+
+    Examples
+    --------
+    >>> bumps([(0, 0, 10, 10, 5.0)], np.array([0.0, 10.0]), np.zeros(2)).round(2).tolist()
+    [5.0, 1.84]
+    """
     total = np.zeros(len(lon))
     for centre_lon, centre_lat, width, height, amount in table:
         east = (lon - centre_lon + 180) % 360 - 180

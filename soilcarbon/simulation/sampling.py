@@ -1,6 +1,6 @@
-"""A land as rasters show it, and profiles where surveys would leave them.
+"""Sampling of a simulated land: its values on a grid, and profiles where soil surveys would put them.
 
-In: a world that tells what is at any point. Out: its covariates and truth on a grid, and places drawn on it.
+In: a world that has values at any point. Out: its covariates and truth on a grid, and places drawn on it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Grid:
-    """A north-up raster's cells: upper left corner and cell in degrees, rows, columns."""
+    """A north-up raster's cells: upper left corner and cell in degrees, rows, columns.
+
+    Examples
+    --------
+    >>> grid = Grid.over((10, 50, 12, 51), cell=0.5)
+    >>> grid.height, grid.width, grid.centres()[0].tolist()
+    (2, 4, [10.25, 10.75, 11.25, 11.75])
+    """
 
     west: float
     north: float
@@ -73,7 +80,7 @@ def draw_profiles(
     random: np.random.Generator,
     refused: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw profiles as surveys leave them: most in clusters of very unequal size, some scattered.
+    """Draw profiles as surveys do: most in clusters of very unequal size, some scattered.
 
     Parameters
     ----------
@@ -86,9 +93,9 @@ def draw_profiles(
     spread
         How far, typically, profiles of a cluster lie from its centre, degrees.
     random
-        Drawn from.
+        Generator.
     refused
-        Tells of candidates at lon, lat (M,) which may not be taken, (M,) bool.
+        Of candidates at lon, lat (M,): which may not be taken, (M,) bool.
 
     Returns
     -------

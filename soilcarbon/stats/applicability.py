@@ -1,13 +1,8 @@
-"""Say where a model may be used: how unlike the training profiles a place is, and how many of them it resembles.
+"""Area of applicability: where a model may be used, by dissimilarity to its training profiles, and local point density.
 
-In: predictors of the training profiles, their importance, their folds. Out: for any rows of the same predictors a
-dissimilarity index, whether it lies within the area of applicability (Meyer and Pebesma 2021, Methods in Ecology and
-Evolution 12, 1620-1633), and the local point density (Schumacher et al. 2025, Geoscientific Model Development). Stands
-alone: arrays in memory, no settings, no files.
-
-    area = ApplicabilityArea.fit(training_x, importance, folds)
-    index, density = area.assess(cells_x)
-    usable = area.inside(cells_x)
+In: predictors of the training profiles, their importance, their folds. Out: for any rows of the same predictors a dissimilarity
+index (DI), whether it lies within the area of applicability (Meyer and Pebesma 2021, Methods in Ecology and Evolution 12,
+1620-1633; R package CAST), and the local point density (Schumacher et al. 2025, Geoscientific Model Development).
 """
 
 import logging
@@ -25,12 +20,12 @@ _BLOCK = 1 << 20
 _FAR = 1e6
 """Standard deviations at which a coordinate is held: beyond any training profile, and its square is finite in float32."""
 
-_MOST_POINTS, _MOST_VARIABLES = 1_000_000, 10_000
+_MAX_POINTS, _MAX_VARIABLES = 1_000_000, 10_000
 
 
 @dataclass(frozen=True, eq=False)
 class ApplicabilityArea:
-    """Know the training profiles in predictor space and how far from them a prediction may be trusted.
+    """Area of applicability: the training profiles in predictor space, and how far from them a prediction may be used.
 
     A coordinate is (x - mean) / std * weight. What is missing gets the coordinate 0, the training mean, which is what
     the network is fed there too; it makes a place look more ordinary than it may be. Classes come as 0/1 columns.
@@ -50,6 +45,13 @@ class ApplicabilityArea:
     profiles
         Training profiles there were; where it exceeds m, points are a random sample of them and a density counts the
         sampled ones only.
+
+    Examples
+    --------
+    >>> random = np.random.default_rng(0)
+    >>> area = ApplicabilityArea.fit(random.normal(size=(200, 2)), folds=np.arange(200) % 5)
+    >>> area.inside(np.array([[0.0, 0.5], [9.0, 9.0]])).tolist()
+    [True, False]
     """
 
     points: np.ndarray
@@ -69,10 +71,10 @@ class ApplicabilityArea:
         max_points: int = 5000,
         seed: int = 0,
     ) -> "ApplicabilityArea":
-        """Learn the area from training profiles.
+        """Fit the area to training profiles.
 
         The index of a training profile is its distance to the nearest one in another fold, in units of
-        `mean_distance`: as unlike as what the model was tested on was to what it had learnt from. The threshold is
+        `mean_distance`: as dissimilar as held-out profiles were to those the model was trained on. The threshold is
         min(max, Q75 + 1.5 IQR) of these, with quantiles by linear interpolation, as CAST has it since it left the
         upper whisker of the box plot (the largest value up to Q75 + 1.5 IQR), which jumps with single profiles.
 
@@ -83,7 +85,7 @@ class ApplicabilityArea:
         weights
             (p,) importance of each predictor, in any unit; what is negative counts as 0. None: all alike.
         folds
-            (N,) the fold each profile was tested in; the wider the blocks, the wider the area. None: each profile is
+            (N,) the cross-validation fold of each profile; the wider the blocks, the wider the area. None: each profile is
             a fold.
         max_points
             Of more profiles a random sample of this size is kept, and a line is logged. Index and threshold are then
@@ -205,7 +207,7 @@ class ApplicabilityArea:
 
     @classmethod
     def from_plain(cls, plain: Any) -> "ApplicabilityArea":
-        """Make it from `to_plain`'s content, which may be a stranger's.
+        """Make it from `to_plain`'s content, which may come from an untrusted file.
 
         Raises
         ------
@@ -218,15 +220,15 @@ class ApplicabilityArea:
             raise ValueError(f"applicability: expected {', '.join(sorted(names))}; found {found}")
         facts = {name: _numbers(name, plain[name]) for name in ("mean", "std", "weights")}
         p = len(facts["mean"])
-        if not 1 <= p <= _MOST_VARIABLES or any(len(fact) != p for fact in facts.values()):
+        if not 1 <= p <= _MAX_VARIABLES or any(len(fact) != p for fact in facts.values()):
             sizes = ", ".join(f"{len(fact)} {name}" for name, fact in facts.items())
             raise ValueError(f"applicability: {sizes}; expected one of each per predictor")
         if min(facts["std"]) < 1e-30 or min(facts["weights"]) < 0 or abs(sum(facts["weights"]) / p - 1) > 1e-6:
             raise ValueError("applicability: std must be positive; weights not negative, and their mean 1")
         mean_distance, threshold, profiles = _numbers("sizes", [plain[k] for k in ("mean_distance", "threshold", "profiles")])
         raw = plain["points"]
-        if not isinstance(raw, bytes) or len(raw) % (4 * p) or not 2 <= len(raw) // (4 * p) <= _MOST_POINTS:
-            raise ValueError(f"applicability: points are not the bytes of 2 to {_MOST_POINTS} rows of {p} float32")
+        if not isinstance(raw, bytes) or len(raw) % (4 * p) or not 2 <= len(raw) // (4 * p) <= _MAX_POINTS:
+            raise ValueError(f"applicability: points are not the bytes of 2 to {_MAX_POINTS} rows of {p} float32")
         points = np.frombuffer(raw, "<f4").astype(np.float32).reshape(-1, p)
         if not (np.abs(points) <= _FAR * p).all():
             raise ValueError("applicability: points hold values that are not finite, or beyond any coordinate")

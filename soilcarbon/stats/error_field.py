@@ -1,17 +1,17 @@
-"""How wrong a map may be over an area: errors that neighbouring cells share do not cancel, and its total must say so.
+"""Spatially correlated error fields: the error of a map's means, totals and changes over an area, which neighbours share.
 
-In: predictions of profiles held out. Out: `ErrorField`, and sums of drawn fields of error over any places and periods, to be
-added to a total. Arrays in memory, no files.
+In: predictions of held-out profiles. Out: `ErrorField`, and sums of simulated error fields over any places and periods, to be
+added to a total.
 
-    errors = ErrorField.fit(y, predicted, zone, lon, lat, period)
+    errors = ErrorField.fit(y, predicted, zone, zones, places, period)
     spread = errors.spread(predicted, weights)                          # (n,) in the target's unit
     drawn = errors.sums(lon, lat, [(0, 0, csr_array([spread * area]))], rows=1)      # (1, DRAWS) errors of a total
 
-An error is told relative to the prediction: (y - p) / (1 + p), to first order that of ln(1 + y). Of the mean square of a zone's
+An error is relative to the prediction: (y - p) / (1 + p), to first order that of ln(1 + y). Of the mean square of a zone's
 held-out errors the part that depends on distance (an exponential variogram) is shared by neighbours and stays in a mean; what
 is left over beside that and the nugget, a bias, is shared by all; the nugget (measurement, and what differs within a cell)
-cancels over thousands of cells. Each period has a bias of its own beside, as large as held-out errors let it be. After Wadoux and
-Heuvelink 2023 (Methods in Ecology and Evolution 14, 1320-1332), with drawn fields in place of their double sum over all cells.
+cancels over thousands of cells. Each period has a bias of its own, as large as held-out errors show. After Wadoux and
+Heuvelink 2023 (Methods in Ecology and Evolution 14, 1320-1332), with simulated fields in place of their double sum over all cells.
 """
 
 import logging
@@ -29,25 +29,25 @@ from soilcarbon.stats.variogram import EARTH_KM, arc_km, empirical_variogram, fi
 
 log = logging.getLogger(__name__)
 DRAWS = 200
-"""Fields drawn: 100 and their mirror images, so that their mean is nothing."""
+"""Simulated fields: 100 and their mirror images (antithetic variates), so that their mean is 0."""
 _WAVES = 32
-"""Cosines that make up one field."""
+"""Random Fourier features of one field."""
 _AT_ONCE = 4096
-"""Places that fields are held of."""
+"""Places for which fields are in memory."""
 _ALWAYS = -1
 """Number of the field that all periods share; others have the number of their period."""
 Term = tuple[int, int, csr_array]
 """Row, period, and weights of places (1, n): most rows are zones that hold few of them."""
-_FEWEST = 30
+_MIN_PROFILES = 30
 """Held-out profiles of a zone, or pairs of one, of which a standard deviation is taken."""
-_DRAWN, _CAUTIOUS = 500, 0.1
-"""Resamples, and the quantile of them that is believed of a persistence."""
-_MOST_ZONES = 100
+_RESAMPLES, _CAUTIOUS = 500, 0.1
+"""Bootstrap resamples, and the quantile of them that is taken as the persistence."""
+_MAX_ZONES = 100
 
 
 @dataclass(frozen=True)
 class ErrorField:
-    """Errors of a map: how large in each zone, and over which distance and from period to period they are shared.
+    """Error model of a map: how large errors are in each zone, and how they are correlated in space and between periods.
 
     Attributes
     ----------
@@ -60,15 +60,26 @@ class ErrorField:
     range_km
         Distance at which e^-1 of the rest is still shared.
     persistence
-        Share of what neighbours share that another period's errors at the same place share too, 0 to 1: the lower end of what
-        held-out errors tell, for what is not shared makes the interval of a change. 0 where nothing is known.
+        Correlation of the shared errors of two periods at the same place, 0 to 1: the lower end of its estimate, for what is
+        not correlated makes the interval of a change. 0 where nothing is known.
     drift
         Variance of a bias that all places of one period share, as a multiple of a deviation's square.
 
     Raises
     ------
     ValueError
-        If a number is none or out of its range.
+        If a number is not finite or out of its range.
+
+    Examples
+    --------
+    Errors of 100 neighbouring cells partly cancel in their mean; those of cells taken as independent would cancel by a factor 10.
+
+    >>> errors = ErrorField((0.3,), structured=0.5, common=0.0, range_km=100.0, persistence=0.0)
+    >>> lon, lat = (each.ravel() for each in np.meshgrid(np.linspace(0, 1, 10), np.linspace(0, 1, 10)))
+    >>> spread = errors.spread(np.full(100, 9.0), np.ones((1, 100)))
+    >>> of_mean = errors.sums(lon, lat, [(0, 0, csr_array([spread / 100]))], rows=1).std()
+    >>> float(spread[0]), bool(1.0 < of_mean < 2.5)
+    (3.0, True)
     """
 
     deviations: tuple[float, ...]
@@ -84,7 +95,7 @@ class ErrorField:
             raise ValueError("errors: expected finite numbers")
         shares = all(0 <= each <= 1 for each in (self.structured, self.common, self.persistence))
         sizes = min(self.deviations, default=-1) >= 0 and self.drift >= 0 and self.range_km > 0
-        if not (len(self.deviations) <= _MOST_ZONES and sizes and shares):
+        if not (len(self.deviations) <= _MAX_ZONES and sizes and shares):
             raise ValueError("errors: deviations and drift must be 0 or more, shares between 0 and 1, the range above 0")
 
     @classmethod
@@ -98,7 +109,7 @@ class ErrorField:
         period: np.ndarray,
         seed: int = 0,
     ) -> "ErrorField":
-        """Learn from profiles held out.
+        """Fit the model to errors of held-out profiles.
 
         Parameters
         ----------
@@ -124,7 +135,7 @@ class ErrorField:
         if not error.std() > 0:
             raise ValueError(f"{len(y)} errors do not vary")
         own = [error[zone == k] for k in range(zones)]
-        deviations = tuple(_root(each) if len(each) >= _FEWEST else overall for each in own)
+        deviations = tuple(_root(each) if len(each) >= _MIN_PROFILES else overall for each in own)
         scaled = error / np.maximum(np.array([*deviations, overall])[zone], 1e-9 * overall)
         found = fit_variogram(empirical_variogram(places[:, 0], places[:, 1], scaled, seed=seed))
         whole = max(float((scaled**2).mean()), found.nugget + found.sill)
@@ -135,7 +146,7 @@ class ErrorField:
         return cls(deviations, shared / whole, common, scale, persistence, _drift(scaled, period))
 
     def spread(self, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Return how large errors are, in the target's unit: like `predicted` (any shape), whose zones weigh (Z, *shape)."""
+        """Return the standard deviation of errors, in the target's unit, of predictions (any shape) by zones' weights (Z, *shape)."""
         return np.asarray((1 + predicted) * np.tensordot(self.deviations, weights, axes=1))
 
     def of_change(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -147,8 +158,8 @@ class ErrorField:
     def sums(self, lon: np.ndarray, lat: np.ndarray, terms: Sequence[Term], rows: int, draws: int = DRAWS) -> np.ndarray:
         """Return weighted sums over places of drawn errors, (rows, draws): those of every row of the same fields.
 
-        A field is relative to the spread, so that its variance is `structured` and `drift` together. It has the same values
-        wherever and whenever it is asked for; of two periods it has the correlation `persistence`, but for the drift. The
+        A field is relative to the spread, so that its variance is `structured` and `drift` together. It is a function of place
+        and period alone, whatever the call; fields of two periods have the correlation `persistence`, but for the drift. The
         second half of the draws mirrors the first.
 
         Parameters
@@ -198,7 +209,7 @@ class ErrorField:
 
     @classmethod
     def from_plain(cls, plain: Any) -> "ErrorField":
-        """Make it from `to_plain`'s content, which may be a stranger's; ValueError if it is another."""
+        """Make it from `to_plain`'s content, which may come from an untrusted file; ValueError if it is invalid."""
         if not isinstance(plain, dict) or set(plain) != set(cls.__dataclass_fields__) or not isinstance(plain["deviations"], list):
             raise ValueError(f"errors: expected {', '.join(cls.__dataclass_fields__)}")
         return cls(**plain | {"deviations": tuple(plain["deviations"])})
@@ -212,7 +223,7 @@ def _root(values: np.ndarray) -> float:
 def _drift(values: np.ndarray, period: np.ndarray) -> float:
     """Return the mean square of the periods' biases, how uncertain each is included; 0 of fewer than two periods."""
     groups = [values[period == each] for each in np.unique(period)]
-    found = [float(each.mean() ** 2 + each.var() / len(each)) for each in groups if len(each) >= _FEWEST]
+    found = [float(each.mean() ** 2 + each.var() / len(each)) for each in groups if len(each) >= _MIN_PROFILES]
     return float(np.mean(found)) if len(found) > 1 else 0.0
 
 
@@ -227,13 +238,13 @@ def _persistence(values: np.ndarray, places: np.ndarray, period: np.ndarray, ran
     left, right = pairs[:, 0], pairs[:, 1]
     near = np.exp(-arc_km(np.linalg.norm(points[left] - points[right], axis=1)) / range_km)
     same = period[left] == period[right]
-    if min(same.sum(), (~same).sum()) < _FEWEST:
-        log.info("errors: too few neighbours of different periods; nothing is taken to be shared from one period to the next")
+    if min(same.sum(), (~same).sum()) < _MIN_PROFILES:
+        log.info("errors: too few neighbours of different periods; errors of different periods are taken as independent")
         return 0.0
     product, square = values[left] * values[right] * near, near**2
     parts = [np.bincount(left[which], each[which], len(values)) for which in (same, ~same) for each in (product, square)]
     random = np.random.default_rng(seed)
-    counts = random.multinomial(len(values), np.full(len(values), 1 / len(values)), size=_DRAWN)
+    counts = random.multinomial(len(values), np.full(len(values), 1 / len(values)), size=_RESAMPLES)
     with np.errstate(divide="ignore", invalid="ignore"):
         within, between = (counts @ parts[k] / (counts @ parts[k + 1]) for k in (0, 2))
         found = np.where(within > 0, np.clip(between / within, 0, 1), 0.0)

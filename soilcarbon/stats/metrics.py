@@ -1,8 +1,7 @@
-"""Score what was predicted for profiles held out.
+"""Metrics of predictions: scores with bootstrap intervals, paired differences of two methods, and coverage of intervals.
 
-In: arrays in memory. Out: scores, intervals of scores, and of what two methods differ by.
-Every score this project prints, logs or chooses an epoch by is made here. Stands alone: it knows no settings, no files and
-no network.
+In: observations and predictions (n,), and optionally the spatial group of each. Out: plain numbers. Every score that is printed,
+logged or chooses an epoch is computed here.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -12,13 +11,13 @@ import numpy as np
 from scipy.stats import binomtest
 
 HIGHER_IS_BETTER = {"rmse": False, "mae": False, "r2": True, "ccc": True, "rpiq": True}
-"""The scores that can rank two models, and which way. ME is a balance, not a rank."""
+"""Scores that can rank two models. ME, a balance, cannot."""
 
 # --- scores ----------------------------------------------------------------------------------------------------
 
 
 def checked_vectors(may_be_infinite: Collection[str] = (), **vectors: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return vectors of one length as float64; those named in `may_be_infinite` may be so, but not NaN.
+    """Return vectors of one length as float64, checked to be finite; those named in `may_be_infinite` may be so, but not NaN.
 
     Raises
     ------
@@ -37,7 +36,7 @@ def checked_vectors(may_be_infinite: Collection[str] = (), **vectors: np.ndarray
 
 
 SCORES = ("rmse", "mae", "me", "r2", "ccc", "rpiq")
-"""What `scores` tells beside n."""
+"""Of `scores`, beside n."""
 
 
 def _moments(observed: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -65,7 +64,7 @@ def _scores_of(means: np.ndarray, observed: np.ndarray) -> dict[str, np.ndarray]
 
 
 def scores(observed: np.ndarray, predicted: np.ndarray) -> dict[str, float | int | None]:
-    """Return how well predictions meet observations.
+    """Return RMSE, MAE, mean error, R2 (model efficiency), Lin's CCC and RPIQ of predictions.
 
     Parameters
     ----------
@@ -86,6 +85,12 @@ def scores(observed: np.ndarray, predicted: np.ndarray) -> dict[str, float | int
     ------
     ValueError
         If lengths differ or a value is not finite.
+
+    Examples
+    --------
+    >>> found = scores(np.array([1.0, 2, 3, 4]), np.array([2.0, 2, 2, 6]))
+    >>> found["n"], found["mae"], found["me"], round(found["ccc"], 3)
+    (4, 1.0, 0.5, 0.667)
     """
     observed, predicted = checked_vectors(observed=observed, predicted=predicted)
     n = len(observed)
@@ -103,11 +108,11 @@ def _plain(value: np.ndarray | float) -> float | None:
 
 
 def bootstrap_means(columns: np.ndarray, groups: np.ndarray | None, seed: int | Sequence[int], draws: int) -> np.ndarray:
-    """Return the means of columns (n, C) over groups drawn with replacement, each whole: (draws, C).
+    """Return block-bootstrap means of columns (n, C): groups are drawn with replacement, each whole; (draws, C).
 
-    Profiles of one block err alike, and drawn singly, as if independent of each other, they would give too narrow an
-    interval. Which groups a draw has depends on the seed and the groups alone, so that two methods on the same profiles
-    can be compared draw by draw.
+    Profiles of one block have similar errors; drawn singly, as if independent, they would give too narrow an interval. Which
+    groups a draw has depends on the seed and the groups alone, so that two methods on the same profiles can be compared draw by
+    draw.
 
     Parameters
     ----------
@@ -122,6 +127,12 @@ def bootstrap_means(columns: np.ndarray, groups: np.ndarray | None, seed: int | 
     ------
     ValueError
         If groups are not as many as profiles.
+
+    Examples
+    --------
+    >>> means = bootstrap_means(np.array([[1.0], [1.0], [4.0], [4.0]]), np.array([0, 0, 1, 1]), seed=0, draws=1000)
+    >>> sorted(set(means.ravel().tolist()))
+    [1.0, 2.5, 4.0]
     """
     n = len(columns)
     member = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -167,19 +178,17 @@ def bootstrap_scores(
     level: float = 0.95,
     groups: np.ndarray | None = None,
 ) -> dict[str, int | dict[str, float | None]]:
-    """Return the scores with bootstrap percentile intervals.
+    """Return `scores` with bootstrap percentile intervals.
 
-    Whole groups are drawn with replacement, see `bootstrap_means`. For rpiq only the RMSE is: the interquartile range stays
-    that of all profiles, so its interval tells how sure the error is, not how sure the spread of the soil.
+    Whole groups are drawn with replacement, see `bootstrap_means`. For rpiq only the RMSE is resampled: the interquartile range
+    stays that of all profiles, so its interval is that of the error, not of the spread of the soil.
 
     Parameters
     ----------
     observed, predicted
         (n,) in the target's unit.
-    seed
-        Of the draws.
-    draws
-        Resamples.
+    seed, draws
+        Of the resamples, and how many.
     level
         Of the interval: 0.95 leaves 2.5 % of the draws on each side.
     groups
@@ -194,6 +203,13 @@ def bootstrap_scores(
     ------
     ValueError
         If lengths differ or a value is not finite.
+
+    Examples
+    --------
+    >>> observed = np.arange(50.0)
+    >>> found = bootstrap_scores(observed, observed + np.tile([1.0, 3.0], 25), seed=0)
+    >>> found["mae"]["value"], found["mae"]["low"] < 2 < found["mae"]["high"]
+    (2.0, True)
     """
     observed, predicted = checked_vectors(observed=observed, predicted=predicted)
     drawn = _drawn_scores(observed, predicted, groups, seed, draws)
@@ -212,10 +228,10 @@ def paired_differences(
     level: float = 0.95,
     groups: np.ndarray | None = None,
 ) -> dict[str, dict[str, float | None]]:
-    """Return by how much our predictions score otherwise than theirs, with bootstrap percentile intervals.
+    """Return the paired difference of two methods' scores on the same profiles, with bootstrap percentile intervals.
 
     Both are scored on the same draws of whole groups. What makes a draw hard for both, such as one more peat, cancels in the
-    difference, so that two methods whose own intervals overlap may still be told apart.
+    difference, so that two methods whose own intervals overlap may still differ clearly.
 
     Parameters
     ----------
@@ -227,7 +243,7 @@ def paired_differences(
     Returns
     -------
     dict
-        mae and rmse -> change in percent, 100 (ours / theirs - 1): negative, ours errs less; ccc and r2 -> ours - theirs:
+        mae and rmse -> change in percent, 100 (ours / theirs - 1): negative, ours has smaller errors; ccc and r2 -> ours - theirs:
         positive, ours agrees better. Each {"value", "low", "high"}; None where undefined (so is a change
         against no error).
 
@@ -235,6 +251,12 @@ def paired_differences(
     ------
     ValueError
         If lengths differ or a value is not finite.
+
+    Examples
+    --------
+    >>> observed = np.arange(6.0)
+    >>> paired_differences(observed, observed + 1, observed + 2, seed=0)["mae"]
+    {'value': -50.0, 'low': -50.0, 'high': -50.0}
     """
     return mean_paired_differences([(observed, ours, theirs, groups)], seed, draws, level)
 
@@ -245,10 +267,10 @@ def mean_paired_differences(
     draws: int = 1000,
     level: float = 0.95,
 ) -> dict[str, dict[str, float | None]]:
-    """Return `paired_differences` averaged over regions, each of which has the same say whatever its number of profiles.
+    """Return `paired_differences` averaged over regions, each with the same weight whatever its number of profiles.
 
     Groups are drawn within each region, independently of the others, and the regions' changes averaged per draw. So the
-    interval tells how sure the mean over these regions is, not what to expect of another region.
+    interval is that of the mean over these regions, not of what to expect in another region.
 
     Parameters
     ----------
@@ -266,6 +288,13 @@ def mean_paired_differences(
     ------
     ValueError
         If there are no regions, lengths differ or a value is not finite.
+
+    Examples
+    --------
+    >>> y = np.arange(6.0)
+    >>> regions = [(y, y + 1, y + 2, None), (y, y + 2, y + 2, None)]
+    >>> mean_paired_differences(regions, seed=0)["mae"]["value"]
+    -25.0
     """
     if not parts:
         raise ValueError("no regions: there is nothing to compare")
@@ -282,7 +311,13 @@ def mean_paired_differences(
 
 
 def better(name: str, a: float | None, b: float | None) -> bool:
-    """Return whether score a beats score b; an undefined score (None) beats nothing and loses to any other."""
+    """Return whether score a is better than score b; an undefined score (None) is worse than any other.
+
+    Examples
+    --------
+    >>> better("rmse", 1.0, 2.0), better("ccc", 0.5, None)
+    (True, True)
+    """
     if a is None or b is None:
         return a is not None
     return a > b if HIGHER_IS_BETTER[name] else a < b
@@ -305,10 +340,17 @@ def _checked(y: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> tuple[np.nd
 def coverage(
     y: np.ndarray, lower: np.ndarray, upper: np.ndarray, groups: np.ndarray | None = None, seed: int = 0, draws: int = 1000
 ) -> dict[str, float | int | None]:
-    """Return the share of observations (n,) within their intervals (ends included), with a 95 % interval of it.
+    """Return the coverage of prediction intervals (PICP), ends included, with a 95 % interval of it.
 
     Without groups the exact binomial one (Clopper and Pearson 1934). With groups (n,) that of a bootstrap of whole groups,
     for profiles of one block are missed together; it has no width where no or every profile is covered.
+
+    Parameters
+    ----------
+    y, lower, upper
+        (n,) observations and the ends of their intervals, which may be infinite.
+    groups, seed, draws
+        As in `bootstrap_scores`.
 
     Returns
     -------
@@ -319,6 +361,12 @@ def coverage(
     ------
     ValueError
         If lengths differ, a value is NaN, or an interval's lower end is above its upper one.
+
+    Examples
+    --------
+    >>> found = coverage(np.array([1.0, 2, 3, 9]), np.zeros(4), np.full(4, 5.0))
+    >>> found["value"], round(found["low"], 2), round(found["high"], 2)
+    (0.75, 0.19, 0.99)
     """
     y, lower, upper = _checked(y, lower, upper)
     n = len(y)
@@ -336,13 +384,18 @@ def coverage(
 def interval_score(y: np.ndarray, lower: np.ndarray, upper: np.ndarray, level: float) -> np.ndarray:
     """Return the interval score of each profile (n,), in the target's unit; the lower the better.
 
-    Width + 2 / (1 - level) times what the truth lies outside: only the true quantiles minimise its mean, so it rewards
+    Width + 2 / (1 - level) times the distance of an observation outside: only the true quantiles minimise its mean, so it rewards
     narrow intervals that cover (Winkler 1972; Gneiting and Raftery 2007, J. Am. Stat. Assoc. 102, 359-378, eq. 43).
 
     Raises
     ------
     ValueError
         As `coverage`, or if the level is not between 0 and 1.
+
+    Examples
+    --------
+    >>> interval_score(np.array([1.0, 6.0]), np.zeros(2), np.full(2, 5.0), level=0.9).round(6).tolist()
+    [5.0, 25.0]
     """
     y, lower, upper = _checked(y, lower, upper)
     if not 0 < level < 1:
