@@ -72,7 +72,6 @@ drivers: .venv/installed
 	@test ! -d data/real/global || $(BIN)/python -m soilcarbon drivers --config configs/realdata_drivers.yaml --resume
 
 zoned: .venv/installed
-	$(BIN)/pip install --quiet $$(grep '^skops==' requirements-test.txt)
 	for law in zoned unzoned; do \
 	  $(BIN)/python -m soilcarbon simulate --world china --law $$law --profiles 2500 --cell 0.25 --seed $(SEED) || exit; \
 	done
@@ -84,7 +83,7 @@ zoned: .venv/installed
 	  --samples data/sim/china_unzoned/densities.csv --rasters data/sim/china_unzoned/rasters --periodic data/sim/china_unzoned/periodic
 	$(BIN)/python experiments/zoned_figure.py
 	for depth in 0_20 0_100; do \
-	  $(BIN)/python -m soilcarbon map --checkpoint model/sim_zoned_socd_$$depth.skops --rasters data/sim/china/rasters \
+	  $(BIN)/python -m soilcarbon map --checkpoint model/sim_zoned_socd_$$depth.npz --rasters data/sim/china/rasters \
 	    --periods data/sim/china/periodic --out results/sim_zoned_map/socd_$$depth.tif || exit; \
 	done
 	$(BIN)/python experiments/zoned_truth.py

@@ -10,8 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from soilcarbon.io.files import read_table
 from soilcarbon.zonal.figures import draw_scores
+
+from soilcarbon.io.files import read_table
 
 RUNS = {"carbon follows another law in each zone": "sim_zoned", "the same law everywhere": "sim_unzoned"}
 

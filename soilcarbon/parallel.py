@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,6 +79,31 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
+
+
+def map_in_order(
+    pool: Executor | None, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], description: str
+) -> list[Any]:
+    """Return the results of many short calls in their order, with a progress bar.
+
+    Parameters
+    ----------
+    pool
+        Of `worker_pool`; None: the calls run in this process.
+    function, arguments
+        A function of a module, and the arguments of each call.
+    description
+        Before the bar.
+
+    Examples
+    --------
+    >>> map_in_order(None, pow, [(2, 3), (3, 2)], "powers")
+    [8, 9]
+    """
+    bar = {"desc": description, "total": len(arguments), "leave": False, "disable": None}
+    if pool is None:
+        return [function(*each) for each in tqdm(arguments, **bar)]
+    return list(tqdm(pool.map(function, *zip(*arguments, strict=True), chunksize=4), **bar))
 
 
 @dataclass(frozen=True)

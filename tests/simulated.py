@@ -1,9 +1,11 @@
 """Profiles made by code that methods of mapping are tried on."""
 
 import numpy as np
+import pandas as pd
 
 from soilcarbon.benchmark.baselines import Known
 from soilcarbon.stats.groups import spatial_groups
+from soilcarbon.zonal.space_time import Profiles
 
 
 def haversine(lon, lat, other_lon, other_lat):
@@ -23,8 +25,16 @@ def profiles(n=300, seed=0, centre=(10.0, 50.0), noise=0.2):
     return Known(x.astype(np.float32), y, lon, lat, spatial_groups(lon, lat, 0.5))
 
 
-ZONED_QUICK = {"covariates": (0, 1, 2, 3, 4), "year": 5, "best": 3, "inner": 2, "candidates": 2, "search_trees": 5, "trees": 15}
-"""Settings of a `SelectedForest` that takes a second."""
+ZONED_QUICK = {
+    "covariates": (0, 1, 2, 3, 4),
+    "year": 5,
+    "best": 3,
+    "inner_folds": 2,
+    "candidates": 2,
+    "search_trees": 5,
+    "trees": 15,
+}
+"""Arguments of a `SelectedForest` that is trained in a second."""
 
 
 def zoned_world(n=400, seed=0, differs=True):
@@ -42,7 +52,23 @@ def zoned_world(n=400, seed=0, differs=True):
     signal = np.where(mm >= 400, sign * a, sign * b) if differs else 0.7 * (a + b)
     y = np.exp(1.5 + 0.4 * signal + 0.1 * random.normal(size=n))
     x = np.column_stack([mm, degrees, a, b, noise, random.integers(1985, 2021, n)])
-    return Known(x, y, lon, lat, spatial_groups(lon, lat, 2.0))
+    return Profiles(x, y, lon, lat, spatial_groups(lon, lat, 2.0))
+
+
+ZONED_NAMES = ["map", "mat", "a", "b", "noise", "year"]
+"""Of the columns of x of `zoned_world`."""
+
+
+def write_zoned_samples(folder, n=200, **changes):
+    """Write the profiles of `zoned_world` to s.csv, columns changed by values or functions, and return the table."""
+    land = zoned_world(n)
+    table = pd.DataFrame(land.x, columns=ZONED_NAMES).assign(profile_id=[f"p{k}" for k in range(n)], lon=land.lon, lat=land.lat)
+    table = table.assign(socd_0_20=land.y, socd_0_100=land.y * 2, bulk_density=1.3)
+    table.loc[: n // 3, "socd_0_100"] = np.nan
+    for name, value in changes.items():
+        table[name] = value(table[name]) if callable(value) else value
+    table.to_csv(folder / "s.csv", index=False)
+    return table
 
 
 def field(n, practical_range, nugget, seed, centre=(10.0, 50.0)):

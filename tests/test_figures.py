@@ -6,7 +6,6 @@ import pytest
 from matplotlib.image import imread
 
 from soilcarbon import figures
-from soilcarbon.zonal import figures as zonedfigures
 
 
 @pytest.fixture
@@ -134,26 +133,3 @@ def test_no_global_state_is_touched(tmp_path):
 
     figures.observed_against_predicted(tmp_path / "f.png", *soc(20), "g/kg", "anhui")
     assert not register.Gcf.figs
-
-
-def test_zoned_scores_are_drawn_where_they_are_and_without_an_interval_where_there_is_none(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(zonedfigures, "save", lambda figure, path: drawn.append(figure) or figures.save(figure, path))
-    rows = [
-        {"zone": zone, "method": method, "n": 40, "target": "socd_0_20", "r2": r2, "r2_low": r2 - 0.1, "r2_high": r2 + 0.05}
-        for zone in ("all", "arid")
-        for method, r2 in (("unzoned", 0.4), ("zoned", 0.6))
-    ]
-    rows[3] |= {"r2_low": np.nan, "r2_high": np.nan}
-    table = pd.DataFrame(rows)
-    zonedfigures.draw_scores(tmp_path / "z.png", {"a": table, "b": table}, "r2", "R2", paper=True)
-    assert (tmp_path / "z.png").read_bytes()[:4] == b"\x89PNG"
-    axes = drawn[0].axes
-    assert len(axes) == 2
-    assert [tick.get_text() for tick in axes[0].get_xticklabels()] == ["all\nn = 40", "arid\nn = 40"]
-    bars = [container for container in axes[0].containers]
-    np.testing.assert_allclose(bars[1].lines[0].get_ydata(), [0.6, 0.6])
-    segments = bars[0].lines[2][0].get_segments()
-    np.testing.assert_allclose([segment[:, 1] for segment in segments], [[0.3, 0.45]] * 2)
-    marks = [line.get_ydata()[0] for line in axes[0].lines if line.get_marker() == "D"]
-    assert marks == [0.46, 0.63]

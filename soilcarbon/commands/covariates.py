@@ -1,20 +1,20 @@
-"""Make covariates of bands, elevations or climate: spectral indices, terrain, zones.
+"""Make covariates from rasters: spectral indices, terrain derivatives or climate zones.
 
     soilcarbon covariates --bands landsat/ --scale landsat_collection_2 --out covariates/periodic
     soilcarbon covariates --bands image.tif --band_names SR_B2 SR_B4 SR_B5 SR_B6 --out covariates/indices.tif
     soilcarbon covariates --dem dem.tif --out covariates/terrain.tif
     soilcarbon covariates --climate climate/ --precipitation bio12 --temperature bio01 --out zones.tif
 
-Of bands: ndvi, bsi, evi, savi and lswi. A folder of files, or folders, named by years becomes <out>/1985-1989/indices.tif and
-so on, as train_zoned.py takes them. Of elevations (m): slope, aspect, northness, eastness and twi. Of long-term precipitation and
-temperature: the zone (1 to 4) and each zone's weight, to look at. Everything is written on its own raster's grid.
+Bands give ndvi, bsi, evi, savi and lswi; a folder of files, or folders, named by years becomes <out>/1985-1989/indices.tif and
+so on, as soilcarbon zones reads them. Elevations (m) give slope, aspect, northness, eastness and twi. Long-term precipitation and
+temperature give the climate zone (1 to 4) and the weight of each zone. All is written on the grid of its own raster.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import UserError
@@ -22,24 +22,25 @@ from soilcarbon.settings import Settings
 
 
 class CovariateSettings(Settings):
-    """Spectral indices, terrain derivatives or zones, of rasters."""
+    """Spectral indices, terrain derivatives or climate zones."""
 
     bands: Path | None = Field(None, description="GeoTIFF with blue, red, nir and swir1; or a folder of them, named by years")
     band_names: list[str] = Field(
-        ["blue", "red", "nir", "swir1"], min_length=4, max_length=4, description="what these four are called there, in this order"
+        ["blue", "red", "nir", "swir1"], min_length=4, max_length=4, description="names of these four in the file, in this order"
     )
     scale: Literal["reflectance", "landsat_collection_2", "ten_thousandths"] = Field(
-        "reflectance", description="what makes its numbers reflectance, where the file does not say so itself"
+        "reflectance", description="scale of the stored values, where the file does not declare it"
     )
     dem: Path | None = Field(None, description="or a GeoTIFF of elevations, m")
     climate: list[Path] = Field([], description="or GeoTIFFs, or folders of them, with precipitation and temperature")
-    precipitation: str = Field("map", description="climate: the variable of long-term mean annual precipitation")
-    temperature: str = Field("mat", description="climate: the variable of long-term mean annual temperature")
-    wet: float = Field(400.0, description="climate: precipitation from which a zone is wet, in its variable's unit (mm)")
-    warm: float = Field(10.0, description="climate: temperature from which a zone is warm, in its variable's unit (degrees C)")
-    wet_band: float = Field(50.0, ge=0, description="climate: width of the band over which weights pass from wet to dry")
-    warm_band: float = Field(1.0, ge=0, description="climate: width of the band over which weights pass from warm to cool")
-    out: Path = Field(description="the GeoTIFF to write; the folder, where bands is one")
+    precipitation: str = Field("map", description="climate: variable of long-term mean annual precipitation")
+    temperature: str = Field("mat", description="climate: variable of long-term mean annual temperature")
+    wet: float = Field(400.0, description="climate: precipitation at or above which a zone is wet, in its unit (mm)")
+    warm: float = Field(10.0, description="climate: temperature at or above which a zone is warm, in its unit (degrees C)")
+    band_widths: tuple[NonNegativeFloat, NonNegativeFloat] = Field(
+        (50.0, 1.0), description="climate: widths of the bands of precipitation and temperature over which zones blend"
+    )
+    out: Path = Field(description="GeoTIFF to write; a folder, where bands is one")
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
@@ -49,7 +50,7 @@ class CovariateSettings(Settings):
             raise ValueError("band_names: blue, red, nir and swir1 are four different bands")
         inputs = [path for path in (self.bands, self.dem, *self.climate) if path is not None]
         if any(self.out.resolve() == path.resolve() for path in inputs):
-            raise ValueError(f"out: {self.out} is read; give the result another name")
+            raise ValueError(f"out: {self.out} is an input; choose another name")
         return self
 
 
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(CovariateSettings, __doc__, arguments, "soilcarbon covariates")
     if settings.bands is not None:
-        from soilcarbon.zonal.indices import write_indices  # here and below: --help needs none of these
+        from soilcarbon.zonal.covariates import write_indices  # here and below: --help needs none of these
 
         if settings.bands.is_dir():
             parts = sorted(path for path in settings.bands.iterdir() if path.is_dir() or path.suffix.lower() in (".tif", ".tiff"))
@@ -70,13 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_indices([path], out, settings.scale, settings.band_names)
         print(f"{settings.out}: indices of {len(todo)} {'image' if len(todo) == 1 else 'images'}")
     elif settings.dem is not None:
-        from soilcarbon.zonal.terrain import write_terrain
+        from soilcarbon.zonal.covariates import write_terrain
 
         write_terrain(settings.dem, settings.out)
         print(f"{settings.out}: terrain of {settings.dem}")
     else:
         from soilcarbon.zonal.climate_zones import ClimateZones, write_zones
 
-        zones = ClimateZones(settings.wet, settings.warm, settings.wet_band, settings.warm_band)
+        zones = ClimateZones(settings.wet, settings.warm, *settings.band_widths)
         write_zones(settings.climate, settings.precipitation, settings.temperature, zones, settings.out)
         print(f"{settings.out}: zones 1 to 4 are {', '.join(zones.names)}")

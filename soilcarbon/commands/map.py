@@ -5,7 +5,7 @@
     soilcarbon map --checkpoint model/mine.pth --rasters covariates/ --crs EPSG:3035 --resolution 250 --aoi land.gpkg
     soilcarbon map --checkpoint model/mine.pth --rasters covariates/ --zones counties.gpkg
     soilcarbon map --checkpoint model/mine.pth --rasters static/ --periods 2000-2004=climate/2000 2020-2024=climate/2020
-    soilcarbon map --checkpoint model/zoned_socd_0_20.skops --rasters static/ --periods periodic/      of train_zoned.py
+    soilcarbon map --checkpoint model/zoned_socd_0_20.npz --rasters static/ --periods periodic/      of soilcarbon zones
     soilcarbon map --checkpoint model/mine.pth --rasters covariates/ --scheduler tcp://HOST:8786
 
 Rasters may be of any CRS, cell size, extent and number of bands; they are brought to the map's grid while they are read.
@@ -251,7 +251,7 @@ def find_periods(periods: Sequence[str]) -> "dict[str, list[Layer]]":
         If a folder cannot be read, or all of them make one period, or two of one name.
     """
     from soilcarbon.geo.raster import find_layers
-    from soilcarbon.zonal.periods import find_spans
+    from soilcarbon.zonal.space_time import find_spans
 
     found: dict[str, list[Layer]] = {}
     for period in periods:

@@ -14,7 +14,6 @@ import sklearn
 from scipy.sparse import csr_array
 from scipy.stats import norm
 
-from soilcarbon.benchmark.baselines import Known
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.grid import Grid, lonlat, nominal_metres
 from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
@@ -49,20 +48,23 @@ class ForestPredictor(Predictor):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.method, self.facts = load_zoned(path)
-        self.assurance = self.facts.assurance
-        climate = (self.method.precipitation, self.method.temperature)
-        forests = (column for each in self.method.forests.values() for column in each.columns)
-        self._columns = sorted({*climate, *self.assurance.predictors, *forests})
-        if self.assurance.errors is not None:
+        self.model = load_zoned(path)
+        self.forest, self.uncertainty = self.model.forest, self.model.uncertainty
+        forests = (column for each in self.forest.forests.values() for column in each.columns)
+        self._columns = sorted({*self.forest.climate, *self.uncertainty.predictors, *forests})
+        if self.uncertainty.errors is not None:
             share = f"{LOWER:.0%} to {UPPER:.0%}"
             self.interval_note = f"Intervals of means and totals: {share} of simulated error fields; see docs/maps.md."
-        self.target, self.unit = self.facts.target, self.facts.unit
-        self.windows = ((tuple(self.facts.variables[k] for k in self._columns), 0),)
-        self.zones = self.method.zones.names
-        self.applicability = self.assurance.applicability
-        if isinstance(self.method.zones, GivenZones):
-            self.classes = frozenset({self.facts.variables[self.method.precipitation]})
+        self.target, self.unit = self.model.target, self.model.unit
+        self.windows = ((tuple(self.model.variables[k] for k in self._columns), 0),)
+        self.zones = self.forest.zones.names
+        self.applicability = self.uncertainty.applicability
+        if isinstance(self.forest.zones, GivenZones):
+            self.classes = frozenset(self._climate)
+
+    @property
+    def _climate(self) -> list[str]:
+        return [self.model.variables[k] for k in self.forest.climate]
 
     def take_statistics(self, stats: Path | None, missing: Literal["mean", "zero"] | None) -> Statistics | None:
         """See `Predictor`."""
@@ -72,7 +74,7 @@ class ForestPredictor(Predictor):
 
     def check_level(self, level: float) -> None:
         """See `Predictor`."""
-        calibration = self.assurance.calibration
+        calibration = self.uncertainty.calibration
         if calibration is not None:
             highest = min(calibration.highest_level(name) for name in self.zones)
             if level > highest:
@@ -82,27 +84,25 @@ class ForestPredictor(Predictor):
 
     def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:
         """See `Predictor`; zones are of a long-term climate."""
-        climate = {self.facts.variables[k] for k in (self.method.precipitation, self.method.temperature)}
         for period, names in layers.items():
-            if changed := sorted(climate & set(names)):
+            if changed := sorted({*self._climate} & set(names)):
                 raise UserError(
                     f"period {period!r} brings its own {changed[0]}, by which zones are told: a place would change its model over "
                     "time; leave it to --rasters"
                 )
 
-    def _known(self, x: np.ndarray) -> Known:
-        """Return places of covariates (n, V) as the method wants them."""
-        whole = np.full((len(x), len(self.facts.variables)), np.nan, np.float32)
+    def _all_variables(self, x: np.ndarray) -> np.ndarray:
+        """Return the model's variables (n, V) from those it needs; the others are NaN."""
+        whole = np.full((len(x), len(self.model.variables)), np.nan, np.float32)
         whole[:, self._columns] = x
-        nothing = np.zeros(len(x))
-        return Known(whole, nothing, nothing, nothing, np.zeros(len(x), np.int64))
+        return whole
 
     def predict_patches(self, x: np.ndarray, grid: Grid) -> np.ndarray:  # noqa: ARG002 - no windows that could be of another size
         """See `Predictor`."""
         far = []
         if self.applicability is not None:
             for name, cells, mean, std in zip(
-                (self.facts.variables[k] for k in self.assurance.predictors),
+                (self.model.variables[k] for k in self.uncertainty.predictors),
                 self.applicability_inputs(x.T).T.astype(np.float64),
                 self.applicability.mean,
                 self.applicability.std,
@@ -114,33 +114,35 @@ class ForestPredictor(Predictor):
         if far:
             more = f" and {len(far) - 3} more variables" if len(far) > 3 else ""
             log.warning("far from what the forests were trained on: %s%s; are the units the same?", "; ".join(far[:3]), more)
-        return self.method.predict(self._known(x))
+        return self.forest.predict(self._all_variables(x))
 
     def predict(self, block: np.ndarray, wanted: np.ndarray) -> Predicted:
         """See `Predictor`."""
-        places = self._known(block[:, wanted].T)
+        x = self._all_variables(block[:, wanted].T)
         values, zone = np.full(wanted.shape, np.nan, np.float32), np.full(wanted.shape, -1, np.int64)
         weights = np.zeros((len(self.zones), *wanted.shape), np.float32)
-        if len(places):
-            values[wanted], zone[wanted] = self.method.predict(places), self.method.labels(places)
-            climate = places.x[:, self.method.precipitation], places.x[:, self.method.temperature]
-            weights[:, wanted] = self.method.zones.memberships(*climate).T
+        if len(x):
+            values[wanted], zone[wanted], weights[:, wanted] = (
+                self.forest.predict(x),
+                self.forest.labels(x),
+                self.forest.weights(x).T,
+            )
         return Predicted(values[None], zone, weights)
 
     def bands(self, predicted: Predicted, level: float) -> np.ndarray:
         """See `Predictor`."""
         values = predicted.members[0]
-        if self.assurance.calibration is None:
+        if self.uncertainty.calibration is None:
             return predicted.members
         found = np.where(np.isfinite(values), np.stack([values, *np.zeros((2, *values.shape))]), np.nan)
         for name, weight in zip(self.zones, _weights(predicted), strict=True):  # the ends pass from zone to zone as predictions do
             here = weight > 0
-            found[1:, here] += weight[here] * np.stack(self.assurance.calibration.interval(values[here], level, name))
+            found[1:, here] += weight[here] * np.stack(self.uncertainty.calibration.interval(values[here], level, name))
         return found.astype(np.float32)
 
     def change(self, first: Predicted, last: Predicted, level: float) -> np.ndarray:
         """See `Predictor`."""
-        change, errors = last.members[0] - first.members[0], self.assurance.errors
+        change, errors = last.members[0] - first.members[0], self.uncertainty.errors
         if errors is None:
             return np.asarray(change[None], np.float32)
         before, after = (errors.spread(each.members[0], _weights(each)) for each in (first, last))
@@ -150,7 +152,7 @@ class ForestPredictor(Predictor):
 
     def sums(self, place: Place, maps: Mapping[str, Predicted]) -> dict[str, dict[str, Sums]]:
         """See `Predictor`: each drawn field of error, added to the map, is a member."""
-        names, errors = list(maps), self.assurance.errors
+        names, errors = list(maps), self.uncertainty.errors
         values = {name: each.members[0].astype(np.float64) for name, each in maps.items()}
         if len(names) > 1:
             values[CHANGE] = values[names[-1]] - values[names[0]]
@@ -175,14 +177,14 @@ class ForestPredictor(Predictor):
 
     def applicability_inputs(self, cells: np.ndarray) -> np.ndarray:
         """See `Predictor`."""
-        return cells[[self._columns.index(k) for k in self.assurance.predictors]].T
+        return cells[[self._columns.index(k) for k in self.uncertainty.predictors]].T
 
     def describe_bands(self, level: float, change: bool = False) -> list[Band]:
         """See `Predictor`."""
         value = f"{self.target} of the last period minus the first" if change else self.target
         bands = [Band(CHANGE if change else "prediction", self.unit, {"MEANING": f"{value}, forests by climate zone"})]
-        ends, errors = ("lower", "upper"), self.assurance.errors
-        if not change and self.assurance.calibration is not None:
+        ends, errors = ("lower", "upper"), self.uncertainty.errors
+        if not change and self.uncertainty.calibration is not None:
             how = f"end of the {level:.0%} interval of a profile, calibrated on profiles held out, by zone"
             bands += [Band(name, self.unit, {"MEANING": f"{value}, {name} {how}"}) for name in ends]
         if change and errors is not None:
@@ -195,16 +197,16 @@ class ForestPredictor(Predictor):
 
     def describe(self) -> dict[str, Any]:
         """See `Predictor`."""
-        rules, errors = self.method.zones, self.assurance.errors
+        rules, errors = self.forest.zones, self.uncertainty.errors
         found: dict[str, Any] = {"target": self.target, "unit": self.unit, "forests": {}}
-        for name, count in self.method.counts.items():
-            own = "its own" if self.method.own(name) else "that of all profiles"
-            variables = ", ".join(self.facts.variables[k] for k in self.method.forests[name].columns)
+        for name, count in self.forest.counts.items():
+            own = "its own" if self.forest.has_own(name) else "that of all profiles"
+            variables = ", ".join(self.model.variables[k] for k in self.forest.forests[name].columns)
             found["forests"][name] = f"{own}; {count} profiles; {variables}"
-        wet, warm = (self.facts.variables[k] for k in (self.method.precipitation, self.method.temperature))
         if isinstance(rules, GivenZones):
-            found["zones by"] = f"codes of {wet}"
+            found["zones by"] = f"codes of {self._climate[0]}"
         else:
+            wet, warm = self._climate
             found[f"zones by {wet}"] = _threshold(rules.precipitation, rules.width_precipitation)
             found[f"zones by {warm}"] = _threshold(rules.temperature, rules.width_temperature)
         if errors is not None:
@@ -223,8 +225,9 @@ class ForestPredictor(Predictor):
 
     def scores(self) -> dict[str, dict[str, float | None]]:
         """See `Predictor`; of held-out profiles, by zone."""
-        rows, found = self.facts.record.get("scores"), dict[str, dict[str, float | None]]()
-        method = "blended" if self.method.zones != self.method.zones.hard() else "zoned"
+        record, found = self.model.record, dict[str, dict[str, float | None]]()
+        rows = record.get("scores") if isinstance(record, dict) else None
+        method = "blended" if self.forest.zones != self.forest.zones.hard() else "zoned"
         for row in rows if isinstance(rows, list) else []:
             if isinstance(row, dict) and row.get("method") == method:
                 numbers = {name: row[name] for name in ("n", "rmse", "mae", "me", "r2", "ccc") if row.get(name) is not None}

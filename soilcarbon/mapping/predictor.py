@@ -179,7 +179,7 @@ def untrusted_scores(record: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def open_predictor(path: Path, device: str = "cpu", stats: Statistics | None = None, missing: str | None = None) -> Predictor:
-    """Open a model's file: forests by climate zone (*.skops) or a network's checkpoint.
+    """Open a model's file: forests by climate zone (*.npz) or a network's checkpoint.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def open_predictor(path: Path, device: str = "cpu", stats: Statistics | None = N
     UserError
         If it cannot be read.
     """
-    if path.suffix.lower() == ".skops":
+    if path.suffix.lower() == ".npz":
         from soilcarbon.mapping.forest import ForestPredictor  # scikit-learn is slow to import, and so is torch
 
         return ForestPredictor(path)

@@ -27,7 +27,7 @@ from soilcarbon.simulation.sampling import Grid, Land, draw_profiles, rasterize_
 from soilcarbon.simulation.world import SPECTRA, RandomField, World, evaporation, productivity, unit_vectors
 from soilcarbon.soil.density import soc_density
 from soilcarbon.zonal.climate_zones import ZONES, ClimateZones
-from soilcarbon.zonal.indices import indices_of
+from soilcarbon.zonal.covariates import spectral_indices
 
 BOUNDS = (74.0, 18.0, 135.0, 54.0)
 PERIODS = tuple((first, first + 4) for first in range(1985, 2020, 5))
@@ -128,7 +128,7 @@ def make_china(out: Path, law: Law = "zoned", *, profiles: int = 6000, cell: flo
         period = china.period(k)
         span = f"{first}-{last}"
         write(f"bands/{span}", period.bands, "reflectance")
-        write(f"periodic/{span}/indices", indices_of(period.bands), "1")
+        write(f"periodic/{span}/indices", spectral_indices(period.bands), "1")
         write(f"periodic/{span}/climate", period.climate, "mm", "degrees C")
         for (upper, lower), density in zip(DEPTHS, china.densities(china.surface(period)), strict=True):
             name = f"socd_{upper:g}_{lower:g}"

@@ -1,13 +1,7 @@
-"""Zones by mean annual precipitation and temperature, and how a place near a boundary belongs to two; or zones of a ready map.
+"""Climate zones: classes of precipitation and temperature with bands between them, or the classes of a given map.
 
-In: precipitation and temperature, as numbers or rasters. Out: a zone for each place, or a weight for each place and zone.
-
-    from soilcarbon.zonal.climate_zones import ClimateZones, write_zones
-    zones = ClimateZones(width_precipitation=50, width_temperature=1)
-    weights = zones.memberships(precipitation, temperature)     # (n, 4), rows add up to 1
-
-Give long-term means: with the climate of each period a place would change its model over time, and the map of a change would
-show the boundary wandering.
+In: precipitation and temperature, or class codes, as arrays or rasters. Out: the zone of each place, or a weight for each place
+and zone.
 """
 
 import math
@@ -22,29 +16,45 @@ from soilcarbon.geo.stack import Stack
 from soilcarbon.io.files import UserError
 
 ZONES = ("humid", "semi-humid", "semi-arid", "arid")
-"""Wet and warm, wet and cool, dry and warm, dry and cool: four zones of 400 mm and 10 degrees C after Dong, Wang and Su, whose
-table was not at hand: which of them calls which quarter semi-humid or semi-arid is unverified, so the names are a setting."""
-MOST_ZONES = 100
-"""More are no zones but a measurement; a weight is held for each of them and each cell."""
+"""Wet and warm, wet and cool, dry and warm, dry and cool: four zones of 400 mm and 10 degrees C after Dong, Wang and Su (2024).
+Which of them the paper calls semi-humid or semi-arid could not be verified, so the names are a setting."""
+MAX_ZONES = 100
+"""More codes than this are a measurement, not zones; a weight is held for each of them and each cell."""
 
 
 @dataclass(frozen=True)
 class ClimateZones:
-    """Four zones: at or above a precipitation or below it, and at or above a temperature or below it.
+    """Four climate zones by a threshold of precipitation and one of temperature.
 
     Attributes
     ----------
     precipitation, temperature
-        The thresholds, in the unit of what is asked about: mm and degrees C, or 100 for a file of tenths of a degree.
+        Thresholds, in the unit of the values that are classified: mm and degrees C, or 100 for tenths of a degree.
     width_precipitation, width_temperature
-        Of the band, half on each side of its threshold, over which one zone passes into the other; 0: a hard boundary.
+        Widths of the bands, centred on the thresholds, over which one zone passes into the other; 0: a hard boundary.
     names
         Of wet and warm, wet and cool, dry and warm, dry and cool.
+
+    Notes
+    -----
+    Use long-term means: with the climate of each period a place would change its model over time.
 
     Raises
     ------
     ValueError
         If a number is not finite, a width is negative, or there are not four names.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> zones = ClimateZones(width_precipitation=50)
+    >>> precipitation, temperature = np.array([900.0, 400.0, 100.0]), np.array([20.0, 12.0, 5.0])
+    >>> [zones.names[k] for k in zones.labels(precipitation, temperature)]
+    ['humid', 'humid', 'arid']
+    >>> zones.weights(precipitation, temperature)
+    array([[1. , 0. , 0. , 0. ],
+           [0.5, 0. , 0.5, 0. ],
+           [0. , 0. , 0. , 1. ]])
     """
 
     precipitation: float = 400.0
@@ -57,25 +67,24 @@ class ClimateZones:
         numbers = self.precipitation, self.temperature, self.width_precipitation, self.width_temperature
         if not all(map(math.isfinite, numbers)):
             raise ValueError(f"thresholds and widths {', '.join(f'{each:g}' for each in numbers)}: expected finite numbers")
-        if min(self.width_precipitation, self.width_temperature) < 0:
-            widths = f"{self.width_precipitation:g} and {self.width_temperature:g}"
-            raise ValueError(f"widths {widths}: a band's width is 0 or more")
-        if len(set(self.names)) != 4:
-            raise ValueError(f"names {', '.join(self.names)}: four different ones are needed")
+        if min(numbers[2:]) < 0:
+            raise ValueError(f"widths {numbers[2]:g} and {numbers[3]:g}: the width of a band must be 0 or more")
+        if len(self.names) != 4 or len(set(self.names)) != 4:
+            raise ValueError(f"names {', '.join(self.names)}: expected four different names")
 
-    def memberships(self, precipitation: np.ndarray, temperature: np.ndarray) -> np.ndarray:
-        """Return how far each place belongs to each zone, (n, 4): 0 to 1, adding up to 1; NaN where its climate is missing.
+    def weights(self, precipitation: np.ndarray, temperature: np.ndarray) -> np.ndarray:
+        """Return the weight of each zone at each place, (n, 4), adding up to 1; NaN where a value is missing.
 
-        Within a band the weight passes as 3 t^2 - 2 t^3 of the way t through it, level at both ends, so that a map of the
-        weighted predictions has neither a step nor a kink there. At a threshold both sides weigh a half; with a width
-        of 0 all of it belongs to the wet, or warm, side.
+        Within a band the weight is the smoothstep 3 t^2 - 2 t^3 of the position t in the band, whose slope is 0 at both ends:
+        a map of weighted predictions has neither a step nor a kink. At a threshold both sides weigh 0.5; with a width of 0
+        it belongs to the wet, or warm, side.
         """
-        wet = _above(precipitation, self.precipitation, self.width_precipitation)
-        warm = _above(temperature, self.temperature, self.width_temperature)
+        wet = _smoothstep(precipitation, self.precipitation, self.width_precipitation)
+        warm = _smoothstep(temperature, self.temperature, self.width_temperature)
         return np.stack([wet * warm, wet * (1 - warm), (1 - wet) * warm, (1 - wet) * (1 - warm)], axis=1)
 
     def labels(self, precipitation: np.ndarray, temperature: np.ndarray) -> np.ndarray:
-        """Return the zone (n,) int64 of each place by the thresholds alone: 0 to 3, -1 where its climate is missing."""
+        """Return the zone of each place by the thresholds, (n,) int64 from 0 to 3; -1 where a value is missing."""
         precipitation, temperature = np.asarray(precipitation), np.asarray(temperature)
         zone = 2 * (precipitation < self.precipitation) + (temperature < self.temperature)
         return np.where(np.isnan(precipitation) | np.isnan(temperature), -1, zone).astype(np.int64)
@@ -87,66 +96,71 @@ class ClimateZones:
 
 @dataclass(frozen=True)
 class GivenZones:
-    """Zones of a ready map, such as one of climates or ecoregions; asked as `ClimateZones` are, with the code in both places.
+    """Zones of a given map of classes, such as climate types or ecoregions; same methods as `ClimateZones`.
 
     Attributes
     ----------
     codes
-        The whole numbers that stand for zones.
+        Whole numbers, one for each zone.
 
     Raises
     ------
     ValueError
         If there is none, one comes twice, or one is no whole number.
+
+    Examples
+    --------
+    >>> GivenZones((2.0, 7.0)).labels(np.array([7.0, 2.0, 5.0]))
+    array([ 1,  0, -1])
     """
 
     codes: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if not self.codes or len(set(self.codes)) != len(self.codes) or any(code % 1 != 0 for code in self.codes):
-            raise ValueError(f"zones {', '.join(f'{code:g}' for code in self.codes[:5])}: different whole numbers are needed")
+            raise ValueError(f"zones {', '.join(f'{code:g}' for code in self.codes[:5])}: expected different whole numbers")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the zones are called."""
+        """Names of the zones."""
         return tuple(f"zone {code:g}" for code in self.codes)
 
-    def memberships(self, code: np.ndarray, _: np.ndarray) -> np.ndarray:
-        """Return 1 for the zone of each place and 0 for others, (n, Z); NaN where the code is missing or none of these."""
+    def weights(self, code: np.ndarray) -> np.ndarray:
+        """Return 1 for the zone of each place and 0 for the others, (n, Z); NaN where the code is missing or unknown."""
         belongs = np.asarray(code)[:, None] == np.array(self.codes)
         return np.where(belongs.any(axis=1, keepdims=True), belongs, np.nan)
 
-    def labels(self, code: np.ndarray, _: np.ndarray) -> np.ndarray:
-        """Return the number (n,) int64 of each place's zone, from 0; -1 where there is none."""
+    def labels(self, code: np.ndarray) -> np.ndarray:
+        """Return the number of the zone of each place, (n,) int64 from 0; -1 where the code is missing or unknown."""
         belongs = np.asarray(code)[:, None] == np.array(self.codes)
         return np.where(belongs.any(axis=1), belongs.argmax(axis=1), -1)
 
     def hard(self) -> "GivenZones":
-        """Return itself: a ready map has no bands."""
+        """Return itself: a map of classes has no bands."""
         return self
 
 
 Zones = ClimateZones | GivenZones
 
 
-def _above(values: np.ndarray, threshold: float, width: float) -> np.ndarray:
-    """Return 0 below the band, 1 above it, and a smooth way between."""
+def _smoothstep(values: np.ndarray, threshold: float, width: float) -> np.ndarray:
+    """Return 0 below the band, 1 above it, and 3 t^2 - 2 t^3 within."""
     values = np.asarray(values, np.float64)
     if width == 0:
         return np.where(np.isnan(values), np.nan, values >= threshold)
-    way = np.clip((values - threshold) / width + 0.5, 0.0, 1.0)
-    return np.asarray(way * way * (3 - 2 * way))
+    t = np.clip((values - threshold) / width + 0.5, 0.0, 1.0)
+    return np.asarray(t * t * (3 - 2 * t))
 
 
 def write_zones(rasters: list[Path], precipitation: str, temperature: str, zones: ClimateZones, out: Path) -> None:
-    """Write a GeoTIFF of the zones on the grid of the precipitation: band "zone" 1 to 4, and each zone's weight by its name.
+    """Write a GeoTIFF of climate zones on the grid of the precipitation: band "zone", 1 to 4, and a band of weights per zone.
 
     Parameters
     ----------
     rasters
-        As of `rasters.find_layers`.
+        Files or folders, see `soilcarbon.geo.raster.find_layers`.
     precipitation, temperature
-        The names of their variables.
+        Names of the variables.
     zones
         Thresholds and widths.
     out
@@ -163,9 +177,8 @@ def write_zones(rasters: list[Path], precipitation: str, temperature: str, zones
     grid = raster_grid(layers[0].path)
     check_size(grid.height, grid.width, layers[0].path)
     with Stack(layers, grid) as stack:
-        cells = stack.read(0, 0, grid.height, grid.width)
-    wet, warm = cells.reshape(2, -1)
-    code = zones.labels(wet, warm) + 1.0
-    bands = np.column_stack([np.where(code > 0, code, np.nan), zones.memberships(wet, warm)]).T
-    check_filled(bands, layers[0].path, f"does {layers[1].path} lie on the same ground?")
+        climate = stack.read(0, 0, grid.height, grid.width).reshape(2, -1)
+    code = zones.labels(*climate) + 1.0
+    bands = np.column_stack([np.where(code > 0, code, np.nan), zones.weights(*climate)]).T
+    check_filled(bands, layers[0].path, f"does {layers[1].path} cover the same area?")
     write_geotiff(out, bands.reshape(5, grid.height, grid.width), ["zone", *zones.names], grid.transform, grid.crs)

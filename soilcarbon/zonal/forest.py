@@ -1,47 +1,69 @@
-"""Forests by climate zone, after Dong, Wang and Su: each chooses its covariates and settings by its own profiles.
+"""Random forests by climate zone (Dong, Wang and Su 2024), each with its own feature selection and hyperparameters.
 
-In: profiles (`methods.Known`), among whose columns are precipitation, temperature and year. Out: methods that predict the target
-at places, as those of `methods.py` do. Everything that looks at the target, choosing included, happens in `fit`: whoever
-cross-validates these methods leaks nothing.
-
-    forest = SelectedForest(covariates=(0, 1, 2, 3), year=5)
-    method = ZonedForest(ClimateZones(width_precipitation=50), precipitation=0, temperature=1, forest=forest).fit(known, seed=0)
-    predicted = method.predict(places)
+In: arrays of variables, among them climate and year, and of the target. Out: predictions, and the uncertainty of a fitted forest
+(`estimate_uncertainty`). `ZonedNetwork` does with this project's network what `ZonedForest` does with forests. All that uses the
+target, selection included, happens in `fit`: cross-validating these models leaks nothing.
 """
 
+import logging
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from joblib import delayed
 from scipy.stats import randint, uniform
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import ParameterSampler
 
-from soilcarbon.benchmark.baselines import Known, target_of
+from soilcarbon.estimator import SoilCarbonRegressor
+from soilcarbon.parallel import map_in_order
+from soilcarbon.stats.applicability import ApplicabilityArea
+from soilcarbon.stats.conformal import ConformalCalibration
+from soilcarbon.stats.error_field import ErrorField
+from soilcarbon.training.uncertainty import FEWEST, FEWEST_UNITS
 from soilcarbon.zonal.climate_zones import Zones
-from soilcarbon.zonal.feature_selection import drop_correlated, held_out_r2, in_parallel, rank, search_subsets, stratified_folds
+from soilcarbon.zonal.feature_selection import cross_validated_r2, drop_correlated, rank, search_subsets, stratified_folds
+from soilcarbon.zonal.space_time import Profiles
 
-_FIRST = {"max_features": 1 / 3, "min_samples_leaf": 1, "max_depth": 64}
-"""Settings that are always tried, and serve while covariates are chosen: in effect the forest of `forests.py`."""
+log = logging.getLogger(__name__)
+MAX_CORRELATION = 0.95
+"""|Pearson r| above which one of two covariates is dropped."""
+_DEFAULT = {"max_features": 1 / 3, "min_samples_leaf": 1, "max_depth": 64}
+"""Hyperparameters of the subset search, always among those that are tried."""
 _SPACE = {"max_features": uniform(0.2, 0.8), "min_samples_leaf": randint(1, 16), "max_depth": randint(4, 33)}
-"""What others are drawn from: the share of covariates tried at a split, profiles in a leaf at least, levels of a tree at most."""
+"""What others are drawn from: share of covariates tried at a split, fewest profiles in a leaf, most levels of a tree."""
+_NETWORK: dict[str, Any] = {
+    "target_transform": "log1p",
+    "select_on": "rmse",
+    "batch_size": 32,
+    "members": 1,
+    "patience": 15,
+}
+_FINE_TUNING_LR = 3e-4
+_STORED_PROFILES = 2000
+"""Profiles that are kept for the area of applicability."""
 
 
-def decades(known: Known, year: int | None) -> np.ndarray:
-    """Return the decade (n,) int64 of each profile, by the column of x that holds its year; 0 where there is none."""
+def decades(x: np.ndarray, year: int | None) -> np.ndarray:
+    """Return the decade of each profile, (n,) int64, from the column of x that holds its year; 0 where there is none.
+
+    Examples
+    --------
+    >>> decades(np.array([[1989.9], [2003], [np.nan]]), 0)
+    array([1980, 2000,    0])
+    """
     if year is None:
-        return np.zeros(len(known), np.int64)
-    return np.nan_to_num(known.x[:, year].astype(np.float64) // 10 * 10).astype(np.int64)
+        return np.zeros(len(x), np.int64)
+    return np.nan_to_num(x[:, year].astype(np.float64) // 10 * 10).astype(np.int64)
 
 
 @dataclass
 class SelectedForest:
-    """Random forest of the covariates and settings that predict best, found by folds of its own profiles.
+    """Random forest with feature selection and hyperparameter search by cross-validation within the training profiles.
 
-    Twins are dropped, the rest ranked, every subset of the best tried, and settings drawn at random for the subset that won.
-    Folds part no unit and have each decade in about its share. A missing covariate goes to the side that serves it best.
+    Correlated covariates are dropped, the rest ranked, every subset of the best tried, and hyperparameters drawn at random for
+    the best subset. Folds are of whole groups, stratified by decade. Missing values are handled by the trees.
 
     Attributes
     ----------
@@ -49,140 +71,288 @@ class SelectedForest:
         Columns of x that may be used.
     year
         Column of x of the sampling year; None: folds are not stratified.
-    limit
-        |Pearson r| above which two covariates are twins.
     best
-        Covariates of the highest rank of which all subsets are tried: 2^best - 1.
-    inner
-        Folds that choose.
+        Number of highest-ranked covariates of which every subset is tried, 2^best - 1.
+    inner_folds
+        Folds of the search.
     candidates
-        Settings that are tried.
+        Sets of hyperparameters that are tried.
     search_trees, trees
-        Of a forest that is tried, and of the one that stands at the end.
-    workers
-        Processes; 0: one per core.
+        Trees of a forest in the search, and of the final one.
+    pool
+        Processes of the search, see `soilcarbon.parallel.worker_pool`; None: this one.
     label
         Of progress bars.
-    columns, settings, trace, forest
-        What `fit` found: columns of x, settings, a row for everything tried (stage "subset" or "settings", columns, count,
-        r2, and the settings), and the forest itself.
+    columns, parameters, trace, forest
+        Set by `fit`: columns of x, hyperparameters, a row for each trial (stage "subset" or "settings", columns, count, r2,
+        hyperparameters), and the forest.
+
+    Examples
+    --------
+    >>> random = np.random.default_rng(0)
+    >>> x = random.normal(size=(120, 3))
+    >>> forest = SelectedForest(covariates=(0, 1, 2), candidates=1, search_trees=5, trees=10)
+    >>> forest.fit(x, 3 * x[:, 1] + random.normal(size=120), groups=np.arange(120), seed=0).columns
+    (1,)
     """
 
     covariates: tuple[int, ...]
     year: int | None = None
-    limit: float = 0.95
     best: int = 10
-    inner: int = 5
+    inner_folds: int = 5
     candidates: int = 20
     search_trees: int = 50
     trees: int = 300
-    workers: int = 1
+    pool: Executor | None = field(default=None, repr=False)
     label: str = "forest"
     columns: tuple[int, ...] = field(init=False)
-    settings: dict[str, Any] = field(init=False)
+    parameters: dict[str, Any] = field(init=False)
     trace: pd.DataFrame = field(init=False, repr=False)
     forest: RandomForestRegressor = field(init=False, repr=False)
 
-    def fit(self, known: Known, seed: int) -> Self:
-        """Choose, and grow the trees.
+    def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, seed: int) -> Self:
+        """Select and train.
+
+        Parameters
+        ----------
+        x, y, groups
+            (n, V), (n,), (n,); no fold splits a group.
+        seed
+            Of folds, hyperparameters and forests.
 
         Raises
         ------
         UserError
-            If no covariate varies, or there is but one unit, or one value of the target.
+            If no covariate varies, or there is only one group, or one value of the target.
         """
-        x, y = known.x[:, list(self.covariates)], target_of(known)
-        kept = np.array(drop_correlated(x, y, self.limit))
+        kept = np.array(self.covariates)[drop_correlated(x[:, list(self.covariates)], y, MAX_CORRELATION)]
         importance = rank(x[:, kept], y, seed, self.search_trees)
-        first = sorted(kept[np.argsort(-importance, kind="stable")[: self.best]].tolist())
-        folds = stratified_folds(known.units, decades(known, self.year), self.inner, seed)
-        tried = {"n_estimators": self.search_trees}
-        best, subsets = search_subsets(x, y, folds, first, seed, tried | _FIRST, self.workers, f"{self.label}: subsets")
-        self.columns = tuple(self.covariates[k] for k in best)
-        self.settings, others = self._tune(known.x[:, list(self.columns)], y, folds, seed)
-        names = [" ".join(str(self.covariates[int(k)]) for k in text.split()) for text in subsets["columns"]]
+        best = np.sort(kept[np.argsort(-importance, kind="stable")[: self.best]])
+        folds = stratified_folds(groups, decades(x, self.year), self.inner_folds, seed)
+        trees = {"n_estimators": self.search_trees}
+        chosen, subsets = search_subsets(x[:, best], y, folds, seed, trees | _DEFAULT, self.pool, f"{self.label}: subsets")
+        self.columns = tuple(best[list(chosen)].tolist())
+        x = x[:, list(self.columns)]
+        drawn = [_DEFAULT, *({k: np.asarray(v).item() for k, v in each.items()} for each in self._candidates(seed))]
+        trials = [(x, y, folds, seed, trees | each) for each in drawn]
+        r2 = map_in_order(self.pool, cross_validated_r2, trials, f"{self.label}: hyperparameters")
+        self.parameters = drawn[int(np.argmax(r2))]
+        others = pd.DataFrame(drawn).assign(stage="settings", columns=_text(self.columns), count=len(self.columns), r2=r2)
+        names = [_text(best[list(each)].tolist()) for each in subsets["columns"]]
         self.trace = pd.concat([subsets.assign(stage="subset", columns=names), others], ignore_index=True)
-        forest = RandomForestRegressor(self.trees, **self.settings, random_state=seed, n_jobs=1)
-        self.forest = forest.fit(known.x[:, list(self.columns)], y)
+        self.forest = RandomForestRegressor(self.trees, **self.parameters, random_state=seed, n_jobs=1).fit(x, y)
         return self
 
-    def _tune(self, x: np.ndarray, y: np.ndarray, folds: np.ndarray, seed: int) -> tuple[dict[str, Any], pd.DataFrame]:
-        """Return the best of some settings, drawn at random, and a row for each."""
-        drawn = [_FIRST, *ParameterSampler(_SPACE, self.candidates - 1, random_state=seed)]
-        drawn = [{name: value.item() if isinstance(value, np.generic) else value for name, value in each.items()} for each in drawn]
-        tasks = (delayed(held_out_r2)(x, y, folds, seed, {"n_estimators": self.search_trees} | each) for each in drawn)
-        r2 = in_parallel(tasks, len(drawn), self.workers, f"{self.label}: settings")
-        columns = " ".join(map(str, self.columns))
-        trace = pd.DataFrame(drawn).assign(stage="settings", columns=columns, count=len(self.columns), r2=r2)
-        return drawn[int(np.argmax(r2))], trace
+    def _candidates(self, seed: int) -> ParameterSampler:
+        return ParameterSampler(_SPACE, self.candidates - 1, random_state=seed)
 
-    def predict(self, places: Known) -> np.ndarray:
-        """Return predictions, (m,)."""
-        return np.asarray(self.forest.predict(places.x[:, list(self.columns)]))
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return predictions (m,) at places of variables (m, V)."""
+        return np.asarray(self.forest.predict(x[:, list(self.columns)]))
+
+
+def _text(columns: Any) -> str:
+    return " ".join(map(str, columns))
 
 
 @dataclass
 class ZonedForest:
-    """A forest for each climate zone, and at a boundary the weighted mean of those that meet there.
+    """Random forest for each climate zone; within a band at a boundary the weighted mean of the forests that meet there.
 
-    A zone's forest learns from the profiles within the zone's thresholds, whatever the widths: these only say how
-    predictions pass from one to the next. With widths of 0 the map has a seam along each boundary, as in the paper. With a
-    band, a forest predicts up to half its width beyond the climate it has learnt from.
+    A zone's forest is trained on the profiles within the thresholds, whatever the widths of the bands. Without bands the map has
+    a seam along each boundary, as in the paper. With a band, a forest extrapolates by up to half its width.
 
     Attributes
     ----------
     zones
-        Thresholds, widths and names; or a ready map's codes.
-    precipitation, temperature
-        Columns of x; both that of the codes where zones are a ready map's.
+        Thresholds, widths and names; or the codes of a given map.
+    climate
+        Columns of x by which zones are told: precipitation and temperature, or the code.
     forest
-        What each zone's forest is made like.
-    fewest
-        A zone of fewer profiles has no forest of its own: that of all profiles serves it.
+        Template of each zone's forest.
+    min_profiles
+        A zone of fewer profiles is predicted by the forest of all profiles.
     everywhere
-        A forest of all profiles that has been fitted already; None: fitted if a zone needs it.
+        Fitted forest of all profiles; None: fitted if a zone needs it.
     forests, counts
-        What `fit` found: zone -> its forest, zone -> its profiles.
+        Set by `fit`: zone -> forest, zone -> number of its profiles.
     """
 
     zones: Zones
-    precipitation: int
-    temperature: int
+    climate: tuple[int, ...]
     forest: SelectedForest
-    fewest: int = 50
+    min_profiles: int = 50
     everywhere: SelectedForest | None = None
     forests: dict[str, SelectedForest] = field(init=False, repr=False)
     counts: dict[str, int] = field(init=False)
 
-    def labels(self, places: Known) -> np.ndarray:
-        """Return the zone (m,) of each place by the thresholds, 0 to 3; -1 where its climate is missing."""
-        return self.zones.labels(places.x[:, self.precipitation], places.x[:, self.temperature])
+    def labels(self, x: np.ndarray) -> np.ndarray:
+        """Return the number of the zone of each place, (m,); -1 where its climate is missing."""
+        return self.zones.labels(*x[:, list(self.climate)].T)
 
-    def fit(self, known: Known, seed: int) -> Self:
-        """Fit the zones' forests; profiles without climate are of none."""
-        labels = self.labels(known)
+    def weights(self, x: np.ndarray) -> np.ndarray:
+        """Return the weight of each zone at each place, (m, Z); NaN where its climate is missing."""
+        return self.zones.weights(*x[:, list(self.climate)].T)
+
+    def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, seed: int) -> Self:
+        """Train the zones' forests, see `SelectedForest.fit`; profiles without climate belong to no zone."""
+        labels = self.labels(x)
         self.forests, self.counts = {}, {}
         for k, name in enumerate(self.zones.names):
-            here = known.take(labels == k)
-            self.counts[name] = len(here)
-            if len(here) >= self.fewest and np.unique(here.units).size >= 2:
-                self.forests[name] = replace(self.forest, label=f"{self.forest.label}, {name}").fit(here, seed)
+            here = labels == k
+            self.counts[name] = int(here.sum())
+            if self.counts[name] >= self.min_profiles and np.unique(groups[here]).size >= 2:
+                forest = replace(self.forest, label=f"{self.forest.label}, {name}")
+                self.forests[name] = forest.fit(x[here], y[here], groups[here], seed)
                 continue
             if self.everywhere is None:
-                self.everywhere = replace(self.forest).fit(known, seed)
+                self.everywhere = replace(self.forest).fit(x, y, groups, seed)
             self.forests[name] = self.everywhere
         return self
 
-    def own(self, name: str) -> bool:
-        """Whether a zone has a forest of its own."""
+    def has_own(self, name: str) -> bool:
+        """Return whether a zone has a forest of its own."""
         return self.forests[name] is not self.everywhere
 
-    def predict(self, places: Known) -> np.ndarray:
-        """Return predictions, (m,); NaN where precipitation or temperature is missing."""
-        weights = self.zones.memberships(places.x[:, self.precipitation], places.x[:, self.temperature])
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return predictions (m,) at places of variables (m, V); NaN where the climate is missing."""
+        weights = self.weights(x)
         predicted = np.where(np.isnan(weights[:, 0]), np.nan, 0.0)
         for k, name in enumerate(self.zones.names):
             rows = weights[:, k] > 0
             if rows.any():
-                predicted[rows] += weights[rows, k] * self.forests[name].predict(places.take(rows))
+                predicted[rows] += weights[rows, k] * self.forests[name].predict(x[rows])
         return predicted
+
+
+# --- the network by zone -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ZonedNetwork:
+    """Network of ln(1 + target) at radius 0, pretrained on all profiles and fine-tuned in each zone, on the forests' folds.
+
+    The best epoch is chosen on whole groups of the training profiles.
+
+    Attributes
+    ----------
+    covariates
+        Columns of x that it uses.
+    min_profiles
+        A zone of fewer profiles is predicted by the network of all profiles.
+    epochs
+        Of each training, at most.
+    everywhere, own
+        Set by `fit`: the network of all profiles, and zone number -> the fine-tuned one.
+    """
+
+    covariates: tuple[int, ...]
+    min_profiles: int = 50
+    epochs: int = 100
+    everywhere: SoilCarbonRegressor = field(init=False, repr=False)
+    own: dict[int, SoilCarbonRegressor] = field(init=False, repr=False)
+
+    def fit(self, profiles: Profiles, labels: np.ndarray, seed: int) -> Self:
+        """Pretrain and fine-tune; `labels` (n,) are the numbers of the zones."""
+        usual = _NETWORK | {"epochs": self.epochs, "random_state": seed}
+        x = profiles.x[:, list(self.covariates)].astype(np.float32)
+        self.everywhere = SoilCarbonRegressor(**usual).fit(x, profiles.y, profiles.groups)
+        self.own = {}
+        for label in np.unique(labels).tolist():
+            rows = labels == label
+            if rows.sum() >= self.min_profiles and np.unique(profiles.groups[rows]).size >= 2:
+                tuned = SoilCarbonRegressor(init_from=self.everywhere.network_, **usual | {"lr": _FINE_TUNING_LR})
+                self.own[label] = tuned.fit(x[rows], profiles.y[rows], profiles.groups[rows])
+        return self
+
+    def predict(self, x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the predictions of the network of all profiles, and of that of each place's zone, (m,) each."""
+        x = x[:, list(self.covariates)].astype(np.float32)
+        unzoned = self.everywhere.predict(x).astype(np.float64)
+        zoned = unzoned.copy()
+        for label, network in self.own.items():
+            rows = labels == label
+            if rows.any():
+                zoned[rows] = network.predict(x[rows])
+        return unzoned, zoned
+
+
+# --- uncertainty -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Uncertainty of a zoned forest; None where the profiles are too few to tell.
+
+    Attributes
+    ----------
+    calibration
+        Prediction intervals of a place, calibrated by zone.
+    errors
+        Spatially correlated errors, for intervals of totals and of changes.
+    applicability, predictors
+        Area of applicability, and the columns of x it is computed from.
+    """
+
+    calibration: ConformalCalibration | None = None
+    errors: ErrorField | None = None
+    applicability: ApplicabilityArea | None = None
+    predictors: tuple[int, ...] = ()
+
+
+def estimate_uncertainty(
+    method: ZonedForest, profiles: Profiles, held_out: pd.DataFrame, predicted: str, period: np.ndarray, seed: int
+) -> Uncertainty:
+    """Estimate the uncertainty of a zoned forest from cross-validated predictions.
+
+    Intervals are calibrated on the scale of ln(1 + target), so that they widen in proportion to the prediction, and in each zone
+    that has blocks enough. The area of applicability is one for all zones: a place in one zone that is like profiles of another
+    lies inside.
+
+    Parameters
+    ----------
+    method
+        Fitted to all profiles.
+    profiles
+        Those.
+    held_out
+        `soilcarbon.zonal.evaluation.HeldOut.predictions` of all folds, a row for each profile in their order.
+    predicted
+        Its column of predictions, made as the method makes them at a boundary.
+    period
+        (n,) a number for the period of each profile.
+    seed
+        Of random draws.
+    """
+    y, fitted = held_out["observed"].to_numpy(np.float64), held_out[predicted].to_numpy(np.float64)
+    labels, names = method.labels(profiles.x), np.array(method.zones.names)
+    calibration = errors = applicability = None
+    if len(y) >= FEWEST:
+        groups = profiles.groups if np.unique(profiles.groups).size >= FEWEST_UNITS else np.arange(len(y))
+        calibration = ConformalCalibration.fit(
+            y, fitted, scale="log1p", symmetric=False, groups=groups, strata=names[labels], smallest_stratum=FEWEST_UNITS
+        )
+    else:
+        log.warning("no prediction intervals: %d cross-validated profiles, at least %d are needed", len(y), FEWEST)
+    try:
+        lonlat = np.column_stack([profiles.lon, profiles.lat])
+        errors = ErrorField.fit(y, fitted, labels, len(names), lonlat, period, seed)
+    except ValueError as error:
+        log.warning("no intervals of totals: %s", error)
+    predictors, weights = _importance(method)
+    try:
+        x = profiles.x[:, predictors]
+        applicability = ApplicabilityArea.fit(x, weights, held_out["fold"].to_numpy(), _STORED_PROFILES, seed)
+    except ValueError as error:
+        log.warning("no area of applicability: %s", error)
+    return Uncertainty(calibration, errors, applicability, predictors if applicability else ())
+
+
+def _importance(method: ZonedForest) -> tuple[tuple[int, ...], np.ndarray]:
+    """Return the columns of x that any forest uses, and their importances to the forests, weighted by profiles."""
+    total: dict[int, float] = {}
+    for name, forest in method.forests.items():
+        for column, importance in zip(forest.columns, forest.forest.feature_importances_, strict=True):
+            total[column] = total.get(column, 0.0) + float(importance) * method.counts[name]
+    columns = tuple(sorted(total))
+    return columns, np.array([total[column] for column in columns])

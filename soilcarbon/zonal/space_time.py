@@ -1,40 +1,229 @@
-"""One table of profiles of all decades: their targets, and the covariates of the place and time each was sampled in.
+"""Space-time table of profiles: targets, and the covariates of the place and period each profile was sampled in.
 
-In: a sample table or a dataset's folder, rasters that do not change, and rasters by year. Out: `SpaceTime`, and from it `Known`
-for each target. What is left out is listed with its reason.
+In: a table of samples or a dataset folder, static rasters, and a folder of rasters by year:
+
+    periodic/1985/ndvi.tif  periodic/1986/ndvi.tif ...      or      periodic/1985-1989/ndvi.tif ...
+
+Out: one table of profiles of all periods (`SpaceTime`), and from it the `Profiles` of each target. One model learns from them
+through space and time. Profiles that are left out are listed with the reason.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from soilcarbon.benchmark.baselines import Known
-from soilcarbon.commands.zones import ZonedSettings
-from soilcarbon.geo.raster import ABSURD, cut_windows, find_layers
+from soilcarbon.geo.raster import ABSURD, Layer, cut_windows, find_layers
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.soil.dataset import middle_cells, read_dataset, read_samples
 from soilcarbon.stats.groups import spatial_groups
-from soilcarbon.zonal.periods import NO_PERIOD, covariates_at, period_of
 
-_CLIMATE = ("precipitation", "temperature", "zone")
-"""The settings that name what zones are told by."""
+NO_PERIOD = -1
+"""Stands for a year that is missing or before the first period."""
+
+
+# --- periods -----------------------------------------------------------------------------------------------------------
+
+
+def period_of(year: np.ndarray, first: int, length: int) -> np.ndarray:
+    """Return the first year of the period each year lies in, (n,) int64; `NO_PERIOD` if it is missing or before the first.
+
+    Parameters
+    ----------
+    year
+        (n,) with or without fraction: 1989.9 is a day of 1989. NaN is missing.
+    first, length
+        The first year of the first period, and the years of each: 1985 and 5 make 1985-1989, 1990-1994, ...
+
+    Raises
+    ------
+    ValueError
+        If the length is below 1.
+
+    Examples
+    --------
+    >>> period_of(np.array([1986.5, 1990, 1984]), first=1985, length=5)
+    array([1985, 1990,   -1])
+    """
+    if length < 1:
+        raise ValueError(f"a period of {length} years: expected 1 or more")
+    year = np.asarray(year, np.float64)
+    known = np.isfinite(year) & (year >= first)
+    whole = np.floor(np.where(known, year, first)).astype(np.int64)
+    return np.where(known, first + (whole - first) // length * length, NO_PERIOD)
+
+
+def find_spans(folder: Path) -> dict[tuple[int, int], list[Layer]]:
+    """Return (first year, last year) -> layers, of the folders named by a year (1985) or years (1985-1989), in order of time.
+
+    Raises
+    ------
+    UserError
+        If there is none, or they do not all hold the same variables.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected a folder of GeoTIFFs in it for each year (1985) or span (1985-1989)")
+    spans: dict[tuple[int, int], list[Layer]] = {}
+    for path in sorted(folder.iterdir()):
+        named = re.fullmatch(r"(\d{4})(?:-(\d{4}))?", path.name)
+        if path.is_dir() and named:
+            years = int(named[1]), int(named[2] or named[1])
+            if years[0] > years[1]:
+                raise UserError(f"{path}: its last year is before its first")
+            spans[years] = find_layers([path])
+    if not spans:
+        raise UserError(f"{folder}: holds no folder named by a year (1985) or a span of years (1985-1989)")
+    spans = dict(sorted(spans.items()))
+    names = {years: {layer.name for layer in layers} for years, layers in spans.items()}
+    everything = set().union(*names.values())
+    for (begin, end), found in names.items():
+        if lacking := sorted(everything - found):
+            where = f"{begin}" if begin == end else f"{begin}-{end}"
+            raise UserError(f"{folder / where}: lacks {', '.join(lacking[:5])}, which other years have; give all years the same")
+    return spans
+
+
+def covariates_at(
+    folder: Path, lon: np.ndarray, lat: np.ndarray, period: np.ndarray, length: int
+) -> tuple[dict[str, np.ndarray], dict[int, int]]:
+    """Return the values at each profile of the rasters of its own period.
+
+    Of several years or spans within a period, the mean of those that have a value there. A span belongs to the period that
+    contains all of it.
+
+    Parameters
+    ----------
+    folder
+        As of `find_spans`.
+    lon, lat
+        (n,) degrees.
+    period, length
+        (n,) as of `period_of`, and the years of a period.
+
+    Returns
+    -------
+    values
+        Variable -> (n,) float64; NaN where nothing is known, as for profiles without a period.
+    unmatched
+        First year of a period -> number of its profiles for which there are no rasters; 0 where all have some.
+
+    Raises
+    ------
+    UserError
+        If the folder or its files cannot be read, or no profile's period contains a span.
+    """
+    spans = find_spans(folder)
+    names = [layer.name for layer in next(iter(spans.values()))]
+    values = {name: np.full(len(lon), np.nan) for name in names}
+    unmatched: dict[int, int] = {}
+    for begin in np.unique(period[period != NO_PERIOD]).tolist():
+        rows = np.flatnonzero(period == begin)
+        within = [layers for years, layers in spans.items() if begin <= years[0] and years[1] < begin + length]
+        unmatched[begin] = 0 if within else len(rows)
+        if within:
+            for name, mean in _means(within, names, lon[rows], lat[rows]).items():
+                values[name][rows] = mean
+    if unmatched and all(unmatched.values()):
+        have = ", ".join(f"{begin}-{end}" for begin, end in list(spans)[:4])
+        raise UserError(f"{folder}: its rasters ({have} ...) lie in none of the {length}-year periods of the profiles")
+    return values, unmatched
+
+
+def _means(spans: Sequence[Sequence[Layer]], names: Sequence[str], lon: np.ndarray, lat: np.ndarray) -> dict[str, np.ndarray]:
+    """Return variable -> (n,) mean of several spans' cells at places, missing ones left out."""
+    total, count = (dict.fromkeys(names, np.zeros(len(lon))) for _ in range(2))
+    for layers in spans:
+        cells, _ = cut_windows(layers, lon, lat, 0)
+        for name in names:
+            here = cells[name][:, 0, 0].astype(np.float64)
+            total[name] = total[name] + np.nan_to_num(here, nan=0.0)
+            count[name] = count[name] + np.isfinite(here)
+    with np.errstate(invalid="ignore"):  # 0 / 0: no value in any year
+        return {name: total[name] / count[name] for name in names}
+
+
+# --- profiles ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """Profiles of one target.
+
+    Attributes
+    ----------
+    x
+        (n, V) variables, missing = NaN.
+    y
+        (n,) target.
+    lon, lat
+        (n,) degrees.
+    groups
+        (n,) the block of each profile, which no fold splits.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    lon: np.ndarray
+    lat: np.ndarray
+    groups: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, rows: np.ndarray) -> "Profiles":
+        """Return the profiles of row numbers or a mask."""
+        return Profiles(*(getattr(self, each.name)[rows] for each in fields(self)))
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where profiles and their covariates are read from.
+
+    Attributes
+    ----------
+    samples
+        Table of profile_id, lon, lat, targets, year and further columns; or a dataset folder, whose variables are covariates.
+    targets
+        Columns to be predicted.
+    climate
+        Setting -> column by which zones are told: {"precipitation": ..., "temperature": ...} or {"zone": ...}.
+    covariates
+        Columns and variables to use; none: all variables of the dataset folder and the rasters, but no column of the table, which
+        may be a measurement.
+    rasters, periodic
+        Static rasters, files or folders; and a folder as of `find_spans`.
+    year
+        Column of sampling years; None: years are not used.
+    first_year, period_years
+        As of `period_of`.
+    """
+
+    samples: Path
+    targets: Sequence[str]
+    climate: Mapping[str, str]
+    covariates: Sequence[str] = ()
+    rasters: Sequence[Path] = ()
+    periodic: Path | None = None
+    year: str | None = "year"
+    first_year: int = 1985
+    period_years: int = 5
 
 
 @dataclass(frozen=True)
 class SpaceTime:
-    """Profiles with a year, if years are asked for, and a climate.
+    """Profiles that have a climate, and a year where years are used.
 
     Attributes
     ----------
     table
-        A row per profile: profile_id, lon, lat, the targets (NaN where not known), `variables`, and what else it came with.
+        A row per profile: profile_id, lon, lat, the targets (NaN where missing), `variables`, and its other columns.
     covariates
         The columns a model may use.
     variables
-        Those, precipitation and temperature, or the zone, and year: the columns of x.
+        Those, the columns of the climate, and the year: the columns of x.
     left_out
         profile_id, reason.
     """
@@ -44,8 +233,8 @@ class SpaceTime:
     variables: tuple[str, ...]
     left_out: pd.DataFrame
 
-    def known(self, target: str, block_size: float) -> tuple[Known, np.ndarray]:
-        """Return the profiles that have a target, their units blocks of so many degrees, and their ids (n,).
+    def profiles(self, target: str, block_size: float) -> tuple[Profiles, np.ndarray]:
+        """Return the profiles that have a target, grouped in blocks of so many degrees, and their ids (n,).
 
         Raises
         ------
@@ -55,85 +244,88 @@ class SpaceTime:
         table = self.table[self.table[target].notna()]
         if len(table) < 2:
             raise UserError(f"target {target!r}: {len(table)} of {len(self.table)} profiles have one")
-        lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
+        y, lon, lat = (table[name].to_numpy(np.float64) for name in (target, "lon", "lat"))
         x = table[list(self.variables)].to_numpy(np.float64)
-        units = spatial_groups(lon, lat, block_size)
-        return Known(x, table[target].to_numpy(np.float64), lon, lat, units), table["profile_id"].to_numpy()
+        return Profiles(x, y, lon, lat, spatial_groups(lon, lat, block_size)), table["profile_id"].to_numpy()
 
 
-def read_space_time(settings: ZonedSettings) -> SpaceTime:
-    """Read profiles and bring each the covariates of its place and its own period.
-
-    Of a dataset's folder the variables' values in the profile's own cell are taken. Without `covariates` all variables of the
-    dataset and the rasters are; a column of the table is one only if it is named, for it may be a measurement.
+def read_space_time(sources: Sources) -> SpaceTime:
+    """Read profiles and add to each the covariates of its place and its own period.
 
     Raises
     ------
     UserError
-        If a file or column is missing or wrong, a name comes twice, or nothing is left.
+        If a file or column is missing or wrong, a name comes twice, or no profile is left.
     """
-    table, found = _read_table(settings.samples, settings.targets)
+    table, found = _read_table(sources.samples, sources.targets)
     lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
-    year, why = np.full(len(table), np.nan), []
-    if settings.year is not None:
-        if settings.year not in table.columns:
-            near = nearest(settings.year, list(table))
-            raise UserError(f"{settings.samples}: no column {settings.year!r} of sampling years{near}; --year none asks for none")
-        year = pd.to_numeric(table[settings.year], errors="coerce").to_numpy(np.float64)
-        why = [
-            (~np.isfinite(year), f"no {settings.year}"),
-            (~((year >= 1000) & (year <= 9999)), f"{settings.year} not from 1000 to 9999"),
-        ]
-    if settings.rasters:
-        windows, _ = cut_windows(find_layers(settings.rasters), lon, lat, 0)
-        table = _joined(table, {name: cells[:, 0, 0] for name, cells in windows.items()}, settings.rasters[0])
+    year, why = _years(table, sources)
+    if sources.rasters:
+        windows, _ = cut_windows(find_layers(sources.rasters), lon, lat, 0)
+        table = _joined(table, {name: cells[:, 0, 0] for name, cells in windows.items()}, sources.rasters[0])
         found += windows
-    if settings.periodic is not None:
-        period = period_of(year, settings.first_year, settings.period_years)
-        values, unmatched = covariates_at(settings.periodic, lon, lat, period, settings.period_years)
-        table = _joined(table, values, settings.periodic)
+    if sources.periodic is not None:
+        period = period_of(year, sources.first_year, sources.period_years)
+        values, unmatched = covariates_at(sources.periodic, lon, lat, period, sources.period_years)
+        table = _joined(table, values, sources.periodic)
         found += values
-        why.append((period == NO_PERIOD, f"{settings.year} before {settings.first_year}"))
+        why.append((period == NO_PERIOD, f"{sources.year} before {sources.first_year}"))
         why.append((np.isin(period, [begin for begin, count in unmatched.items() if count]), "no rasters of its period"))
-    covariates = tuple(settings.covariates or (name for name in found if name != settings.zone))
-    climate = [settings.zone] if settings.zone else [settings.precipitation, settings.temperature]
+    covariates = tuple(sources.covariates or (name for name in found if name != sources.climate.get("zone")))
     if not covariates:
-        raise UserError(
-            "no covariates: give --rasters, --periodic, a dataset's folder as --samples, or name columns (--covariates)"
-        )
-    variables = tuple(dict.fromkeys([*covariates, *climate, *([settings.year] if settings.year else [])]))
-    for name in variables:
-        if name not in table.columns:
-            near, key = nearest(name, list(table)), next((key for key in _CLIMATE if getattr(settings, key) == name), None)
-            told = f"; --{key} takes one of {', '.join(map(str, dict.fromkeys([*found, *table])))[:300]}" if key else ""
-            raise UserError(f"{settings.samples}: no column or variable {name!r}{near}{told}")
-        if name in settings.targets:
-            raise UserError(f"{name!r} is a target, and must not be a covariate too")
-    numbers = {name: pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64, copy=True) for name in variables}
-    for name, column in numbers.items():
-        column[~(np.abs(column) <= ABSURD)] = np.nan  # as in rasters; float32, which trees see, would be endless
-        if not np.isfinite(column).any():
-            raise UserError(f"{settings.samples}: {name!r} has no number at any of the {len(table)} profiles")
+        raise UserError("no covariates: give --rasters, --periodic, a dataset folder as --samples, or name columns (--covariates)")
+    climate = list(sources.climate.values())
+    variables = tuple(dict.fromkeys([*covariates, *climate, *([sources.year] if sources.year else [])]))
+    numbers = _numbers(table, variables, found, sources)
     why += [(~np.isfinite(numbers[name]), f"no {name}") for name in climate]
-    why.append((table[settings.targets].isna().all(axis=1).to_numpy(), "no target"))
-    reason = np.select([bad for bad, _ in why], [words for _, words in why], "")
+    why.append((table[list(sources.targets)].isna().all(axis=1).to_numpy(), "no target"))
+    reason = np.select([bad for bad, _ in why], [text for _, text in why], "")
     left_out = pd.DataFrame({"profile_id": table["profile_id"], "reason": reason})[reason != ""]
     table = table.assign(**numbers)[reason == ""].reset_index(drop=True)
     if table.empty:
-        raise UserError(f"{settings.samples}: no profile is left; first {left_out['reason'].iloc[0]}")
+        raise UserError(f"{sources.samples}: no profile is left; the first has {left_out['reason'].iloc[0]}")
     return SpaceTime(table, covariates, variables, left_out.reset_index(drop=True))
 
 
+def _years(table: pd.DataFrame, sources: Sources) -> tuple[np.ndarray, list[tuple[np.ndarray, str]]]:
+    """Return the sampling years (n,), and masks of profiles without a plausible one with the reason."""
+    if sources.year is None:
+        return np.full(len(table), np.nan), []
+    if sources.year not in table.columns:
+        near = nearest(sources.year, list(table))
+        raise UserError(f"{sources.samples}: no column {sources.year!r} of sampling years{near}; --year none does without")
+    year = pd.to_numeric(table[sources.year], errors="coerce").to_numpy(np.float64)
+    implausible = ~((year >= 1000) & (year <= 9999))
+    return year, [(~np.isfinite(year), f"no {sources.year}"), (implausible, f"{sources.year} not from 1000 to 9999")]
+
+
+def _numbers(table: pd.DataFrame, variables: Sequence[str], found: Sequence[str], sources: Sources) -> dict[str, np.ndarray]:
+    """Return variable -> (n,) float64, checked; `found` are those of rasters and the dataset folder."""
+    numbers = {}
+    for name in variables:
+        if name not in table.columns:
+            near, key = nearest(name, list(table)), next((key for key, column in sources.climate.items() if column == name), None)
+            hint = f"; --{key} takes one of {', '.join(map(str, dict.fromkeys([*found, *table])))[:300]}" if key else ""
+            raise UserError(f"{sources.samples}: no column or variable {name!r}{near}{hint}")
+        if name in sources.targets:
+            raise UserError(f"{name!r} is a target, and must not be a covariate too")
+        column = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64, copy=True)
+        column[~(np.abs(column) <= ABSURD)] = np.nan  # as in rasters; as float32, which trees see, it would be infinite
+        if not np.isfinite(column).any():
+            raise UserError(f"{sources.samples}: {name!r} has no number at any of the {len(table)} profiles")
+        numbers[name] = column
+    return numbers
+
+
 def _read_table(samples: Path, targets: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Return the table with its targets as numbers, and the variables of a dataset's folder, which are among its columns."""
-    folder = samples.is_dir()
-    path = samples / "samples.csv" if folder else samples
+    """Return the table with its targets as numbers, and the variables of a dataset folder, which are among its columns."""
+    path = samples / "samples.csv" if samples.is_dir() else samples
     table, _ = read_samples(path, targets[0], target_needed=False)
     for target in targets:
         if target not in table.columns:
-            raise UserError(f"{path}: no column {target!r}{nearest(target, list(table))}; --targets names those to learn")
+            raise UserError(f"{path}: no column {target!r}{nearest(target, list(table))}; --targets names the columns to predict")
         table[target] = read_samples(path, target, target_needed=False)[1]
-    if not folder:
+    if not samples.is_dir():
         return table, []
     dataset = read_dataset(samples, splits=(), target=targets[0], target_needed=False)
     names = [name for category in dataset.categories for name in category.variables]

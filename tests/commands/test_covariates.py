@@ -1,4 +1,4 @@
-"""covariates.py: what it writes is what the rooms behind it give, and what it cannot make is told."""
+"""soilcarbon covariates: the files it writes, and bad input."""
 
 import numpy as np
 import pytest
@@ -9,9 +9,8 @@ from soilcarbon.commands import covariates
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import run
 from soilcarbon.zonal.climate_zones import ClimateZones
-from soilcarbon.zonal.indices import INDICES
-from soilcarbon.zonal.periods import find_spans
-from soilcarbon.zonal.terrain import UNITS
+from soilcarbon.zonal.covariates import INDICES, TERRAIN_UNITS
+from soilcarbon.zonal.space_time import find_spans
 
 GRID = Affine(0.1, 0, 80, 0, -0.1, 50)
 BANDS = ["blue", "red", "nir", "swir1"]
@@ -56,7 +55,7 @@ def test_terrain_and_zones(workplace):
     write_geotiff(workplace / "dem.tif", (100.0 * rows)[None], ["height"], GRID)
     assert make("--dem", "dem.tif", "--out", "t.tif") == 0
     values, names = read("t.tif")
-    assert names == tuple(UNITS)
+    assert names == tuple(TERRAIN_UNITS)
     np.testing.assert_allclose(values[2][1:-1, 1:-1], 1.0, atol=1e-6)  # it falls to the north
     climate = np.stack([100.0 * columns, 2.5 * rows])
     write_geotiff(workplace / "climate" / "c.tif", climate, ["rain", "warmth"], GRID)
@@ -74,20 +73,19 @@ def test_terrain_and_zones(workplace):
         (["--bands", "b.tif"], "no such raster"),
         (["--bands", "a.tif", "--band_names", "B1", "red", "nir", "swir1"], "'B1'"),
         (["--bands", "a.tif", "--band_names", "red", "red", "nir", "swir1"], "four different bands"),
-        (["--bands", "a.tif", "--out", "a.tif"], "is read; give the result another name"),
+        (["--bands", "a.tif", "--out", "a.tif"], "is an input; choose another name"),
         (["--bands", "high.tif"], "all cells would be missing; is 'reflectance' its scale?"),
         (["--bands", "placeless.tif"], "no coordinate reference system"),
         (["--bands", "vast.tif"], "200,000 x 200,000 cells are too many to hold"),
-        (["--dem", "vast.tif"], "elevations alone"),
         (["--dem", "small.tif"], "a cell needs its eight neighbours"),
         (["--dem", "polar.tif"], "reaches from 80 to 95 degrees"),
         (["--dem", "undeclared.tif"], "1 cells from -32768 to -32768 are no elevations in metres"),
-        (["--climate", "high.tif", "small.tif", "--precipitation", "red", "--temperature", "z"], "on the same ground?"),
-        (["--dem", "a.tif"], "holds 4 bands; elevations alone are needed"),
+        (["--climate", "high.tif", "small.tif", "--precipitation", "red", "--temperature", "z"], "cover the same area?"),
+        (["--dem", "a.tif"], "holds 4 bands; expected one"),
         (["--climate", "a.tif"], "2 of 2 variables are in none of the rasters"),
     ],
 )
-def test_what_cannot_be_made_is_told(arguments, words, workplace, capsys):
+def test_bad_input_ends_with_status_2(arguments, words, workplace, capsys):
     image(workplace / "a.tif")
     (workplace / "empty").mkdir()
     image(workplace / "high.tif", level=5000.0)

@@ -1,4 +1,4 @@
-"""Maps of zoned forests: what the forests say in every cell, no seam where boundaries are blended, intervals that hold."""
+"""Maps of zoned forests: the forests' predictions in every cell, no seam where boundaries are blended, exact intervals."""
 
 import json
 from dataclasses import replace
@@ -11,7 +11,6 @@ import rasterio
 from rasterio.transform import Affine
 from simulated import ZONED_QUICK, zoned_world
 
-from soilcarbon.benchmark.baselines import Known
 from soilcarbon.commands import map as make_map
 from soilcarbon.geo.grid import Grid
 from soilcarbon.geo.raster import write_geotiff
@@ -23,9 +22,8 @@ from soilcarbon.mapping.predictor import Place
 from soilcarbon.stats.error_field import ErrorField
 from soilcarbon.zonal.climate_zones import ClimateZones, GivenZones
 from soilcarbon.zonal.evaluation import hold_out, space_time_folds
-from soilcarbon.zonal.forest import SelectedForest, ZonedForest
-from soilcarbon.zonal.persistence import load_zoned, save_zoned
-from soilcarbon.zonal.uncertainty import Assurance, assure
+from soilcarbon.zonal.forest import SelectedForest, Uncertainty, ZonedForest, estimate_uncertainty
+from soilcarbon.zonal.persistence import ZonedModel, load_zoned, save_zoned
 
 NAMES = ("map", "mat", "a", "b", "noise", "year")
 HEIGHT, WIDTH, CELL, WEST, NORTH = 30, 40, 0.25, 90.0, 45.0
@@ -34,7 +32,12 @@ ERRORS = ErrorField((0.2, 0.3, 0.25, 0.4), 0.5, 0.0, 200.0, 0.6)
 
 
 def method(**widths):
-    return ZonedForest(ClimateZones(**widths), 0, 1, SelectedForest(**ZONED_QUICK | {"covariates": (0, 1, 2, 3)}), fewest=30)
+    forest = SelectedForest(**ZONED_QUICK | {"covariates": (0, 1, 2, 3)})
+    return ZonedForest(ClimateZones(**widths), (0, 1), forest, min_profiles=30)
+
+
+def model(forest, uncertainty, variables=NAMES, record=None):
+    return ZonedModel(forest, "socd_0_20", "kg/m2", variables, uncertainty, record)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def trained():
     land, forest = zoned_world(500), method(width_precipitation=100, width_temperature=4)
     folds = space_time_folds(land, forest, 2, 0)
     held_out = pd.concat([hold_out(land, folds, fold, forest, 0, repeats=1).predictions for fold in (0, 1)])
-    return forest.fit(land, 0), land, held_out.sort_values("row", ignore_index=True)
+    return forest.fit(land.x, land.y, land.groups, 0), land, held_out.sort_values("row", ignore_index=True)
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +55,13 @@ def saved(trained, tmp_path_factory):
     forest, land, held_out = trained
     folder = tmp_path_factory.mktemp("model")
     for name, column in (("hard", "zoned"), ("blended", "blended")):
-        known = assure(forest, land, held_out, column, land.x[:, 5] // 5, 0)
-        assert known.calibration is not None
-        assert known.errors is not None
+        known = estimate_uncertainty(forest, land, held_out, column, land.x[:, 5] // 5, 0)
+        assert None not in (known.calibration, known.errors, known.applicability)
         each = forest
         if name == "hard":
             each = replace(forest, zones=ClimateZones())
             each.forests, each.counts = forest.forests, forest.counts
-        save_zoned(each, folder / f"{name}.skops", "socd_0_20", "kg/m2", NAMES, {}, replace(known, errors=ERRORS))
+        save_zoned(model(each, replace(known, errors=ERRORS)), folder / f"{name}.npz")
     return folder
 
 
@@ -88,7 +90,7 @@ def world(workplace):
 
 
 def make(saved, *more, kind="hard"):
-    command = ["--checkpoint", str(saved / f"{kind}.skops"), "--rasters", "static", "--out", "out/socd.tif", "--workers", "1"]
+    command = ["--checkpoint", str(saved / f"{kind}.npz"), "--rasters", "static", "--out", "out/socd.tif", "--workers", "1"]
     return run(lambda: make_map.main([*command, *more]))
 
 
@@ -98,12 +100,11 @@ def read(path="out/socd.tif"):
 
 
 def cells(layers):
-    """Return every cell of the rasters as a place."""
+    """Return the variables of every cell of the rasters, (H * W, V)."""
     x = np.full((HEIGHT * WIDTH, len(NAMES)), np.nan)
     for name, values in layers.items():
         x[:, NAMES.index(name)] = values.ravel()
-    nothing = np.zeros(len(x))
-    return Known(x, nothing, nothing, nothing, np.zeros(len(x), np.int64))
+    return x
 
 
 # --- one map ---------------------------------------------------------------------------------------------------------------
@@ -116,23 +117,21 @@ def test_a_map_is_what_the_forests_say_with_the_interval_of_its_zone(world, save
         assert raster.descriptions == ("prediction", "lower", "upper", "di", "inside")
         assert raster.units[:3] == ("kg/m2",) * 3
         assert "MEMBERS" not in raster.tags()
-    forest, facts = load_zoned(saved / f"{kind}.skops")
-    places = cells(covariates())
-    expected, found = forest.predict(places), read()
+    loaded = load_zoned(saved / f"{kind}.npz")
+    forest, uncertainty, x = loaded.forest, loaded.uncertainty, cells(covariates())
+    expected, found = forest.predict(x), read()
     np.testing.assert_allclose(found[0].ravel(), expected, rtol=1e-6)
-    assert np.isnan(found[:, 3:6, 3:6]).all()  # without climate there is no zone
-    assert np.isfinite(found[0, 20:23, 30:33]).all()  # the trees know what to do
-    weights = forest.zones.memberships(places.x[:, 0], places.x[:, 1])
+    assert np.isnan(found[:, 3:6, 3:6]).all()  # without climate
+    assert np.isfinite(found[0, 20:23, 30:33]).all()  # trees handle missing values
+    weights = forest.weights(x)
     for k, name in enumerate(forest.zones.names):
         here = weights[:, k] == 1  # well within the zone
         assert here.any()
-        ends = facts.assurance.calibration.interval(expected[here], 0.8, name)
+        ends = uncertainty.calibration.interval(expected[here], 0.8, name)
         np.testing.assert_allclose(found[1:3].reshape(2, -1)[:, here], ends, rtol=1e-5)
     known = np.isfinite(expected)
     assert (found[1] <= found[0]).ravel()[known].all() and (found[0] <= found[2]).ravel()[known].all()
-    area = facts.assurance.applicability
-    index = area.index(places.x[:, facts.assurance.predictors])
-    known = np.isfinite(expected)
+    index = uncertainty.applicability.index(x[:, uncertainty.predictors])
     np.testing.assert_allclose(found[3].ravel()[known], index[known], rtol=1e-4, atol=1e-6)
 
 
@@ -142,23 +141,18 @@ def test_too_many_gaps_are_nodata(world, saved):
 
 
 def test_a_blended_boundary_leaves_no_seam_and_a_hard_one_does(world, saved):
-    layers = covariates()
     fine = np.tile(np.linspace(399.0, 401.0, WIDTH), (HEIGHT, 1))  # 2 mm from west to east, across the threshold
     write("static", {"map": fine, "mat": np.full_like(fine, 14.0), "a": 0 * fine + 1.0, "b": 0 * fine - 1.0})
-    assert layers
     largest = {}
     for kind in ("hard", "blended"):
         assert make(saved, kind=kind) == 0
         largest[kind] = np.abs(np.diff(read()[:3], axis=2)).max((1, 2))
-    forest, _ = load_zoned(saved / "hard.skops")
     x = np.array([[399.9, 14, 1, -1, np.nan, np.nan], [400.1, 14, 1, -1, np.nan, np.nan]])
-    nothing = np.zeros(2)
-    dry, wet = forest.predict(Known(x, nothing, nothing, nothing, np.zeros(2, np.int64)))
+    dry, wet = load_zoned(saved / "hard.npz").forest.predict(x)
     assert abs(wet - dry) > 0.5  # the zones differ: a seam is there to be seen
     assert largest["hard"][0] == pytest.approx(abs(wet - dry), rel=1e-5)
-    assert (
-        largest["blended"] < 0.02 * largest["hard"].max()
-    ).all()  # lower and upper too. 2 of 100 mm of the band: the weight moves by 0.03 in all of the map
+    # Lower and upper too. 2 of 100 mm of the band: the weight changes by 0.03 over the whole map.
+    assert (largest["blended"] < 0.02 * largest["hard"].max()).all()
 
 
 def interrupt_after(monkeypatch, tiles):
@@ -253,31 +247,27 @@ def test_the_interval_of_a_total_is_that_of_the_double_sum_over_all_cells(world,
         assert (row["total_upper"] - row["total_lower"]) / (2 * 1.6449) == pytest.approx(exact / 1000, rel=0.2)  # of 100 draws
         assert (row["total_upper"] + row["total_lower"]) / 2 == pytest.approx(row["total"])
     independent = np.sqrt(np.nansum(spread**2))
-    assert (
-        found.loc["whole map", "total_upper"] - found.loc["whole map", "total"] > 5 * independent / 1000
-    )  # what cells alone would say
+    assert found.loc["whole map", "total_upper"] - found.loc["whole map", "total"] > 5 * independent / 1000
 
 
 def test_sums_do_not_depend_on_tiles_nor_the_order_of_them(saved):
-    model = ForestPredictor(saved / "blended.skops")
-    layers = covariates()
-    block = np.stack([layers[name] for name in model.variables])
+    mapped, layers = ForestPredictor(saved / "blended.npz"), covariates()
+    block = np.stack([layers[name] for name in mapped.variables])
     for side in (512, 7):
         total = np.zeros(200)
         for tile in GRID.tiles(side):
             part = np.s_[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width]
-            predicted = model.predict(block[(slice(None), *part)], np.ones((tile.height, tile.width), bool))
+            predicted = mapped.predict(block[(slice(None), *part)], np.ones((tile.height, tile.width), bool))
             masks = [("all", np.ones((tile.height, tile.width), bool))]
-            sums = model.sums(Place(GRID, tile, cell_areas(GRID, tile), masks), {"": predicted})[""]
+            sums = mapped.sums(Place(GRID, tile, cell_areas(GRID, tile), masks), {"": predicted})[""]
             total += sums["all"].weighted if "all" in sums else 0
         if side == 512:
             expected = total.copy()
     np.testing.assert_allclose(total, expected, rtol=1e-6)
 
 
-def test_without_assurance_there_are_no_intervals(world, trained, saved, tmp_path):
-    forest, *_ = trained
-    save_zoned(forest, tmp_path / "bare.skops", "socd_0_20", "kg/m2", NAMES, {"scores": "junk"}, Assurance())
+def test_without_uncertainty_there_are_no_intervals(world, trained, saved, tmp_path):
+    save_zoned(model(trained[0], Uncertainty(), record={"scores": "junk"}), tmp_path / "bare.npz")
     assert make(tmp_path, "--periods", "periodic", kind="bare") == 0
     with rasterio.open("out/socd_change.tif") as raster:
         assert raster.descriptions == ("change",)
@@ -286,21 +276,13 @@ def test_without_assurance_there_are_no_intervals(world, trained, saved, tmp_pat
     assert pd.read_csv("out/socd_totals.csv")["total_lower"].isna().all()
 
 
-def test_zones_of_a_ready_map_take_the_nearest_code(workplace, trained, tmp_path):
-    """The codes lie on another grid, and are never mixed."""
+def test_zones_of_a_map_take_the_nearest_code(workplace, trained, tmp_path):
+    """The codes lie on another grid, and are never interpolated."""
     _, land, _ = trained
-    codes = np.where(land.x[:, 0] >= 400, 1.0, 3.0)
-    land = replace(land, x=np.column_stack([land.x, codes]))
-    forest = replace(method(), zones=GivenZones((1.0, 3.0)), precipitation=6, temperature=6).fit(land, 0)
-    save_zoned(
-        forest,
-        tmp_path / "given.skops",
-        "socd_0_20",
-        "kg/m2",
-        (*NAMES, "code"),
-        {},
-        Assurance(errors=replace(ERRORS, deviations=(0.2, 0.3))),
-    )
+    x = np.column_stack([land.x, np.where(land.x[:, 0] >= 400, 1.0, 3.0)])
+    forest = replace(method(), zones=GivenZones((1.0, 3.0)), climate=(6,)).fit(x, land.y, land.groups, 0)
+    uncertainty = Uncertainty(errors=replace(ERRORS, deviations=(0.2, 0.3)))
+    save_zoned(model(forest, uncertainty, (*NAMES, "code")), tmp_path / "given.npz")
     write("static", covariates())
     grid = Affine(0.35, 0, WEST, 0, -0.35, NORTH)
     wet = np.where(np.arange(29)[None] < 14, 3.0, 1.0) * np.ones((22, 1))
@@ -314,7 +296,7 @@ def test_zones_of_a_ready_map_take_the_nearest_code(workplace, trained, tmp_path
 # --- what is refused -------------------------------------------------------------------------------------------------------
 
 
-def test_what_makes_no_map_is_said(world, saved, capsys):
+def test_bad_input_ends_with_status_2(world, saved, capsys):
     layers = covariates()
     write("climate/1985", {"map": layers["map"]})
     write("climate/1990", {"map": layers["map"]})
@@ -335,23 +317,22 @@ def test_what_makes_no_map_is_said(world, saved, capsys):
     assert "'b'" in capsys.readouterr().err
 
 
-def test_another_unit_is_told(world, saved, caplog):
+def test_another_unit_is_warned_of(world, saved, caplog):
     write("static", {"mat": covariates()["mat"] * 10})
     assert make(saved, "--no-applicability") == 0
-    # temperature is looked at only where a forest uses it; what it uses is told
-    model = ForestPredictor(saved / "hard.skops")
-    if "mat" in [NAMES[k] for k in model.assurance.predictors]:
+    uncertainty = load_zoned(saved / "hard.npz").uncertainty
+    if NAMES.index("mat") in uncertainty.predictors:  # checked only where a forest uses it
         assert "mat's values" in caplog.text
 
 
-# --- what is kept ----------------------------------------------------------------------------------------------------------
+# --- uncertainty in files --------------------------------------------------------------------------------------------------
 
 
-def test_assurance_is_kept_to_the_bit(trained, tmp_path):
+def test_uncertainty_is_saved_to_the_bit(trained, tmp_path):
     forest, land, held_out = trained
-    known = assure(forest, land, held_out, "blended", land.x[:, 5] // 5, 0)
-    save_zoned(forest, tmp_path / "m.skops", "socd_0_20", "kg/m2", NAMES, {}, known)
-    again = load_zoned(tmp_path / "m.skops")[1].assurance
+    known = estimate_uncertainty(forest, land, held_out, "blended", land.x[:, 5] // 5, 0)
+    save_zoned(model(forest, known), tmp_path / "m.npz")
+    again = load_zoned(tmp_path / "m.npz").uncertainty
     assert (again.calibration, again.errors, again.predictors) == (known.calibration, known.errors, known.predictors)
     np.testing.assert_array_equal(again.applicability.points, known.applicability.points)
     assert set(again.calibration.strata) <= set(ClimateZones().names)
@@ -377,11 +358,11 @@ def test_assurance_is_kept_to_the_bit(trained, tmp_path):
         lambda _, points: ([], points),
     ],
 )
-def test_what_a_stranger_claims_to_know_is_looked_at(saved, tmp_path, change):
-    import skops.io
-
-    content = skops.io.loads((saved / "hard.skops").read_bytes(), trusted=[])
-    plain, points = change(json.loads(content["assurance"]), content["points"])
-    (tmp_path / "x.skops").write_bytes(skops.io.dumps(content | {"assurance": json.dumps(plain), "points": points}))
+def test_forged_uncertainty_is_refused(saved, tmp_path, change):
+    with np.load(saved / "hard.npz", allow_pickle=False) as file:
+        content = {name: file[name] for name in file.files}
+    metadata = json.loads(content["metadata"].tobytes())
+    metadata["uncertainty"], content["points"] = change(metadata["uncertainty"], content["points"])
+    np.savez(tmp_path / "x.npz", **content | {"metadata": np.frombuffer(json.dumps(metadata).encode(), np.uint8)})
     with pytest.raises(UserError, match="not a model of zoned forests"):
-        load_zoned(tmp_path / "x.skops")
+        load_zoned(tmp_path / "x.npz")

@@ -13,7 +13,7 @@ from soilcarbon.simulation.sampling import Grid
 from soilcarbon.soil.density import Measured, interval_densities, soc_density
 from soilcarbon.soil.depth import Horizons
 from soilcarbon.zonal.climate_zones import ZONES
-from soilcarbon.zonal.indices import INDICES
+from soilcarbon.zonal.covariates import INDICES
 
 CELL = 1.5
 

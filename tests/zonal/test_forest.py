@@ -1,21 +1,26 @@
-"""Forests by zone: what each learns from, how they meet, and that choosing sees nothing it should not."""
+"""Forests by zone and the network by zone: what each is trained on, how they meet, and that selection leaks nothing."""
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from simulated import ZONED_QUICK, zoned_world
 
 from soilcarbon.io.files import UserError
-from soilcarbon.zonal import feature_selection as selection
+from soilcarbon.stats.metrics import scores
+from soilcarbon.zonal import forest as module
 from soilcarbon.zonal.climate_zones import ClimateZones
-from soilcarbon.zonal.forest import SelectedForest, ZonedForest, decades
+from soilcarbon.zonal.forest import SelectedForest, ZonedForest, ZonedNetwork
 
 HARD = ClimateZones()
 
 
 def method(zones=HARD, **changes):
-    return ZonedForest(zones, 0, 1, SelectedForest(**ZONED_QUICK), **changes)
+    return ZonedForest(zones, (0, 1), SelectedForest(**ZONED_QUICK), **changes)
+
+
+def train(model, profiles, seed=0):
+    return model.fit(profiles.x, profiles.y, profiles.groups, seed)
 
 
 @pytest.fixture(scope="module")
@@ -25,66 +30,59 @@ def land():
 
 @pytest.fixture(scope="module")
 def fitted(land):
-    return method().fit(land, 0)
+    return train(method(), land)
 
 
-def test_a_forest_chooses_what_matters_and_leaves_twins_and_noise(land):
+def test_a_forest_selects_what_matters_and_drops_correlated_covariates_and_noise(land):
     wet = land.take(land.x[:, 0] >= 400)
     twin = wet.x[:, 2] * 1.5 + 0.01 * np.random.default_rng(0).normal(size=len(wet))
-    wet = dataclasses.replace(wet, x=np.column_stack([wet.x, twin]))
-    chosen = SelectedForest(**ZONED_QUICK | {"covariates": (0, 1, 2, 3, 4, 6)}).fit(wet, 0)
-    assert len({2, 6} & set(chosen.columns)) == 1
-    assert 3 not in chosen.columns  # matters in dry zones alone
-    assert np.corrcoef(chosen.predict(wet), wet.y)[0, 1] > 0.8
+    wet = replace(wet, x=np.column_stack([wet.x, twin]))
+    selected = train(SelectedForest(**ZONED_QUICK | {"covariates": (0, 1, 2, 3, 4, 6)}), wet)
+    assert len({2, 6} & set(selected.columns)) == 1
+    assert 3 not in selected.columns  # matters in dry zones alone
+    assert np.corrcoef(selected.predict(wet.x), wet.y)[0, 1] > 0.8
 
 
-def test_the_trace_tells_all_that_was_tried_and_the_winner_is_in_it(fitted):
+def test_the_trace_holds_all_trials_and_the_winner(fitted):
     forest = fitted.forests["humid"]
     subsets, settings = (forest.trace[forest.trace["stage"] == stage] for stage in ("subset", "settings"))
     assert len(subsets) == 2 ** ZONED_QUICK["best"] - 1
     assert len(settings) == ZONED_QUICK["candidates"]
     assert subsets.loc[subsets["r2"].idxmax(), "columns"] == " ".join(map(str, forest.columns)) == settings["columns"].iloc[0]
     best = settings.loc[settings["r2"].idxmax()]
-    assert {name: best[name] for name in forest.settings} == forest.settings
-    assert settings["r2"].iloc[0] == pytest.approx(subsets["r2"].max())  # the first settings are those of the search
+    assert {name: best[name] for name in forest.parameters} == forest.parameters
+    assert settings["r2"].iloc[0] == pytest.approx(subsets["r2"].max())  # the first hyperparameters are those of the search
     assert settings["max_features"].nunique() == len(settings)
 
 
-def test_each_zone_learns_from_its_own_profiles_alone(land, fitted):
-    labels = HARD.labels(land.x[:, 0], land.x[:, 1])
+def test_each_zone_is_trained_on_its_own_profiles_alone(land, fitted):
+    labels = fitted.labels(land.x)
     assert [fitted.counts[name] for name in HARD.names] == np.bincount(labels, minlength=4).tolist()
-    other = dataclasses.replace(land, y=np.where(labels == 0, land.y, 0.5 + np.arange(len(land)) % 2))
-    changed = method().fit(other, 0)
-    for k, name in enumerate(HARD.names):
-        same = changed.forests[name].predict(land).tolist() == fitted.forests[name].predict(land).tolist()
-        assert same == (k == 0)
+    changed = train(method(), replace(land, y=np.where(labels == 0, land.y, 0.5 + np.arange(len(land)) % 2)))
+    same = [(changed.forests[name].predict(land.x) == fitted.forests[name].predict(land.x)).all() for name in HARD.names]
+    assert same == [True, False, False, False]
 
 
-def test_hard_predictions_are_those_of_the_places_zone_and_nan_without_climate(land, fitted):
-    predicted, labels = fitted.predict(land), fitted.labels(land)
+def test_hard_predictions_are_those_of_the_zone_and_nan_without_climate(land, fitted):
+    predicted, labels = fitted.predict(land.x), fitted.labels(land.x)
     for k, name in enumerate(HARD.names):
         rows = labels == k
-        np.testing.assert_array_equal(predicted[rows], fitted.forests[name].predict(land.take(rows)))
+        np.testing.assert_array_equal(predicted[rows], fitted.forests[name].predict(land.x[rows]))
     x = land.x.copy()
     x[0, 0], x[1, 1] = np.nan, np.nan
-    assert np.flatnonzero(np.isnan(fitted.predict(dataclasses.replace(land, x=x)))).tolist() == [0, 1]
+    assert np.flatnonzero(np.isnan(fitted.predict(x))).tolist() == [0, 1]
 
 
 def test_blended_predictions_leave_no_seam_and_are_the_hard_ones_away_from_it(land, fitted):
-    blended = dataclasses.replace(fitted, zones=ClimateZones(width_precipitation=100, width_temperature=2))
-    blended.forests = fitted.forests
-    across = land.take(np.zeros(401, int))
-    x = across.x.copy()
+    x = np.repeat(land.x[:1], 401, axis=0)
     x[:, 0], x[:, 1] = np.linspace(300, 500, 401), 20.0
-    walk = dataclasses.replace(across, x=x)
-    # What the forests themselves say changes along the way too; hold it by leaving the rain out of them.
-    held = {
-        name: dataclasses.replace(each, covariates=(2, 3, 4), best=1).fit(land, k)
-        for k, (name, each) in enumerate(fitted.forests.items())
+    # The forests themselves change with precipitation too; these do without.
+    without = {
+        name: train(replace(each, covariates=(2, 3, 4), best=1), land, k) for k, (name, each) in enumerate(fitted.forests.items())
     }
-    fitted, blended = dataclasses.replace(fitted), dataclasses.replace(blended)
-    fitted.forests = blended.forests = held
-    hard, soft = fitted.predict(walk), blended.predict(walk)
+    hard, blended = (replace(fitted, zones=zones) for zones in (HARD, ClimateZones(width_precipitation=100, width_temperature=2)))
+    hard.forests = blended.forests = without
+    hard, soft = hard.predict(x), blended.predict(x)
     jump = np.abs(np.diff(hard)).max()
     assert jump > 0
     assert np.abs(np.diff(soft)).max() < jump / 50
@@ -93,34 +91,63 @@ def test_blended_predictions_leave_no_seam_and_are_the_hard_ones_away_from_it(la
     assert soft[200] == pytest.approx((hard[0] + hard[-1]) / 2)
 
 
-def test_a_zone_of_few_profiles_is_served_by_the_forest_of_all(land):
-    labels = HARD.labels(land.x[:, 0], land.x[:, 1])
+def test_a_zone_of_few_profiles_is_predicted_by_the_forest_of_all(land):
+    labels = method().labels(land.x)
     few = land.take(np.flatnonzero((labels != 3) | (np.cumsum(labels == 3) <= 10)))
-    served = method(fewest=30).fit(few, 0)
-    assert [served.own(name) for name in HARD.names] == [True, True, True, False]
-    alone = SelectedForest(**ZONED_QUICK).fit(few, 0)
-    dry = few.take(served.labels(few) == 3)
+    served = train(method(min_profiles=30), few)
+    assert [served.has_own(name) for name in HARD.names] == [True, True, True, False]
+    alone = train(SelectedForest(**ZONED_QUICK), few)
+    dry = few.x[served.labels(few.x) == 3]
     np.testing.assert_array_equal(served.predict(dry), alone.predict(dry))
-    assert method(fewest=10**6, everywhere=alone).fit(few, 0).forests == dict.fromkeys(HARD.names, alone)
+    assert train(method(min_profiles=10**6, everywhere=alone), few).forests == dict.fromkeys(HARD.names, alone)
 
 
-def test_one_block_alone_cannot_choose(land):
-    with pytest.raises(UserError, match="cannot be held out in turn"):
-        SelectedForest(**ZONED_QUICK).fit(dataclasses.replace(land, units=np.zeros(len(land), np.int64)), 0)
+def test_selection_never_splits_a_block(land, monkeypatch):
+    seen, real = [], module.cross_validated_r2
+    monkeypatch.setattr(module, "cross_validated_r2", lambda x, y, folds, *more: seen.append(folds) or real(x, y, folds, *more))
+    train(SelectedForest(**ZONED_QUICK), land)
+    assert all(np.unique(seen[0][land.groups == group]).size == 1 for group in np.unique(land.groups))
+    with pytest.raises(UserError, match="cannot be cross-validated"):
+        train(SelectedForest(**ZONED_QUICK), replace(land, groups=np.zeros(len(land), np.int64)))
 
 
-def test_choosing_never_parts_a_block(land, monkeypatch):
-    seen = []
-    real = selection.held_out_r2
-    monkeypatch.setattr(
-        "soilcarbon.zonal.forest.held_out_r2", lambda x, y, folds, *more: seen.append(folds) or real(x, y, folds, *more)
-    )
-    SelectedForest(**ZONED_QUICK).fit(land, 0)
-    for unit in np.unique(land.units):
-        assert np.unique(seen[0][land.units == unit]).size == 1
+# --- the network by zone -----------------------------------------------------------------------------------------------
 
 
-def test_decades_are_those_of_the_year(land):
-    x = np.array([[1989.9], [1990], [np.nan]])
-    assert decades(dataclasses.replace(land.take(slice(3)), x=x), 0).tolist() == [1980, 1990, 0]
-    assert decades(land, None).tolist() == [0] * len(land)
+@pytest.fixture(scope="module")
+def large():
+    land = zoned_world(700)
+    return land, HARD.labels(*land.x[:, :2].T)
+
+
+@pytest.fixture(scope="module")
+def network(large):
+    land, labels = large
+    rows = land.groups % 4 > 0
+    return ZonedNetwork((2, 3, 4), epochs=40).fit(land.take(rows), labels[rows], 0)
+
+
+def test_fine_tuning_finds_what_differs_between_zones(large, network):
+    land, labels = large
+    rows = land.groups % 4 == 0
+    predicted = network.predict(land.x[rows], labels[rows])
+    unzoned, zoned = (scores(land.y[rows], each)["r2"] for each in predicted)  # one network sees no climate, and no zones
+    assert zoned > unzoned + 0.2
+    assert set(network.own) == {0, 1, 2, 3}
+
+
+def test_the_network_uses_its_covariates_alone(large, network):
+    land, labels = large
+    x = land.x.copy()
+    x[:, [0, 1, 5]] = np.nan
+    np.testing.assert_array_equal(network.predict(land.x, labels), network.predict(x, labels))
+
+
+def test_a_zone_of_few_profiles_is_predicted_by_the_network_of_all(large):
+    land, labels = large
+    few = ZonedNetwork((2, 3), int(np.bincount(labels).min()) + 1, epochs=1).fit(land, labels, 0)
+    assert len(few.own) == 3
+    unzoned, zoned = few.predict(land.x, labels)
+    served = labels == np.bincount(labels).argmin()
+    np.testing.assert_array_equal(unzoned[served], zoned[served])
+    assert (unzoned[~served] != zoned[~served]).any()

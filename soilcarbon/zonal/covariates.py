@@ -1,0 +1,388 @@
+"""Covariates made from rasters: spectral indices of surface reflectance, terrain derivatives of a digital elevation model.
+
+In: reflectance bands, or elevations in metres on a grid of metres or degrees. Out: arrays, or a GeoTIFF with a band for each
+index (`write_indices`) or derivative (`write_terrain`) on the grid of the input; missing = NaN. A raster is held in memory whole.
+"""
+
+import heapq
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rasterio.crs import CRS
+
+from soilcarbon.geo.grid import Grid, raster_grid
+from soilcarbon.geo.raster import (
+    check_filled,
+    check_raster,
+    check_size,
+    find_layers,
+    named_errors,
+    open_raster,
+    pick_layers,
+    read_cells,
+    write_geotiff,
+)
+from soilcarbon.geo.stack import Stack
+from soilcarbon.io.files import UserError
+
+# --- spectral indices --------------------------------------------------------------------------------------------------
+
+BANDS = ("blue", "red", "nir", "swir1")
+"""About 0.48, 0.66, 0.85 and 1.6 micrometres: Landsat TM and ETM+ bands 1, 3, 4, 5; OLI 2, 4, 5, 6; MODIS 3, 1, 2, 6."""
+SCALES = {"reflectance": (1.0, 0.0), "landsat_collection_2": (2.75e-5, -0.2), "ten_thousandths": (1e-4, 0.0)}
+"""Name -> factor and offset: reflectance = factor * stored + offset. Landsat Collection 2 Level-2 (USGS, LSDS-1619);
+MODIS MOD09, Landsat Collection 1 and Sentinel-2 before January 2022 store ten-thousandths."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """Spectral index: its bands, and its formula, which takes them in this order."""
+
+    bands: tuple[str, ...]
+    formula: Callable[..., np.ndarray]
+
+
+def _normalised(more: np.ndarray, less: np.ndarray) -> np.ndarray:
+    return np.asarray((more - less) / (more + less))
+
+
+def _evi(blue: np.ndarray, red: np.ndarray, nir: np.ndarray) -> np.ndarray:
+    below = nir + 6.0 * red - 7.5 * blue + 1.0
+    return np.asarray(2.5 * (nir - red) / np.where(below > 0, below, np.nan))  # below 0: cloud or snow
+
+
+INDICES = {
+    "ndvi": Index(("nir", "red"), _normalised),
+    "bsi": Index(BANDS, lambda blue, red, nir, swir1: _normalised(swir1 + red, nir + blue)),
+    "evi": Index(("blue", "red", "nir"), _evi),
+    "savi": Index(("red", "nir"), lambda red, nir: (1 + 0.5) * (nir - red) / (nir + red + 0.5)),
+    "lswi": Index(("nir", "swir1"), _normalised),
+}
+"""Name -> index, in the order of the bands written. Vegetation: NDVI (Rouse et al. 1974, NASA SP-351), EVI (Huete et al. 2002,
+Remote Sens. Environ. 83, 195-213), SAVI with L = 0.5 (Huete 1988, Remote Sens. Environ. 25, 295-309). Bare soil: BSI (Rikimaru et
+al. 2002, Trop. Ecol. 43, 39-47). Leaf and soil water: LSWI (Xiao et al. 2002, Int. J. Remote Sens. 23, 3009-3022)."""
+
+
+def reflectance(stored: np.ndarray, scale: str) -> np.ndarray:
+    """Return surface reflectance, float64; NaN where it is not above 0 and at most 1, as over shadow, glint and fill.
+
+    Parameters
+    ----------
+    stored
+        A band as stored, any shape, missing = NaN.
+    scale
+        A key of `SCALES`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown scale.
+
+    Examples
+    --------
+    >>> reflectance(np.array([9000, 20000, 0]), "landsat_collection_2")
+    array([0.0475, 0.35  ,    nan])
+    """
+    if scale not in SCALES:
+        raise ValueError(f"scale {scale!r}: expected one of {', '.join(SCALES)}")
+    factor, offset = SCALES[scale]
+    values = factor * np.asarray(stored, np.float64) + offset
+    with np.errstate(invalid="ignore"):
+        return np.where((values > 0) & (values <= 1), values, np.nan)
+
+
+def spectral_indices(bands: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return every index of `INDICES` that the bands allow; NaN where a band is missing or the index is beyond -1 to 1.
+
+    An index of mean bands is not the mean of an index: of several images take the indices first, then their mean.
+
+    Parameters
+    ----------
+    bands
+        Name, of `BANDS` -> reflectance, all of one shape.
+
+    Raises
+    ------
+    ValueError
+        If a band's name is unknown, or the bands allow no index.
+
+    Examples
+    --------
+    >>> {name: values.round(2) for name, values in spectral_indices({"red": np.array([0.06]), "nir": np.array([0.4])}).items()}
+    {'ndvi': array([0.74]), 'savi': array([0.53])}
+    """
+    unknown = [name for name in bands if name not in BANDS]
+    if unknown:
+        raise ValueError(f"band {unknown[0]!r}: expected {', '.join(BANDS)}")
+    possible = {name: index for name, index in INDICES.items() if set(index.bands) <= set(bands)}
+    if not possible:
+        raise ValueError(f"no index can be made from {', '.join(bands) or 'no bands'}; ndvi needs red and nir")
+    found = {name: index.formula(*(bands[band] for band in index.bands)) for name, index in possible.items()}
+    return {name: np.where(np.abs(values) <= 1, values, np.nan) for name, values in found.items()}
+
+
+def write_indices(paths: Sequence[Path], out: Path, scale: str, names: Sequence[str] = BANDS) -> None:
+    """Write the spectral indices of a raster as a GeoTIFF on its own grid, a band each.
+
+    Parameters
+    ----------
+    paths
+        Files or folders, see `soilcarbon.geo.raster.find_layers`; the four bands must lie in one file.
+    out
+        The file to write.
+    scale
+        A key of `SCALES`; where the file itself declares a scale, that has been applied, and this is "reflectance".
+    names
+        Names of its blue, red, nir and swir1 band.
+
+    Raises
+    ------
+    UserError
+        If a band is missing, they lie in several files, the raster has no CRS, is rotated or too large, or no cell has an index.
+    """
+    layers = pick_layers(find_layers(paths), names)
+    path = layers[0].path
+    if len({layer.path for layer in layers}) > 1:
+        raise UserError(f"{path}: {', '.join(names)} must be in one file; stack them (gdal_merge.py -separate)")
+    with named_errors(path), open_raster(path) as raster:
+        check_raster(raster, path, layers)
+        check_size(raster.height, raster.width, path)
+        stored = read_cells(raster, layers, (0, raster.height), (0, raster.width), None, set())
+        transform, crs = raster.transform, raster.crs
+    found = spectral_indices({name: reflectance(values, scale) for name, values in zip(BANDS, stored, strict=True)})
+    whole = np.stack(list(found.values()))
+    check_filled(whole, path, f"is {scale!r} its scale?")
+    write_geotiff(out, whole, list(found), transform, crs.to_wkt())
+
+
+# --- terrain derivatives -------------------------------------------------------------------------------------------------
+
+TERRAIN_UNITS = {"slope": "degrees", "aspect": "degrees", "northness": "1", "eastness": "1", "twi": "ln(m)"}
+"""Derivative -> unit, in the order of the bands written."""
+_SEMI_MAJOR = 6_378_137.0
+_ECCENTRICITY_SQUARED = (2 - 1 / 298.257223563) / 298.257223563
+"""Of the WGS84 ellipsoid; its semi-major axis in metres."""
+_MIN_GRADIENT = 1e-3
+"""Metres per metre: without a lower limit the topographic wetness index of flat land would be infinite."""
+_LOWEST, _HIGHEST = -500.0, 9000.0
+"""Plausible elevations of land, metres."""
+_NEIGHBOURS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
+"""Row and column offsets."""
+
+
+def cell_sizes(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Return width and height of the cells of each row on the ground, (H,) and (H,) metres.
+
+    On a geographic grid they are those on the WGS84 ellipsoid at the middle of the row; in a projection the nominal ones,
+    its distortion is not corrected (do not use a world Mercator).
+
+    Examples
+    --------
+    >>> width, height = cell_sizes(Grid("EPSG:4326", 10, 61, (0.1, 0.1), height=10, width=5))
+    >>> width[[0, -1]].round(), height[[0, -1]].round()
+    (array([5419., 5572.]), array([11143., 11141.]))
+    """
+    crs = CRS.from_user_input(grid.crs)
+    if not crs.is_geographic:
+        unit = float(crs.linear_units_factor[1])
+        return np.full(grid.height, grid.cell[0] * unit), np.full(grid.height, grid.cell[1] * unit)
+    latitude = np.radians(grid.y - (np.arange(grid.height) + 0.5) * grid.cell[1])
+    curvature = 1 - _ECCENTRICITY_SQUARED * np.sin(latitude) ** 2
+    prime_vertical, meridian = _SEMI_MAJOR / np.sqrt(curvature), _SEMI_MAJOR * (1 - _ECCENTRICITY_SQUARED) / curvature**1.5
+    return prime_vertical * np.cos(latitude) * math.radians(grid.cell[0]), meridian * math.radians(grid.cell[1])
+
+
+def gradient(elevation: np.ndarray, width: np.ndarray, height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the gradient towards east and towards north, (H, W) each, metres per metre (Horn 1981, Proc. IEEE 69, 14-47).
+
+    NaN along the edge and beside a missing cell.
+
+    Parameters
+    ----------
+    elevation
+        (H, W) metres, north up, missing = NaN.
+    width, height
+        (H,) metres, the cell sizes of each row.
+
+    Examples
+    --------
+    >>> east, north = gradient(np.arange(9.0).reshape(3, 3), np.full(3, 10.0), np.full(3, 10.0))
+    >>> float(east[1, 1]), float(north[1, 1])
+    (0.1, -0.3)
+    """
+    z = np.pad(np.asarray(elevation, np.float64), 1, constant_values=np.nan)
+    rows, columns = np.shape(elevation)
+    part = {(i, j): z[1 + i : rows + 1 + i, 1 + j : columns + 1 + j] for i, j in [*_NEIGHBOURS, (0, 0)]}
+    # Terms of weight 0 stay in the sum: 0 * NaN marks cells beside a missing one.
+    east = sum((2 - abs(i)) * j * cells for (i, j), cells in part.items()) / (8 * width[:, None])
+    north = sum((2 - abs(j)) * -i * cells for (i, j), cells in part.items()) / (8 * height[:, None])
+    return np.asarray(east), np.asarray(north)
+
+
+def fill_depressions(elevation: np.ndarray) -> np.ndarray:
+    """Return elevations without depressions, (H, W): water of every cell runs downhill to the edge or to a missing cell.
+
+    Priority flood with epsilon (Barnes et al. 2014, Comput. Geosci. 62, 117-127): cells are raised as little as float64
+    allows, so that flats slope towards their outlet. A lake within the land drains; a missing cell, such as sea, is an outlet.
+    One core takes about 5 s per million cells.
+
+    Examples
+    --------
+    >>> z = np.full((5, 5), 9.0)
+    >>> z[2, 2:] = 3.0, 5.0, 4.0
+    >>> fill_depressions(z)[2].round(6)
+    array([9., 9., 5., 5., 4.])
+    """
+    rows, columns = elevation.shape
+    z = np.pad(np.asarray(elevation, np.float64), 1, constant_values=np.nan)
+    missing = np.isnan(z)
+    outlet = ~missing[1:-1, 1:-1] & np.logical_or.reduce(
+        [missing[1 + i : rows + 1 + i, 1 + j : columns + 1 + j] for i, j in _NEIGHBOURS]
+    )
+    level, done = z.ravel().tolist(), bytearray(missing.ravel().tobytes())
+    heap = [(level[k], k) for k in np.flatnonzero(np.pad(outlet, 1)).tolist()]
+    for _, k in heap:
+        done[k] = 1
+    heapq.heapify(heap)
+    steps = [i * (columns + 2) + j for i, j in _NEIGHBOURS]
+    while heap:
+        lowest, k = heapq.heappop(heap)
+        above = math.nextafter(lowest, math.inf)
+        for step in steps:
+            near = k + step
+            if not done[near]:
+                done[near] = 1
+                level[near] = max(level[near], above)
+                heapq.heappush(heap, (level[near], near))
+    return np.array(level).reshape(z.shape)[1:-1, 1:-1]
+
+
+def flow_directions(filled: np.ndarray, width: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """Return the cell each cell drains to, (H * W,) int64 in row-major order; -1 at an outlet and where elevation is missing.
+
+    D8, the steepest descent among eight neighbours (O'Callaghan and Mark 1984, Comput. Vis. Graph. Image Process. 28, 323-344).
+    """
+    rows, columns = filled.shape
+    z = np.pad(filled, 1, constant_values=np.nan)
+    steepest, receiver = np.zeros(filled.shape), np.full(filled.shape, -1, np.int64)
+    own = np.arange(filled.size).reshape(filled.shape)
+    for i, j in _NEIGHBOURS:
+        metres = np.hypot(j * width, i * height)[:, None]
+        drop = (filled - z[1 + i : rows + 1 + i, 1 + j : columns + 1 + j]) / metres
+        steeper = drop > steepest  # False for NaN
+        steepest[steeper], receiver[steeper] = drop[steeper], (own + i * columns + j)[steeper]
+    return receiver.ravel()
+
+
+def flow_accumulation(receiver: np.ndarray, area: np.ndarray) -> np.ndarray:
+    """Return the area that drains through each cell, its own included, (n,).
+
+    Parameters
+    ----------
+    receiver
+        (n,) as returned by `flow_directions`, without a cycle.
+    area
+        (n,) of each cell, any unit.
+
+    Examples
+    --------
+    >>> flow_accumulation(np.array([1, 2, -1, 2]), np.ones(4))
+    array([1., 2., 4., 1.])
+    """
+    total, drains = np.array(area, np.float64), receiver >= 0
+    waiting = np.bincount(receiver[drains], minlength=len(receiver))
+    ready = np.flatnonzero((waiting == 0) & drains)
+    while ready.size:  # all cells whose inflow is complete, at once
+        below = receiver[ready]
+        np.add.at(total, below, total[ready])
+        np.subtract.at(waiting, below, 1)
+        below = np.unique(below)
+        ready = below[(waiting[below] == 0) & drains[below]]
+    return total
+
+
+def terrain_derivatives(elevation: np.ndarray, width: np.ndarray, height: np.ndarray) -> dict[str, np.ndarray]:
+    """Return slope, aspect, northness, eastness and topographic wetness index, (H, W) float64 each.
+
+    slope: degrees. aspect: direction of descent, degrees clockwise from north, NaN on level land. northness, eastness: cosine
+    and sine of the aspect, 0 on level land; unlike the aspect they have no jump at north. twi: ln(a / tan(slope)), a the
+    drained area per metre of contour (Beven and Kirkby 1979, Hydrol. Sci. Bull. 24, 43-69), with D8 flow over filled
+    depressions, a contour as wide as the square root of the cell's area, and a gradient of at least 1 in 1000. All are NaN
+    along the edge and beside a missing cell. Inflow across the edge is unknown: give the raster a margin of whole catchments.
+
+    Parameters
+    ----------
+    elevation, width, height
+        As of `gradient`.
+
+    Raises
+    ------
+    ValueError
+        If elevation is no grid, or there is not one cell size for each of its rows.
+
+    Examples
+    --------
+    >>> plane = 100 - 3.0 * np.arange(5) * np.ones((5, 1))
+    >>> found = terrain_derivatives(plane, np.full(5, 30.0), np.full(5, 30.0))
+    >>> {name: float(values[2, 2].round(2)) for name, values in found.items()}
+    {'slope': 5.71, 'aspect': 90.0, 'northness': 0.0, 'eastness': 1.0, 'twi': 6.8}
+    """
+    elevation = np.asarray(elevation, np.float64)
+    if elevation.ndim != 2 or width.shape != height.shape or width.shape != elevation.shape[:1]:
+        raise ValueError(f"elevation {elevation.shape}, width {width.shape}, height {height.shape}: expected (H, W), (H,) and (H,)")
+    east, north = gradient(elevation, width, height)
+    steepness, level = np.hypot(east, north), (east == 0) & (north == 0)
+    aspect = np.degrees(np.arctan2(-east, -north)) % 360
+    area = np.broadcast_to((width * height)[:, None], elevation.shape)
+    receiver = flow_directions(fill_depressions(elevation), width, height)
+    drained = flow_accumulation(receiver, area.ravel()).reshape(elevation.shape)
+    return {
+        "slope": np.degrees(np.arctan(steepness)),
+        "aspect": np.where(level, np.nan, aspect),
+        "northness": np.where(level, 0.0, np.cos(np.radians(aspect))),
+        "eastness": np.where(level, 0.0, np.sin(np.radians(aspect))),
+        "twi": np.log(drained / np.sqrt(area) / np.maximum(steepness, _MIN_GRADIENT)),
+    }
+
+
+def write_terrain(dem: Path, out: Path) -> None:
+    """Write the terrain derivatives of a digital elevation model as a GeoTIFF on its own grid, a band each.
+
+    Parameters
+    ----------
+    dem
+        GeoTIFF of one band, metres. A raster around the Earth is not joined at its seam.
+    out
+        The file to write.
+
+    Raises
+    ------
+    UserError
+        If the raster cannot be read, has several bands or no CRS, is rotated or too large, reaches beyond a pole, holds
+        implausible elevations, or no cell has all its neighbours.
+    """
+    layers = find_layers([dem])
+    if len(layers) != 1:
+        raise UserError(f"{dem}: holds {len(layers)} bands; expected one, of elevations")
+    grid = raster_grid(layers[0].path)
+    check_size(grid.height, grid.width, dem)
+    south, north = grid.y - grid.height * grid.cell[1], grid.y
+    if CRS.from_user_input(grid.crs).is_geographic and max(north, -south) > 90 + 1e-6:
+        raise UserError(
+            f"{dem}: reaches from {south:g} to {north:g} degrees of latitude; correct its position (gdal_edit.py -a_ullr)"
+        )
+    with Stack(layers, grid) as stack:
+        elevation = stack.read(0, 0, grid.height, grid.width)[0]
+    implausible = elevation[(elevation < _LOWEST) | (elevation > _HIGHEST)]
+    if implausible.size:
+        raise UserError(
+            f"{dem}: {implausible.size} cells from {implausible.min():g} to {implausible.max():g} are no elevations in metres; "
+            "declare the missing value (gdal_edit.py -a_nodata VALUE)"
+        )
+    found = terrain_derivatives(elevation, *cell_sizes(grid))
+    whole = np.stack(list(found.values()))
+    check_filled(whole, dem, "a cell needs its eight neighbours")
+    write_geotiff(out, whole, list(found), grid.transform, grid.crs, list(TERRAIN_UNITS.values()))

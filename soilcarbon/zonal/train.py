@@ -1,0 +1,185 @@
+"""Training run of zoned forests: cross-validated by blocks, evaluated by zone, and the final model of each target saved.
+
+In: a space-time table and a model that is not fitted. Out: files in the folders of a `Run`. Each fold is written when it is
+finished, so that an interrupted run can be resumed and ends alike.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from soilcarbon.io.files import UserError, begin_or_resume, check_writable, locked, read_table, write_table
+from soilcarbon.zonal.evaluation import (
+    ALL,
+    BLENDED,
+    UNZONED,
+    ZONED,
+    draw_scores,
+    hold_out,
+    importance_table,
+    score_tables,
+    space_time_folds,
+)
+from soilcarbon.zonal.forest import ZonedForest, ZonedNetwork, estimate_uncertainty
+from soilcarbon.zonal.persistence import ZonedModel, save_zoned
+from soilcarbon.zonal.space_time import Profiles, SpaceTime, period_of
+
+log = logging.getLogger(__name__)
+FOLDS = "folds"
+"""Folder of finished folds."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Folders and options of a training run.
+
+    Attributes
+    ----------
+    name, results, models
+        Of the run; folders of tables and of models.
+    unit
+        Of the targets.
+    folds, block_size, seed
+        Of cross-validation, blocks in degrees.
+    blended
+        Whether the saved model passes over bands from zone to zone.
+    network
+        Whether the network is cross-validated too.
+    first_year, period_years
+        As of `soilcarbon.zonal.space_time.period_of`.
+    settings
+        All settings, for the record.
+    """
+
+    name: str
+    results: Path
+    models: Path
+    unit: str
+    folds: int = 5
+    block_size: float = 0.5
+    seed: int = 314
+    blended: bool = False
+    network: bool = False
+    first_year: int = 1985
+    period_years: int = 5
+    settings: Mapping[str, Any] | None = None
+
+
+def train_zoned(
+    run: Run, data: SpaceTime, method: ZonedForest, targets: Sequence[str], facts: Mapping[str, Any], resume: bool
+) -> None:
+    """Train, evaluate and save the forests of each target, and write all tables.
+
+    Parameters
+    ----------
+    run
+        Folders and options.
+    data
+        Profiles and covariates.
+    method
+        Not fitted, its zones with the bands of blended predictions.
+    targets
+        Columns of the table.
+    facts
+        All that decides the results, besides the data.
+    resume
+        Whether to keep the finished folds of an interrupted run of the same facts and data.
+
+    Raises
+    ------
+    UserError
+        If a folder cannot be written, holds another run, or the profiles are too few.
+    """
+    check_writable(run.results, run.models)
+    with locked(run.results):
+        digest = hashlib.sha256(data.table.to_csv(index=False).encode()).hexdigest()
+        begin_or_resume(run.results, {**facts, "digest": digest}, (FOLDS,), resume)
+        write_table(run.results / "left_out.csv", data.left_out)
+        done = [train_target(run, data, method, target) for target in targets]
+        whole = {name: pd.concat([tables[name] for tables in done], ignore_index=True) for name in done[0]}
+        for name, table in whole.items():
+            write_table(run.results / f"{name}.csv", table)
+        draw_scores(run.results / "scores.png", {"": whole["scores"]}, "rmse", f"RMSE ({run.unit}), held-out blocks")
+
+
+def train_target(run: Run, data: SpaceTime, method: ZonedForest, target: str) -> dict[str, pd.DataFrame]:
+    """Cross-validate the forests of a target, save those of all profiles, and return name -> table."""
+    profiles, ids = data.profiles(target, run.block_size)
+    method = replace(method, forest=replace(method.forest, label=target))
+    folds = space_time_folds(profiles, method, run.folds, run.seed)
+    blocks = np.unique(profiles.groups).size
+    log.info("%s: %d profiles in %d blocks, %d covariates", target, len(profiles), blocks, len(data.covariates))
+    bar = tqdm(range(int(folds.max()) + 1), target, unit="fold", disable=None)
+    parts = [_fold(run, data, target, profiles, folds, fold, method) for fold in bar]
+    predictions = pd.concat([part[0] for part in parts]).sort_values("row", ignore_index=True)
+    increases = pd.concat([part[1] for part in parts], ignore_index=True)
+    scores, differences = score_tables(predictions, profiles.groups, method.zones, run.seed)
+    importances = importance_table(increases, predictions, profiles.groups, method.zones, data.variables, run.seed)
+
+    method = method if run.blended else replace(method, zones=method.zones.hard())
+    method.fit(profiles.x, profiles.y, profiles.groups, run.seed)
+    forests = {name if method.has_own(name) else ALL: forest for name, forest in method.forests.items()}
+    _write_trace(run, data, f"{target}-final", pd.concat([each.trace.assign(forest=name) for name, each in forests.items()]))
+    year = method.forest.year
+    years = np.full(len(profiles), np.nan) if year is None else profiles.x[:, year]
+    periods = period_of(years, run.first_year, run.period_years)
+    uncertainty = estimate_uncertainty(method, profiles, predictions, BLENDED if run.blended else ZONED, periods, run.seed)
+    record = {"settings": run.settings, "scores": _plain(scores), "differences": _plain(differences)}
+    model = ZonedModel(method, target, run.unit, data.variables, uncertainty, record)
+    save_zoned(model, run.models / f"{run.name}_{target}.npz")
+    log.info("%s: cross-validated R2 and RMSE (%s)\n%s", target, run.unit, _summary(scores, differences))
+    predictions = predictions.assign(profile_id=ids[predictions["row"]]).drop(columns="row")
+    tables = {"scores": scores, "differences": differences, "importances": importances, "predictions": predictions}
+    return {name: table.assign(target=target) for name, table in tables.items()}
+
+
+def _fold(
+    run: Run, data: SpaceTime, target: str, profiles: Profiles, folds: np.ndarray, fold: int, method: ZonedForest
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return predictions and increases of a fold, from its files if it was finished before."""
+    increases, predictions = (run.results / FOLDS / f"{target}-{fold}-{name}.csv" for name in ("increases", "predictions"))
+    if not predictions.is_file():
+        network = ZonedNetwork(method.forest.covariates, method.min_profiles) if run.network else None
+        found = hold_out(profiles, folds, fold, method, run.seed, network=network)
+        _write_trace(run, data, f"{target}-{fold}", found.trace)
+        write_table(increases, found.increases)
+        write_table(predictions, found.predictions)  # last: with it the fold is finished
+    rows = np.flatnonzero(folds == fold)
+    columns = {"zone": ("row", "zone", "observed", UNZONED, ZONED, BLENDED), "method": ("row", "covariate", "increase", "method")}
+    done = read_table(predictions, columns["zone"], text=("zone",)), read_table(increases, columns["method"], text=("method",))
+    for path, table, text in zip((predictions, increases), done, columns, strict=True):
+        numeric = all(dtype.kind in "iuf" for dtype in table.drop(columns=text).dtypes)
+        complete = table[["row", text]].notna().all(axis=None) and np.array_equal(np.unique(table["row"]), rows)
+        if not (numeric and complete and (path is increases or len(table) == len(rows))):
+            raise UserError(f"{path}: does not hold the profiles of its fold; remove both files of the fold and use --resume")
+    return done
+
+
+def _write_trace(run: Run, data: SpaceTime, name: str, trace: pd.DataFrame) -> None:
+    """Write all trials, covariates by their names."""
+    names = [" ".join(data.variables[int(k)] for k in text.split()) for text in trace["columns"]]
+    write_table(run.results / "trace" / f"{name}.csv", trace.assign(columns=names))
+
+
+def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table for JSON; NaN becomes None."""
+    return [{name: None if value != value else value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def _summary(scores: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """Return a text table: for each zone the scores of one forest and of zoned forests, and the change of RMSE."""
+    table = scores.set_index("zone")
+    unzoned, zoned = (table[table["method"] == method] for method in (UNZONED, ZONED))
+    change = differences[differences["method"] == ZONED].set_index("zone")
+    columns = {"n": unzoned["n"], "R2 unzoned": unzoned["r2"].round(2), "zoned": zoned["r2"].round(2)}
+    columns |= {"RMSE unzoned": unzoned["rmse"].round(3), "zoned ": zoned["rmse"].round(3)}
+    intervals = zip(change["rmse"], change["rmse_low"], change["rmse_high"], strict=True)
+    columns["change of RMSE, % [95 %]"] = pd.Series([f"{a:+.1f} [{b:+.1f}, {c:+.1f}]" for a, b, c in intervals], change.index)
+    return pd.DataFrame(columns).rename_axis(None).to_string()

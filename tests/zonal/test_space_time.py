@@ -1,0 +1,165 @@
+"""Space-time table: years into periods, rasters of a period to its profiles, and what is left out or refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_dataset
+from rasterio.transform import Affine
+from simulated import write_zoned_samples
+
+from soilcarbon.geo.raster import write_geotiff
+from soilcarbon.io.files import UserError
+from soilcarbon.zonal.space_time import NO_PERIOD, Sources, covariates_at, find_spans, period_of, read_space_time
+
+GRID = Affine(1, 0, 0, 0, -1, 2)
+LON, LAT = np.array([0.5, 1.5, 0.5]), np.array([1.5, 1.5, 0.5])
+
+
+def put(folder, name, value, variable="ndvi"):
+    write_geotiff(folder / name / f"{variable}.tif", np.broadcast_to(np.asarray(value, float), (1, 2, 2)), [variable], GRID)
+
+
+@pytest.mark.parametrize(
+    ("year", "expected"),
+    [(1985, 1985), (1989.99, 1985), (1990, 1990), (2020, 2020), (1984.9, NO_PERIOD), (np.nan, NO_PERIOD), (np.inf, NO_PERIOD)],
+)
+def test_a_year_lies_in_its_five_years(year, expected):
+    assert period_of(np.array([year]), 1985, 5).tolist() == [expected]
+    assert period_of(np.array([1999.5]), 1985, 1).tolist() == [1999]
+    with pytest.raises(ValueError, match="a period of 0 years"):
+        period_of(np.array([1990]), 1985, 0)
+
+
+def test_a_profile_takes_the_mean_of_the_years_of_its_own_period(tmp_path):
+    for year, value in ((1985, 1.0), (1987, 4.0), (1990, 10.0), (1994, 30.0)):
+        put(tmp_path, str(year), value)
+    values, unmatched = covariates_at(tmp_path, LON, LAT, np.array([1985, 1990, NO_PERIOD]), 5)
+    np.testing.assert_array_equal(values["ndvi"], [2.5, 20, np.nan])
+    assert unmatched == {1985: 0, 1990: 0}
+
+
+def test_a_year_without_a_value_there_is_left_out_of_the_mean(tmp_path):
+    put(tmp_path, "1985", [[np.nan, 1], [np.nan, 1]])
+    put(tmp_path, "1986", [[7, 3], [np.nan, 3]])
+    values, _ = covariates_at(tmp_path, LON, LAT, np.full(3, 1985), 5)
+    np.testing.assert_array_equal(values["ndvi"], [7, 2, np.nan])
+
+
+def test_a_span_belongs_only_to_a_period_that_contains_all_of_it(tmp_path):
+    put(tmp_path, "1985-1989", 5.0)
+    put(tmp_path, "1988-1992", 99.0)
+    values, unmatched = covariates_at(tmp_path, LON, LAT, np.array([1985, 1985, 1990]), 5)
+    np.testing.assert_array_equal(values["ndvi"], [5, 5, np.nan])
+    assert unmatched == {1985: 0, 1990: 1}
+    with pytest.raises(UserError, match="lie in none of the 5-year periods"):
+        covariates_at(tmp_path, LON, LAT, np.full(3, 2000), 5)
+
+
+def test_each_variable_is_read_and_other_folders_are_ignored(tmp_path):
+    put(tmp_path, "1986", 1.0)
+    put(tmp_path, "1986", 2.0, "lswi")
+    put(tmp_path, "static", 3.0)
+    assert list(find_spans(tmp_path)) == [(1986, 1986)]
+    values, _ = covariates_at(tmp_path, LON, LAT, np.full(3, 1985), 5)
+    assert {name: found.tolist() for name, found in values.items()} == {"lswi": [2.0] * 3, "ndvi": [1.0] * 3}
+
+
+def test_bad_folders_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        find_spans(tmp_path / "none")
+    with pytest.raises(UserError, match="no folder named by a year"):
+        find_spans(tmp_path)
+    put(tmp_path, "1989-1985", 1.0)
+    with pytest.raises(UserError, match="its last year is before its first"):
+        find_spans(tmp_path)
+    put(tmp_path / "b", "1985", 1.0)
+    put(tmp_path / "b", "1986", 1.0, "evi")
+    with pytest.raises(UserError, match=r"1985: lacks evi, which other years have"):
+        find_spans(tmp_path / "b")
+
+
+# --- the table -----------------------------------------------------------------------------------------------------------
+
+LAND = Affine(1, 0, 80, 0, -1, 50)
+"""Of 25 x 40 cells, as large as the zoned world."""
+CLIMATE = {"precipitation": "map", "temperature": "mat"}
+
+
+def read(samples, **values):
+    given = {"targets": ["socd_0_20", "socd_0_100"], "climate": CLIMATE} | values
+    return read_space_time(Sources(samples, **given))
+
+
+def test_rasters_and_periods_become_covariates_and_columns_of_the_table_do_not(tmp_path):
+    years = {0: 1979, 1: 2016}
+    write_zoned_samples(tmp_path, year=[years.get(k, 1987.5) for k in range(200)])
+    write_geotiff(tmp_path / "static.tif", np.arange(1000.0).reshape(1, 25, 40), ["height"], LAND)
+    for year, value in ((1986, 1.0), (1988, 3.0), (1991, 9.0)):
+        write_geotiff(tmp_path / f"p/{year}/x.tif", np.full((1, 25, 40), value), ["ndvi"], LAND)
+    data = read(tmp_path / "s.csv", rasters=[tmp_path / "static.tif"], periodic=tmp_path / "p")
+    assert (data.covariates, data.variables) == (("height", "ndvi"), ("height", "ndvi", "map", "mat", "year"))
+    assert data.left_out.set_index("profile_id")["reason"].to_dict() == {"p0": "year before 1985", "p1": "no rasters of its period"}
+    assert data.table["ndvi"].unique().tolist() == [2.0]
+    row = data.table.iloc[5]
+    assert row["height"] == np.floor(50 - row["lat"]) * 40 + np.floor(row["lon"] - 80)
+    profiles, ids = data.profiles("socd_0_100", 2.0)
+    assert profiles.x.shape == (len(ids), 5)
+    np.testing.assert_array_equal(profiles.y, data.table.set_index("profile_id").loc[ids, "socd_0_100"])
+    assert len(ids) == data.table["socd_0_100"].notna().sum() < len(data.table)
+
+
+def test_a_dataset_folder_gives_its_variables(tmp_path):
+    folder = make_dataset(tmp_path / "data", n=40)
+    pd.read_csv(folder / "samples.csv").assign(year=2000).to_csv(folder / "samples.csv", index=False)
+    data = read(folder, targets=["soc"], climate={"precipitation": "bio12", "temperature": "bio01"})
+    assert (len(data.covariates), data.covariates[0], data.variables[-1]) == (32, "band1", "year")
+    patch = pd.read_pickle(folder / "patches" / "bio12.pkl")  # noqa: S301 - made above
+    assert data.table["bio12"].iloc[3] == patch[data.table["profile_id"].iloc[3]][1, 1]
+
+
+def test_a_zone_is_a_covariate_only_if_it_is_named(tmp_path):
+    write_zoned_samples(tmp_path)
+    bands = np.stack([np.ones((25, 40)), np.arange(1000.0).reshape(25, 40)])
+    write_geotiff(tmp_path / "r.tif", bands, ["eco", "height"], LAND)
+    given = {"rasters": [tmp_path / "r.tif"], "climate": {"zone": "eco"}}
+    assert read(tmp_path / "s.csv", **given).covariates == ("height",)
+    assert read(tmp_path / "s.csv", **given, covariates=["eco", "height"]).covariates == ("eco", "height")
+
+
+@pytest.mark.parametrize(
+    ("values", "change", "words"),
+    [
+        ({}, {}, "no covariates: give --rasters"),
+        ({"covariates": ["a", "bb"]}, {}, "no column or variable 'bb'; did you mean 'b'"),
+        (
+            {"covariates": ["a"], "climate": CLIMATE | {"precipitation": "rain"}},
+            {},
+            "no column or variable 'rain'; --precipitation takes one of",
+        ),
+        ({"covariates": ["a"], "targets": ["socd"]}, {}, "no column 'socd'; did you mean 'socd_0_20'"),
+        ({"covariates": ["a", "socd_0_20"]}, {}, "'socd_0_20' is a target"),
+        ({"covariates": ["a"], "year": "sampled"}, {}, "no column 'sampled' of sampling years"),
+        ({"covariates": ["a"]}, {"a": "much"}, "'a' has no number at any of the 200 profiles"),
+        ({"covariates": ["a"]}, {"year": np.nan}, "'year' has no number"),
+        ({"covariates": ["a"]}, {"socd_0_20": -1.0}, "socd_0_20 must lie between 0"),
+        ({"rasters": ["twin.tif"]}, {}, "variable 'a' is a column already"),
+    ],
+)
+def test_bad_input_is_refused(values, change, words, workplace):
+    write_zoned_samples(workplace, **change)
+    write_geotiff(workplace / "twin.tif", np.zeros((1, 25, 40)), ["a"], LAND)
+    if "rasters" in values:
+        values = {"rasters": [workplace / name for name in values["rasters"]]}
+    with pytest.raises(UserError, match=words):
+        read(workplace / "s.csv", **values)
+
+
+def test_profiles_without_climate_or_any_target_are_left_out(tmp_path):
+    table = write_zoned_samples(tmp_path, map=lambda mm: mm.where(mm.index != 4))
+    table.loc[7, ["socd_0_20", "socd_0_100"]] = np.nan
+    table.to_csv(tmp_path / "s.csv", index=False)
+    data = read(tmp_path / "s.csv", covariates=["a"])
+    assert data.left_out.set_index("profile_id")["reason"].to_dict() == {"p4": "no map", "p7": "no target"}
+    data.table["socd_0_20"] = np.nan
+    with pytest.raises(UserError, match="target 'socd_0_20': 0 of 198 profiles have one"):
+        data.profiles("socd_0_20", 2.0)
