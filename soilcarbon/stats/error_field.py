@@ -146,7 +146,7 @@ class ErrorField:
         return cls(deviations, shared / whole, common, scale, persistence, _drift(scaled, period))
 
     def spread(self, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Return the standard deviation of errors, in the target's unit, of predictions (any shape), by zones' weights (Z, *shape)."""
+        """Return the standard deviation of errors, in the target's unit, of predictions (any shape) by zone weights (Z, *shape)."""
         return np.asarray((1 + predicted) * np.tensordot(self.deviations, weights, axes=1))
 
     def of_change(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
