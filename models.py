@@ -16,7 +16,8 @@ import torch
 from config import CATEGORIES
 from soilcarbon.categories import Category
 from soilcarbon.io.files import UserError, run
-from soilcarbon.network.network import SoilCarbonNet, load_checkpoint
+from soilcarbon.network.checkpoint import load_checkpoint
+from soilcarbon.network.network import SoilCarbonNet
 from soilcarbon.network.specification import Specification
 
 PUBLISHED_PARAMETERS = 87_841

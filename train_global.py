@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import config
+from soilcarbon.commands import train
 from soilcarbon.commands.arguments import ensure_example_world, read_settings
 from soilcarbon.io.files import run
 from soilcarbon.settings import GlobalSettings, with_defaults
@@ -19,11 +20,10 @@ from soilcarbon.settings import GlobalSettings, with_defaults
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with a command line (default: the process's own)."""
     settings = read_settings(with_defaults(GlobalSettings, config.TRAIN_GLOBAL), __doc__, arguments, "train_global.py")
-    from soilcarbon.training.run import run_and_report  # here: PyTorch is slow to import, and --help needs none of it
     from utils import with_table
 
     ensure_example_world(settings.data_dir)
-    run_and_report(with_table(settings) if settings.init_from is None else settings)
+    train.run(with_table(settings) if settings.init_from is None else settings)
 
 
 if __name__ == "__main__":

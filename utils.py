@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from config import CATEGORIES
+from soilcarbon.categories import category_views
 from soilcarbon.commands.arguments import from_yaml
 from soilcarbon.io.files import UserError, run
 from soilcarbon.settings import PRESETS, GlobalSettings, RunSettings, build
-from soilcarbon.soil.dataset import category_views, read_dataset, read_statistics
+from soilcarbon.soil.dataset import read_dataset, read_statistics
 
 S = TypeVar("S", bound=RunSettings)
 PUBLISHED_LAYOUT = PRESETS / "published_layout.yaml"

@@ -60,7 +60,7 @@ def main():
 
     one = torch.randn(SIDE, SIDE, device="cuda")
     ceiling = SIDE**3 / min(waited(lambda: one @ one) for _ in range(5))
-    work = ours.profiles[0].encoded.shape[0] * multiplications(theirs.network) * EPOCHS
+    work = len(ours.sets.fit.y) * multiplications(theirs.network) * EPOCHS
     share = work / found["seconds of 1000 epochs"][f"batch {LARGE}"]["steps alone"] / ceiling
     found[f"share of a matrix product's rate at batch {LARGE}"] = share
     print(f"batch {LARGE}: {share:.1%} of the rate of a {SIDE} x {SIDE} float32 matrix product")

@@ -16,7 +16,7 @@ import torch
 from loops import BATCH, Ours, PerSampleLoop, facts_of, made_up, multiplications
 from measuring import keep, processor, timed
 
-from soilcarbon.training.run import SMALL_BATCH
+from soilcarbon.commands.train import SMALL_BATCH
 
 LARGE = 1024
 

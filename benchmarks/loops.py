@@ -15,13 +15,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES
-from soilcarbon.network.network import Member, SoilCarbonNet
+from soilcarbon.network.network import Member
 from soilcarbon.network.specification import Specification
 from soilcarbon.stats import metrics as validation
-from soilcarbon.training import encoded
-from soilcarbon.training import loop as engine
-from soilcarbon.training.cuda_graph import passes
-from soilcarbon.training.optimiser import Descent
+from soilcarbon.training.loop import Best, TrainingSets, encode_profiles, evaluate
+from soilcarbon.training.optimiser import make_optimiser
 
 BATCH = 32
 
@@ -76,22 +74,22 @@ class Ours:
     """The loop of this project on made-up profiles, of which the last fifth is held out."""
 
     def __init__(self, x, y, facts, device="cpu", batch=BATCH, seed=1):
-        self.facts, train = facts, len(y) * 4 // 5
-        network, device = SoilCarbonNet(facts), torch.device(device)
+        train, device = len(y) * 4 // 5, torch.device(device)
         rows = slice(0, train), slice(train, None)
-        self.profiles = [encoded.make_profiles(network, x[part].reshape(len(y[part]), -1), y[part], device) for part in rows]
+        known, held_out = (encode_profiles(facts, x[part].reshape(len(y[part]), -1), y[part], device) for part in rows)
+        self.sets, self.batch = TrainingSets(known, known, held_out, facts), batch
         member = Member(facts)
         member.initialise(seed)
-        self.descent = Descent(member.to(device), 1e-3)
-        self.one_pass = passes(self.descent, self.profiles[0].encoded, self.profiles[0].output, batch)
+        self.optimiser = make_optimiser(member.to(device), 1e-3, 1.0, "mse", 0.0)
 
     def steps(self):
-        self.one_pass(torch.randperm(len(self.profiles[0].y)).to(self.descent.device))
+        fit = self.sets.fit
+        self.optimiser.epoch(fit.encoded, fit.output, torch.randperm(len(fit.y)).to(fit.output.device), self.batch)
 
     def epoch(self):
-        """Take a pass, and evaluate; return the scores."""
+        """Train one epoch and evaluate; return the scores."""
         self.steps()
-        return engine.evaluate(self.descent.outputs, *self.profiles, self.facts)
+        return evaluate(self.optimiser, self.sets, 1, Best(0, None, {}), "")
 
 
 class PerSampleLoop:

@@ -42,10 +42,10 @@ from soilcarbon.io.files import sha256
 from soilcarbon.mapping import cog as cogs
 from soilcarbon.mapping import tiles as mapping
 from soilcarbon.mapping.network import NetworkPredictor, SlidingNetwork
-from soilcarbon.network.network import FUSED, HIDDEN, MAPS, Member, SoilCarbonNet, dilations, load_checkpoint, save_checkpoint
+from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
+from soilcarbon.network.network import FUSED, HIDDEN, MAPS, Member, SoilCarbonNet, dilations, predict
 from soilcarbon.network.specification import Specification
 from soilcarbon.stats.applicability import ApplicabilityArea
-from soilcarbon.training import loop as engine
 from soilcarbon.training.uncertainty import AREA_POINTS
 
 VARIABLES = [name for category in PUBLISHED_CATEGORIES for name in category.variables]
@@ -144,7 +144,7 @@ def in_batches(layers, lon, lat, radius, network):
     start = time.perf_counter()
     windows, _ = cut_windows(layers, lon, lat, radius)
     x = np.concatenate([windows[name].reshape(len(lon), -1) for name in VARIABLES], axis=1)
-    predicted, _ = engine.predict(network, x)
+    predicted, _ = predict(network, x)
     return time.perf_counter() - start, predicted
 
 

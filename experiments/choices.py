@@ -23,14 +23,13 @@ from tqdm import tqdm
 
 from soilcarbon.benchmark.trained_runs import predict_baselines
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.network.network import SoilCarbonNet
+from soilcarbon.network.network import SoilCarbonNet, predict
 from soilcarbon.settings import GlobalSettings, RegionalSettings
 from soilcarbon.soil.dataset import read_dataset
 from soilcarbon.stats import groups as grouping
 from soilcarbon.stats import metrics as validation
-from soilcarbon.training import encoded
-from soilcarbon.training import loop as engine
-from soilcarbon.training.initial import compute_statistics, follow_checkpoint, new_specification
+from soilcarbon.training.ensemble import assemble, prepare_members, train_members
+from soilcarbon.training.run import compute_statistics, follow_checkpoint, new_specification
 
 GLOBAL = ["--config", "configs/realdata_global.yaml", "--no-tensorboard"]
 PRETRAINING = {"squared error": [], "Huber": ["--loss", "huber"], "raw target": ["--target_transform", "none"]}
@@ -45,15 +44,12 @@ FINE_TUNING = {
 
 
 def fit(network, data, settings):
-    parts = [
-        encoded.make_profiles(network, data.x[data.split[k]], data.y[data.split[k]], torch.device("cpu"))
-        for k in ("train", "valid")
-    ]
-    return engine.fit(network, *parts, settings)
+    members = prepare_members(network, data, settings, settings.init_from is not None, torch.device("cpu"))
+    return assemble(members, train_members(members), settings)
 
 
 def copy_of(network):
-    return SoilCarbonNet.assemble(network.specification, [member.tensors() for member in network.members()], {})
+    return SoilCarbonNet.assemble(network.specification, [member.tensors() for member in network.members()])
 
 
 def smearing_variants(network, data):
@@ -64,7 +60,7 @@ def smearing_variants(network, data):
     factor = float(np.exp(np.log1p(data.y[valid]) - output).mean())
     for name, value in (("smearing by validation profiles alone", factor), ("no smearing (median)", 1.0)):
         network.respecify(smearing=(value,) * network.specification.members)
-        yield name, engine.predict(network, data.x[test])[0]
+        yield name, predict(network, data.x[test])[0]
 
 
 def main():
@@ -96,7 +92,7 @@ def main():
             fitted, test = np.concatenate([part.split["train"], part.split["valid"]]), part.split["test"]
             predicted = predict_baselines(data, fitted, test, fold)
             for name, network in pretrained.items():
-                predicted[f"pretrained, {name}"] = engine.predict(network, data.x[test])[0]
+                predicted[f"pretrained, {name}"] = predict(network, data.x[test])[0]
             for name, flags in FINE_TUNING.items():
                 arguments = [
                     "--data_dir",
@@ -112,7 +108,7 @@ def main():
                 start = copy_of(pretrained["squared error"])
                 settings = follow_checkpoint(read_settings(RegionalSettings, "", arguments), start, part)
                 network = fit(start, part, settings)
-                predicted[f"fine-tuned, {name}"] = engine.predict(network, data.x[test])[0]
+                predicted[f"fine-tuned, {name}"] = predict(network, data.x[test])[0]
                 if "features" in name:
                     predicted |= {f"fine-tuned, {name}, {how}": values for how, values in smearing_variants(network, part)}
             rows += [

@@ -1,9 +1,18 @@
-"""Categories of covariates: groups of variables, one branch of the network each, and where their columns lie."""
+"""Categories of covariates, and which columns of the packed array belong to what.
+
+A category is a group of variables that shares one branch of the network. Covariates of N profiles lie in one packed array
+(N, F), F = sum over categories of C*S*S: category by category, variable by variable, each window row by row. All arithmetic on
+these columns is here.
+"""
 
 from collections.abc import Sequence
-from typing import Literal
+from itertools import accumulate
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Category(BaseModel):
@@ -19,6 +28,12 @@ class Category(BaseModel):
         r; the branch sees a window of S = 2r+1 cells round the profile.
     kind
         "numeric": standardised. "classes": integer codes (lithology, land cover), one channel per class.
+
+    Examples
+    --------
+    >>> relief = Category(name="relief", variables=("elevation", "slope"), radius=1)
+    >>> relief.size, relief.width
+    (3, 18)
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,12 +60,6 @@ class Category(BaseModel):
         return len(self.variables) * self.size**2
 
 
-def column_slices(categories: Sequence[Category]) -> dict[str, slice]:
-    """Return where each category's columns lie in the packed array (N, F), F the sum of their widths."""
-    ends = [sum(category.width for category in categories[: k + 1]) for k in range(len(categories))]
-    return {category.name: slice(end - category.width, end) for category, end in zip(categories, ends, strict=True)}
-
-
 # The published network's inputs (Zhang et al. 2025), in the order of its channels. Nothing else names a category.
 PUBLISHED_CATEGORIES = (
     Category(name="band", variables=tuple(f"band{k}" for k in range(1, 8))),
@@ -71,3 +80,71 @@ def unique_names(categories: tuple[Category, ...] | None) -> tuple[Category, ...
             if double:
                 raise ValueError(f"{double!r} is named twice")
     return categories
+
+
+def consecutive(widths: Sequence[int]) -> list[slice]:
+    """Return the columns of blocks of such widths that lie side by side.
+
+    Examples
+    --------
+    >>> consecutive([2, 1])
+    [slice(0, 2, None), slice(2, 3, None)]
+    """
+    return [slice(end - width, end) for width, end in zip(widths, accumulate(widths), strict=True)]
+
+
+def packed_width(categories: Sequence[Category]) -> int:
+    """Return F, the number of columns of the packed array.
+
+    Examples
+    --------
+    >>> packed_width(PUBLISHED_CATEGORIES)
+    32
+    """
+    return sum(category.width for category in categories)
+
+
+def column_slices(categories: Sequence[Category]) -> dict[str, slice]:
+    """Return category -> its columns in the packed array (N, F).
+
+    Examples
+    --------
+    >>> column_slices(PUBLISHED_CATEGORIES)["topo"]
+    slice(7, 9, None)
+    """
+    columns = consecutive([category.width for category in categories])
+    return {category.name: each for category, each in zip(categories, columns, strict=True)}
+
+
+def variable_columns(categories: Sequence[Category]) -> dict[str, slice]:
+    """Return variable -> its columns in the packed array (N, F), one per cell of its window.
+
+    Examples
+    --------
+    >>> variable_columns([Category(name="relief", variables=("elevation", "slope"), radius=1)])
+    {'elevation': slice(0, 9, None), 'slope': slice(9, 18, None)}
+    """
+    cells = [(name, category.size**2) for category in categories for name in category.variables]
+    columns = consecutive([count for _, count in cells])
+    return {name: each for (name, _), each in zip(cells, columns, strict=True)}
+
+
+def variable_of_column(categories: Sequence[Category]) -> list[int]:
+    """Return the number of the variable that each of the F columns belongs to."""
+    return [k for k, at in enumerate(variable_columns(categories).values()) for _ in range(at.start, at.stop)]
+
+
+def class_columns(categories: Sequence[Category]) -> list[bool]:
+    """Return whether each of the F columns holds class codes."""
+    return [category.kind == "classes" for category in categories for _ in range(category.width)]
+
+
+def category_views(x: "np.ndarray", categories: Sequence[Category]) -> "dict[str, np.ndarray]":
+    """Return category -> its patches (N, C, S, S), views of the packed array (N, F)."""
+    columns = column_slices(categories)
+    return {each.name: x[:, columns[each.name]].reshape(len(x), -1, each.size, each.size) for each in categories}
+
+
+def middle_cells(x: "np.ndarray", categories: Sequence[Category]) -> "np.ndarray":
+    """Return each variable's value in the profile's own cell, (n, V), of packed covariates (n, F)."""
+    return x.take([(at.start + at.stop) // 2 for at in variable_columns(categories).values()], axis=1)

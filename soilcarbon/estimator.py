@@ -1,43 +1,48 @@
-"""The network as a scikit-learn estimator, so that its cross-validation, inspection and pipelines work on it.
+"""The network as a scikit-learn estimator: cross-validation, inspection and pipelines of scikit-learn work on it.
 
-In: covariates (N, F), raw units, missing = NaN, and a target (N,). Out: predictions (n,) in the target's unit.
-
-    from soilcarbon.estimator import SoilCarbonRegressor
-    scores = cross_val_score(SoilCarbonRegressor(epochs=50), x, y, cv=5)
+In: covariates (N, F), raw units, missing = NaN, and a target (N,). Out: predictions (n,) in the target's unit, and a checkpoint
+that `soilcarbon map` and `soilcarbon predict` read.
 """
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from soilcarbon.categories import Category
-from soilcarbon.network.network import SoilCarbonNet, choose_device, load_checkpoint
+from soilcarbon.categories import Category, packed_width
+from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
+from soilcarbon.network.network import SoilCarbonNet, choose_device, predict
 from soilcarbon.settings import TrainSettings, build
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.groups import group_folds
-from soilcarbon.training import encoded
-from soilcarbon.training import loop as engine
-from soilcarbon.training.initial import compute_statistics, follow_checkpoint, new_specification
+from soilcarbon.training.ensemble import assemble, prepare_members, train_members
+from soilcarbon.training.run import compute_statistics, follow_checkpoint, new_specification
 
 
 class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
     """Multi-branch network on packed covariates, trained from scratch or fine-tuned from a checkpoint.
 
+    Prefer a forest for fewer than some hundred profiles without a checkpoint to start from. The defaults are those of a run of
+    seconds.
+
     Parameters
     ----------
     categories
-        What the columns of x are; default: one numeric category of all of them, or the checkpoint's.
+        What the columns of x are; default: the checkpoint's, or one numeric category of all of them, which have the names of a
+        DataFrame's columns, else x0, x1 ...
     init_from
         Checkpoint, or network, to fine-tune; a network is copied.
     epochs, batch_size, lr, loss, freeze, select_on, patience, members, target_transform, clip_inputs, missing, device
-        As in `config.TrainSettings`; members None: one, or as many as the checkpoint has. The defaults here are those
-        of a run of seconds.
+        As the settings of `soilcarbon train`; members None: one, or as many as the checkpoint has.
+    target
+        Name of the target, for the checkpoint. "soc" is in g/kg; the unit of others is unknown.
     validation_share
         Share of the profiles, drawn by `random_state`, that chooses the best epoch and is not trained on.
     random_state
@@ -46,7 +51,21 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
     Attributes
     ----------
     network_
-        The trained `SoilCarbonNet`; `models.save_checkpoint` writes it.
+        The trained `SoilCarbonNet`.
+    n_features_in_, feature_names_in_
+        Number of columns, and their names where x was a DataFrame.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> random = np.random.default_rng(0)
+    >>> x = pd.DataFrame({"elevation": random.uniform(0, 2000, 200), "rain": random.uniform(300, 1500, 200)})
+    >>> y = 5 + 0.02 * x["rain"] + 0.002 * x["elevation"]
+    >>> model = SoilCarbonRegressor(epochs=30).fit(x, y)
+    >>> bool(model.score(x, y) > 0.8)
+    True
+    >>> model.network_.specification.categories[0].variables
+    ('elevation', 'rain')
     """
 
     def __init__(
@@ -66,6 +85,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         clip_inputs: float = 4.0,
         missing: Literal["mean", "zero"] = "mean",
         device: Literal["auto", "cpu", "cuda"] = "cpu",
+        target: str = "soc",
         validation_share: float = 0.15,
         random_state: int = 314,
     ) -> None:
@@ -83,6 +103,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         self.clip_inputs = clip_inputs
         self.missing = missing
         self.device = device
+        self.target = target
         self.validation_share = validation_share
         self.random_state = random_state
 
@@ -110,42 +131,58 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
             If a setting is not valid, the checkpoint cannot be read, or the loss is no longer finite.
         """
         x, y = validate_data(self, x, y, dtype=np.float32, ensure_all_finite="allow-nan", y_numeric=True, ensure_min_samples=3)
-        names = set(TrainSettings.model_fields)
-        given = {
-            name: value
-            for name, value in self.get_params(deep=False).items()
-            if name in names - {"categories"} and value is not None
-        }
         start = None
         if isinstance(self.init_from, SoilCarbonNet):
             start = copy.deepcopy(self.init_from)
-            given["init_from"] = Path("memory")  # engine.fit draws new weights where nothing is named
         elif self.init_from:
             start = load_checkpoint(self.init_from)
-        if start is not None:  # what the checkpoint decides is not asked for anew
-            given = {name: value for name, value in given.items() if name not in ("target_transform", "missing", "clip_inputs")}
-        settings = build(TrainSettings, {**given, "data_dir": Path(), "seed": self.random_state, "tensorboard": False})
-        categories = start.specification.categories if start else tuple(self.categories or _one_category(x.shape[1]))
-        width = sum(category.width for category in categories)
-        if width != x.shape[1]:
-            raise ValueError(f"x has {x.shape[1]} columns, the categories have {width}")
+        elif self.freeze != "none":
+            raise ValueError("freeze keeps weights as they were, so it needs init_from")
+        settings = self._settings(start is not None)
+        categories = start.specification.categories if start else tuple(self.categories or (self._one_category(),))
+        self._check_columns(categories)
         if self.target_transform == "log1p" and y.min() <= -1:
             raise ValueError("target_transform log1p needs targets above -1")
         split = self._split(len(y), groups)
         data = Dataset(pd.DataFrame(index=range(len(y))), x, y.astype(np.float64), split, categories)
+        pretrained = start is not None
         if start is None:
             numbers = compute_statistics(x[split["train"]], categories)
-            # A column that is constant or missing in a fold tells nothing there, and does no harm.
+            # A column that is constant or missing in a fold has no information there, and does no harm.
             statistics = {
                 name: (mean if np.isfinite(mean) else 0.0, std if std > 0 else 1.0) for name, (mean, std) in numbers.items()
             }
-            start = SoilCarbonNet(new_specification(settings, data, statistics))
+            with torch.random.fork_rng(devices=[]):  # these weights are drawn again by the members' seeds
+                start = SoilCarbonNet(new_specification(settings, data, statistics))
         else:
             settings = follow_checkpoint(settings, start, data)
-        device = choose_device(self.device)
-        train, valid = (encoded.make_profiles(start, x[split[name]], data.y[split[name]], device) for name in ("train", "valid"))
-        self.network_ = engine.fit(start, train, valid, settings)
+        members = prepare_members(start, data, settings, pretrained, choose_device(self.device))
+        members = replace(members, schedule=replace(members.schedule, freeze=self.freeze))
+        self.network_ = assemble(members, train_members(members), settings)
         return self
+
+    def _settings(self, fine_tuning: bool) -> TrainSettings:
+        """Return the parameters as checked settings; what a checkpoint decides is left out."""
+        names = set(TrainSettings.model_fields) - {"categories", "init_from", "freeze"}
+        if fine_tuning:
+            names -= {"target_transform", "missing", "clip_inputs"}
+        given = {name: value for name, value in self.get_params(deep=False).items() if name in names and value is not None}
+        return build(TrainSettings, {**given, "data_dir": Path(), "seed": self.random_state, "tensorboard": False})
+
+    def _one_category(self) -> Category:
+        names = getattr(self, "feature_names_in_", [f"x{k}" for k in range(self.n_features_in_)])
+        return Category(name="covariates", variables=tuple(map(str, names)))
+
+    def _check_columns(self, categories: Sequence[Category]) -> None:
+        """Refuse covariates that are not those of the categories: in number or, where both have names, in order."""
+        width = packed_width(categories)
+        if width != self.n_features_in_:
+            raise ValueError(f"x has {self.n_features_in_} columns, the categories have {width}")
+        expected = [name for category in categories for name in category.variables]
+        found = [str(name) for name in getattr(self, "feature_names_in_", ())]
+        if found and len(expected) == len(found) and found != expected:
+            k = next(k for k, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
+            raise ValueError(f"column {k + 1} of x is {found[k]!r}, the categories have {expected[k]!r} there")
 
     def _split(self, n: int, groups: np.ndarray | None) -> dict[str, np.ndarray]:
         if groups is not None and np.unique(groups).size > 1:
@@ -160,8 +197,9 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         """Return the target (n,) float32 for covariates (n, F)."""
         check_is_fitted(self)
         x = validate_data(self, x, dtype=np.float32, ensure_all_finite="allow-nan", reset=False)
-        return engine.predict(self.network_, x)[0].astype(np.float32)
+        return predict(self.network_, x)[0].astype(np.float32)
 
-
-def _one_category(columns: int) -> tuple[Category, ...]:
-    return (Category(name="covariates", variables=tuple(f"x{k}" for k in range(columns))),)
+    def save(self, path: Path | str) -> None:
+        """Write the network as a checkpoint, which `soilcarbon map` and `load_checkpoint` read, and its facts as YAML beside it."""
+        check_is_fitted(self)
+        save_checkpoint(self.network_, Path(path))

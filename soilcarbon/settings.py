@@ -48,8 +48,20 @@ class Settings(BaseModel):
         return self.model_dump(mode="json", exclude={"config"})
 
     def given(self, name: str) -> bool:
-        """Whether a setting was given by YAML or flag rather than left at its default."""
+        """Whether a setting was given by YAML, flag or constructor rather than left at its default."""
         return name in self.model_fields_set
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with resolved values; what counts as given stays as it was."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__pydantic_fields_set__.clear()
+        copied.__pydantic_fields_set__.update(self.model_fields_set)
+        return copied
+
+    def with_given(self, **values: Any) -> Self:
+        """Return a copy in which further values are given, and checked."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self)(**{**given, **values})
 
 
 def with_defaults(cls: type[S], values: Mapping[str, Any]) -> type[S]:
@@ -163,6 +175,7 @@ class TrainSettings(RunSettings):
         4.0, ge=0, description="standardised inputs are held within so many standard deviations; 0: not held"
     )
     resume: bool = Field(False, description="continue an interrupted run of this name")
+    workers: int = Field(0, ge=0, le=1024, description="processes that train members side by side on CPUs; 0: one per core")
     tensorboard: bool = Field(True, description="write TensorBoard logs")
 
     @model_validator(mode="after")

@@ -1,7 +1,9 @@
-"""The network in scikit-learn's company."""
+"""SoilCarbonRegressor: scikit-learn's own checks, and checkpoints that can be mapped."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from conftest import make_dataset
 from sklearn.base import clone
 from sklearn.inspection import permutation_importance
@@ -9,9 +11,11 @@ from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from soilcarbon.estimator import SoilCarbonRegressor
-from soilcarbon.network.network import load_checkpoint, save_checkpoint
+from soilcarbon.mapping.network import DenseNet
+from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
+from soilcarbon.network.network import predict
 from soilcarbon.settings import GlobalSettings
-from soilcarbon.training import run as training
+from soilcarbon.training.run import train
 
 
 @parametrize_with_checks([SoilCarbonRegressor(epochs=2)])
@@ -42,7 +46,7 @@ def test_missing_cells_are_taken_and_the_seed_repeats():
 
 def test_it_fine_tunes_a_checkpoint(tmp_path, workplace):
     folder = make_dataset(tmp_path / "data")
-    training.train(GlobalSettings(data_dir=folder, run="g", epochs=2, tensorboard=False))
+    train(GlobalSettings(data_dir=folder, run="g", epochs=2, tensorboard=False))
     path = "model/pretrain_model/g.pth"
     x, y = np.random.default_rng(0).normal(10, 3, (50, 32)).astype(np.float32), np.arange(50.0)
     model = SoilCarbonRegressor(init_from=path, epochs=2).fit(x, y)
@@ -70,3 +74,35 @@ def test_whole_groups_choose_the_epoch():
     assert 10 <= len(split["valid"]) <= 30
     alone = SoilCarbonRegressor()._split(10, np.zeros(10, int))  # one block has nothing to hold out
     assert len(alone["valid"]) == 2
+
+
+def test_names_of_columns_are_the_variables_of_a_checkpoint_that_can_be_predicted_and_mapped(tmp_path):
+    x, y = problem(80)
+    frame = pd.DataFrame(x, columns=["bio01", "slope", "evi"])
+    model = SoilCarbonRegressor(epochs=3, members=2).fit(frame, y)
+    assert list(model.feature_names_in_) == ["bio01", "slope", "evi"]
+    model.save(tmp_path / "m.pth")
+    network = load_checkpoint(tmp_path / "m.pth")
+    assert [(each.variables, each.radius) for each in network.specification.categories] == [(("bio01", "slope", "evi"), 0)]
+    assert (network.specification.target, network.specification.unit) == ("soc", "g/kg")
+    np.testing.assert_allclose(model.predict(frame), predict(network, x)[0], rtol=1e-6)
+    dense = DenseNet(network).predict(x.T[:, :, None])
+    np.testing.assert_allclose(dense.mean(0)[:, 0], predict(network, x)[0], rtol=1e-4)
+    with pytest.raises(ValueError, match="column 1 of x is 'slope', the categories have 'bio01' there"):
+        SoilCarbonRegressor(init_from=network).fit(frame[["slope", "bio01", "evi"]], y)
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(frame[["slope", "bio01", "evi"]])
+
+
+def test_training_leaves_the_random_numbers_of_the_process_as_they_were():
+    x, y = problem(50)
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    SoilCarbonRegressor(epochs=2).fit(x, y)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_nothing_can_be_frozen_without_a_checkpoint():
+    with pytest.raises(ValueError, match="needs init_from"):
+        SoilCarbonRegressor(freeze="features").fit(*problem(20))

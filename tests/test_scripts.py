@@ -21,7 +21,7 @@ from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.commands.arguments import COMMANDS
 from soilcarbon.io.files import run
 from soilcarbon.io.pickles import dump_pickle, load_pickle
-from soilcarbon.network.network import load_checkpoint, save_checkpoint
+from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.stats.metrics import scores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -263,11 +263,11 @@ def test_command_line_of_the_package(words, status, said):
 def test_the_first_step_waits_for_nothing_that_is_needed_later(dataset, workplace):
     program = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from soilcarbon.training import loop as engine; import train_global\n"
+        "from soilcarbon.training.accelerator import Accelerator; import train_global\n"
         "def first(*_):\n"
         "    print('late:', *{'sklearn', 'scipy', 'rasterio', 'matplotlib', 'tensorboard'} & set(sys.modules))\n"
         "    sys.exit()\n"
-        "engine.Descent.epoch = first\n"
+        "Accelerator.epoch = first\n"
         f"train_global.main(['--data_dir', {str(dataset)!r}, '--no-tensorboard'])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

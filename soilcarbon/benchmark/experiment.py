@@ -30,18 +30,19 @@ from soilcarbon.benchmark.network_variants import (
     stack,
     train_network,
 )
+from soilcarbon.categories import middle_cells
 from soilcarbon.io.files import UserError, read_table, write_table
-from soilcarbon.network.network import SoilCarbonNet, load_checkpoint, save_checkpoint
+from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
+from soilcarbon.network.network import SoilCarbonNet
+from soilcarbon.network.network import predict as predict_with
 from soilcarbon.network.preprocessing import unfold_classes
 from soilcarbon.parallel import Task
 from soilcarbon.settings import GlobalSettings, RegionalSettings, build
-from soilcarbon.soil.dataset import Dataset, middle_cells, read_dataset
+from soilcarbon.soil.dataset import Dataset, read_dataset
 from soilcarbon.stats.groups import inner_folds
 from soilcarbon.stats.spatial_cv import make_folds, read_folds, sample_cell_centres, save_folds
-from soilcarbon.training import loop as engine
-from soilcarbon.training.distillation import elsewhere
-from soilcarbon.training.initial import compute_statistics, new_specification
-from soilcarbon.training.run import learn
+from soilcarbon.training.run import compute_statistics, learn, new_specification
+from soilcarbon.training.uncertainty import rows_outside
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 """Of prediction intervals."""
@@ -215,13 +216,13 @@ def pretrain(design: Design, region: str) -> None:
     """Pretrain a network with the settings of the design's checkpoint, without any place of a region."""
     inputs = read_inputs(design)
     torch.set_num_threads(1)
-    recorded = load_checkpoint(design.pretrained).record.get("settings")
+    recorded = load_checkpoint(design.pretrained).record.settings
     if not isinstance(recorded, dict):
         raise UserError(f"{design.pretrained}: does not say how it was trained, so it cannot be trained again without {region}")
     values = {name: value for name, value in recorded.items() if name in GlobalSettings.model_fields and value is not None}
     settings = build(GlobalSettings, values | {"init_from": None, "tensorboard": False, "device": "cpu"}, str(design.pretrained))
     split = {
-        name: elsewhere(replace(inputs.world, split={"train": inputs.world.split[name]}), inputs.regions[region])
+        name: rows_outside(replace(inputs.world, split={"train": inputs.world.split[name]}), inputs.regions[region])
         for name in ("train", "valid")
     }
     if not all(map(len, split.values())):
@@ -262,14 +263,14 @@ def execute(design: Design, run: Run) -> None:
             columns[method] = predict(method, case)
     if SELECTED_ON_VALID in run.methods and not run.curve:
         network = train_network(case, plain_settings(case.settings), valid=test)
-        columns[SELECTED_ON_TEST] = engine.predict(network, data.x[test])[0]
+        columns[SELECTED_ON_TEST] = predict_with(network, data.x[test])[0]
     write_table(run_path(design, run), table.assign(**columns))
 
 
 def _as_set(case: Case) -> dict[str, np.ndarray]:
     """Return the prediction of the network as set, its intervals, and the dissimilarity index of each profile."""
     network, x = train_network(case, case.settings), case.region.x[case.test]
-    predicted = engine.predict(network, x)[0]
+    predicted = predict_with(network, x)[0]
     columns = {AS_SET: predicted}
     for level in LEVELS:
         if network.calibration is None or level > network.calibration.highest_level():

@@ -16,14 +16,14 @@ from scipy.optimize import nnls
 
 from soilcarbon.benchmark.baselines import BASELINES, Baseline, Samples, tune
 from soilcarbon.network.network import SoilCarbonNet, to_target
+from soilcarbon.network.network import predict as predict_with
 from soilcarbon.settings import RegionalSettings
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.groups import inner_folds
-from soilcarbon.training import encoded
-from soilcarbon.training import loop as engine
-from soilcarbon.training.distillation import elsewhere, fold_units
+from soilcarbon.training.distillation import Teacher
+from soilcarbon.training.loop import encode_profiles
 from soilcarbon.training.run import learn
-from soilcarbon.training.teacher import Teacher
+from soilcarbon.training.uncertainty import fold_groups, rows_outside
 
 VALID_FOLDS = 7
 """A seventh of the blocks that are not held out is the validation set, which chooses a network's best epoch."""
@@ -35,7 +35,7 @@ AS_SET = "regional"
 
 def samples_of(data: Dataset, rows: np.ndarray | slice = slice(None)) -> Samples:
     """Return profiles of a dataset as baselines take them, grouped by its blocks, or its places where it has none."""
-    return Samples(np.column_stack([data.lon, data.lat, data.x]), np.asarray(data.y, np.float64), fold_units(data)).take(rows)
+    return Samples(np.column_stack([data.lon, data.lat, data.x]), np.asarray(data.y, np.float64), fold_groups(data)).take(rows)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Case:
     def elsewhere(self) -> Samples:
         """The world's training profiles that lie in no place or block of the region, as baselines take them."""
         world = replace(self.world, block_size=self.region.block_size)
-        return samples_of(world, elsewhere(self.world, self.region))
+        return samples_of(world, rows_outside(self.world, self.region))
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -82,7 +82,7 @@ class Case:
 
     def dataset(self, valid: np.ndarray | None = None) -> Dataset:
         """Return the region with the split of this case: its rows, a few blocks of which (or `valid`) are the validation set."""
-        groups = fold_units(self.region)[self.rows]
+        groups = fold_groups(self.region)[self.rows]
         k = min(VALID_FOLDS, len(np.unique(groups)))
         held_out = inner_folds(groups, k, self.settings.seed) == 0 if k > 1 else np.arange(len(self.rows)) % VALID_FOLDS == 0
         split = {"train": self.rows[~held_out], "valid": self.rows[held_out] if valid is None else valid}
@@ -105,7 +105,7 @@ def plain_settings(settings: RegionalSettings, **changes: Any) -> RegionalSettin
         "lr_schedule": "constant",
     }
     usual |= {"epochs": 200, "patience": 20, "batch_size": 32, "lr": 3e-4, "members": 3, "freeze": "none"}
-    return settings.model_copy(update=usual | changes)
+    return settings.with_given(**usual | changes)
 
 
 def train_network(case: Case, settings: RegionalSettings, valid: np.ndarray | None = None) -> SoilCarbonNet:
@@ -116,14 +116,14 @@ def train_network(case: Case, settings: RegionalSettings, valid: np.ndarray | No
 
 def _fine_tuned(case: Case, **changes: Any) -> np.ndarray:
     network = train_network(case, plain_settings(case.settings, **changes))
-    return engine.predict(network, case.region.x[case.test])[0]
+    return predict_with(network, case.region.x[case.test])[0]
 
 
 def _teacher(case: Case) -> np.ndarray:
     """Predict by the trees and the Gaussian process that teach the network, themselves."""
     cpu = torch.device("cpu")
     region, world = (
-        encoded.make_profiles(case.start, each.X[:, 2:].astype(np.float32), each.y, cpu)
+        encode_profiles(case.start.specification, each.X[:, 2:].astype(np.float32), each.y, cpu)
         for each in (case.samples.take(case.rows), case.elsewhere)
     )
     pairs = ((each.encoded.numpy(), each.output.double().numpy()) for each in (region, world))
@@ -170,7 +170,7 @@ VARIANTS: Mapping[str, Variant] = {
     "pretrained": Variant(
         "network, not fine-tuned",
         "the network as pretrained, without any profile of the region",
-        lambda case: engine.predict(case.start, case.region.x[case.test])[0],
+        lambda case: predict_with(case.start, case.region.x[case.test])[0],
     ),
     "tuned": Variant("network, fine-tuned", "all layers are trained on from the pretrained weights", _fine_tuned),
     "teacher": Variant(
@@ -187,7 +187,7 @@ VARIANTS: Mapping[str, Variant] = {
     AS_SET: Variant(
         "network, as set",
         "the network as train_regional.py trains it under the settings compared, with its intervals",
-        lambda case: engine.predict(train_network(case, case.settings), case.region.x[case.test])[0],
+        lambda case: predict_with(train_network(case, case.settings), case.region.x[case.test])[0],
     ),
 }
 """Key -> variant, in the order of tables."""

@@ -34,8 +34,7 @@ from soilcarbon.stats.metrics import (
     scores,
 )
 from soilcarbon.stats.spatial_cv import STRATEGIES
-from soilcarbon.training.distillation import fold_units
-from soilcarbon.training.uncertainty import FEWEST_UNITS
+from soilcarbon.training.uncertainty import FEWEST_UNITS, fold_groups
 
 MEAN = "mean of regions"
 """The name of the mean over regions in tables."""
@@ -230,7 +229,7 @@ def gather(runs: Iterable[tuple[Run, pd.DataFrame]], regions: Mapping[str, Datas
     """Put the folds of each region and strategy together, and score each run for the learning curves."""
     parts: dict[tuple[str, str], list[pd.DataFrame]] = {}
     curves = []
-    group_of = {name: dict(zip(data.ids, fold_units(data).tolist(), strict=True)) for name, data in regions.items()}
+    group_of = {name: dict(zip(data.ids, fold_groups(data).tolist(), strict=True)) for name, data in regions.items()}
     for run, table in runs:
         table = table.assign(group=[group_of[run.region][each] for each in table["profile_id"]], fold=run.fold)
         if not run.curve:
@@ -373,7 +372,7 @@ def describe_methods(baselines: Mapping[str, Baseline]) -> dict[str, Method]:
 def _notes(table: pd.DataFrame, last: str, regions: Mapping[str, Dataset]) -> list[str]:
     numbers = table.loc[table["strategy"] == last, "n_train"]
     count = f"{numbers.min():,}" if numbers.min() == numbers.max() else f"{numbers.min():,} to {numbers.max():,}"
-    groups = {name: len(np.unique(fold_units(data))) for name, data in regions.items()}
+    groups = {name: len(np.unique(fold_groups(data))) for name, data in regions.items()}
     few = [f"{name} ({n})" for name, n in groups.items() if n < FEWEST_UNITS]
     return [
         f"Training profiles of each fold: {count} of the region; all others are held out or not used.",
@@ -436,7 +435,7 @@ def compare(
         methods=methods,
         strongest=strongest,
         reasons={strategy: STRATEGIES[strategy] for strategy in design.strategies},
-        regions={name: {"profiles": len(data.y), "blocks": len(np.unique(fold_units(data)))} for name, data in regions.items()},
+        regions={name: {"profiles": len(data.y), "blocks": len(np.unique(fold_groups(data)))} for name, data in regions.items()},
         folds=facts,
         scores=table,
         differences=difference_table(found, methods, strongest, design.seed),

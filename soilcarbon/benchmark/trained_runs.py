@@ -16,11 +16,11 @@ from soilcarbon.benchmark.baselines import BASELINES
 from soilcarbon.benchmark.network_variants import VARIANTS, samples_of
 from soilcarbon.html import Table
 from soilcarbon.io.files import UserError, read_table, read_yaml
-from soilcarbon.network.network import load_checkpoint
+from soilcarbon.network.checkpoint import load_checkpoint
+from soilcarbon.network.network import predict
 from soilcarbon.settings import PredictSettings, build
 from soilcarbon.soil.dataset import Dataset, read_dataset
 from soilcarbon.stats.metrics import bootstrap_scores
-from soilcarbon.training.loop import predict
 
 TREES = 500
 NETWORK = "network"
@@ -80,7 +80,7 @@ def _predict_pretrained(checkpoint: Path, dataset: Dataset, again: str) -> dict[
     tuned = load_checkpoint(checkpoint)
     if tuned.specification.categories != dataset.categories:
         raise UserError(f"{checkpoint}: is not the model that made the predictions any more; {again}")
-    recorded = tuned.record.get("settings")
+    recorded = tuned.record.settings
     origin = recorded.get("init_from") if isinstance(recorded, dict) else None
     if not isinstance(origin, str) or not Path(origin).is_file():
         return {}

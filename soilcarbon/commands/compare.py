@@ -141,7 +141,7 @@ def _cross_validate(settings: CompareSettings) -> None:
     from soilcarbon.benchmark.experiment import execute_all, finished_runs, folds_for, plan_runs, read_inputs
     from soilcarbon.benchmark.report import write_report
     from soilcarbon.benchmark.results import compare
-    from soilcarbon.network.network import load_checkpoint
+    from soilcarbon.network.checkpoint import load_checkpoint
 
     design = design_of(settings)
     runs = plan_runs(design)

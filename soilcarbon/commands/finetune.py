@@ -8,6 +8,7 @@ The same as `python train_regional.py`. Writes model/<run>.pth and log/<run>/ (t
 
 from collections.abc import Sequence
 
+from soilcarbon.commands import train
 from soilcarbon.commands.arguments import ensure_example_world, read_settings
 from soilcarbon.io.files import UserError
 from soilcarbon.settings import RegionalSettings
@@ -30,6 +31,4 @@ def run(settings: RegionalSettings) -> None:
     if settings.init_from is None and not settings.given("init_from"):
         raise UserError("--init_from is required: the checkpoint to fine-tune, or none to train from scratch")
     ensure_example_world(settings.data_dir)
-    from soilcarbon.training.run import run_and_report  # here: PyTorch is slow to import, and --help needs none of it
-
-    run_and_report(settings)
+    train.run(settings)

@@ -9,13 +9,41 @@ The same as `python train_global.py`. Writes model/pretrain_model/<run>.pth and 
 from collections.abc import Sequence
 
 from soilcarbon.commands.arguments import ensure_example_world, read_settings
-from soilcarbon.settings import GlobalSettings
+from soilcarbon.settings import GlobalSettings, TrainSettings
+
+SMALL_BATCH = 256
+"""Up to so many profiles a step is shorter than handing out its parts to threads; measured by benchmarks/epoch_speed.py."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(GlobalSettings, __doc__, arguments, "soilcarbon train")
     ensure_example_world(settings.data_dir)
-    from soilcarbon.training.run import run_and_report  # here: PyTorch is slow to import, and --help needs none of it
+    run(settings)
 
-    run_and_report(settings)
+
+def run(settings: TrainSettings) -> None:
+    """Train as the settings say, alone or as one process of a `torchrun` job, and print the scores.
+
+    Raises
+    ------
+    UserError
+        For anything wrong in settings, files or data, and for a loss that is no longer finite.
+    """
+    import torch  # here: it is slow to import, and --help needs none of it
+
+    from soilcarbon.training.distributed import is_first, process_group
+    from soilcarbon.training.run import train
+
+    if settings.batch_size <= SMALL_BATCH or settings.members > 1:  # several members are trained side by side
+        torch.set_num_threads(1)
+    with process_group():
+        scores = train(settings)
+        if not is_first():
+            return
+        names = ("rmse", "mae", "me", "r2", "ccc")
+        print(f"{settings.run} -> {settings.checkpoint_path}")
+        print("split      n " + "".join(f"{name:>9}" for name in names))
+        for split, numbers in scores.items():
+            shown = ("-" if (value := numbers[name]) is None else format(value, "9.3f") for name in names)
+            print(f"{split:<6}{numbers['n']:>6}" + "".join(f"{value:>9}" for value in shown))

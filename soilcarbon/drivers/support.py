@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from soilcarbon.categories import Category
+from soilcarbon.categories import Category, middle_cells
 from soilcarbon.commands.drivers import DriverSettings, Target
 from soilcarbon.geo.field import UNITS, Field, read_field, unit_of
 from soilcarbon.geo.grid import Grid, lonlat
 from soilcarbon.geo.raster import find_layers
 from soilcarbon.geo.stack import Stack
 from soilcarbon.io.files import UserError, nearest
-from soilcarbon.soil.dataset import Dataset, middle_cells, read_dataset
+from soilcarbon.soil.dataset import Dataset, read_dataset
 
 log = getLogger(__name__)
 

@@ -21,11 +21,11 @@ from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
 from soilcarbon.io.files import UserError
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.predictor import CHANGE, Place, Predicted, Predictor, Statistics, untrusted_scores
-from soilcarbon.network.network import MAPS, Member, SoilCarbonNet, as_means, load_checkpoint, to_target
-from soilcarbon.network.preprocessing import Encoder, unfold_classes
+from soilcarbon.network.checkpoint import load_checkpoint
+from soilcarbon.network.network import MAPS, Member, SoilCarbonNet, as_means, predict, to_target
+from soilcarbon.network.preprocessing import Encoder, unfold_classes, warn_of_far_inputs
 from soilcarbon.network.specification import Specification
 from soilcarbon.soil.dataset import read_statistics
-from soilcarbon.training import loop as engine
 from soilcarbon.training.uncertainty import check_level
 
 log = logging.getLogger(__name__)
@@ -200,8 +200,8 @@ class NetworkPredictor(Predictor):
 
     def predict_patches(self, x: np.ndarray, grid: Grid) -> np.ndarray:
         """See `Predictor`."""
-        engine.warn_of_far_inputs(self.network, x)
-        ours, trained = grids.nominal_metres(grid.crs, grid.cell[0]), grids.cell_sizes(self.network.record.get("rasters", []))
+        warn_of_far_inputs(self.network.specification, x)
+        ours, trained = grids.nominal_metres(grid.crs, grid.cell[0]), grids.cell_sizes(self.network.record.rasters)
         for category in self.network.specification.categories:
             theirs = max((trained[name] for name in category.variables if name in trained), default=ours)
             if category.radius and abs(np.log(theirs / ours)) > np.log(1.1):
@@ -209,7 +209,7 @@ class NetworkPredictor(Predictor):
                 log.warning(
                     "category %s: windows of %d cells were %s; see --like, --resolution", category.name, category.size, wide
                 )
-        return engine.predict(self.network, x)[0]
+        return predict(self.network, x)[0]
 
     def predict(self, block: np.ndarray, wanted: np.ndarray) -> Predicted:
         """See `Predictor`."""
@@ -282,6 +282,6 @@ class NetworkPredictor(Predictor):
 
     def scores(self) -> dict[str, dict[str, float | None]]:
         """See `Predictor`."""
-        by_split = self.network.record.get("scores")
+        by_split = self.network.record.scores
         by_split = by_split if isinstance(by_split, dict) else {}
         return {str(split): untrusted_scores(each) for split, each in by_split.items() if isinstance(each, dict)}

@@ -1,14 +1,20 @@
-"""From raw covariates to the network's inputs: standardise, fill what is missing, hold within limits, unfold classes.
+"""Preprocessing of covariates: standardising, filling of missing cells, clipping, one-hot encoding of classes.
 
-The one place where this happens, for training, prediction and maps alike; what is done is the specification's.
+The one place where this happens, for training, prediction and maps alike, as the network's specification says.
 """
+
+import logging
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from soilcarbon.categories import column_slices
+from soilcarbon.categories import column_slices, variable_columns
 from soilcarbon.network.specification import Specification
+
+log = logging.getLogger(__name__)
+FAR = 4.0
+"""Standard deviations from the mean of the training profiles beyond which an input counts as far from them."""
 
 
 class Encoder(nn.Module):
@@ -23,11 +29,10 @@ class Encoder(nn.Module):
     def __init__(self, specification: Specification) -> None:
         super().__init__()
         self.specification = specification
-        pairs, cells = [], []
-        for category in specification.categories:
-            pairs += [(specification.statistics or {}).get(name, (0.0, 1.0)) for name in category.variables]
-            cells += [category.size**2] * len(category.variables)
-        table = torch.tensor(pairs, dtype=torch.float32, device="cpu").repeat_interleave(torch.tensor(cells, device="cpu"), 0)
+        columns = variable_columns(specification.categories)
+        pairs = [(specification.statistics or {}).get(name, (0.0, 1.0)) for name in columns]
+        cells = torch.tensor([at.stop - at.start for at in columns.values()], device="cpu")
+        table = torch.tensor(pairs, dtype=torch.float32, device="cpu").repeat_interleave(cells, 0)
         mean, std = table.T.contiguous()
         self.register_buffer("_mean", mean, persistent=False)
         self.register_buffer("_std", std, persistent=False)
@@ -65,7 +70,7 @@ class Encoder(nn.Module):
 
 
 def unfold_classes(values: np.ndarray, specification: Specification) -> np.ndarray:
-    """Return predictors of which distances can be told: numeric variables as they are, classes as 0/1 columns.
+    """One-hot encode classes, so that distances between places can be measured; numeric variables stay.
 
     Parameters
     ----------
@@ -89,3 +94,27 @@ def unfold_classes(values: np.ndarray, specification: Specification) -> np.ndarr
         codes = [(k, code) for k, name in enumerate(category.variables) for code in specification.classes[name]]
         columns += [np.where(np.isnan(part[:, k]), np.nan, part[:, k] == code)[:, None] for k, code in codes]
     return np.concatenate(columns, axis=1, dtype=np.float32)
+
+
+def warn_of_far_inputs(specification: Specification, x: np.ndarray) -> None:
+    """Log which variables of covariates (n, F) lie far outside what the network was trained on.
+
+    More than 5 % of the values beyond four standard deviations, or of the class codes unknown: a wrong unit, or another world.
+    """
+    far = []
+    for name, columns in variable_columns(specification.categories).items():
+        cells = x[:, columns][np.isfinite(x[:, columns])].astype(np.float64)
+        if not cells.size:
+            continue
+        if name in specification.classes:
+            unlike, origin = ~np.isin(cells, specification.classes[name]), "codes"
+        elif specification.statistics is not None:
+            mean, std = specification.statistics[name]
+            unlike, origin = np.abs(cells - mean) > FAR * std, f"values (mean {cells.mean():.4g} here, {mean:.4g} there)"
+        else:
+            continue
+        if unlike.mean() > 0.05:
+            far.append(f"{unlike.mean():.0%} of {name}'s {origin}")
+    if far:
+        more = f" and {len(far) - 3} more variables" if len(far) > 3 else ""
+        log.warning("far from what the network was trained on: %s%s; are the units the same?", "; ".join(far[:3]), more)

@@ -1,18 +1,18 @@
-"""What a network's numbers mean: categories, statistics, policies, bounds.
+"""Specification of a network: categories, statistics, policies, bounds.
 
 A checkpoint carries its specification, so that training, prediction and maps cannot disagree.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, unique_names
+from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, consecutive, unique_names
 
 
 class Specification(BaseModel):
-    """What a network's numbers mean: without these facts its weights are useless.
+    """Specification of a network: what its inputs and its output mean.
 
     Attributes
     ----------
@@ -25,21 +25,26 @@ class Specification(BaseModel):
     missing
         A missing numeric cell becomes the variable's mean, or 0 in raw units (as in the published code).
     clip_inputs
-        Standardised inputs are held within so many standard deviations; 0: not held.
+        Standardised inputs are clipped to so many standard deviations; 0: not clipped.
     target, unit
         The sample table's column and its unit.
     target_transform
         The network's output is the target, or ln(1 + target).
     smearing
-        Duan's factor (1983, JASA 78, 605): the mean of exp(residual) on the log scale, over training and
-        validation profiles.
-        exp of a mean logarithm is a median, too low for a mean; times the factor it is a mean again. One per member.
+        Duan's smearing factor (1983, JASA 78, 605): the mean of exp(residual) on the log scale, over training and
+        validation profiles. exp of a mean logarithm is a median, too low for a mean; times the factor it is a mean again.
+        One per member.
     center
         Under log1p a prediction is the mean, times `smearing`, or the median, without.
     bounds
-        Predictions are held between 0 and the largest training target. None: unknown, not held.
+        Predictions are clipped between 0 and the largest training target. None: unknown, not clipped.
     members
         Networks whose predictions are averaged.
+
+    Examples
+    --------
+    >>> Specification().input_width
+    32
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -81,6 +86,20 @@ class Specification(BaseModel):
         if category.kind == "numeric":
             return len(category.variables)
         return sum(len(self.classes[name]) for name in category.variables)
+
+    @property
+    def input_columns(self) -> list[slice]:
+        """Where each category's channels lie in the encoded inputs (B, E)."""
+        return consecutive([self.channels(category) * category.size**2 for category in self.categories])
+
+    @property
+    def input_width(self) -> int:
+        """E, the number of encoded inputs of a profile."""
+        return self.input_columns[-1].stop
+
+    def changed(self, **changes: Any) -> "Specification":
+        """Return a copy with other values, which are checked."""
+        return Specification(**(dict(self) | changes))
 
 
 def difference(mine: Sequence[Category], theirs: Sequence[Category]) -> str | None:

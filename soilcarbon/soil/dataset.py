@@ -1,7 +1,7 @@
 """The dataset folder, read and written: sample table, patches of variables, statistics, splits.
 
 `write_dataset` makes the folder, `read_dataset` returns it as a `Dataset`, whose covariates are ONE packed float32 array (N, F)
-in raw units, missing = NaN. `category_views` gives each category's patches (N, C, S, S) as views of it. Default layout:
+in raw units, missing = NaN. `categories.category_views` gives each category's patches (N, C, S, S) as views of it. Default layout:
 
     samples.csv  patches/<variable>.pkl  stats.csv  split/{train,valid,test}.csv  dataset.yaml
 """
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from soilcarbon import __version__
-from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, column_slices
+from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, variable_columns
 from soilcarbon.constants import SOC_MAXIMUM, UNFINISHED
 from soilcarbon.io.files import UserError, read_table, read_yaml, write_table, write_text, write_yaml
 from soilcarbon.io.patches import profile_key, read_packed
@@ -81,45 +81,6 @@ class Dataset:
     def rows(self, on: str) -> np.ndarray:
         """Return the row numbers of a split, or of "all"."""
         return np.arange(len(self.table)) if on == "all" else self.split[on]
-
-
-# --- columns of the packed array -------------------------------------------------------------------------------------
-
-
-def category_views(x: np.ndarray, categories: Sequence[Category]) -> dict[str, np.ndarray]:
-    """Return each category's patches (N, C, S, S) as a view of the packed array (N, F).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from soilcarbon.categories import Category
-    >>> table = [Category(name="topo", variables=("elevation", "slope"), radius=1), Category(name="rock", variables=("depth",))]
-    >>> {name: view.shape for name, view in category_views(np.zeros((5, 19), np.float32), table).items()}
-    {'topo': (5, 2, 3, 3), 'rock': (5, 1, 1, 1)}
-    """
-    return {
-        category.name: x[:, columns].reshape(len(x), len(category.variables), category.size, category.size)
-        for category, columns in zip(categories, column_slices(categories).values(), strict=True)
-    }
-
-
-def variable_columns(categories: Sequence[Category]) -> dict[str, slice]:
-    """Return each variable's columns in the packed array (N, F).
-
-    Examples
-    --------
-    >>> from soilcarbon.categories import Category
-    >>> variable_columns([Category(name="topo", variables=("elevation", "slope"), radius=1)])
-    {'elevation': slice(0, 9, None), 'slope': slice(9, 18, None)}
-    """
-    cells = [(name, category.size**2) for category in categories for name in category.variables]
-    ends = np.cumsum([n for _, n in cells])
-    return {name: slice(int(end) - n, int(end)) for (name, n), end in zip(cells, ends, strict=True)}
-
-
-def middle_cells(x: np.ndarray, categories: Sequence[Category]) -> np.ndarray:
-    """Return each variable's value in the profile's own cell, (N, V), of the packed array (N, F)."""
-    return np.stack([x[:, (at.start + at.stop) // 2] for at in variable_columns(categories).values()], axis=1)
 
 
 def check_variables(x: np.ndarray, categories: Sequence[Category], refuse: Literal["constant", "missing", "nothing"]) -> None:

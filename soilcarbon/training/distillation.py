@@ -1,163 +1,198 @@
-"""What each member of an ensemble learns from: profiles, folds of them, or a teacher's answers between them.
+"""Distillation: a network trained on the predictions of a teacher, where a region has too few profiles.
 
-In: a dataset, the network to start from, the settings. Out: a `Lesson` per member, and who held out whom.
+In: encoded profiles of a region and of the world. Out: places mixed from profiles, and at each the prediction of the teacher.
 """
 
-import logging
-from collections.abc import Callable
+import multiprocessing
+import warnings
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
+from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from sklearn.metrics import pairwise_distances_argmin_min
 
-from soilcarbon.io.files import UserError
-from soilcarbon.network.network import SoilCarbonNet
-from soilcarbon.settings import TrainSettings
-from soilcarbon.soil.dataset import Dataset, variable_columns
-from soilcarbon.stats.groups import group_folds, spatial_groups
-from soilcarbon.training.encoded import Lesson, Profiles, make_profiles
-from soilcarbon.training.loop import fit, member_seed, outputs_of
+from soilcarbon.categories import class_columns, variable_of_column
+from soilcarbon.network.network import Member
+from soilcarbon.network.preprocessing import Encoder
+from soilcarbon.training.loop import Profiles, TrainingSets, outputs_of
 
-log = logging.getLogger(__name__)
 NETWORK_SHARE = 0.5
-"""Of the teacher's answers; more gains concordance and loses absolute error. docs/skill.md tells what was tried."""
-FINE_TUNED: dict[str, Any] = {
-    "members": 1,
-    "epochs": 30,
-    "batch_size": 32,
-    "lr": 3e-4,
-    "lr_schedule": "constant",
-    "l2_sp": 0.02,
-    "freeze": "none",
-}
-FINE_TUNED |= {"select_on": "none", "patience": 0, "eval_interval": 30}
-"""How the network is fine-tuned that is one of the teachers: no epoch is chosen, so no profile need be held out for it."""
+"""Of the teacher's predictions; more gains concordance and loses absolute error. docs/skill.md lists what was tried."""
+TREES = 100
+REGION_SHARE = 0.1
+"""Of all weight in the common trees: the world has some fifty times as many profiles."""
+MOST_KERNEL_ROWS, ROWS_TO_FIT_KERNEL = 1500, 300
+"""A Gaussian process costs the cube of its profiles."""
+NEAR = 1000
+"""Profiles of the world, the nearest to the region's in the network's inputs, that are mixed in."""
+MIXED = 12_000
+"""Mixed profiles; with fewer a network of 50 profiles learns their noise."""
+SWAPPED = 0.15
+"""Share of a mixed profile's variables that come from another mixture, so that variables part which go together."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Who learns from what.
+class RawProfiles:
+    """What a distillation needs beside the training set.
 
     Attributes
     ----------
-    rows
-        (n,) the dataset's rows that training may look at: those of the training and validation splits.
-    folds
-        (n,) the member that holds each of them out; None where all members have the validation split.
-    train, valid
-        Profiles of the two splits.
-    world
-        Profiles of the world a teacher learns from too.
-    lesson
-        Member k -> what it learns from.
+    x
+        (n, F) packed covariates of the training set, raw units, missing = NaN.
+    world, world_x
+        Profiles of the world in no place of the region, and their packed covariates (m, F); None: there are none.
     """
 
-    rows: np.ndarray
-    folds: np.ndarray | None
-    train: Profiles
-    valid: Profiles
-    world: Profiles | None
-    lesson: Callable[[int], Lesson]
-
-    @property
-    def sources(self) -> tuple[Profiles, ...]:
-        """All profiles that anything is learnt from."""
-        return (self.train, self.valid, *(() if self.world is None else (self.world,)))
+    x: np.ndarray
+    world: Profiles | None = None
+    world_x: np.ndarray | None = None
 
 
-def fold_units(data: Dataset) -> np.ndarray:
-    """Return the unit (N,) of each profile that no fold may part: its block, or its place where the split is by places."""
-    return spatial_groups(data.lon, data.lat, data.block_size)
+@dataclass
+class Teacher:
+    """Ensemble teacher of a distillation: mean of trees and a Gaussian process, on the scale of the network's output.
 
-
-def elsewhere(world: Dataset, region: Dataset) -> np.ndarray:
-    """Return the training rows of the world's dataset that lie in no place, or block, of the region's profiles.
-
-    A fold that is held out must not come back by way of the world.
-    """
-    theirs = spatial_groups(world.lon, world.lat, region.block_size)
-    rows = world.split["train"]
-    kept = ~np.isin(theirs[rows], fold_units(region))
-    chosen: np.ndarray = rows[kept]
-    return chosen
-
-
-def plan_lessons(
-    network: SoilCarbonNet, data: Dataset, settings: TrainSettings, device: torch.device, world: Dataset | None = None
-) -> Plan:
-    """Decide what each member learns from.
+    Extremely randomised trees and a random forest on world and region together, such trees on the region alone, and a Gaussian
+    process on the region: learners that lose little on few profiles.
 
     Parameters
     ----------
-    network
-        Gives the inputs' encoding.
-    data
-        With its training and validation splits.
-    settings
-        `validate_on`, `teacher` where there is one, `members` and `seed`.
-    device
-        Where profiles are put.
-    world
-        Dataset a teacher learns from too.
-
-    Raises
-    ------
-    UserError
-        If there are fewer places, or blocks, than members to hold them out, or the world has none but the region's.
+    seed
+        Of all of them.
     """
 
-    def profiles(of: Dataset, rows: np.ndarray) -> Profiles:
-        return make_profiles(network, of.x[rows], of.y[rows], device)
+    seed: int
 
-    train, valid = (profiles(data, data.split[name]) for name in ("train", "valid"))
-    rows = np.concatenate([data.split["train"], data.split["valid"]])
-    folds = None
-    if settings.validate_on == "folds":
-        units = fold_units(data)[rows]
-        if (found := len(np.unique(units))) < settings.members:
-            raise UserError(f"{found} places or blocks cannot be held out by {settings.members} members; lower --members")
-        folds = group_folds(units, settings.members, settings.seed)
-    there = None if world is None else elsewhere(world, data)
-    if there is not None and not len(there):
-        raise UserError("global_data: every training profile lies in a place or block of this region; drop it, or name the world's")
-    abroad = None if world is None or there is None else profiles(world, there)
+    def fit(self, region: np.ndarray, output: np.ndarray, world: np.ndarray | None, world_output: np.ndarray | None) -> Self:
+        """Fit to the region's encoded inputs (n, E) and outputs (n,), and the world's (m, E), (m,) if there are any."""
+        trees: dict[str, Any] = {"max_features": 1 / 3, "min_samples_leaf": min(3, len(output)), "random_state": self.seed}
+        trees["n_jobs"] = -1 if multiprocessing.parent_process() is None else 1  # processes side by side have a core each
+        self._trees: list[ExtraTreesRegressor | RandomForestRegressor] = []
+        self._trees.append(ExtraTreesRegressor(2 * TREES, **trees).fit(region, output))
+        if world is not None and world_output is not None:
+            n, m = len(output), len(world_output)
+            weights = np.concatenate([np.full(n, REGION_SHARE / n), np.full(m, (1 - REGION_SHARE) / m)]) * (n + m)
+            both = np.concatenate([region, world]), np.concatenate([output, world_output])
+            for kind in (ExtraTreesRegressor, RandomForestRegressor):
+                common = kind(TREES, bootstrap=True, max_samples=0.4, **trees)
+                self._trees.append(common.fit(*both, sample_weight=weights))
+        for each in self._trees:
+            each.set_params(n_jobs=1)  # threads would add the trees' answers in any order, and the last bits would differ
+        self._fit_process(region.astype(np.float64), output)
+        return self
 
-    def lesson(k: int) -> Lesson:
-        held_out = np.isin(rows, data.split["valid"]) if folds is None else folds == k
-        known, choose = profiles(data, rows[~held_out]), profiles(data, rows[held_out])
-        if getattr(settings, "teacher", "none") == "none":
-            return Lesson(known, known, choose)
-        seed = member_seed(settings.seed, k)
-        from soilcarbon.training.teacher import (  # here: a run without a teacher need not wait for scikit-learn
-            Teacher,
-            make_up_places,
-        )
+    def _fit_process(self, region: np.ndarray, output: np.ndarray) -> None:
+        """Fit the Gaussian process: three numbers of its kernel by likelihood on some rows, then all rows it can afford."""
+        order = np.random.default_rng(self.seed).permutation(len(output))
+        self._centre = float(output.mean())
+        self._scale = float(output.std()) or 1.0
+        width = np.sqrt(region.shape[1])  # inputs are of unit deviation, so distances grow with the root of their number
+        kernel = ConstantKernel(0.6, (0.05, 10)) * Matern(width, (width / 5, width * 10), nu=1.5) + WhiteKernel(0.6, (0.05, 5))
+        some, rows = order[:ROWS_TO_FIT_KERNEL], order[:MOST_KERNEL_ROWS]
+        scaled = (output - self._centre) / self._scale
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a number at its limit, set above, is as good as inside
+            fitted = GaussianProcessRegressor(kernel, random_state=self.seed).fit(region[some], scaled[some])
+        self._process = GaussianProcessRegressor(fitted.kernel_, optimizer=None).fit(region[rows], scaled[rows])
 
-        teacher = Teacher(seed).fit(*_plain(known), *((None, None) if abroad is None else _plain(abroad)))
-        columns = variable_columns(data.categories)
-        made = make_up_places(
-            data.x[rows[~held_out]],
-            None if world is None else world.x[there],
-            (_plain(known)[0], None if abroad is None else _plain(abroad)[0]),
-            np.repeat(np.arange(len(columns)), [at.stop - at.start for at in columns.values()]),
-            np.concatenate([np.full(category.width, category.kind == "classes") for category in data.categories]),
-            seed,
-        )
-        with torch.no_grad():
-            encoded = network.encode(torch.from_numpy(made).to(device))
-        answers = teacher.predict(encoded.cpu().numpy())
-        if settings.init_from:  # another voice: the network itself, fine-tuned, which knows the world better than trees do
-            start = list(network.members())[k % network.specification.members].tensors()
-            alone = SoilCarbonNet.assemble(network.specification, [start], {})
-            tuned = fit(alone, known, choose, settings.model_copy(update=FINE_TUNED | {"seed": seed}))
-            answers += NETWORK_SHARE * (outputs_of(tuned, encoded).double().cpu().numpy() - answers)
-        also = f" and {len(abroad.y)} of the world" if abroad else ""
-        log.info("member %d: its teacher learnt from %d profiles%s", k, len(known.y), also)
-        output = torch.from_numpy(answers.astype(np.float32)).to(device)
-        return Lesson(replace(known, encoded=encoded, output=output, y=answers), known, choose)
+    def predict(self, encoded: np.ndarray) -> np.ndarray:
+        """Return outputs (k,) for encoded inputs (k, E)."""
+        process = self._process.predict(encoded.astype(np.float64)) * self._scale + self._centre
+        mean: np.ndarray = np.mean([*(trees.predict(encoded) for trees in self._trees), process], axis=0)
+        return mean
 
-    return Plan(rows, folds, train, valid, abroad, lesson)
+
+def mix_profiles(
+    region: np.ndarray,
+    world: np.ndarray | None,
+    variables: np.ndarray,
+    coded: np.ndarray,
+    seed: int,
+    count: int | None = None,
+) -> np.ndarray:
+    """Return covariates between those of profiles: mixtures of a region's profiles with each other and with the world's.
+
+    As mixup (Zhang et al. 2018, arXiv 1710.09412), but for the outputs, which the teacher predicts. A place is a mixture of a
+    profile of the region with another, at any ratio; a few of its variables come from a second mixture of the same profile.
+
+    Parameters
+    ----------
+    region, world
+        (n, F) and (m, F) packed covariates, raw units, missing = NaN (a mixture with a missing cell has one); of the world only
+        what is to be mixed in, see `nearest_profiles`.
+    variables
+        (F,) the variable each column belongs to: the cells of a window go together.
+    coded
+        (F,) bool: class codes, which are taken from the nearer profile and not mixed.
+    seed
+        Of the draws.
+    count
+        Of mixed profiles; default `MIXED`.
+
+    Returns
+    -------
+    ndarray
+        (count, F) float32.
+    """
+    random, count = np.random.default_rng(seed), count or MIXED
+    own, others = random.integers(len(region), size=(2, count))
+    pool = region if world is None else world
+    partner = np.where((random.random(count) < 0.5)[:, None], region[others], pool[random.integers(len(pool), size=count)])
+    base = region[own]
+
+    def mixed(other: np.ndarray, most: float) -> np.ndarray:
+        share = (random.random(count)[:, None] * most).astype(np.float32)  # as the covariates: windows are many columns
+        return np.where(coded, np.where(share < 0.5, base, other), base * (1 - share) + other * share)
+
+    first, swap = mixed(partner, 1.0), mixed(pool[random.integers(len(pool), size=count)], 0.5)
+    swapped = random.random((count, int(variables.max()) + 1)) < SWAPPED
+    return np.where(swapped[:, variables], swap, first)
+
+
+def nearest_profiles(region: np.ndarray, world: np.ndarray) -> np.ndarray:
+    """Return which of the world's profiles are nearest to any of the region's, by the network's inputs (m, E) and (n, E)."""
+    distance = pairwise_distances_argmin_min(world, region)[1]
+    nearest: np.ndarray = np.argsort(distance, kind="stable")[:NEAR]
+    return nearest
+
+
+def distil(sets: TrainingSets, raw: RawProfiles, tuned: Member | None, seed: int) -> TrainingSets:
+    """Return training sets whose optimiser steps are taken on a teacher's predictions between the profiles.
+
+    Distillation: Hinton, Vinyals and Dean 2015, arXiv 1503.02531. The network learns one smooth function of the published form,
+    which maps as fast as any other.
+
+    Parameters
+    ----------
+    sets
+        The training set that the teacher is fitted to, and the validation set.
+    raw
+        Covariates of the training set, and the world's profiles, which lie in no place of the region.
+    tuned
+        The pretrained network, fine-tuned on the training set, which has its share in the teacher's predictions; None: no share.
+    seed
+        Of teacher and mixtures.
+    """
+    region, world = sets.train, raw.world
+    here = _plain(region)
+    there = (None, None) if world is None else _plain(world)
+    teacher = Teacher(seed).fit(*here, *there)
+    pool = None if there[0] is None or raw.world_x is None else raw.world_x[nearest_profiles(here[0], there[0])]
+    categories = sets.specification.categories
+    mixed = mix_profiles(raw.x, pool, np.array(variable_of_column(categories)), np.array(class_columns(categories)), seed)
+    device = region.output.device
+    with torch.no_grad():
+        encoded = Encoder(sets.specification).to(device)(torch.from_numpy(mixed).to(device))
+    predicted = teacher.predict(encoded.cpu().numpy())
+    if tuned is not None:  # it knows the world better than trees do
+        predicted += NETWORK_SHARE * (outputs_of(tuned, encoded).double().cpu().numpy() - predicted)
+    output = torch.from_numpy(predicted.astype(np.float32)).to(device)
+    return replace(sets, fit=Profiles(encoded, output, predicted))
 
 
 def _plain(profiles: Profiles) -> tuple[np.ndarray, np.ndarray]:

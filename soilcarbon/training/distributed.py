@@ -1,16 +1,15 @@
-"""Processes that train one network together: each takes its share of every batch, and all take the same step.
-
-In: the environment that `torchrun` gives its processes. Out: gradients added up over them. The first process alone writes and
-speaks. A process by itself is a crew of one.
+"""Data-parallel training: the processes of a `torchrun` job share every batch and take the same optimiser step.
 
     torchrun --standalone --nproc_per_node 2 -- train_global.py --data_dir data/mine --run mine
+
+Gradients are summed over all processes. Only rank 0 writes files and logs. A process by itself is a group of one.
 """
 
 import logging
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -20,39 +19,44 @@ from soilcarbon.io.files import UserError
 
 
 def size() -> int:
-    """Return how many processes there are."""
+    """Return the number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def is_first() -> bool:
-    """Return whether this process is the one that writes."""
+    """Return whether this process is rank 0."""
     return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
 def share(count: int) -> slice:
-    """Return this process's part of `count` profiles; the parts are as equal as can be, and some may be empty."""
+    """Return this process's part of `count` profiles; parts differ by one at most, and some may be empty."""
     n = size()
     rank = distributed.get_rank() if n > 1 else 0
     return slice(count * rank // n, count * (rank + 1) // n)
 
 
-def add_up(values: Tensor) -> None:
-    """Replace values by their sum over all processes, the same bits in each.
+def add_gradients(gradients: Sequence[Tensor], loss: Tensor) -> Tensor:
+    """Replace gradients by their sum over all processes, in one message, and return the sum of the loss.
 
     Raises
     ------
     UserError
         If another process has ended.
     """
-    if size() > 1:
-        try:
-            distributed.all_reduce(values)
-        except RuntimeError as error:
-            raise UserError("another process of this run has ended; start all of them again, with --resume") from error
+    if size() == 1:
+        return loss
+    message = torch.cat([*(each.flatten() for each in gradients), loss.detach()[None]])
+    try:
+        distributed.all_reduce(message)
+    except RuntimeError as error:
+        raise UserError("another process of this run has ended; start all of them again, with --resume") from error
+    for gradient, total in zip(gradients, message[:-1].split([each.numel() for each in gradients]), strict=True):
+        gradient.copy_(total.view_as(gradient))
+    return message[-1]
 
 
-def agreed(value: float | None) -> float | None:
-    """Return the first process's value, lest machines that round differently part ways."""
+def broadcast(value: float | None) -> float | None:
+    """Return rank 0's value, so that processes that round differently choose alike."""
     if size() == 1:
         return value
     known = torch.tensor([math.nan if value is None else value], dtype=torch.float64)
@@ -61,8 +65,8 @@ def agreed(value: float | None) -> float | None:
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """Join the processes that `torchrun` started beside this one, if it did; but the first, they are silent."""
+def process_group() -> Iterator[None]:
+    """Join the processes that `torchrun` started beside this one, if it did; all but rank 0 are silent. For commands."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return

@@ -1,54 +1,254 @@
-"""The one training loop, and the one prediction.
+"""The training loop: epochs of optimiser steps, evaluation, choice of the best epoch, early stopping.
 
-Pretraining and fine-tuning are the same loop with other settings. Data stay on the device, packed and standardised once;
-a batch is one gather by a seeded permutation. The best epoch is chosen on the validation profiles. A run interrupted at
-any instant continues with `resume` and ends with the same bits on the same CPU.
+Pretraining and fine-tuning are the same loop with another schedule. It takes tensors that lie on one device and knows neither
+files nor ensembles nor teachers. A run interrupted after any epoch continues from its state, and ends with the same bits on the
+same CPU.
 """
 
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from soilcarbon.io.files import UserError
-from soilcarbon.network.network import Member, SoilCarbonNet, load_checkpoint, to_target
-from soilcarbon.network.specification import Specification, difference
-from soilcarbon.settings import PredictSettings, TrainSettings
-from soilcarbon.soil.dataset import read_statistics, variable_columns
-from soilcarbon.stats import metrics as validation
-from soilcarbon.training import distributed as crew
-from soilcarbon.training.cuda_graph import passes
-from soilcarbon.training.encoded import Lesson, Profiles
-from soilcarbon.training.optimiser import Descent
-from soilcarbon.training.resume import Best, fingerprint, restore, snapshot
-from soilcarbon.training.run_log import RunLog
+from soilcarbon.network.network import Member, to_target
+from soilcarbon.network.preprocessing import Encoder
+from soilcarbon.network.specification import Specification
+from soilcarbon.stats import metrics
+from soilcarbon.training import distributed
+from soilcarbon.training.accelerator import Accelerator
+from soilcarbon.training.optimiser import Loss, Optimiser, make_optimiser
 
-log = logging.getLogger(__name__)
 SAVE_EVERY_S = 10.0
-FAR = 4.0
-"""Standard deviations beyond which an input is told as far from the training profiles."""
-PREDICT_BATCH = 1 << 14
+AT_ONCE = 1 << 14
+"""Profiles that are encoded or evaluated together."""
+Scores = dict[str, dict[str, float | int | None]]
+"""Split -> score -> value."""
 
 
-def member_seed(seed: int, k: int) -> int:
-    """Return member k's own seed; members of runs with other seeds never share one."""
-    return int(np.random.SeedSequence([seed, k]).generate_state(1)[0])
+@dataclass(frozen=True)
+class Profiles:
+    """Profiles as the loop takes them, on its device.
+
+    Attributes
+    ----------
+    encoded
+        (n, E) inputs, see `SoilCarbonNet.encode`.
+    output
+        (n,) float32: what the network is to put out, the target on its transform's scale.
+    y
+        (n,) float64 target.
+    """
+
+    encoded: Tensor
+    output: Tensor
+    y: np.ndarray
+
+    def take(self, rows: np.ndarray | slice) -> "Profiles":
+        """Return some of the profiles; a slice is a view."""
+        index = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self.output.device)
+        return Profiles(self.encoded[index], self.output[index], self.y[rows])
+
+
+@dataclass(frozen=True)
+class TrainingSets:
+    """What one member is trained and validated on.
+
+    Attributes
+    ----------
+    fit
+        Profiles of the optimiser steps: the training set, or places with a teacher's predictions.
+    train, valid
+        The training set, and the validation set that chooses the best epoch.
+    specification
+        Of the network: how outputs become the target.
+    """
+
+    fit: Profiles
+    train: Profiles
+    valid: Profiles
+    specification: Specification
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How one member is trained; see the settings of the same names.
+
+    `seed` is that of the order of the profiles. `keep_initial`: the initial weights, being pretrained, may be the best epoch.
+    """
+
+    epochs: int
+    batch_size: int = 32
+    lr: float = 1e-3
+    loss: Loss = "mse"
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    layer_decay: float = 1.0
+    l2_sp: float = 0.0
+    freeze: Literal["none", "features", "all-but-head"] = "none"
+    select_on: Literal["rmse", "mae", "r2", "ccc", "none"] = "rmse"
+    eval_interval: int = 1
+    patience: int = 0
+    keep_initial: bool = False
+    seed: int = 0
+
+    def rate_factor(self, epoch: int) -> float:
+        """Return the share of `lr` that an epoch, counted from 1, is trained with."""
+        return (1 + math.cos(math.pi * (epoch - 1) / self.epochs)) / 2 if self.lr_schedule == "cosine" else 1.0
+
+    def evaluates(self, epoch: int) -> bool:
+        """Return whether an epoch is followed by an evaluation."""
+        return epoch % self.eval_interval == 0 or epoch == self.epochs
+
+
+@dataclass
+class Best:
+    """The best epoch so far: its number, its validation score, its weights."""
+
+    epoch: int
+    score: float | None
+    weights: dict[str, Tensor]
+
+
+class Log(Protocol):
+    """Where epochs are logged, see `run_log.RunLog`."""
+
+    def epoch(self, epoch: int, loss: float | None, scores: Scores, member: Member) -> None:
+        """Log the mean loss of an epoch, and the scores where it was evaluated."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where an interrupted member continues from, and where its state is kept.
+
+    Attributes
+    ----------
+    saved
+        What `save` was last given; None: start afresh.
+    save
+        Called every `SAVE_EVERY_S` seconds with plain containers of tensors and numbers; "best" is the best epoch so far.
+    """
+
+    saved: dict[str, Any] | None
+    save: Callable[[dict[str, Any]], None]
+
+
+class DivergedError(FloatingPointError):
+    """The loss, or an output, is no longer finite: in which epoch, where in it, and the best epoch before."""
+
+    def __init__(self, epoch: int, where: str, best: Best) -> None:
+        super().__init__(f"the loss is no longer finite in epoch {epoch}, {where}")
+        self.best = best
+
+
+@torch.no_grad()
+def encode_profiles(specification: Specification, x: np.ndarray, y: np.ndarray, device: torch.device) -> Profiles:
+    """Encode packed covariates (n, F) and targets (n,) as a network's specification says, and put them on a device."""
+    encoder = Encoder(specification).to(device)
+    batches = torch.from_numpy(np.require(x, np.float32, ["C", "W"])).split(AT_ONCE)
+    encoded = torch.cat([encoder(batch.to(device)) for batch in batches])
+    output = np.log1p(y) if specification.target_transform == "log1p" else y
+    return Profiles(encoded, torch.from_numpy(output.astype(np.float32)).to(device), y)
+
+
+def fit(member: Member, sets: TrainingSets, schedule: Schedule, log: Log | None = None, state: State | None = None) -> Best:
+    """Train one member and return its best epoch.
+
+    Dropout is drawn from PyTorch's global generator, which the caller seeds.
+
+    Parameters
+    ----------
+    member
+        On the device of the sets; its weights change.
+    sets, schedule
+        On what and how.
+    log
+        Where epochs are logged.
+    state
+        Where an interrupted run continues from, and where its state is kept.
+
+    Raises
+    ------
+    DivergedError
+        If the loss or an output is no longer finite.
+    UserError
+        If the state is of another network.
+    """
+    member.freeze(schedule.freeze)
+    optimiser = make_optimiser(member, schedule.lr, schedule.layer_decay, schedule.loss, schedule.l2_sp)
+    shuffler = torch.Generator().manual_seed(schedule.seed)
+    if state is not None and state.saved is not None:
+        epoch, best = _restore(state.saved, member, optimiser, shuffler)
+    else:
+        epoch, best = 0, Best(0, None, member.copy_of_tensors())
+        scores = evaluate(optimiser, sets, epoch, best, "before its first batch")
+        if schedule.keep_initial:
+            best.score = distributed.broadcast(scores["valid"].get(schedule.select_on))
+        if log:
+            log.epoch(0, None, scores, member)
+    saved = time.monotonic()
+
+    while epoch < schedule.epochs and not (schedule.patience and epoch - best.epoch >= schedule.patience):
+        epoch += 1
+        optimiser.scale_rates(schedule.rate_factor(epoch))
+        order = torch.randperm(len(sets.fit.output), generator=shuffler).to(sets.fit.output.device)
+        losses = optimiser.epoch(sets.fit.encoded, sets.fit.output, order, schedule.batch_size)
+        finite = torch.isfinite(losses)
+        if not finite.all():
+            raise DivergedError(epoch, f"batch {int((~finite).nonzero()[0]) + 1} of {len(losses)}", best)
+        scores = {}
+        if schedule.evaluates(epoch):
+            scores = evaluate(optimiser, sets, epoch, best, "after its last batch")
+            score = distributed.broadcast(scores["valid"].get(schedule.select_on))
+            if schedule.select_on != "none" and metrics.better(schedule.select_on, score, best.score):
+                best = Best(epoch, score, member.copy_of_tensors())
+        if log:
+            log.epoch(epoch, float(losses.double().mean()), scores, member)
+        if state is not None and time.monotonic() - saved > SAVE_EVERY_S:
+            state.save(_snapshot(epoch, best, member, optimiser, shuffler))
+            saved = time.monotonic()
+
+    if best.score is None:  # the score was never defined: nothing chooses, so the last epoch stands
+        best = Best(epoch, None, member.copy_of_tensors())
+    return best
+
+
+def evaluate(optimiser: Optimiser | Accelerator, sets: TrainingSets, epoch: int, best: Best, where: str) -> Scores:
+    """Return a member's scores on training and validation set, in the target's unit.
+
+    Raises
+    ------
+    DivergedError
+        If an output is not finite.
+    """
+    parts = {"train": sets.train, "valid": sets.valid}
+    outputs = {name: optimiser.outputs(profiles.encoded) for name, profiles in parts.items()}
+    facts = sets.specification.model_copy(update={"members": 1, "smearing": None})
+    if facts.target_transform == "log1p":
+        factor = smearing_factor(list(outputs.values()), list(parts.values()))
+        facts = facts.model_copy(update={"smearing": (factor,)})
+    scores = {}
+    for name, profiles in parts.items():
+        predicted = to_target(outputs[name][None], facts)[0].double().cpu().numpy()
+        if not np.isfinite(predicted).all():
+            raise DivergedError(epoch, where, best)
+        scores[name] = metrics.scores(profiles.y, predicted)
+    return scores
 
 
 @torch.no_grad()
 def outputs_of(member: Member, encoded: Tensor) -> Tensor:
     """Return a member's outputs (n,) in evaluation mode, in large batches."""
     member.eval()
-    return torch.cat([Member.forward(member, batch) for batch in encoded.split(PREDICT_BATCH)])
+    return torch.cat([Member.forward(member, batch) for batch in encoded.split(AT_ONCE)])
 
 
 def smearing_factor(outputs: Sequence[Tensor], profiles: Sequence[Profiles]) -> float:
-    """Return Duan's (1983) factor of one member: the mean of exp(residual) on the log scale, over several sets of profiles.
+    """Return Duan's (1983) smearing factor of one member: the mean of exp(residual) on the log scale, over several sets.
 
     Training and validation profiles are taken together: the latter alone are few, and one outlier among them would
     scale every prediction.
@@ -57,271 +257,39 @@ def smearing_factor(outputs: Sequence[Tensor], profiles: Sequence[Profiles]) -> 
     return float(torch.exp(torch.cat(residuals).double()).mean())
 
 
-def load_for_prediction(settings: PredictSettings, device: torch.device) -> SoilCarbonNet:
-    """Load the settings' checkpoint; the published bare file, which has no statistics, takes the dataset's.
-
-    Raises
-    ------
-    UserError
-        If the checkpoint cannot be read, or its variables are not those the settings name.
-    """
-    path = settings.checkpoint_path
-    network = load_checkpoint(path, device)
-    if (
-        network.specification.statistics is not None
-        and settings.given("missing")
-        and settings.missing != network.specification.missing
-    ):
-        raise UserError(
-            f"{path}: was trained with missing {network.specification.missing!r}, which prediction keeps; drop the setting"
-        )
-    theirs = network.specification.categories
-    if settings.categories is not None and (differs := difference(settings.categories, theirs)):
-        raise UserError(f"{path}: the checkpoint's variables are not the settings': {differs}")
-    if network.specification.statistics is None:
-        stats = settings.data_dir / settings.stats
-        network.respecify(statistics=read_statistics(stats, theirs), missing=settings.missing)
-        log.info("%s: has no statistics; those of %s are used, and predictions are not bounded", path, stats)
-    return network
+# --- the state of an interrupted run -----------------------------------------------------------------------------------
 
 
-def warn_of_far_inputs(network: SoilCarbonNet, x: np.ndarray) -> None:
-    """Say which variables of covariates (n, F) lie far outside what the network was trained on.
-
-    Most values beyond four standard deviations, or most class codes unknown: a wrong unit, or another world.
-    """
-    facts, far = network.specification, []
-    for name, columns in variable_columns(facts.categories).items():
-        cells = x[:, columns][np.isfinite(x[:, columns])].astype(np.float64)
-        if not cells.size:
-            continue
-        if name in facts.classes:
-            strange, origin = ~np.isin(cells, facts.classes[name]), "codes"
-        elif facts.statistics is not None:
-            mean, std = facts.statistics[name]
-            strange, origin = np.abs(cells - mean) > FAR * std, f"values (mean {cells.mean():.4g} here, {mean:.4g} there)"
-        else:
-            continue
-        if strange.mean() > 0.05:
-            far.append(f"{strange.mean():.0%} of {name}'s {origin}")
-    if far:
-        more = f" and {len(far) - 3} more variables" if len(far) > 3 else ""
-        log.warning("far from what the network was trained on: %s%s; are the units the same?", "; ".join(far[:3]), more)
+def _snapshot(
+    epoch: int, best: Best, member: Member, optimiser: Optimiser | Accelerator, shuffler: torch.Generator
+) -> dict[str, Any]:
+    weights = member.copy_of_tensors()
+    device = next(iter(weights.values())).device
+    return {
+        "epoch": epoch,
+        "best": vars(best),
+        "weights": weights,
+        "optimiser": optimiser.state(),
+        "shuffler": shuffler.get_state(),
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
 
 
-def predict(network: SoilCarbonNet, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predict the target for packed covariates.
-
-    Parameters
-    ----------
-    network
-        With statistics; on any device.
-    x
-        (n, F) float32, raw units, missing = NaN.
-
-    Returns
-    -------
-    predicted, members
-        (n,) and (M, n) float64 in the target's unit: the prediction, which is the members' mean, and each member's.
-    """
-    device = next(network.parameters()).device
-    network.eval()
-    with torch.no_grad():
-        batches = torch.from_numpy(np.require(x, np.float32, ["C", "W"])).split(PREDICT_BATCH)
-        outputs = torch.cat([network.member_outputs(network.encode(batch.to(device))) for batch in batches], 1)
-        members = to_target(outputs, network.specification).double().cpu().numpy()
-    return members.mean(0), members
-
-
-def shuffled_importance(network: SoilCarbonNet, x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, float]:
-    """Return variable -> what the mean squared error, on the transform's scale, gains when the variable is shuffled.
-
-    Parameters
-    ----------
-    network
-        Trained.
-    x, y
-        (n, F) packed covariates and (n,) targets of its training profiles.
-    seed
-        Of the one shuffle, by which all variables are shuffled alike.
-    """
-    order = np.random.default_rng(seed).permutation(len(y))
-    logarithmic = network.specification.target_transform == "log1p"
-
-    def error(covariates: np.ndarray) -> float:
-        pair = predict(network, covariates)[0], y
-        predicted, observed = (np.log1p(np.maximum(values, 0)) if logarithmic else values for values in pair)
-        return float(np.mean((predicted - observed) ** 2))
-
-    whole, gained = error(x), {}
-    for name, columns in variable_columns(network.specification.categories).items():
-        shuffled = x.copy()
-        shuffled[:, columns] = x[order][:, columns]
-        gained[name] = max(error(shuffled) - whole, 0.0)
-    return gained
-
-
-# --- one member --------------------------------------------------------------------------------------------------------
-
-
-def evaluate(
-    outputs_for: Callable[[Tensor], Tensor], train: Profiles, valid: Profiles, facts: Specification
-) -> dict[str, dict[str, float | int | None]]:
-    """Return a member's scores on training and validation profiles, in the target's unit, by its outputs for encoded inputs.
-
-    Raises
-    ------
-    FloatingPointError
-        If an output is not finite.
-    """
-    outputs = {"train": outputs_for(train.encoded), "valid": outputs_for(valid.encoded)}
-    facts = facts.model_copy(update={"members": 1, "smearing": None})
-    if facts.target_transform == "log1p":
-        factor = smearing_factor((outputs["train"], outputs["valid"]), (train, valid))
-        facts = facts.model_copy(update={"smearing": (factor,)})
-    scores = {}
-    for name, profiles in (("train", train), ("valid", valid)):
-        predicted = to_target(outputs[name][None], facts)[0].double().cpu().numpy()
-        if not np.isfinite(predicted).all():
-            raise FloatingPointError(f"outputs of the {name} profiles are not finite")
-        scores[name] = validation.scores(profiles.y, predicted)
-    return scores
-
-
-def _fit_member(
-    k: int, member: Member, facts: Specification, lesson: Lesson, settings: TrainSettings,
-    journal: RunLog | None, state: dict[str, Any] | None, save: Callable[[Best, dict[str, Any] | None], None],
-) -> Best:  # fmt: skip
-    """Train one member; `state` is where an interrupted run left it, `save` keeps the best so far and the way on."""
-    train, valid = lesson.known, lesson.choose
-    device = train.output.device
-    member.freeze(settings.freeze)
-    descent = Descent(member, settings.lr, settings.layer_decay, settings.loss, settings.l2_sp)
-    one_pass = passes(descent, lesson.teach.encoded, lesson.teach.output, settings.batch_size)
-    shuffler = torch.Generator().manual_seed(member_seed(settings.seed, k))
-    clock = time.monotonic()
-
-    def stop(epoch: int, where: str) -> UserError:
-        return UserError(
-            f"the loss is no longer finite in epoch {epoch}, {where} (member {k}); lower --lr (now {settings.lr:g}) or look at "
-            f"the inputs. The best epoch before, {best.epoch}, lies in the run's log folder; an older checkpoint stands"
-        )
-
-    best = Best(0, None, member.copy_of_tensors())
-    if state is None:
-        epoch = 0
-        try:
-            scores = evaluate(descent.outputs, train, valid, facts)
-        except FloatingPointError:
-            raise stop(0, "before its first batch") from None
-        if settings.init_from:  # weights drawn at random are no candidate
-            best.score = crew.agreed(scores["valid"].get(settings.select_on))
-        if journal:
-            journal.epoch(k, 0, None, scores, member)
-    else:
-        epoch, best = state["epoch"], restore(state, member, descent, shuffler)
-    while epoch < settings.epochs and not (settings.patience and epoch - best.epoch >= settings.patience):
-        epoch += 1
-        if settings.lr_schedule == "cosine":
-            descent.adam.scale_rates((1 + math.cos(math.pi * (epoch - 1) / settings.epochs)) / 2)
-        order = torch.randperm(len(lesson.teach.y), generator=shuffler).to(device)
-        losses = one_pass(order)
-        finite = torch.isfinite(losses)
-        if not finite.all():
-            save(best, None)
-            raise stop(epoch, f"batch {int((~finite).nonzero()[0]) + 1} of {len(losses)}")
-        scores = {}
-        if epoch % settings.eval_interval == 0 or epoch == settings.epochs:
-            try:
-                scores = evaluate(descent.outputs, train, valid, facts)
-            except FloatingPointError:
-                save(best, None)
-                raise stop(epoch, "after its last batch") from None
-            score = crew.agreed(scores["valid"].get(settings.select_on))
-            if settings.select_on != "none" and validation.better(settings.select_on, score, best.score):
-                best = Best(epoch, score, member.copy_of_tensors())
-        if journal:
-            journal.epoch(k, epoch, float(losses.double().mean()), scores, member)
-        if time.monotonic() - clock > SAVE_EVERY_S:
-            save(best, snapshot(k, epoch, member, descent, shuffler))
-            clock = time.monotonic()
-    if best.score is None:  # the score was never defined: nothing chooses, so the last epoch stands
-        best = Best(epoch, None, member.copy_of_tensors())
-    save(best, snapshot(k, epoch, member, descent, shuffler))
-    return best
-
-
-# --- all members, and the way on after an interruption --------------------------------------------------------------
-
-
-def fit(
-    network: SoilCarbonNet, train: Profiles, valid: Profiles, settings: TrainSettings, journal: RunLog | None = None,
-    state: dict[str, Any] | None = None, keep: Callable[[SoilCarbonNet, dict[str, Any] | None], None] | None = None,
-    lessons: Callable[[int], Lesson] | None = None, sources: Sequence[Profiles] = (), folds: np.ndarray | None = None,
-) -> SoilCarbonNet:  # fmt: skip
-    """Train every member of a network and return the network of their best epochs.
-
-    Parameters
-    ----------
-    network
-        Gives the specification, and the first weights if `settings.init_from` is set; otherwise they are drawn.
-    train, valid
-        Profiles that teach, and profiles that choose each member's best epoch (`settings.select_on`).
-    settings
-        How to train.
-    journal
-        Is told every epoch.
-    state
-        From `read_interrupted`.
-    keep
-        Called every few seconds with the best network so far and what `read_interrupted` needs (None: only the former).
-    lessons
-        Member k -> what it learns from, made when its turn comes. Default: `train` teaches and `valid` chooses.
-    sources
-        Further profiles that lessons are made from: a resumed run must have the same.
-    folds
-        What lessons hold out, for the same reason.
-
-    Raises
-    ------
-    UserError
-        If the loss is no longer finite (the best network so far is kept first).
-    """
-    facts = network.specification
-    finished = [Best(**best) for best in state["finished"]] if state else []
-    expected = fingerprint(network, (train, valid, *sources), settings, folds) if keep else {}
-    lessons = lessons or (lambda _: Lesson(train, train, valid))
-
-    def save(best: Best, at: dict[str, Any] | None) -> None:
-        if keep:
-            bests = [*finished, best]
-            way_on = at and {
-                **at,
-                "fingerprint": expected,
-                "best": vars(best),
-                "finished": [vars(each) for each in finished],
-            }
-            keep(_assemble(facts, bests, (train, valid), settings), way_on)
-
-    initial = list(network.members())
-    for k in range(len(finished), settings.members):
-        member = Member(facts)
-        member.initialise(member_seed(settings.seed, k))
-        if settings.init_from:
-            member.load_state_dict(initial[k % len(initial)].tensors())
-        at = state if state and state["member"] == k else None
-        best = _fit_member(k, member.to(train.output.device), facts, lessons(k), settings, journal, at, save)
-        finished.append(best)
-    return _assemble(facts, finished, (train, valid), settings)
-
-
-def _assemble(facts: Specification, bests: Sequence[Best], known: Sequence[Profiles], settings: TrainSettings) -> SoilCarbonNet:
-    record = {"settings": settings.as_plain(), "epoch": [best.epoch for best in bests]}
-    network = SoilCarbonNet.assemble(facts, [best.weights for best in bests], record)
-    if facts.target_transform == "log1p":
-        network.respecify(
-            smearing=tuple(
-                smearing_factor([outputs_of(member, each.encoded) for each in known], known) for member in network.members()
-            )
-        )
-    return network
+def _restore(
+    saved: dict[str, Any], member: Member, optimiser: Optimiser | Accelerator, shuffler: torch.Generator
+) -> tuple[int, Best]:
+    """Bring a member to where `_snapshot` found it, random numbers included; return its epoch and the best one so far."""
+    try:
+        member.load_state_dict(saved["weights"])
+        optimiser.restore(saved["optimiser"])
+        shuffler.set_state(saved["shuffler"].cpu())
+        torch.set_rng_state(saved["random"].cpu())
+        device = next(member.parameters()).device
+        if saved["random_cuda"] is not None and device.type == "cuda":
+            torch.cuda.set_rng_state(saved["random_cuda"].cpu(), device)
+        if type(saved["epoch"]) is not int or saved["epoch"] < 0:
+            raise ValueError("no epoch")
+        return saved["epoch"], Best(**saved["best"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError("the state of the interrupted run does not fit the network; run without --resume") from error

@@ -1,22 +1,21 @@
-"""What a trained network is told about itself: where it may be used, and how wrong it may be.
+"""Uncertainty of a trained network: area of applicability and calibrated prediction intervals.
 
-In: a network and the dataset it was trained on (training and validation splits; the test split is not looked at).
-Out: its area of applicability, and intervals calibrated on profiles that the members predicting them did not learn from.
+In: a network and the dataset it was trained on (training and validation splits; the test split is not read).
+Out: its area of applicability, and the calibration of its intervals on profiles held out.
 """
 
 import logging
 
 import numpy as np
 
+from soilcarbon.categories import middle_cells, variable_columns
 from soilcarbon.io.files import UserError
-from soilcarbon.network.network import SoilCarbonNet
+from soilcarbon.network.network import SoilCarbonNet, predict
 from soilcarbon.network.preprocessing import unfold_classes
-from soilcarbon.soil.dataset import Dataset, middle_cells
+from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.conformal import ConformalCalibration
-from soilcarbon.stats.groups import inner_folds
-from soilcarbon.training import loop as engine
-from soilcarbon.training.distillation import fold_units
+from soilcarbon.stats.groups import inner_folds, spatial_groups
 
 log = logging.getLogger(__name__)
 AREA_FOLDS, AREA_POINTS = 5, 2000
@@ -27,14 +26,57 @@ FEWEST_UNITS = 40
 """Blocks: of fewer, no more than half of the share left out of a 95 % interval can be told from the largest block's errors."""
 
 
-def learn_applicability(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, seed: int) -> ApplicabilityArea | None:
-    """Return where a network may be used: how far in its predictors, weighted by importance, from `rows`, which taught it.
+def fold_groups(data: Dataset) -> np.ndarray:
+    """Return the label (N,) of the group of each profile that no fold may split: its block, or its place."""
+    return spatial_groups(data.lon, data.lat, data.block_size)
 
-    Predictors are the variables in the profile's own cell; a variable's importance is what the squared error of the training
-    profiles gains when its values are shuffled among them. None where no distance can be told.
+
+def rows_outside(world: Dataset, region: Dataset) -> np.ndarray:
+    """Return the training rows of the world's dataset that lie in no place, or block, of the region's profiles.
+
+    A fold that is held out must not come back by way of the world.
+    """
+    groups = spatial_groups(world.lon, world.lat, region.block_size)
+    rows = world.split["train"]
+    outside: np.ndarray = rows[~np.isin(groups[rows], fold_groups(region))]
+    return outside
+
+
+def shuffled_importance(network: SoilCarbonNet, x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, float]:
+    """Return the permutation importance of each variable: the increase of the mean squared error when it is shuffled.
+
+    Parameters
+    ----------
+    network
+        Trained; the error is taken on the scale of its transform.
+    x, y
+        (n, F) packed covariates and (n,) targets of its training profiles.
+    seed
+        Of the one shuffle, by which all variables are shuffled alike.
+    """
+    order = np.random.default_rng(seed).permutation(len(y))
+    logarithmic = network.specification.target_transform == "log1p"
+
+    def error(covariates: np.ndarray) -> float:
+        pair = predict(network, covariates)[0], y
+        predicted, observed = (np.log1p(np.maximum(values, 0)) if logarithmic else values for values in pair)
+        return float(np.mean((predicted - observed) ** 2))
+
+    whole, gained = error(x), {}
+    for name, columns in variable_columns(network.specification.categories).items():
+        shuffled = x.copy()
+        shuffled[:, columns] = x[order][:, columns]
+        gained[name] = max(error(shuffled) - whole, 0.0)
+    return gained
+
+
+def learn_applicability(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, seed: int) -> ApplicabilityArea | None:
+    """Return the area of applicability of a network trained on `rows`: distances in its predictors, weighted by importance.
+
+    Predictors are the variables in the profile's own cell. None where no distance is defined.
     """
     facts = network.specification
-    weights = engine.shuffled_importance(network, data.x[rows], data.y[rows], seed)
+    weights = shuffled_importance(network, data.x[rows], data.y[rows], seed)
     per_predictor = np.concatenate(
         [
             np.repeat(weights[name], len(facts.classes[name]) if category.kind == "classes" else 1)
@@ -42,7 +84,7 @@ def learn_applicability(network: SoilCarbonNet, data: Dataset, rows: np.ndarray,
             for name in category.variables
         ]
     )
-    units = fold_units(data)[rows]
+    units = fold_groups(data)[rows]
     middle = middle_cells(data.x[rows], facts.categories)
     try:
         folds = inner_folds(units, AREA_FOLDS, seed)
@@ -53,7 +95,7 @@ def learn_applicability(network: SoilCarbonNet, data: Dataset, rows: np.ndarray,
 
 
 def held_out_predictions(network: SoilCarbonNet, x: np.ndarray, folds: np.ndarray | None) -> np.ndarray:
-    """Return predictions (n,) of profiles, each by those members only that did not learn from it.
+    """Return predictions (n,) of profiles, each by those members only that were not trained on it.
 
     Parameters
     ----------
@@ -64,12 +106,12 @@ def held_out_predictions(network: SoilCarbonNet, x: np.ndarray, folds: np.ndarra
     folds
         (n,) the member that held each profile out; None: all of them did.
     """
-    predicted, members = engine.predict(network, x)
+    predicted, members = predict(network, x)
     return predicted if folds is None else members[folds, np.arange(len(x))]
 
 
 def check_level(network: SoilCarbonNet, level: float) -> None:
-    """Stop if an interval of a level would have no end, for too little was held out.
+    """Check that intervals of a level are bounded: enough profiles were held out for it.
 
     Raises
     ------
@@ -85,20 +127,20 @@ def check_level(network: SoilCarbonNet, level: float) -> None:
 def learn_calibration(
     network: SoilCarbonNet, data: Dataset, rows: np.ndarray, folds: np.ndarray | None
 ) -> ConformalCalibration | None:
-    """Return how wide intervals must be, from profiles held out: the validation split's, or those of every member's fold.
+    """Calibrate prediction intervals on profiles held out: the validation split's, or those of every member's fold.
 
     Errors are measured on the scale of ln(1 + target), where the target cannot be negative: an interval then widens in
     proportion to the prediction, as the errors of soil carbon do. A fold's profiles were seen by the network that its member
-    was fine-tuned from, if they were in that network's training split; `compare.py` measures coverage where none was.
+    was fine-tuned from, if they were in that network's training split; `soilcarbon compare` measures coverage where none was.
 
     Parameters
     ----------
     network
-        Trained; what its intervals rest on is noted in its record as `calibrated_on`.
+        Trained; what its intervals are calibrated on is noted in its record as `calibrated_on`.
     data
         Its dataset.
     rows, folds
-        As `lessons.Plan`; without folds, the validation split's rows are used.
+        As `run.TrainingData`; without folds, the validation split's rows are used.
 
     Returns
     -------
@@ -109,13 +151,13 @@ def learn_calibration(
     if len(chosen) < FEWEST:
         log.warning("no intervals: %d profiles were held out, at least %d are needed", len(chosen), FEWEST)
         return None
-    units, stands_for = fold_units(data)[chosen], "blocks" if data.block_size else "places"
+    units, stands_for = fold_groups(data)[chosen], "blocks" if data.block_size else "places"
     if (count := len(np.unique(units))) < FEWEST_UNITS:
         log.info(
             "intervals: %d blocks were held out, too few to stand for new ones; profiles stand for new profiles instead", count
         )
         units, count, stands_for = np.arange(len(chosen)), len(chosen), "profiles"
-    network.record["calibrated_on"] = f"{len(chosen)} profiles held out, standing for new {stands_for} ({count})"
+    network.record.calibrated_on = f"{len(chosen)} profiles held out, standing for new {stands_for} ({count})"
     least = network.specification.bounds[0] if network.specification.bounds else float(min(0.0, data.y[chosen].min()))
     predicted = held_out_predictions(network, data.x[chosen], folds)
     return ConformalCalibration.fit(

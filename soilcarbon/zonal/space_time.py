@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from soilcarbon.categories import middle_cells
 from soilcarbon.geo.raster import ABSURD, Layer, cut_windows, find_layers
 from soilcarbon.io.files import UserError, nearest
-from soilcarbon.soil.dataset import middle_cells, read_dataset, read_samples
+from soilcarbon.soil.dataset import read_dataset, read_samples
 from soilcarbon.stats.groups import spatial_groups
 
 NO_PERIOD = -1

@@ -19,12 +19,12 @@ from soilcarbon.categories import Category
 from soilcarbon.commands import compare
 from soilcarbon.commands.compare import CompareSettings, design_of
 from soilcarbon.io.files import UserError, read_table, run
-from soilcarbon.network.network import load_checkpoint
+from soilcarbon.network.checkpoint import load_checkpoint
+from soilcarbon.network.network import predict
 from soilcarbon.settings import GlobalSettings, PredictSettings, build
 from soilcarbon.soil.dataset import write_dataset
 from soilcarbon.stats.groups import spatial_groups
 from soilcarbon.stats.metrics import scores
-from soilcarbon.training.loop import predict
 from soilcarbon.training.run import train
 
 CATEGORIES = (

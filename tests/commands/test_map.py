@@ -29,7 +29,8 @@ from soilcarbon.io.files import locked, run
 from soilcarbon.mapping import cog as cogs
 from soilcarbon.mapping import outputs as mapfiles
 from soilcarbon.mapping import tiles as mapping
-from soilcarbon.network.network import SoilCarbonNet, load_checkpoint, save_checkpoint
+from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
+from soilcarbon.network.network import SoilCarbonNet
 from soilcarbon.network.preprocessing import unfold_classes
 from soilcarbon.network.specification import Specification
 from soilcarbon.stats.applicability import ApplicabilityArea

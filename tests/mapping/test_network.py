@@ -8,9 +8,8 @@ from torch import nn
 from soilcarbon.categories import Category
 from soilcarbon.mapping import network as sliding
 from soilcarbon.mapping.network import SlidingNetwork
-from soilcarbon.network.network import MaxPool, SoilCarbonNet
+from soilcarbon.network.network import MaxPool, SoilCarbonNet, predict
 from soilcarbon.network.specification import Specification
-from soilcarbon.training import loop as engine
 
 MIXED = (
     Category(name="climate", variables=("bio01", "bio12")),
@@ -52,7 +51,7 @@ def patch_by_patch(network, block):
         for name in category.variables:
             layer = block[NAMES.index(name)]
             packed += [layer[rows + i, cols + j] for i in range(-r, r + 1) for j in range(-r, r + 1)]
-    return engine.predict(network, np.stack(packed, axis=1))[1].reshape(-1, height, width)
+    return predict(network, np.stack(packed, axis=1))[1].reshape(-1, height, width)
 
 
 @pytest.mark.parametrize("missing", ["mean", "zero"])

@@ -1,4 +1,4 @@
-"""The network: the published one to the last digit, windows that slide, and one strict door for weights."""
+"""The network: the published one to the last digit, windows that slide, preprocessing, and strict checkpoints."""
 
 import pickle
 from pathlib import Path
@@ -11,7 +11,8 @@ from torch import nn
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.io.files import UserError
-from soilcarbon.network.network import Member, SoilCarbonNet, as_means, dilations, load_checkpoint, save_checkpoint, to_target
+from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
+from soilcarbon.network.network import Member, Record, SoilCarbonNet, as_means, dilations, to_target
 from soilcarbon.network.specification import Specification, difference
 from soilcarbon.stats.conformal import ConformalCalibration
 
@@ -146,7 +147,7 @@ def test_missing_cells_become_the_mean_or_zero_in_raw_units():
     torch.testing.assert_close(network(**facts, missing="zero").encode(x), torch.tensor([[-5.0, 2.0]]))
 
 
-def test_inputs_are_held_within_the_stated_deviations():
+def test_inputs_are_clipped_at_the_stated_deviations():
     net = network(categories=ONE, statistics={"x": (0.0, 1.0), "y": (0.0, 1.0)}, clip_inputs=4.0)
     torch.testing.assert_close(net.encode(torch.tensor([[1e30, -7.0]])), torch.tensor([[4.0, -4.0]]))
 
@@ -233,12 +234,12 @@ def test_the_last_layer_of_what_enters_it_is_the_output():
     torch.testing.assert_close(Member.forward(net, x), hidden @ weight + bias)
 
 
-def test_a_blank_network_means_the_same_and_knows_nothing():
+def test_a_blank_network_has_the_specification_and_no_record():
     net = full(members=2, target_transform="log1p", center="median", smearing=(1.1, 1.2))
-    net.record, net.calibration = {"epoch": [3, 4]}, CALIBRATION
+    net.record, net.calibration = Record(epoch=(3, 4)), CALIBRATION
     blank = net.blank(9)
     assert blank.specification == net.specification
-    assert (blank.record, blank.calibration, blank.applicability, blank.training) == ({}, None, None, False)
+    assert (blank.record, blank.calibration, blank.applicability, blank.training) == (Record(), None, None, False)
     first, second = (member.tensors() for member in blank.members())
     assert not any(
         torch.equal(value, other)
@@ -249,7 +250,7 @@ def test_a_blank_network_means_the_same_and_knows_nothing():
     assert all(torch.equal(value, again) for value, again in zip(first.values(), net.blank(9).tensors().values(), strict=True))
 
 
-# --- the door ---------------------------------------------------------------------------------------------------------
+# --- checkpoints ---------------------------------------------------------------------------------------------------------
 
 
 def full(**facts):
@@ -258,7 +259,7 @@ def full(**facts):
 
 def test_a_checkpoint_comes_back_with_weights_and_meaning(tmp_path):
     net = full(members=3, target_transform="log1p", smearing=(1.2, 1.3, 1.4))
-    net.record = {"scores": {"valid": {"r2": 0.5}}, "epoch": [1, 2, 3]}
+    net.record = Record(scores={"valid": {"n": 7, "r2": 0.5, "ccc": None}}, epoch=(1, 2, 3), settings={"lr": 0.1})
     save_checkpoint(net, tmp_path / "x.pth")
     again = load_checkpoint(tmp_path / "x.pth")
     assert again.specification == net.specification
@@ -341,7 +342,9 @@ def damaged(path, change):
         (lambda s: s["_extra_state"]["specification"].update(bounds=[100.0, 0.0]), "are no range"),
         (lambda s: s["_extra_state"]["specification"].update(clip_inputs=float("inf")), "specification is not valid"),
         (lambda s: s["_extra_state"]["specification"].update(smearing=[float("inf")]), "specification is not valid"),
-        (lambda s: s["_extra_state"].update(record=3), "record is not a mapping"),
+        (lambda s: s["_extra_state"].update(record=3), "its record is not valid"),
+        (lambda s: s["_extra_state"].update(record={"scores": {"test": 1}}), "its record is not valid: scores.test: "),
+        (lambda s: s["_extra_state"].update(record={"epoch": ["first"]}), "its record is not valid: epoch.0: "),
         (lambda s: s.update(_extra_state=[1]), "specification is not valid"),
     ],
 )
@@ -392,7 +395,7 @@ def test_a_calibration_comes_back(tmp_path):
         (lambda c: c | {"strata": {"a": c["overall"] * 2}}, "one tail, others two"),
     ],
 )
-def test_a_strangers_calibration_is_refused_with_the_reason(tmp_path, change, words):
+def test_a_damaged_calibration_is_refused_with_the_reason(tmp_path, change, words):
     def spoil(state):
         state["_extra_state"]["calibration"] = change(CALIBRATION.to_plain())
 

@@ -8,19 +8,12 @@ import pandas as pd
 import pytest
 from conftest import make_dataset
 
-from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
+from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, category_views
 from soilcarbon.io.files import UserError
 from soilcarbon.io.patches import pack_variable, profile_key
 from soilcarbon.io.pickles import dump_pickle, load_pickle
 from soilcarbon.settings import GlobalSettings
-from soilcarbon.soil.dataset import (
-    category_views,
-    check_variables,
-    read_dataset,
-    read_samples,
-    read_split,
-    read_statistics,
-)
+from soilcarbon.soil.dataset import check_variables, read_dataset, read_samples, read_split, read_statistics
 
 PATH = Path("x.pkl")
 

@@ -1,8 +1,6 @@
-"""Who learns from what: every member without its fold, a teacher without the world's profiles at the region's places."""
+"""Which profiles a member is trained on: never its fold's, nor the world's at the region's places; and what a teacher predicts."""
 
-import copy
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,12 +13,10 @@ from soilcarbon.network.network import SoilCarbonNet
 from soilcarbon.network.specification import Specification
 from soilcarbon.settings import RegionalSettings
 from soilcarbon.soil.dataset import Dataset
-from soilcarbon.training import distillation as lessons
-from soilcarbon.training import loop as engine
-from soilcarbon.training import teacher as teachers
-from soilcarbon.training.distillation import elsewhere, fold_units, plan_lessons
-from soilcarbon.training.resume import fingerprint
-from soilcarbon.training.teacher import make_up_places
+from soilcarbon.training import distillation, ensemble, loop
+from soilcarbon.training.distillation import Teacher, mix_profiles
+from soilcarbon.training.ensemble import fingerprint, member_seed, prepare_members, train_members
+from soilcarbon.training.uncertainty import fold_groups, rows_outside
 
 CPU = torch.device("cpu")
 TABLE = (
@@ -31,11 +27,11 @@ TABLE = (
 WIDTH = 13
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def small(monkeypatch):
-    """Few trees and few places: what is asked here is who learns from what, not how well."""
-    monkeypatch.setattr(teachers, "TREES", 10)
-    monkeypatch.setattr(teachers, "make_up_places", partial(make_up_places, count=200))
+    """Few trees and few mixtures: what is tested is who is trained on what, not how well."""
+    monkeypatch.setattr(distillation, "TREES", 10)
+    monkeypatch.setattr(distillation, "MIXED", 200)
 
 
 def dataset(n=60, seed=0, block_size=None, west=10.0, wide=4.0):
@@ -65,13 +61,14 @@ def settings(**values):
     return RegionalSettings(**plain | {"members": 3, "validate_on": "folds"} | values)
 
 
-def learnt(data, world=None, **values):
-    """Return each member's weights after a short run."""
+def prepare(data, world=None, start=None, **values):
     how = settings(**values)
-    start = pretrained()
-    plan = plan_lessons(start, data, how, CPU, world)
-    network = engine.fit(start, plan.train, plan.valid, how, lessons=plan.lesson)
-    return [torch.cat([value.flatten() for value in member.tensors().values()]) for member in network.members()]
+    return prepare_members(start or pretrained(), data, how, how.init_from is not None, CPU, world)
+
+
+def trained(data, world=None, **values):
+    """Return each member's weights after a short run."""
+    return [best.weights["final_regressor.0.weight"] for best in train_members(prepare(data, world, **values))]
 
 
 def with_targets(data, rows, values):
@@ -80,90 +77,84 @@ def with_targets(data, rows, values):
     return replace(data, y=y)
 
 
-def of(profiles):
-    return set(profiles.y.tolist())
+def targets(members, k):
+    """Return the targets of the profiles that member k is trained on, and validated on."""
+    return tuple(set(members.data.profiles.take(chosen).y.tolist()) for chosen in members.data.chosen(k))
 
 
 # --- folds ----------------------------------------------------------------------------------------------------------------
+
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.mark.parametrize("block_size", [None, 0.5])
 def test_each_member_holds_its_fold_out_and_no_place_or_block_is_in_two(block_size):
     data = dataset(block_size=block_size)
-    plan = plan_lessons(pretrained(), data, settings(), CPU)
-    assert sorted(plan.rows) == sorted([*data.split["train"], *data.split["valid"]])
-    assert set(plan.folds) == {0, 1, 2}
-    assert np.ptp(np.bincount(plan.folds)) <= 6
-    units = fold_units(data)[plan.rows]
-    assert len(np.unique(units)) < len(units)
-    assert all(len(set(plan.folds[units == unit])) == 1 for unit in np.unique(units))
+    members = prepare(data)
+    rows, folds = members.data.rows, members.data.folds
+    assert sorted(rows) == sorted([*data.split["train"], *data.split["valid"]])
+    assert set(folds) == {0, 1, 2}
+    assert np.ptp(np.bincount(folds)) <= 6
+    groups = fold_groups(data)[rows]
+    assert len(np.unique(groups)) < len(groups)
+    assert all(len(set(folds[groups == group])) == 1 for group in np.unique(groups))
     for k in range(3):
-        lesson = plan.lesson(k)
-        assert of(lesson.choose) == set(data.y[plan.rows[plan.folds == k]])
-        assert of(lesson.known) == set(data.y[plan.rows[plan.folds != k]])
-        assert lesson.teach is lesson.known
+        assert targets(members, k) == (set(data.y[rows[folds != k]]), set(data.y[rows[folds == k]]))
 
 
 def test_without_folds_all_members_have_the_splits():
     data = dataset()
-    plan = plan_lessons(pretrained(), data, settings(validate_on="split"), CPU)
-    assert plan.folds is None
+    members = prepare(data, validate_on="split")
+    assert members.data.folds is None
     for k in range(3):
-        lesson = plan.lesson(k)
-        assert (of(lesson.known), of(lesson.choose)) == (of(plan.train), of(plan.valid))
-    assert of(plan.train) == set(data.y[data.split["train"]])
-    assert of(plan.valid) == set(data.y[data.split["valid"]])
+        assert targets(members, k) == tuple(set(data.y[data.split[name]]) for name in ("train", "valid"))
 
 
 @pytest.mark.parametrize("teacher", ["none", "ensemble"])
 @pytest.mark.parametrize("block_size", [None, 0.5])
-def test_a_member_does_not_know_the_targets_of_its_fold(teacher, block_size):
+def test_a_member_does_not_depend_on_the_targets_of_its_fold(teacher, block_size):
     data, world = dataset(block_size=block_size), dataset(80, 1, west=12.0) if teacher != "none" else None
-    rows, folds = (plan := plan_lessons(pretrained(), data, settings(), CPU)).rows, plan.folds
-    first = learnt(data, world, teacher=teacher)
+    known = prepare(data).data
+    first = trained(data, world, teacher=teacher)
     for fold in (0, 2):
-        other = learnt(with_targets(data, rows[folds == fold], 700.0), world, teacher=teacher)
+        other = trained(with_targets(data, known.rows[known.folds == fold], 700.0), world, teacher=teacher)
         assert [torch.equal(a, b) for a, b in zip(first, other, strict=True)] == [k == fold for k in range(3)]
 
 
 @pytest.mark.parametrize("teacher", ["none", "ensemble"])
 @pytest.mark.parametrize("validate_on", ["folds", "split"])
-def test_no_member_knows_the_targets_of_the_test_split(teacher, validate_on):
+def test_no_member_depends_on_the_targets_of_the_test_split(teacher, validate_on):
     data, world = dataset(), dataset(80, 1, west=12.0) if teacher != "none" else None
-    first = learnt(data, world, teacher=teacher, validate_on=validate_on)
-    other = learnt(with_targets(data, data.split["test"], 700.0), world, teacher=teacher, validate_on=validate_on)
+    first = trained(data, world, teacher=teacher, validate_on=validate_on)
+    other = trained(with_targets(data, data.split["test"], 700.0), world, teacher=teacher, validate_on=validate_on)
     assert all(map(torch.equal, first, other))
-    if validate_on == "split":  # nor, where no score chooses, those of the validation split
-        other = learnt(with_targets(data, data.split["valid"], 700.0), world, teacher=teacher, validate_on=validate_on)
+    if validate_on == "split":  # nor, where no score chooses, on those of the validation split
+        other = trained(with_targets(data, data.split["valid"], 700.0), world, teacher=teacher, validate_on=validate_on)
         assert all(map(torch.equal, first, other))
 
 
-def test_the_epoch_is_chosen_on_the_members_own_fold():
-    how = settings(select_on="mae", epochs=4, lr=0.01)
-    start, data = pretrained(), dataset()
+def test_the_epoch_is_chosen_on_the_members_own_fold(monkeypatch):
+    start, data, best = pretrained(), dataset(), {}
     start.respecify(bounds=(0.0, 1000.0))
-    plan = plan_lessons(start, data, how, CPU)
-    best = {}
-    plain = engine.evaluate
+    members = prepare(data, start=start, select_on="mae", epochs=4, lr=0.01)
+    evaluate = loop.evaluate
 
-    def evaluate(outputs_for, train, valid, facts):
-        scores = plain(outputs_for, train, valid, facts)
-        best.setdefault(frozenset(of(valid)), []).append(scores["valid"]["mae"])
+    def recorded(optimiser, sets, *more):
+        scores = evaluate(optimiser, sets, *more)
+        best.setdefault(frozenset(sets.valid.y.tolist()), []).append(scores["valid"]["mae"])
         return scores
 
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(engine, "evaluate", evaluate)
-        network = engine.fit(start, plan.train, plan.valid, how, lessons=plan.lesson)
-    folds = [frozenset(data.y[plan.rows[plan.folds == k]].tolist()) for k in range(3)]
-    assert network.record["epoch"] == [int(np.argmin(best[fold])) for fold in folds]
+    monkeypatch.setattr(loop, "evaluate", recorded)
+    found = [best.epoch for best in train_members(members)]
+    assert found == [int(np.argmin(best[frozenset(targets(members, k)[1])])) for k in range(3)]
 
 
-def test_fewer_blocks_than_members_are_told():
+def test_fewer_blocks_than_members_are_an_error():
     data = dataset(block_size=2.0)
-    found = len(np.unique(fold_units(data)[np.concatenate([data.split["train"], data.split["valid"]])]))
+    found = len(np.unique(fold_groups(data)[np.concatenate([data.split["train"], data.split["valid"]])]))
     with pytest.raises(UserError, match=f"{found} places or blocks cannot be held out by {found + 1} members"):
-        plan_lessons(pretrained(), data, settings(members=found + 1), CPU)
-    assert set(plan_lessons(pretrained(), data, settings(members=found), CPU).folds) == set(range(found))
+        prepare(data, members=found + 1)
+    assert set(prepare(data, members=found).data.folds) == set(range(found))
 
 
 # --- the world --------------------------------------------------------------------------------------------------------------
@@ -179,131 +170,308 @@ def planted(world, region, shift):
 
 
 @pytest.mark.parametrize("block_size", [None, 0.5])
-def test_the_worlds_profiles_at_the_regions_places_never_reach_the_teacher(block_size):
+def test_the_worlds_profiles_at_the_regions_places_never_reach_the_teacher_and_others_do(block_size):
     region, world = dataset(block_size=block_size), dataset(80, 1, west=40.0)
     shift = 0.0
     if block_size:  # not at the same place but in the same block
         side = np.floor((region.lon + 180) / 0.5 + 1e-9) * 0.5 - 180
         shift = np.where(region.lon - side < 0.25, 0.2, -0.2)
     leaky = planted(world, region, shift)
-    assert set(elsewhere(leaky, region)) == set(world.split["train"])
-    first, other = (learnt(region, each, teacher="ensemble", members=2) for each in (world, leaky))
-    assert all(map(torch.equal, first, other))
-
-
-def test_a_planted_profile_elsewhere_does_reach_it():
-    region, world = dataset(), dataset(80, 1, west=40.0)
-    first, other = (learnt(region, each, teacher="ensemble", members=2) for each in (world, planted(world, region, 30.0)))
+    assert set(rows_outside(leaky, region)) == set(world.split["train"])
+    first, same, other = (
+        trained(region, each, teacher="ensemble", members=2) for each in (world, leaky, planted(world, region, 30.0))
+    )
+    assert all(map(torch.equal, first, same))
     assert not any(map(torch.equal, first, other))
 
 
-def test_elsewhere_is_the_worlds_training_rows_in_no_place_or_block_of_the_region():
+def test_rows_outside_are_the_worlds_training_rows_in_no_place_or_block_of_the_region():
     region = dataset(block_size=0.5)
     world = dataset(40, 1, west=40.0)
     table = world.table.copy()
     table.loc[[0, 3, 6], ["lon", "lat"]] = region.table.loc[[2, 3, 4], ["lon", "lat"]].to_numpy()  # of each split one
     world = replace(world, table=table)
-    assert set(world.split["train"]) - set(elsewhere(world, region)) == {0, 6}  # row 3 chooses, and is not asked for anyway
+    assert set(world.split["train"]) - set(rows_outside(world, region)) == {0, 6}  # row 3 is of the validation split
     table.loc[0, "lon"] += 1e-4
-    assert set(world.split["train"]) - set(elsewhere(replace(world, table=table), replace(region, block_size=None))) == {6}
+    assert set(world.split["train"]) - set(rows_outside(replace(world, table=table), replace(region, block_size=None))) == {6}
 
 
-def test_a_world_of_the_regions_places_alone_is_told():
+def test_a_world_of_the_regions_places_alone_is_an_error():
     with pytest.raises(UserError, match="every training profile lies in a place or block of this region"):
-        plan_lessons(pretrained(), dataset(), settings(teacher="ensemble"), CPU, dataset())
+        prepare(dataset(), dataset(), teacher="ensemble")
 
 
 def test_a_resumed_run_must_have_the_same_world():
     region, world = dataset(), dataset(80, 1, west=40.0)
     how = settings(teacher="ensemble", global_data="w")
     row = world.split["train"][0]
-    digests = []
+    prints = []
     for each in (world, dataset(80, 1, west=40.0), with_targets(world, [row], 5.0), None):
-        start = pretrained()
-        plan = plan_lessons(start, region, how, CPU, each)
-        assert len(plan.sources) == (2 if each is None else 3)
-        digests.append(fingerprint(start, plan.sources, how))
-    assert digests[0] == digests[1]
-    assert digests[2] != digests[0] != digests[3]
-    assert fingerprint(start, plan.sources, how.model_copy(update={"global_data": "moved"})) == digests[3]
+        members = prepare(region, each, teacher="ensemble")
+        prints.append(fingerprint(members, how))
+    assert prints[0] == prints[1]
+    assert prints[2] != prints[0] != prints[3]
+    assert fingerprint(members, how.model_copy(update={"global_data": "moved"})) == prints[3]
 
 
-# --- what a teacher's pupil is given -----------------------------------------------------------------------------------------
+# --- distilled training sets -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def distilled(monkeypatch):
+    """Return the training sets that every member of an ensemble is fitted to."""
+
+    def sets_of(members):
+        seen = []
+        monkeypatch.setattr(ensemble, "fit", lambda _, sets, schedule, *__: seen.append((sets, schedule)) or loop.Best(0, None, {}))
+        train_members(members)
+        return seen
+
+    return sets_of
 
 
 @pytest.mark.parametrize("world", [None, dataset(80, 1, west=40.0)], ids=["alone", "world"])
-def test_the_pupil_learns_the_teachers_answers_at_made_up_places(world):
-    data, asked = dataset(), []
+def test_the_network_is_trained_on_the_teachers_predictions_for_mixed_profiles(world, distilled, monkeypatch):
+    data, fitted = dataset(), []
 
-    class Echo:
-        """Answers with the sum of its inputs."""
+    class Sum:
+        """Predicts the sum of its inputs."""
 
         def __init__(self, seed):
             self.seed = seed
 
         def fit(self, region, output, world, world_output):
-            asked.append((self.seed, len(region), output.max(), None if world is None else (len(world), len(world_output))))
+            fitted.append((self.seed, len(region), output.max(), None if world is None else (len(world), len(world_output))))
             return self
 
         def predict(self, encoded):
             return encoded.sum(1)
 
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(teachers, "Teacher", Echo)
-        plan = plan_lessons(pretrained(), data, settings(teacher="ensemble", init_from=None), CPU, world)
-        given = [plan.lesson(k) for k in range(3)]
-    for k, lesson in enumerate(given):
-        known = data.y[plan.rows[plan.folds != k]]
+    monkeypatch.setattr(distillation, "Teacher", Sum)
+    members = prepare(data, world, teacher="ensemble", init_from=None)
+    found = [sets for sets, _ in distilled(members)]
+    for k, sets in enumerate(found):
+        known = data.y[members.data.rows[members.data.folds != k]]
         there = None if world is None else (48, 48)
-        assert asked[k] == (engine.member_seed(314, k), len(known), pytest.approx(np.log1p(known.max())), there)
-        assert lesson.teach.encoded.shape == (200, 15)  # 3 + 9 + three classes
-        torch.testing.assert_close(lesson.teach.output, lesson.teach.encoded.sum(1))
-        assert of(lesson.known) == set(known)
-        classes = lesson.teach.encoded[:, -3:]
+        assert fitted[k] == (member_seed(314, k), len(known), pytest.approx(np.log1p(known.max())), there)
+        assert sets.fit.encoded.shape == (200, 15)  # 3 + 9 + three classes
+        torch.testing.assert_close(sets.fit.output, sets.fit.encoded.sum(1))
+        assert set(sets.train.y) == set(known)
+        classes = sets.fit.encoded[:, -3:]
         assert ((classes == 0) | (classes == 1)).all()
         assert (classes.sum(1) == 1).all()
-    assert not torch.equal(given[0].teach.encoded, given[1].teach.encoded)
+    assert not torch.equal(found[0].fit.encoded, found[1].fit.encoded)
 
 
-def test_the_network_itself_has_its_share_in_the_answers(monkeypatch):
+def test_the_network_itself_fine_tuned_has_its_share_in_the_predictions(distilled, monkeypatch):
     class Zero:
-        """Answers nothing."""
+        """Predicts nothing."""
 
-        def __init__(self, seed):
-            self.seed = seed
+        def __init__(self, _):
             self.fit = lambda *_: self
 
         def predict(self, encoded):
             return np.zeros(len(encoded))
 
-    seen = []
-
-    def fit(network, known, choose, how):
-        seen.append((of(known), of(choose), how.members, how.select_on, how.seed))
-        return network  # not tuned at all
-
-    monkeypatch.setattr(teachers, "Teacher", Zero)
-    monkeypatch.setattr(lessons, "fit", fit)
+    monkeypatch.setattr(distillation, "Teacher", Zero)
     start = pretrained(members=2)
-    plan = plan_lessons(start, dataset(), settings(teacher="ensemble"), CPU)
+    members = prepare(dataset(), teacher="ensemble", start=start)
+    seen = distilled(members)  # "fit" does nothing: the network is not tuned at all
     for k in range(3):
-        lesson = plan.lesson(k)
-        voice = engine.outputs_of(list(start.members())[k % 2], lesson.teach.encoded)
-        torch.testing.assert_close(lesson.teach.output, lessons.NETWORK_SHARE * voice)
-        assert seen[k] == (of(lesson.known), of(lesson.choose), 1, "none", engine.member_seed(314, k))
+        (tuned, how), (sets, _) = seen[2 * k : 2 * k + 2]
+        own = loop.outputs_of(list(start.members())[k % 2], sets.fit.encoded)
+        torch.testing.assert_close(sets.fit.output, distillation.NETWORK_SHARE * own)
+        assert tuned.fit is tuned.train
+        assert set(tuned.train.y) == set(sets.train.y)
+        assert (how.select_on, how.epochs, how.seed) == ("none", 30, member_seed(member_seed(314, k), 0))
 
 
-def test_same_seed_same_lessons_other_seed_others():
-    data, world = dataset(), dataset(80, 1, west=40.0)
-    how = {"teacher": "ensemble", "members": 2}
-    first, again, other = (learnt(data, world, seed=seed, **how) for seed in (3, 3, 4))
+def test_same_seed_same_members_other_seed_others_and_the_network_is_left_as_it_was():
+    data, world, start = dataset(), dataset(80, 1, west=40.0), pretrained()
+    before = start.copy_of_tensors()
+    how = {"teacher": "ensemble", "members": 2, "start": start}
+    first, again, other = (trained(data, world, seed=seed, **how) for seed in (3, 3, 4))
     assert all(map(torch.equal, first, again))
     assert not any(map(torch.equal, first, other))
-
-
-def test_the_network_is_left_as_it_was():
-    start = pretrained()
-    before = copy.deepcopy(start.state_dict())
-    plan = plan_lessons(start, dataset(), settings(teacher="ensemble"), CPU, dataset(80, 1, west=40.0))
-    plan.lesson(0)
     assert all(torch.equal(value, before[name]) for name, value in start.tensors().items())
+
+
+# --- the teacher --------------------------------------------------------------------------------------------------------
+
+
+def world_of(n, seed, noise=0.1, width=6):
+    """Return inputs and outputs of a smooth function of three of them."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(n, width)).astype(np.float32)
+    return x, np.sin(x[:, 0]) + 0.5 * x[:, 1] - 0.3 * x[:, 2] + noise * random.normal(size=n)
+
+
+def rmse(teacher, x, y):
+    return float(np.sqrt(np.mean((teacher.predict(x) - y) ** 2)))
+
+
+def test_the_teacher_learns_a_smooth_function():
+    x, y = world_of(400, 0, noise=0)
+    assert rmse(Teacher(1).fit(*world_of(200, 1), None, None), x, y) < 0.5 * y.std()
+
+
+def test_a_world_of_the_same_function_helps_few_profiles(monkeypatch):
+    monkeypatch.setattr(distillation, "TREES", 30)
+    x, y = world_of(400, 0, noise=0)
+    world, errors = world_of(1000, 99), []
+    for seed in range(1, 7):
+        few = world_of(12, seed)
+        errors.append([rmse(Teacher(1).fit(*few, *more), x, y) for more in ((None, None), world)])
+    alone, helped = np.mean(errors, axis=0)
+    assert helped < 0.93 * alone
+
+
+def test_the_region_has_its_share_of_all_weight(monkeypatch):
+    weights = []
+    plain = distillation.ExtraTreesRegressor.fit
+
+    def fit(self, x, y, sample_weight=None):
+        weights.append(sample_weight)
+        return plain(self, x, y, sample_weight)
+
+    monkeypatch.setattr(distillation.ExtraTreesRegressor, "fit", fit)
+    Teacher(0).fit(*world_of(20, 0), *world_of(300, 1))
+    alone, common = weights
+    assert alone is None
+    assert common[:20].sum() / common.sum() == pytest.approx(distillation.REGION_SHARE)
+    assert (len(common), common.sum()) == (320, pytest.approx(320))
+    assert len(np.unique(common[:20])) == len(np.unique(common[20:])) == 1
+
+
+@pytest.mark.parametrize("world", [(None, None), world_of(200, 3)], ids=["alone", "world"])
+def test_three_profiles_suffice(world):
+    x, y = world_of(3, 1)
+    predicted = Teacher(0).fit(x, y, *world).predict(world_of(50, 2)[0])
+    assert predicted.shape == (50,)
+    assert np.abs(predicted - y.mean()).max() < 2 * np.ptp(np.concatenate([y, *([] if world[1] is None else [world[1]])]))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 3.7])
+def test_a_constant_target_is_predicted_everywhere(value):
+    predicted = Teacher(0).fit(world_of(30, 1)[0], np.full(30, value), None, None).predict(world_of(50, 2)[0])
+    np.testing.assert_allclose(predicted, value, atol=1e-9)
+
+
+def test_more_profiles_than_the_process_affords(monkeypatch):
+    monkeypatch.setattr(distillation, "MOST_KERNEL_ROWS", 60)
+    monkeypatch.setattr(distillation, "ROWS_TO_FIT_KERNEL", 30)
+    x, y = world_of(400, 0, noise=0)
+    teacher = Teacher(1).fit(*world_of(200, 1), None, None)
+    assert len(teacher._process.X_train_) == 60
+    assert rmse(teacher, x, y) < 0.6 * y.std()
+
+
+def test_same_seed_same_predictions_to_the_bit_other_seed_others():
+    region, world, places = world_of(60, 1), world_of(500, 2), world_of(5000, 3)[0]
+    first = Teacher(4).fit(*region, *world)
+    predicted = first.predict(places)
+    np.testing.assert_array_equal(first.predict(places), predicted)  # trees that predict side by side would not add up alike
+    np.testing.assert_array_equal(Teacher(4).fit(*region, *world).predict(places), predicted)
+    assert not np.array_equal(Teacher(5).fit(*region, *world).predict(places), predicted)
+
+
+# --- mixed profiles ----------------------------------------------------------------------------------------------
+
+VARIABLES = np.repeat(np.arange(41), [9, *[1] * 39, 4])
+"""A window of nine cells, 39 single cells, and a window of four class codes."""
+CODED = VARIABLES == 40
+NEAR_CODE, FAR_CODE = 3.0, 100.0
+
+
+def two_profiles():
+    """Return a profile of a region and one of the world, apart in every cell."""
+    random = np.random.default_rng(0)
+    region = random.normal(size=(1, len(VARIABLES)))
+    world = region + random.uniform(1, 2, region.shape) * random.choice([-1, 1], region.shape)
+    region[:, CODED], world[:, CODED] = NEAR_CODE, FAR_CODE
+    return region.astype(np.float32), world.astype(np.float32)
+
+
+def made_between(seed=0, count=4000):
+    region, world = two_profiles()
+    made = mix_profiles(region, world, VARIABLES, CODED, seed, count)
+    return made, (made.astype(np.float64) - region) / (world.astype(np.float64) - region)
+
+
+def test_places_lie_between_their_two_profiles():
+    made, ratio = made_between()
+    assert (made.dtype, made.shape) == (np.float32, (4000, len(VARIABLES)))
+    assert ratio.min() > -1e-5
+    assert ratio.max() < 1 + 1e-5
+    first = np.median(ratio[:, 9:48], axis=1)
+    quarters = [0.25, 0.5, 0.75]
+    np.testing.assert_allclose(np.quantile(first[first > 1e-3], quarters), quarters, atol=0.05)  # at any ratio alike
+
+
+def test_a_place_is_one_mixture_but_for_some_variables_whose_cells_go_together():
+    ratio = made_between()[1]
+    np.testing.assert_allclose(ratio[:, :9], ratio[:, :1] * np.ones(9), atol=1e-4)  # the window
+    singles = ratio[:, 9:48]
+    first = np.median(singles, axis=1)
+    swapped = np.abs(singles - first[:, None]) > 1e-3
+    assert swapped.mean() == pytest.approx(distillation.SWAPPED, abs=0.01)
+    some = swapped.any(1)
+    second = np.nanmedian(np.where(swapped, singles, np.nan)[some], axis=1)
+    assert np.abs((singles[some] - second[:, None])[swapped[some]]).max() < 1e-3  # all of them of one other mixture
+    assert second.max() < 0.5 + 1e-3  # so the profile of the region stays the nearer one
+
+
+def test_codes_are_those_of_the_nearer_profile():
+    made, ratio = made_between()
+    codes = made[:, CODED]
+    assert set(np.unique(codes)) == {NEAR_CODE, FAR_CODE}
+    assert (codes == codes[:, :1]).all()
+    first, far = np.median(ratio[:, 9:48], axis=1), codes[:, 0] == FAR_CODE
+    assert (first[far] > 0.499).all()
+    assert far[first > 0.501].mean() == pytest.approx(1 - distillation.SWAPPED, abs=0.03)
+
+
+def many(n, seed, low, high, missing=0.0):
+    random = np.random.default_rng(seed)
+    x = random.uniform(low, high, (n, len(VARIABLES)))
+    x[:, CODED] = random.choice([1.0, 50.0], (n, 4))
+    x[random.random(x.shape) < missing] = np.nan
+    return x.astype(np.float32)
+
+
+def test_without_a_world_only_profiles_of_the_region_are_mixed():
+    region, world = many(20, 0, 0, 1), many(30, 1, 9, 10)
+    alone = mix_profiles(region, None, VARIABLES, CODED, 0, 1000)
+    with_world = mix_profiles(region, world, VARIABLES, CODED, 0, 1000)
+    assert (alone >= region.min(0) - 1e-6).all()
+    assert (alone <= region.max(0) + 1e-6).all()
+    assert with_world[:, ~CODED].max() > 5
+    for made in (alone, with_world):
+        assert set(np.unique(made[:, CODED])) == {1.0, 50.0}
+
+
+def test_only_the_nearest_of_the_world_are_mixed_in(monkeypatch):
+    monkeypatch.setattr(distillation, "NEAR", 5)
+    world = np.repeat([[9.0, 9.0], [1.0, 0.0]], [95, 5], axis=0)
+    assert set(distillation.nearest_profiles(np.zeros((20, 2)), world)) == set(range(95, 100))
+
+
+def test_missing_cells_stay_missing_and_spoil_no_others():
+    region, world = many(40, 0, 0, 1, missing=0.2), many(40, 1, 0, 1, missing=0.2)
+    region[:, 20] = world[:, 20] = np.nan
+    region[:, 21], world[:, 21] = 0.5, 0.6
+    made = mix_profiles(region, world, VARIABLES, CODED, 0, 3000)
+    assert np.isnan(made[:, 20]).all()
+    assert not np.isnan(made[:, 21]).any()
+    assert not np.isinf(made).any()
+    rest = np.isnan(np.delete(made[:, ~CODED], [20, 21], axis=1)).mean()
+    assert 0.2 < rest < 1 - 0.8**2 + 0.02  # one parent or two
+    codes = made[:, CODED]
+    assert set(np.unique(codes[~np.isnan(codes)])) == {1.0, 50.0}
+    assert np.isnan(codes).mean() == pytest.approx(0.2, abs=0.05)  # of one parent only
+
+
+def test_same_seed_same_places():
+    first, again, other = (made_between(seed, 50)[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)

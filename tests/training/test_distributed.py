@@ -1,4 +1,4 @@
-"""Several processes train as one does, the first alone writes, and the end of one is the end of all."""
+"""Several processes train as one does, rank 0 alone writes, and a killed process ends the job, which resumes."""
 
 import json
 import os
@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from soilcarbon.network.network import load_checkpoint
-from soilcarbon.training import distributed as crew
+from soilcarbon.network.checkpoint import load_checkpoint
+from soilcarbon.training import distributed
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = [
@@ -63,20 +63,20 @@ def weights(run):
     return np.concatenate([value.numpy().ravel() for value in tensors.values()])
 
 
-def test_alone_a_process_has_the_whole_batch_and_the_last_word():
-    assert crew.size() == 1 and crew.is_first()
-    assert list(range(7))[crew.share(7)] == list(range(7))
-    assert crew.agreed(1.5) == 1.5 and crew.agreed(None) is None
+def test_a_single_process_is_rank_0_and_has_the_whole_batch():
+    assert distributed.size() == 1 and distributed.is_first()
+    assert list(range(7))[distributed.share(7)] == list(range(7))
+    assert distributed.broadcast(1.5) == 1.5 and distributed.broadcast(None) is None
 
 
 @pytest.mark.parametrize("size", [2, 3, 8])
 @pytest.mark.parametrize("count", [1, 7, 32])
 def test_shares_make_up_the_batch(monkeypatch, size, count):
-    monkeypatch.setattr(crew, "size", lambda: size)
+    monkeypatch.setattr(distributed, "size", lambda: size)
     parts = []
     for rank in range(size):
-        monkeypatch.setattr(crew.distributed, "get_rank", lambda rank=rank: rank)
-        parts.append(list(range(count))[crew.share(count)])
+        monkeypatch.setattr(distributed.distributed, "get_rank", lambda rank=rank: rank)
+        parts.append(list(range(count))[distributed.share(count)])
     assert sum(parts, []) == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -97,7 +97,7 @@ def test_two_processes_train_as_one_does_and_one_of_them_writes(start, dataset, 
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_job_and_the_rest_is_made_up(start, dataset, workplace):
+def test_a_killed_process_ends_the_job_which_resumes_to_the_same_bits(start, dataset, workplace):
     often = Path("often.py")  # as train_global.py, but it keeps its state after every epoch
     lines = [
         "import sys",

@@ -1,4 +1,4 @@
-"""What a trained network is told about itself: intervals that keep their promise, of profiles that were held out."""
+"""Uncertainty of a trained network: coverage of its intervals, calibrated on profiles held out; permutation importance."""
 
 from dataclasses import replace
 
@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from soilcarbon.categories import Category
-from soilcarbon.network.network import SoilCarbonNet, load_checkpoint, save_checkpoint
+from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
+from soilcarbon.network.network import SoilCarbonNet, predict
 from soilcarbon.network.specification import Specification
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.conformal import ConformalCalibration
 from soilcarbon.stats.metrics import coverage
-from soilcarbon.training import loop as engine
 from soilcarbon.training.uncertainty import FEWEST, held_out_predictions, learn_applicability, learn_calibration
 
 TABLE = (Category(name="a", variables=("x", "y", "z")),)
@@ -32,7 +32,7 @@ def profiles(net, n, noise, seed=0, split=(0.0, 1.0), block_size=None):
     """Profiles whose targets are the network's predictions with noise on the log scale; `split`: where valid and test begin."""
     random = np.random.default_rng(seed)
     x = random.normal(size=(n, 3)).astype(np.float32)
-    y = np.maximum(np.expm1(np.log1p(engine.predict(net, x)[0]) + noise(random, n)), 0.0)
+    y = np.maximum(np.expm1(np.log1p(predict(net, x)[0]) + noise(random, n)), 0.0)
     table = pd.DataFrame({"profile_id": range(n), "lon": random.uniform(0, 100, n), "lat": random.uniform(-50, 50, n)})
     valid, test = (int(share * n) for share in split)
     rows = np.arange(n)
@@ -48,7 +48,7 @@ def skewed(random, n):
 
 
 def held(calibration, data, rows, net, level):
-    lower, upper = calibration.interval(engine.predict(net, data.x[rows])[0], level)
+    lower, upper = calibration.interval(predict(net, data.x[rows])[0], level)
     return (lower <= data.y[rows]) & (data.y[rows] <= upper), upper - lower
 
 
@@ -56,7 +56,7 @@ def held(calibration, data, rows, net, level):
 
 
 @pytest.mark.parametrize(("center", "noise"), [("median", even), ("mean", skewed)])
-def test_intervals_hold_new_truths_as_often_as_they_say(center, noise):
+def test_intervals_cover_new_observations_at_their_level(center, noise):
     net = network(center=center)
     data = profiles(net, 8000, noise, split=(0.0, 0.5))
     found = learn_calibration(net, data, np.arange(0), None)
@@ -68,7 +68,7 @@ def test_intervals_hold_new_truths_as_often_as_they_say(center, noise):
         assert hit.mean() == pytest.approx(level, abs=4 * error)
         wide.append(width)
     assert (np.diff(wide, axis=0) > 0).all()
-    predicted = engine.predict(net, data.x[data.split["test"]])[0]
+    predicted = predict(net, data.x[data.split["test"]])[0]
     hit, width = held(found, data, data.split["test"], net, 0.9)
     low, high = predicted < np.quantile(predicted, 0.3), predicted > np.quantile(predicted, 0.7)
     assert width[high].mean() > 1.3 * width[low].mean()  # wider where there is more, and right in both
@@ -77,7 +77,7 @@ def test_intervals_hold_new_truths_as_often_as_they_say(center, noise):
         assert ends["low"] - 0.02 < 0.9 < ends["high"] + 0.02
 
 
-def test_folds_of_members_that_err_more_than_their_mean_do_not_promise_too_much():
+def test_folds_of_members_that_err_more_than_their_mean_are_covered_often_enough():
     net = network(members=4)
     data = profiles(net, 6000, even, split=(0.4, 0.5))
     rows = np.concatenate([data.split["train"], data.split["valid"]])
@@ -93,7 +93,7 @@ def test_folds_of_members_that_err_more_than_their_mean_do_not_promise_too_much(
 def test_a_profile_is_predicted_by_the_member_that_held_it_out():
     net = network(members=3)
     data = profiles(net, 40, even)
-    predicted, members = engine.predict(net, data.x)
+    predicted, members = predict(net, data.x)
     assert len(np.unique(members, axis=0)) == 3
     folds = np.array([2, 0, 1, 1] * 10)
     expected = [members[fold, k] for k, fold in enumerate(folds)]
@@ -107,7 +107,7 @@ def spoilt(data, rows):
     return replace(data, y=y)
 
 
-def test_without_folds_only_the_validation_split_is_asked():
+def test_without_folds_only_the_validation_split_calibrates():
     net = network()
     data = profiles(net, 300, even, split=(0.5, 0.8))
     rows = np.concatenate([data.split["train"], data.split["valid"]])
@@ -116,7 +116,7 @@ def test_without_folds_only_the_validation_split_is_asked():
         assert (learn_calibration(net, spoilt(data, data.split[name]), rows, None) == first) is same
 
 
-def test_with_folds_training_and_validation_are_asked_and_never_the_test_split():
+def test_with_folds_training_and_validation_calibrate_and_never_the_test_split():
     net = network(members=2)
     data = profiles(net, 300, even, split=(0.5, 0.8))
     rows = np.concatenate([data.split["train"], data.split["valid"]])
@@ -131,7 +131,7 @@ def test_by_hand():
     net = network()
     data = profiles(net, 20, even)
     errors = np.array([*(0.01 * np.arange(1, 20)), 1.0]) * np.where(np.arange(20) % 2, 1, -1)
-    predicted = engine.predict(net, data.x)[0]
+    predicted = predict(net, data.x)[0]
     data = replace(data, y=np.expm1(np.log1p(predicted) + errors))
     found = learn_calibration(net, data, np.arange(0), None)
     lower, upper = found.interval(np.array([np.e - 1]), 0.9)
@@ -139,7 +139,7 @@ def test_by_hand():
     assert (found.scale, found.bounds, found.strata) == ("log1p", (0.0, None), {})
 
 
-def test_too_few_give_none_and_say_so(caplog):
+def test_too_few_profiles_give_no_calibration_and_a_warning(caplog):
     net = network()
     enough = profiles(net, FEWEST, even)
     assert learn_calibration(net, enough, np.arange(0), None) is not None
@@ -149,15 +149,15 @@ def test_too_few_give_none_and_say_so(caplog):
     assert "no intervals: 19 profiles were held out, at least 20 are needed" in caplog.text
 
 
-def test_a_crowded_block_does_not_promise_a_precision_that_is_not_there():
+def test_few_blocks_are_calibrated_by_profiles_and_a_crowded_one_does_not_raise_the_level():
     net = network()
     data = profiles(net, 200, even)
     table = data.table.assign(lon=np.where(np.arange(200) < 5, 10.0 * np.arange(200), 70.0 + 1e-3 * np.arange(200)), lat=10.0)
     data = replace(data, table=table)
     alone = learn_calibration(net, data, np.arange(0), None)
-    assert net.record["calibrated_on"].endswith("standing for new places (200)")
+    assert net.record.calibrated_on.endswith("standing for new places (200)")
     few = learn_calibration(net, replace(data, block_size=1.0), np.arange(0), None)
-    assert net.record["calibrated_on"].endswith("standing for new profiles (200)")
+    assert net.record.calibrated_on.endswith("standing for new profiles (200)")
     assert alone.highest_level() == few.highest_level() == pytest.approx(200 / 201)  # six blocks could promise 6 / 7
     table = data.table.assign(lon=np.minimum(np.arange(200), 45.0), lat=10.0)
     many = learn_calibration(net, replace(data, table=table, block_size=1.0), np.arange(0), None)
@@ -168,7 +168,7 @@ def test_a_target_below_zero_is_measured_as_it_is():
     net = network(transform="none", bounds=(-20.0, 50.0))
     data = profiles(network(transform="none"), 400, even)
     random = np.random.default_rng(0)
-    data = replace(data, y=engine.predict(net, data.x)[0] + random.normal(0, 5, 400))
+    data = replace(data, y=predict(net, data.x)[0] + random.normal(0, 5, 400))
     found = learn_calibration(net, data, np.arange(0), None)
     assert (found.scale, found.bounds) == ("identity", (-20.0, None))
     lower, upper = found.interval(np.array([0.0, 30.0]), 0.9)

@@ -1,0 +1,35 @@
+"""Predict profiles with a checkpoint, and score those that were observed.
+
+    soilcarbon predict                                                              region anhui of the example world
+    soilcarbon predict --checkpoint model/mine.pth --data_dir data/mine --on test   your model on your test split
+    soilcarbon predict --checkpoint model/mine.pth --data_dir data/new --on all     profiles without observations too
+
+The same as `python pred.py`. Writes predictions.csv, scores.json, settings.yaml and two figures into results/<run>/.
+"""
+
+from collections.abc import Sequence
+
+from soilcarbon.commands.arguments import read_settings
+from soilcarbon.settings import PredictSettings
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run(read_settings(PredictSettings, __doc__, arguments, "soilcarbon predict"))
+
+
+def run(settings: PredictSettings) -> None:
+    """Predict as the settings say, and print the scores."""
+    from soilcarbon.training.prediction import predict_and_evaluate  # here: PyTorch is slow to import, and --help needs none of it
+
+    found = predict_and_evaluate(settings)
+    table, known = found.table, int(found.table["observed"].notna().sum())
+    print(f"{settings.run}: {len(table)} profiles ({settings.on}), {known} observed -> {settings.results}")
+    if "inside" in table and not table["inside"].all():
+        print(f"  {int((~table['inside']).sum())} lie outside the area of applicability: unlike what the network was trained on")
+    for name, value in found.scores.items():
+        if isinstance(value, dict) and value["value"] is not None:
+            print(f"  {name:<5}{value['value']:9.3f}  [{value['low']:.3f}, {value['high']:.3f}]")
+    if held := found.coverage:
+        note = "" if settings.on == "test" else "; not a test: they were calibrated on some of these"
+        print(f"  {held['level']:.0%} intervals hold {held['value']:.1%} of them  [{held['low']:.1%}, {held['high']:.1%}]{note}")

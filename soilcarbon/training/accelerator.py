@@ -1,0 +1,458 @@
+"""Accelerator of the training step: forward pass, gradients and Adam of the project's network without autograd.
+
+Nothing here need be read to train or extend a network: `optimiser.Optimiser` does the same for any network by autograd, the tests
+hold both to each other, and a network that `covers` does not know is trained by autograd.
+
+At batch 32 the arithmetic of a step (17 million multiply-adds) takes as long as about a hundred calls of PyTorch, so there are only
+some forty. All weights lie in one buffer, of which the member's parameters are views, all gradients in another: Adam is one call.
+Branches of neighbouring categories of radius 0 are one block-diagonal matrix. Dropout draws sixteen bits a unit. Of a window only
+those cells are computed that its one output cell depends on. On a GPU the step of a whole batch is replayed as a CUDA graph.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from itertools import groupby, islice, product
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.adam import adam
+
+from soilcarbon.network.network import MAPS, MaxPool, Member, dilations
+from soilcarbon.training import distributed
+
+log = logging.getLogger(__name__)
+EVALUATED_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 22}
+"""Inputs that are evaluated together: on a CPU the activations stay in its cache."""
+FOLDED_FROM = 128
+"""Profiles in a batch from which on it is cheaper to multiply out what is affine in front of the first ReLU."""
+LEVELS = 1 << 16
+"""Dropout is decided by a whole number of so many: its probability is that of the layer to 1 in 131,072."""
+WARM_UPS = 3
+"""Steps before a CUDA graph is captured, in which libraries allocate what they keep."""
+Layout = list[tuple[str, int, int]]
+"""Name, channels and window's side of branches."""
+
+
+def covers(member: nn.Module) -> bool:
+    """Return whether a network is made of exactly the layers that this module differentiates by hand."""
+    if not isinstance(member, Member) or type(member).forward is not Member.forward or type(member).hidden is not Member.hidden:
+        return False
+    kinds: list[tuple[nn.Module, list[type[nn.Module]]]] = [
+        (member.features_merge, [nn.Conv2d]),
+        (member.classifier, [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear, nn.ReLU, nn.Dropout]),
+        (member.final_regressor, [nn.Linear]),
+    ]
+    for name, _, size in member.layout:
+        blocks = len(dilations((size - 1) // 2))
+        kinds.append((member.get_submodule(name), [nn.Conv2d, nn.ReLU, MaxPool] * blocks or [nn.Conv2d]))
+    return all([type(layer) for layer in part.children()] == expected for part, expected in kinds)
+
+
+class Pair(NamedTuple):
+    """A piece of the weights' buffer, and the same piece of the gradients'."""
+
+    value: Tensor
+    gradient: Tensor
+
+
+def _bind(layer: nn.Module, weight: Pair, bias: Pair) -> None:
+    """Let a layer's parameters be these pieces from now on; they keep their values."""
+    assert isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None
+    for pair, parameter in ((weight, layer.weight), (bias, layer.bias)):
+        value, gradient = (each.view(parameter.shape) for each in pair)
+        parameter.data = value.copy_(parameter.detach())
+        parameter.grad = gradient if parameter.requires_grad else None
+
+
+class _Linear:
+    """A fully connected layer (out, in), or a 1x1 convolution on a single cell: (B, in) to (B, out)."""
+
+    def __init__(self, layer: nn.Module, weight: Pair, bias: Pair) -> None:
+        self.weight, self.bias = weight, bias
+        _bind(layer, weight, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias.value, x, self.weight.value.t())
+
+    def set_gradients(self, d: Tensor, x: Tensor) -> None:
+        """Set the weights' gradients for inputs x and the loss's derivative d by the outputs."""
+        torch.mm(d.t(), x, out=self.weight.gradient)
+        torch.sum(d, 0, out=self.bias.gradient)
+
+    def backward(self, d: Tensor) -> Tensor:
+        return d @ self.weight.value
+
+
+class _Cells:
+    """The branches of K neighbouring categories of radius 0: one block-diagonal matrix (32 K, E')."""
+
+    def __init__(self, member: Member, layout: Layout, weight: Pair, bias: Pair) -> None:
+        self.weight, self.bias = weight, bias
+        self.inside = torch.zeros_like(weight.value)
+        column = 0
+        for k, (name, channels, _) in enumerate(layout):
+            rows, columns = slice(MAPS * k, MAPS * (k + 1)), slice(column, column + channels)
+            layer = member.get_submodule(name).get_submodule("0")
+            _bind(layer, Pair(*(each[rows, columns] for each in weight)), Pair(*(each[rows] for each in bias)))
+            self.inside[rows, columns] = 1
+            column += channels
+
+    @staticmethod
+    def shapes(layout: Layout) -> list[tuple[int, ...]]:
+        return [(MAPS * len(layout), sum(channels for _, channels, _ in layout)), (MAPS * len(layout),)]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Any]:
+        return torch.addmm(self.bias.value, x, self.weight.value.t()), x
+
+    def set_gradients(self, d: Tensor, x: Any) -> None:
+        torch.mm(d.t(), x, out=self.weight.gradient).mul_(self.inside)
+        torch.sum(d, 0, out=self.bias.gradient)
+
+
+class Block(NamedTuple):
+    """One convolution, pooling and ReLU of a branch on its one window, counted in cells of the grid that it needs."""
+
+    side: int  # cells of the input along each axis
+    reach: int  # between the 2 x 2 cells of the convolution, and between those of the pooling
+    stride: int  # between the cells of the output that the next block needs
+
+    @property
+    def outcome(self) -> int:
+        """Cells of the output along each axis."""
+        return (self.side - 2 * self.reach - 1) // self.stride + 1
+
+    @property
+    def shared(self) -> bool:
+        """Whether a cell of the convolution's output is pooled into several cells."""
+        return self.reach % self.stride == 0 and self.reach < self.stride * self.outcome
+
+    def corners(self, x: Tensor) -> Tensor:
+        """Return x (C, side, side, B) as a view (C, 2, 2, 2, 2, N, N, B): corners of convolution and pooling, output cells."""
+        channel, row, column, one = x.stride()
+        near, far, n = self.reach, self.stride, self.outcome
+        strides = (channel, near * row, near * column, near * row, near * column, far * row, far * column, one)
+        return x.as_strided((len(x), 2, 2, 2, 2, n, n, x.shape[-1]), strides)
+
+
+def blocks_of(radius: int) -> list[Block]:
+    """Return the blocks of a branch on its one window: what `dilations` would compute at every cell, where it is needed."""
+    steps = dilations(radius)
+    spacing = [math.gcd(*steps[k:]) for k in range(len(steps))]
+    blocks, side = [], 2 * radius + 1
+    for step, here, following in zip(steps, spacing, [*spacing[1:], spacing[-1]], strict=True):
+        blocks.append(Block(side, step // here, following // here))
+        side = blocks[-1].outcome
+    return blocks
+
+
+class _Windows:
+    """The branches of K neighbouring categories of one radius > 0, as matrix products of the convolutions' 2 x 2 cells.
+
+    Activations are (channel, corner of the pooling, place, profile). The maximum is taken before ReLU, which gives the
+    same on a quarter of the cells; equal cells share the gradient.
+    """
+
+    def __init__(self, member: Member, layout: Layout, *pieces: Pair) -> None:
+        count = len(layout)
+        self.inputs, self.blocks = [4 * channels for _, channels, _ in layout], blocks_of((layout[0][2] - 1) // 2)
+        self.first, self.weights, self.biases = pieces[:count], pieces[count + 1 :: 2], pieces[count::2]
+        for k, (name, _, _) in enumerate(layout):
+            convolutions = [layer for layer in member.get_submodule(name).modules() if isinstance(layer, nn.Conv2d)]
+            weights = [self.first[k], *(Pair(*(each[k] for each in weight)) for weight in self.weights)]
+            for layer, weight, bias in zip(convolutions, weights, self.biases, strict=True):
+                _bind(layer, weight, Pair(*(each[k] for each in bias)))
+
+    @staticmethod
+    def shapes(layout: Layout) -> list[tuple[int, ...]]:
+        """First a matrix (32, 4 C) per category; the rest for all categories at once."""
+        count, later = len(layout), len(blocks_of((layout[0][2] - 1) // 2)) - 1
+        bias = (count, MAPS)
+        return [*((MAPS, 4 * channels) for _, channels, _ in layout), bias, *[(count, MAPS, 4 * MAPS), bias] * later]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Any]:
+        """Return (B, 32 K) for the categories' windows (B, sum of C S S), and what `set_gradients` needs."""
+        batch, count, kept = len(x), len(self.first), []
+        maps = x.t().contiguous()
+        for k, block in enumerate(self.blocks):
+            inputs = block.corners(maps.view(-1, block.side, block.side, batch))
+            if k == 0:
+                inputs = inputs.reshape(sum(self.inputs), -1)
+                convolved = x.new_empty(count, MAPS, inputs.shape[1])
+                parts = zip(self.biases[0].value, self.first, inputs.split(self.inputs), convolved, strict=True)
+                for bias, weight, part, out in parts:
+                    torch.addmm(bias[:, None], weight.value, part, out=out)
+            else:
+                inputs = inputs.reshape(count, 4 * MAPS, -1)
+                convolved = torch.baddbmm(self.biases[k].value[:, :, None], self.weights[k - 1].value, inputs)
+            convolved = convolved.view(count, MAPS, 4, -1)
+            maps = convolved.amax(2).relu_()
+            kept.append((inputs, convolved, maps))
+        return maps.view(-1, batch).t(), kept
+
+    def set_gradients(self, d: Tensor, kept: Any) -> None:
+        batch = len(d)
+        d = d.t().contiguous()
+        for k, block in reversed(list(enumerate(self.blocks))):
+            inputs, convolved, maps = kept[k]
+            largest = convolved.sub_(maps[:, :, None]).sign_().add_(1)  # 1 where it is, 0 elsewhere
+            d = d.view(maps.shape) * maps.sign() / largest.sum(2).clamp_(min=1)
+            d = largest.mul_(d[:, :, None]).flatten(2)
+            torch.sum(d, 2, out=self.biases[k].gradient)
+            if k == 0:
+                for each, part, weight in zip(d, inputs.split(self.inputs), self.first, strict=True):
+                    torch.mm(each, part.t(), out=weight.gradient)
+                return
+            torch.bmm(d, inputs.transpose(1, 2), out=self.weights[k - 1].gradient)
+            n = block.outcome
+            parts = torch.bmm(self.weights[k - 1].value.transpose(1, 2), d).view(-1, 2, 2, 2, 2, n, n, batch)
+            d = d.new_zeros(len(parts), block.side, block.side, batch)
+            corners = block.corners(d)
+            for at in product((0, 1), repeat=4 if block.shared else 2):  # no cell is added to twice at once
+                index: Any = (slice(None), *at)
+                corners[index].add_(parts[index])
+
+
+class Accelerator:
+    """Optimiser of a member that `covers` knows: interface, arguments and results are those of `optimiser.Optimiser`; see there."""
+
+    def __init__(self, member: Member, lr: float, layer_decay: float = 1.0, loss: str = "mse", l2_sp: float = 0.0) -> None:
+        assert covers(member)
+        runs = [list(run) for _, run in groupby(member.layout, key=lambda branch: branch[2])]
+        kinds = [_Cells if run[0][2] == 1 else _Windows for run in runs]
+        in_banks = [kind.shapes(run) for kind, run in zip(kinds, runs, strict=True)]
+        behind = (member.features_merge, member.classifier, member.final_regressor)
+        linear = [layer for part in behind for layer in part if isinstance(layer, (nn.Conv2d, nn.Linear))]
+        in_linear = [[tuple(layer.weight.shape[:2]), (len(layer.weight),)] for layer in linear]
+        shapes = [shape for each in [*in_banks, *in_linear] for shape in each]
+        sizes = [math.prod(shape) for shape in shapes]
+        like = next(member.parameters())
+        buffer = Pair(like.new_zeros(sum(sizes)), like.new_zeros(sum(sizes)))
+        split = zip(*(half.split(sizes) for half in buffer), shapes, strict=True)
+        pieces = (Pair(value.view(shape), gradient.view(shape)) for value, gradient, shape in split)
+        with torch.no_grad():
+            banks = zip(kinds, runs, in_banks, strict=True)
+            self.banks = [kind(member, run, *islice(pieces, len(each))) for kind, run, each in banks]
+            self.linear = [_Linear(layer, next(pieces), next(pieces)) for layer in linear]
+        self.widths = [sum(channels * size**2 for _, channels, size in run) for run in runs]
+        self.maps = [MAPS * len(run) for run in runs]
+        self.dropout = [round(layer.p * LEVELS) for layer in member.classifier if isinstance(layer, nn.Dropout)]
+
+        # Branches, fusion, hidden layers, last layer: what is trained is the buffer's end.
+        self.trained_layers = sum(layer.weight.requires_grad for layer in linear)
+        parts = zip((sizes[:-8], sizes[-8:-6], sizes[-6:-2], sizes[-2:]), (0, 0, 1, 3), strict=True)
+        lengths = [sum(part) for part, k in parts if linear[k].weight.requires_grad]
+        self.trained = Pair(*(half[len(half) - sum(lengths) :] for half in buffer))
+        rates = [lr * layer_decay**k for k in reversed(range(len(lengths)))]
+        if layer_decay == 1:
+            lengths, rates = [sum(lengths)], [lr]
+        # Adam's: weights, gradients, running means of these and of their squares, steps taken; of each part with a rate of its own.
+        self.adam = [
+            (value, gradient, torch.zeros_like(value), torch.zeros_like(value), value.new_zeros((), dtype=torch.float32))
+            for value, gradient in zip(*(half.split(lengths) for half in self.trained), strict=True)
+        ]
+        # On a GPU rates are tensors there, which a captured step reads.
+        self.rates: list[Any] = [torch.tensor(rate, device=like.device) if like.is_cuda else rate for rate in rates]
+        self._initial_rates, self._graph = rates, None  # type: list[float], _Graph | None
+        self.loss, self.l2_sp, self.start = loss, l2_sp, self.trained.value.clone() if l2_sp else None
+
+    @torch.no_grad()
+    def epoch(self, encoded: Tensor, output: Tensor, order: Tensor, batch_size: int) -> Tensor:
+        """Take one pass in the given order (n,), and return each batch's loss; nothing in it waits for the device."""
+        if not encoded.is_cuda or distributed.size() > 1 or len(order) < batch_size:
+            return self._steps(encoded, output, order, batch_size)
+        if self._graph is None or self._graph.encoded is not encoded or self._graph.output is not output:
+            self._graph = _Graph(self, encoded, output, batch_size)
+        return self._graph.epoch(order)
+
+    def _steps(self, encoded: Tensor, output: Tensor, order: Tensor, batch_size: int) -> Tensor:
+        batches = order.split(batch_size)
+        losses = output.new_empty(len(batches))
+        for k, rows in enumerate(batches):
+            mine = rows[distributed.share(len(rows))]
+            losses[k] = self.gradients(encoded[mine], output[mine], len(rows))
+            self._adam_step()
+        return losses
+
+    def _adam_step(self) -> None:
+        """Move the weights by the function behind `torch.optim.Adam`: the class imports the compiler, longer than a first step."""
+        for (value, gradient, mean, square, steps), rate in zip(self.adam, self.rates, strict=True):
+            adam(
+                [value], [gradient], [mean], [square], [], [steps], fused=True, capturable=value.is_cuda,
+                amsgrad=False, beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0, eps=1e-8, maximize=False,
+            )  # fmt: skip
+
+    @torch.no_grad()
+    def outputs(self, encoded: Tensor) -> Tensor:
+        """Return (n,) for encoded inputs (n, E), without dropout."""
+        batches = []
+        for x in encoded.split(max(1, EVALUATED_AT_ONCE[encoded.device.type] // encoded.shape[1])):
+            hidden = self.linear[2].forward(self._front(x)[0].relu_()).relu_()
+            batches.append(self.linear[3].forward(hidden)[:, 0])
+        return torch.cat(batches)
+
+    def scale_rates(self, factor: float) -> None:
+        """Take further steps at so many times the learning rates that were set at first."""
+        for k, rate in enumerate(self._initial_rates):
+            if isinstance(self.rates[k], Tensor):
+                self.rates[k].fill_(rate * factor)
+            else:
+                self.rates[k] = rate * factor
+
+    def memory(self) -> list[Tensor]:
+        """Return what Adam remembers from step to step, in place."""
+        return [tensor for part in self.adam for tensor in part[2:]]
+
+    def state(self) -> dict[str, Tensor]:
+        """Return a copy of Adam's memory."""
+        return {str(k): tensor.clone() for k, tensor in enumerate(self.memory())}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` returned; ValueError if it is of another network."""
+        memory = self.memory()
+        theirs = [value for k in range(len(memory)) if isinstance(value := state.get(str(k)), Tensor)]
+        shapes = [[(each.shape, each.dtype) for each in tensors] for tensors in (memory, theirs)]
+        if len(state) != len(memory) or shapes[0] != shapes[1]:
+            raise ValueError("the optimiser's state is of another network")
+        for tensor, value in zip(memory, theirs, strict=True):
+            tensor.copy_(value)
+
+    def _front(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], None]]:
+        """Return what the first ReLU of the head takes, (B, 256), for inputs (B, E).
+
+        And what is to be called with the loss's derivative by it: it sets the gradients of what is in front of that ReLU.
+        """
+        bank, (fusion, first) = self.banks[0], self.linear[:2]
+        if len(self.banks) == 1 and isinstance(bank, _Cells) and len(x) >= FOLDED_FROM:
+            return self._folded(x, bank)
+        made = [bank.forward(part) for bank, part in zip(self.banks, x.split(self.widths, 1), strict=True)]
+        maps = torch.cat([each for each, _ in made], 1)
+        fused = fusion.forward(maps)
+
+        def set_gradients(d: Tensor) -> None:
+            first.set_gradients(d, fused)
+            if self.trained_layers == 4:
+                d = first.backward(d)
+                fusion.set_gradients(d, maps)
+                parts = fusion.backward(d).split(self.maps, 1)
+                for bank, part, (_, kept) in zip(self.banks, parts, made, strict=True):
+                    bank.set_gradients(part, kept)
+
+        return first.forward(fused), set_gradients
+
+    def _folded(self, x: Tensor, bank: _Cells) -> tuple[Tensor, Callable[[Tensor], None]]:
+        """Do the same where all is affine: branches, fusion and the first layer are multiplied out to one matrix (256, E)."""
+        fusion, first = self.linear[:2]
+        weight = fusion.weight.value @ bank.weight.value
+        bias = torch.addmv(fusion.bias.value, fusion.weight.value, bank.bias.value)
+        whole = torch.addmv(first.bias.value, first.weight.value, bias)
+
+        def set_gradients(d: Tensor) -> None:
+            dweight, dbias = d.t() @ x, d.sum(0)
+            torch.mm(dweight, weight.t(), out=first.weight.gradient).addr_(dbias, bias)
+            first.bias.gradient.copy_(dbias)
+            if self.trained_layers == 4:
+                dweight, dbias = first.weight.value.t() @ dweight, first.weight.value.t() @ dbias
+                torch.mm(dweight, bank.weight.value.t(), out=fusion.weight.gradient).addr_(dbias, bank.bias.value)
+                fusion.bias.gradient.copy_(dbias)
+                torch.mm(fusion.weight.value.t(), dweight, out=bank.weight.gradient).mul_(bank.inside)
+                torch.mv(fusion.weight.value.t(), dbias, out=bank.bias.gradient)
+
+        return torch.addmm(whole, x, (first.weight.value @ weight).t()), set_gradients
+
+    def dropout_masks(self, batch: int) -> list[Tensor]:
+        """Draw the factors of the hidden layers' units, (B, 256) and (B, 128): 0, or what keeps their mean."""
+        widths = [layer.weight.value.shape[0] for layer in self.linear[1:3]]
+        bits = torch.empty(batch * sum(widths) // 4, dtype=torch.int64, device=self.trained.value.device)
+        levels = bits.random_(-(2**63), None).view(torch.int16).view(batch, -1).split(widths, 1)
+        return [
+            (each >= dropped - LEVELS // 2).to(self.trained.value.dtype).mul_(LEVELS / (LEVELS - dropped))
+            for each, dropped in zip(levels, self.dropout, strict=True)
+        ]
+
+    def gradients(self, x: Tensor, output: Tensor, batch: int) -> Tensor:
+        """Set the gradients for a batch, of which this process has inputs (B, E) and outputs (B,), and return its loss."""
+        front, set_gradients = self._front(x)
+        masks = [mask[distributed.share(batch)] for mask in self.dropout_masks(batch)]  # all processes draw alike
+        first = front.relu_().mul_(masks[0])
+        second = self.linear[2].forward(first).relu_().mul_(masks[1])
+        predicted = self.linear[3].forward(second)[:, 0]
+        error = predicted - output
+        if self.loss == "mse":
+            value, d = functional.mse_loss(predicted, output, reduction="sum"), error * (2 / batch)
+        else:
+            value, d = functional.huber_loss(predicted, output, reduction="sum"), error.clamp(-1, 1) / batch
+        value, d = value / batch, d[:, None]
+        self.linear[3].set_gradients(d, second)
+        if self.trained_layers > 1:
+            d = self.linear[3].backward(d).mul_(masks[1]).mul_(second.sign())
+            self.linear[2].set_gradients(d, first)
+            set_gradients(self.linear[2].backward(d).mul_(masks[0]).mul_(first.sign()))
+        value = distributed.add_gradients([self.trained.gradient], value)
+        if self.start is not None:
+            moved = self.trained.value - self.start
+            value = value + self.l2_sp / 2 * moved.dot(moved)
+            self.trained.gradient.add_(moved, alpha=self.l2_sp)
+        return value
+
+
+# --- CUDA graphs -----------------------------------------------------------------------------------------------------
+
+
+def capture(step: Callable[[], object]) -> Callable[[], object]:
+    """Take a few steps, capture one as a CUDA graph, and return what replays it."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(WARM_UPS):
+            step()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+class _Graph:
+    """Steps of whole batches as one call each; what changes from step to step lies on the device, where a graph reads it."""
+
+    def __init__(self, optimiser: Accelerator, encoded: Tensor, output: Tensor, batch_size: int) -> None:
+        self.optimiser, self.encoded, self.output, self.batch_size = optimiser, encoded, output, batch_size
+        self.order = torch.zeros(len(output), dtype=torch.int64, device=output.device)
+        self.number = torch.zeros(1, dtype=torch.int64, device=output.device)
+        self.within = torch.arange(batch_size, device=output.device)
+        self.losses = output.new_zeros(len(output) // batch_size)
+        self._replay: Callable[[], object] | None = None
+
+    def epoch(self, order: Tensor) -> Tensor:
+        replay = self._replay = self._replay or self._captured()
+        self.order.copy_(order)
+        self.number.zero_()
+        for _ in range(len(self.losses)):
+            replay()
+        rest = order[len(self.losses) * self.batch_size :]
+        last = [self.optimiser._steps(self.encoded, self.output, rest, self.batch_size)] if len(rest) else []
+        return torch.cat([self.losses, *last])
+
+    def _step(self) -> None:
+        rows = self.order[self.number * self.batch_size + self.within]
+        loss = self.optimiser.gradients(self.encoded[rows], self.output[rows], self.batch_size)
+        self.losses.index_copy_(0, self.number, loss[None])
+        self.optimiser._adam_step()
+        self.number.add_(1).remainder_(len(self.losses))
+
+    def _captured(self) -> Callable[[], object]:
+        """Return what replays a step; weights, Adam's memory and random numbers are what they were before."""
+        changed = [self.optimiser.trained.value, *self.optimiser.memory()]
+        before = [tensor.clone() for tensor in changed]
+        with torch.random.fork_rng([self.output.device] if self.output.is_cuda else []):
+            try:
+                return capture(self._step)
+            except RuntimeError as error:  # a driver or a library that cannot
+                log.info("steps are taken call by call: no CUDA graph could be captured (%s)", error)
+                return self._step
+            finally:
+                for tensor, value in zip(changed, before, strict=True):
+                    tensor.copy_(value)

@@ -1,0 +1,415 @@
+"""Members of an ensemble: each trained by its own seed, side by side in worker processes, resumed where they were interrupted.
+
+In: encoded profiles, a specification, a schedule. Out: every member's best epoch; states and logs in the run's folder.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from soilcarbon.io.files import UserError
+from soilcarbon.network.checkpoint import read_state, save_checkpoint, save_state
+from soilcarbon.network.network import Member, Record, SoilCarbonNet
+from soilcarbon.network.specification import Specification
+from soilcarbon.parallel import Task, run_tasks
+from soilcarbon.settings import TrainSettings
+from soilcarbon.soil.dataset import Dataset
+from soilcarbon.stats.groups import group_folds
+from soilcarbon.training import distributed
+from soilcarbon.training.loop import (
+    Best,
+    DivergedError,
+    Profiles,
+    Schedule,
+    State,
+    TrainingSets,
+    encode_profiles,
+    fit,
+    outputs_of,
+    smearing_factor,
+)  # fmt: skip
+from soilcarbon.training.run_log import RunLog, member_folder
+from soilcarbon.training.uncertainty import fold_groups, rows_outside
+
+log = logging.getLogger(__name__)
+RESUME, FINISHED, BEST, SHARED = "resume.pth", "finished.pth", "best.pth", "shared.pth"
+"""In a member's log folder: the state it continues from, its best epoch once it is trained, and the best network so far. In the
+run's: tensors that worker processes share while they train."""
+# Where things lie and how a run is watched: an interrupted run may be resumed with other values of these.
+NOT_LEARNT = {"resume", "tensorboard", "device", "workers", "run", "model_dir", "log_dir", "results_dir"}
+NOT_LEARNT |= {"data_dir", "samples", "patches", "stats", "split", "categories", "init_from", "global_data"}
+# (the content of the latter is compared)
+TEACHERS_NETWORK: dict[str, Any] = {"epochs": 30, "batch_size": 32, "lr": 3e-4, "lr_schedule": "constant", "l2_sp": 0.02}
+TEACHERS_NETWORK |= {"freeze": "none", "select_on": "none", "patience": 0, "eval_interval": 30, "keep_initial": True}
+"""How the network is fine-tuned that is one of the teachers: no epoch is chosen, so no profile need be held out for it."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Profiles of the training and validation splits, encoded once for all members.
+
+    Attributes
+    ----------
+    profiles
+        The training split's, then the validation split's.
+    train_count
+        How many are the training split's.
+    rows
+        (n,) their rows in the dataset.
+    folds
+        (n,) the member that holds each of them out; None: all members have the validation split.
+    x
+        (n, F) packed covariates, raw units: what a teacher's places are mixed from.
+    world, world_x
+        Profiles of the world in no place of the region, that a teacher is fitted to, too, and their covariates (m, F).
+    """
+
+    profiles: Profiles
+    train_count: int
+    rows: np.ndarray
+    folds: np.ndarray | None = None
+    x: np.ndarray | None = None
+    world: Profiles | None = None
+    world_x: np.ndarray | None = None
+
+    def without_arrays(self) -> "TrainingData":
+        """Return what is small."""
+        nothing = Profiles(torch.empty(0), torch.empty(0), np.empty(0))
+        return TrainingData(nothing, self.train_count, self.rows, self.folds)
+
+    def split(self) -> tuple[Profiles, Profiles]:
+        """Return the training and validation splits."""
+        return self.profiles.take(slice(self.train_count)), self.profiles.take(slice(self.train_count, None))
+
+    def chosen(self, k: int) -> tuple[slice | np.ndarray, slice | np.ndarray]:
+        """Return which profiles member k is trained and validated on."""
+        if self.folds is None:
+            return slice(self.train_count), slice(self.train_count, None)
+        return np.flatnonzero(self.folds != k), np.flatnonzero(self.folds == k)
+
+
+@dataclass(frozen=True)
+class Members:
+    """What the members of an ensemble share.
+
+    Attributes
+    ----------
+    specification
+        Of the network.
+    pretrained
+        Weights of the members to continue from, by turns; none: they are drawn anew.
+    data, schedule
+        On what and how they are trained.
+    count, seed
+        How many, and the seed that each of theirs is made from.
+    teacher
+        Whether they are trained on the predictions of a teacher.
+    """
+
+    specification: Specification
+    pretrained: list[dict[str, Tensor]]
+    data: TrainingData
+    schedule: Schedule
+    count: int
+    seed: int
+    teacher: bool = False
+
+
+def member_seed(seed: int, k: int) -> int:
+    """Return member k's own seed; members of runs with other seeds never share one."""
+    return int(np.random.SeedSequence([seed, k]).generate_state(1)[0])
+
+
+def make_schedule(settings: TrainSettings, keep_initial: bool) -> Schedule:
+    """Return the schedule of the settings."""
+    names = {field.name for field in fields(Schedule)} - {"keep_initial", "seed"}
+    return Schedule(**{name: getattr(settings, name) for name in names}, keep_initial=keep_initial)
+
+
+def prepare_members(
+    network: SoilCarbonNet, data: Dataset, settings: TrainSettings, pretrained: bool, device: torch.device,
+    world: Dataset | None = None,
+) -> Members:  # fmt: skip
+    """Encode the data, and decide which profiles each member holds out.
+
+    Raises
+    ------
+    UserError
+        If there are fewer places, or blocks, than members to hold them out, or the world has none but the region's.
+    """
+    facts, teacher = network.specification, getattr(settings, "teacher", "none") != "none"
+    rows = np.concatenate([data.split["train"], data.split["valid"]])
+    folds = None
+    if settings.validate_on == "folds":
+        groups = fold_groups(data)[rows]
+        if (found := len(np.unique(groups))) < settings.members:
+            raise UserError(f"{found} places or blocks cannot be held out by {settings.members} members; lower --members")
+        folds = group_folds(groups, settings.members, settings.seed)
+    raw: dict[str, Any] = {}
+    if teacher:
+        raw["x"] = data.x[rows]
+    if teacher and world is not None:
+        there = rows_outside(world, data)
+        if not len(there):
+            raise UserError(
+                "global_data: every training profile lies in a place or block of this region; drop it, or name the world's"
+            )
+        raw |= {"world": encode_profiles(facts, world.x[there], world.y[there], device), "world_x": world.x[there]}
+    profiles = encode_profiles(facts, data.x[rows], data.y[rows], device)
+    weights = [member.copy_of_tensors() for member in network.members()] if pretrained else []
+    known = TrainingData(profiles, len(data.split["train"]), rows, folds, **raw)
+    return Members(facts, weights, known, make_schedule(settings, pretrained), settings.members, settings.seed, teacher)
+
+
+def train_member(members: Members, k: int, log: RunLog | None = None, state: State | None = None) -> Best:
+    """Train member k; its weights, its teacher and its batches depend on its own seed alone.
+
+    Raises
+    ------
+    DivergedError
+        If the loss is no longer finite.
+    """
+    data, seed = members.data, member_seed(members.seed, k)
+    train, valid = (data.profiles.take(chosen) for chosen in data.chosen(k))
+    sets = TrainingSets(train, train, valid, members.specification)
+    device = train.output.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        member = _initial_member(members, k, seed)
+        if members.teacher:
+            sets = _distilled(members, k, sets)
+        return fit(member, sets, replace(members.schedule, seed=seed), log, state)
+
+
+def _initial_member(members: Members, k: int, seed: int) -> Member:
+    member = Member(members.specification)
+    member.initialise(seed)
+    if members.pretrained:
+        member.load_state_dict(members.pretrained[k % len(members.pretrained)])
+    return member.to(members.data.profiles.output.device)
+
+
+def _distilled(members: Members, k: int, sets: TrainingSets) -> TrainingSets:
+    """Return member k's sets with the predictions of its teacher, of which the network itself, fine-tuned, is one."""
+    from soilcarbon.training.distillation import RawProfiles, distil  # here: scikit-learn's trees are slow to import
+
+    data, seed, tuned = members.data, member_seed(members.seed, k), None
+    assert data.x is not None
+    if members.pretrained:
+        own = member_seed(seed, 0)
+        tuned = _initial_member(members, k, own)
+        fit(tuned, sets, replace(members.schedule, **TEACHERS_NETWORK, seed=own))
+    log.info(
+        "member %d: a teacher fitted to %d profiles%s",
+        k,
+        len(sets.train.y),
+        f" and {len(data.world.y)} of the world" if data.world else "",
+    )
+    raw = RawProfiles(data.x[data.chosen(k)[0]], data.world, data.world_x)
+    return distil(sets, raw, tuned, seed)
+
+
+def assemble(members: Members, best: Sequence[Best], settings: TrainSettings) -> SoilCarbonNet:
+    """Return the network of the members' best epochs, with their smearing factors."""
+    record = Record(settings=settings.as_plain(), epoch=tuple(each.epoch for each in best))
+    network = SoilCarbonNet.assemble(members.specification, [each.weights for each in best], record)
+    if members.specification.target_transform == "log1p":
+        parts = members.data.split()
+        outputs = [[outputs_of(member, each.encoded) for each in parts] for member in network.members()]
+        network.respecify(smearing=tuple(smearing_factor(each, parts) for each in outputs))
+    return network
+
+
+# --- files of a run, and members side by side ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files in a run's log folder.
+
+    Attributes
+    ----------
+    folder
+        log/<run>.
+    fingerprint
+        What decides the run's result: a state with another one is not continued.
+    resume, tensorboard
+        As the settings.
+    """
+
+    folder: Path
+    fingerprint: dict[str, Any]
+    resume: bool
+    tensorboard: bool
+
+    def prepare(self, members: int) -> None:
+        """Drop what an older run of the name left; of an interrupted one, check that it is the same.
+
+        Raises
+        ------
+        UserError
+            If that run had other settings or data, or a state cannot be read.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        states = [path for path in (*self.folder.rglob(RESUME), *self.folder.rglob(FINISHED))]
+        if not self.resume:
+            for path in (*states, *self.folder.rglob(BEST), *self.folder.glob("member_*/epochs.jsonl")):
+                path.unlink()
+            for path in self.folder.glob("member_*/events.out.tfevents*"):
+                path.unlink()
+            return
+        if not states:
+            log.info("%s: nothing to resume; starting afresh", self.folder / RESUME)
+        for path in states:
+            self.read(path, "cpu")
+        for k in range(members):
+            folder = member_folder(self.folder, k)
+            if not (folder / FINISHED).is_file() and (state := self.read(folder / RESUME, "cpu")):
+                log.info("resuming after epoch %d of member %d", state["epoch"], k)
+
+    def read(self, path: Path, device: torch.device | str) -> dict[str, Any] | None:
+        """Return a state of this run, or None where there is none."""
+        if not path.is_file():
+            return None
+        state = read_state(path, device)
+        if not {"fingerprint", "best", "epoch"} <= state.keys() or not isinstance(state["fingerprint"], dict):
+            raise UserError(f"{path}: not the state of an interrupted run; run without --resume")
+        other = [name for name, value in self.fingerprint.items() if state["fingerprint"].get(name) != value]
+        if other:
+            raise UserError(f"{path}: the interrupted run differs in {', '.join(other)}; run without --resume, or as it was")
+        return state
+
+    def finish(self, members: int) -> None:
+        """Remove what only an unfinished run needs."""
+        for k in range(members):
+            path = member_folder(self.folder, k) / BEST
+            path.unlink(missing_ok=True)
+            path.with_suffix(".yaml").unlink(missing_ok=True)
+
+
+def train_members(members: Members, files: RunFiles | None = None, workers: int = 1) -> list[Best]:
+    """Train all members, on a CPU side by side in worker processes, and return their best epochs.
+
+    The weights do not depend on the number of workers.
+
+    Parameters
+    ----------
+    members
+        What they share.
+    files
+        Where states and logs go; None: nothing is written, and members are trained one after the other.
+    workers
+        Processes; 0: one per core.
+
+    Raises
+    ------
+    UserError
+        If a loss is no longer finite.
+    """
+    one_process = files is None or workers == 1 or members.count == 1 or distributed.size() > 1
+    if files is None or one_process or members.data.profiles.output.is_cuda:
+        return [_train_with_files(members, k, files) for k in range(members.count)]
+    shared = files.folder / SHARED
+    save_state(shared, _tensors_of(members))
+    small = replace(members, pretrained=[], data=members.data.without_arrays())
+    verbose = log.isEnabledFor(logging.INFO)
+    finished = [member_folder(files.folder, k) / FINISHED for k in range(members.count)]
+    tasks = [Task(path, _worker, (small, shared, k, files, verbose), f"member {k}") for k, path in enumerate(finished)]
+    try:
+        run_tasks(tasks, workers, "members")
+    finally:
+        shared.unlink(missing_ok=True)
+    device = members.data.profiles.output.device
+    return [Best(**state["best"]) for path in finished if (state := files.read(path, device))]
+
+
+def _train_with_files(members: Members, k: int, files: RunFiles | None) -> Best:
+    """Train member k, with its state and its log in files; return what an earlier run made of it, if that is done."""
+    if files is None:
+        try:
+            return train_member(members, k)
+        except DivergedError as error:
+            raise UserError(f"{error}; lower lr (now {members.schedule.lr:g}) or look at the inputs") from error
+    folder, device = member_folder(files.folder, k), members.data.profiles.output.device
+    if files.resume and (done := files.read(folder / FINISHED, device)):
+        return Best(**done["best"])
+    saved = files.read(folder / RESUME, device) if files.resume else None
+    first = distributed.is_first()
+    run_log = (
+        RunLog(files.folder, k, members.schedule.epochs, files.tensorboard, saved["epoch"] if saved else None) if first else None
+    )
+
+    def keep_best(best: Best) -> None:
+        network = SoilCarbonNet.assemble(members.specification, [best.weights], Record(epoch=(best.epoch,)))
+        save_checkpoint(network, folder / BEST)
+
+    def save(state: dict[str, Any], name: str = RESUME) -> None:
+        if first:
+            keep_best(Best(**state["best"]))
+            save_state(folder / name, {**state, "fingerprint": files.fingerprint})
+
+    try:
+        best = train_member(members, k, run_log, State(saved, save))
+        save({"epoch": best.epoch, "best": vars(best)}, FINISHED)
+        if first:
+            (folder / RESUME).unlink(missing_ok=True)
+        return best
+    except DivergedError as error:
+        if first:
+            keep_best(error.best)
+        raise UserError(
+            f"{error} (member {k}); lower --lr (now {members.schedule.lr:g}) or look at the inputs. The best epoch before, "
+            f"{error.best.epoch}, lies in the run's log folder; an older checkpoint stands"
+        ) from error
+    finally:
+        if run_log:
+            run_log.close()
+
+
+def _worker(small: Members, shared: Path, k: int, files: RunFiles, verbose: bool) -> None:
+    """Train member k in a process of its own."""
+    if verbose:
+        logging.basicConfig(format="%(message)s", level=logging.INFO)
+    _train_with_files(_with_tensors(small, torch.load(shared, mmap=True, weights_only=True)), k, files)
+
+
+def _tensors_of(members: Members) -> dict[str, Any]:
+    """Return what is large, to be mapped into every worker's memory from one file."""
+    data = members.data
+    tensors: dict[str, Any] = {"pretrained": members.pretrained}
+    for name, profiles in (("profiles", data.profiles), ("world", data.world)):
+        if profiles is not None:
+            tensors[name] = [profiles.encoded, profiles.output, torch.from_numpy(profiles.y)]
+    raw = {"x": data.x, "world_x": data.world_x}
+    return tensors | {name: torch.from_numpy(np.require(each, requirements="W")) for name, each in raw.items() if each is not None}
+
+
+def _with_tensors(small: Members, tensors: dict[str, Any]) -> Members:
+    large: dict[str, Any] = {name: tensors[name].numpy() for name in ("x", "world_x") if name in tensors}
+    for name in ("profiles", "world"):
+        if name in tensors:
+            encoded, output, y = tensors[name]
+            large[name] = Profiles(encoded, output, y.numpy())
+    return replace(small, pretrained=tensors["pretrained"], data=replace(small.data, **large))
+
+
+def fingerprint(members: Members, settings: TrainSettings) -> dict[str, Any]:
+    """Return what decides a run's result: settings, specification, and a digest of data, folds and first weights."""
+    data = members.data
+    digest = hashlib.sha256() if data.folds is None else hashlib.sha256(data.folds.tobytes())
+    digest.update(str(data.train_count).encode())
+    for profiles in (data.profiles, data.world):
+        for tensor in () if profiles is None else (profiles.encoded, profiles.output):
+            digest.update(tensor.cpu().numpy().tobytes())
+    for weights in members.pretrained:
+        for tensor in weights.values():
+            digest.update(tensor.cpu().numpy().tobytes())
+    plain = {name: value for name, value in settings.as_plain().items() if name not in NOT_LEARNT}
+    facts = members.specification.model_dump(mode="json")
+    return {**plain, "specification": facts, "data and first weights": digest.hexdigest()}

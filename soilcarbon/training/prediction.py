@@ -1,0 +1,168 @@
+"""Prediction and evaluation of profiles with a checkpoint.
+
+In: a checkpoint and a dataset's folder. Out: the folder results/<run>/: predictions.csv (profile_id, lon, lat, observed, predicted,
+residual = observed - predicted; sd and one column per member of an ensemble; lower, upper: the prediction interval; di, lpd,
+inside: dissimilarity index, local point density, and whether it is in the area of applicability), scores.json, settings.yaml, and
+two figures.
+"""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from soilcarbon import figures
+from soilcarbon.categories import middle_cells
+from soilcarbon.io.files import UserError, check_writable, write_json, write_table
+from soilcarbon.network.checkpoint import load_checkpoint
+from soilcarbon.network.network import SoilCarbonNet, choose_device, predict
+from soilcarbon.network.preprocessing import unfold_classes, warn_of_far_inputs
+from soilcarbon.network.specification import difference
+from soilcarbon.settings import PredictSettings
+from soilcarbon.soil.dataset import Dataset, check_variables, read_dataset, read_statistics
+from soilcarbon.stats import metrics
+from soilcarbon.stats.metrics import coverage
+from soilcarbon.training.uncertainty import check_level
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of a prediction.
+
+    Attributes
+    ----------
+    table
+        As predictions.csv, a row per profile.
+    scores
+        Score -> value with the ends of its 95 % bootstrap interval; only "n" where nothing was observed.
+    coverage
+        Share of the observations in the prediction intervals of a level; empty without a calibration or observations.
+    """
+
+    table: pd.DataFrame
+    scores: dict[str, Any]
+    coverage: dict[str, Any]
+
+
+def predict_and_evaluate(settings: PredictSettings) -> Evaluation:
+    """Predict the profiles of a dataset with a checkpoint, score those observed, and write both into `settings.results`.
+
+    Raises
+    ------
+    UserError
+        For anything wrong in settings, checkpoint or data.
+    """
+    network = load_for_prediction(settings, choose_device(settings.device))
+    facts = network.specification
+    if not settings.given("target"):
+        settings = settings.model_copy(update={"target": facts.target})
+    splits = () if settings.on == "all" else (settings.on,)
+    data = read_dataset(
+        settings.data_dir, facts.categories, splits, target=settings.target, target_needed=False, layout=settings.layout
+    )
+    rows = data.rows(settings.on)
+    check_variables(data.x[rows], facts.categories, refuse="nothing")
+    warn_of_far_inputs(facts, data.x[rows])
+    folder = settings.results
+    check_writable(folder)
+
+    table = predict_table(network, data, rows, settings.level)
+    observed, predicted = table["observed"].to_numpy(), table["predicted"].to_numpy()
+    known = np.isfinite(observed)
+    groups = None if data.blocks is None else data.blocks[rows][known]
+    scores, held = {"n": 0}, {}  # type: dict[str, Any], dict[str, Any]
+    if known.any():
+        scores = metrics.bootstrap_scores(observed[known], predicted[known], settings.seed, groups=groups)
+        if "lower" in table:
+            lower, upper = (table[name].to_numpy()[known] for name in ("lower", "upper"))
+            held = {"level": settings.level} | coverage(observed[known], lower, upper, groups, settings.seed)
+    settings.model_copy(update={"categories": facts.categories, "checkpoint": settings.checkpoint_path}).write(
+        folder / "settings.yaml"
+    )
+    write_table(folder / "predictions.csv", table)
+    about = {
+        "run": settings.run,
+        "on": settings.on,
+        "unit": facts.unit,
+        "checkpoint_sha256": hashlib.sha256(settings.checkpoint_path.read_bytes()).hexdigest(),
+        "intervals": "95 % bootstrap over " + ("profiles" if groups is None else f"{len(np.unique(groups))} spatial blocks"),
+        "calibrated_on": network.record.calibrated_on,
+        "signs": "me: predicted - observed; residual: observed - predicted",
+    }
+    write_json(folder / "scores.json", {**about, "scores": scores, "coverage": held})
+    for stale in folder.glob("*.png"):  # of an earlier prediction in this folder
+        stale.unlink()
+    if known.any():
+        title, seen = f"{settings.run}, {settings.on} profiles", table[known]
+        figures.observed_against_predicted(folder / "observed_predicted.png", observed[known], predicted[known], facts.unit, title)
+        at = seen["lon"].to_numpy(), seen["lat"].to_numpy(), seen["residual"].to_numpy()
+        figures.residual_map(folder / "residual_map.png", *at, facts.unit, title)
+    return Evaluation(table, scores, held)
+
+
+def predict_table(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, level: float) -> pd.DataFrame:
+    """Return predictions of a dataset's rows, with intervals and applicability where the network has them.
+
+    Raises
+    ------
+    UserError
+        If too few profiles were held out for intervals of the level.
+    """
+    facts = network.specification
+    predicted, members = predict(network, data.x[rows])
+    observed = data.y[rows]
+    table = pd.DataFrame(
+        {
+            "profile_id": np.array(data.ids)[rows],
+            "lon": data.lon[rows],
+            "lat": data.lat[rows],
+            "observed": observed,
+            "predicted": predicted,
+            "residual": observed - predicted,
+        }
+    )
+    if len(members) > 1:
+        table["sd"] = members.std(0, ddof=1)
+        table = table.assign(**{f"member_{k}": values for k, values in enumerate(members)})
+    if network.calibration is not None:
+        check_level(network, level)
+        table["lower"], table["upper"] = network.calibration.interval(predicted, level)
+    if network.applicability is not None:
+        cells = unfold_classes(middle_cells(data.x[rows], facts.categories), facts)
+        table["di"], table["lpd"] = network.applicability.assess(cells)
+        table["inside"] = table["di"] <= network.applicability.threshold
+    return table
+
+
+def load_for_prediction(settings: PredictSettings, device: torch.device) -> SoilCarbonNet:
+    """Load the settings' checkpoint; the published bare file, which has no statistics, takes the dataset's.
+
+    Raises
+    ------
+    UserError
+        If the checkpoint cannot be read, or its variables are not those the settings name.
+    """
+    path = settings.checkpoint_path
+    network = load_checkpoint(path, device)
+    if (
+        network.specification.statistics is not None
+        and settings.given("missing")
+        and settings.missing != network.specification.missing
+    ):
+        raise UserError(
+            f"{path}: was trained with missing {network.specification.missing!r}, which prediction keeps; drop the setting"
+        )
+    theirs = network.specification.categories
+    if settings.categories is not None and (differs := difference(settings.categories, theirs)):
+        raise UserError(f"{path}: the checkpoint's variables are not the settings': {differs}")
+    if network.specification.statistics is None:
+        stats = settings.data_dir / settings.stats
+        network.respecify(statistics=read_statistics(stats, theirs), missing=settings.missing)
+        log.info("%s: has no statistics; those of %s are used, and predictions are not bounded", path, stats)
+    return network
