@@ -339,39 +339,21 @@ class Measured:
 class Densities:
     """SOC density of N profiles in K depth intervals.
 
-    Attributes
-    ----------
-    intervals
-        K pairs of upper and lower limit, cm.
-    density, sd
-        (N, K) kg/m2; NaN for a profile left out of an interval. `sd` combines the errors of SOC, bulk density and coarse
-        fragments, independent of each other, each taken as the same throughout a profile: the largest it can be.
-    covered
-        (N, K) cm that were observed.
-    reach
-        (N, K) cm that `density` is of: all of the interval, or its part between the first top and the last bottom.
-    estimated, organic, stones_assumed
-        (N, K) share of the observed centimetres whose bulk density was estimated; those of it that are organic, by
-        `organic_bulk_density`; whose coarse fragments were taken as none.
-    pedotransfer
-        The function that estimated bulk density of mineral soils; None: `mineral_bulk_density`.
-    counts
-        Number of unusual horizons by kind.
-    interval_counts
-        K: number of profiles with a density, and without by reason.
+    `sd` combines the errors of SOC, bulk density and coarse fragments, independent of each other, each taken as the same throughout
+    a profile: the largest it can be. Arrays are NaN for a profile left out of an interval.
     """
 
-    intervals: Sequence[tuple[float, float]]
-    density: np.ndarray
-    sd: np.ndarray
-    covered: np.ndarray
-    reach: np.ndarray
-    estimated: np.ndarray
-    organic: np.ndarray
-    stones_assumed: np.ndarray
-    pedotransfer: Pedotransfer | None
-    counts: dict[str, int]
-    interval_counts: list[dict[str, int]]
+    intervals: Sequence[tuple[float, float]]  # K upper and lower limits, cm
+    density: np.ndarray  # (N, K) kg/m2
+    sd: np.ndarray  # (N, K) kg/m2
+    covered: np.ndarray  # (N, K) cm that were observed
+    reach: np.ndarray  # (N, K) cm that `density` is of: the interval, or its part between first top and last bottom
+    estimated: np.ndarray  # (N, K) share of the observed centimetres whose bulk density was estimated
+    organic: np.ndarray  # (N, K) share whose bulk density was estimated by `organic_bulk_density`
+    stones_assumed: np.ndarray  # (N, K) share whose coarse fragments were taken as none
+    pedotransfer: Pedotransfer | None  # estimated bulk density of mineral soils; None: `mineral_bulk_density`
+    counts: dict[str, int]  # unusual horizons by kind
+    interval_counts: list[dict[str, int]]  # K: profiles with a density, and without by reason
 
 
 def interval_densities(
@@ -494,16 +476,7 @@ def density_column(interval: tuple[float, float]) -> str:
 def standard_deviations(given: str, name: str, values: np.ndarray, table: pd.DataFrame, path: Path) -> np.ndarray:
     """Return the standard deviations (L,) of values (L,), in their unit, from a setting: a column, a number, or a share "10%".
 
-    Parameters
-    ----------
-    given
-        The setting's value.
-    name
-        The setting's name, for errors.
-    values
-        (L,).
-    table, path
-        L rows, and where they come from, for errors.
+    `given` is the value of the setting `name`, which errors mention; `table`, read from `path`, has L rows.
 
     Raises
     ------

@@ -54,46 +54,19 @@ class Horizons:
 
 @dataclass(frozen=True)
 class Harmonised:
-    """One soil property of N profiles in K depth intervals.
+    """One soil property of N profiles in K depth intervals."""
 
-    Attributes
-    ----------
-    intervals
-        (K, 2) upper and lower limit, cm.
-    mean
-        (N, K) unit of the property; NaN where a profile has no horizon in the interval.
-    covered
-        (N, K) centimetres of the interval that were observed.
-    reach
-        (N, K) centimetres of it between the profile's first top and last bottom: observed ones, and gaps.
-    n_layers
-        (N, K) int64: number of horizons within the interval.
-    counts
-        Number of horizons that were left out, and of unusual ones, by reason.
-    """
-
-    intervals: np.ndarray
-    mean: np.ndarray
-    covered: np.ndarray
-    reach: np.ndarray
-    n_layers: np.ndarray
-    counts: dict[str, int]
+    intervals: np.ndarray  # (K, 2) upper and lower limit, cm
+    mean: np.ndarray  # (N, K) unit of the property; NaN where a profile has no horizon in the interval
+    covered: np.ndarray  # (N, K) centimetres of the interval that were observed
+    reach: np.ndarray  # (N, K) centimetres of it between the profile's first top and last bottom: observed ones, and gaps
+    n_layers: np.ndarray  # (N, K) int64, horizons within the interval
+    counts: dict[str, int]  # horizons left out, and unusual ones, by reason
 
     def sufficient(self, min_covered: float) -> tuple[np.ndarray, list[dict[str, int]]]:
-        """Return which values are of profiles observed over enough of an interval.
+        """Return which values (N, K) are of profiles observed over enough of an interval, and K counts of profiles by reason.
 
-        Parameters
-        ----------
-        min_covered
-            Centimetres that must have been observed, or all of an interval that is thinner. 0: any number, down to the
-            observed bottom.
-
-        Returns
-        -------
-        enough : ndarray
-            (N, K) bool.
-        counts : list
-            K: number of profiles with such a value, and without by reason.
+        Enough is `min_covered` centimetres, or all of an interval that is thinner; 0: any number, down to the observed bottom.
         """
         needed = np.minimum(np.diff(self.intervals)[:, 0], min_covered)
         some, enough = ~np.isnan(self.mean), self.covered >= needed - 1e-6  # `covered` is rounded to 1e-6
@@ -210,20 +183,22 @@ def harmonise(
         raise ValueError(f"lambda {smoothing}: must lie between 0 and {MOST_SMOOTHING:g}")
     horizons, value, counts = _usable(horizons, value, limits)
 
+    shape = horizons.profiles, len(wanted)
     first, last = np.full(horizons.profiles, np.inf), np.full(horizons.profiles, -np.inf)
     np.minimum.at(first, horizons.profile, horizons.top)
     np.maximum.at(last, horizons.profile, horizons.bottom)
     reach = (np.minimum(last[:, None], wanted[:, 1]) - np.maximum(first[:, None], wanted[:, 0])).clip(0.0)
-    mean, covered = np.empty(reach.shape), np.empty(reach.shape)
-    n_layers = np.empty(reach.shape, np.int64)
+    mean, covered, n_layers = np.empty(shape), np.empty(shape), np.empty(shape, np.int64)
+    pieces, piece_value = without_overlaps(horizons, value)
     for k, (upper, lower) in enumerate(wanted):
-        mean[:, k], covered[:, k], n_layers[:, k] = weighted_mean(horizons, value, (upper, lower))
+        mean[:, k], n_layers[:, k] = weighted_mean(horizons, value, (upper, lower))
+        observed = pieces.bottom.clip(upper, lower) - pieces.top.clip(upper, lower)
+        covered[:, k] = np.bincount(pieces.profile, observed, pieces.profiles).round(_DECIMALS)
     if method != "mean":
-        horizons, value = without_overlaps(horizons, value)
-        mean = _spline_means(horizons, value, wanted, smoothing, method == "spline_1cm")
-        gaps = (horizons.top[1:] > horizons.bottom[:-1]) & horizons.follows
+        mean = _spline_means(pieces, piece_value, wanted, smoothing, method == "spline_1cm")
+        gaps = (pieces.top[1:] > pieces.bottom[:-1]) & pieces.follows
         counts["below a gap, bridged by the spline"] = int(gaps.sum())
-        counts["alone in their profile, the spline constant"] = int((np.bincount(horizons.profile) == 1).sum())
+        counts["alone in their profile, the spline constant"] = int((np.bincount(pieces.profile) == 1).sum())
         outside = (mean < limits[0]) | (mean > limits[1])
         counts["interval means of the spline that were impossible, set to the limit"] = int(outside.sum())
         mean = mean.clip(*limits)
@@ -276,19 +251,15 @@ def from_surface(profile: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> tu
     return top - highest[profile], bottom - highest[profile], int((highest < 0).sum())
 
 
-def weighted_mean(
-    horizons: Horizons, value: np.ndarray, interval: tuple[float, float]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def weighted_mean(horizons: Horizons, value: np.ndarray, interval: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """Average horizons over a depth interval, each weighted by its thickness within it.
 
-    The mean is over the observed centimetres alone, and their number is returned. Horizons with the same limits are repeated
-    measurements of one: they are averaged first. Horizons that overlap otherwise each keep their own thickness as weight, but a
-    centimetre counts as observed once.
+    Horizons that overlap each keep their own thickness as weight.
 
     Parameters
     ----------
     horizons
-        top < bottom.
+        top < bottom, no two with the same limits.
     value
         (L,) finite, per mass of soil (g/kg), not per volume.
     interval
@@ -297,41 +268,22 @@ def weighted_mean(
     Returns
     -------
     mean : ndarray
-        (N,) unit of `value`; NaN where no horizon reaches into the interval.
-    covered : ndarray
-        (N,) centimetres of the interval that were observed.
+        (N,) unit of `value`, over the observed centimetres; NaN where no horizon reaches into the interval.
     n_layers : ndarray
         (N,) int64: the horizons within the interval.
     """
-    profiles = horizons.profiles
-    horizons, value = _average_repeats(horizons, value)
-    top, bottom = horizons.top.clip(*interval), horizons.bottom.clip(*interval)
-
-    reached = bottom > top
-    profile, top, bottom, value = (array[reached] for array in (horizons.profile, top, bottom, value))
-    weight = bottom - top
-    total = np.bincount(profile, weight, profiles)
+    weight = horizons.bottom.clip(*interval) - horizons.top.clip(*interval)
+    reached = weight > 0
+    profile, weight, value = horizons.profile[reached], weight[reached], value[reached]
     with np.errstate(invalid="ignore"):  # 0 / 0: no horizon
-        mean = np.bincount(profile, weight * value, profiles) / total
-
-    # Observed centimetres: what each horizon, from the top, adds below the deepest one so far. Profiles are separated
-    # by an offset larger than the interval, so that one running maximum serves all of them.
-    offset = profile * (interval[1] - interval[0] + 1.0)
-    deepest = np.maximum.accumulate(bottom + offset) - offset
-    before = np.concatenate(([interval[0]], deepest[:-1])).clip(*interval)[: profile.size]
-    before[np.flatnonzero(np.diff(profile, prepend=-1))] = interval[0]
-    added = (bottom - np.maximum(top, before)).clip(0.0)
-    covered = np.bincount(profile, added, profiles).round(6)
-    return mean, covered, np.bincount(profile, minlength=profiles)
+        mean = np.bincount(profile, weight * value, horizons.profiles) / np.bincount(profile, weight, horizons.profiles)
+    return mean, np.bincount(profile, minlength=horizons.profiles)
 
 
 def without_overlaps(horizons: Horizons, value: np.ndarray) -> tuple[Horizons, np.ndarray]:
     """Cut horizons where others of their profile begin or end; centimetres that several share get their mean.
 
-    Returns
-    -------
-    horizons, value
-        M pieces, sorted by profile and depth. Horizons that overlap no other are unchanged.
+    Returns M pieces, sorted by profile and depth, and their values. Horizons that overlap no other are unchanged.
     """
     owner, limit = np.tile(horizons.profile, 2), np.concatenate((horizons.top, horizons.bottom))
     order = np.lexsort((limit, owner))
@@ -390,26 +342,10 @@ def _average_repeats(horizons: Horizons, value: np.ndarray) -> tuple[Horizons, n
 def _spline_means(
     horizons: Horizons, value: np.ndarray, intervals: np.ndarray, smoothing: float, every_cm: bool = False
 ) -> np.ndarray:
-    """Average each profile's spline over depth intervals.
+    """Return the means (N, K) of each profile's spline over depth intervals (K, 2) cm.
 
-    Parameters
-    ----------
-    horizons
-        Sorted by profile and depth, without overlap (`without_overlaps`).
-    value
-        (L,) finite.
-    intervals
-        (K, 2) upper and lower limit, cm.
-    smoothing
-        lambda.
-    every_cm
-        False: the curve is integrated, so that mass is preserved. True: it is averaged at the interval's upper limit
-        and each centimetre below, as in mpspline2, by which published numbers were made.
-
-    Returns
-    -------
-    ndarray
-        (N, K) unit of `value`.
+    Horizons are sorted and without overlap (`without_overlaps`). The curve is integrated, which preserves mass; with `every_cm`
+    it is averaged at the interval's upper limit and each centimetre below, as in mpspline2, by which published numbers were made.
     """
     profile, top, bottom = horizons.profile, horizons.top, horizons.bottom
     largest = np.zeros(horizons.profiles)

@@ -43,22 +43,10 @@ _CLASS_NAME = re.compile("class|code|lith|cover|geolog|soil_?type|wrb", re.IGNOR
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How profiles are split into training, validation and test sets.
+    """How profiles are split into training, validation and test sets."""
 
-    Attributes
-    ----------
-    method
-        "random": single places; "blocks": whole spatial blocks; None: as the global dataset was, else single places.
-    block_size
-        Side of a block, degrees; None: as of the global dataset, else `BLOCK_SIZE`.
-    valid_share, test_share
-        Shares of the profiles.
-    seed
-        Of the split.
-    """
-
-    method: Literal["random", "blocks"] | None = None
-    block_size: float | None = None
+    method: Literal["random", "blocks"] | None = None  # single places, or whole blocks; None: as the global dataset, else places
+    block_size: float | None = None  # degrees; None: of the global dataset, else `BLOCK_SIZE`
     valid_share: float = 0.1
     test_share: float = 0.2
     seed: int = 314
@@ -66,58 +54,26 @@ class SplitRule:
 
 @dataclass(frozen=True)
 class Sources:
-    """What a dataset is made of.
+    """What a dataset is made of."""
 
-    Attributes
-    ----------
-    points
-        Table of profiles or horizons.
-    target
-        Its column of the target; None: see `profiles.read_profiles`.
-    rasters
-        GeoTIFF files, or folders of them.
-    categories
-        None: those of the global dataset, else the published table if its variables are all there, else one per raster file.
-    radius
-        Cells cut on each side of a profile, at least.
-    bounds
-        lon_min, lon_max, lat_min, lat_max, degrees; None: no limit.
-    depth
-        How horizons become one value per profile.
-    """
-
-    points: Path
-    target: str | None
-    rasters: Sequence[Path]
-    categories: tuple[Category, ...] | None = None
-    radius: int = 0
-    bounds: tuple[float, float, float, float] | None = None
+    points: Path  # table of profiles or horizons
+    target: str | None  # its column of the target; None: see `profiles.read_profiles`
+    rasters: Sequence[Path]  # GeoTIFF files, or folders of them
+    categories: tuple[Category, ...] | None = None  # None: of the global dataset, else the published table, else one per file
+    radius: int = 0  # cells cut on each side of a profile, at least
+    bounds: tuple[float, float, float, float] | None = None  # lon_min, lon_max, lat_min, lat_max, degrees
     depth: DepthRule = field(default_factory=DepthRule)
 
 
 @dataclass
 class Prepared:
-    """A dataset as it was written.
-
-    Attributes
-    ----------
-    profiles
-        N profiles, and those left out.
-    patches
-        Variable -> (N, S, S), raw units, missing = NaN.
-    categories
-        The table of the dataset.
-    facts
-        Content of `dataset.yaml`.
-    hints
-        Sentences on what may be wrong or better.
-    """
+    """A dataset as it was written: N profiles, their patches (variable -> (N, S, S), raw units), and facts of `dataset.yaml`."""
 
     profiles: Profiles
     patches: dict[str, np.ndarray]
     categories: tuple[Category, ...]
     facts: dict[str, Any]
-    hints: list[str] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)  # sentences on what may be wrong or better
 
     def missing_cells(self) -> str:
         """Return the variables with most missing cells as text."""

@@ -35,26 +35,16 @@ _SAME_PLACE = 1e-5
 
 @dataclass(frozen=True)
 class DepthRule:
-    """How horizons become one value per profile.
+    """How horizons become one value per profile, and further columns soc_0_5 ... of other intervals.
 
-    Attributes
-    ----------
-    interval
-        Upper and lower limit, cm, that horizons are averaged over.
-    method, smoothing
-        As of `depth.harmonise`; smoothing is the spline's lambda.
-    further
-        Intervals, cm, that get a column each beside soc: soc_0_5 for 0 to 5 cm. It is empty for profiles with less
-        than `min_covered` observed, or with less than all of an interval that is thinner; they are counted.
-    min_covered
-        Leave out profiles with fewer observed centimetres.
+    A further column is empty for profiles with less than `min_covered` observed, or than all of an interval that is thinner.
     """
 
-    interval: tuple[float, float] = (0.0, 30.0)
-    method: Method = "mean"
-    smoothing: float = 0.1
-    further: Sequence[tuple[float, float]] = ()
-    min_covered: float = 0.0
+    interval: tuple[float, float] = (0.0, 30.0)  # cm
+    method: Method = "mean"  # as of `depth.harmonise`
+    smoothing: float = 0.1  # the spline's lambda
+    further: Sequence[tuple[float, float]] = ()  # cm
+    min_covered: float = 0.0  # cm; profiles with less are left out
 
 
 @dataclass
@@ -90,30 +80,14 @@ class Profiles:
 
 @dataclass(frozen=True)
 class HorizonTable:
-    """A table of L horizons of N profiles.
+    """A table of L horizons of N profiles."""
 
-    Attributes
-    ----------
-    table
-        L rows as they came, those without profile_id left out.
-    horizons
-        Their profiles and depths, cm from the surface.
-    placed
-        (L,) whether top and bottom are known and possible.
-    once
-        N rows: profile_id, lon, lat, and the columns that are constant within every profile.
-    moves
-        (N,) whether its horizons lie at different places.
-    counts
-        Number of unusual rows by kind.
-    """
-
-    table: pd.DataFrame
-    horizons: Horizons
-    placed: np.ndarray
-    once: pd.DataFrame
-    moves: np.ndarray
-    counts: dict[str, int]
+    table: pd.DataFrame  # L rows as they came, those without profile_id left out
+    horizons: Horizons  # their profiles and depths, cm from the surface
+    placed: np.ndarray  # (L,) whether top and bottom are known and possible
+    once: pd.DataFrame  # N rows: profile_id, lon, lat, and the columns that are constant within every profile
+    moves: np.ndarray  # (N,) whether its horizons lie at different places
+    counts: dict[str, int]  # unusual rows by kind
 
 
 # --- profiles --------------------------------------------------------------------------------------------------------

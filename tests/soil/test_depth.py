@@ -13,7 +13,6 @@ from soilcarbon.soil.depth import (
     harmonise,
     interval_weights,
     mass_preserving_spline,
-    weighted_mean,
     without_overlaps,
 )
 
@@ -85,16 +84,15 @@ def dense_curve(top, bottom, value, smoothing):
     ],
 )
 def test_horizons_weigh_by_their_thickness_within_the_interval(interval, layers, expected):
-    profile, top, bottom, value = flat(*((0, *layer) for layer in layers))
-    found = weighted_mean(Horizons(profile, top, bottom, 1), value, interval)
-    assert [float(each[0]) for each in found] == pytest.approx(expected, nan_ok=True)
+    found = brought(*flat(*((0, *layer) for layer in layers)), [interval], 1, "mean")
+    assert [found.mean[0, 0], found.covered[0, 0], found.n_layers[0, 0]] == pytest.approx(expected, nan_ok=True)
 
 
 def test_cover_is_counted_centimetre_by_centimetre():
     rng = np.random.default_rng(0)
     profile, top = rng.integers(0, 40, 400), rng.integers(0, 40, 400).astype(float)
     bottom, value = top + rng.integers(1, 15, 400), rng.uniform(1, 50, 400)
-    covered = weighted_mean(Horizons(profile, top, bottom, 40), value, (0, 30))[1]
+    covered = brought(profile, top, bottom, value, [(0, 30)], 40, "mean").covered[:, 0]
     for k in range(40):
         rows = zip(top[profile == k], bottom[profile == k], strict=True)
         assert covered[k] == len({cm for a, b in rows for cm in range(int(a), int(b)) if cm < 30})
