@@ -95,15 +95,14 @@ def test_dataset_holds_every_profile_with_the_cells_round_it(world):
 def test_statistics_are_of_the_training_profiles_alone(world):
     folder, _ = made(world)
     data = read_dataset(folder)
-    stats = pd.read_csv(folder / "stats.csv").set_index("var_name")
+    stats = pd.read_csv(folder / "stats.csv").set_index("var_name").loc[["lon", "lat", "slope"]]
     train = data.x[data.split["train"]].astype(float)
-    np.testing.assert_allclose(stats.loc[["lon", "lat", "slope"], "v_mean"], train.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(stats.loc[["lon", "lat", "slope"], "v_std"], train.std(0), rtol=1e-6)
+    np.testing.assert_allclose(stats[["v_mean", "v_std"]].T, [train.mean(0), train.std(0)], rtol=1e-6)
     assert [len(data.split[name]) for name in ("train", "valid", "test")] == [140, 20, 40]
 
 
-def test_provenance_is_written(world):
-    _, facts = made(world, "--split", "blocks", "--block_size", "2")
+def test_provenance_is_written_and_blocks_are_held_out_whole(world):
+    folder, facts = made(world, "--split", "blocks", "--block_size", "2")
     assert facts["points"]["columns"] == {"profile_id": "id", "lon": "longitude", "lat": "latitude", "soc": "soc_gkg"}
     assert facts["points"]["sha256"] == sha256(world / "points.csv")
     place = facts["rasters"][0]
@@ -112,22 +111,15 @@ def test_provenance_is_written(world):
     assert (facts["split"]["method"], facts["split"]["block_size"]) == ("blocks", 2)
     assert "neighbours share covariates" in facts["split"]["reason"]
     assert (facts["settings"]["seed"], facts["missing_cells"]["slope"], facts["rejected"]) == (314, 0, {})
-
-
-def test_blocks_are_held_out_whole(world):
-    folder, _ = made(world, "--split", "blocks", "--block_size", "2")
-    split = split_of(folder)
     samples = pd.read_csv(folder / "samples.csv")
     block = (samples["lon"] + 180) // 2 * 1000 + (samples["lat"] + 90) // 2
-    assert samples["profile_id"].map(split).groupby(block).nunique().max() == 1
+    assert samples["profile_id"].map(split_of(folder)).groupby(block).nunique().max() == 1
     assert block.nunique() > 20
 
 
 def test_same_seed_same_dataset(world):
-    first, _ = made(world, out="a")
-    second, _ = made(world, out="b")
-    other, _ = made(world, "--seed", "1", out="c")
-    assert split_of(first) == split_of(second) != split_of(other)
+    first, second, other = (split_of(made(world, "--seed", seed, out=out)[0]) for seed, out in (("1", "a"), ("1", "b"), ("2", "c")))
+    assert first == second != other
 
 
 def test_published_table_is_taken_when_all_its_variables_are_there(tmp_path):
@@ -176,17 +168,10 @@ def test_what_is_left_out_is_listed(world, caplog):
     assert dict(zip(listed["profile_id"], listed["reason"], strict=True))["p001"] == "nodata in every variable"
     assert facts["profiles"] == len(pd.read_csv(folder / "samples.csv")) == 194
     assert "1 outside a raster" in caplog.text
-
-
-def test_some_missing_variables_are_fine_and_counted(world):
-    raster(world / "rasters" / "relief.tif", "slope", hole=True)
-    table = profiles(world / "points.csv", 200)
-    table.loc[:2, ["longitude", "latitude"]] = 10.5, 49.5
-    table.to_csv(world / "points.csv", index=False)
-    folder, facts = made(world)
-    assert (facts["profiles"], facts["missing_cells"]) == (200, {"lon": 0, "lat": 0, "slope": 3})
-    data = read_dataset(folder)
-    assert int(np.isnan(data.x).sum()) == 3
+    raster(world / "rasters" / "cov_place.tif", "lon", "lat")  # some missing variables are fine, and counted
+    _, facts = made(world)
+    assert (facts["profiles"], facts["missing_cells"]) == (195, {"lon": 0, "lat": 0, "slope": 1})
+    assert int(np.isnan(read_dataset(folder).x).sum()) == 1
 
 
 def test_horizons_and_wosis(world):
@@ -225,23 +210,19 @@ def test_spline_and_its_intervals(world, caplog):
     assert (pd.read_csv(of_it / "samples.csv")["soc"] - 5 < 1e-9).all()
 
 
-def test_second_dataset_in_one_folder_leaves_nothing_of_the_first(world):
-    folder, _ = made(world)
-    assert (folder / "patches" / "slope.pkl").is_file()
-    (world / "rasters" / "relief.tif").unlink()
-    made(world)
-    assert sorted(p.name for p in (folder / "patches").iterdir()) == ["lat.pkl", "lon.pkl"]
-
-
-def test_hints_about_unit_and_split(world, caplog):
+def test_hints_about_unit_split_and_few_blocks(world, capsys, caplog):
+    caplog.set_level("INFO")
     table = profiles(world / "points.csv", 200)
     table["soc_gkg"] /= 10
     table["longitude"], table["latitude"] = table["longitude"].round(0) + 0.1, table["latitude"].round(0) + 0.1
     table.to_csv(world / "points.csv", index=False)
-    with caplog.at_level("INFO"):
-        made(world)
+    made(world)
     assert "look like per cent" in caplog.text
     assert "--split blocks gives a more honest score" in caplog.text
+    _, facts = made(world, "--split", "blocks", "--block_size", "5")
+    assert facts["split"]["groups"]["test"] < FEW_BLOCKS
+    assert f"test {facts['split']['test']} in {facts['split']['groups']['test']} blocks" in capsys.readouterr().out
+    assert "so few blocks are held out" in caplog.text
 
 
 # --- a region of a global dataset ----------------------------------------------------------------------------------
@@ -280,79 +261,17 @@ def test_region_takes_the_global_categories(world):
     assert facts["points"]["out_of_bounds"] + facts["profiles"] == 200
 
 
-# --- bad input -----------------------------------------------------------------------------------------------------
-
-
-def refused(world: Path, capfd, *more: str, **options) -> str:
-    """Run, expect status 2 and one or two plain lines, and no dataset; return the lines."""
-    capfd.readouterr()
-    assert run(lambda: prepare.main(flags(world, *more, **options))) == 2
-    error = capfd.readouterr().err
-    assert 1 <= len(error.strip().splitlines()) <= 2
-    assert "Traceback" not in error
-    assert not (world / options.get("out", "out") / "dataset.yaml").exists()
-    assert not (world / options.get("out", "out") / "samples.csv").exists()
-    return error
-
-
-def test_missing_files_and_columns(world, capfd):
-    assert "none.csv: no such" in refused(world, capfd, points="none.csv")
-    assert "'soc' is not in it; did you mean 'soc_gkg'" in refused(world, capfd, target=None)
-    assert "no such raster" in refused(world, capfd, "--rasters", str(world / "nothing"))
-    assert "--points is required" in (run(lambda: prepare.main(["--out", "x"])), capfd.readouterr().err)[1]
-
-
-def test_text_column(world, capfd):
-    profiles(world / "points.csv", soc_gkg="high")
-    assert "'soc_gkg' holds no numbers (first: 'high'" in refused(world, capfd)
-
-
-def test_no_profile_left(world, capfd):
-    profiles(world / "points.csv", longitude=100.0)
-    assert "no profile is left; 200 outside a raster" in refused(world, capfd)
-    profiles(world / "points.csv", soc_gkg=5000.0)
-    assert "no profile is left; 200 soc_gkg above 1000 g/kg" in refused(world, capfd)
-    profiles(world / "points.csv")
-    assert "200 out of bounds" in refused(world, capfd, "--bounds", "-10", "-5", "-10", "-5")
-
-
-def test_swapped_coordinates(world, capfd):
-    table = profiles(world / "points.csv")
-    table.rename(columns={"longitude": "latitude", "latitude": "longitude"}).to_csv(world / "points.csv", index=False)
-    assert "swapped: 0% of 200 profiles have covariates as they stand, 100% if swapped" in refused(world, capfd)
-
-
-def test_rasters_that_will_not_do(world, capfd):
-    raster(world / "rasters" / "again.tif", "slope")
-    assert "'slope'" in refused(world, capfd)
-    (world / "rasters" / "again.tif").write_bytes((world / "rasters" / "relief.tif").read_bytes()[:2000])
-    assert "again.tif: not readable as a GeoTIFF" in refused(world, capfd)
-
-
-def test_variable_that_no_raster_holds(world, capfd):
-    (world / "c.yaml").write_text(yaml.safe_dump({"categories": [{"name": "a", "variables": ["slop", "lon"]}]}))
-    message = refused(world, capfd, "--config", str(world / "c.yaml"))
-    assert "1 of 2 variables are in none of the rasters: 'slop', did you mean 'slope'?" in message
-
-
-def test_constant_or_missing_variable_that_was_asked_for(world, capfd):
-    (world / "c.yaml").write_text("categories: [{name: place, variables: [lon, lat]}, {name: relief, variables: [slope]}]\n")
-    asked = ["--config", str(world / "c.yaml")]
-    grid = Affine(CELL, 0, WEST, 0, -CELL, NORTH)
-    write_geotiff(world / "rasters" / "relief.tif", np.ones((1, 80, 80)), ["slope"], grid)
-    assert "'slope' is constant (1)" in refused(world, capfd, *asked)
-    write_geotiff(world / "rasters" / "relief.tif", np.full((1, 80, 80), np.nan), ["slope"], grid)
-    assert "'slope' is missing everywhere" in refused(world, capfd, *asked)
-
-
-def test_a_mask_in_a_folder_of_rasters_is_left_out_and_told(world, caplog):
+def test_a_mask_is_left_out_and_a_second_dataset_leaves_nothing_of_the_first(world, caplog):
     caplog.set_level("INFO")
     grid = Affine(CELL, 0, WEST, 0, -CELL, NORTH)
     write_geotiff(world / "rasters" / "mask.tif", np.ones((1, 80, 80)), ["land"], grid)
     folder, facts = made(world)
     assert "left out: land" in caplog.text
     assert [category["name"] for category in facts["categories"]] == ["place", "relief"]
-    assert not (folder / "patches" / "land.pkl").exists()
+    assert sorted(p.stem for p in (folder / "patches").iterdir()) == ["lat", "lon", "slope"]
+    (world / "rasters" / "relief.tif").unlink()
+    made(world)
+    assert sorted(p.stem for p in (folder / "patches").iterdir()) == ["lat", "lon"]
 
 
 def test_places_without_observations_become_a_dataset_that_pred_reads(world, workplace):
@@ -371,29 +290,81 @@ def test_places_without_observations_become_a_dataset_that_pred_reads(world, wor
     assert len(pd.read_csv("results/g/predictions.csv")) == len(pd.read_csv(folder / "samples.csv"))
 
 
-def test_the_number_of_held_out_blocks_is_told(world, capsys, caplog):
-    caplog.set_level("INFO")
-    _, facts = made(world, "--split", "blocks", "--block_size", "5")
-    assert facts["split"]["groups"]["test"] < FEW_BLOCKS
-    assert f"test {facts['split']['test']} in {facts['split']['groups']['test']} blocks" in capsys.readouterr().out
-    assert "so few blocks are held out" in caplog.text
+# --- bad input -----------------------------------------------------------------------------------------------------
 
 
-def test_settings_out_of_range(world, capfd):
-    assert "depth" in refused(world, capfd, "--depth", "30", "0")
-    assert "bounds" in refused(world, capfd, "--bounds", "10", "5", "0", "1")
-    assert "each below the one before" in refused(world, capfd, "--depth_limits", "0", "30", "15")
-    assert "two or more limits" in refused(world, capfd, "--depth_limits", "30")
-    assert "spline_lambda" in refused(world, capfd, "--spline_lambda", "-1")
-    assert "need horizons" in refused(world, capfd, "--depth_method", "spline")
-    assert "leave no profiles to train on" in refused(world, capfd, "--valid_share", "0.5", "--test_share", "0.5")
-    assert "split would be empty" in refused(world, capfd, "--split", "blocks", "--block_size", "90")
-    assert "did you mean '--radius'" in refused(world, capfd, "--radios", "1")
+def refused(world: Path, capfd, *more: str, **options) -> str:
+    """Run, expect status 2 and one or two plain lines, and no dataset; return the lines."""
+    capfd.readouterr()
+    assert run(lambda: prepare.main(flags(world, *more, **options))) == 2
+    error = capfd.readouterr().err
+    assert 1 <= len(error.strip().splitlines()) <= 2
+    assert "Traceback" not in error
+    out = world / options.get("out", "out")
+    assert not (out / "dataset.yaml").exists()
+    assert not (out / "samples.csv").exists()
+    return error
 
 
-def test_folder_that_cannot_be_written(world, capfd):
-    (world / "file").write_text("")
-    assert "cannot be written" in refused(world, capfd, out="file/out")
+def swapped(world: Path) -> None:
+    table = pd.read_csv(world / "points.csv")
+    table.rename(columns={"longitude": "latitude", "latitude": "longitude"}).to_csv(world / "points.csv", index=False)
+
+
+def relief(values: float):
+    """Return a function that writes a raster of one value."""
+    grid = Affine(CELL, 0, WEST, 0, -CELL, NORTH)
+    return lambda world: write_geotiff(world / "rasters" / "relief.tif", np.full((1, 80, 80), values), ["slope"], grid)
+
+
+def torn_raster(world: Path) -> None:
+    (world / "rasters" / "again.tif").write_bytes((world / "rasters" / "relief.tif").read_bytes()[:2000])
+
+
+def points(**columns):
+    return lambda world: profiles(world / "points.csv", **columns)
+
+
+GIVEN = "[{name: place, variables: [lon, lat]}, {name: relief, variables: [slope]}]"
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "options", "words"),
+    [
+        (None, [], {"points": "none.csv"}, "none.csv: no such"),
+        (None, [], {"target": None}, "'soc' is not in it; did you mean 'soc_gkg'"),
+        (None, ["--rasters", "nothing"], {}, "no such raster"),
+        (points(soc_gkg="high"), [], {}, "'soc_gkg' holds no numbers (first: 'high'"),
+        (points(longitude=100.0), [], {}, "no profile is left; 200 outside a raster"),
+        (points(soc_gkg=5000.0), [], {}, "no profile is left; 200 soc_gkg above 1000 g/kg"),
+        (None, ["--bounds", "-10", "-5", "-10", "-5"], {}, "200 out of bounds"),
+        (swapped, [], {}, "swapped: 0% of 200 profiles have covariates as they stand, 100% if swapped"),
+        (lambda world: raster(world / "rasters" / "again.tif", "slope"), [], {}, "'slope'"),
+        (torn_raster, [], {}, "again.tif: not readable as a GeoTIFF"),
+        (None, [], {"categories": "[{name: a, variables: [slop, lon]}]"}, "none of the rasters: 'slop', did you mean 'slope'?"),
+        (relief(1.0), [], {"categories": GIVEN}, "'slope' is constant (1)"),
+        (relief(np.nan), [], {"categories": GIVEN}, "'slope' is missing everywhere"),
+        (None, ["--depth", "30", "0"], {}, "depth"),
+        (None, ["--bounds", "10", "5", "0", "1"], {}, "bounds"),
+        (None, ["--depth_limits", "0", "30", "15"], {}, "each below the one before"),
+        (None, ["--depth_limits", "30"], {}, "two or more limits"),
+        (None, ["--spline_lambda", "-1"], {}, "spline_lambda"),
+        (None, ["--depth_method", "spline"], {}, "need horizons"),
+        (None, ["--valid_share", "0.5", "--test_share", "0.5"], {}, "leave no profiles to train on"),
+        (None, ["--split", "blocks", "--block_size", "90"], {}, "split would be empty"),
+        (None, ["--radios", "1"], {}, "did you mean '--radius'"),
+        (lambda world: (world / "file").write_text(""), [], {"out": "file/out"}, "cannot be written"),
+        (None, ["--global_data", "nothing"], {}, "no such YAML file"),
+    ],
+)
+def test_bad_input_is_refused_in_plain_words(world, capfd, monkeypatch, change, more, options, words):
+    monkeypatch.chdir(world)
+    if change:
+        change(world)
+    if categories := (options := dict(options)).pop("categories", None):
+        (world / "c.yaml").write_text(f"categories: {categories}\n")
+        more = [*more, "--config", "c.yaml"]
+    assert words in refused(world, capfd, *more, **options)
 
 
 def test_points_are_never_overwritten(world, capfd):
@@ -401,6 +372,8 @@ def test_points_are_never_overwritten(world, capfd):
     prepare_into_itself = ["--points", str(world / "samples.csv"), "--rasters", str(world / "rasters"), "--out", str(world)]
     assert run(lambda: prepare.main(prepare_into_itself)) == 2
     assert "would overwrite" in capfd.readouterr().err
+    assert run(lambda: prepare.main(["--out", "x"])) == 2
+    assert "--points is required" in capfd.readouterr().err
 
 
 def test_full_disk_leaves_no_dataset(world, capfd, monkeypatch):
@@ -411,19 +384,15 @@ def test_full_disk_leaves_no_dataset(world, capfd, monkeypatch):
     assert "No space left" in refused(world, capfd)
 
 
-def test_global_dataset_that_will_not_do(world, capfd):
-    assert "no such YAML file" in refused(world, capfd, "--global_data", str(world / "nothing"))
-    globe, _ = made(world, out="globe")
-    (globe / "split" / "test.csv").unlink()
-    assert "test.csv" in refused(world, capfd, "--global_data", str(globe))
-
-
-def test_failed_run_leaves_the_dataset_that_was_there(world):
+def test_failed_run_leaves_the_dataset_that_was_there(world, capfd):
     folder, facts = made(world)
     profiles(world / "points.csv", longitude=100.0)
     assert run(lambda: prepare.main(flags(world))) == 2
     assert yaml.safe_load((folder / "dataset.yaml").read_text()) == facts
     assert len(read_dataset(folder).table) == 200
+    (folder / "split" / "test.csv").unlink()
+    profiles(world / "points.csv")
+    assert "test.csv" in refused(world, capfd, "--global_data", str(folder), out="region")
 
 
 @needs_realdata
