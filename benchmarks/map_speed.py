@@ -34,7 +34,6 @@ from sklearn.ensemble import RandomForestRegressor
 from torch.utils.data import DataLoader, Dataset
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES
-from soilcarbon.commands.map import begin
 from soilcarbon.geo.grid import raster_grid
 from soilcarbon.geo.raster import cut_windows, find_layers
 from soilcarbon.geo.stack import Stack
@@ -42,6 +41,7 @@ from soilcarbon.io.files import sha256
 from soilcarbon.mapping import cog as cogs
 from soilcarbon.mapping import tiles as mapping
 from soilcarbon.mapping.network import NetworkPredictor, SlidingNetwork
+from soilcarbon.mapping.plan import Plan, begin, stamps_of
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.network.network import FUSED, HIDDEN, MAPS, Member, SoilCarbonNet, dilations, predict
 from soilcarbon.network.specification import Specification
@@ -89,9 +89,9 @@ def make_network(path, radius):
 def make_map(folder, layers, checkpoint, device, cores):
     """Return seconds of a whole map, and of it without the start of the processes."""
     by_name = {layer.name: layer for layer in layers}
-    plan = mapping.Plan(
+    plan = Plan(
         checkpoint=checkpoint, sha256=sha256(checkpoint), statistics=None, missing=None,
-        layers=tuple(by_name[name] for name in VARIABLES), stamps=mapping.stamps_of({layer.path for layer in layers}),
+        layers=tuple(by_name[name] for name in VARIABLES), stamps=stamps_of({layer.path for layer in layers}),
         periods=(("", tuple(range(len(VARIABLES)))),), mask=None, grid=raster_grid(layers[0].path), tile=512, resampling="bilinear",
         max_missing=0.25, level=0.9, applicability=False, device=device, areas={}, versions={},
     )  # fmt: skip
@@ -104,9 +104,8 @@ def make_map(folder, layers, checkpoint, device, cores):
         begun = time.perf_counter()
         mapping.compute(tiles, plan, [], pool, at_once)
     parts = [(plan.grid.tile(number, plan.tile), path) for number, path in cogs.whole_tiles(tiles, plan.digest).items()]
-    path = cogs.write_cog(
-        tiles, "map.tif", plan.grid, parts, 0, NetworkPredictor(checkpoint, device, None, None).describe_bands(0.9), {}
-    )
+    path = tiles / "map.tif"
+    cogs.write_cog(path, plan.grid, parts, 0, NetworkPredictor(checkpoint, device, None, None).describe_bands(0.9), {})
     end = time.perf_counter()
     assert len(first) == at_once
     shutil.move(path, folder / "map.tif")

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from soilcarbon.figures import save
 from soilcarbon.geo.grid import Tile, raster_grid
 from soilcarbon.geo.zonal_statistics import cell_areas
-from soilcarbon.mapping.tiles import WHOLE, own_zone
+from soilcarbon.mapping.plan import WHOLE, own_zone
 from soilcarbon.zonal.climate_zones import ClimateZones
 
 LAND, MAPS, TARGET = Path("data/sim/china"), Path("results/sim_zoned_map"), "socd_0_20"

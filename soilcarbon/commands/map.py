@@ -20,7 +20,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
@@ -29,16 +29,15 @@ from pydantic import Field, field_validator, model_validator
 
 from soilcarbon import __version__
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import LOCK, UserError, check_writable, locked, must_exist, sha256, write_text
+from soilcarbon.io.files import UserError, check_writable, locked, must_exist, sha256
 from soilcarbon.settings import Settings
 
 if TYPE_CHECKING:
     from soilcarbon.geo.grid import Grid
     from soilcarbon.geo.raster import Layer
     from soilcarbon.geo.vector import Area
-    from soilcarbon.mapping.outputs import Sample
+    from soilcarbon.mapping.plan import Plan, Sample
     from soilcarbon.mapping.predictor import Predictor
-    from soilcarbon.mapping.tiles import Plan
 
 
 class MapSettings(Settings):
@@ -69,10 +68,10 @@ class MapSettings(Settings):
     max_missing: float = Field(
         0.25, ge=0, lt=1, description="a cell where a larger share of the variables is missing is nodata; below, they are filled"
     )
-    level: float = Field(0.9, gt=0, lt=1, description="share of cells whose true value an interval is to hold")
+    level: float = Field(0.9, gt=0, lt=1, description="nominal coverage of the prediction intervals")
     against: Path | None = Field(None, description="raster of the target, such as an older map, to score this one against")
-    stats: Path | None = Field(None, description="statistics (var_name, v_mean, v_std) for the published file, which has none")
-    missing: Literal["mean", "zero"] = Field("mean", description="what a missing cell becomes for the published file")
+    stats: Path | None = Field(None, description="statistics (var_name, v_mean, v_std) for the published weights, which have none")
+    missing: Literal["mean", "zero"] = Field("mean", description="what a missing cell becomes for the published weights")
     applicability: bool = Field(
         True, description="bands of dissimilarity and of the area of applicability, where the model has one"
     )
@@ -112,25 +111,24 @@ class MapSettings(Settings):
 
 
 log = logging.getLogger(__name__)
-SMALL = 2_000_000
+_SMALL = 2_000_000
 """Cells below which starting processes takes longer than the map, unless workers are asked for."""
-SPOTS, SPOT = 12, 8
-"""Squares, and cells along a side of each, at which covariates and map are looked at: few blocks of the rasters hold them."""
-SPARSE = 0.05
+_SPARSE = 0.05
 """Share of the map that the rasters should cover at least: less is a mistake in the bounds, mostly."""
-MOST_TILES = 1_000_000
+_MOST_TILES = 1_000_000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(MapSettings, __doc__, arguments, "soilcarbon map")
-    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it has to say comes as an error
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it reports is raised as an error too
     import rasterio  # here and below: --help needs none of these, and they are slow to import
 
-    from soilcarbon.mapping import cog as cogs
-    from soilcarbon.mapping import outputs as mapfiles
-    from soilcarbon.mapping import tiles as mapping
+    from soilcarbon.mapping.cog import GDAL_SETTINGS
+    from soilcarbon.mapping.outputs import check_inputs_stay, finish, layer_to_score
+    from soilcarbon.mapping.plan import begin
     from soilcarbon.mapping.predictor import open_predictor
+    from soilcarbon.mapping.tiles import compute, workers
 
     model = open_predictor(settings.checkpoint)
     model.check_level(settings.level)
@@ -139,31 +137,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"{out}: a map is a GeoTIFF; give --out a name that ends in .tif")
     check_writable(out.parent)
     folder = out.with_name(f".{out.name}.tiles")
-    with rasterio.Env(**cogs.GDAL_SETTINGS):
-        against = mapfiles.layer_to_score(settings.against) if settings.against else None
+    with rasterio.Env(**GDAL_SETTINGS):
+        reference = layer_to_score(settings.against) if settings.against else None
         plan, areas, sample = make_plan(settings, model)
-        mapfiles.check_inputs_stay(out, plan, settings)
+        checkpoint = settings.checkpoint, settings.checkpoint.with_suffix(".yaml")
+        others = settings.config, settings.against, settings.aoi, settings.zones, settings.stats
+        check_inputs_stay(out, plan, [*checkpoint, *others, *settings.rasters])
         try:
             with locked(folder):
                 done = begin(folder, plan, areas, settings.resume)
                 tiles, cells = plan.grid.tile_count(plan.tile), plan.grid.height * plan.grid.width
-                count = min(settings.workers or (1 if cells < SMALL else os.cpu_count() or 1), max(tiles - len(done), 1))
+                count = min(settings.workers or (1 if cells < _SMALL else os.cpu_count() or 1), max(tiles - len(done), 1))
                 ready = f", {len(done)} done" if done else ""
                 log.info("%d x %d cells in %d tiles%s", plan.grid.height, plan.grid.width, tiles, ready)
-                with mapping.workers(count, plan, settings.scheduler, folder) as (pool, at_once):
-                    mapping.compute(folder, plan, done, pool, at_once)
-                mapfiles.finish(out, folder, plan, model, settings.as_plain(), against, sample)
+                with workers(count, plan, settings.scheduler, folder) as (pool, at_once):
+                    compute(folder, plan, done, pool, at_once)
+                lines = finish(out, folder, plan, model, settings.as_plain(), reference, sample)
                 shutil.rmtree(folder, ignore_errors=True)  # an open lock file stays on Windows
         except KeyboardInterrupt:
             log.info("the tiles finished so far are kept; the same command with --resume goes on")
             raise
-
-
-# --- before --------------------------------------------------------------------------------------------------------------
+    print("\n".join([*lines, f"-> {out}; look at {out.with_suffix('.html')}"]))
 
 
 def make_plan(settings: MapSettings, model: "Predictor") -> "tuple[Plan, dict[str, list[Area]], Sample]":
-    """Return what decides the map; the areas by the name of the file they shall lie in; and a sample to check it by.
+    """Return the plan of the map; areas by the name of the file they go to; and a sample of cells predicted as profiles are.
 
     Raises
     ------
@@ -171,57 +169,31 @@ def make_plan(settings: MapSettings, model: "Predictor") -> "tuple[Plan, dict[st
         If rasters, areas, grid and checkpoint do not fit each other.
     """
     from soilcarbon.geo import grid as grids
-    from soilcarbon.geo.raster import find_layers, pick_layers
-    from soilcarbon.geo.vector import read_areas
-    from soilcarbon.mapping import tiles as mapping
+    from soilcarbon.geo.raster import find_layers
+    from soilcarbon.mapping.plan import Plan, layers_of, predict_sample, stamps_of
     from soilcarbon.network.network import choose_device
 
     statistics = model.take_statistics(settings.stats, settings.missing if settings.given("missing") else None)
-    static = find_layers(settings.rasters)
-    periods = []
-    layers: Sequence[Layer] = []
-    found = find_periods(settings.periods)
-    for name, own in found.items():
-        names = {layer.name for layer in own}
-        chosen = pick_layers([*own, *(layer for layer in static if layer.name not in names)], model.variables)
-        if own and not names & set(model.variables):
-            raise UserError(f"period {name!r}: {own[0].path.parent} holds none of the checkpoint's variables")
-        layers = list(dict.fromkeys([*layers, *chosen]))
-        periods.append((name, tuple(layers.index(layer) for layer in chosen)))
-    model.check_periods({name: [layer.name for layer in own] for name, own in found.items()})
-
-    if settings.like is not None:
-        must_exist(settings.like, "raster to follow")
-    grid = grids.target_grid(layers, settings.like, settings.crs, settings.resolution, settings.bounds)
-    areas: dict[str, list[Area]] = {}
-    if settings.aoi is not None:
-        areas[mapping.AREA], extent = read_areas(settings.aoi, grid.crs)
-        grid = grids.crop_to_area(grid, extent, settings.aoi)
-    if settings.zones is not None:
-        areas[mapping.ZONES], _ = read_areas(settings.zones, grid.crs, settings.zone_name)
-        taken = {mapping.WHOLE, *map(mapping.own_zone, model.zones)}
-        if double := sorted(taken & {zone.name for zone in areas[mapping.ZONES]}):
-            raise UserError(f"{settings.zones}: a zone must not be named {double[0]!r}, which another row of the table is called")
+    found, periods = layers_of(model, settings.rasters, settings.periods)
+    grid, areas = _grid_and_areas(settings, found, model)
     masks = find_layers([settings.mask]) if settings.mask is not None else []
     if len(masks) > 1:
         raise UserError(f"{settings.mask}: has {len(masks)} bands; a mask has one")
-    masks = [replace(layer, path=layer.path.resolve()) for layer in masks]
-    layers = [replace(layer, path=layer.path.resolve()) for layer in layers]
-    apart = grids.apart(grid, layers)
-    if apart:
+    layers, masks = ([replace(layer, path=layer.path.resolve()) for layer in each] for each in (found, masks))
+    if apart := grids.apart(grid, layers):
         raise UserError(f"{len(apart)} rasters share no ground with the map, first {apart[0]}; see --like, --bounds and --aoi")
-    if (share := grids.covered(grid, layers)) < SPARSE:
+    if (share := grids.covered(grid, layers)) < _SPARSE:
         log.warning("the rasters cover only %.1f %% of the map; bounds are X_MIN X_MAX Y_MIN Y_MAX, in the map's CRS", 100 * share)
-    if grid.tile_count(settings.tile) > MOST_TILES:
+    if grid.tile_count(settings.tile) > _MOST_TILES:
         raise UserError(f"{grid.tile_count(settings.tile):,} tiles of {settings.tile} cells are too many; raise --tile")
-    sample = look(model, [layers[k] for k in periods[0][1]], grid)
-    plan = mapping.Plan(
+    sample = predict_sample(model, [layers[k] for k in periods[0][1]], grid)
+    plan = Plan(
         checkpoint=settings.checkpoint.resolve(),
         sha256=sha256(settings.checkpoint),
         statistics=statistics,
         missing=settings.missing if statistics else None,
         layers=tuple(layers),
-        stamps=mapping.stamps_of(dict.fromkeys(layer.path for layer in [*layers, *masks])),
+        stamps=stamps_of(dict.fromkeys(layer.path for layer in [*layers, *masks])),
         periods=tuple(periods),
         mask=masks[0] if masks else None,
         grid=grid,
@@ -237,93 +209,22 @@ def make_plan(settings: MapSettings, model: "Predictor") -> "tuple[Plan, dict[st
     return plan, areas, sample
 
 
-def find_periods(periods: Sequence[str]) -> "dict[str, list[Layer]]":
-    """Return the layers of each period that stand in for others, by its name in order of time; of none, "" without any.
-
-    Parameters
-    ----------
-    periods
-        NAME=FOLDER each, or a folder of one folder for each year or span of years.
-
-    Raises
-    ------
-    UserError
-        If a folder cannot be read, or all of them make one period, or two of one name.
-    """
-    from soilcarbon.geo.raster import find_layers
-    from soilcarbon.zonal.space_time import find_spans
-
-    found: dict[str, list[Layer]] = {}
-    for period in periods:
-        name, named, path = period.partition("=")
-        if named:
-            spans = {name: find_layers([Path(path)])}
-        elif not Path(period).is_dir():
-            raise UserError(f"period {period!r} is neither NAME=FOLDER nor a folder of one folder for each year or span of years")
-        else:
-            years = find_spans(Path(period))
-            spans = {f"{first}" if first == last else f"{first}-{last}": layers for (first, last), layers in years.items()}
-        if double := sorted(found.keys() & spans.keys()):
-            raise UserError(f"period {double[0]!r} is named twice")
-        found |= spans
-    if len(found) == 1:
-        raise UserError(f"{periods[0]}: one period alone has no change; give two or more, or none")
-    return found or {"": []}
-
-
-def look(model: "Predictor", layers: "Sequence[Layer]", grid: "Grid") -> "Sample":
-    """Predict some places of the map as pred.py would, and say where the covariates are not what the model knows.
-
-    Parameters
-    ----------
-    model
-        With statistics.
-    layers
-        In the order of its variables.
-    grid
-        The map's.
-    """
-    import numpy as np
-
+def _grid_and_areas(settings: MapSettings, layers: "Sequence[Layer]", model: "Predictor") -> "tuple[Grid, dict[str, list[Area]]]":
+    """Return the map's grid, cropped to the area of interest, and areas by the name of the file they go to."""
     from soilcarbon.geo import grid as grids
-    from soilcarbon.geo.raster import cut_windows, pick_layers
-    from soilcarbon.mapping.outputs import Sample
+    from soilcarbon.geo.vector import read_areas
+    from soilcarbon.mapping.plan import AREA, WHOLE, ZONES, own_zone
 
-    random = np.random.default_rng(0)
-    places, covariates = [], []
-    for _ in range(SPOTS):
-        top, left = (int(random.integers(0, max(size - SPOT, 0) + 1)) for size in (grid.height, grid.width))
-        spot = np.mgrid[top : min(top + SPOT, grid.height), left : min(left + SPOT, grid.width)].reshape(2, -1)
-        lon, lat = grids.lonlat(grid, spot[0] + 0.5, spot[1] + 0.5)
-        windows = [cut_windows(pick_layers(layers, names), lon, lat, radius)[0] for names, radius in model.windows]
-        covariates.append(np.concatenate([each.reshape(lon.size, -1) for found in windows for each in found.values()], axis=1))
-        places.append(spot)
-    rows, cols = np.concatenate(places, axis=1)
-    return Sample(rows, cols, model.predict_patches(np.concatenate(covariates), grid))
-
-
-def begin(folder: Path, plan: "Plan", areas: "Mapping[str, Sequence[Area]]", resume: bool) -> dict[int, Path]:
-    """Make the tiles' folder, or take up the one an interrupted map left; return the tiles that are done.
-
-    Raises
-    ------
-    UserError
-        If the interrupted map was to be another one.
-    """
-    from soilcarbon.geo.vector import write_areas
-    from soilcarbon.mapping import cog as cogs
-    from soilcarbon.mapping import tiles as mapping
-
-    begun = (folder / mapping.PLAN).exists()
-    other = mapping.difference(plan, folder) if begun and resume else []
-    if other:
-        raise UserError(f"{folder}: the interrupted map differs in {', '.join(other)}; run without --resume, or as it was")
-    if resume and not begun:
-        log.info("nothing to resume; starting afresh")
-    if not resume:
-        for stale in (path for path in folder.iterdir() if path.name != LOCK):
-            shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink()
-    for name, each in areas.items():
-        write_areas(folder / name, each)
-    write_text(folder / mapping.PLAN, plan.model_dump_json())
-    return cogs.whole_tiles(folder, plan.digest)
+    if settings.like is not None:
+        must_exist(settings.like, "raster to follow")
+    grid = grids.target_grid(layers, settings.like, settings.crs, settings.resolution, settings.bounds)
+    areas: dict[str, list[Area]] = {}
+    if settings.aoi is not None:
+        areas[AREA], extent = read_areas(settings.aoi, grid.crs)
+        grid = grids.crop_to_area(grid, extent, settings.aoi)
+    if settings.zones is not None:
+        areas[ZONES], _ = read_areas(settings.zones, grid.crs, settings.zone_name)
+        taken = {WHOLE, *map(own_zone, model.zones)}
+        if double := sorted(taken & {zone.name for zone in areas[ZONES]}):
+            raise UserError(f"{settings.zones}: a zone must not be named {double[0]!r}, which another row of the table is called")
+    return grid, areas

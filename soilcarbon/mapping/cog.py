@@ -1,8 +1,8 @@
 """Tiles of a map on disk, and the Cloud Optimized GeoTIFF they become.
 
 A tile is a small GeoTIFF whose name holds its number, the plan it belongs to and the checksum of its bytes,
-`00000042.5e01aa7c.1f0c99ab.tif`: one that was torn, or strayed in, is known by its name. (It is no protection against
-somebody who alters tiles on purpose.) Tiles become one file through GDAL's virtual mosaic and its COG driver, in little memory.
+`00000042.5e01aa7c.1f0c99ab.tif`: a torn tile, or one of another plan, does not fit its name. (It is no protection against
+deliberate changes.) Tiles become one file through a GDAL virtual raster and GDAL's COG driver, in bounded memory.
 """
 
 import logging
@@ -29,7 +29,7 @@ from soilcarbon.io.files import UserError, atomic_write
 
 log = logging.getLogger(__name__)
 GDAL_SETTINGS: dict[str, Any] = {"GDAL_CACHEMAX": 64 * 2**20}
-"""Half a gigabyte of cache would be used if it were there, and memory would seem to grow with the raster."""
+"""The default cache, a share of the machine's memory, lets memory grow with the raster."""
 _TILE = re.compile(r"(\d{8,})\.([0-9a-f]{8})\.([0-9a-f]{8})(\.empty)?\.tif")
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _BLOCK = 512
@@ -38,7 +38,7 @@ _NOTES = "SOIL_CARBON"
 
 @dataclass(frozen=True)
 class Band:
-    """One band of a map: its name, unit, and what it means."""
+    """A band of a map: name, unit, and tags such as MEANING."""
 
     name: str
     unit: str
@@ -87,7 +87,7 @@ def write_tile(folder: Path, plan: str, tile: Tile, bands: np.ndarray | None, no
     plan
         The plan's checksum.
     tile
-        Which it is.
+        Its place.
     bands
         (B, h, w), missing = NaN; None: no cell has a value.
     notes
@@ -112,7 +112,7 @@ def write_tile(folder: Path, plan: str, tile: Tile, bands: np.ndarray | None, no
 
 
 def whole_tiles(folder: Path, plan: str) -> dict[int, Path]:
-    """Return a plan's tiles in a folder by number; what is damaged, or comes twice, is removed and told."""
+    """Return a plan's tiles in a folder by number; damaged and duplicate tiles are removed with a warning."""
     found: dict[int, Path] = {}
     named = [(path, _TILE.fullmatch(path.name)) for path in sorted(folder.glob("[0-9]*.tif")) if path.is_file()]
     ours = [(path, name) for path, name in named if name is not None and name[2] == plan[:8]]
@@ -141,7 +141,7 @@ def read_notes(path: Path) -> str:
 
 
 def _xml(text: str) -> str:
-    """Return text fit for XML: what it cannot hold at all, control characters, is left out."""
+    """Return text escaped for XML, without the control characters that XML cannot hold."""
     return escape(_NOT_XML.sub("", text), {'"': "&quot;"})
 
 
@@ -175,22 +175,19 @@ def _wkt(crs: str) -> str:
 
 
 def write_cog(
-    folder: Path,
-    name: str,
+    path: Path,
     grid: Grid,
     tiles: Sequence[tuple[Tile, Path]],
     first: int,
     bands: Sequence[Band],
     tags: Mapping[str, str],
-) -> Path:
+) -> None:
     """Join tiles into a Cloud Optimized GeoTIFF inside their folder, and read it back.
 
     Parameters
     ----------
-    folder
-        Holds the tiles.
-    name
-        The file's name.
+    path
+        The file to write, in the tiles' folder.
     grid
         The map's.
     tiles
@@ -200,17 +197,12 @@ def write_cog(
     tags
         Metadata of the whole file.
 
-    Returns
-    -------
-    Path
-        The file, complete and on disk: every cell is what the tiles say.
-
     Raises
     ------
     UserError
         If it could not be written whole: the disk is full.
     """
-    virtual, path = folder / f"{name}.vrt", folder / name
+    virtual = path.with_name(f"{path.name}.vrt")
     virtual.write_text(_mosaic(grid, tiles, first, bands, tags), encoding="utf-8")
     options = {"compress": "DEFLATE", "level": 1, "predictor": "YES", "blocksize": _BLOCK, "overview_resampling": "AVERAGE"}
     options |= {"num_threads": "ALL_CPUS", "bigtiff": "IF_SAFER", "sparse_ok": "YES"}
@@ -226,11 +218,10 @@ def write_cog(
         ) from error
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-    return path
 
 
 def _check(path: Path, tiles: Sequence[tuple[Tile, Path]], first: int, count: int) -> None:
-    """Compare a map with its tiles, cell by cell: GDAL tells nobody when a file could not be finished."""
+    """Compare a map with its tiles, cell by cell: GDAL raises no error when a file could not be finished."""
     numbers = list(range(first + 1, first + count + 1))
 
     def compare(some: Sequence[tuple[Tile, Path]]) -> None:

@@ -1,4 +1,4 @@
-"""What a finished map is handed over as: Cloud Optimized GeoTIFFs, pictures, a page, totals, provenance.
+"""Files of a finished map: Cloud Optimized GeoTIFFs, pictures, a page, totals, scores and provenance.
 
 In: the tiles of a plan, all computed. Out: files beside each other, under the map's name.
 """
@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +18,24 @@ from pydantic import ValidationError
 from rasterio.windows import Window
 
 from soilcarbon import __version__
-from soilcarbon.commands.map import MapSettings
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.grid import Grid, Tile, as_plain, raster_grid, short_name
 from soilcarbon.geo.raster import Layer, find_layers
 from soilcarbon.geo.stack import ON_THE_GRID, Stack
 from soilcarbon.geo.vector import load_areas
 from soilcarbon.io.files import UserError, write_json, write_table, write_yaml
-from soilcarbon.mapping import cog as cogs
-from soilcarbon.mapping.cog import Band, Statistics
+from soilcarbon.mapping.cog import Band, Statistics, is_empty, read_notes, whole_tiles, write_cog
 from soilcarbon.mapping.page import write_page
 from soilcarbon.mapping.picture import View, preview
+from soilcarbon.mapping.plan import WHOLE, ZONES, Plan, Sample, own_zone
 from soilcarbon.mapping.predictor import CHANGE, Predictor, dissimilarity_bands
-from soilcarbon.mapping.tiles import WHOLE, ZONES, Notes, Plan, own_zone
-from soilcarbon.stats import metrics as validation
+from soilcarbon.mapping.tiles import Notes
+from soilcarbon.stats.metrics import scores
 
 log = logging.getLogger(__name__)
-SCORED_TILE = 1024
-
+_SCORED_TILE = 1024
 SCORED_AT_MOST = 2 * 10**7
 """Cells of a map that are scored against a raster."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Some cells of a map, by row and column (n,), and what pred.py says there (n,): covariates from the cells that hold them."""
-
-    rows: np.ndarray
-    cols: np.ndarray
-    predicted: np.ndarray
 
 
 def bands_of(plan: Plan, model: Predictor, name: str) -> list[Band]:
@@ -58,7 +47,7 @@ def bands_of(plan: Plan, model: Predictor, name: str) -> list[Band]:
 
 
 def describe(plan: Plan, model: Predictor) -> dict[str, Any]:
-    """Return where a map comes from, as plain containers: model, covariates and their grids, policies, versions."""
+    """Return the provenance of a map as plain containers: model, covariates and their grids, policies, versions."""
     rasters: dict[str, Any] = {}
     with Stack(plan.layers, plan.grid, model.classes, plan.resampling) as stack:
         ways = stack.how()
@@ -84,7 +73,7 @@ def describe(plan: Plan, model: Predictor) -> dict[str, Any]:
 
 
 def _tags(plan: Plan, model: Predictor, name: str) -> dict[str, str]:
-    told = model.describe()
+    facts = model.describe()
     tags = {
         "SOFTWARE": f"soil-carbon-mapper {__version__}",
         "TARGET": model.target,
@@ -93,8 +82,8 @@ def _tags(plan: Plan, model: Predictor, name: str) -> dict[str, str]:
         "MAX_MISSING": f"{plan.max_missing:g}",
         "RESAMPLING": plan.resampling,
     }
-    if "members" in told:
-        tags["MEMBERS"] = str(told["members"])
+    if "members" in facts:
+        tags["MEMBERS"] = str(facts["members"])
     return {**tags, "PERIOD": name} if name else tags
 
 
@@ -106,10 +95,10 @@ def make_totals(plan: Plan, folder: Path, notes: Sequence[Notes], model: Predict
     return pd.concat([table.assign(map=name)[["map", *table.columns]] for name, table in tables.items()], ignore_index=True)
 
 
-def tell_of_filled(plan: Plan, model: Predictor, notes: Sequence[Notes]) -> list[str]:
-    """Say for each period how many cells lack variables, and which most often."""
+def filled_notes(plan: Plan, model: Predictor, notes: Sequence[Notes]) -> list[str]:
+    """Return for each period how many cells lack variables, and which most often."""
     names = [layer.name for layer in plan.layers]
-    told = []
+    lines = []
     for period, numbers in plan.periods:
         cells = sum(each.filled[period][0] for each in notes)
         known = sum(each.sums[period][WHOLE][0] for each in notes if WHOLE in each.sums[period])
@@ -117,15 +106,16 @@ def tell_of_filled(plan: Plan, model: Predictor, notes: Sequence[Notes]) -> list
         worst = [names[numbers[k]] for k in np.argsort(-by_variable, kind="stable")[:3] if by_variable[k]]
         if cells:
             share = f"{cells:,} of {known:,} cells ({cells / max(known, 1):.1%}) lack some variable, most often {', '.join(worst)}"
-            told.append(f"{period + ': ' if period else ''}{share}; {model.missing_policy}. --max_missing 0 leaves them out")
-    return told
+            which = f"{period}: " if period else ""
+            lines.append(f"{which}{share}; {model.missing_policy}. --max_missing 0 leaves them out")
+    return lines
 
 
-def tell_of_support(plan: Plan, model: Predictor, tif: Path, sample: Sample) -> list[str]:
-    """Say what bringing rasters to the map's grid does to the prediction, where any had to be.
+def support_notes(plan: Plan, model: Predictor, tif: Path, sample: Sample) -> list[str]:
+    """Return how far resampling of covariates moves the map's mean; [] where all rasters are on its grid.
 
     Interpolated and averaged covariates are smoother than those the model was trained on, and it is no linear function
-    of them: the map's mean moves.
+    of them: the mean moves (change of support).
     """
     with Stack(plan.layers, plan.grid, model.classes, plan.resampling) as stack:
         moved = [path for path, way in stack.how().items() if way != ON_THE_GRID]
@@ -136,13 +126,13 @@ def tell_of_support(plan: Plan, model: Predictor, tif: Path, sample: Sample) -> 
         here = np.array([raster.read(1, window=window, masked=True).filled(np.nan)[0, 0] for window in windows])
     both = np.isfinite(here) & np.isfinite(sample.predicted)
     count = sum(layer.path in moved for layer in plan.layers)
-    told = f"{count} of {len(plan.layers)} variables are brought from other grids ({plan.resampling})"
+    line = f"{count} of {len(plan.layers)} variables are resampled from other grids ({plan.resampling})"
     if not both.any():
-        return [told]
+        return [line]
     ours, theirs = here[both].mean(), sample.predicted[both].mean()
     change = f"{100 * (ours / theirs - 1):+.1f} %" if theirs else "-"
     return [
-        f"{told}: at {both.sum()} cells the mean is {ours:.4g} {model.unit}, with the rasters' own cells, as the scores were "
+        f"{line}: at {both.sum()} cells the mean is {ours:.4g} {model.unit}, with the rasters' own cells, as the scores were "
         f"measured, {theirs:.4g} ({change})"
     ]
 
@@ -175,7 +165,7 @@ def score(tif: Path, grid: Grid, against: Layer) -> dict[str, Any]:
     step = math.ceil((grid.height * grid.width / SCORED_AT_MOST) ** 0.5)
     observed, predicted = [], []
     with rasterio.open(tif) as raster, Stack([against], grid) as stack:
-        for tile in grid.tiles(SCORED_TILE):
+        for tile in grid.tiles(_SCORED_TILE):
             window = Window(tile.col, tile.row, tile.width, tile.height)
             part = np.s_[-tile.row % step :: step, -tile.col % step :: step]
             ours = raster.read(1, window=window, masked=True).filled(np.nan)[part]
@@ -186,29 +176,25 @@ def score(tif: Path, grid: Grid, against: Layer) -> dict[str, Any]:
     y, values = (np.concatenate(parts).astype(np.float64) for parts in (observed, predicted))
     if not y.size:
         raise UserError(f"{against.path}: shares no cell that has a value with the map")
-    return {"against": against.path.name, "every": step, "scores": validation.scores(y, values)}
+    return {"against": against.path.name, "every": step, "scores": scores(y, values)}
 
 
 def outputs(out: Path, plan: Plan) -> list[Path]:
-    """Return all that `finish` may write: the maps first."""
+    """Return all files that `finish` may write: the maps first."""
     maps = [out.with_stem(f"{out.stem}_{name}") if name else out for name in plan.maps]
     beside = [out.with_name(f"{out.stem}{ending}") for ending in (".html", ".yaml", "_totals.csv", "_scores.json")]
     return [*maps, *(path.with_suffix(".png") for path in maps), *beside]
 
 
-def check_inputs_stay(out: Path, plan: Plan, settings: MapSettings) -> None:
-    """Stop before an input is overwritten, or an output's name is a folder's.
+def check_inputs_stay(out: Path, plan: Plan, inputs: Sequence[Path | None]) -> None:
+    """Stop before an input is overwritten, or the name of an output is a folder's.
 
     Raises
     ------
     UserError
         Naming the first such file.
     """
-    named = (settings.config, settings.checkpoint, settings.against, settings.aoi, settings.zones, settings.stats)
-    given = [*named, *settings.rasters]
-    inputs = [path for path in [*map(Path, plan.stamps), *given] if path is not None and path.is_file()]
-    inputs.append(settings.checkpoint.with_suffix(".yaml"))
-    kept = {path.resolve() for path in inputs}
+    kept = {path.resolve() for path in [*map(Path, plan.stamps), *inputs] if path is not None and path.is_file()}
     for path in outputs(out, plan):
         if path.resolve() in kept:
             raise UserError(f"{path}: is an input of this map and would be overwritten; give --out another name")
@@ -222,27 +208,32 @@ def finish(
     plan: Plan,
     model: Predictor,
     settings: Mapping[str, Any],
-    against: Layer | None,
+    reference: Layer | None,
     sample: Sample,
-) -> None:
+) -> list[str]:
     """Join the tiles in `folder` into the maps at `out`, with picture, page, totals and provenance beside them.
 
-    All is made in `folder` first, and takes its place when nothing can fail any more.
+    All is made in `folder` first, and renamed into place when nothing can fail any more.
 
     Parameters
     ----------
     out
-        Where the map goes; the maps of periods get their names appended to it.
+        The map's path; the names of periods are appended to it.
     folder, plan
-        The tiles, all computed, and what they were made by.
+        The tiles, all computed, and their plan.
     model
         The plan's.
     settings
         Written beside the map.
-    against
+    reference
         A band to score the map against.
     sample
         Of the first period's map.
+
+    Returns
+    -------
+    list of str
+        A line on each map, and on the scores.
 
     Raises
     ------
@@ -250,62 +241,77 @@ def finish(
         If no cell has a value, or the disk is full; maps that stood there before are untouched then.
     """
     tiles, notes = _gather(folder, plan)
-    title = f"{plan.checkpoint.stem}: {model.target}"
     place = folder / out.name
-    first = 0
-    views = []
-    for name, path in zip(plan.maps, outputs(place, plan), strict=False):
-        bands = bands_of(plan, model, name)
-        statistics = [sum((Statistics(*each.statistics[first + k]) for each in notes), Statistics()) for k in range(len(bands))]
-        bands = [replace(band, tags={**band.tags, **each.tags()}) for band, each in zip(bands, statistics, strict=True)]
-        cogs.write_cog(folder, path.name, plan.grid, tiles, first, bands, _tags(plan, model, name))
-        views.append(View(f"{title}, {name}" if name else title, path))
-        first += len(bands)
-    for view in views:
-        preview(view.tif.with_suffix(".png"), view)
+    views = _write_maps(place, plan, model, tiles, notes)
     totals = make_totals(plan, folder, notes, model)
     write_table(place.with_name(f"{place.stem}_totals.csv"), totals)
-    told = [*tell_of_filled(plan, model, notes), *tell_of_support(plan, model, views[0].tif, sample)]
+    warnings = [*filled_notes(plan, model, notes), *support_notes(plan, model, views[0].tif, sample)]
     provenance = describe(plan, model)
-    write_yaml(place.with_suffix(".yaml"), {**provenance, "notes": told, "settings": dict(settings)})
-    scores = model.scores()
-    found = None if against is None else score(views[0].tif, plan.grid, against)
-    if found is not None:
+    write_yaml(place.with_suffix(".yaml"), {**provenance, "notes": warnings, "settings": dict(settings)})
+    shown, lines = model.scores(), _summary(plan, model, totals)
+    if reference is not None:
+        found = score(views[0].tif, plan.grid, reference)
         write_json(place.with_name(f"{place.stem}_scores.json"), found)
-        scores[f"cells, against {found['against']}"] = found["scores"]
+        shown[f"cells, against {found['against']}"] = found["scores"]
+        values = ", ".join(f"{name} {value:.4g}" for name, value in found["scores"].items() if name != "n" and value is not None)
+        lines.append(f"against {found['against']}: {found['scores']['n']:,} cells, {values}")
     meanings = [f"{band.name}: {band.tags['MEANING']}" for band in bands_of(plan, model, plan.maps[0])]
     if len(plan.periods) > 1:
         meanings += [f"change, {band.name}: {band.tags['MEANING']}" for band in bands_of(plan, model, CHANGE)]
     meanings += [model.interval_note] if model.interval_note else []
-    write_page(place.with_suffix(".html"), title, views, scores, provenance, totals, [*told, *meanings])
+    write_page(place.with_suffix(".html"), _title(plan, model), views, shown, provenance, totals, [*warnings, *meanings])
 
     for path in reversed(outputs(out, plan)):  # the maps last: where they are, all is
         if (folder / path.name).is_file():
             (folder / path.name).replace(path)
         else:
             path.unlink(missing_ok=True)  # scores of an earlier map
-    for line in told:
+    for line in warnings:
         log.warning("%s", line)
     for zone in totals.loc[(totals["cells"] == 0) & (totals["map"] == plan.maps[0]), "zone"]:
         log.warning("zone %s: no cell of the map has its centre there", zone)
+    return lines
+
+
+def _title(plan: Plan, model: Predictor) -> str:
+    return f"{plan.checkpoint.stem}: {model.target}"
+
+
+def _write_maps(
+    place: Path, plan: Plan, model: Predictor, tiles: Sequence[tuple[Tile, Path]], notes: Sequence[Notes]
+) -> list[View]:
+    """Write the GeoTIFFs and PNGs of all maps into the tiles' folder."""
+    title, views, first = _title(plan, model), [], 0
+    for name, path in zip(plan.maps, outputs(place, plan), strict=False):
+        bands = bands_of(plan, model, name)
+        statistics = [sum((Statistics(*each.statistics[first + k]) for each in notes), Statistics()) for k in range(len(bands))]
+        bands = [replace(band, tags={**band.tags, **each.tags()}) for band, each in zip(bands, statistics, strict=True)]
+        write_cog(path, plan.grid, tiles, first, bands, _tags(plan, model, name))
+        views.append(View(f"{title}, {name}" if name else title, path))
+        first += len(bands)
+    for view in views:
+        preview(view.tif.with_suffix(".png"), view)
+    return views
+
+
+def _summary(plan: Plan, model: Predictor, totals: pd.DataFrame) -> list[str]:
+    """Return a line on each map: cells, area, and mean with its interval."""
+    lines = []
     for name, (_, row) in zip(plan.maps, totals[totals["zone"] == WHOLE].iterrows(), strict=True):
         spread = f" [{row['mean_lower']:.4g}, {row['mean_upper']:.4g}]" if np.isfinite(row["mean_lower"]) else ""
-        what = f"{name}: " if name else ""
-        print(f"{what}{row['cells']:,} cells, {row['area_km2']:,.0f} km2, mean {row['mean']:.4g}{spread} {model.unit}")
-    if found is not None:
-        words = ", ".join(f"{name} {value:.4g}" for name, value in found["scores"].items() if name != "n" and value is not None)
-        print(f"against {found['against']}: {found['scores']['n']:,} cells, {words}")
-    print(f"-> {out}; look at {out.with_suffix('.html')}")
+        which = f"{name}: " if name else ""
+        lines.append(f"{which}{row['cells']:,} cells, {row['area_km2']:,.0f} km2, mean {row['mean']:.4g}{spread} {model.unit}")
+    return lines
 
 
 def _gather(folder: Path, plan: Plan) -> tuple[list[tuple[Tile, Path]], list[Notes]]:
     """Return the tiles that have values, and their notes; UserError if some are missing, or none has a value."""
-    written = cogs.whole_tiles(folder, plan.digest)
+    written = whole_tiles(folder, plan.digest)
     lacking = plan.grid.tile_count(plan.tile) - len(written)
     if lacking:
         raise UserError(f"{folder}: {lacking} tiles are missing or damaged; --resume computes them again")
     with ThreadPoolExecutor() as pool:
-        texts = list(pool.map(cogs.read_notes, (written[number] for number in sorted(written))))
+        texts = list(pool.map(read_notes, (written[number] for number in sorted(written))))
     try:
         notes = [Notes.model_validate_json(text) for text in texts]
     except ValidationError as error:
@@ -313,7 +319,7 @@ def _gather(folder: Path, plan: Plan) -> tuple[list[tuple[Tile, Path]], list[Not
     pairs = [
         (plan.grid.tile(number, plan.tile), written[number], note)
         for number, note in zip(sorted(written), notes, strict=True)
-        if not cogs.is_empty(written[number])
+        if not is_empty(written[number])
     ]
     if not pairs and not any(note.inside for note in notes):
         raise UserError("no cell of the map has its centre in the area of interest, or the mask leaves none; see --aoi, --mask")

@@ -1,19 +1,17 @@
-"""Compute a map tile by tile, on this machine's cores or a Dask cluster's, and go on where an interruption left it.
+"""Tiles of a map, computed by threads, processes or a Dask cluster, and resumed after an interruption.
 
-In: a `Plan`, all that decides the map's bytes. Out: tiles in a folder beside the map-to-be, see `cogs`.
+In: a `Plan`. Out: tiles in a folder beside the map, see `cog`.
 
-A worker - a thread, a process, or a process on another machine - is given a tile's number. It reads the covariates round
-the tile, predicts, writes the tile and says what it wrote: nothing large travels between processes. While one tile is
-computed others are read and written.
+A worker - a thread, a process, or a process on another machine - is given a tile's number. It reads the covariates of the tile
+and its halo, predicts and writes the tile: nothing large travels between processes. While one tile is computed others are read
+and written.
 """
 
-import hashlib
-import json
 import logging
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -29,98 +27,34 @@ from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 from soilcarbon.geo import zonal_statistics as zones
-from soilcarbon.geo.grid import Grid, Tile
-from soilcarbon.geo.raster import Layer
+from soilcarbon.geo.grid import Tile
 from soilcarbon.geo.stack import Stack
 from soilcarbon.geo.vector import load_areas
 from soilcarbon.io.files import UserError, sha256
 from soilcarbon.mapping.cog import GDAL_SETTINGS, Statistics, write_tile
-from soilcarbon.mapping.predictor import CHANGE, Place, Predicted, Predictor, dissimilarity, open_predictor
+from soilcarbon.mapping.plan import AREA, PLAN, WHOLE, ZONES, Plan, own_zone, stamps_of
+from soilcarbon.mapping.predictor import Place, Predicted, Predictor, dissimilarity, open_predictor
 from soilcarbon.parallel import start_worker
 
 log = logging.getLogger(__name__)
-PLAN, AREA, ZONES = "plan.json", "area.json", "zones.json"
-WHOLE = "whole map"
 IN_FLIGHT = 2
-"""Tiles handed out per worker: one is computed, the next waits at its door."""
+"""Tiles submitted per worker: one is computed, the next waits."""
 LINE_EVERY_S = 10.0
 PATIENCE_S = 10
-"""With a Dask scheduler that does not answer."""
-NEEDS = f"this project (PYTHONPATH={Path(__file__).parents[2]}) and the same files at the same paths"
-"""Of a Dask worker."""
-
-
-class Plan(BaseModel):
-    """All that decides a map's bytes; it lies in the tiles' folder, where every worker reads it.
-
-    Attributes
-    ----------
-    checkpoint, sha256
-        The model's file and its checksum.
-    statistics, missing
-        For a checkpoint that has none, else None.
-    layers, stamps
-        The covariates, each once, and the stamps of their files and the mask's.
-    periods
-        (name, the layers' numbers in the order of the model's variables), in order of time; one unnamed, or several.
-    mask
-        The layer that is above 0 where the map has values, or None.
-    grid, tile
-        The map's grid, and the side of its tiles in cells.
-    resampling, max_missing, level
-        As in the settings.
-    applicability
-        Whether each period's map ends with bands of the dissimilarity index and of what lies inside.
-    device
-        "cpu" or "cuda".
-    areas
-        Checksums of the area of interest and of the zones that lie beside the plan, by file name.
-    versions
-        Of this project and the library that computes.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    checkpoint: Path
-    sha256: str
-    statistics: dict[str, tuple[float, float]] | None
-    missing: Literal["mean", "zero"] | None
-    layers: tuple[Layer, ...]
-    stamps: dict[str, tuple[tuple[int, int], ...]]
-    periods: tuple[tuple[str, tuple[int, ...]], ...]
-    mask: Layer | None
-    grid: Grid
-    tile: int
-    resampling: Literal["bilinear", "nearest"]
-    max_missing: float
-    level: float
-    applicability: bool
-    device: str
-    areas: dict[str, str]
-    versions: dict[str, str]
-
-    @property
-    def digest(self) -> str:
-        """The plan's checksum."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
-
-    @property
-    def maps(self) -> list[str]:
-        """The maps' names: the periods, and "change" where there are several."""
-        names = [name for name, _ in self.periods]
-        return [*names, CHANGE] if len(names) > 1 else names
+"""Until a Dask scheduler must have answered."""
 
 
 class Notes(BaseModel):
-    """What is kept with a tile.
+    """Sums and statistics of a tile, kept in its file.
 
     Attributes
     ----------
     inside
         Cells in the area of interest and not masked.
     sums
-        Map -> zone -> cells, area in km2, and each member's sum of value x km2: `zones.as_plain`.
+        Map -> zone -> cells, area in km2, and each member's sum of value x km2: `zonal_statistics.as_plain`.
     statistics
-        Of each band: the arguments of `cogs.Statistics`.
+        Of each band: the arguments of `cog.Statistics`.
     filled
         Period -> cells with a value where some variable was missing and filled, and in how many each variable was.
     """
@@ -139,30 +73,11 @@ def open_planned(plan: Plan) -> Predictor:
     return open_predictor(plan.checkpoint, plan.device, plan.statistics, plan.missing)
 
 
-def own_zone(name: str) -> str:
-    """Return what a model's own zone is called in a table of totals, where zones of a file stand too."""
-    return name if name.startswith("zone ") else f"climate zone {name}"
-
-
-Stamps = tuple[tuple[int, int], ...]
-"""Size and time of change (ns) of a file and of what GDAL reads beside it."""
-
-
-def stamps_of(paths: Iterable[Path | str]) -> dict[str, Stamps]:
-    """Return the stamps of rasters by path: other stamps mean another map."""
-    found = {}
-    for path in paths:
-        beside = (Path(f"{path}{ending}") for ending in ("", ".aux.xml", ".msk"))
-        status = [each.stat() for each in beside if each.is_file()]
-        found[str(path)] = tuple((each.st_size, each.st_mtime_ns) for each in status)
-    return found
-
-
 # --- one tile ----------------------------------------------------------------------------------------------------------
 
 
 class _Worker:
-    """What a process keeps between tiles: model, areas, and per thread the open rasters."""
+    """State of a process between tiles: model, areas, and per thread the open rasters."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -195,7 +110,7 @@ class _Worker:
         return found
 
     def compute(self, tile: Tile) -> tuple[np.ndarray | None, Notes]:
-        """Return a tile's bands (B, h, w), or None where no cell has a value, and what is to be noted of it."""
+        """Return a tile's bands (B, h, w), or None where no cell has a value, and its notes."""
         plan = self.plan
         inside = self.inside(tile)
         count = int(inside.sum())
@@ -206,7 +121,7 @@ class _Worker:
         middle = block[:, halo : halo + tile.height, halo : halo + tile.width]
         missing = np.isnan(middle)
         maps: dict[str, Predicted] = {}
-        alike: dict[str, np.ndarray] = {}
+        unlike: dict[str, np.ndarray] = {}
         filled: dict[str, tuple[int, list[int]]] = {}
         for name, numbers in plan.periods:
             gaps = missing[list(numbers)]
@@ -215,7 +130,7 @@ class _Worker:
                 maps[name] = self.model.predict(block[list(numbers)], wanted)
                 wanted = np.isfinite(maps[name].members[0])  # forests need a climate
                 if plan.applicability:
-                    alike[name] = dissimilarity(self.model, middle[list(numbers)], wanted)
+                    unlike[name] = dissimilarity(self.model, middle[list(numbers)], wanted)
             gaps &= wanted
             filled[name] = int(gaps.any(0).sum()), gaps.sum((1, 2)).tolist()
         if not any(np.isfinite(each.members[0]).any() for each in maps.values()):
@@ -229,7 +144,7 @@ class _Worker:
         for name, each in maps.items():
             shown.append(self.model.bands(each, plan.level))
             if plan.applicability:
-                shown.append(alike[name])
+                shown.append(unlike[name])
         if len(maps) > 1:
             first, *_, last = maps.values()
             shown.append(self.model.change(first, last, plan.level))
@@ -271,7 +186,7 @@ def _start_process() -> None:
 
 @contextmanager
 def workers(count: int, plan: Plan, scheduler: str | None, folder: Path) -> Iterator[tuple[Executor, int]]:
-    """Yield something that runs tiles, and how many it runs at once.
+    """Yield an executor for tiles, and how many it runs at once.
 
     Parameters
     ----------
@@ -287,7 +202,7 @@ def workers(count: int, plan: Plan, scheduler: str | None, folder: Path) -> Iter
     Raises
     ------
     UserError
-        If Dask is not installed, or the scheduler or its workers cannot do the work.
+        If Dask is not installed, or the scheduler or a worker fails.
     """
     if scheduler is not None:
         with _dask(scheduler, folder, plan.digest) as found:
@@ -315,23 +230,22 @@ def _dask(scheduler: str, folder: Path, digest: str) -> Iterator[tuple[Executor,
     with client:
         threads = sum(client.nthreads().values())
         if not threads:
-            raise UserError(
-                f"scheduler {scheduler}: has no workers; start some: PYTHONPATH={Path(__file__).parents[2]} dask worker {scheduler}"
-            )
+            raise UserError(f"scheduler {scheduler}: has no workers; start some: dask worker {scheduler}")
         try:
-            answers = client.run(_sees, folder, digest, on_error="return")
+            answers = client.run(_opens, folder, digest, on_error="return")
         except Exception as error:
             raise UserError(f"scheduler {scheduler}: {' '.join(str(error).split())[:200]}") from error
         for address, answer in answers.items():
             if answer is not True:
                 reason = " ".join(str(answer).split())[:200]
-                raise UserError(f"worker {address}: cannot take part ({reason}); it needs {NEEDS}")
+                needs = "it needs soilcarbon installed and the same files at the same paths"
+                raise UserError(f"worker {address}: cannot take part ({reason}); {needs}")
         log.info("%d Dask workers, %d tiles at once: %s", len(answers), threads, client.dashboard_link)
         yield client.get_executor(pure=False, retries=2), threads
 
 
-def _sees(folder: Path, digest: str) -> bool:
-    """Open on a Dask worker what it needs; an exception says what it does not see."""
+def _opens(folder: Path, digest: str) -> bool:
+    """Open on a Dask worker the plan, model and rasters; an exception says what is not there."""
     return bool(_worker(folder, digest))
 
 
@@ -352,7 +266,7 @@ def compute(folder: Path, plan: Plan, done: Collection[int], pool: Executor, at_
     digest = plan.digest
     running: set[Future[int]] = set()
     try:
-        with _progress(total, sum(cells(plan.grid.tile(number, plan.tile)) for number in done)) as tell:
+        with _progress(total, sum(cells(plan.grid.tile(number, plan.tile)) for number in done)) as report:
             waiting = (number for number in range(count) if number not in done)
             while True:
                 while len(running) < IN_FLIGHT * at_once and (number := next(waiting, None)) is not None:
@@ -361,10 +275,10 @@ def compute(folder: Path, plan: Plan, done: Collection[int], pool: Executor, at_
                     return
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 for each in finished:
-                    tell(cells(plan.grid.tile(each.result(), plan.tile)))
+                    report(cells(plan.grid.tile(each.result(), plan.tile)))
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process was killed, for want of memory perhaps; --resume goes on, with fewer --workers or a smaller --tile"
+            "a worker process was killed, perhaps out of memory; --resume goes on, with fewer --workers or a smaller --tile"
         ) from error
     except Exception as error:
         if type(error).__name__ == "KilledWorker":
@@ -377,30 +291,18 @@ def compute(folder: Path, plan: Plan, done: Collection[int], pool: Executor, at_
 
 @contextmanager
 def _progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
-    """Yield what to call with every number of finished cells: a bar with cells per second and time left, or lines."""
-    start = said = time.monotonic()
-    so_far = done
+    """Yield a callback for numbers of finished cells: a progress bar, or log lines where there is no terminal."""
+    start = logged = time.monotonic()
+    finished = done
     with tqdm(total=total, initial=done, unit="cells", unit_scale=True, disable=None, leave=False, smoothing=0.1) as bar:
 
-        def tell(cells: int) -> None:
-            nonlocal said, so_far
-            so_far += cells
+        def report(cells: int) -> None:
+            nonlocal logged, finished
+            finished += cells
             bar.update(cells)
-            if bar.disable and time.monotonic() - said > LINE_EVERY_S:
-                said = time.monotonic()
-                rate = (so_far - done) / (said - start)
-                log.info("%.0f %%, %.3g cells per second, %.0f s left", 100 * so_far / total, rate, (total - so_far) / rate)
+            if bar.disable and time.monotonic() - logged > LINE_EVERY_S:
+                logged = time.monotonic()
+                rate = (finished - done) / (logged - start)
+                log.info("%.0f %%, %.3g cells per second, %.0f s left", 100 * finished / total, rate, (total - finished) / rate)
 
-        yield tell
-
-
-def difference(plan: Plan, folder: Path) -> list[str]:
-    """Return in what a plan differs from the one that lies in a folder."""
-    try:
-        older = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{folder}: holds no plan of a map; run without --resume") from error
-    newer = json.loads(plan.model_dump_json())
-    if not isinstance(older, dict):
-        raise UserError(f"{folder}: holds no plan of a map; run without --resume")
-    return [name for name in {**older, **newer} if older.get(name) != newer.get(name)]
+        yield report

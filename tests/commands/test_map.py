@@ -816,10 +816,10 @@ def test_filled_cells_are_counted_and_named(world, caplog):
 
 def test_what_resampling_does_to_the_mean_is_told(world, caplog):
     assert make() == 0
-    assert "brought from other grids" not in caplog.text
+    assert "resampled from other grids" not in caplog.text
     assert make("--crs", "EPSG:3035", "--resolution", "30000") == 0
     told = re.search(
-        r"6 of 6 variables are brought from other grids \(bilinear\): .* the mean is ([\d.]+) .*, ([\d.]+) \(", caplog.text
+        r"6 of 6 variables are resampled from other grids \(bilinear\): .* the mean is ([\d.]+) .*, ([\d.]+) \(", caplog.text
     )
     band = read()[0]
     assert float(told[1]) == pytest.approx(np.nanmean(band), rel=0.1)

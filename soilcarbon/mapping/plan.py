@@ -1,0 +1,245 @@
+"""Plan of a map: all that decides its bytes, written beside the tiles, where every worker reads it.
+
+In: a predictor, layers and a grid. Out: a `Plan`, the folder of its tiles, and predictions at a sample of cells by another way.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from soilcarbon.geo.grid import Grid, lonlat
+from soilcarbon.geo.raster import Layer, cut_windows, find_layers, pick_layers
+from soilcarbon.geo.vector import Area, write_areas
+from soilcarbon.io.files import UserError, write_text
+from soilcarbon.mapping.cog import whole_tiles
+from soilcarbon.mapping.predictor import CHANGE, Predictor
+from soilcarbon.zonal.space_time import find_spans
+
+log = logging.getLogger(__name__)
+PLAN, AREA, ZONES = "plan.json", "area.json", "zones.json"
+WHOLE = "whole map"
+_SPOTS, _SPOT = 12, 8
+"""Squares, and cells along a side of each, that are sampled: few blocks of the rasters hold them."""
+
+Stamps = tuple[tuple[int, int], ...]
+"""Size and time of change (ns) of a file and of what GDAL reads beside it."""
+
+
+class Plan(BaseModel):
+    """All that decides a map's bytes.
+
+    Attributes
+    ----------
+    checkpoint, sha256
+        The model's file and its checksum.
+    statistics, missing
+        For a checkpoint that has none, else None.
+    layers, stamps
+        The covariates, each once, and the stamps of their files and the mask's.
+    periods
+        (name, the layers' numbers in the order of the model's variables), in order of time; one unnamed, or several.
+    mask
+        The layer that is above 0 where the map has values, or None.
+    grid, tile
+        The map's grid, and the side of its tiles in cells.
+    resampling, max_missing, level
+        As in the settings.
+    applicability
+        Whether each period's map has bands of the area of applicability.
+    device
+        "cpu" or "cuda".
+    areas
+        Checksums of the area of interest and of the zones that lie beside the plan, by file name.
+    versions
+        Of this project and the library that computes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    checkpoint: Path
+    sha256: str
+    statistics: dict[str, tuple[float, float]] | None
+    missing: Literal["mean", "zero"] | None
+    layers: tuple[Layer, ...]
+    stamps: dict[str, Stamps]
+    periods: tuple[tuple[str, tuple[int, ...]], ...]
+    mask: Layer | None
+    grid: Grid
+    tile: int
+    resampling: Literal["bilinear", "nearest"]
+    max_missing: float
+    level: float
+    applicability: bool
+    device: str
+    areas: dict[str, str]
+    versions: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """The plan's checksum."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @property
+    def maps(self) -> list[str]:
+        """The maps' names: the periods, and "change" where there are several."""
+        names = [name for name, _ in self.periods]
+        return [*names, CHANGE] if len(names) > 1 else names
+
+
+def own_zone(name: str) -> str:
+    """Return the name of a model's own zone in a table of totals, where zones of a file stand too.
+
+    Examples
+    --------
+    >>> own_zone("arid"), own_zone("zone 3")
+    ('climate zone arid', 'zone 3')
+    """
+    return name if name.startswith("zone ") else f"climate zone {name}"
+
+
+def stamps_of(paths: Iterable[Path | str]) -> dict[str, Stamps]:
+    """Return the stamps of rasters by path: other stamps mean another map."""
+    found = {}
+    for path in paths:
+        beside = (Path(f"{path}{ending}") for ending in ("", ".aux.xml", ".msk"))
+        status = [each.stat() for each in beside if each.is_file()]
+        found[str(path)] = tuple((each.st_size, each.st_mtime_ns) for each in status)
+    return found
+
+
+def find_periods(periods: Sequence[str]) -> dict[str, list[Layer]]:
+    """Return the layers of each period that replace those of all periods, by its name in order of time; {"": []} of no period.
+
+    Parameters
+    ----------
+    periods
+        NAME=FOLDER each, or a folder of one folder for each year or span of years.
+
+    Raises
+    ------
+    UserError
+        If a folder cannot be read, there is one period only, or two of one name.
+    """
+    found: dict[str, list[Layer]] = {}
+    for period in periods:
+        name, named, path = period.partition("=")
+        if named:
+            spans = {name: find_layers([Path(path)])}
+        elif not Path(period).is_dir():
+            raise UserError(f"period {period!r} is neither NAME=FOLDER nor a folder of one folder for each year or span of years")
+        else:
+            years = find_spans(Path(period))
+            spans = {f"{first}" if first == last else f"{first}-{last}": layers for (first, last), layers in years.items()}
+        if double := sorted(found.keys() & spans.keys()):
+            raise UserError(f"period {double[0]!r} is named twice")
+        found |= spans
+    if len(found) == 1:
+        raise UserError(f"{periods[0]}: one period alone has no change; give two or more, or none")
+    return found or {"": []}
+
+
+def layers_of(
+    model: Predictor, rasters: Sequence[Path], periods: Sequence[str]
+) -> tuple[list[Layer], list[tuple[str, tuple[int, ...]]]]:
+    """Return the layers that a model needs, each once, and `Plan.periods`.
+
+    Raises
+    ------
+    UserError
+        If a variable lacks, or a period holds none or changes what must be constant.
+    """
+    static, found = find_layers(rasters), find_periods(periods)
+    layers: list[Layer] = []
+    numbers = []
+    for name, own in found.items():
+        names = {layer.name for layer in own}
+        chosen = pick_layers([*own, *(layer for layer in static if layer.name not in names)], model.variables)
+        if own and not names & set(model.variables):
+            raise UserError(f"period {name!r}: {own[0].path.parent} holds none of the checkpoint's variables")
+        layers = list(dict.fromkeys([*layers, *chosen]))
+        numbers.append((name, tuple(layers.index(layer) for layer in chosen)))
+    model.check_periods({name: [layer.name for layer in own] for name, own in found.items()})
+    return layers, numbers
+
+
+# --- sample ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Cells of a map, by row and column (n,), and the predictions there (n,) from covariates cut as for profiles."""
+
+    rows: np.ndarray
+    cols: np.ndarray
+    predicted: np.ndarray
+
+
+def predict_sample(model: Predictor, layers: Sequence[Layer], grid: Grid) -> Sample:
+    """Predict a sample of cells as pred.py would, and warn where covariates are unlike the training data.
+
+    Parameters
+    ----------
+    model
+        With statistics.
+    layers
+        In the order of its variables.
+    grid
+        The map's.
+    """
+    random = np.random.default_rng(0)
+    places, covariates = [], []
+    for _ in range(_SPOTS):
+        top, left = (int(random.integers(0, max(size - _SPOT, 0) + 1)) for size in (grid.height, grid.width))
+        spot = np.mgrid[top : min(top + _SPOT, grid.height), left : min(left + _SPOT, grid.width)].reshape(2, -1)
+        lon, lat = lonlat(grid, spot[0] + 0.5, spot[1] + 0.5)
+        windows = [cut_windows(pick_layers(layers, names), lon, lat, radius)[0] for names, radius in model.windows]
+        covariates.append(np.concatenate([each.reshape(lon.size, -1) for found in windows for each in found.values()], axis=1))
+        places.append(spot)
+    rows, cols = np.concatenate(places, axis=1)
+    return Sample(rows, cols, model.predict_patches(np.concatenate(covariates), grid))
+
+
+# --- folder of tiles -------------------------------------------------------------------------------------------------------
+
+
+def begin(folder: Path, plan: Plan, areas: Mapping[str, Sequence[Area]], resume: bool) -> dict[int, Path]:
+    """Fill the tiles' folder with plan and areas, or take up an interrupted map; return the tiles that are done.
+
+    Raises
+    ------
+    UserError
+        If the interrupted map has another plan.
+    """
+    begun = (folder / PLAN).exists()
+    changed = difference(plan, folder) if begun and resume else []
+    if changed:
+        raise UserError(f"{folder}: the interrupted map differs in {', '.join(changed)}; run without --resume, or as it was")
+    if resume and not begun:
+        log.info("nothing to resume; starting afresh")
+    if not resume:
+        for stale in folder.iterdir():
+            shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink()
+    for name, each in areas.items():
+        write_areas(folder / name, each)
+    write_text(folder / PLAN, plan.model_dump_json())
+    return whole_tiles(folder, plan.digest)
+
+
+def difference(plan: Plan, folder: Path) -> list[str]:
+    """Return the fields in which a plan differs from the one in a folder."""
+    unreadable = UserError(f"{folder}: holds no plan of a map; run without --resume")
+    try:
+        older = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise unreadable from error
+    newer = json.loads(plan.model_dump_json())
+    if not isinstance(older, dict):
+        raise unreadable
+    return [name for name in {**older, **newer} if older.get(name) != newer.get(name)]
