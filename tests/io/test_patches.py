@@ -1,4 +1,4 @@
-"""The packed array read from the cache is used where nothing has changed, and never believed where something has."""
+"""The cached packed array is used only while everything it was made of is unchanged."""
 
 import json
 import os
@@ -111,7 +111,7 @@ def test_what_has_changed_is_read_anew(dataset, change, ids, categories):
         np.testing.assert_array_equal(read(dataset, ids, categories), expected)
 
 
-def test_another_way_of_packing_believes_nothing_of_the_old_one(dataset, monkeypatch, caplog):
+def test_a_cache_of_another_format_is_not_used(dataset, monkeypatch, caplog):
     caplog.set_level("INFO")
     read(dataset)
     monkeypatch.setattr(patches, "FORMAT", patches.FORMAT + 1)
@@ -159,7 +159,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("what", SPOILT)
-def test_a_kept_array_that_was_torn_or_tampered_with_is_never_believed(dataset, caplog, what):
+def test_a_damaged_or_altered_cache_is_not_used(dataset, caplog, what):
     caplog.set_level("INFO")
     expected = read(dataset).copy()
     path = files_of(dataset)[1]
