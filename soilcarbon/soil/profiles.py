@@ -156,7 +156,7 @@ def read_profiles(
     elif not places_only:
         profiles.reject(*_value_checks(profiles.table["soc"], path, target))
         profiles.table["soc"] = profiles.table["soc"].astype(np.float64)
-    if depth.min_covered > 0:
+    if depth.min_covered > 0 and not places_only:
         covered = numbers(profiles.table["cm_covered"], path, "cm_covered")
         profiles.reject((~(covered >= depth.min_covered), f"fewer than {depth.min_covered:g} cm observed"))
     profiles.reject((profiles.table["profile_id"].duplicated(), "duplicate profile_id"))

@@ -40,25 +40,21 @@ def columns(*rows):
 # --- units and the equation ----------------------------------------------------------------------------------------
 
 
-def test_units_there_and_back():
+def test_units_there_and_back_and_one_per_cent_in_twenty_centimetres():
     values = np.array([0.0, 0.7, 35.5])
     np.testing.assert_allclose(convert(values, "%", "g/kg"), [0, 7, 355])
     np.testing.assert_allclose(convert(values, "g/cm3", "kg/m3"), [0, 700, 35500])
     for unit, (what, _) in UNITS.items():
         for other in (name for name, (same, _) in UNITS.items() if same == what):
             np.testing.assert_allclose(convert(convert(values, unit, other), other, unit), values)
-
-
-def test_one_per_cent_in_twenty_centimetres():
     soc = convert(np.array([1.0]), "%", "g/kg")
-    grams_per_cm2 = 0.01 * 1.3 * 20  # of carbon: 1 % of 1.3 g in each of 20 cm3; 1 g/cm2 is 10 kg/m2
-    assert soc_density(soc, np.array([1300.0]), 20.0, 0.0) == pytest.approx([2.6])
-    assert grams_per_cm2 * 10 == pytest.approx(2.6)
-    assert soc_density(soc, np.array([1300.0]), 20.0, 25.0) == pytest.approx([2.6 * 0.75])
-    assert soc_density(soc, np.array([1300.0]), 20.0, 100.0) == 0
+    stones = np.array([0.0, 25.0, 100.0])  # 1 % of 1.3 g in each of 20 cm3 is 0.26 g/cm2, 2.6 kg/m2
+    np.testing.assert_allclose(soc_density(soc, 1300.0, 20.0, stones), [2.6, 2.6 * 0.75, 0], atol=1e-12)
 
 
 def test_deviation_is_that_of_drawn_values():
+    assert soc_density_sd(0.0, 1000.0, 10.0, 0.0, 2.0, 100.0, 5.0) == pytest.approx(0.2)  # of SOC alone: 2 g/kg in 10 cm
+    assert soc_density_sd(10.0, 1000.0, 10.0, 0.0, 0.0, 0.0, 10.0) == pytest.approx(0.1)  # stones unknown by 10 of 100
     rng = np.random.default_rng(0)
     for case in range(8):
         mean = rng.uniform(5, 60), rng.uniform(900, 1600), rng.uniform(15, 60)  # stones below 100 in all draws
@@ -72,28 +68,16 @@ def test_deviation_is_that_of_drawn_values():
         assert soc_density(mean[0], mean[1], 30.0, mean[2]) == pytest.approx(truth.mean(), rel=0.005)
 
 
-def test_deviation_counts_what_is_zero():
-    assert soc_density_sd(0.0, 1000.0, 10.0, 0.0, 2.0, 100.0, 5.0) == pytest.approx(0.2)  # of SOC alone: 2 g/kg in 10 cm
-    assert soc_density_sd(10.0, 1000.0, 10.0, 0.0, 0.0, 0.0, 10.0) == pytest.approx(0.1)  # stones unknown by 10 of 100
-
-
 # --- bulk density --------------------------------------------------------------------------------------------------
 
 
-def test_published_pedotransfer_functions():
+def test_published_functions_meet_at_organic_soils():
     np.testing.assert_allclose(organic_bulk_density(np.array([90.0, 490.0])), [1380 - 310 * np.log(10), 1380 - 310 * np.log(50)])
     np.testing.assert_allclose(mineral_bulk_density(np.array([0.0, 10, 40])), [1660, 1342, 1024])
-
-
-def test_organic_soils_have_their_own_function():
     soc = np.array([10.0, 80, 80.001, 300, 1000])
-    found = estimate_bulk_density(soc)
-    np.testing.assert_allclose(found[:2], mineral_bulk_density(soc[:2]))
-    np.testing.assert_allclose(found[2:4], organic_bulk_density(soc[2:4]))
-    assert found[4] == 100  # the formula would be negative
-    np.testing.assert_allclose(
-        estimate_bulk_density(soc, lambda soc: soc * 0 + 9999)[:3], [2650, 2650, organic_bulk_density(80.001)]
-    )
+    limits = [*mineral_bulk_density(soc[:2]), *organic_bulk_density(soc[2:4]), 100]  # the last would be negative
+    np.testing.assert_allclose(estimate_bulk_density(soc), limits)
+    np.testing.assert_allclose(estimate_bulk_density(soc, lambda soc: soc * 0 + 9999)[:2], 2650)
 
 
 def made_horizons(rng, profiles=150, noise=120.0):
@@ -221,7 +205,7 @@ def test_layers_are_weighted_as_the_paper_does():
         np.testing.assert_allclose(found.density[known, k], (of_soc * of_earth * thickness * (1 - of_stones / 100) * 1e-5)[known])
 
 
-def test_functions_are_judged_by_what_was_measured():
+def test_functions_are_scored_against_measured_bulk_density():
     rng = np.random.default_rng(7)
     profile, soc, _ = made_horizons(rng)
     soc[:6] = rng.uniform(100, 300, 6)
@@ -308,13 +292,10 @@ def test_a_wrong_unit_is_refused(units, message):
         densities(*horizons, [(0, 20)], 2, units)
 
 
-def test_zeros_for_missing_bulk_density_are_no_wrong_unit():
+def test_zeros_for_missing_bulk_density_are_no_wrong_unit_and_no_horizons_no_error():
     horizons = columns((0, 0, 10, 15, 0, 0), (0, 10, 20, 12, 0, 0), (1, 0, 20, 30, 1200, 0))
     found = densities(*horizons, [(0, 20)], 2)
     assert found.counts["bulk density impossible"] == found.counts["bulk density estimated"] == 2
-
-
-def test_no_horizons_at_all():
     nothing = np.zeros(0)
     found = densities(nothing.astype(int), *[nothing] * 5, [(0, 20)], 2)
     assert np.isnan(found.density).all()

@@ -39,13 +39,10 @@ def test_columns_are_known_by_many_names(tmp_path, text):
     assert table.iloc[0, :4].tolist() == ["007", 10, 50, 12.5]
 
 
-def test_target_becomes_soc_and_other_columns_stay_without_collision(tmp_path):
+def test_target_becomes_soc_other_columns_stay_and_missing_ids_are_numbered(tmp_path):
     path = write(tmp_path / "p.csv", "profile_id,lon,lat,soc,soc_gkg,year\na,1,2,bad,30,1999\n")
     row = read_profiles(path, "soc_gkg").table.iloc[0]
     assert row.to_dict() == {"profile_id": "a", "lon": 1, "lat": 2, "soc": 30, "soc_input": "bad", "year": 1999}
-
-
-def test_rows_without_ids_are_numbered(tmp_path):
     found = read_profiles(write(tmp_path / "p.csv", "lon,lat,soc\n1,2,3\n4,5,6\n"), None)
     assert found.table["profile_id"].tolist() == ["1", "2"]
     assert found.facts["columns"]["profile_id"] == "row number"
@@ -100,20 +97,17 @@ def test_bounds_only_count_what_lies_beyond(tmp_path):
         ("profile_id,lon,lat,soc\na,1,2,3\n", "lon", "'lon' is no measurement"),
     ],
 )
-def test_what_is_wrong_with_a_whole_table_is_an_error(tmp_path, text, target, message):
+def test_bad_tables_are_refused(tmp_path, text, target, message):
     with pytest.raises(UserError, match=message):
         read_profiles(write(tmp_path / "p.csv", text), target)
 
 
-def test_one_row_out_of_range_does_not_make_a_table_swapped(tmp_path):
-    found = read_profiles(write(tmp_path / "p.csv", "profile_id,lon,lat,soc\na,10,50,2\nb,10,95,3\nc,10,50,3\n"), None)
-    assert found.counts() == {"longitude or latitude out of range": 1}
-
-
-def test_swapped_coordinates_are_seen_by_the_bounds(tmp_path):
+def test_swapped_coordinates_are_seen_by_the_bounds_but_not_from_one_row_out_of_range(tmp_path):
     path = write(tmp_path / "p.csv", "profile_id,lon,lat,soc\na,-1,37,2\nb,0.5,35,3\n")
     with pytest.raises(UserError, match="swapped"):
         read_profiles(path, None, bounds=(33.9, 41.9, -4.7, 5.0))
+    path = write(tmp_path / "p.csv", "profile_id,lon,lat,soc\na,10,50,2\nb,10,95,3\nc,10,50,3\n")
+    assert read_profiles(path, None).counts() == {"longitude or latitude out of range": 1}
 
 
 def test_per_cent_is_suspected():
@@ -164,8 +158,9 @@ def test_horizons_are_averaged_and_faulty_ones_counted(tmp_path):
 def test_profiles_with_too_little_observed_are_left_out(tmp_path):
     path = horizons(tmp_path / "h.csv", ("a", 1, 2, 0, 9, 5), ("b", 1, 2, 0, 10, 5))
     assert read_profiles(path, None, DepthRule(min_covered=10)).counts() == {"fewer than 10 cm observed": 1}
-    with pytest.raises(UserError, match="min_covered needs"):
-        read_profiles(write(tmp_path / "p.csv", "profile_id,lon,lat,soc\na,1,2,3\n"), None, DepthRule(min_covered=10))
+    text = "profile_id,lon,lat,soc,depth_top_cm,depth_bottom_cm,cm_covered\na,1,2,3,0,30,17\n"  # averaged already: no horizons
+    found = read_profiles(write(tmp_path / "p.csv", text), None)
+    assert (found.facts["kind"], found.table["cm_covered"].tolist()) == ("profiles", [17])
 
 
 def test_spline_and_further_intervals(tmp_path):
@@ -188,32 +183,26 @@ def test_spline_and_further_intervals(tmp_path):
     assert read_profiles(path, None, DepthRule((40.0, 50.0), "spline", 0.0)).table["soc"].tolist() == pytest.approx([3])
 
 
-def test_further_intervals_never_take_a_column_that_is_there(tmp_path):
-    path = horizons(tmp_path / "h.csv", ("a", 1, 2, 0, 30, 5, 77), header="profile_id,lon,lat,top,bottom,soc,soc_0_5")
-    row = read_profiles(path, None, DepthRule(further=[(0, 5)])).table.iloc[0]
-    assert (row["soc_0_5"], row["soc_0_5_input"]) == (5, 77)
-
-
-@pytest.mark.parametrize("rule", [DepthRule(method="spline"), DepthRule(further=[(0, 5)])])
-def test_spline_and_further_intervals_need_horizons(tmp_path, rule):
+@pytest.mark.parametrize("rule", [DepthRule(method="spline"), DepthRule(further=[(0, 5)]), DepthRule(min_covered=10)])
+def test_depth_rules_need_horizons(tmp_path, rule):
     path = write(tmp_path / "p.csv", "profile_id,lon,lat,soc\na,1,2,3\n")
-    with pytest.raises(UserError, match="need horizons"):
+    with pytest.raises(UserError, match="needs? horizons"):
         read_profiles(path, None, rule)
     assert len(read_profiles(path, None, rule, places_only=True).table) == 1
 
 
-def test_columns_constant_within_profiles_are_kept(tmp_path):
-    header = "profile_id,lon,lat,top,bottom,soc,country,layer,n_layers,note"
-    rows = [("a", 1, 2, 0, 10, 5, "X", 1, 7, ""), ("a", 1, 2, 10, 30, 5, "X", 2, 7, ""), ("b", 1, 2, 0, 10, 5, "Y", 1, 8, "n")]
-    table = read_profiles(horizons(tmp_path / "h.csv", *rows, header=header), None).table
-    assert list(table) == ["profile_id", "lon", "lat", "soc", "country", "n_layers_input", "note", "cm_covered", "n_layers"]
+def test_columns_constant_within_profiles_are_kept_under_free_names(tmp_path):
+    header = "profile_id,lon,lat,top,bottom,soc,country,layer,n_layers,note,soc_0_5"
+    rows = [
+        ("a", 1, 2, 0, 10, 5, "X", 1, 7, "", 77),
+        ("a", 1, 2, 10, 30, 5, "X", 2, 7, "", 77),
+        ("b", 1, 2, 0, 10, 5, "Y", 1, 8, "n", 77),
+    ]
+    table = read_profiles(horizons(tmp_path / "h.csv", *rows, header=header), None, DepthRule(further=[(0, 5)])).table
+    kept = ["country", "n_layers_input", "note", "soc_0_5_input", "cm_covered", "n_layers", "soc_0_5"]
+    assert list(table) == ["profile_id", "lon", "lat", "soc", *kept]
     assert table["n_layers"].tolist() == [2, 1]
-
-
-def test_averaged_table_with_its_depths_is_not_taken_for_horizons(tmp_path):
-    text = "profile_id,lon,lat,soc,depth_top_cm,depth_bottom_cm,cm_covered\na,1,2,3,0,30,17\n"
-    found = read_profiles(write(tmp_path / "p.csv", text), None)
-    assert (found.facts["kind"], found.table["cm_covered"].tolist()) == ("profiles", [17])
+    assert table[["soc_0_5", "soc_0_5_input"]].to_numpy().tolist() == [[5, 77]] * 2
 
 
 def wosis(path: Path) -> Path:
@@ -264,7 +253,7 @@ def test_geojson_points(tmp_path):
         (collection(), "holds no rows"),
     ],
 )
-def test_geojson_that_will_not_do(tmp_path, text, message):
+def test_bad_geojson_is_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         read_profiles(write(tmp_path / "p.geojson", text), None)
 
