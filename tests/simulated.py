@@ -52,7 +52,7 @@ def zoned_world(n=400, seed=0, differs=True):
     signal = np.where(mm >= 400, sign * a, sign * b) if differs else 0.7 * (a + b)
     y = np.exp(1.5 + 0.4 * signal + 0.1 * random.normal(size=n))
     x = np.column_stack([mm, degrees, a, b, noise, random.integers(1985, 2021, n)])
-    return Profiles(x, y, lon, lat, spatial_groups(lon, lat, 2.0))
+    return Profiles(x, y, lon, lat, spatial_groups(lon, lat, 2.0), x[:, 5] // 5)
 
 
 ZONED_NAMES = ["map", "mat", "a", "b", "noise", "year"]

@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_terrain(settings.dem, settings.out)
         print(f"{settings.out}: terrain of {settings.dem}")
     else:
-        from soilcarbon.zonal.climate_zones import ClimateZones, write_zones
+        from soilcarbon.zonal.climate_zones import ClimateZones
+        from soilcarbon.zonal.covariates import write_zones
 
         zones = ClimateZones(settings.wet, settings.warm, *settings.band_widths)
         write_zones(settings.climate, settings.precipitation, settings.temperature, zones, settings.out)

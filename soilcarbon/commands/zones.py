@@ -158,8 +158,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seed=settings.seed,
         blended=settings.boundary == "blended",
         network=settings.network,
-        first_year=settings.first_year,
-        period_years=settings.period_years,
         settings=settings.as_plain(),
     )
     facts = {name: value for name, value in settings.as_plain().items() if name not in _FREE}

@@ -1,19 +1,12 @@
 """Climate zones: classes of precipitation and temperature with bands between them, or the classes of a given map.
 
-In: precipitation and temperature, or class codes, as arrays or rasters. Out: the zone of each place, or a weight for each place
-and zone.
+In: precipitation and temperature, or class codes. Out: the zone of each place, or a weight for each place and zone.
 """
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-
-from soilcarbon.geo.grid import raster_grid
-from soilcarbon.geo.raster import check_filled, check_size, find_layers, pick_layers, write_geotiff
-from soilcarbon.geo.stack import Stack
-from soilcarbon.io.files import UserError
 
 ZONES = ("humid", "semi-humid", "semi-arid", "arid")
 """Wet and warm, wet and cool, dry and warm, dry and cool: four zones of 400 mm and 10 degrees C after Dong, Wang and Su (2024).
@@ -150,35 +143,3 @@ def _smoothstep(values: np.ndarray, threshold: float, width: float) -> np.ndarra
         return np.where(np.isnan(values), np.nan, values >= threshold)
     t = np.clip((values - threshold) / width + 0.5, 0.0, 1.0)
     return np.asarray(t * t * (3 - 2 * t))
-
-
-def write_zones(rasters: list[Path], precipitation: str, temperature: str, zones: ClimateZones, out: Path) -> None:
-    """Write a GeoTIFF of climate zones on the grid of the precipitation: band "zone", 1 to 4, and a band of weights per zone.
-
-    Parameters
-    ----------
-    rasters
-        Files or folders, see `soilcarbon.geo.raster.find_layers`.
-    precipitation, temperature
-        Names of the variables.
-    zones
-        Thresholds and widths.
-    out
-        The file to write.
-
-    Raises
-    ------
-    UserError
-        If a variable is missing, a file cannot be read or is too large, or no cell has both.
-    """
-    if precipitation == temperature:
-        raise UserError(f"precipitation and temperature are both {temperature!r}; name two variables")
-    layers = pick_layers(find_layers(rasters), [precipitation, temperature])
-    grid = raster_grid(layers[0].path)
-    check_size(grid.height, grid.width, layers[0].path)
-    with Stack(layers, grid) as stack:
-        climate = stack.read(0, 0, grid.height, grid.width).reshape(2, -1)
-    code = zones.labels(*climate) + 1.0
-    bands = np.column_stack([np.where(code > 0, code, np.nan), zones.weights(*climate)]).T
-    check_filled(bands, layers[0].path, f"does {layers[1].path} cover the same area?")
-    write_geotiff(out, bands.reshape(5, grid.height, grid.width), ["zone", *zones.names], grid.transform, grid.crs)

@@ -1,7 +1,7 @@
-"""Covariates made from rasters: spectral indices of surface reflectance, terrain derivatives of a digital elevation model.
+"""Covariates made from rasters: spectral indices of reflectance, terrain derivatives of elevation, climate zones.
 
-In: reflectance bands, or elevations in metres on a grid of metres or degrees. Out: arrays, or a GeoTIFF with a band for each
-index (`write_indices`) or derivative (`write_terrain`) on the grid of the input; missing = NaN. A raster is held in memory whole.
+In: reflectance bands, elevations in metres on a grid of metres or degrees, or climate. Out: arrays, or a GeoTIFF with a band for
+each result on the grid of the input (`write_indices`, `write_terrain`, `write_zones`); missing = NaN. Rasters are held in memory.
 """
 
 import heapq
@@ -14,19 +14,26 @@ import numpy as np
 from rasterio.crs import CRS
 
 from soilcarbon.geo.grid import Grid, raster_grid
-from soilcarbon.geo.raster import (
-    check_filled,
-    check_raster,
-    check_size,
-    find_layers,
-    named_errors,
-    open_raster,
-    pick_layers,
-    read_cells,
-    write_geotiff,
-)
+from soilcarbon.geo.raster import Layer, check_filled, check_size, find_layers, pick_layers, write_geotiff
 from soilcarbon.geo.stack import Stack
 from soilcarbon.io.files import UserError
+from soilcarbon.zonal.climate_zones import ClimateZones
+
+
+def _read(layers: Sequence[Layer]) -> tuple[Grid, np.ndarray]:
+    """Return the grid of the first layer's file, and the layers on it, (V, H, W); UserError if it cannot be read or held."""
+    grid = raster_grid(layers[0].path)
+    check_size(grid.height, grid.width, layers[0].path)
+    with Stack(layers, grid) as stack:
+        return grid, stack.read(0, 0, grid.height, grid.width)
+
+
+def _write(out: Path, bands: Mapping[str, np.ndarray], grid: Grid, source: Path, hint: str, units: Sequence[str] = ()) -> None:
+    """Write name -> (H, W) as bands of a GeoTIFF; UserError with a hint if every cell is missing."""
+    whole = np.stack(list(bands.values()))
+    check_filled(whole, source, hint)
+    write_geotiff(out, whole, list(bands), grid.transform, grid.crs, list(units) or None)
+
 
 # --- spectral indices --------------------------------------------------------------------------------------------------
 
@@ -147,15 +154,9 @@ def write_indices(paths: Sequence[Path], out: Path, scale: str, names: Sequence[
     path = layers[0].path
     if len({layer.path for layer in layers}) > 1:
         raise UserError(f"{path}: {', '.join(names)} must be in one file; stack them (gdal_merge.py -separate)")
-    with named_errors(path), open_raster(path) as raster:
-        check_raster(raster, path, layers)
-        check_size(raster.height, raster.width, path)
-        stored = read_cells(raster, layers, (0, raster.height), (0, raster.width), None, set())
-        transform, crs = raster.transform, raster.crs
-    found = spectral_indices({name: reflectance(values, scale) for name, values in zip(BANDS, stored, strict=True)})
-    whole = np.stack(list(found.values()))
-    check_filled(whole, path, f"is {scale!r} its scale?")
-    write_geotiff(out, whole, list(found), transform, crs.to_wkt())
+    grid, stored = _read(layers)
+    bands = {name: reflectance(values, scale) for name, values in zip(BANDS, stored, strict=True)}
+    _write(out, spectral_indices(bands), grid, path, f"is {scale!r} its scale?")
 
 
 # --- terrain derivatives -------------------------------------------------------------------------------------------------
@@ -367,15 +368,12 @@ def write_terrain(dem: Path, out: Path) -> None:
     layers = find_layers([dem])
     if len(layers) != 1:
         raise UserError(f"{dem}: holds {len(layers)} bands; expected one, of elevations")
-    grid = raster_grid(layers[0].path)
-    check_size(grid.height, grid.width, dem)
-    south, north = grid.y - grid.height * grid.cell[1], grid.y
+    grid, cells = _read(layers)
+    elevation, south, north = cells[0], grid.y - grid.height * grid.cell[1], grid.y
     if CRS.from_user_input(grid.crs).is_geographic and max(north, -south) > 90 + 1e-6:
         raise UserError(
             f"{dem}: reaches from {south:g} to {north:g} degrees of latitude; correct its position (gdal_edit.py -a_ullr)"
         )
-    with Stack(layers, grid) as stack:
-        elevation = stack.read(0, 0, grid.height, grid.width)[0]
     implausible = elevation[(elevation < _LOWEST) | (elevation > _HIGHEST)]
     if implausible.size:
         raise UserError(
@@ -383,6 +381,37 @@ def write_terrain(dem: Path, out: Path) -> None:
             "declare the missing value (gdal_edit.py -a_nodata VALUE)"
         )
     found = terrain_derivatives(elevation, *cell_sizes(grid))
-    whole = np.stack(list(found.values()))
-    check_filled(whole, dem, "a cell needs its eight neighbours")
-    write_geotiff(out, whole, list(found), grid.transform, grid.crs, list(TERRAIN_UNITS.values()))
+    _write(out, found, grid, dem, "a cell needs its eight neighbours", list(TERRAIN_UNITS.values()))
+
+
+# --- climate zones -------------------------------------------------------------------------------------------------------
+
+
+def write_zones(rasters: Sequence[Path], precipitation: str, temperature: str, zones: ClimateZones, out: Path) -> None:
+    """Write a GeoTIFF of climate zones on the grid of the precipitation: band "zone", 1 to 4, and a band of weights per zone.
+
+    Parameters
+    ----------
+    rasters
+        Files or folders, see `soilcarbon.geo.raster.find_layers`.
+    precipitation, temperature
+        Names of the variables.
+    zones
+        Thresholds and widths.
+    out
+        The file to write.
+
+    Raises
+    ------
+    UserError
+        If a variable is missing, a file cannot be read or is too large, or no cell has both.
+    """
+    if precipitation == temperature:
+        raise UserError(f"precipitation and temperature are both {temperature!r}; name two variables")
+    layers = pick_layers(find_layers(rasters), [precipitation, temperature])
+    grid, cells = _read(layers)
+    climate = cells.reshape(2, -1)
+    code = zones.labels(*climate) + 1.0
+    bands = {"zone": np.where(code > 0, code, np.nan)} | dict(zip(zones.names, zones.weights(*climate).T, strict=True))
+    shaped = {name: values.reshape(cells.shape[1:]) for name, values in bands.items()}
+    _write(out, shaped, grid, layers[0].path, f"does {layers[1].path} cover the same area?")

@@ -300,9 +300,7 @@ class Uncertainty:
     predictors: tuple[int, ...] = ()
 
 
-def estimate_uncertainty(
-    method: ZonedForest, profiles: Profiles, held_out: pd.DataFrame, predicted: str, period: np.ndarray, seed: int
-) -> Uncertainty:
+def estimate_uncertainty(method: ZonedForest, profiles: Profiles, held_out: pd.DataFrame, predicted: str, seed: int) -> Uncertainty:
     """Estimate the uncertainty of a zoned forest from cross-validated predictions.
 
     Intervals are calibrated on the scale of ln(1 + target), so that they widen in proportion to the prediction, and in each zone
@@ -311,16 +309,12 @@ def estimate_uncertainty(
 
     Parameters
     ----------
-    method
-        Fitted to all profiles.
-    profiles
-        Those.
+    method, profiles
+        Fitted to all of these profiles.
     held_out
         `soilcarbon.zonal.evaluation.HeldOut.predictions` of all folds, a row for each profile in their order.
     predicted
         Its column of predictions, made as the method makes them at a boundary.
-    period
-        (n,) a number for the period of each profile.
     seed
         Of random draws.
     """
@@ -336,7 +330,7 @@ def estimate_uncertainty(
         log.warning("no prediction intervals: %d cross-validated profiles, at least %d are needed", len(y), FEWEST)
     try:
         lonlat = np.column_stack([profiles.lon, profiles.lat])
-        errors = ErrorField.fit(y, fitted, labels, len(names), lonlat, period, seed)
+        errors = ErrorField.fit(y, fitted, labels, len(names), lonlat, profiles.period, seed)
     except ValueError as error:
         log.warning("no intervals of totals: %s", error)
     predictors, weights = _importance(method)

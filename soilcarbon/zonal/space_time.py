@@ -161,8 +161,8 @@ class Profiles:
         (n,) target.
     lon, lat
         (n,) degrees.
-    groups
-        (n,) the block of each profile, which no fold splits.
+    groups, period
+        (n,) the block of each profile, which no fold splits; the first year of its period, see `period_of`.
     """
 
     x: np.ndarray
@@ -170,6 +170,7 @@ class Profiles:
     lon: np.ndarray
     lat: np.ndarray
     groups: np.ndarray
+    period: np.ndarray
 
     def __len__(self) -> int:
         return len(self.y)
@@ -225,6 +226,8 @@ class SpaceTime:
         The columns a model may use.
     variables
         Those, the columns of the climate, and the year: the columns of x.
+    period
+        (N,) first year of the period of each row, see `period_of`.
     left_out
         profile_id, reason.
     """
@@ -232,6 +235,7 @@ class SpaceTime:
     table: pd.DataFrame
     covariates: tuple[str, ...]
     variables: tuple[str, ...]
+    period: np.ndarray
     left_out: pd.DataFrame
 
     def profiles(self, target: str, block_size: float) -> tuple[Profiles, np.ndarray]:
@@ -242,12 +246,14 @@ class SpaceTime:
         UserError
             If fewer than two have.
         """
-        table = self.table[self.table[target].notna()]
+        known = self.table[target].notna().to_numpy()
+        table = self.table[known]
         if len(table) < 2:
             raise UserError(f"target {target!r}: {len(table)} of {len(self.table)} profiles have one")
         y, lon, lat = (table[name].to_numpy(np.float64) for name in (target, "lon", "lat"))
         x = table[list(self.variables)].to_numpy(np.float64)
-        return Profiles(x, y, lon, lat, spatial_groups(lon, lat, block_size)), table["profile_id"].to_numpy()
+        groups = spatial_groups(lon, lat, block_size)
+        return Profiles(x, y, lon, lat, groups, self.period[known]), table["profile_id"].to_numpy()
 
 
 def read_space_time(sources: Sources) -> SpaceTime:
@@ -265,8 +271,8 @@ def read_space_time(sources: Sources) -> SpaceTime:
         windows, _ = cut_windows(find_layers(sources.rasters), lon, lat, 0)
         table = _joined(table, {name: cells[:, 0, 0] for name, cells in windows.items()}, sources.rasters[0])
         found += windows
+    period = period_of(year, sources.first_year, sources.period_years)
     if sources.periodic is not None:
-        period = period_of(year, sources.first_year, sources.period_years)
         values, unmatched = covariates_at(sources.periodic, lon, lat, period, sources.period_years)
         table = _joined(table, values, sources.periodic)
         found += values
@@ -285,7 +291,7 @@ def read_space_time(sources: Sources) -> SpaceTime:
     table = table.assign(**numbers)[reason == ""].reset_index(drop=True)
     if table.empty:
         raise UserError(f"{sources.samples}: no profile is left; the first has {left_out['reason'].iloc[0]}")
-    return SpaceTime(table, covariates, variables, left_out.reset_index(drop=True))
+    return SpaceTime(table, covariates, variables, period[reason == ""], left_out.reset_index(drop=True))
 
 
 def _years(table: pd.DataFrame, sources: Sources) -> tuple[np.ndarray, list[tuple[np.ndarray, str]]]:

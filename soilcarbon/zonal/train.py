@@ -29,7 +29,7 @@ from soilcarbon.zonal.evaluation import (
 )
 from soilcarbon.zonal.forest import ZonedForest, ZonedNetwork, estimate_uncertainty
 from soilcarbon.zonal.persistence import ZonedModel, save_zoned
-from soilcarbon.zonal.space_time import Profiles, SpaceTime, period_of
+from soilcarbon.zonal.space_time import Profiles, SpaceTime
 
 log = logging.getLogger(__name__)
 FOLDS = "folds"
@@ -52,8 +52,6 @@ class Run:
         Whether the saved model passes over bands from zone to zone.
     network
         Whether the network is cross-validated too.
-    first_year, period_years
-        As of `soilcarbon.zonal.space_time.period_of`.
     settings
         All settings, for the record.
     """
@@ -67,8 +65,6 @@ class Run:
     seed: int = 314
     blended: bool = False
     network: bool = False
-    first_year: int = 1985
-    period_years: int = 5
     settings: Mapping[str, Any] | None = None
 
 
@@ -127,10 +123,7 @@ def train_target(run: Run, data: SpaceTime, method: ZonedForest, target: str) ->
     method.fit(profiles.x, profiles.y, profiles.groups, run.seed)
     forests = {name if method.has_own(name) else ALL: forest for name, forest in method.forests.items()}
     _write_trace(run, data, f"{target}-final", pd.concat([each.trace.assign(forest=name) for name, each in forests.items()]))
-    year = method.forest.year
-    years = np.full(len(profiles), np.nan) if year is None else profiles.x[:, year]
-    periods = period_of(years, run.first_year, run.period_years)
-    uncertainty = estimate_uncertainty(method, profiles, predictions, BLENDED if run.blended else ZONED, periods, run.seed)
+    uncertainty = estimate_uncertainty(method, profiles, predictions, BLENDED if run.blended else ZONED, run.seed)
     record = {"settings": run.settings, "scores": _plain(scores), "differences": _plain(differences)}
     model = ZonedModel(method, target, run.unit, data.variables, uncertainty, record)
     save_zoned(model, run.models / f"{run.name}_{target}.npz")

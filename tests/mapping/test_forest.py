@@ -55,7 +55,7 @@ def saved(trained, tmp_path_factory):
     forest, land, held_out = trained
     folder = tmp_path_factory.mktemp("model")
     for name, column in (("hard", "zoned"), ("blended", "blended")):
-        known = estimate_uncertainty(forest, land, held_out, column, land.x[:, 5] // 5, 0)
+        known = estimate_uncertainty(forest, land, held_out, column, 0)
         assert None not in (known.calibration, known.errors, known.applicability)
         each = forest
         if name == "hard":
@@ -330,7 +330,7 @@ def test_another_unit_is_warned_of(world, saved, caplog):
 
 def test_uncertainty_is_saved_to_the_bit(trained, tmp_path):
     forest, land, held_out = trained
-    known = estimate_uncertainty(forest, land, held_out, "blended", land.x[:, 5] // 5, 0)
+    known = estimate_uncertainty(forest, land, held_out, "blended", 0)
     save_zoned(model(forest, known), tmp_path / "m.npz")
     again = load_zoned(tmp_path / "m.npz").uncertainty
     assert (again.calibration, again.errors, again.predictors) == (known.calibration, known.errors, known.predictors)

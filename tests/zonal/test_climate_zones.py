@@ -1,13 +1,9 @@
-"""Climate zones: quarters, bands between them, and rasters of both."""
+"""Climate zones: quarters, and bands between them."""
 
 import numpy as np
 import pytest
-import rasterio
-from rasterio.transform import Affine
 
-from soilcarbon.geo.raster import write_geotiff
-from soilcarbon.io.files import UserError
-from soilcarbon.zonal.climate_zones import ZONES, ClimateZones, GivenZones, write_zones
+from soilcarbon.zonal.climate_zones import ClimateZones, GivenZones
 
 BLENDED = ClimateZones(width_precipitation=100, width_temperature=2)
 
@@ -61,21 +57,6 @@ def test_a_weight_passes_smoothly_over_the_band_and_bands_multiply():
 def test_zones_that_make_no_sense_are_refused(wrong, words):
     with pytest.raises(ValueError, match=words):
         ClimateZones(**wrong)
-
-
-def test_rasters_become_zones_and_weights_on_the_grid_of_the_precipitation(tmp_path):
-    mm, degrees = np.array([[900.0, 900, 400], [100, 100, np.nan]]), np.array([[20.0, 5, 10], [20, 5, 5]])
-    write_geotiff(tmp_path / "rain.tif", mm[None], ["bio12"], Affine(1, 0, 100, 0, -1, 40))
-    write_geotiff(tmp_path / "warmth.tif", degrees[None, ::-1], ["bio01"], Affine(1, 0, 100, 0, 1, 38))
-    write_zones([tmp_path], "bio12", "bio01", BLENDED, tmp_path / "out" / "zones.tif")
-    with rasterio.open(tmp_path / "out" / "zones.tif") as raster:
-        assert raster.descriptions == ("zone", *ZONES)
-        found = raster.read(masked=True).filled(np.nan)
-    np.testing.assert_array_equal(found[0], [[1, 2, 1], [3, 4, np.nan]])
-    assert found[1:, 0, 2].tolist() == [0.25] * 4
-    assert np.isnan(found[1:, 1, 2]).all()
-    with pytest.raises(UserError, match="both 'bio12'; name two variables"):
-        write_zones([tmp_path], "bio12", "bio12", BLENDED, tmp_path / "z.tif")
 
 
 def test_given_zones_are_their_codes_and_no_others():

@@ -9,6 +9,7 @@ from soilcarbon.geo.grid import Grid
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError
+from soilcarbon.zonal.climate_zones import ZONES, ClimateZones
 from soilcarbon.zonal.covariates import (
     INDICES,
     SCALES,
@@ -23,6 +24,7 @@ from soilcarbon.zonal.covariates import (
     terrain_derivatives,
     write_indices,
     write_terrain,
+    write_zones,
 )
 
 GRASS = {"blue": np.array([0.04]), "red": np.array([0.06]), "nir": np.array([0.40]), "swir1": np.array([0.20])}
@@ -222,3 +224,22 @@ def test_elevations_become_a_raster_of_derivatives_whichever_way_the_file_is_sto
     np.testing.assert_allclose(read[0], np.stack(list(expected.values())), rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match=r"expected \(H, W\), \(H,\) and \(H,\)"):
         terrain_derivatives(np.ones((4, 4)), *sizes(3))
+
+
+# --- climate zones ---------------------------------------------------------------------------------------------------
+
+
+def test_rasters_become_zones_and_weights_on_the_grid_of_the_precipitation(tmp_path):
+    zones = ClimateZones(width_precipitation=100, width_temperature=2)
+    mm, degrees = np.array([[900.0, 900, 400], [100, 100, np.nan]]), np.array([[20.0, 5, 10], [20, 5, 5]])
+    write_geotiff(tmp_path / "rain.tif", mm[None], ["bio12"], Affine(1, 0, 100, 0, -1, 40))
+    write_geotiff(tmp_path / "warmth.tif", degrees[None, ::-1], ["bio01"], Affine(1, 0, 100, 0, 1, 38))
+    write_zones([tmp_path], "bio12", "bio01", zones, tmp_path / "out" / "zones.tif")
+    with rasterio.open(tmp_path / "out" / "zones.tif") as raster:
+        assert raster.descriptions == ("zone", *ZONES)
+        found = raster.read(masked=True).filled(np.nan)
+    np.testing.assert_array_equal(found[0], [[1, 2, 1], [3, 4, np.nan]])
+    assert found[1:, 0, 2].tolist() == [0.25] * 4
+    assert np.isnan(found[1:, 1, 2]).all()
+    with pytest.raises(UserError, match="both 'bio12'; name two variables"):
+        write_zones([tmp_path], "bio12", "bio12", zones, tmp_path / "z.tif")
