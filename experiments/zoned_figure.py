@@ -1,18 +1,14 @@
-"""Draw forests by climate zone on the simulated land, where zones matter and where they do not, beside the paper's figures.
+"""Draw the scores of forests by climate zone on the simulated land, where zones matter and where they do not, beside the paper's.
 
     make zoned
 
 Reads results/sim_zoned/scores.csv and results/sim_unzoned/scores.csv; writes results/zoned.png.
 """
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from soilcarbon.zonal.figures import draw_scores
-
 from soilcarbon.io.files import read_table
+from soilcarbon.zonal.evaluation import draw_scores
 
 RUNS = {"carbon follows another law in each zone": "sim_zoned", "the same law everywhere": "sim_unzoned"}
 
