@@ -9,11 +9,57 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from soilcarbon.estimator import SoilCarbonRegressor as SoilCarbonRegressor
+    from soilcarbon.soil.density import soc_density as soc_density
+    from soilcarbon.soil.depth import mass_preserving_spline as mass_preserving_spline
+    from soilcarbon.stats.applicability import ApplicabilityArea as ApplicabilityArea
+    from soilcarbon.stats.conformal import ConformalCalibration as ConformalCalibration
+    from soilcarbon.stats.error_field import ErrorField as ErrorField
+    from soilcarbon.stats.groups import group_folds as group_folds
+    from soilcarbon.stats.groups import predefined_split as predefined_split
+    from soilcarbon.stats.groups import spatial_groups as spatial_groups
+    from soilcarbon.stats.groups import train_valid_test_split as train_valid_test_split
+    from soilcarbon.stats.metrics import bootstrap_scores as bootstrap_scores
+    from soilcarbon.stats.metrics import coverage as coverage
+    from soilcarbon.stats.metrics import interval_score as interval_score
+    from soilcarbon.stats.metrics import paired_differences as paired_differences
+    from soilcarbon.stats.metrics import picp_table as picp_table
+    from soilcarbon.stats.metrics import scores as scores
+    from soilcarbon.stats.spatial_cv import block_folds as block_folds
+    from soilcarbon.stats.spatial_cv import block_size_for_range as block_size_for_range
+    from soilcarbon.stats.spatial_cv import held_out_distances as held_out_distances
+    from soilcarbon.stats.spatial_cv import knndm_folds as knndm_folds
+    from soilcarbon.stats.spatial_cv import make_folds as make_folds
+    from soilcarbon.stats.spatial_cv import sample_cell_centres as sample_cell_centres
+    from soilcarbon.stats.variogram import empirical_variogram as empirical_variogram
+    from soilcarbon.stats.variogram import fit_variogram as fit_variogram
 
 __version__ = "0.2.0"
 
 _HOME = {
     "SoilCarbonRegressor": "soilcarbon.estimator",
+    "spatial_groups": "soilcarbon.stats.groups",
+    "group_folds": "soilcarbon.stats.groups",
+    "train_valid_test_split": "soilcarbon.stats.groups",
+    "predefined_split": "soilcarbon.stats.groups",
+    "block_folds": "soilcarbon.stats.spatial_cv",
+    "knndm_folds": "soilcarbon.stats.spatial_cv",
+    "make_folds": "soilcarbon.stats.spatial_cv",
+    "block_size_for_range": "soilcarbon.stats.spatial_cv",
+    "held_out_distances": "soilcarbon.stats.spatial_cv",
+    "sample_cell_centres": "soilcarbon.stats.spatial_cv",
+    "empirical_variogram": "soilcarbon.stats.variogram",
+    "fit_variogram": "soilcarbon.stats.variogram",
+    "scores": "soilcarbon.stats.metrics",
+    "bootstrap_scores": "soilcarbon.stats.metrics",
+    "paired_differences": "soilcarbon.stats.metrics",
+    "coverage": "soilcarbon.stats.metrics",
+    "interval_score": "soilcarbon.stats.metrics",
+    "picp_table": "soilcarbon.stats.metrics",
+    "ConformalCalibration": "soilcarbon.stats.conformal",
+    "ApplicabilityArea": "soilcarbon.stats.applicability",
+    "ErrorField": "soilcarbon.stats.error_field",
+    "mass_preserving_spline": "soilcarbon.soil.depth",
+    "soc_density": "soilcarbon.soil.density",
 }
 __all__ = [*_HOME]
 
