@@ -1,55 +1,32 @@
-"""The two loops that are compared: this project's, and the per-sample one of research code of this kind.
+"""The two loops that are compared: this project's, and one that costs what the published `train_global.py` costs.
 
-The latter is a Dataset that gathers one profile's patches from dictionaries per variable, a DataLoader that stacks them,
-convolutions, plain Adam, and after every epoch an evaluation of the training and the held-out profiles.
+What costs there (facts of the published code, written anew): the covariates of each category lie in memory as one float32 array
+(N, C, S, S), standardised; a Dataset makes six tensors per profile; a default DataLoader collates 32 of them; convolutions by
+autograd; plain Adam; a TensorBoard scalar per batch; after every epoch a pass over the training profiles by the same DataLoader
+and one over the held-out profiles in one batch, both with gradients recorded, predictions collected value by value, four scores of each,
+TensorBoard scalars and histograms, and the weights saved where the score is the best so far.
 """
 
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
+from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.tensorboard import SummaryWriter
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.network.network import Member
 from soilcarbon.network.specification import Specification
-from soilcarbon.stats import metrics as validation
 from soilcarbon.training.loop import Best, TrainingSets, encode_profiles, evaluate
 from soilcarbon.training.optimiser import make_optimiser
 
 BATCH = 32
-
-
-class PerSample(Dataset):
-    """One profile at a time: {variable: {profile_id: (S, S)}} -> one (C, S, S) tensor per category, and the target."""
-
-    def __init__(self, patches, ids, y, facts):
-        self.patches, self.ids, self.y, self.facts = patches, ids, y, facts
-
-    def __len__(self):
-        return len(self.ids)
-
-    def __getitem__(self, k):
-        inputs = []
-        for category in self.facts.categories:
-            channels = []
-            for name in category.variables:
-                mean, std = self.facts.statistics[name]
-                channels.append((self.patches[name][self.ids[k]] - mean) / std)
-            inputs.append(torch.tensor(np.stack(channels), dtype=torch.float32))
-        return inputs, torch.tensor(self.y[k], dtype=torch.float32)
-
-
-class Plain(Member):
-    """The same network on a list of (B, C, S, S) tensors, by its convolutions."""
-
-    def forward(self, inputs):
-        maps = [self.get_submodule(name)(x) for (name, *_), x in zip(self.layout, inputs, strict=True)]
-        return self.final_regressor(self.classifier(self.features_merge(torch.cat(maps, 1)).flatten(1))).squeeze(1)
 
 
 def facts_of(radius, variables=None):
@@ -92,34 +69,85 @@ class Ours:
         return evaluate(self.optimiser, self.sets, 1, Best(0, None, {}), "")
 
 
-class PerSampleLoop:
-    """The per-sample loop on the same profiles."""
+class InMemory(Dataset):
+    """One profile at a time: a tensor (C, S, S) per category, and the target, made from arrays in memory."""
+
+    def __init__(self, arrays, y):
+        self.arrays, self.y = arrays, y
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, k):
+        return [torch.tensor(each[k], dtype=torch.float32) for each in (*self.arrays, self.y)]
+
+
+class Plain(Member):
+    """The same network on (B, C, S, S) tensors, by its convolutions."""
+
+    def forward(self, *inputs):
+        maps = [self.get_submodule(name)(x) for (name, *_), x in zip(self.layout, inputs, strict=True)]
+        return self.final_regressor(self.classifier(self.features_merge(torch.cat(maps, 1)).flatten(1))).reshape(-1)
+
+
+class PublishedLoop:
+    """A loop that costs what the published one does, on the same profiles."""
 
     def __init__(self, x, y, facts, device="cpu"):
-        ids, train = [f"P{k}" for k in range(len(y))], len(y) * 4 // 5
-        patches = {name: {key: x[k, j] for k, key in enumerate(ids)} for j, name in enumerate(facts.statistics)}
-        self.data = [PerSample(patches, ids[part], y[part], facts) for part in (slice(0, train), slice(train, None))]
-        self.network, self.device = Plain(facts), device
+        train, size = len(y) * 4 // 5, facts.categories[0].size
+        arrays, start = [], 0
+        for category in facts.categories:
+            arrays.append((x[:, start : start + len(category.variables)] - np.float32(5)) / np.float32(2))
+            start += len(category.variables)
+        parts = slice(0, train), slice(train, None)
+        known, held_out = (
+            InMemory([each[part].reshape(-1, each.shape[1], size, size) for each in arrays], y[part]) for part in parts
+        )
+        self.loaders = {"train": DataLoader(known, BATCH, shuffle=True), "test": DataLoader(held_out, len(held_out))}
+        self.network, self.device, self.best, self.step = Plain(facts), device, -np.inf, 0
         self.network.initialise(1)
         self.network.to(device)
-        self.adam = torch.optim.Adam(self.network.parameters(), lr=1e-3)
+        self.adam, self.loss_of = torch.optim.Adam(self.network.parameters(), lr=1e-3), nn.MSELoss()
+        self.folder = tempfile.TemporaryDirectory()
+        self.log = SummaryWriter(self.folder.name)
 
-    def _moved(self, inputs):
-        return [each.to(self.device) for each in inputs]
+    def _moved(self, tensors):
+        return [each.to(self.device) for each in tensors]
 
     def epoch(self):
-        loss_of = nn.MSELoss()
         self.network.train()
-        for inputs, y in DataLoader(self.data[0], BATCH, shuffle=True):
-            loss = loss_of(self.network(self._moved(inputs)), y.to(self.device))
-            self.adam.zero_grad()
+        losses = []
+        for tensors in self.loaders["train"]:
+            *inputs, y = self._moved(tensors)
+            loss = self.loss_of(self.network(*inputs), y)
             loss.backward()
             self.adam.step()
+            self.adam.zero_grad()
+            losses.append(loss.cpu().data.numpy())
+            self.step += 1
+            self.log.add_scalar("loss", loss, self.step)
         self.network.eval()
-        with torch.no_grad():
-            for data in self.data:
-                predicted = torch.cat([self.network(self._moved(inputs)) for inputs, _ in DataLoader(data, BATCH)])
-                validation.scores(data.y, predicted.double().cpu().numpy())
+        for name, loader in self.loaders.items():
+            seen, predicted = [], []
+            for tensors in loader:
+                *inputs, y = self._moved(tensors)
+                predicted.extend(self.network(*inputs).data.cpu().numpy())
+                seen.extend(y.data.cpu().numpy())
+            scores = self._scores(seen, predicted)
+            for score, value in scores.items():
+                self.log.add_scalar(f"{name}/{score}", value, self.step)
+        if scores["r2"] > self.best:
+            self.best = scores["r2"]
+            torch.save(self.network.state_dict(), Path(self.folder.name) / "best.pth")
+        for name, parameter in self.network.named_parameters():
+            self.log.add_histogram(name, parameter.clone().cpu().data.numpy(), self.step)
+
+    @staticmethod
+    def _scores(y, predicted):
+        covariance = np.mean((y - np.mean(y)) * (predicted - np.mean(predicted)))
+        concordance = 2 * covariance / (np.var(y) + np.var(predicted) + (np.mean(y) - np.mean(predicted)) ** 2)
+        rmse = mean_squared_error(y, predicted) ** 0.5
+        return {"rmse": rmse, "mae": mean_absolute_error(y, predicted), "r2": r2_score(y, predicted), "ccc": concordance}
 
 
 def multiplications(member):

@@ -11,7 +11,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from soilcarbon.estimator import SoilCarbonRegressor
-from soilcarbon.mapping.network import DenseNet
+from soilcarbon.mapping.network import SlidingNetwork
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.network.network import predict
 from soilcarbon.settings import GlobalSettings
@@ -86,7 +86,7 @@ def test_names_of_columns_are_the_variables_of_a_checkpoint_that_can_be_predicte
     assert [(each.variables, each.radius) for each in network.specification.categories] == [(("bio01", "slope", "evi"), 0)]
     assert (network.specification.target, network.specification.unit) == ("soc", "g/kg")
     np.testing.assert_allclose(model.predict(frame), predict(network, x)[0], rtol=1e-6)
-    dense = DenseNet(network).predict(x.T[:, :, None])
+    dense = SlidingNetwork(network).predict(x.T[:, :, None])
     np.testing.assert_allclose(dense.mean(0)[:, 0], predict(network, x)[0], rtol=1e-4)
     with pytest.raises(ValueError, match="column 1 of x is 'slope', the categories have 'bio01' there"):
         SoilCarbonRegressor(init_from=network).fit(frame[["slope", "bio01", "evi"]], y)
