@@ -403,19 +403,8 @@ def interval_densities(
     >>> interval_densities(horizons, soc, bulk_density, Measured(np.zeros(2), "% of volume"), [(0, 20)]).density
     array([[3.5]])
     """
-    counts = {"horizons": len(horizons)}
-    carbon, carbon_sd = soc.usable("g/kg", (0.0, SOC_MAXIMUM), counts)
-    earth, earth_sd = bulk_density.usable("kg/m3", BULK_DENSITIES, counts)
-    rock, rock_sd = stones.usable("% of volume", (0.0, 100.0), counts)
-    known = ~np.isnan(carbon)
-    horizons = horizons.take(known)
-    carbon, earth, rock, carbon_sd, earth_sd, rock_sd = (
-        each[known] for each in (carbon, earth, rock, carbon_sd, earth_sd, rock_sd)
-    )
-    estimated, assumed = np.isnan(earth), np.isnan(rock)
-    counts |= {"bulk density estimated": int(estimated.sum()), "coarse fragments taken as none": int(assumed.sum())}
-    earth, earth_sd, pedotransfer = fill_bulk_density(horizons.profile, carbon, earth, earth_sd)
-    rock = np.nan_to_num(rock)
+    horizons, values, sds, estimated, assumed, pedotransfer, counts = _completed(horizons, soc, bulk_density, stones)
+    carbon, earth, rock = values
 
     def average(
         value: np.ndarray, limits: tuple[float, float] = (0.0, np.inf), through: Sequence[tuple[float, float]] = intervals
@@ -429,17 +418,16 @@ def interval_densities(
     layers = average(soc_density(carbon, earth, one_cm, rock))
     if multiply == "horizons":
         density = layers.mean * layers.reach
-        sd = share(soc_density_sd(carbon, earth, one_cm, rock, carbon_sd, earth_sd, rock_sd)) * layers.reach
+        sd = share(soc_density_sd(carbon, earth, one_cm, rock, *sds)) * layers.reach
     else:
         through, weights = intervals, np.eye(len(intervals))
         if multiply == "layers":
             through = STANDARD_LAYERS
             weights = np.array([interval_weights(through, interval) for interval in intervals])
-        factors = [(carbon, (0.0, SOC_MAXIMUM)), (earth, BULK_DENSITIES), (rock, (0.0, 100.0))]
-        means = [weighted_layers(average(value, limits, through).mean, weights) for value, limits in factors]
-        factor = means[0], means[1], layers.reach, means[2]
-        density = soc_density(*factor)
-        sd = soc_density_sd(*factor, share(carbon_sd), share(earth_sd), share(rock_sd))
+        limits = (0.0, SOC_MAXIMUM), BULK_DENSITIES, (0.0, 100.0)
+        means = [weighted_layers(average(*each, through).mean, weights) for each in zip(values, limits, strict=True)]
+        factors = means[0], means[1], layers.reach, means[2]
+        density, sd = soc_density(*factors), soc_density_sd(*factors, *map(share, sds))
     enough, interval_counts = layers.sufficient(min_covered)
     found = [density, sd, *map(share, (estimated, estimated & (carbon > ORGANIC), assumed))]
     density, sd, estimated, organic, assumed = (np.where(enough, each, np.nan) for each in found)
@@ -447,6 +435,27 @@ def interval_densities(
     return Densities(
         intervals, density, sd, layers.covered, layers.reach, estimated, organic, assumed, pedotransfer, counts, interval_counts
     )
+
+
+def _completed(
+    horizons: Horizons, soc: Measured, bulk_density: Measured, stones: Measured
+) -> tuple[Horizons, list[np.ndarray], list[np.ndarray], np.ndarray, np.ndarray, Pedotransfer | None, dict[str, int]]:
+    """Return the horizons with SOC, and their SOC (g/kg), bulk density (kg/m3) and stones (%) without gaps.
+
+    Then the deviations of the three, which bulk densities are estimated, which stones are taken as none, the function that
+    estimated, and counts.
+    """
+    counts = {"horizons": len(horizons)}
+    carbon, carbon_sd = soc.usable("g/kg", (0.0, SOC_MAXIMUM), counts)
+    earth, earth_sd = bulk_density.usable("kg/m3", BULK_DENSITIES, counts)
+    rock, rock_sd = stones.usable("% of volume", (0.0, 100.0), counts)
+    known = ~np.isnan(carbon)
+    horizons = horizons.take(known)
+    carbon, earth, rock, *sds = (each[known] for each in (carbon, earth, rock, carbon_sd, earth_sd, rock_sd))
+    estimated, assumed = np.isnan(earth), np.isnan(rock)
+    counts |= {"bulk density estimated": int(estimated.sum()), "coarse fragments taken as none": int(assumed.sum())}
+    earth, sds[1], pedotransfer = fill_bulk_density(horizons.profile, carbon, earth, sds[1])
+    return horizons, [carbon, earth, np.nan_to_num(rock)], sds, estimated, assumed, pedotransfer, counts
 
 
 def weighted_layers(of_layers: np.ndarray, weights: np.ndarray) -> np.ndarray:
