@@ -13,7 +13,6 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
-from itertools import product
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -27,7 +26,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import Ridge
 from sklearn.metrics import make_scorer
-from sklearn.model_selection import GridSearchCV, PredefinedSplit
+from sklearn.model_selection import GridSearchCV, ParameterGrid, PredefinedSplit
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
@@ -418,11 +417,6 @@ def _covariates(X: np.ndarray, without: Sequence[int] = ()) -> list[int]:
     return [k for k in range(POSITION, X.shape[1]) if k not in without and not np.isnan(X[:, k]).all()]
 
 
-def _grid(**settings: Sequence[Any]) -> tuple[dict[str, Any], ...]:
-    """Return every combination of the values of each setting."""
-    return tuple(dict(zip(settings, values, strict=True)) for values in product(*settings.values()))
-
-
 def _raw_and_log(key: str, label: str, meaning: str, regressor: BaseEstimator, **more: Any) -> dict[str, Baseline]:
     """Return two lines of one method: of y, and of ln(1 + y)."""
     back = f"{meaning} of ln(1+y), transformed back: aims at the median"
@@ -433,7 +427,7 @@ def _raw_and_log(key: str, label: str, meaning: str, regressor: BaseEstimator, *
 
 
 _FOREST = RandomForestRegressor(300, max_features=1 / 3)
-_LEAVES = _grid(max_features=(1 / 3, 2 / 3), min_samples_leaf=(1, 5))
+_LEAVES = tuple(ParameterGrid({"max_features": [1 / 3, 2 / 3], "min_samples_leaf": [1, 5]}))
 _BOOSTING = HistGradientBoostingRegressor(max_iter=200, min_samples_leaf=10, early_stopping=False)
 """No early stopping: it would hold out single profiles at random, whose neighbours it then trains on."""
 
@@ -452,7 +446,7 @@ BASELINES: dict[str, Baseline] = {
         Ridge(),
         "scaled",
         log=True,
-        candidates=_grid(alpha=(10.0, 1.0, 100.0, 1000.0)),
+        candidates=tuple(ParameterGrid({"alpha": [10.0, 1.0, 100.0, 1000.0]})),
     ),
     **_raw_and_log("forest", "forest", "random forest", _FOREST, candidates=_LEAVES, while_tuning={"n_estimators": 100}),
     **_raw_and_log(
@@ -460,7 +454,7 @@ BASELINES: dict[str, Baseline] = {
         "forest, global + regional",
         "random forest, of the region's and the world's profiles,",
         WorldForest(),
-        candidates=_grid(share=(0.3, 0.05, 0.1, 0.5)),
+        candidates=tuple(ParameterGrid({"share": [0.3, 0.05, 0.1, 0.5]})),
         while_tuning={"n_estimators": 25},
     ),
     "quantile_forest": Baseline(
@@ -558,7 +552,9 @@ def read_method(
     log = target_transform == "log1p"
     shown = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
     meaning = f"{estimator}({shown}) of {'ln(1+y)' if log else 'y'}"
-    return Baseline(name, meaning, regressor, inputs, log, _grid(**grid))
+    return Baseline(
+        name, meaning, regressor, inputs, log, tuple(ParameterGrid({each: list(values) for each, values in grid.items()}))
+    )
 
 
 # --- tuning ---------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Figures of a comparison: changes against the strongest baseline, learning curves, coverage of intervals, residuals.
 
-In: tables in memory, and the `Look` of each method. Out: PNG files, whole or not at all. No display is needed and no
-global state is touched. Networks and baselines differ in colour and in marker; no figure says anything by colour alone.
+In: tables in memory, and the `Look` of each method, in the order drawn. Out: PNG files, whole or not at all; `path` is the file.
+Networks and baselines differ in colour and in marker; no figure says anything by colour alone. `strategies` maps a cross-validation
+strategy to the title of its panel, `label` is the axis' with its unit.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -89,20 +90,8 @@ def differences(
 ) -> None:
     """Draw the change against the strongest baseline, point and interval, a panel per cross-validation strategy.
 
-    The axis ends where most intervals do: a method far off is an arrow at its edge, with its number.
-
-    Parameters
-    ----------
-    path
-        The PNG file.
-    table
-        strategy, method, value, low, high. Methods without a row of a strategy are left blank there.
-    look
-        Method -> how it is drawn, in the order of the rows.
-    strategies
-        Strategy -> the panel's title.
-    label, unit
-        Of the axis: what changes, and "%" or "".
+    The table holds strategy, method, value, low, high; methods without a row of a strategy are left blank there. The axis ends
+    where most intervals do: a method far off is an arrow at its edge, with its number and `unit` ("%" or "").
     """
     chosen = list(look.values())
     figure, axes = panels(len(strategies), len(strategies), 0.45 + 0.24 * len(chosen), sharey=True, sharex=True)
@@ -145,19 +134,7 @@ def differences(
 def strategies_compared(
     path: Path, table: "pd.DataFrame", look: Mapping[str, Look], strategies: Mapping[str, str], label: str
 ) -> None:
-    """Draw a score of each method under each cross-validation strategy, linked by a line.
-
-    Parameters
-    ----------
-    path
-        The PNG file.
-    table
-        strategy, method, value.
-    look, strategies
-        As for `differences`.
-    label
-        Of the axis, with the unit.
-    """
+    """Draw a score of each method under each strategy, linked by a line, from a table of strategy, method, value."""
     from matplotlib.lines import Line2D
 
     figure, (ax,) = panels(1, 1, 0.45 + 0.24 * len(look))
@@ -181,16 +158,7 @@ def strategies_compared(
 def learning_curves(path: Path, curves: "pd.DataFrame", look: Mapping[str, Look], score: str, label: str) -> None:
     """Draw a score against the number of training profiles, a panel per region: mean over repeats, band from least to most.
 
-    Parameters
-    ----------
-    path
-        The PNG file.
-    curves
-        region, method, n_train, repeat, and the score.
-    look
-        Of the methods drawn, the last on top. Beyond four, only bold ones have a band.
-    score, label
-        The column, and the axis' label.
+    The table holds region, method, n_train, repeat, and the score. Beyond four methods, only bold ones have a band.
     """
     regions = list(dict.fromkeys(curves["region"]))
     figure, axes = panels(len(regions), 2, 2.35)
@@ -221,16 +189,9 @@ def learning_curves(path: Path, curves: "pd.DataFrame", look: Mapping[str, Look]
 
 
 def coverage(path: Path, table: "pd.DataFrame", look: Mapping[str, Look], strategies: Mapping[str, str]) -> None:
-    """Draw coverage of prediction intervals less their nominal level, a panel per cross-validation strategy.
+    """Draw coverage of prediction intervals less their nominal level, a panel per strategy.
 
-    Parameters
-    ----------
-    path
-        The PNG file.
-    table
-        strategy, method, region (None: all together), level, coverage; shares of one. Single regions are small marks.
-    look, strategies
-        As for `differences`.
+    The table holds strategy, method, region (None: all together, else small marks), level, coverage; shares of one.
     """
     from matplotlib.patches import Patch
 
@@ -267,14 +228,7 @@ def coverage(path: Path, table: "pd.DataFrame", look: Mapping[str, Look], strate
 def error_against_dissimilarity(path: Path, predictions: "pd.DataFrame", unit: str) -> None:
     """Draw the median absolute error of bins of equally many profiles, from the least to the most dissimilar.
 
-    Parameters
-    ----------
-    path
-        The PNG file.
-    predictions
-        region, observed, predicted, di (finite), inside. The area of applicability ends at the largest `di` inside it.
-    unit
-        Of the target.
+    The table holds region, observed, predicted, di (finite), inside. The area of applicability ends at the largest `di` inside it.
     """
     regions = list(dict.fromkeys(predictions["region"]))
     figure, axes = panels(len(regions), 2, 2.4)
@@ -312,16 +266,8 @@ def _plain_log(ax: "Axes", low: float, high: float) -> None:
 def residual_maps(path: Path, predictions: "pd.DataFrame", unit: str) -> None:
     """Draw where more was observed than predicted (red, pointing up) and where less (blue, pointing down), per region.
 
-    Each map has its own ramp, centred at zero and ending at the 95th percentile of its absolute residuals.
-
-    Parameters
-    ----------
-    path
-        The PNG file.
-    predictions
-        region, lon, lat (degrees), observed, predicted.
-    unit
-        Of the target.
+    The table holds region, lon, lat (degrees), observed, predicted. Each map has its own ramp, centred at zero and ending at the
+    95th percentile of its absolute residuals.
     """
     from matplotlib.colors import Normalize
 
