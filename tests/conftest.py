@@ -11,9 +11,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 import torch
-from simulated import profiles
 
-from soilcarbon.benchmark.baselines import Known
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.soil.dataset import write_dataset
 
@@ -94,24 +92,6 @@ def host() -> Iterator[tuple[str, list[str]]]:
         threading.Thread(target=serve, daemon=True).start()
         yield f"http://127.0.0.1:{server.getsockname()[1]}/x.geojson", seen
         server.shutdown(socket.SHUT_RDWR)
-
-
-@pytest.fixture(scope="session")
-def known() -> Known:
-    """300 profiles that a method learns from."""
-    return profiles()
-
-
-@pytest.fixture(scope="session")
-def places() -> Known:
-    """150 places of the same land."""
-    return profiles(150, seed=1)
-
-
-@pytest.fixture(scope="session")
-def world() -> Known:
-    """400 profiles of another land."""
-    return profiles(400, seed=2, centre=(40.0, 20.0))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ Boosting uses as many cores as OMP_NUM_THREADS allows, so set it to 1 where seve
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple, Self
 
@@ -632,64 +632,3 @@ def tune(
         search = GridSearchCV(quick, grid, scoring=scorer, cv=PredefinedSplit(fold), refit=False, error_score="raise")
         chosen = method.candidates[int(search.fit(X, y, **extra).best_index_)]
     return method.pipeline(classes, seed, **chosen).fit(X, y, **extra), dict(chosen)
-
-
-# --- until zonal and mapping have their own ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Known:
-    """Profiles a method may learn from, or places it is to predict; of those y is not looked at and may be NaN.
-
-    Attributes
-    ----------
-    x
-        (n, F) covariates, raw units, missing = NaN.
-    y
-        (n,) target, 0 or more (SOC, g/kg).
-    lon, lat
-        (n,) degrees.
-    units
-        (n,) int64, the place or block of each profile (`groups.spatial_groups`); inner folds never part one.
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    lon: np.ndarray
-    lat: np.ndarray
-    units: np.ndarray
-
-    def __post_init__(self) -> None:
-        if self.x.ndim != 2:
-            raise ValueError(f"x {self.x.shape} must be profiles by covariates")
-        for name in ("y", "lon", "lat", "units"):
-            if getattr(self, name).shape != (len(self.x),):
-                raise ValueError(f"{name} {getattr(self, name).shape} must have one value for each of the {len(self.x)} rows of x")
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def take(self, rows: np.ndarray | slice) -> "Known":
-        """Return the profiles of row numbers, a mask or a slice."""
-        return Known(*(getattr(self, each.name)[rows] for each in fields(self)))
-
-
-def target_of(known: Known) -> np.ndarray:
-    """Return y (n,) float64, fit to be learnt from.
-
-    Raises
-    ------
-    ValueError
-        If there is no profile, or a target is missing, infinite or negative.
-    """
-    y = np.asarray(known.y, np.float64)
-    wrong = ~(np.isfinite(y) & (y >= 0))
-    if wrong.any() or not y.size:
-        found = f"{int(wrong.sum())} of {y.size} targets are not, first {y[wrong][0]:g}" if y.size else "there are no profiles"
-        raise ValueError(f"a method learns from targets that are finite and 0 or more; {found}")
-    return y

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from simulated import haversine
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
@@ -48,11 +49,9 @@ def on_line(degrees, y):
     return Samples(X, np.asarray(y, float), np.arange(len(degrees)))
 
 
-def haversine(X, other):
-    lon, lat, other_lon, other_lat = np.radians([X[:, None, 0] + 0 * other[:, 0], X[:, None, 1] + 0 * other[:, 1],
-                                                 other[:, 0] + 0 * X[:, None, 0], other[:, 1] + 0 * X[:, None, 1]])  # fmt: skip
-    h = np.sin((lat - other_lat) / 2) ** 2 + np.cos(lat) * np.cos(other_lat) * np.sin((lon - other_lon) / 2) ** 2
-    return 2 * 6371.0088 * np.arcsin(np.sqrt(h))
+def distances(X, other):
+    """Return great-circle distances (n, m), km."""
+    return haversine(X[:, :1], X[:, 1:2], other[:, 0], other[:, 1])
 
 
 # --- what all of them do ------------------------------------------------------------------------------------------------
@@ -124,7 +123,7 @@ def test_inverse_distance_at_a_profile_is_the_mean_of_those_there():
 
 
 def test_inverse_distance_equals_the_sum_over_all_profiles(samples, places):
-    weight = haversine(places.X, samples.X) ** -2.0
+    weight = distances(places.X, samples.X) ** -2.0
     predicted = InverseDistance(2.0, neighbours=10_000).fit(samples.X, samples.y).predict(places.X)
     assert predicted == pytest.approx(weight @ samples.y / weight.sum(1), rel=1e-6)
 
@@ -232,7 +231,7 @@ EXPONENTIAL = Variogram("exponential", 0.0, 2.0, 80.0, True)
 @pytest.mark.parametrize("nugget", [0.0, 0.7])
 def test_kriging_equals_a_dense_system(nugget, samples, places):
     values = np.log(samples.y) - np.log(samples.y).mean()
-    between, across = haversine(samples.X, samples.X), haversine(places.X, samples.X)
+    between, across = distances(samples.X, samples.X), distances(places.X, samples.X)
     expected = 2 * np.exp(-across / 80) @ np.linalg.solve(2 * np.exp(-between / 80) + nugget * np.eye(300), values)
     process = kriging(dataclasses.replace(EXPONENTIAL, nugget=nugget)).fit(unit_vectors(*samples.X[:, :2].T), values)
     assert process.predict(unit_vectors(*places.X[:, :2].T)) == pytest.approx(expected, abs=1e-3)  # chords, not arcs
@@ -250,7 +249,7 @@ def scattered(n, practical_range, seed):
     """Return profiles whose ln(1 + y) is a field of an exponential covariance that no covariate knows."""
     random = np.random.default_rng(seed)
     X = np.column_stack([random.uniform(7, 13, n), random.uniform(48, 52, n), random.normal(size=(n, 2))])
-    km = haversine(X, X)
+    km = distances(X, X)
     field = np.linalg.cholesky(np.exp(-3 * km / practical_range) + 1e-9 * np.eye(n)) @ random.normal(size=n)
     return Samples(X, np.expm1(3 + 0.6 * field), np.arange(n))
 

@@ -286,6 +286,19 @@ def test_any_section_can_be_missing_alone(missing, tmp_path, no_drawing):
     assert sections(tmp_path) == [name for name in SECTIONS if name not in gone]
 
 
+def test_baselines_can_be_compared_without_a_network(tmp_path, no_drawing):
+    c = synthetic()
+    tables = {
+        name: table[~table["method"].isin(["tuned", "best"])]
+        for name, table in vars(c).items()
+        if name in ("scores", "differences")
+    }
+    none = dict.fromkeys(("curves", "coverage", "predictions", "selection"), pd.DataFrame())
+    write_report(tmp_path, dataclasses.replace(c, subject="regional", **tables, **none))
+    assert sections(tmp_path) == ["skill", "strategies", "floor", "methods"]
+    assert "no network was compared with it" in (tmp_path / "report.md").read_text()
+
+
 HOSTILE = "</style></td><script>document.title='broken'</script><img src=x onerror=alert(1)> {{x}} & \" ' $x^{_} | `b` \u2028"
 
 
