@@ -94,9 +94,7 @@ def test_intervals_are_those_of_the_checkpoint_and_of_the_level(dataset, workpla
     for level in ("0.5", "0.9"):
         assert predict(dataset, "--level", level, "--on", "all") == 0
         found[level] = pd.read_csv("results/g/predictions.csv")
-        lower, upper = load_checkpoint("model/pretrain_model/g.pth").calibration.interval(
-            found[level]["predicted"], float(level)
-        )
+        lower, upper = load_checkpoint("model/pretrain_model/g.pth").calibration.interval(found[level]["predicted"], float(level))
         np.testing.assert_allclose(found[level]["lower"], lower)
         np.testing.assert_allclose(found[level]["upper"], upper)
     assert "sd" not in found["0.5"]

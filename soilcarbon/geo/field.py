@@ -1,27 +1,23 @@
 """Soil carbon that lies on a grid: a map, or what a process model or an Earth-system model gives, as GeoTIFF or NetCDF.
 
 In: a file of any grid, in one of the units below. Out: a `Field`: values at places, and which of its cells a place lies in.
-NetCDF is read through GDAL, classic and HDF5-based, of regular and Gaussian grids in degrees; where there are several times
+NetCDF is read by xarray, classic and HDF5-based, of regular and Gaussian grids in degrees; where there are several times
 (CMIP's `cSoil` by month), their mean is taken.
 """
 
 import re
-import warnings
 from dataclasses import dataclass
-from logging import getLogger
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+import xarray as xr
 
 from soilcarbon.geo.crs import transformed
 from soilcarbon.geo.grid import Grid, nominal_metres, raster_grid
 from soilcarbon.geo.raster import Layer, check_path, check_size, cut_windows, find_layers
 from soilcarbon.io.files import UserError, must_exist, nearest
-
-log = getLogger(__name__)
 
 UNITS = {
     **{"kg/m2": ("kg/m2", 1.0), "g/m2": ("kg/m2", 1e-3), "t/ha": ("kg/m2", 0.1)},
@@ -231,30 +227,42 @@ def check_values(path: Path, variable: str, values: np.ndarray, unit: str) -> No
 # --- NetCDF ------------------------------------------------------------------------------------------------------------
 
 
-def _open(path: Path, variable: str | None = None) -> Any:
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: not readable as NetCDF ({' '.join(str(error).split())[:150]}); is the file whole?")
+
+
+def _open(path: Path) -> xr.Dataset:
+    """Open a NetCDF file, classic by scipy, HDF5-based by the extra netCDF4; nothing but its header is read yet."""
     check_path(path)
+    with path.open("rb") as file:
+        classic = file.read(4) in (b"CDF\x01", b"CDF\x02")
+    if not classic and find_spec("netCDF4") is None:
+        raise UserError(f"{path}: NetCDF-4 (HDF5) is read by an extra package: pip install 'soil-carbon-mapper[netcdf4]'")
     try:
-        return rasterio.open(str(path) if variable is None else f'netcdf:"{path}":{variable}', driver="netCDF")
-    except RasterioError as error:
-        raise UserError(f"{path}: not readable as NetCDF ({' '.join(str(error).split())[:150]}); is the file whole?") from error
+        return xr.open_dataset(path, engine="scipy" if classic else "netcdf4", decode_times=False, decode_coords=False, cache=False)
+    except Exception as error:  # an untrusted file may make the libraries raise anything
+        raise _unreadable(path, error) from error
 
 
 def _read_netcdf(path: Path, variable: str | None, given: str | None) -> Field:
-    # rows as they stand in the file: GDAL would turn them by what it takes the axis to be
-    with warnings.catch_warnings(), rasterio.Env(GDAL_NETCDF_BOTTOMUP="NO"):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        name = _variable(path, variable)
-        with _open(path, name) as raster:
-            tags, band = raster.tags(), raster.tags(1)
-            extra = [each for each in re.findall(r"[\w.-]+", tags.get("NETCDF_DIM_EXTRA", "")) if each.lower() not in _TIMES]
-            if extra:
-                raise UserError(f"{path}: {name} has the dimension {', '.join(extra)} too; sum or select along it first (cdo, nco)")
-            kind, factor = _resolve(path, tags.get(f"{name}#units") or band.get("units"), given)
-            check_size(raster.height, raster.width, path)
-            if min(raster.shape) < 2:
-                raise UserError(f"{path}: {name} has {raster.height} x {raster.width} cells; a map needs 2 rows and 2 columns")
-            values, times = _mean_of_bands(path, raster) * factor, raster.count
-        lat, lon = (_axis(path, tags, which, size) for which, size in zip(("lat", "lon"), values.shape, strict=True))
+    with _open(path) as data:
+        name = _variable(path, data, variable)
+        axes = [_axis(path, data, name, which) for which in ("lat", "lon")]
+        extra = [str(each) for each in data[name].dims if each not in axes and str(each).lower() not in _TIMES]
+        if extra:
+            raise UserError(f"{path}: {name} has the dimension {', '.join(extra)} too; sum or select along it first (cdo, nco)")
+        array = data[name].transpose(..., *axes)
+        kind, factor = _resolve(path, array.attrs.get("units"), given)
+        height, width = array.shape[-2:]
+        check_size(height, width, path)
+        if min(height, width) < 2:
+            raise UserError(f"{path}: {name} has {height} x {width} cells; a map needs 2 rows and 2 columns")
+        lat, lon = (np.asarray(data[axis].values, np.float64) for axis in axes)
+        try:
+            values, times = _mean_over_times(array)
+        except Exception as error:  # as above, from the values themselves
+            raise _unreadable(path, error) from error
+    values = values * factor
     if lat[0] < lat[-1]:
         lat, values = lat[::-1], values[::-1]
     in_order = (np.diff(lat) < -_FINEST).all() and (np.diff(lon) > _FINEST).all()
@@ -266,12 +274,10 @@ def _read_netcdf(path: Path, variable: str | None, given: str | None) -> Field:
     return Field(path, name, kind, values=values, lat=lat, lon=lon, times=times)
 
 
-def _variable(path: Path, wanted: str | None) -> str:
-    with _open(path) as raster:
-        listed = [each.rsplit(":", 1)[1] for each in raster.subdatasets]
-        if not listed and raster.count:
-            listed = [raster.tags(1).get("NETCDF_VARNAME", "")]
-    there = [each for each in listed if re.fullmatch(r"[\w.-]+", each) and not each.endswith(("_bnds", "_bounds"))]
+def _variable(path: Path, data: xr.Dataset, wanted: str | None) -> str:
+    """Return the name of the variable to read: the one asked for, `cSoil`, or the only one on two dimensions or more."""
+    there = [str(name) for name, array in data.variables.items() if array.ndim >= 2 and array.dtype.kind in "iuf"]
+    there = [name for name in there if not name.endswith(("_bnds", "_bounds"))]
     if wanted is not None and wanted not in there:
         raise UserError(f"{path}: no variable {wanted!r} on a grid; it has {', '.join(there[:12])}{nearest(wanted, there)}")
     if wanted is None and len(there) > 1 and "cSoil" not in there:
@@ -281,36 +287,25 @@ def _variable(path: Path, wanted: str | None) -> str:
     return wanted or ("cSoil" if "cSoil" in there else there[0])
 
 
-def _mean_of_bands(path: Path, raster: Any) -> np.ndarray:
-    """Return the mean (H, W) float64 over times of what is not missing."""
-    total, count = np.zeros(raster.shape), np.zeros(raster.shape)
-    for band in range(1, raster.count + 1):
-        try:
-            values = raster.read(band, masked=True).astype(np.float64).filled(np.nan)
-        except RasterioError as error:
-            raise UserError(f"{path}: not readable as NetCDF ({' '.join(str(error).split())[:150]}); is the file whole?") from error
-        values = values * raster.scales[band - 1] + raster.offsets[band - 1]
+def _axis(path: Path, data: xr.Dataset, name: str, which: str) -> str:
+    """Return the dimension of a variable that runs along latitude or longitude, by its units, standard name or name (CF)."""
+    unit, standard = _AXES[which]
+    for dimension in map(str, data[name].dims):
+        if dimension in data.variables and data[dimension].ndim == 1:
+            attributes = data[dimension].attrs
+            if attributes.get("units") == unit or attributes.get("standard_name") == standard or dimension in (which, standard):
+                return dimension
+    raise UserError(f"{path}: {name} has no axis {which} in {unit}; it needs a regular grid of lat and lon (cdo remapcon)")
+
+
+def _mean_over_times(array: xr.DataArray) -> tuple[np.ndarray, int]:
+    """Return the mean (H, W) float64 over times of what is not missing, and their number; one time is in memory at once."""
+    shape, before = array.shape[-2:], array.shape[:-2]
+    total, count, times = np.zeros(shape), np.zeros(shape), 0
+    for index in np.ndindex(*before):
+        values = np.asarray(array[index].values, np.float64)
         known = np.isfinite(values) & (np.abs(values) < _MISSING)
         total += np.where(known, values, 0.0)
         count += known
-    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
-
-
-def _axis(path: Path, tags: dict[str, str], which: str, size: int) -> np.ndarray:
-    """Return the centres (size,) of the rows or columns."""
-    unit, standard = _AXES[which]
-    named = [
-        key.split("#")[0] for key, value in tags.items() if key.endswith(("#units", "#standard_name")) and value in (unit, standard)
-    ]
-    for name in dict.fromkeys([*named, which, standard]):
-        if re.fullmatch(r"[\w.-]+", name):
-            try:
-                with _open(path, name) as raster:
-                    values = np.asarray(raster.read(1), np.float64).ravel()
-            except (UserError, RasterioError):
-                continue
-            if len(values) == size:
-                return values
-    raise UserError(
-        f"{path}: no axis {which} of {size} cells in {unit}; it needs a grid of lat and lon, in this order (cdo remapcon)"
-    )
+        times += 1
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan)), times
