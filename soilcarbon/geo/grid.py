@@ -168,7 +168,7 @@ def cell_sizes(rasters: Any) -> dict[str, float]:
     A record may come from a stranger: what is not of the form {crs, cell_size, variables} tells nothing.
     """
     found: dict[str, float] = {}
-    for each in rasters if isinstance(rasters, list) else []:
+    for each in rasters if isinstance(rasters, list | tuple) else []:
         try:
             size = nominal_metres(parse_crs(str(each["crs"])), float(each["cell_size"][0]))
             names = each["variables"]

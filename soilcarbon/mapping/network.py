@@ -282,6 +282,4 @@ class NetworkPredictor(Predictor):
 
     def scores(self) -> dict[str, dict[str, float | None]]:
         """See `Predictor`."""
-        by_split = self.network.record.scores
-        by_split = by_split if isinstance(by_split, dict) else {}
-        return {str(split): untrusted_scores(each) for split, each in by_split.items() if isinstance(each, dict)}
+        return {split: untrusted_scores(each) for split, each in self.network.record.scores.items()}
