@@ -19,7 +19,7 @@ from soilcarbon.figures import SocMap, soc_maps
 from soilcarbon.geo.raster import cut_windows, describe, find_layers, write_geotiff
 from soilcarbon.io.files import check_writable, sha256, write_table
 from soilcarbon.simulation.earth_system_model import COARSER, model_output, write_cmip
-from soilcarbon.simulation.geography import SURVEYS, bumps
+from soilcarbon.simulation.geography import bumps
 from soilcarbon.simulation.sampling import Grid, Land, draw_profiles, rasterize_world
 from soilcarbon.simulation.world import REGIONS, World
 from soilcarbon.soil.dataset import compute_statistics, write_dataset
@@ -157,7 +157,7 @@ def _global_survey(
 
     land = rasterize_world(world, Grid.over(GLOBAL_BOUNDS, cell))
     cells = [axis.ravel() for axis in np.meshgrid(*land.grid.centres())]
-    effort = (0.03 + bumps(SURVEYS, *cells)).reshape(land.truth.shape)
+    effort = (0.03 + bumps("surveys", *cells)).reshape(land.truth.shape)
     lon, lat, truth = draw_profiles(land, effort, count, 0.8, random, refused)
     split = train_valid_test_split(spatial_groups(lon, lat), VALID_SHARE, TEST_SHARE, seed)
     return Survey(land, lon, lat, truth, split, random)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from soilcarbon.simulation.geography import CURRENTS, KM_PER_DEGREE, MONSOONS, Geography, bumps
+from soilcarbon.simulation.geography import KM_PER_DEGREE, Geography, bumps
 from soilcarbon.stats import variogram
 
 # --- soil ---
@@ -358,7 +358,7 @@ class World:
         place = self._geography.at(lon, lat)
         noise = {name: field(points) for name, field in self._fields.items()}
         true = self._relief(lon, lat)
-        true |= self._climate(lat, place, noise, true["elevation"], bumps(CURRENTS, lon, lat), bumps(MONSOONS, lon, lat))
+        true |= self._climate(lat, place, noise, true["elevation"], bumps("currents", lon, lat), bumps("monsoons", lon, lat))
         true["bedrock"] = _bedrock(noise, place["range_height"], true["bio10"])
         true |= _vegetation(noise, true)
         true |= _reflectance(noise, true)
