@@ -18,6 +18,7 @@ import logging
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -134,31 +135,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.zonal.space_time import Sources, read_space_time
     from soilcarbon.zonal.train import Run, train_zoned
 
-    sources = Sources(
-        settings.samples,
-        settings.targets,
-        _climate(settings),
-        settings.covariates,
-        settings.rasters,
-        settings.periodic,
-        settings.year,
-        settings.first_year,
-        settings.period_years,
-    )
-    data = read_space_time(sources)
+    names = {each.name for each in fields(Sources)} - {"climate"}
+    data = read_space_time(Sources(climate=_climate(settings), **{name: getattr(settings, name) for name in names}))
     for reason, count in data.left_out["reason"].value_counts().items():
         log.info("left out: %d profiles, %s", count, reason)
     run = Run(
         name=settings.run,
         results=settings.results,
         models=settings.model_dir,
-        unit=settings.unit,
-        folds=settings.folds,
-        block_size=settings.block_size,
-        seed=settings.seed,
         blended=settings.boundary == "blended",
-        network=settings.network,
         settings=settings.as_plain(),
+        **{name: getattr(settings, name) for name in ("unit", "folds", "block_size", "seed", "network")},
     )
     facts = {name: value for name, value in settings.as_plain().items() if name not in _FREE}
     with nullcontext() if settings.workers == 1 else worker_pool(settings.workers) as pool:
@@ -167,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _climate(settings: ZonedSettings) -> dict[str, str]:
-    """Return setting -> column by which zones are told."""
+    """Return setting -> column that defines the zones."""
     if settings.zone is not None:
         return {"zone": settings.zone}
     return {"precipitation": settings.precipitation, "temperature": settings.temperature}
@@ -189,11 +176,7 @@ def new_forest(settings: ZonedSettings, data: "SpaceTime", pool: "Executor | Non
     forest = SelectedForest(
         covariates=tuple(map(data.variables.index, data.covariates)),
         year=data.variables.index(settings.year) if settings.year else None,
-        best=settings.best,
-        inner_folds=settings.inner_folds,
-        candidates=settings.candidates,
-        search_trees=settings.search_trees,
-        trees=settings.trees,
         pool=pool,
+        **{name: getattr(settings, name) for name in ("best", "inner_folds", "candidates", "search_trees", "trees")},
     )
     return ZonedForest(zones, tuple(map(data.variables.index, _climate(settings).values())), forest)

@@ -87,7 +87,7 @@ class ForestPredictor(Predictor):
         for period, names in layers.items():
             if changed := sorted({*self._climate} & set(names)):
                 raise UserError(
-                    f"period {period!r} brings its own {changed[0]}, by which zones are told: a place would change its model over "
+                    f"period {period!r} brings its own {changed[0]}, which defines the zones: a place would change its model over "
                     "time; leave it to --rasters"
                 )
 

@@ -120,8 +120,8 @@ class GivenZones:
 
     def weights(self, code: np.ndarray) -> np.ndarray:
         """Return 1 for the zone of each place and 0 for the others, (n, Z); NaN where the code is missing or unknown."""
-        belongs = np.asarray(code)[:, None] == np.array(self.codes)
-        return np.where(belongs.any(axis=1, keepdims=True), belongs, np.nan)
+        label = self.labels(code)
+        return np.where(label[:, None] < 0, np.nan, np.eye(len(self.codes))[label])
 
     def labels(self, code: np.ndarray) -> np.ndarray:
         """Return the number of the zone of each place, (n,) int64 from 0; -1 where the code is missing or unknown."""

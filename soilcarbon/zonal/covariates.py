@@ -7,7 +7,6 @@ each result on the grid of the input (`write_indices`, `write_terrain`, `write_z
 import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +43,6 @@ SCALES = {"reflectance": (1.0, 0.0), "landsat_collection_2": (2.75e-5, -0.2), "t
 MODIS MOD09, Landsat Collection 1 and Sentinel-2 before January 2022 store ten-thousandths."""
 
 
-@dataclass(frozen=True)
-class Index:
-    """Spectral index: its bands, and its formula, which takes them in this order."""
-
-    bands: tuple[str, ...]
-    formula: Callable[..., np.ndarray]
-
-
 def _normalised(more: np.ndarray, less: np.ndarray) -> np.ndarray:
     return np.asarray((more - less) / (more + less))
 
@@ -61,16 +52,17 @@ def _evi(blue: np.ndarray, red: np.ndarray, nir: np.ndarray) -> np.ndarray:
     return np.asarray(2.5 * (nir - red) / np.where(below > 0, below, np.nan))  # below 0: cloud or snow
 
 
-INDICES = {
-    "ndvi": Index(("nir", "red"), _normalised),
-    "bsi": Index(BANDS, lambda blue, red, nir, swir1: _normalised(swir1 + red, nir + blue)),
-    "evi": Index(("blue", "red", "nir"), _evi),
-    "savi": Index(("red", "nir"), lambda red, nir: (1 + 0.5) * (nir - red) / (nir + red + 0.5)),
-    "lswi": Index(("nir", "swir1"), _normalised),
+INDICES: dict[str, tuple[tuple[str, ...], Callable[..., np.ndarray]]] = {
+    "ndvi": (("nir", "red"), _normalised),
+    "bsi": (BANDS, lambda blue, red, nir, swir1: _normalised(swir1 + red, nir + blue)),
+    "evi": (("blue", "red", "nir"), _evi),
+    "savi": (("red", "nir"), lambda red, nir: (1 + 0.5) * (nir - red) / (nir + red + 0.5)),
+    "lswi": (("nir", "swir1"), _normalised),
 }
-"""Name -> index, in the order of the bands written. Vegetation: NDVI (Rouse et al. 1974, NASA SP-351), EVI (Huete et al. 2002,
-Remote Sens. Environ. 83, 195-213), SAVI with L = 0.5 (Huete 1988, Remote Sens. Environ. 25, 295-309). Bare soil: BSI (Rikimaru et
-al. 2002, Trop. Ecol. 43, 39-47). Leaf and soil water: LSWI (Xiao et al. 2002, Int. J. Remote Sens. 23, 3009-3022)."""
+"""Name -> bands, and the formula that takes them in this order; in the order of the bands written.
+Vegetation: NDVI (Rouse et al. 1974, NASA SP-351), EVI (Huete et al. 2002, Remote Sens. Environ. 83, 195-213), SAVI with L = 0.5
+(Huete 1988, Remote Sens. Environ. 25, 295-309). Bare soil: BSI (Rikimaru et al. 2002, Trop. Ecol. 43, 39-47). Leaf and soil water:
+LSWI (Xiao et al. 2002, Int. J. Remote Sens. 23, 3009-3022)."""
 
 
 def reflectance(stored: np.ndarray, scale: str) -> np.ndarray:
@@ -124,10 +116,9 @@ def spectral_indices(bands: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     unknown = [name for name in bands if name not in BANDS]
     if unknown:
         raise ValueError(f"band {unknown[0]!r}: expected {', '.join(BANDS)}")
-    possible = {name: index for name, index in INDICES.items() if set(index.bands) <= set(bands)}
-    if not possible:
+    found = {name: make(*map(bands.get, needed)) for name, (needed, make) in INDICES.items() if set(needed) <= set(bands)}
+    if not found:
         raise ValueError(f"no index can be made from {', '.join(bands) or 'no bands'}; ndvi needs red and nir")
-    found = {name: index.formula(*(bands[band] for band in index.bands)) for name, index in possible.items()}
     return {name: np.where(np.abs(values) <= 1, values, np.nan) for name, values in found.items()}
 
 

@@ -227,25 +227,21 @@ def importance_table(
         zone, method, covariate, importance, low, high, chosen (share of folds whose forest uses it), n; by zone, in
         descending order of importance. Covariates that no fold chose are left out.
     """
-    position = pd.Series(np.arange(len(predictions)), index=predictions["row"])
     parts = []
     for zone, rows in _groups(predictions, zones):
         method, here = (UNZONED if zone == ALL else ZONED), np.flatnonzero(rows)
-        found = increases[increases["method"] == method]
-        at = position.loc[found["row"]].to_numpy()
-        found = found[rows[at]]
-        columns = sorted(found["covariate"].unique().tolist())
-        matrix = np.zeros((len(predictions), len(columns)))
-        matrix[position.loc[found["row"]], np.searchsorted(columns, found["covariate"])] = found["increase"]
-        variance = float(predictions["observed"].to_numpy()[here].var())
-        if not columns or variance == 0:
+        members = predictions["row"].to_numpy()[here]
+        found = increases[(increases["method"] == method) & increases["row"].isin(members)]
+        table = found.pivot(index="row", columns="covariate", values="increase").reindex(members).fillna(0.0)
+        matrix, variance = table.to_numpy(), float(predictions["observed"].to_numpy()[here].var())
+        if not len(found) or variance == 0:
             continue
-        drawn = bootstrap_means(matrix[here], groups[here], seed, draws) / variance
+        drawn = bootstrap_means(matrix, groups[here], seed, draws) / variance
         low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
         folds = predictions["fold"].to_numpy()[here]
-        used = [np.unique(folds[(matrix[here, k] != 0)]).size / np.unique(folds).size for k in range(len(columns))]
-        part = pd.DataFrame({"zone": zone, "method": method, "covariate": [names[k] for k in columns]})
-        part = part.assign(importance=matrix[here].mean(0) / variance, low=low, high=high, chosen=used, n=len(here))
+        used = [np.unique(folds[column != 0]).size / np.unique(folds).size for column in matrix.T]
+        part = pd.DataFrame({"zone": zone, "method": method, "covariate": [names[k] for k in table.columns]})
+        part = part.assign(importance=matrix.mean(0) / variance, low=low, high=high, chosen=used, n=len(here))
         parts.append(part.sort_values("importance", ascending=False))
     return pd.concat(parts, ignore_index=True)
 

@@ -167,7 +167,7 @@ class ZonedForest:
     zones
         Thresholds, widths and names; or the codes of a given map.
     climate
-        Columns of x by which zones are told: precipitation and temperature, or the code.
+        Columns of x that define the zones: precipitation and temperature, or the code.
     forest
         Template of each zone's forest.
     min_profiles
@@ -282,7 +282,7 @@ class ZonedNetwork:
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """Uncertainty of a zoned forest; None where the profiles are too few to tell.
+    """Uncertainty of a zoned forest; None where the profiles are too few.
 
     Attributes
     ----------

@@ -191,7 +191,7 @@ class Sources:
     targets
         Columns to be predicted.
     climate
-        Setting -> column by which zones are told: {"precipitation": ..., "temperature": ...} or {"zone": ...}.
+        Setting -> column that defines the zones: {"precipitation": ..., "temperature": ...} or {"zone": ...}.
     covariates
         Columns and variables to use; none: all variables of the dataset folder and the rasters, but no column of the table, which
         may be a measurement.
@@ -301,9 +301,21 @@ def _years(table: pd.DataFrame, sources: Sources) -> tuple[np.ndarray, list[tupl
     if sources.year not in table.columns:
         near = nearest(sources.year, list(table))
         raise UserError(f"{sources.samples}: no column {sources.year!r} of sampling years{near}; --year none does without")
-    year = pd.to_numeric(table[sources.year], errors="coerce").to_numpy(np.float64)
+    year = _column(table, sources.year, sources.samples)
     implausible = ~((year >= 1000) & (year <= 9999))
     return year, [(~np.isfinite(year), f"no {sources.year}"), (implausible, f"{sources.year} not from 1000 to 9999")]
+
+
+def _column(table: pd.DataFrame, name: str, samples: Path) -> np.ndarray:
+    """Return a column as numbers (n,); UserError if it holds text that is none, such as "<10" or "40%"."""
+    column = pd.to_numeric(table[name], errors="coerce")
+    wrong = table.index[column.isna() & table[name].notna()]
+    if len(wrong):
+        first = f"{table[name][wrong[0]]!r} of profile {table['profile_id'][wrong[0]]}"
+        raise UserError(
+            f"{samples}: {name!r}: {len(wrong)} values are not numbers, first {first}; correct them or leave them empty"
+        )
+    return column.to_numpy(np.float64, copy=True)
 
 
 def _numbers(table: pd.DataFrame, variables: Sequence[str], found: Sequence[str], sources: Sources) -> dict[str, np.ndarray]:
@@ -316,7 +328,7 @@ def _numbers(table: pd.DataFrame, variables: Sequence[str], found: Sequence[str]
             raise UserError(f"{sources.samples}: no column or variable {name!r}{near}{hint}")
         if name in sources.targets:
             raise UserError(f"{name!r} is a target, and must not be a covariate too")
-        column = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64, copy=True)
+        column = _column(table, name, sources.samples)
         column[~(np.abs(column) <= ABSURD)] = np.nan  # as in rasters; as float32, which trees see, it would be infinite
         if not np.isfinite(column).any():
             raise UserError(f"{sources.samples}: {name!r} has no number at any of the {len(table)} profiles")

@@ -302,7 +302,7 @@ def test_bad_input_ends_with_status_2(world, saved, capsys):
     write("climate/1990", {"map": layers["map"]})
     write("one/1985", {"a": layers["a"]})
     for more, words in (
-        (["--periods", "climate"], ["'1985'", "map, by which zones are told"]),
+        (["--periods", "climate"], ["'1985'", "map, which defines the zones"]),
         (["--periods", "one"], ["one period alone"]),
         (["--periods", "nowhere"], ["nowhere", "NAME=FOLDER"]),
         (["--periods", "periodic", "1985-1989=periodic/1985-1989"], ["1985-1989", "twice"]),
