@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader, Dataset
 from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.geo.grid import raster_grid
 from soilcarbon.geo.raster import cut_windows, find_layers
-from soilcarbon.geo.stack import Stack
+from soilcarbon.geo.resampling import Stack
 from soilcarbon.io.files import sha256
 from soilcarbon.mapping import cog as cogs
 from soilcarbon.mapping import tiles as mapping

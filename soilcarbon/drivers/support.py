@@ -17,7 +17,7 @@ from soilcarbon.commands.drivers import DriverSettings, Target
 from soilcarbon.geo.field import UNITS, Field, read_field, unit_of
 from soilcarbon.geo.grid import Grid, lonlat
 from soilcarbon.geo.raster import find_layers
-from soilcarbon.geo.stack import Stack
+from soilcarbon.geo.resampling import Stack
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.soil.dataset import Dataset, read_dataset
 

@@ -1,236 +1,529 @@
-"""Interpolation: the values that places between a source's cells take from it.
+"""Covariate rasters resampled to the grid of a map on the fly, window by window, by GDAL's warper.
 
-In: places in source cells (row and column with fractions, 0.5 a cell's middle) and the source's cells round them, which
-may be missing. Out: a value for each place and band. Nothing here knows of files or coordinate reference systems.
+In: layers of GeoTIFFs in any CRS and cell size, and a `Grid`. Out: float32 arrays on that grid, missing = NaN.
 
-    inside, *near = shape.nearest(row, col)
-    sampling = Sampling(row, col, near, shape, (Axis.of(ratio_down), Axis.of(ratio_across)))
-    for m, values in sampling.values(cells):  # of rows sampling.rows and columns sampling.cols
-        out[:, m] = values
+    with Stack(find_layers([Path("covariates")]), grid) as stack:
+        patch = stack.read(row=-7, col=1017, height=526, width=526)  # (V, 526, 526), beyond the grid's edges too
 
-A value has the same bits in whatever company it is asked for: each is computed for itself, in one order.
+Files whose cells are the grid's are read as they are. Of any other grid, all files become one virtual raster (GDAL's VRT) that
+masks missing cells, applies scale and offset and repeats a global raster round the Earth; a `WarpedVRT` brings it
+to the grid in pieces of 128 x 128 cells, counted from the grid's corner, with exact coordinates. A cell is always part of the
+same piece, so that it has the same bits whatever window it is read in: GDAL's values depend on the window in their last digits.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Self
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from logging import getLogger
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Literal, NamedTuple, Self
+from xml.sax.saxutils import escape
 
 import numpy as np
-from scipy.sparse import csr_array
+import rasterio
+from rasterio.crs import CRS
+from rasterio.enums import MaskFlags, Resampling
+from rasterio.errors import RasterioError
+from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
 
-AS_FINE = 1 / 0.95
+from soilcarbon.constants import NODATA
+from soilcarbon.geo import raster as rasters
+from soilcarbon.geo.crs import transformed
+from soilcarbon.geo.grid import Grid, north_up
+from soilcarbon.geo.raster import UNDECLARED, Layer, check_raster, named_errors, open_raster, read_cells, spans_the_globe
+from soilcarbon.io.files import UserError
+
+log = getLogger(__name__)
+ON_THE_GRID = "on the map's grid"
+
+_OPEN_FILES = 200
+"""Files kept open; a process may often open 1024."""
+_SIDE = 128
+"""Rows and columns of a piece of the map, which GDAL always warps as a whole."""
+_CELLS_KEPT = 2**24
+"""Cells of pieces that are kept for neighbouring windows: 64 MB."""
+_AS_FINE = 1 / 0.95
 """Source cells per target cell up to which nothing is averaged; GDAL's threshold."""
-_ENOUGH = 4
-"""Source cells per target cell from which they are averaged in whole blocks first."""
-_WEIGHTS_AT_ONCE = 2**22
-"""Interpolation weights held at once: 50 MB."""
-_HAIR = 1e-6
-"""Of a cell: a point this near to a cell's edge lies on it, and belongs to the next cell whatever its last digits are."""
+_BLOCKWISE = 4
+"""Source cells per target cell from which whole blocks of them are averaged first: GDAL's warper would hold them all."""
+_EXACT = 1e-9
+"""Of a source cell, by which a coordinate may be off: GDAL's approximation never is as good, so that it is not used."""
+_IMPLAUSIBLE = 1e15
+"""An interpolated value that is as large has taken from a fill value that is not declared."""
+_WHOLE = 1e-3
+"""Of a cell: grids that are shifted by less coincide."""
+_SAME_SIZE = 1e-6
+"""Cells that differ by less, relatively, are the same."""
+_DRIFT = 0.05
+"""Of a cell: grids whose cells coincide at one corner may part by so much at the other."""
+_LATTICE = 15
+"""Places along each side of a grid at which cells are compared."""
 
-Span = tuple[int, int]
-"""Rows, or columns, [from, to)."""
+Kind = Literal["bilinear", "nearest"]
 
 
-@dataclass(frozen=True)
-class Axis:
-    """How target cells take values along rows, or along columns, of a source."""
+@dataclass
+class _Source:
+    """Files that share one grid.
 
-    block: int = 1
-    """Source cells that are added up first; blocks are counted from the source's upper left corner."""
-    stretch: float = 1.0
-    """Half the width of the triangular kernel, in blocks; 1 is linear interpolation."""
+    What coincides with the target has a shift and a period, of what does not the ratio tells how it is sampled.
+    """
 
-    @classmethod
-    def of(cls, ratio: float, around: int | None = None) -> Self:
-        """Return how to sample an axis with `ratio` source cells per target cell; `around` cells go round the Earth."""
-        if not ratio > AS_FINE:
-            return cls()
-        block = int(ratio / 2) if ratio >= _ENOUGH else 1
-        while around is not None and around % block:  # else there would be half a block at the seam
-            block -= 1
-        return cls(block, ratio / block)
+    grid: Grid
+    """Turned north up, in thought."""
+    south_up: bool
+    mirrored: bool
+    wraps: bool
+    shift: tuple[int, int] | None = None
+    """Source row and column of the target's upper left cell, if the cells of both coincide."""
+    period: int | None = None
+    """Columns after which a source that coincides comes again."""
+    ratio: tuple[float, float] = (1.0, 1.0)
+    """Source cells per target cell, down and across."""
+    files: dict[Path, list[int]] = field(default_factory=dict)
+    """The positions of each file's layers."""
 
     @property
-    def reach(self) -> int:
-        """Blocks on each side that have some weight."""
-        return math.ceil(self.stretch)
+    def transform(self) -> Affine:
+        """From (column, row) of the files to coordinates; the columns of a global raster close round the Earth exactly."""
+        grid = self.grid
+        across = 360.0 / grid.width if self.wraps else grid.cell[0]
+        place = Affine(across, 0.0, grid.x, 0.0, -grid.cell[1], grid.y)
+        flip = (-1 if self.mirrored else 1, -1 if self.south_up else 1)
+        return place @ Affine(flip[0], 0, grid.width * self.mirrored, 0, flip[1], grid.height * self.south_up)
 
-    def taps(self, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return, of places (M,) in source cells, the first block (M,) that counts and weights (M, 2 reach) from it on."""
-        at = place / self.block - 0.5
-        first = np.floor(at).astype(np.int64) - (self.reach - 1)
-        distance = np.abs(first[:, None] + np.arange(2 * self.reach) - at[:, None])
-        return first, np.maximum(0.0, 1.0 - distance / self.stretch)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What interpolation has to know of a source: its rows and columns, and how these close round the Earth."""
-
-    height: int
-    width: int
-    wraps: bool
-    """The columns go on at the other side."""
-    angles: bool
-    """Columns are longitudes: far apart in number, they may be neighbours."""
-
-    def nearest(self, row: np.ndarray, col: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return which places lie in the source, and row and column of the cell that holds each, floats."""
-        with np.errstate(invalid="ignore"):
-            row, col = np.floor(row + _HAIR), np.floor(col + _HAIR)
-            inside = (row >= 0) & (row < self.height) & np.isfinite(col)
-            if not self.wraps:
-                inside &= (col >= 0) & (col < self.width)
-        return inside, row, col
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """Source cells, down and across, that are averaged before they are warped."""
+        down, across = (int(ratio / 2) if ratio >= _BLOCKWISE else 1 for ratio in self.ratio)
+        while self.wraps and self.grid.width % across:  # else there would be half a block at the seam
+            across -= 1
+        return down, across
 
 
-class Sampling:
-    """What M places take from a source: which of its cells, and with which weights.
+class _View(NamedTuple):
+    """Layers of one source that are warped alike."""
+
+    positions: list[int]
+    """Of its B layers among the stack's."""
+    masks: list[int]
+    """Which of the B layers have missing cells: their masks (0 or 255) are further bands, in this order."""
+    rasters: list[Any]
+    """Virtual rasters of B + masks bands: of a source in degrees one for every turn by which it may reach the grid."""
+    options: dict[str, Any]
+    """How they are warped."""
+
+
+class Stack:
+    """Covariate layers brought to one grid on the fly, read window by window.
+
+    A file whose CRS is the grid's and whose cells coincide with the grid's (or do when turned south up, or by whole
+    turns of longitude) is read without resampling. Of any other, continuous variables are interpolated between the
+    four cells round a target cell's centre. Where source cells are smaller than the target's they are averaged, with
+    a triangular kernel as wide as two target cells; from four source cells per target cell on, whole blocks of them are
+    averaged first. The kernel's width is one for a file, so that it does not depend on the window.
+
+    Missing cells have no weight. A cell is missing if the source cells with values have less than half of the weight; where
+    blocks are averaged first, a block has the mean of its cells with values. A variable never depends on which others are read
+    with it. Where a file holds infinite values, or an undeclared fill value of 1e30 or more, all cells whose kernel
+    touches them are missing.
+
+    A stack keeps files open: one for each thread and each process.
 
     Parameters
     ----------
-    row, col
-        (M,) places in source cells.
-    near
-        (M,) row and (M,) column of the cell that holds each, of `Shape.nearest`; all lie in the source.
-    shape
-        The source's.
-    axes
-        Of rows and of columns; None: the nearest neighbour.
+    layers
+        V variables, as `rasters.find_layers` gives them.
+    grid
+        The map's.
+    nearest
+        Names of variables whose values are classes: always the nearest neighbour's.
+    resampling
+        "nearest" takes the nearest neighbour for all.
 
-    Attributes
-    ----------
-    rows, cols
-        The source's cells that are needed, [from, to); they may reach beyond it.
-    period
-        The source comes again after so many columns, if columns are longitudes; else None.
+    Raises
+    ------
+    UserError
+        If a file cannot be read, has no CRS, is rotated or holds complex numbers.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from soilcarbon.geo.raster import find_layers, write_geotiff
+    >>> path = Path(tempfile.mkdtemp()) / "slope.tif"
+    >>> write_geotiff(path, np.array([[[0.0, 4.0], [0.0, 4.0]]]), ["slope"], Affine(1, 0, 0, 0, -1, 1))
+    >>> with Stack(find_layers([path]), Grid("EPSG:4326", 0, 1, (0.5, 0.5), 4, 4)) as stack:
+    ...     stack.read(0, 0, 1, 4).tolist()
+    [[[0.0, 1.0, 3.0, 4.0]]]
     """
 
     def __init__(
-        self, row: np.ndarray, col: np.ndarray, near: tuple[np.ndarray, np.ndarray], shape: Shape, axes: tuple[Axis, Axis] | None
+        self,
+        layers: Sequence[Layer],
+        grid: Grid,
+        nearest: Collection[str] = (),
+        resampling: Kind = "bilinear",
     ) -> None:
-        self._blocks = (1, 1) if axes is None else (axes[0].block, axes[1].block)
-        self._weights: tuple[np.ndarray, np.ndarray] | None = None
-        top, left = near_row, near_col = near[0].astype(np.int64), near[1].astype(np.int64)
-        tall, wide = 1, 1
-        if axes is not None:
-            (top, row_weights), (left, col_weights) = axes[0].taps(row), axes[1].taps(col)
-            self._weights = row_weights, col_weights
-            tall, wide = row_weights.shape[1], col_weights.shape[1]
-        block = self._blocks[1]
-        self.period: int | None = None
-        if shape.angles:
-            # Neighbours across the seam become neighbours in memory; where a source leaves a gap, any gap will do.
-            around = shape.width // block if shape.wraps else -(-shape.width // block) + wide + 2
-            middle = left[left.size // 2] - around // 2
-            turned = (left - middle) % around + middle
-            near_col = near_col + (turned - left) * block
-            left, self.period = turned, around * block
-        first = int(top.min()), int(left.min())
-        height, width = int(top.max()) + tall - first[0], int(left.max()) + wide - first[1]
-        self.rows: Span = first[0] * self._blocks[0], (first[0] + height) * self._blocks[0]
-        self.cols: Span = first[1] * block, (first[1] + width) * block
-        self._top, self._left = top - first[0], left - first[1]
-        self._near = None
-        if axes is not None and max(axis.stretch for axis in axes) == 1.0:
-            # The hair may lead one cell beyond what is read, where there is nothing.
-            self._near = np.clip(near_row - first[0], 0, height - 1) * width + np.clip(near_col - first[1], 0, width - 1)
+        self.layers = list(layers)
+        self.grid = grid
+        self._crs = CRS.from_user_input(grid.crs)
+        self._nearest = {layer.name for layer in layers if resampling == "nearest" or layer.name in nearest}
+        self._open: OrderedDict[Path, Any] = OrderedDict()
+        self._views: list[_View] | None = None
+        self._warped = ExitStack()
+        self._pieces: dict[tuple[int, int, int], np.ndarray] = {}
+        self._told: set[str] = set()
+        self._sources: list[_Source] = []
+        try:
+            for path in dict.fromkeys(layer.path for layer in layers):
+                self._add(path)
+        except BaseException:
+            self.close()
+            raise
 
-    @property
-    def cells(self) -> int:
-        """How many cells of a band are needed."""
-        return (self.rows[1] - self.rows[0]) * (self.cols[1] - self.cols[0])
+    def __enter__(self) -> Self:
+        return self
 
-    def values(self, cells: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield (B, m) float32, missing = NaN, of some places m of the M at a time.
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
-        Missing cells have no weight. An interpolated value is missing if the nearest cell is; an average if the cells
-        with values have less than half of the weight.
+    def close(self) -> None:
+        """Close all files; a later `read` opens them again."""
+        self._views = None
+        self._pieces.clear()
+        self._warped.close()
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def how(self) -> dict[Path, str]:
+        """Return how each file comes to the grid, in a few words for a log."""
+        return {path: self._method(source, at) for source in self._sources for path, at in source.files.items()}
+
+    def _method(self, source: _Source, positions: Sequence[int]) -> str:
+        if source.shift is not None:
+            return ON_THE_GRID
+        classes = [self.layers[k].name for k in positions if self.layers[k].name in self._nearest]
+        if len(classes) == len(positions):
+            return "nearest"
+        method = "bilinear"
+        if max(source.ratio) > _AS_FINE:
+            method += ", averaged over about {:.2g} x {:.2g} cells".format(*(max(1.0, ratio) for ratio in source.ratio))
+        return method + (f"; nearest: {', '.join(classes)}" if classes else "")
+
+    def read(self, row: int, col: int, height: int, width: int) -> np.ndarray:
+        """Read a window of all layers.
 
         Parameters
         ----------
-        cells
-            (B, rows, columns) float32, missing = NaN; overwritten.
+        row, col
+            Of the window's upper left cell, counted from the grid's; may lie outside the grid, where the rasters' own
+            data are read.
+        height, width
+            In cells; may reach beyond the grid.
+
+        Returns
+        -------
+        ndarray
+            (V, height, width) float32, in the order of `layers`, north up, missing = NaN.
+
+        Raises
+        ------
+        UserError
+            If a part of a file cannot be read.
         """
-        if self._weights is None:
-            yield slice(None), cells[:, self._top, self._left]
-            return
-        added = _added(cells, *self._blocks)
-        row_weights, col_weights = self._weights
-        at_once = max(1, _WEIGHTS_AT_ONCE // (row_weights.shape[1] * col_weights.shape[1]))
-        for start in range(0, len(row_weights), at_once):
-            m = slice(start, start + at_once)
-            near = None if self._near is None else self._near[m]
-            yield m, _weighed(added, (self._top[m], self._left[m]), (row_weights[m], col_weights[m]), near).T
+        out = np.full((len(self.layers), height, width), np.nan, np.float32)
+        for source in self._sources:
+            if source.shift is not None:
+                for path, positions in source.files.items():
+                    self._read_directly(source, path, positions, row, col, out)
+        if all(source.shift is not None for source in self._sources):
+            return out
+        if self._views is None:
+            self._views = [view for source in self._sources if source.shift is None for view in self._split(source)]
+        for number, view in enumerate(self._views):
+            for down in range(row // _SIDE, -(-(row + height) // _SIDE)):
+                for right in range(col // _SIDE, -(-(col + width) // _SIDE)):
+                    top, left = down * _SIDE - row, right * _SIDE - col
+                    here = np.s_[max(top, 0) : min(top + _SIDE, height), max(left, 0) : min(left + _SIDE, width)]
+                    there = tuple(slice(part.start - at, part.stop - at) for part, at in zip(here, (top, left), strict=True))
+                    out[:, *here][view.positions] = self._piece(number, view, down, right)[:, *there]
+        return out
+
+    def _raster(self, path: Path) -> Any:
+        """Return an open file; those not used for longest are closed."""
+        if path in self._open:
+            self._open.move_to_end(path)
+        else:
+            while len(self._open) >= _OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+            self._open[path] = open_raster(path)
+        return self._open[path]
+
+    def _add(self, path: Path) -> None:
+        """Put a file to those that share its grid."""
+        raster = self._raster(path)
+        positions = [k for k, layer in enumerate(self.layers) if layer.path == path]
+        check_raster(raster, path, [self.layers[k] for k in positions])
+        corner = raster.transform
+        found = _Source(north_up(raster), corner.e > 0, corner.a < 0, spans_the_globe(raster), files={path: positions})
+        for source in self._sources:
+            if (source.grid, source.south_up, source.mirrored) == (found.grid, found.south_up, found.mirrored):
+                source.files |= found.files
+                return
+        found.shift, found.period = self._coincidence(found)
+        if found.shift is None:
+            found.ratio = self._ratio(found)
+        self._sources.append(found)
+
+    # --- files whose cells are the grid's --------------------------------------------------------------------------
+
+    def _coincidence(self, source: _Source) -> tuple[tuple[int, int] | None, int | None]:
+        """Return the source's cell at the grid's upper left one, and its period, if the cells of both coincide."""
+        ours, theirs = self.grid, source.grid
+        if theirs.crs != ours.crs and CRS.from_user_input(theirs.crs) != self._crs:
+            return None, None
+        if any(abs(a / b - 1) > _SAME_SIZE for a, b in zip(theirs.cell, ours.cell, strict=True)):
+            return None, None
+        starts = ((theirs.y - ours.y) / theirs.cell[1], (ours.x - theirs.x) / theirs.cell[0])
+        drifts = (ours.height * (ours.cell[1] / theirs.cell[1] - 1), ours.width * (ours.cell[0] / theirs.cell[0] - 1))
+        row, col = (round(start) for start in starts)
+        off = (starts[0] - row, starts[1] - col)
+        if any(abs(a) > _WHOLE or abs(a + drift) > _DRIFT for a, drift in zip(off, drifts, strict=True)):
+            return None, None
+        turn = 360.0 / theirs.cell[0] if theirs.geographic else math.nan
+        if abs(turn - np.round(turn)) < _WHOLE:
+            return (row, col), round(turn)
+        return (row, col), theirs.width if source.wraps else None
+
+    def _read_directly(self, source: _Source, path: Path, positions: Sequence[int], row: int, col: int, out: np.ndarray) -> None:
+        """Fill a file's layers of `out` (V, height, width) from a source whose cells are the grid's."""
+        assert source.shift is not None
+        height, width = out.shape[1:]
+        top, left = row + source.shift[0], col + source.shift[1]
+        rows, cols = (top, top + height), (left, left + width)
+        if source.south_up:
+            rows = source.grid.height - rows[1], source.grid.height - rows[0]
+        if source.mirrored:
+            cols = source.grid.width - cols[1], source.grid.width - cols[0]
+        undeclared: set[str] = set()
+        for band in _groups(len(positions), height * width):
+            some = positions[band]
+            neighbours = some == list(range(some[0], some[0] + len(some)))
+            block = out[some[0] : some[0] + len(some)] if neighbours else np.empty((len(some), height, width), np.float32)
+            turned = block[:, :: -1 if source.south_up else 1, :: -1 if source.mirrored else 1]
+            with named_errors(path):
+                read_cells(self._raster(path), [self.layers[k] for k in some], rows, cols, source.period, undeclared, turned)
+            if not neighbours:
+                out[some] = block
+        if undeclared - self._told:
+            log.info(UNDECLARED, path.name, ", ".join(sorted(undeclared - self._told)))
+            self._told |= undeclared
+
+    # --- all other files -------------------------------------------------------------------------------------------
+
+    def _ratio(self, source: _Source) -> tuple[float, float]:
+        """Return how many source cells, down and across, lie along a target cell: the median over what both cover."""
+        ours, theirs = self.grid, source.grid
+        crs = CRS.from_user_input(theirs.crs)
+        if crs == self._crs:
+            return ours.cell[1] / theirs.cell[1], ours.cell[0] / theirs.cell[0]
+        rows, cols = (np.unique(np.linspace(0, size - 1, _LATTICE).astype(int)) + 0.5 for size in (ours.height, ours.width))
+        (row, col), (row_down, col_down), (row_right, col_right) = (
+            theirs.places(*transformed(self._crs, crs, *np.meshgrid(*ours.coordinates(rows + down, cols + right))))
+            for down, right in ((0, 0), (1, 0), (0, 1))
+        )
+        turn = 360.0 / theirs.cell[0] if theirs.geographic else math.inf
+        across = [np.minimum(np.abs(other - col), turn - np.abs(other - col)) for other in (col_down, col_right)]
+        steps = np.array([np.hypot(row_down - row, row_right - row), np.hypot(*across)])
+        known = np.isfinite(steps).all(axis=0)
+        inside = known & (row >= 0) & (row < theirs.height) & (col >= 0) & (col < theirs.width)
+        chosen = inside if inside.any() else known
+        return tuple(np.median(steps[:, chosen], axis=1).tolist()) if chosen.any() else (1.0, 1.0)
+
+    def _split(self, source: _Source) -> Iterator[_View]:
+        """Yield the views of a source: of its continuous variables and of its classes."""
+        for kind in ("bilinear", "nearest"):
+            files = {
+                path: [k for k in at if (self.layers[k].name in self._nearest) == (kind == "nearest")]
+                for path, at in source.files.items()
+            }
+            if not any(files.values()):
+                continue
+            blocks, masks = (source.blocks, self._holed(files)) if kind == "bilinear" else ((1, 1), [])
+            virtual = [_virtual(source, files, self.layers, masks, blocks, turns) for turns in self._turns(source)]
+            down, across = (max(1.0, ratio / block) for ratio, block in zip(source.ratio, blocks, strict=True))
+            options = {
+                "XSCALE": 1 / across,  # else GDAL would take the kernel's width from the window's
+                "YSCALE": 1 / down,
+                "UNIFIED_SRC_NODATA": "NO",  # each band by its own missing cells
+                "SAMPLE_GRID": "YES",
+                "resampling": Resampling[kind],
+            }
+            positions = [k for at in files.values() for k in at]
+            yield _View(positions, masks, [self._warped.enter_context(rasterio.open(each)) for each in virtual], options)
+
+    def _turns(self, source: _Source) -> list[range]:
+        """Return by which turns of 360 degrees a source is moved to the grid: each item is one virtual raster."""
+        theirs = source.grid
+        if not theirs.geographic:
+            return [range(1)]
+        west, east = -180.0, 180.0  # what a projection's coordinates become
+        if self.grid.geographic:  # a turn on each side, for windows beyond its edges
+            west, east = self.grid.x - 360.0, self.grid.bounds[1] + 360.0
+        first = math.floor((west - theirs.bounds[1]) / 360.0) + 1
+        last = math.ceil((east - theirs.x) / 360.0) - 1
+        if source.wraps:
+            return [range(first - 1, last + 2)]
+        return [range(turn, turn + 1) for turn in range(first, last + 1)]
+
+    def _holed(self, files: dict[Path, list[int]]) -> list[int]:
+        """Return which of the layers, counted as in `files`, may have missing cells."""
+        found = []
+        for path, positions in files.items():
+            raster = self._raster(path)
+            for k in positions:
+                band = self.layers[k].band - 1
+                found.append(_holds(raster.dtypes[band], NODATA) or raster.mask_flag_enums[band] != [MaskFlags.all_valid])
+        return np.flatnonzero(found).tolist()
+
+    def _piece(self, number: int, view: _View, down: int, right: int) -> np.ndarray:
+        """Return a piece of the map's lattice, of a view's layers: (B, 128, 128) float32, missing = NaN."""
+        if (number, down, right) in self._pieces:
+            return self._pieces[number, down, right]
+        place = self.grid.transform @ Affine.translation(right * _SIDE, down * _SIDE)
+        west, east, count = place.c, (place @ (_SIDE, 0))[0], len(view.positions)
+        out = np.full((count, _SIDE, _SIDE), np.nan, np.float32)
+        for raster in view.rasters:
+            if len(view.rasters) > 1 and self.grid.geographic and (raster.bounds.left > east + 1 or raster.bounds.right < west - 1):
+                continue
+            target = {"crs": self._crs, "transform": place, "height": _SIDE, "width": _SIDE, "dtype": "float32"}
+            missing = {"src_nodata": math.nan, "nodata": math.nan}
+            try:
+                with WarpedVRT(raster, **target, **missing, **view.options, tolerance=_EXACT) as warped:
+                    values = warped.read(
+                        out=np.full((count + len(view.masks), _SIDE, _SIDE), np.nan, np.float32)
+                    )  # GDAL may leave cells
+            except RasterioError as error:
+                raise self._named(view, error) from error
+            found, weight = values[:count], values[count:]
+            with np.errstate(invalid="ignore"):
+                found[~(np.abs(found) < _IMPLAUSIBLE)] = np.nan
+            found[view.masks] = np.where(weight >= 255 / 2, found[view.masks], np.nan)
+            out = np.where(np.isnan(out), found, out)
+        while self._pieces and sum(piece.size for piece in self._pieces.values()) + out.size > _CELLS_KEPT:
+            self._pieces.pop(next(iter(self._pieces)))
+        self._pieces[number, down, right] = out
+        return out
+
+    def _named(self, view: _View, error: Exception) -> UserError:
+        """Return the error of a file that GDAL could not read, by its name."""
+        paths = list(dict.fromkeys(self.layers[k].path for k in view.positions))
+        texts = []
+        cause: BaseException | None = error
+        while cause is not None:
+            texts.append(str(cause))
+            cause = cause.__cause__ or cause.__context__
+        path = next((path for path in paths if any(path.name in text for text in texts)), paths[0])
+        return UserError(f"{path}: not readable as a GeoTIFF ({' '.join(texts[-1].split())[:150]}); is the file whole?")
 
 
-@dataclass(frozen=True)
-class _Added:
-    """Blocks of source cells, added up; n of them lie in h rows of w."""
-
-    width: int
-    """w."""
-    full: int
-    """Cells of a block."""
-    sums: np.ndarray
-    """(n, B) float64, of the cells that have values."""
-    holed: np.ndarray
-    """The bands in which some cell has none."""
-    counts: np.ndarray
-    """(n, holed bands) float64, how many have."""
+def _groups(bands: int, cells: int) -> Iterator[slice]:
+    """Yield as many bands at a time as may be held in memory."""
+    at_once = max(1, rasters._CELLS_AT_ONCE // max(cells, 1))
+    return (slice(first, min(first + at_once, bands)) for first in range(0, bands, at_once))
 
 
-def _added(block: np.ndarray, down: int, across: int) -> _Added:
-    """Add up blocks of down x across cells of (B, H, W).
+def _virtual(
+    source: _Source,
+    files: dict[Path, list[int]],
+    layers: Sequence[Layer],
+    masks: Sequence[int],
+    blocks: tuple[int, int],
+    turns: range,
+) -> str:
+    """Return a virtual raster (VRT, as XML) of some layers of a source and of their masks, repeated for each turn."""
+    (width, height), (down, across), count = (source.grid.width, source.grid.height), blocks, len(turns)
+    clean: list[dict[str, Any]] = []
+    values: list[dict[str, Any]]
+    holes: list[dict[str, Any]]
+    for path, positions in files.items():
+        with open_raster(path) as raster:
+            clean += [_clean(source, path, raster, layers[k].band) for k in positions]
+    step = width // across if source.wraps else -(-width // across)
+    shifts = [step * (count - 1 - n if source.mirrored else n) for n in range(count)]
+    if masks or blocks != (1, 1):
+        inner = _dataset(source, source.transform, (width, height), [_band(_piece(**each)) for each in clean])
+        size, how = (width, height, width / across, height / down), "nearest" if blocks == (1, 1) else "average"
+        values, holes = (
+            [{"file": inner, "band": f"{prefix}{k + 1}", "size": size, "resampling": how} for k in which]
+            for prefix, which in (("", range(len(clean))), ("mask,", masks))
+        )
+    else:
+        values, holes = clean, []
+    bands = [
+        _band("".join(_piece(**each, shift=shift) for shift in shifts), nodata)
+        for some, nodata in ((values, "nan"), (holes, ""))
+        for each in some
+    ]
+    place = Affine.translation(360.0 * turns[-1 if source.mirrored else 0], 0) @ source.transform @ Affine.scale(across, down)
+    return _dataset(source, place, (step * count, -(-height // down)), bands)
 
-    One row of cells after the other, then one column: the order, and so the bits, must not depend on the array's size.
-    """
-    known = ~np.isnan(block)
-    holed = np.flatnonzero(~known.all(axis=(1, 2)))
-    block[~known] = 0.0
-    results = []
-    for array in (block, known[holed]):
-        if down * across > 1:
-            rows = array[:, ::down].astype(np.float64)
-            for k in range(1, down):
-                rows += array[:, k::down]
-            array = rows[:, :, ::across].copy()
-            for k in range(1, across):
-                array += rows[:, :, k::across]
-        flat = np.empty((array[0].size if len(array) else 0, len(array)))
-        flat[:] = array.reshape(len(array), -1).T if len(array) else 0.0
-        results.append(flat)
-    return _Added(block.shape[2] // across, down * across, results[0], holed, results[1])
+
+def _clean(source: _Source, path: Path, raster: Any, band: int) -> dict[str, Any]:
+    """Return the arguments of `_piece` for a band of a file, all kinds of missing cells as NaN, scale and offset applied."""
+    size, nodata = (source.grid.width, source.grid.height), raster.nodatavals[band - 1]
+    masked = bool(set(raster.mask_flag_enums[band - 1]) - {MaskFlags.all_valid, MaskFlags.nodata})
+    # Overviews may be made by any rule.
+    found: dict[str, Any] = {"file": str(path.resolve()), "band": str(band), "size": size, "options": {"OVERVIEW_LEVEL": "NONE"}}
+    missing = NODATA
+    if masked or (nodata not in (None, NODATA) and not math.isnan(nodata)):
+        if masked or _holds(raster.dtypes[band - 1], NODATA):  # GDAL takes one missing value only: what is masked becomes -9999
+            inner = _band(_piece(**found, facts={"UseMaskBand": "true"}), str(NODATA))
+            found = {"file": _dataset(source, source.transform, size, [inner]), "band": "1", "size": size}
+        else:
+            missing = nodata
+    facts = {"NODATA": missing, "ScaleOffset": raster.offsets[band - 1], "ScaleRatio": raster.scales[band - 1]}
+    return found | {"facts": facts}
 
 
-def _weighed(
-    added: _Added, first: tuple[np.ndarray, np.ndarray], weights: tuple[np.ndarray, np.ndarray], near: np.ndarray | None
-) -> np.ndarray:
-    """Return weighted means (M, B) float32, missing = NaN.
+def _holds(dtype: str, value: float) -> bool:
+    """Return whether cells of a type can have a value."""
+    return np.dtype(dtype).kind == "f" or (np.dtype(dtype).kind in "iu" and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
 
-    Parameters
-    ----------
-    added
-        The source.
-    first, weights
-        (M,) first row and column of blocks that count, and (M, T) weights from there on, down and across.
-    near
-        (M,) the nearest source cell, which must have a value; None: half of the weight must.
-    """
-    points, (tall, wide) = len(first[0]), (weights[0].shape[1], weights[1].shape[1])
-    rows, cols = first[0][:, None] + np.arange(tall), first[1][:, None] + np.arange(wide)
-    index = (rows * added.width)[:, :, None] + cols[:, None, :]
-    weight = weights[0][:, :, None] * weights[1][:, None, :]
-    pointer = np.arange(0, points * tall * wide + 1, tall * wide)
-    # A sparse matrix adds up each row's products in their order, for all bands at once.
-    matrix = csr_array((weight.ravel(), index.ravel(), pointer), shape=(points, len(added.sums)))
-    values = matrix @ added.sums
-    whole = matrix @ np.full((len(added.sums), 1), float(added.full))
-    if added.holed.size == 0:
-        return np.asarray(values / whole, np.float32)
-    known = matrix @ added.counts
-    missing = added.counts[near] == 0 if near is not None else known < whole / 2
-    divisor = np.repeat(whole, values.shape[1], axis=1)
-    divisor[:, added.holed] = np.where(missing, np.nan, known)
-    return np.asarray(values / divisor, np.float32)
+
+def _dataset(source: _Source, place: Affine, size: tuple[int, int], bands: Sequence[str]) -> str:
+    """Return the XML of a virtual raster of `size` (columns, rows)."""
+    crs = escape(CRS.from_user_input(source.grid.crs).to_wkt())
+    return (
+        f'<VRTDataset rasterXSize="{size[0]}" rasterYSize="{size[1]}"><SRS>{crs}</SRS>'
+        f"<GeoTransform>{', '.join(map(repr, map(float, place.to_gdal())))}</GeoTransform>{''.join(bands)}</VRTDataset>"
+    )
+
+
+def _band(pieces: str, nodata: str = "nan") -> str:
+    return f'<VRTRasterBand dataType="Float32">{f"<NoDataValue>{nodata}</NoDataValue>" if nodata else ""}{pieces}</VRTRasterBand>'
+
+
+def _piece(
+    file: str,
+    band: str,
+    size: tuple[float, ...],
+    shift: int = 0,
+    resampling: str = "nearest",
+    options: Mapping[str, str] = MappingProxyType({}),
+    facts: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
+    """Return the XML of a source of a band: columns and rows of a file, and in the virtual raster if these differ."""
+    width, height = size[-2:]
+    opened = "".join(f'<OOI key="{key}">{value}</OOI>' for key, value in options.items())
+    return (
+        f'<ComplexSource resampling="{resampling}"><SourceFilename relativeToVRT="0">{escape(file)}</SourceFilename>'
+        f"<OpenOptions>{opened}</OpenOptions><SourceBand>{band}</SourceBand>"
+        f'<SrcRect xOff="0" yOff="0" xSize="{size[0]}" ySize="{size[1]}"/>'
+        f'<DstRect xOff="{shift}" yOff="0" xSize="{width!r}" ySize="{height!r}"/>'
+        f"{''.join(f'<{key}>{value}</{key}>' for key, value in facts.items())}</ComplexSource>"
+    )

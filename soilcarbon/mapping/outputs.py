@@ -21,7 +21,7 @@ from soilcarbon import __version__
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.grid import Grid, Tile, as_plain, raster_grid, short_name
 from soilcarbon.geo.raster import Layer, find_layers
-from soilcarbon.geo.stack import ON_THE_GRID, Stack
+from soilcarbon.geo.resampling import ON_THE_GRID, Stack
 from soilcarbon.geo.vector import load_areas
 from soilcarbon.io.files import UserError, write_json, write_table, write_yaml
 from soilcarbon.mapping.cog import Band, Statistics, is_empty, read_notes, whole_tiles, write_cog

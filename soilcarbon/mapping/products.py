@@ -23,7 +23,7 @@ from soilcarbon.geo.crs import bounds_in, transformed
 from soilcarbon.geo.field import check_values, read_field
 from soilcarbon.geo.grid import Grid, Tile, crop_to_area
 from soilcarbon.geo.raster import cut_windows, find_layers
-from soilcarbon.geo.stack import Stack
+from soilcarbon.geo.resampling import Stack
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError
 

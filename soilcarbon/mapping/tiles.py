@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.grid import Tile
-from soilcarbon.geo.stack import Stack
+from soilcarbon.geo.resampling import Stack
 from soilcarbon.geo.vector import load_areas
 from soilcarbon.io.files import UserError, sha256
 from soilcarbon.mapping.cog import GDAL_SETTINGS, Statistics, write_tile

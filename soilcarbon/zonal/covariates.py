@@ -14,7 +14,7 @@ from rasterio.crs import CRS
 
 from soilcarbon.geo.grid import Grid, raster_grid
 from soilcarbon.geo.raster import Layer, check_filled, check_size, find_layers, pick_layers, write_geotiff
-from soilcarbon.geo.stack import Stack
+from soilcarbon.geo.resampling import Stack
 from soilcarbon.io.files import UserError
 from soilcarbon.zonal.climate_zones import ClimateZones
 
