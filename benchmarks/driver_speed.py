@@ -76,7 +76,7 @@ def main():
         facts = {"data_dir": str(folder / "data"), "targets": targets, "support": "profiles", "out": str(folder / "out")}
         write_yaml(folder / "d.yaml", facts | {"workers": given.workers})
         began = time.perf_counter()
-        command = [sys.executable, str(ROOT / "drivers.py"), "--config", str(folder / "d.yaml")]
+        command = [sys.executable, "-m", "soilcarbon", "drivers", "--config", str(folder / "d.yaml")]
         subprocess.run(command, check=True, cwd=ROOT)
         wall, used = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
         print(

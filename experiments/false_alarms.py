@@ -1,12 +1,12 @@
-"""Count how often a report names a mismatch that is not there, and how often it finds those that are.
+"""Family-wise error rate and power: how often a report has a significant difference that is not there, or finds those that are.
 
-    python benchmarks/false_alarms.py [--first 1] [--seeds 50] [--law same|faulty] [--profiles 800] [--out FILE]
+    python experiments/false_alarms.py [--first 1] [--seeds 50] [--law same|faulty] [--profiles 800] [--out FILE]
 
 Each seed is another example world. Observations are its law of soil carbon with noise (30 %), at clustered profiles. The model
-is the very same law, without noise (`same`: whatever is named is a false alarm), or the example world's faulty model
-(`faulty`: too much temperature and productivity, no lithology and texture). The truth that intervals are held against is the
-same measure taken of the two laws themselves, permuting their own inputs and following their own responses. Prints a line
-per seed and counts; FILE keeps finished seeds, also of several processes side by side.
+is the very same law, without noise (`same`: whatever is significant is a false alarm), or the example world's faulty model
+(`faulty`: too much temperature and productivity, no lithology and texture). Intervals are compared with the truth, the same
+measure of the two laws themselves, permuting their own inputs and following their own responses. Prints a line per seed and
+counts; FILE keeps finished seeds, also of several processes side by side.
 """
 
 import argparse
@@ -17,15 +17,15 @@ from pathlib import Path
 
 import numpy as np
 from scipy.stats import beta
+from sklearn.metrics import r2_score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from soilcarbon.categories import Category
-from soilcarbon.drivers import subsampling as halves
 from soilcarbon.drivers.importance import permutation, strata_of
-from soilcarbon.drivers.learners import answers, efficiency, matching_noise, out_of_fold
+from soilcarbon.drivers.learners import CrossValidation, log_target, matching_noise
 from soilcarbon.drivers.mismatch import contrasts, effects
-from soilcarbon.drivers.responses import accumulated, density, grid_of
-from soilcarbon.drivers.subsampling import Budget, Study, refit
+from soilcarbon.drivers.responses import accumulated, density, quantile_grid
+from soilcarbon.drivers.subsampling import BUDGETS, Budget, Study, refit
 from soilcarbon.simulation.earth_system_model import FAULTY
 from soilcarbon.simulation.world import Pedogenesis, World, soil_carbon, unit_vectors
 from soilcarbon.stats.groups import group_folds, spatial_groups
@@ -48,7 +48,7 @@ LEVEL = 0.95
 
 
 class Law:
-    """The law as if it were a learner: it answers to its true inputs."""
+    """The law as a learner: it predicts from its true inputs."""
 
     def __init__(self, how, middle=1.0):
         self.how, self.middle = how, middle
@@ -79,32 +79,31 @@ def profiles(seed, n):
     return x[rows], lon[rows], lat[rows]
 
 
-def trial(seed, n, how, refits):
-    """Return what one report would say, as plain values."""
+def experiment(seed, n, how, refits):
+    """Return what one report would hold, as plain values."""
     x, lon, lat = profiles(seed, n)
     random = np.random.default_rng([seed, 5])
     observed, modelled = Law(Pedogenesis()).carbon(x) * np.exp(NOISE * random.normal(size=n)), Law(how).carbon(x)
-    z = np.stack([answers(observed), answers(modelled)])
+    z = np.stack([log_target(observed), log_target(modelled)])
     drivers = {driver: np.array([VARIABLES.index(name) for name in names]) for driver, names in DRIVERS.items()}
     numeric = tuple(name for name in VARIABLES if name not in CLASSES)
     categories = (Category(name="covariates", variables=numeric), Category(name="classes", variables=CLASSES, kind="classes"))
-    units = spatial_groups(lon, lat, 2.0)
-    folds = group_folds(units, 5, seed)
-    predicted = out_of_fold("boosting", x, z[0], categories, folds, seed)
-    residuals, wanted = z[0] - predicted, efficiency(z[0], predicted)
-    factor, matched = matching_noise("boosting", x, z[1], categories, folds, units, residuals, wanted, seed)
+    blocks = spatial_groups(lon, lat, 2.0)
+    validation = CrossValidation(x, categories, group_folds(blocks, 5, seed), seed)
+    predicted = validation.predict("boosting", z[0])
+    residuals, wanted = z[0] - predicted, float(r2_score(z[0], predicted))
+    factor, matched = matching_noise(validation, "boosting", z[1], residuals, blocks, wanted)
     curves = []
     for name in CURVES:
         column = VARIABLES.index(name)
-        grid = grid_of(x[:, column])
+        grid = quantile_grid(x[:, column])
         curves.append((column, grid, density(x[:, column], grid)))
     coded = np.isin(VARIABLES, CLASSES)
     own = np.stack([strata_of(x, columns, coded, seed) for columns in drivers.values()])
-    strata = np.concatenate([np.zeros((len(VARIABLES), n), np.int64), own])  # single variables are not asked about
-    study = Study(
-        x, categories, z, residuals, np.array([0, factor]), units, drivers, strata, own[:0], tuple(curves), None, {}, seed
-    )
-    halves.BUDGETS["boosting"] = Budget(2000, 2, 0, 1)  # no more than mismatches rest on
+    strata = np.concatenate([np.zeros((len(VARIABLES), n), np.int64), own])  # of drivers alone
+    shared = x, categories, z, residuals, np.array([0, factor]), blocks, drivers, strata, own[:0], tuple(curves)
+    study = Study(*shared, None, {}, shapley=False, seed=seed)
+    BUDGETS["boosting"] = Budget(2000, 2, 0, 1)  # no more than mismatches are based on
     parts = [refit(study, "boosting", number, [0, 1]) for number in range(refits)]
     found = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
     weights = [(name, each[2][None]) for name, each in zip(CURVES, curves, strict=True)]
@@ -114,17 +113,19 @@ def trial(seed, n, how, refits):
         "seed": seed,
         "r2": round(wanted, 3),
         "matched": round(matched, 3),
-        "strongest": round(every[0].strength, 3),
-        "named": [f"{each.kind} {each.of} {'+' if each.difference.value > 0 else '-'}" for each in every if each.named],
+        "strongest": round(every[0].statistic, 3),
+        "significant": [
+            f"{each.kind} {each.name} {'+' if each.difference.value > 0 else '-'}" for each in every if each.significant
+        ],
         "single": sum(not each.difference.low <= 0 <= each.difference.high for each in every),
         "differences": len(every),
-        "found": {f"{each.kind} {each.of}, {name}": plain(interval) for each, name, interval in told(every)},
+        "found": {f"{each.kind} {each.name}, {name}": plain(interval) for each, name, interval in reported(every)},
         "truth": {name: round(float(value), 3) for name, value in truth.items()},
     }
 
 
-def told(every):
-    """Return what a report tells of each difference: the difference itself, and how many times more where it says so."""
+def reported(every):
+    """Return the intervals of each difference: of the difference itself, and of the ratio where there is one."""
     return [
         *((each, "difference", each.difference) for each in every),
         *((each, "ratio", each.ratio) for each in every if np.isfinite(each.ratio.value)),
@@ -136,7 +137,7 @@ def plain(interval):
 
 
 def _truth(x, drivers, strata, curves, how, seed):
-    """Return by how much importances and responses of the two laws differ, by the words of `told`."""
+    """Return by how much importances and responses of the two laws differ, by the names of `reported`."""
     laws = [Law(each, np.median(Law(each).carbon(x))) for each in (Pedogenesis(), how)]
     players = list(drivers.values())
     sizes = [permutation(law, x, law.predict(x), players, strata, [seed, 7], REPEATS) for law in laws]
@@ -169,15 +170,15 @@ def main():
     warnings.simplefilter("ignore")
     for seed in range(given.first, given.first + given.seeds):
         if seed not in finished(given.out):
-            found = trial(seed, given.profiles, Pedogenesis() if given.law == "same" else FAULTY, given.refits)
+            found = experiment(seed, given.profiles, Pedogenesis() if given.law == "same" else FAULTY, given.refits)
             print(json.dumps(found), flush=True)
             with given.out.open("a") as file:
                 file.write(json.dumps(found) + "\n")
     done = list(finished(given.out).values())
-    n, named = len(done), sum(bool(each["named"]) for each in done)
+    n, named = len(done), sum(bool(each["significant"]) for each in done)
     high = beta.ppf(0.95, named + 1, n - named) if named < n else 1.0
     singles, of = (sum(each[name] for each in done) for name in ("single", "differences"))
-    print(f"{named} of {n} reports name a mismatch ({100 * named / n:.0f} %; at most {100 * high:.1f} % with 95 % confidence)")
+    print(f"{named} of {n} reports have one ({100 * named / n:.0f} %; at most {100 * high:.1f} % with 95 % confidence)")
     print(f"{100 * singles / of:.1f} % of single {100 * LEVEL:g} % intervals leave out zero")
     for name in done[0]["truth"]:
         both = [(each["found"][name], each["truth"][name]) for each in done if name in each["found"]]
@@ -185,8 +186,8 @@ def main():
             value, true = np.mean([found[0] for found, _ in both]), np.mean([true for _, true in both])
             held = sum(found[1] <= true <= found[2] for found, true in both)
             print(f"{name}: found {value:.2f}, by the laws {true:.2f}, which {held} of {len(both)} hold")
-    for words in sorted({words for each in done for words in each["named"]}):
-        print(f"{sum(words in each['named'] for each in done)} of {n} name {words}")
+    for words in sorted({words for each in done for words in each["significant"]}):
+        print(f"{sum(words in each['significant'] for each in done)} of {n}: {words}")
 
 
 if __name__ == "__main__":

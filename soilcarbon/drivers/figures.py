@@ -1,7 +1,6 @@
-"""Draw what controls soil carbon: importance side by side, responses overlaid, pairs of variables, where targets differ.
+"""Figures of an analysis of drivers: importances, response curves, joint responses, a map of differences.
 
-In: tables of `driverfacts.Drivers`. Out: PNG files, whole or not at all. No display is needed and no global state is touched.
-Targets differ in colour and in marker; no figure says anything by colour alone.
+In: tables of `mismatch.Results`. Out: PNG files, written atomically. Targets differ in colour and in marker.
 """
 
 from collections.abc import Sequence
@@ -21,26 +20,26 @@ _MOST = 15
 """Variables shown; more cannot be read."""
 
 
-def importance_bars(path: Path, table: "pd.DataFrame", words: str) -> None:
-    """Draw the importances of each target side by side, with intervals, the reference's foremost on top.
+def importance_bars(path: Path, table: "pd.DataFrame", label: str) -> None:
+    """Draw the importances of each target side by side, with intervals, the reference's most important on top.
 
     Parameters
     ----------
     path
         The PNG file.
     table
-        target, of, importance, low, high; the reference first. Of more than 15 variables the foremost are shown.
-    words
-        What the axis shows.
+        target, name, importance, low, high; the reference first. Of more than 15 variables the most important are shown.
+    label
+        Of the axis.
     """
     targets = list(dict.fromkeys(table["target"]))
     first = table[table["target"] == targets[0]].sort_values("importance", ascending=False)
-    order = first["of"].tolist()[:_MOST]
+    order = first["name"].tolist()[:_MOST]
     figure, (ax,) = panels(1, 1, 0.6 + len(order) * (0.09 + 0.12 * len(targets)))
     handles = []
     step = 0.8 / len(targets)
     for k, target in enumerate(targets):
-        here = table[table["target"] == target].set_index("of").reindex(order)
+        here = table[table["target"] == target].set_index("name").reindex(order)
         at = np.arange(len(order)) + (k - (len(targets) - 1) / 2) * step
         colour = _COLOURS[k % len(_COLOURS)]
         handles.append(ax.barh(at, here["importance"], height=0.92 * step, color=colour, alpha=1 if k == 0 else 0.75))
@@ -52,7 +51,7 @@ def importance_bars(path: Path, table: "pd.DataFrame", words: str) -> None:
     ax.set_ylim(len(order) - 0.4, -0.6)
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel(words, fontsize=8.5)
+    ax.set_xlabel(label, fontsize=8.5)
     ax.grid(axis="x", color="0.9", linewidth=0.6)
     ax.set_axisbelow(True)
     legend(figure, handles, [short_label(target) for target in targets])
@@ -67,7 +66,7 @@ def response_curves(path: Path, table: "pd.DataFrame", bends: dict[tuple[str, st
     path
         The PNG file.
     table
-        zone, target, variable, at, density, value, low, high, of one learner and way; a panel per variable and zone.
+        zone, target, variable, at, density, value, low, high, of one learner and method; a panel per variable and zone.
     bends
         (target, variable) -> where it bends, NaN where it does not.
     """
@@ -109,7 +108,7 @@ def joint_surfaces(path: Path, table: "pd.DataFrame") -> None:
     path
         The PNG file.
     table
-        target, first, second, at_first, at_second, value, low, high, of one learner and way; crosses mark where the interval
+        target, first, second, at_first, at_second, value, low, high, of one learner and method; crosses mark where the interval
         holds zero.
     """
     from matplotlib.colors import Normalize
@@ -177,7 +176,7 @@ def mismatch_map(path: Path, places: "pd.DataFrame", models: Sequence[str], refe
     save(figure, path)
 
 
-def zone_shares(path: Path, table: "pd.DataFrame") -> None:
+def zone_importance(path: Path, table: "pd.DataFrame", label: str) -> None:
     """Draw importances by zone, a panel per zone, targets side by side.
 
     Parameters
@@ -185,10 +184,12 @@ def zone_shares(path: Path, table: "pd.DataFrame") -> None:
     path
         The PNG file.
     table
-        zone, target, of, importance, low, high, of one learner and method.
+        zone, target, name, importance, low, high, of one learner and method.
+    label
+        Of the axis.
     """
     zones, targets = (list(dict.fromkeys(table[name])) for name in ("zone", "target"))
-    order = list(dict.fromkeys(table["of"]))
+    order = list(dict.fromkeys(table["name"]))
     figure, axes = panels(len(zones), 2, 0.5 + len(order) * (0.1 + 0.13 * len(targets)))
     handles: dict[str, Any] = {}
     step = 0.7 / len(targets)
@@ -197,7 +198,7 @@ def zone_shares(path: Path, table: "pd.DataFrame") -> None:
             here = table[(table["zone"] == zone) & (table["target"] == target)]
             if here.empty:
                 continue
-            here = here.set_index("of").reindex(order)
+            here = here.set_index("name").reindex(order)
             at = np.arange(len(order)) + (k - (len(targets) - 1) / 2) * step
             colour = _COLOURS[k % len(_COLOURS)]
             ax.hlines(at, here["low"], here["high"], color=colour, linewidth=1.3)
@@ -209,6 +210,6 @@ def zone_shares(path: Path, table: "pd.DataFrame") -> None:
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x", color="0.9", linewidth=0.6)
         ax.set_title(short_label(zone), fontsize=9)
-    figure.supxlabel("importance: growth of the squared error of ln carbon when permuted among like places", fontsize=8.5)
+    figure.supxlabel(label, fontsize=8.5)
     legend(figure, list(handles.values()), [short_label(target) for target in handles])
     save(figure, path)

@@ -1,224 +1,253 @@
-"""What drivers are read from: soil carbon made comparable, three learners of it, their skill, and noise that makes targets alike.
+"""Learners of soil carbon, their cross-validation, and the noise that makes a model's output as hard to learn as observations.
 
-In: covariates (N, V), a target (N,) in any unit. Out: answers on one scale, fitted learners, out-of-fold predictions. Covariates
-must be complete (`supports` fills and counts gaps). All randomness is from the seed.
+In: covariates (N, V) without gaps and a target (N,) in any unit. Out: log targets on one scale, fitted learners, out-of-fold
+predictions. All randomness comes from the seed.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
+from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import TargetEncoder
 
-from soilcarbon.benchmark.forests import Forest, new_forest
 from soilcarbon.categories import Category
 
-_DRAWS = 3000
-"""Rows that a tree of the forest is grown from, at most; all together see many more."""
+_TREE_ROWS = 3000
+"""Rows drawn for a tree of the forest, at most."""
 _FLOOR = 0.05
-"""Of the median: carbon below it is all but none, and its logarithm must not decide."""
-_ALIKE = 1e-9
+"""Of the median: carbon below it is nearly none, and its logarithm must not decide."""
 _MATCHING_STEPS = 4
-_STEPS = 24
-"""Of the network, in an epoch."""
-_WITHIN = 0.01
-"""Of R2: skills that differ by less are alike."""
+_EPOCH_STEPS = 24
+"""Optimiser steps of the network in an epoch, about."""
+_TOLERANCE = 0.01
+"""Of R2, within which two skills count as equal."""
 
 
 class Fitted(Protocol):
-    """What a learner has become."""
+    """A fitted regressor."""
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Return answers (n,) at covariates (n, V)."""
+        """Return predictions (n,) at covariates (n, V)."""
 
 
-def answers(y: np.ndarray) -> np.ndarray:
-    """Return ln(0.05 + y / median) less its mean, (N,) float64: the scale all targets are compared on.
+def log_target(y: np.ndarray) -> np.ndarray:
+    """Return ln(0.05 + y / median) less its mean: the log scale on which all targets are compared.
 
-    Stocks in kg/m2 and contents in g/kg get the same answers if they are proportional, whatever the unit. What is left to
-    compare is how carbon is distributed, not how much there is. Answers are not divided by their spread: where a model
-    overdoes one driver its carbon varies more, and every other driver would then seem to matter less.
+    Stocks in kg/m2 and contents in g/kg become equal if they are proportional; what is compared is how carbon is distributed,
+    not how much there is. It is not divided by its spread: where a model exaggerates one driver its carbon varies more, and
+    all other drivers would then seem to matter less.
+
+    Parameters
+    ----------
+    y
+        (N,) in any unit, 0 or more.
+
+    Returns
+    -------
+    array
+        (N,) float64.
 
     Raises
     ------
     ValueError
-        If a value is missing or negative, or all are alike.
+        If a value is missing or negative, or all are equal.
+
+    Examples
+    --------
+    >>> log_target([1, 2, 4]).round(2)
+    array([-0.65, -0.01,  0.66])
+    >>> bool(np.allclose(log_target([1, 2, 4]), log_target([10, 20, 40])))
+    True
     """
     y = np.asarray(y, np.float64)
-    if not (np.isfinite(y) & (y >= 0)).all():
-        raise ValueError(f"{int((~(np.isfinite(y) & (y >= 0))).sum())} of {y.size} values are not finite and 0 or more")
-    positive = y[y > 0]
-    if positive.size == 0:
+    if bad := int((~(np.isfinite(y) & (y >= 0))).sum()):
+        raise ValueError(f"{bad} of {y.size} values are not finite and 0 or more")
+    if not (y > 0).any():
         raise ValueError("all values are zero")
-    logs = np.log(_FLOOR + y / np.median(positive))
-    if np.ptp(logs) < _ALIKE:
-        raise ValueError("all values are alike")
+    logs = np.log(_FLOOR + y / np.median(y[y > 0]))
+    if np.ptp(logs) < 1e-9:
+        raise ValueError("all values are equal")
     return np.asarray(logs - logs.mean())
 
 
-def fit(name: str, x: np.ndarray, z: np.ndarray, categories: Sequence[Category], seed: int) -> Fitted:
-    """Fit a learner.
+def fit(name: str, x: np.ndarray, z: np.ndarray, categories: Sequence[Category], seed: int) -> Any:
+    """Fit a learner by its name.
+
+    Trees get each class code as the mean target of its places, so that one split parts rich classes from poor ones. The means
+    used in training are of other places each (scikit-learn's `TargetEncoder`), shrunk to the overall mean where a class is rare.
 
     Parameters
     ----------
     name
         "boosting", "forest" or "network".
     x, z
-        (n, V) covariates and (n,) answers.
+        (n, V) covariates and (n,) targets.
     categories
-        What the columns are, of radius 0: the network's branches.
+        What the columns are, of radius 0.
     seed
-        Of all that is random.
+        Of everything random.
+
+    Returns
+    -------
+    estimator
+        Fitted scikit-learn regressor; a `Pipeline` of encoder and trees where there are classes.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    >>> model = fit("boosting", x, x[:, 0], [Category(name="climate", variables=("warm", "wet"))], 0)
+    >>> bool(np.corrcoef(model.predict(x), x[:, 0])[0, 1] > 0.95)
+    True
     """
-    if name == "network":
-        return _Network(categories, seed).fit(x, z)
     trees: Any
+    if name == "network":
+        return NetworkLearner(categories, seed).fit(x, z)
     if name == "boosting":
         trees = HistGradientBoostingRegressor(
             learning_rate=0.15, max_iter=60, max_leaf_nodes=8, min_samples_leaf=10, early_stopping=False, random_state=seed
         )
     else:
-        draws = min(1.0, _DRAWS / len(x))
-        trees = new_forest(Forest(max_features=0.25, min_samples_leaf=5, trees=30), seed, max_samples=draws)
-    coded = np.array([each.kind == "classes" for each in categories for _ in each.variables])
-    return Ordered(trees, np.flatnonzero(coded), seed).fit(x, z) if coded.any() else trees.fit(x, z)
+        share = min(1.0, _TREE_ROWS / len(x))
+        trees = RandomForestRegressor(30, max_features=0.25, min_samples_leaf=5, max_samples=share, random_state=seed, n_jobs=1)
+    if not any(each.kind == "classes" for each in categories):
+        return trees.fit(x, z)
+    return Pipeline([("encoder", _class_encoder(categories, seed)), ("trees", trees)]).fit(x, z)
 
 
-class Ordered:
-    """Trees that meet each class as the mean answer of its places, so that a split parts rich classes from poor ones.
+def _class_encoder(categories: Sequence[Category], seed: int) -> ColumnTransformer:
+    """Return the transformer that replaces class codes by mean targets and keeps all columns in their order."""
+    ends = np.cumsum([len(each.variables) for each in categories]).tolist()
+    encoder = TargetEncoder(target_type="continuous", cv=KFold(5, shuffle=True, random_state=seed))
+    return ColumnTransformer(
+        [
+            (each.name, encoder if each.kind == "classes" else "passthrough", slice(end - len(each.variables), end))
+            for each, end in zip(categories, ends, strict=True)
+        ]
+    )
 
-    By their codes, classes would have to be cut out one by one. The means that trees are fitted on are of other places each
-    (scikit-learn's `TargetEncoder`), and drawn towards the mean of all where a class has few.
+
+class NetworkLearner(RegressorMixin, BaseEstimator):
+    """Wrap SoilCarbonRegressor as a learner: targets are shifted to start at 0, and the batch grows with the rows.
+
+    Parameters
+    ----------
+    categories
+        What the columns are, of radius 0: the network's branches.
+    seed
+        Of everything random.
+    """
+
+    def __init__(self, categories: Sequence[Category], seed: int = 0) -> None:
+        self.categories, self.seed = categories, seed
+
+    def fit(self, x: np.ndarray, z: np.ndarray) -> Self:
+        """Train the network on covariates (n, V) and targets (n,)."""
+        from soilcarbon.estimator import SoilCarbonRegressor  # slow to import, and not every analysis uses it
+
+        self.least_ = float(z.min())
+        batch = min(max(len(x) // _EPOCH_STEPS, 32), 512)
+        network = SoilCarbonRegressor(self.categories, random_state=self.seed, epochs=8, lr=4e-3, batch_size=batch)
+        self.network_ = network.fit(x, z - self.least_)
+        return self
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return predictions (n,) float64 at covariates (n, V)."""
+        return np.asarray(self.network_.predict(x).astype(np.float64) + self.least_)
+
+
+# --- skill and noise ---------------------------------------------------------------------------------------------------
+
+
+class CrossValidation(NamedTuple):
+    """Covariates, folds and seed of out-of-fold predictions.
 
     Attributes
     ----------
-    trees
-        Fitted on what `seen` returns.
+    x, categories
+        (N, V) covariates, and what the columns are.
+    folds
+        (N,) 0..k-1.
+    seed
+        Of the learners.
     """
 
-    def __init__(self, trees: Any, columns: np.ndarray, seed: int) -> None:
-        self.trees, self._columns = trees, columns
-        self._encoder = TargetEncoder(target_type="continuous", cv=KFold(5, shuffle=True, random_state=seed))
+    x: np.ndarray
+    categories: Sequence[Category]
+    folds: np.ndarray
+    seed: int
 
-    def fit(self, x: np.ndarray, z: np.ndarray) -> "Ordered":
-        """Fit encoder and trees to covariates (n, V) and answers (n,)."""
-        means = self._encoder.fit_transform(x[:, self._columns], z)
-        self.trees.fit(self._with(x, means), z)
-        return self
-
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """Return answers (n,) at covariates (n, V)."""
-        return np.asarray(self.trees.predict(self.seen(x)))
-
-    def seen(self, x: np.ndarray) -> np.ndarray:
-        """Return covariates (n, V) as the trees meet them; a class that is new becomes the mean of all."""
-        return self._with(x, self._encoder.transform(x[:, self._columns]))
-
-    def _with(self, x: np.ndarray, means: np.ndarray) -> np.ndarray:
-        found = x.copy()
-        found[:, self._columns] = means
-        return found
+    def predict(self, name: str, z: np.ndarray) -> np.ndarray:
+        """Return predictions (N,) of targets (N,): of each fold by a learner fitted without it."""
+        predicted = np.empty(len(z))
+        for fold in range(int(self.folds.max()) + 1):
+            test = self.folds == fold
+            predicted[test] = fit(name, self.x[~test], z[~test], self.categories, self.seed).predict(self.x[test])
+        return predicted
 
 
-class _Network:
-    """Be the network, as an estimator of answers, which it takes from 0 up."""
+def flip_signs(residuals: np.ndarray, blocks: np.ndarray, seed: Sequence[int]) -> np.ndarray:
+    """Return residuals (N,) multiplied by one random sign per block: the wild cluster bootstrap's draw.
 
-    def __init__(self, categories: Sequence[Category], seed: int) -> None:
-        from soilcarbon.estimator import SoilCarbonRegressor  # here: slow to import
+    Their sizes and their agreement within a block stay; what they depended on is lost (Cameron et al. 2008, Rev. Econ. Stat.
+    90, 414-427).
 
-        settings: dict[str, Any] = {"epochs": 8, "lr": 4e-3}
-        self._network = SoilCarbonRegressor(categories, random_state=seed, **settings)
-
-    def fit(self, x: np.ndarray, z: np.ndarray) -> "_Network":
-        self._least = float(z.min())
-        batch = min(max(len(x) // _STEPS, 32), 512)  # about as many steps, however many rows
-        self._network.set_params(batch_size=batch).fit(x, z - self._least)
-        return self
-
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        return self._network.predict(x).astype(np.float64) + self._least
-
-
-# --- skill -------------------------------------------------------------------------------------------------------------
-
-
-def out_of_fold(
-    name: str, x: np.ndarray, z: np.ndarray, categories: Sequence[Category], folds: np.ndarray, seed: int
-) -> np.ndarray:
-    """Return predictions (N,) of each fold (0..k-1) by a learner fitted without it."""
-    predicted = np.empty(len(z))
-    for fold in range(int(folds.max()) + 1):
-        held_out = folds == fold
-        predicted[held_out] = fit(name, x[~held_out], z[~held_out], categories, seed).predict(x[held_out])
-    return predicted
-
-
-def efficiency(z: np.ndarray, predicted: np.ndarray) -> float:
-    """Return R2 = 1 - SSE / SST of answers (n,)."""
-    return float(1 - np.mean((z - predicted) ** 2) / np.var(z))
-
-
-# --- noise -------------------------------------------------------------------------------------------------------------
-
-
-def flipped(residuals: np.ndarray, units: np.ndarray, seed: Sequence[int]) -> np.ndarray:
-    """Return residuals (N,) whose sign is drawn anew for each block (Cameron et al. 2008, Rev. Econ. Stat. 90, 414-427).
-
-    Their sizes, and how they agree within a block, stay; on what they depended is lost.
+    Examples
+    --------
+    >>> flip_signs(np.array([1.0, 2.0, 3.0]), np.array([7, 7, 9]), [0])
+    array([1., 2., 3.])
     """
-    _, member = np.unique(units, return_inverse=True)
+    _, member = np.unique(blocks, return_inverse=True)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], member.max() + 1)
     return np.asarray(residuals * signs[member])
 
 
 def matching_noise(
-    name: str,
-    x: np.ndarray,
-    z: np.ndarray,
-    categories: Sequence[Category],
-    folds: np.ndarray,
-    units: np.ndarray,
-    residuals: np.ndarray,
-    wanted: float,
-    seed: int,
+    validation: CrossValidation, name: str, z: np.ndarray, residuals: np.ndarray, blocks: np.ndarray, wanted: float
 ) -> tuple[float, float]:
-    """Find how much of the observations' residuals makes a model's output as hard to learn as the observations.
+    """Find the multiple of the observations' residuals that makes a model's output as hard to learn as the observations.
 
-    A model's output has no measurement error and no soil that covariates do not show, so that its weaker drivers are learnt
-    more fully; told beside observations, they would seem to matter more even if both obeyed one law.
+    A model's output has no measurement error and no soil that covariates do not describe, so its weaker drivers are learnt more
+    fully; beside observations they would seem to matter more even if both obeyed one law.
 
     Parameters
     ----------
-    name, x, z, categories, folds, seed
-        Learner, covariates (N, V), the model's answers (N,), and how it is cross-validated.
-    units
-        (N,) blocks.
+    validation, name
+        How the learner of this name is cross-validated.
+    z
+        (N,) log targets of the model.
     residuals
-        (N,) of the observations' answers, out of fold.
+        (N,) of the observations, out of fold.
+    blocks
+        (N,) block of each place.
     wanted
         R2 of the observations, out of fold.
 
     Returns
     -------
     factor, r2
-        Of the residuals to be added, 0 where the model is no easier to learn; the R2 then found.
+        Multiple of the residuals, 0 where the model is no easier to learn; the R2 then found.
     """
+    noise = flip_signs(residuals, blocks, [validation.seed, 99])
 
-    def found(factor: float) -> float:
-        noisy = z + factor * flipped(residuals, units, [seed, 99])
-        return efficiency(noisy, out_of_fold(name, x, noisy, categories, folds, seed))
+    def skill(factor: float) -> float:
+        noisy = z + factor * noise
+        return float(r2_score(noisy, validation.predict(name, noisy)))
 
-    easiest = found(0.0)
-    if easiest <= wanted + _WITHIN:
+    easiest = skill(0.0)
+    if easiest <= wanted + _TOLERANCE:
         return 0.0, easiest
-    # noise that is no one's signal adds to the variance, so that 1 / R2 is nearly a line in the factor squared
+    # unexplained noise adds to the variance, so that 1 / R2 is nearly linear in the squared factor
     factor, tried = float(np.sqrt((easiest / wanted - 1) * np.var(z) / np.var(residuals))), []
     for _ in range(_MATCHING_STEPS):
-        tried.append((factor, found(factor)))
-        r2 = max(tried[-1][1], _WITHIN)
-        if abs(r2 - wanted) <= _WITHIN:
+        tried.append((factor, skill(factor)))
+        r2 = max(tried[-1][1], _TOLERANCE)
+        if abs(r2 - wanted) <= _TOLERANCE:
             break
         factor *= float(np.sqrt((1 / wanted - 1 / easiest) / (1 / r2 - 1 / easiest))) if r2 < easiest else 2.0
     return min(tried, key=lambda each: abs(each[1] - wanted))

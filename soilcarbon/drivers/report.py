@@ -1,251 +1,332 @@
-"""Put what controls soil carbon into one page that a modeller reads without Python, and a record that a program reads.
+"""The report of an analysis of drivers: one page, its figures, every table as CSV, and mismatch.json for programs.
 
-In: `Drivers`, tables in memory. Out: report.html, which needs neither network nor scripts, the figures in it as PNG, every table as
-CSV, and mismatch.json. What a table does not hold is left out with its section. Names may be a stranger's: all that is put into
-the page is escaped, here or in `comparetables.Table`.
+In: `Results`, tables in memory. Out: report.html, PNG, CSV and JSON files in a folder. A section without data is left out.
 """
 
-import html
-import math
-from collections.abc import Callable
 from pathlib import Path
 
-from soilcarbon.benchmark.sections import Page
-from soilcarbon.benchmark.tables import Table
+import numpy as np
+import pandas as pd
+
 from soilcarbon.drivers import figures as draw
-from soilcarbon.drivers.facts import Drivers, as_plain
-from soilcarbon.drivers.importance import FOREMOST
-from soilcarbon.drivers.mismatch import EVERYWHERE
-from soilcarbon.drivers.tables import (
-    CAVEAT,
-    agreement_table,
-    answer,
-    ensemble_table,
-    importance_table,
-    mismatch_table,
-    sentence,
-    shape_table,
-    skill_table,
-    support_table,
-)
-from soilcarbon.html import fill, folded, paragraph
-from soilcarbon.io.files import write_json, write_table, write_text
-from soilcarbon.mapping.page import flattened
+from soilcarbon.drivers.importance import MAIN_METHOD
+from soilcarbon.drivers.mismatch import EVERYWHERE, Interval, Results
+from soilcarbon.drivers.responses import CurveShape
+from soilcarbon.html import Block, Code, Details, FigureFolder, Note, Section, Strong, Table, format_value
+from soilcarbon.html import write_report as write_page
+from soilcarbon.io.files import write_json, write_table
 
 FIGURES = (
-    "drivers",
-    "variables",
-    "responses_accumulated",
-    "responses_partial",
-    "joint_accumulated",
-    "joint_partial",
-    "zones",
-    "responses_zones",
-    "map",
+    *("drivers", "variables", "responses_accumulated", "responses_partial", "joint_accumulated", "joint_partial"),
+    *("zones", "responses_zones", "map"),
 )
+CAVEAT = (
+    "Importance is not causation: it measures what a learner uses. A variable may stand for another that is not among the "
+    "covariates, and correlated variables share what they explain; so drivers are permuted whole, within strata of places that are "
+    "alike in all else (conditional)."
+)
+METHOD_NAMES = {
+    "conditional": "conditional permutation",
+    "permutation": "permutation",
+    "impurity": "impurity",
+    "shapley": "Shapley values",
+}
+_AXIS = "importance: growth of the squared error of ln carbon, permuted within strata"
+_MOST_IMPORTANT = 3
+"""Drivers named in the verdict."""
 
 
-def write_report(folder: Path, drivers: Drivers) -> None:
-    """Write report.html, figures, tables and mismatch.json; what an earlier report had and this one lacks is removed.
-
-    Parameters
-    ----------
-    folder
-        Made if need be.
-    drivers
-        What to tell.
-    """
-    d, page = drivers, Page(folder)
-    for name, table in d.tables().items():
+def write_report(folder: Path, results: Results) -> None:
+    """Write report.html, figures, tables and mismatch.json; what an earlier report had and this one lacks is removed."""
+    r, figures = results, FigureFolder(folder)
+    for name, table in r.tables().items():
         if len(table):
             write_table(folder / f"{name}.csv", table)
         else:
             (folder / f"{name}.csv").unlink(missing_ok=True)
-    write_json(folder / "mismatch.json", record(d))
-    wanted: list[tuple[str, str, bool, Callable[[Drivers, Page], str]]] = [
-        ("mismatch", "Where models disagree with observations", bool(d.models), _mismatch),
-        ("importance", "What matters", True, _importance),
-        ("responses", "How carbon responds", len(d.responses) > 0, _responses),
-        ("zones", "By zone", bool(d.facts["zones"]), _zones),
-        ("skill", "Whether the learners may be asked", True, _skill),
-        ("method", "What was compared, and how to repeat it", True, _method),
+    write_json(folder / "mismatch.json", r.record() | {"caveat": CAVEAT})
+    sections = [
+        Section("mismatch", "Differences between models and observations", _mismatch(r, figures) if r.models else []),
+        Section("importance", "Importance", _importance(r, figures)),
+        Section("responses", "Responses", _responses(r, figures) if len(r.responses) else []),
+        Section("zones", "Zones", _zones(r, figures) if r.facts["zones"] else []),
+        Section("skill", "Skill of the learners", [skill_table(r)]),
+        Section("method", "Data and settings", _method(r)),
     ]
-    bodies = [(name, title, make(d, page)) for name, title, there, make in wanted if there]
-    (lead, rest), *others = answer(d)
-    told = f'<p class="lead"><strong>{html.escape(lead)}</strong> {html.escape(rest)}</p>'
-    told += "".join(f"<p><strong>{html.escape(lead)}</strong> {html.escape(rest)}</p>" for lead, rest in others)
-    support = d.facts["support"]
-    values = {
-        "title": html.escape(d.facts["title"]),
-        "target": html.escape(f"{support['places']:,} places ({support['support']}) in {d.facts['blocks']:,} blocks"),
-        "answer": told,
-        "contents": "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title, _ in bodies),
-        "sections": "\n".join(f'<section id="{name}">\n<h2>{title}</h2>\n{body}\n</section>' for name, title, body in bodies),
-    }
-    write_text(folder / "report.html", fill("compare.html", values))
-    for name in FIGURES:
-        if f"{name}.png" not in page.drawn:
-            (folder / f"{name}.png").unlink(missing_ok=True)
+    support = r.facts["support"]
+    subject = f"{support['places']:,} places ({support['support']}) in {r.facts['blocks']:,} blocks"
+    write_page(folder / "report.html", r.facts["title"], subject, [verdict(r), CAVEAT], sections)
+    figures.remove_others(FIGURES)
 
 
-def record(d: Drivers) -> dict[str, object]:
-    """Return what a program reads: every difference in numbers and, where it is named, in words; None where there is no number."""
-    named = []
-    for each in d.lead:
-        words = " ".join(sentence(d, each)) if each.named else None
-        named.append({**as_plain(each), "words": words})
-    ensemble = [
-        {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
-        for row in d.ensemble.to_dict("records")
-    ]
-    facts = {name: value for name, value in d.facts.items() if name != "settings"}
-    shapes = [
-        {
-            "target": target,
-            "variable": variable,
-            "shape": found.shape,
-            "agreed": found.agreed,
-            **{
-                name: value if math.isfinite(value) else None
-                for name, value in (("at", found.at), ("low", found.low), ("high", found.high))
-            },
-        }
-        for (target, variable), found in d.shapes.items()
-    ]
-    return {"facts": facts, "differences": named, "shapes": shapes, "ensemble": ensemble, "caveat": CAVEAT}
+def verdict(r: Results) -> str:
+    """Return the result in a line: the most important drivers, and of each model the significant differences."""
+    lead = r.facts["lead"]
+    rows = _lead_rows(r, "driver")
+    rows = rows[rows["target"] == r.reference].sort_values("share", ascending=False).head(_MOST_IMPORTANT)
+    top = ", ".join(
+        f"{row.name} {_bracketed(Interval(row.share, row.share_low, row.share_high), 0, ' %')}" for row in rows.itertuples(False)
+    )
+    skill = r.skill[(r.skill["target"] == r.reference) & (r.skill["learner"] == lead)].iloc[0]
+    parts = [f"{r.reference}: {top} of importance ({lead}, R² {_fixed(skill['r2'])})"]
+    for model in r.models:
+        every = [each for each in r.lead if each.model == model]
+        found = [each for each in every if each.significant]
+        sized = [each for each in found if each.kind == "importance" and each.zone == EVERYWHERE]
+        listed = ", ".join(f"{each.name} {'more' if each.difference.value > 0 else 'less'} important" for each in sized)
+        parts.append(f"{model}: {len(found)} of {len(every)} differences are significant" + (f" ({listed})" if listed else ""))
+    return "; ".join(parts) + "."
+
+
+# --- text of numbers ---------------------------------------------------------------------------------------------------
+
+
+def _fixed(value: float, places: int = 2) -> str:
+    """Return a number with so many decimals and a true minus; a dash where there is none."""
+    if value is None or not np.isfinite(value):
+        return "–"
+    return f"{round(float(value), places) + 0.0:,.{places}f}".replace("-", "−")
+
+
+def _bracketed(found: Interval, places: int = 2, unit: str = "") -> str:
+    """Return a value and its interval; a dash where there is none."""
+    if not np.isfinite(found.value):
+        return "–"
+    return f"{_fixed(found.value, places)}{unit} [{_fixed(found.low, places)}, {_fixed(found.high, places)}]"
+
+
+def _rank(found: Interval) -> str:
+    value, low, high = (f"{each:.0f}" for each in vars(found).values())
+    return value if low == high else f"{value} [{low}, {high}]"
+
+
+def _lead_rows(r: Results, kind: str, zone: str = EVERYWHERE) -> pd.DataFrame:
+    """Return importances by the lead and the main method."""
+    rows = r.importance
+    mine = (rows["learner"] == r.facts["lead"]) & (rows["method"] == MAIN_METHOD)
+    return rows[mine & (rows["kind"] == kind) & (rows["zone"] == zone)]
 
 
 # --- sections ----------------------------------------------------------------------------------------------------------
 
 
-def _mismatch(d: Drivers, page: Page) -> str:
-    named = [sentence(d, each) for each in d.lead if each.named]
-    parts = []
-    if named:
-        listed = "".join(f"<li><strong>{html.escape(of)}</strong> {html.escape(words)}</li>" for of, words in named)
-        parts.append(f"<p>The strongest first:</p><ol>{listed}</ol>")
-    else:
-        parts.append("<p>None is larger than chance makes the largest of all.</p>")
-    parts.append(paragraph(_how_named(d), "soft"))
+def _mismatch(r: Results, figures: FigureFolder) -> list[Block]:
     alt = "Where models are relatively richer or poorer in carbon than the observations"
-    note = (
-        "Carbon as covariates predict it out of fold, each target relative to its own mean: where a model puts relatively more "
-        "of its carbon than the observations do."
-    )
-    parts.append(page.figure("map", alt, note, draw.mismatch_map, d.places, d.models, d.reference))
-    parts.append(mismatch_table(d).to_html())
-    if len(d.ensemble) and d.ensemble["models"].max() > 1:
-        parts.append(ensemble_table(d).to_html())
-    return "\n".join(parts)
+    note = "Carbon predicted from covariates out of fold, each target relative to its own mean."
+    blocks: list[Block] = [
+        mismatch_table(r),
+        Note(_method_note(r)),
+        figures.draw("map", alt, note, draw.mismatch_map, r.places, r.models, r.reference),
+    ]
+    return [*blocks, ensemble_table(r)] if len(r.ensemble) and r.ensemble["models"].max() > 1 else blocks
 
 
-def _how_named(d: Drivers) -> str:
-    level, refits = 100 * d.facts["level"], d.facts["bootstraps"][d.facts["lead"]]
+def _method_note(r: Results) -> str:
+    level, refits = 100 * r.facts["level"], r.facts["refits"][r.facts["lead"]]
     return (
-        f"Every interval is one of {level:g} %, over {refits} refits of {d.facts['lead']} on random halves of the blocks, each "
-        "judged on the other half. Importance is the growth of the squared error of ln carbon when a driver is permuted within "
-        "places alike in all else, as endless profiles would have taught it: halves fall short of that, and by how much is told by "
-        "quarters. It is no share: where a model overdoes one driver, the shares of all others fall. A difference is named only if "
-        "it is larger than what the largest of all reaches by chance, so that a report on a model that follows the observations' "
-        f"law names none in {level:g} % of cases. Before that, "
-        "each model's output was given noise like that of the observations until it was as hard to learn: a smooth output is "
-        "learnt more fully, and its weaker drivers would seem to matter more."
+        f"Intervals of {level:g} % over {refits} refits of {r.facts['lead']} on random half-samples of the blocks, each tested on "
+        "the other half. Importance: growth of the squared error of ln carbon when a driver is permuted within strata, "
+        "extrapolated to infinite sample size. Response: change of ln carbon from the 5th to the 95th percentile of places; "
+        "distance: root mean square between the curves. Statistic: largest studentised difference over its max-T critical value; "
+        f"above 1 (bold) significant, with a family-wise error rate of {100 - level:g} %. Noise is added to models so that they "
+        "are as hard to learn as the observations."
     )
 
 
-def _importance(d: Drivers, page: Page) -> str:
-    lead = d.facts["lead"]
-    parts = [paragraph(CAVEAT)]
+def _importance(r: Results, figures: FigureFolder) -> list[Block]:
+    blocks: list[Block] = []
+    level = 100 * r.facts["level"]
+    note = f"Conditional permutation on held-out blocks, {r.facts['lead']} trained on half-samples; line: {level:g} % interval."
     for kind, name in (("driver", "drivers"), ("variable", "variables")):
-        rows = d.importance
-        rows = rows[
-            (rows["kind"] == kind) & (rows["learner"] == lead) & (rows["method"] == FOREMOST) & (rows["zone"] == EVERYWHERE)
-        ]
         alt = f"Importance of each {kind}, by target; shares of it in the table that follows"
-        note = f"Conditional permutation on held-out blocks, {lead}, as halves have learnt it; line: {100 * d.facts['level']:g} % "
-        note += "interval." + (" Sizes of mismatches make up for what halves have not learnt." if d.models else "")
-        words = "importance: growth of the squared error of ln carbon when permuted among like places"
-        parts.append(page.figure(name, alt, note, draw.importance_bars, rows, words))
-        table = importance_table(d, kind).to_html()
-        parts.append(table if kind == "driver" else folded("All variables, by every learner and method", table))
-    parts.append(folded("How far methods agree", agreement_table(d).to_html()))
-    members = [[driver, ", ".join(names)] for driver, names in d.facts["drivers"].items()]
-    table = Table("Drivers and their variables", [("", ["Driver", "Variables"])], members, 2).to_html()
-    return "\n".join([*parts, table.replace("<table>", '<table class="told">')])
+        blocks.append(figures.draw(name, alt, note, draw.importance_bars, _lead_rows(r, kind), _AXIS))
+        table = importance_table(r, kind)
+        blocks.append(table if kind == "driver" else Details("All variables, by every learner and method", [table]))
+    members = [[driver, ", ".join(names)] for driver, names in r.facts["drivers"].items()]
+    drivers = Table("Drivers and their variables", ["Driver", "Variables"], members, [False, False])
+    return [*blocks, Details("Agreement of methods", [agreement_table(r)]), drivers]
 
 
-def _responses(d: Drivers, page: Page) -> str:
-    lead, level = d.facts["lead"], 100 * d.facts["level"]
-    bends = {key: found.at for key, found in d.shapes.items()}
-    parts = []
-    notes = {
-        "accumulated": "Accumulated local effects: each place is moved only within its neighbourhood of values",
-        "partial": "Partial dependence: all places are given each value in turn, also where it does not occur with the rest",
-    }
-    for way, note in notes.items():
-        rows = d.responses[(d.responses["learner"] == lead) & (d.responses["way"] == way) & (d.responses["zone"] == EVERYWHERE)]
-        alt = f"Response of carbon to each variable, by target: {way}"
-        told = f"{note}. Band: {level:g} % interval; lower ticks: tenths of the places; circle: where the response bends."
-        figure = page.figure(f"responses_{way}", alt, told, draw.response_curves, rows, bends if way == "accumulated" else {})
-        parts.append(figure if way == "accumulated" else folded("The same by partial dependence", figure))
-    parts.append(shape_table(d).to_html())
-    if len(d.joint):
-        for way, words in (("accumulated", "beyond what each does alone"), ("partial", "as partial dependence")):
-            rows = d.joint[(d.joint["learner"] == lead) & (d.joint["way"] == way)]
-            both = f"{rows['first'].iloc[0]} and {rows['second'].iloc[0]}"
-            alt = f"What {both} do together, by target"
-            told = f"What {both} do together, {words}. Crosses: the {level:g} % interval holds zero."
-            figure = page.figure(f"joint_{way}", alt, told, draw.joint_surfaces, rows.dropna(subset="value"))
-            parts.append(figure if way == "accumulated" else folded("The same pair by partial dependence", figure))
-    return "\n".join(parts)
+def _responses(r: Results, figures: FigureFolder) -> list[Block]:
+    lead, level = r.facts["lead"], 100 * r.facts["level"]
+    bends = {key: found.at for key, found in r.shapes.items()}
+    blocks: list[Block] = []
+    mine = r.responses[(r.responses["learner"] == lead) & (r.responses["zone"] == EVERYWHERE)]
+    for method, title in (("accumulated", "Accumulated local effects"), ("partial", "Partial dependence")):
+        rows = mine[mine["method"] == method]
+        note = f"{title}. Band: {level:g} % interval; lower ticks: tenths of the places; circle: bend."
+        values = rows, bends if method == "accumulated" else {}
+        figure = figures.draw(f"responses_{method}", f"{title} of each variable, by target", note, draw.response_curves, *values)
+        blocks.append(figure if method == "accumulated" else Details(title, [figure]))
+    blocks.append(shape_table(r))
+    joint = r.joint[r.joint["learner"] == lead].dropna(subset="value") if len(r.joint) else r.joint
+    for method, title in (("accumulated", "Second-order accumulated local effects"), ("partial", "Joint partial dependence")):
+        if len(joint):
+            rows = joint[joint["method"] == method]
+            title = f"{title} of {rows['first'].iloc[0]} and {rows['second'].iloc[0]}"
+            note = f"{title}. Crosses: the {level:g} % interval holds zero."
+            figure = figures.draw(f"joint_{method}", f"{title}, by target", note, draw.joint_surfaces, rows)
+            blocks.append(figure if method == "accumulated" else Details(title, [figure]))
+    return blocks
 
 
-def _zones(d: Drivers, page: Page) -> str:
-    lead = d.facts["lead"]
-    rows = d.importance[(d.importance["zone"] != EVERYWHERE) & (d.importance["learner"] == lead)]
-    told = list(dict.fromkeys(rows["zone"]))
-    lost = [zone for zone in d.facts["zones"] if zone not in told]
-    without = [paragraph(f"Not told of, for want of skill of {lead} there: {', '.join(lost)}.")] if lost else []
-    if not told:
-        return without[0]
-    alt = "Importance of each driver, by zone and target"
-    note = "Drivers permuted among held-out places of a zone that are alike in all else: what tells places of this zone apart. "
-    note += f"{lead}; zones whose R² is below {d.facts['settings']['min_skill']:g}, or may be 0, are left out."
-    parts = [page.figure("zones", alt, note, draw.zone_shares, rows)]
-    parts += [importance_table(d, "driver", zone).to_html() for zone in told]
-    curves = d.responses[(d.responses["zone"] != EVERYWHERE) & (d.responses["learner"] == lead)]
-    if curves.empty:  # all variables may be classes
-        return "\n".join([*parts, *without])
-    alt = "Response of carbon to each variable, by zone and target"
-    note = f"Accumulated local effects among the held-out places of a zone. Band: {100 * d.facts['level']:g} % interval."
-    figure = page.figure("responses_zones", alt, note, draw.response_curves, curves, {})
-    return "\n".join([*parts, folded("Responses by zone", figure), *without])
-
-
-def _skill(d: Drivers, _: Page) -> str:
-    words = (
-        f"A learner that cannot predict held-out blocks is not asked what drives carbon: it would tell what drives its errors. "
-        f"The least is R² {d.facts['settings']['min_skill']:g}."
-    )
-    return paragraph(words) + skill_table(d).to_html()
-
-
-def _method(d: Drivers, _: Page) -> str:
-    support = d.facts["support"]
-    parts = [support_table(d).to_html()]
-    filled = sum(support["filled"].values())
-    told = f"Carbon is compared as ln(0.05 + carbon / median), so that units and levels do not matter. {filled:,} "
-    told += f"missing values of {len(support['filled'])} covariates were filled by the median or the commonest class; "
-    told += f"{support['left_out']:,} places lacked more than half of the covariates and were left out."
-    parts.append(paragraph(told))
-    if "cells_with_profiles" in support and support["cells_with_profiles"]:
-        cells = "; ".join(f"{name}: {n:,}" for name, n in support["cells_with_profiles"].items())
-        parts.append(
-            paragraph(
-                f"Profiles are compared one by one, and those in one cell of a model share its value. Cells that hold any: {cells}."
-            )
+def _zones(r: Results, figures: FigureFolder) -> list[Block]:
+    lead = r.facts["lead"]
+    rows = r.importance[(r.importance["zone"] != EVERYWHERE) & (r.importance["learner"] == lead)]
+    found = list(dict.fromkeys(rows["zone"]))
+    lost = [zone for zone in r.facts["zones"] if zone not in found]
+    blocks: list[Block] = []
+    if found:
+        note = f"Drivers permuted among held-out places of a zone, within strata; {lead}."
+        blocks.append(
+            figures.draw("zones", "Importance of each driver, by zone and target", note, draw.zone_importance, rows, _AXIS)
         )
-    parts.append(f'<h3>To repeat it</h3><pre tabindex="0"><code>{html.escape(d.facts["how"])}</code></pre>')
-    settings = [[name, words] for name, words in flattened(d.facts["settings"])]
-    parts.append(folded("Settings", Table("Settings", [("", ["Name", "Value"])], settings, 2).to_html()))
-    return "\n".join(parts)
+        blocks += [importance_table(r, "driver", zone) for zone in found]
+    curves = (
+        r.responses[(r.responses["zone"] != EVERYWHERE) & (r.responses["learner"] == lead)] if len(r.responses) else r.responses
+    )
+    if len(curves):
+        note = f"Accumulated local effects among the held-out places of a zone. Band: {100 * r.facts['level']:g} % interval."
+        alt = "Response of carbon to each variable, by zone and target"
+        blocks.append(Details("Responses by zone", [figures.draw("responses_zones", alt, note, draw.response_curves, curves, {})]))
+    if lost:
+        least = f"R² below {r.facts['settings']['min_skill']:g}, or not significantly above 0"
+        blocks.append(Note(f"Not reported, as {lead} has no skill there ({least}): {', '.join(lost)}."))
+    return blocks
+
+
+def _method(r: Results) -> list[Block]:
+    support = r.facts["support"]
+    counted = {
+        "Missing values filled by the median or the commonest class": sum(support["filled"].values()),
+        "Covariates with such values": len(support["filled"]),
+        "Places left out, as they lack more than half of the covariates": support["left_out"],
+        **{f"Cells of {name} that hold profiles": n for name, n in support.get("cells_with_profiles", {}).items()},
+    }
+    rows = [[name, value if isinstance(value, str | int | float) else str(value)] for name, value in r.facts["settings"].items()]
+    return [
+        support_table(r),
+        Table("Counts", ["", "Number"], list(counted.items())),
+        Code(r.facts["command"]),
+        Details("Settings", [Table("Settings", ["Name", "Value"], rows, [False, False])]),
+    ]
+
+
+# --- tables ------------------------------------------------------------------------------------------------------------
+
+
+def skill_table(r: Results) -> Table:
+    """Return each learner's skill on each target, on held-out blocks."""
+
+    def scored(row: pd.Series, name: str) -> str:
+        return _bracketed(
+            Interval(*(np.nan if row[f"{name}{end}"] is None else row[f"{name}{end}"] for end in ("", "_low", "_high")))
+        )
+
+    rows = [
+        [
+            row["target"],
+            row["learner"],
+            int(row["n"]),
+            scored(row, "r2"),
+            scored(row, "ccc"),
+            "yes" if row["reported"] else "no skill",
+        ]
+        for _, row in r.skill.iterrows()
+    ]
+    caption = f"Skill on held-out blocks of {r.facts['block_size']:g} degrees, of ln carbon [{100 * r.facts['level']:g} % interval]"
+    note = f"Drivers of a learner whose R² is below {r.facts['settings']['min_skill']:g} would be those of its errors."
+    return Table.grouped(caption, [("", ["Target", "Learner", "Places", "R²", "CCC", "Reported"])], rows, 2, note)
+
+
+def importance_table(r: Results, kind: str, zone: str = EVERYWHERE) -> Table:
+    """Return shares of importance of each target by the lead and the main method, then the reference's by all others."""
+    lead, some = r.facts["lead"], r.importance[(r.importance["kind"] == kind) & (r.importance["zone"] == zone)]
+    cells = {
+        (row.target, row.learner, row.method, row.name): _bracketed(Interval(row.share, row.share_low, row.share_high), 1)
+        for row in some.itertuples(False)
+    }
+    mine = _lead_rows(r, kind, zone)
+    targets = list(dict.fromkeys(mine["target"]))
+    others = [key for key in dict.fromkeys(key[1:3] for key in cells if key[0] == r.reference) if key != (lead, MAIN_METHOD)]
+    columns = [*((target, lead, MAIN_METHOD) for target in targets), *((r.reference, *other) for other in others)]
+    order = mine[mine["target"] == r.reference].sort_values("share", ascending=False)["name"]
+    rows = [[name, *(cells.get((*column, name), "–") for column in columns)] for name in order]
+    groups = [("", [kind.capitalize()]), (f"{METHOD_NAMES[MAIN_METHOD]}, {lead}", targets)]
+    if others:
+        groups.append((f"{r.reference}, other methods", [f"{learner}: {METHOD_NAMES[method]}" for learner, method in others]))
+    caption = f"Share of importance, % [{100 * r.facts['level']:g} % interval]" + ("" if zone == EVERYWHERE else f", {zone}")
+    return Table.grouped(caption, groups, rows)
+
+
+def mismatch_table(r: Results) -> Table:
+    """Return all differences by the lead, and which other learners find the same sign."""
+    others = {
+        learner: {(c.kind, c.model, c.name, c.zone): c.difference.value for c in every}
+        for learner, every in r.contrasts.items()
+        if learner != r.facts["lead"]
+    }
+    rows = []
+    for each in r.lead:
+        key = each.kind, each.model, each.name, each.zone
+        same = [learner for learner, found in others.items() if found.get(key, 0.0) * each.difference.value > 0]
+        ranks = f"{_rank(each.observed_rank)} / {_rank(each.modelled_rank)}" if np.isfinite(each.observed_rank.value) else "–"
+        statistic = _fixed(each.statistic)
+        row = [each.model, each.kind, each.name, each.zone, Strong(statistic) if each.significant else statistic]
+        row += [_bracketed(found) for found in (each.observed, each.modelled, each.difference, each.ratio, each.distance)]
+        rows.append([*row, ranks, ", ".join(same) or "–"])
+    names = ["Model", "Kind", "Driver or variable", "Zone", "Statistic", "Observed", "Modelled", "Difference", "Ratio", "Distance"]
+    caption = f"{sum(each.significant for each in r.lead)} of {len(rows)} differences are significant"
+    return Table.grouped(caption, [("", [*names, "Ranks", "Same sign by"])], rows, 4)
+
+
+def shape_table(r: Results) -> Table:
+    """Return the shape of each response."""
+
+    def bend(found: CurveShape) -> str:
+        ends = f" [{format_value(found.low)}, {format_value(found.high)}]" if found.high > found.low else ""
+        return f"{format_value(found.at)}{ends}"
+
+    rows = [[v, t, found.shape, bend(found), f"{100 * found.agreement:.0f} %"] for (t, v), found in r.shapes.items()]
+    header = ["Variable", "Target", "Shape", "Bend", "Refits that agree"]
+    return Table("Shapes of responses", header, sorted(rows), [False, False, False, True, True])
+
+
+def agreement_table(r: Results) -> Table:
+    """Return how far learners and methods rank the reference's variables alike."""
+    rows = [[row.a, row.b, _fixed(row.tau)] for row in r.agreement[r.agreement["target"] == r.reference].itertuples()]
+    caption = f"Kendall's tau of the order of variables, {r.reference}: 1 the same order, 0 none"
+    return Table(caption, ["One", "Other", "Tau"], rows, [False, False, True])
+
+
+def ensemble_table(r: Results) -> Table:
+    """Return models together beside the observations."""
+    rows = [
+        [
+            row.driver,
+            _fixed(row.observed),
+            row.observed_rank,
+            _fixed(row.mean),
+            row.mean_rank,
+            f"{_fixed(row.low)} to {_fixed(row.high)}",
+        ]
+        + [row.above, row.below]
+        for row in r.ensemble.itertuples()
+    ]
+    models = ["mean", "rank", "range", "significantly above", "significantly below"]
+    return Table.grouped("Importance in all models", [("", ["Driver", "Observed", "Rank"]), ("models", models)], rows)
+
+
+def support_table(r: Results) -> Table:
+    """Return what each target is and how many places it has."""
+    rows = []
+    for name, facts in r.facts["targets"].items():
+        source = f"{facts['file']}: {facts['variable']}" if "file" in facts else "–"
+        source += f", mean of {facts['times']:,} times" if facts.get("times", 1) > 1 else ""
+        cells = f"{facts['cells']:,} of {_fixed(facts['cell_km'], 0)} km" if "cells" in facts else "profiles"
+        row = [name, facts["kind"], facts["unit"], source, cells, facts["places"], facts["without"]]
+        rows.append([*row, _fixed(r.facts["noise"].get(name, np.nan))])
+    names = ["Target", "Kind", "Unit", "File", "Cells", "With a value", "Without", "Noise added"]
+    caption = f"Targets at {r.facts['support']['places']:,} places ({r.facts['support']['support']})"
+    note = "Compared as ln(0.05 + carbon / median), so that units and levels do not matter."
+    return Table.grouped(caption, [("", names)], rows, 5, note)

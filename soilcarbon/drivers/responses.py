@@ -1,46 +1,58 @@
-"""How answers respond to one variable, or to two: accumulated local effects, partial dependence, and the shape of a curve.
+"""Response curves: accumulated local effects and partial dependence of one variable or two, and the shape of a curve.
 
-In: a fitted learner, rows it was not fitted on, a grid of values. Out: curves (K,) and surfaces (K, K) at the grid's values,
-centred, in standard deviations of the answers; the shape in words and where it bends.
+In: a fitted learner, held-out rows, a grid of values. Out: curves (K,) and surfaces (K, L) at the grid's values, centred, in the
+unit of the log target; a curve's shape and where it bends.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from sklearn.inspection import partial_dependence
 
 from soilcarbon.drivers.learners import Fitted
 
 BINS, JOINT_BINS = 10, 6
 _TAIL = 0.01
-_PLACES = 150
+_DEPENDENCE_ROWS = 150
 """Rows that partial dependence is a mean over."""
 _FLAT = 0.15
-"""Standard deviations of the answers: a curve that spans less is flat."""
+"""Ln carbon: a curve that spans less is flat."""
 _LEVEL = 0.25
-"""A part of a curve is level if it is at most so steep as the other part."""
+"""A part of a curve is level if it is at most this steep, relative to the other part."""
 _BENT = 0.05
-"""Of a curve's variance: by so much a bent line must beat a straight one."""
+"""Share of a curve's variance by which a bent line must beat a straight one."""
 _END = 0.1
 """Share of the places on either side of a bend, at least."""
-_AGREED = 0.8
-"""Share of the refits that must have one shape for it to be named."""
+_AGREEMENT = 0.8
+"""Share of the refits that must have one shape for it to be reported."""
 
 Shape = Literal["flat", "rising", "falling", "saturating", "threshold", "peaked", "dipped", "unclear"]
 
 
-def grid_of(values: np.ndarray, bins: int = BINS) -> np.ndarray:
+def quantile_grid(values: np.ndarray, bins: int = BINS) -> np.ndarray:
     """Return the edges (K,) of bins that hold about equally many of the values (N,); fewer where values repeat.
 
-    They reach from the first to the last percentile: what lies beyond is counted to the outer bins, lest a single peak of a
-    mountain decide how long a curve's axis is.
+    They reach from the first to the last percentile; what lies beyond is counted to the outer bins, lest one mountain peak decide
+    how long a curve's axis is.
+
+    Examples
+    --------
+    >>> quantile_grid(np.arange(101.0), 4)
+    array([ 1., 25., 50., 75., 99.])
     """
-    shares = np.linspace(_TAIL, 1 - _TAIL, bins + 1)
-    return np.unique(np.quantile(values.astype(np.float64), shares, method="inverted_cdf"))
+    probabilities = np.linspace(_TAIL, 1 - _TAIL, bins + 1)
+    return np.unique(np.quantile(values.astype(np.float64), probabilities, method="inverted_cdf"))
 
 
 def density(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Return the share of values (N,) that lie nearest to each edge of a grid (K,), half a bin on either side; they sum to 1."""
+    """Return the share of values (N,) nearest to each edge of a grid (K,), half a bin on either side; the sum is 1.
+
+    Examples
+    --------
+    >>> density(np.array([0.5, 0.6, 1.5, 1.7]), np.array([0.0, 1.0, 2.0]))
+    array([0.25, 0.5 , 0.25])
+    """
     counts = np.bincount(_bins(values, grid), minlength=len(grid) - 1).astype(float)
     weights = np.concatenate([counts, [0]]) + np.concatenate([[0], counts])
     return np.asarray(weights / weights.sum())
@@ -53,16 +65,25 @@ def _bins(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
 def accumulated(model: Fitted, x: np.ndarray, column: int, grid: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return accumulated local effects (K,) of a variable (Apley and Zhu 2020, J. R. Stat. Soc. B 82, 1059-1086).
 
-    Each row is moved only across the bin it lies in, so that no places are made up that correlated variables rule out.
+    Each row is moved only across the bin it lies in, so that no combinations are made up that correlated variables rule out.
 
     Parameters
     ----------
     model, x
-        Fitted; (n, V) held out.
+        Fitted; held-out rows (n, V).
     column
         The variable.
     grid, weights
-        (K,) of `grid_of`; of `density`, by which the curve has mean 0.
+        (K,) from `quantile_grid`; (K,) from `density`, by which the curve has mean 0.
+
+    Examples
+    --------
+    >>> class Square:
+    ...     def predict(self, x):
+    ...         return x[:, 0] ** 2
+    >>> x = np.array([[0.5], [1.5], [2.5], [3.5]])
+    >>> accumulated(Square(), x, 0, np.array([0.0, 2.0, 4.0]), np.array([0.25, 0.5, 0.25]))
+    array([-6., -2., 10.])
     """
     bins = _bins(x[:, column], grid)
     low, high = x.copy(), x.copy()
@@ -74,42 +95,46 @@ def accumulated(model: Fitted, x: np.ndarray, column: int, grid: np.ndarray, wei
     return np.asarray(curve - weights @ curve)
 
 
-def dependence(model: Fitted, x: np.ndarray, column: int, grid: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return partial dependence (K,) of a variable (Friedman 2001): the mean answer if all places had its value, centred."""
-    some = x[:_PLACES]
-    copies = np.repeat(some[None], len(grid), axis=0)
-    copies[:, :, column] = grid[:, None]
-    curve = model.predict(copies.reshape(-1, x.shape[1])).reshape(len(grid), -1).mean(1)
+def dependence(model: Any, x: np.ndarray, column: int, grid: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return partial dependence (K,) of a variable (Friedman 2001): the mean prediction if all rows had its value, centred.
+
+    Parameters as in `accumulated`; the model is a fitted scikit-learn regressor, and the first 150 rows are used.
+    """
+    curve = _partial_dependence(model, x, {column: grid})
     return np.asarray(curve - weights @ curve)
 
 
+def _partial_dependence(model: Any, x: np.ndarray, grids: dict[int, np.ndarray]) -> np.ndarray:
+    found = partial_dependence(model, x[:_DEPENDENCE_ROWS], list(grids), custom_values=grids, method="brute", kind="average")
+    return np.asarray(found["average"][0], np.float64)
+
+
 def joint_accumulated(model: Fitted, x: np.ndarray, columns: tuple[int, int], grids: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Return what two variables do together beyond what each does alone: second-order accumulated local effects (K, L).
+    """Return second-order accumulated local effects (K, L): what two variables do together beyond what each does alone.
 
     Where a bin holds no row the effect is taken to be level.
 
     Parameters
     ----------
     model, x
-        Fitted; (n, V) held out.
+        Fitted; held-out rows (n, V).
     columns, grids
         The two variables and their edges, (K,) and (L,).
     """
     bins = [_bins(x[:, column], grid) for column, grid in zip(columns, grids, strict=True)]
     shape = (len(grids[0]) - 1, len(grids[1]) - 1)
     corners = []
-    for first in (0, 1):
-        for second in (0, 1):
-            moved = x.copy()
-            moved[:, columns[0]], moved[:, columns[1]] = grids[0][bins[0] + first], grids[1][bins[1] + second]
-            corners.append(moved)
+    for first, second in np.ndindex(2, 2):
+        moved = x.copy()
+        moved[:, columns[0]], moved[:, columns[1]] = grids[0][bins[0] + first], grids[1][bins[1] + second]
+        corners.append(moved)
     low_low, low_high, high_low, high_high = model.predict(np.concatenate(corners)).reshape(4, -1)
     cell = np.ravel_multi_index((bins[0], bins[1]), shape)
     counts = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
     steps = np.bincount(cell, (high_high - high_low) - (low_high - low_low), counts.size).reshape(shape) / np.maximum(counts, 1)
     surface = np.zeros((shape[0] + 1, shape[1] + 1))
     surface[1:, 1:] = steps.cumsum(0).cumsum(1)
-    # what is left of each variable's own effect is taken out, by the rows there are
+    # what is left of each variable's own effect is taken out, weighted by rows
     across = np.diff(surface, axis=0)
     down = np.diff(surface, axis=1)
     per_row = (counts * (across[:, 1:] + across[:, :-1]) / 2).sum(1) / np.maximum(counts.sum(1), 1)
@@ -119,13 +144,9 @@ def joint_accumulated(model: Fitted, x: np.ndarray, columns: tuple[int, int], gr
     return np.asarray(surface - (counts * middle).sum() / max(counts.sum(), 1))
 
 
-def joint_dependence(model: Fitted, x: np.ndarray, columns: tuple[int, int], grids: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Return partial dependence (K, L) of two variables, less its mean."""
-    some, (first, second) = x[:_PLACES], grids
-    copies = np.repeat(some[None], len(first) * len(second), axis=0)
-    copies[:, :, columns[0]] = np.repeat(first, len(second))[:, None]
-    copies[:, :, columns[1]] = np.tile(second, len(first))[:, None]
-    surface = model.predict(copies.reshape(-1, x.shape[1])).reshape(len(first), len(second), -1).mean(2)
+def joint_dependence(model: Any, x: np.ndarray, columns: tuple[int, int], grids: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Return partial dependence (K, L) of two variables, less its mean; parameters as in `joint_accumulated`."""
+    surface = _partial_dependence(model, x, dict(zip(columns, grids, strict=True)))
     return np.asarray(surface - surface.mean())
 
 
@@ -133,22 +154,28 @@ def joint_dependence(model: Fitted, x: np.ndarray, columns: tuple[int, int], gri
 
 
 @dataclass(frozen=True)
-class Found:
+class CurveShape:
     """A curve's shape, the share of refits that have it, and where it bends: value, low, high (NaN where it does not)."""
 
     shape: Shape
-    agreed: float
-    at: float
-    low: float
-    high: float
+    agreement: float
+    at: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
 
 
 def shape_of(curve: np.ndarray, grid: np.ndarray, weights: np.ndarray) -> tuple[Shape, float]:
-    """Return the shape of a curve (K,) over a grid (K,), and where it bends (NaN where it does not).
+    """Return the shape of a curve (K,) over a grid (K,) and where it bends (NaN where it does not), by segmented regression.
 
-    A line bent once is laid through it by weighted least squares. Saturating: the second part is at most a quarter as steep as
-    the first; threshold: the first as the second; peaked and dipped: they run opposite ways. A curve that a straight line
-    meets nearly as well is rising or falling; one that spans less than 0.15 standard deviations is flat.
+    A line with one bend is fitted by weighted least squares. Saturating: the second part is at most a quarter as steep as the
+    first; threshold: the first as the second; peaked and dipped: the parts have opposite signs. A curve that a straight line fits
+    nearly as well is rising or falling; one that spans less than 0.15 of ln carbon is flat.
+
+    Examples
+    --------
+    >>> grid = np.linspace(0, 10, 11)
+    >>> shape_of(np.minimum(grid, 4.0), grid, np.full(11, 1 / 11))
+    ('saturating', 4.0)
     """
     if np.ptp(curve) < _FLAT:
         return "flat", np.nan
@@ -165,12 +192,12 @@ def shape_of(curve: np.ndarray, grid: np.ndarray, weights: np.ndarray) -> tuple[
     share = np.cumsum(weights)
     bends = [k for k in range(1, len(grid) - 1) if _END <= share[k] - weights[k] / 2 <= 1 - _END]
     tries = [(*fitted([ones, grid, np.maximum(grid - grid[k], 0)]), grid[k]) for k in bends]
-    rises: Shape = "rising" if straight[1] > 0 else "falling"
+    direction: Shape = "rising" if straight[1] > 0 else "falling"
     if not tries:
-        return rises, np.nan
+        return direction, np.nan
     line, least, at = min(tries, key=lambda each: each[1])
     if error - least < _BENT * total:
-        return rises, np.nan
+        return direction, np.nan
     before, after = float(line[1]), float(line[1] + line[2])
     if abs(after) <= _LEVEL * abs(before):
         return "saturating", float(at)
@@ -178,19 +205,19 @@ def shape_of(curve: np.ndarray, grid: np.ndarray, weights: np.ndarray) -> tuple[
         return "threshold", float(at)
     if before * after < 0:
         return ("peaked" if before > 0 else "dipped"), float(at)
-    return rises, np.nan
+    return direction, np.nan
 
 
-def agreed_shape(curves: np.ndarray, grid: np.ndarray, weights: np.ndarray, level: float) -> Found:
+def common_shape(curves: np.ndarray, grid: np.ndarray, weights: np.ndarray, level: float) -> CurveShape:
     """Return the shape that at least 80 % of refits' curves (H, K) have, else "unclear", with the interval of the bend."""
     each = [shape_of(curve, grid, weights) for curve in curves]
     names = [name for name, _ in each]
-    foremost = max(sorted(set(names)), key=names.count)
-    agreed = names.count(foremost) / len(names)
-    if agreed < _AGREED:
-        return Found("unclear", agreed, np.nan, np.nan, np.nan)
-    places = np.array([at for name, at in each if name == foremost])
+    commonest = max(sorted(set(names)), key=names.count)
+    agreement = names.count(commonest) / len(names)
+    if agreement < _AGREEMENT:
+        return CurveShape("unclear", agreement)
+    places = np.array([at for name, at in each if name == commonest])
     if np.isnan(places).any():
-        return Found(foremost, agreed, np.nan, np.nan, np.nan)
+        return CurveShape(commonest, agreement)
     low, high = np.quantile(places, [(1 - level) / 2, (1 + level) / 2])
-    return Found(foremost, agreed, float(places.mean()), float(low), float(high))
+    return CurveShape(commonest, agreement, float(places.mean()), float(low), float(high))

@@ -1,19 +1,19 @@
-"""Targets and covariates brought to one support: the same places for all, so that only what controls carbon can differ.
+"""Targets and covariates at one support: the same places for all, so that differences between targets are those of carbon.
 
 In: a dataset of profiles, or covariate rasters; targets on any grid. Out: a `Support`, arrays in memory, and what was counted on
 the way. Profiles are averaged in the cells of the coarsest target, unless they are to be compared one by one: a model whose cell
-is 100 km wide cannot answer to relief within it, and would seem to ignore it.
+is 100 km wide cannot respond to relief within it, and would seem to ignore it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import getLogger
 from typing import Any
 
 import numpy as np
 
 from soilcarbon.categories import Category, middle_cells
-from soilcarbon.commands.drivers import DriverSettings, Target
+from soilcarbon.drivers.analysis import Analysis, Target
 from soilcarbon.geo.field import UNITS, Field, read_field, unit_of
 from soilcarbon.geo.grid import Grid, lonlat
 from soilcarbon.geo.raster import find_layers
@@ -23,10 +23,12 @@ from soilcarbon.soil.dataset import Dataset, read_dataset
 
 log = getLogger(__name__)
 
-_FEWEST = 100
-"""Places, below which nothing can be learnt and held out."""
-_MOST_MISSING = 0.5
+_MIN_PLACES = 100
+"""Fewer cannot be learnt from and held out."""
+_MAX_MISSING = 0.5
 """Share of covariates: a place that lacks more is left out."""
+_MAX_CELLS = 30_000
+"""Cells of rasters; of more, so many are drawn by area."""
 _STRIP = 64
 """Rows of a grid read at once."""
 
@@ -39,10 +41,8 @@ class Support:
     ----------
     x
         (N, V) float32, without gaps.
-    variables, classes
-        Names (V,), and which of them are class codes, (V,) bool.
     categories
-        The same variables as categories of radius 0.
+        The V variables as categories of radius 0.
     y
         (T, N) targets, 0 or more, in the order of `targets`.
     targets, units
@@ -52,12 +52,10 @@ class Support:
     counts
         (N,) profiles at each place; 1 of a raster's cell.
     facts
-        Words -> number, of what was counted.
+        Name -> number or text, of what was counted.
     """
 
     x: np.ndarray
-    variables: tuple[str, ...]
-    classes: np.ndarray
     categories: tuple[Category, ...]
     y: np.ndarray
     targets: tuple[Target, ...]
@@ -70,8 +68,18 @@ class Support:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the columns, (V,)."""
+        return tuple(name for each in self.categories for name in each.variables)
 
-def make_support(settings: DriverSettings) -> Support:
+    @property
+    def classes(self) -> np.ndarray:
+        """(V,) bool: which columns are class codes."""
+        return np.array([each.kind == "classes" for each in self.categories for _ in each.variables])
+
+
+def make_support(analysis: Analysis) -> Support:
     """Read everything and bring it to one support.
 
     Raises
@@ -79,96 +87,98 @@ def make_support(settings: DriverSettings) -> Support:
     UserError
         If a file cannot be read, too few places have all targets, or a variable is missing everywhere.
     """
-    fields = [None if each.path is None else read_field(each.path, each.variable, each.unit) for each in settings.targets]
-    return _of_profiles(settings, fields) if settings.data_dir is not None else _of_rasters(settings, fields)
+    fields = [None if each.path is None else read_field(each.path, each.variable, each.unit) for each in analysis.targets]
+    return _complete((_of_profiles if analysis.data_dir is not None else _of_rasters)(analysis, fields))
 
 
-def _own_unit(target: Target) -> tuple[str, float]:
-    """Return the unit of the dataset's own profiles, one of those maps have, and what their numbers are multiplied by."""
+def _profile_unit(target: Target) -> tuple[str, float]:
+    """Return the unit of the dataset's own profiles, one of those that maps have, and the factor to it."""
     known = unit_of(target.unit or "g/kg")
     if known is None:
         raise UserError(f"target {target.name!r}: unit {target.unit!r} is none of {', '.join(UNITS)}")
     return UNITS[known]
 
 
-def _of_profiles(settings: DriverSettings, fields: Sequence[Field | None]) -> Support:
-    assert settings.data_dir is not None
+def _of_profiles(analysis: Analysis, fields: Sequence[Field | None]) -> Support:
+    """Return profiles, or their means in the cells of the coarsest gridded target, with gaps."""
+    assert analysis.data_dir is not None
     needed = any(field is None for field in fields)
-    data = read_dataset(settings.data_dir, splits=(), target=settings.target, target_needed=needed)
+    data = read_dataset(analysis.data_dir, splits=(), target=analysis.target, target_needed=needed)
     names = [name for each in data.categories for name in each.variables]
-    _known_classes(settings.classes, names, str(settings.data_dir))
-    categories = _with_classes(data.categories, settings.classes)
-    own = {each.name: _own_unit(each) for each, field in zip(settings.targets, fields, strict=True) if field is None}
-    y = np.stack(
-        [
-            data.y * own[each.name][1] if field is None else field.at(data.lon, data.lat)
-            for each, field in zip(settings.targets, fields, strict=True)
-        ]
-    )
-    facts: dict[str, Any] = {"profiles": len(data.y)} | _counted(settings.targets, fields, y)
-    x = middle_cells(data.x, data.categories)[:, [names.index(name) for each in categories for name in each.variables]]
+    _check_classes(analysis.classes, names, str(analysis.data_dir))
+    categories = _with_classes(data.categories, analysis.classes)
+    units, rows = [], []
+    for target, field in zip(analysis.targets, fields, strict=True):
+        unit, factor = _profile_unit(target) if field is None else (field.unit, 1.0)
+        units.append(unit)
+        rows.append(data.y * factor if field is None else field.at(data.lon, data.lat))
+    y = np.stack(rows)
+    facts: dict[str, Any] = {"profiles": len(data.y)} | _target_facts(analysis.targets, fields, y)
     known = np.isfinite(y).all(0)
+    x = middle_cells(data.x, data.categories)[:, [names.index(name) for each in categories for name in each.variables]]
     gridded = [field for field in fields if field is not None]
-    units = tuple(own[each.name][0] if field is None else field.unit for each, field in zip(settings.targets, fields, strict=True))
-    if settings.support == "profiles" or not gridded:
-        places, counts = np.flatnonzero(known), np.ones(int(known.sum()), np.int64)
+    if analysis.support == "profiles" or not gridded:
         facts["support"] = "profiles"
-        facts |= _shared_cells(settings.targets, fields, data, known)
-        return _complete(x[places], categories, y[:, places], settings, units, data.lon[places], data.lat[places], counts, facts)
+        facts |= _shared_cells(analysis.targets, fields, data, known)
+        counts = np.ones(int(known.sum()), np.int64)
+        places = (x[known], categories, y[:, known], analysis.targets, tuple(units), data.lon[known], data.lat[known])
+        return Support(*places, counts, facts)
     coarsest = max(gridded, key=lambda field: field.metres)
     facts["support"] = f"cells of {coarsest.path.name}, {coarsest.metres / 1000:.3g} km wide"
     number = coarsest.cells(data.lon, data.lat)
-    rows = np.flatnonzero(known & (number >= 0))
-    _, member, counts = np.unique(number[rows], return_inverse=True, return_counts=True)
-    facts["profiles_used"] = len(rows)
-    x, y, lon, lat = x[rows], y[:, rows], data.lon[rows], data.lat[rows]
-    classes = _classes(categories)
-    mean = np.stack(
-        [_modes(column, member) if is_class else _means(column, member) for column, is_class in zip(x.T, classes, strict=True)],
-        axis=1,
+    used = np.flatnonzero(known & (number >= 0))
+    if not used.size:
+        raise UserError(f"none of {len(known)} profiles has all targets: {', '.join(each.name for each in analysis.targets)}")
+    _, first, member, counts = np.unique(number[used], return_index=True, return_inverse=True, return_counts=True)
+    facts["profiles_used"] = len(used)
+    lon = data.lon[used]
+    east = lon[first][member]  # a cell may lie across the antimeridian
+    middle = (_means(east + (lon - east + 180) % 360 - 180, member) + 180) % 360 - 180
+    coded = [each.kind == "classes" for each in categories for _ in each.variables]
+    columns = [(_modes if is_class else _means)(column, member) for column, is_class in zip(x[used].T, coded, strict=True)]
+    averaged = np.stack([_means(each, member) for each in y[:, used]])
+    places = (
+        np.stack(columns, axis=1),
+        categories,
+        averaged,
+        analysis.targets,
+        tuple(units),
+        middle,
+        _means(data.lat[used], member),
     )
-    east = lon[np.unique(member, return_index=True)[1]][member]  # a cell may lie across the antimeridian
-    turned = east + (lon - east + 180) % 360 - 180
-    middle = (_means(turned, member) + 180) % 360 - 180
-    averaged = np.stack([_means(each, member) for each in y])
-    return _complete(mean, categories, averaged, settings, units, middle, _means(lat, member), counts, facts)
+    return Support(*places, counts, facts)
 
 
-def _of_rasters(settings: DriverSettings, fields: Sequence[Field | None]) -> Support:
-    layers = find_layers(settings.rasters)
+def _of_rasters(analysis: Analysis, fields: Sequence[Field | None]) -> Support:
+    """Return cells of the coarsest target that have all targets and half of the covariates, with gaps."""
+    layers = find_layers(analysis.rasters)
     names = [layer.name for layer in layers]
-    _known_classes(settings.classes, names, "the rasters")
-    given = [field for field in fields if field is not None]  # all, as settings see to
+    _check_classes(analysis.classes, names, "the rasters")
+    given = [field for field in fields if field is not None]  # all, as the analysis is checked for
     coarsest = max(given, key=lambda field: field.metres)
     grid = coarsest.as_grid()
-    with Stack(layers, grid, settings.classes) as stack:
-        x = _strips(stack, grid)
+    with Stack(layers, grid, analysis.classes) as stack:
+        x = _all_cells(stack, grid)
     row, col = np.divmod(np.arange(grid.height * grid.width), grid.width)
     lon, lat = lonlat(grid, row + 0.5, col + 0.5)
     lon = (lon + 180) % 360 - 180
     y = np.stack([_on_grid(field, grid, coarsest, lon, lat) for field in given])
     facts: dict[str, Any] = {"cells": len(lon), "support": f"cells of {coarsest.path.name}, {coarsest.metres / 1000:.3g} km wide"}
-    facts |= _counted(settings.targets, given, y)
-    known = np.flatnonzero(np.isfinite(y).all(0) & np.isfinite(lon) & (np.isnan(x).mean(1) <= _MOST_MISSING))
-    if len(known) > settings.cells:
+    facts |= _target_facts(analysis.targets, given, y)
+    known = np.flatnonzero(np.isfinite(y).all(0) & np.isfinite(lon) & (np.isnan(x).mean(1) <= _MAX_MISSING))
+    if len(known) > _MAX_CELLS:
         area = np.cos(np.radians(lat[known])) if grid.geographic else np.ones(len(known))
-        random = np.random.default_rng(settings.seed)
-        known = np.sort(random.choice(known, settings.cells, replace=False, p=area / area.sum()))
+        random = np.random.default_rng(analysis.seed)
+        known = np.sort(random.choice(known, _MAX_CELLS, replace=False, p=area / area.sum()))
         facts["cells_drawn"] = len(known)
-    kinds: tuple[tuple[str, bool], ...] = tuple((name, name in settings.classes) for name in names)
-    numeric, coded = ([name for name, is_class in kinds if is_class == wanted] for wanted in (False, True))
-    categories = tuple(
-        Category(name=name, variables=tuple(some), kind=kind)
-        for name, some, kind in (("covariates", numeric, "numeric"), ("classes", coded, "classes"))
-        if some
-    )
-    order = [names.index(name) for name in [*numeric, *coded]]
+    categories = _with_classes((Category(name="covariates", variables=tuple(names)),), analysis.classes)
+    order = [names.index(name) for each in categories for name in each.variables]
     units = tuple(field.unit for field in given)
-    ones = np.ones(len(known), np.int64)
-    return _complete(x[known][:, order], categories, y[:, known], settings, units, lon[known], lat[known], ones, facts)
+    places = (x[known][:, order], categories, y[:, known], analysis.targets, units, lon[known], lat[known])
+    return Support(*places, np.ones(len(known), np.int64), facts)
 
 
-def _strips(stack: Stack, grid: Grid) -> np.ndarray:
+def _all_cells(stack: Stack, grid: Grid) -> np.ndarray:
     """Return all layers on a grid, (cells, V)."""
     parts = [
         stack.read(row, 0, min(_STRIP, grid.height - row), grid.width).reshape(len(stack.layers), -1).T
@@ -181,7 +191,7 @@ def _on_grid(field: Field, grid: Grid, coarsest: Field, lon: np.ndarray, lat: np
     """Return a target in the cells of a grid (cells,): its own, or the mean of its smaller cells."""
     if field.layer is not None:
         with Stack([field.layer], grid) as stack:
-            return _strips(stack, grid)[:, 0].astype(np.float64) * field.factor
+            return _all_cells(stack, grid)[:, 0].astype(np.float64) * field.factor
     if field is coarsest:
         return field.at(lon, lat)
     assert field.values is not None and field.lat is not None and field.lon is not None
@@ -193,7 +203,7 @@ def _on_grid(field: Field, grid: Grid, coarsest: Field, lon: np.ndarray, lat: np
     return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
-def _counted(targets: Sequence[Target], fields: Sequence[Field | None], y: np.ndarray) -> dict[str, Any]:
+def _target_facts(targets: Sequence[Target], fields: Sequence[Field | None], y: np.ndarray) -> dict[str, Any]:
     """Return per target what it is, how many places have a value, and its cells."""
     facts: dict[str, dict[str, Any]] = {}
     for target, field, values in zip(targets, fields, y, strict=True):
@@ -214,12 +224,8 @@ def _shared_cells(targets: Sequence[Target], fields: Sequence[Field | None], dat
     for target, field in zip(targets, fields, strict=True):
         if field is not None:
             found[target.name] = int(np.unique(field.cells(data.lon[known], data.lat[known])).size)
-            log.info(
-                "%s: %d profiles lie in %d of its cells; --support cells compares cells",
-                target.name,
-                known.sum(),
-                found[target.name],
-            )
+            words = "%s: %d profiles lie in %d of its cells; --support cells compares cells"
+            log.info(words, target.name, known.sum(), found[target.name])
     return {"cells_with_profiles": found}
 
 
@@ -243,7 +249,7 @@ def _modes(values: np.ndarray, member: np.ndarray) -> np.ndarray:
     return found
 
 
-def _known_classes(classes: Sequence[str], names: Sequence[str], where: str) -> None:
+def _check_classes(classes: Sequence[str], names: Sequence[str], where: str) -> None:
     for name in classes:
         if name not in names:
             raise UserError(f"classes: no variable {name!r} in {where}{nearest(name, list(names))}")
@@ -262,33 +268,19 @@ def _with_classes(categories: Sequence[Category], classes: Sequence[str]) -> tup
     return tuple(found)
 
 
-def _classes(categories: Sequence[Category]) -> np.ndarray:
-    return np.array([each.kind == "classes" for each in categories for _ in each.variables])
-
-
-def _complete(
-    x: np.ndarray,
-    categories: Sequence[Category],
-    y: np.ndarray,
-    settings: DriverSettings,
-    units: tuple[str, ...],
-    lon: np.ndarray,
-    lat: np.ndarray,
-    counts: np.ndarray,
-    facts: dict[str, Any],
-) -> Support:
-    """Leave out what tells nothing, fill gaps by the median or the commonest class, and count both."""
-    names = np.array([name for each in categories for name in each.variables])
-    classes = _classes(categories)
-    enough = np.isnan(x).mean(1) <= _MOST_MISSING
-    if int(enough.sum()) < _FEWEST:
-        raise UserError(f"{int(enough.sum())} of {len(x)} places have all targets and half of the covariates; {_FEWEST} are needed")
-    x, y, lon, lat, counts = x[enough], y[:, enough], lon[enough], lat[enough], counts[enough]
+def _complete(support: Support) -> Support:
+    """Leave out places that lack most covariates and constant variables; fill gaps by the median or the commonest class."""
+    names, classes = np.array(support.variables), support.classes
+    enough = np.isnan(support.x).mean(1) <= _MAX_MISSING
+    if int(enough.sum()) < _MIN_PLACES:
+        found = f"{int(enough.sum())} of {len(support)} places have all targets and half of the covariates"
+        raise UserError(f"{found}; {_MIN_PLACES} are needed")
+    x = support.x[enough]
     gaps = np.isnan(x)
     broken = ~gaps & (x % 1 != 0) & classes
     if broken.any():
         row, column = np.argwhere(broken)[0]
-        found = f"is no whole number at {int(broken[:, column].sum())} of {len(x)} places, the first {x[row, column]:g}"
+        found = f"is not an integer at {int(broken[:, column].sum())} of {len(x)} places, the first {x[row, column]:g}"
         raise UserError(f"classes: {str(names[column])!r} {found}")
     if gaps.all(0).any():
         raise UserError(f"variable {names[gaps.all(0)][0]!r} is missing at all {len(x)} places; leave it out or supply it")
@@ -302,24 +294,22 @@ def _complete(
         log.info("filled %d missing values of %d variables by the median or the commonest class", sum(filled.values()), len(filled))
     if not varies.all():
         log.info("left out, as they are constant: %s", ", ".join(names[~varies]))
-    kept = [
+    kept = set(names[varies])
+    categories = tuple(
         each.model_copy(update={"variables": some})
-        for each in categories
-        if (some := tuple(name for name in each.variables if varies[names == name][0]))
-    ]
-    facts |= {"places": len(x), "filled": filled, "constant": names[~varies].tolist(), "left_out": int((~enough).sum())}
-    return Support(
-        np.ascontiguousarray(x[:, varies], np.float32),
-        tuple(names[varies].tolist()),
-        classes[varies],
-        tuple(kept),
-        y,
-        settings.targets,
-        units,
-        lon,
-        lat,
-        counts,
-        facts,
+        for each in support.categories
+        if (some := tuple(name for name in each.variables if name in kept))
+    )
+    facts = {"places": len(x), "filled": filled, "constant": names[~varies].tolist(), "left_out": int((~enough).sum())}
+    return replace(
+        support,
+        x=np.ascontiguousarray(x[:, varies], np.float32),
+        categories=categories,
+        y=support.y[:, enough],
+        lon=support.lon[enough],
+        lat=support.lat[enough],
+        counts=support.counts[enough],
+        facts=support.facts | facts,
     )
 
 

@@ -1,16 +1,20 @@
-"""Importance of functions that are known: what permutation must cost, and what hides behind a correlated variable."""
+"""Importance of functions that are known: what permutation must cost, and Shapley values by their definition."""
+
+import sys
+from itertools import combinations
+from math import factorial
 
 import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
 
-from soilcarbon.categories import Category
-from soilcarbon.drivers.importance import impurity, permutation, shapley, shares, strata_of
-from soilcarbon.drivers.learners import Ordered, fit
+from soilcarbon.drivers import importance
+from soilcarbon.drivers.importance import group_shapley, impurity, permutation, shares, strata_of, variable_shapley
+from soilcarbon.io.files import UserError
 
 
 class Linear:
-    """Answers by given weights."""
+    """Predicts by given weights."""
 
     def __init__(self, *weights):
         self.weights = np.array(weights)
@@ -23,6 +27,9 @@ def single(columns):
     return [np.array([k]) for k in range(columns)]
 
 
+# --- permutation -------------------------------------------------------------------------------------------------------
+
+
 def test_permutation_costs_twice_the_variance_a_variable_makes():
     random = np.random.default_rng(0)
     x = random.normal(size=(20_000, 3))
@@ -33,17 +40,13 @@ def test_permutation_costs_twice_the_variance_a_variable_makes():
 
 
 def test_a_driver_is_permuted_whole():
-    random = np.random.default_rng(0)
-    first = random.normal(size=20_000)
+    first = np.random.default_rng(0).normal(size=20_000)
     x = np.stack([first, first], axis=1)  # permuted apart, the difference would be large
     found = permutation(Linear(1.0, -1.0), x, np.zeros(len(x)), [np.array([0]), np.array([0, 1])], None, [1])
     assert found == pytest.approx([2.0, 0.0], abs=0.05)
-    unlike = np.stack([first, 5 * random.normal(size=20_000)], axis=1)
-    own = permutation(Linear(1.0, 0.0), unlike, first, [np.array([0, 1])], None, [1])
-    assert own == pytest.approx([2.0], abs=0.05)
 
 
-def test_within_strata_a_variable_is_worth_only_what_others_do_not_tell():
+def test_within_strata_a_variable_is_worth_only_what_others_do_not_explain():
     random = np.random.default_rng(0)
     first = random.normal(size=6000)
     x = np.stack([first, first + 0.1 * random.normal(size=6000), random.normal(size=6000)], axis=1).astype(np.float32)
@@ -54,79 +57,40 @@ def test_within_strata_a_variable_is_worth_only_what_others_do_not_tell():
     assert within[2] == pytest.approx(freely[2], rel=0.1)
 
 
-def test_strata_of_classes_follow_what_tells_them():
-    random = np.random.default_rng(0)
-    height = random.uniform(size=3000)
+def test_strata_of_classes_follow_what_predicts_them():
+    height = np.random.default_rng(0).uniform(size=3000)
     x = np.stack([np.where(height > 0.5, 7, 3), height], axis=1).astype(np.float32)
     strata = strata_of(x, np.array([0]), np.array([True, False]), 0)
     assert all(len(np.unique(x[strata == each, 0])) == 1 for each in np.unique(strata))
     assert (strata_of(x, np.array([0, 1]), np.array([True, False]), 0) == 0).all()
 
 
-def test_permutations_are_those_of_the_seed_alone_however_many_are_done_at_once(monkeypatch):
-    random = np.random.default_rng(0)
-    x = random.normal(size=(50, 4))
-    z = x[:, 0]
-    strata = np.zeros((4, 50), int)
-    every = permutation(Linear(1, 1, 1, 1), x, z, single(4), strata, [3])
-    monkeypatch.setattr("soilcarbon.drivers.importance._ROWS", 50)
-    assert np.array_equal(every, permutation(Linear(1, 1, 1, 1), x, z, single(4), strata, [3]))
-    assert not np.array_equal(every, permutation(Linear(1, 1, 1, 1), x, z, single(4), strata, [4]))
+def test_permutations_depend_on_the_seed_alone_and_not_on_how_many_are_done_at_once(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(50, 4))
+    values = Linear(1, 1, 1, 1), x, x[:, 0], single(4), np.zeros((4, 50), int)
+    every = permutation(*values, [3])
+    monkeypatch.setattr(importance, "_ROWS_AT_ONCE", 50)
+    assert np.array_equal(every, permutation(*values, [3])) and not np.array_equal(every, permutation(*values, [4]))
 
 
-def test_no_place_keeps_its_own_value_so_that_small_strata_cost_as_much():
-    random = np.random.default_rng(0)
-    x = random.normal(size=(3000, 1))
+def test_no_row_keeps_its_own_value_so_that_small_strata_cost_as_much():
+    x = np.random.default_rng(0).normal(size=(3000, 1))
     z = x[:, 0]
-    pairs = np.arange(3000)[None] // 2
+    pairs, alone = np.arange(3000)[None] // 2, np.arange(3000)[None]
     assert permutation(Linear(1.0), x, z, single(1), pairs, [1]) == pytest.approx([2.0], abs=0.12)
     assert permutation(Linear(1.0), x[:2], z[:2], single(1), None, [1]) == pytest.approx([(z[0] - z[1]) ** 2])
-    alone = np.arange(3000)[None]
     assert permutation(Linear(1.0), x, z, single(1), alone, [1]) == pytest.approx([0.0])
 
 
 def test_the_mean_of_draws_is_steadier():
-    random = np.random.default_rng(0)
-    x = random.normal(size=(60, 2))
-    z = x.sum(1)
-    spread = [np.std([permutation(Linear(1, 1), x, z, single(2), None, [k], draws)[0] for k in range(60)]) for draws in (1, 9)]
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    spread = [
+        np.std([permutation(Linear(1, 1), x, x.sum(1), single(2), None, [k], draws)[0] for k in range(60)]) for draws in (1, 9)
+    ]
     assert 2 < spread[0] / spread[1] < 4.5
 
 
-ROCK = (Category(name="numbers", variables=("a",)), Category(name="rock", variables=("rock",), kind="classes"))
-
-
-def rocky(n, seed):
-    """Return covariates and answers that follow a class whose codes are in no order."""
-    random = np.random.default_rng(seed)
-    effect = np.tile([1.0, -1.0], 10)
-    code = random.integers(len(effect), size=n)
-    x = np.stack([random.normal(size=n), code], axis=1).astype(np.float32)
-    return x, effect[code] + 0.5 * random.normal(size=n)
-
-
-@pytest.mark.parametrize("learner", ["boosting", "forest"])
-def test_classes_are_met_in_the_order_of_carbon(learner):
-    (x, z), (other, wanted) = rocky(150, 0), rocky(2000, 1)
-    as_classes = fit(learner, x, z, ROCK, 0)
-    assert isinstance(as_classes, Ordered)
-    as_numbers = fit(learner, x, z, (Category(name="all", variables=("a", "rock")),), 0)
-    missed = [np.mean((wanted - model.predict(other)) ** 2) for model in (as_classes, as_numbers)]
-    assert missed[0] < 0.8 * missed[1] and missed[0] < 0.6
-    new = np.array([[0.0, 99]], np.float32)  # a class never met is worth the mean of all
-    assert as_classes.seen(new)[0, 1] == pytest.approx(z.mean(), abs=1e-5)
-    assert np.array_equal(fit(learner, x, z, ROCK, 0).predict(other), as_classes.predict(other))
-
-
-def test_importances_of_ordered_trees_are_of_the_variables_given():
-    x, z = rocky(400, 0)
-    model = fit("boosting", x, z, ROCK, 0)
-    assert impurity(model, 2)[1] > 0.7
-    values = shapley(model, x[:5], x[100:120], np.arange(2), [0])
-    assert values.sum(1) == pytest.approx(model.predict(x[:5]) - model.predict(x[100:120]).mean(), abs=1e-5)
-
-
-def test_impurity_is_of_training_and_favours_what_splits():
+def test_impurity_is_scikit_learns_or_the_gain_of_boosting():
     random = np.random.default_rng(0)
     x = random.normal(size=(500, 3))
     forest = RandomForestRegressor(10, random_state=0).fit(x, x[:, 1])
@@ -136,15 +100,75 @@ def test_impurity_is_of_training_and_favours_what_splits():
     assert np.isnan(impurity(Linear(1, 1, 1), 3)).all()
 
 
+# --- Shapley values ----------------------------------------------------------------------------------------------------
+
+
+def defined(model, x, background, member):
+    """Return Shapley values by their definition: every coalition, variables outside it from every background row."""
+    count = member.max() + 1
+    found = np.zeros((len(x), count))
+
+    def worth(coalition):
+        own = np.isin(member, coalition)
+        return np.array([model.predict(np.where(own, place, background)).mean() for place in x])
+
+    for player in range(count):
+        others = [k for k in range(count) if k != player]
+        for size in range(count):
+            weight = factorial(size) * factorial(count - size - 1) / factorial(count)
+            for coalition in combinations(others, size):
+                found[:, player] += weight * (worth([*coalition, player]) - worth(list(coalition)))
+    return found
+
+
+@pytest.fixture(params=["boosting", "forest"])
+def fitted(request):
+    random = np.random.default_rng(3)
+    x = random.normal(size=(300, 5)).astype(np.float32)
+    y = x[:, 0] * x[:, 1] + np.sin(x[:, 2]) + 0.5 * (x[:, 3] > 0) * x[:, 0]
+    boosting = HistGradientBoostingRegressor(max_iter=20, max_leaf_nodes=8, min_samples_leaf=5)
+    model = boosting if request.param == "boosting" else RandomForestRegressor(5, min_samples_leaf=3, random_state=0)
+    return model.fit(x, y), x[:4], x[10:16]
+
+
+def test_shapley_values_are_those_of_the_definition_and_sum_to_the_prediction(fitted):
+    pytest.importorskip("shap")
+    model, x, background = fitted
+    gap = model.predict(x) - model.predict(background).mean()
+    single, whole = variable_shapley(model, x, background, [0]), group_shapley(model, x, background, np.array([0, 0, 1, 2, 1]), [0])
+    assert np.allclose(single, defined(model, x, background, np.arange(5)), atol=1e-6)
+    assert np.allclose(whole, defined(model, x, background, np.array([0, 0, 1, 2, 1])), atol=1e-6)
+    assert np.allclose(single.sum(1), gap, atol=1e-6) and np.allclose(whole.sum(1), gap, atol=1e-6)
+    assert not np.allclose(whole[:, 0], single[:, :2].sum(1), atol=1e-3)  # a group is not the sum of its variables
+
+
+def test_sampled_shapley_values_come_near_the_exact_ones_and_are_seeded(fitted, monkeypatch):
+    model, x, background = fitted
+    member = np.arange(5)
+    exact = group_shapley(model, x, background, member, [0])
+    monkeypatch.setattr(importance, "_EXACT", 0)
+    assert np.abs(importance._sampled_shapley(model, x, background, member, 1, 600) - exact).max() < 0.12
+    one, again, other = (group_shapley(model, x, background, member, [seed]) for seed in (1, 1, 2))
+    assert np.array_equal(one, again) and not np.array_equal(one, other)
+    two = np.array([0, 0, 1, 1, 1])  # an order and its reverse make two groups exact
+    assert np.allclose(importance._sampled_shapley(model, x, background[:1], two, 5, 2), defined(model, x, background[:1], two))
+
+
 def test_shapley_values_of_a_linear_model_are_its_terms():
-    random = np.random.default_rng(0)
-    x = random.normal(size=(6, 3))
-    background = np.zeros((1, 3))
-    found = shapley(Linear(1.0, 2.0, 0.0), x, background, np.arange(3), [0])
-    assert np.allclose(found, x * [1, 2, 0])
+    x = np.random.default_rng(0).normal(size=(6, 3))
+    for found in (
+        variable_shapley(Linear(1, 2, 0), x, 0 * x[:1], [0]),
+        group_shapley(Linear(1, 2, 0), x, 0 * x[:1], np.arange(3), [0]),
+    ):
+        assert np.allclose(found, x * [1, 2, 0])
+
+
+def test_without_shap_single_variables_of_trees_are_refused_with_the_install_line(fitted, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shap", None)
+    with pytest.raises(UserError, match=r"pip install 'soilcarbon\[drivers\]'"):
+        variable_shapley(*fitted, [0])
 
 
 def test_shares_sum_to_all_of_what_is_above_zero():
-    assert shares(np.array([3.0, 1.0, 0.0])) == pytest.approx([75, 25, 0])
     assert shares(np.array([3.0, 1.0, -0.4])) == pytest.approx([75, 25, -10])
     assert np.isnan(shares(np.zeros(3))).all()

@@ -8,7 +8,7 @@ from conftest import make_dataset
 from rasterio.transform import Affine
 
 from soilcarbon.categories import Category
-from soilcarbon.commands.drivers import DriverSettings, Target
+from soilcarbon.drivers.analysis import Analysis, Target
 from soilcarbon.drivers.support import drivers_of, make_support, zones_of
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import UserError, atomic_write, read_table, write_table
@@ -37,7 +37,7 @@ def model(path, cell=1.0, values=None, unit="kg m-2"):
 
 
 def settings(data, *models, **given):
-    return build(DriverSettings, {"data_dir": data, "targets": (Target(name="observed", kind="observed"), *models), **given})
+    return build(Analysis, {"data_dir": data, "targets": (Target(name="observed", kind="observed"), *models), **given})
 
 
 def test_profiles_are_averaged_in_the_cells_of_the_coarsest_target(data, tmp_path):
@@ -61,7 +61,7 @@ def test_profiles_are_averaged_in_the_cells_of_the_coarsest_target(data, tmp_pat
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch):
-    monkeypatch.setattr("soilcarbon.drivers.support._FEWEST", 10)
+    monkeypatch.setattr("soilcarbon.drivers.support._MIN_PLACES", 10)
 
 
 def test_profiles_one_by_one_take_the_value_of_their_cell(data, tmp_path, caplog):
@@ -77,12 +77,12 @@ def test_profiles_one_by_one_take_the_value_of_their_cell(data, tmp_path, caplog
 def test_profiles_have_the_unit_that_their_target_says(data):
     plain = make_support(settings(data))
     told = {"targets": (Target(name="observed", kind="observed", unit="t/ha"),)}
-    found = make_support(build(DriverSettings, {"data_dir": data} | told))
+    found = make_support(build(Analysis, {"data_dir": data} | told))
     assert (plain.units, found.units) == (("g/kg",), ("kg/m2",))
     np.testing.assert_allclose(found.y, plain.y * 0.1)
     told = {"targets": (Target(name="observed", kind="observed", unit="pounds"),)}
     with pytest.raises(UserError, match="target 'observed': unit 'pounds' is none of kg/m2"):
-        make_support(build(DriverSettings, {"data_dir": data} | told))
+        make_support(build(Analysis, {"data_dir": data} | told))
 
 
 def test_places_without_all_targets_are_counted_and_left_out(data, tmp_path):
@@ -138,7 +138,7 @@ def test_rasters_alone_are_brought_to_the_coarsest_grid(tmp_path):
         Target(name="esm", kind="model", path=tmp_path / "r" / "esm.tif"),
     )
     given = {"targets": targets, "rasters": [tmp_path / "r" / "covariates.tif"], "classes": ["rock"]}
-    found = make_support(build(DriverSettings, given))
+    found = make_support(build(Analysis, given))
     assert len(found) == 100 and found.variables == ("warm", "rock") and found.classes.tolist() == [False, True]
     inner = np.s_[1:-1, 1:-1]
     esm = coarse.reshape(10, 2, 10, 2).mean((1, 3))
@@ -147,7 +147,7 @@ def test_rasters_alone_are_brought_to_the_coarsest_grid(tmp_path):
     assert np.corrcoef(found.x[:, 0].reshape(10, 10)[inner].ravel(), np.log(esm)[inner].ravel())[0, 1] > 0.7
     assert set(np.unique(found.x[:, 1])) <= {1, 2, 3} and found.lon[:2].tolist() == [1, 3] and found.lat[0] == 19
     with pytest.raises(UserError, match="did you mean 'rock'"):
-        make_support(build(DriverSettings, given | {"classes": ["rok"]}))
+        make_support(build(Analysis, given | {"classes": ["rok"]}))
 
 
 def test_drivers_take_their_variables_from_the_categories(data):
@@ -176,7 +176,7 @@ def test_variables_of_a_dataset_may_be_said_to_be_classes(tmp_path):
     assert np.array_equal(coded.x, plain.x[:, [1, 0, 2]])
     with pytest.raises(UserError, match="classes: no variable 'cove' in .*cover"):
         make_support(settings(data, classes=["cove"]))
-    with pytest.raises(UserError, match="'warm' is no whole number at 300 of 300 places, the first"):
+    with pytest.raises(UserError, match="'warm' is not an integer at 300 of 300 places, the first"):
         make_support(settings(data, classes=["warm"]))
 
 
@@ -201,9 +201,17 @@ def test_constant_variables_are_left_out(data, tmp_path):
 
 
 def test_too_few_places_are_refused(data, monkeypatch):
-    monkeypatch.setattr("soilcarbon.drivers.support._FEWEST", 301)
+    monkeypatch.setattr("soilcarbon.drivers.support._MIN_PLACES", 301)
     with pytest.raises(UserError, match="300 of 300 places"):
         make_support(settings(data, support="profiles"))
     write_table(data / "samples.csv", read_table(data / "samples.csv").assign(soc=-1.0))
     with pytest.raises(UserError, match="must lie between 0"):
         make_support(settings(data, support="profiles"))
+
+
+def test_targets_that_no_profile_has_together_are_refused(data, tmp_path):
+    west, east = np.full((2, 10, 10), 0.01)
+    west[:, 5:], east[:, :5] = np.nan, np.nan
+    models = model(tmp_path / "west.tif", 1.0, west), model(tmp_path / "east.tif", 1.0, east)
+    with pytest.raises(UserError, match="none of 300 profiles has all targets: observed, west, east"):
+        make_support(settings(data, *models))

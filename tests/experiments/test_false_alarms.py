@@ -1,4 +1,4 @@
-"""The known answer: a model that overdoes temperature and productivity and lacks lithology is told of as just that.
+"""The known answer: a model that exaggerates temperature and productivity and lacks lithology is found to do just that.
 
 Quick counterparts, of a plainer law, are in test_mismatch.
 """
@@ -23,13 +23,13 @@ def _kept(monkeypatch):
     monkeypatch.setitem(BUDGETS, "boosting", BUDGETS["boosting"])  # the benchmark sets its own
 
 
-def test_the_faulty_model_is_named_for_its_faults_and_nothing_else():
-    found = false_alarms.trial(1, 800, FAULTY, 20)
-    assert {words for words in found["named"] if words.startswith("importance")} == {
+def test_the_faults_of_the_model_are_significant_and_nothing_else():
+    found = false_alarms.experiment(1, 800, FAULTY, 20)
+    assert {words for words in found["significant"] if words.startswith("importance")} == {
         *("importance temperature +", "importance productivity +", "importance lithology and texture -"),
     }
-    assert {words for words in found["named"] if words.startswith("response")} <= {"response bio01 -", "response evi_mean +"}
+    assert {words for words in found["significant"] if words.startswith("response")} <= {"response bio01 -", "response evi_mean +"}
 
 
-def test_a_model_of_the_same_law_is_not_named():
-    assert false_alarms.trial(1, 300, Pedogenesis(), 14)["named"] == []
+def test_nothing_is_significant_of_a_model_of_the_same_law():
+    assert false_alarms.experiment(1, 300, Pedogenesis(), 14)["significant"] == []
