@@ -1,4 +1,4 @@
-"""Hold maps of soil carbon against points that none has learnt from, and against other products.
+"""Validate maps of soil carbon at independent points and against reference maps.
 
     soilcarbon validate --maps mine=results/zoned_socd_0_20/socd_0_20_2010-2014.tif,depth=0-20cm --points new.csv --value socd_0_20
     soilcarbon validate --maps mine=socd_0_30.tif --products SoilGrids=ocs_0-30cm_mean.tif,unit=t/ha GSOCmap=GSOCmap.tif,unit=t/ha
@@ -22,7 +22,7 @@ from soilcarbon.settings import Settings
 
 
 class Product(BaseModel):
-    """A map of soil carbon, one's own or another's.
+    """A file with a map of soil carbon.
 
     Attributes
     ----------
@@ -31,15 +31,15 @@ class Product(BaseModel):
     path
         GeoTIFF or NetCDF, of any grid.
     unit
-        One of `fields.UNITS`, where the file does not say.
+        One of `geo.field.UNITS`, where the file does not declare it.
     variable
         The band's description or the NetCDF variable, where there are several; of our maps "prediction".
     factor, offset
-        A value is what the file says (its own scale and offset applied) times factor plus offset, in the unit.
+        A value is the file's (its own scale and offset applied) times factor plus offset, in the unit.
     nodata
-        What the file says where it knows nothing, if it does not declare it.
+        The missing value, if the file does not declare it.
     depth
-        Of the soil, such as "0-30 cm", to be told.
+        Of the soil, such as "0-30 cm".
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -66,26 +66,26 @@ def _product(text: str) -> dict[str, str]:
     return found
 
 
-class AgainstSettings(Settings):
-    """Maps held against independent points and other products."""
+class ValidateSettings(Settings):
+    """Validation of maps at independent points and against reference maps."""
 
     maps: list[Product] = Field(
-        min_length=1, description="NAME=FILE of the maps to judge, each perhaps with ,unit=t/ha ,variable=BAND ,depth=0-20cm"
+        min_length=1, description="NAME=FILE of the maps to validate, each perhaps with ,unit=t/ha ,variable=BAND ,depth=0-20cm"
     )
     products: list[Product] = Field(
         [],
-        description="NAME=FILE of the maps to hold them against, each perhaps with ,unit=t/ha ,factor=0.1 ,offset=0 ,nodata=-32768",
+        description="NAME=FILE of reference maps, each perhaps with ,unit=t/ha ,factor=0.1 ,offset=0 ,nodata=-32768",
     )
     points: Path | None = Field(
-        None, description="table of profile_id, lon, lat and a value, of profiles that no map has learnt from"
+        None, description="table of profile_id, lon, lat and a value, of profiles that no map was trained on"
     )
     value: str = Field("socd", description="its column")
     unit: str = Field("kg/m2", description="its unit: kg/m2, g/m2, t/ha, g/kg or %")
-    depth: str = Field("", max_length=40, description="the depth of the points' values, such as 0-20cm, to be told")
+    depth: str = Field("", max_length=40, description="the depth of the points' values, such as 0-20cm; shown")
     covered: float = Field(
-        0.5, gt=0, le=1, description="share of a coarser cell's area that must have values for their mean to stand"
+        0.5, gt=0, le=1, description="share of a coarser cell's area that must have values for their mean to count"
     )
-    block_size: float = Field(0.5, gt=0, le=180, description="side of the blocks of points that are drawn for intervals, degrees")
+    block_size: float = Field(0.5, gt=0, le=180, description="side of the blocks of points resampled for intervals, degrees")
     out: Path = Field(Path("results/against"), description="folder of the report, tables, figures and differences")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of the bootstrap")
 
@@ -97,14 +97,14 @@ class AgainstSettings(Settings):
     @model_validator(mode="after")
     def _something_to_do(self) -> Self:
         if not self.products and self.points is None:
-            raise ValueError("there is nothing to hold maps against; give products, points or both")
+            raise ValueError("there is nothing to compare maps with; give products, points or both")
         names = [each.name for each in (*self.maps, *self.products)]
         if double := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two maps are called {double!r}; say NAME=FILE")
         if taken := next((name for name in names if name in ("profile_id", "lon", "lat", "observed")), None):
             raise ValueError(f"{taken!r} is a column of the points; call the map something else")
         if unseen := next((name for name in names if not name.isprintable()), None):
-            raise ValueError(f"{unseen!r} holds what cannot be printed; call the map something else")
+            raise ValueError(f"{unseen!r} has characters that cannot be printed; call the map something else")
         return self
 
 
@@ -113,13 +113,12 @@ log = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
-    settings = read_settings(AgainstSettings, __doc__, arguments, "soilcarbon validate")
+    settings = read_settings(ValidateSettings, __doc__, arguments, "soilcarbon validate")
     import pandas as pd  # here and below: --help needs none of these, and they are slow to import
     import rasterio
 
     from soilcarbon.mapping.cog import GDAL_SETTINGS
-    from soilcarbon.mapping.map_validation import score_pair, score_points
-    from soilcarbon.mapping.map_validation_page import ValidationReport, depth_warnings
+    from soilcarbon.mapping.map_validation import ValidationReport, depth_warnings, score_pair, score_points
     from soilcarbon.mapping.products import CarbonMap, Cells, check_names
 
     maps, references = ([CarbonMap(**each.model_dump()) for each in group] for group in (settings.maps, settings.products))

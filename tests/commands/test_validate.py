@@ -11,8 +11,8 @@ import yaml
 from geo.test_field import write_netcdf
 from rasterio.transform import Affine
 
-from soilcarbon.commands import validate as against
-from soilcarbon.commands.validate import AgainstSettings, Product
+from soilcarbon.commands import validate
+from soilcarbon.commands.validate import Product, ValidateSettings
 from soilcarbon.geo.crs import transformed
 from soilcarbon.geo.grid import Grid, Tile
 from soilcarbon.geo.raster import write_geotiff
@@ -47,12 +47,12 @@ def ours(workplace):
 
 def judge(*products, maps=("ours=ours.tif",), more=()):
     command = ["--maps", *maps, *(["--products", *products] if products else []), "--out", "out", *more]
-    assert run(lambda: against.main(command)) == 0
+    assert run(lambda: validate.main(command)) == 0
     return pd.read_csv("out/product_scores.csv").set_index("reference") if products else None
 
 
 def refused(capsys, *arguments):
-    assert run(lambda: against.main([*arguments])) == 2
+    assert run(lambda: validate.main([*arguments])) == 2
     return capsys.readouterr().err
 
 
@@ -205,7 +205,7 @@ def test_no_ground_in_common_and_other_mistakes(ours, capsys):
         assert error.count("\n") == 1
     assert "same files" in refused(capsys, "--maps", "a b=ours.tif", "--products", "a_b=ours.tif")
     assert "overwritten" in refused(capsys, "--maps", "ours.tif", "--products", "a=ours.tif", "--out", ".")
-    assert "nothing to hold maps against" in refused(capsys, "--maps", "ours.tif")
+    assert "nothing to compare maps with" in refused(capsys, "--maps", "ours.tif")
 
 
 def test_a_map_of_many_bands_gives_its_prediction(ours):
@@ -301,7 +301,7 @@ def test_names_are_escaped_and_files_are_named_safely(ours):
         "out": "out",
     }
     Path("c.yaml").write_text(yaml.safe_dump(settings))
-    assert run(lambda: against.main(["--config", "c.yaml"])) == 0
+    assert run(lambda: validate.main(["--config", "c.yaml"])) == 0
     page = Path("out/report.html").read_text()
     assert "&lt;b&gt;&amp;../x" in page
     assert "<b>&" not in page
@@ -334,7 +334,9 @@ def test_a_factor_beyond_all_measure_is_no_gap(ours, capsys):
 
 
 def test_settings_of_a_product():
-    found = build(AgainstSettings, {"maps": ["data/a.tif,unit=t/ha,factor=0.1,nodata=-1,depth=0-30 cm"], "points": "p.csv"}).maps[0]
+    found = build(ValidateSettings, {"maps": ["data/a.tif,unit=t/ha,factor=0.1,nodata=-1,depth=0-30 cm"], "points": "p.csv"}).maps[
+        0
+    ]
     assert found == Product(name="a", path="data/a.tif", unit="t/ha", factor=0.1, nodata=-1, depth="0-30 cm")
     with pytest.raises(UserError, match="colour"):
-        build(AgainstSettings, {"maps": ["a.tif,colour=red"], "points": "p.csv"})
+        build(ValidateSettings, {"maps": ["a.tif,colour=red"], "points": "p.csv"})
