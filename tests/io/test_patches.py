@@ -1,4 +1,4 @@
-"""The cached packed array is used only while everything it was made of is unchanged."""
+"""Patches are packed in any form; the cached packed array is used only while everything it was made of is unchanged."""
 
 import json
 import os
@@ -15,12 +15,65 @@ import pytest
 from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.io import patches
 from soilcarbon.io.files import UserError
-from soilcarbon.io.patches import pack
+from soilcarbon.io.patches import pack, pack_variable
 from soilcarbon.io.pickles import dump_pickle, load_pickle
 from soilcarbon.soil.dataset import write_dataset
 
 IDS = [f"P{k:04d}" for k in range(120)]
 WINDOWS = [category.model_copy(update={"radius": 1}) for category in PUBLISHED_CATEGORIES]
+
+
+# --- packing ---------------------------------------------------------------------------------------------------------
+
+PATH = Path("x.pkl")
+
+
+@pytest.mark.parametrize("form", ["dict", "list", "array", "integer keys"])
+def test_every_form_of_patches_gives_the_same_windows(form):
+    array = np.arange(4 * 9, dtype=float).reshape(4, 3, 3)
+    ids = ["1", "2", "3", "4"]
+    value = {
+        "dict": dict(zip(ids, array, strict=True)),
+        "list": list(array),
+        "array": array,
+        "integer keys": dict(zip(np.arange(1, 5), array, strict=True)),
+    }[form]
+    np.testing.assert_array_equal(pack_variable(value, ids, 1, PATH), array.reshape(4, 9))
+    np.testing.assert_array_equal(pack_variable(value, ids, 0, PATH), array[:, 1, 1][:, None])
+
+
+def test_minus_9999_and_infinity_are_missing():
+    patches = {"a": np.array([[-9999.0]]), "b": np.array([[np.inf]]), "c": np.array([[0.0]])}
+    np.testing.assert_array_equal(pack_variable(patches, ["a", "b", "c"], 0, PATH), [[np.nan], [np.nan], [0]])
+
+
+@pytest.mark.parametrize(
+    ("patches", "radius", "words"),
+    [
+        ({"a": np.ones((3, 3))}, 0, "no patch for 1 of 2 profiles, first 'b'"),
+        ({"a": np.ones((3, 3)), "b": np.ones((5, 5))}, 0, r"differ in shape: \(3, 3\) at profile 'a', \(5, 5\) at profile 'b'"),
+        ({"a": np.ones((3, 3)), "b": np.ones((3, 3))}, 2, "3 x 3 cells are smaller than the window of 5 x 5"),
+        ({"a": np.ones((2, 2)), "b": np.ones((2, 2))}, 0, "odd side"),
+        ({"a": np.ones((3, 5)), "b": np.ones((3, 5))}, 0, "square"),
+        ({"a": np.array([["x"]]), "b": np.array([["y"]])}, 0, "must hold numbers"),
+        ({"a": np.array([[1]], object), "b": np.array([[1]], object)}, 0, "must hold numbers"),
+        ({"a": np.array([[1j]]), "b": np.array([[1j]])}, 0, "must hold numbers"),
+        ([np.ones((1, 1))], 0, "1 patches in profile order for 2 profiles"),
+        ([np.ones((3, 3)), np.ones((5, 5))], 0, "differ in shape"),
+        ({"a": [[1, 2], [3]], "b": [[1, 2], [3]]}, 0, "must be an array of numbers; found a list"),
+        ({"a": 1.0, "b": 2.0}, 1, "1 x 1 cells are smaller than the window of 3 x 3"),
+        ({"a": np.ones((1, 1)), "b": np.ones((1, 1)), " b": np.ones((1, 1))}, 0, "1 profiles have two patches"),
+        (np.array(3.0), 0, "found ndarray"),
+        ("text", 0, "found str"),
+        (3.0, 0, "found float"),
+    ],
+)
+def test_bad_patches_are_refused(patches, radius, words):
+    with pytest.raises(UserError, match=words):
+        pack_variable(patches, ["a", "b"], radius, PATH)
+
+
+# --- the cache ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
