@@ -30,27 +30,21 @@ def test_a_year_lies_in_its_five_years(year, expected):
         period_of(np.array([1990]), 1985, 0)
 
 
-def test_a_profile_takes_the_mean_of_the_years_of_its_own_period(tmp_path):
-    for year, value in ((1985, 1.0), (1987, 4.0), (1990, 10.0), (1994, 30.0)):
-        put(tmp_path, str(year), value)
-    values, unmatched = covariates_at(tmp_path, LON, LAT, np.array([1985, 1990, NO_PERIOD]), 5)
-    np.testing.assert_array_equal(values["ndvi"], [2.5, 20, np.nan])
-    assert unmatched == {1985: 0, 1990: 0}
-
-
-def test_a_year_without_a_value_there_is_left_out_of_the_mean(tmp_path):
-    put(tmp_path, "1985", [[np.nan, 1], [np.nan, 1]])
-    put(tmp_path, "1986", [[7, 3], [np.nan, 3]])
-    values, _ = covariates_at(tmp_path, LON, LAT, np.full(3, 1985), 5)
-    np.testing.assert_array_equal(values["ndvi"], [7, 2, np.nan])
-
-
-def test_a_span_belongs_only_to_a_period_that_contains_all_of_it(tmp_path):
-    put(tmp_path, "1985-1989", 5.0)
-    put(tmp_path, "1988-1992", 99.0)
-    values, unmatched = covariates_at(tmp_path, LON, LAT, np.array([1985, 1985, 1990]), 5)
-    np.testing.assert_array_equal(values["ndvi"], [5, 5, np.nan])
-    assert unmatched == {1985: 0, 1990: 1}
+@pytest.mark.parametrize(
+    ("rasters", "period", "expected", "unmatched"),
+    [
+        ({"1985": 1, "1987": 4, "1990": 10, "1994": 30}, [1985, 1990, NO_PERIOD], [2.5, 20, np.nan], {1985: 0, 1990: 0}),
+        ({"1985": [[np.nan, 1], [np.nan, 1]], "1986": [[7, 3], [np.nan, 3]]}, [1985] * 3, [7, 2, np.nan], {1985: 0}),
+        ({"1985-1989": 5, "1988-1992": 99}, [1985, 1985, 1990], [5, 5, np.nan], {1985: 0, 1990: 1}),
+    ],
+    ids=["mean of the own period's years", "missing years left out", "a span must lie in one period"],
+)
+def test_a_profile_takes_the_covariates_of_its_own_period(rasters, period, expected, unmatched, tmp_path):
+    for name, value in rasters.items():
+        put(tmp_path, name, value)
+    values, none = covariates_at(tmp_path, LON, LAT, np.array(period), 5)
+    np.testing.assert_array_equal(values["ndvi"], expected)
+    assert none == unmatched
     with pytest.raises(UserError, match="lie in none of the 5-year periods"):
         covariates_at(tmp_path, LON, LAT, np.full(3, 2000), 5)
 
