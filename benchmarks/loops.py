@@ -2,9 +2,9 @@
 
 What costs there (facts of the published code, written anew): the covariates of each category lie in memory as one float32 array
 (N, C, S, S), standardised; a Dataset makes six tensors per profile; a default DataLoader collates 32 of them; convolutions by
-autograd; plain Adam; a TensorBoard scalar per batch; after every epoch a pass over the training profiles by the same DataLoader
-and one over the held-out profiles in one batch, both with gradients recorded, predictions collected value by value, four scores of each,
-TensorBoard scalars and histograms, and the weights saved where the score is the best so far.
+autograd; plain Adam; a TensorBoard scalar per batch. After every epoch: a pass over the training profiles by the same DataLoader,
+and one over the held-out profiles in one batch, both with gradients recorded; predictions collected value by value; four scores of
+each; TensorBoard scalars and histograms; the weights saved where the score is the best so far.
 """
 
 import sys

@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 HIGHER_IS_BETTER = {"rmse": False, "mae": False, "r2": True, "ccc": True, "rpiq": True}
 """Scores that can rank two models. ME, a balance, cannot."""
@@ -374,6 +373,8 @@ def coverage(
         return {"n": 0, "value": None, "low": None, "high": None}
     hit = (lower <= y) & (y <= upper)
     if groups is None:
+        from scipy.stats import binomtest  # here: SciPy is slow to import, and the first optimiser step needs none of it
+
         ends = binomtest(int(hit.sum()), n).proportion_ci(0.95)
         return {"n": n, "value": float(hit.mean()), "low": float(ends.low), "high": float(ends.high)}
     drawn = bootstrap_means(hit[:, None].astype(np.float64), groups, seed, draws)

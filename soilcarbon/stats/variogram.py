@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar, nnls
-from scipy.spatial import cKDTree
+
+from soilcarbon.stats.groups import unit_vectors
 
 EARTH_KM = 6371.0088
 """Mean radius of the Earth (IUGG)."""
@@ -28,40 +28,6 @@ _STRUCTURED = 0.1
 """Of the sill: where less depends on distance, a fitted range is that of noise."""
 
 # --- distances on the sphere -------------------------------------------------------------------------------------
-
-
-def unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """Return positions as unit vectors in space, where there is no date line and no pole.
-
-    Parameters
-    ----------
-    lon, lat
-        (N,) degrees.
-
-    Returns
-    -------
-    array
-        (N, 3) float64.
-
-    Raises
-    ------
-    ValueError
-        If lengths differ, a value is not finite, or a latitude is beyond 90 degrees.
-
-    Examples
-    --------
-    >>> unit_vectors(np.array([0.0, 90.0]), np.array([0.0, 0.0])).round(3).tolist()
-    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
-    """
-    lon, lat = np.asarray(lon, np.float64), np.asarray(lat, np.float64)
-    if lon.ndim != 1 or lon.shape != lat.shape:
-        raise ValueError(f"lon {lon.shape} and lat {lat.shape} must be two vectors of one length")
-    wrong = ~(np.isfinite(lon) & (np.abs(lat) <= 90))
-    if wrong.any():
-        k = int(np.argmax(wrong))
-        raise ValueError(f"{int(wrong.sum())} of {lon.size} positions are invalid, first {lon[k]:g}, {lat[k]:g}")
-    east, north = np.radians(lon), np.radians(lat)
-    return np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=1)
 
 
 def arc_km(chord: np.ndarray | float) -> np.ndarray:
@@ -149,6 +115,8 @@ def _extent(points: np.ndarray) -> float:
 
 def _pairs(points: np.ndarray, values: np.ndarray, max_km: float, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return distance (km) and absolute difference of pairs within a distance: all, or about `_MAX_PAIRS` drawn evenly."""
+    from scipy.spatial import cKDTree  # here and below: SciPy is slow to import
+
     tree, within = cKDTree(points), 2 * np.sin(min(max_km / (2 * EARTH_KM), np.pi / 2))
     count = (int(tree.count_neighbors(tree, within)) - len(points)) // 2
     if count <= 5 * _MAX_PAIRS:
@@ -236,6 +204,8 @@ def fit_variogram(lags: EmpiricalVariogram, model: str = "exponential") -> Vario
     >>> round(fitted.practical_range), round(fitted.nugget + fitted.sill, 2)
     (44, 1.01)
     """
+    from scipy.optimize import minimize_scalar, nnls
+
     if model not in VARIOGRAM_MODELS:
         raise ValueError(f"model = {model!r}: expected {' or '.join(map(repr, VARIOGRAM_MODELS))}")
     rise, reach = VARIOGRAM_MODELS[model]

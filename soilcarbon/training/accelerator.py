@@ -6,10 +6,9 @@ hold both to each other, and a network that `covers` does not know is trained by
 At batch 32 the arithmetic of a step (17 million multiply-adds) takes as long as about a hundred calls of PyTorch, so there are only
 some forty. All weights lie in one buffer, of which the member's parameters are views, all gradients in another: Adam is one call.
 Branches of neighbouring categories of radius 0 are one block-diagonal matrix. Dropout draws sixteen bits a unit. Of a window only
-those cells are computed that its one output cell depends on. On a GPU the step of a whole batch is replayed as a CUDA graph.
+those cells are computed that its one output cell depends on. On a GPU steps are replayed as a CUDA graph (`cuda_graph.py`).
 """
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from itertools import groupby, islice, product
@@ -20,20 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.adam import adam
 
+from soilcarbon.categories import consecutive
 from soilcarbon.network.network import MAPS, MaxPool, Member, dilations
 from soilcarbon.training import distributed
 
-log = logging.getLogger(__name__)
-EVALUATED_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 22}
-"""Inputs that are evaluated together: on a CPU the activations stay in its cache."""
-FOLDED_FROM = 128
-"""Profiles in a batch from which on it is cheaper to multiply out what is affine in front of the first ReLU."""
-LEVELS = 1 << 16
-"""Dropout is decided by a whole number of so many: its probability is that of the layer to 1 in 131,072."""
-WARM_UPS = 3
-"""Steps before a CUDA graph is captured, in which libraries allocate what they keep."""
-Layout = list[tuple[str, int, int]]
-"""Name, channels and window's side of branches."""
+EVALUATED_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 22}  # inputs; on a CPU their activations stay in its cache
+FOLDED_FROM = 128  # profiles in a batch: from here on it is cheaper to multiply out what is affine before the first ReLU
+LEVELS = 1 << 16  # dropout is decided by a whole number of so many: its probability is the layer's to 1 in 131,072
+Layout = list[tuple[str, int, int]]  # name, channels and window's side of branches
 
 
 def covers(member: nn.Module) -> bool:
@@ -70,9 +63,8 @@ def _bind(layer: nn.Module, weight: Pair, bias: Pair) -> None:
 class _Linear:
     """A fully connected layer (out, in), or a 1x1 convolution on a single cell: (B, in) to (B, out)."""
 
-    def __init__(self, layer: nn.Module, weight: Pair, bias: Pair) -> None:
+    def __init__(self, weight: Pair, bias: Pair) -> None:
         self.weight, self.bias = weight, bias
-        _bind(layer, weight, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.addmm(self.bias.value, x, self.weight.value.t())
@@ -86,30 +78,29 @@ class _Linear:
         return d @ self.weight.value
 
 
-class _Cells:
+class _Cells(_Linear):
     """The branches of K neighbouring categories of radius 0: one block-diagonal matrix (32 K, E')."""
 
     def __init__(self, member: Member, layout: Layout, weight: Pair, bias: Pair) -> None:
-        self.weight, self.bias = weight, bias
+        super().__init__(weight, bias)
         self.inside = torch.zeros_like(weight.value)
-        column = 0
-        for k, (name, channels, _) in enumerate(layout):
-            rows, columns = slice(MAPS * k, MAPS * (k + 1)), slice(column, column + channels)
+        columns = consecutive([channels for _, channels, _ in layout])
+        for k, (name, _, _) in enumerate(layout):
+            rows = slice(MAPS * k, MAPS * (k + 1))
             layer = member.get_submodule(name).get_submodule("0")
-            _bind(layer, Pair(*(each[rows, columns] for each in weight)), Pair(*(each[rows] for each in bias)))
-            self.inside[rows, columns] = 1
-            column += channels
+            _bind(layer, Pair(*(each[rows, columns[k]] for each in weight)), Pair(*(each[rows] for each in bias)))
+            self.inside[rows, columns[k]] = 1
 
     @staticmethod
     def shapes(layout: Layout) -> list[tuple[int, ...]]:
         return [(MAPS * len(layout), sum(channels for _, channels, _ in layout)), (MAPS * len(layout),)]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Any]:
-        return torch.addmm(self.bias.value, x, self.weight.value.t()), x
+    def forward_and_keep(self, x: Tensor) -> tuple[Tensor, Any]:
+        return self.forward(x), x
 
     def set_gradients(self, d: Tensor, x: Any) -> None:
-        torch.mm(d.t(), x, out=self.weight.gradient).mul_(self.inside)
-        torch.sum(d, 0, out=self.bias.gradient)
+        super().set_gradients(d, x)
+        self.weight.gradient.mul_(self.inside)
 
 
 class Block(NamedTuple):
@@ -149,7 +140,7 @@ def blocks_of(radius: int) -> list[Block]:
 
 
 class _Windows:
-    """The branches of K neighbouring categories of one radius > 0, as matrix products of the convolutions' 2 x 2 cells.
+    """The branches of K neighbouring categories of one radius > 0: (B, sum of C S S) to (B, 32 K), as products of 2 x 2 cells.
 
     Activations are (channel, corner of the pooling, place, profile). The maximum is taken before ReLU, which gives the
     same on a quarter of the cells; equal cells share the gradient.
@@ -172,18 +163,15 @@ class _Windows:
         bias = (count, MAPS)
         return [*((MAPS, 4 * channels) for _, channels, _ in layout), bias, *[(count, MAPS, 4 * MAPS), bias] * later]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Any]:
-        """Return (B, 32 K) for the categories' windows (B, sum of C S S), and what `set_gradients` needs."""
+    def forward_and_keep(self, x: Tensor) -> tuple[Tensor, Any]:
         batch, count, kept = len(x), len(self.first), []
         maps = x.t().contiguous()
         for k, block in enumerate(self.blocks):
             inputs = block.corners(maps.view(-1, block.side, block.side, batch))
-            if k == 0:
+            if k == 0:  # categories differ in channels
                 inputs = inputs.reshape(sum(self.inputs), -1)
-                convolved = x.new_empty(count, MAPS, inputs.shape[1])
-                parts = zip(self.biases[0].value, self.first, inputs.split(self.inputs), convolved, strict=True)
-                for bias, weight, part, out in parts:
-                    torch.addmm(bias[:, None], weight.value, part, out=out)
+                parts = zip(self.biases[0].value, self.first, inputs.split(self.inputs), strict=True)
+                convolved = torch.stack([torch.addmm(bias[:, None], weight.value, part) for bias, weight, part in parts])
             else:
                 inputs = inputs.reshape(count, 4 * MAPS, -1)
                 convolved = torch.baddbmm(self.biases[k].value[:, :, None], self.weights[k - 1].value, inputs)
@@ -235,7 +223,9 @@ class Accelerator:
         with torch.no_grad():
             banks = zip(kinds, runs, in_banks, strict=True)
             self.banks = [kind(member, run, *islice(pieces, len(each))) for kind, run, each in banks]
-            self.linear = [_Linear(layer, next(pieces), next(pieces)) for layer in linear]
+            self.linear = [_Linear(next(pieces), next(pieces)) for _ in linear]
+            for layer, pair in zip(linear, self.linear, strict=True):
+                _bind(layer, pair.weight, pair.bias)
         self.widths = [sum(channels * size**2 for _, channels, size in run) for run in runs]
         self.maps = [MAPS * len(run) for run in runs]
         self.dropout = [round(layer.p * LEVELS) for layer in member.classifier if isinstance(layer, nn.Dropout)]
@@ -255,28 +245,31 @@ class Accelerator:
         ]
         # On a GPU rates are tensors there, which a captured step reads.
         self.rates: list[Any] = [torch.tensor(rate, device=like.device) if like.is_cuda else rate for rate in rates]
-        self._initial_rates, self._graph = rates, None  # type: list[float], _Graph | None
+        self._initial_rates, self._graph = rates, None  # type: list[float], Any
         self.loss, self.l2_sp, self.start = loss, l2_sp, self.trained.value.clone() if l2_sp else None
 
     @torch.no_grad()
     def epoch(self, encoded: Tensor, output: Tensor, order: Tensor, batch_size: int) -> Tensor:
         """Take one pass in the given order (n,), and return each batch's loss; nothing in it waits for the device."""
         if not encoded.is_cuda or distributed.size() > 1 or len(order) < batch_size:
-            return self._steps(encoded, output, order, batch_size)
+            return self.steps(encoded, output, order, batch_size)
         if self._graph is None or self._graph.encoded is not encoded or self._graph.output is not output:
-            self._graph = _Graph(self, encoded, output, batch_size)
+            from soilcarbon.training.cuda_graph import GraphedSteps  # here: without a GPU there is nothing to capture
+
+            self._graph = GraphedSteps(self, encoded, output, batch_size)
         return self._graph.epoch(order)
 
-    def _steps(self, encoded: Tensor, output: Tensor, order: Tensor, batch_size: int) -> Tensor:
+    def steps(self, encoded: Tensor, output: Tensor, order: Tensor, batch_size: int) -> Tensor:
+        """Do the same call by call."""
         batches = order.split(batch_size)
         losses = output.new_empty(len(batches))
         for k, rows in enumerate(batches):
             mine = rows[distributed.share(len(rows))]
             losses[k] = self.gradients(encoded[mine], output[mine], len(rows))
-            self._adam_step()
+            self.adam_step()
         return losses
 
-    def _adam_step(self) -> None:
+    def adam_step(self) -> None:
         """Move the weights by the function behind `torch.optim.Adam`: the class imports the compiler, longer than a first step."""
         for (value, gradient, mean, square, steps), rate in zip(self.adam, self.rates, strict=True):
             adam(
@@ -320,14 +313,11 @@ class Accelerator:
             tensor.copy_(value)
 
     def _front(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], None]]:
-        """Return what the first ReLU of the head takes, (B, 256), for inputs (B, E).
-
-        And what is to be called with the loss's derivative by it: it sets the gradients of what is in front of that ReLU.
-        """
+        """Return what the head's first ReLU takes, (B, 256), for inputs (B, E), and what sets the gradients in front of it."""
         bank, (fusion, first) = self.banks[0], self.linear[:2]
         if len(self.banks) == 1 and isinstance(bank, _Cells) and len(x) >= FOLDED_FROM:
             return self._folded(x, bank)
-        made = [bank.forward(part) for bank, part in zip(self.banks, x.split(self.widths, 1), strict=True)]
+        made = [bank.forward_and_keep(part) for bank, part in zip(self.banks, x.split(self.widths, 1), strict=True)]
         maps = torch.cat([each for each, _ in made], 1)
         fused = fusion.forward(maps)
 
@@ -343,7 +333,7 @@ class Accelerator:
         return first.forward(fused), set_gradients
 
     def _folded(self, x: Tensor, bank: _Cells) -> tuple[Tensor, Callable[[Tensor], None]]:
-        """Do the same where all is affine: branches, fusion and the first layer are multiplied out to one matrix (256, E)."""
+        """Do the same where all is affine: branches, fusion and first layer are multiplied out to one matrix (256, E)."""
         fusion, first = self.linear[:2]
         weight = fusion.weight.value @ bank.weight.value
         bias = torch.addmv(fusion.bias.value, fusion.weight.value, bank.bias.value)
@@ -396,63 +386,3 @@ class Accelerator:
             value = value + self.l2_sp / 2 * moved.dot(moved)
             self.trained.gradient.add_(moved, alpha=self.l2_sp)
         return value
-
-
-# --- CUDA graphs -----------------------------------------------------------------------------------------------------
-
-
-def capture(step: Callable[[], object]) -> Callable[[], object]:
-    """Take a few steps, capture one as a CUDA graph, and return what replays it."""
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(WARM_UPS):
-            step()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
-
-
-class _Graph:
-    """Steps of whole batches as one call each; what changes from step to step lies on the device, where a graph reads it."""
-
-    def __init__(self, optimiser: Accelerator, encoded: Tensor, output: Tensor, batch_size: int) -> None:
-        self.optimiser, self.encoded, self.output, self.batch_size = optimiser, encoded, output, batch_size
-        self.order = torch.zeros(len(output), dtype=torch.int64, device=output.device)
-        self.number = torch.zeros(1, dtype=torch.int64, device=output.device)
-        self.within = torch.arange(batch_size, device=output.device)
-        self.losses = output.new_zeros(len(output) // batch_size)
-        self._replay: Callable[[], object] | None = None
-
-    def epoch(self, order: Tensor) -> Tensor:
-        replay = self._replay = self._replay or self._captured()
-        self.order.copy_(order)
-        self.number.zero_()
-        for _ in range(len(self.losses)):
-            replay()
-        rest = order[len(self.losses) * self.batch_size :]
-        last = [self.optimiser._steps(self.encoded, self.output, rest, self.batch_size)] if len(rest) else []
-        return torch.cat([self.losses, *last])
-
-    def _step(self) -> None:
-        rows = self.order[self.number * self.batch_size + self.within]
-        loss = self.optimiser.gradients(self.encoded[rows], self.output[rows], self.batch_size)
-        self.losses.index_copy_(0, self.number, loss[None])
-        self.optimiser._adam_step()
-        self.number.add_(1).remainder_(len(self.losses))
-
-    def _captured(self) -> Callable[[], object]:
-        """Return what replays a step; weights, Adam's memory and random numbers are what they were before."""
-        changed = [self.optimiser.trained.value, *self.optimiser.memory()]
-        before = [tensor.clone() for tensor in changed]
-        with torch.random.fork_rng([self.output.device] if self.output.is_cuda else []):
-            try:
-                return capture(self._step)
-            except RuntimeError as error:  # a driver or a library that cannot
-                log.info("steps are taken call by call: no CUDA graph could be captured (%s)", error)
-                return self._step
-            finally:
-                for tensor, value in zip(changed, before, strict=True):
-                    tensor.copy_(value)

@@ -18,7 +18,6 @@ from soilcarbon.io.files import UserError
 from soilcarbon.network.checkpoint import read_state, save_checkpoint, save_state
 from soilcarbon.network.network import Member, Record, SoilCarbonNet
 from soilcarbon.network.specification import Specification
-from soilcarbon.parallel import Task, run_tasks
 from soilcarbon.settings import TrainSettings
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.groups import group_folds
@@ -315,6 +314,8 @@ def train_members(members: Members, files: RunFiles | None = None, workers: int 
     one_process = files is None or workers == 1 or members.count == 1 or distributed.size() > 1
     if files is None or one_process or members.data.profiles.output.is_cuda:
         return [_train_with_files(members, k, files) for k in range(members.count)]
+    from soilcarbon.parallel import Task, run_tasks  # here: one member needs no processes
+
     shared = files.folder / SHARED
     save_state(shared, _tensors_of(members))
     small = replace(members, pretrained=[], data=members.data.without_arrays())

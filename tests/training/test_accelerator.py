@@ -13,8 +13,9 @@ from torch import nn
 from soilcarbon.categories import Category
 from soilcarbon.network.network import Member
 from soilcarbon.network.specification import Specification
-from soilcarbon.training import accelerator as accelerators
+from soilcarbon.training import cuda_graph
 from soilcarbon.training.accelerator import Accelerator, blocks_of, covers
+from soilcarbon.training.cuda_graph import GraphedSteps
 from soilcarbon.training.optimiser import Optimiser, make_optimiser
 
 PUBLISHED = Specification()
@@ -389,13 +390,13 @@ def epochs_of(optimiser, one_epoch, device="cpu"):
 @pytest.mark.parametrize("capture", [warmed_up, unable, lambda step: step])
 @pytest.mark.parametrize("batch_size", [32, 55])
 def test_steps_replayed_as_a_graph_are_those_of_single_calls_to_the_bit(capture, batch_size, monkeypatch):
-    monkeypatch.setattr(accelerators, "capture", capture)
+    monkeypatch.setattr(cuda_graph, "capture", capture)
     x, y = (each.float() for each in batch(PUBLISHED, n=110))
     found = []
     for graph in (False, True):
         optimiser = Accelerator(member_of(PUBLISHED).float(), 1e-3, layer_decay=0.5, l2_sp=0.1)
         with torch.no_grad():
-            replayed = accelerators._Graph(optimiser, x, y, batch_size)
+            replayed = GraphedSteps(optimiser, x, y, batch_size)
             one_epoch = replayed.epoch if graph else lambda order, by=optimiser: by.epoch(x, y, order, batch_size)
             found.append(epochs_of(optimiser, one_epoch))
     assert all(map(torch.equal, *found))
@@ -403,13 +404,13 @@ def test_steps_replayed_as_a_graph_are_those_of_single_calls_to_the_bit(capture,
 
 def test_a_capture_keeps_what_adam_remembers(monkeypatch):
     """As when a run is resumed: the memory is there before the first captured step."""
-    monkeypatch.setattr(accelerators, "capture", warmed_up)
+    monkeypatch.setattr(cuda_graph, "capture", warmed_up)
     x, y = (each.float() for each in batch(PUBLISHED, n=110))
     optimiser = Accelerator(member_of(PUBLISHED).float(), 1e-3)
     optimiser.epoch(x, y, torch.arange(110), 32)
     before = optimiser.state()
     with torch.no_grad():
-        accelerators._Graph(optimiser, x, y, 32)._captured()
+        GraphedSteps(optimiser, x, y, 32)
     assert before["2"] == 4
     assert all(torch.equal(before[name], value) for name, value in optimiser.state().items())
 
@@ -421,9 +422,9 @@ def test_a_cuda_graph_trains_as_single_calls_do(monkeypatch):
     for captured in (False, True):
         optimiser = Accelerator(member_of(PUBLISHED).float().cuda(), 1e-3)
         with torch.no_grad():
-            single = lambda order, by=optimiser: by._steps(x, y, order, 32)  # noqa: E731
+            single = lambda order, by=optimiser: by.steps(x, y, order, 32)  # noqa: E731
             replayed = lambda order, by=optimiser: by.epoch(x, y, order, 32)  # noqa: E731
             found.append(epochs_of(optimiser, replayed if captured else single, "cuda")[0])
-    assert optimiser._graph._replay.__name__ == "replay", "no graph could be captured"
+    assert optimiser._graph.replay.__name__ == "replay", "no graph could be captured"
     # Dropout is drawn from other places of the same stream, so that only the course is alike.
     torch.testing.assert_close(found[1].mean(), found[0].mean(), rtol=0.2, atol=0.05)
