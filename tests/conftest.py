@@ -1,6 +1,8 @@
 """A small dataset whose answer is known, made by code, and the folders of real files that may be absent."""
 
 import os
+import resource
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -72,6 +74,16 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """A disk on which no file may grow beyond a thousand bytes."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.fixture
