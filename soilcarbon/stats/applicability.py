@@ -37,7 +37,7 @@ class ApplicabilityArea:
     mean, std
         p each, raw units of the predictors; std has the divisor n - 1. A predictor that did not vary has std 1.
     weights
-        p, not negative, mean 1. A predictor that did not vary has 0: no distance can be told from it.
+        p, not negative, mean 1. A predictor that did not vary has 0.
     mean_distance
         Mean distance of all pairs of points, the unit of the index.
     threshold
@@ -128,7 +128,7 @@ class ApplicabilityArea:
         points = _coordinates(x[kept], mean, std, importance)
         mean_distance, nearest = _training_distances(points, member[kept])
         if not mean_distance > 0:
-            raise ValueError(f"all {len(points)} training profiles are alike; no distance can be told")
+            raise ValueError(f"all {len(points)} training profiles have the same predictors; an area needs distances between them")
         index = nearest / mean_distance
         low, high = np.quantile(index, [0.25, 0.75])
         threshold = min(index.max(), high + 1.5 * (high - low))

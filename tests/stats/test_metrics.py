@@ -48,13 +48,6 @@ def test_perfect_prediction():
     assert scores(observed, observed) == {"n": 50, "rmse": 0, "mae": 0, "me": 0, "r2": 1, "ccc": 1, "rpiq": None}
 
 
-def test_a_shift_moves_the_mean_error_and_lowers_agreement():
-    observed = np.arange(10.0)
-    result = scores(observed, observed + 3)
-    assert (result["me"], result["mae"], result["rmse"]) == pytest.approx((3, 3, 3))
-    assert result["ccc"] == pytest.approx(2 * 8.25 / (2 * 8.25 + 9))
-
-
 def test_scores_keep_their_digits_far_from_zero():
     observed, predicted = np.random.default_rng(0).normal(size=(2, 100))
     near, far = scores(observed, predicted), scores(observed + 1e7, predicted + 1e7)
@@ -137,16 +130,6 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
         for name in covered:
             covered[name] += result[name]["low"] <= truth[name] <= result[name]["high"]
     assert all(0.90 <= count / 300 <= 0.98 for count in covered.values()), covered
-
-
-def test_an_interval_narrows_with_the_root_of_n():
-    random = np.random.default_rng(0)
-    width = []
-    for n in (100, 1600):
-        observed = random.normal(size=n)
-        interval = bootstrap_scores(observed, observed + random.normal(size=n), 0)["mae"]
-        width.append(interval["high"] - interval["low"])
-    assert width[0] / width[1] == pytest.approx(4, rel=0.25)
 
 
 def test_draws_that_cannot_be_scored_are_left_out():
@@ -269,14 +252,6 @@ def test_what_is_hard_for_both_cancels():
         assert min(sign * paired[name]["low"], sign * paired[name]["high"]) > 0
     apart = [bootstrap_means(abs(each - observed)[:, None], None, seed, 1000) for seed, each in enumerate((ours, theirs))]
     assert width(paired["mae"]) < 0.7 * 100 * np.ptp(np.quantile(apart[0] / apart[1], [0.025, 0.975]))
-
-
-def test_blocks_that_err_alike_make_differences_less_sure():
-    observed, ours, theirs, groups = methods(0, 600, 20, shared=0.1)
-    single, blocks = (paired_differences(observed, ours, theirs, 0, groups=each) for each in (None, groups))
-    for name in ("mae", "rmse", "ccc", "r2"):
-        assert single[name]["value"] == blocks[name]["value"]
-        assert width(blocks[name]) > 2 * width(single[name])
 
 
 def test_more_regions_make_the_mean_surer_for_they_are_drawn_independently():
