@@ -17,6 +17,9 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from rasterio.enums import Resampling
+from rasterio.transform import Affine
+from rasterio.warp import reproject
 from tqdm import tqdm
 
 from soilcarbon.geo.crs import bounds_in, transformed
@@ -30,8 +33,10 @@ from soilcarbon.io.files import UserError
 _PREDICTION = "prediction"
 """The band of our maps that counts."""
 _TILE = 512
-_FINE = 4
-"""Parts, at least, along the side of a coarser cell: finer cells are cut until there are so many."""
+_MOST_ACROSS = 64
+"""Fine cells along a coarse one from twice which on they are added up first."""
+_LATTICE = 33
+"""Places along each side of a tile at which it is looked for on the common grid."""
 _MOST_CELLS = 50_000_000
 """Of the common grid: three maps of it are held."""
 _HAIR = 1e-6
@@ -201,7 +206,7 @@ def on_common_grid(first: Cells, second: Cells, covered: float) -> Shared:
     whole = Tile(0, 0, 0, grid.height, grid.width)
     km2 = np.broadcast_to(cell_areas(grid, whole), (grid.height, grid.width))
     large = coarse.read(*_offset(coarse.grid, grid), grid.height, grid.width)
-    small = _averaged(fine, part, coarse, grid, km2, covered)
+    small = _averaged(fine, part, grid, covered)
     shared = Shared(grid, *((small, large) if fine is first else (large, small)), km2)
     if not shared.both.any():
         raise UserError(f"{first.name} and {second.name} share ground, but no cell in which both have a value")
@@ -213,38 +218,58 @@ def _offset(grid: Grid, part: Grid) -> tuple[int, int]:
     return round((grid.y - part.y) / grid.cell[1]), round((part.x - grid.x) / grid.cell[0])
 
 
-def _averaged(fine: Cells, part: Grid, coarse: Cells, grid: Grid, km2: np.ndarray, covered: float) -> np.ndarray:
-    """Return means (h, w) over a coarser grid's cells of what lies in them, weighted by area; NaN where too little has values."""
+def _averaged(fine: Cells, part: Grid, grid: Grid, covered: float) -> np.ndarray:
+    """Return means (h, w) over a coarser grid's cells of what lies in them, weighted by area; NaN where too little has values.
+
+    GDAL's warper gives each fine cell the share of it that lies in a coarse one. (A coarse cell that stands askew in the fine
+    grid takes those of its bounding box.)
+    """
     top, left = _offset(fine.grid, part)
     if part == grid:
         return fine.read(top, left, part.height, part.width)
-    cuts = max(1, math.ceil(_FINE * fine.metres / coarse.metres))
-    weighted, area = np.zeros(km2.size), np.zeros(km2.size)
+    sums = np.zeros((3, grid.height, grid.width))  # over a coarse cell: of value times area, area, and share with values
     tiles = tqdm(part.tiles(_TILE), fine.name, part.tile_count(_TILE), unit="tile", disable=None, leave=False)
     for tile in tiles:
         values = fine.read(top + tile.row, left + tile.col, tile.height, tile.width)
         known = np.isfinite(values)
-        if not known.any():
-            continue
-        weight = np.broadcast_to(cell_areas(part, tile), values.shape) / cuts**2
-        rows, cols = (start + (np.arange(n * cuts) + 0.5) / cuts for start, n in ((tile.row, tile.height), (tile.col, tile.width)))
-        x, y = part.coordinates(rows, cols)
-        row, col = grid.places(*transformed(part.crs, grid.crs, *np.meshgrid(x, y)))
-        cells = _numbers(row, col, grid)
-        cut = [np.repeat(np.repeat(each, cuts, 0), cuts, 1)[cells >= 0] for each in (np.where(known, values, 0), known * weight)]
-        inside = cells[cells >= 0]
-        weighted += np.bincount(inside, cut[0] * cut[1], km2.size)
-        area += np.bincount(inside, cut[1], km2.size)
-    enough = area >= covered * km2.ravel() * (1 - 1e-3)  # areas of two projections differ in their last digits
-    return np.where(enough & (area > 0), weighted / np.where(area > 0, area, 1), np.nan).reshape(km2.shape)
+        area = np.broadcast_to(cell_areas(part, tile), values.shape) * known
+        bands = np.stack([np.where(known, values, 0) * area, area, known])
+        for turn in (-360.0, 0.0, 360.0) if part.geographic and grid.geographic else (0.0,):
+            place = Affine.translation(turn, 0) @ part.transform @ Affine.translation(tile.col, tile.row)
+            rows, cols, ratio = _touched(part.crs, place, tile, grid)
+            if rows.start < rows.stop and cols.start < cols.stop:
+                # Blocks of cells are added up where they are very many, and zeros laid round the tile: then a mean over a whole
+                # coarse cell is the sum of what its tiles give.
+                block = max(1, int(ratio / _MOST_ACROSS))
+                edge = [(0, -size % block) for size in values.shape]
+                joined = np.pad(bands, [(0, 0), *edge]).reshape(3, -(-tile.height // block), block, -(-tile.width // block), block)
+                pad = int(2 * ratio / block) + 2
+                around = np.pad(joined.sum((2, 4)) / block**2, [(0, 0), (pad, pad), (pad, pad)])
+                found = np.zeros((3, rows.stop - rows.start, cols.stop - cols.start))
+                reproject(
+                    around, found, src_transform=place @ Affine.scale(block) @ Affine.translation(-pad, -pad), src_crs=part.crs,
+                    dst_transform=grid.transform @ Affine.translation(cols.start, rows.start), dst_crs=grid.crs,
+                    resampling=Resampling.average,
+                )  # fmt: skip
+                sums[:, rows, cols] += found
+    total, area, share = sums
+    enough = share >= covered * (1 - 1e-3)  # areas of two projections differ in their last digits
+    return np.where(enough & (area > 0), total / np.where(area > 0, area, 1), np.nan)
 
 
-def _numbers(row: np.ndarray, col: np.ndarray, grid: Grid) -> np.ndarray:
-    """Return the number of the cell that each place lies in, row by row; -1 outside."""
-    with np.errstate(invalid="ignore"):
-        row, col = np.floor(row + _HAIR), np.floor(col + _HAIR)
-        inside = (row >= 0) & (row < grid.height) & (col >= 0) & (col < grid.width)
-    return np.where(inside, np.where(inside, row, 0) * grid.width + np.where(inside, col, 0), -1).astype(np.int64)
+def _touched(crs: str, place: Affine, tile: Tile, grid: Grid) -> tuple[slice, slice, float]:
+    """Return rows and columns of a grid that hold a tile of another one, and the tile's cells along one of the grid's."""
+    col, row = np.meshgrid(np.linspace(0, tile.width, _LATTICE), np.linspace(0, tile.height, _LATTICE))
+    x, y = transformed(crs, grid.crs, *(np.asarray(each) for each in place @ (col.ravel(), row.ravel())))
+    found, spans = [], []
+    for at, size in (((grid.y - y) / grid.cell[1], grid.height), ((x - grid.x) / grid.cell[0], grid.width)):
+        at = at[np.isfinite(at)]
+        if not len(at):
+            return slice(0), slice(0), 1.0
+        more = 2 + 2 * np.ptp(at) / _LATTICE
+        found.append(slice(int(np.clip(at.min() - more, 0, size)), int(np.clip(at.max() + more, 0, size))))
+        spans.append(float(np.ptp(at)))
+    return found[0], found[1], max(1.0, math.sqrt(tile.height * tile.width / max(spans[0] * spans[1], 1e-9)))
 
 
 def ends_of(product: CarbonMap, lon: np.ndarray, lat: np.ndarray, bands: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:

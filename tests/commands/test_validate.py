@@ -18,6 +18,7 @@ from soilcarbon.geo.grid import Grid, Tile
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError, run
+from soilcarbon.mapping import products as map_products
 from soilcarbon.mapping.products import CarbonMap, Cells, on_common_grid
 from soilcarbon.settings import build
 
@@ -124,6 +125,36 @@ def test_a_coarser_product_is_met_on_its_own_grid_by_area_weighted_means(ours, s
     np.testing.assert_allclose(shared.first, shared.second, rtol=1e-6)
     fine = shared.second if swapped else shared.first
     assert (fine * shared.km2).sum() == pytest.approx((ours * km2).sum(), rel=1e-6)  # nothing is lost
+
+
+@pytest.mark.parametrize(
+    ("cell", "west", "north"), [(0.25, 100.0, 40.0), (0.17, 100.03, 39.96), (0.31, 100.111, 39.777), (0.1, 100.05, 39.93)]
+)
+@pytest.mark.parametrize(("turn", "tile", "across"), [(0, 512, 64), (-360, 16, 64), (0, 12, 4)])
+def test_means_over_cells_that_share_no_edges_are_those_of_exact_areas(
+    workplace, monkeypatch, cell, west, north, turn, tile, across
+):
+    monkeypatch.setattr(map_products, "_TILE", tile)
+    monkeypatch.setattr(map_products, "_MOST_ACROSS", across)
+    values = np.random.default_rng(0).normal(8, 2, (HEIGHT, WIDTH)).astype(np.float32).astype(np.float64)
+    write("fine.tif", values, west=WEST + turn)
+    height, width = int((north - 36) / cell), int((105 - west) / cell)
+    write("coarse.tif", np.ones((height, width)), cell, west, north)
+
+    def shares(start, size, count, whole):
+        """Of each fine cell (whole,) in each coarse one (count,): its overlap, in fine cells."""
+        low = (start + size * np.arange(count))[:, None]
+        return np.clip(np.minimum(low + size, np.arange(1, whole + 1)) - np.maximum(low, np.arange(whole)), 0, None)
+
+    rows, cols = (
+        shares(start / CELL, cell / CELL, count, whole)
+        for start, count, whole in ((NORTH - north, height, HEIGHT), (west - WEST, width, WIDTH))
+    )
+    area = cell_areas(Grid("EPSG:4326", WEST, NORTH, (CELL, CELL), HEIGHT, WIDTH), Tile(0, 0, 0, HEIGHT, WIDTH))
+    exact = rows @ (values * area) @ cols.T / (rows @ np.broadcast_to(area, values.shape) @ cols.T)
+    with Cells(CarbonMap("a", Path("fine.tif"))) as first, Cells(CarbonMap("b", Path("coarse.tif"))) as second:
+        found = on_common_grid(second, first, 0.5).second
+    np.testing.assert_allclose(found, exact, rtol=1e-5 if across == 64 else 0.05)  # blocks are cut by coarse edges
 
 
 def test_half_of_a_cell_must_have_values(workplace):
