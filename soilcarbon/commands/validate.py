@@ -54,7 +54,7 @@ class Product(BaseModel):
 
 
 def _product(text: str) -> dict[str, str]:
-    """Return what "NAME=FILE,unit=t/ha,..." says; a file whose path has a comma is named in YAML."""
+    """Return the fields of "NAME=FILE,unit=t/ha,..."; a file whose path has a comma is named in YAML."""
     first, *others = text.split(",")
     name, named, path = first.partition("=")
     found = {"name": name, "path": path} if named else {"name": Path(first).stem, "path": first}

@@ -79,7 +79,7 @@ class ForestPredictor(Predictor):
             highest = min(calibration.highest_level(name) for name in self.zones)
             if level > highest:
                 raise UserError(
-                    f"level = {level:g}: what the model held out supports intervals up to {highest:.3f}; use a lower --level"
+                    f"level = {level:g}: the held-out profiles support intervals up to {highest:.3f}; use a lower --level"
                 )
 
     def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:

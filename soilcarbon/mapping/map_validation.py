@@ -22,7 +22,7 @@ from soilcarbon.html import Block, FigureFolder, Items, Note, Section, Table, fo
 from soilcarbon.io.files import UserError
 from soilcarbon.io.points import find_columns, read_points, require_columns
 from soilcarbon.mapping.picture import View, draw, read_picture
-from soilcarbon.mapping.products import CarbonMap, Cells, Shared, ends_of, file_name, on_common_grid
+from soilcarbon.mapping.products import CarbonMap, Cells, Shared, file_name, interval_at, on_common_grid
 from soilcarbon.soil.dataset import check_samples
 from soilcarbon.stats.groups import spatial_groups
 from soilcarbon.stats.metrics import bootstrap_scores, coverage, scores
@@ -30,10 +30,8 @@ from soilcarbon.stats.metrics import bootstrap_scores, coverage, scores
 log = logging.getLogger(__name__)
 SCORES = ("r2", "rmse", "me", "mae", "ccc")
 PLACED = ("profile_id", "lon", "lat")
-STRANGE = 4.0
-"""Times that the medians of points and of a map differ by, from where on a user is asked about units."""
-_FEWEST = 2
-"""Points: one alone has no scores."""
+_UNIT_RATIO = 4.0
+"""Ratio of the medians of points and of a map from which on a warning about units is given."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +95,14 @@ def score_points(
     for product in products:
         with Cells(product) as cells:
             if cells.unit != unit:
-                raise UserError(f"{cells.name} is in {cells.unit}, the points in {unit}: a content is no density; see densities.py")
+                units = f"{cells.name} is in {cells.unit}, the points in {unit}"
+                raise UserError(f"{units}: a content is not a density; see soilcarbon densities")
             found[product.name] = cells.at(lon, lat)
-            ends[product.name] = ends_of(product, lon, lat, cells.bands)
+            ends[product.name] = interval_at(product, lon, lat, cells.bands)
     names = [product.name for product in products]
     _warn_of_units(found, names, unit)
     rows = found[names].notna().all(axis=1).to_numpy()
-    if rows.sum() < _FEWEST:
+    if rows.sum() < 2:
         worst = found[names].notna().sum().idxmin()
         raise UserError(f"{points}: at {rows.sum()} of {len(found)} points all maps have values; {worst} has the fewest")
     compared = Points(found[rows].reset_index(drop=True), unit, len(found))
@@ -145,9 +144,9 @@ def _warn_of_units(found: pd.DataFrame, names: Sequence[str], unit: str) -> None
     """Say where points and a map differ so much that one of them may be of another unit."""
     for name in names:
         both = found.loc[found[name].notna(), ["observed", name]].median()
-        if both.min() > 0 and both.max() / both.min() > STRANGE:
-            told = f"points have a median of {both['observed']:.3g} {unit}, {name} {both[name]:.3g}"
-            log.warning("%s; are the units right (--unit, and unit= of the map)?", told)
+        if both.min() > 0 and both.max() / both.min() > _UNIT_RATIO:
+            medians = f"points have a median of {both['observed']:.3g} {unit}, {name} {both[name]:.3g}"
+            log.warning("%s; are the units right (--unit, and unit= of the map)?", medians)
 
 
 def score_pair(ours: Cells, theirs: Cells, covered: float) -> tuple[Shared, dict[str, Any]]:
@@ -188,7 +187,7 @@ _SIDE = 1000
 
 
 class ValidationReport:
-    """Report of a map validation, built up one pair of maps after the other, so that no two pairs are held at once.
+    """Report of a map validation, built up one pair of maps after the other, so that only one pair is in memory.
 
     Parameters
     ----------

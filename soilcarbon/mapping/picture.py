@@ -18,7 +18,7 @@ from rasterio.enums import Resampling
 
 from soilcarbon.constants import NODATA
 from soilcarbon.figures import INK, is_skewed, literal, save
-from soilcarbon.geo.crs import short_name
+from soilcarbon.geo.crs import Bounds, short_name
 from soilcarbon.geo.grid import Grid, lonlat, raster_grid
 from soilcarbon.geo.raster import named_errors, open_raster
 from soilcarbon.html import format_value
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-sensible = format_value
 DIFFERENCES = ("change", "lower", "upper")
 """Bands of a map of change that may be above or below zero; its sd is not."""
 _TAILS = (0.01, 0.995)
@@ -326,8 +325,6 @@ def preview(png: Path, view: View) -> None:
 
 def draw(picture: Picture, diverging: bool = False) -> "Figure":
     """Return the figure of a picture's first band; `diverging`: colours are centred at zero."""
-    from matplotlib import colormaps
-    from matplotlib.colors import LogNorm, Normalize
     from matplotlib.figure import Figure
 
     band, grid = picture.bands[0], picture.grid
@@ -345,16 +342,7 @@ def draw(picture: Picture, diverging: bool = False) -> "Figure":
     if ramp is None:
         axes.annotate("no cell has a value", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=INK)
     else:
-        norm = (LogNorm if ramp.logarithmic else Normalize)(ramp.low, ramp.high)
-        shown = np.maximum(band.values, ramp.low) if ramp.logarithmic else band.values  # a logarithm would drop zeros
-        colours = colormaps[ramp.colours].with_extremes(bad=(0, 0, 0, 0))
-        image = axes.imshow(shown, extent=(x_min, x_max, y_min, y_max), norm=norm, cmap=colours)
-        place: dict[str, Any] = {"shrink": min(1.0, 4 / height)} if beside else {"location": "bottom", "aspect": 40}
-        labels: dict[str, Any] = {"ticks": ramp.ticks(), "format": lambda value, _: f"{value:g}".replace("-", "−")}
-        bar = figure.colorbar(image, ax=axes, extend=ramp.extend, **labels, **place)
-        bar.minorticks_off()
-        bar.ax.tick_params(labelsize=8)
-        bar.set_label(literal(band.label), fontsize=9)
+        _paint(figure, band, ramp, grid.bounds, unit, height if beside else None)
     axes.set_aspect((height / (y_max - y_min)) / (width / (x_max - x_min)))
     axes.tick_params(labelsize=8)
     for axis, letters, low, high, inches in ((axes.xaxis, "EW", x_min, x_max, width), (axes.yaxis, "NS", y_min, y_max, height)):
@@ -367,6 +355,24 @@ def draw(picture: Picture, diverging: bool = False) -> "Figure":
     notes += ["height and width are not to one scale"] if not math.isclose(shape, shape_on_ground(grid, scale)) else []
     _foot(figure, picture, scale, unit, "; ".join(notes))
     return figure
+
+
+def _paint(figure: "Figure", band: Band, ramp: Ramp, bounds: Bounds, unit: float, height: float | None) -> None:
+    """Draw the cells of a band, and its colour bar: beside a map of a height in inches, or below."""
+    from matplotlib import colormaps
+    from matplotlib.colors import LogNorm, Normalize
+
+    norm = (LogNorm if ramp.logarithmic else Normalize)(ramp.low, ramp.high)
+    shown = np.maximum(band.values, ramp.low) if ramp.logarithmic else band.values  # a logarithm would drop zeros
+    colours = colormaps[ramp.colours].with_extremes(bad=(0, 0, 0, 0))
+    x_min, x_max, y_min, y_max = (edge * unit for edge in bounds)
+    image = figure.axes[0].imshow(shown, extent=(x_min, x_max, y_min, y_max), norm=norm, cmap=colours)
+    style: dict[str, Any] = {"shrink": min(1.0, 4 / height)} if height else {"location": "bottom", "aspect": 40}
+    style |= {"ticks": ramp.ticks(), "format": lambda value, _: f"{value:g}".replace("-", "−")}
+    bar = figure.colorbar(image, ax=figure.axes[0], extend=ramp.extend, **style)
+    bar.minorticks_off()
+    bar.ax.tick_params(labelsize=8)
+    bar.set_label(literal(band.label), fontsize=9)
 
 
 def _label_axis(axis: "Axis", letters: str, low: float, high: float, inches: float) -> None:

@@ -1,4 +1,4 @@
-"""Maps of soil carbon brought to one grid, the coarser of two: what each says of the same ground.
+"""Maps of soil carbon on one grid, the coarser of two, by area-weighted means.
 
 In: files of any CRS, cell size and extent, in any of `fields.UNITS`. Out: `Shared`, two maps on the common grid.
 
@@ -6,7 +6,7 @@ In: files of any CRS, cell size and extent, in any of `fields.UNITS`. Out: `Shar
         shared = on_common_grid(ours, theirs, covered=0.5)
 
 A coarser cell takes the mean of the finer map's cells in it, each weighted by the true area it has there: what the finer map
-holds on the whole is kept, as no interpolation would. Both are read in parts; only the common grid is held.
+holds on the whole is preserved, unlike by interpolation. Both are read in parts; only the common grid is in memory.
 """
 
 import math
@@ -38,7 +38,7 @@ _MOST_ACROSS = 64
 _LATTICE = 33
 """Places along each side of a tile at which it is looked for on the common grid."""
 _MOST_CELLS = 50_000_000
-"""Of the common grid: three maps of it are held."""
+"""Of the common grid: three maps of it are in memory."""
 _HAIR = 1e-6
 """Of a cell."""
 
@@ -190,7 +190,7 @@ def on_common_grid(first: Cells, second: Cells, covered: float) -> Shared:
     """
     if first.unit != second.unit:
         raise UserError(
-            f"{first.name} is in {first.unit}, {second.name} in {second.unit}: a content is no density; see densities.py"
+            f"{first.name} is in {first.unit}, {second.name} in {second.unit}: a content is not a density; see soilcarbon densities"
         )
     coarse, fine = (second, first) if second.metres > first.metres * (1 + _HAIR) else (first, second)
     try:
@@ -272,8 +272,8 @@ def _touched(crs: str, place: Affine, tile: Tile, grid: Grid) -> tuple[slice, sl
     return found[0], found[1], max(1.0, math.sqrt(tile.height * tile.width / max(spans[0] * spans[1], 1e-9)))
 
 
-def ends_of(product: CarbonMap, lon: np.ndarray, lat: np.ndarray, bands: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the ends (n,) of a map's own intervals at places; None of a map without bands "lower" and "upper"."""
+def interval_at(product: CarbonMap, lon: np.ndarray, lat: np.ndarray, bands: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the bounds (n,) of a map's own prediction intervals at places; None without bands "lower" and "upper"."""
     if not {"lower", "upper"} <= set(bands):
         return None
     found = []

@@ -220,7 +220,7 @@ def test_no_ground_in_common_and_other_mistakes(ours, capsys):
     for product, words in (
         ("away.tif", ["share no ground", "away.tif"]),
         ("empty.tif", ["no cell in which both"]),
-        ("content.tif", ["g/kg", "no density"]),
+        ("content.tif", ["g/kg", "not a density"]),
         ("bare.tif", ["does not tell its unit"]),
         ("bare.tif,unit=stones", ["stones"]),
         ("ours=ours.tif,factor=-1", ["greater than 0", "factor"]),
@@ -315,7 +315,7 @@ def test_intervals_of_a_map_are_held_against_points(ours):
 def test_points_elsewhere_or_of_another_thing(ours, capsys):
     write_points(ours)
     command = ["--maps", "ours.tif", "--points", "points.csv", "--value", "v", "--out", "out"]
-    assert "no density" in refused(capsys, *command, "--unit", "g/kg")
+    assert "not a density" in refused(capsys, *command, "--unit", "g/kg")
     assert "'w'" in refused(capsys, *command[:-4], "--value", "w", "--out", "out")
     table = pd.read_csv("points.csv").assign(lon=10.0)
     table.to_csv("points.csv", index=False)
