@@ -21,40 +21,47 @@ _MOST = 15
 
 
 def importance_bars(path: Path, table: "pd.DataFrame", label: str) -> None:
-    """Draw the importances of each target side by side, with intervals, the reference's most important on top.
+    """Draw the importances of each target side by side, with intervals, a panel per zone.
 
     Parameters
     ----------
     path
         The PNG file.
     table
-        target, name, importance, low, high; the reference first. Of more than 15 variables the most important are shown.
+        zone, target, name, importance, low, high, of one learner and method; the reference first. The 15 most important to the
+        reference are shown, in their order.
     label
         Of the axis.
     """
-    targets = list(dict.fromkeys(table["target"]))
-    first = table[table["target"] == targets[0]].sort_values("importance", ascending=False)
-    order = first["name"].tolist()[:_MOST]
-    figure, (ax,) = panels(1, 1, 0.6 + len(order) * (0.09 + 0.12 * len(targets)))
-    handles = []
+    zones, targets = (list(dict.fromkeys(table[column])) for column in ("zone", "target"))
+    means = table[table["target"] == targets[0]].groupby("name", sort=False)["importance"].mean()
+    order = means.sort_values(ascending=False).index.tolist()[:_MOST]
+    figure, axes = panels(len(zones), 2, 0.6 + len(order) * (0.09 + 0.12 * len(targets)))
+    handles: dict[str, Any] = {}
     step = 0.8 / len(targets)
-    for k, target in enumerate(targets):
-        here = table[table["target"] == target].set_index("name").reindex(order)
-        at = np.arange(len(order)) + (k - (len(targets) - 1) / 2) * step
-        colour = _COLOURS[k % len(_COLOURS)]
-        handles.append(ax.barh(at, here["importance"], height=0.92 * step, color=colour, alpha=1 if k == 0 else 0.75))
-        ax.hlines(at, here["low"], here["high"], color=INK, linewidth=1.1)
-        marks: dict[str, Any] = {"marker": _MARKERS[k % len(_MARKERS)], "markersize": 3.5, "linestyle": ""}
-        ax.plot(here["importance"], at, color=INK, markerfacecolor="white", **marks)
-    ax.axvline(0, color=INK, linewidth=0.8)
-    ax.set_yticks(range(len(order)), [short_label(name) for name in order])
-    ax.set_ylim(len(order) - 0.4, -0.6)
-    ax.spines["left"].set_visible(False)
-    ax.tick_params(axis="y", length=0)
-    ax.set_xlabel(label, fontsize=8.5)
-    ax.grid(axis="x", color="0.9", linewidth=0.6)
-    ax.set_axisbelow(True)
-    legend(figure, handles, [short_label(target) for target in targets])
+    for ax, zone in zip(axes, zones, strict=True):
+        for k, target in enumerate(targets):
+            here = table[(table["zone"] == zone) & (table["target"] == target)]
+            if here.empty:
+                continue
+            here = here.set_index("name").reindex(order)
+            at = np.arange(len(order)) + (k - (len(targets) - 1) / 2) * step
+            alpha = 1 if k == 0 else 0.75
+            handles[target] = ax.barh(at, here["importance"], height=0.92 * step, color=_COLOURS[k % len(_COLOURS)], alpha=alpha)
+            ax.hlines(at, here["low"], here["high"], color=INK, linewidth=1.1)
+            marks: dict[str, Any] = {"marker": _MARKERS[k % len(_MARKERS)], "markersize": 3.5, "linestyle": ""}
+            ax.plot(here["importance"], at, color=INK, markerfacecolor="white", **marks)
+        ax.axvline(0, color=INK, linewidth=0.8)
+        ax.set_yticks(range(len(order)), [short_label(name, 28) for name in order])
+        ax.set_ylim(len(order) - 0.4, -0.6)
+        ax.spines["left"].set_visible(False)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="x", color="0.9", linewidth=0.6)
+        ax.set_axisbelow(True)
+        if len(zones) > 1:
+            ax.set_title(short_label(zone), fontsize=9)
+    figure.supxlabel(label, fontsize=8.5)
+    legend(figure, list(handles.values()), [short_label(target) for target in handles])
     save(figure, path)
 
 
@@ -173,43 +180,4 @@ def mismatch_map(path: Path, places: "pd.DataFrame", models: Sequence[str], refe
     figure.supxlabel("degrees east", fontsize=8.5)
     figure.supylabel("degrees north", fontsize=8.5)
     figure.suptitle(f"model − {short_label(reference)}: ▲ red relatively richer, ▼ blue poorer in carbon", fontsize=9)
-    save(figure, path)
-
-
-def zone_importance(path: Path, table: "pd.DataFrame", label: str) -> None:
-    """Draw importances by zone, a panel per zone, targets side by side.
-
-    Parameters
-    ----------
-    path
-        The PNG file.
-    table
-        zone, target, name, importance, low, high, of one learner and method.
-    label
-        Of the axis.
-    """
-    zones, targets = (list(dict.fromkeys(table[name])) for name in ("zone", "target"))
-    order = list(dict.fromkeys(table["name"]))
-    figure, axes = panels(len(zones), 2, 0.5 + len(order) * (0.1 + 0.13 * len(targets)))
-    handles: dict[str, Any] = {}
-    step = 0.7 / len(targets)
-    for ax, zone in zip(axes, zones, strict=True):
-        for k, target in enumerate(targets):
-            here = table[(table["zone"] == zone) & (table["target"] == target)]
-            if here.empty:
-                continue
-            here = here.set_index("name").reindex(order)
-            at = np.arange(len(order)) + (k - (len(targets) - 1) / 2) * step
-            colour = _COLOURS[k % len(_COLOURS)]
-            ax.hlines(at, here["low"], here["high"], color=colour, linewidth=1.3)
-            marker = _MARKERS[k % len(_MARKERS)]
-            (handles[target],) = ax.plot(here["importance"], at, marker, color=colour, markersize=4.5)
-        ax.axvline(0, color=INK, linewidth=0.6)
-        ax.set_yticks(range(len(order)), [short_label(name, 28) for name in order])
-        ax.set_ylim(len(order) - 0.4, -0.6)
-        ax.tick_params(axis="y", length=0)
-        ax.grid(axis="x", color="0.9", linewidth=0.6)
-        ax.set_title(short_label(zone), fontsize=9)
-    figure.supxlabel(label, fontsize=8.5)
-    legend(figure, list(handles.values()), [short_label(target) for target in handles])
     save(figure, path)

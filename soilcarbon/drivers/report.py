@@ -25,12 +25,7 @@ CAVEAT = (
     "covariates, and correlated variables share what they explain; so drivers are permuted whole, within strata of places that are "
     "alike in all else (conditional)."
 )
-METHOD_NAMES = {
-    "conditional": "conditional permutation",
-    "permutation": "permutation",
-    "impurity": "impurity",
-    "shapley": "Shapley values",
-}
+METHOD_NAMES = {"conditional": "conditional permutation", "shapley": "Shapley values"}
 _AXIS = "importance: growth of the squared error of ln carbon, permuted within strata"
 _MOST_IMPORTANT = 3
 """Drivers named in the verdict."""
@@ -179,7 +174,7 @@ def _zones(r: Results, figures: FigureFolder) -> list[Block]:
     if found:
         note = f"Drivers permuted among held-out places of a zone, within strata; {lead}."
         blocks.append(
-            figures.draw("zones", "Importance of each driver, by zone and target", note, draw.zone_importance, rows, _AXIS)
+            figures.draw("zones", "Importance of each driver, by zone and target", note, draw.importance_bars, rows, _AXIS)
         )
         blocks += [importance_table(r, "driver", zone) for zone in found]
     curves = (
@@ -254,7 +249,9 @@ def importance_table(r: Results, kind: str, zone: str = EVERYWHERE) -> Table:
     rows = [[name, *(cells.get((*column, name), "–") for column in columns)] for name in order]
     groups = [("", [kind.capitalize()]), (f"{METHOD_NAMES[MAIN_METHOD]}, {lead}", targets)]
     if others:
-        groups.append((f"{r.reference}, other methods", [f"{learner}: {METHOD_NAMES[method]}" for learner, method in others]))
+        groups.append(
+            (f"{r.reference}, other methods", [f"{learner}: {METHOD_NAMES.get(method, method)}" for learner, method in others])
+        )
     caption = f"Share of importance, % [{100 * r.facts['level']:g} % interval]" + ("" if zone == EVERYWHERE else f", {zone}")
     return Table.grouped(caption, groups, rows)
 
