@@ -95,8 +95,8 @@ def score_points(
     for product in products:
         with Cells(product) as cells:
             if cells.unit != unit:
-                units = f"{cells.name} is in {cells.unit}, the points in {unit}"
-                raise UserError(f"{units}: a content is not a density; see soilcarbon densities")
+                differ = f"{cells.name} is in {cells.unit}, the points in {unit}"
+                raise UserError(f"{differ}: a content is not a density; see soilcarbon densities")
             found[product.name] = cells.at(lon, lat)
             ends[product.name] = interval_at(product, lon, lat, cells.bands)
     names = [product.name for product in products]
