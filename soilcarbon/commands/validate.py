@@ -118,8 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import rasterio
 
     from soilcarbon.mapping.cog import GDAL_SETTINGS
+    from soilcarbon.mapping.common_grid import CarbonMap, Cells, check_names
     from soilcarbon.mapping.map_validation import ValidationReport, depth_warnings, score_pair, score_points
-    from soilcarbon.mapping.products import CarbonMap, Cells, check_names
 
     maps, references = ([CarbonMap(**each.model_dump()) for each in group] for group in (settings.maps, settings.products))
     check_names([*maps, *references], settings.points, settings.out)

@@ -21,8 +21,8 @@ from soilcarbon.geo.zonal_statistics import mass_of
 from soilcarbon.html import Block, FigureFolder, Items, Note, Section, Table, format_value, write_report
 from soilcarbon.io.files import UserError
 from soilcarbon.io.points import find_columns, read_points, require_columns
+from soilcarbon.mapping.common_grid import CarbonMap, Cells, Shared, file_name, interval_at, on_common_grid
 from soilcarbon.mapping.picture import View, draw, read_picture
-from soilcarbon.mapping.products import CarbonMap, Cells, Shared, file_name, interval_at, on_common_grid
 from soilcarbon.soil.dataset import check_samples
 from soilcarbon.stats.groups import spatial_groups
 from soilcarbon.stats.metrics import bootstrap_scores, coverage, scores

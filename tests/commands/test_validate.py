@@ -19,7 +19,7 @@ from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError, run
 from soilcarbon.mapping import products as map_products
-from soilcarbon.mapping.products import CarbonMap, Cells, on_common_grid
+from soilcarbon.mapping.common_grid import CarbonMap, Cells, on_common_grid
 from soilcarbon.settings import build
 
 HEIGHT, WIDTH, CELL, WEST, NORTH = 40, 50, 0.1, 100.0, 40.0

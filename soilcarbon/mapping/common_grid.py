@@ -1,6 +1,6 @@
 """Maps of soil carbon on one grid, the coarser of two, by area-weighted means.
 
-In: files of any CRS, cell size and extent, in any of `fields.UNITS`. Out: `Shared`, two maps on the common grid.
+In: files of any CRS, cell size and extent, in any of `geo.field.UNITS`. Out: `Shared`, two maps on the common grid.
 
     with Cells(product) as ours, Cells(other) as theirs:
         shared = on_common_grid(ours, theirs, covered=0.5)
@@ -300,5 +300,11 @@ def check_names(products: Sequence[CarbonMap], points: Path | None, out: Path) -
 
 
 def file_name(*names: str) -> str:
-    """Return names as part of a file's name."""
+    """Return names as part of a file's name.
+
+    Examples
+    --------
+    >>> file_name("my map", "GSOC/1.5")
+    'my_map-GSOC_1.5'
+    """
     return "-".join("".join(letter if letter.isalnum() or letter in "._" else "_" for letter in name) for name in names)
