@@ -242,7 +242,7 @@ def gather(runs: Iterable[tuple[Run, pd.DataFrame]], regions: Mapping[str, Datas
     return {key: pd.concat(each, ignore_index=True) for key, each in parts.items()}, pd.DataFrame(curves)
 
 
-def _flat(found: Mapping[str, Any], suffix: str = "") -> dict[str, Any]:
+def flat_scores(found: Mapping[str, Any], suffix: str = "") -> dict[str, Any]:
     """Return scores with intervals as columns: s, s_low, s_high."""
     return {f"{name}{suffix}{end}": score[key] for name, score in found.items() if isinstance(score, dict) for end, key in _ENDS}
 
@@ -256,8 +256,8 @@ def score_table(found: Predictions, methods: Iterable[str], seed: int) -> pd.Dat
             predicted = table[method].to_numpy()
             row: dict[str, Any] = {"region": region, "strategy": strategy, "method": method}
             row |= {"n_train": int(table["n_train"].mean()), "n_test": len(table)}
-            row |= _flat(bootstrap_scores(observed, predicted, seed, groups=groups))
-            rows.append(row | _flat(bootstrap_scores(np.log1p(observed), np.log1p(predicted), seed, groups=groups), "_log"))
+            row |= flat_scores(bootstrap_scores(observed, predicted, seed, groups=groups))
+            rows.append(row | flat_scores(bootstrap_scores(np.log1p(observed), np.log1p(predicted), seed, groups=groups), "_log"))
     columns = [f"{name}{suffix}{end}" for name in SCORES for suffix in ("", "_log") for end, _ in _ENDS]
     return pd.DataFrame(rows).astype(dict.fromkeys(columns, float))
 
@@ -283,7 +283,7 @@ def difference_table(found: Predictions, methods: Iterable[str], strongest: Mapp
             changes = {region: paired_differences(*each[:3], seed, groups=each[3]) for region, each in parts.items()}
             changes[MEAN] = mean_paired_differences(list(parts.values()), seed)
             for region, change in changes.items():
-                rows.append({"region": region, "strategy": strategy, "method": method, "against": rival} | _flat(change))
+                rows.append({"region": region, "strategy": strategy, "method": method, "against": rival} | flat_scores(change))
     return pd.DataFrame(rows).astype({f"{n}{e}": float for n in ("mae", "rmse", "ccc", "r2") for e, _ in _ENDS})
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from soilcarbon.benchmark.baselines import BASELINES
 from soilcarbon.benchmark.network_variants import VARIANTS, samples_of
+from soilcarbon.benchmark.results import flat_scores
 from soilcarbon.html import Table
 from soilcarbon.io.files import UserError, read_table, read_yaml
 from soilcarbon.network.checkpoint import load_checkpoint
@@ -25,7 +26,6 @@ from soilcarbon.stats.metrics import bootstrap_scores
 TREES = 500
 NETWORK = "network"
 SCORES = {"rmse": "RMSE", "mae": "MAE", "me": "ME", "r2": "R2", "ccc": "CCC"}
-_ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))
 
 
 def predict_baselines(dataset: Dataset, rows: np.ndarray, test: np.ndarray, seed: int) -> dict[str, np.ndarray]:
@@ -100,12 +100,9 @@ def score_run(region: str, dataset: Dataset, predicted: Mapping[str, np.ndarray]
     groups = None if dataset.blocks is None else dataset.blocks[test]
     rows = []
     for method, values in {**predict_baselines(dataset, train, test, seed), **predicted}.items():
-        row: dict[str, object] = {"region": region, "method": method, "n_train": len(train), "n_test": len(test)}
-        for name, score in bootstrap_scores(dataset.y[test], values, seed, groups=groups).items():
-            if isinstance(score, dict):
-                row |= {f"{name}{end}": score[key] for end, key in _ENDS}
-        rows.append(row)
-    return pd.DataFrame(rows).astype({f"{name}{end}": float for name in SCORES for end, _ in _ENDS})
+        row = {"region": region, "method": method, "n_train": len(train), "n_test": len(test)}
+        rows.append(row | flat_scores(bootstrap_scores(dataset.y[test], values, seed, groups=groups)))
+    return pd.DataFrame(rows).astype({f"{name}{end}": float for name in SCORES for end in ("", "_low", "_high")})
 
 
 def _number(name: str, value: float) -> str:

@@ -43,7 +43,7 @@ def fitted(key, samples, world=None, seed=0, candidate=0):
 
 
 def on_line(degrees, y):
-    """Return profiles on the equator, without covariates that tell anything."""
+    """Return profiles on the equator, without informative covariates."""
     degrees = np.asarray(degrees, float)
     X = np.column_stack([degrees, np.zeros((len(degrees), 2))])
     return Samples(X, np.asarray(y, float), np.arange(len(degrees)))

@@ -17,6 +17,7 @@ from soilcarbon.benchmark.network_variants import plain_settings
 from soilcarbon.benchmark.results import MEAN
 from soilcarbon.categories import Category
 from soilcarbon.commands import compare
+from soilcarbon.commands.arguments import read_settings
 from soilcarbon.commands.compare import CompareSettings, design_of
 from soilcarbon.io.files import UserError, read_table, run
 from soilcarbon.network.checkpoint import load_checkpoint
@@ -211,6 +212,13 @@ def test_what_cannot_be_compared_is_refused(changes, words, land, tmp_path, monk
     assert run(lambda: compare.main(["--config", "c.yaml"])) == 2
     assert words in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("name", ["sim_compare", "realdata_compare", "realdata_curves", "realdata_untouched"])
+def test_presets_name_methods_and_settings_that_exist(name, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    design = design_of(read_settings(CompareSettings, "", ["--config", f"configs/{name}.yaml"]))
+    assert design.regional.teacher == "ensemble" and plan_runs(design)
 
 
 def test_folds_that_cannot_be_drawn_are_named(land, tmp_path):
