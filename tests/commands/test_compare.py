@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from soilcarbon.benchmark import experiment, network_variants, trained_runs
+from soilcarbon.benchmark import experiment, figures, network_variants, trained_runs
 from soilcarbon.benchmark.baselines import BASELINES
 from soilcarbon.benchmark.experiment import Run, folds_for, plan_runs, pretrain, pretrained_path, read_inputs
 from soilcarbon.benchmark.network_variants import plain_settings
@@ -95,6 +95,7 @@ def compared(land, tmp_path_factory):
         for module in (experiment, network_variants):
             patch.setattr(module, "plain_settings", lambda settings, **more: plain_settings(settings, **more | {"epochs": 5}))
         patch.setitem(BASELINES, "quantile_forest", forest)
+        patch.setattr(figures, "save", lambda _, path: path.write_bytes(b""))
         compare.main(["--config", str(config)])
         yield out, config
 
