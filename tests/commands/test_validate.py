@@ -18,7 +18,7 @@ from soilcarbon.geo.grid import Grid, Tile
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError, run
-from soilcarbon.mapping import products as map_products
+from soilcarbon.mapping import common_grid
 from soilcarbon.mapping.common_grid import CarbonMap, Cells, on_common_grid
 from soilcarbon.settings import build
 
@@ -134,8 +134,8 @@ def test_a_coarser_product_is_met_on_its_own_grid_by_area_weighted_means(ours, s
 def test_means_over_cells_that_share_no_edges_are_those_of_exact_areas(
     workplace, monkeypatch, cell, west, north, turn, tile, across
 ):
-    monkeypatch.setattr(map_products, "_TILE", tile)
-    monkeypatch.setattr(map_products, "_MOST_ACROSS", across)
+    monkeypatch.setattr(common_grid, "_TILE", tile)
+    monkeypatch.setattr(common_grid, "_MOST_ACROSS", across)
     values = np.random.default_rng(0).normal(8, 2, (HEIGHT, WIDTH)).astype(np.float32).astype(np.float64)
     write("fine.tif", values, west=WEST + turn)
     height, width = int((north - 36) / cell), int((105 - west) / cell)
