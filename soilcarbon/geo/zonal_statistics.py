@@ -17,10 +17,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rasterio.crs import CRS
+from rasterio.enums import MergeAlg
+from rasterio.features import rasterize
+from rasterio.transform import Affine
 
 from soilcarbon.geo.grid import Grid, Tile, lonlat
 from soilcarbon.geo.vector import Area
 
+_OFF_BORDER = 1e-7
+"""Of a cell."""
 LOWER, UPPER = 0.05, 0.95
 """Quantiles of an ensemble's members, at a cell and of a zone."""
 _AXIS = 6378.137
@@ -68,42 +73,38 @@ def zone_masks(areas: Sequence[Area], grid: Grid, tile: Tile) -> list[tuple[str,
     """Return the areas with cells in a tile, by name, and the cells whose centre is in each: (h, w) bool.
 
     Areas may overlap. A centre on a border belongs to the area east or south of it, so areas that share a border
-    share no cell, and a cell is in the same areas whatever tile it is looked at in. (GDAL's rasterize counts centres on
-    a border that runs east to west twice, as on grids whose centres are at whole degrees.) On a geographic grid
-    longitudes are angles: an area at -10 lies on a grid from 0 to 360.
+    share no cell, and a cell is in the same areas whatever tile it is looked at in. On a geographic grid longitudes are
+    angles: an area at -10 lies on a grid from 0 to 360.
     """
-    turns = (-360.0, 0.0, 360.0) if grid.geographic else (0.0,)
-    left, top = grid.x + tile.col * grid.cell[0], grid.y - tile.row * grid.cell[1]
-    right, bottom = left + tile.width * grid.cell[0], top - tile.height * grid.cell[1]
-    found = []
-    for area in areas:
+    shape, cell = (tile.height, tile.width), grid.cell
+    left, top = grid.x + tile.col * cell[0], grid.y - tile.row * cell[1]
+    right, bottom = left + tile.width * cell[0], top - tile.height * cell[1]
+    shapes: dict[float, list[tuple[dict[str, Any], int]]] = {}
+    for k, area in enumerate(areas, 1):
         x_min, x_max, y_min, y_max = area.bounds
-        if y_min > top or y_max < bottom:
-            continue
-        masks = [_mask(area.edges, grid, tile, turn) for turn in turns if x_min + turn <= right and x_max + turn >= left]
-        mask = np.logical_or.reduce(masks) if masks else np.zeros(0, bool)
-        if mask.any():
-            found.append((area.name, mask))
-    return found
+        for turn in (-360.0, 0.0, 360.0) if grid.geographic else (0.0,):
+            if y_min <= top and y_max >= bottom and x_min + turn <= right and x_max + turn >= left:
+                shapes.setdefault(turn, []).append((area.geometry, k))
 
+    def burnt(turn: float, found: Sequence[tuple[dict[str, Any], int]], add: bool = False) -> np.ndarray:
+        """Burn shapes into the tile; centres are looked at a little to the east and south, off borders that run through them."""
+        moved = Affine(cell[0], 0, left - turn + _OFF_BORDER * cell[0], 0, -cell[1], top - _OFF_BORDER * cell[1])
+        how = {"merge_alg": MergeAlg.add} if add else {}
+        return np.asarray(rasterize(found, out_shape=shape, transform=moved, dtype=np.int32, **how))
 
-def _mask(edges: np.ndarray, grid: Grid, tile: Tile, turn: float) -> np.ndarray:
-    """Return the cells (h, w) whose centre has an odd number of edges (E, 4), moved by `turn`, to its west."""
-    top, right = grid.y - tile.row * grid.cell[1], grid.x + (tile.col + tile.width) * grid.cell[0] - turn
-    near = (edges[:, 1] >= top - tile.height * grid.cell[1]) & (edges[:, 3] <= top) & (edges[:, 0::2].min(axis=1) <= right)
-    # In cells from the grid's corner, not the tile's: every tile finds the same crossings to the last bit.
-    col_1, col_2 = ((edges[near, k] + turn - grid.x) / grid.cell[0] for k in (0, 2))
-    row_1, row_2 = ((grid.y - edges[near, k]) / grid.cell[1] for k in (1, 3))
-    first, last = (np.ceil(row - 0.5).clip(tile.row, tile.row + tile.height).astype(np.int64) for row in (row_1, row_2))
-    count = last - first
-    edge = np.repeat(np.arange(len(count)), count)
-    row = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
-    slope = (col_2 - col_1)[edge] / (row_2 - row_1)[edge]
-    crossing = col_1[edge] + (row + 0.5 - row_1[edge]) * slope
-    col = (np.ceil(crossing - 0.5) - tile.col).clip(0, tile.width).astype(np.int64)
-    across = tile.width + 1
-    crossings = np.bincount((row - tile.row) * across + col, minlength=tile.height * across).reshape(tile.height, across)
-    return np.cumsum(crossings, axis=1)[:, : tile.width] % 2 == 1
+    labels, count = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    for turn, found in shapes.items():
+        labels = np.maximum(labels, burnt(turn, found))
+        count += burnt(turn, [(geometry, 1) for geometry, _ in found], add=True)
+    if (count > 1).any():  # areas overlap: each is burnt by itself
+        numbers = sorted({k for found in shapes.values() for _, k in found})
+        masks = {k: np.zeros(shape, bool) for k in numbers}
+        for turn, found in shapes.items():
+            for geometry, k in found:
+                masks[k] |= burnt(turn, [(geometry, 1)]) == 1
+    else:
+        masks = {int(k): labels == k for k in np.unique(labels[labels > 0])}
+    return [(areas[k - 1].name, mask) for k, mask in masks.items() if mask.any()]
 
 
 # --- true areas --------------------------------------------------------------------------------------------------
