@@ -1,6 +1,6 @@
 """Areas of interest and zones: the polygons of a vector file, brought to a map's CRS.
 
-In: a vector file (that alone needs geopandas). Out: named `Area`s, which are kept as JSON for many processes to read. A cell of a
+In: a vector file. Out: named `Area`s, which are kept as JSON for many processes to read. A cell of a
 map belongs to the area its centre lies in (`zones.zone_masks`).
 
     areas, extent = read_areas(Path("provinces.gpkg"), grid.crs, "name")
@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import shapely  # type: ignore[import-untyped]
+import shapely.geometry  # type: ignore[import-untyped]
 from rasterio.crs import CRS
 
 from soilcarbon.geo.crs import Bounds, short_name, shown
@@ -78,23 +80,15 @@ class Area:
     geometry: dict[str, Any]
 
     @cached_property
-    def edges(self) -> np.ndarray:
-        """All edges but those along x: (E, 4) x and y of the end with the larger y, then of the other."""
-        polygons = self.geometry["coordinates"]
-        rings = polygons if self.geometry["type"] == _POLYGON else [ring for polygon in polygons for ring in polygon]
-        ends = [np.asarray(ring, np.float64)[:, :2] for ring in rings]
-        edges = np.concatenate([np.empty((0, 4)), *(np.hstack([ring[:-1], ring[1:]]) for ring in ends)])
-        # One order of the two ends: neighbours then find the same crossings on the border they share.
-        edges = np.where(edges[:, 1:2] < edges[:, 3:4], edges[:, [2, 3, 0, 1]], edges)
-        return edges[edges[:, 1] > edges[:, 3]]
+    def shape(self) -> Any:
+        """The geometry as shapely's."""
+        return shapely.geometry.shape(self.geometry)
 
     @cached_property
     def bounds(self) -> Bounds:
-        """The extent; minimum above maximum if there is no ground at all."""
-        if not len(self.edges):
-            return math.inf, -math.inf, math.inf, -math.inf
-        x, y = self.edges[:, 0::2], self.edges[:, 1::2]
-        return float(x.min()), float(x.max()), float(y.min()), float(y.max())
+        """The extent; NaN if there is no ground at all."""
+        x_min, y_min, x_max, y_max = map(float, self.shape.bounds)
+        return x_min, x_max, y_min, y_max
 
 
 def read_areas(path: Path, crs: str, column: str | None = None) -> tuple[list[Area], Bounds]:
@@ -126,15 +120,11 @@ def read_areas(path: Path, crs: str, column: str | None = None) -> tuple[list[Ar
     Raises
     ------
     UserError
-        If geopandas is not installed, the file is missing, unreadable or empty, has no CRS or no polygons, or the
-        column is unknown or has gaps.
+        If the file is missing, unreadable or empty, has no CRS or no polygons, or the column is unknown or has gaps.
     """
-    try:
-        import geopandas
-        import shapely  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise UserError(f"{path}: reading areas needs geopandas: pip install 'geopandas>=1.0'") from error
-    frame = _read(path, geopandas)
+    import geopandas  # slow, and needed for this alone
+
+    frame = _read(path)
     kinds = frame.geom_type.where(~frame.is_empty).fillna("row without geometry")
     usable = kinds.isin([_POLYGON, _MULTIPOLYGON]).to_numpy()
     others = ", ".join(f"{count} {kind}" for kind, count in kinds[~usable].value_counts().items())
@@ -149,22 +139,22 @@ def read_areas(path: Path, crs: str, column: str | None = None) -> tuple[list[Ar
         log.info("%s: %d of %d geometries were not valid (a ring crosses itself?) and are repaired", path.name, invalid, len(frame))
     rows = frame.geometry.force_2d().make_valid().to_numpy()
     groups = pd.Series(range(len(names))).groupby(names, sort=False).indices
-    whole = geopandas.GeoSeries([shapely.union_all(_polygons(rows[k], shapely)) for k in groups.values()], crs=frame.crs)
+    whole = geopandas.GeoSeries([shapely.union_all(_polygons(rows[k])) for k in groups.values()], crs=frame.crs)
 
-    placed = _reproject(whole, crs, path, shapely)
+    placed = _reproject(whole, crs, path)
     areas = [Area(str(name), _geojson(polygons)) for name, polygons in zip(groups, placed, strict=True)]
-    if not any(len(area.edges) for area in areas):
+    if all(area.shape.is_empty for area in areas):
         raise UserError(f"{path}: none of its areas can be brought to {short_name(crs)}; give the map another CRS or other areas")
-    limits = np.array([area.bounds for area in areas])
-    x_min, y_min = limits[:, 0::2].min(axis=0).tolist()
-    x_max, y_max = limits[:, 1::2].max(axis=0).tolist()
+    x_min, y_min, x_max, y_max = shapely.total_bounds([area.shape for area in areas]).tolist()
     if CRS.from_user_input(crs).is_geographic:
         x_min, x_max = _within_180(x_min, x_max)
     return areas, (x_min, x_max, y_min, y_max)
 
 
-def _read(path: Path, geopandas: Any) -> Any:
+def _read(path: Path) -> Any:
     """Return a layer of a vector file as a GeoDataFrame with rows and a CRS."""
+    import geopandas
+
     file, wanted = path, None
     if not path.exists():
         start, _, end = path.name.rpartition(":")
@@ -344,7 +334,7 @@ def _text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
-def _polygons(geometries: Any, shapely: Any) -> np.ndarray:
+def _polygons(geometries: Any) -> np.ndarray:
     """Return the single polygons among geometries and their parts; what a repair left as lines is dropped."""
     parts = shapely.get_parts(shapely.get_parts(geometries))  # twice: collections hold multipolygons
     return parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
@@ -355,11 +345,11 @@ def _geojson(polygons: np.ndarray) -> dict[str, Any]:
     return {"type": _MULTIPOLYGON, "coordinates": rings}
 
 
-def _reproject(areas: Any, crs: str, path: Path, shapely: Any) -> list[np.ndarray]:
+def _reproject(areas: Any, crs: str, path: Path) -> list[np.ndarray]:
     """Return the polygons of each geometry of a GeoSeries in another CRS."""
     known = areas.crs
     if known.equals(crs, ignore_axis_order=True):
-        return [_polygons(geometry, shapely) for geometry in areas]
+        return [_polygons(geometry) for geometry in areas]
     unit = known.axis_info[0].unit_conversion_factor  # radians or metres
     x_min, y_min, x_max, y_max = areas.total_bounds
     step = math.radians(_STEP_DEGREES) / unit if known.is_geographic else _STEP_METRES / unit
@@ -368,18 +358,18 @@ def _reproject(areas: Any, crs: str, path: Path, shapely: Any) -> list[np.ndarra
         moved = dense.to_crs(crs)
     except Exception as error:  # of pyproj, which only geopandas brings
         raise UserError(f"{path}: cannot be brought from {known.name!r} to {short_name(crs)}; reproject it first") from error
-    placed = [_polygons(geometry, shapely) for geometry in moved]
+    placed = [_polygons(geometry) for geometry in moved]
     whole = [[bool(np.isfinite(shapely.get_coordinates(part)).all()) for part in parts] for parts in placed]
     lost = sum(len(kept) - sum(kept) for kept in whole)
     if lost:
         log.info("%s: %d polygons reach beyond what %s can hold and are left out", path.name, lost, short_name(crs))
     placed = [parts[np.array(kept, bool)] for parts, kept in zip(placed, whole, strict=True)]
     if CRS.from_user_input(crs).is_geographic:
-        placed = [_polygons(np.array([_unwrap(part, shapely) for part in parts], object), shapely) for parts in placed]
+        placed = [_polygons(np.array([_unwrap(part) for part in parts], object)) for parts in placed]
     return placed
 
 
-def _unwrap(polygon: Any, shapely: Any) -> Any:
+def _unwrap(polygon: Any) -> Any:
     """Return a polygon in degrees whose rings do not jump at the antimeridian but go on, round a pole up to it."""
     rings = [np.asarray(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
     if all(np.abs(np.diff(ring[:, 0])).max() < 180 for ring in rings):

@@ -7,7 +7,6 @@ Many processes may share the work: a tile yields `Sums`, which are added up at t
     table = totals(parts, "kg/m2", [area.name for area in areas])
 """
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,24 +15,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import shapely  # type: ignore[import-untyped]
 from rasterio.crs import CRS
-from rasterio.enums import MergeAlg
 from rasterio.features import rasterize
-from rasterio.transform import Affine
+from rasterio.transform import Affine, array_bounds
 
+from soilcarbon.geo.crs import transformed
 from soilcarbon.geo.grid import Grid, Tile, lonlat
 from soilcarbon.geo.vector import Area
 
-_OFF_BORDER = 1e-7
-"""Of a cell."""
 LOWER, UPPER = 0.05, 0.95
 """Quantiles of an ensemble's members, at a cell and of a zone."""
-_AXIS = 6378.137
-_ECCENTRICITY = math.sqrt((2 - 1 / 298.257223563) / 298.257223563)
-"""Of the WGS84 ellipsoid, whose semi-major axis is given in km."""
-_BLOCK_KM = 25.0
-_BLOCK_CELLS = 32
+_BLOCK_KM = 3.0
+_BLOCK_CELLS = 4
 """In a projected CRS true areas are taken of blocks no larger than this, and interpolated."""
+_EAST_SOUTH = 1e-7
+"""Of a cell: centres are moved so far east and south, so that one on a border lies in one of the two areas."""
+_LONG = 1000
+"""Vertices from which a geometry is cut to a tile before it is rasterized."""
 _MASS = {
     "mg": 1e-15,
     "g": 1e-12,
@@ -73,38 +72,37 @@ def zone_masks(areas: Sequence[Area], grid: Grid, tile: Tile) -> list[tuple[str,
     """Return the areas with cells in a tile, by name, and the cells whose centre is in each: (h, w) bool.
 
     Areas may overlap. A centre on a border belongs to the area east or south of it, so areas that share a border
-    share no cell, and a cell is in the same areas whatever tile it is looked at in. On a geographic grid longitudes are
-    angles: an area at -10 lies on a grid from 0 to 360.
+    share no cell, and a cell is in the same areas whatever tile it is looked at in. (GDAL's rasterize alone counts centres on
+    a border that runs east to west twice, as on grids whose centres are at whole degrees.) On a geographic grid
+    longitudes are angles: an area at -10 lies on a grid from 0 to 360.
+
+    Examples
+    --------
+    >>> square = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]]}
+    >>> grid = Grid("EPSG:4326", 0, 2, (1, 1), 2, 2)
+    >>> [(name, mask.tolist()) for name, mask in zone_masks([Area("a", square)], grid, grid.tile(0, 2))]
+    [('a', [[False, False], [True, False]])]
     """
-    shape, cell = (tile.height, tile.width), grid.cell
-    left, top = grid.x + tile.col * cell[0], grid.y - tile.row * cell[1]
-    right, bottom = left + tile.width * cell[0], top - tile.height * cell[1]
-    shapes: dict[float, list[tuple[dict[str, Any], int]]] = {}
-    for k, area in enumerate(areas, 1):
+    place = grid.transform @ Affine.translation(tile.col + _EAST_SOUTH, tile.row + _EAST_SOUTH)
+    left, bottom, right, top = array_bounds(tile.height, tile.width, place)
+    found = []
+    for area in areas:
         x_min, x_max, y_min, y_max = area.bounds
+        if y_min > top or y_max < bottom:
+            continue
+        mask = np.zeros((tile.height, tile.width), bool)
         for turn in (-360.0, 0.0, 360.0) if grid.geographic else (0.0,):
-            if y_min <= top and y_max >= bottom and x_min + turn <= right and x_max + turn >= left:
-                shapes.setdefault(turn, []).append((area.geometry, k))
-
-    def burnt(turn: float, found: Sequence[tuple[dict[str, Any], int]], add: bool = False) -> np.ndarray:
-        """Burn shapes into the tile; centres are looked at a little to the east and south, off borders that run through them."""
-        moved = Affine(cell[0], 0, left - turn + _OFF_BORDER * cell[0], 0, -cell[1], top - _OFF_BORDER * cell[1])
-        how = {"merge_alg": MergeAlg.add} if add else {}
-        return np.asarray(rasterize(found, out_shape=shape, transform=moved, dtype=np.int32, **how))
-
-    labels, count = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    for turn, found in shapes.items():
-        labels = np.maximum(labels, burnt(turn, found))
-        count += burnt(turn, [(geometry, 1) for geometry, _ in found], add=True)
-    if (count > 1).any():  # areas overlap: each is burnt by itself
-        numbers = sorted({k for found in shapes.values() for _, k in found})
-        masks = {k: np.zeros(shape, bool) for k in numbers}
-        for turn, found in shapes.items():
-            for geometry, k in found:
-                masks[k] |= burnt(turn, [(geometry, 1)]) == 1
-    else:
-        masks = {int(k): labels == k for k in np.unique(labels[labels > 0])}
-    return [(areas[k - 1].name, mask) for k, mask in masks.items() if mask.any()]
+            if x_min + turn <= right and x_max + turn >= left:
+                shape = area.shape
+                if shapely.get_num_coordinates(shape) > _LONG:
+                    wide, tall = grid.cell
+                    shape = shapely.clip_by_rect(shape, left - turn - wide, bottom - tall, right - turn + wide, top + tall)
+                if not shape.is_empty:
+                    moved = Affine.translation(-turn, 0) @ place
+                    mask |= rasterize([shape], out_shape=mask.shape, transform=moved, dtype="uint8") == 1
+        if mask.any():
+            found.append((area.name, mask))
+    return found
 
 
 # --- true areas --------------------------------------------------------------------------------------------------
@@ -113,9 +111,9 @@ def zone_masks(areas: Sequence[Area], grid: Grid, tile: Tile) -> list[tuple[str,
 def cell_areas(grid: Grid, tile: Tile) -> np.ndarray:
     """Return the true areas of a tile's cells on the WGS84 ellipsoid, km2, float64.
 
-    On a geographic grid that is the closed formula for a cell between two parallels. In any other CRS corners of
-    blocks of up to 32 cells (25 km) are taken back to the ellipsoid; the area of a block per cell is interpolated
-    between the blocks' middles. Blocks are those of the whole grid, so a cell's area is the same in every tile.
+    On a geographic grid they are areas in a cylindrical equal-area projection. In any other CRS corners of
+    blocks of up to 4 cells (3 km) are brought to the equal-area plane of the nearer pole; the area of a block per cell is
+    interpolated between the blocks' middles. Blocks are those of the whole grid, so a cell's area is the same in every tile.
 
     Returns
     -------
@@ -123,16 +121,17 @@ def cell_areas(grid: Grid, tile: Tile) -> np.ndarray:
         (h, 1) on a geographic grid, else (h, w). A cell of a block that is partly off the Earth, at the rim of a world
         map, has the area of the nearest block that is not, on its own row if there is one.
 
-    Notes
-    -----
-    J. P. Snyder, Map Projections: A Working Manual, USGS Professional Paper 1395 (1987), equations 3-11 to 3-13:
-    the authalic latitude makes the ellipsoid a sphere of equal area, on which polygons are measured by their excess.
+    Examples
+    --------
+    >>> cell_areas(Grid("EPSG:4326", 0, 1, (1, 1), 1, 1), Tile(0, 0, 0, 1, 1)).round(3).tolist()
+    [[12308.464]]
     """
     known = CRS.from_user_input(grid.crs)
     rows, cols = np.arange(tile.row, tile.row + tile.height + 1), np.arange(tile.col, tile.col + tile.width + 1)
     if known.is_geographic:
         latitude = np.clip(grid.y - rows * grid.cell[1], -90.0, 90.0)
-        return (-_SQUARE_RADIUS * math.radians(grid.cell[0]) * np.diff(_authalic_sine(latitude)))[:, None]
+        x, y = transformed("EPSG:4326", "+proj=cea +datum=WGS84", np.full(len(rows), grid.cell[0] / 2), latitude)
+        return (2 * x[:-1] * -np.diff(y) / 1e6)[:, None]
     cell_km = max(grid.cell) * float(known.linear_units_factor[1]) / 1000
     step = int(min(max(_BLOCK_KM // cell_km, 1), _BLOCK_CELLS))
     (row, down), (col, right) = _between(rows[:-1], step), _between(cols[:-1], step)
@@ -142,21 +141,6 @@ def cell_areas(grid: Grid, tile: Tile) -> np.ndarray:
     row, col = row - row[0], col - col[0]
     density = density[row] + down[:, None] * (density[row + 1] - density[row])
     return np.asarray(density[:, col] + right * (density[:, col + 1] - density[:, col]))
-
-
-def _authalic_sine(latitude: np.ndarray) -> np.ndarray:
-    """Return the sine of the authalic latitude of a geographic one, degrees."""
-    return _authalic_q(np.sin(np.radians(latitude))) / _authalic_q(np.ones(()))
-
-
-def _authalic_q(sine: np.ndarray) -> np.ndarray:
-    """Return Snyder's q (3-12), of the sine of latitude."""
-    part = _ECCENTRICITY * sine
-    return np.asarray((1 - _ECCENTRICITY**2) * (sine / (1 - part**2) + np.arctanh(part) / _ECCENTRICITY))
-
-
-_SQUARE_RADIUS = float(_AXIS**2 * _authalic_q(np.ones(())) / 2)
-"""km2: of the sphere with the ellipsoid's surface."""
 
 
 def _between(cells: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -169,11 +153,13 @@ def _between(cells: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
 def _quadrilaterals(grid: Grid, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     """Return the areas, km2, between edges (R,) of rows and (C,) of columns: (R-1, C-1), NaN where a corner is off the Earth."""
     lon, lat = lonlat(grid, *np.meshgrid(rows, cols, indexing="ij"))
-    lon, height = np.radians(lon), _authalic_sine(lat).clip(-1, 1)
-    width = np.sqrt(1 - height**2)
-    corner = np.stack([width * np.cos(lon), width * np.sin(lon), height], axis=-1)
-    a, b, c, d = corner[:-1, :-1], corner[:-1, 1:], corner[1:, 1:], corner[1:, :-1]
-    return _SQUARE_RADIUS * np.abs(_excess(a, b, c) + _excess(a, c, d))
+    km2 = np.full((len(rows) - 1, len(cols) - 1), np.nan)
+    for pole, cells in ((90, lat[:-1, :-1] >= 0), (-90, lat[:-1, :-1] < 0)):
+        if cells.any():
+            x, y = transformed("EPSG:4326", f"+proj=laea +lat_0={pole} +datum=WGS84", lon, lat)
+            (x_1, x_2), (y_1, y_2) = ((each[1:, 1:] - each[:-1, :-1], each[1:, :-1] - each[:-1, 1:]) for each in (x, y))
+            km2[cells] = (np.abs(x_1 * y_2 - x_2 * y_1) / 2e6)[cells]
+    return km2
 
 
 def _filled(density: np.ndarray, nominal: float) -> np.ndarray:
@@ -185,12 +171,6 @@ def _filled(density: np.ndarray, nominal: float) -> np.ndarray:
             if 0 < len(known) < len(line):
                 line[:] = np.interp(np.arange(len(line)), known, line[known])
     return np.where(np.isfinite(filled), filled, nominal)
-
-
-def _excess(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Return the spherical excess of triangles of unit vectors (..., 3), with sign."""
-    volume = np.sum(a * np.cross(b - a, c - a), axis=-1)  # of differences: the triangles are small
-    return np.asarray(2 * np.arctan2(volume, 1 + np.sum(a * b + b * c + c * a, axis=-1)))
 
 
 # --- sums, means and totals --------------------------------------------------------------------------------------

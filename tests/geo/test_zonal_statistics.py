@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import sys
 import time
 import zipfile
 
@@ -13,7 +12,6 @@ import pytest
 from rasterio.features import rasterize
 from rasterio.warp import transform
 
-from soilcarbon.geo import vector as module
 from soilcarbon.geo.grid import Grid, Tile
 from soilcarbon.geo.vector import Area, load_areas, read_areas, write_areas
 from soilcarbon.geo.zonal_statistics import Sums, add, as_plain, cell_areas, from_plain, inside, sums, totals, zone_masks
@@ -149,7 +147,9 @@ def test_web_mercator_cells_have_the_area_between_their_parallels(cell, north):
         cell_areas(Grid(DEGREES, 0, top, (width, top - low), 1, 1), Tile(0, 0, 0, 1, 1)).item()
         for top, low in zip(lat, lat[1:], strict=False)
     ]
-    np.testing.assert_allclose(cell_areas(grid, whole(grid)), np.tile(np.array(between)[:, None], (1, 30)), rtol=1e-4)
+    np.testing.assert_allclose(
+        cell_areas(grid, whole(grid)), np.tile(np.array(between)[:, None], (1, 30)), rtol=1e-6 if cell <= 1000 else 5e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_cells_of_other_projections_have_the_area_of_their_corners_in_an_equal_a
         north[1:, :-1] - north[:-1, 1:],
     )
     shoelace = np.abs(diagonals[0] * diagonals[3] - diagonals[1] * diagonals[2]) / 2e6
-    np.testing.assert_allclose(cell_areas(grid, whole(grid)), shoelace, rtol=1e-4)
+    np.testing.assert_allclose(cell_areas(grid, whole(grid)), shoelace, rtol=1e-6)
 
 
 def test_an_equal_area_grid_has_equal_cells():
@@ -467,12 +467,6 @@ def test_areas_survive_their_file_exactly(make, tmp_path):
 # --- what is wrong -----------------------------------------------------------------------------------------------
 
 
-def test_without_geopandas_the_line_that_installs_it_is_said(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "geopandas", None)
-    with pytest.raises(UserError, match=r"areas.gpkg: reading areas needs geopandas: pip install 'geopandas>=1.0'"):
-        read_areas(tmp_path / "areas.gpkg", DEGREES)
-
-
 @pytest.mark.parametrize(
     ("columns", "column", "message"),
     [
@@ -597,7 +591,3 @@ def test_areas_that_the_map_cannot_hold_at_all_are_said(make):
 def test_a_file_without_rows_is_said(make):
     with pytest.raises(UserError, match="holds no rows"):
         read_areas(make([], name=[]), DEGREES)
-
-
-def test_the_module_needs_geopandas_only_to_read():
-    assert not {"geopandas", "shapely"} & set(vars(module))
