@@ -127,8 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.mapping.cog import GDAL_SETTINGS
     from soilcarbon.mapping.outputs import check_inputs_stay, finish, layer_to_score
     from soilcarbon.mapping.plan import begin
-    from soilcarbon.mapping.predictor import open_predictor
-    from soilcarbon.mapping.tiles import compute, workers
+    from soilcarbon.mapping.tiles import compute, open_predictor, workers
 
     model = open_predictor(settings.checkpoint)
     model.check_level(settings.level)

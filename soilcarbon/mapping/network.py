@@ -159,7 +159,7 @@ class NetworkPredictor(Predictor):
     Parameters
     ----------
     path, device, stats, missing
-        As of `open_predictor`.
+        As of `tiles.open_predictor`.
     """
 
     on_gpu = True

@@ -1,7 +1,7 @@
 """Interface of what a map can be made with: networks and forests by climate zone.
 
 A `Predictor` predicts blocks of covariates, gives the uncertainty of a cell and of an area, and describes its bands. Nothing else
-of mapping depends on what kind of model it is. `open_predictor` opens one.
+of mapping depends on what kind of model it is. `tiles.open_predictor` opens one.
 """
 
 from abc import ABC, abstractmethod
@@ -176,29 +176,3 @@ def untrusted_scores(record: Mapping[str, Any]) -> dict[str, float | None]:
     """Return those entries of a record that can be scores: finite numbers and None."""
     numbers = {str(name): value for name, value in record.items() if value is None or isinstance(value, int | float)}
     return {name: value for name, value in numbers.items() if value is None or abs(value) < 1e300}
-
-
-def open_predictor(path: Path, device: str = "cpu", stats: Statistics | None = None, missing: str | None = None) -> Predictor:
-    """Open a model's file: forests by climate zone (*.npz) or a network's checkpoint.
-
-    Parameters
-    ----------
-    path
-        The file, untrusted.
-    device
-        "cpu" or "cuda", of a network.
-    stats, missing
-        For a checkpoint without statistics.
-
-    Raises
-    ------
-    UserError
-        If it cannot be read.
-    """
-    if path.suffix.lower() == ".npz":
-        from soilcarbon.mapping.forest import ForestPredictor  # scikit-learn is slow to import, and so is torch
-
-        return ForestPredictor(path)
-    from soilcarbon.mapping.network import NetworkPredictor
-
-    return NetworkPredictor(path, device, stats, missing)

@@ -33,7 +33,7 @@ from soilcarbon.geo.vector import load_areas
 from soilcarbon.io.files import UserError, sha256
 from soilcarbon.mapping.cog import GDAL_SETTINGS, Statistics, write_tile
 from soilcarbon.mapping.plan import AREA, PLAN, WHOLE, ZONES, Plan, own_zone, stamps_of
-from soilcarbon.mapping.predictor import Place, Predicted, Predictor, dissimilarity, open_predictor
+from soilcarbon.mapping.predictor import Place, Predicted, Predictor, dissimilarity
 from soilcarbon.parallel import start_worker
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,34 @@ class Notes(BaseModel):
     sums: dict[str, dict[str, tuple[int, float, list[float]]]] = {}
     statistics: list[tuple[int, float, float, float, float]] = []
     filled: dict[str, tuple[int, list[int]]] = {}
+
+
+def open_predictor(
+    path: Path, device: str = "cpu", stats: dict[str, tuple[float, float]] | None = None, missing: str | None = None
+) -> Predictor:
+    """Open a model's file: forests by climate zone (*.npz) or a network's checkpoint.
+
+    Parameters
+    ----------
+    path
+        The file, untrusted.
+    device
+        "cpu" or "cuda", of a network.
+    stats, missing
+        For a checkpoint without statistics.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read.
+    """
+    if path.suffix.lower() == ".npz":
+        from soilcarbon.mapping.forest import ForestPredictor  # scikit-learn is slow to import, and so is torch
+
+        return ForestPredictor(path)
+    from soilcarbon.mapping.network import NetworkPredictor
+
+    return NetworkPredictor(path, device, stats, missing)
 
 
 def open_planned(plan: Plan) -> Predictor:
