@@ -24,6 +24,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+import antimeridian
 import numpy as np
 import pandas as pd
 import shapely  # type: ignore[import-untyped]
@@ -365,25 +366,27 @@ def _reproject(areas: Any, crs: str, path: Path) -> list[np.ndarray]:
         log.info("%s: %d polygons reach beyond what %s can hold and are left out", path.name, lost, short_name(crs))
     placed = [parts[np.array(kept, bool)] for parts, kept in zip(placed, whole, strict=True)]
     if CRS.from_user_input(crs).is_geographic:
-        placed = [_polygons(np.array([_unwrap(part) for part in parts], object)) for parts in placed]
+        placed = [_polygons(np.array([_cut(part) for part in parts], object)) for parts in placed]
     return placed
 
 
-def _unwrap(polygon: Any) -> Any:
-    """Return a polygon in degrees whose rings do not jump at the antimeridian but go on, round a pole up to it."""
+def _cut(polygon: Any) -> Any:
+    """Return a polygon in degrees cut at the antimeridian where its edges jump across; round a pole it reaches up to it."""
     rings = [np.asarray(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
     if all(np.abs(np.diff(ring[:, 0])).max() < 180 for ring in rings):
         return polygon
-    filled = []
-    for ring in rings:
-        lon, lat = np.unwrap(ring[:, 0], period=360), ring[:, 1]
-        if abs(lon[-1] - lon[0]) > 180:
-            pole = math.copysign(90, lat.mean())
-            lon, lat = np.append(lon, [lon[-1], lon[0]]), np.append(lat, [pole, pole])
-        filled.append(shapely.make_valid(shapely.Polygon(np.column_stack([lon, lat]))))
-    outer, *holes = filled
-    turned = [shapely.transform(hole, lambda xy, turn=turn: xy + (turn, 0)) for hole in holes for turn in range(-720, 721, 360)]
-    return shapely.difference(outer, shapely.union_all(turned))
+    outer, *holes = (_filled(ring) for ring in rings)
+    return shapely.difference(outer, shapely.union_all(holes))
+
+
+def _filled(ring: np.ndarray) -> Any:
+    """Return what a ring (n, 2) in degrees encloses."""
+    lon = np.unwrap(ring[:, 0], period=360)
+    north = ring[:, 1].mean() > 0
+    pole = {"force_north_pole": north, "force_south_pole": not north} if abs(lon[-1] - lon[0]) > 180 else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", antimeridian.FixWindingWarning)
+        return shapely.make_valid(antimeridian.fix_polygon(shapely.Polygon(ring), **pole))
 
 
 def _within_180(x_min: float, x_max: float) -> tuple[float, float]:
