@@ -1,6 +1,6 @@
 """Values of the published pipeline: the table of covariate categories and the settings of the three scripts.
 
-Edit here what is to hold for every run. What a YAML file (`--config FILE`) or a flag (`--lr 3e-4`) says wins over these
+Edit the values here that apply to every run. What a YAML file (`--config FILE`) or a flag (`--lr 3e-4`) says wins over these
 values; a setting that is in none of them has the default that `python train_global.py --help` shows. Values are those of
 Zhang et al. 2025 (Geoderma 461, 117466) and its code where they are sound; CHANGELOG.md lists the differences.
 """

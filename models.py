@@ -1,7 +1,7 @@
 """The published network, built from config's table of categories; the published weights opened and checked.
 
     python models.py                                             the network's layers and its number of parameters
-    python models.py model/pretrain_model/published.pth          the same weights' answers beside the published ones
+    python models.py model/pretrain_model/published.pth          the same weights' outputs beside the published ones
 
 Per category a convolution to 32 feature maps; concatenation; a 1 x 1 fusion convolution to 128; Linear 128-256, ReLU,
 dropout 0.2, Linear 256-128, ReLU, dropout 0.5; Linear 128-1. With windows of one cell it has 87,841 parameters.

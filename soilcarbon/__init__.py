@@ -1,6 +1,6 @@
 """Soil organic carbon maps from soil profiles and environmental covariates.
 
-The names below are the public API. Each is imported when it is first asked for, so that `import soilcarbon` is quick.
+The names below are the public API. Each is imported when it is first used, so that `import soilcarbon` is quick.
 
 """
 

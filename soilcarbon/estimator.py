@@ -1,4 +1,4 @@
-"""The network as a scikit-learn estimator: cross-validation, inspection and pipelines of scikit-learn work on it.
+"""Scikit-learn estimator of the network, for its cross-validation, inspection and pipelines.
 
 In: covariates (N, F), raw units, missing = NaN, and a target (N,). Out: predictions (n,) in the target's unit, and a checkpoint
 that `soilcarbon map` and `soilcarbon predict` read.
@@ -27,15 +27,15 @@ from soilcarbon.training.run import compute_statistics, follow_checkpoint, new_s
 
 
 class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
-    """Multi-branch network on packed covariates, trained from scratch or fine-tuned from a checkpoint.
+    """Regressor: multi-branch network on packed covariates, trained from scratch or fine-tuned from a checkpoint.
 
-    Prefer a forest for fewer than some hundred profiles without a checkpoint to start from. The defaults are those of a run of
+    Prefer a forest for fewer than some hundred profiles without a checkpoint to start from. With the defaults training takes
     seconds.
 
     Parameters
     ----------
     categories
-        What the columns of x are; default: the checkpoint's, or one numeric category of all of them, which have the names of a
+        Categories of the columns of x; default: the checkpoint's, or one numeric category of all of them, which have the names of a
         DataFrame's columns, else x0, x1 ...
     init_from
         Checkpoint, or network, to fine-tune; a network is copied.
@@ -162,7 +162,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         return self
 
     def _settings(self, fine_tuning: bool) -> TrainSettings:
-        """Return the parameters as checked settings; what a checkpoint decides is left out."""
+        """Return the parameters as validated settings; those fixed by a checkpoint are left out."""
         names = set(TrainSettings.model_fields) - {"categories", "init_from", "freeze"}
         if fine_tuning:
             names -= {"target_transform", "missing", "clip_inputs"}
@@ -174,7 +174,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         return Category(name="covariates", variables=tuple(map(str, names)))
 
     def _check_columns(self, categories: Sequence[Category]) -> None:
-        """Refuse covariates that are not those of the categories: in number or, where both have names, in order."""
+        """Raise an error unless the covariates are those of the categories: in number and, where both have names, in order."""
         width = packed_width(categories)
         if width != self.n_features_in_:
             raise ValueError(f"x has {self.n_features_in_} columns, the categories have {width}")

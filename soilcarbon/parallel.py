@@ -1,4 +1,4 @@
-"""Run tasks on several processes: worker processes that end with their parent, and tasks that leave files, to be resumed.
+"""Worker process pools, which end with their parent, and resumable tasks that write their results to files.
 
 In: functions of a module and their arguments. Out: results, or files, each whole or not there.
 """
@@ -108,7 +108,7 @@ def map_in_order(
 
 @dataclass(frozen=True)
 class Task:
-    """A function and its arguments, the file that it leaves whole or not at all, and a name for messages."""
+    """A task: a function and its arguments, the file that it writes atomically, and a name for messages."""
 
     path: Path
     function: Callable[..., object]
@@ -138,7 +138,7 @@ def _write_arrays(path: Path, function: Callable[..., dict[str, np.ndarray]], ar
 
 
 def run_tasks(tasks: Sequence[Task], workers: int, description: str) -> None:
-    """Run the tasks whose file is not there, with a progress bar; an interrupted run goes on where it was.
+    """Run the tasks whose file is not there, with a progress bar; an interrupted run is resumed.
 
     Parameters
     ----------

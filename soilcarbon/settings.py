@@ -1,6 +1,6 @@
 """Settings: typed, frozen declarations with default, unit and meaning, resolved from defaults, YAML and flags.
 
-Defaults here <- a YAML file (`--config FILE`) <- flags (`--lr 3e-4`). What training and prediction share is declared here; the
+Defaults here <- a YAML file (`--config FILE`) <- flags (`--lr 3e-4`). Those of training and prediction are declared here; the
 settings of any other command stand beside it, in `soilcarbon.commands`. A YAML file may hold settings of several commands.
 """
 
@@ -83,7 +83,7 @@ def with_defaults(cls: type[S], values: Mapping[str, Any]) -> type[S]:
 
 
 def build(cls: type[S], values: dict[str, Any], source: str = "settings") -> S:
-    """Make settings from values, with a plain error for what does not fit.
+    """Make settings from values, with one error message for what is invalid.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def build(cls: type[S], values: dict[str, Any], source: str = "settings") -> S:
     try:
         return cls(**values)
     except ValidationError as error:
-        first = min(error.errors(), key=lambda each: each["type"] == "missing")  # what is wrong before what is lacking
+        first = min(error.errors(), key=lambda each: each["type"] == "missing")  # invalid values are reported before missing ones
         name = ".".join(str(part) for part in first["loc"])
         rule = first["msg"].removeprefix("Value error, ")
         if first["type"] == "missing":
@@ -105,7 +105,7 @@ def build(cls: type[S], values: dict[str, Any], source: str = "settings") -> S:
 
 
 class RunSettings(Settings):
-    """What training and prediction share: the dataset, the run's name, where results go."""
+    """Settings shared by training and prediction: the dataset, the run's name, output folders."""
 
     data_dir: Path = Field(description="the dataset's folder; the next four lie in it")
     samples: Path = Field(Path("samples.csv"), description="sample table: profile_id, lon, lat, target")
@@ -115,7 +115,7 @@ class RunSettings(Settings):
     categories: tuple[Category, ...] | None = Field(
         None, description="list of {name, variables, radius, kind}; default: the dataset's own, else the published table"
     )
-    target: str = Field("soc", description="the sample table's column to learn")
+    target: str = Field("soc", description="the sample table's column to predict")
     run: str = Field("GSoilCPM", pattern=r"^[A-Za-z0-9][\w.-]*$", description="the run's name: names checkpoint, logs, results")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of weights, batches, dropout and bootstrap")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute; auto takes CUDA when present")
@@ -130,7 +130,7 @@ class RunSettings(Settings):
 
     @property
     def layout(self) -> Layout:
-        """Where the dataset's files lie in `data_dir`."""
+        """Paths of the dataset's files in `data_dir`."""
         return Layout(self.samples, self.patches, self.stats, self.split)
 
     @property
@@ -143,7 +143,7 @@ SelectOn = Literal["rmse", "mae", "r2", "ccc", "none"]
 
 
 class TrainSettings(RunSettings):
-    """One training run; pretraining and fine-tuning differ only in defaults."""
+    """Settings of a training run; pretraining and fine-tuning differ only in defaults."""
 
     init_from: Path | None = Field(None, description="checkpoint to start from")
     epochs: int = Field(1000, ge=1, le=10_000_000, description="passes over the training profiles, at most")
@@ -164,7 +164,7 @@ class TrainSettings(RunSettings):
     eval_interval: int = Field(1, ge=1, description="epochs between two evaluations")
     patience: int = Field(0, ge=0, description="stop after so many epochs without a better validation score; 0: never")
     members: int = Field(1, ge=1, le=100, description="networks trained with different seeds and averaged")
-    target_transform: Literal["none", "log1p"] = Field("none", description="learn the target, or ln(1 + target)")
+    target_transform: Literal["none", "log1p"] = Field("none", description="train on the target, or on ln(1 + target)")
     center: Literal["mean", "median"] = Field(
         "mean", description="what is predicted under log1p: the mean, right for totals, or the median, which errs least"
     )
@@ -200,7 +200,7 @@ class TrainSettings(RunSettings):
 
     @property
     def checkpoint_path(self) -> Path:
-        """Where the run's checkpoint goes."""
+        """Path of the run's checkpoint."""
         return self.model_dir / f"{self.run}.pth"
 
     @property
@@ -210,19 +210,19 @@ class TrainSettings(RunSettings):
 
 
 class GlobalSettings(TrainSettings):
-    """Pretraining on the profiles of the whole world."""
+    """Settings of pretraining on the profiles of the whole world."""
 
     preset = "sim_global.yaml"
     preset_unless = ("config", "data_dir")
 
     @property
     def checkpoint_path(self) -> Path:
-        """Where the run's checkpoint goes: apart from the regional ones, where the published file lies too."""
+        """Path of the run's checkpoint: the folder of pretrained models, as published."""
         return self.model_dir / "pretrain_model" / f"{self.run}.pth"
 
 
 class RegionalSettings(TrainSettings):
-    """Fine-tuning on the profiles of a region."""
+    """Settings of fine-tuning on the profiles of a region."""
 
     preset = "sim_regional.yaml"
     preset_unless = ("config", "data_dir", "run")
@@ -234,20 +234,21 @@ class RegionalSettings(TrainSettings):
     select_on: SelectOn = Field("ccc", description="validation score that chooses the best epoch; none: the last one stands")
     patience: int = Field(50, ge=0, description="stop after so many epochs without a better validation score; 0: never")
     teacher: Literal["none", "ensemble"] = Field(
-        "none", description="learn from the profiles, or from trees and a Gaussian process fitted to them and to global_data's"
+        "none",
+        description="train on the profiles, or distil a teacher: trees and a Gaussian process fitted to them and to global_data",
     )
-    global_data: Path | None = Field(None, description="teacher: dataset whose training profiles it learns from too")
+    global_data: Path | None = Field(None, description="teacher: second dataset whose training profiles it is fitted to")
 
 
 class PredictSettings(RunSettings):
-    """Prediction and evaluation with one checkpoint."""
+    """Settings of prediction and evaluation with a checkpoint."""
 
     preset = "sim_regional.yaml"
     preset_unless = ("config", "data_dir", "run", "checkpoint")
 
     checkpoint: Path | None = Field(None, description="the model to read [<model_dir>/<run>.pth]")
     on: Literal["train", "valid", "test", "all"] = Field("test", description="the profiles to predict")
-    level: float = Field(0.9, gt=0, lt=1, description="share of places whose true value an interval is to hold")
+    level: float = Field(0.9, gt=0, lt=1, description="nominal coverage of the prediction intervals")
 
     @model_validator(mode="before")
     @classmethod
@@ -258,5 +259,5 @@ class PredictSettings(RunSettings):
 
     @property
     def checkpoint_path(self) -> Path:
-        """The model to read."""
+        """Path of the checkpoint to read."""
         return self.checkpoint or self.model_dir / f"{self.run}.pth"

@@ -41,7 +41,7 @@ from soilcarbon.settings import GlobalSettings, RegionalSettings, build
 from soilcarbon.soil.dataset import Dataset, read_dataset
 from soilcarbon.stats.groups import inner_folds
 from soilcarbon.stats.spatial_cv import make_folds, read_folds, sample_cell_centres, save_folds
-from soilcarbon.training.run import compute_statistics, learn, new_specification
+from soilcarbon.training.run import compute_statistics, new_specification, train_in_memory
 from soilcarbon.training.uncertainty import rows_outside
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -229,7 +229,7 @@ def pretrain(design: Design, region: str) -> None:
         raise UserError(f"{design.global_data}: without the places of {region} nothing is left to train on or validate with")
     data = replace(inputs.world, split=split)
     start = SoilCarbonNet(new_specification(settings, data, compute_statistics(data.x[split["train"]], data.categories)))
-    save_checkpoint(learn(start, data, settings), pretrained_path(design, region))
+    save_checkpoint(train_in_memory(start, data, settings), pretrained_path(design, region))
 
 
 # --- one run ----------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from soilcarbon.stats.metrics import (
     scores,
 )
 from soilcarbon.stats.spatial_cv import STRATEGIES
-from soilcarbon.training.uncertainty import FEWEST_UNITS, fold_groups
+from soilcarbon.training.uncertainty import FEWEST_GROUPS, fold_groups
 
 MEAN = "mean of regions"
 """The name of the mean over regions in tables."""
@@ -373,7 +373,7 @@ def _notes(table: pd.DataFrame, last: str, regions: Mapping[str, Dataset]) -> li
     numbers = table.loc[table["strategy"] == last, "n_train"]
     count = f"{numbers.min():,}" if numbers.min() == numbers.max() else f"{numbers.min():,} to {numbers.max():,}"
     groups = {name: len(np.unique(fold_groups(data))) for name, data in regions.items()}
-    few = [f"{name} ({n})" for name, n in groups.items() if n < FEWEST_UNITS]
+    few = [f"{name} ({n})" for name, n in groups.items() if n < FEWEST_GROUPS]
     return [
         f"Training profiles of each fold: {count} of the region; all others are held out or not used.",
         *([f"Few blocks, so wide intervals, and prediction intervals calibrated on profiles: {', '.join(few)}."] if few else []),

@@ -32,14 +32,14 @@ def run(settings: TrainSettings) -> None:
     """
     import torch  # here: it is slow to import, and --help needs none of it
 
-    from soilcarbon.training.distributed import is_first, process_group
+    from soilcarbon.training.distributed import is_rank_zero, process_group
     from soilcarbon.training.run import train
 
     if settings.batch_size <= SMALL_BATCH or settings.members > 1:  # several members are trained side by side
         torch.set_num_threads(1)
     with process_group():
         scores = train(settings)
-        if not is_first():
+        if not is_rank_zero():
             return
         names = ("rmse", "mae", "me", "r2", "ccc")
         print(f"{settings.run} -> {settings.checkpoint_path}")

@@ -1,4 +1,4 @@
-"""Checkpoint input and output: networks saved, and loaded strictly.
+"""Checkpoint input and output: save networks, and load them strictly.
 
 A checkpoint is a plain state_dict with `_extra_state` (specification, record, calibration, applicability), beside it a YAML file
 of the same facts. Nothing in a file is trusted: it is read with `weights_only=True`, and every tensor is checked.
@@ -42,7 +42,7 @@ def read_state(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]
     except Exception as error:  # a hostile or torn file may raise anything at all
         reason = " ".join(str(error).split())[:120]
         raise UserError(
-            f"{path}: not a checkpoint of plain tensors: torn, foreign, or a pickle that asks for code ({reason})"
+            f"{path}: not a checkpoint of plain tensors: torn, foreign, or a pickle that would run code ({reason})"
         ) from error
     if not isinstance(state, dict):
         raise UserError(f"{path}: not a checkpoint: expected named tensors, found {type(state).__name__}")
@@ -128,5 +128,5 @@ def save_checkpoint(network: SoilCarbonNet, path: Path) -> None:
     state = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in network.state_dict().items()}
     save_state(path, state)
     facts = network.get_extra_state()
-    facts.get("applicability", {}).pop("points", None)  # bytes are nothing for people
+    facts.get("applicability", {}).pop("points", None)  # binary fields are left out of the YAML
     write_yaml(path.with_suffix(".yaml"), facts)

@@ -30,7 +30,7 @@ BIAS = 0.01
 
 
 def dilations(radius: int) -> list[int]:
-    """Return the dilations of the blocks that bring a window of 2r+1 cells to one: they sum to r, growing outwards.
+    """Return the dilations of the blocks that reduce a window of 2r+1 cells to one; they sum to r.
 
     A block of dilation d takes 2d cells: a 2x2 convolution takes d, a 2x2 pooling d. Dilated, stride-1 layers compute
     what strided ones would, at every cell of a raster at once (Long et al. 2015, "shift-and-stitch").
@@ -59,7 +59,7 @@ class MaxPool(nn.Module):
 
 
 class Member(nn.Module):
-    """One network: branches, fusion convolution, fully connected head, with the published tensor names.
+    """One member network: branches, fusion convolution, fully connected head, with the published tensor names.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class Member(nn.Module):
         return self.final_regressor(self.hidden(encoded)).squeeze(1)
 
     def hidden(self, encoded: Tensor) -> Tensor:
-        """Return what enters the last layer, (B, 128), for encoded inputs (B, E)."""
+        """Return the inputs of the last layer, (B, 128), for encoded inputs (B, E)."""
         maps = []
         for (name, channels, size), columns in zip(self.layout, self.input_columns, strict=True):
             branch, part = self.get_submodule(name), encoded[:, columns]  # (B, C*S*S)
@@ -126,7 +126,7 @@ class Member(nn.Module):
         return {name: value.clone() for name, value in self.tensors().items()}
 
     def freeze(self, what: str) -> None:
-        """Let only part be trained: "none" frozen, "features" (branches and fusion), or "all-but-head" (last layer)."""
+        """Freeze layers: "none", "features" (branches and fusion), or "all-but-head" (only the last layer is trained)."""
         trained = {"none": ("",), "features": ("classifier", "final_regressor"), "all-but-head": ("final_regressor",)}[what]
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.startswith(trained))
@@ -154,7 +154,7 @@ class Record(BaseModel):
     rasters
         Of the rasters that the dataset was cut from: crs, cell_size, variables.
     calibrated_on
-        The profiles held out that the prediction intervals were calibrated on, in words.
+        The profiles held out that the prediction intervals were calibrated on, as text.
     """
 
     model_config = ConfigDict(extra="ignore", validate_assignment=True)
@@ -172,16 +172,16 @@ class SoilCarbonNet(Member):
     Parameters
     ----------
     specification
-        What inputs and output mean.
+        Meaning of inputs and output.
     record
         Provenance.
 
     Attributes
     ----------
     applicability
-        Its area of applicability, from its training profiles; None where that is not known.
+        Area of applicability, from the training profiles; None if unknown.
     calibration
-        Of its prediction intervals, from profiles held out; None where that is not known.
+        Conformal calibration of its prediction intervals, from held-out profiles; None if unknown.
 
     Examples
     --------
@@ -225,8 +225,8 @@ class SoilCarbonNet(Member):
     def assemble(
         cls, specification: Specification, members: Sequence[dict[str, Tensor]], record: Record | None = None
     ) -> "SoilCarbonNet":
-        """Make a network, in evaluation mode, of members given by their tensors."""
-        with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced: a run's random numbers go on as they were
+        """Assemble an ensemble, in evaluation mode, from the tensors of its members."""
+        with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced: a run's random number state stays unchanged
             network = cls(specification.changed(members=len(members), smearing=None), record)
         for member, tensors in zip(network.members(), members, strict=True):
             for name, own in member.tensors().items():
@@ -253,16 +253,16 @@ class SoilCarbonNet(Member):
             "record": self.record.model_dump(mode="json", exclude_defaults=True),
             "version": self.version,
         }
-        learnt = {"applicability": self.applicability, "calibration": self.calibration}
-        return facts | {name: each.to_plain() for name, each in learnt.items() if each is not None}
+        fitted = {"applicability": self.applicability, "calibration": self.calibration}
+        return facts | {name: each.to_plain() for name, each in fitted.items() if each is not None}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over `_extra_state`'s record, applicability and calibration; the specification is what the network was built from.
+        """Restore record, applicability and calibration from `_extra_state`; the specification stays that of the network.
 
         Raises
         ------
         ValueError
-            If the record is not valid, the applicability not of the specification's predictors, or the calibration is none.
+            If record or calibration are not valid, or the applicability does not fit the specification's predictors.
         """
         self.record = Record.model_validate(state.get("record", {}))
         area = state.get("applicability")
@@ -334,7 +334,7 @@ def choose_device(name: str) -> torch.device:
     Raises
     ------
     UserError
-        If CUDA is asked for and absent.
+        If CUDA is requested and absent.
 
     Examples
     --------
@@ -342,5 +342,5 @@ def choose_device(name: str) -> torch.device:
     device(type='cpu')
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda was asked for, but PyTorch finds no CUDA device; use --device cpu or auto")
+        raise UserError("device cuda was requested, but PyTorch finds no CUDA device; use --device cpu or auto")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")

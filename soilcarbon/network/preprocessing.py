@@ -1,6 +1,6 @@
 """Preprocessing of covariates: standardising, filling of missing cells, clipping, one-hot encoding of classes.
 
-The one place where this happens, for training, prediction and maps alike, as the network's specification says.
+Training, prediction and maps all use this module; the network's specification holds the parameters.
 """
 
 import logging
@@ -18,9 +18,9 @@ FAR = 4.0
 
 
 class Encoder(nn.Module):
-    """Encode packed covariates as a specification says.
+    """Encoder of packed covariates, with the parameters of a specification.
 
-    It has no weights, and nothing of it is stored: a checkpoint's specification makes it anew.
+    It has no weights and is not stored in checkpoints: it is rebuilt from their specification.
     """
 
     _mean: Tensor
@@ -70,7 +70,7 @@ class Encoder(nn.Module):
 
 
 def unfold_classes(values: np.ndarray, specification: Specification) -> np.ndarray:
-    """One-hot encode classes, so that distances between places can be measured; numeric variables stay.
+    """One-hot encode classes for distances in predictor space; numeric variables stay unchanged.
 
     Parameters
     ----------
@@ -97,9 +97,9 @@ def unfold_classes(values: np.ndarray, specification: Specification) -> np.ndarr
 
 
 def warn_of_far_inputs(specification: Specification, x: np.ndarray) -> None:
-    """Log which variables of covariates (n, F) lie far outside what the network was trained on.
+    """Log which variables of covariates (n, F) lie far outside the range of the training profiles.
 
-    More than 5 % of the values beyond four standard deviations, or of the class codes unknown: a wrong unit, or another world.
+    More than 5 % of the values beyond four standard deviations, or of the class codes unknown: a wrong unit, or other covariates.
     """
     far = []
     for name, columns in variable_columns(specification.categories).items():

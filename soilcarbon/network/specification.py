@@ -12,7 +12,7 @@ from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, consecutive, u
 
 
 class Specification(BaseModel):
-    """Specification of a network: what its inputs and its output mean.
+    """Specification of a network: meaning of its inputs and output, and parameters of their preprocessing.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class Specification(BaseModel):
 
 
 def difference(mine: Sequence[Category], theirs: Sequence[Category]) -> str | None:
-    """Say how two tables of categories first differ, or None: shapes alone do not catch a swapped order."""
+    """Return the first difference between two tables of categories as text, or None; also detects a swapped order."""
     for here, there in zip(mine, theirs, strict=False):
         if here.variables != there.variables and len(here.variables) == len(there.variables):
             k = next(k for k, pair in enumerate(zip(here.variables, there.variables, strict=True)) if pair[0] != pair[1])

@@ -1,11 +1,11 @@
 """Accelerator of the training step: forward pass, gradients and Adam of the project's network without autograd.
 
 Nothing here need be read to train or extend a network: `optimiser.Optimiser` does the same for any network by autograd, the tests
-hold both to each other, and a network that `covers` does not know is trained by autograd.
+check that both agree, and a network that `covers` does not accept is trained by autograd.
 
 At batch 32 the arithmetic of a step (17 million multiply-adds) takes as long as about a hundred calls of PyTorch, so there are only
 some forty. All weights lie in one buffer, of which the member's parameters are views, all gradients in another: Adam is one call.
-Branches of neighbouring categories of radius 0 are one block-diagonal matrix. Dropout draws sixteen bits a unit. Of a window only
+Branches of neighbouring categories of radius 0 are one block-diagonal matrix. Dropout draws 16 bits per value. Of a window only
 those cells are computed that its one output cell depends on. On a GPU steps are replayed as a CUDA graph (`cuda_graph.py`).
 """
 
@@ -30,7 +30,7 @@ Layout = list[tuple[str, int, int]]  # name, channels and window's side of branc
 
 
 def covers(member: nn.Module) -> bool:
-    """Return whether a network is made of exactly the layers that this module differentiates by hand."""
+    """Return whether a network consists of exactly the layers whose gradients this module implements."""
     if not isinstance(member, Member) or type(member).forward is not Member.forward or type(member).hidden is not Member.hidden:
         return False
     kinds: list[tuple[nn.Module, list[type[nn.Module]]]] = [
@@ -45,14 +45,14 @@ def covers(member: nn.Module) -> bool:
 
 
 class Pair(NamedTuple):
-    """A piece of the weights' buffer, and the same piece of the gradients'."""
+    """Views of the same part of the weights' buffer and of the gradients' buffer."""
 
     value: Tensor
     gradient: Tensor
 
 
 def _bind(layer: nn.Module, weight: Pair, bias: Pair) -> None:
-    """Let a layer's parameters be these pieces from now on; they keep their values."""
+    """Make a layer's parameters views of these buffers; their values are kept."""
     assert isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None
     for pair, parameter in ((weight, layer.weight), (bias, layer.bias)):
         value, gradient = (each.view(parameter.shape) for each in pair)
@@ -129,7 +129,7 @@ class Block(NamedTuple):
 
 
 def blocks_of(radius: int) -> list[Block]:
-    """Return the blocks of a branch on its one window: what `dilations` would compute at every cell, where it is needed."""
+    """Return the convolution blocks of a branch on a single window, computed only where its output needs them."""
     steps = dilations(radius)
     spacing = [math.gcd(*steps[k:]) for k in range(len(steps))]
     blocks, side = [], 2 * radius + 1
@@ -204,7 +204,7 @@ class _Windows:
 
 
 class Accelerator:
-    """Optimiser of a member that `covers` knows: interface, arguments and results are those of `optimiser.Optimiser`; see there."""
+    """Adam optimiser with hand-written gradients, for members that `covers` accepts; interface as `optimiser.Optimiser`."""
 
     def __init__(self, member: Member, lr: float, layer_decay: float = 1.0, loss: str = "mse", l2_sp: float = 0.0) -> None:
         assert covers(member)
@@ -260,7 +260,7 @@ class Accelerator:
         return self._graph.epoch(order)
 
     def steps(self, encoded: Tensor, output: Tensor, order: Tensor, batch_size: int) -> Tensor:
-        """Do the same call by call."""
+        """Take the same steps without a CUDA graph."""
         batches = order.split(batch_size)
         losses = output.new_empty(len(batches))
         for k, rows in enumerate(batches):
@@ -270,7 +270,7 @@ class Accelerator:
         return losses
 
     def adam_step(self) -> None:
-        """Move the weights by the function behind `torch.optim.Adam`: the class imports the compiler, longer than a first step."""
+        """Take one Adam step by PyTorch's functional interface: importing the class takes longer than a first step."""
         for (value, gradient, mean, square, steps), rate in zip(self.adam, self.rates, strict=True):
             adam(
                 [value], [gradient], [mean], [square], [], [steps], fused=True, capturable=value.is_cuda,
@@ -287,7 +287,7 @@ class Accelerator:
         return torch.cat(batches)
 
     def scale_rates(self, factor: float) -> None:
-        """Take further steps at so many times the learning rates that were set at first."""
+        """Multiply the initial learning rates by a factor."""
         for k, rate in enumerate(self._initial_rates):
             if isinstance(self.rates[k], Tensor):
                 self.rates[k].fill_(rate * factor)
@@ -295,15 +295,15 @@ class Accelerator:
                 self.rates[k] = rate * factor
 
     def memory(self) -> list[Tensor]:
-        """Return what Adam remembers from step to step, in place."""
+        """Return the tensors of Adam's state, not copied."""
         return [tensor for part in self.adam for tensor in part[2:]]
 
     def state(self) -> dict[str, Tensor]:
-        """Return a copy of Adam's memory."""
+        """Return a copy of Adam's state (running means and step counts)."""
         return {str(k): tensor.clone() for k, tensor in enumerate(self.memory())}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state` returned; ValueError if it is of another network."""
+        """Restore a state returned by `state`; ValueError if it belongs to another network."""
         memory = self.memory()
         theirs = [value for k in range(len(memory)) if isinstance(value := state.get(str(k)), Tensor)]
         shapes = [[(each.shape, each.dtype) for each in tensors] for tensors in (memory, theirs)]
@@ -313,7 +313,7 @@ class Accelerator:
             tensor.copy_(value)
 
     def _front(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], None]]:
-        """Return what the head's first ReLU takes, (B, 256), for inputs (B, E), and what sets the gradients in front of it."""
+        """Return the input of the head's first ReLU, (B, 256), for inputs (B, E), and the backward pass of the layers before it."""
         bank, (fusion, first) = self.banks[0], self.linear[:2]
         if len(self.banks) == 1 and isinstance(bank, _Cells) and len(x) >= FOLDED_FROM:
             return self._folded(x, bank)
@@ -333,7 +333,7 @@ class Accelerator:
         return first.forward(fused), set_gradients
 
     def _folded(self, x: Tensor, bank: _Cells) -> tuple[Tensor, Callable[[Tensor], None]]:
-        """Do the same where all is affine: branches, fusion and first layer are multiplied out to one matrix (256, E)."""
+        """Return the same with affine branches, fusion and first layer multiplied out to one matrix (256, E)."""
         fusion, first = self.linear[:2]
         weight = fusion.weight.value @ bank.weight.value
         bias = torch.addmv(fusion.bias.value, fusion.weight.value, bank.bias.value)
@@ -353,7 +353,7 @@ class Accelerator:
         return torch.addmm(whole, x, (first.weight.value @ weight).t()), set_gradients
 
     def dropout_masks(self, batch: int) -> list[Tensor]:
-        """Draw the factors of the hidden layers' units, (B, 256) and (B, 128): 0, or what keeps their mean."""
+        """Draw the dropout masks of the hidden layers, (B, 256) and (B, 128): 0, or 1 / (1 - p)."""
         widths = [layer.weight.value.shape[0] for layer in self.linear[1:3]]
         bits = torch.empty(batch * sum(widths) // 4, dtype=torch.int64, device=self.trained.value.device)
         levels = bits.random_(-(2**63), None).view(torch.int16).view(batch, -1).split(widths, 1)
@@ -363,9 +363,9 @@ class Accelerator:
         ]
 
     def gradients(self, x: Tensor, output: Tensor, batch: int) -> Tensor:
-        """Set the gradients for a batch, of which this process has inputs (B, E) and outputs (B,), and return its loss."""
+        """Compute the gradients of a batch, of which this process has inputs (B, E) and outputs (B,), and return its loss."""
         front, set_gradients = self._front(x)
-        masks = [mask[distributed.share(batch)] for mask in self.dropout_masks(batch)]  # all processes draw alike
+        masks = [mask[distributed.share(batch)] for mask in self.dropout_masks(batch)]  # all processes draw the same mask
         first = front.relu_().mul_(masks[0])
         second = self.linear[2].forward(first).relu_().mul_(masks[1])
         predicted = self.linear[3].forward(second)[:, 0]

@@ -20,7 +20,7 @@ WARM_UPS = 3
 
 
 def capture(step: Callable[[], object]) -> Callable[[], object]:
-    """Take a few steps, capture one as a CUDA graph, and return what replays it."""
+    """Capture an optimiser step as a CUDA graph, after a few warm-up steps, and return the function that replays it."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
@@ -34,7 +34,7 @@ def capture(step: Callable[[], object]) -> Callable[[], object]:
 
 
 class GraphedSteps:
-    """Optimiser steps of whole batches as one call each; what changes from step to step lies on the device, where a graph reads it.
+    """Optimiser steps replayed as a CUDA graph, one call per whole batch; all changing values lie on the device.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ SWAPPED = 0.15
 
 @dataclass(frozen=True)
 class RawProfiles:
-    """What a distillation needs beside the training set.
+    """Raw covariates of the training set, and profiles of the global dataset, for a distillation.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Teacher:
     """Ensemble teacher of a distillation: mean of trees and a Gaussian process, on the scale of the network's output.
 
     Extremely randomised trees and a random forest on world and region together, such trees on the region alone, and a Gaussian
-    process on the region: learners that lose little on few profiles.
+    process on the region: learners that remain accurate on few profiles.
 
     Parameters
     ----------
@@ -82,12 +82,12 @@ class Teacher:
                 common = kind(TREES, bootstrap=True, max_samples=0.4, **trees)
                 self._trees.append(common.fit(*both, sample_weight=weights))
         for each in self._trees:
-            each.set_params(n_jobs=1)  # threads would add the trees' answers in any order, and the last bits would differ
+            each.set_params(n_jobs=1)  # threads would add the trees' predictions in any order, and the last bits would differ
         self._fit_process(region.astype(np.float64), output)
         return self
 
     def _fit_process(self, region: np.ndarray, output: np.ndarray) -> None:
-        """Fit the Gaussian process: three numbers of its kernel by likelihood on some rows, then all rows it can afford."""
+        """Fit the Gaussian process: three kernel parameters by likelihood on a subset, then at most `MOST_KERNEL_ROWS` rows."""
         order = np.random.default_rng(self.seed).permutation(len(output))
         self._centre = float(output.mean())
         self._scale = float(output.std()) or 1.0
@@ -115,7 +115,7 @@ def mix_profiles(
     seed: int,
     count: int | None = None,
 ) -> np.ndarray:
-    """Return covariates between those of profiles: mixtures of a region's profiles with each other and with the world's.
+    """Return covariates of synthetic profiles: mixtures of a region's profiles with each other and with the world's.
 
     As mixup (Zhang et al. 2018, arXiv 1710.09412), but for the outputs, which the teacher predicts. A place is a mixture of a
     profile of the region with another, at any ratio; a few of its variables come from a second mixture of the same profile.
@@ -162,9 +162,9 @@ def nearest_profiles(region: np.ndarray, world: np.ndarray) -> np.ndarray:
 
 
 def distil(sets: TrainingSets, raw: RawProfiles, tuned: Member | None, seed: int) -> TrainingSets:
-    """Return training sets whose optimiser steps are taken on a teacher's predictions between the profiles.
+    """Distil a teacher: return training sets whose optimiser steps use its predictions at synthetic profiles.
 
-    Distillation: Hinton, Vinyals and Dean 2015, arXiv 1503.02531. The network learns one smooth function of the published form,
+    Distillation: Hinton, Vinyals and Dean 2015, arXiv 1503.02531. The result is a single network of the published architecture,
     which maps as fast as any other.
 
     Parameters
@@ -189,12 +189,12 @@ def distil(sets: TrainingSets, raw: RawProfiles, tuned: Member | None, seed: int
     with torch.no_grad():
         encoded = Encoder(sets.specification).to(device)(torch.from_numpy(mixed).to(device))
     predicted = teacher.predict(encoded.cpu().numpy())
-    if tuned is not None:  # it knows the world better than trees do
+    if tuned is not None:  # it was pretrained on the global dataset
         predicted += NETWORK_SHARE * (outputs_of(tuned, encoded).double().cpu().numpy() - predicted)
     output = torch.from_numpy(predicted.astype(np.float32)).to(device)
     return replace(sets, fit=Profiles(encoded, output, predicted))
 
 
 def _plain(profiles: Profiles) -> tuple[np.ndarray, np.ndarray]:
-    """Return inputs (n, E) and outputs (n,) as scikit-learn takes them."""
+    """Return inputs (n, E) and outputs (n,) as NumPy arrays for scikit-learn."""
     return profiles.encoded.cpu().numpy(), profiles.output.cpu().numpy().astype(np.float64)

@@ -2,7 +2,7 @@
 
     torchrun --standalone --nproc_per_node 2 -- train_global.py --data_dir data/mine --run mine
 
-Gradients are summed over all processes. Only rank 0 writes files and logs. A process by itself is a group of one.
+Gradients are summed over all processes. Only rank 0 writes files and logs. Without `torchrun` there is a single process.
 """
 
 import logging
@@ -23,7 +23,7 @@ def size() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def is_first() -> bool:
+def is_rank_zero() -> bool:
     """Return whether this process is rank 0."""
     return not distributed.is_initialized() or distributed.get_rank() == 0
 
@@ -36,7 +36,7 @@ def share(count: int) -> slice:
 
 
 def add_gradients(gradients: Sequence[Tensor], loss: Tensor) -> Tensor:
-    """Replace gradients by their sum over all processes, in one message, and return the sum of the loss.
+    """Replace gradients by their sum over all processes, in one all-reduce, and return the sum of the loss.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def add_gradients(gradients: Sequence[Tensor], loss: Tensor) -> Tensor:
 
 
 def broadcast(value: float | None) -> float | None:
-    """Return rank 0's value, so that processes that round differently choose alike."""
+    """Broadcast rank 0's value, so that all processes choose the same epoch although they may round differently."""
     if size() == 1:
         return value
     known = torch.tensor([math.nan if value is None else value], dtype=torch.float64)
@@ -66,7 +66,7 @@ def broadcast(value: float | None) -> float | None:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that `torchrun` started beside this one, if it did; all but rank 0 are silent. For commands."""
+    """Join the process group of a `torchrun` job, if there is one; ranks above 0 print nothing. For use in commands."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
@@ -75,7 +75,7 @@ def process_group() -> Iterator[None]:
         torch.cuda.set_device(device)
     distributed.init_process_group("cpu:gloo,cuda:nccl" if device is not None else "gloo")
     try:
-        if not is_first():
+        if not is_rank_zero():
             logging.disable(logging.ERROR)
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the process ends
         yield

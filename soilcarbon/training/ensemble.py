@@ -41,13 +41,13 @@ log = logging.getLogger(__name__)
 RESUME, FINISHED, BEST, SHARED = "resume.pth", "finished.pth", "best.pth", "shared.pth"
 """In a member's log folder: the state it continues from, its best epoch once it is trained, and the best network so far. In the
 run's: tensors that worker processes share while they train."""
-# Where things lie and how a run is watched: an interrupted run may be resumed with other values of these.
-NOT_LEARNT = {"resume", "tensorboard", "device", "workers", "run", "model_dir", "log_dir", "results_dir"}
-NOT_LEARNT |= {"data_dir", "samples", "patches", "stats", "split", "categories", "init_from", "global_data"}
+# Paths and display: an interrupted run may be resumed with other values of these settings.
+NOT_COMPARED = {"resume", "tensorboard", "device", "workers", "run", "model_dir", "log_dir", "results_dir"}
+NOT_COMPARED |= {"data_dir", "samples", "patches", "stats", "split", "categories", "init_from", "global_data"}
 # (the content of the latter is compared)
-TEACHERS_NETWORK: dict[str, Any] = {"epochs": 30, "batch_size": 32, "lr": 3e-4, "lr_schedule": "constant", "l2_sp": 0.02}
-TEACHERS_NETWORK |= {"freeze": "none", "select_on": "none", "patience": 0, "eval_interval": 30, "keep_initial": True}
-"""How the network is fine-tuned that is one of the teachers: no epoch is chosen, so no profile need be held out for it."""
+TEACHER_NETWORK: dict[str, Any] = {"epochs": 30, "batch_size": 32, "lr": 3e-4, "lr_schedule": "constant", "l2_sp": 0.02}
+TEACHER_NETWORK |= {"freeze": "none", "select_on": "none", "patience": 0, "eval_interval": 30, "keep_initial": True}
+"""Settings of the fine-tuned network in the ensemble teacher: its last epoch is used, so no profile need be held out for it."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,15 @@ class TrainingData:
     profiles
         The training split's, then the validation split's.
     train_count
-        How many are the training split's.
+        Number of profiles of the training split.
     rows
         (n,) their rows in the dataset.
     folds
         (n,) the member that holds each of them out; None: all members have the validation split.
     x
-        (n, F) packed covariates, raw units: what a teacher's places are mixed from.
+        (n, F) packed covariates, raw units, from which synthetic profiles are mixed for the teacher.
     world, world_x
-        Profiles of the world in no place of the region, that a teacher is fitted to, too, and their covariates (m, F).
+        Profiles of the global dataset at no place of the region, to which a teacher is also fitted, and their covariates (m, F).
     """
 
     profiles: Profiles
@@ -79,7 +79,7 @@ class TrainingData:
     world_x: np.ndarray | None = None
 
     def without_arrays(self) -> "TrainingData":
-        """Return what is small."""
+        """Return a copy without the large arrays."""
         nothing = Profiles(torch.empty(0), torch.empty(0), np.empty(0))
         return TrainingData(nothing, self.train_count, self.rows, self.folds)
 
@@ -96,7 +96,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Members:
-    """What the members of an ensemble share.
+    """Inputs shared by all members of an ensemble.
 
     Attributes
     ----------
@@ -105,9 +105,9 @@ class Members:
     pretrained
         Weights of the members to continue from, by turns; none: they are drawn anew.
     data, schedule
-        On what and how they are trained.
+        Training data and schedule.
     count, seed
-        How many, and the seed that each of theirs is made from.
+        Number of members, and the seed that their own seeds are derived from.
     teacher
         Whether they are trained on the predictions of a teacher.
     """
@@ -203,7 +203,7 @@ def _distilled(members: Members, k: int, sets: TrainingSets) -> TrainingSets:
     if members.pretrained:
         own = member_seed(seed, 0)
         tuned = _initial_member(members, k, own)
-        fit(tuned, sets, replace(members.schedule, **TEACHERS_NETWORK, seed=own))
+        fit(tuned, sets, replace(members.schedule, **TEACHER_NETWORK, seed=own))
     log.info(
         "member %d: a teacher fitted to %d profiles%s",
         k,
@@ -341,7 +341,7 @@ def _train_with_files(members: Members, k: int, files: RunFiles | None) -> Best:
     if files.resume and (done := files.read(folder / FINISHED, device)):
         return Best(**done["best"])
     saved = files.read(folder / RESUME, device) if files.resume else None
-    first = distributed.is_first()
+    first = distributed.is_rank_zero()
     run_log = (
         RunLog(files.folder, k, members.schedule.epochs, files.tensorboard, saved["epoch"] if saved else None) if first else None
     )
@@ -366,7 +366,7 @@ def _train_with_files(members: Members, k: int, files: RunFiles | None) -> Best:
             keep_best(error.best)
         raise UserError(
             f"{error} (member {k}); lower --lr (now {members.schedule.lr:g}) or look at the inputs. The best epoch before, "
-            f"{error.best.epoch}, lies in the run's log folder; an older checkpoint stands"
+            f"{error.best.epoch}, is saved in the run's log folder; an older checkpoint is unchanged"
         ) from error
     finally:
         if run_log:
@@ -381,7 +381,7 @@ def _worker(small: Members, shared: Path, k: int, files: RunFiles, verbose: bool
 
 
 def _tensors_of(members: Members) -> dict[str, Any]:
-    """Return what is large, to be mapped into every worker's memory from one file."""
+    """Return the large tensors, to be memory-mapped by every worker from one file."""
     data = members.data
     tensors: dict[str, Any] = {"pretrained": members.pretrained}
     for name, profiles in (("profiles", data.profiles), ("world", data.world)):
@@ -401,7 +401,7 @@ def _with_tensors(small: Members, tensors: dict[str, Any]) -> Members:
 
 
 def fingerprint(members: Members, settings: TrainSettings) -> dict[str, Any]:
-    """Return what decides a run's result: settings, specification, and a digest of data, folds and first weights."""
+    """Return the fingerprint of a run: settings, specification, and a digest of data, folds and initial weights."""
     data = members.data
     digest = hashlib.sha256() if data.folds is None else hashlib.sha256(data.folds.tobytes())
     digest.update(str(data.train_count).encode())
@@ -411,6 +411,6 @@ def fingerprint(members: Members, settings: TrainSettings) -> dict[str, Any]:
     for weights in members.pretrained:
         for tensor in weights.values():
             digest.update(tensor.cpu().numpy().tobytes())
-    plain = {name: value for name, value in settings.as_plain().items() if name not in NOT_LEARNT}
+    plain = {name: value for name, value in settings.as_plain().items() if name not in NOT_COMPARED}
     facts = members.specification.model_dump(mode="json")
     return {**plain, "specification": facts, "data and first weights": digest.hexdigest()}

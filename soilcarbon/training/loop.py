@@ -33,14 +33,14 @@ Scores = dict[str, dict[str, float | int | None]]
 
 @dataclass(frozen=True)
 class Profiles:
-    """Profiles as the loop takes them, on its device.
+    """Encoded profiles, on the device of the training loop.
 
     Attributes
     ----------
     encoded
         (n, E) inputs, see `SoilCarbonNet.encode`.
     output
-        (n,) float32: what the network is to put out, the target on its transform's scale.
+        (n,) float32: the expected output of the network, the target on its transform's scale.
     y
         (n,) float64 target.
     """
@@ -57,7 +57,7 @@ class Profiles:
 
 @dataclass(frozen=True)
 class TrainingSets:
-    """What one member is trained and validated on.
+    """Training and validation sets of one member.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class TrainingSets:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How one member is trained; see the settings of the same names.
+    """Training schedule and hyper-parameters of one member; see the settings of the same names.
 
     `seed` is that of the order of the profiles. `keep_initial`: the initial weights, being pretrained, may be the best epoch.
     """
@@ -97,7 +97,7 @@ class Schedule:
     seed: int = 0
 
     def rate_factor(self, epoch: int) -> float:
-        """Return the share of `lr` that an epoch, counted from 1, is trained with."""
+        """Return the factor of the learning rate in an epoch, counted from 1."""
         return (1 + math.cos(math.pi * (epoch - 1) / self.epochs)) / 2 if self.lr_schedule == "cosine" else 1.0
 
     def evaluates(self, epoch: int) -> bool:
@@ -115,7 +115,7 @@ class Best:
 
 
 class Log(Protocol):
-    """Where epochs are logged, see `run_log.RunLog`."""
+    """Interface of the log of epochs; implemented by `run_log.RunLog`."""
 
     def epoch(self, epoch: int, loss: float | None, scores: Scores, member: Member) -> None:
         """Log the mean loss of an epoch, and the scores where it was evaluated."""
@@ -123,12 +123,12 @@ class Log(Protocol):
 
 @dataclass(frozen=True)
 class State:
-    """Where an interrupted member continues from, and where its state is kept.
+    """Saved training state of a member, and the function that saves it.
 
     Attributes
     ----------
     saved
-        What `save` was last given; None: start afresh.
+        The last value given to `save`; None: start from the beginning.
     save
         Called every `SAVE_EVERY_S` seconds with plain containers of tensors and numbers; "best" is the best epoch so far.
     """
@@ -138,7 +138,7 @@ class State:
 
 
 class DivergedError(FloatingPointError):
-    """The loss, or an output, is no longer finite: in which epoch, where in it, and the best epoch before."""
+    """Training diverged: the loss or an output is not finite; carries the epoch, the batch and the best epoch before."""
 
     def __init__(self, epoch: int, where: str, best: Best) -> None:
         super().__init__(f"the loss is no longer finite in epoch {epoch}, {where}")
@@ -165,11 +165,11 @@ def fit(member: Member, sets: TrainingSets, schedule: Schedule, log: Log | None 
     member
         On the device of the sets; its weights change.
     sets, schedule
-        On what and how.
+        The data, and the hyper-parameters.
     log
         Where epochs are logged.
     state
-        Where an interrupted run continues from, and where its state is kept.
+        State to resume from, and the function that saves it.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def fit(member: Member, sets: TrainingSets, schedule: Schedule, log: Log | None 
             state.save(_snapshot(epoch, best, member, optimiser, shuffler))
             saved = time.monotonic()
 
-    if best.score is None:  # the score was never defined: nothing chooses, so the last epoch stands
+    if best.score is None:  # the score was never defined, so the last epoch is taken
         best = Best(epoch, None, member.copy_of_tensors())
     return best
 
@@ -279,7 +279,7 @@ def _snapshot(
 def _restore(
     saved: dict[str, Any], member: Member, optimiser: Optimiser | Accelerator, shuffler: torch.Generator
 ) -> tuple[int, Best]:
-    """Bring a member to where `_snapshot` found it, random numbers included; return its epoch and the best one so far."""
+    """Restore a member from a snapshot, random number states included; return its epoch and the best one so far."""
     try:
         member.load_state_dict(saved["weights"])
         optimiser.restore(saved["optimiser"])

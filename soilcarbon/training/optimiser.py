@@ -1,6 +1,6 @@
 """Optimiser of a network: gradients by autograd, steps by Adam, one learning rate per group of layers.
 
-In: a network, encoded profiles, their order. Out: each batch's loss; the weights have moved. Works for any network of branches,
+In: a network, encoded profiles, their order. Out: each batch's loss; weights change in place. Works for any network of branches,
 `features_merge`, `classifier` and `final_regressor`, whatever layers these are made of. `make_optimiser` chooses the accelerator
 where it covers the network: same results, about twice as fast at batch 32.
 """
@@ -24,7 +24,7 @@ DEPTH = {"final_regressor": 0, "classifier": 1, "features_merge": 2}
 
 
 class Optimiser:
-    """Adam by autograd.
+    """Adam optimiser with gradients by autograd.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Optimiser:
     lr
         Learning rate of the last layer.
     layer_decay
-        The rate of each group of layers is so many times that of the one behind it: last layer, hidden layers, fusion, branches
+        Factor of the learning rate from each group of layers to the one in front of it: last layer, hidden layers, fusion, branches
         (Howard and Ruder 2018, ULMFiT, arXiv 1801.06146).
     loss
         "mse", or "huber" with delta 1; a batch's mean.
@@ -112,17 +112,17 @@ class Optimiser:
         return torch.cat([self.member(batch) for batch in encoded.split(EVALUATED_AT_ONCE)])
 
     def scale_rates(self, factor: float) -> None:
-        """Take further steps at so many times the learning rates that were set at first."""
+        """Multiply the initial learning rates by a factor."""
         for group, rate in zip(self.adam.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
 
     def state(self) -> dict[str, Any]:
-        """Return a copy of Adam's memory."""
+        """Return a copy of Adam's state (running means and step counts)."""
         memory = self.adam.state_dict()["state"]
         return {str(k): {name: value.clone() for name, value in each.items()} for k, each in memory.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state` returned; ValueError if it is of another network."""
+        """Restore a state returned by `state`; ValueError if it belongs to another network."""
         if len(state) not in (0, len(self.trained)):
             raise ValueError("the optimiser's state is of another network")
         memory = {int(k): dict(each) for k, each in state.items()}

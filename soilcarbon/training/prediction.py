@@ -51,7 +51,7 @@ class Evaluation:
 
 
 def predict_and_evaluate(settings: PredictSettings) -> Evaluation:
-    """Predict the profiles of a dataset with a checkpoint, score those observed, and write both into `settings.results`.
+    """Predict the profiles of a dataset with a checkpoint, score them against observations, and write both into `settings.results`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A training run: dataset folder and settings in, checkpoint, logs and scores out.
+"""Training run: dataset folder and settings in, checkpoint, logs and scores out.
 
 Pretraining (`train_global.py`) and fine-tuning (`train_regional.py`) are the same run with other settings: read the data, build
 the network or load a checkpoint, train the members (`loop.fit`), assemble them, calibrate, save.
@@ -25,16 +25,16 @@ from soilcarbon.training import distributed
 from soilcarbon.training.ensemble import RunFiles, TrainingData, assemble, fingerprint, prepare_members, train_members
 from soilcarbon.training.loop import Scores
 from soilcarbon.training.run_log import log_result
-from soilcarbon.training.uncertainty import held_out_predictions, learn_applicability, learn_calibration
+from soilcarbon.training.uncertainty import fit_applicability, fit_calibration, held_out_predictions
 
 log = logging.getLogger(__name__)
 MAXIMUM_CLASSES = 256
 
 
 def train(settings: TrainSettings) -> Scores:
-    """Train as the settings say, save checkpoint and logs, and return the scores per split.
+    """Train a network by the settings, save checkpoint and logs, and return the scores per split.
 
-    The test split is read once, after training: nothing that is saved depends on its targets but its scores. Of several
+    The test split is read once, after training: apart from its scores nothing that is saved depends on its targets. Of several
     processes (`distributed`) rank 0 alone writes; the others return no scores.
 
     Raises
@@ -43,9 +43,9 @@ def train(settings: TrainSettings) -> Scores:
         For anything wrong in settings, files or data, and for a loss that is no longer finite.
     """
     device = choose_device(settings.device)
-    if distributed.is_first():
+    if distributed.is_rank_zero():
         check_writable(settings.checkpoint_path.parent, settings.log)
-        _spare_published(settings.checkpoint_path)
+        _check_not_published(settings.checkpoint_path)
     log.info("data: %s; %s", settings.data_dir, f"starting from {settings.init_from}" if settings.init_from else "from scratch")
     start = load_checkpoint(settings.init_from) if settings.init_from else None
     data, settings = _read_data(settings, start)
@@ -53,18 +53,18 @@ def train(settings: TrainSettings) -> Scores:
     members = prepare_members(network, data, settings, start is not None, device, _read_world(settings, data))
 
     files = RunFiles(settings.log, fingerprint(members, settings), settings.resume, settings.tensorboard)
-    if distributed.is_first():
+    if distributed.is_rank_zero():
         files.prepare(settings.members)
         settings.write(settings.log / "settings.yaml")
     best = train_members(members, files, settings.workers)
-    if not distributed.is_first():
+    if not distributed.is_rank_zero():
         return {}
     network = assemble(members, best, settings)
     scores = _scores(network, data, members.data)
     network.record.scores = scores
     network.record.profiles = {name: len(chosen) for name, chosen in data.split.items()}
     network.record.rasters = tuple(rasters_of(settings.data_dir))
-    learn_uncertainty(network, data, members.data, settings.seed)
+    fit_uncertainty(network, data, members.data, settings.seed)
     save_checkpoint(network, settings.checkpoint_path)
     files.finish(settings.members)
     write_json(settings.log / "scores.json", scores)
@@ -75,8 +75,8 @@ def train(settings: TrainSettings) -> Scores:
     return scores
 
 
-def learn(start: SoilCarbonNet, data: Dataset, settings: TrainSettings, world: Dataset | None = None) -> SoilCarbonNet:
-    """Train as `train` does, in memory and on the CPU: nothing is read, written or scored.
+def train_in_memory(start: SoilCarbonNet, data: Dataset, settings: TrainSettings, world: Dataset | None = None) -> SoilCarbonNet:
+    """Train a network in memory, on the CPU, as `train` does: no file is read or written, nothing is scored.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def learn(start: SoilCarbonNet, data: Dataset, settings: TrainSettings, world: D
     settings
         How to train.
     world
-        Dataset that a teacher is fitted to, too.
+        Second dataset that the teacher is fitted to.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def learn(start: SoilCarbonNet, data: Dataset, settings: TrainSettings, world: D
     settings = follow_checkpoint(settings, start, data)
     members = prepare_members(start, data, settings, settings.init_from is not None, torch.device("cpu"), world)
     network = assemble(members, train_members(members), settings)
-    learn_uncertainty(network, data, members.data, settings.seed)
+    fit_uncertainty(network, data, members.data, settings.seed)
     return network
 
 
@@ -125,19 +125,19 @@ def _read_data(settings: TrainSettings, start: SoilCarbonNet | None) -> tuple[Da
 
 
 def _read_world(settings: TrainSettings, data: Dataset) -> Dataset | None:
-    """Read the dataset that a teacher is fitted to, too, by the region's variables; None where there is none."""
+    """Read the global dataset that the teacher is also fitted to, with the region's variables; None where there is none."""
     if not isinstance(settings, RegionalSettings) or settings.global_data is None:
         return None
     if settings.teacher == "none":
-        log.info("global_data: not used, for only a teacher is fitted to it")
+        log.info("global_data: not used, since teacher is none")
         return None
     return read_dataset(settings.global_data, data.categories, ("train",), target=settings.target, layout=settings.layout)
 
 
 def specify(settings: TrainSettings, data: Dataset, start: SoilCarbonNet | None) -> tuple[SoilCarbonNet, TrainSettings]:
-    """Return the network to train with its specification, and the settings as they then hold.
+    """Return the network to train, with its specification, and the resolved settings.
 
-    The specification is of the training profiles, or of the checkpoint that is fine-tuned.
+    The specification is computed from the training profiles, or taken from the checkpoint that is fine-tuned.
     """
     if start is not None:
         settings = follow_checkpoint(settings, start, data)
@@ -177,9 +177,9 @@ def new_specification(settings: TrainSettings, data: Dataset, statistics: Statis
 
 
 def follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Dataset) -> TrainSettings:
-    """Add to a checkpoint's specification what fine-tuning changes, and return the settings as they then hold.
+    """Update a checkpoint's specification for fine-tuning, and return the resolved settings.
 
-    A setting that was not given is the checkpoint's.
+    A setting that was not given is taken from the checkpoint.
 
     Raises
     ------
@@ -203,7 +203,7 @@ def follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Datas
         theirs = changes.get(name, getattr(facts, name))
         if settings.given(name) and getattr(settings, name) != theirs:
             raise UserError(
-                f"{settings.init_from}: was trained with {name} {theirs!r}, which fine-tuning keeps; drop {name} from the settings"
+                f"{settings.init_from}: was trained with {name} {theirs!r}, which fine-tuning cannot change; drop {name}"
             )
     start.respecify(**changes)
     resolved = {name: getattr(start.specification, name) for name in ("target_transform", "missing", "clip_inputs")}
@@ -252,10 +252,10 @@ def _scores(network: SoilCarbonNet, data: Dataset, known: TrainingData) -> Score
     return scores
 
 
-def learn_uncertainty(network: SoilCarbonNet, data: Dataset, known: TrainingData, seed: int) -> None:
-    """Give a network its area of applicability and the calibration of its intervals."""
-    network.applicability = learn_applicability(network, data, data.split["train"] if known.folds is None else known.rows, seed)
-    network.calibration = learn_calibration(network, data, known.rows, known.folds)
+def fit_uncertainty(network: SoilCarbonNet, data: Dataset, known: TrainingData, seed: int) -> None:
+    """Set a network's area of applicability and the calibration of its prediction intervals."""
+    network.applicability = fit_applicability(network, data, data.split["train"] if known.folds is None else known.rows, seed)
+    network.calibration = fit_calibration(network, data, known.rows, known.folds)
 
 
 def _warn(network: SoilCarbonNet, settings: TrainSettings) -> None:
@@ -266,8 +266,8 @@ def _warn(network: SoilCarbonNet, settings: TrainSettings) -> None:
         log.warning("smearing factor %.2f: the fit on the log scale is poor", max(network.specification.smearing or (1.0,)))
 
 
-def _spare_published(path: Path) -> None:
-    """Stop before a file that was not made here is overwritten."""
+def _check_not_published(path: Path) -> None:
+    """Raise UserError if a checkpoint that this program did not write, such as the published one, would be overwritten."""
     if not path.is_file():
         return
     try:

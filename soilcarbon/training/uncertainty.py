@@ -1,7 +1,7 @@
 """Uncertainty of a trained network: area of applicability and calibrated prediction intervals.
 
 In: a network and the dataset it was trained on (training and validation splits; the test split is not read).
-Out: its area of applicability, and the calibration of its intervals on profiles held out.
+Out: its area of applicability, and the calibration of its prediction intervals on held-out profiles.
 """
 
 import logging
@@ -22,7 +22,7 @@ AREA_FOLDS, AREA_POINTS = 5, 2000
 """Folds between which training profiles' dissimilarity is measured, and how many of them a checkpoint carries."""
 FEWEST = 20
 """Profiles: fewer give no interval of 90 %, or one that their luck decides."""
-FEWEST_UNITS = 40
+FEWEST_GROUPS = 40
 """Blocks: of fewer, no more than half of the share left out of a 95 % interval can be told from the largest block's errors."""
 
 
@@ -70,7 +70,7 @@ def shuffled_importance(network: SoilCarbonNet, x: np.ndarray, y: np.ndarray, se
     return gained
 
 
-def learn_applicability(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, seed: int) -> ApplicabilityArea | None:
+def fit_applicability(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, seed: int) -> ApplicabilityArea | None:
     """Return the area of applicability of a network trained on `rows`: distances in its predictors, weighted by importance.
 
     Predictors are the variables in the profile's own cell. None where no distance is defined.
@@ -84,10 +84,10 @@ def learn_applicability(network: SoilCarbonNet, data: Dataset, rows: np.ndarray,
             for name in category.variables
         ]
     )
-    units = fold_groups(data)[rows]
+    groups = fold_groups(data)[rows]
     middle = middle_cells(data.x[rows], facts.categories)
     try:
-        folds = inner_folds(units, AREA_FOLDS, seed)
+        folds = inner_folds(groups, AREA_FOLDS, seed)
         return ApplicabilityArea.fit(unfold_classes(middle, facts), per_predictor, folds, AREA_POINTS, seed)
     except ValueError as error:
         log.warning("no area of applicability: %s", error)
@@ -104,27 +104,27 @@ def held_out_predictions(network: SoilCarbonNet, x: np.ndarray, folds: np.ndarra
     x
         (n, F) packed covariates.
     folds
-        (n,) the member that held each profile out; None: all of them did.
+        (n,) the member that held each profile out; None: all members held out all profiles.
     """
     predicted, members = predict(network, x)
     return predicted if folds is None else members[folds, np.arange(len(x))]
 
 
 def check_level(network: SoilCarbonNet, level: float) -> None:
-    """Check that intervals of a level are bounded: enough profiles were held out for it.
+    """Check that enough profiles were held out for finite intervals of a level.
 
     Raises
     ------
     UserError
-        Naming the highest level there is.
+        Naming the highest level that is possible.
     """
     if network.calibration is not None and level > (highest := network.calibration.highest_level()):
         raise UserError(
-            f"level = {level:g}: what the checkpoint held out supports intervals up to {highest:.3f}; use a lower --level"
+            f"level = {level:g}: the checkpoint's held-out profiles support intervals up to {highest:.3f}; use a lower --level"
         )
 
 
-def learn_calibration(
+def fit_calibration(
     network: SoilCarbonNet, data: Dataset, rows: np.ndarray, folds: np.ndarray | None
 ) -> ConformalCalibration | None:
     """Calibrate prediction intervals on profiles held out: the validation split's, or those of every member's fold.
@@ -136,7 +136,7 @@ def learn_calibration(
     Parameters
     ----------
     network
-        Trained; what its intervals are calibrated on is noted in its record as `calibrated_on`.
+        Trained; the record's `calibrated_on` describes the profiles its intervals are calibrated on.
     data
         Its dataset.
     rows, folds
@@ -151,12 +151,13 @@ def learn_calibration(
     if len(chosen) < FEWEST:
         log.warning("no intervals: %d profiles were held out, at least %d are needed", len(chosen), FEWEST)
         return None
-    units, stands_for = fold_groups(data)[chosen], "blocks" if data.block_size else "places"
-    if (count := len(np.unique(units))) < FEWEST_UNITS:
+    groups, stands_for = fold_groups(data)[chosen], "blocks" if data.block_size else "places"
+    if (count := len(np.unique(groups))) < FEWEST_GROUPS:
         log.info(
-            "intervals: %d blocks were held out, too few to stand for new ones; profiles stand for new profiles instead", count
+            "intervals: %d blocks were held out, too few to calibrate on blocks; calibrated on single profiles instead",
+            count,
         )
-        units, count, stands_for = np.arange(len(chosen)), len(chosen), "profiles"
+        groups, count, stands_for = np.arange(len(chosen)), len(chosen), "profiles"
     network.record.calibrated_on = f"{len(chosen)} profiles held out, standing for new {stands_for} ({count})"
     least = network.specification.bounds[0] if network.specification.bounds else float(min(0.0, data.y[chosen].min()))
     predicted = held_out_predictions(network, data.x[chosen], folds)
@@ -165,6 +166,6 @@ def learn_calibration(
         predicted,
         scale="log1p" if least >= 0 else "identity",
         symmetric=network.specification.center == "median",
-        groups=units,
+        groups=groups,
         bounds=(least, None),
     )

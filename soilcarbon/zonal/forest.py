@@ -21,7 +21,7 @@ from soilcarbon.parallel import map_in_order
 from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.conformal import ConformalCalibration
 from soilcarbon.stats.error_field import ErrorField
-from soilcarbon.training.uncertainty import FEWEST, FEWEST_UNITS
+from soilcarbon.training.uncertainty import FEWEST, FEWEST_GROUPS
 from soilcarbon.zonal.climate_zones import Zones
 from soilcarbon.zonal.feature_selection import cross_validated_r2, drop_correlated, rank, search_subsets, stratified_folds
 from soilcarbon.zonal.space_time import Profiles
@@ -322,9 +322,9 @@ def estimate_uncertainty(method: ZonedForest, profiles: Profiles, held_out: pd.D
     labels, names = method.labels(profiles.x), np.array(method.zones.names)
     calibration = errors = applicability = None
     if len(y) >= FEWEST:
-        groups = profiles.groups if np.unique(profiles.groups).size >= FEWEST_UNITS else np.arange(len(y))
+        groups = profiles.groups if np.unique(profiles.groups).size >= FEWEST_GROUPS else np.arange(len(y))
         calibration = ConformalCalibration.fit(
-            y, fitted, scale="log1p", symmetric=False, groups=groups, strata=names[labels], smallest_stratum=FEWEST_UNITS
+            y, fitted, scale="log1p", symmetric=False, groups=groups, strata=names[labels], smallest_stratum=FEWEST_GROUPS
         )
     else:
         log.warning("no prediction intervals: %d cross-validated profiles, at least %d are needed", len(y), FEWEST)

@@ -64,7 +64,7 @@ def weights(run):
 
 
 def test_a_single_process_is_rank_0_and_has_the_whole_batch():
-    assert distributed.size() == 1 and distributed.is_first()
+    assert distributed.size() == 1 and distributed.is_rank_zero()
     assert list(range(7))[distributed.share(7)] == list(range(7))
     assert distributed.broadcast(1.5) == 1.5 and distributed.broadcast(None) is None
 

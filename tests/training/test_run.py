@@ -29,7 +29,7 @@ from soilcarbon.soil.dataset import read_dataset
 from soilcarbon.training import distillation, ensemble, loop
 from soilcarbon.training.accelerator import Accelerator
 from soilcarbon.training.ensemble import BEST, FINISHED, RESUME, member_seed
-from soilcarbon.training.run import learn, train
+from soilcarbon.training.run import train, train_in_memory
 from soilcarbon.training.uncertainty import shuffled_importance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -469,7 +469,7 @@ def test_training_in_memory_gives_the_same_network(dataset, workplace):
     train(how)
     there = load_checkpoint("model/r.pth")
     start = load_checkpoint("model/pretrain_model/g.pth")
-    here = learn(start, read_dataset(dataset), how)
+    here = train_in_memory(start, read_dataset(dataset), how)
     assert all(torch.equal(value, there.state_dict()[name]) for name, value in here.named_parameters())
     assert here.calibration == there.calibration
     assert here.specification == there.specification

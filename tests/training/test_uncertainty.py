@@ -13,7 +13,7 @@ from soilcarbon.network.specification import Specification
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.conformal import ConformalCalibration
 from soilcarbon.stats.metrics import coverage
-from soilcarbon.training.uncertainty import FEWEST, held_out_predictions, learn_applicability, learn_calibration
+from soilcarbon.training.uncertainty import FEWEST, fit_applicability, fit_calibration, held_out_predictions
 
 TABLE = (Category(name="a", variables=("x", "y", "z")),)
 STATISTICS = {name: (0.0, 1.0) for name in ("x", "y", "z")}
@@ -59,7 +59,7 @@ def held(calibration, data, rows, net, level):
 def test_intervals_cover_new_observations_at_their_level(center, noise):
     net = network(center=center)
     data = profiles(net, 8000, noise, split=(0.0, 0.5))
-    found = learn_calibration(net, data, np.arange(0), None)
+    found = fit_calibration(net, data, np.arange(0), None)
     assert len(found.overall) == (1 if center == "median" else 2)
     wide = []
     for level in LEVELS:
@@ -81,7 +81,7 @@ def test_folds_of_members_that_err_more_than_their_mean_are_covered_often_enough
     net = network(members=4)
     data = profiles(net, 6000, even, split=(0.4, 0.5))
     rows = np.concatenate([data.split["train"], data.split["valid"]])
-    found = learn_calibration(net, data, rows, np.arange(len(rows)) % 4)
+    found = fit_calibration(net, data, rows, np.arange(len(rows)) % 4)
     for level in LEVELS:
         hit, _ = held(found, data, data.split["test"], net, level)
         assert hit.mean() > level - 4 * np.sqrt(level * (1 - level) * 2 / 3000)
@@ -111,19 +111,19 @@ def test_without_folds_only_the_validation_split_calibrates():
     net = network()
     data = profiles(net, 300, even, split=(0.5, 0.8))
     rows = np.concatenate([data.split["train"], data.split["valid"]])
-    first = learn_calibration(net, data, rows, None)
+    first = fit_calibration(net, data, rows, None)
     for name, same in (("train", True), ("test", True), ("valid", False)):
-        assert (learn_calibration(net, spoilt(data, data.split[name]), rows, None) == first) is same
+        assert (fit_calibration(net, spoilt(data, data.split[name]), rows, None) == first) is same
 
 
 def test_with_folds_training_and_validation_calibrate_and_never_the_test_split():
     net = network(members=2)
     data = profiles(net, 300, even, split=(0.5, 0.8))
     rows = np.concatenate([data.split["train"], data.split["valid"]])
-    first = learn_calibration(net, data, rows, np.arange(240) % 2)
+    first = fit_calibration(net, data, rows, np.arange(240) % 2)
     for name, same in (("train", False), ("test", True), ("valid", False)):
-        assert (learn_calibration(net, spoilt(data, data.split[name]), rows, np.arange(240) % 2) == first) is same
-    assert learn_calibration(net, data, rows, 1 - np.arange(240) % 2) != first
+        assert (fit_calibration(net, spoilt(data, data.split[name]), rows, np.arange(240) % 2) == first) is same
+    assert fit_calibration(net, data, rows, 1 - np.arange(240) % 2) != first
 
 
 def test_by_hand():
@@ -133,7 +133,7 @@ def test_by_hand():
     errors = np.array([*(0.01 * np.arange(1, 20)), 1.0]) * np.where(np.arange(20) % 2, 1, -1)
     predicted = predict(net, data.x)[0]
     data = replace(data, y=np.expm1(np.log1p(predicted) + errors))
-    found = learn_calibration(net, data, np.arange(0), None)
+    found = fit_calibration(net, data, np.arange(0), None)
     lower, upper = found.interval(np.array([np.e - 1]), 0.9)
     assert (lower[0], upper[0]) == (pytest.approx(np.exp(0.81) - 1), pytest.approx(np.exp(1.19) - 1))
     assert (found.scale, found.bounds, found.strata) == ("log1p", (0.0, None), {})
@@ -142,10 +142,10 @@ def test_by_hand():
 def test_too_few_profiles_give_no_calibration_and_a_warning(caplog):
     net = network()
     enough = profiles(net, FEWEST, even)
-    assert learn_calibration(net, enough, np.arange(0), None) is not None
+    assert fit_calibration(net, enough, np.arange(0), None) is not None
     assert not caplog.text
     few = replace(enough, split={"train": np.arange(1), "valid": np.arange(1, FEWEST), "test": np.arange(0)})
-    assert learn_calibration(net, few, np.arange(FEWEST), None) is None
+    assert fit_calibration(net, few, np.arange(FEWEST), None) is None
     assert "no intervals: 19 profiles were held out, at least 20 are needed" in caplog.text
 
 
@@ -154,13 +154,13 @@ def test_few_blocks_are_calibrated_by_profiles_and_a_crowded_one_does_not_raise_
     data = profiles(net, 200, even)
     table = data.table.assign(lon=np.where(np.arange(200) < 5, 10.0 * np.arange(200), 70.0 + 1e-3 * np.arange(200)), lat=10.0)
     data = replace(data, table=table)
-    alone = learn_calibration(net, data, np.arange(0), None)
+    alone = fit_calibration(net, data, np.arange(0), None)
     assert net.record.calibrated_on.endswith("standing for new places (200)")
-    few = learn_calibration(net, replace(data, block_size=1.0), np.arange(0), None)
+    few = fit_calibration(net, replace(data, block_size=1.0), np.arange(0), None)
     assert net.record.calibrated_on.endswith("standing for new profiles (200)")
     assert alone.highest_level() == few.highest_level() == pytest.approx(200 / 201)  # six blocks could promise 6 / 7
     table = data.table.assign(lon=np.minimum(np.arange(200), 45.0), lat=10.0)
-    many = learn_calibration(net, replace(data, table=table, block_size=1.0), np.arange(0), None)
+    many = fit_calibration(net, replace(data, table=table, block_size=1.0), np.arange(0), None)
     assert many.highest_level() == pytest.approx(46 / 47)
 
 
@@ -169,7 +169,7 @@ def test_a_target_below_zero_is_measured_as_it_is():
     data = profiles(network(transform="none"), 400, even)
     random = np.random.default_rng(0)
     data = replace(data, y=predict(net, data.x)[0] + random.normal(0, 5, 400))
-    found = learn_calibration(net, data, np.arange(0), None)
+    found = fit_calibration(net, data, np.arange(0), None)
     assert (found.scale, found.bounds) == ("identity", (-20.0, None))
     lower, upper = found.interval(np.array([0.0, 30.0]), 0.9)
     assert np.ptp(upper - lower) < 1e-9
@@ -182,8 +182,8 @@ def test_a_target_below_zero_is_measured_as_it_is():
 def test_a_checkpoint_carries_calibration_and_area_to_the_bit(tmp_path):
     net = network(members=2)
     data = profiles(net, 200, skewed, split=(0.6, 0.9))
-    net.calibration = learn_calibration(net, data, np.arange(180), np.arange(180) % 2)
-    net.applicability = learn_applicability(net, data, data.split["train"], 1)
+    net.calibration = fit_calibration(net, data, np.arange(180), np.arange(180) % 2)
+    net.applicability = fit_applicability(net, data, data.split["train"], 1)
     save_checkpoint(net, tmp_path / "x.pth")
     again = load_checkpoint(tmp_path / "x.pth")
     assert again.calibration == net.calibration
