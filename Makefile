@@ -3,8 +3,8 @@
 # make test-all   the same, and what takes long: processes killed at random, a Dask cluster, a browser
 # make realdata   the same on real profiles and rasters (REALDATA=folder)
 # make compare    after make realdata: the network against every baseline, on the same folds; hours of one core (CONFIG=file)
-# make drivers    what controls soil carbon: the example world with its process model, then the real profiles if they are there
-# make zoned      forests by climate zone on a simulated China-like land (zones that matter, and that do not), and its maps by period
+# make drivers    drivers of soil carbon: the example world with its process model, then the real profiles if they are there
+# make zoned      forests by climate zone on a simulated dataset resembling China (relationships that differ between zones, and that do not), and maps by period
 # make bench      speed, memory and growth, as ratios measured side by side -> results/bench/*.json
 # make bench-cuda the same on a CUDA device
 
@@ -40,7 +40,7 @@ demo: .venv/installed
 	@echo "Maps: results/<region>/soc.html.  Figures: results/<region>/*.png.  Logs: $(BIN)/tensorboard --logdir log"
 
 realdata: .venv/installed
-	@test -f $(REALDATA)/regions.csv || { echo "no real profiles in $(REALDATA); say REALDATA=folder"; exit 2; }
+	@test -f $(REALDATA)/regions.csv || { echo "no real profiles in $(REALDATA); give REALDATA=folder"; exit 2; }
 	$(BIN)/python -m soilcarbon prepare --config configs/realdata_global.yaml --points $(REALDATA)/global/points.csv --target soc_gkg \
 	  --rasters $(REALDATA)/global/cov_*.tif --split blocks --block_size 0.5 --out data/real/global
 	$(BIN)/python train_global.py --config configs/realdata_global.yaml
@@ -75,8 +75,8 @@ zoned: .venv/installed
 	for law in zoned unzoned; do \
 	  $(BIN)/python -m soilcarbon simulate --world china --law $$law --profiles 2500 --cell 0.25 --seed $(SEED) || exit; \
 	done
-	for land in china china_unzoned; do \
-	  $(BIN)/python -m soilcarbon densities --horizons data/sim/$$land/horizons.csv --out data/sim/$$land/densities.csv || exit; \
+	for world in china china_unzoned; do \
+	  $(BIN)/python -m soilcarbon densities --horizons data/sim/$$world/horizons.csv --out data/sim/$$world/densities.csv || exit; \
 	done
 	$(BIN)/python -m soilcarbon zones --config configs/sim_zoned.yaml --seed $(SEED) --resume
 	$(BIN)/python -m soilcarbon zones --config configs/sim_zoned.yaml --seed $(SEED) --resume --run sim_unzoned \

@@ -1,8 +1,8 @@
-"""What the published run costs on a CUDA device, and the same scores as on a CPU.
+"""Time of the published run on a CUDA device, and comparison of its scores with a CPU.
 
     python benchmarks/cuda_speed.py [--profiles 106167] [--epochs 10]        make bench-cuda runs this
 
-On made-up profiles of the published size, four fifths of which teach: epochs of batch 32 and of batch 4096, each with its
+On made-up profiles of the published size, four fifths of which train: epochs of batch 32 and of batch 4096, each with its
 evaluation of all profiles, from which the published run of 1000 epochs follows; the published loop (`loops.py`) on the same
 device, by profile, for fewer of them; steps of batch 4096 as a share of a large matrix product's rate; and how well sixty
 epochs predict on the device and on the CPU, three seeds each.
@@ -21,7 +21,7 @@ LARGE, SIDE, EPOCHS = 4096, 8192, 1000
 
 
 def waited(call):
-    """Return the seconds a call takes until the device has done it."""
+    """Return the wall seconds of a call, synchronised with the device."""
 
     def whole():
         call()

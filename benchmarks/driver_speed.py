@@ -4,7 +4,7 @@
 
 The covariates are 46, in six categories, and go together by eight hidden factors; carbon follows four of them, with noise. With
 --model the output of a process model is compared too, which makes it twice the work. Prints wall and processor seconds, and how
-loaded the machine was: on a busy one, processor seconds over two tell more.
+loaded the machine was: on a busy one, processor seconds over two are more reliable.
 """
 
 import argparse
@@ -44,10 +44,10 @@ def make(folder, n):
     lon, lat = random.uniform(-180, 180, n), random.uniform(-60, 80, n)
     x = covariates(lon, lat).astype(np.float32)
 
-    def law(x, second):
+    def carbon_of(x, second):
         return np.exp(2.5 + 0.5 * np.tanh(x[:, 0]) + second * np.tanh(x[:, 19]) + 0.2 * x[:, 26] * np.tanh(x[:, 32]))
 
-    soc = law(x, 0.4) * np.exp(0.4 * random.normal(size=n))
+    soc = carbon_of(x, 0.4) * np.exp(0.4 * random.normal(size=n))
     samples = pd.DataFrame({"profile_id": [f"p{k}" for k in range(n)], "lon": lon, "lat": lat, "soc": soc})
     patches = {name: x[:, k].reshape(-1, 1, 1) for k, name in enumerate(names)}
     categories, first = [], 0
@@ -57,7 +57,7 @@ def make(folder, n):
     split = np.array(["train", "train", "train", "valid", "test"])[np.arange(n) % 5]
     write_dataset(folder / "data", samples, patches, split, categories, {})
     column, row = np.meshgrid(np.arange(-179.5, 180), np.arange(89.5, -90, -1))
-    carbon = law(covariates(column.ravel(), row.ravel()), 0.0).reshape(column.shape)
+    carbon = carbon_of(covariates(column.ravel(), row.ravel()), 0.0).reshape(column.shape)
     write_cmip(folder / "cSoil.nc", 0.4 * carbon, -180.0, 90.0, CELL)
 
 

@@ -1,4 +1,4 @@
-"""What an epoch costs: this project's loop against what the published script costs, members side by side, arithmetic.
+"""Time per epoch: this project's loop against the published script's, members side by side, share of arithmetic.
 
     python benchmarks/epoch_speed.py [--profiles 20000] [--pairs 3]
 

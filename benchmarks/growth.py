@@ -1,9 +1,9 @@
-"""How time and memory of training grow with profiles, variables and radius: linearly, if nothing surprises.
+"""Growth of training time and memory with profiles, variables and radius.
 
     python benchmarks/growth.py [--most 1000000]
 
 Each line is a process of its own with one thread: from a packed array in memory to one epoch of batch 32, with evaluation of the
-four fifths that teach and of the fifth held out. Time is of the process, by profile and by the numbers a profile has; memory is the
+training and held-out profiles. Time is of the process, by profile and by the numbers a profile has; memory is the
 peak above the packed array, in multiples of it and in megabytes. (What loading grows like is in loading.py.)
 """
 
@@ -15,7 +15,7 @@ from measuring import in_fresh_process, keep, resident_mb, timed
 
 
 def measure(n, variables, radius):
-    """Return what one size costs."""
+    """Return time and memory of one size."""
     torch.set_num_threads(1)
     facts = facts_of(radius, variables)
     small = Ours(*made_up(640, facts), facts)

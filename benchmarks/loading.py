@@ -39,15 +39,15 @@ def kept(folder, ids, categories):
     return patches.read_packed(folder, folder, ids, categories)
 
 
-WAYS = {"plain": plain, "ours": patches.pack, "kept": kept}
+METHODS = {"plain": plain, "ours": patches.pack, "kept": kept}
 
 
-def measured(way, folder, n, categories):
+def measured(method, folder, n, categories):
     """Return seconds, and megabytes above what was resident before."""
     ids, patches.CACHED_FROM = [f"P{k:07d}" for k in range(n)], 1
     categories = [Category(**each) for each in categories]
     before, start = resident_mb(), time.perf_counter()
-    held = WAYS[way](folder, ids, categories)
+    held = METHODS[method](folder, ids, categories)
     seconds = time.perf_counter() - start
     del held
     return {"seconds": seconds, "megabytes": resident_mb("VmHWM") - before}
@@ -69,23 +69,23 @@ def make_patches(folder, n, categories):
 
 
 def measure(folder, n, categories, rounds):
-    """Return way -> seconds and megabytes: the medians, and for memory the most."""
-    found = {way: [] for way in WAYS}
+    """Return method -> seconds and megabytes: the medians, and for memory the most."""
+    found = {method: [] for method in METHODS}
 
-    def run(way):
-        return in_fresh_process(measured, way, folder, n, categories)
+    def run(method):
+        return in_fresh_process(measured, method, folder, n, categories)
 
-    first = run("kept")  # which finds nothing kept, and keeps it
+    first = run("kept")  # writes the cache
     for _ in range(rounds):
-        for way, results in found.items():
-            results.append(run(way))
+        for method, results in found.items():
+            results.append(run(method))
     shutil.rmtree(folder / ".packed")
     summary = {
-        way: {
+        method: {
             "seconds": statistics.median(each["seconds"] for each in results),
             "megabytes": max(each["megabytes"] for each in results),
         }
-        for way, results in found.items()
+        for method, results in found.items()
     }
     pairs = [p["seconds"] / o["seconds"] for p, o in zip(found["plain"], found["ours"], strict=True)]
     return summary | {"first": first, "pairs": [min(pairs), max(pairs)]}
@@ -108,7 +108,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profiles", type=int, default=106_167, help="N [106167, as published]")
     parser.add_argument("--radius", type=int, default=1, help="r, windows are 2r+1 cells wide [1]")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each way [3]")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each method [3]")
     parser.add_argument(
         "--growth", type=int, default=100_000, help="the most profiles of the second table; 0: no such table [100000]"
     )
@@ -116,7 +116,7 @@ def main():
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are measured
 
     main_case = case(options.profiles, 32, options.radius, options.rounds)
-    plain, ours, kept, first = (main_case[way] for way in ("plain", "ours", "kept", "first"))
+    plain, ours, kept, first = (main_case[method] for method in ("plain", "ours", "kept", "first"))
     packed, one, side = main_case["packed_mb"], plain["megabytes"], 2 * options.radius + 1
     above, (low, high) = ours["megabytes"] - packed, main_case["pairs"]
     print(f"{options.profiles:,} profiles x 32 variables x {side} x {side}, {packed:.0f} MB packed; one thread")

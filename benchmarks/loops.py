@@ -1,4 +1,4 @@
-"""The two loops that are compared: this project's, and one that costs what the published `train_global.py` costs.
+"""The two training loops compared: this project's, and a reference loop with the cost of the published `train_global.py`.
 
 What costs there (facts of the published code, written anew): the covariates of each category lie in memory as one float32 array
 (N, C, S, S), standardised; a Dataset makes six tensors per profile; a default DataLoader collates 32 of them; convolutions by
@@ -91,7 +91,7 @@ class Plain(Member):
 
 
 class PublishedLoop:
-    """A loop that costs what the published one does, on the same profiles."""
+    """Reference loop with the cost of the published one, on the same profiles."""
 
     def __init__(self, x, y, facts, device="cpu"):
         train, size = len(y) * 4 // 5, facts.categories[0].size

@@ -1,4 +1,4 @@
-"""How fast a map is made, and how fast the same cells are predicted in other ways: cells per second, and ratios.
+"""Speed of mapping, and of predicting the same cells by other methods: cells per second, and ratios.
 
     python benchmarks/map_speed.py                     make bench runs this
     python benchmarks/map_speed.py --side 2000         smaller: rasters of 2000 x 2000 cells [2816]
@@ -114,7 +114,7 @@ def make_map(folder, layers, checkpoint, device, cores):
 
 
 class OneByOne(Dataset):
-    """A cell's patches, cut when they are asked for: one (C, S, S) tensor per category."""
+    """A cell's patches, cut on access: one (C, S, S) tensor per category."""
 
     def __init__(self, patches, categories):
         self.patches, self.categories = patches, categories

@@ -1,4 +1,4 @@
-"""What the benchmarks share: clocks, fresh processes, the machine's facts, and where numbers are kept."""
+"""Common functions of the benchmarks: clocks, fresh processes, facts of the machine, result files."""
 
 import json
 import multiprocessing
@@ -22,7 +22,7 @@ def timed(call: Callable[[], object], clock: Callable[[], float] = time.process_
 
 
 def in_fresh_process(call: Callable, *arguments):
-    """Return what a function of a module returns when nothing ran before it."""
+    """Return the result of a function of a module, called in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call, *arguments).result()
 
@@ -42,7 +42,7 @@ def keep(name: str, found: dict) -> None:
 
 
 def machine() -> dict:
-    """Return what numbers of speed depend on; with the load when they were kept, for a busy machine tells less."""
+    """Return the facts of the machine that speed depends on, with its current load."""
     import torch
 
     return {
@@ -57,7 +57,7 @@ def machine() -> dict:
 
 
 def processor() -> str:
-    """Return the processor's name where the system tells it."""
+    """Return the processor's name where the system provides it."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -1,10 +1,10 @@
-"""How the presets for real profiles were chosen: variants of loss, fine-tuning and back-transform, without the test split.
+"""Choice of the presets for real profiles: variants of loss, fine-tuning and back-transform, without the test split.
 
     make realdata                                   # or at least its prepare.py call for data/real/global
     python experiments/choices.py [--folds 2] [--members 3]
 
 The training and validation profiles of the global dataset are divided anew by half-degree blocks, `folds` times. In each
-fold the network is pretrained, fine-tuned on each region of regions.csv in several ways, and scored on the fold's held-out
+fold the network is pretrained, fine-tuned on each region of regions.csv by several variants, and scored on the fold's held-out
 blocks of the region, beside two regional forests. Printed: means over folds and regions; change of MAE and RMSE against the
 raw-target forest in %, and of CCC. The test split is not read.
 """

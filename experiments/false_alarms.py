@@ -2,10 +2,10 @@
 
     python experiments/false_alarms.py [--first 1] [--seeds 50] [--law same|faulty] [--profiles 800] [--out FILE]
 
-Each seed is another example world. Observations are its law of soil carbon with noise (30 %), at clustered profiles. The model
-is the very same law, without noise (`same`: whatever is significant is a false alarm), or the example world's faulty model
+Each seed is another example world. Observations follow its soil equation with noise (30 %), at clustered profiles. The model
+is the same equation without noise (`same`: any significant difference is a false alarm), or the example world's faulty model
 (`faulty`: too much temperature and productivity, no lithology and texture). Intervals are compared with the truth, the same
-measure of the two laws themselves, permuting their own inputs and following their own responses. Prints a line per seed and
+measure of the two equations themselves, permuting their own inputs and following their own responses. Prints a line per seed and
 counts; FILE keeps finished seeds, also of several processes side by side.
 """
 
@@ -43,12 +43,12 @@ CURVES = ["bio01", "bio12", "evi_mean", "slope"]
 NOISE = 0.3
 CLUSTERS = 200
 REPEATS = 20
-"""Permutations of a law."""
+"""Permutations of a soil equation's inputs."""
 LEVEL = 0.95
 
 
-class Law:
-    """The law as a learner: it predicts from its true inputs."""
+class SoilEquation:
+    """Soil equation as a learner: it predicts from its true inputs."""
 
     def __init__(self, how, middle=1.0):
         self.how, self.middle = how, middle
@@ -80,10 +80,10 @@ def profiles(seed, n):
 
 
 def experiment(seed, n, how, refits):
-    """Return what one report would hold, as plain values."""
+    """Return the content of one report, as plain values."""
     x, lon, lat = profiles(seed, n)
     random = np.random.default_rng([seed, 5])
-    observed, modelled = Law(Pedogenesis()).carbon(x) * np.exp(NOISE * random.normal(size=n)), Law(how).carbon(x)
+    observed, modelled = SoilEquation(Pedogenesis()).carbon(x) * np.exp(NOISE * random.normal(size=n)), SoilEquation(how).carbon(x)
     z = np.stack([log_target(observed), log_target(modelled)])
     drivers = {driver: np.array([VARIABLES.index(name) for name in names]) for driver, names in DRIVERS.items()}
     numeric = tuple(name for name in VARIABLES if name not in CLASSES)
@@ -137,23 +137,25 @@ def plain(interval):
 
 
 def _truth(x, drivers, strata, curves, how, seed):
-    """Return by how much importances and responses of the two laws differ, by the names of `reported`."""
-    laws = [Law(each, np.median(Law(each).carbon(x))) for each in (Pedogenesis(), how)]
+    """Return by how much importances and responses of the two equations differ, by the names of `reported`."""
+    equations = [SoilEquation(each, np.median(SoilEquation(each).carbon(x))) for each in (Pedogenesis(), how)]
     players = list(drivers.values())
-    sizes = [permutation(law, x, law.predict(x), players, strata, [seed, 7], REPEATS) for law in laws]
+    sizes = [permutation(equation, x, equation.predict(x), players, strata, [seed, 7], REPEATS) for equation in equations]
     both = {"difference": sizes[1] - sizes[0], "ratio": sizes[1] / sizes[0]}
     return {
         f"importance {driver}, {name}": value
         for name, values in both.items()
         for driver, value in zip(drivers, values, strict=True)
     } | {
-        f"response {name}, difference": effects(np.subtract(*(accumulated(law, x, *each) for law in laws[::-1])), each[2])
+        f"response {name}, difference": effects(
+            np.subtract(*(accumulated(equation, x, *each) for equation in equations[::-1])), each[2]
+        )
         for name, each in zip(CURVES, curves, strict=True)
     }
 
 
 def finished(path):
-    """Return seed -> what was found, of the seeds in a file."""
+    """Return seed -> result, of the seeds in a file."""
     lines = path.read_text().splitlines() if path.is_file() else []
     return {each["seed"]: each for each in map(json.loads, lines)}
 
@@ -185,7 +187,7 @@ def main():
         if both:
             value, true = np.mean([found[0] for found, _ in both]), np.mean([true for _, true in both])
             held = sum(found[1] <= true <= found[2] for found, true in both)
-            print(f"{name}: found {value:.2f}, by the laws {true:.2f}, which {held} of {len(both)} hold")
+            print(f"{name}: found {value:.2f}, by the equations {true:.2f}, covered by {held} of {len(both)}")
     for words in sorted({words for each in done for words in each["significant"]}):
         print(f"{sum(words in each['significant'] for each in done)} of {n}: {words}")
 

@@ -1,4 +1,4 @@
-"""Draw the scores of forests by climate zone on the simulated land, where zones matter and where they do not, beside the paper's.
+"""Draw the scores of forests by climate zone on the simulated data, with and without differences between zones, beside the paper's.
 
     make zoned
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from soilcarbon.io.files import read_table
 from soilcarbon.zonal.evaluation import draw_scores
 
-RUNS = {"carbon follows another law in each zone": "sim_zoned", "the same law everywhere": "sim_unzoned"}
+RUNS = {"relationships differ between zones": "sim_zoned", "the same relationship everywhere": "sim_unzoned"}
 
 
 def main(results: Path = Path("results")) -> None:

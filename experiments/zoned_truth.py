@@ -1,4 +1,4 @@
-"""Compare maps of zoned forests of the simulated China-like land with its truth, which is known in every cell.
+"""Compare maps of zoned forests of the simulated dataset resembling China with the truth, which is known in every cell.
 
     python experiments/zoned_truth.py        make zoned runs this after it has made the maps
 
@@ -19,7 +19,7 @@ from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.mapping.plan import WHOLE, own_zone
 from soilcarbon.zonal.climate_zones import ClimateZones
 
-LAND, MAPS, TARGET = Path("data/sim/china"), Path("results/sim_zoned_map"), "socd_0_20"
+DATASET, MAPS, TARGET = Path("data/sim/china"), Path("results/sim_zoned_map"), "socd_0_20"
 
 
 def read(path: Path) -> np.ndarray:
@@ -29,8 +29,8 @@ def read(path: Path) -> np.ndarray:
 
 
 def print_coverage(truth: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
-    """Print the coverage of cells' intervals, and the intervals of means over the land and its zones beside the true means."""
-    rain, warmth = read(LAND / "rasters" / "climate.tif")[:2]
+    """Print the coverage of cells' intervals, and intervals of means over the area and its zones beside the true means."""
+    rain, warmth = read(DATASET / "rasters" / "climate.tif")[:2]
     zone = ClimateZones().labels(rain.ravel(), warmth.ravel()).reshape(rain.shape)
     grid = raster_grid(MAPS / f"{TARGET}_change.tif")
     km2 = np.broadcast_to(cell_areas(grid, Tile(0, 0, 0, grid.height, grid.width)), zone.shape)
@@ -77,8 +77,8 @@ def draw(truth: dict[str, np.ndarray], found: dict[str, np.ndarray], out: Path) 
 
 def main(out: Path = Path("docs/zoned_map.png")) -> None:
     """Print the coverage and draw the figure."""
-    periods = sorted(path.name for path in (LAND / "truth").iterdir())
-    truth = {name: read(LAND / "truth" / name / f"{TARGET}.tif")[0] for name in periods}
+    periods = sorted(path.name for path in (DATASET / "truth").iterdir())
+    truth = {name: read(DATASET / "truth" / name / f"{TARGET}.tif")[0] for name in periods}
     truth["change"] = truth[periods[-1]] - truth[periods[0]]
     found = {name: read(MAPS / f"{TARGET}_{name}.tif") for name in truth}
     print_coverage(truth, found)

@@ -1,4 +1,4 @@
-"""Categories of covariates, and which columns of the packed array belong to what.
+"""Categories of covariates, and their columns in the packed array.
 
 A category is a group of variables that shares one branch of the network. Covariates of N profiles lie in one packed array
 (N, F), F = sum over categories of C*S*S: category by category, variable by variable, each window row by row. All arithmetic on
@@ -71,7 +71,7 @@ PUBLISHED_CATEGORIES = (
 
 
 def unique_names(categories: tuple[Category, ...] | None) -> tuple[Category, ...] | None:
-    """Return the categories if there are any and no name comes twice; else ValueError, for pydantic."""
+    """Validate that there are categories with unique names (pydantic validator); ValueError otherwise."""
     if categories is not None:
         if not categories:
             raise ValueError("at least one category is needed")
@@ -83,7 +83,7 @@ def unique_names(categories: tuple[Category, ...] | None) -> tuple[Category, ...
 
 
 def consecutive(widths: Sequence[int]) -> list[slice]:
-    """Return the columns of blocks of such widths that lie side by side.
+    """Return the slices of consecutive blocks of columns of given widths.
 
     Examples
     --------

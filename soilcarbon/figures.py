@@ -90,7 +90,7 @@ def _plain_numbers(axis: "Axis", decades: float) -> None:
 
 
 def _shared_range(observed: np.ndarray, predicted: np.ndarray, logarithmic: bool) -> tuple[float, float]:
-    """Return where both axes begin and end."""
+    """Return the common limits of both axes."""
     both = np.concatenate([observed, predicted])
     if not len(both):
         return 0.0, 1.0
@@ -156,7 +156,7 @@ def observed_against_predicted(
 def _points_or_density(
     figure: "Figure", axes: "Axes", x: np.ndarray, y: np.ndarray, ends: tuple[float, float], things: str
 ) -> None:
-    """Draw points, or, where they would hide each other, how many there are."""
+    """Draw points, or their density where they would overlap."""
     if len(x) <= _CROWDED:
         alpha = float(np.clip(10 / max(len(x), 1) ** 0.5, 0.35, 0.9))
         axes.scatter(x, y, s=18, color=_BLUE, alpha=alpha, linewidths=0)
@@ -316,7 +316,7 @@ def skill_bars(path: Path, table: "pd.DataFrame", unit: str) -> None:
 
 
 def _method_colours(methods: Sequence[str]) -> dict[str, str]:
-    """Return greys for all methods but the last, the one under question."""
+    """Return grey for all methods but the last, which is highlighted."""
     greys = np.linspace(0.82, 0.5, max(len(methods) - 1, 1))
     return {method: str(round(float(grey), 3)) for method, grey in zip(methods[:-1], greys, strict=False)} | {methods[-1]: _ORANGE}
 
@@ -354,6 +354,6 @@ def panels(n: int, columns: int, height: float, sharex: bool = False, sharey: bo
 
 
 def legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Put a legend above all panels, in as many columns as its labels leave room for."""
+    """Put a legend above all panels, in as many columns as fit its labels."""
     columns = max(1, min(len(labels), 100 // (max(map(len, labels), default=0) + 8)))
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=8, handlelength=2.2)

@@ -85,7 +85,7 @@ def test_from_dataset_to_scores(dataset, workplace, capsys):
     held = ((table["lower"] <= table["observed"]) & (table["observed"] <= table["upper"])).mean()
     assert (saved["coverage"]["level"], saved["coverage"]["n"], saved["coverage"]["value"]) == (0.9, 24, pytest.approx(held))
     assert saved["coverage"]["low"] <= held <= saved["coverage"]["high"]
-    assert f"90% intervals hold {held:.1%} of them" in words
+    assert f"90% intervals cover {held:.1%} of them" in words
 
 
 def test_intervals_are_those_of_the_checkpoint_and_of_the_level(dataset, workplace, capsys):
@@ -99,8 +99,8 @@ def test_intervals_are_those_of_the_checkpoint_and_of_the_level(dataset, workpla
         np.testing.assert_allclose(found[level]["upper"], upper)
     assert "sd" not in found["0.5"]
     capsys.readouterr()
-    assert predict(dataset, "--level", "0.99", "--on", "all") == 2  # 24 profiles cannot promise so much
-    assert "level = 0.99: what the checkpoint held out supports intervals up to 0.960" in capsys.readouterr().err
+    assert predict(dataset, "--level", "0.99", "--on", "all") == 2  # 24 profiles cannot support such a level
+    assert "level = 0.99: the checkpoint's held-out profiles support intervals up to 0.960" in capsys.readouterr().err
     narrow, wide = found.values()
     np.testing.assert_array_equal(narrow["predicted"], wide["predicted"])
     assert ((narrow["upper"] - narrow["lower"]) < (wide["upper"] - wide["lower"])).all()
@@ -121,7 +121,7 @@ def test_without_a_calibration_there_are_no_intervals(dataset, workplace, capsys
     assert predict(dataset) == 0
     assert not {"lower", "upper"} & set(pd.read_csv("results/g/predictions.csv"))
     assert json.loads(Path("results/g/scores.json").read_text())["coverage"] == {}
-    assert "intervals hold" not in capsys.readouterr().out
+    assert "intervals cover" not in capsys.readouterr().out
 
 
 def test_too_few_profiles_held_out_give_no_intervals_and_say_so(tmp_path, workplace, caplog):

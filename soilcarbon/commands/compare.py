@@ -2,7 +2,7 @@
 
     soilcarbon compare                                          regions of the example world
     soilcarbon compare --config configs/realdata_compare.yaml   a comparison of your own, in a YAML file
-    soilcarbon compare --config ... --resume                    go on after an interruption
+    soilcarbon compare --config ... --resume                    resume after an interruption
     soilcarbon compare --runs anhui denmark                     finished runs, each on its own test split
 
 Cross-validation: for each region the network is pretrained again without any place of it; every method is then trained on the same
@@ -48,7 +48,7 @@ class MethodSettings(BaseModel):
 
 
 class CompareSettings(Settings):
-    """The network and baselines, on the same profiles."""
+    """Settings of a comparison of the network with baselines."""
 
     preset = "sim_compare.yaml"
     preset_unless = ("config", "regions", "runs")
@@ -60,7 +60,7 @@ class CompareSettings(Settings):
     regional: Path | None = Field(None, description="YAML of train_regional.py's settings: the fine-tuning to be compared")
     out: Path | None = Field(None, description="folder of the results [results/compare, or results/skill for runs]")
     strategies: list[Literal["random", "place", "blocks", "region", "knndm"]] = Field(
-        ["random", "blocks"], min_length=1, description="how profiles are held out; the result rests on the last"
+        ["random", "blocks"], min_length=1, description="how profiles are held out; the verdict is based on the last"
     )
     folds: int = Field(5, ge=2, le=50, description="folds of each strategy")
     block_size: float | None = Field(None, gt=0, le=180, description="side of blocks, degrees [the dataset's, or the variogram's]")

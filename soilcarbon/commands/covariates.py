@@ -22,7 +22,7 @@ from soilcarbon.settings import Settings
 
 
 class CovariateSettings(Settings):
-    """Spectral indices, terrain derivatives or climate zones."""
+    """Settings of covariates made from rasters."""
 
     bands: Path | None = Field(None, description="GeoTIFF with blue, red, nir and swir1; or a folder of them, named by years")
     band_names: list[str] = Field(

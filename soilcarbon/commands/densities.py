@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class DensitySettings(Settings):
-    """From horizons to soil organic carbon density, one row per profile."""
+    """Settings of soil organic carbon density from horizons."""
 
     horizons: Path = Field(description="horizons: CSV, TSV, GeoPackage or GeoJSON, with profile_id, lon, lat, top and bottom (cm)")
     out: Path = Field(Path("data/densities.csv"), description="the table to write; left_out.csv and .yaml go beside it")
@@ -172,7 +172,7 @@ def record(
 
 
 def report(settings: DensitySettings, table: "pd.DataFrame", facts: dict[str, Any], soc: "Measured") -> None:
-    """Log columns, counts, scores of bulk density, and what each interval holds."""
+    """Log columns, counts, scores of bulk density, and a summary of each interval."""
     from soilcarbon.soil.profiles import unit_hint
 
     log.info("columns: %s", ", ".join(f"{ours} = {column}" for ours, column in facts["horizons"]["columns"].items()))

@@ -1,8 +1,8 @@
-"""Find what controls soil carbon in observations and in models, and where models disagree, and write a report.
+"""Analyse the drivers of soil carbon in observations and in models, and where models disagree, and write a report.
 
     soilcarbon drivers                                          the example world and its process model
     soilcarbon drivers --config configs/realdata_drivers.yaml   an analysis of your own, in a YAML file
-    soilcarbon drivers --config ... --resume                    go on after an interruption
+    soilcarbon drivers --config ... --resume                    resume after an interruption
 
 Targets (profiles, maps, output of models as GeoTIFF or NetCDF) are brought to the same places; each learner is
 cross-validated on whole blocks, and one without skill is refused; the others are refitted on random half-samples of the blocks.
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 class DriverSettings(Analysis):
-    """What controls soil carbon, in observations and in models."""
+    """Settings of an analysis of the drivers of soil carbon in observations and in models."""
 
     preset = "sim_drivers.yaml"
     preset_unless = ("config", "data_dir", "rasters")
 
     bootstraps: int = Field(100, ge=10, le=10_000, description="refits of each learner on half-samples of the blocks; even")
-    out: Path = Field(Path("results/drivers"), description="folder of the report and of what it is made from")
+    out: Path = Field(Path("results/drivers"), description="folder of the report and of its intermediate results")
     resume: bool = Field(False, description="keep the refits that an interrupted run of the same settings has finished")
 
     @model_validator(mode="after")
@@ -43,7 +43,7 @@ class DriverSettings(Analysis):
 
 
 _FREE = {"resume", "workers", "out", "bootstraps", "level"}
-"""What an analysis may be resumed with another value of: more refits may be drawn."""
+"""Settings that may differ when an analysis is resumed: it may draw more refits."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _begin(settings: DriverSettings, support: "Support", edition: int) -> None:
-    """Check that what is resumed was of the same settings and data, and that nothing finished is lost."""
+    """Check that a resumed run has the same settings and data, and that no finished results are overwritten."""
     plain = {name: value for name, value in settings.as_plain().items() if name not in _FREE}
     digest = hashlib.sha256()
     for array in (support.x, support.y, support.lon, support.lat):

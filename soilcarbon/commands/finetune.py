@@ -21,12 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(settings: RegionalSettings) -> None:
-    """Fine-tune as the settings say, and print the scores.
+    """Fine-tune by the settings, and print the scores.
 
     Raises
     ------
     UserError
-        Where it is not said which checkpoint to start from.
+        If no checkpoint to start from is given.
     """
     if settings.init_from is None and not settings.given("init_from"):
         raise UserError("--init_from is required: the checkpoint to fine-tune, or none to train from scratch")

@@ -11,8 +11,8 @@
 Rasters may be of any CRS, cell size, extent and number of bands; they are brought to the map's grid while they are read.
 Writes the map (bands: prediction; lower and upper, the calibrated interval of `--level`; of an ensemble sd; di and
 inside, the area of applicability) and beside it, under the same name, .png (a picture), .html (map, legend, scores and
-provenance, for any browser), _totals.csv (mean and total by zone) and .yaml (settings and provenance). Interrupted? The
-same command with --resume goes on and ends with the same bytes.
+provenance, for any browser), _totals.csv (mean and total by zone) and .yaml (settings and provenance). After an interruption
+the same command with --resume continues and gives the same bytes.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class MapSettings(Settings):
-    """From a checkpoint and rasters to a wall-to-wall map."""
+    """Settings of a wall-to-wall map from a checkpoint and rasters."""
 
     preset = "sim_map.yaml"
     preset_unless = ("config", "checkpoint", "rasters")
@@ -112,7 +112,7 @@ class MapSettings(Settings):
 
 log = logging.getLogger(__name__)
 _SMALL = 2_000_000
-"""Cells below which starting processes takes longer than the map, unless workers are asked for."""
+"""Cells below which starting processes takes longer than the map, unless workers are given."""
 _SPARSE = 0.05
 """Share of the map that the rasters should cover at least: less is a mistake in the bounds, mostly."""
 _MOST_TILES = 1_000_000
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 lines = finish(out, folder, plan, model, settings.as_plain(), reference, sample)
                 shutil.rmtree(folder, ignore_errors=True)  # an open lock file stays on Windows
         except KeyboardInterrupt:
-            log.info("the tiles finished so far are kept; the same command with --resume goes on")
+            log.info("the tiles finished so far are kept; continue with the same command and --resume")
             raise
     print("\n".join([*lines, f"-> {out}; look at {out.with_suffix('.html')}"]))
 

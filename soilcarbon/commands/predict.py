@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(settings: PredictSettings) -> None:
-    """Predict as the settings say, and print the scores."""
+    """Predict by the settings, and print the scores."""
     from soilcarbon.training.prediction import predict_and_evaluate  # here: PyTorch is slow to import, and --help needs none of it
 
     found = predict_and_evaluate(settings)
@@ -32,4 +32,4 @@ def run(settings: PredictSettings) -> None:
             print(f"  {name:<5}{value['value']:9.3f}  [{value['low']:.3f}, {value['high']:.3f}]")
     if held := found.coverage:
         note = "" if settings.on == "test" else "; not a test: they were calibrated on some of these"
-        print(f"  {held['level']:.0%} intervals hold {held['value']:.1%} of them  [{held['low']:.1%}, {held['high']:.1%}]{note}")
+        print(f"  {held['level']:.0%} intervals cover {held['value']:.1%} of them  [{held['low']:.1%}, {held['high']:.1%}]{note}")

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 
 class PrepareSettings(Settings):
-    """From profiles and rasters to a dataset's folder."""
+    """Settings of a dataset made from profiles and rasters."""
 
     points: Path = Field(description="profiles or horizons: CSV, TSV, GeoPackage or GeoJSON")
-    target: str = Field("soc", description="the column to learn; written as 'soc' into samples.csv")
+    target: str = Field("soc", description="the column to predict; written as 'soc' into samples.csv")
     rasters: list[Path] = Field(description="GeoTIFF files, or folders of them", min_length=1)
     out: Path = Field(description="the dataset's folder to make")
     categories: tuple[Category, ...] | None = Field(
@@ -65,8 +65,8 @@ class PrepareSettings(Settings):
     split: Literal["random", "blocks"] = Field("random", description="what is held out: single places or whole spatial blocks")
     block_size: float = Field(0.5, gt=0, le=180, description="side of a block, degrees")
     valid_share: float = Field(0.1, gt=0, lt=1, description="share of the profiles that chooses the best epoch")
-    test_share: float = Field(0.2, gt=0, lt=1, description="share of the profiles kept for the final score")
-    radius: int = Field(0, ge=0, le=50, description="cells cut on each side of a profile, at least (more if a category asks)")
+    test_share: float = Field(0.2, gt=0, lt=1, description="share of the profiles in the test set")
+    radius: int = Field(0, ge=0, le=50, description="cells cut on each side of a profile, at least (more if a category needs more)")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of the split")
 
     @field_validator("depth", "bounds")
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def report(settings: PrepareSettings, made: "Prepared") -> None:
-    """Log what was taken and left out, missing cells, and hints."""
+    """Log counts of profiles used and left out, missing cells, and hints."""
     facts = made.profiles.facts
     renamed = ", ".join(f"{ours} = {column}" for ours, column in facts["columns"].items() if column != ours)
     log.info("%s: %d rows (%s); columns: %s", settings.points, facts["rows"], facts["kind"], renamed or "as named")

@@ -26,13 +26,15 @@ from soilcarbon.settings import Settings
 
 
 class SimulateSettings(Settings):
-    """The example world."""
+    """Settings of a simulated dataset."""
 
     out: Path = Field(Path("data/sim"), description="folder to make the world in")
     world: Literal["example", "china"] = Field(
-        "example", description="example: SOC of one depth, all lands and four regions; china: horizons, zones, periods"
+        "example", description="example: SOC of one depth, the whole world and four regions; china: horizons, zones, periods"
     )
-    law: Literal["zoned", "unzoned"] = Field("zoned", description="china: whether carbon follows another law in each climate zone")
+    law: Literal["zoned", "unzoned"] = Field(
+        "zoned", description="china: whether carbon depends on covariates differently in each zone"
+    )
     profiles: int = Field(6000, ge=100, le=10_000_000, description="profiles of the global dataset (106167: the paper's size)")
     region_profiles: int = Field(300, ge=30, le=1_000_000, description="profiles of each regional dataset")
     cell: float = Field(0.5, ge=0.05, le=2, description="cell of the global rasters, degrees")

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(settings: TrainSettings) -> None:
-    """Train as the settings say, alone or as one process of a `torchrun` job, and print the scores.
+    """Train by the settings, as a single process or one of a `torchrun` job, and print the scores.
 
     Raises
     ------

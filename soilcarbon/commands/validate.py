@@ -27,7 +27,7 @@ class Product(BaseModel):
     Attributes
     ----------
     name
-        What the report calls it.
+        Its name in the report.
     path
         GeoTIFF or NetCDF, of any grid.
     unit
@@ -67,7 +67,7 @@ def _product(text: str) -> dict[str, str]:
 
 
 class ValidateSettings(Settings):
-    """Validation of maps at independent points and against reference maps."""
+    """Settings of a validation of maps at independent points and against reference maps."""
 
     maps: list[Product] = Field(
         min_length=1, description="NAME=FILE of the maps to validate, each perhaps with ,unit=t/ha ,variable=BAND ,depth=0-20cm"
@@ -100,7 +100,7 @@ class ValidateSettings(Settings):
             raise ValueError("there is nothing to compare maps with; give products, points or both")
         names = [each.name for each in (*self.maps, *self.products)]
         if double := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"two maps are called {double!r}; say NAME=FILE")
+            raise ValueError(f"two maps are called {double!r}; give NAME=FILE")
         if taken := next((name for name in names if name in ("profile_id", "lon", "lat", "observed")), None):
             raise ValueError(f"{taken!r} is a column of the points; call the map something else")
         if unseen := next((name for name in names if not name.isprintable()), None):

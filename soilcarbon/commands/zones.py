@@ -10,7 +10,7 @@ r"""Train and evaluate random forests of soil carbon density by climate zone, an
 After Dong, Wang and Su (2024, Earth Syst. Sci. Data Discuss., essd-2024-588). For each target, cross-validation holds out folds of
 whole blocks, each with about its share of zones and decades. Covariates (every subset of the ten best) and hyperparameters are
 selected within the training profiles, for each zone and for all together. Writes into results/<run>/: scores.csv and .png,
-differences.csv (zoned against unzoned, paired), importances.csv, predictions.csv, trace/ (all trials), left_out.csv; and into
+differences.csv (zoned against unzoned, paired), importances.csv, predictions.csv, trace/ (all candidates), left_out.csv; and into
 model/ a model of all profiles for each target, for soilcarbon map.
 """
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class ZonedSettings(Settings):
-    """Random forests by climate zone."""
+    """Settings of random forests by climate zone."""
 
     samples: Path = Field(description="table of profile_id, lon, lat, year, targets and covariates; or a dataset folder")
     targets: list[str] = Field(

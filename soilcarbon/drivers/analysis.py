@@ -1,4 +1,4 @@
-"""What an analysis of drivers compares, and how: targets, drivers, zones, learners and the level of its intervals."""
+"""Definition of an analysis of drivers: targets, drivers, zones, learners and the level of its intervals."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -14,7 +14,7 @@ class Target(BaseModel):
     Attributes
     ----------
     name
-        What the report calls it.
+        Its name in the report.
     kind
         "observed" (profiles, or a map made from them) or "model" (output of a process model or Earth-system model).
     path
@@ -22,7 +22,7 @@ class Target(BaseModel):
     variable
         The NetCDF variable or the band's description, where there are several.
     unit
-        One of `geo.field.UNITS`, where the file does not say; of the dataset's own profiles g/kg if it is not given.
+        One of `geo.field.UNITS`, where the file does not state it; of the dataset's own profiles g/kg if it is not given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,7 +34,7 @@ class Target(BaseModel):
 
 
 class Analysis(Settings):
-    """What is compared, and how; the command adds where results go."""
+    """Settings of an analysis of drivers; the command adds the output folder."""
 
     yaml_only = ("targets", "drivers", "zones")
 

@@ -108,7 +108,7 @@ def response_curves(path: Path, table: "pd.DataFrame", bends: dict[tuple[str, st
 
 
 def joint_surfaces(path: Path, table: "pd.DataFrame") -> None:
-    """Draw what two variables do together, a panel per target, on one ramp centred at zero.
+    """Draw second-order effects of two variables, a panel per target, on one ramp centred at zero.
 
     Parameters
     ----------

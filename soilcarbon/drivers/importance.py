@@ -1,8 +1,8 @@
-"""Importance of variables and of drivers (groups of variables) to a fitted learner: permutation, impurity, Shapley values.
+"""Importance of variables and of drivers (groups of variables) in a fitted learner: permutation, impurity, Shapley values.
 
-In: a fitted learner and held-out rows with their targets. Out: one number per group of columns. Permutation measures by how much
-held-out errors grow; impurity, by how much training errors fell; Shapley values, how far predictions move. All describe what a
-learner uses. None describes what causes carbon: a variable may stand for another that is not there.
+In: a fitted learner and held-out rows with their targets. Out: one number per group of columns. Permutation measures how much
+held-out errors grow; impurity, how much training errors fell; Shapley values, how much predictions change. All describe what a
+learner uses. None describes causes of carbon: a variable may be a proxy of another that is not among the covariates.
 """
 
 import importlib.util
@@ -104,7 +104,7 @@ def permutation(
     """Return permutation importance: by how much the mean squared error grows when a group's columns are permuted together.
 
     Where a driver's effect on ln carbon adds to the others', this is twice the variance of its effect; 0 where a group is not
-    used; it may fall below 0 by chance. Unlike a share, it does not change with what a model makes of other drivers.
+    used; it may fall below 0 by chance. Unlike a share, it does not depend on the effects of other drivers.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def permutation(
     strata
         (G, n) strata within which each group is permuted (conditional importance); None: among all rows.
     seed
-        Of the permutations; the same for all targets, so that differences between them do not hold its chance.
+        Of the permutations; the same for all targets, so that differences between them do not contain its random error.
     draws
         Permutations of each group, averaged.
 

@@ -1,4 +1,4 @@
-"""Learners of soil carbon, their cross-validation, and the noise that makes a model's output as hard to learn as observations.
+"""Learners of soil carbon, their cross-validation, and noise that makes a model's output as hard to predict as observations.
 
 In: covariates (N, V) without gaps and a target (N,) in any unit. Out: log targets on one scale, fitted learners, out-of-fold
 predictions. All randomness comes from the seed.
@@ -21,7 +21,7 @@ from soilcarbon.categories import Category
 _TREE_ROWS = 3000
 """Rows drawn for a tree of the forest, at most."""
 _FLOOR = 0.05
-"""Of the median: carbon below it is nearly none, and its logarithm must not decide."""
+"""Share of the median, added before the logarithm, so that values near 0 do not dominate."""
 _MATCHING_STEPS = 4
 _EPOCH_STEPS = 24
 """Optimiser steps of the network in an epoch, about."""
@@ -79,7 +79,7 @@ def log_target(y: np.ndarray) -> np.ndarray:
 def fit(name: str, x: np.ndarray, z: np.ndarray, categories: Sequence[Category], seed: int) -> Any:
     """Fit a learner by its name.
 
-    Trees get each class code as the mean target of its places, so that one split parts rich classes from poor ones. The means
+    Trees get each class code as the mean target of its places, so that one split separates rich classes from poor ones. The means
     used in training are of other places each (scikit-learn's `TargetEncoder`), shrunk to the overall mean where a class is rare.
 
     Parameters
@@ -170,7 +170,7 @@ class CrossValidation(NamedTuple):
     Attributes
     ----------
     x, categories
-        (N, V) covariates, and what the columns are.
+        (N, V) covariates, and the categories of their columns.
     folds
         (N,) 0..k-1.
     seed
@@ -210,10 +210,10 @@ def flip_signs(residuals: np.ndarray, blocks: np.ndarray, seed: Sequence[int]) -
 def matching_noise(
     validation: CrossValidation, name: str, z: np.ndarray, residuals: np.ndarray, blocks: np.ndarray, wanted: float
 ) -> tuple[float, float]:
-    """Find the multiple of the observations' residuals that makes a model's output as hard to learn as the observations.
+    """Find the multiple of the observations' residuals that makes a model's output as hard to predict as the observations.
 
-    A model's output has no measurement error and no soil that covariates do not describe, so its weaker drivers are learnt more
-    fully; beside observations they would seem to matter more even if both obeyed one law.
+    A model's output has no measurement error and no soil that covariates do not describe, so its weaker drivers are fitted more
+    fully; beside observations they would seem to matter more even if both followed the same relationship.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def matching_noise(
     Returns
     -------
     factor, r2
-        Multiple of the residuals, 0 where the model is no easier to learn; the R2 then found.
+        Multiple of the residuals, 0 where the model is no easier to predict; the R2 reached.
     """
     noise = flip_signs(residuals, blocks, [validation.seed, 99])
 

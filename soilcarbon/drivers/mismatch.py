@@ -1,16 +1,16 @@
-"""Where a model's drivers differ from those of the observations: differences, intervals, significance, and tables of it all.
+"""Mismatch of a model's drivers and those of the observations: differences, intervals, significance, and tables.
 
-In: what the refits of each learner found (`subsampling.read_refits`), the reference first, then the models. Out: `Contrast`s, and
+In: results of each learner's refits (`subsampling.read_refits`), the reference first, then the models. Out: `Contrast`s, and
 `Results`, tables in memory that the report shows.
 
 An interval is the mean over refits, plus and minus Student's t times their standard deviation, which is the standard error of the
-whole (`subsampling` says why). Of many differences some are large by chance; one is significant if it exceeds what the largest of
-all reaches by chance: the distribution of the largest studentised deviation is taken from the refits themselves (single-step max-T:
-Westfall and Young 1993; Romano and Wolf 2005, Econometrica 73, 1237-1282). So the probability that a report on a model that obeys
-the observations' law has any significant difference is at most 1 - level; `experiments/false_alarms.py` counts it.
+whole (`subsampling` explains why). Of many differences some are large by chance; one is significant if it exceeds the largest that
+occurs by chance: the distribution of the largest studentised deviation is taken from the refits themselves (single-step max-T:
+Westfall and Young 1993; Romano and Wolf 2005, Econometrica 73, 1237-1282). So the probability that a report on a model that follows
+the observations' relationship has any significant difference is at most 1 - level; `experiments/false_alarms.py` counts it.
 
 Importances are extrapolated to infinite sample size (`subsampling.extrapolate`). Significance is tested on the half-samples' own
-importances: their shortfall is the same for targets of one law, and making up for it would only add noise.
+importances: their shortfall is the same for targets that follow one relationship, and correcting it would only add noise.
 """
 
 import math
@@ -43,7 +43,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Contrast:
-    """One difference between a model and the observations.
+    """Contrast: one difference between a model and the observations.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class Contrast:
 
     @property
     def significant(self) -> bool:
-        """Whether it exceeds what the largest of all differences reaches by chance."""
+        """Whether the difference is significant by the max-T test over all differences."""
         return self.statistic > 1
 
 
@@ -205,7 +205,7 @@ def contrasts(
 def _values(
     kind: str, model: str, name: str, zone: str, observed: np.ndarray, modelled: np.ndarray, level: float
 ) -> dict[str, Any]:
-    """Return a contrast's fields, from values of refits (H,), each; what does not apply is left without a number."""
+    """Return a contrast's fields, from values of refits (H,), each; NaN where a field does not apply."""
     facts: dict[str, Any] = {"kind": kind, "model": model, "name": name, "zone": zone}
     facts |= dict.fromkeys(("ratio", "observed_rank", "modelled_rank", "distance"), Interval())
     values = {"observed": observed, "modelled": modelled, "difference": modelled - observed}
@@ -237,7 +237,7 @@ class Results:
     Attributes
     ----------
     facts
-        title, command, targets: {name: {kind, unit, ...}} with the reference first, learners as asked for, lead, level, refits of
+        title, command, targets: {name: {kind, unit, ...}} with the reference first, learners as requested, lead, level, refits of
         each learner, block_size, blocks, drivers: {name: variables}, zones: {name: places}, support: what was counted,
         noise: {model: factor}, settings.
     skill
@@ -300,7 +300,7 @@ class Results:
         }
 
     def record(self) -> dict[str, object]:
-        """Return what mismatch.json holds: plain containers, None where there is no number."""
+        """Return the content of mismatch.json: plain containers, None where there is no number."""
         facts = {name: value for name, value in self.facts.items() if name != "settings"}
         shapes = [{"target": t, "variable": v, **_plain_fields(found)} for (t, v), found in self.shapes.items()]
         ensemble = [{name: _plain(value) for name, value in row.items()} for row in self.ensemble.to_dict("records")]
@@ -398,9 +398,9 @@ def _facts(support: Support, analysis: Analysis, screening: Screening, command: 
 
 
 def _without_skill(arrays: Mapping[str, np.ndarray], least: float, level: float) -> dict[str, np.ndarray]:
-    """Return what refits found, NaN in zones where a target's mean R2 is below the least, or may be 0.
+    """Return the refits' results, NaN in zones where a target's mean R2 is below the minimum, or may be 0.
 
-    There, permuting drivers costs next to nothing, and shares of next to nothing mean nothing.
+    There importances are close to 0, and shares of them are meaningless.
     """
     skill = [[interval(each, level) for each in target.T] for target in np.moveaxis(arrays["zone_r2"], 1, 0)]
     poor = np.array([[not (found.value >= least and found.low > 0) for found in zones] for zones in skill], bool)
@@ -411,7 +411,7 @@ def _without_skill(arrays: Mapping[str, np.ndarray], least: float, level: float)
 
 Rows = Iterator[dict[str, Any]]
 Found = Mapping[str, Mapping[str, np.ndarray]]
-"""Learner -> what its refits left."""
+"""Learner -> results of its refits."""
 
 
 def _importance_rows(names: Sequence[str], support: Support, screening: Screening, found: Found, level: float) -> Rows:

@@ -32,7 +32,7 @@ _MOST_IMPORTANT = 3
 
 
 def write_report(folder: Path, results: Results) -> None:
-    """Write report.html, figures, tables and mismatch.json; what an earlier report had and this one lacks is removed."""
+    """Write report.html, figures, tables and mismatch.json; files of an earlier report that this one does not have are removed."""
     r, figures = results, FigureFolder(folder)
     for name, table in r.tables().items():
         if len(table):
@@ -124,7 +124,7 @@ def _method_note(r: Results) -> str:
         "extrapolated to infinite sample size. Response: change of ln carbon from the 5th to the 95th percentile of places; "
         "distance: root mean square between the curves. Statistic: largest studentised difference over its max-T critical value; "
         f"above 1 (bold) significant, with a family-wise error rate of {100 - level:g} %. Noise is added to models so that they "
-        "are as hard to learn as the observations."
+        "are as hard to predict as the observations."
     )
 
 
@@ -159,7 +159,7 @@ def _responses(r: Results, figures: FigureFolder) -> list[Block]:
         if len(joint):
             rows = joint[joint["method"] == method]
             title = f"{title} of {rows['first'].iloc[0]} and {rows['second'].iloc[0]}"
-            note = f"{title}. Crosses: the {level:g} % interval holds zero."
+            note = f"{title}. Crosses: the {level:g} % interval includes zero."
             figure = figures.draw(f"joint_{method}", f"{title}, by target", note, draw.joint_surfaces, rows)
             blocks.append(figure if method == "accumulated" else Details(title, [figure]))
     return blocks
@@ -196,7 +196,7 @@ def _method(r: Results) -> list[Block]:
         "Missing values filled by the median or the commonest class": sum(support["filled"].values()),
         "Covariates with such values": len(support["filled"]),
         "Places left out, as they lack more than half of the covariates": support["left_out"],
-        **{f"Cells of {name} that hold profiles": n for name, n in support.get("cells_with_profiles", {}).items()},
+        **{f"Cells of {name} with profiles": n for name, n in support.get("cells_with_profiles", {}).items()},
     }
     rows = [[name, value if isinstance(value, str | int | float) else str(value)] for name, value in r.facts["settings"].items()]
     return [
@@ -290,14 +290,14 @@ def shape_table(r: Results) -> Table:
 
 
 def agreement_table(r: Results) -> Table:
-    """Return how far learners and methods rank the reference's variables alike."""
+    """Return the table of Kendall's tau between learners and methods in ranking the reference's variables."""
     rows = [[row.a, row.b, _fixed(row.tau)] for row in r.agreement[r.agreement["target"] == r.reference].itertuples()]
     caption = f"Kendall's tau of the order of variables, {r.reference}: 1 the same order, 0 none"
     return Table(caption, ["One", "Other", "Tau"], rows, [False, False, True])
 
 
 def ensemble_table(r: Results) -> Table:
-    """Return models together beside the observations."""
+    """Return the table of the model ensemble beside the observations."""
     rows = [
         [
             row.driver,
@@ -315,7 +315,7 @@ def ensemble_table(r: Results) -> Table:
 
 
 def support_table(r: Results) -> Table:
-    """Return what each target is and how many places it has."""
+    """Return the table of targets: kind, unit, file and number of places."""
     rows = []
     for name, facts in r.facts["targets"].items():
         source = f"{facts['file']}: {facts['variable']}" if "file" in facts else "–"

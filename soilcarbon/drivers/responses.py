@@ -33,8 +33,8 @@ Shape = Literal["flat", "rising", "falling", "saturating", "threshold", "peaked"
 def quantile_grid(values: np.ndarray, bins: int = BINS) -> np.ndarray:
     """Return the edges (K,) of bins that hold about equally many of the values (N,); fewer where values repeat.
 
-    They reach from the first to the last percentile; what lies beyond is counted to the outer bins, lest one mountain peak decide
-    how long a curve's axis is.
+    They reach from the first to the last percentile; values beyond are counted to the outer bins, so that a single extreme value
+    does not determine the length of the axis.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def _partial_dependence(model: Any, x: np.ndarray, grids: dict[int, np.ndarray])
 
 
 def joint_accumulated(model: Fitted, x: np.ndarray, columns: tuple[int, int], grids: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Return second-order accumulated local effects (K, L): what two variables do together beyond what each does alone.
+    """Return second-order accumulated local effects (K, L): the effect of two variables beyond the sum of their own effects.
 
     Where a bin holds no row the effect is taken to be level.
 

@@ -1,13 +1,13 @@
 """Subsampling: learners refitted on random half-samples of the blocks, their drivers measured on the other half.
 
 In: a `Support` and an `Analysis`. Out: a `Screening` (which learners have skill, and the `Study` that all refits share); tasks for
-`parallel.run_tasks`, one for each refit; the arrays that the refits of a learner left, stacked.
+`parallel.run_tasks`, one for each refit; the stacked arrays of a learner's refits.
 
-The standard deviation of a statistic over random halves, drawn without replacement, is the standard error of the same statistic of
+The standard deviation of a statistic over half-samples, drawn without replacement, is the standard error of the same statistic of
 the whole (for a mean, (s2 / (n / 2)) (1 - 1 / 2) = s2 / n; Politis, Romano and Wolf 1999; Athey, Tibshirani and Wager 2019).
 Whole blocks are drawn, as neighbours are not independent. Each refit is trained on one half and tested on the other, so that the
-spread includes that another sample would have given another learner. Halves are the same for all targets, so that differences
-between targets do not hold what both share. Two refits share a draw, one trained on each half.
+spread includes the variance of the learner between samples. Half-samples are the same for all targets, so that differences
+between targets do not contain their common variation. Two refits share a draw, one trained on each half.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ BUDGETS = {"boosting": Budget(2000, 800, 30, 25), "forest": Budget(1000, 400, 15
 EXTRAPOLATED = ("conditional", "zones")
 """Importances of drivers that mismatches are based on, everywhere and by zone; both conditional. They grow with training rows."""
 EDITION = 4
-"""Of what a refit leaves; refits of another edition are not resumed."""
+"""Version of the refits' files; refits of another version are not resumed."""
 _DRAWS = 3
 """Permutations of each driver within its strata."""
 _FOLDS = 5
@@ -68,14 +68,14 @@ _MIN_ZONE = 100
 
 @dataclass(frozen=True)
 class Study:
-    """What all refits share.
+    """Inputs shared by all refits.
 
     Attributes
     ----------
     x
         (N, V) float32 covariates without gaps.
     categories
-        What the columns are, of radius 0.
+        Categories of the columns, of radius 0.
     z
         (T, N) log target of each target, the reference first.
     residuals, factors
@@ -174,7 +174,7 @@ def refit(study: Study, learner: str, number: int, targets: Sequence[int]) -> di
 
 
 def _empty(study: Study) -> dict[str, np.ndarray]:
-    """Return NaN arrays for what a refit measures of one target."""
+    """Return NaN arrays of the shapes of a refit's measurements of one target."""
     v, g, z, r = study.x.shape[1], len(study.drivers), len(study.zones), len(study.curves)
     shapes: dict[str, tuple[int, ...]] = {"r2": (), "zones": (z, g), "zone_r2": (z,), "zone_curves": (z, r, BINS + 1)}
     shapes |= dict.fromkeys(("permutation", "conditional", "impurity", "shapley"), (v + g,))
@@ -263,9 +263,9 @@ def _measure_zones(
 
 
 def extrapolate(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return what refits found, with conditional importances of drivers extrapolated to infinite sample size.
+    """Extrapolate conditional importances of drivers to infinite sample size, from half- and quarter-samples.
 
-    A learner trained on half of the profiles falls short of what there is to learn, most of all of weak drivers, and one trained on
+    A learner trained on half of the profiles underestimates importances, most of all of weak drivers, and one trained on
     a quarter more so. The shortfall is taken to shrink with the root of the number of profiles; then a half's importance is too
     low by 1 / (2^0.5 - 1) = 2.4 times its excess over a quarter's (Richardson extrapolation; Gray and Schucany 1972, The
     Generalized Jackknife Statistic). The two quarters make up the half, so that the chance of its profiles is in both, and
@@ -278,8 +278,8 @@ def extrapolate(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     Examples
     --------
-    >>> halves, quarters = np.array([[9.0, 2 - 0.1 / 2**0.5]]), np.array([[2 - 0.1]])
-    >>> extrapolate({"conditional": halves, "quarter_conditional": quarters})["conditional"].round(6).tolist()
+    >>> half_samples, quarter_samples = np.array([[9.0, 2 - 0.1 / 2**0.5]]), np.array([[2 - 0.1]])
+    >>> extrapolate({"conditional": half_samples, "quarter_conditional": quarter_samples})["conditional"].round(6).tolist()
     [[9.0, 2.0]]
     """
     raised = {name: found[name].copy() for name in EXTRAPOLATED if name in found}
@@ -299,7 +299,7 @@ def _path(folder: Path, learner: str, number: int) -> Path:
 
 
 def read_refits(folder: Path, learner: str, count: int) -> dict[str, np.ndarray]:
-    """Return what the refits of a learner found, each array with refits (H,) in front; UserError if a file is damaged."""
+    """Return the results of a learner's refits, each array with refits (H,) in front; UserError if a file is damaged."""
     parts = [read_arrays(_path(folder, learner, number)) for number in range(count)]
     return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
 
@@ -390,14 +390,14 @@ def screen(support: Support, analysis: Analysis, folder: Path) -> Screening:
 
 
 def _held_out(validation: CrossValidation, learner: str, z: np.ndarray) -> dict[str, np.ndarray]:
-    """Return a learner's predictions out of fold, as a task leaves them."""
+    """Return a learner's out-of-fold predictions, as a task's arrays."""
     return {"predicted": validation.predict(learner, z)}
 
 
 def _noise(
     validation: CrossValidation, learner: str, z: np.ndarray, reference: np.ndarray, predicted: np.ndarray, blocks: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return the factor and R2 of `matching_noise`, as a task leaves them."""
+    """Return the factor and R2 of `matching_noise`, as a task's arrays."""
     wanted = float(r2_score(reference, predicted))
     factor, r2 = matching_noise(validation, learner, z, reference - predicted, blocks, wanted)
     return {"factor": np.array(factor), "r2": np.array(r2)}

@@ -1,4 +1,4 @@
-"""Targets and covariates at one support: the same places for all, so that differences between targets are those of carbon.
+"""Common support: all targets and covariates at the same places, so that their differences are not those of sampling.
 
 In: a dataset of profiles, or covariate rasters; targets on any grid. Out: a `Support`, arrays in memory, and what was counted on
 the way. Profiles are averaged in the cells of the coarsest target, unless they are to be compared one by one: a model whose cell
@@ -24,7 +24,7 @@ from soilcarbon.soil.dataset import Dataset, read_dataset
 log = getLogger(__name__)
 
 _MIN_PLACES = 100
-"""Fewer cannot be learnt from and held out."""
+"""Fewer are too few to train on and hold out."""
 _MAX_MISSING = 0.5
 """Share of covariates: a place that lacks more is left out."""
 _MAX_CELLS = 30_000
@@ -80,7 +80,7 @@ class Support:
 
 
 def make_support(analysis: Analysis) -> Support:
-    """Read everything and bring it to one support.
+    """Read targets and covariates, and bring them to a common support.
 
     Raises
     ------
@@ -204,7 +204,7 @@ def _on_grid(field: Field, grid: Grid, coarsest: Field, lon: np.ndarray, lat: np
 
 
 def _target_facts(targets: Sequence[Target], fields: Sequence[Field | None], y: np.ndarray) -> dict[str, Any]:
-    """Return per target what it is, how many places have a value, and its cells."""
+    """Return the facts of each target: kind, number of places with a value, cells."""
     facts: dict[str, dict[str, Any]] = {}
     for target, field, values in zip(targets, fields, y, strict=True):
         known = int(np.isfinite(values).sum())
@@ -219,7 +219,7 @@ def _target_facts(targets: Sequence[Target], fields: Sequence[Field | None], y: 
 
 
 def _shared_cells(targets: Sequence[Target], fields: Sequence[Field | None], data: Dataset, known: np.ndarray) -> dict[str, Any]:
-    """Return how many cells of each gridded target the profiles lie in, and say so: profiles of one cell share its value."""
+    """Return and log how many cells of each gridded target the profiles lie in: profiles of one cell share its value."""
     found = {}
     for target, field in zip(targets, fields, strict=True):
         if field is not None:
@@ -348,7 +348,7 @@ def zones_of(support: Support, wanted: Mapping[str, Mapping[str, tuple[float, fl
     Raises
     ------
     UserError
-        If a range is of something that is not there, or a zone holds no place.
+        If a range is of an unknown variable, or a zone contains no place.
     """
     values = {"lon": support.lon, "lat": support.lat} | dict(zip(support.variables, support.x.T, strict=True))
     found = {}
@@ -359,6 +359,6 @@ def zones_of(support: Support, wanted: Mapping[str, Mapping[str, tuple[float, fl
                 raise UserError(f"zone {zone!r}: no variable {name!r}{nearest(name, list(values))}")
             inside &= (values[name] >= low) & (values[name] < high)
         if not inside.any():
-            raise UserError(f"zone {zone!r} holds none of {len(support)} places; are its limits in the variables' units?")
+            raise UserError(f"zone {zone!r} contains none of {len(support)} places; are its limits in the variables' units?")
         found[zone] = inside
     return found

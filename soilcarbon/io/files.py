@@ -29,7 +29,7 @@ LOCK = ".lock"
 
 
 class UserError(Exception):
-    """A mistake of the user: what was read, what was wrong with it, what to do. Shown in one or two lines, no traceback."""
+    """Error caused by user input; its message names the input, the fault and the remedy, and is shown without traceback."""
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -141,7 +141,7 @@ def begin_or_resume(folder: Path, facts: Mapping[str, Any], parts: Sequence[str]
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder, made if need be, for this process alone; the lock ends with the process, however it ends.
+    """Lock a folder, created if missing, for this process; the lock is released when the process ends.
 
     The lock is that of the file `LOCK` in it, which stays.
 

@@ -28,7 +28,7 @@ CACHE = ".packed"
 CACHED_FROM = 2**18
 """Numbers in a packed array; smaller ones are read from the patches in a moment."""
 FORMAT = 1
-"""Version of the way arrays are packed: a cached array of another one is not used."""
+"""Version of the packing format: a cached array of another version is not used."""
 
 
 def profile_key(profile_id: Any) -> str:
@@ -214,12 +214,12 @@ def read_packed(home: Path, folder: Path, ids: Sequence[str], categories: Sequen
 
 
 def _file_states(paths: Sequence[Path]) -> list[tuple[int, int, int]]:
-    """Return inode, size and time of each file: they differ if it was written meanwhile."""
+    """Return inode, size and modification time of each file, to detect changes."""
     return [(about.st_ino, about.st_size, about.st_mtime_ns) for about in (path.stat() for path in paths)]
 
 
 def _source(paths: Sequence[Path], ids: Sequence[str], categories: Sequence[Category]) -> dict[str, Any]:
-    """Return all that decides the packed array, as plain containers."""
+    """Return the inputs that determine the packed array, as plain containers."""
     return {
         "packing": FORMAT,
         "profiles": len(ids),

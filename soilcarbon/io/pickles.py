@@ -56,7 +56,7 @@ class _Dtype:
 
 
 class _StandIn:
-    """What `find_class` returns for an admitted name; without state that the opcode BUILD could change."""
+    """Stand-in that `find_class` returns for an admitted name; it has no state that the opcode BUILD could change."""
 
     __slots__ = ()
 
@@ -87,7 +87,7 @@ class _Latin1(_StandIn):
 
     def __call__(self, text: Any, encoding: Any) -> bytes:
         if encoding != "latin1" or not isinstance(text, str):
-            raise pickle.UnpicklingError(f"it asks for the codec {str(encoding)[:20]!r}")
+            raise pickle.UnpicklingError(f"it requires the codec {str(encoding)[:20]!r}")
         return text.encode("latin1")
 
 
@@ -129,7 +129,7 @@ for _core in ("numpy.core", "numpy._core"):  # NumPy 1 and 2
 class _RestrictedUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it asks for {module[:40]}.{name[:40]}")
+            raise pickle.UnpicklingError(f"it requires {module[:40]}.{name[:40]}")
         return _ADMITTED[module, name]
 
 

@@ -1,15 +1,15 @@
-"""A simulated land like China whose true carbon density is known: four climate zones, seven periods, soils with depth.
+"""Simulated dataset resembling China, with known carbon density: four climate zones, seven periods, soils with depth.
 
 In: the example world's climate and relief (`world`) and a seed. Out, in one folder:
 
     horizons.csv                  profile_id, lon, lat, year, top, bottom (cm), soc (g/kg), bd (g/cm3), cf (% of volume)
-    rasters/*.tif                 what does not change: climate (map in mm, mat in degrees C among it), relief, soil
-    periodic/1985-1989/*.tif ...  climate and spectral indices of each five years; bands/ has what the indices are made of
+    rasters/*.tif                 static covariates: climate (map in mm, mat in degrees C among it), relief, soil
+    periodic/1985-1989/*.tif ...  climate and spectral indices of each five years; bands/ has the bands of the indices
     truth/1985-1989/*.tif ...     the true density, kg/m2: socd_0_20.tif, socd_0_100.tif
     world.yaml                    seed, law, grid
 
-Two laws relate carbon to its factors. "unzoned": the same law everywhere. "zoned": vegetation, clay, relief and land use act
-differently in each zone, some with the opposite sign, so that forests by zone can gain. Both laws are this project's own.
+Carbon is related to its factors in two ways. "unzoned": the same everywhere. "zoned": vegetation, clay, relief and land use act
+differently in each zone, some with the opposite sign, so that forests by zone can gain. Both relationships are this project's own.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from rasterio.transform import Affine
 
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import check_writable, write_table, write_yaml
-from soilcarbon.simulation.sampling import Grid, Land, draw_profiles, rasterize_world
+from soilcarbon.simulation.sampling import Grid, GriddedWorld, draw_profiles, rasterize_world
 from soilcarbon.simulation.world import SPECTRA, RandomField, World, evaporation, productivity, unit_vectors
 from soilcarbon.soil.density import soc_density
 from soilcarbon.zonal.climate_zones import ZONES, ClimateZones
@@ -32,7 +32,7 @@ from soilcarbon.zonal.covariates import spectral_indices
 BOUNDS = (74.0, 18.0, 135.0, 54.0)
 PERIODS = tuple((first, first + 4) for first in range(1985, 2020, 5))
 SAMPLED = (1980, 2020)
-"""Years profiles are of, the last not included. No satellite had seen the land before the first period."""
+"""Sampling years, the last not included. There are no satellite data before the first period."""
 DEPTHS = ((0.0, 20.0), (0.0, 100.0))
 Law = Literal["zoned", "unzoned"]
 _UNSEEN = 0.25
@@ -64,7 +64,7 @@ class Response:
     vigour
         Of vegetation beyond what climate lets grow, in the period.
     clay, relief
-        Of texture, and of the steepness of the land.
+        Of texture, and of the slope.
     warmth, wetness
         To 10 degrees C more, in the period, and to ln of rain over evaporation.
     """
@@ -76,7 +76,7 @@ class Response:
     wetness: float = 0.3
 
 
-LAWS: Mapping[str, Mapping[str, Response]] = {
+RESPONSES: Mapping[str, Mapping[str, Response]] = {
     "unzoned": dict.fromkeys(ZONES, Response()),
     "zoned": {
         "humid": Response(vigour=-0.35, clay=0.45, relief=0.15),  # what grows is harvested; clay keeps what stays
@@ -85,24 +85,24 @@ LAWS: Mapping[str, Mapping[str, Response]] = {
         "arid": Response(vigour=-0.1, clay=-0.45, relief=-0.35),
     },
 }
-"""Law -> zone -> response."""
+"""`law` -> zone -> response: the same in all zones, or different."""
 
 
 def make_china(out: Path, law: Law = "zoned", *, profiles: int = 6000, cell: float = 0.5, seed: int = 314) -> Path:
-    """Make the land in a folder of `out`, china or china_unzoned, and return it; the same parameters give the same bytes.
+    """Make the dataset in a folder of `out`, china or china_unzoned, and return it; the same parameters give the same bytes.
 
     Parameters
     ----------
     out
-        Folder of the folder.
+        Parent folder.
     law
-        A key of `LAWS`.
+        A key of `RESPONSES`.
     profiles
-        How many.
+        Number of profiles.
     cell
         Of the rasters, degrees.
     seed
-        Of the land and its profiles.
+        Of covariates and profiles.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def make_china(out: Path, law: Law = "zoned", *, profiles: int = 6000, cell: flo
             name = f"socd_{upper:g}_{lower:g}"
             write(f"truth/{span}/{name}", {name: density}, "kg/m2")
     write_table(folder / "horizons.csv", china.horizons(profiles, seed))
-    responses = {zone: vars(response) for zone, response in LAWS[law].items()}
+    responses = {zone: vars(response) for zone, response in RESPONSES[law].items()}
     facts = {"simulated": True, "seed": seed, "law": law, "responses": responses, "profiles": profiles}
     write_yaml(folder / "world.yaml", facts | {"crs": "EPSG:4326", "cell": grid.cell, "bounds": grid.bounds})
     return folder
@@ -142,7 +142,7 @@ def make_china(out: Path, law: Law = "zoned", *, profiles: int = 6000, cell: flo
 
 @dataclass(frozen=True)
 class Period:
-    """The land in some five years; all (M,) of its cells, NaN at sea."""
+    """State of a period of five years; each array (M,), one value per cell, NaN at sea."""
 
     climate: dict[str, np.ndarray]
     bands: dict[str, np.ndarray]
@@ -150,23 +150,23 @@ class Period:
 
 
 class China:
-    """The land's M cells, in reading order, NaN at sea.
+    """Simulated China: M cells in reading order, NaN at sea.
 
     Parameters
     ----------
     seed
-        Same seed, same land; the law changes its carbon and nothing else.
+        The same seed gives the same covariates; `law` changes carbon only.
     grid
         Of its rasters.
     law
-        A key of `LAWS`.
+        A key of `RESPONSES`.
     """
 
     def __init__(self, seed: int, grid: Grid, law: Law) -> None:
         self.grid = grid
-        land = rasterize_world(World(seed), grid)
-        shown = {name: values.ravel().astype(np.float64) for name, values in land.covariates.items()}
-        self.sea = ~np.isfinite(land.truth.ravel())
+        gridded = rasterize_world(World(seed), grid)
+        shown = {name: values.ravel().astype(np.float64) for name, values in gridded.covariates.items()}
+        self.sea = ~np.isfinite(gridded.truth.ravel())
         lon, lat = (axis.ravel() for axis in np.meshgrid(*grid.centres()))
         self._points, self._seed = unit_vectors(lon, lat), seed
         self._fields = {name: self._field(k, spectrum) for k, (name, spectrum) in enumerate(_FIELDS.items())}
@@ -176,13 +176,13 @@ class China:
         clay = 0.8 * self._fields["clay"] + 0.6 * self._fields["clay error"]
         self.clay_map = np.where(self.sea, np.nan, (24 + 8 * clay).clip(2, 70))
         self.zone = ClimateZones().labels(self.climate["map"], self.climate["mat"])
-        self._responses = [LAWS[law][zone] for zone in ZONES]
+        self._responses = [RESPONSES[law][zone] for zone in ZONES]
 
     def _field(self, k: int, spectrum: tuple[float, float, float]) -> np.ndarray:
         return RandomField((self._seed, 100 + k), *spectrum)(self._points)
 
     def period(self, k: int) -> Period:
-        """Return the land in the k-th of `PERIODS`: warmer than before, vegetation gaining here and losing there."""
+        """Return the state in the k-th of `PERIODS`: warmer than before, with more vegetation in some places and less in others."""
         since = k / (len(PERIODS) - 1)
         temperature = self.climate["mat"] + 1.2 * since + 0.3 * self._field(200 + k, (20, 3, 0.7))
         rain = self.climate["map"] * np.exp(0.08 * self._field(300 + k, (15, 2, 0.7)))
@@ -195,7 +195,7 @@ class China:
         return Period({"rain_5y": rain, "temperature_5y": temperature}, bands, vigour)
 
     def surface(self, period: Period) -> np.ndarray:
-        """Return SOC at the surface (M,), g/kg, by the law of each cell's zone."""
+        """Return SOC at the surface (M,), g/kg, by the responses of each cell's zone."""
         rain, temperature = period.climate["rain_5y"], period.climate["temperature_5y"]
         factors = {
             "vigour": period.vigour,
@@ -238,9 +238,9 @@ class China:
         """
         random = np.random.default_rng([seed, 2])
         shape = self.grid.height, self.grid.width
-        land = Land(self.grid, {}, np.where(self.sea, np.nan, 1.0).reshape(shape), np.zeros(shape))
+        gridded = GriddedWorld(self.grid, {}, np.where(self.sea, np.nan, 1.0).reshape(shape), np.zeros(shape))
         effort = np.select([self.zone == k for k in range(4)], [1.0, 0.9, 1.6, 0.6]).reshape(shape)
-        lon, lat, _ = draw_profiles(land, effort, count, 0.8, random)
+        lon, lat, _ = draw_profiles(gridded, effort, count, 0.8, random)
         column = np.floor((lon - self.grid.west) / self.grid.cell).astype(np.int64)
         row = np.floor((self.grid.north - lat) / self.grid.cell).astype(np.int64)
         cell = row * self.grid.width + column

@@ -20,7 +20,7 @@ from soilcarbon.geo.raster import cut_windows, describe, find_layers, write_geot
 from soilcarbon.io.files import check_writable, sha256, write_table
 from soilcarbon.simulation.earth_system_model import COARSER, model_output, write_cmip
 from soilcarbon.simulation.geography import bumps
-from soilcarbon.simulation.sampling import Grid, Land, draw_profiles, rasterize_world
+from soilcarbon.simulation.sampling import Grid, GriddedWorld, draw_profiles, rasterize_world
 from soilcarbon.simulation.world import REGIONS, World
 from soilcarbon.soil.dataset import compute_statistics, write_dataset
 from soilcarbon.stats.groups import spatial_groups, train_valid_test_split
@@ -34,7 +34,7 @@ VALID_SHARE, TEST_SHARE = 0.1, 0.2
 REGION_VALID_SHARE = 0.2
 """In a region profiles are few: a tenth of them would be too few to choose an epoch by."""
 SPLIT_REASON = {
-    "random": "single places, as in the published study; the regions tell how well unvisited land is mapped",
+    "random": "single places, as in the published study; the regions show how well areas without profiles are mapped",
     "blocks": "profiles cluster, so places held out one by one would lie beside their training neighbours",
 }
 KEPT_IN_REGIONS = 0.1
@@ -50,9 +50,9 @@ UNITS = {
 
 @dataclass(frozen=True)
 class Survey:
-    """A land, its profiles: lon, lat (N,) degrees, true SOC (N,) g/kg, split (N,); and the random numbers of its measurements."""
+    """Survey of a region: profiles lon, lat (N,) degrees, true SOC (N,) g/kg, split (N,); random generator of the measurements."""
 
-    land: Land
+    gridded: GriddedWorld
     lon: np.ndarray
     lat: np.ndarray
     truth: np.ndarray
@@ -105,11 +105,11 @@ def make_world(
 
     statistics: pd.DataFrame | None = None
     for name, survey in surveys.items():  # the global one first: the regions take its statistics
-        folder, land = out / name, survey.land
-        paths = _write_rasters(folder, land)
+        folder, gridded = out / name, survey.gridded
+        paths = _write_rasters(folder, gridded)
         if name == "global":
-            stock = model_output(land.covariates)
-            write_cmip(folder / "cSoil.nc", stock, land.grid.west, land.grid.north, COARSER * land.grid.cell)
+            stock = model_output(gridded.covariates)
+            write_cmip(folder / "cSoil.nc", stock, gridded.grid.west, gridded.grid.north, COARSER * gridded.grid.cell)
         samples = _sample_table(name, survey)
         write_table(folder / "profiles.csv", samples)
         layers = find_layers(paths)
@@ -120,7 +120,7 @@ def make_world(
         facts = _facts(name, survey, rasters, seed)
         write_dataset(folder, samples, windows, survey.split, PUBLISHED_CATEGORIES, facts, statistics)
     maps = [
-        SocMap(f"{name}, n = {len(each.lon):,}", each.land.truth, each.land.grid.bounds, each.lon, each.lat)
+        SocMap(f"{name}, n = {len(each.lon):,}", each.gridded.truth, each.gridded.grid.bounds, each.lon, each.lat)
         for name, each in surveys.items()
     ]
     maps[0] = replace(maps[0], title=f"True SOC of the example world, 0-30 cm, and its profiles (n = {profiles:,})")
@@ -130,12 +130,12 @@ def make_world(
 def _region_survey(world: World, name: str, cell: float, count: int, seed: int, random: np.random.Generator) -> Survey:
     """Return a region on its finer grid, surveyed evenly and split by blocks."""
     region = REGIONS[name]
-    land = rasterize_world(world, Grid.over(region.bounds, round(cell * region.coarser, 9)))
-    spread = 0.05 * land.grid.cell * min(land.truth.shape)
-    lon, lat, truth = draw_profiles(land, np.ones(land.truth.shape), count, spread, random)
+    gridded = rasterize_world(world, Grid.over(region.bounds, round(cell * region.coarser, 9)))
+    spread = 0.05 * gridded.grid.cell * min(gridded.truth.shape)
+    lon, lat, truth = draw_profiles(gridded, np.ones(gridded.truth.shape), count, spread, random)
     blocks = spatial_groups(lon, lat, region.block_size)
     split = train_valid_test_split(blocks, REGION_VALID_SHARE, TEST_SHARE, seed)
-    return Survey(land, lon, lat, truth, split, random)
+    return Survey(gridded, lon, lat, truth, split, random)
 
 
 def _global_survey(
@@ -155,12 +155,12 @@ def _global_survey(
             refused |= held_out | inside & (random.uniform(size=len(lon)) > KEPT_IN_REGIONS)
         return refused
 
-    land = rasterize_world(world, Grid.over(GLOBAL_BOUNDS, cell))
-    cells = [axis.ravel() for axis in np.meshgrid(*land.grid.centres())]
-    effort = (0.03 + bumps("surveys", *cells)).reshape(land.truth.shape)
-    lon, lat, truth = draw_profiles(land, effort, count, 0.8, random, refused)
+    gridded = rasterize_world(world, Grid.over(GLOBAL_BOUNDS, cell))
+    cells = [axis.ravel() for axis in np.meshgrid(*gridded.grid.centres())]
+    effort = (0.03 + bumps("surveys", *cells)).reshape(gridded.truth.shape)
+    lon, lat, truth = draw_profiles(gridded, effort, count, 0.8, random, refused)
     split = train_valid_test_split(spatial_groups(lon, lat), VALID_SHARE, TEST_SHARE, seed)
-    return Survey(land, lon, lat, truth, split, random)
+    return Survey(gridded, lon, lat, truth, split, random)
 
 
 def _sample_table(name: str, survey: Survey) -> pd.DataFrame:
@@ -172,15 +172,15 @@ def _sample_table(name: str, survey: Survey) -> pd.DataFrame:
 
 def _facts(name: str, survey: Survey, rasters: list[dict[str, Any]], seed: int) -> dict[str, Any]:
     """Return a dataset's provenance."""
-    land, region = survey.land, REGIONS.get(name)
+    gridded, region = survey.gridded, REGIONS.get(name)
     how = "blocks" if region else "random"
     facts: dict[str, Any] = {
         "simulated": True,
         "seed": seed,
         "statistics": "of the training profiles of global",
         "crs": "EPSG:4326",
-        "cell": land.grid.cell,
-        "bounds": land.grid.bounds,
+        "cell": gridded.grid.cell,
+        "bounds": gridded.grid.bounds,
         "rasters": rasters,
         "truth": "truth.tif: SOC of 0-30 cm, g/kg, without noise",
         "noise": f"normal on ln SOC, standard deviation {NOISE}, in profiles only",
@@ -195,18 +195,18 @@ def _facts(name: str, survey: Survey, rasters: list[dict[str, Any]], seed: int) 
         },
     }
     if region:
-        change = float(np.nanmean(np.log(land.truth) - np.log(land.undisturbed)))
+        change = float(np.nanmean(np.log(gridded.truth) - np.log(gridded.undisturbed)))
         facts["departure"] = {"why": region.why, **asdict(region.departure), "mean_ln_ratio": round(change, 4)}
     return facts
 
 
-def _write_rasters(folder: Path, land: Land) -> list[Path]:
+def _write_rasters(folder: Path, gridded: GriddedWorld) -> list[Path]:
     """Write truth.tif and rasters/<category>.tif; return the paths of the latter."""
-    transform = Affine(land.grid.cell, 0, land.grid.west, 0, -land.grid.cell, land.grid.north)
-    write_geotiff(folder / "truth.tif", land.truth[None], ["soc"], transform, units=["g/kg"])
+    transform = Affine(gridded.grid.cell, 0, gridded.grid.west, 0, -gridded.grid.cell, gridded.grid.north)
+    write_geotiff(folder / "truth.tif", gridded.truth[None], ["soc"], transform, units=["g/kg"])
     paths = []
     for category in PUBLISHED_CATEGORIES:
         paths.append(folder / "rasters" / f"{category.name}.tif")
-        bands = np.stack([land.covariates[variable] for variable in category.variables])
+        bands = np.stack([gridded.covariates[variable] for variable in category.variables])
         write_geotiff(paths[-1], bands, category.variables, transform, units=[UNITS[v] for v in category.variables])
     return paths

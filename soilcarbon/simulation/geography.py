@@ -41,7 +41,7 @@ def bumps(table: str, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
 
 
 def _drawn() -> np.ndarray:
-    """Return where land is on the fixed grid, (H, W) bool, north up, from 180 W."""
+    """Return the land mask on the fixed grid, (H, W) bool, north up, from 180 W."""
     from rasterio.features import rasterize
     from rasterio.transform import Affine
 
@@ -65,7 +65,7 @@ def _to_coast(land: np.ndarray, lat: np.ndarray) -> np.ndarray:
 
 
 def _dried(land: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """Return how dry air has become that comes from the west, (H, W): 0 off the sea, 1 after endless land."""
+    """Return the dryness of westerly air, (H, W): 0 at the coast, approaching 1 far inland."""
     width = STEP * KM_PER_DEGREE * np.maximum(np.cos(np.radians(lat)), 0.05)
     kept_land, kept_sea = np.exp(-width / LAND_REACH), np.exp(-width / SEA_REACH)
     dry, dryness = np.zeros(len(lat)), np.zeros(land.shape)
@@ -76,7 +76,7 @@ def _dried(land: np.ndarray, lat: np.ndarray) -> np.ndarray:
 
 
 def _heights(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """Return how high the mountain ranges stand in m, (H, W), smooth."""
+    """Return the smooth heights of mountain ranges, m, (H, W)."""
     height = np.zeros((len(lat), len(lon)))
     for mountains in outlines()["ranges"].values():
         lons, lats = np.array(mountains["crest"], float).T

@@ -1,4 +1,4 @@
-"""Sampling of a simulated land: its values on a grid, and profiles where soil surveys would put them.
+"""Sampling of the simulated world: values on a grid, and profiles located as in soil surveys.
 
 In: a world that has values at any point. Out: its covariates and truth on a grid, and places drawn on it.
 """
@@ -48,8 +48,8 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Land:
-    """What a raster shows: covariates (B, H, W), true SOC (H, W) with and without regional departures, g/kg."""
+class GriddedWorld:
+    """Values on a grid: covariates (B, H, W), true SOC (H, W) with and without regional departures, g/kg."""
 
     grid: Grid
     covariates: Mapping[str, np.ndarray]
@@ -57,8 +57,8 @@ class Land:
     undisturbed: np.ndarray
 
 
-def rasterize_world(world: "World", grid: Grid) -> Land:
-    """Return a world on a grid: each cell has the values at its centre."""
+def rasterize_world(world: "World", grid: Grid) -> GriddedWorld:
+    """Rasterise a world: each cell has the values at its centre."""
     lon, lat = grid.centres()
     rows = max(1, 2**18 // grid.width)  # at once
     parts = [
@@ -69,11 +69,11 @@ def rasterize_world(world: "World", grid: Grid) -> Land:
         return np.concatenate(pieces).reshape(grid.height, grid.width)
 
     covariates = {name: joined([part[0][name] for part in parts]) for name in parts[0][0]}
-    return Land(grid, covariates, joined([part[1] for part in parts]), joined([part[2] for part in parts]))
+    return GriddedWorld(grid, covariates, joined([part[1] for part in parts]), joined([part[2] for part in parts]))
 
 
 def draw_profiles(
-    land: Land,
+    gridded: GriddedWorld,
     effort: np.ndarray,
     count: int,
     spread: float,
@@ -84,10 +84,10 @@ def draw_profiles(
 
     Parameters
     ----------
-    land
+    gridded
         Profiles are drawn where it has soil.
     effort
-        (H, W) how densely land is surveyed, in any unit.
+        (H, W) relative density of the survey.
     count
         N.
     spread
@@ -102,7 +102,7 @@ def draw_profiles(
     lon, lat, truth
         (N,) degrees, rounded to 1e-5, and the true SOC of the cell, g/kg.
     """
-    grid, soil = land.grid, np.isfinite(land.truth)
+    grid, soil = gridded.grid, np.isfinite(gridded.truth)
     _, lats = grid.centres()
     chance = (effort * soil * np.cos(np.radians(lats))[:, None]).ravel()
     cumulative = np.cumsum(chance)
@@ -130,7 +130,7 @@ def draw_profiles(
         # off the cells' edges, so that nobody's rounding moves a profile into the next cell
         in_row, in_column = (np.floor(at) + np.clip(at % 1, 0.01, 0.99) for at in (row, column))
         lon, lat = np.round(grid.west + in_column * grid.cell, 5), np.round(grid.north - in_row * grid.cell, 5)
-        truth = land.truth[row.astype(int), column.astype(int)].astype(np.float64)
+        truth = gridded.truth[row.astype(int), column.astype(int)].astype(np.float64)
         taken = np.isfinite(truth) if refused is None else np.isfinite(truth) & ~refused(lon, lat)
         found.append(np.stack([lon, lat, truth], axis=1)[taken])
     lon, lat, truth = np.concatenate(found)[:count].T

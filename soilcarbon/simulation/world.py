@@ -1,4 +1,4 @@
-"""The example world: covariates as functions of place, and the soil carbon that follows from them by a written equation.
+"""The example world: covariates as functions of place, and soil carbon computed from them by a known equation.
 
 In: points. Out: the 32 published variables and the true SOC there. Everything is a function of longitude and latitude, not of a
 raster, so that a global raster and a finer regional one agree wherever their cells meet. Four regions depart from the equation.
@@ -310,7 +310,7 @@ def productivity(temperature: np.ndarray, rain: np.ndarray) -> np.ndarray:
 
 
 class World:
-    """A planet drawn from one seed.
+    """Simulated planet, drawn from one seed.
 
     Parameters
     ----------
@@ -323,7 +323,7 @@ class World:
         self._fields = {name: RandomField((seed, k), *spectrum) for k, (name, spectrum) in enumerate(FIELDS.items())}
 
     def at(self, lon: np.ndarray, lat: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-        """Return what is at some points.
+        """Return covariates and SOC at points.
 
         Parameters
         ----------

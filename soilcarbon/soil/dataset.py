@@ -89,12 +89,12 @@ def check_variables(x: np.ndarray, categories: Sequence[Category], refuse: Liter
     Parameters
     ----------
     x
-        (N, F), the profiles that are to be learnt from or predicted.
+        (N, F), of the profiles to train on or to predict.
     categories
         What its columns are.
     refuse
         "constant": variables that are missing in all cells or have one value (training from scratch). "missing": those
-        missing in all cells. "nothing": none (prediction; the checkpoint holds what a missing cell becomes).
+        missing in all cells. "nothing": none (prediction; the checkpoint defines how missing cells are filled).
 
     Raises
     ------
@@ -144,7 +144,7 @@ def read_dataset(
     splits
         The splits to read.
     target
-        The column of the sample table to learn (SOC: g/kg).
+        The column of the sample table to predict (SOC: g/kg).
     target_needed
         False: profiles without a target are kept, with y = NaN.
     layout
@@ -177,7 +177,7 @@ def dataset_categories(folder: Path) -> tuple[Category, ...]:
     Raises
     ------
     UserError
-        If what it holds is no table of categories.
+        If it has no valid table of categories.
     """
     path = folder / "dataset.yaml"
     facts = read_yaml(path) if path.is_file() else {}
@@ -188,7 +188,7 @@ def dataset_categories(folder: Path) -> tuple[Category, ...]:
 
 
 def split_method(folder: Path) -> tuple[Literal["random", "blocks"], float | None]:
-    """Return how the folder's `dataset.yaml` says it was split, and the side of the blocks, degrees, or None."""
+    """Return the split method of the folder's `dataset.yaml`, and the side of the blocks, degrees, or None."""
     path = folder / "dataset.yaml"
     facts = read_yaml(path).get("split") if path.is_file() else None
     if not isinstance(facts, dict) or facts.get("method") != "blocks":

@@ -145,7 +145,7 @@ def harmonise(
     """Bring a property of horizons, whatever their state and order, to depth intervals.
 
     Nothing is extrapolated: above the first horizon and below the last a profile has no value, and an interval that
-    they end in gets the mean over the observed part. `Harmonised.sufficient` tells where that is too little.
+    they end in gets the mean over the observed part. `Harmonised.sufficient` flags where that is too little.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 BLOCK_SIZE = 0.5
 """Degrees, side of a block."""
 FEW_BLOCKS = 5
-"""With fewer held-out blocks a score says little about land elsewhere."""
+"""With fewer held-out blocks a score says little about areas elsewhere."""
 _SEEN = ("test", "valid", "train")
 """A group with profiles in several splits is of the last of these."""
 _CLASS_NAME = re.compile("class|code|lith|cover|geolog|soil_?type|wrb", re.IGNORECASE)
@@ -43,7 +43,7 @@ _CLASS_NAME = re.compile("class|code|lith|cover|geolog|soil_?type|wrb", re.IGNOR
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How profiles are split into training, validation and test sets."""
+    """Rule by which profiles are split into training, validation and test sets."""
 
     method: Literal["random", "blocks"] | None = None  # single places, or whole blocks; None: as the global dataset, else places
     block_size: float | None = None  # degrees; None: of the global dataset, else `BLOCK_SIZE`
@@ -54,7 +54,7 @@ class SplitRule:
 
 @dataclass(frozen=True)
 class Sources:
-    """What a dataset is made of."""
+    """Sources of a dataset: table of profiles, rasters, categories."""
 
     points: Path  # table of profiles or horizons
     target: str | None  # its column of the target; None: see `profiles.read_profiles`
@@ -67,7 +67,7 @@ class Sources:
 
 @dataclass
 class Prepared:
-    """A dataset as it was written: N profiles, their patches (variable -> (N, S, S), raw units), and facts of `dataset.yaml`."""
+    """A dataset that was written: N profiles, their patches (variable -> (N, S, S), raw units), and facts of `dataset.yaml`."""
 
     profiles: Profiles
     patches: dict[str, np.ndarray]
@@ -83,7 +83,7 @@ class Prepared:
 
 
 class GlobalDataset:
-    """The dataset that a region's model was pretrained on, as far as the region must agree with it.
+    """The global dataset that a region's model was pretrained on: categories, splits and statistics.
 
     Raises
     ------
@@ -276,7 +276,7 @@ def _split(table: pd.DataFrame, rule: SplitRule, parent: GlobalDataset | None) -
     block_size = rule.block_size or (parent.block_size if parent else None) or BLOCK_SIZE
     groups = spatial_groups(lon, lat, block_size if method == "blocks" else None)
     theirs = parent.split_at(lon, lat) if parent else np.full(len(table), "")
-    # A block that holds a profile the pretraining has seen is seen.
+    # A block with one profile of the pretraining's training set counts as training.
     fixed = {group: name for name in _SEEN for group in groups[theirs == name].tolist()}
     split = train_valid_test_split(groups, rule.valid_share, rule.test_share, rule.seed, fixed)
     if parent:
@@ -296,7 +296,7 @@ def _split(table: pd.DataFrame, rule: SplitRule, parent: GlobalDataset | None) -
 
 
 def _reason(method: str, block_size: float, parent: GlobalDataset | None) -> str:
-    """Return one sentence on what the test score of such a split is of."""
+    """Return one sentence on the meaning of the test score under a split."""
     if method == "blocks":
         why = f"whole blocks of {block_size:g} degrees are held out, because neighbours share covariates and soil, so that"
         why += " single held-out profiles would flatter the score on land without profiles"

@@ -35,7 +35,7 @@ _SAME_PLACE = 1e-5
 
 @dataclass(frozen=True)
 class DepthRule:
-    """How horizons become one value per profile, and further columns soc_0_5 ... of other intervals.
+    """Depth harmonisation of horizons: to one value per profile, and to further columns soc_0_5 ... of other intervals.
 
     A further column is empty for profiles with less than `min_covered` observed, or than all of an interval that is thinner.
     """
@@ -67,7 +67,7 @@ class Profiles:
     rejected: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"profile_id": [], "reason": []}, dtype="str"))
 
     def reject(self, *checks: tuple["np.ndarray | pd.Series", str]) -> None:
-        """Move rows to the rejected ones: each check says which rows (N,) are bad and why; the first that holds counts."""
+        """Move rows to the rejected ones: each check gives the rows (N,) that fail, and the reason; the first that fails counts."""
         reason = np.select([np.asarray(bad, bool) for bad, _ in checks], [why for _, why in checks], "")
         gone = pd.DataFrame({"profile_id": self.table["profile_id"], "reason": reason})[reason != ""]
         self.rejected = pd.concat([self.rejected, gone], ignore_index=True)
@@ -112,7 +112,7 @@ def read_profiles(
     target
         The column of soil organic carbon, g/kg; None: "soc", or "value_avg" of a WoSIS file.
     depth
-        How horizons become one value per profile.
+        Depth harmonisation of horizons.
     bounds
         lon_min, lon_max, lat_min, lat_max, degrees: profiles beyond are dropped and only counted.
     places_only
@@ -338,7 +338,7 @@ def place_horizons(table: pd.DataFrame, path: Path, measured: tuple[str, ...]) -
 
 
 def _is_constant(column: pd.Series, profile: np.ndarray, first: np.ndarray) -> bool:
-    """Whether a column (L,) has one value, or none, within every profile; `first` is the first row of each."""
+    """Return whether a column (L,) is constant or empty within every profile; `first` is the first row of each."""
     values, expected = column.to_numpy(object), column.iloc[first].to_numpy(object)[profile]
     return bool(((values == expected) | (pd.isna(values) & pd.isna(expected))).all())
 
@@ -397,7 +397,7 @@ def _measured_columns(raw: pd.DataFrame, path: Path, named: Mapping[str, str | N
         raise UserError(f"{path}: no column of soil organic carbon is known by its name; --soc takes one of {it_has}")
     double = next((name for name in columns.values() if list(columns.values()).count(name) > 1), None)
     if double is not None:
-        raise UserError(f"{path}: column {double!r} is asked for twice; name different ones")
+        raise UserError(f"{path}: column {double!r} is named twice; name different ones")
     return columns
 
 

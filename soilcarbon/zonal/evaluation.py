@@ -47,7 +47,7 @@ class HeldOut:
         A row per method, covariate and profile: method, row, covariate (column of x), increase of the squared error when the
         covariate is permuted. Covariates that a forest does not use have none, and are left out.
     trace
-        All trials: forest (zone or "all"), and the columns of `SelectedForest.trace`.
+        All candidates: forest (zone or "all"), and the columns of `SelectedForest.trace`.
     """
 
     predictions: pd.DataFrame

@@ -1,6 +1,6 @@
 """Feature selection for random forests: correlated covariates dropped, the rest ranked, every subset of the best tried.
 
-In: profiles as arrays, and folds of them. Out: the columns chosen, and a table of all that was tried.
+In: profiles as arrays, and folds of them. Out: the columns chosen, and a table of all candidates.
 
 All of this uses the target, so it belongs inside whatever is cross-validated: a subset chosen with all profiles and then scored
 on some of them has seen those.

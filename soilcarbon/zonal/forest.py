@@ -1,7 +1,7 @@
 """Random forests by climate zone (Dong, Wang and Su 2024), each with its own feature selection and hyperparameters.
 
 In: arrays of variables, among them climate and year, and of the target. Out: predictions, and the uncertainty of a fitted forest
-(`estimate_uncertainty`). `ZonedNetwork` does with this project's network what `ZonedForest` does with forests. All that uses the
+(`estimate_uncertainty`). `ZonedNetwork` is the same with this project's network. All that uses the
 target, selection included, happens in `fit`: cross-validating these models leaks nothing.
 """
 
@@ -32,7 +32,7 @@ MAX_CORRELATION = 0.95
 _DEFAULT = {"max_features": 1 / 3, "min_samples_leaf": 1, "max_depth": 64}
 """Hyperparameters of the subset search, always among those that are tried."""
 _SPACE = {"max_features": uniform(0.2, 0.8), "min_samples_leaf": randint(1, 16), "max_depth": randint(4, 33)}
-"""What others are drawn from: share of covariates tried at a split, fewest profiles in a leaf, most levels of a tree."""
+"""Values of the random search: share of covariates tried at a split, minimum profiles in a leaf, maximum depth of a tree."""
 _NETWORK: dict[str, Any] = {
     "target_transform": "log1p",
     "select_on": "rmse",
@@ -84,7 +84,7 @@ class SelectedForest:
     label
         Of progress bars.
     columns, parameters, trace, forest
-        Set by `fit`: columns of x, hyperparameters, a row for each trial (stage "subset" or "settings", columns, count, r2,
+        Set by `fit`: columns of x, hyperparameters, a row for each candidate (stage "subset" or "settings", columns, count, r2,
         hyperparameters), and the forest.
 
     Examples
@@ -111,7 +111,7 @@ class SelectedForest:
     forest: RandomForestRegressor = field(init=False, repr=False)
 
     def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, seed: int) -> Self:
-        """Select and train.
+        """Select covariates and hyperparameters, and train.
 
         Parameters
         ----------
@@ -134,8 +134,8 @@ class SelectedForest:
         self.columns = tuple(best[list(chosen)].tolist())
         x = x[:, list(self.columns)]
         drawn = [_DEFAULT, *({k: np.asarray(v).item() for k, v in each.items()} for each in self._candidates(seed))]
-        trials = [(x, y, folds, seed, trees | each) for each in drawn]
-        r2 = map_in_order(self.pool, cross_validated_r2, trials, f"{self.label}: hyperparameters")
+        candidates = [(x, y, folds, seed, trees | each) for each in drawn]
+        r2 = map_in_order(self.pool, cross_validated_r2, candidates, f"{self.label}: hyperparameters")
         self.parameters = drawn[int(np.argmax(r2))]
         others = pd.DataFrame(drawn).assign(stage="settings", columns=_text(self.columns), count=len(self.columns), r2=r2)
         names = [_text(best[list(each)].tolist()) for each in subsets["columns"]]

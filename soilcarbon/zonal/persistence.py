@@ -34,7 +34,7 @@ _ARRAYS = {"nodes": "i", "left": "i", "right": "i", "column": "i", "missing_left
 other: its children, counted from the tree's first node, -1 of a leaf; the column it splits; whether missing values go left; its
 threshold; its prediction."""
 _MAX_VARIABLES, _MAX_TREES = 1000, 100_000
-"""Of a model and of a forest: a file of a few megabytes could name so many that no memory holds the cells of a map."""
+"""Of a model and of a forest: a file of a few megabytes could name so many that the cells of a map do not fit in memory."""
 _MAX_VALUE = 1e30
 """Of a prediction: the sum of larger ones could overflow."""
 
@@ -48,7 +48,7 @@ class ZonedModel:
     forest
         Fitted.
     target, unit
-        What it predicts.
+        Predicted quantity.
     variables
         Names of the columns of x.
     uncertainty
@@ -258,7 +258,7 @@ def _forest_of(facts: _Forest, arrays: dict[str, np.ndarray]) -> SelectedForest:
 
 
 def _tree_of(part: dict[str, np.ndarray], width: int) -> DecisionTreeRegressor:
-    """Return one tree. Children must stand behind their parent, as scikit-learn writes them, so that no path is endless."""
+    """Return one tree. Children must stand behind their parent, as scikit-learn writes them, so that no path loops."""
     count = len(part["left"])
     own, leaf = np.arange(count), part["left"] == -1
     for side in ("left", "right"):

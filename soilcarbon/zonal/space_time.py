@@ -4,7 +4,7 @@ In: a table of samples or a dataset folder, static rasters, and a folder of rast
 
     periodic/1985/ndvi.tif  periodic/1986/ndvi.tif ...      or      periodic/1985-1989/ndvi.tif ...
 
-Out: one table of profiles of all periods (`SpaceTime`), and from it the `Profiles` of each target. One model learns from them
+Out: one table of profiles of all periods (`SpaceTime`), and from it the `Profiles` of each target. One model is fitted to them
 through space and time. Profiles that are left out are listed with the reason.
 """
 
@@ -182,7 +182,7 @@ class Profiles:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where profiles and their covariates are read from.
+    """Sources of profiles and their covariates.
 
     Attributes
     ----------

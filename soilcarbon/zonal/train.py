@@ -156,7 +156,7 @@ def _fold(
 
 
 def _write_trace(run: Run, data: SpaceTime, name: str, trace: pd.DataFrame) -> None:
-    """Write all trials, covariates by their names."""
+    """Write the trace of all candidates, with names of covariates."""
     names = [" ".join(data.variables[int(k)] for k in text.split()) for text in trace["columns"]]
     write_table(run.results / "trace" / f"{name}.csv", trace.assign(columns=names))
 

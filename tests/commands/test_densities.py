@@ -118,7 +118,7 @@ def test_to_the_observed_bottom_if_asked_for(workplace):
     [
         (["--bulk_density_unit", "kg/m3"], {}, "look like g/cm3"),
         (["--bulk_density", "rho"], {}, "no column 'rho' (--bulk_density)"),
-        (["--soc", "bd", "--bulk_density", "bd"], {}, "asked for twice"),
+        (["--soc", "bd", "--bulk_density", "bd"], {}, "named twice"),
         (["--soc_sd", "errors"], {}, "--soc_sd 'errors' is no column, number or share such as 10%"),
         (["--soc_sd", "inf"], {}, "finite and 0 or more"),
         (["--soc_sd", "nan"], {}, "finite and 0 or more"),

@@ -185,7 +185,7 @@ def test_zones_are_ranges_of_place_and_variables(data):
     zones = zones_of(found, {"north-east": {"lon": (10, 15), "lat": (50, 60)}, "rock 2": {"rock": (2, 3)}})
     assert np.array_equal(zones["north-east"], (found.lon >= 10) & (found.lon < 15) & (found.lat >= 50))
     assert np.array_equal(zones["rock 2"], found.x[:, 2] == 2)
-    with pytest.raises(UserError, match="holds none of 300 places"):
+    with pytest.raises(UserError, match="contains none of 300 places"):
         zones_of(found, {"hot": {"warm": (1e5, 2e5)}})
     with pytest.raises(UserError, match="no variable 'worm'; did you mean 'warm'"):
         zones_of(found, {"hot": {"worm": (0, 1)}})

@@ -8,7 +8,7 @@ import yaml
 
 from soilcarbon.commands import simulate
 from soilcarbon.geo.raster import cut_windows, find_layers
-from soilcarbon.simulation.china import DEPTHS, LAWS, PERIODS, China, bulk_density, make_china, mean_share
+from soilcarbon.simulation.china import DEPTHS, PERIODS, RESPONSES, China, bulk_density, make_china, mean_share
 from soilcarbon.simulation.sampling import Grid
 from soilcarbon.soil.density import Measured, interval_densities, soc_density
 from soilcarbon.soil.depth import Horizons
@@ -53,8 +53,8 @@ def test_laws_share_everything_but_carbon(lands):
     truth = [read(folder / "truth/1985-1989/socd_0_20.tif")[0] for folder in lands.values()]
     assert np.nanmax(np.abs(truth[0] / truth[1] - 1)) > 0.5
     assert [yaml.safe_load((folder / "world.yaml").read_text())["law"] for folder in lands.values()] == ["zoned", "unzoned"]
-    assert len(set(LAWS["unzoned"].values())) == 1
-    assert len(set(LAWS["zoned"].values())) == 4
+    assert len(set(RESPONSES["unzoned"].values())) == 1
+    assert len(set(RESPONSES["zoned"].values())) == 4
 
 
 def test_all_four_zones_have_profiles_and_land(lands, china):
@@ -87,7 +87,7 @@ def test_mean_of_a_layer_is_that_of_its_parts():
 def test_a_law_that_differs_is_seen_in_its_own_zone_alone(china, monkeypatch):
     period = china.period(0)
     before = china.surface(period)
-    monkeypatch.setitem(LAWS, "zoned", LAWS["zoned"] | {"arid": LAWS["unzoned"]["arid"]})
+    monkeypatch.setitem(RESPONSES, "zoned", RESPONSES["zoned"] | {"arid": RESPONSES["unzoned"]["arid"]})
     after = China(314, china.grid, "zoned").surface(period)
     changed = np.abs(after / before - 1) > 1e-9
     assert set(np.unique(china.zone[changed])) == {ZONES.index("arid")}
