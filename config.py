@@ -25,8 +25,7 @@ TRAIN_GLOBAL: dict[str, Any] = {
     "target": "soc",  # column of the sample table, g/kg
     "epochs": 1000,
     "batch_size": 32,
-    "lr": 1e-3,  # Adam
-    "loss": "mse",
+    "lr": 1e-3,  # Adam, on the mean squared error
     "select_on": "r2",  # validation score that chooses the best epoch
     "seed": 314,
 }

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from utils import with_table
 
     ensure_example_world(settings.data_dir)
-    train.run(with_table(settings) if settings.init_from is None else settings)
+    train.run(with_table(settings))
 
 
 if __name__ == "__main__":

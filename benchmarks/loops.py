@@ -57,7 +57,7 @@ class Ours:
         self.sets, self.batch = TrainingSets(known, known, held_out, facts), batch
         member = Member(facts)
         member.initialise(seed)
-        self.optimiser = make_optimiser(member.to(device), 1e-3, 1.0, "mse", 0.0)
+        self.optimiser = make_optimiser(member.to(device), 1e-3, 0.0)
 
     def steps(self):
         fit = self.sets.fit

@@ -1,4 +1,4 @@
-"""Choice of the presets for real profiles: variants of loss, fine-tuning and back-transform, without the test split.
+"""Choice of the presets for real profiles: variants of target, fine-tuning and back-transform, without the test split.
 
     make realdata                                   # or at least its prepare.py call for data/real/global
     python experiments/choices.py [--folds 2] [--members 3]
@@ -32,7 +32,7 @@ from soilcarbon.training.ensemble import assemble, prepare_members, train_member
 from soilcarbon.training.run import compute_statistics, follow_checkpoint, new_specification
 
 GLOBAL = ["--config", "configs/realdata_global.yaml", "--no-tensorboard"]
-PRETRAINING = {"squared error": [], "Huber": ["--loss", "huber"], "raw target": ["--target_transform", "none"]}
+PRETRAINING = {"squared error": [], "raw target": ["--target_transform", "none"]}
 FINE_TUNING = {
     "nothing frozen, lr 3e-4": ["--lr", "3e-4"],
     "nothing frozen, lr 1e-4": ["--lr", "1e-4"],
@@ -44,7 +44,7 @@ FINE_TUNING = {
 
 
 def fit(network, data, settings):
-    members = prepare_members(network, data, settings, settings.init_from is not None, torch.device("cpu"))
+    members = prepare_members(network, data, settings, settings.start is not None, torch.device("cpu"))
     return assemble(members, train_members(members), settings)
 
 

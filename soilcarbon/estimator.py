@@ -39,8 +39,8 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         DataFrame's columns, else x0, x1 ...
     init_from
         Checkpoint, or network, to fine-tune; a network is copied.
-    epochs, batch_size, lr, loss, freeze, select_on, patience, members, target_transform, clip_inputs, missing, device
-        As the settings of `soilcarbon train`; members None: one, or as many as the checkpoint has.
+    epochs, batch_size, lr, freeze, select_on, patience, members, target_transform, clip_inputs, missing, device
+        As the settings of `soilcarbon train` and `finetune`; members None: one, or as many as the checkpoint has.
     target
         Name of the target, for the checkpoint. "soc" is in g/kg; the unit of others is unknown.
     validation_share
@@ -76,7 +76,6 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         epochs: int = 100,
         batch_size: int = 32,
         lr: float = 1e-3,
-        loss: Literal["mse", "huber"] = "mse",
         freeze: Literal["none", "features", "all-but-head"] = "none",
         select_on: Literal["rmse", "mae", "r2", "ccc"] = "rmse",
         patience: int = 20,
@@ -94,7 +93,6 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         self.epochs = epochs
         self.batch_size = batch_size
         self.lr = lr
-        self.loss = loss
         self.freeze = freeze
         self.select_on = select_on
         self.patience = patience
@@ -163,7 +161,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
 
     def _settings(self, fine_tuning: bool) -> TrainSettings:
         """Return the parameters as validated settings; those fixed by a checkpoint are left out."""
-        names = set(TrainSettings.model_fields) - {"categories", "init_from", "freeze"}
+        names = set(TrainSettings.model_fields) - {"categories"}
         if fine_tuning:
             names -= {"target_transform", "missing", "clip_inputs"}
         given = {name: value for name, value in self.get_params(deep=False).items() if name in names and value is not None}

@@ -105,7 +105,7 @@ def build(cls: type[S], values: dict[str, Any], source: str = "settings") -> S:
 
 
 class RunSettings(Settings):
-    """Settings shared by training and prediction: the dataset, the run's name, output folders."""
+    """Settings shared by training and prediction: the dataset, the run's name, the folder of checkpoints."""
 
     data_dir: Path = Field(description="the dataset's folder; the next four lie in it")
     samples: Path = Field(Path("samples.csv"), description="sample table: profile_id, lon, lat, target")
@@ -120,8 +120,6 @@ class RunSettings(Settings):
     seed: int = Field(314, ge=0, lt=2**31, description="seed of weights, batches, dropout and bootstrap")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute; auto takes CUDA when present")
     model_dir: Path = Field(Path("model"), description="folder of checkpoints")
-    log_dir: Path = Field(Path("log"), description="folder of logs, one below it per run")
-    results_dir: Path | None = Field(None, description="folder of predictions, scores, figures [results/<run>]")
     missing: Literal["mean", "zero"] = Field(
         "mean", description="what a missing cell becomes: the variable's mean, or 0 in raw units as in the published code"
     )
@@ -133,33 +131,16 @@ class RunSettings(Settings):
         """Paths of the dataset's files in `data_dir`."""
         return Layout(self.samples, self.patches, self.stats, self.split)
 
-    @property
-    def results(self) -> Path:
-        """The folder of this run's results."""
-        return self.results_dir or Path("results") / self.run
-
 
 SelectOn = Literal["rmse", "mae", "r2", "ccc", "none"]
 
 
 class TrainSettings(RunSettings):
-    """Settings of a training run; pretraining and fine-tuning differ only in defaults."""
+    """Settings of a training run, shared by pretraining and fine-tuning."""
 
-    init_from: Path | None = Field(None, description="checkpoint to start from")
     epochs: int = Field(1000, ge=1, le=10_000_000, description="passes over the training profiles, at most")
     batch_size: int = Field(32, ge=1, le=10_000_000, description="profiles per optimiser step")
     lr: float = Field(1e-3, gt=0, le=1e30, description="Adam's learning rate")
-    loss: Literal["mse", "huber"] = Field("mse", description="squared error, or Huber's with delta 1, of the transformed target")
-    freeze: Literal["none", "features", "all-but-head"] = Field(
-        "none", description="what stays as init_from has it: branches and fusion, or all but the last layer"
-    )
-    lr_schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="the learning rate stays, or falls to nothing over the epochs along a cosine"
-    )
-    layer_decay: float = Field(
-        1.0, gt=0, le=1, description="the learning rate of each layer group is so many times that of the one behind it"
-    )
-    l2_sp: float = Field(0.0, ge=0, description="pull of the weights back to where they started, times half their squared distance")
     select_on: SelectOn = Field("r2", description="validation score that chooses the best epoch; none: the last one stands")
     eval_interval: int = Field(1, ge=1, description="epochs between two evaluations")
     patience: int = Field(0, ge=0, description="stop after so many epochs without a better validation score; 0: never")
@@ -168,21 +149,13 @@ class TrainSettings(RunSettings):
     center: Literal["mean", "median"] = Field(
         "mean", description="what is predicted under log1p: the mean, right for totals, or the median, which errs least"
     )
-    validate_on: Literal["split", "folds"] = Field(
-        "split", description="the validation split chooses for all members, or each holds out its own fold of it and training"
-    )
     clip_inputs: float = Field(
         4.0, ge=0, description="standardised inputs are held within so many standard deviations; 0: not held"
     )
     resume: bool = Field(False, description="continue an interrupted run of this name")
     workers: int = Field(0, ge=0, le=1024, description="processes that train members side by side on CPUs; 0: one per core")
     tensorboard: bool = Field(True, description="write TensorBoard logs")
-
-    @model_validator(mode="after")
-    def _freeze_needs_weights(self) -> Self:
-        if self.freeze != "none" and self.init_from is None:
-            raise ValueError("freeze keeps weights as they were, so it needs init_from")
-        return self
+    log_dir: Path = Field(Path("log"), description="folder of logs, one below it per run")
 
     @model_validator(mode="after")
     def _patience_spans_an_evaluation(self) -> Self:
@@ -192,11 +165,15 @@ class TrainSettings(RunSettings):
             raise ValueError(f"patience {self.patience} ends a run before its first evaluation; at least eval_interval is needed")
         return self
 
-    @model_validator(mode="after")
-    def _every_member_has_a_fold(self) -> Self:
-        if self.validate_on == "folds" and self.members == 1:
-            raise ValueError("validate_on folds gives each member a fold, so it needs members 2 or more")
-        return self
+    @property
+    def start(self) -> Path | None:
+        """The checkpoint to start from; None: from scratch."""
+        return None
+
+    @property
+    def on_folds(self) -> bool:
+        """Whether each member is validated on a fold of its own of the training and validation splits."""
+        return False
 
     @property
     def checkpoint_path(self) -> Path:
@@ -233,11 +210,42 @@ class RegionalSettings(TrainSettings):
     lr: float = Field(3e-4, gt=0, description="Adam's learning rate")
     select_on: SelectOn = Field("ccc", description="validation score that chooses the best epoch; none: the last one stands")
     patience: int = Field(50, ge=0, description="stop after so many epochs without a better validation score; 0: never")
+    freeze: Literal["none", "features", "all-but-head"] = Field(
+        "none", description="what stays as init_from has it: branches and fusion, or all but the last layer"
+    )
+    lr_schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="the learning rate stays, or falls to nothing over the epochs along a cosine"
+    )
+    validate_on: Literal["split", "folds"] = Field(
+        "split", description="the validation split chooses for all members, or each holds out its own fold of it and training"
+    )
     teacher: Literal["none", "ensemble"] = Field(
         "none",
         description="train on the profiles, or distil a teacher: trees and a Gaussian process fitted to them and to global_data",
     )
     global_data: Path | None = Field(None, description="teacher: second dataset whose training profiles it is fitted to")
+
+    @model_validator(mode="after")
+    def _freeze_needs_weights(self) -> Self:
+        if self.freeze != "none" and self.init_from is None:
+            raise ValueError("freeze keeps weights as they were, so it needs init_from")
+        return self
+
+    @model_validator(mode="after")
+    def _every_member_has_a_fold(self) -> Self:
+        if self.validate_on == "folds" and self.members == 1:
+            raise ValueError("validate_on folds gives each member a fold, so it needs members 2 or more")
+        return self
+
+    @property
+    def start(self) -> Path | None:
+        """The checkpoint to start from; None: from scratch."""
+        return self.init_from
+
+    @property
+    def on_folds(self) -> bool:
+        """Whether each member is validated on a fold of its own of the training and validation splits."""
+        return self.validate_on == "folds"
 
 
 class PredictSettings(RunSettings):
@@ -249,6 +257,7 @@ class PredictSettings(RunSettings):
     checkpoint: Path | None = Field(None, description="the model to read [<model_dir>/<run>.pth]")
     on: Literal["train", "valid", "test", "all"] = Field("test", description="the profiles to predict")
     level: float = Field(0.9, gt=0, lt=1, description="nominal coverage of the prediction intervals")
+    results_dir: Path | None = Field(None, description="folder of predictions, scores, figures [results/<run>]")
 
     @model_validator(mode="before")
     @classmethod
@@ -256,6 +265,11 @@ class PredictSettings(RunSettings):
         if isinstance(values.get("checkpoint"), (str, Path)) and "run" not in values:
             values["run"] = Path(values["checkpoint"]).stem
         return values
+
+    @property
+    def results(self) -> Path:
+        """The folder of the results."""
+        return self.results_dir or Path("results") / self.run
 
     @property
     def checkpoint_path(self) -> Path:

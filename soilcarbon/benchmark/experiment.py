@@ -220,7 +220,7 @@ def pretrain(design: Design, region: str) -> None:
     if not isinstance(recorded, dict):
         raise UserError(f"{design.pretrained}: does not say how it was trained, so it cannot be trained again without {region}")
     values = {name: value for name, value in recorded.items() if name in GlobalSettings.model_fields and value is not None}
-    settings = build(GlobalSettings, values | {"init_from": None, "tensorboard": False, "device": "cpu"}, str(design.pretrained))
+    settings = build(GlobalSettings, values | {"tensorboard": False, "device": "cpu"}, str(design.pretrained))
     split = {
         name: rows_outside(replace(inputs.world, split={"train": inputs.world.split[name]}), inputs.regions[region])
         for name in ("train", "valid")

@@ -206,7 +206,7 @@ class _Windows:
 class Accelerator:
     """Adam optimiser with hand-written gradients, for members that `covers` accepts; interface as `optimiser.Optimiser`."""
 
-    def __init__(self, member: Member, lr: float, layer_decay: float = 1.0, loss: str = "mse", l2_sp: float = 0.0) -> None:
+    def __init__(self, member: Member, lr: float, l2_sp: float = 0.0) -> None:
         assert covers(member)
         runs = [list(run) for _, run in groupby(member.layout, key=lambda branch: branch[2])]
         kinds = [_Cells if run[0][2] == 1 else _Windows for run in runs]
@@ -233,20 +233,15 @@ class Accelerator:
         # Branches, fusion, hidden layers, last layer: what is trained is the buffer's end.
         self.trained_layers = sum(layer.weight.requires_grad for layer in linear)
         parts = zip((sizes[:-8], sizes[-8:-6], sizes[-6:-2], sizes[-2:]), (0, 0, 1, 3), strict=True)
-        lengths = [sum(part) for part, k in parts if linear[k].weight.requires_grad]
-        self.trained = Pair(*(half[len(half) - sum(lengths) :] for half in buffer))
-        rates = [lr * layer_decay**k for k in reversed(range(len(lengths)))]
-        if layer_decay == 1:
-            lengths, rates = [sum(lengths)], [lr]
-        # Adam's: weights, gradients, running means of these and of their squares, steps taken; of each part with a rate of its own.
-        self.adam = [
-            (value, gradient, torch.zeros_like(value), torch.zeros_like(value), value.new_zeros((), dtype=torch.float32))
-            for value, gradient in zip(*(half.split(lengths) for half in self.trained), strict=True)
-        ]
-        # On a GPU rates are tensors there, which a captured step reads.
-        self.rates: list[Any] = [torch.tensor(rate, device=like.device) if like.is_cuda else rate for rate in rates]
-        self._initial_rates, self._graph = rates, None  # type: list[float], Any
-        self.loss, self.l2_sp, self.start = loss, l2_sp, self.trained.value.clone() if l2_sp else None
+        length = sum(sum(part) for part, k in parts if linear[k].weight.requires_grad)
+        self.trained = Pair(*(half[len(half) - length :] for half in buffer))
+        mean, square = (torch.zeros_like(self.trained.value) for _ in range(2))
+        self.memory = [mean, square, like.new_zeros((), dtype=torch.float32)]
+        """Adam's: running means of the gradients and of their squares, and steps taken; they change in place."""
+        self.lr, self.l2_sp, self.start = lr, l2_sp, self.trained.value.clone() if l2_sp else None
+        # On a GPU the rate is a tensor there, which a captured step reads.
+        self.rate: Any = torch.tensor(lr, device=like.device) if like.is_cuda else lr
+        self._graph: Any = None
 
     @torch.no_grad()
     def epoch(self, encoded: Tensor, output: Tensor, order: Tensor, batch_size: int) -> Tensor:
@@ -271,11 +266,11 @@ class Accelerator:
 
     def adam_step(self) -> None:
         """Take one Adam step by PyTorch's functional interface: importing the class takes longer than a first step."""
-        for (value, gradient, mean, square, steps), rate in zip(self.adam, self.rates, strict=True):
-            adam(
-                [value], [gradient], [mean], [square], [], [steps], fused=True, capturable=value.is_cuda,
-                amsgrad=False, beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0, eps=1e-8, maximize=False,
-            )  # fmt: skip
+        (value, gradient), (mean, square, steps) = self.trained, self.memory
+        adam(
+            [value], [gradient], [mean], [square], [], [steps], fused=True, capturable=value.is_cuda,
+            amsgrad=False, beta1=0.9, beta2=0.999, lr=self.rate, weight_decay=0.0, eps=1e-8, maximize=False,
+        )  # fmt: skip
 
     @torch.no_grad()
     def outputs(self, encoded: Tensor) -> Tensor:
@@ -286,30 +281,24 @@ class Accelerator:
             batches.append(self.linear[3].forward(hidden)[:, 0])
         return torch.cat(batches)
 
-    def scale_rates(self, factor: float) -> None:
-        """Multiply the initial learning rates by a factor."""
-        for k, rate in enumerate(self._initial_rates):
-            if isinstance(self.rates[k], Tensor):
-                self.rates[k].fill_(rate * factor)
-            else:
-                self.rates[k] = rate * factor
-
-    def memory(self) -> list[Tensor]:
-        """Return the tensors of Adam's state, not copied."""
-        return [tensor for part in self.adam for tensor in part[2:]]
+    def scale_rate(self, factor: float) -> None:
+        """Multiply the initial learning rate by a factor."""
+        if isinstance(self.rate, Tensor):
+            self.rate.fill_(self.lr * factor)
+        else:
+            self.rate = self.lr * factor
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of Adam's state (running means and step counts)."""
-        return {str(k): tensor.clone() for k, tensor in enumerate(self.memory())}
+        return {str(k): tensor.clone() for k, tensor in enumerate(self.memory)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore a state returned by `state`; ValueError if it belongs to another network."""
-        memory = self.memory()
-        theirs = [value for k in range(len(memory)) if isinstance(value := state.get(str(k)), Tensor)]
-        shapes = [[(each.shape, each.dtype) for each in tensors] for tensors in (memory, theirs)]
-        if len(state) != len(memory) or shapes[0] != shapes[1]:
+        theirs = [value for k in range(len(self.memory)) if isinstance(value := state.get(str(k)), Tensor)]
+        shapes = [[(each.shape, each.dtype) for each in tensors] for tensors in (self.memory, theirs)]
+        if len(state) != len(self.memory) or shapes[0] != shapes[1]:
             raise ValueError("the optimiser's state is of another network")
-        for tensor, value in zip(memory, theirs, strict=True):
+        for tensor, value in zip(self.memory, theirs, strict=True):
             tensor.copy_(value)
 
     def _front(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], None]]:
@@ -369,12 +358,8 @@ class Accelerator:
         first = front.relu_().mul_(masks[0])
         second = self.linear[2].forward(first).relu_().mul_(masks[1])
         predicted = self.linear[3].forward(second)[:, 0]
-        error = predicted - output
-        if self.loss == "mse":
-            value, d = functional.mse_loss(predicted, output, reduction="sum"), error * (2 / batch)
-        else:
-            value, d = functional.huber_loss(predicted, output, reduction="sum"), error.clamp(-1, 1) / batch
-        value, d = value / batch, d[:, None]
+        value = functional.mse_loss(predicted, output, reduction="sum") / batch
+        d = ((predicted - output) * (2 / batch))[:, None]
         self.linear[3].set_gradients(d, second)
         if self.trained_layers > 1:
             d = self.linear[3].backward(d).mul_(masks[1]).mul_(second.sign())

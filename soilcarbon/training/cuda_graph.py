@@ -51,7 +51,7 @@ class GraphedSteps:
         self.order, self.number = (torch.zeros(n, dtype=torch.int64, device=output.device) for n in (len(output), 1))
         self.within = torch.arange(batch_size, device=output.device)
         self.losses = output.new_zeros(len(output) // batch_size)
-        changed = [optimiser.trained.value, *optimiser.memory()]  # and random numbers: afterwards they are what they were
+        changed = [optimiser.trained.value, *optimiser.memory]  # and random numbers: afterwards they are what they were
         before = [tensor.clone() for tensor in changed]
         with torch.random.fork_rng([output.device] if output.is_cuda else []):
             try:

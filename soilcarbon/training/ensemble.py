@@ -42,7 +42,7 @@ RESUME, FINISHED, BEST, SHARED = "resume.pth", "finished.pth", "best.pth", "shar
 """In a member's log folder: the state it continues from, its best epoch once it is trained, and the best network so far. In the
 run's: tensors that worker processes share while they train."""
 # Paths and display: an interrupted run may be resumed with other values of these settings.
-NOT_COMPARED = {"resume", "tensorboard", "device", "workers", "run", "model_dir", "log_dir", "results_dir"}
+NOT_COMPARED = {"resume", "tensorboard", "device", "workers", "run", "model_dir", "log_dir"}
 NOT_COMPARED |= {"data_dir", "samples", "patches", "stats", "split", "categories", "init_from", "global_data"}
 # (the content of the latter is compared)
 TEACHER_NETWORK: dict[str, Any] = {"epochs": 30, "batch_size": 32, "lr": 3e-4, "lr_schedule": "constant", "l2_sp": 0.02}
@@ -128,7 +128,7 @@ def member_seed(seed: int, k: int) -> int:
 
 def make_schedule(settings: TrainSettings, keep_initial: bool) -> Schedule:
     """Return the schedule of the settings."""
-    names = {field.name for field in fields(Schedule)} - {"keep_initial", "seed"}
+    names = {field.name for field in fields(Schedule)} & set(type(settings).model_fields) - {"seed"}
     return Schedule(**{name: getattr(settings, name) for name in names}, keep_initial=keep_initial)
 
 
@@ -146,7 +146,7 @@ def prepare_members(
     facts, teacher = network.specification, getattr(settings, "teacher", "none") != "none"
     rows = np.concatenate([data.split["train"], data.split["valid"]])
     folds = None
-    if settings.validate_on == "folds":
+    if settings.on_folds:
         groups = fold_groups(data)[rows]
         if (found := len(np.unique(groups))) < settings.members:
             raise UserError(f"{found} places or blocks cannot be held out by {settings.members} members; lower --members")

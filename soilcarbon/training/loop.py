@@ -22,7 +22,7 @@ from soilcarbon.network.specification import Specification
 from soilcarbon.stats import metrics
 from soilcarbon.training import distributed
 from soilcarbon.training.accelerator import Accelerator
-from soilcarbon.training.optimiser import Loss, Optimiser, make_optimiser
+from soilcarbon.training.optimiser import Optimiser, make_optimiser
 
 SAVE_EVERY_S = 10.0
 AT_ONCE = 1 << 14
@@ -79,15 +79,14 @@ class TrainingSets:
 class Schedule:
     """Training schedule and hyper-parameters of one member; see the settings of the same names.
 
-    `seed` is that of the order of the profiles. `keep_initial`: the initial weights, being pretrained, may be the best epoch.
+    `l2_sp`: half of it times the squared distance to the initial weights is added to the loss. `keep_initial`: the initial weights,
+    being pretrained, may be the best epoch. `seed` is that of the order of the profiles.
     """
 
     epochs: int
     batch_size: int = 32
     lr: float = 1e-3
-    loss: Loss = "mse"
     lr_schedule: Literal["constant", "cosine"] = "constant"
-    layer_decay: float = 1.0
     l2_sp: float = 0.0
     freeze: Literal["none", "features", "all-but-head"] = "none"
     select_on: Literal["rmse", "mae", "r2", "ccc", "none"] = "rmse"
@@ -179,7 +178,7 @@ def fit(member: Member, sets: TrainingSets, schedule: Schedule, log: Log | None 
         If the state is of another network.
     """
     member.freeze(schedule.freeze)
-    optimiser = make_optimiser(member, schedule.lr, schedule.layer_decay, schedule.loss, schedule.l2_sp)
+    optimiser = make_optimiser(member, schedule.lr, schedule.l2_sp)
     shuffler = torch.Generator().manual_seed(schedule.seed)
     if state is not None and state.saved is not None:
         epoch, best = _restore(state.saved, member, optimiser, shuffler)
@@ -194,7 +193,7 @@ def fit(member: Member, sets: TrainingSets, schedule: Schedule, log: Log | None 
 
     while epoch < schedule.epochs and not (schedule.patience and epoch - best.epoch >= schedule.patience):
         epoch += 1
-        optimiser.scale_rates(schedule.rate_factor(epoch))
+        optimiser.scale_rate(schedule.rate_factor(epoch))
         order = torch.randperm(len(sets.fit.output), generator=shuffler).to(sets.fit.output.device)
         losses = optimiser.epoch(sets.fit.encoded, sets.fit.output, order, schedule.batch_size)
         finite = torch.isfinite(losses)

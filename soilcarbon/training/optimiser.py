@@ -1,4 +1,4 @@
-"""Optimiser of a network: gradients by autograd, steps by Adam, one learning rate per group of layers.
+"""Optimiser of a network: gradients of the mean squared error by autograd, steps by Adam.
 
 In: a network, encoded profiles, their order. Out: each batch's loss; weights change in place. Works for any network of branches,
 `features_merge`, `classifier` and `final_regressor`, whatever layers these are made of. `make_optimiser` chooses the accelerator
@@ -6,7 +6,7 @@ where it covers the network: same results, about twice as fast at batch 32.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +18,6 @@ from soilcarbon.training.accelerator import Accelerator, covers
 
 EVALUATED_AT_ONCE = 1 << 14
 """Profiles."""
-Loss = Literal["mse", "huber"]
-DEPTH = {"final_regressor": 0, "classifier": 1, "features_merge": 2}
-"""Groups of layers, counted from the output; branches are the fourth."""
 
 
 class Optimiser:
@@ -31,12 +28,7 @@ class Optimiser:
     member
         On its device; frozen parameters stay. Its weights change in place.
     lr
-        Learning rate of the last layer.
-    layer_decay
-        Factor of the learning rate from each group of layers to the one in front of it: last layer, hidden layers, fusion, branches
-        (Howard and Ruder 2018, ULMFiT, arXiv 1801.06146).
-    loss
-        "mse", or "huber" with delta 1; a batch's mean.
+        Learning rate.
     l2_sp
         Half of it times the squared distance to the initial weights is added to the loss
         (Li, Grandvalet and Davoine 2018, arXiv 1802.01483).
@@ -50,22 +42,11 @@ class Optimiser:
     torch.Size([4])
     """
 
-    def __init__(self, member: Member, lr: float, layer_decay: float = 1.0, loss: Loss = "mse", l2_sp: float = 0.0) -> None:
-        self.member, self.loss, self.l2_sp = member, loss, l2_sp
-        groups: dict[int, list[Tensor]] = {}
-        for name, parameter in member.named_parameters():
-            if parameter.requires_grad:
-                groups.setdefault(DEPTH.get(name.split(".")[0], 3), []).append(parameter)
-        self.trained = [parameter for group in groups.values() for parameter in group]
+    def __init__(self, member: Member, lr: float, l2_sp: float = 0.0) -> None:
+        self.member, self.lr, self.l2_sp = member, lr, l2_sp
+        self.trained = [parameter for parameter in member.parameters() if parameter.requires_grad]
         self.initial = [parameter.detach().clone() for parameter in self.trained] if l2_sp else None
-        self._rates = [lr * layer_decay**depth for depth in groups]
-        parts = [{"params": group, "lr": rate} for group, rate in zip(groups.values(), self._rates, strict=True)]
-        self.adam = torch.optim.Adam(parts, fused=True)
-
-    @property
-    def rates(self) -> list[float]:
-        """The learning rates now, of each group."""
-        return [group["lr"] for group in self.adam.param_groups]
+        self.adam = torch.optim.Adam(self.trained, lr, fused=True)
 
     def epoch(self, encoded: Tensor, output: Tensor, order: Tensor, batch_size: int) -> Tensor:
         """Train one epoch.
@@ -90,9 +71,8 @@ class Optimiser:
 
     def _step(self, encoded: Tensor, output: Tensor, rows: Tensor) -> Tensor:
         mine = rows[distributed.share(len(rows))]
-        loss_of = functional.mse_loss if self.loss == "mse" else functional.huber_loss
         self.adam.zero_grad(set_to_none=False)
-        loss = loss_of(self.member(encoded[mine]), output[mine], reduction="sum") / len(rows)
+        loss = functional.mse_loss(self.member(encoded[mine]), output[mine], reduction="sum") / len(rows)
         loss.backward()
         with torch.no_grad():
             gradients = [parameter.grad for parameter in self.trained if parameter.grad is not None]
@@ -111,10 +91,9 @@ class Optimiser:
         self.member.eval()
         return torch.cat([self.member(batch) for batch in encoded.split(EVALUATED_AT_ONCE)])
 
-    def scale_rates(self, factor: float) -> None:
-        """Multiply the initial learning rates by a factor."""
-        for group, rate in zip(self.adam.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
+    def scale_rate(self, factor: float) -> None:
+        """Multiply the initial learning rate by a factor."""
+        self.adam.param_groups[0]["lr"] = self.lr * factor
 
     def state(self) -> dict[str, Any]:
         """Return a copy of Adam's state (running means and step counts)."""
@@ -129,7 +108,7 @@ class Optimiser:
         self.adam.load_state_dict({"state": memory, "param_groups": self.adam.state_dict()["param_groups"]})
 
 
-def make_optimiser(member: Member, lr: float, layer_decay: float, loss: Loss, l2_sp: float) -> Optimiser | Accelerator:
+def make_optimiser(member: Member, lr: float, l2_sp: float) -> Optimiser | Accelerator:
     """Return the accelerator where it covers the network, else the optimiser by autograd."""
     kind = Accelerator if covers(member) else Optimiser
-    return kind(member, lr, layer_decay, loss, l2_sp)
+    return kind(member, lr, l2_sp)

@@ -46,8 +46,8 @@ def train(settings: TrainSettings) -> Scores:
     if distributed.is_rank_zero():
         check_writable(settings.checkpoint_path.parent, settings.log)
         _check_not_published(settings.checkpoint_path)
-    log.info("data: %s; %s", settings.data_dir, f"starting from {settings.init_from}" if settings.init_from else "from scratch")
-    start = load_checkpoint(settings.init_from) if settings.init_from else None
+    log.info("data: %s; %s", settings.data_dir, f"starting from {settings.start}" if settings.start else "from scratch")
+    start = load_checkpoint(settings.start) if settings.start else None
     data, settings = _read_data(settings, start)
     network, settings = specify(settings, data, start)
     members = prepare_members(network, data, settings, start is not None, device, _read_world(settings, data))
@@ -81,7 +81,7 @@ def train_in_memory(start: SoilCarbonNet, data: Dataset, settings: TrainSettings
     Parameters
     ----------
     start
-        The network to continue from where `settings.init_from` is set, else one whose weights are drawn anew; it is changed.
+        The network to continue from where `settings.start` is a checkpoint, else one whose weights are drawn anew; it is changed.
     data
         With its training and validation splits.
     settings
@@ -95,7 +95,7 @@ def train_in_memory(start: SoilCarbonNet, data: Dataset, settings: TrainSettings
         With its applicability and calibration.
     """
     settings = follow_checkpoint(settings, start, data)
-    members = prepare_members(start, data, settings, settings.init_from is not None, torch.device("cpu"), world)
+    members = prepare_members(start, data, settings, settings.start is not None, torch.device("cpu"), world)
     network = assemble(members, train_members(members), settings)
     fit_uncertainty(network, data, members.data, settings.seed)
     return network
@@ -110,7 +110,7 @@ def _read_data(settings: TrainSettings, start: SoilCarbonNet | None) -> tuple[Da
     if start is not None:
         categories = start.specification.categories
         if settings.categories is not None and (differs := difference(settings.categories, categories)):
-            raise UserError(f"{settings.init_from}: the checkpoint's variables are not the settings': {differs}")
+            raise UserError(f"{settings.start}: the checkpoint's variables are not the settings': {differs}")
         if not settings.given("target"):
             settings = settings.model_copy(update={"target": start.specification.target})
     data = read_dataset(settings.data_dir, categories, target=settings.target, layout=settings.layout)
@@ -187,7 +187,7 @@ def follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Datas
         If a setting was given that fine-tuning cannot change.
     """
     facts, rows = start.specification, data.split["train"]
-    if settings.validate_on == "folds":
+    if settings.on_folds:
         rows = np.concatenate([rows, data.split["valid"]])
     changes: dict[str, Any] = {"bounds": _bounds(data.y[rows]), "target": settings.target, "smearing": None}
     if settings.given("center"):
@@ -203,7 +203,7 @@ def follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Datas
         theirs = changes.get(name, getattr(facts, name))
         if settings.given(name) and getattr(settings, name) != theirs:
             raise UserError(
-                f"{settings.init_from}: was trained with {name} {theirs!r}, which fine-tuning cannot change; drop {name}"
+                f"{settings.start}: was trained with {name} {theirs!r}, which fine-tuning cannot change; drop {name}"
             )
     start.respecify(**changes)
     resolved = {name: getattr(start.specification, name) for name in ("target_transform", "missing", "clip_inputs")}
@@ -259,7 +259,7 @@ def fit_uncertainty(network: SoilCarbonNet, data: Dataset, known: TrainingData, 
 
 
 def _warn(network: SoilCarbonNet, settings: TrainSettings) -> None:
-    if settings.init_from and 0 in network.record.epoch:
+    if settings.start and 0 in network.record.epoch:
         untouched = network.record.epoch.count(0)
         log.warning("%d of %d members kept the pretrained weights: no epoch beat them on validation", untouched, settings.members)
     if max(network.specification.smearing or (1.0,)) > 2:
