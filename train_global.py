@@ -20,10 +20,8 @@ from soilcarbon.settings import GlobalSettings, with_defaults
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with a command line (default: the process's own)."""
     settings = read_settings(with_defaults(GlobalSettings, config.TRAIN_GLOBAL), __doc__, arguments, "train_global.py")
-    from utils import with_table
-
     ensure_example_world(settings.data_dir)
-    train.run(with_table(settings))
+    train.run(settings.with_table(config.CATEGORIES))
 
 
 if __name__ == "__main__":

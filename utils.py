@@ -13,7 +13,6 @@ In Python:
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +25,6 @@ from soilcarbon.io.files import UserError, run
 from soilcarbon.settings import PRESETS, GlobalSettings, RunSettings, build
 from soilcarbon.soil.dataset import read_dataset, read_statistics
 
-S = TypeVar("S", bound=RunSettings)
 PUBLISHED_LAYOUT = PRESETS / "published_layout.yaml"
 
 
@@ -55,13 +53,6 @@ class PatchData:
     statistics: dict[str, tuple[float, float]]
 
 
-def with_table(settings: S) -> S:
-    """Return settings that read a folder by `config.CATEGORIES` where neither they nor the folder name categories."""
-    if settings.categories is not None or (settings.data_dir / "dataset.yaml").is_file():
-        return settings
-    return settings.model_copy(update={"categories": CATEGORIES})
-
-
 def dataset_settings(data_dir: Path | str) -> RunSettings:
     """Return the settings that read a folder: ours, or the published layout where it has a folder `samples`.
 
@@ -70,7 +61,7 @@ def dataset_settings(data_dir: Path | str) -> RunSettings:
     folder = Path(data_dir)
     published = (folder / "samples").is_dir()
     layout = from_yaml(GlobalSettings, PUBLISHED_LAYOUT) if published else {}
-    return with_table(build(RunSettings, {**layout, "data_dir": folder}, str(folder)))
+    return build(RunSettings, {**layout, "data_dir": folder}, str(folder)).with_table(CATEGORIES)
 
 
 def load_dataset(data_dir: Path | str) -> PatchData:

@@ -126,6 +126,12 @@ class RunSettings(Settings):
 
     _check_categories = field_validator("categories")(unique_names)
 
+    def with_table(self, categories: tuple[Category, ...]) -> Self:
+        """Return a copy that reads the folder by a table of categories where neither the settings nor the folder name any."""
+        if self.categories is not None or (self.data_dir / "dataset.yaml").is_file():
+            return self
+        return self.model_copy(update={"categories": categories})
+
     @property
     def layout(self) -> Layout:
         """Paths of the dataset's files in `data_dir`."""

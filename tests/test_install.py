@@ -49,8 +49,7 @@ def installed(tmp_path_factory):
 @pytest.mark.slow
 def test_command_and_import_work_elsewhere(installed):
     assert "usage: soilcarbon COMMAND" in installed("bin/soilcarbon", "--help")
-    installed("-m", "soilcarbon", "simulate", "--out", "sim", "--cell", "2", "--region_cell", "0.5", "--profiles", "150",
-              "--region_profiles", "50")  # fmt: skip
+    installed("-m", "soilcarbon", "simulate", "--out", "sim", "--cell", "2", "--profiles", "150")
     program = (
         "import soilcarbon, pathlib; from soilcarbon import SoilCarbonRegressor; print(pathlib.Path(soilcarbon.__file__).parent)"
     )

@@ -15,7 +15,7 @@ import train_regional
 from soilcarbon.categories import Category
 from soilcarbon.commands import compare, densities, drivers, map, simulate, zones
 from soilcarbon.io.files import run
-from soilcarbon.io.pickles import dump_pickle
+from soilcarbon.io.patches import dump_pickle
 from soilcarbon.settings import PRESETS
 
 QUICK = ["--epochs", "1", "--no-tensorboard", "--device", "cpu"]
@@ -35,7 +35,7 @@ def tiny(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         shutil.copytree(PRESETS, "configs")
-        simulate.main(["--cell", "2", "--region_cell", "0.5", "--profiles", "600", "--region_profiles", "60"])
+        simulate.main(["--cell", "2", "--profiles", "300"])
         simulate.main(["--world", "china", "--cell", "1", "--profiles", "400"])
         train_global.main(QUICK)
     return folder

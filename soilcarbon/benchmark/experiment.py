@@ -35,7 +35,7 @@ from soilcarbon.io.files import UserError, read_table, write_table
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.network.network import SoilCarbonNet
 from soilcarbon.network.network import predict as predict_with
-from soilcarbon.network.preprocessing import unfold_classes
+from soilcarbon.network.specification import unfold_classes
 from soilcarbon.parallel import Task
 from soilcarbon.settings import GlobalSettings, RegionalSettings, build
 from soilcarbon.soil.dataset import Dataset, read_dataset

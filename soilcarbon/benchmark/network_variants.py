@@ -20,7 +20,7 @@ from soilcarbon.network.network import predict as predict_with
 from soilcarbon.settings import RegionalSettings
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.groups import inner_folds
-from soilcarbon.training.distillation import Teacher
+from soilcarbon.training.distillation import Teacher, distil
 from soilcarbon.training.loop import encode_profiles
 from soilcarbon.training.run import train_in_memory
 from soilcarbon.training.uncertainty import fold_groups, rows_outside
@@ -110,8 +110,8 @@ def plain_settings(settings: RegionalSettings, **changes: Any) -> RegionalSettin
 
 def train_network(case: Case, settings: RegionalSettings, valid: np.ndarray | None = None) -> SoilCarbonNet:
     """Fine-tune a copy of the case's network; `valid` are rows for the validation set instead of the case's own."""
-    world = case.world if settings.teacher != "none" else None
-    return train_in_memory(copy.deepcopy(case.start), case.dataset(valid), settings, world)
+    world, how = (None, None) if settings.teacher == "none" else (case.world, distil)
+    return train_in_memory(copy.deepcopy(case.start), case.dataset(valid), settings, world, how)
 
 
 def _fine_tuned(case: Case, **changes: Any) -> np.ndarray:

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.constants import SOC_MAXIMUM
 from soilcarbon.io.files import UserError, check_writable, sha256, write_table, write_yaml
 from soilcarbon.settings import Settings
+from soilcarbon.soil.dataset import SOC_MAXIMUM
 
 if TYPE_CHECKING:
     import pandas as pd

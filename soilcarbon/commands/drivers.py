@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.drivers.analysis import Analysis
-from soilcarbon.io.files import UserError, begin_or_resume, check_writable, locked
+from soilcarbon.io.files import begin_or_resume, check_writable, locked
 
 if TYPE_CHECKING:
     from soilcarbon.drivers.support import Support
@@ -42,29 +42,25 @@ class DriverSettings(Analysis):
         return self
 
 
-_FREE = {"resume", "workers", "out", "bootstraps", "level"}
+_FREE = {"resume", "workers", "out", "bootstraps"}
 """Settings that may differ when an analysis is resumed: it may draw more refits."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(DriverSettings, __doc__, arguments, "soilcarbon drivers")
-    from soilcarbon.drivers.importance import INSTALL_SHAP, has_shap  # here and below: slow to import, and --help needs none
+    from soilcarbon.drivers.importance import has_shap  # here and below: slow to import, and --help needs none
     from soilcarbon.drivers.mismatch import gather
     from soilcarbon.drivers.report import verdict, write_report
     from soilcarbon.drivers.subsampling import EDITION, read_refits, refit_tasks, screen
     from soilcarbon.drivers.support import make_support
     from soilcarbon.parallel import run_tasks
 
-    if settings.shapley and not has_shap():
-        raise UserError(f"--shapley: {INSTALL_SHAP}")
-    if settings.shapley is None:
-        settings = settings.model_copy(update={"shapley": has_shap()})
     support = make_support(settings)
     check_writable(settings.out)
     parts = settings.out / "parts"
     with locked(settings.out):
-        _begin(settings, support, EDITION)
+        _begin(settings, support, EDITION, has_shap())
         screening = screen(support, settings, parts)
         count = settings.bootstraps
         tasks = [refit_tasks(parts, screening.study, learner, count, able) for learner, able in screening.able.items()]
@@ -76,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{verdict(results)}\n{settings.out / 'report.html'}")
 
 
-def _begin(settings: DriverSettings, support: "Support", edition: int) -> None:
+def _begin(settings: DriverSettings, support: "Support", edition: int, shap: bool) -> None:
     """Check that a resumed run has the same settings and data, and that no finished results are overwritten."""
     plain = {name: value for name, value in settings.as_plain().items() if name not in _FREE}
     digest = hashlib.sha256()
@@ -84,4 +80,5 @@ def _begin(settings: DriverSettings, support: "Support", edition: int) -> None:
         digest.update(array.tobytes())
     plain["digest"] = digest.hexdigest()
     plain["edition of refits"] = edition
+    plain["shap"] = shap
     begin_or_resume(settings.out, plain, ("parts",), settings.resume)

@@ -31,4 +31,9 @@ def run(settings: RegionalSettings) -> None:
     if settings.init_from is None and not settings.given("init_from"):
         raise UserError("--init_from is required: the checkpoint to fine-tune, or none to train from scratch")
     ensure_example_world(settings.data_dir)
-    train.run(settings)
+    if settings.teacher == "none":
+        train.run(settings)
+        return
+    from soilcarbon.training.distillation import distil  # here: scikit-learn's trees are slow to import
+
+    train.run(settings, distil)

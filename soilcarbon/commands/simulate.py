@@ -24,6 +24,9 @@ from pydantic import Field
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.settings import Settings
 
+REGION_PROFILES = 300
+"""Of each region of the example world: as few as real ones have. Of a small world a third of the global profiles."""
+
 
 class SimulateSettings(Settings):
     """Settings of a simulated dataset."""
@@ -36,10 +39,7 @@ class SimulateSettings(Settings):
         "zoned", description="china: whether carbon depends on covariates differently in each zone"
     )
     profiles: int = Field(6000, ge=100, le=10_000_000, description="profiles of the global dataset (106167: the paper's size)")
-    region_profiles: int = Field(300, ge=30, le=1_000_000, description="profiles of each regional dataset")
-    cell: float = Field(0.5, ge=0.05, le=2, description="cell of the global rasters, degrees")
-    region_cell: float = Field(0.05, ge=0.005, le=0.5, description="cell of the regional rasters, degrees")
-    radius: int = Field(1, ge=0, le=20, description="cells cut on each side of a profile")
+    cell: float = Field(0.5, ge=0.05, le=2, description="cell of the global rasters, degrees; that of the regional ones is a tenth")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of the whole world")
 
 
@@ -54,8 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     from soilcarbon.simulation.example import make_world
 
-    make_world(settings.out, **settings.model_dump(exclude={"config", "out", "world", "law"}))
+    region_profiles, region_cell = min(REGION_PROFILES, settings.profiles // 3), settings.cell / 10
+    make_world(
+        settings.out,
+        profiles=settings.profiles,
+        region_profiles=region_profiles,
+        cell=settings.cell,
+        region_cell=region_cell,
+        seed=settings.seed,
+    )
     print(
         f"{settings.out}: global ({settings.profiles:,} profiles, cells of {settings.cell:g} degrees) and "
-        f"four regions ({settings.region_profiles:,} profiles each, cells of {settings.region_cell:g} degrees)"
+        f"four regions ({region_profiles:,} profiles each, cells of {region_cell:g} degrees)"
     )

@@ -7,9 +7,13 @@ The same as `python train_global.py`. Writes model/pretrain_model/<run>.pth and 
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from soilcarbon.commands.arguments import ensure_example_world, read_settings
 from soilcarbon.settings import GlobalSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from soilcarbon.training.ensemble import Distil
 
 SMALL_BATCH = 256
 """Up to so many profiles a step is shorter than handing out its parts to threads; measured by benchmarks/epoch_speed.py."""
@@ -22,8 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run(settings)
 
 
-def run(settings: TrainSettings) -> None:
+def run(settings: TrainSettings, distil: "Distil | None" = None) -> None:
     """Train by the settings, as a single process or one of a `torchrun` job, and print the scores.
+
+    `distil`: see `training.run.train`.
 
     Raises
     ------
@@ -38,7 +44,7 @@ def run(settings: TrainSettings) -> None:
     if settings.batch_size <= SMALL_BATCH or settings.members > 1:  # several members are trained side by side
         torch.set_num_threads(1)
     with process_group():
-        scores = train(settings)
+        scores = train(settings, distil)
         if not is_rank_zero():
             return
         names = ("rmse", "mae", "me", "r2", "ccc")

@@ -1,4 +1,4 @@
-"""Definition of an analysis of drivers: targets, drivers, zones, learners and the level of its intervals."""
+"""Definition of an analysis of drivers: targets, drivers, zones, learners."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -59,12 +59,8 @@ class Analysis(Settings):
     learners: list[Literal["boosting", "forest", "network"]] = Field(
         ["boosting", "forest", "network"], min_length=1, description="learners; mismatches are those of the first"
     )
-    shapley: bool | None = Field(None, description="Shapley values of single variables, by the package shap [if it is installed]")
     block_size: float = Field(2.0, gt=0, le=180, description="side of blocks that are held out and subsampled whole, degrees")
     min_skill: float = Field(0.1, ge=0, lt=1, description="cross-validated R2 below which a learner's drivers are not reported")
-    level: float = Field(
-        0.95, gt=0.5, lt=1, description="of intervals; 1 - level is the family-wise error rate of significant differences"
-    )
     workers: int = Field(0, ge=0, le=1024, description="processes; 0: one per core")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of folds, subsamples, learners and permutations")
 

@@ -26,7 +26,7 @@ from scipy.stats import t as student
 from soilcarbon.drivers.analysis import Analysis
 from soilcarbon.drivers.importance import MAIN_METHOD, METHODS, shares
 from soilcarbon.drivers.responses import CurveShape, common_shape, density
-from soilcarbon.drivers.subsampling import Screening, extrapolate
+from soilcarbon.drivers.subsampling import LEVEL, Screening, extrapolate
 from soilcarbon.drivers.support import Support
 
 EVERYWHERE = "everywhere"
@@ -336,7 +336,7 @@ def gather(
     command
         That makes the same analysis.
     """
-    study, level, able = screening.study, analysis.level, screening.able
+    study, level, able = screening.study, LEVEL, screening.able
     targets = [support.targets[k] for k in screening.order]
     names = [target.name for target in targets]
     lead, zones = next(iter(able)), list(study.zones)
@@ -386,7 +386,7 @@ def _facts(support: Support, analysis: Analysis, screening: Screening, command: 
         "targets": {name: {**support.facts["targets"][name], "unit": unit} for name, unit in units.items()},
         "learners": list(analysis.learners),
         "lead": next(iter(screening.able)),
-        "level": analysis.level,
+        "level": LEVEL,
         "block_size": analysis.block_size,
         "blocks": len(np.unique(study.blocks)),
         "drivers": {driver: [support.variables[k] for k in columns] for driver, columns in study.drivers.items()},

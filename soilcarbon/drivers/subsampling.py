@@ -22,7 +22,7 @@ from sklearn.metrics import r2_score
 
 from soilcarbon.categories import Category
 from soilcarbon.drivers.analysis import Analysis
-from soilcarbon.drivers.importance import group_shapley, impurity, permutation, strata_of, variable_shapley
+from soilcarbon.drivers.importance import group_shapley, has_shap, impurity, permutation, strata_of, variable_shapley
 from soilcarbon.drivers.learners import CrossValidation, Fitted, fit, flip_signs, log_target, matching_noise
 from soilcarbon.drivers.responses import (
     BINS,
@@ -56,6 +56,8 @@ BUDGETS = {"boosting": Budget(2000, 800, 30, 25), "forest": Budget(1000, 400, 15
 """By learner: fewer rows for one that predicts slowly."""
 EXTRAPOLATED = ("conditional", "zones")
 """Importances of drivers that mismatches are based on, everywhere and by zone; both conditional. They grow with training rows."""
+LEVEL = 0.95
+"""Of intervals; 1 - level is the family-wise error rate of significant differences."""
 EDITION = 4
 """Version of the refits' files; refits of another version are not resumed."""
 _DRAWS = 3
@@ -432,7 +434,7 @@ def _make_study(
         tuple((column, grid, density(support.x[:, column], grid)) for column, grid in grids.items()),
         pair and (pair, (quantile_grid(support.x[:, pair[0]], JOINT_BINS), quantile_grid(support.x[:, pair[1]], JOINT_BINS))),
         zones,
-        bool(analysis.shapley),
+        has_shap(),
         analysis.seed,
     )
 
@@ -453,9 +455,7 @@ def _skill(
     for learner in analysis.learners:
         skilled = []
         for t, name in enumerate(names):
-            found: dict[str, Any] = bootstrap_scores(
-                z[t], predicted[learner, t], analysis.seed, level=analysis.level, groups=blocks
-            )
+            found: dict[str, Any] = bootstrap_scores(z[t], predicted[learner, t], analysis.seed, level=LEVEL, groups=blocks)
             row = {"target": name, "learner": learner, "n": found["n"]}
             for score in ("r2", "ccc"):
                 row |= {score: found[score]["value"], f"{score}_low": found[score]["low"], f"{score}_high": found[score]["high"]}

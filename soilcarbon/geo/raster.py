@@ -21,9 +21,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from soilcarbon.constants import NODATA
 from soilcarbon.geo.crs import as_text, transformed, unfit
-from soilcarbon.io.files import UserError, atomic_write, nearest, read_paths
+from soilcarbon.io.files import NODATA, UserError, atomic_write, nearest, read_paths
 
 log = getLogger(__name__)
 

@@ -30,12 +30,11 @@ from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
-from soilcarbon.constants import NODATA
 from soilcarbon.geo import raster as rasters
 from soilcarbon.geo.crs import transformed
 from soilcarbon.geo.grid import Grid, north_up
 from soilcarbon.geo.raster import UNDECLARED, Layer, check_raster, named_errors, open_raster, read_cells, spans_the_globe
-from soilcarbon.io.files import UserError
+from soilcarbon.io.files import NODATA, UserError
 
 log = getLogger(__name__)
 ON_THE_GRID = "on the map's grid"

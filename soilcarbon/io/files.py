@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+NODATA = -9999.0
+"""The number that stands for a missing cell in patches and in rasters written here."""
 LOCK = ".lock"
 """File in a folder by which a run keeps other runs out of it."""
 

@@ -22,10 +22,9 @@ import rasterio.shutil
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from soilcarbon.constants import NODATA
 from soilcarbon.geo.crs import GDAL_ERRORS
 from soilcarbon.geo.grid import Grid, Tile
-from soilcarbon.io.files import UserError, atomic_write
+from soilcarbon.io.files import NODATA, UserError, atomic_write
 
 log = logging.getLogger(__name__)
 GDAL_SETTINGS: dict[str, Any] = {"GDAL_CACHEMAX": 64 * 2**20}

@@ -20,7 +20,7 @@ from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
 from soilcarbon.io.files import UserError
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.predictor import CHANGE, Place, Predicted, Predictor, Statistics, untrusted_scores
-from soilcarbon.network.preprocessing import FAR
+from soilcarbon.network.specification import FAR
 from soilcarbon.stats.error_field import ErrorField
 from soilcarbon.zonal.climate_zones import GivenZones
 from soilcarbon.zonal.persistence import load_zoned

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from soilcarbon.constants import SOC_MAXIMUM
 from soilcarbon.figures import observed_against_predicted, residual_map, save
 from soilcarbon.geo.field import UNITS, unit_of
 from soilcarbon.geo.raster import write_geotiff
@@ -23,7 +22,7 @@ from soilcarbon.io.files import UserError
 from soilcarbon.io.points import find_columns, read_points, require_columns
 from soilcarbon.mapping.common_grid import CarbonMap, Cells, Shared, file_name, interval_at, on_common_grid
 from soilcarbon.mapping.picture import View, draw, read_picture
-from soilcarbon.soil.dataset import check_samples
+from soilcarbon.soil.dataset import SOC_MAXIMUM, check_samples
 from soilcarbon.stats.groups import spatial_groups
 from soilcarbon.stats.metrics import bootstrap_scores, coverage, scores
 

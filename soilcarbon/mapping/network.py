@@ -23,8 +23,7 @@ from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.predictor import CHANGE, Place, Predicted, Predictor, Statistics, untrusted_scores
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import MAPS, Member, SoilCarbonNet, as_means, predict, to_target
-from soilcarbon.network.preprocessing import Encoder, unfold_classes, warn_of_far_inputs
-from soilcarbon.network.specification import Specification
+from soilcarbon.network.specification import Encoder, Specification, unfold_classes, warn_of_far_inputs
 from soilcarbon.soil.dataset import read_statistics
 from soilcarbon.training.uncertainty import check_level
 

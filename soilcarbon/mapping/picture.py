@@ -16,12 +16,12 @@ from pyproj import Geod
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 
-from soilcarbon.constants import NODATA
 from soilcarbon.figures import INK, is_skewed, literal, save
 from soilcarbon.geo.crs import Bounds, short_name
 from soilcarbon.geo.grid import Grid, lonlat, raster_grid
 from soilcarbon.geo.raster import named_errors, open_raster
 from soilcarbon.html import format_value
+from soilcarbon.io.files import NODATA
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis

@@ -1,1 +1,1 @@
-"""The multi-branch convolutional network: specification, preprocessing, layers, checkpoints."""
+"""The multi-branch convolutional network: specification and preprocessing, layers, checkpoints."""

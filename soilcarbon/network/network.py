@@ -5,7 +5,7 @@ In: packed covariates (B, F), raw units, missing = NaN. Out: one value per profi
 At radius 0 a member is exactly the published network (Zhang et al. 2025, Geoderma 461, 117466): per category a 1x1
 convolution to 32 maps, concatenated in table order, a 1x1 fusion convolution to 128, and a fully connected head; no
 activation in front of the first Linear. At radius r > 0 a branch is convolution, ReLU and pooling until its window is
-1x1. Standardising, filling of missing cells and class channels happen inside (`preprocessing.Encoder`). Files:
+1x1. Standardising, filling of missing cells and class channels happen inside (`specification.Encoder`). Files:
 `checkpoint.save_checkpoint`, `load_checkpoint`.
 """
 
@@ -20,8 +20,7 @@ from torch.nn import functional
 
 from soilcarbon import __version__
 from soilcarbon.io.files import UserError
-from soilcarbon.network.preprocessing import Encoder
-from soilcarbon.network.specification import Specification
+from soilcarbon.network.specification import Encoder, Specification
 from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.conformal import ConformalCalibration
 

@@ -17,14 +17,16 @@ import pandas as pd
 
 from soilcarbon import __version__
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, variable_columns
-from soilcarbon.constants import SOC_MAXIMUM, UNFINISHED
 from soilcarbon.io.files import UserError, read_table, read_yaml, write_table, write_text, write_yaml
-from soilcarbon.io.patches import profile_key, read_packed
-from soilcarbon.io.pickles import dump_pickle
+from soilcarbon.io.patches import dump_pickle, profile_key, read_packed
 from soilcarbon.settings import Layout, RunSettings, build
 from soilcarbon.stats.groups import spatial_groups
 
 log = logging.getLogger(__name__)
+UNFINISHED = ".unfinished"
+"""Lies in a dataset's folder while it is being written."""
+SOC_MAXIMUM = 1000.0
+"""g/kg: more carbon than soil is impossible."""
 
 SPLITS = ("train", "valid", "test")
 Statistics = dict[str, tuple[float, float]]

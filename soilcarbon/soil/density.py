@@ -15,9 +15,9 @@ import pandas as pd
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
-from soilcarbon.constants import SOC_MAXIMUM
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.io.points import numbers
+from soilcarbon.soil.dataset import SOC_MAXIMUM
 from soilcarbon.soil.depth import Harmonised, Horizons, Method, harmonise, interval_weights
 from soilcarbon.soil.profiles import HorizonTable
 

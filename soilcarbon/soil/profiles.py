@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from soilcarbon.constants import SOC_MAXIMUM
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.io.points import ALIASES, check_not_swapped, find_columns, numbers, read_points, require_columns
+from soilcarbon.soil.dataset import SOC_MAXIMUM
 from soilcarbon.soil.depth import Harmonised, Horizons, Method, from_surface, harmonise
 
 MEASURED: dict[str, tuple[str, ...]] = {

@@ -18,7 +18,8 @@ from sklearn.metrics import pairwise_distances_argmin_min
 
 from soilcarbon.categories import class_columns, variable_of_column
 from soilcarbon.network.network import Member
-from soilcarbon.network.preprocessing import Encoder
+from soilcarbon.network.specification import Encoder
+from soilcarbon.training.ensemble import RawProfiles
 from soilcarbon.training.loop import Profiles, TrainingSets, outputs_of
 
 NETWORK_SHARE = 0.5
@@ -34,23 +35,6 @@ MIXED = 12_000
 """Mixed profiles; with fewer a network of 50 profiles learns their noise."""
 SWAPPED = 0.15
 """Share of a mixed profile's variables that come from another mixture, so that variables part which go together."""
-
-
-@dataclass(frozen=True)
-class RawProfiles:
-    """Raw covariates of the training set, and profiles of the global dataset, for a distillation.
-
-    Attributes
-    ----------
-    x
-        (n, F) packed covariates of the training set, raw units, missing = NaN.
-    world, world_x
-        Profiles of the world in no place of the region, and their packed covariates (m, F); None: there are none.
-    """
-
-    x: np.ndarray
-    world: Profiles | None = None
-    world_x: np.ndarray | None = None
 
 
 @dataclass

@@ -5,7 +5,7 @@ In: encoded profiles, a specification, a schedule. Out: every member's best epoc
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,27 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
+class RawProfiles:
+    """Raw covariates of the training set, and profiles of the global dataset, for a distillation.
+
+    Attributes
+    ----------
+    x
+        (n, F) packed covariates of the training set, raw units, missing = NaN.
+    world, world_x
+        Profiles of the world in no place of the region, and their packed covariates (m, F); None: there are none.
+    """
+
+    x: np.ndarray
+    world: Profiles | None = None
+    world_x: np.ndarray | None = None
+
+
+Distil = Callable[[TrainingSets, RawProfiles, Member | None, int], TrainingSets]
+"""Puts the predictions of a teacher in place of the training set, as `distillation.distil` does."""
+
+
+@dataclass(frozen=True)
 class Members:
     """Inputs shared by all members of an ensemble.
 
@@ -108,8 +129,8 @@ class Members:
         Training data and schedule.
     count, seed
         Number of members, and the seed that their own seeds are derived from.
-    teacher
-        Whether they are trained on the predictions of a teacher.
+    distil
+        Makes a teacher's predictions, which members are trained on; None: they are trained on the profiles.
     """
 
     specification: Specification
@@ -118,7 +139,7 @@ class Members:
     schedule: Schedule
     count: int
     seed: int
-    teacher: bool = False
+    distil: Distil | None = None
 
 
 def member_seed(seed: int, k: int) -> int:
@@ -134,16 +155,18 @@ def make_schedule(settings: TrainSettings, keep_initial: bool) -> Schedule:
 
 def prepare_members(
     network: SoilCarbonNet, data: Dataset, settings: TrainSettings, pretrained: bool, device: torch.device,
-    world: Dataset | None = None,
+    world: Dataset | None = None, distil: Distil | None = None,
 ) -> Members:  # fmt: skip
     """Encode the data, and decide which profiles each member holds out.
+
+    Members are trained on a teacher's predictions where `distil` is given.
 
     Raises
     ------
     UserError
         If there are fewer places, or blocks, than members to hold them out, or the world has none but the region's.
     """
-    facts, teacher = network.specification, getattr(settings, "teacher", "none") != "none"
+    facts = network.specification
     rows = np.concatenate([data.split["train"], data.split["valid"]])
     folds = None
     if settings.on_folds:
@@ -152,9 +175,9 @@ def prepare_members(
             raise UserError(f"{found} places or blocks cannot be held out by {settings.members} members; lower --members")
         folds = group_folds(groups, settings.members, settings.seed)
     raw: dict[str, Any] = {}
-    if teacher:
+    if distil is not None:
         raw["x"] = data.x[rows]
-    if teacher and world is not None:
+    if distil is not None and world is not None:
         there = rows_outside(world, data)
         if not len(there):
             raise UserError(
@@ -164,7 +187,7 @@ def prepare_members(
     profiles = encode_profiles(facts, data.x[rows], data.y[rows], device)
     weights = [member.copy_of_tensors() for member in network.members()] if pretrained else []
     known = TrainingData(profiles, len(data.split["train"]), rows, folds, **raw)
-    return Members(facts, weights, known, make_schedule(settings, pretrained), settings.members, settings.seed, teacher)
+    return Members(facts, weights, known, make_schedule(settings, pretrained), settings.members, settings.seed, distil)
 
 
 def train_member(members: Members, k: int, log: RunLog | None = None, state: State | None = None) -> Best:
@@ -181,8 +204,8 @@ def train_member(members: Members, k: int, log: RunLog | None = None, state: Sta
     device = train.output.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         member = _initial_member(members, k, seed)
-        if members.teacher:
-            sets = _distilled(members, k, sets)
+        if members.distil is not None:
+            sets = _distilled(members, k, sets, members.distil)
         return fit(member, sets, replace(members.schedule, seed=seed), log, state)
 
 
@@ -194,10 +217,8 @@ def _initial_member(members: Members, k: int, seed: int) -> Member:
     return member.to(members.data.profiles.output.device)
 
 
-def _distilled(members: Members, k: int, sets: TrainingSets) -> TrainingSets:
+def _distilled(members: Members, k: int, sets: TrainingSets, distil: Distil) -> TrainingSets:
     """Return member k's sets with the predictions of its teacher, of which the network itself, fine-tuned, is one."""
-    from soilcarbon.training.distillation import RawProfiles, distil  # here: scikit-learn's trees are slow to import
-
     data, seed, tuned = members.data, member_seed(members.seed, k), None
     assert data.x is not None
     if members.pretrained:

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from soilcarbon.io.files import UserError
 from soilcarbon.network.network import Member, to_target
-from soilcarbon.network.preprocessing import Encoder
-from soilcarbon.network.specification import Specification
+from soilcarbon.network.specification import Encoder, Specification
 from soilcarbon.stats import metrics
 from soilcarbon.training import distributed
 from soilcarbon.training.accelerator import Accelerator

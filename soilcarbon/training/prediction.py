@@ -20,8 +20,7 @@ from soilcarbon.categories import middle_cells
 from soilcarbon.io.files import UserError, check_writable, write_json, write_table
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import SoilCarbonNet, choose_device, predict
-from soilcarbon.network.preprocessing import unfold_classes, warn_of_far_inputs
-from soilcarbon.network.specification import difference
+from soilcarbon.network.specification import difference, unfold_classes, warn_of_far_inputs
 from soilcarbon.settings import PredictSettings
 from soilcarbon.soil.dataset import Dataset, check_variables, read_dataset, read_statistics
 from soilcarbon.stats import metrics

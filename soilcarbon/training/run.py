@@ -16,13 +16,12 @@ from soilcarbon.categories import Category, variable_columns
 from soilcarbon.io.files import UserError, check_writable, read_yaml, write_json
 from soilcarbon.network.checkpoint import is_bare, load_checkpoint, save_checkpoint
 from soilcarbon.network.network import SoilCarbonNet, choose_device, predict
-from soilcarbon.network.preprocessing import warn_of_far_inputs
-from soilcarbon.network.specification import Specification, difference
+from soilcarbon.network.specification import Specification, difference, warn_of_far_inputs
 from soilcarbon.settings import RegionalSettings, TrainSettings
 from soilcarbon.soil.dataset import Dataset, Statistics, check_variables, read_dataset, read_statistics
 from soilcarbon.stats import metrics
 from soilcarbon.training import distributed
-from soilcarbon.training.ensemble import RunFiles, TrainingData, assemble, fingerprint, prepare_members, train_members
+from soilcarbon.training.ensemble import Distil, RunFiles, TrainingData, assemble, fingerprint, prepare_members, train_members
 from soilcarbon.training.loop import Scores
 from soilcarbon.training.run_log import log_result
 from soilcarbon.training.uncertainty import fit_applicability, fit_calibration, held_out_predictions
@@ -31,11 +30,18 @@ log = logging.getLogger(__name__)
 MAXIMUM_CLASSES = 256
 
 
-def train(settings: TrainSettings) -> Scores:
+def train(settings: TrainSettings, distil: Distil | None = None) -> Scores:
     """Train a network by the settings, save checkpoint and logs, and return the scores per split.
 
     The test split is read once, after training: apart from its scores nothing that is saved depends on its targets. Of several
     processes (`distributed`) rank 0 alone writes; the others return no scores.
+
+    Parameters
+    ----------
+    settings
+        How to train.
+    distil
+        Makes a teacher's predictions, which members are trained on then: `distillation.distil`. Only fine-tuning has one.
 
     Raises
     ------
@@ -50,7 +56,7 @@ def train(settings: TrainSettings) -> Scores:
     start = load_checkpoint(settings.start) if settings.start else None
     data, settings = _read_data(settings, start)
     network, settings = specify(settings, data, start)
-    members = prepare_members(network, data, settings, start is not None, device, _read_world(settings, data))
+    members = prepare_members(network, data, settings, start is not None, device, _read_world(settings, data), distil)
 
     files = RunFiles(settings.log, fingerprint(members, settings), settings.resume, settings.tensorboard)
     if distributed.is_rank_zero():
@@ -75,7 +81,13 @@ def train(settings: TrainSettings) -> Scores:
     return scores
 
 
-def train_in_memory(start: SoilCarbonNet, data: Dataset, settings: TrainSettings, world: Dataset | None = None) -> SoilCarbonNet:
+def train_in_memory(
+    start: SoilCarbonNet,
+    data: Dataset,
+    settings: TrainSettings,
+    world: Dataset | None = None,
+    distil: Distil | None = None,
+) -> SoilCarbonNet:
     """Train a network in memory, on the CPU, as `train` does: no file is read or written, nothing is scored.
 
     Parameters
@@ -88,6 +100,8 @@ def train_in_memory(start: SoilCarbonNet, data: Dataset, settings: TrainSettings
         How to train.
     world
         Second dataset that the teacher is fitted to.
+    distil
+        As `train`.
 
     Returns
     -------
@@ -95,7 +109,7 @@ def train_in_memory(start: SoilCarbonNet, data: Dataset, settings: TrainSettings
         With its applicability and calibration.
     """
     settings = follow_checkpoint(settings, start, data)
-    members = prepare_members(start, data, settings, settings.start is not None, torch.device("cpu"), world)
+    members = prepare_members(start, data, settings, settings.start is not None, torch.device("cpu"), world, distil)
     network = assemble(members, train_members(members), settings)
     fit_uncertainty(network, data, members.data, settings.seed)
     return network
@@ -202,9 +216,7 @@ def follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Datas
     for name in ("target_transform", "missing"):
         theirs = changes.get(name, getattr(facts, name))
         if settings.given(name) and getattr(settings, name) != theirs:
-            raise UserError(
-                f"{settings.start}: was trained with {name} {theirs!r}, which fine-tuning cannot change; drop {name}"
-            )
+            raise UserError(f"{settings.start}: was trained with {name} {theirs!r}, which fine-tuning cannot change; drop {name}")
     start.respecify(**changes)
     resolved = {name: getattr(start.specification, name) for name in ("target_transform", "missing", "clip_inputs")}
     members = settings.members if settings.given("members") else facts.members

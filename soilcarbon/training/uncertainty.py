@@ -11,7 +11,7 @@ import numpy as np
 from soilcarbon.categories import middle_cells, variable_columns
 from soilcarbon.io.files import UserError
 from soilcarbon.network.network import SoilCarbonNet, predict
-from soilcarbon.network.preprocessing import unfold_classes
+from soilcarbon.network.specification import unfold_classes
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.conformal import ConformalCalibration

@@ -31,8 +31,7 @@ from soilcarbon.mapping import outputs as mapfiles
 from soilcarbon.mapping import tiles as mapping
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.network.network import Record, SoilCarbonNet
-from soilcarbon.network.preprocessing import unfold_classes
-from soilcarbon.network.specification import Specification
+from soilcarbon.network.specification import Specification, unfold_classes
 from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.conformal import ConformalCalibration
 

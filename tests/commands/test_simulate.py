@@ -11,7 +11,7 @@ def simulate(*arguments):
 
 
 def test_command_line(tmp_path):
-    small = ["--cell", "2", "--region_cell", "0.5", "--profiles", "150", "--region_profiles", "50"]
+    small = ["--cell", "2", "--profiles", "150"]
     made = simulate("--out", tmp_path / "sim", *small)
     assert (made.returncode, made.stderr) == (0, "")
     assert "global (150 profiles, cells of 2 degrees) and four regions (50 profiles each" in made.stdout

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from soilcarbon.io import pickles
+from soilcarbon.io import patches
 from soilcarbon.io.files import UserError, atomic_write, check_writable, locked, read_table, read_yaml, run, write_json, write_text
-from soilcarbon.io.pickles import dump_pickle, load_patches, load_pickle
+from soilcarbon.io.patches import dump_pickle, load_patches, load_pickle
 
 
 class Hostile:
@@ -216,7 +216,7 @@ def test_an_array_that_is_not_what_it_says_is_refused_before_it_is_made(tmp_path
             way(tmp_path / "x.pkl")
 
 
-ADMITTED = [f"c{module}\n{name}\n".encode() for module, name in pickles._ADMITTED]
+ADMITTED = [f"c{module}\n{name}\n".encode() for module, name in patches._ADMITTED]
 
 
 @pytest.mark.parametrize("name", ADMITTED, ids=lambda name: name.decode().split()[1])
@@ -226,18 +226,18 @@ ADMITTED = [f"c{module}\n{name}\n".encode() for module, name in pickles._ADMITTE
     ids=["attributes", "call", "setstate", "tuple", "list", "number"],
 )
 def test_what_a_pickle_may_ask_for_cannot_be_changed_by_it(tmp_path, name, state):
-    before = {key: (type(value), dir(value)) for key, value in pickles._ADMITTED.items()}
+    before = {key: (type(value), dir(value)) for key, value in patches._ADMITTED.items()}
     (tmp_path / "x.pkl").write_bytes(b"\x80\x02" + name + state + b"b.")
     with pytest.raises(UserError, match="refused"):
         load_pickle(tmp_path / "x.pkl")
-    assert {key: (type(value), dir(value)) for key, value in pickles._ADMITTED.items()} == before
+    assert {key: (type(value), dir(value)) for key, value in patches._ADMITTED.items()} == before
     (tmp_path / "y.pkl").write_bytes(pickle.dumps(np.ones((2, 2))))
     np.testing.assert_array_equal(load_pickle(tmp_path / "y.pkl"), np.ones((2, 2)))
 
 
 @pytest.mark.parametrize("name", ADMITTED, ids=lambda name: name.decode().split()[1])
 def test_what_a_pickle_may_ask_for_is_no_class(tmp_path, name):
-    assert not any(isinstance(value, type) for value in pickles._ADMITTED.values())
+    assert not any(isinstance(value, type) for value in patches._ADMITTED.values())
     (tmp_path / "x.pkl").write_bytes(b"\x80\x02" + name + b")\x81.")  # NEWOBJ: cls.__new__(cls)
     with pytest.raises(UserError, match="refused"):
         load_pickle(tmp_path / "x.pkl")

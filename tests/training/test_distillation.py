@@ -63,7 +63,8 @@ def settings(**values):
 
 def prepare(data, world=None, start=None, **values):
     how = settings(**values)
-    return prepare_members(start or pretrained(), data, how, how.init_from is not None, CPU, world)
+    distil = distillation.distil if how.teacher != "none" else None
+    return prepare_members(start or pretrained(), data, how, how.init_from is not None, CPU, world, distil)
 
 
 def trained(data, world=None, **values):

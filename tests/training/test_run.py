@@ -20,7 +20,7 @@ from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
 import train_global
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.io.files import UserError, run
-from soilcarbon.io.pickles import dump_pickle, load_pickle
+from soilcarbon.io.patches import dump_pickle, load_pickle
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import SoilCarbonNet, predict
 from soilcarbon.network.specification import Specification
@@ -29,7 +29,8 @@ from soilcarbon.soil.dataset import read_dataset
 from soilcarbon.training import distillation, ensemble, loop
 from soilcarbon.training.accelerator import Accelerator
 from soilcarbon.training.ensemble import BEST, FINISHED, RESUME, member_seed
-from soilcarbon.training.run import train, train_in_memory
+from soilcarbon.training.run import train as train_run
+from soilcarbon.training.run import train_in_memory
 from soilcarbon.training.uncertainty import shuffled_importance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +50,10 @@ def regional(data_dir, **values):
         "init_from": Path("model/pretrain_model/g.pth"),
     }
     return RegionalSettings(**first | values)
+
+
+def train(settings):
+    return train_run(settings, distillation.distil if getattr(settings, "teacher", "none") != "none" else None)
 
 
 def weights(path):
