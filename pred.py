@@ -2,7 +2,7 @@
 
     python pred.py                                                              region anhui of the example world
     python pred.py --checkpoint model/mine.pth --data_dir data/mine --on test   your model on your test split
-    python pred.py --checkpoint model/mine.pth --data_dir data/new --on all     profiles without observations too
+    python pred.py --checkpoint model/mine.pth --data_dir data/new --on all --run new     places without observations
 
 Values come from config.py, then a YAML file (--config), then flags; model, variables and statistics from the checkpoint
 alone. Writes into results/<run>/: predictions.csv

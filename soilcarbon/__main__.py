@@ -34,7 +34,7 @@ def dispatch(arguments: list[str]) -> None:
     elif arguments[0] == "--version":
         print(f"soilcarbon {__version__}")
     elif arguments[0] not in COMMANDS:
-        raise UserError(f"no command {arguments[0]!r}{nearest(arguments[0], COMMANDS)}; soilcarbon --help lists them")
+        raise UserError(f"no command {arguments[0]!r}{nearest(arguments[0], COMMANDS)} (soilcarbon --help lists them)")
     else:
         importlib.import_module(f"soilcarbon.commands.{arguments[0]}").main(arguments[1:])
 

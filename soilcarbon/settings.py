@@ -20,6 +20,22 @@ PRESETS = next((folder for folder in (_HERE / "configs", _HERE.parent / "configs
 S = TypeVar("S", bound="Settings")
 
 
+def find_config(path: Path) -> Path:
+    """Return a YAML file of settings: itself, or where there is none, the installed preset of that name (`configs/NAME.yaml`).
+
+    Raises
+    ------
+    UserError
+        If there is neither, naming the presets.
+    """
+    if path.exists():
+        return path
+    if path.parent in (Path(), Path("configs")) and (PRESETS / path.name).is_file():
+        return PRESETS / path.name
+    names = ", ".join(sorted(each.stem for each in PRESETS.glob("*.yaml")))
+    raise UserError(f"{path}: no such YAML file; the presets, as configs/NAME.yaml, are {names}")
+
+
 class Layout(NamedTuple):
     """Paths of a dataset's files within its folder."""
 

@@ -46,6 +46,27 @@ def test_flags_win_over_yaml_which_wins_over_defaults(tmp_path):
     assert (settings.lr, settings.batch_size, settings.epochs) == (0.01, 16, 1000)
 
 
+@pytest.mark.parametrize("name", ["configs/taught.yaml", "taught.yaml"])
+def test_preset_is_found_away_from_the_checkout_unless_a_file_of_that_name_is_there(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_settings(RegionalSettings, "", ["--config", name, "--data_dir", "d"]).teacher == "ensemble"
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_text("epochs: 7\n")
+    assert read_settings(RegionalSettings, "", ["--config", name, "--data_dir", "d"]).epochs == 7
+    for missing in ("configs/tought.yaml", "elsewhere/taught.yaml"):
+        with pytest.raises(UserError, match="no such YAML file; .*, taught"):
+            read_settings(RegionalSettings, "", ["--config", missing, "--data_dir", "d"])
+
+
+def test_help_shows_defaults_as_they_are_typed(capsys):
+    for cls in (CompareSettings, PrepareSettings, ZonedSettings):
+        with pytest.raises(SystemExit):
+            read_settings(cls, "", ["--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    for shown in ("[random blocks]", "cm [0 30]", "[humid semi-", "of the same settings has finished [no]"):
+        assert shown in words
+
+
 def test_number_in_scientific_notation_without_point_is_a_number(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("lr: 1e-3\n")  # PyYAML reads this as text

@@ -30,7 +30,7 @@ VALID_FOLDS = 7
 STACK = "stack"
 STACKED = ("tuned", "forest_log", "forest_world_log")
 AS_SET = "regional"
-"""The variant that the comparison is about: as `train_regional.py` trains it under the settings compared."""
+"""The variant that the comparison is about: as `soilcarbon finetune` trains it under the settings compared."""
 
 
 def samples_of(data: Dataset, rows: np.ndarray | slice = slice(None)) -> Samples:
@@ -186,7 +186,7 @@ VARIANTS: Mapping[str, Variant] = {
     ),
     AS_SET: Variant(
         "network, as set",
-        "the network as train_regional.py trains it under the settings compared, with its intervals",
+        "the network as soilcarbon finetune trains it under the settings compared, with its intervals",
         lambda case: predict_with(train_network(case, case.settings), case.region.x[case.test])[0],
     ),
 }

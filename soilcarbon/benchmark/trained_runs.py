@@ -1,8 +1,8 @@
 """Skill of trained runs on their own test split, beside the mean and two random forests.
 
-In: results/<run>/predictions.csv and settings.yaml, as `pred.py --on test` leaves them, and the datasets they name. Out: a table of
-scores. Test profiles are in no training set. The mean and the forests are fitted to the training and validation profiles together:
-they have no epoch to choose, the network does and uses the latter for it.
+In: results/<run>/predictions.csv and settings.yaml, as `soilcarbon predict --on test` leaves them, and the datasets they name.
+Out: a table of scores. Test profiles are in no training set. The mean and the forests are fitted to the training and validation
+profiles together: they have no epoch to choose, the network does and uses the latter for it.
 """
 
 from collections.abc import Mapping
@@ -49,9 +49,9 @@ def read_run(folder: Path) -> tuple[Dataset, dict[str, np.ndarray]]:
     """
     for name in ("settings.yaml", "predictions.csv"):
         if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: not there; run pred.py for {folder.name} (--on test) first")
+            raise UserError(f"{folder / name}: not there; run soilcarbon predict for {folder.name} (--on test) first")
     settings = build(PredictSettings, read_yaml(folder / "settings.yaml"), str(folder / "settings.yaml"))
-    again = f"run python pred.py --config {folder / 'settings.yaml'} --on test"
+    again = f"run soilcarbon predict --config {folder / 'settings.yaml'} --on test"
     path = folder / "predictions.csv"
     table = read_table(path, ("profile_id", "observed", "predicted"))
     if settings.on != "test":

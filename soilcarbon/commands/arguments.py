@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from soilcarbon.io.files import UserError, nearest, read_yaml
-from soilcarbon.settings import PRESETS, Settings, build
+from soilcarbon.settings import PRESETS, Settings, build, find_config
 
 S = TypeVar("S", bound=Settings)
 EXAMPLE_WORLD = Path("data/sim")
@@ -40,12 +40,21 @@ def _flag(annotation: Any) -> dict[str, Any]:
     return {"metavar": annotation.__name__.upper()}
 
 
+def _as_typed(value: Any) -> str:
+    """Return a default value as it would be typed."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return " ".join(f"{each:g}" if isinstance(each, float) else str(each) for each in value)
+    return str(value)
+
+
 def _parser(cls: type[Settings], program: str, purpose: str) -> _Parser:
     parser = _Parser(prog=program, description=purpose, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, field in cls.model_fields.items():
         if name in cls.yaml_only:
             continue
-        shown = "" if field.is_required() or field.default in (None, []) else f" [{field.default}]"
+        shown = "" if field.is_required() or field.default in (None, [], "") else f" [{_as_typed(field.default)}]"
         words = (field.description or "").replace("%", "%%") + (" (required)" if field.is_required() else shown)
         parser.add_argument(f"--{name}", dest=name, default=argparse.SUPPRESS, help=words, **_flag(field.annotation))
     return parser
@@ -67,8 +76,9 @@ def from_yaml(cls: type[Settings], path: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        For a name that is no setting of any command.
+        For a name that is no setting of any command, or a file that is neither there nor a preset.
     """
+    path = find_config(path)
     values = read_yaml(path)
     if set(values) - set(cls.model_fields):
         known = known_settings()
@@ -100,8 +110,9 @@ def read_settings(cls: type[S], purpose: str | None, arguments: Sequence[str] | 
     parser = _parser(cls, program or Path(sys.argv[0]).name, purpose or "")
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
-        flags = [f"--{name}" for name in cls.model_fields if name not in cls.yaml_only]
-        raise UserError(f"unknown argument {unknown[0]!r}{nearest(unknown[0].split('=')[0], flags)} (see --help)")
+        names = [name for name in cls.model_fields if name not in cls.yaml_only]
+        near = nearest(unknown[0].split("=")[0].strip("-"), names).replace("mean '", "mean '--")
+        raise UserError(f"unknown argument {unknown[0]!r}{near} (see --help)")
     flags_given: dict[str, Any] = vars(parsed)
     path = flags_given.get("config")
     if path is None and cls.preset and not any(name in flags_given for name in cls.preset_unless):

@@ -13,7 +13,8 @@ part, in YAML:
 
     methods: [forest, kriging, regional, {name: svr, estimator: sklearn.svm.SVR, parameters: {C: 10}, grid: {epsilon: [0.1, 0.3]}}]
 
-Runs: reads what pred.py left in results/<run>/ and writes results/skill/: table.csv, table.md, skill.png, beside mean and forests.
+Runs: reads what `soilcarbon predict` left in results/<run>/ and writes results/skill/: table.csv, table.md, skill.png, beside mean
+and forests.
 """
 
 import hashlib
@@ -27,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from soilcarbon.commands.arguments import from_yaml, read_settings
 from soilcarbon.io.files import UserError, begin_or_resume, check_writable, locked, sha256, write_table, write_text
-from soilcarbon.settings import RegionalSettings, Settings, build
+from soilcarbon.settings import RegionalSettings, Settings, build, find_config
 
 if TYPE_CHECKING:
     from soilcarbon.benchmark.experiment import Design
@@ -57,7 +58,7 @@ class CompareSettings(Settings):
     regions: list[Path] = Field([], description="datasets of regions, the folder's name being the region's")
     global_data: Path | None = Field(None, description="dataset the network is pretrained on, without the places of each region")
     pretrained: Path | None = Field(None, description="checkpoint whose settings the pretraining takes")
-    regional: Path | None = Field(None, description="YAML of train_regional.py's settings: the fine-tuning to be compared")
+    regional: Path | None = Field(None, description="YAML file of settings of soilcarbon finetune: the fine-tuning to be compared")
     out: Path | None = Field(None, description="folder of the results [results/compare, or results/skill for runs]")
     strategies: list[Literal["random", "place", "blocks", "region", "knndm"]] = Field(
         ["random", "blocks"], min_length=1, description="how profiles are held out; the verdict is based on the last"
@@ -165,7 +166,8 @@ def _cross_validate(settings: CompareSettings) -> None:
             if isinstance(table, pd.DataFrame) and each.name != "predictions":
                 write_table(design.out / f"{each.name}.csv", table)
         write_report(design.out, comparison)
-    print((design.out / "report.md").read_text(encoding="utf-8").strip())
+    report = (design.out / "report.md").read_text(encoding="utf-8").strip()
+    print(re.sub(r"\\([^\w\s])", r"\1", report))  # without Markdown's escapes
     print(f"\n{design.out / 'report.html'}")
 
 
@@ -213,7 +215,8 @@ def design_of(settings: CompareSettings) -> "Design":
 
 def _digest(design: "Design", settings: CompareSettings) -> str:
     """Return a checksum of the files that runs depend on: datasets, checkpoint, settings, land."""
-    paths = [design.pretrained, *(path for path in (settings.regional, settings.land) if path)]
+    assert settings.regional  # checked by the settings
+    paths = [design.pretrained, find_config(settings.regional), *([settings.land] if settings.land else [])]
     for folder in (design.global_data, *design.regions):
         data = (path for path in folder.rglob("*") if path.suffix in (".csv", ".pkl") or path.name == "dataset.yaml")
         paths += sorted(path for path in data if path.is_file())

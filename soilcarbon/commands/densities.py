@@ -179,7 +179,8 @@ def report(settings: DensitySettings, table: "pd.DataFrame", facts: dict[str, An
     log.info("%s", ", ".join(f"{count} {what}" for what, count in facts["counts"].items()))
     for name, scores in facts["functions of bulk density, kg/m3"].items():
         shown = {key: round(value, 2 if key == "r2" else 0) for key, value in scores.items()}
-        log.info("bulk density by %s: %s", name, ", ".join(f"{key} {value:g}" for key, value in shown.items()))
+        words = ", ".join(f"{key} {value:g}" for key, value in shown.items())
+        log.info("bulk density function %s (kg/m3, where measured): %s", name, words)
     values = soc.possible("g/kg", (0.0, SOC_MAXIMUM))
     if settings.soc_unit == "g/kg" and (hint := unit_hint(values[values == values])):
         log.info("hint: %s (--soc_unit %%)", hint)

@@ -2,7 +2,7 @@
 
     soilcarbon predict                                                              region anhui of the example world
     soilcarbon predict --checkpoint model/mine.pth --data_dir data/mine --on test   your model on your test split
-    soilcarbon predict --checkpoint model/mine.pth --data_dir data/new --on all     profiles without observations too
+    soilcarbon predict --checkpoint model/mine.pth --data_dir data/new --on all --run new     places without observations
 
 The same as `python pred.py`. Writes predictions.csv, scores.json, settings.yaml and two figures into results/<run>/.
 """

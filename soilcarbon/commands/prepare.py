@@ -46,7 +46,7 @@ class PrepareSettings(Settings):
         None, description="global dataset this region is fine-tuned from: its categories, statistics and held-out places are kept"
     )
     predict_only: bool = Field(
-        False, description="places without observations, for pred.py --on all: no target, split or statistics"
+        False, description="places without observations, for soilcarbon predict --on all: no target, split or statistics"
     )
     bounds: tuple[float, float, float, float] | None = Field(
         None, description="keep profiles within LON_MIN LON_MAX LAT_MIN LAT_MAX, degrees"
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report(settings, made)
     variables = sum(len(category.variables) for category in made.categories)
     if settings.predict_only:
-        command = f"soilcarbon predict --on all --data_dir {settings.out}"
+        command = f"soilcarbon predict --checkpoint FILE --data_dir {settings.out} --on all --run {settings.out.name or 'new'}"
         print(f"{len(made.profiles.table)} places, {variables} variables -> {settings.out}; next: {command}")
         return
     facts = made.facts["split"]

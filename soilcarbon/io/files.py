@@ -133,8 +133,8 @@ def begin_or_resume(folder: Path, facts: Mapping[str, Any], parts: Sequence[str]
     record = folder / "settings.yaml"
     if resume and record.is_file():
         before = read_yaml(record)
-        if other := [name for name, value in facts.items() if before.get(name) != value]:
-            raise UserError(f"{folder}: was begun with another {', '.join(other)}; give another folder")
+        if other := ["the input files" if name == "digest" else name for name, value in facts.items() if before.get(name) != value]:
+            raise UserError(f"{folder}: was begun with other values of {', '.join(other)}; give another folder")
     elif found := next((part for part in parts if (folder / part).exists()), None):
         advice = "its settings.yaml is missing; empty the folder" if resume else "continue it with --resume"
         raise UserError(f"{folder / found}: results of an earlier run; {advice}, or give another folder")

@@ -95,7 +95,7 @@ def score_points(
         with Cells(product) as cells:
             if cells.unit != unit:
                 differ = f"{cells.name} is in {cells.unit}, the points in {unit}"
-                raise UserError(f"{differ}: a content is not a density; see soilcarbon densities")
+                raise UserError(f"{differ} (--unit): a content is not a density; soilcarbon densities makes one of the other")
             found[product.name] = cells.at(lon, lat)
             ends[product.name] = interval_at(product, lon, lat, cells.bands)
     names = [product.name for product in products]

@@ -203,7 +203,7 @@ def ramp_of(bands: Sequence[Band], diverging: bool) -> Ramp | None:
     if all((band.name, band.unit) == ("inside", "") for band in bands) and lowest >= 0 and highest <= 1:
         note = "1 inside, 0 outside the area of applicability; between: share of the cells"
         return Ramp("cividis", 0.0, 1.0, False, "neither", note)
-    note = f"values shown from {format_value(lowest)} to {format_value(highest)}"
+    note = f"values from {format_value(lowest)} to {format_value(highest)}"
     if diverging:
         end = float(np.quantile(np.abs(known), _TAILS[1])) or max(-lowest, highest) or 1.0
         return Ramp("RdBu", -end, end, False, _beyond(lowest < -end, highest > end), f"{note}; red: loss, blue: gain")
@@ -215,6 +215,8 @@ def ramp_of(bands: Sequence[Band], diverging: bool) -> Ramp | None:
         margin = 0.05 * abs(low) or 1.0
         return Ramp("viridis", low - margin, high + margin, False, "neither", f"the same everywhere: {format_value(low)}")
     logarithmic = skewed and low > 0
+    if lowest < low or highest > high:
+        note += f", colours from {format_value(low)} to {format_value(high)}"
     note += "; logarithmic ramp" if logarithmic else ""
     return Ramp("viridis", low, high, logarithmic, _beyond(lowest < low, highest > high), note)
 

@@ -129,7 +129,7 @@ class ConformalCalibration:
         large = {label: tails(some) for label, some in found.items() if len(np.unique(member[some])) >= smallest_stratum}
         if len(large) < len(found):
             counts = len(found) - len(large), len(found), smallest_stratum
-            log.info("intervals of %d of %d strata, of fewer than %d groups each, use the errors of all profiles", *counts)
+            log.info("intervals: %d of %d zones have fewer than %d groups (blocks), and take the errors of all profiles", *counts)
         ends = float(bounds[0]), None if bounds[1] is None else float(bounds[1])
         return cls(scale, ends, tails(np.ones(len(y), bool)), large)
 

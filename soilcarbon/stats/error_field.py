@@ -239,7 +239,8 @@ def _persistence(values: np.ndarray, places: np.ndarray, period: np.ndarray, ran
     near = np.exp(-arc_km(np.linalg.norm(points[left] - points[right], axis=1)) / range_km)
     same = period[left] == period[right]
     if min(same.sum(), (~same).sum()) < _MIN_PROFILES:
-        log.info("errors: too few neighbours of different periods; errors of different periods are taken as independent")
+        if len(np.unique(period)) > 1:
+            log.info("errors: too few neighbours of different periods; errors of different periods are taken as independent")
         return 0.0
     product, square = values[left] * values[right] * near, near**2
     parts = [np.bincount(left[which], each[which], len(values)) for which in (same, ~same) for each in (product, square)]

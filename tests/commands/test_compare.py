@@ -161,7 +161,7 @@ def test_a_finished_run_is_not_run_again_and_another_comparison_is_refused(compa
     assert lost.read_text() == before
     assert {path: path.stat().st_mtime_ns for path in others} == others
     assert run(lambda: compare.main(["--config", str(config), "--resume", "--seed", "1"])) == 2
-    assert "was begun with another seed; give another folder" in capsys.readouterr().err
+    assert "was begun with other values of seed; give another folder" in capsys.readouterr().err
 
 
 def test_pretraining_sees_nothing_of_the_region(land, tmp_path):
@@ -220,6 +220,13 @@ def test_presets_name_methods_and_settings_that_exist(name, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     design = design_of(read_settings(CompareSettings, "", ["--config", f"configs/{name}.yaml"]))
     assert design.regional.teacher == "ensemble" and plan_runs(design)
+
+
+def test_fine_tuning_may_be_a_preset_away_from_the_checkout(land, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = build(CompareSettings, settings_of(land, "out", regional="configs/taught.yaml"))
+    design = design_of(settings)
+    assert design.regional.teacher == "ensemble" and len(compare._digest(design, settings)) == 64
 
 
 def test_folds_that_cannot_be_drawn_are_named(land, tmp_path):
@@ -351,9 +358,10 @@ def test_predictions_of_another_split_and_runs_never_evaluated_are_refused(few_t
     make_run(Path(), "anhui")
     assert run(lambda: compare.main(["--runs", "anhui", "narnia"])) == 2
     words = capsys.readouterr().err
-    assert "narnia/settings.yaml: not there; run pred.py for narnia (--on test) first" in words and words.count("\n") == 1
+    assert "narnia/settings.yaml: not there; run soilcarbon predict for narnia (--on test) first" in words
+    assert words.count("\n") == 1
     PredictSettings(data_dir=Path("data/anhui"), run="anhui", on="all").write(Path("results/anhui/settings.yaml"))
-    with pytest.raises(UserError, match=r"made with --on all.*run python pred\.py --config .*settings\.yaml --on test"):
+    with pytest.raises(UserError, match=r"made with --on all.*run soilcarbon predict --config .*settings\.yaml --on test"):
         compare.main(["--runs", "anhui"])
 
 

@@ -152,18 +152,18 @@ def test_what_was_begun_otherwise_is_not_resumed(finished, monkeypatch):
     _, path, _ = finished
     with pytest.raises(UserError, match="continue it with --resume"):
         drivers.main(["--config", str(path)])
-    with pytest.raises(UserError, match="was begun with another seed"):
+    with pytest.raises(UserError, match="was begun with other values of seed"):
         drivers.main(["--config", str(path), "--resume", "--seed", "1"])
     samples = path.parent / "data" / "samples.csv"
     whole = samples.read_text()
     table = read_table(samples)
     table.loc[0, "soc"] += 1
     table.to_csv(samples, index=False)
-    with pytest.raises(UserError, match="another digest"):
+    with pytest.raises(UserError, match="begun with other values of the input files"):
         drivers.main(["--config", str(path), "--resume"])
     samples.write_text(whole)
     monkeypatch.setattr("soilcarbon.drivers.subsampling.EDITION", 1)
-    with pytest.raises(UserError, match="begun with another edition of refits; give another folder"):
+    with pytest.raises(UserError, match="begun with other values of edition of refits; give another folder"):
         drivers.main(["--config", str(path), "--resume"])
 
 
