@@ -355,7 +355,6 @@ def test_a_mistake_in_the_dataset_ends_with_status_2_and_a_plain_line(dataset, w
     ("arguments", "words"),
     [
         (["--device", "cuda"], "finds no CUDA device"),
-        (["--init_from", "absent.pth"], "absent.pth: no such checkpoint"),
         (["--lr", "x"], "setting lr = 'x'"),
         (["--epoch", "3"], "did you mean '--epochs'"),
         (["--target", "som"], "no column 'som'"),
@@ -375,6 +374,7 @@ def test_a_mistake_on_the_command_line_likewise(dataset, workplace, capsys, argu
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--init_from", "absent.pth"], "absent.pth: no such checkpoint"),
         (["--patience", "5", "--select_on", "none"], "set patience 0"),
         (["--validate_on", "folds", "--members", "1"], "needs members 2 or more"),
         (["--validate_on", "folds", "--members", "100"], "96 places or blocks cannot be held out by 100 members"),

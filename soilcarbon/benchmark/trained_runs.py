@@ -50,7 +50,9 @@ def read_run(folder: Path) -> tuple[Dataset, dict[str, np.ndarray]]:
     for name in ("settings.yaml", "predictions.csv"):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: not there; run soilcarbon predict for {folder.name} (--on test) first")
-    settings = build(PredictSettings, read_yaml(folder / "settings.yaml"), str(folder / "settings.yaml"))
+    values = read_yaml(folder / "settings.yaml")  # perhaps of an older version, which had more settings
+    values = {name: value for name, value in values.items() if name in PredictSettings.model_fields}
+    settings = build(PredictSettings, values, str(folder / "settings.yaml"))
     again = f"run soilcarbon predict --config {folder / 'settings.yaml'} --on test"
     path = folder / "predictions.csv"
     table = read_table(path, ("profile_id", "observed", "predicted"))
