@@ -24,7 +24,6 @@ from pydantic import Field, field_validator
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import UserError, check_writable, sha256, write_table, write_yaml
 from soilcarbon.settings import Settings
-from soilcarbon.soil.dataset import SOC_MAXIMUM
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,6 +143,7 @@ def measurements(settings: DensitySettings, horizons: "HorizonTable") -> "dict[s
 
 def functions(horizons: "HorizonTable", measured: "dict[str, Measured]") -> dict[str, Any]:
     """Return the scores of the functions of bulk density where it was measured."""
+    from soilcarbon.soil.dataset import SOC_MAXIMUM
     from soilcarbon.soil.density import BULK_DENSITIES, score_bulk_density_functions
 
     soc = measured["soc"].possible("g/kg", (0.0, SOC_MAXIMUM))
@@ -173,6 +173,7 @@ def record(
 
 def report(settings: DensitySettings, table: "pd.DataFrame", facts: dict[str, Any], soc: "Measured") -> None:
     """Log columns, counts, scores of bulk density, and a summary of each interval."""
+    from soilcarbon.soil.dataset import SOC_MAXIMUM
     from soilcarbon.soil.profiles import unit_hint
 
     log.info("columns: %s", ", ".join(f"{ours} = {column}" for ours, column in facts["horizons"]["columns"].items()))
