@@ -7,6 +7,7 @@
 # make zoned      forests by climate zone on a simulated dataset resembling China (relationships that differ between zones, and that do not), and maps by period
 # make bench      speed, memory and growth, as ratios measured side by side -> results/bench/*.json
 # make bench-cuda the same on a CUDA device
+# make api        docs/api.md from the docstrings
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,7 +16,7 @@ SEED ?= 314
 CONFIG ?= configs/realdata_compare.yaml
 SIM_REGIONS := anhui switzerland denmark australia
 
-.PHONY: demo test test-all realdata compare drivers zoned bench bench-cuda
+.PHONY: demo test test-all realdata compare drivers zoned bench bench-cuda api
 
 .venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -99,11 +100,14 @@ bench-cuda: .venv/installed
 	$(BIN)/python benchmarks/cuda_speed.py
 	$(BIN)/python benchmarks/map_speed.py
 
+api: .venv/installed
+	$(BIN)/python docs/make_api.py
+
 test: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --doctest-modules tests soilcarbon models.py
 
 test-all: test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
