@@ -19,7 +19,7 @@ TITLES = {
     "estimator": "The network as a scikit-learn regressor",
     "stats": "Spatial validation and uncertainty",
     "soil": "Soil profiles",
-    "mapping": "Maps",
+    "geo": "Maps",
 }
 """Folder or module of the package -> heading; others have their own name."""
 HEAD = """# Python API

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from soilcarbon.estimator import SoilCarbonRegressor as SoilCarbonRegressor
+    from soilcarbon.geo.field import open_map as open_map
     from soilcarbon.soil.density import soc_density as soc_density
     from soilcarbon.soil.depth import mass_preserving_spline as mass_preserving_spline
     from soilcarbon.stats.applicability import ApplicabilityArea as ApplicabilityArea
@@ -58,6 +59,7 @@ _HOME = {
     "ConformalCalibration": "soilcarbon.stats.conformal",
     "ApplicabilityArea": "soilcarbon.stats.applicability",
     "ErrorField": "soilcarbon.stats.error_field",
+    "open_map": "soilcarbon.geo.field",
     "mass_preserving_spline": "soilcarbon.soil.depth",
     "soc_density": "soilcarbon.soil.density",
 }

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+import rioxarray
 import xarray as xr
+from rasterio.errors import RasterioError
 
 from soilcarbon.geo.crs import transformed
 from soilcarbon.geo.grid import Grid, nominal_metres, raster_grid
@@ -222,6 +224,48 @@ def check_values(path: Path, variable: str, values: np.ndarray, unit: str) -> No
             raise UserError(
                 f"{path}: {int(wrong.sum())} of {known.size} values of {variable} are {rule}, first {first:g}; is the unit right?"
             )
+
+
+def open_map(path: Path | str) -> xr.Dataset:
+    """Open a GeoTIFF, such as a map, as an xarray Dataset with one variable per band, named by the bands' descriptions.
+
+    Values are read when they are used. Missing cells are NaN; `units` and other tags are attributes of each variable.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    Dataset
+        Variables (y, x), in the CRS of `dataset.rio.crs`.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from rasterio.transform import Affine
+    >>> from soilcarbon.geo.raster import write_geotiff
+    >>> path = Path(tempfile.mkdtemp()) / "map.tif"
+    >>> write_geotiff(path, np.array([[[12.0, np.nan]]]), ["prediction"], Affine(1, 0, 5, 0, -1, 50), units=["g/kg"])
+    >>> soc = open_map(path)["prediction"]
+    >>> soc.attrs["units"], float(soc.mean())
+    ('g/kg', 12.0)
+    """
+    path = Path(path)
+    must_exist(path, "map")
+    check_path(path)
+    try:
+        data = rioxarray.open_rasterio(path, masked=True, band_as_variable=True)
+    except (RasterioError, ValueError) as error:
+        raise UserError(f"{path}: not readable as a GeoTIFF ({' '.join(str(error).split())[:150]})") from error
+    assert isinstance(data, xr.Dataset)
+    return data.rename({name: str(data[name].attrs.get("long_name", name)) for name in data.data_vars})
 
 
 # --- NetCDF ------------------------------------------------------------------------------------------------------------
