@@ -101,8 +101,9 @@ def main() -> None:
     data = load_dataset(sys.argv[1])
     parts = ", ".join(f"{name} {len(rows)}" for name, rows in data.split.items())
     print(f"{sys.argv[1]}: {len(data.ids)} profiles ({parts}); target {data.target.nanmean():.2f} on average")
+    width = max(len(name) for name in data.patches)
     for name, patches in data.patches.items():
-        print(f"  {name:<10}{tuple(patches.shape)}  {patches.isnan().float().mean():.1%} of the cells missing")
+        print(f"  {name:<{width}}  {tuple(patches.shape)}  {patches.isnan().float().mean():.1%} of the cells missing")
 
 
 if __name__ == "__main__":

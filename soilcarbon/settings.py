@@ -123,7 +123,7 @@ def build(cls: type[S], values: dict[str, Any], source: str = "settings") -> S:
 class RunSettings(Settings):
     """Settings shared by training and prediction: the dataset, the run's name, the folder of checkpoints."""
 
-    data_dir: Path = Field(description="the dataset's folder; the next four lie in it")
+    data_dir: Path = Field(description="the dataset's folder, in which samples, patches, stats and split lie")
     samples: Path = Field(Path("samples.csv"), description="sample table: profile_id, lon, lat, target")
     patches: Path = Field(Path("patches"), description="folder of <variable>.pkl")
     stats: Path = Field(Path("stats.csv"), description="statistics: var_name, v_mean, v_std")

@@ -177,6 +177,9 @@ def report(settings: DensitySettings, table: "pd.DataFrame", facts: dict[str, An
     from soilcarbon.soil.profiles import unit_hint
 
     log.info("columns: %s", ", ".join(f"{ours} = {column}" for ours, column in facts["horizons"]["columns"].items()))
+    for name, what in (("bulk_density", "bulk density"), ("stones", "coarse fragments")):
+        if name not in facts["horizons"]["columns"]:
+            log.info("no column of %s found; --%s COLUMN names it, if there is one", what, name)
     log.info("%s", ", ".join(f"{count} {what}" for what, count in facts["counts"].items()))
     for name, scores in facts["functions of bulk density, kg/m3"].items():
         shown = {key: round(value, 2 if key == "r2" else 0) for key, value in scores.items()}

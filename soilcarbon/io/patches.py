@@ -163,10 +163,14 @@ def patch_paths(folder: Path, categories: Sequence[Category]) -> dict[str, Path]
         Naming the first file that is missing, and the nearest name that is there.
     """
     paths = {name: folder / f"{name}.pkl" for category in categories for name in category.variables}
-    for name, path in paths.items():
-        if not path.is_file():
-            there = sorted(p.stem for p in folder.glob("*.pkl"))
-            raise UserError(f"{path}: no patches of variable {name!r} ({len(there)} variables there{nearest(name, there)})")
+    if missing := [name for name, path in paths.items() if not path.is_file()]:
+        there, name = sorted(p.stem for p in folder.glob("*.pkl")), missing[0]
+        message = f"{paths[name]}: no patches of variable {name!r} ({len(there)} variables there{nearest(name, there)})"
+        if len(missing) == len(paths) > 1:  # those of another model
+            message += (
+                f", nor of the {len(missing) - 1} others; soilcarbon prepare --global_data takes the variables of a model's dataset"
+            )
+        raise UserError(message)
     return paths
 
 

@@ -26,7 +26,7 @@ def read_state(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]
     Raises
     ------
     UserError
-        If it is missing, torn, foreign, or would run code; nothing of it has run then.
+        If it is missing, damaged, another kind of file, or would run code; nothing of it has run then.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; train one first, or name another")
@@ -40,9 +40,10 @@ def read_state(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]
         content.seek(0)
         state = torch.load(content, map_location=device, weights_only=True)
     except Exception as error:  # a hostile or torn file may raise anything at all
-        reason = " ".join(str(error).split())[:120]
+        reason = " ".join(str(error).split())[:120].removeprefix("Weights only load failed. ")
+        shown = "" if reason.startswith("In PyTorch 2.6") else f" ({reason})"
         raise UserError(
-            f"{path}: not a checkpoint of plain tensors: torn, foreign, or a pickle that would run code ({reason})"
+            f"{path}: not a checkpoint: damaged, another kind of file, or a pickle that would run code{shown}"
         ) from error
     if not isinstance(state, dict):
         raise UserError(f"{path}: not a checkpoint: expected named tensors, found {type(state).__name__}")

@@ -329,7 +329,7 @@ class Measured:
             if 2 * (impossible & (meant >= limits[0]) & (meant <= limits[1])).sum() > given.sum():
                 raise ValueError(
                     f"{impossible.sum()} of {given.sum()} values of {what} are impossible in {self.unit}, and look like {other}; "
-                    f"see {what.lower().replace(' ', '_')}_unit"
+                    f"--{what.lower().replace(' ', '_')}_unit {other} says so"
                 )
         counts |= {f"{what} missing": int((~given).sum()), f"{what} impossible": int(impossible.sum())}
         return self.possible(to, limits), sd

@@ -358,7 +358,7 @@ def write_terrain(dem: Path, out: Path) -> None:
     """
     layers = find_layers([dem])
     if len(layers) != 1:
-        raise UserError(f"{dem}: holds {len(layers)} bands; expected one, of elevations")
+        raise UserError(f"{dem}: holds {len(layers)} bands; expected one, of elevations (gdal_translate -b NUMBER takes one out)")
     grid, cells = _read(layers)
     elevation, south, north = cells[0], grid.y - grid.height * grid.cell[1], grid.y
     if CRS.from_user_input(grid.crs).is_geographic and max(north, -south) > 90 + 1e-6:

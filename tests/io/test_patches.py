@@ -13,7 +13,7 @@ import pytest
 from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.io import patches
 from soilcarbon.io.files import UserError
-from soilcarbon.io.patches import dump_pickle, load_pickle, pack, pack_variable
+from soilcarbon.io.patches import dump_pickle, load_pickle, pack, pack_variable, patch_paths
 from soilcarbon.soil.dataset import write_dataset
 
 IDS = [f"P{k:04d}" for k in range(120)]
@@ -281,3 +281,9 @@ def test_a_dataset_written_anew_is_read_anew(dataset):
     patches = {name: np.random.default_rng(k).normal(size=(120, 3, 3)) for k, name in enumerate(names)}
     write_dataset(dataset, samples, patches, split, PUBLISHED_CATEGORIES, {})
     np.testing.assert_array_equal(read(dataset)[:, :9], patches["band1"].reshape(120, 9).astype("f4"))
+
+
+def test_dataset_of_other_variables_says_how_to_make_one_of_a_models(tmp_path):
+    (tmp_path / "humus.pkl").touch()
+    with pytest.raises(UserError, match=r"'band1' \(1 variables there\), nor of the 31 others; soilcarbon prepare --global_data"):
+        patch_paths(tmp_path, PUBLISHED_CATEGORIES)

@@ -280,8 +280,11 @@ def test_own_horizons_estimate_what_they_lack():
 @pytest.mark.parametrize(
     ("units", "message"),
     [
-        (("g/kg", "g/cm3"), "4 of 4 values of bulk density are impossible in g/cm3, and look like kg/m3; see bulk_density_unit"),
-        (("%", "kg/m3"), "3 of 4 values of SOC are impossible in %, and look like g/kg; see soc_unit"),
+        (
+            ("g/kg", "g/cm3"),
+            "4 of 4 values of bulk density are impossible in g/cm3.* kg/m3; --bulk_density_unit kg/m3 says so",
+        ),
+        (("%", "kg/m3"), "3 of 4 values of SOC are impossible in %, and look like g/kg; --soc_unit g/kg says so"),
         (("kg/m3", "kg/m3"), "unit of bulk density"),
         (("percent", "kg/m3"), "'percent' is none of"),
     ],
