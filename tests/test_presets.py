@@ -35,7 +35,7 @@ def tiny(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         shutil.copytree(PRESETS, "configs")
-        simulate.main(["--cell", "2", "--profiles", "300"])
+        simulate.main(["--cell", "2", "--profiles", "600"])
         simulate.main(["--world", "china", "--cell", "1", "--profiles", "400"])
         train_global.main(QUICK)
     return folder
