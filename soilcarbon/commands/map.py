@@ -156,7 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except KeyboardInterrupt:
             log.info("the tiles finished so far are kept; continue with the same command and --resume")
             raise
-    print("\n".join([*lines, f"-> {out}; look at {out.with_suffix('.html')}"]))
+    made = out.with_name(f"{out.stem}_*.tif") if settings.periods else out
+    print("\n".join([*lines, f"-> {made}; look at {out.with_suffix('.html')}"]))
 
 
 def make_plan(settings: MapSettings, model: "Predictor") -> "tuple[Plan, dict[str, list[Area]], Sample]":

@@ -429,12 +429,13 @@ def test_totals_of_zones_add_up(world):
     assert (table["mean"] <= table["mean_upper"]).iloc[:3].all()
 
 
-def test_periods_give_a_map_each_and_the_change(world):
+def test_periods_give_a_map_each_and_the_change(world, capsys):
     layers = covariates()
     for year, warmer in ((2000, 0.0), (2010, 1.0), (2020, 4.0)):
         write_rasters(Path(str(year)), {"bio01": layers["bio01"] + np.float32(warmer)})
         write_rasters(Path(f"all{year}"), {**layers, "bio01": layers["bio01"] + np.float32(warmer)})
     assert make("--periods", "2000=2000", "2010=2010", "2020=2020", "--tile", "32") == 0
+    assert f"-> {Path('out/soc_*.tif')}; look at" in capsys.readouterr().out
     for year in (2000, 2010, 2020):
         assert make(rasters=f"all{year}", out="out/one.tif") == 0
         np.testing.assert_allclose(read(f"out/soc_{year}.tif"), read("out/one.tif"), rtol=1e-4, atol=1e-4)
