@@ -33,8 +33,8 @@ Shape = Literal["flat", "rising", "falling", "saturating", "threshold", "peaked"
 def quantile_grid(values: np.ndarray, bins: int = BINS) -> np.ndarray:
     """Return the edges (K,) of bins that hold about equally many of the values (N,); fewer where values repeat.
 
-    They reach from the first to the last percentile; values beyond are counted to the outer bins, so that a single extreme value
-    does not determine the length of the axis.
+    They reach from the first to the last percentile, or over the whole range if these are equal; values beyond are counted to
+    the outer bins, so that a single extreme value does not determine the length of the axis.
 
     Examples
     --------
@@ -42,7 +42,8 @@ def quantile_grid(values: np.ndarray, bins: int = BINS) -> np.ndarray:
     array([ 1., 25., 50., 75., 99.])
     """
     probabilities = np.linspace(_TAIL, 1 - _TAIL, bins + 1)
-    return np.unique(np.quantile(values.astype(np.float64), probabilities, method="inverted_cdf"))
+    edges = np.unique(np.quantile(values.astype(np.float64), probabilities, method="inverted_cdf"))
+    return edges if len(edges) > 1 else np.unique([values.min(), values.max()]).astype(np.float64)  # nearly all values are alike
 
 
 def density(values: np.ndarray, grid: np.ndarray) -> np.ndarray:

@@ -48,6 +48,8 @@ def test_grid_holds_equally_many_and_weights_sum_to_one():
     weights = density(values, grid)
     assert weights.sum() == pytest.approx(1) and weights[[0, 5]] == pytest.approx([0.054, 0.098], abs=1e-3)
     assert len(quantile_grid(np.array([0.0] * 90 + [1.0] * 10))) == 2
+    rare = np.array([0.0] * 995 + [1.0] * 5, np.float32)  # water in half a percent of the places
+    assert quantile_grid(rare).tolist() == [0.0, 1.0] and density(rare, quantile_grid(rare)).tolist() == [0.5, 0.5]
 
 
 def test_effects_of_a_sum_are_its_terms_though_variables_go_together():
