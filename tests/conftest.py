@@ -1,4 +1,4 @@
-"""A small dataset whose answer is known, made by code, and the folders of real files that may be absent."""
+"""A small simulated dataset with known truth, and the folders of real files that may be absent."""
 
 import os
 import resource
@@ -88,18 +88,18 @@ def full_disk() -> Iterator[None]:
 
 @pytest.fixture
 def host() -> Iterator[tuple[str, list[str]]]:
-    """An address of this machine, and the list of those who asked there."""
+    """An address of this machine, and the list of its connections."""
     seen: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
             while True:
                 try:
-                    asked, address = server.accept()
+                    connection, address = server.accept()
                 except OSError:
                     return
                 seen.append(address)
-                asked.close()
+                connection.close()
 
         threading.Thread(target=serve, daemon=True).start()
         yield f"http://127.0.0.1:{server.getsockname()[1]}/x.geojson", seen

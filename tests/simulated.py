@@ -1,4 +1,4 @@
-"""Profiles made by code that methods of mapping are tried on."""
+"""Simulated profiles for tests of mapping methods."""
 
 import numpy as np
 import pandas as pd
@@ -49,9 +49,11 @@ ZONED_NAMES = ["map", "mat", "a", "b", "noise", "year"]
 
 def write_zoned_samples(folder, n=200, **changes):
     """Write the profiles of `zoned_world` to s.csv, columns changed by values or functions, and return the table."""
-    land = zoned_world(n)
-    table = pd.DataFrame(land.x, columns=ZONED_NAMES).assign(profile_id=[f"p{k}" for k in range(n)], lon=land.lon, lat=land.lat)
-    table = table.assign(socd_0_20=land.y, socd_0_100=land.y * 2, bulk_density=1.3)
+    profiles = zoned_world(n)
+    table = pd.DataFrame(profiles.x, columns=ZONED_NAMES).assign(
+        profile_id=[f"p{k}" for k in range(n)], lon=profiles.lon, lat=profiles.lat
+    )
+    table = table.assign(socd_0_20=profiles.y, socd_0_100=profiles.y * 2, bulk_density=1.3)
     table.loc[: n // 3, "socd_0_100"] = np.nan
     for name, value in changes.items():
         table[name] = value(table[name]) if callable(value) else value

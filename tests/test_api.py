@@ -1,4 +1,4 @@
-"""The public API is what its page says, and every name of it has a runnable example."""
+"""The page of the public API is up to date, and every name has a runnable example."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What README and docs tell a user to type is understood by the scripts and commands; links lead somewhere."""
+"""Commands in README and docs are accepted by the scripts and commands; links are valid."""
 
 import ast
 import importlib

@@ -48,7 +48,7 @@ def test_every_module_has_a_layer():
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_imports_lead_downwards(path):
     if path.parent == ROOT / "soilcarbon" and path.stem == "__init__":
-        return  # the public API, imported when it is asked for
+        return  # the public API, imported on first use
     own = LAYERS.index(path.relative_to(ROOT / "soilcarbon").parts[0].removesuffix(".py"))
     upward = {name for name in imported(path) if (layer := layer_of(name)) is not None and layer > own}
     assert not upward

@@ -1,4 +1,4 @@
-"""The scripts as a user meets them: what they write, and exit status 2 with one or two plain lines for a mistake."""
+"""The scripts end to end: files they write, and exit status 2 with one or two lines for a user's mistake."""
 
 import json
 import pickle
@@ -134,7 +134,7 @@ def test_too_few_profiles_held_out_give_no_intervals_and_say_so(tmp_path, workpl
     assert predict(folder) == 0
 
 
-def test_prediction_scores_the_column_the_network_learnt(dataset, workplace):
+def test_prediction_scores_the_column_the_network_was_trained_on(dataset, workplace):
     table = pd.read_csv(dataset / "samples.csv")
     table.assign(humus=table["soc"] / 10).to_csv(dataset / "samples.csv", index=False)
     assert pretrain(dataset, "--target", "humus") == 0
@@ -142,7 +142,7 @@ def test_prediction_scores_the_column_the_network_learnt(dataset, workplace):
     assert pd.read_csv("results/g/predictions.csv")["observed"].max() < table["soc"].max() / 5
 
 
-def test_fine_tuning_asks_for_its_checkpoint(dataset, workplace, capsys):
+def test_fine_tuning_requires_a_checkpoint(dataset, workplace, capsys):
     assert run(lambda: train_regional.main(["--data_dir", str(dataset), "--run", "r", *QUICK])) == 2
     assert "--init_from is required" in lines(capsys)
     assert run(lambda: train_regional.main(["--data_dir", str(dataset), "--run", "r", "--init_from", "none", *QUICK])) == 0
@@ -232,7 +232,7 @@ def test_the_published_world_opens(tmp_path, workplace):
 @pytest.mark.parametrize(
     "words", [["train_global.py"], ["train_regional.py"], ["pred.py"], *(["-m", "soilcarbon", name] for name in COMMANDS)]
 )
-def test_help_is_quick_to_import_and_names_the_purpose(words):
+def test_help_is_quick_to_import_and_states_the_purpose(words):
     heavy = ("torch", "pandas", "rasterio", "sklearn", "scipy", "matplotlib", "tensorboard")
     command = [sys.executable, "-X", "importtime", *words, "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -406,7 +406,7 @@ def test_windows_larger_than_the_patches_are_refused(dataset, workplace, capsys)
     assert "patches of 3 x 3 cells are smaller than the window of 5 x 5" in lines(capsys)
 
 
-def test_prediction_tells_a_torn_checkpoint_other_variables_and_a_folder_it_cannot_write(dataset, workplace, capsys):
+def test_prediction_refuses_a_torn_checkpoint_other_variables_and_a_folder_it_cannot_write(dataset, workplace, capsys):
     assert pretrain(dataset) == 0
     whole = Path("model/pretrain_model/g.pth").read_bytes()
     Path("file").write_text("")

@@ -1,4 +1,4 @@
-"""Settings: defaults <- YAML <- flags, and plain words for what does not fit."""
+"""Settings: defaults <- YAML <- flags; errors for invalid values."""
 
 from pathlib import Path
 
@@ -106,7 +106,7 @@ def test_a_run_alone_is_not_taken_for_another_regions_data(cls):
         (["--data_dir", "d", "--teacher", "ensemble"], "unknown argument '--teacher'"),
     ],
 )
-def test_wrong_flags_are_told_in_one_line(arguments, words):
+def test_wrong_flags_give_a_one_line_error(arguments, words):
     with pytest.raises(UserError) as error:
         read_settings(GlobalSettings, "", arguments)
     assert words in str(error.value)
@@ -124,7 +124,7 @@ def test_wrong_flags_are_told_in_one_line(arguments, words):
         (["--teacher", "forest"], "'ensemble'"),
     ],
 )
-def test_wrong_flags_of_a_region_are_told_in_one_line(arguments, words):
+def test_wrong_flags_of_a_region_give_a_one_line_error(arguments, words):
     with pytest.raises(UserError) as error:
         read_settings(RegionalSettings, "", ["--data_dir", "d", "--run", "r", *arguments])
     assert words in str(error.value)
@@ -160,7 +160,7 @@ def test_a_level_is_a_share(cls, level):
         ("categories: []\n", "at least one category"),
     ],
 )
-def test_wrong_yaml_is_told_in_one_line(tmp_path, text, words):
+def test_wrong_yaml_gives_a_one_line_error(tmp_path, text, words):
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as error:

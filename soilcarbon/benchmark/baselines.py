@@ -1,4 +1,4 @@
-"""Baselines that the network is compared with: scikit-learn pipelines, tuned by grouped cross-validation.
+"""Baselines of the comparison: scikit-learn pipelines, tuned by grouped cross-validation.
 
 In: `Samples`, whose X has longitude and latitude in its first two columns and covariates behind them. Out: fitted pipelines that
 predict the target. `BASELINES` lists those that are always there; `read_method` makes one of any scikit-learn regressor.
@@ -39,7 +39,7 @@ POSITION = 2
 _SAME_PLACE_KM = 0.001
 """Nearer than this, two profiles lie at one place."""
 _CLIP_SD = 4.0
-"""Standardised covariates are held within as many standard deviations, as the network's inputs are (`clip_inputs`)."""
+"""Standardised covariates are clipped at as many standard deviations, as the network's inputs are (`clip_inputs`)."""
 _FEWEST_TUNED = 8
 """Of fewer profiles each inner fold holds out two or three, and which candidate wins is chance."""
 _FEWEST_KRIGED = 12
@@ -50,7 +50,7 @@ INNER_FOLDS = 3
 
 
 class Samples(NamedTuple):
-    """Profiles as scikit-learn takes them.
+    """Profiles as arrays for scikit-learn.
 
     Attributes
     ----------
@@ -83,9 +83,9 @@ def check_target(y: np.ndarray) -> None:
 
 
 class LogTarget(TransformedTargetRegressor):
-    """Regression of ln(1 + y), transformed back without bias correction: it aims at the median, which favours MAE and costs ME.
+    """Regression of ln(1 + y), back-transformed without bias correction: it estimates the median, which lowers MAE and biases ME.
 
-    Predictions are held within 0 and the largest target fitted. A method that extrapolates on the log scale would else give
+    Predictions are clipped at 0 and at the largest target fitted. A method that extrapolates on the log scale would else give
     thousands of g/kg to a single place outside the range of the profiles, which then decides every score.
 
     Examples
@@ -279,7 +279,7 @@ class RegressionKriging(RegressorMixin, BaseEstimator):
     X is longitude and latitude (degrees), then covariates. Residuals of profiles a tree was fitted to would be far too small.
     Kriging is Gaussian process regression with the exponential covariance (Matern, nu = 1/2) of the residuals' variogram, whose
     nugget is noise. Distances are chords, within 0.1 % of the arc up to 1,000 km. Where the residuals have no structure (none
-    found, or one of a range below the shortest lag, or too few pairs to tell), there is no correction. The catch: in 8 of 20
+    found, or one of a range below the shortest lag, or too few pairs), there is no correction. The catch: in 8 of 20
     simulations of pure noise some structure was found by chance, and the correction then changed MAE by -3 to +4 % with 300
     profiles and by +1 to +21 % with 60.
 
@@ -350,7 +350,7 @@ def kriging(variogram: Variogram) -> GaussianProcessRegressor:
 
 @dataclass(frozen=True)
 class Baseline:
-    """One method of a comparison: an unfitted regressor, what it is given and how it is tuned.
+    """Baseline of a comparison: an unfitted regressor, its inputs and its parameter grid.
 
     Attributes
     ----------
@@ -583,7 +583,7 @@ def tune(
         Of the folds and of every fit.
     world
         Profiles of the world for a `WorldForest`, their groups numbered as the region's, as `groups.spatial_groups` does. Those in
-        a group of the region are left out: they may be the same profiles, and in the inner folds they would give away what is
+        a group of the region are left out: they may be the same profiles, and in the inner folds they would leak what is
         held out. That none lies where predictions will be scored is the caller's to see to.
     classes
         Covariates that are class codes.

@@ -56,7 +56,7 @@ _MAP_PLACES = 2000
 
 @dataclass(frozen=True)
 class Design:
-    """What is compared, on which data and folds.
+    """Design of a comparison: methods, datasets and folds.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class Design:
     out
         Folder of folds, networks and runs.
     strategies
-        Cross-validation strategies, keys of `spatial_cv.STRATEGIES`; the last is the one that the result rests on.
+        Cross-validation strategies, keys of `spatial_cv.STRATEGIES`; the verdict is based on the last.
     methods, few_methods
         Compared under the last strategy; under the others and in learning curves.
     baselines
@@ -116,7 +116,7 @@ class Design:
 
 
 class Run(NamedTuple):
-    """One run; `size` 0 stands for all training profiles there are; runs of learning curves are `curve`."""
+    """One run; `size` 0: all training profiles; runs of learning curves are `curve`."""
 
     region: str
     strategy: str
@@ -155,7 +155,7 @@ def read_inputs(design: Design) -> Inputs:
 
 
 def _in_blocks(data: Dataset, design: Design) -> Dataset:
-    """Return a region whose blocks have the side that is asked for, its own, or the range of its residuals' variogram.
+    """Return a region with blocks of the requested side, its own, or the range of its residuals' variogram.
 
     One side serves folds, inner folds, calibration, resampling, and what of the world is left out.
     """
@@ -170,7 +170,7 @@ def _in_blocks(data: Dataset, design: Design) -> Dataset:
 
 
 def folds_for(design: Design, region: str, data: Dataset, strategy: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return a region's folds (N,) under a strategy and what they are, from the folder if they were drawn before."""
+    """Return a region's folds (N,) under a strategy and their facts, from the folder if they were drawn before."""
     path = design.out / "folds" / f"{region}-{strategy}.csv"
     if path.is_file():
         return read_folds(path, data.ids)
@@ -186,9 +186,9 @@ def folds_for(design: Design, region: str, data: Dataset, strategy: str) -> tupl
 
 
 def _places_on(land: Path | None, data: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw places of the map within the box of a region's profiles."""
+    """Draw prediction places of the map within the bounding box of a region's profiles."""
     if land is None:
-        raise UserError("strategies: knndm needs to know where the map will be; give --land, a raster that is above 0 there")
+        raise UserError("strategies: knndm needs the area of the map; give --land, a raster that is above 0 there")
     import rasterio  # here: no other strategy needs it
     from rasterio.errors import WindowError
     from rasterio.windows import Window
@@ -218,7 +218,7 @@ def pretrain(design: Design, region: str) -> None:
     torch.set_num_threads(1)
     recorded = load_checkpoint(design.pretrained).record.settings
     if not isinstance(recorded, dict):
-        raise UserError(f"{design.pretrained}: does not say how it was trained, so it cannot be trained again without {region}")
+        raise UserError(f"{design.pretrained}: has no record of its training, so it cannot be trained again without {region}")
     values = {name: value for name, value in recorded.items() if name in GlobalSettings.model_fields and value is not None}
     settings = build(GlobalSettings, values | {"tensorboard": False, "device": "cpu"}, str(design.pretrained))
     split = {
@@ -236,7 +236,7 @@ def pretrain(design: Design, region: str) -> None:
 
 
 def execute(design: Design, run: Run) -> None:
-    """Let every method predict the profiles a run holds out, and write the table."""
+    """Execute a run: every method predicts the held-out profiles; write the table of predictions."""
     inputs = read_inputs(design)
     torch.set_num_threads(1)
     data = inputs.regions[run.region]
@@ -335,7 +335,7 @@ def plan_runs(design: Design) -> list[Run]:
         for fold in range(design.folds)
         for size in design.sizes
         for region in regions
-        if size or not repeat  # all profiles are drawn in one way only
+        if size or not repeat  # there is a single draw of all profiles
     ]
     return runs + curves
 

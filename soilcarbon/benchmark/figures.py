@@ -1,7 +1,7 @@
 """Figures of a comparison: changes against the strongest baseline, learning curves, coverage of intervals, residuals.
 
 In: tables in memory, and the `Look` of each method, in the order drawn. Out: PNG files, whole or not at all; `path` is the file.
-Networks and baselines differ in colour and in marker; no figure says anything by colour alone. `strategies` maps a cross-validation
+Networks and baselines differ in colour and in marker; no figure relies on colour alone. `strategies` maps a cross-validation
 strategy to the title of its panel, `label` is the axis' with its unit.
 """
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NETWORK, BASELINE = "#D55E00", "#0072B2"  # Okabe and Ito (2008): told apart with any colour vision
+NETWORK, BASELINE = "#D55E00", "#0072B2"  # Okabe and Ito (2008): distinguishable with any colour vision
 _OTHERS = {"network": ["#CC79A7", "#E69F00", "#9A6324"], "baseline": ["#009E73", "#56B4E9", "0.35", "0.6", "#7A5195"]}
 _MARKERS = {"network": "sDP", "baseline": "ov^<>X"}
 _BAND = "0.88"
 _FEW = 4
 """Methods in a panel of which each gets a band; of more, the subject and the strongest baseline."""
 _FEWEST = 8
-"""Profiles of a bin, below which a median says little."""
+"""Minimum profiles of a bin for a median."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is drawn: its label, whether it is a network, its colour and marker, whether it is drawn boldly."""
+    """Drawing style of a method: label, whether it is a network, colour, marker, whether it is drawn boldly."""
 
     label: str
     network: bool
@@ -42,7 +42,7 @@ class Look:
 
 
 def looks(labels: Mapping[str, str], networks: Iterable[str], subject: str, strongest: str) -> dict[str, Look]:
-    """Return a look for each method: orange the subject, blue the strongest baseline, others in the colours left.
+    """Return a drawing style for each method: the subject orange, the strongest baseline blue, others in other colours.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def differences(
 ) -> None:
     """Draw the change against the strongest baseline, point and interval, a panel per cross-validation strategy.
 
-    The table holds strategy, method, value, low, high; methods without a row of a strategy are left blank there. The axis ends
+    The table has strategy, method, value, low, high; methods without a row of a strategy are left blank there. The axis ends
     where most intervals do: a method far off is an arrow at its edge, with its number and `unit` ("%" or "").
     """
     chosen = list(look.values())
@@ -158,7 +158,7 @@ def strategies_compared(
 def learning_curves(path: Path, curves: "pd.DataFrame", look: Mapping[str, Look], score: str, label: str) -> None:
     """Draw a score against the number of training profiles, a panel per region: mean over repeats, band from least to most.
 
-    The table holds region, method, n_train, repeat, and the score. Beyond four methods, only bold ones have a band.
+    The table has region, method, n_train, repeat, and the score. Beyond four methods, only bold ones have a band.
     """
     regions = list(dict.fromkeys(curves["region"]))
     figure, axes = panels(len(regions), 2, 2.35)
@@ -191,7 +191,7 @@ def learning_curves(path: Path, curves: "pd.DataFrame", look: Mapping[str, Look]
 def coverage(path: Path, table: "pd.DataFrame", look: Mapping[str, Look], strategies: Mapping[str, str]) -> None:
     """Draw coverage of prediction intervals less their nominal level, a panel per strategy.
 
-    The table holds strategy, method, region (None: all together, else small marks), level, coverage; shares of one.
+    The table has strategy, method, region (None: all together, else small marks), level, coverage; shares of one.
     """
     from matplotlib.patches import Patch
 
@@ -228,7 +228,7 @@ def coverage(path: Path, table: "pd.DataFrame", look: Mapping[str, Look], strate
 def error_against_dissimilarity(path: Path, predictions: "pd.DataFrame", unit: str) -> None:
     """Draw the median absolute error of bins of equally many profiles, from the least to the most dissimilar.
 
-    The table holds region, observed, predicted, di (finite), inside. The area of applicability ends at the largest `di` inside it.
+    The table has region, observed, predicted, di (finite), inside. The area of applicability ends at the largest `di` inside it.
     """
     regions = list(dict.fromkeys(predictions["region"]))
     figure, axes = panels(len(regions), 2, 2.4)
@@ -264,9 +264,9 @@ def _plain_log(ax: "Axes", low: float, high: float) -> None:
 
 
 def residual_maps(path: Path, predictions: "pd.DataFrame", unit: str) -> None:
-    """Draw where more was observed than predicted (red, pointing up) and where less (blue, pointing down), per region.
+    """Draw maps of residuals per region: more observed than predicted (red, pointing up) or less (blue, pointing down).
 
-    The table holds region, lon, lat (degrees), observed, predicted. Each map has its own ramp, centred at zero and ending at the
+    The table has region, lon, lat (degrees), observed, predicted. Each map has its own ramp, centred at zero and ending at the
     95th percentile of its absolute residuals.
     """
     from matplotlib.colors import Normalize

@@ -1,4 +1,4 @@
-"""The network as it is compared: from scratch, not fine-tuned, fine-tuned, with and without a teacher, and stacked with forests.
+"""Variants of the network in a comparison: from scratch, pretrained, fine-tuned, distilled, and stacked with forests.
 
 In: a `Case`: one division of a region's profiles, and a network that has seen nothing of the region. Out: predictions of the
 profiles held out.
@@ -40,7 +40,7 @@ def samples_of(data: Dataset, rows: np.ndarray | slice = slice(None)) -> Samples
 
 @dataclass(frozen=True)
 class Case:
-    """One division of a region.
+    """One split of a region's profiles into training and held-out profiles.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ def predict_baseline(method: Baseline, case: Case) -> np.ndarray:
 
 
 def plain_settings(settings: RegionalSettings, **changes: Any) -> RegionalSettings:
-    """Return settings for fine-tuning without a teacher: the published way, chosen on a validation set by RMSE."""
+    """Return settings for fine-tuning without a teacher: as published, with the best epoch chosen by validation RMSE."""
     usual: dict[str, Any] = {
         "teacher": "none",
         "global_data": None,
@@ -120,7 +120,7 @@ def _fine_tuned(case: Case, **changes: Any) -> np.ndarray:
 
 
 def _teacher(case: Case) -> np.ndarray:
-    """Predict by the trees and the Gaussian process that teach the network, themselves."""
+    """Predict by the ensemble teacher itself: trees and a Gaussian process, without the network."""
     cpu = torch.device("cpu")
     region, world = (
         encode_profiles(case.start.specification, each.X[:, 2:].astype(np.float32), each.y, cpu)
@@ -130,9 +130,9 @@ def _teacher(case: Case) -> np.ndarray:
     (x, y), (world_x, world_y) = pairs
     with torch.no_grad():
         places = case.start.encode(torch.from_numpy(case.region.x[case.test])).numpy()
-    answers = Teacher(case.settings.seed).fit(x, y, world_x, world_y).predict(places)
+    output = Teacher(case.settings.seed).fit(x, y, world_x, world_y).predict(places)
     facts = case.start.specification.model_copy(update={"members": 1, "center": "median"})
-    return to_target(torch.from_numpy(answers)[None], facts)[0].numpy()
+    return to_target(torch.from_numpy(output)[None], facts)[0].numpy()
 
 
 def stack(case: Case, known: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
@@ -175,7 +175,7 @@ VARIANTS: Mapping[str, Variant] = {
     "tuned": Variant("network, fine-tuned", "all layers are trained on from the pretrained weights", _fine_tuned),
     "teacher": Variant(
         "the teacher itself",
-        "the trees and the Gaussian process that teach the network, without it",
+        "the ensemble teacher itself: trees and a Gaussian process, without the network",
         _teacher,
         "forests",
     ),

@@ -86,7 +86,7 @@ def verdict(c: Comparison) -> str:
     ours, theirs, change = c.subject, c.strongest[c.last], c.change(c.last, c.subject)
     if ours == theirs or change is None:
         return f"The strongest method under {STRATEGY_NAMES[c.last]} is {c.label(theirs)}; no network was compared with it."
-    outcome = {"better": "is better than", "worse": "is worse than", "open": "does not differ clearly from"}[judge(change)]
+    outcome = {"better": "is better than", "worse": "is worse than", "open": "does not differ clearly from"}[outcome_of(change)]
     mae, gap, interval = changed(change, "mae").partition(" ")
     where = f"{STRATEGY_NAMES[c.last]}, mean of {_count(len(c.regions), 'region')}"
     text = f"{c.label(ours)} {outcome} the strongest baseline, {c.label(theirs)} ({where}): "
@@ -122,7 +122,7 @@ def changed(row: pd.Series | None, name: str) -> str:
     return "–" if row is None else bounds(row, name, partial(fixed, places=1 if name in _IN_PERCENT else 3, sign=True))
 
 
-def judge(change: pd.Series) -> str:
+def outcome_of(change: pd.Series) -> str:
     """Return "better", "worse", or "open" where the interval of the change in MAE spans zero or there is none."""
     if not np.isfinite([change["mae_low"], change["mae_high"]]).all():
         return "open"
@@ -179,8 +179,8 @@ def change_table(c: Comparison, names: Sequence[str] = ("mae", "ccc")) -> Table:
     rows = []
     for key in c.order:
         shown = [
-            "reference" if rival == key else changed(c.change(strategy, key), s)
-            for strategy, rival in c.strongest.items()
+            "reference" if strongest == key else changed(c.change(strategy, key), s)
+            for strategy, strongest in c.strongest.items()
             for s in names
         ]
         if any(text != "–" for text in shown) and len(c.differences):
@@ -381,7 +381,7 @@ def _selection(c: Comparison) -> list[Block]:
             for name, row in lines
         ]
     groups = [("", ["Score", "Region"]), ("epoch chosen on", ["validation", "test"]), ("", ["difference"])]
-    note = "The difference is skill that is not there on new land. No other score here is of an epoch that test profiles chose."
+    note = "The difference is skill that is not found in new areas. No other score here is of an epoch that test profiles chose."
     return [Table.grouped("Scores on the test profiles, mean over folds, by what chose the epoch", groups, rows, 2, note)]
 
 

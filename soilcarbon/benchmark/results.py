@@ -58,7 +58,7 @@ Predictions = Mapping[tuple[str, str], pd.DataFrame]
 
 
 class Method(NamedTuple):
-    """What a compared method is: its label, "baseline", "forests" (with a network in it) or "network", and a line for a legend."""
+    """Description of a compared method: label, "baseline", "forests" (with a network in it) or "network", and a legend."""
 
     label: str
     kind: str
@@ -78,7 +78,7 @@ class Comparison:
     methods
         Key -> method.
     strongest
-        Strategy -> key of its strongest baseline. Strategies are in the order shown; the last is the one the result rests on.
+        Strategy -> key of its strongest baseline. Strategies are in the order shown; the verdict is based on the last.
     reasons
         Strategy -> when to choose it.
     regions
@@ -130,7 +130,7 @@ class Comparison:
 
     @property
     def last(self) -> str:
-        """The strategy that the result rests on."""
+        """The strategy that the verdict is based on."""
         return list(self.strongest)[-1]
 
     @cached_property
@@ -145,7 +145,7 @@ class Comparison:
         return [*mae.index, *(key for key in self.scores["method"].unique() if key not in mae.index)]
 
     def label(self, method: str) -> str:
-        """Return a method's name for the reader."""
+        """Return a method's label."""
         return self.methods[method].label if method in self.methods else method
 
     def change(self, strategy: str, method: str, region: str = MEAN) -> pd.Series | None:
@@ -162,11 +162,11 @@ class Comparison:
     def changes(self, score: str) -> pd.DataFrame:
         """Return strategy, method, value, low and high of each mean change; the strongest baseline's own is 0."""
         rows = []
-        for strategy, rival in self.strongest.items():
+        for strategy, reference in self.strongest.items():
             for key in self.order:
                 if (row := self.change(strategy, key)) is not None:
                     rows.append((strategy, key, row[score], row[f"{score}_low"], row[f"{score}_high"]))
-                elif key == rival and len(self.differences):
+                elif key == reference and len(self.differences):
                     rows.append((strategy, key, 0.0, 0.0, 0.0))
         return pd.DataFrame(rows, columns=["strategy", "method", "value", "low", "high"])
 
@@ -273,17 +273,17 @@ def find_strongest(table: pd.DataFrame, baselines: Iterable[str]) -> dict[str, s
 def difference_table(found: Predictions, methods: Iterable[str], strongest: Mapping[str, str], seed: int) -> pd.DataFrame:
     """Return every method's paired differences against its strategy's strongest baseline, per region and their mean."""
     rows, methods = [], list(methods)
-    for strategy, rival in strongest.items():
+    for strategy, reference in strongest.items():
         tables = {region: table for (region, its), table in found.items() if its == strategy}
-        for method in (key for key in methods if key in next(iter(tables.values())).columns and key != rival):
+        for method in (key for key in methods if key in next(iter(tables.values())).columns and key != reference):
             parts = {
-                region: (t["observed"].to_numpy(), t[method].to_numpy(), t[rival].to_numpy(), t["group"].to_numpy())
+                region: (t["observed"].to_numpy(), t[method].to_numpy(), t[reference].to_numpy(), t["group"].to_numpy())
                 for region, t in tables.items()
             }
             changes = {region: paired_differences(*each[:3], seed, groups=each[3]) for region, each in parts.items()}
             changes[MEAN] = mean_paired_differences(list(parts.values()), seed)
             for region, change in changes.items():
-                rows.append({"region": region, "strategy": strategy, "method": method, "against": rival} | flat_scores(change))
+                rows.append({"region": region, "strategy": strategy, "method": method, "against": reference} | flat_scores(change))
     return pd.DataFrame(rows).astype({f"{n}{e}": float for n in ("mae", "rmse", "ccc", "r2") for e, _ in _ENDS})
 
 
@@ -314,7 +314,7 @@ def coverage_table(found: Predictions, seed: int) -> pd.DataFrame:
 
 
 def selection_table(found: Predictions, strategy: str) -> pd.DataFrame:
-    """Return scores of one network whose epoch the validation set and whose epoch the test profiles chose, mean over folds."""
+    """Return the selection effect: mean scores of a network whose epoch is chosen on the validation or on the test profiles."""
     rows = []
     for (region, its), table in found.items():
         if its != strategy or SELECTED_ON_TEST not in table.columns:
@@ -328,7 +328,7 @@ def selection_table(found: Predictions, strategy: str) -> pd.DataFrame:
 
 
 def floor_table(regions: Mapping[str, Dataset]) -> pd.DataFrame:
-    """Return how far profiles differ that share all their covariates, which no map of these covariates can tell apart.
+    """Return the error floor: the spread of profiles with identical covariates, which no map of these can distinguish.
 
     Of cells with four profiles or more: the mean absolute error of predicting each by the median of the others in its
     cell, and by the median of the region.
@@ -362,7 +362,7 @@ def learning_curves(curves: pd.DataFrame, design: Design) -> pd.DataFrame:
 
 
 def describe_methods(baselines: Mapping[str, Baseline]) -> dict[str, Method]:
-    """Return key -> what the method is, of baselines and network variants."""
+    """Return key -> description of the method, of baselines and network variants."""
     methods = {key: Method(each.label, "baseline", each.meaning) for key, each in baselines.items()}
     methods |= {key: Method(each.label, each.kind, each.meaning) for key, each in VARIANTS.items()}
     calibrated = Method("quantile forest, calibrated", "baseline", "its intervals conformalised on inner folds")

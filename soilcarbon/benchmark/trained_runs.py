@@ -112,7 +112,7 @@ def _number(name: str, value: float) -> str:
 
 
 def with_intervals(table: pd.DataFrame, unit: str) -> Table:
-    """Return the table for people, each score as "value [low, high]"."""
+    """Return the table as formatted text, each score as "value [low, high]"."""
     header = ["region", "method", "n train", "n test"]
     header += [label if s in ("r2", "ccc") else f"{label} ({unit})" for s, label in SCORES.items()]
     rows = [
@@ -137,7 +137,7 @@ def as_text(table: pd.DataFrame) -> str:
 
 
 def change_against(table: pd.DataFrame, baseline: str) -> str:
-    """Return a line: the network's MAE and CCC against a baseline's, on average over the regions."""
+    """Return one line on the network's MAE and CCC against a baseline's, on average over the regions."""
     scores = table.set_index(["region", "method"])[["mae", "ccc"]]
     ours, theirs = scores.xs(NETWORK, level="method"), scores.xs(baseline, level="method")
     change = 100 * (ours["mae"] / theirs["mae"] - 1)

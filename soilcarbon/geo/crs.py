@@ -1,4 +1,4 @@
-"""Places brought from one coordinate reference system (CRS) to another, and what is said of a CRS.
+"""Coordinate reference systems (CRS): parsing, names, and transformation of places.
 
 In: x and y, east and north, in a CRS's own unit. Out: the same in another CRS, NaN where a place has no image there.
 
@@ -40,7 +40,7 @@ _WKT = re.compile(
 
 
 def transformed(crs: CRS | str, other: CRS | str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return places of one CRS in another.
+    """Transform places from one CRS to another.
 
     Each place is taken for itself: its image does not depend on the others, to the last bit.
 
@@ -141,7 +141,7 @@ def bounds_in(bounds: Bounds, crs: str, other: str) -> Bounds:
 
 
 def shown(bounds: Sequence[float]) -> str:
-    """Return bounds in words."""
+    """Return bounds as text."""
     return "x {:.6g} to {:.6g}, y {:.6g} to {:.6g}".format(*bounds)
 
 

@@ -1,4 +1,4 @@
-"""Soil carbon that lies on a grid: a map, or what a process model or an Earth-system model gives, as GeoTIFF or NetCDF.
+"""Gridded soil carbon: a map, or the output of a process model or Earth-system model, as GeoTIFF or NetCDF.
 
 In: a file of any grid, in one of the units below. Out: a `Field`: values at places, and which of its cells a place lies in.
 NetCDF is read by xarray, classic and HDF5-based, of regular and Gaussian grids in degrees; where there are several times
@@ -27,7 +27,7 @@ UNITS = {
 }
 """Unit -> what it is brought to, and the factor."""
 _LARGEST = {"kg/m2": 2000.0, "g/kg": 1000.0}
-"""More is not soil: a peat of 30 m holds 2,000 kg/m2."""
+"""More is not soil: a peat of 30 m contains 2,000 kg/m2."""
 _MISSING = 1e19
 _AXES = {"lat": ("degrees_north", "latitude"), "lon": ("degrees_east", "longitude")}
 _TIMES = ("time", "month", "year")
@@ -39,7 +39,7 @@ _REGULAR = 0.1
 
 @dataclass(frozen=True)
 class Field:
-    """Carbon on a grid.
+    """Gridded carbon.
 
     Attributes
     ----------
@@ -177,7 +177,7 @@ def read_field(path: Path, variable: str | None = None, unit: str | None = None)
     variable
         Which, where there are several; of NetCDF `cSoil` if it is there.
     unit
-        Needed where the file does not tell; where it does, both must agree.
+        Needed where the file does not state it; where it does, both must agree.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def read_field(path: Path, variable: str | None = None, unit: str | None = None)
         layers = [layer for layer in layers if layer.name == variable]
     if len(layers) != 1:
         there = [layer.name for layer in find_layers([path])]
-        raise UserError(f"{path}: which of its bands is meant? say variable: one of {', '.join(there[:12])}")
+        raise UserError(f"{path}: which of its bands is meant? give variable: one of {', '.join(there[:12])}")
     with rasterio.open(path) as raster:
         said = raster.units[layers[0].band - 1]
     kind, factor = _resolve(path, said, given)
@@ -204,19 +204,19 @@ def read_field(path: Path, variable: str | None = None, unit: str | None = None)
 
 
 def _resolve(path: Path, said: str | None, given: str | None) -> tuple[str, float]:
-    """Return the unit that values are brought to and the factor, from what the file says and what the user does."""
+    """Return the unit that values are brought to and the factor, from what the file states and what the user gives."""
     told = unit_of(said)
     if said and told is None and given is None:
-        raise UserError(f"{path}: its unit is {str(said)[:40]!r}; say unit: one of {', '.join(UNITS)}")
+        raise UserError(f"{path}: its unit is {str(said)[:40]!r}; give unit: one of {', '.join(UNITS)}")
     if told is not None and given is not None and told != given:
         raise UserError(f"{path}: its unit is {told}, and {given} was given; drop the one that is wrong")
     if told is None and given is None:
-        raise UserError(f"{path}: it does not tell its unit; say unit: one of {', '.join(UNITS)}")
+        raise UserError(f"{path}: it does not state its unit; give unit: one of {', '.join(UNITS)}")
     return UNITS[told or given or ""]
 
 
 def check_values(path: Path, variable: str, values: np.ndarray, unit: str) -> None:
-    """Stop with a UserError where values, missing = NaN, cannot be soil carbon in a unit."""
+    """Raise UserError where values, missing = NaN, cannot be soil carbon in a unit."""
     known = values[~np.isnan(values)]
     for wrong, rule in ((known < 0, "below 0"), (known > _LARGEST[unit], f"above {_LARGEST[unit]:g} {unit}")):
         if wrong.any():
@@ -319,13 +319,13 @@ def _read_netcdf(path: Path, variable: str | None, given: str | None) -> Field:
 
 
 def _variable(path: Path, data: xr.Dataset, wanted: str | None) -> str:
-    """Return the name of the variable to read: the one asked for, `cSoil`, or the only one on two dimensions or more."""
+    """Return the name of the variable to read: the requested one, `cSoil`, or the only one on two dimensions or more."""
     there = [str(name) for name, array in data.variables.items() if array.ndim >= 2 and array.dtype.kind in "iuf"]
     there = [name for name in there if not name.endswith(("_bnds", "_bounds"))]
     if wanted is not None and wanted not in there:
         raise UserError(f"{path}: no variable {wanted!r} on a grid; it has {', '.join(there[:12])}{nearest(wanted, there)}")
     if wanted is None and len(there) > 1 and "cSoil" not in there:
-        raise UserError(f"{path}: which variable is meant? say variable: one of {', '.join(there[:12])}")
+        raise UserError(f"{path}: which variable is meant? give variable: one of {', '.join(there[:12])}")
     if not there:
         raise UserError(f"{path}: holds no variable on a grid of lat and lon")
     return wanted or ("cSoil" if "cSoil" in there else there[0])

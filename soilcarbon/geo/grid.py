@@ -1,6 +1,6 @@
 """The grid of a map: its coordinate reference system, cells and extent, and the tiles it is worked through in.
 
-In: what a user says of the map (a raster to follow, or CRS, cell size and bounds). Out: one `Grid`, north up.
+In: the user's specification of the map (a raster to follow, or CRS, cell size and bounds). Out: one `Grid`, north up.
 """
 
 import math
@@ -163,9 +163,9 @@ def nominal_metres(crs: CRS | str, cell: float) -> float:
 
 
 def cell_sizes(rasters: Any) -> dict[str, float]:
-    """Return variable -> cell in metres (`nominal_metres`), of what a checkpoint's record says of its rasters.
+    """Return variable -> cell in metres (`nominal_metres`), from a checkpoint's record of its rasters.
 
-    A record may come from a stranger: what is not of the form {crs, cell_size, variables} tells nothing.
+    A record may come from an untrusted file: entries not of the form {crs, cell_size, variables} are ignored.
     """
     found: dict[str, float] = {}
     for each in rasters if isinstance(rasters, list | tuple) else []:

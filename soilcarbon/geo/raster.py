@@ -39,7 +39,7 @@ _FINE = 1e-12
 _TINY = 1e-12
 """... in the CRS's unit: neighbouring cells have to differ in float64 by far more than rounding."""
 UNDECLARED = "%s: -9999 is not declared as nodata, but taken as missing in %s"
-"""What the log says of a file and its variables."""
+"""Log message on a file and its variables."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Layer:
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong with a GeoTIFF inside the block into a UserError that names the file."""
+    """Convert any error with a GeoTIFF inside the block into a UserError that names the file."""
     try:
         yield
     except RasterioError as error:
@@ -63,7 +63,7 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 def check_path(path: Path) -> None:
-    """Raise UserError if GDAL cannot be told of a path."""
+    """Raise UserError if a path cannot be passed to GDAL."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:  # bytes that are no UTF-8, which GDAL's paths are
@@ -184,7 +184,7 @@ def check_size(height: int, width: int, path: Path) -> None:
 
 
 def check_filled(values: np.ndarray, path: Path, hint: str) -> None:
-    """Raise UserError if what was made of a raster (any shape, missing = NaN) is missing throughout."""
+    """Raise UserError if an array computed from a raster (any shape, missing = NaN) is missing throughout."""
     if not np.isfinite(values).any():
         raise UserError(f"{path}: nothing can be made of it, all cells would be missing; {hint}")
 
@@ -196,7 +196,7 @@ def _fault(place: Affine, width: int, height: int, far: float) -> str:
         if not all(map(math.isfinite, (corner, cell, end))) or max(abs(corner), abs(end)) > far:
             return f"lie beyond all measure (size {cell:g}, corner at {corner:g})"
         if abs(cell) < _FINE * max(abs(corner), abs(end)) or abs(cell) < _TINY:
-            return f"are too small to be told apart (size {cell:g}, corner at {corner:g})"
+            return f"are too small to be distinguished (size {cell:g}, corner at {corner:g})"
     return ""
 
 
@@ -205,7 +205,7 @@ def cut_windows(layers: Sequence[Layer], lon: np.ndarray, lat: np.ndarray, radiu
 
     Each raster keeps its own CRS and cells: a window is the cell that holds the point and `radius` cells on each
     side, north up. Nodata, masked, NaN, infinite and -9999 cells are missing; scale and offset are applied. Beyond
-    a raster's edge a window is missing, but one that spans 360 degrees goes on at its other side.
+    a raster's edge a window is missing, but one that spans 360 degrees continues at its other side.
 
     A raster is visited by tiles, of which only those with points in them are read, and only as far as the windows
     reach: reading a few points from a large raster is cheap, and memory stays small.
@@ -257,13 +257,13 @@ def cut_windows(layers: Sequence[Layer], lon: np.ndarray, lat: np.ndarray, radiu
 
 
 def spans_the_globe(raster: Any) -> bool:
-    """Return whether a raster in degrees goes once round, so that its columns go on at the other side."""
+    """Return whether a raster in degrees spans the globe, so that its columns continue at the other side."""
     width = abs(raster.transform.a)
     return bool(raster.crs.is_geographic) and abs(width * raster.width - 360.0) < width / 2
 
 
 def _cells(raster: Any, lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return the row and column (N,) of the cell that holds each point, and whether columns go on beyond the edge."""
+    """Return the row and column (N,) of the cell that holds each point, and whether columns continue beyond the edge."""
     grid: Affine = raster.transform
     x, y = transformed("EPSG:4326", raster.crs, lon, lat)
     wraps = spans_the_globe(raster)
@@ -431,7 +431,7 @@ def write_geotiff(
     tiles = {"tiled": True, "blockxsize": 256, "blockysize": 256} if min(height, width) >= 512 else {}
     grid = {"count": count, "height": height, "width": width, "transform": transform, "crs": crs}
     coding = {"dtype": "float32", "nodata": NODATA, "compress": "deflate", "predictor": 3, "interleave": "band", **tiles}
-    # Made in memory first: GDAL tells nobody when the disk is full at closing time, a plain write does.
+    # Made in memory first: GDAL does not report a full disk on closing, a plain write does.
     with rasterio.MemoryFile() as memory:
         with memory.open(driver="GTiff", **grid, **coding) as raster:
             raster.write(np.where(np.isfinite(bands), bands, NODATA).astype(np.float32))

@@ -69,7 +69,7 @@ Kind = Literal["bilinear", "nearest"]
 class _Source:
     """Files that share one grid.
 
-    What coincides with the target has a shift and a period, of what does not the ratio tells how it is sampled.
+    A source that coincides with the target has a shift and a period; of others the ratio decides the sampling.
     """
 
     grid: Grid
@@ -175,7 +175,7 @@ class Stack:
         self._views: list[_View] | None = None
         self._warped = ExitStack()
         self._pieces: dict[tuple[int, int, int], np.ndarray] = {}
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._sources: list[_Source] = []
         try:
             for path in dict.fromkeys(layer.path for layer in layers):
@@ -199,7 +199,7 @@ class Stack:
             self._open.popitem()[1].close()
 
     def how(self) -> dict[Path, str]:
-        """Return how each file comes to the grid, in a few words for a log."""
+        """Return how each file is brought to the grid, as short text for a log."""
         return {path: self._method(source, at) for source in self._sources for path, at in source.files.items()}
 
     def _method(self, source: _Source, positions: Sequence[int]) -> str:
@@ -263,7 +263,7 @@ class Stack:
         return self._open[path]
 
     def _add(self, path: Path) -> None:
-        """Put a file to those that share its grid."""
+        """Add a file to the source with the same grid."""
         raster = self._raster(path)
         positions = [k for k, layer in enumerate(self.layers) if layer.path == path]
         check_raster(raster, path, [self.layers[k] for k in positions])
@@ -318,9 +318,9 @@ class Stack:
                 read_cells(self._raster(path), [self.layers[k] for k in some], rows, cols, source.period, undeclared, turned)
             if not neighbours:
                 out[some] = block
-        if undeclared - self._told:
-            log.info(UNDECLARED, path.name, ", ".join(sorted(undeclared - self._told)))
-            self._told |= undeclared
+        if undeclared - self._reported:
+            log.info(UNDECLARED, path.name, ", ".join(sorted(undeclared - self._reported)))
+            self._reported |= undeclared
 
     # --- all other files -------------------------------------------------------------------------------------------
 

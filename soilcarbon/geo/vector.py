@@ -97,7 +97,7 @@ def read_areas(path: Path, crs: str, column: str | None = None) -> tuple[list[Ar
 
     Geometries that are not valid (a ring that crosses itself) are repaired. Edges get vertices every 10 km before they
     are brought to another CRS, so that a long straight border stays where it is. Polygons that the CRS cannot hold
-    (a pole in Mercator) are left out. All this is said by the log.
+    (a pole in Mercator) are left out. All this is logged.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def _plain(path: Path) -> Iterator[Path]:
     """Yield the path of a file or folder of a known format, unpacked if it is an archive.
 
     A file is known by its content: GDAL asks all its formats whether a file is theirs, by content too, and some of
-    these (OGR VRT, GDALG) only say what to read, from any host.
+    these (OGR VRT, GDALG) only name what to read, from any host.
     """
     if path.is_dir():
         inside = sorted(each for each in path.iterdir() if each.suffix.lower() in _FORMATS)
@@ -235,7 +235,7 @@ def _known_file(local: Path, path: Path) -> Path:
 
 
 def _first(choices: Sequence[Path], path: Path) -> Path:
-    """Return the first of the vector files of an archive or folder, and say which if there are more."""
+    """Return the first of the vector files of an archive or folder, and log which if there are more."""
     if len(choices) > 1:
         names = ", ".join(each.name for each in choices[:6])
         log.info("%s: holds %d vector files (%s); %s is read", path.name, len(choices), names, choices[0].name)
@@ -284,7 +284,7 @@ def _offline() -> Iterator[None]:
 
 
 def _layer(local: Path, path: Path, wanted: str | None) -> str:
-    """Return the name of the layer to read: the wanted one, else the first with geometries, which is said."""
+    """Return the name of the layer to read: the wanted one, else the first with geometries, which is logged."""
     import pyogrio
 
     table = [(str(name), kind) for name, kind in pyogrio.list_layers(local)]

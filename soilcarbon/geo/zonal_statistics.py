@@ -178,7 +178,7 @@ def _filled(density: np.ndarray, nominal: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Sums:
-    """What a zone's cells add up to, in one tile or in many.
+    """Sums over a zone's cells, of one tile or of many.
 
     Attributes
     ----------
@@ -243,7 +243,7 @@ def totals(parts: Iterable[Mapping[str, Sums]], unit: str, order: Sequence[str])
 
     The mean is that over the members of their own means. The interval runs from the 5th to the 95th percentile of the
     members' own means, and totals: the errors of an ensemble are shared by neighbouring cells, so the lower bounds
-    of cells may not be summed to the lower bound of a zone. It speaks of the ensemble's spread, no more.
+    of cells may not be summed to the lower bound of a zone. It describes the ensemble's spread only.
 
     A total is in Tg if the unit is a mass per area (kg/m2, t ha-1 ...). Of any other unit (g/kg is a concentration) it
     is the sum of value times area, in "<unit> km2": no mass, for that takes bulk density and depth.

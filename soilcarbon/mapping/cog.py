@@ -129,7 +129,7 @@ def whole_tiles(folder: Path, plan: str) -> dict[int, Path]:
 
 
 def is_empty(path: Path) -> bool:
-    """Whether no cell of a tile has a value."""
+    """Return whether no cell of a tile has a value."""
     return path.name.endswith(".empty.tif")
 
 
@@ -213,7 +213,7 @@ def write_cog(
     except (*GDAL_ERRORS, OSError) as error:
         reason = " ".join(str(error).split())[:150]
         raise UserError(
-            f"{path.name}: the map could not be written whole ({reason}); if the disk is full, make room: --resume goes on"
+            f"{path.name}: the map could not be written whole ({reason}); if the disk is full, free space and use --resume"
         ) from error
     with path.open("rb+") as file:
         os.fsync(file.fileno())

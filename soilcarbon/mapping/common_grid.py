@@ -6,7 +6,7 @@ In: files of any CRS, cell size and extent, in any of `geo.field.UNITS`. Out: `S
         shared = on_common_grid(ours, theirs, covered=0.5)
 
 A coarser cell takes the mean of the finer map's cells in it, each weighted by the true area it has there: what the finer map
-holds on the whole is preserved, unlike by interpolation. Both are read in parts; only the common grid is in memory.
+has on the whole is preserved, unlike by interpolation. Both are read in parts; only the common grid is in memory.
 """
 
 import math
@@ -142,7 +142,7 @@ class Cells:
         values, p = read.astype(np.float64), self._product
         if p.nodata is not None:
             values[np.isclose(values, p.nodata, rtol=1e-6)] = np.nan
-        with np.errstate(over="ignore"):  # what is endless is refused
+        with np.errstate(over="ignore"):  # infinite values are refused
             values = (values * p.factor + p.offset) * self._field.factor
         check_values(p.path, f"{self._field.variable} (see unit, factor and nodata)", values, self.unit)
         return values
@@ -284,7 +284,7 @@ def interval_at(product: CarbonMap, lon: np.ndarray, lat: np.ndarray, bands: Seq
 
 
 def check_names(products: Sequence[CarbonMap], points: Path | None, out: Path) -> None:
-    """Stop before files of two maps have one name, or an input is overwritten.
+    """Raise UserError if files of two maps would have one name, or an input would be overwritten.
 
     Raises
     ------
@@ -293,7 +293,7 @@ def check_names(products: Sequence[CarbonMap], points: Path | None, out: Path) -
     """
     names = [file_name(each.name).casefold() for each in products]
     if double := next((each.name for k, each in enumerate(products) if names[k] in names[:k]), None):
-        raise UserError(f"{double!r} would name the same files as another map; say NAME=FILE with another name")
+        raise UserError(f"{double!r} would name the same files as another map; give NAME=FILE with another name")
     inputs = [*(each.path for each in products), *([points] if points else [])]
     if inside := next((path for path in inputs if path.resolve().parent == out.resolve()), None):
         raise UserError(f"{inside}: lies in the folder of results, where files are overwritten; give another --out")

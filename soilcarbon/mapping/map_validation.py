@@ -140,7 +140,7 @@ def _read(path: Path, value: str, most: float) -> tuple[pd.DataFrame, np.ndarray
 
 
 def _warn_of_units(found: pd.DataFrame, names: Sequence[str], unit: str) -> None:
-    """Say where points and a map differ so much that one of them may be of another unit."""
+    """Warn where points and a map differ so much that one of them may be in another unit."""
     for name in names:
         both = found.loc[found[name].notna(), ["observed", name]].median()
         if both.min() > 0 and both.max() / both.min() > _UNIT_RATIO:

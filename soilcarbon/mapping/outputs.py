@@ -187,7 +187,7 @@ def outputs(out: Path, plan: Plan) -> list[Path]:
 
 
 def check_inputs_stay(out: Path, plan: Plan, inputs: Sequence[Path | None]) -> None:
-    """Stop before an input is overwritten, or the name of an output is a folder's.
+    """Raise UserError if an input would be overwritten, or the name of an output is a folder's.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """HTML page of finished maps: zoom, pan, and the values of all bands under the pointer, without a network.
 
-In: GeoTIFFs of one or more bands in any CRS, and what is known of them. Out: one file, under 10 MB whatever the size of the maps:
+In: GeoTIFFs of one or more bands in any CRS, and their metadata. Out: one file, under 10 MB whatever the size of the maps:
 bands are averaged to as many cells as fit, and their values stored as integer codes. Form and script are `templates/map.html`.
 """
 
@@ -57,7 +57,7 @@ def write_page(
     totals: "pd.DataFrame | None" = None,
     notes: Sequence[str] = (),
 ) -> None:
-    """Write one page that shows maps, all their bands, and what is known of them.
+    """Write one page with maps, all their bands, and their metadata.
 
     Bands of one name and unit have the same colours in all maps, so that these can be compared; maps of change, whose first band
     is called "change", have their own.
@@ -163,7 +163,7 @@ def _plain_band(band: Band, ramp: Ramp | None) -> dict[str, Any]:
 
 
 def quantise(values: np.ndarray, curve: float) -> dict[str, Any]:
-    """Round values to steps that take little room in a page.
+    """Quantise values to steps, to keep the page small.
 
     Parameters
     ----------

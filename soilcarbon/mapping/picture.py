@@ -38,7 +38,7 @@ _PREVIEW_SIDE = 1200
 
 @dataclass(frozen=True)
 class View:
-    """A map to be shown: its title, such as "Kenya, 2000-2004", and its GeoTIFF."""
+    """Map to draw: its title, such as "Kenya, 2000-2004", and its GeoTIFF."""
 
     title: str
     tif: Path
@@ -298,7 +298,7 @@ def drawn_shape(grid: Grid, scale: Ground | None) -> float:
 
 
 def linear_unit(grid: Grid) -> float:
-    """Return the metres of a unit of x; a CRS that does not say counts metres."""
+    """Return the metres of a unit of x; metres are assumed where a CRS has no unit."""
     crs = CRS.from_user_input(grid.crs)
     return float(crs.linear_units_factor[1]) if crs.is_projected else 1.0
 

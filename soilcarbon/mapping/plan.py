@@ -1,6 +1,6 @@
-"""Plan of a map: all that decides its bytes, written beside the tiles, where every worker reads it.
+"""Plan of a map: everything its output depends on, written beside the tiles, where every worker reads it.
 
-In: a predictor, layers and a grid. Out: a `Plan`, the folder of its tiles, and predictions at a sample of cells by another way.
+In: a predictor, layers and a grid. Out: a `Plan`, the folder of its tiles, and predictions at a sample of cells by another method.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ Stamps = tuple[tuple[int, int], ...]
 
 
 class Plan(BaseModel):
-    """All that decides a map's bytes.
+    """Plan of a map: everything its output depends on.
 
     Attributes
     ----------
@@ -162,7 +162,7 @@ def layers_of(
         names = {layer.name for layer in own}
         chosen = pick_layers([*own, *(layer for layer in static if layer.name not in names)], model.variables)
         if own and not names & set(model.variables):
-            raise UserError(f"period {name!r}: {own[0].path.parent} holds none of the checkpoint's variables")
+            raise UserError(f"period {name!r}: {own[0].path.parent} has none of the checkpoint's variables")
         layers = list(dict.fromkeys([*layers, *chosen]))
         numbers.append((name, tuple(layers.index(layer) for layer in chosen)))
     model.check_periods({name: [layer.name for layer in own] for name, own in found.items()})
@@ -210,7 +210,7 @@ def predict_sample(model: Predictor, layers: Sequence[Layer], grid: Grid) -> Sam
 
 
 def begin(folder: Path, plan: Plan, areas: Mapping[str, Sequence[Area]], resume: bool) -> dict[int, Path]:
-    """Fill the tiles' folder with plan and areas, or take up an interrupted map; return the tiles that are done.
+    """Write plan and areas into the tiles' folder, or resume an interrupted map; return the tiles that are done.
 
     Raises
     ------

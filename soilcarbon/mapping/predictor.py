@@ -1,4 +1,4 @@
-"""Interface of what a map can be made with: networks and forests by climate zone.
+"""Predictor interface of maps, implemented by networks and forests by climate zone.
 
 A `Predictor` predicts blocks of covariates, gives the uncertainty of a cell and of an area, and describes its bands. Nothing else
 of mapping depends on what kind of model it is. `tiles.open_predictor` opens one.
@@ -53,7 +53,7 @@ class Place:
 
 
 class Predictor(ABC):
-    """A model that a map can be made with.
+    """Interface of a model that a map can be made with.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class Predictor(ABC):
     missing_policy: str
     version: tuple[str, str]
     interval_note: str = ""
-    """What the interval of a mean or total is based on, as text; "" where there is none."""
+    """Basis of the interval of a mean or total, as text; "" where there is none."""
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -103,11 +103,11 @@ class Predictor(ABC):
 
     @abstractmethod
     def check_level(self, level: float) -> None:
-        """Stop with a UserError if intervals of a level would be infinite."""
+        """Raise UserError if intervals of a level would be infinite."""
 
     @abstractmethod
     def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:
-        """Stop with a UserError if a period (name -> variables of its own) changes what must be constant."""
+        """Raise UserError if a period (name -> variables of its own) changes what must be constant."""
 
     @abstractmethod
     def predict_patches(self, x: np.ndarray, grid: Grid) -> np.ndarray:

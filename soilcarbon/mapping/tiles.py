@@ -41,7 +41,7 @@ IN_FLIGHT = 2
 """Tiles submitted per worker: one is computed, the next waits."""
 LINE_EVERY_S = 10.0
 PATIENCE_S = 10
-"""Until a Dask scheduler must have answered."""
+"""Timeout of the connection to a Dask scheduler."""
 
 
 class Notes(BaseModel):
@@ -183,7 +183,7 @@ class _Worker:
 
 @lru_cache(maxsize=1)
 def _worker(folder: Path, digest: str) -> _Worker:
-    """Return this process's worker for a plan; `digest`, the plan's checksum, tells apart plans that lay in one folder."""
+    """Return this process's worker for a plan; `digest`, the plan's checksum, distinguishes plans that were in one folder."""
     worker = _Worker(folder)
     if worker.plan.digest != digest:
         raise UserError(f"{folder / PLAN}: is not the plan of this map; are two runs making one map?")
@@ -260,20 +260,20 @@ def _dask(scheduler: str, folder: Path, digest: str) -> Iterator[tuple[Executor,
         if not threads:
             raise UserError(f"scheduler {scheduler}: has no workers; start some: dask worker {scheduler}")
         try:
-            answers = client.run(_opens, folder, digest, on_error="return")
+            replies = client.run(_opens, folder, digest, on_error="return")
         except Exception as error:
             raise UserError(f"scheduler {scheduler}: {' '.join(str(error).split())[:200]}") from error
-        for address, answer in answers.items():
-            if answer is not True:
-                reason = " ".join(str(answer).split())[:200]
+        for address, reply in replies.items():
+            if reply is not True:
+                reason = " ".join(str(reply).split())[:200]
                 needs = "it needs soilcarbon installed and the same files at the same paths"
                 raise UserError(f"worker {address}: cannot take part ({reason}); {needs}")
-        log.info("%d Dask workers, %d tiles at once: %s", len(answers), threads, client.dashboard_link)
+        log.info("%d Dask workers, %d tiles at once: %s", len(replies), threads, client.dashboard_link)
         yield client.get_executor(pure=False, retries=2), threads
 
 
 def _opens(folder: Path, digest: str) -> bool:
-    """Open on a Dask worker the plan, model and rasters; an exception says what is not there."""
+    """Open plan, model and rasters on a Dask worker; an exception names what is missing."""
     return bool(_worker(folder, digest))
 
 
@@ -306,7 +306,7 @@ def compute(folder: Path, plan: Plan, done: Collection[int], pool: Executor, at_
                     report(cells(plan.grid.tile(each.result(), plan.tile)))
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process was killed, perhaps out of memory; --resume goes on, with fewer --workers or a smaller --tile"
+            "a worker process was killed, perhaps out of memory; use --resume with fewer --workers or a smaller --tile"
         ) from error
     except Exception as error:
         if type(error).__name__ == "KilledWorker":

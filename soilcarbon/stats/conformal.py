@@ -1,10 +1,10 @@
-"""Prediction intervals by split conformal calibration: errors on held-out profiles say how wide an interval must be.
+"""Prediction intervals by split conformal calibration: errors on held-out profiles determine the intervals' width.
 
 In: observations and predictions of profiles that the model was not fitted on. Out: intervals for any other prediction.
 `metrics.coverage` and `metrics.picp_table` measure whether they have the coverage they state.
 
 Papadopoulos et al. 2002; Lei et al. 2018, J. Am. Stat. Assoc. 113, 1094-1111. Coverage is marginal, over new profiles drawn as the
-held-out ones were; hold out what prediction is for (blocks, if the map reaches beyond sampled land). Small data may be calibrated
+held-out ones were; hold out what prediction is for (blocks, if the map reaches beyond sampled areas). Small data may be calibrated
 on out-of-fold predictions, whose coverage is nearly as good (Barber et al. 2021, Ann. Stat. 49, 486).
 """
 
@@ -85,10 +85,10 @@ class ConformalCalibration:
     ) -> "ConformalCalibration":
         """Calibrate on held-out profiles.
 
-        Profiles of one spatial group (block) err alike, so what is exchangeable with new land is the group, not the profile. An
+        Profiles of one spatial group (block) err alike, so the exchangeable unit is the group, not the profile. An
         unseen group of any error is therefore reckoned with: of K groups, the shares of all scores add up to K / (K + 1), as if
         there were K independent errors (Dunn et al. 2023, J. Am. Stat. Assoc. 118, 2491; Lee et al. 2023, arXiv:2306.06342). All
-        profiles count alike, so that coverage is that of all profiles of new land together.
+        profiles count alike, so that coverage is that of all profiles of new areas together.
 
         Parameters
         ----------
@@ -219,7 +219,7 @@ def _to_scale(values: np.ndarray, scale: str) -> np.ndarray:
 
 
 def _from_scale(values: np.ndarray, scale: str) -> np.ndarray:
-    with np.errstate(over="ignore"):  # a wide interval on the log scale may end at infinity, which bounds then hold
+    with np.errstate(over="ignore"):  # a wide interval on the log scale may end at infinity, which is then clipped at the bounds
         return np.expm1(values) if scale == "log1p" else values
 
 

@@ -1,4 +1,4 @@
-"""Spatially correlated error fields: the error of a map's means, totals and changes over an area, which neighbours share.
+"""Spatially correlated error fields: the uncertainty of a map's means, totals and changes over an area.
 
 In: predictions of held-out profiles. Out: `ErrorField`, and sums of simulated error fields over any places and periods, to be
 added to a total.
@@ -37,7 +37,7 @@ _AT_ONCE = 4096
 _ALWAYS = -1
 """Number of the field that all periods share; others have the number of their period."""
 Term = tuple[int, int, csr_array]
-"""Row, period, and weights of places (1, n): most rows are zones that hold few of them."""
+"""Row, period, and weights of places (1, n): most rows are zones with few of them."""
 _MIN_PROFILES = 30
 """Held-out profiles of a zone, or pairs of one, of which a standard deviation is taken."""
 _RESAMPLES, _CAUTIOUS = 500, 0.1
@@ -228,7 +228,7 @@ def _drift(values: np.ndarray, period: np.ndarray) -> float:
 
 
 def _persistence(values: np.ndarray, places: np.ndarray, period: np.ndarray, range_km: float, seed: int) -> float:
-    """Return how much pairs of profiles of different periods agree, against those of one period, at distances within the range.
+    """Return the correlation of errors between periods relative to that within a period, of pairs within the range.
 
     Both by regression of their products on what distance leaves of their agreement. The lower tenth of what profiles drawn with
     replacement say.

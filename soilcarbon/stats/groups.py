@@ -3,7 +3,7 @@
 In: positions (N,) in degrees, or any group labels. Out: group numbers (N,), names of splits, fold numbers 0..k-1.
 
 Soil varies slowly and profiles cluster: a profile held out a few kilometres from its training neighbours is nearly a copy of
-them, and its score tells how well a model fills gaps, not how well it maps unvisited land. The groups fit scikit-learn's
+them, and its score measures how well a model fills gaps, not how well it maps new areas. The groups fit scikit-learn's
 `GroupKFold`, and `predefined_split` gives any folds to it. `spatial_cv` draws folds by every strategy.
 """
 
@@ -125,7 +125,7 @@ def _spatial_order(groups: np.ndarray, random: np.random.Generator) -> np.ndarra
 def train_valid_test_split(
     groups: np.ndarray, valid_share: float, test_share: float, seed: int, fixed: Mapping[int, str] | None = None
 ) -> np.ndarray:
-    """Split profiles into training, validation and test sets, whole groups together, evenly over the land.
+    """Split profiles into training, validation and test sets, whole groups together, evenly in space.
 
     Groups are visited in a seeded spatial order, and each goes to the split that is furthest behind its share so far. So not only
     the whole but any larger area, a country say, has about its share of each split. Whether a group is held out does not depend

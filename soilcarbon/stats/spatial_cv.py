@@ -1,7 +1,7 @@
 """Spatial cross-validation: folds by block, region and nearest-neighbour distance matching (kNNDM).
 
 In: positions (N,) in degrees. Out: fold numbers (N,) 0..k-1, which `groups.predefined_split` gives to scikit-learn, and facts of
-them for a report. `STRATEGIES` says which folds answer which question; `held_out_distances` measures how far folds hold out,
+them for a report. `STRATEGIES` describes the use of each kind of folds; `held_out_distances` measures how far folds hold out,
 `distance_mismatch` by how much they miss a map's need.
 """
 
@@ -25,8 +25,8 @@ from soilcarbon.stats.variogram import KM_PER_DEGREE, arc_km, empirical_variogra
 STRATEGIES = {
     "random": "Single profiles: the score of filling gaps between profiles; too good for a map wherever profiles cluster.",
     "place": "All profiles of one place together: as random, but no profile is predicted from its own twin.",
-    "blocks": "Square blocks: the score on land some way from any profile; blocks should be as wide as the residuals correlate.",
-    "region": "Whole regions: the score in a land that has no profiles at all; the hardest test, and of transfer only.",
+    "blocks": "Square blocks: the score far from any profile; blocks should be as wide as the range of residual correlation.",
+    "region": "Whole regions: the score in a region without any profiles; the hardest test, and of transfer only.",
     "knndm": "Held out as far from training profiles as the map's cells are from profiles: the score of that map.",
 }
 """Cross-validation strategy -> when to choose it."""
@@ -140,7 +140,7 @@ def cluster_regions(lon: np.ndarray, lat: np.ndarray, k: int, seed: int) -> np.n
 
 
 def _nearest_elsewhere(points: np.ndarray, folds: np.ndarray, near: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
-    """Return each point's distance (P,) km to the nearest of another fold; `near`, a tree's answer, saves searching."""
+    """Return each point's distance (P,) km to the nearest of another fold; `near`, a tree query's result, saves a search."""
     chord = np.empty(len(points))
     open_ = np.ones(len(points), bool)
     if near is not None:
@@ -156,7 +156,7 @@ def _nearest_elsewhere(points: np.ndarray, folds: np.ndarray, near: tuple[np.nda
 
 
 def held_out_distances(lon: np.ndarray, lat: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Return the distance of each profile to the nearest one in another fold, (N,) km: how hard the folds test.
+    """Return the distance of each profile to the nearest one in another fold, (N,) km.
 
     Raises
     ------
@@ -201,7 +201,7 @@ def distance_mismatch(
 
 
 def sample_cell_centres(land: np.ndarray, lon: np.ndarray, lat: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw prediction points: centres of cells, evenly over a map's land, with replacement.
+    """Draw prediction points: centres of mapped cells, evenly by area, with replacement.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def sample_cell_centres(land: np.ndarray, lon: np.ndarray, lat: np.ndarray, n: i
     Raises
     ------
     ValueError
-        If there is no land, or the shapes do not fit.
+        If there is no mapped cell, or the shapes do not fit.
 
     Examples
     --------
@@ -477,7 +477,7 @@ def make_folds(
 
 
 def save_folds(path: Path, ids: Sequence[str], folds: np.ndarray, facts: Mapping[str, Any]) -> None:
-    """Write folds to `path` (CSV: profile_id, fold), and what they are beside it, in the same name as .yaml.
+    """Write folds to `path` (CSV: profile_id, fold), and their facts beside it as .yaml.
 
     Raises
     ------

@@ -17,11 +17,11 @@ KM_PER_DEGREE = EARTH_KM * np.pi / 180
 """Along a meridian."""
 
 _SAME_PLACE_KM = 0.001
-"""Pairs this near are left out: mostly one profile in two databases, which would say there is no noise."""
+"""Pairs this near are left out: mostly one profile in two databases, which would bias the nugget to 0."""
 _LAGS = 15
 """Classes of distance; their widths grow with distance, so that short distances, which decide nugget and range, are resolved."""
 _MIN_PAIRS = 30
-"""A lag of fewer says little (Journel and Huijbregts 1978) and is left out."""
+"""A lag of fewer is not reliable (Journel and Huijbregts 1978) and is left out."""
 _MAX_PAIRS = 2_000_000
 """Where there are more pairs, about so many are drawn evenly."""
 _STRUCTURED = 0.1

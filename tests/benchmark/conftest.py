@@ -1,4 +1,4 @@
-"""Profiles made by code that baselines are tried on."""
+"""Simulated profiles for tests of baselines."""
 
 import numpy as np
 import pytest

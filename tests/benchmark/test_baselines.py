@@ -209,7 +209,7 @@ def test_quantile_forest_equals_the_plain_computation_in_chunks_of_any_size(samp
     assert forest.predict(at).tolist() == [row[1] for row in expected]
 
 
-def test_quantiles_rise_with_the_level_and_hold_their_share_of_new_profiles():
+def test_quantiles_rise_with_the_level_and_cover_their_share_of_new_profiles():
     random, levels = np.random.default_rng(0), [0.1, 0.25, 0.5, 0.75, 0.9]
     x = random.uniform(0, 1, (1200, 1))
     y = np.exp(1 + 2 * x[:, 0] + 0.5 * random.normal(size=1200))

@@ -1,4 +1,4 @@
-"""Results and report of a comparison: tables by hand, figures hold the numbers, names cannot break the page."""
+"""Results and report of a comparison: tables by hand, figures with the numbers, escaped names."""
 
 import dataclasses
 import re
@@ -181,7 +181,7 @@ def test_the_verdict_is_what_the_interval_allows(shift, words):
     assert verdict(synthetic(shift)).startswith(f"The best {words}")
 
 
-def test_the_verdict_rests_on_the_last_strategy_and_one_region_is_its_own_mean():
+def test_the_verdict_is_based_on_the_last_strategy_and_one_region_is_its_own_mean():
     c = synthetic()
     rows = c.differences.copy()
     blocks = (rows["strategy"] == "blocks") & (rows["method"] == "best")

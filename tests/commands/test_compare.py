@@ -52,9 +52,9 @@ def make(folder, n, west, seed):
 
 
 @pytest.fixture(scope="module")
-def land(tmp_path_factory):
+def study(tmp_path_factory):
     """Return a folder with a world, of which the region "east" is a part, and its pretrained network."""
-    root = tmp_path_factory.mktemp("land")
+    root = tmp_path_factory.mktemp("study")
     make(root / "data/west", 150, 0, 1)
     make(root / "data/east", 120, 10, 2)
     make(root / "data/world", 300, 10, 3)
@@ -66,13 +66,13 @@ def land(tmp_path_factory):
     return root
 
 
-def settings_of(land, out, **changes):
+def settings_of(study, out, **changes):
     """Return the settings of a small comparison."""
     values = {
-        "regions": [str(land / "data/west"), str(land / "data/east")],
-        "global_data": str(land / "data/world"),
-        "pretrained": str(land / "model/pretrain_model/world.pth"),
-        "regional": str(land / "regional.yaml"),
+        "regions": [str(study / "data/west"), str(study / "data/east")],
+        "global_data": str(study / "data/world"),
+        "pretrained": str(study / "model/pretrain_model/world.pth"),
+        "regional": str(study / "regional.yaml"),
         "out": str(out),
         "folds": 2,
         "methods": [SVR if name == "svr" else name for name in METHODS],
@@ -85,11 +85,11 @@ def settings_of(land, out, **changes):
 
 
 @pytest.fixture(scope="module")
-def compared(land, tmp_path_factory):
+def compared(study, tmp_path_factory):
     """Return the folder of a finished comparison of hardly trained methods, and the file of its settings."""
     out = tmp_path_factory.mktemp("compared") / "out"
     config = out.parent / "compare.yaml"
-    config.write_text(yaml.safe_dump(settings_of(land, out)))
+    config.write_text(yaml.safe_dump(settings_of(study, out)))
     forest = dataclasses.replace(BASELINES["quantile_forest"], while_tuning={"n_estimators": 5})
     with pytest.MonkeyPatch.context() as patch:
         for module in (experiment, network_variants):
@@ -116,8 +116,8 @@ def test_every_method_is_scored_on_the_same_profiles_under_every_strategy(compar
         assert one[f"{name}_low"] <= one[name] <= one[f"{name}_high"]
     differences = pd.read_csv(out / "differences.csv")
     assert set(differences["region"]) == {"west", "east", MEAN}
-    rival = differences.loc[differences["strategy"] == "blocks", "against"].unique()
-    assert len(rival) == 1 and rival[0] in {"mean", "ridge", "quantile_forest", "svr"}
+    reference = differences.loc[differences["strategy"] == "blocks", "against"].unique()
+    assert len(reference) == 1 and reference[0] in {"mean", "ridge", "quantile_forest", "svr"}
 
 
 def test_profiles_of_a_fold_are_predicted_once_and_folds_are_kept(compared):
@@ -164,10 +164,10 @@ def test_a_finished_run_is_not_run_again_and_another_comparison_is_refused(compa
     assert "was begun with other values of seed; give another folder" in capsys.readouterr().err
 
 
-def test_pretraining_sees_nothing_of_the_region(land, tmp_path):
+def test_pretraining_sees_nothing_of_the_region(study, tmp_path):
     """Targets of the world's profiles in a region's blocks may be anything: the network is the same."""
-    other = tmp_path / "land"
-    shutil.copytree(land, other)
+    other = tmp_path / "study"
+    shutil.copytree(study, other)
     world, east = pd.read_csv(other / "data/world/samples.csv"), pd.read_csv(other / "data/east/samples.csv")
     blocks = [spatial_groups(t["lon"].to_numpy(), t["lat"].to_numpy(), 0.5) for t in (world, east)]
     shared = np.isin(*blocks)
@@ -175,7 +175,7 @@ def test_pretraining_sees_nothing_of_the_region(land, tmp_path):
     world.loc[shared, "soc"] = 900.0
     world.to_csv(other / "data/world/samples.csv", index=False)
     networks = []
-    for root in (land, other):
+    for root in (study, other):
         design = design_of(build(CompareSettings, settings_of(root, tmp_path / f"out{len(networks)}")))
         read_inputs.cache_clear()
         pretrain(design, "east")
@@ -206,10 +206,10 @@ def test_pretraining_sees_nothing_of_the_region(land, tmp_path):
         ({"strategies": ["random"], "block_size": 1}, "block_size is of the strategy blocks"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(changes, words, land, tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_compared_is_refused(changes, words, study, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("typo.yaml").write_text("teachr: ensemble\n")
-    Path("c.yaml").write_text(yaml.safe_dump(settings_of(land, "out", **changes)))
+    Path("c.yaml").write_text(yaml.safe_dump(settings_of(study, "out", **changes)))
     assert run(lambda: compare.main(["--config", "c.yaml"])) == 2
     assert words in capsys.readouterr().err
     assert not Path("out").exists()
@@ -222,16 +222,16 @@ def test_presets_name_methods_and_settings_that_exist(name, monkeypatch):
     assert design.regional.teacher == "ensemble" and plan_runs(design)
 
 
-def test_fine_tuning_may_be_a_preset_away_from_the_checkout(land, tmp_path, monkeypatch):
+def test_fine_tuning_may_be_a_preset_away_from_the_checkout(study, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    settings = build(CompareSettings, settings_of(land, "out", regional="configs/taught.yaml"))
+    settings = build(CompareSettings, settings_of(study, "out", regional="configs/taught.yaml"))
     design = design_of(settings)
     assert design.regional.teacher == "ensemble" and len(compare._digest(design, settings)) == 64
 
 
-def test_folds_that_cannot_be_drawn_are_named(land, tmp_path):
+def test_folds_that_cannot_be_drawn_are_named(study, tmp_path):
     read_inputs.cache_clear()
-    design = design_of(build(CompareSettings, settings_of(land, tmp_path / "o", strategies=["knndm"])))
+    design = design_of(build(CompareSettings, settings_of(study, tmp_path / "o", strategies=["knndm"])))
     data = read_inputs(design).regions["west"]
     with pytest.raises(UserError, match="give --land"):
         folds_for(design, "west", data, "knndm")
@@ -239,25 +239,25 @@ def test_folds_that_cannot_be_drawn_are_named(land, tmp_path):
         folds_for(design, "west", data, "wherever")
 
 
-def test_runs_cover_every_fold_and_every_draw_once_and_are_named_apart(land):
-    design = design_of(build(CompareSettings, settings_of(land, "o", folds=3, sizes=[25, 50], repeats=2)))
+def test_runs_cover_every_fold_and_every_draw_once_and_are_named_apart(study):
+    design = design_of(build(CompareSettings, settings_of(study, "o", folds=3, sizes=[25, 50], repeats=2)))
     runs = plan_runs(design)
     assert len({each.name for each in runs}) == len(runs) == 2 * 2 * 3 + 2 * 3 * 2 * 2
     assert {each.strategy for each in runs if each.size} == {"blocks"}
     again = pickle.loads(pickle.dumps(design))  # as a process of the pool gets it, which reads its datasets once
     assert again == design and hash(again) == hash(design) and set(again.baselines) == {*BASELINES, "svr"}
     whole = plan_runs(dataclasses.replace(design, sizes=(0,)))
-    assert len([each for each in whole if each.curve]) == 2 * 3  # all profiles can be drawn in one way only
+    assert len([each for each in whole if each.curve]) == 2 * 3  # there is a single draw of all profiles
     names = {
         Run(r, s, f, (), n, 0, c).name for r in "ab" for s in ("blocks", "random") for f in (0, 1) for n in (0, 50) for c in (0, 1)
     }
     assert len(names) == 32
 
 
-def test_finished_runs_are_never_cleared(land, tmp_path, capsys):
+def test_finished_runs_are_never_cleared(study, tmp_path, capsys):
     (tmp_path / "o" / "runs").mkdir(parents=True)
     config = tmp_path / "c.yaml"
-    config.write_text(yaml.safe_dump(settings_of(land, tmp_path / "o")))
+    config.write_text(yaml.safe_dump(settings_of(study, tmp_path / "o")))
     assert run(lambda: compare.main(["--config", str(config)])) == 2
     assert "results of an earlier run; continue it with --resume" in capsys.readouterr().err
     assert (tmp_path / "o" / "runs").is_dir()

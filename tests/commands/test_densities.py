@@ -93,7 +93,7 @@ def test_deviations_as_number_share_or_column(given, expected, workplace):
     assert found.loc["a", "socd_0_20_sd"] == pytest.approx(expected * found.loc["a", "socd_0_20"], rel=1e-3)
 
 
-def test_the_papers_way_takes_15_to_20_cm_as_15_to_30(workplace):
+def test_the_papers_method_takes_15_to_20_cm_as_15_to_30(workplace):
     rows = [
         ("a", 10.0, 50.0, 1990, top, top + 5, soc, 1.0, 0.0)
         for top, soc in ((0, 40), (5, 30), (10, 30), (15, 20), (20, 8), (25, 8))
@@ -105,7 +105,7 @@ def test_the_papers_way_takes_15_to_20_cm_as_15_to_30(workplace):
     assert result().loc["a", "socd_0_20"] == pytest.approx((40 + 30 + 30 + 20) / 4 * 1000 * 20e-5)
 
 
-def test_to_the_observed_bottom_if_asked_for(workplace):
+def test_to_the_observed_bottom_if_requested(workplace):
     horizons(workplace)
     assert make("--min_covered", "0", "--depth_method", "mean") == 0
     found = result()
@@ -155,7 +155,7 @@ def test_dates_are_read_as_years(workplace):
     pd.testing.assert_series_equal(result()["year"], expected)
 
 
-def test_without_bulk_density_stones_and_year_all_is_estimated_and_said(workplace):
+def test_without_bulk_density_stones_and_year_all_is_estimated_and_logged(workplace):
     pd.DataFrame(ROWS, columns=NAMES).drop(columns=["bd", "cf", "year"]).to_csv("h.csv", index=False)
     assert make() == 0
     found = result()

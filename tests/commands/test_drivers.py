@@ -209,7 +209,7 @@ def test_without_shap_and_models_with_skill_the_observations_alone_are_reported(
         ({"drivers": {"a": ["warm"], "b": ["warm"]}}, "drivers: 'warm' is there twice"),
     ],
 )
-def test_mistakes_are_named_before_anything_is_learnt(tmp_path, change, words):
+def test_mistakes_are_named_before_any_training(tmp_path, change, words):
     path = make(tmp_path, n=120)
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
     with pytest.raises(UserError, match=re.escape(words)):

@@ -1,4 +1,4 @@
-"""Maps: equal to pred.py, the same whatever the tiles, resumable to the byte, refused in plain words."""
+"""Maps: equal to pred.py, independent of the tiles, resumable to the byte; invalid input is refused."""
 
 import json
 import os
@@ -145,7 +145,7 @@ def descriptions(path="out/soc.tif"):
         return raster.descriptions
 
 
-def test_map_is_what_pred_says_at_profiles(world):
+def test_map_equals_pred_at_profiles(world):
     table, rows, cols = predict_places()
     assert make() == 0
     bands = read()[:, rows, cols]
@@ -232,7 +232,7 @@ def test_a_change_has_the_members_quantiles_and_its_total_is_that_of_means(world
     change, first, last = (read(f"out/soc_{name}.tif") for name in ("change", "a", "b"))
     np.testing.assert_allclose(change[0], last[0] - first[0], atol=1e-3)
     known = np.isfinite(change[0])
-    assert ((change[2] - change[1]) < (first[2] - first[1]))[known].mean() > 0.9  # members, and not errors, are what is told
+    assert ((change[2] - change[1]) < (first[2] - first[1]))[known].mean() > 0.9  # the intervals are the members', not the errors'
     means = pd.read_csv("out/soc_totals.csv").set_index("map")["mean"]
     assert means["change"] == pytest.approx(means["b"] - means["a"], rel=1e-4)
     assert means["a"] > 1.1 * np.nanmean(first[0])
@@ -272,7 +272,7 @@ def test_antimeridian_is_no_edge(workplace):
 def test_rasters_of_other_grids_meet_on_the_map(world):
     layers = covariates()
     coarse = layers["bio01"][: HEIGHT // 2 * 2].reshape(HEIGHT // 2, 2, WIDTH // 2, 2).mean((1, 3))
-    layers["bio12"][:] = 700  # of one value: whatever way it is brought to the grid
+    layers["bio12"][:] = 700  # of one value: whatever the resampling
     shutil.rmtree("rasters")
     write_rasters(Path("rasters"), {name: values for name, values in layers.items() if name not in ("bio01", "bio12")})
     write_geotiff(Path("rasters/bio01.tif"), coarse[None], ["bio01"], Affine(0.2, 0, WEST, 0, -0.2, NORTH))
@@ -293,7 +293,7 @@ def test_own_crs_resolution_and_bounds(world):
         assert np.isfinite(raster.read(1, masked=True).filled(np.nan)).mean() > 0.9
 
 
-def test_file_is_a_cog_that_says_what_it_holds(world):
+def test_file_is_a_cog_with_metadata(world):
     assert make() == 0
     with rasterio.open("out/soc.tif") as raster:
         assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
@@ -540,7 +540,7 @@ COMMAND = [
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_goes_on(workplace):
+def test_killed_at_any_moment_it_resumes(workplace):
     make_checkpoint(Path("model/m.pth"))
     write_rasters(Path("rasters"), covariates(300, 400), cell=0.01)
     assert make("--tile", "32", "--workers", "1", out="out/here.tif") == 0
@@ -805,16 +805,16 @@ def test_a_tile_that_comes_twice_is_computed_again(world, monkeypatch):
 # --- warnings ------------------------------------------------------------------------------------------------------------
 
 
-def test_what_resampling_does_to_the_mean_is_told(world, caplog):
+def test_the_effect_of_resampling_on_the_mean_is_reported(world, caplog):
     assert make() == 0
     assert "resampled from other grids" not in caplog.text
     assert make("--crs", "EPSG:3035", "--resolution", "30000") == 0
-    told = re.search(
+    reported = re.search(
         r"6 of 6 variables are resampled from other grids \(bilinear\): .* the mean is ([\d.]+) .*, ([\d.]+) \(", caplog.text
     )
     band = read()[0]
-    assert float(told[1]) == pytest.approx(np.nanmean(band), rel=0.1)
-    assert float(told[1]) != float(told[2])
+    assert float(reported[1]) == pytest.approx(np.nanmean(band), rel=0.1)
+    assert float(reported[1]) != float(reported[2])
 
 
 def test_bands_carry_their_statistics(world):
@@ -822,13 +822,13 @@ def test_bands_carry_their_statistics(world):
     with rasterio.open("out/soc.tif") as raster:
         for number, band in enumerate(read(), start=1):
             known = band[np.isfinite(band)].astype(float)
-            told = {
+            reported = {
                 name.removeprefix("STATISTICS_"): float(value)
                 for name, value in raster.tags(number).items()
                 if "STATISTICS" in name
             }
             expected = {"MINIMUM": known.min(), "MAXIMUM": known.max(), "MEAN": known.mean(), "STDDEV": known.std()}
-            assert told == {name: pytest.approx(value, rel=1e-5) for name, value in expected.items()}
+            assert reported == {name: pytest.approx(value, rel=1e-5) for name, value in expected.items()}
 
 
 def test_classes_on_another_grid_are_never_mixed(world):
@@ -841,7 +841,7 @@ def test_classes_on_another_grid_are_never_mixed(world):
     np.testing.assert_allclose(read(), read("out/same.tif"), rtol=1e-4, atol=1e-4)
 
 
-def test_nodata_said_beside_the_file_counts(world):
+def test_nodata_declared_beside_the_file_counts(world):
     layers = covariates()
     wrong = layers["evi"].copy()
     wrong[:10] = 99999

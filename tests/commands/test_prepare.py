@@ -1,4 +1,4 @@
-"""From profiles and rasters to a dataset: what it holds, what it says, and what it refuses."""
+"""From profiles and rasters to a dataset: contents, messages and refused input."""
 
 import pickle
 from pathlib import Path
@@ -357,7 +357,7 @@ GIVEN = "[{name: place, variables: [lon, lat]}, {name: relief, variables: [slope
         (None, ["--global_data", "nothing"], {}, "no such YAML file"),
     ],
 )
-def test_bad_input_is_refused_in_plain_words(world, capfd, monkeypatch, change, more, options, words):
+def test_bad_input_is_refused(world, capfd, monkeypatch, change, more, options, words):
     monkeypatch.chdir(world)
     if change:
         change(world)
@@ -396,7 +396,7 @@ def test_failed_run_leaves_the_dataset_that_was_there(world, capfd):
 
 
 @needs_realdata
-def test_real_region_trains_on_nothing_that_the_world_holds_out(tmp_path):
+def test_real_region_trains_on_no_held_out_profile_of_the_global_dataset(tmp_path):
     globe, region = tmp_path / "globe", tmp_path / "kenya"
     points = ["--points", str(REALDATA / "global" / "points.csv"), "--target", "soc_gkg"]
     covariates = ["--rasters", str(REALDATA / "global" / "cov_vegetation.tif")]

@@ -1,4 +1,4 @@
-"""Maps against points and products whose truth is known: units, grids, gaps and extents may differ, the answer may not."""
+"""Maps against points and products of known truth: scores do not depend on units, grids, gaps and extents."""
 
 import re
 from pathlib import Path
@@ -46,7 +46,7 @@ def ours(workplace):
     return values.astype(np.float32).astype(np.float64)
 
 
-def judge(*products, maps=("ours=ours.tif",), more=()):
+def validated(*products, maps=("ours=ours.tif",), more=()):
     command = ["--maps", *maps, *(["--products", *products] if products else []), "--out", "out", *more]
     assert run(lambda: validate.main(command)) == 0
     return pd.read_csv("out/product_scores.csv").set_index("reference") if products else None
@@ -64,7 +64,7 @@ def test_offset_and_scaled_products(ours):
     write("more.tif", ours + 1.5)
     write("tonnes.tif", ours * 10, unit=None)
     write("tenths.tif", np.round(ours * 100), unit=None)
-    scores = judge("same=ours.tif", "more.tif", "tonnes=tonnes.tif,unit=t/ha", "tenths=tenths.tif,unit=t/ha,factor=0.1")
+    scores = validated("same=ours.tif", "more.tif", "tonnes=tonnes.tif,unit=t/ha", "tenths=tenths.tif,unit=t/ha,factor=0.1")
     same, more = scores.loc["same"], scores.loc["more"]
     assert (same["r2"], same["rmse"], same["me"], same["ccc"], same["n"]) == (1, 0, 0, 1, HEIGHT * WIDTH)
     assert (more["me"], more["rmse"]) == pytest.approx((-1.5, 1.5), abs=1e-5)
@@ -99,7 +99,7 @@ def test_scale_offset_and_nodata_of_the_file_are_believed(ours):
     with rasterio.open("packed.tif", "w", transform=Affine(CELL, 0, WEST, 0, -CELL, NORTH), **profile) as raster:
         raster.write(stored, 1)
         raster.scales, raster.offsets = (0.001,), (2.0,)
-    found = judge("packed=packed.tif,unit=kg/m2").loc["packed"]
+    found = validated("packed=packed.tif,unit=kg/m2").loc["packed"]
     assert found["rmse"] < 0.001
     assert found["n"] == HEIGHT * WIDTH - 100
 
@@ -109,7 +109,7 @@ def test_undeclared_nodata_is_an_error_that_says_what_to_do(ours, capsys):
     values[5:9] = -32768
     write("holed.tif", values)
     assert "nodata" in refused(capsys, "--maps", "ours.tif", "--products", "holed.tif")
-    found = judge("holed=holed.tif,nodata=-32768").loc["holed"]
+    found = validated("holed=holed.tif,nodata=-32768").loc["holed"]
     assert (found["n"], found["rmse"]) == ((HEIGHT - 4) * WIDTH, 0)
 
 
@@ -178,7 +178,7 @@ def test_another_projection(workplace, crs, metres):
     width, height = int((x[1] - x[0]) / metres), int((y[0] - y[1]) / metres)
     lon, lat = transformed(crs, "EPSG:4326", *centres(height, width, metres, x[0], y[0]))
     write("other.tif", smooth(lon, lat), metres, x[0], y[0], crs)
-    found = judge("other.tif").loc["other"]
+    found = validated("other.tif").loc["other"]
     assert found["rmse"] < 0.02
     assert found["r2"] > 0.999
     assert found["n"] > 50
@@ -188,7 +188,7 @@ def test_netcdf_meets_a_geotiff(ours):
     lat, lon = np.arange(36.25, 40, 0.5), np.arange(100.25, 105, 0.5)
     values = ours.reshape(8, 5, 10, 5).mean((1, 3))[::-1].astype(np.float32)
     write_netcdf(Path("model.nc"), lat, lon, values)
-    found = judge("model=model.nc", "tenfold=model.nc,factor=2").set_index("cell_km", append=True)
+    found = validated("model=model.nc", "tenfold=model.nc,factor=2").set_index("cell_km", append=True)
     assert found.loc["model", "n"].iloc[0] == 80
     assert found.loc["model", "rmse"].iloc[0] < 0.01  # areas of cells differ a little from row to row
     assert found.loc["tenfold", "mean_reference"].iloc[0] == pytest.approx(2 * found.loc["model", "mean_reference"].iloc[0])
@@ -199,15 +199,15 @@ def test_other_extents_are_compared_where_they_meet(ours):
     shifted = np.full((30, 30), 5.0)
     write("shifted.tif", shifted, west=WEST + 4, north=NORTH + 1)  # ten columns and twenty rows in common
     write("turned.tif", ours, west=WEST - 360)
-    scores = judge("west.tif", "shifted.tif", "turned.tif")
+    scores = validated("west.tif", "shifted.tif", "turned.tif")
     assert (scores.loc["west", "n"], scores.loc["west", "rmse"]) == (HEIGHT * 20, 0)
     assert scores.loc["shifted", "n"] == 200
     assert scores.loc["shifted", "mean_reference"] == pytest.approx(5)
     assert (scores.loc["turned", "n"], scores.loc["turned", "rmse"]) == (HEIGHT * WIDTH, pytest.approx(0, abs=1e-9))
 
 
-def test_depths_that_differ_are_told(ours, caplog):
-    judge("a=ours.tif,depth=0-30cm", maps=["ours=ours.tif,depth=0-20cm"])
+def test_depths_that_differ_are_reported(ours, caplog):
+    validated("a=ours.tif,depth=0-30cm", maps=["ours=ours.tif,depth=0-20cm"])
     assert "part of the bias is the difference in depth" in caplog.text
     assert "part of the bias is the difference in depth" in Path("out/report.html").read_text()
 
@@ -221,7 +221,7 @@ def test_no_ground_in_common_and_other_mistakes(ours, capsys):
         ("away.tif", ["share no ground", "away.tif"]),
         ("empty.tif", ["no cell in which both"]),
         ("content.tif", ["g/kg", "not a density"]),
-        ("bare.tif", ["does not tell its unit"]),
+        ("bare.tif", ["does not state its unit"]),
         ("bare.tif,unit=stones", ["stones"]),
         ("ours=ours.tif,factor=-1", ["greater than 0", "factor"]),
         ("none.tif", ["none.tif"]),
@@ -244,8 +244,8 @@ def test_a_map_of_many_bands_gives_its_prediction(ours):
     write_geotiff(
         Path("bands.tif"), bands, ["prediction", "lower", "upper"], Affine(CELL, 0, WEST, 0, -CELL, NORTH), units=["kg/m2"] * 3
     )
-    assert judge("ours.tif", maps=["bands=bands.tif"]).loc["ours", "rmse"] == 0
-    assert judge("ours.tif", maps=["bands=bands.tif,variable=upper"]).loc["ours", "me"] == pytest.approx(1)
+    assert validated("ours.tif", maps=["bands=bands.tif"]).loc["ours", "rmse"] == 0
+    assert validated("ours.tif", maps=["bands=bands.tif,variable=upper"]).loc["ours", "me"] == pytest.approx(1)
 
 
 # --- points ----------------------------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ def test_points_score_every_map_where_all_have_values(ours):
     holed[:, :5] = np.nan
     write("holed.tif", holed)
     predicted, observed = write_points(ours, unit=10.0)
-    judge("holed.tif", more=["--points", "points.csv", "--value", "v", "--unit", "t/ha"])
+    validated("holed.tif", more=["--points", "points.csv", "--value", "v", "--unit", "t/ha"])
     scores, points = pd.read_csv("out/point_scores.csv").set_index("map"), pd.read_csv("out/points.csv")
     kept = points["profile_id"].to_numpy()
     assert 200 < len(kept) < 300
@@ -279,34 +279,34 @@ def test_points_score_every_map_where_all_have_values(ours):
     assert Path("out/residuals-ours.png").is_file()
 
 
-def test_points_have_their_usual_names_and_units_are_asked_about(ours, caplog):
+def test_points_have_their_usual_names_and_suspicious_units_are_reported(ours, caplog):
     write_points(ours)
-    judge(more=["--points", "points.csv", "--value", "v"])
+    validated(more=["--points", "points.csv", "--value", "v"])
     assert "units" not in caplog.text
     expected = pd.read_csv("out/point_scores.csv")
     table = pd.read_csv("points.csv").rename(columns={"profile_id": "ID", "lon": "Longitude", "lat": "y"})
     table.to_csv("points.csv", index=False)
-    judge(more=["--points", "points.csv", "--value", "v"])
+    validated(more=["--points", "points.csv", "--value", "v"])
     pd.testing.assert_frame_equal(pd.read_csv("out/point_scores.csv"), expected)
     table.assign(v=10 * table["v"]).to_csv("points.csv", index=False)
-    judge(more=["--points", "points.csv", "--value", "v"])
+    validated(more=["--points", "points.csv", "--value", "v"])
     assert "are the units right" in caplog.text
 
 
-def test_a_value_that_is_not_there_is_told_with_those_that_are(ours, capsys):
+def test_a_missing_value_column_is_an_error_that_lists_the_others(ours, capsys):
     write_points(ours)
     assert "name one by --value" in refused(
         capsys, "--maps", "ours.tif", "--points", "points.csv", "--value", "soc", "--out", "out"
     )
 
 
-def test_intervals_of_a_map_are_held_against_points(ours):
+def test_coverage_of_a_maps_intervals_at_points(ours):
     bands = np.stack([ours, ours - 0.6 * 1.645, ours + 0.6 * 1.645])
     write_geotiff(
         Path("bands.tif"), bands, ["prediction", "lower", "upper"], Affine(CELL, 0, WEST, 0, -CELL, NORTH), units=["kg/m2"] * 3
     )
     write_points(ours)
-    judge(maps=["bands.tif"], more=["--points", "points.csv", "--value", "v"])
+    validated(maps=["bands.tif"], more=["--points", "points.csv", "--value", "v"])
     row = pd.read_csv("out/point_scores.csv").iloc[0]
     assert row["coverage"] == pytest.approx(0.9, abs=0.05)
     assert row["coverage_low"] <= row["coverage"] <= row["coverage_high"]
@@ -342,7 +342,7 @@ def test_names_are_escaped_and_files_are_named_safely(ours):
 
 def test_names_are_no_formulas(ours):
     write_points(ours)
-    judge("$x^$=ours.tif", maps=[r"$\frac{a}$=ours.tif"], more=["--points", "points.csv", "--value", "v"])
+    validated("$x^$=ours.tif", maps=[r"$\frac{a}$=ours.tif"], more=["--points", "points.csv", "--value", "v"])
 
 
 @pytest.mark.parametrize(

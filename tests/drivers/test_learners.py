@@ -67,11 +67,11 @@ def test_flipped_residuals_keep_size_and_block_but_lose_their_cause():
 def test_noise_makes_a_model_as_hard_to_learn_as_observations():
     random = np.random.default_rng(0)
     x = random.normal(size=(600, 4)).astype(np.float32)
-    law, residuals, blocks = np.tanh(x[:, 0]) + 0.7 * x[:, 1], 0.7 * random.normal(size=600), np.arange(600) // 3
+    signal, residuals, blocks = np.tanh(x[:, 0]) + 0.7 * x[:, 1], 0.7 * random.normal(size=600), np.arange(600) // 3
     validation = CrossValidation(x, (Category(name="all", variables=("a", "b", "c", "d")),), blocks % 5, 0)
     found = {}
     for scale in (1, 3):  # a model whose carbon varies more needs more noise
-        found[scale], r2 = matching_noise(validation, "boosting", scale * law, residuals, blocks, 0.6)
+        found[scale], r2 = matching_noise(validation, "boosting", scale * signal, residuals, blocks, 0.6)
         assert r2 == pytest.approx(0.6, abs=0.03)
     assert 0.5 < found[1] < 2 and found[3] == pytest.approx(3 * found[1], rel=0.1)
-    assert matching_noise(validation, "boosting", law + 3 * residuals, residuals, blocks, 0.6)[0] == 0
+    assert matching_noise(validation, "boosting", signal + 3 * residuals, residuals, blocks, 0.6)[0] == 0

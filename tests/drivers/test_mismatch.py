@@ -32,12 +32,12 @@ def test_half_samples_are_whole_blocks_and_pairs_swap_them():
 
 def test_quarters_make_up_the_training_half():
     here = study(lambda x: x[:, 0])
-    learnt, judged = half_samples(here.blocks, here.seed, 3)
-    first, second = quarter_samples(here, learnt, 3)
-    assert np.array_equal(np.sort(np.concatenate([first, second])), learnt)
-    assert not set(here.blocks[first]) & set(here.blocks[second]) and not set(first) & set(judged)
+    train, test = half_samples(here.blocks, here.seed, 3)
+    first, second = quarter_samples(here, train, 3)
+    assert np.array_equal(np.sort(np.concatenate([first, second])), train)
+    assert not set(here.blocks[first]) & set(here.blocks[second]) and not set(first) & set(test)
     assert abs(len(set(here.blocks[first])) - len(set(here.blocks[second]))) <= 1
-    assert not np.array_equal(first, quarter_samples(here, learnt, 5)[0])
+    assert not np.array_equal(first, quarter_samples(here, train, 5)[0])
 
 
 def test_extrapolation_is_exact_for_a_shortfall_that_shrinks_with_the_root_of_profiles():
@@ -49,15 +49,15 @@ def test_extrapolation_is_exact_for_a_shortfall_that_shrinks_with_the_root_of_pr
 
 
 def test_importance_is_extrapolated_to_infinite_sample_size():
-    """Half-samples learn a driver's effect in part; reported is more than that, and the interval holds the truth."""
+    """Half-samples learn a driver's effect in part; reported is more than that, and the interval covers the truth."""
     for seed in range(4):
         here = study(lambda x: x[:, 0], seed)
         parts = [refit(here, "boosting", number, [0]) for number in range(14)]
         found = {name: np.stack([part[name] for part in parts]) for name in ("conditional", "quarter_conditional")}
         truth = 2 * 0.7**2 * _within(here)
-        halves, lifted = (interval(each["conditional"][:, 0, 5], 0.95) for each in (found, extrapolate(found)))
-        assert halves.value < lifted.value and lifted.low <= truth <= lifted.high
-        assert lifted.high - lifted.low < 2.5 * (halves.high - halves.low) < 1.2 * truth
+        half_sample, extrapolated = (interval(each["conditional"][:, 0, 5], 0.95) for each in (found, extrapolate(found)))
+        assert half_sample.value < extrapolated.value and extrapolated.low <= truth <= extrapolated.high
+        assert extrapolated.high - extrapolated.low < 2.5 * (half_sample.high - half_sample.low) < 1.2 * truth
 
 
 def _within(here):
@@ -89,12 +89,12 @@ def test_a_ratio_is_of_means_and_there_is_none_of_next_to_nothing():
     assert np.isnan(ratio_of(40 * shared, random.normal(0, 1, 60), 0.95).value)
 
 
-def test_fiellers_interval_holds_the_ratios_that_the_spread_does_not_rule_out():
+def test_fiellers_interval_contains_the_ratios_that_the_spread_does_not_rule_out():
     random = np.random.default_rng(0)
     modelled, observed = 4 + random.normal(0, 0.5, 40), 2 + random.normal(0, 0.3, 40)
     found = ratio_of(modelled, observed, 0.95)
     assert found.value == pytest.approx(modelled.mean() / observed.mean())
-    for end in (found.low, found.high):  # there, modelled - ratio * observed is just told apart from 0
+    for end in (found.low, found.high):  # there, modelled - ratio * observed is just significantly different from 0
         one = interval(modelled - end * observed, 0.95)
         assert min(abs(one.low), abs(one.high)) == pytest.approx(0, abs=1e-9)
 
@@ -121,7 +121,7 @@ def test_effects_are_over_the_middle_of_places():
 
 
 def simple(n=600, seed=0):
-    """Return covariates, places, and a law of the first two of them."""
+    """Return covariates, places, and a function of the first two of them."""
     random = np.random.default_rng(seed)
     x = random.normal(size=(n, 4)).astype(np.float32)
     return x, random.uniform(-60, 60, n), random.uniform(-40, 40, n), np.tanh(x[:, 0]) + 0.7 * x[:, 1]
@@ -131,7 +131,7 @@ CATEGORY = (Category(name="all", variables=("a", "b", "c", "d")),)
 
 
 def study(model, seed=0):
-    """Return a study of a law with noise and of a model."""
+    """Return a study of a function with noise and of a model."""
     x, lon, lat, law = simple(seed=seed)
     random = np.random.default_rng([seed, 1])
     z = np.stack([law + 0.5 * random.normal(size=len(law)), model(x) + 0.5 * random.normal(size=len(law))])
@@ -179,7 +179,7 @@ def test_what_a_model_exaggerates_does_not_make_the_rest_seem_less():
     assert not any(each.significant for each in every if each.name in ("two", "b", "rest"))
 
 
-def test_nothing_is_significant_of_a_model_that_obeys_the_same_law():
+def test_nothing_is_significant_of_a_model_that_follows_the_same_relationship():
     every, _ = compared(lambda x: np.tanh(x[:, 0]) + 0.7 * x[:, 1])
     assert len(every) == 15 and not any(each.significant for each in every)
 

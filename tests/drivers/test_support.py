@@ -1,4 +1,4 @@
-"""Targets of different grids meet at the same places, and what is lost on the way is counted."""
+"""Targets of different grids are brought to the same places, and places left out are counted."""
 
 import pickle
 
@@ -74,15 +74,15 @@ def test_profiles_one_by_one_take_the_value_of_their_cell(data, tmp_path, caplog
     assert found.facts["cells_with_profiles"] == {"m": 25} and "300 profiles lie in 25 of its cells" in caplog.text
 
 
-def test_profiles_have_the_unit_that_their_target_says(data):
+def test_profiles_have_the_unit_of_their_target(data):
     plain = make_support(settings(data))
-    told = {"targets": (Target(name="observed", kind="observed", unit="t/ha"),)}
-    found = make_support(build(Analysis, {"data_dir": data} | told))
+    given = {"targets": (Target(name="observed", kind="observed", unit="t/ha"),)}
+    found = make_support(build(Analysis, {"data_dir": data} | given))
     assert (plain.units, found.units) == (("g/kg",), ("kg/m2",))
     np.testing.assert_allclose(found.y, plain.y * 0.1)
-    told = {"targets": (Target(name="observed", kind="observed", unit="pounds"),)}
+    given = {"targets": (Target(name="observed", kind="observed", unit="pounds"),)}
     with pytest.raises(UserError, match="target 'observed': unit 'pounds' is none of kg/m2"):
-        make_support(build(Analysis, {"data_dir": data} | told))
+        make_support(build(Analysis, {"data_dir": data} | given))
 
 
 def test_places_without_all_targets_are_counted_and_left_out(data, tmp_path):
@@ -93,7 +93,7 @@ def test_places_without_all_targets_are_counted_and_left_out(data, tmp_path):
     assert len(found) == south.sum() and found.facts["targets"]["m"]["without"] == (~south).sum()
 
 
-def test_gaps_are_filled_counted_and_said(data, tmp_path, caplog):
+def test_gaps_are_filled_counted_and_logged(data, tmp_path, caplog):
     caplog.set_level("INFO")
     for name, rows in (("warm", 7), ("rock", 4)):
         patches = load_pickle(data / "patches" / f"{name}.pkl")
@@ -160,7 +160,7 @@ def test_drivers_take_their_variables_from_the_categories(data):
         drivers_of(found, {"all": ["warm", "wet", "rock"]})
 
 
-def test_variables_of_a_dataset_may_be_said_to_be_classes(tmp_path):
+def test_variables_of_a_dataset_may_be_declared_classes(tmp_path):
     categories = (Category(name="land", variables=("cover", "warm")), Category(name="bedrock", variables=("rock",)))
     data = make_dataset(tmp_path / "data", n=300, side=1, categories=categories)
     patches = load_pickle(data / "patches" / "cover.pkl")

@@ -1,6 +1,6 @@
-"""The known answer: a model that exaggerates temperature and productivity and lacks lithology is found to do just that.
+"""Validation with known truth: a model that exaggerates temperature and productivity and lacks lithology is found to do just that.
 
-Quick counterparts, of a plainer law, are in test_mismatch.
+Quick counterparts, with a simpler relationship, are in test_mismatch.
 """
 
 import sys
@@ -31,5 +31,5 @@ def test_the_faults_of_the_model_are_significant_and_nothing_else():
     assert {words for words in found["significant"] if words.startswith("response")} <= {"response bio01 -", "response evi_mean +"}
 
 
-def test_nothing_is_significant_of_a_model_of_the_same_law():
+def test_nothing_is_significant_of_a_model_with_the_same_equation():
     assert false_alarms.experiment(1, 300, Pedogenesis(), 14)["significant"] == []

@@ -41,7 +41,7 @@ def test_mercator_is_its_formula_as_far_as_the_poles_and_no_further():
         (DEGREES, "EPSG:32632", 180, 90),  # the other side of the Earth
         (DEGREES, "+proj=ortho +lat_0=20 +lon_0=30 +datum=WGS84", 180, 90),
         (DEGREES, "+proj=gnom +lat_0=20 +lon_0=30 +datum=WGS84", 180, 90),
-        ("EPSG:32662", "EPSG:3857", 2e7, 1.2e7),  # plate carree goes on beyond the poles
+        ("EPSG:32662", "EPSG:3857", 2e7, 1.2e7),  # plate carree continues beyond the poles
     ],
 )
 def test_among_places_without_an_image_the_others_keep_theirs(crs, other, wide, tall):
@@ -101,7 +101,7 @@ def test_an_extent_is_that_of_its_curved_sides():
     assert (left, right, bottom, top) == pytest.approx((x[0], x[1], y[2], y[3]), abs=1)
 
 
-def test_across_the_antimeridian_longitudes_go_on():
+def test_across_the_antimeridian_longitudes_continue():
     west, east, south, north = bounds_in((1e6, 9e6, 1e6, 2e6), "EPSG:3832", DEGREES)
     assert (west, east) == pytest.approx((158.98315, 230.84837), abs=1e-4)
     assert 9 < south < north < 18
@@ -115,7 +115,7 @@ def test_a_world_maps_extent_is_the_world():
 @pytest.mark.parametrize(
     "other", ["EPSG:32632", "EPSG:3857", "EPSG:2154", "EPSG:3035", "+proj=ortho +lat_0=0 +lon_0=0 +datum=WGS84"]
 )
-def test_a_projection_that_cannot_hold_an_extent_says_so(other):
+def test_a_projection_that_cannot_represent_an_extent_is_an_error(other):
     with pytest.raises(UserError, match=r"cannot hold x -180 to 180, y -90 to 90 in EPSG:4326; give the map's bounds"):
         bounds_in((-180, 180, -90, 90), DEGREES, other)
 
@@ -128,7 +128,7 @@ def test_an_equal_area_projection_holds_the_world(other, west):
     assert 1.4e7 < top - bottom < 1.9e7
 
 
-def test_the_land_round_a_pole_is_a_disc():
+def test_the_extent_round_a_pole_is_a_disc():
     bounds = bounds_in((-180, 180, 60, 90), DEGREES, "EPSG:3573")  # equal area: the radius is that of the authalic sphere's cap
     assert np.abs(bounds) == pytest.approx([3_309_820] * 4, rel=2e-4)
 
@@ -198,7 +198,7 @@ def test_names_are_short(crs, name):
         ("IAU_2015:30100", "is not the Earth's"),
     ],
 )
-def test_a_crs_no_map_can_be_made_in_is_said(crs, message):
+def test_a_crs_no_map_can_be_made_in_is_named(crs, message):
     with pytest.raises(UserError, match=message):
         read_crs(crs)
 

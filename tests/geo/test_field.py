@@ -39,7 +39,7 @@ GAUSS = np.degrees(np.arcsin(np.polynomial.legendre.leggauss(45)[0]))
 UNEVEN = np.sort(np.concatenate([np.arange(-88, 0, 4.0), np.arange(1, 90, 2.0)]))
 
 
-def law(lat, lon):
+def carbon_at(lat, lon):
     return 10 + lat / 10 + (np.asarray(lon) % 360) / 1000
 
 
@@ -47,15 +47,15 @@ def law(lat, lon):
 @pytest.mark.parametrize("west", [0, -180])
 def test_a_place_has_the_value_of_its_cell_however_the_axes_run(tmp_path, lat, west):
     lon = LON + west
-    field = read_field(write_netcdf(tmp_path / "m.nc", lat, lon, law(lat[:, None], lon[None, :]).astype(np.float32)))
+    field = read_field(write_netcdf(tmp_path / "m.nc", lat, lon, carbon_at(lat[:, None], lon[None, :]).astype(np.float32)))
     east, north = np.meshgrid(LON + west, lat)
     off = 0.3 * np.abs(np.diff(lat)).min()
     for dx, dy in ((0, 0), (1.5, off), (-1.5, -off), (360, 0), (-360, 0)):
-        assert field.at(east.ravel() + dx, north.ravel() + dy) == pytest.approx(law(north, east).ravel(), abs=1e-4)
+        assert field.at(east.ravel() + dx, north.ravel() + dy) == pytest.approx(carbon_at(north, east).ravel(), abs=1e-4)
     assert field.variable == "cSoil" and field.unit == "kg/m2" and field.shape == (len(lat), len(LON))
 
 
-def test_cells_are_told_apart_and_the_poles_belong_to_the_last_rows(tmp_path):
+def test_neighbouring_cells_are_distinguished_and_the_poles_belong_to_the_last_rows(tmp_path):
     field = read_field(write_netcdf(tmp_path / "m.nc", LAT, LON, np.ones((45, 90), np.float32)))
     assert field.cells(np.array([1.0, 3.9, 4.1, -0.1]), np.array([89.0, 86.5, 86.5, 90.0])).tolist() == [0, 0, 1, 89]
     assert field.cells(np.array([1.0]), np.array([-90.0])).tolist() == [44 * 90]
@@ -70,19 +70,19 @@ def test_a_region_has_no_value_outside(tmp_path):
 
 
 def test_rows_may_run_along_longitude(tmp_path):
-    values = law(LAT[None, :], LON[:, None]).astype(np.float32)
+    values = carbon_at(LAT[None, :], LON[:, None]).astype(np.float32)
     field = read_field(write_netcdf(tmp_path / "m.nc", LON, LAT, values, axes=("lon", "lat")))
-    assert field.at(np.array([10.0]), np.array([40.0])) == pytest.approx(law(40.0, 10.0), abs=1e-4)
+    assert field.at(np.array([10.0]), np.array([40.0])) == pytest.approx(carbon_at(40.0, 10.0), abs=1e-4)
 
 
 def test_packed_values_are_unpacked(tmp_path):
     packed = xr.Dataset(
-        {"cSoil": (("lat", "lon"), law(LAT[:, None], LON[None, :]), {"units": "kg m-2"})},
+        {"cSoil": (("lat", "lon"), carbon_at(LAT[:, None], LON[None, :]), {"units": "kg m-2"})},
         {"lat": ("lat", LAT, {"units": "degrees_north"}), "lon": ("lon", LON, {"units": "degrees_east"})},
     )
     encoding = {"dtype": "int16", "scale_factor": 0.001, "add_offset": 5.0, "_FillValue": -32768}
     packed.to_netcdf(tmp_path / "m.nc", engine="scipy", encoding={"cSoil": encoding})
-    assert read_field(tmp_path / "m.nc").at(np.array([10.0]), np.array([40.0])) == pytest.approx(law(40.0, 10.0), abs=1e-3)
+    assert read_field(tmp_path / "m.nc").at(np.array([10.0]), np.array([40.0])) == pytest.approx(carbon_at(40.0, 10.0), abs=1e-3)
 
 
 def test_times_are_averaged_and_fill_values_are_missing(tmp_path):
@@ -143,7 +143,7 @@ def test_a_text_called_geotiff_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "given", "words"),
     [
-        ({"unit": ""}, {}, "does not tell its unit"),
+        ({"unit": ""}, {}, "does not state its unit"),
         ({"unit": "mol m-2"}, {}, "mol m-2"),
         ({}, {"unit": "g/kg"}, "its unit is kg/m2, and g/kg was given"),
         ({}, {"unit": "stones"}, "'stones'"),
@@ -192,7 +192,7 @@ def write_cmip6(path, values):
 
 @pytest.mark.parametrize("hdf5", [False, True])
 def test_csoil_is_read_as_cmip6_writes_it(tmp_path, hdf5):
-    values = np.stack([law(LAT[:, None], LON[None, :]) + t for t in (-1, 0, 1)]).astype(np.float32)
+    values = np.stack([carbon_at(LAT[:, None], LON[None, :]) + t for t in (-1, 0, 1)]).astype(np.float32)
     values[:, :, :20] = 1e20
     path = write_cmip6(tmp_path / "cSoil_Emon_MODEL_historical_r1i1p1f1_gn_185001-185003.nc", values)
     if hdf5:
@@ -204,10 +204,12 @@ def test_csoil_is_read_as_cmip6_writes_it(tmp_path, hdf5):
     field = read_field(path)
     assert (field.variable, field.unit, field.times, field.shape) == ("cSoil", "kg/m2", 3, (45, 90))
     west, north = np.array([-160.0, -160, 200, 10]), np.array([48.0, -88, 48, 0])
-    assert field.at(west, north) == pytest.approx([law(48, 198), law(-88, 198), law(48, 198), np.nan], nan_ok=True, abs=0.01)
+    assert field.at(west, north) == pytest.approx(
+        [carbon_at(48, 198), carbon_at(-88, 198), carbon_at(48, 198), np.nan], nan_ok=True, abs=0.01
+    )
 
 
-def test_of_several_variables_csoil_is_meant_unless_said(tmp_path):
+def test_of_several_variables_csoil_is_read_by_default(tmp_path):
     memory = io.BytesIO()
     with netcdf_file(memory, "w") as file:
         file.createDimension("lat", 45)

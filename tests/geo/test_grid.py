@@ -102,7 +102,7 @@ def test_a_grid_survives_json():
 
 
 @pytest.mark.parametrize(("crs", "geographic"), [(DEGREES, True), ("EPSG:9518", True), ("EPSG:3035", False), ("EPSG:7405", False)])
-def test_degrees_are_told_from_lengths(crs, geographic):
+def test_degrees_are_distinguished_from_lengths(crs, geographic):
     assert Grid(crs, 0, 0, (1, 1), 1, 1).geographic is geographic
 
 
@@ -241,7 +241,7 @@ def test_the_finest_raster_has_the_smallest_cells_on_the_ground_and_of_equals_th
     assert finest(layers_of(same, feet)) == same
 
 
-def test_what_a_record_says_of_cells_is_taken_only_where_it_makes_sense():
+def test_cells_of_a_record_are_used_only_if_valid():
     good = {"crs": "EPSG:3035", "cell_size": [250, 250], "variables": ["slope", "band1"], "shape": None}
     degrees = {"crs": DEGREES, "cell_size": [0.1, 0.2], "variables": ["bio01"]}
     assert cell_sizes([good, degrees]) == pytest.approx({"slope": 250, "band1": 250, "bio01": 11119.5}, rel=1e-5)
@@ -290,16 +290,16 @@ def test_a_rasters_grid_is_turned_north_up(tmp_path, place):
 )
 def test_a_raster_no_map_can_follow_is_named(tmp_path, options, message):
     good, bad = make(tmp_path / "good.tif"), make(tmp_path / "bad.tif", **options)
-    for ask in (
+    for call in (
         lambda: raster_grid(bad),
         lambda: target_grid(layers_of(good), like=bad),
         lambda: target_grid(layers_of(good, bad)),
     ):
         with pytest.raises(UserError, match=f"bad.tif: {message}"):
-            ask()
+            call()
 
 
-def test_a_map_follows_the_finest_raster_or_the_one_it_is_told(tmp_path):
+def test_a_map_follows_the_finest_raster_or_the_given_one(tmp_path):
     fine, coarse = make(tmp_path / "a.tif", cell=0.1, height=20, width=30), make(tmp_path / "b.tif", 100, 50, 1)
     assert target_grid(layers_of(coarse, fine)) == Grid(DEGREES, 0, 10, (0.1, 0.1), 20, 30)
     assert target_grid(layers_of(coarse, fine), like=coarse) == Grid(DEGREES, 100, 50, (1, 1), 10, 10)
@@ -367,7 +367,7 @@ def test_a_world_raster_goes_to_degrees_and_a_world_projection_but_not_to_a_zone
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("given", "message"),
     [
         ({"crs": "EPSG:3035"}, "crs EPSG:3035 needs --resolution"),
         ({"crs": "nowhere", "resolution": 1}, "crs 'nowhere': not a coordinate reference system"),
@@ -387,10 +387,10 @@ def test_a_world_raster_goes_to_degrees_and_a_world_projection_but_not_to_a_zone
         ({"bounds": (-1e308, 1e308, 0, 5), "resolution": 1}, "cells; is the resolution in the unit of the CRS"),
     ],
 )
-def test_what_cannot_be_a_grid_is_said(tmp_path, asked, message):
+def test_invalid_grids_are_errors(tmp_path, given, message):
     layers = layers_of(make(tmp_path / "a.tif"))
     with pytest.raises(UserError, match=message):
-        target_grid(layers, **asked)
+        target_grid(layers, **given)
 
 
 def test_a_followed_raster_without_end_is_refused(tmp_path, monkeypatch):

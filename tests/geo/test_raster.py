@@ -241,9 +241,9 @@ def test_no_crs_rotated_and_truncated_are_errors(tmp_path):
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        (Affine(1e-300, 0, 0, 0, -1e-300, 10), "too small to be told apart"),
-        (Affine(1e-9, 0, 4e6, 0, -1e-9, 3e6), "too small to be told apart"),
-        (Affine(1, 0, 0, 0, -1e-13, 0), "too small to be told apart"),
+        (Affine(1e-300, 0, 0, 0, -1e-300, 10), "too small to be distinguished"),
+        (Affine(1e-9, 0, 4e6, 0, -1e-9, 3e6), "too small to be distinguished"),
+        (Affine(1, 0, 0, 0, -1e-13, 0), "too small to be distinguished"),
         (Affine(1e300, 0, 0, 0, -1e300, 10), "lie beyond all measure"),
         (Affine(1, 0, 1e12, 0, -1, 10), "lie beyond all measure"),
         (Affine(1, 0, math.inf, 0, -1, 10), "lie beyond all measure"),

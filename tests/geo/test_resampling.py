@@ -201,7 +201,7 @@ def test_values_are_gdals(tmp_path, case, resampling, holes):
         expected[:, col : col + 4] = part
     found = stack.read(0, 0, grid.height, grid.width)[0]
     stack.close()
-    if holes and resampling == "bilinear":  # half of the weight must have values; GDAL asks the nearest cell
+    if holes and resampling == "bilinear":  # half of the weight must have values; GDAL requires the nearest cell
         here, there = np.isfinite(found), np.isfinite(expected)
         assert (here & ~there).mean() > 0 and (there & ~here).mean() < 0.01
         found[~there], expected[~here] = np.nan, np.nan
@@ -357,7 +357,7 @@ def test_a_torn_file_is_named_and_its_whole_part_is_read(tmp_path, cell):
             stack.read(200, 0, 100, 100)
 
 
-def test_undeclared_nodata_is_told_once(tmp_path, caplog):
+def test_undeclared_nodata_is_logged_once(tmp_path, caplog):
     make(tmp_path / "v.tif", np.full((6, 6), -9999, np.int16), 0, 6, 1)
     with caplog.at_level("INFO"), Stack(find_layers([tmp_path]), raster_grid(tmp_path / "v.tif")) as stack:
         assert np.isnan(stack.read(0, 0, 6, 6)).all()

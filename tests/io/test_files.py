@@ -211,9 +211,9 @@ F4 = np.dtype("f4")
 @pytest.mark.parametrize("inside", [lambda value: value, lambda value: {"a": value, "b": value}, lambda value: [1, (value,)]])
 def test_an_array_that_is_not_what_it_says_is_refused_before_it_is_made(tmp_path, value, words, inside):
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(inside(value), protocol=4))
-    for way in (load_pickle, load_patches):
+    for load in (load_pickle, load_patches):
         with pytest.raises(UserError, match=words):
-            way(tmp_path / "x.pkl")
+            load(tmp_path / "x.pkl")
 
 
 ADMITTED = [f"c{module}\n{name}\n".encode() for module, name in patches._ADMITTED]
@@ -297,7 +297,7 @@ def test_arrays_of_every_form_are_what_plain_pickle_makes_of_them(tmp_path, prot
         "rows": list(np.arange(12, dtype=">i4").reshape(3, 2, 2)),
         "columns": [np.asfortranarray(shared + k) for k in range(3)],
         "two forms": (np.ones(2), np.ones((2, 2), bool), shared, shared.T, shared[:, ::2]),
-        "none": [np.empty((0, 3)), np.empty((0, 3))] if protocol > 2 else [],  # else pickle asks for `bytes`
+        "none": [np.empty((0, 3)), np.empty((0, 3))] if protocol > 2 else [],  # else pickle needs `bytes`
         "numbers": [np.array(1.5), np.array(2.5)],
         "kinds": [np.arange(4).reshape(2, 2).astype(kind) for kind in ("f4", "f8", "i2", "u1", ">f4")],
         np.int64(3): {np.float32(1.5): np.complex64(1j), True: b"bytes"},

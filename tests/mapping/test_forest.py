@@ -43,19 +43,19 @@ def model(forest, uncertainty, variables=NAMES, record=None):
 @pytest.fixture(scope="module")
 def trained():
     """Return forests of a zoned world, its profiles, and what was predicted of them in two folds."""
-    land, forest = zoned_world(500), method(width_precipitation=100, width_temperature=4)
-    folds = space_time_folds(land, forest, 2, 0)
-    held_out = pd.concat([hold_out(land, folds, fold, forest, 0, repeats=1).predictions for fold in (0, 1)])
-    return forest.fit(land.x, land.y, land.groups, 0), land, held_out.sort_values("row", ignore_index=True)
+    profiles, forest = zoned_world(500), method(width_precipitation=100, width_temperature=4)
+    folds = space_time_folds(profiles, forest, 2, 0)
+    held_out = pd.concat([hold_out(profiles, folds, fold, forest, 0, repeats=1).predictions for fold in (0, 1)])
+    return forest.fit(profiles.x, profiles.y, profiles.groups, 0), profiles, held_out.sort_values("row", ignore_index=True)
 
 
 @pytest.fixture(scope="module")
 def saved(trained, tmp_path_factory):
     """Return the folder of two models: of hard and of blended boundaries."""
-    forest, land, held_out = trained
+    forest, profiles, held_out = trained
     folder = tmp_path_factory.mktemp("model")
     for name, column in (("hard", "zoned"), ("blended", "blended")):
-        known = estimate_uncertainty(forest, land, held_out, column, 0)
+        known = estimate_uncertainty(forest, profiles, held_out, column, 0)
         assert None not in (known.calibration, known.errors, known.applicability)
         each = forest
         if name == "hard":
@@ -69,7 +69,7 @@ def covariates():
     """Return variable -> (H, W): a climate that passes both thresholds, and smooth covariates."""
     row, col = np.mgrid[0:HEIGHT, 0:WIDTH]
     found = {"map": 250 + 300 * col / WIDTH, "mat": 16 - 12 * row / HEIGHT, "a": np.sin(col / 9), "b": np.cos(row / 7)}
-    found["map"][3:6, 3:6] = np.nan  # no zone can be told
+    found["map"][3:6, 3:6] = np.nan  # no zone is known
     found["a"][20:23, 30:33] = np.nan
     return {name: values.astype(np.float32) for name, values in found.items()}
 
@@ -269,9 +269,9 @@ def test_without_uncertainty_there_are_no_intervals(world, trained, saved, tmp_p
 
 def test_zones_of_a_map_take_the_nearest_code(workplace, trained, tmp_path):
     """The codes lie on another grid, and are never interpolated."""
-    _, land, _ = trained
-    x = np.column_stack([land.x, np.where(land.x[:, 0] >= 400, 1.0, 3.0)])
-    forest = replace(method(), zones=GivenZones((1.0, 3.0)), climate=(6,)).fit(x, land.y, land.groups, 0)
+    _, profiles, _ = trained
+    x = np.column_stack([profiles.x, np.where(profiles.x[:, 0] >= 400, 1.0, 3.0)])
+    forest = replace(method(), zones=GivenZones((1.0, 3.0)), climate=(6,)).fit(x, profiles.y, profiles.groups, 0)
     uncertainty = Uncertainty(errors=replace(ERRORS, deviations=(0.2, 0.3)))
     save_zoned(model(forest, uncertainty, (*NAMES, "code")), tmp_path / "given.npz")
     write("static", covariates())
@@ -319,8 +319,8 @@ def test_another_unit_is_warned_of(world, saved, caplog):
 
 
 def test_uncertainty_is_saved_to_the_bit(trained, tmp_path):
-    forest, land, held_out = trained
-    known = estimate_uncertainty(forest, land, held_out, "blended", 0)
+    forest, profiles, held_out = trained
+    known = estimate_uncertainty(forest, profiles, held_out, "blended", 0)
     save_zoned(model(forest, known), tmp_path / "m.npz")
     again = load_zoned(tmp_path / "m.npz").uncertainty
     assert (again.calibration, again.errors, again.predictors) == (known.calibration, known.errors, known.predictors)

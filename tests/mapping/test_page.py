@@ -206,11 +206,11 @@ def test_the_page_tells_places_within_half_a_cell(crs, transform):
     i, j = np.floor(row).astype(int), np.floor(col).astype(int)
     v, u = (row - i)[:, None], (col - j)[:, None]
     upper, lower = ((1 - u) * lattice[k, j] + u * lattice[k, j + 1] for k in (i, i + 1))
-    told = (1 - v) * upper + v * lower
-    told /= np.linalg.norm(told, axis=1, keepdims=True)
+    shown = (1 - v) * upper + v * lower
+    shown /= np.linalg.norm(shown, axis=1, keepdims=True)
     lon, lat = (np.deg2rad(angle) for angle in lonlat(grid, row / (side - 1) * 1000, col / (side - 1) * 1000))
     true = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
-    assert np.max(np.linalg.norm(told - true, axis=1)) * 6.371e6 < 0.5 * transform.a
+    assert np.max(np.linalg.norm(shown - true, axis=1)) * 6.371e6 < 0.5 * transform.a
 
 
 # --- in a browser ----------------------------------------------------------------------------------------------
@@ -252,13 +252,13 @@ class Browser:
     async def send(self, method, **parameters):
         self.count += 1
         await self.socket.write_message(json.dumps({"id": self.count, "method": method, "params": parameters}))
-        while (answer := json.loads(await self.socket.read_message())).get("id") != self.count:
+        while (reply := json.loads(await self.socket.read_message())).get("id") != self.count:
             pass
-        return answer["result"]
+        return reply["result"]
 
     async def value(self, expression):
-        answer = await self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        return answer["result"].get("value")
+        reply = await self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        return reply["result"].get("value")
 
     async def mouse(self, kind, x, y, **more):
         await self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)

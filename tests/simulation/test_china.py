@@ -1,4 +1,4 @@
-"""The China-like land: what it holds, whether its truth is what its law says, and that horizons lead back to it."""
+"""The simulated dataset resembling China: contents, truth by its equations, and densities recovered from horizons."""
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,9 @@ CELL = 1.5
 
 
 @pytest.fixture(scope="module")
-def lands(tmp_path_factory):
+def datasets(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sim")
-    return {law: make_china(folder, law, profiles=300, cell=CELL) for law in ("zoned", "unzoned")}
+    return {relationship: make_china(folder, relationship, profiles=300, cell=CELL) for relationship in ("zoned", "unzoned")}
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def read(path):
         return raster.read(masked=True).filled(np.nan), raster.descriptions
 
 
-def test_every_period_has_its_covariates_and_truth(lands):
-    for folder in lands.values():
+def test_every_period_has_its_covariates_and_truth(datasets):
+    for folder in datasets.values():
         for first, last in PERIODS:
             values, names = read(folder / f"periodic/{first}-{last}/indices.tif")
             assert names == tuple(INDICES)
@@ -47,19 +47,19 @@ def test_every_period_has_its_covariates_and_truth(lands):
         assert {layer.name for layer in find_layers([folder / "rasters"])} >= {"map", "mat", "slope", "clay_map"}
 
 
-def test_laws_share_everything_but_carbon(lands):
+def test_both_relationships_share_everything_but_carbon(datasets):
     for name in ("rasters/climate.tif", "rasters/soil.tif", "periodic/1985-1989/indices.tif", "bands/2015-2019.tif"):
-        assert (lands["zoned"] / name).read_bytes() == (lands["unzoned"] / name).read_bytes()
-    truth = [read(folder / "truth/1985-1989/socd_0_20.tif")[0] for folder in lands.values()]
+        assert (datasets["zoned"] / name).read_bytes() == (datasets["unzoned"] / name).read_bytes()
+    truth = [read(folder / "truth/1985-1989/socd_0_20.tif")[0] for folder in datasets.values()]
     assert np.nanmax(np.abs(truth[0] / truth[1] - 1)) > 0.5
-    assert [yaml.safe_load((folder / "world.yaml").read_text())["law"] for folder in lands.values()] == ["zoned", "unzoned"]
+    assert [yaml.safe_load((folder / "world.yaml").read_text())["law"] for folder in datasets.values()] == ["zoned", "unzoned"]
     assert len(set(RESPONSES["unzoned"].values())) == 1
     assert len(set(RESPONSES["zoned"].values())) == 4
 
 
-def test_all_four_zones_have_profiles_and_land(lands, china):
-    table = pd.read_csv(lands["zoned"] / "horizons.csv").drop_duplicates("profile_id")
-    windows, inside = cut_windows(find_layers([lands["zoned"] / "rasters"]), table["lon"].to_numpy(), table["lat"].to_numpy(), 0)
+def test_all_four_zones_have_profiles_and_land(datasets, china):
+    table = pd.read_csv(datasets["zoned"] / "horizons.csv").drop_duplicates("profile_id")
+    windows, inside = cut_windows(find_layers([datasets["zoned"] / "rasters"]), table["lon"].to_numpy(), table["lat"].to_numpy(), 0)
     assert inside.all()
     assert np.isfinite(windows["map"]).all()
     assert np.bincount(china.zone[china.zone >= 0], minlength=len(ZONES)).min() > 50
@@ -93,8 +93,8 @@ def test_a_law_that_differs_is_seen_in_its_own_zone_alone(china, monkeypatch):
     assert set(np.unique(china.zone[changed])) == {ZONES.index("arid")}
 
 
-def test_horizons_lead_back_to_the_truth(lands):
-    folder = lands["zoned"]
+def test_horizons_lead_back_to_the_truth(datasets):
+    folder = datasets["zoned"]
     table = pd.read_csv(folder / "horizons.csv")
     profile, ids = table["profile_id"].factorize()
     horizons = Horizons(profile, table["top"].to_numpy(float), table["bottom"].to_numpy(float), len(ids))
@@ -117,13 +117,13 @@ def test_horizons_lead_back_to_the_truth(lands):
     assert abs(ratio.mean()) < 0.1
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_another_land(lands, tmp_path, capsys):
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_ones(datasets, tmp_path, capsys):
     arguments = ["--world", "china", "--profiles", "300", "--cell", str(CELL), "--out"]
     simulate.main([*arguments, str(tmp_path / "a")])
     assert "300 profiles" in capsys.readouterr().out
     again = tmp_path / "a" / "china"
     files = sorted(path.relative_to(again) for path in again.rglob("*.*") if path.is_file())
     assert len(files) == 2 + 3 + 5 * len(PERIODS)
-    assert all((again / name).read_bytes() == (lands["zoned"] / name).read_bytes() for name in files)
+    assert all((again / name).read_bytes() == (datasets["zoned"] / name).read_bytes() for name in files)
     simulate.main([*arguments, str(tmp_path / "b"), "--seed", "1"])
     assert (tmp_path / "b/china/horizons.csv").read_bytes() != (again / "horizons.csv").read_bytes()

@@ -1,4 +1,4 @@
-"""The example world: plausible, coherent, and its answer known."""
+"""The example world: plausible, coherent, with known truth."""
 
 import hashlib
 
@@ -330,8 +330,8 @@ def test_regions_take_the_global_statistics(out):
 @pytest.mark.parametrize("name", REGIONS)
 def test_regions_depart(out, name):
     region = REGIONS[name]
-    land = sampling.rasterize_world(World(314), sampling.Grid.over(region.bounds, 0.2 * region.coarser))
-    change = np.log(land.truth) - np.log(land.undisturbed)
+    gridded = sampling.rasterize_world(World(314), sampling.Grid.over(region.bounds, 0.2 * region.coarser))
+    change = np.log(gridded.truth) - np.log(gridded.undisturbed)
     assert abs(np.nanmean(change)) > 0.2
     assert np.nanstd(change) > 0.02  # more than a factor
     facts = read_yaml(out / name / "dataset.yaml")

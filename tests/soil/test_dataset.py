@@ -1,4 +1,4 @@
-"""Reading a dataset's folder: what is packed where, and plain words for everything that can be wrong with it."""
+"""Reading a dataset's folder: what is packed where, and errors for everything that can be wrong with it."""
 
 import pickle
 from pathlib import Path

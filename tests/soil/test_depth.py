@@ -1,4 +1,4 @@
-"""Horizons to depth intervals: known answers, a dense solution of the spline's equations, and horizons in any state."""
+"""Horizons to depth intervals: known results, a dense solution of the spline's equations, and horizons in any state."""
 
 import time
 
@@ -237,7 +237,7 @@ def test_too_little_observed_is_counted():
     layers = brought(*flat((0, 0, 60, 5), (1, 0, 40, 6), (2, 0, 4, 7), (2, 50, 60, 8)), STANDARD, 4)
     enough, counts = layers.sufficient(10)
     assert enough.T.tolist() == [
-        [True, True, False, False],  # 4 of 5 cm: all of a thin interval is asked for
+        [True, True, False, False],  # 4 of 5 cm: all of a thin interval is required
         [True, True, False, False],  # a gap is bridged by the spline, but not observed
         [True, True, False, False],
         [True, True, True, False],

@@ -1,4 +1,4 @@
-"""Intervals hold what they promise, in worlds whose noise is known; quantiles against hand-worked numbers."""
+"""Coverage of conformal intervals under known noise; quantiles against hand-worked numbers."""
 
 import io
 
@@ -73,7 +73,7 @@ def test_many_scores_are_thinned_without_narrowing():
 @pytest.mark.parametrize("scale", ["identity", "log1p"])
 def test_coverage_is_exact_over_repeats(symmetric, scale):
     random = np.random.default_rng(1)
-    n, repeats = 99, 400  # (n + 1) * level and its halves are whole numbers at these levels: coverage is the level itself
+    n, repeats = 99, 400  # (n + 1) * level and half of it are whole numbers at these levels: coverage is the level itself
     found = {level: [] for level in (0.5, 0.8, 0.9, 0.96)}
     for _ in range(repeats):
         predicted, spread = random.uniform(5, 50, n + 200), 0.5

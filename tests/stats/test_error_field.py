@@ -1,4 +1,4 @@
-"""Errors that neighbours share: drawn with the correlation they are to have, learnt from errors of known correlation."""
+"""Spatially correlated errors: drawn with a given correlation, and fitted to errors of known correlation."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def distances(lon, lat):
 
 
 def simulated(lon, lat, random, share=0.7, range_km=RANGE):
-    """Return errors (n,) of variance 1 by Cholesky, an independent way; and their part that has structure."""
+    """Return errors (n,) of variance 1 by Cholesky, an independent method; and their part that has structure."""
     covariance = share * np.exp(-distances(lon, lat) / range_km)
     structured = np.linalg.cholesky(covariance + 1e-9 * np.eye(len(lon))) @ random.normal(size=len(lon))
     return structured + (1 - share) ** 0.5 * random.normal(size=len(lon)), structured
@@ -41,7 +41,7 @@ def test_fields_have_the_correlation_they_are_to_have(common):
     np.testing.assert_allclose((first * first[:, :1]).mean(0), expected, atol=0.09)
     np.testing.assert_allclose((last * first[:, :1]).mean(0), 0.6 * expected, atol=0.09)
     alone = errors.sums(lon[5:6], lat[5:6], [(0, 0, csr_array([[1.0]]))], 1, 3000)[0]
-    np.testing.assert_allclose(alone, first[:, 5], atol=1e-5)  # whatever else is asked for
+    np.testing.assert_allclose(alone, first[:, 5], atol=1e-5)  # whatever else is requested
     weights = np.random.default_rng(0).normal(size=(2, 30))
     change = errors.sums(lon, lat, [(0, 0, csr_array(weights[:1])), (0, 1, csr_array(weights[1:]))], 1, 3000)[0]
     np.testing.assert_allclose(change, first @ weights[0] + last @ weights[1], atol=1e-4)
@@ -62,7 +62,7 @@ def test_what_is_shared_is_learnt():
     assert 0.02 < deviations[2] < 0.05  # nobody's zone: that of all
     assert np.mean([each.structured for each in found]) == pytest.approx(0.7, abs=0.15)
     assert 0.5 * RANGE < np.median([each.range_km for each in found]) < 2 * RANGE
-    assert all(each.persistence == 0 for each in found)  # one period tells nothing of others
+    assert all(each.persistence == 0 for each in found)  # one period has no information on others
 
 
 def test_errors_without_structure_cancel():
@@ -86,7 +86,7 @@ def test_what_lasts_from_period_to_period_is_learnt(truth):
         error = truth**0.5 * always + (1 - truth) ** 0.5 * np.where(later, once, other)
         y = 5 + 6 * 0.1 * error
         found.append(ErrorField.fit(y, np.full(500, 5.0), np.zeros(500, int), 1, np.column_stack([lon, lat]), later).persistence)
-    assert truth - 0.45 < np.mean(found) < truth + 0.1  # the lower end of what they tell
+    assert truth - 0.45 < np.mean(found) < truth + 0.1  # the lower end of the estimates
 
 
 def test_a_bias_of_its_own_period_is_part_of_a_change():

@@ -9,7 +9,7 @@ from soilcarbon.stats.groups import inner_folds, spatial_groups, train_valid_tes
 
 @pytest.fixture(scope="module")
 def clustered():
-    """Return lon, lat of 6,000 profiles: towns of very unequal size on an uneven land."""
+    """Return lon, lat of 6,000 profiles: clusters of very unequal size."""
     random = np.random.default_rng(1)
     towns = random.uniform([-20, -35], [50, 35], size=(400, 2))
     town = random.choice(400, size=6000, p=(weight := random.lognormal(0, 1.5, 400)) / weight.sum())

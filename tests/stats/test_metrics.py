@@ -124,9 +124,9 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     random = np.random.default_rng(0)
     covered = {"rmse": 0, "me": 0, "ccc": 0}
     truth = {"rmse": 1.0, "me": 0.0, "ccc": 2 * 4 / (4 + 5)}  # observed ~ N(0, 4), error ~ N(0, 1) independent
-    for trial in range(300):
+    for seed in range(300):
         observed = random.normal(0, 2, 150)
-        result = bootstrap_scores(observed, observed + random.normal(0, 1, 150), trial, draws=300)
+        result = bootstrap_scores(observed, observed + random.normal(0, 1, 150), seed, draws=300)
         for name in covered:
             covered[name] += result[name]["low"] <= truth[name] <= result[name]["high"]
     assert all(0.90 <= count / 300 <= 0.98 for count in covered.values()), covered
@@ -189,11 +189,11 @@ def test_differences_worked_by_hand():
 
 
 # of two groups one is better by half, one worse by half; a quarter of the draws hold one of them alone
-HALVES = np.zeros(4), np.array([1.0, 1, 3, 3]), np.array([2.0, 2, 2, 2]), np.array([0, 0, 1, 1])
+TWO_GROUPS = np.zeros(4), np.array([1.0, 1, 3, 3]), np.array([2.0, 2, 2, 2]), np.array([0, 0, 1, 1])
 
 
 def test_an_interval_of_differences_worked_by_hand():
-    observed, ours, theirs, groups = HALVES
+    observed, ours, theirs, groups = TWO_GROUPS
     result = paired_differences(observed, ours, theirs, 0, groups=groups)
     assert result["mae"] == {"value": 0, "low": -50, "high": 50}
     assert result["rmse"] == pytest.approx({"value": 100 * (5**0.5 / 2 - 1), "low": -50, "high": 50})
@@ -203,8 +203,8 @@ def test_an_interval_of_differences_worked_by_hand():
 def test_regions_weigh_alike_whatever_their_size():
     many = np.zeros(900), np.full(900, 1.2), np.full(900, -1.0), None  # worse by a fifth in every draw
     few = np.zeros(3), np.full(3, -1.7), np.full(3, 1.0), None
-    assert mean_paired_differences([HALVES, many], 0)["mae"] == pytest.approx({"value": 10, "low": -15, "high": 35})
-    three = mean_paired_differences([HALVES, many, few], 0)["mae"]  # changes 0 [-50, 50], 20 and 70
+    assert mean_paired_differences([TWO_GROUPS, many], 0)["mae"] == pytest.approx({"value": 10, "low": -15, "high": 35})
+    three = mean_paired_differences([TWO_GROUPS, many, few], 0)["mae"]  # changes 0 [-50, 50], 20 and 70
     assert three == pytest.approx({"value": 30, "low": 40 / 3, "high": 140 / 3})
 
 
@@ -247,7 +247,7 @@ def test_what_is_hard_for_both_cancels():
     mine, other = (bootstrap_scores(observed, each, seed) for seed, each in enumerate((ours, theirs)))
     for name in ("ccc", "r2"):
         assert width(paired[name]) < 0.6 * np.hypot(width(mine[name]), width(other[name]))
-    for name, sign in (("ccc", 1), ("r2", 1), ("rmse", -1)):  # one by one they cannot be told apart
+    for name, sign in (("ccc", 1), ("r2", 1), ("rmse", -1)):  # singly they do not differ significantly
         assert max(mine[name]["low"], other[name]["low"]) < min(mine[name]["high"], other[name]["high"])
         assert min(sign * paired[name]["low"], sign * paired[name]["high"]) > 0
     apart = [bootstrap_means(abs(each - observed)[:, None], None, seed, 1000) for seed, each in enumerate((ours, theirs))]
@@ -265,10 +265,10 @@ def test_intervals_of_differences_cover_the_truth_about_as_often_as_they_say():
     random = np.random.default_rng(0)
     truth, covered = -20.0, 0  # errors of normal blocks with deviations 0.8 and 1, so MAE and RMSE are a fifth lower
     groups = np.repeat(np.arange(60), 5)
-    for trial in range(300):
+    for seed in range(300):
         noise = random.normal(size=(2, 60))
         ours, theirs = (0.8 * noise[0])[groups], (0.7 * noise[0] + 0.51**0.5 * noise[1])[groups]
-        result = mean_paired_differences([(np.zeros(300), ours, theirs, groups)], trial, draws=300)["mae"]
+        result = mean_paired_differences([(np.zeros(300), ours, theirs, groups)], seed, draws=300)["mae"]
         covered += result["low"] <= truth <= result["high"]
     assert 0.90 <= covered / 300 <= 0.98
 

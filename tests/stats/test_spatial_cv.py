@@ -1,4 +1,4 @@
-"""Folds that keep together what they must and hold out as far as they say; kNNDM against a plain search and R's definitions."""
+"""Spatial folds: whole groups, held-out distances as stated; kNNDM against a plain search and R's definitions."""
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,7 @@ from soilcarbon.stats.variogram import KM_PER_DEGREE, unit_vectors
 
 
 def clusters(n=600, towns=15, seed=0, spread=0.05):
-    """Return lon, lat of profiles in small towns of a 10 x 10 degree land, a twentieth of them twins of another."""
+    """Return lon, lat of profiles in small towns of a 10 x 10 degree area, a twentieth of them twins of another."""
     random = np.random.default_rng(seed)
     place = random.uniform([0, 40], [10, 50], (towns, 2))[random.integers(towns, size=n)] + random.normal(0, spread, (n, 2))
     place[: n // 20] = place[n // 20 : 2 * (n // 20)]
@@ -43,7 +43,7 @@ def clusters(n=600, towns=15, seed=0, spread=0.05):
 
 @pytest.fixture(scope="module")
 def grid():
-    """Return lon, lat of 2,500 places, regular over the land of `clusters`."""
+    """Return lon, lat of 2,500 places, regular over the area of `clusters`."""
     lon, lat = np.meshgrid(np.linspace(0.1, 9.9, 50), np.linspace(40.1, 49.9, 50))
     return lon.ravel(), lat.ravel()
 
@@ -420,7 +420,7 @@ def test_no_fold_holds_more_than_max_share(grid):
 
 
 @needs_realdata
-def test_kenya_is_held_out_farther_from_way_to_way():
+def test_held_out_distances_in_kenya_grow_from_strategy_to_strategy():
     import rasterio
 
     box = pd.read_csv(REALDATA / "regions.csv", index_col="region").loc["kenya"]

@@ -321,7 +321,7 @@ def test_neighbouring_units_are_dropped_independently():
 def test_a_layer_without_dropout_keeps_all():
     member = member_of(PUBLISHED)
     member.classifier[2].p = member.classifier[5].p = 0.0
-    assert all((gate == 1).all() for gate in Accelerator(member, 1e-3).dropout_masks(100))
+    assert all((mask == 1).all() for mask in Accelerator(member, 1e-3).dropout_masks(100))
 
 
 # --- state -------------------------------------------------------------------------------------------------------------
@@ -378,7 +378,7 @@ def test_accelerated_steps_do_not_import_the_compiler():
 
 
 def warmed_up(step):
-    """What a capture does that can be done without a GPU: a few steps of its own."""
+    """Warm-up steps of a capture, which need no GPU."""
     for _ in range(3):
         step()
     return step

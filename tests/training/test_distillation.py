@@ -35,7 +35,7 @@ def small(monkeypatch):
 
 
 def dataset(n=60, seed=0, block_size=None, west=10.0, wide=4.0):
-    """Profiles, two of every five at one place, each with a target of its own; of five rows three teach and one chooses."""
+    """Profiles, two of every five at one place, each with a target of its own; of five rows three are training, one validation."""
     random = np.random.default_rng(seed)
     lon, lat = random.uniform(west, west + wide, n).round(5), random.uniform(50, 50 + wide, n).round(5)
     lon[1::5], lat[1::5] = lon[::5], lat[::5]

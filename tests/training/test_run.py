@@ -276,7 +276,7 @@ STAND = {"select_on": "none", "patience": 0}
 
 @pytest.fixture
 def rates(monkeypatch):
-    """The learning rate of each epoch as training goes on."""
+    """The learning rate of each epoch as training proceeds."""
     seen, plain = [], Accelerator.epoch
 
     def epoch(optimiser, *more):

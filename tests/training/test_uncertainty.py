@@ -158,7 +158,7 @@ def test_few_blocks_are_calibrated_by_profiles_and_a_crowded_one_does_not_raise_
     assert net.record.calibrated_on.endswith("standing for new places (200)")
     few = fit_calibration(net, replace(data, block_size=1.0), np.arange(0), None)
     assert net.record.calibrated_on.endswith("standing for new profiles (200)")
-    assert alone.highest_level() == few.highest_level() == pytest.approx(200 / 201)  # six blocks could promise 6 / 7
+    assert alone.highest_level() == few.highest_level() == pytest.approx(200 / 201)  # six blocks could support 6 / 7
     table = data.table.assign(lon=np.minimum(np.arange(200), 45.0), lat=10.0)
     many = fit_calibration(net, replace(data, table=table, block_size=1.0), np.arange(0), None)
     assert many.highest_level() == pytest.approx(46 / 47)

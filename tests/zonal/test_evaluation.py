@@ -25,35 +25,35 @@ METHOD = ZonedForest(BANDS, (0, 1), SelectedForest(**ZONED_QUICK), min_profiles=
 NAMES = ("map", "mat", "a", "b", "noise", "year")
 
 
-def run(land, k=3):
-    folds = space_time_folds(land, METHOD, k, 0)
-    parts = [hold_out(land, folds, fold, METHOD, 0, 2) for fold in range(k)]
+def run(profiles, k=3):
+    folds = space_time_folds(profiles, METHOD, k, 0)
+    parts = [hold_out(profiles, folds, fold, METHOD, 0, 2) for fold in range(k)]
     predictions, increases = (pd.concat([getattr(part, name) for part in parts]) for name in ("predictions", "increases"))
     return predictions.sort_values("row", ignore_index=True), increases, parts
 
 
 @pytest.fixture(scope="module")
-def land():
+def profiles():
     return zoned_world(420)
 
 
 @pytest.fixture(scope="module")
-def found(land):
-    return run(land)
+def found(profiles):
+    return run(profiles)
 
 
-def test_folds_split_no_block_and_hold_every_zone_and_decade(land):
-    folds = space_time_folds(land, METHOD, 4, 0)
-    assert pd.Series(folds).groupby(land.groups).nunique().max() == 1
-    zone, decade = METHOD.labels(land.x), land.x[:, 5] // 10
+def test_folds_split_no_block_and_hold_every_zone_and_decade(profiles):
+    folds = space_time_folds(profiles, METHOD, 4, 0)
+    assert pd.Series(folds).groupby(profiles.groups).nunique().max() == 1
+    zone, decade = METHOD.labels(profiles.x), profiles.x[:, 5] // 10
     for groups in (zone, decade):
         table = pd.crosstab(groups, folds)
         expected = table.sum(axis=1).to_numpy()[:, None] / 4
         assert (np.abs(table - expected) <= 0.35 * expected + 4).all(axis=None)
 
 
-def test_where_zones_differ_zoning_wins_significantly(land, found):
-    table, differences = score_tables(found[0], land.groups, BANDS, 0)
+def test_where_zones_differ_zoning_wins_significantly(profiles, found):
+    table, differences = score_tables(found[0], profiles.groups, BANDS, 0)
     overall = differences.set_index(["zone", "method"]).loc["all"]
     assert overall.loc["zoned", "rmse_high"] < 0
     assert overall.loc["zoned", "r2_low"] > 0.2
@@ -63,18 +63,18 @@ def test_where_zones_differ_zoning_wins_significantly(land, found):
 
 
 def test_where_zones_do_not_differ_zoning_does_not_win():
-    land = zoned_world(420, differs=False)
-    differences = score_tables(run(land, 2)[0], land.groups, BANDS, 0)[1].set_index(["zone", "method"])
+    profiles = zoned_world(420, differs=False)
+    differences = score_tables(run(profiles, 2)[0], profiles.groups, BANDS, 0)[1].set_index(["zone", "method"])
     assert differences.loc[("all", "zoned"), "rmse_high"] > 0
     assert differences.loc[("all", "zoned"), "r2_low"] < 0
     assert not (differences["rmse_high"] < 0).any()
 
 
-def test_every_profile_is_predicted_once_and_scores_are_those_of_the_table(land, found):
+def test_every_profile_is_predicted_once_and_scores_are_those_of_the_table(profiles, found):
     predictions = found[0]
     assert predictions["row"].tolist() == list(range(420))
-    np.testing.assert_array_equal(predictions["observed"], land.y)
-    table, differences = score_tables(predictions, land.groups, BANDS, 0)
+    np.testing.assert_array_equal(predictions["observed"], profiles.y)
+    table, differences = score_tables(predictions, profiles.groups, BANDS, 0)
     assert table["zone"].drop_duplicates().tolist() == ["all", *ZONES]
     assert table.groupby("method")["n"].sum().tolist() == [840] * 3
     arid = predictions[predictions["zone"] == "arid"]
@@ -88,17 +88,17 @@ def test_every_profile_is_predicted_once_and_scores_are_those_of_the_table(land,
     assert change == pytest.approx(r2["zoned"] - r2["unzoned"])
 
 
-def test_blending_changes_only_what_lies_in_a_band(land, found):
+def test_blending_changes_only_what_lies_in_a_band(profiles, found):
     predictions = found[0]
-    inside = (np.abs(land.x[:, 0] - 400) < 30) | (np.abs(land.x[:, 1] - 10) < 0.5)
+    inside = (np.abs(profiles.x[:, 0] - 400) < 30) | (np.abs(profiles.x[:, 1] - 10) < 0.5)
     differ = ~np.isclose(predictions["zoned"], predictions["blended"])
     assert differ.any()
     assert not (differ & ~inside).any()
 
 
-def test_held_out_profiles_have_no_influence_on_the_models(land, found):
-    folds = space_time_folds(land, METHOD, 3, 0)
-    spoilt = replace(land, y=np.where(folds == 1, 1000.0, land.y))
+def test_held_out_profiles_have_no_influence_on_the_models(profiles, found):
+    folds = space_time_folds(profiles, METHOD, 3, 0)
+    spoilt = replace(profiles, y=np.where(folds == 1, 1000.0, profiles.y))
     again = hold_out(spoilt, folds, 1, METHOD, 0, 2)
     before = found[2][1]
     for name in ("unzoned", "zoned", "blended"):
@@ -120,16 +120,16 @@ class Sum:
         return x[:, 0] + 3 * x[:, 2]
 
 
-def test_permuting_a_covariate_costs_twice_the_variance_it_explains(land):
+def test_permuting_a_covariate_costs_twice_the_variance_it_explains(profiles):
     x = np.random.default_rng(0).normal(size=(420, 3))
-    test = replace(land, x=x, y=Sum().predict(x))
+    test = replace(profiles, x=x, y=Sum().predict(x))
     cost = permutation_increases(Sum(), test, np.arange(420), 0, 20).groupby("covariate")["increase"].mean()
     assert list(cost.index) == [0, 2]
     assert cost.to_numpy() == pytest.approx([2, 18], rel=0.15)
 
 
-def test_the_most_important_covariate_of_each_zone_is_that_of_its_law(land, found):
-    table = importance_table(found[1], found[0], land.groups, BANDS, NAMES, 0)
+def test_the_most_important_covariate_of_each_zone_is_that_of_its_relationship(profiles, found):
+    table = importance_table(found[1], found[0], profiles.groups, BANDS, NAMES, 0)
     first = table.groupby("zone", sort=False).first()
     assert first.loc[list(ZONES), "covariate"].tolist() == ["a", "a", "b", "b"]
     assert (first.loc[list(ZONES), "low"] > 0).all()

@@ -86,7 +86,7 @@ def test_ranks_put_what_matters_first_and_add_up_to_one():
     assert found.sum() == pytest.approx(1)
 
 
-# --- trials ------------------------------------------------------------------------------------------------------------
+# --- candidates ------------------------------------------------------------------------------------------------------------
 
 
 def test_r2_is_of_the_predictions_of_all_folds_together():

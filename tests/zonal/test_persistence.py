@@ -21,19 +21,19 @@ REFUSED = "not a model of zoned forests, or damaged"
 
 
 def holed(n=260):
-    land = zoned_world(n)
-    land.x[::7, 2] = np.nan
-    return land
+    profiles = zoned_world(n)
+    profiles.x[::7, 2] = np.nan
+    return profiles
 
 
 @pytest.fixture(scope="module")
 def model():
-    land = holed()
-    labels = ClimateZones().labels(*land.x[:, :2].T)
+    profiles = holed()
+    labels = ClimateZones().labels(*profiles.x[:, :2].T)
     zones = ClimateZones(width_precipitation=50, width_temperature=1)
     few = int(np.bincount(labels).min()) + 1  # one zone is predicted by the forest of all
     forest = ZonedForest(zones, (0, 1), SelectedForest(**ZONED_QUICK | {"best": 2}), min_profiles=few)
-    return ZonedModel(forest.fit(land.x, land.y, land.groups, 0), "socd_0_20", "kg/m2", NAMES, record={"seed": 0})
+    return ZonedModel(forest.fit(profiles.x, profiles.y, profiles.groups, 0), "socd_0_20", "kg/m2", NAMES, record={"seed": 0})
 
 
 @pytest.fixture
@@ -58,9 +58,9 @@ def forge(path, metadata=None, **arrays):
 
 def test_a_loaded_model_predicts_the_same_to_the_bit_gaps_included(model, saved):
     again = load_zoned(saved)
-    land = holed(200)
-    land.x[::3, 2:5] = np.nan
-    np.testing.assert_array_equal(again.forest.predict(land.x), model.forest.predict(land.x))
+    profiles = holed(200)
+    profiles.x[::3, 2:5] = np.nan
+    np.testing.assert_array_equal(again.forest.predict(profiles.x), model.forest.predict(profiles.x))
     assert (again.target, again.unit, again.variables, again.record) == ("socd_0_20", "kg/m2", NAMES, {"seed": 0})
     one, other = again.forest, model.forest
     assert (one.zones, one.climate, one.counts) == (other.zones, other.climate, other.counts)

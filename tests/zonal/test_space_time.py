@@ -74,7 +74,7 @@ def test_bad_folders_are_refused(tmp_path):
 
 # --- the table -----------------------------------------------------------------------------------------------------------
 
-LAND = Affine(1, 0, 80, 0, -1, 50)
+PLACE = Affine(1, 0, 80, 0, -1, 50)
 """Of 25 x 40 cells, as large as the zoned world."""
 CLIMATE = {"precipitation": "map", "temperature": "mat"}
 
@@ -87,9 +87,9 @@ def read(samples, **values):
 def test_rasters_and_periods_become_covariates_and_columns_of_the_table_do_not(tmp_path):
     years = {0: 1979, 1: 2016}
     write_zoned_samples(tmp_path, year=[years.get(k, 1987.5) for k in range(200)])
-    write_geotiff(tmp_path / "static.tif", np.arange(1000.0).reshape(1, 25, 40), ["height"], LAND)
+    write_geotiff(tmp_path / "static.tif", np.arange(1000.0).reshape(1, 25, 40), ["height"], PLACE)
     for year, value in ((1986, 1.0), (1988, 3.0), (1991, 9.0)):
-        write_geotiff(tmp_path / f"p/{year}/x.tif", np.full((1, 25, 40), value), ["ndvi"], LAND)
+        write_geotiff(tmp_path / f"p/{year}/x.tif", np.full((1, 25, 40), value), ["ndvi"], PLACE)
     data = read(tmp_path / "s.csv", rasters=[tmp_path / "static.tif"], periodic=tmp_path / "p")
     assert (data.covariates, data.variables) == (("height", "ndvi"), ("height", "ndvi", "map", "mat", "year"))
     assert data.left_out.set_index("profile_id")["reason"].to_dict() == {"p0": "year before 1985", "p1": "no rasters of its period"}
@@ -114,7 +114,7 @@ def test_a_dataset_folder_gives_its_variables(tmp_path):
 def test_a_zone_is_a_covariate_only_if_it_is_named(tmp_path):
     write_zoned_samples(tmp_path)
     bands = np.stack([np.ones((25, 40)), np.arange(1000.0).reshape(25, 40)])
-    write_geotiff(tmp_path / "r.tif", bands, ["eco", "height"], LAND)
+    write_geotiff(tmp_path / "r.tif", bands, ["eco", "height"], PLACE)
     given = {"rasters": [tmp_path / "r.tif"], "climate": {"zone": "eco"}}
     assert read(tmp_path / "s.csv", **given).covariates == ("height",)
     assert read(tmp_path / "s.csv", **given, covariates=["eco", "height"]).covariates == ("eco", "height")
@@ -143,7 +143,7 @@ def test_a_zone_is_a_covariate_only_if_it_is_named(tmp_path):
 )
 def test_bad_input_is_refused(values, change, words, workplace):
     write_zoned_samples(workplace, **change)
-    write_geotiff(workplace / "twin.tif", np.zeros((1, 25, 40)), ["a"], LAND)
+    write_geotiff(workplace / "twin.tif", np.zeros((1, 25, 40)), ["a"], PLACE)
     if "rasters" in values:
         values = {"rasters": [workplace / name for name in values["rasters"]]}
     with pytest.raises(UserError, match=words):
