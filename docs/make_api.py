@@ -24,8 +24,8 @@ TITLES = {
 """Folder or module of the package -> heading; others have their own name."""
 HEAD = """# Python API
 
-Made by `python docs/make_api.py` from the docstrings; `help(soilcarbon.NAME)` says more, with examples. N profiles, n observations,
-(H, W) cells. Coordinates are longitudes and latitudes in degrees (EPSG:4326) unless said otherwise.
+Made by `python docs/make_api.py` from the docstrings; `help(soilcarbon.NAME)` has examples. N profiles, n observations,
+(H, W) cells. Coordinates are longitudes and latitudes in degrees (EPSG:4326) unless stated otherwise.
 
 """
 

@@ -172,7 +172,7 @@ class TrainSettings(RunSettings):
         "mean", description="what is predicted under log1p: the mean, right for totals, or the median, which errs least"
     )
     clip_inputs: float = Field(
-        4.0, ge=0, description="standardised inputs are held within so many standard deviations; 0: not held"
+        4.0, ge=0, description="standardised inputs are clipped to so many standard deviations; 0: not clipped"
     )
     resume: bool = Field(False, description="continue an interrupted run of this name")
     workers: int = Field(0, ge=0, le=1024, description="processes that train members side by side on CPUs; 0: one per core")

@@ -30,7 +30,7 @@ def preset(name):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A working folder with a tiny example world, a tiny China-like land, and a network pretrained for one epoch."""
+    """A working folder with a tiny example world, a tiny dataset resembling China, and a network pretrained for one epoch."""
     folder = tmp_path_factory.mktemp("tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

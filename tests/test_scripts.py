@@ -79,7 +79,7 @@ def test_from_dataset_to_scores(dataset, workplace, capsys):
         assert saved["scores"][name]["value"] == pytest.approx(expected[name])
         assert saved["scores"][name]["low"] <= saved["scores"][name]["value"] <= saved["scores"][name]["high"]
     assert all(Path(f"results/r/{name}.png").read_bytes()[:4] == b"\x89PNG" for name in ("observed_predicted", "residual_map"))
-    assert expected == pytest.approx(json.loads(Path("log/r/scores.json").read_text())["test"])  # what training said
+    assert expected == pytest.approx(json.loads(Path("log/r/scores.json").read_text())["test"])  # as logged by training
     words = capsys.readouterr().out
     assert f"{expected['rmse']:.3f}" in words
     held = ((table["lower"] <= table["observed"]) & (table["observed"] <= table["upper"])).mean()

@@ -88,7 +88,7 @@ class ZonedSettings(Settings):
     )
     search_trees: int = Field(50, ge=1, le=100_000, description="trees of a forest in the search")
     run: str = Field("zoned", pattern=r"^[A-Za-z0-9][\w.-]*$", description="name of the run, of its models and results")
-    model_dir: Path = Field(Path("model"), description="folder of models: <run>_<target>.npz, and .yaml for people")
+    model_dir: Path = Field(Path("model"), description="folder of models: <run>_<target>.npz, and .yaml of the metadata")
     workers: int = Field(0, ge=0, le=1024, description="processes; 0: one per core")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of folds, forests and bootstrap")
     resume: bool = Field(False, description="keep the finished folds of an interrupted run of the same settings")

@@ -116,7 +116,7 @@ def joint_surfaces(path: Path, table: "pd.DataFrame") -> None:
         The PNG file.
     table
         target, first, second, at_first, at_second, value, low, high, of one learner and method; crosses mark where the interval
-        holds zero.
+        includes zero.
     """
     from matplotlib.colors import Normalize
 

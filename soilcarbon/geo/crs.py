@@ -60,7 +60,7 @@ def transformed(crs: CRS | str, other: CRS | str, x: np.ndarray, y: np.ndarray) 
     Raises
     ------
     UserError
-        If no way leads from one CRS to the other: they are of two planets, or one is a plan without a place on the Earth.
+        If there is no transformation between the CRS: they are of two planets, or one is a local system.
     """
     crs, other = CRS.from_user_input(crs), CRS.from_user_input(other)
     there = np.stack([np.asarray(x, np.float64), np.asarray(y, np.float64)])
@@ -78,7 +78,7 @@ def _moved(crs: CRS, other: CRS, here: np.ndarray) -> np.ndarray:
         return np.array(transform(crs, other, here[0], here[1]))
     except CPLE_NotSupportedError as error:
         raise UserError(
-            f"no way leads from {short_name(crs)} to {short_name(other)}; set the true CRS, or warp to another"
+            f"there is no transformation from {short_name(crs)} to {short_name(other)}; set the true CRS, or warp to another"
         ) from error
     except GDAL_ERRORS:
         # One bad place fails them all, but only until GDAL has complained of twenty: halving soon comes to an end.
@@ -162,8 +162,8 @@ def unfit(crs: CRS) -> str:
 def parse_crs(text: str) -> CRS:
     """Return the CRS that a foreign text describes: a code like EPSG:3035, WKT, PROJ's "+proj=..." or PROJJSON.
 
-    GDAL takes more for a CRS: it reads files, and fetches addresses of the network. Neither may a checkpoint from a
-    stranger ask for.
+    GDAL accepts more than these as a CRS: names of files, which it reads, and addresses, which it fetches. Text from an
+    untrusted file must cause neither.
 
     Raises
     ------

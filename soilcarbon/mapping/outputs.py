@@ -50,7 +50,7 @@ def describe(plan: Plan, model: Predictor) -> dict[str, Any]:
     """Return the provenance of a map as plain containers: model, covariates and their grids, policies, versions."""
     rasters: dict[str, Any] = {}
     with Stack(plan.layers, plan.grid, model.classes, plan.resampling) as stack:
-        ways = stack.how()
+        methods = stack.how()
     for layer in plan.layers:
         rasters.setdefault(str(layer.path), []).append(layer.name)
     for path, names in rasters.items():
@@ -59,7 +59,7 @@ def describe(plan: Plan, model: Predictor) -> dict[str, Any]:
             "variables": ", ".join(names),
             "crs": short_name(grid.crs),
             "cell": list(grid.cell),
-            "brought to the map": ways[Path(path)],
+            "brought to the map": methods[Path(path)],
         }
     return {
         "model": {"checkpoint": plan.checkpoint.name, "sha256": plan.sha256, **model.describe()},
@@ -118,7 +118,7 @@ def support_notes(plan: Plan, model: Predictor, tif: Path, sample: Sample) -> li
     of them: the mean moves (change of support).
     """
     with Stack(plan.layers, plan.grid, model.classes, plan.resampling) as stack:
-        moved = [path for path, way in stack.how().items() if way != ON_THE_GRID]
+        moved = [path for path, method in stack.how().items() if method != ON_THE_GRID]
     if not moved:
         return []
     with rasterio.open(tif) as raster:

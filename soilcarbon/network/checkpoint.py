@@ -112,7 +112,7 @@ def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Soi
 
 
 def is_bare(path: Path) -> bool:
-    """Whether the file holds tensors without our specification, as the published one does."""
+    """Return whether a file contains tensors without a specification, as the published one does."""
     return "_extra_state" not in read_state(path)
 
 
@@ -125,7 +125,7 @@ def save_state(path: Path, state: Any) -> None:
 
 
 def save_checkpoint(network: SoilCarbonNet, path: Path) -> None:
-    """Write a network's checkpoint, and beside it the same facts as YAML for people; both atomically."""
+    """Write a network's checkpoint, and beside it the same facts as YAML; both atomically."""
     state = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in network.state_dict().items()}
     save_state(path, state)
     facts = network.get_extra_state()

@@ -18,17 +18,17 @@ _BLOCK = 1 << 20
 """Distances held at once, 4 MB in float32: a block that stays in the processor's cache is passed over three times."""
 
 _FAR = 1e6
-"""Standard deviations at which a coordinate is held: beyond any training profile, and its square is finite in float32."""
+"""Standard deviations at which a coordinate is clipped: beyond any training profile, and its square is finite in float32."""
 
 _MAX_POINTS, _MAX_VARIABLES = 1_000_000, 10_000
 
 
 @dataclass(frozen=True, eq=False)
 class ApplicabilityArea:
-    """Area of applicability: the training profiles in predictor space, and how far from them a prediction may be used.
+    """Area of applicability (Meyer and Pebesma 2021): dissimilarity to the training profiles in predictor space.
 
     A coordinate is (x - mean) / std * weight. What is missing gets the coordinate 0, the training mean, which is what
-    the network is fed there too; it makes a place look more ordinary than it may be. Classes come as 0/1 columns.
+    the network receives there too; it makes a place seem more similar than it may be. Classes come as 0/1 columns.
 
     Attributes
     ----------
@@ -194,7 +194,7 @@ class ApplicabilityArea:
         return index, np.where(within, np.maximum(density, 1), 0)
 
     def to_plain(self) -> dict[str, Any]:
-        """Return it as numbers, lists and bytes, fit for a checkpoint that admits nothing else."""
+        """Return it as numbers, lists and bytes, for storage in a checkpoint."""
         return {
             "points": self.points.astype("<f4").tobytes(),
             "mean": list(self.mean),
@@ -231,7 +231,7 @@ class ApplicabilityArea:
             raise ValueError(f"applicability: points are not the bytes of 2 to {_MAX_POINTS} rows of {p} float32")
         points = np.frombuffer(raw, "<f4").astype(np.float32).reshape(-1, p)
         if not (np.abs(points) <= _FAR * p).all():
-            raise ValueError("applicability: points hold values that are not finite, or beyond any coordinate")
+            raise ValueError("applicability: points have values that are not finite, or beyond any coordinate")
         if not (1e-30 < mean_distance < 1e15 and 0 <= threshold < 1e4 and profiles >= len(points) and profiles == int(profiles)):
             raise ValueError(f"applicability: mean_distance {mean_distance:g}, threshold {threshold:g}, profiles {profiles:g}")
         return cls(points, facts["mean"], facts["std"], facts["weights"], mean_distance, threshold, int(profiles))

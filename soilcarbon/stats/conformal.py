@@ -28,7 +28,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class ConformalCalibration:
-    """Split conformal calibration: quantiles of held-out errors, which turn predictions into intervals.
+    """Split conformal calibration: quantiles of held-out errors, from which prediction intervals are computed.
 
     Attributes
     ----------
@@ -181,7 +181,7 @@ class ConformalCalibration:
         return self.strata.get(str(label), self.overall)
 
     def to_plain(self) -> dict[str, Any]:
-        """Return it as numbers, text and containers, fit for a checkpoint that admits nothing else."""
+        """Return it as numbers, text and containers, for storage in a checkpoint."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"strata": dict(self.strata)}
 
     @classmethod

@@ -47,7 +47,7 @@ _MAX_ZONES = 100
 
 @dataclass(frozen=True)
 class ErrorField:
-    """Error model of a map: how large errors are in each zone, and how they are correlated in space and between periods.
+    """Error model of a map: size of errors in each zone, and their correlation in space and between periods.
 
     Attributes
     ----------

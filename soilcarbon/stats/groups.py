@@ -26,7 +26,7 @@ _AHEAD = 4
 
 
 def unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """Return positions as unit vectors in space, where there is no date line and no pole.
+    """Return positions as unit vectors in space, so that distances are right across the date line and the poles.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
 
 
 def spatial_groups(lon: np.ndarray, lat: np.ndarray, block_size: float | None = None) -> np.ndarray:
-    """Return the square block, or the place, that each profile belongs to: the groups that no fold may split.
+    """Return the group of each profile that no fold may split: its square block, or its place.
 
     Make blocks at least as wide as the range over which a model's residuals are correlated (`block_size_for_range`). The number
     depends on position and block size alone, so that two datasets number a block alike: it is row * 2**32 + column, counted from
@@ -116,7 +116,7 @@ def _spatial_order(groups: np.ndarray, random: np.random.Generator) -> np.ndarra
     row, column = groups >> 32, groups & 0xFFFFFFFF
     levels = int(max(row.max(), column.max())).bit_length()
     keys = []
-    for level in range(levels + 1):  # from the groups themselves up to one square that holds them all
+    for level in range(levels + 1):  # from the groups themselves up to one square that contains them all
         squares, member = np.unique(((row >> level) << 32) + (column >> level), return_inverse=True)
         keys.append(random.permutation(len(squares))[member])
     return np.roll(np.lexsort(keys), random.integers(len(groups)))  # the last key, the largest squares, sorts first
@@ -129,7 +129,7 @@ def train_valid_test_split(
 
     Groups are visited in a seeded spatial order, and each goes to the split that is furthest behind its share so far. So not only
     the whole but any larger area, a country say, has about its share of each split. Whether a group is held out does not depend
-    on how many profiles it has, unless they are so many that the balance would be lost; otherwise a test split would hold only
+    on how many profiles it has, unless they are so many that the balance would be lost; otherwise a test split would have only
     the sparsely sampled blocks.
 
     Parameters
@@ -221,7 +221,7 @@ def check_k(k: int, n: int, of: str) -> None:
 
 
 def group_folds(groups: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Return group k-fold: whole groups dealt at random into folds of about equal size.
+    """Return group k-fold: whole groups assigned at random to folds of about equal size.
 
     As scikit-learn's `GroupKFold`, but seeded, and independent of the order in which the profiles stand.
 

@@ -39,7 +39,7 @@ SCORES = ("rmse", "mae", "me", "r2", "ccc", "rpiq")
 
 
 def _moments(observed: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return what scores are means of, (n, 8)."""
+    """Return the moments that scores are computed from, (n, 8)."""
     error = predicted - observed
     o, p = observed - observed.mean(), predicted - predicted.mean()  # centred, lest squares cancel
     return np.stack([error, np.abs(error), error * error, o, p, o * o, p * p, o * p], axis=1)

@@ -50,10 +50,10 @@ _NEIGHBOURS = 32
 
 
 def block_size_for_range(lon: np.ndarray, lat: np.ndarray, range_km: float, min_blocks: int) -> tuple[float, str]:
-    """Return the side of spatial blocks, degrees, for residuals correlated over `range_km`, and what decided it.
+    """Return the side of spatial blocks, degrees, for residuals correlated over `range_km`, and the reason as text.
 
     Blocks are squares in degrees (`spatial_groups`): at the median latitude of the profiles as wide as the range, and higher.
-    They are narrowed until `min_blocks` or more hold profiles, but not below 5 km.
+    They are narrowed until `min_blocks` or more have profiles, but not below 5 km.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def block_size_for_range(lon: np.ndarray, lat: np.ndarray, range_km: float, min_
 
 
 def block_folds(lon: np.ndarray, lat: np.ndarray, k: int, block_size: float, seed: int = 0) -> np.ndarray:
-    """Return spatial block k-fold: whole square blocks dealt at random into folds of about equal size.
+    """Return spatial block k-fold: whole square blocks assigned at random to folds of about equal size.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def prediction_distances(lon: np.ndarray, lat: np.ndarray, prediction_points: tu
 def distance_mismatch(
     lon: np.ndarray, lat: np.ndarray, folds: np.ndarray, prediction_points: tuple[np.ndarray, np.ndarray]
 ) -> float:
-    """Return W, km: the Wasserstein distance between `held_out_distances` and `prediction_distances`; 0 is a fair test.
+    """Return W, km: the Wasserstein distance between `held_out_distances` and `prediction_distances`; 0: equal distributions.
 
     Examples
     --------
@@ -344,7 +344,7 @@ def knndm_folds(
     points, member, sizes = distinct_places(lon, lat)
     check_k(k, len(points), "places")
     if not 1 / k <= max_share <= 1:
-        raise ValueError(f"max_share = {max_share:g}: {k} folds hold at least {1 / k:.2g} of the profiles, at most 1")
+        raise ValueError(f"max_share = {max_share:g}: {k} folds have at least {1 / k:.2g} of the profiles, at most 1")
     target = prediction_distances(lon, lat, prediction_points)
     near = cKDTree(points).query(points, min(len(points), 1 + _NEIGHBOURS))
 
@@ -375,7 +375,7 @@ def knndm_folds(
             best = (w, q, fold)
     if not fits:
         raise ValueError(
-            f"max_share = {max_share:g}: every division into {k} folds has one that holds more of the profiles; raise it, or k"
+            f"max_share = {max_share:g}: every division into {k} folds has one with more of the profiles; raise it, or k"
         )
     if best[1] is None:
         return random, facts

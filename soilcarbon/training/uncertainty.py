@@ -23,7 +23,7 @@ AREA_FOLDS, AREA_POINTS = 5, 2000
 FEWEST = 20
 """Profiles: fewer give no interval of 90 %, or one that their luck decides."""
 FEWEST_GROUPS = 40
-"""Blocks: of fewer, no more than half of the share left out of a 95 % interval can be told from the largest block's errors."""
+"""Blocks: of fewer, half of the share outside a 95 % interval or more is decided by the largest block's errors."""
 
 
 def fold_groups(data: Dataset) -> np.ndarray:
@@ -34,7 +34,7 @@ def fold_groups(data: Dataset) -> np.ndarray:
 def rows_outside(world: Dataset, region: Dataset) -> np.ndarray:
     """Return the training rows of the world's dataset that lie in no place, or block, of the region's profiles.
 
-    A fold that is held out must not come back by way of the world.
+    Otherwise profiles of a held-out fold could be in the training set through the global dataset.
     """
     groups = spatial_groups(world.lon, world.lat, region.block_size)
     rows = world.split["train"]

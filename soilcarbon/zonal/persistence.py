@@ -1,4 +1,4 @@
-"""Zoned forests in files that are safe to open: `<name>.npz`, and its metadata as YAML beside it for people.
+"""Zoned forests in files that are safe to open: `<name>.npz`, and its metadata as YAML beside it.
 
 The file is an uncompressed NumPy archive of plain arrays: the metadata as JSON in one, the trees in the others. Nothing in it can
 run code. Even so scikit-learn trusts the node numbers of a tree, and a forged one makes it read memory that is not its own: so

@@ -32,5 +32,5 @@ def places():
 
 @pytest.fixture(scope="session")
 def abroad():
-    """400 profiles of another land."""
+    """400 profiles of another region."""
     return make_samples(400, seed=2, centre=(40.0, 20.0))

@@ -63,7 +63,7 @@ def make_checkpoint(path, members=3, categories=CATEGORIES, record=None, calibra
 
 
 def calibration(n=60, seed=0):
-    """Learn intervals of ln(1 + y), twice as wide upwards, from errors of no network."""
+    """Calibrate intervals of ln(1 + y), twice as wide upwards, from errors of no network."""
     errors = np.random.default_rng(seed).normal(0, 0.2, n)
     predicted = np.linspace(5, 50, n)
     return ConformalCalibration.fit(

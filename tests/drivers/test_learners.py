@@ -1,4 +1,4 @@
-"""Log targets, learners of coded classes, and noise that makes targets equally hard to learn."""
+"""Log targets, learners of coded classes, and noise that makes targets equally hard to predict."""
 
 import numpy as np
 import pytest

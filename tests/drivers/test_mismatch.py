@@ -49,7 +49,7 @@ def test_extrapolation_is_exact_for_a_shortfall_that_shrinks_with_the_root_of_pr
 
 
 def test_importance_is_extrapolated_to_infinite_sample_size():
-    """Half-samples learn a driver's effect in part; reported is more than that, and the interval covers the truth."""
+    """Half-samples underestimate a driver's effect; the extrapolated one is larger, and its interval covers the truth."""
     for seed in range(4):
         here = study(lambda x: x[:, 0], seed)
         parts = [refit(here, "boosting", number, [0]) for number in range(14)]

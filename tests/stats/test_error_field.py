@@ -124,7 +124,7 @@ def test_intervals_of_means_hold_the_truth_as_often_as_they_say(worlds):
         low, high = np.quantile(drawn, [0.05, 0.95])
         held += low <= truth <= high
         alone += abs(truth) <= 1.645 * 0.6 / 16
-    print(f"held {held}, by independent errors {alone}, of {worlds}")
+    print(f"covered {held}, by independent errors {alone}, of {worlds}")
     assert held >= 0.9 * worlds
     assert alone < 0.5 * worlds
 
