@@ -125,7 +125,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Note:
-    """A paragraph in small type: how to read what follows."""
+    """A paragraph in small type that explains the following blocks."""
 
     text: str
     kind: ClassVar[str] = "note"

@@ -68,7 +68,7 @@ class Settings(BaseModel):
         return name in self.model_fields_set
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with resolved values; what counts as given stays as it was."""
+        """Return a copy with resolved values; `given` is unchanged."""
         copied = super().model_copy(update=update, deep=deep)
         copied.__pydantic_fields_set__.clear()
         copied.__pydantic_fields_set__.update(self.model_fields_set)
@@ -99,7 +99,7 @@ def with_defaults(cls: type[S], values: Mapping[str, Any]) -> type[S]:
 
 
 def build(cls: type[S], values: dict[str, Any], source: str = "settings") -> S:
-    """Make settings from values, with one error message for what is invalid.
+    """Make settings from values; invalid ones raise a UserError with one message.
 
     Raises
     ------

@@ -408,7 +408,7 @@ class Baseline:
 
     @property
     def prefix(self) -> str:
-        """Before the name of a regressor's parameter in the pipeline."""
+        """Prefix of the regressor's parameters in the pipeline."""
         return "model__regressor__" if self.log else "model__"
 
 

@@ -128,7 +128,7 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """Name of the run's file."""
         return f"{self.region}-{self.strategy}-{self.fold}-{self.size or 'all'}" + (f"-{self.repeat}" if self.curve else "")
 
 

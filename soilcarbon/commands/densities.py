@@ -1,4 +1,4 @@
-"""Turn soil horizons into soil organic carbon (SOC) density of depth intervals, one row per profile.
+"""Compute soil organic carbon (SOC) density of depth intervals from soil horizons, one row per profile.
 
     soilcarbon densities --horizons horizons.csv --out data/mine/densities.csv
     soilcarbon densities --horizons horizons.csv --depths 0 20 100 --soc humus_c --soc_unit % --bulk_density BLD --stones CRF
@@ -142,7 +142,7 @@ def measurements(settings: DensitySettings, horizons: "HorizonTable") -> "dict[s
 
 
 def functions(horizons: "HorizonTable", measured: "dict[str, Measured]") -> dict[str, Any]:
-    """Return the scores of the functions of bulk density where it was measured."""
+    """Return the scores of bulk density functions against measured bulk density."""
     from soilcarbon.soil.dataset import SOC_MAXIMUM
     from soilcarbon.soil.density import BULK_DENSITIES, score_bulk_density_functions
 

@@ -77,7 +77,7 @@ def strata_of(x: np.ndarray, columns: np.ndarray, classes: np.ndarray, seed: int
 
 
 def _derangement(n: int, strata: np.ndarray | None, random: np.random.Generator) -> np.ndarray:
-    """Return for each of n rows another one of its stratum (n,), each of them once: a random cycle, so that none is its own.
+    """Return a random derangement within strata, (n,): a permutation by cycles in which no row is mapped to itself.
 
     Were rows allowed to keep their own values, small strata would make a group seem less important. A row alone in its stratum
     stays.

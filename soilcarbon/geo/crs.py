@@ -160,7 +160,7 @@ def unfit(crs: CRS) -> str:
 
 
 def parse_crs(text: str) -> CRS:
-    """Return the CRS that a foreign text describes: a code like EPSG:3035, WKT, PROJ's "+proj=..." or PROJJSON.
+    """Parse a CRS from untrusted text: a code like EPSG:3035, WKT, PROJ's "+proj=..." or PROJJSON.
 
     GDAL accepts more than these as a CRS: names of files, which it reads, and addresses, which it fetches. Text from an
     untrusted file must cause neither.
@@ -190,7 +190,7 @@ def _without_schema(text: str) -> str:
 
 
 def read_crs(text: str) -> str:
-    """Return a CRS that a user names, as `as_text` gives it.
+    """Parse a CRS given by the user, and return it as `as_text` does.
 
     Raises
     ------
@@ -207,7 +207,7 @@ def read_crs(text: str) -> str:
 
 
 def as_text(crs: CRS) -> str:
-    """Return a text that gives back just this CRS: its authority's code if it has one, else WKT."""
+    """Return the definition of a CRS as text: its authority's code if it has one, else WKT."""
     # rasterio gives the code of a CRS that is much the same, too: without its datum, say.
     texts = (crs.to_string(), crs.to_wkt(), crs.to_wkt(version="WKT2_2019"))
     return str(next((text for text in texts if CRS.from_user_input(text) == crs), texts[-1]))

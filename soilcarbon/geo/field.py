@@ -343,7 +343,7 @@ def _axis(path: Path, data: xr.Dataset, name: str, which: str) -> str:
 
 
 def _mean_over_times(array: xr.DataArray) -> tuple[np.ndarray, int]:
-    """Return the mean (H, W) float64 over times of what is not missing, and their number; one time is in memory at once."""
+    """Return the mean (H, W) float64 of values over times, missing ones left out, and the number of times."""
     shape, before = array.shape[-2:], array.shape[:-2]
     total, count, times = np.zeros(shape), np.zeros(shape), 0
     for index in np.ndindex(*before):

@@ -95,7 +95,7 @@ class Grid:
         return -(-self.height // side) * -(-self.width // side)
 
     def tile(self, number: int, side: int) -> Tile:
-        """Return one of the tiles of `tiles(side)`, by its number.
+        """Return the tile of a number, as in `tiles(side)`.
 
         Raises
         ------

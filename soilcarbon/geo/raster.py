@@ -81,7 +81,7 @@ def open_raster(path: Path) -> Any:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
-    """Open a GeoTIFF; whatever goes wrong with it, here or while it is read, names the file."""
+    """Open a GeoTIFF; errors on opening and on reading name the file."""
     with named_errors(path), open_raster(path) as raster:
         yield raster
 
@@ -190,7 +190,7 @@ def check_filled(values: np.ndarray, path: Path, hint: str) -> None:
 
 
 def _fault(place: Affine, width: int, height: int, far: float) -> str:
-    """Return what is wrong with the cells of a raster that is not rotated, "" if nothing is."""
+    """Return the fault of the cells of a raster that is not rotated, "" if there is none."""
     for corner, cell, size in ((place.c, place.a, width), (place.f, place.e, height)):
         end = corner + cell * size
         if not all(map(math.isfinite, (corner, cell, end))) or max(abs(corner), abs(end)) > far:

@@ -380,7 +380,7 @@ def _cut(polygon: Any) -> Any:
 
 
 def _filled(ring: np.ndarray) -> Any:
-    """Return what a ring (n, 2) in degrees encloses."""
+    """Return the polygon that a ring (n, 2) in degrees encloses."""
     lon = np.unwrap(ring[:, 0], period=360)
     north = ring[:, 1].mean() > 0
     pole = {"force_north_pole": north, "force_south_pole": not north} if abs(lon[-1] - lon[0]) > 180 else {}
@@ -403,6 +403,6 @@ def write_areas(path: Path, areas: Sequence[Area]) -> None:
 
 
 def load_areas(path: Path) -> list[Area]:
-    """Return what `write_areas` wrote; UserError if there is no such file."""
+    """Load areas written by `write_areas`; UserError if there is no such file."""
     must_exist(path, "file of areas")
     return [Area(**area) for area in json.loads(path.read_text(encoding="utf-8"))]

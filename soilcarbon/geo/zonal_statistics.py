@@ -234,7 +234,7 @@ def as_plain(parts: Mapping[str, Sums]) -> dict[str, list[Any]]:
 
 
 def from_plain(plain: Mapping[str, Sequence[Any]]) -> dict[str, Sums]:
-    """Return what `as_plain` was given."""
+    """Restore sums from the plain containers of `as_plain`."""
     return {name: Sums(cells, area, np.array(weighted, np.float64)) for name, (cells, area, weighted) in plain.items()}
 
 
@@ -286,7 +286,7 @@ def _spread(name: str, members: np.ndarray) -> dict[str, float]:
 
 
 def mass_of(unit: str) -> float | None:
-    """Return how many Tg/km2 a unit of mass per area is; None of any other unit."""
+    """Return the factor from a unit of mass per area to Tg/km2; None for any other unit."""
     text = unit.strip().translate(str.maketrans("⁰¹²³⁻−·⋅", "0123--  "))
     found = _PER_SURFACE.fullmatch(text)
     if found is None:

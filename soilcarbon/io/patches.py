@@ -104,7 +104,7 @@ def _rows_of(keys: Sequence[Any], ids: Sequence[str], path: Path) -> np.ndarray:
 
 
 def _cut(patches: Any, rows: np.ndarray | None, ids: Sequence[str], radius: int, path: Path) -> np.ndarray:
-    """Do the work of `pack_variable`, profile k's patch being patches[rows[k]], or patches[k] if `rows` is None."""
+    """Cut the windows for `pack_variable`; profile k's patch is patches[rows[k]], or patches[k] if `rows` is None."""
     if not isinstance(patches, (list, tuple)) and not (isinstance(patches, np.ndarray) and patches.ndim > 0):
         raise UserError(f"{path}: expected {{profile_id: array}}, a list or an array; found {type(patches).__name__}")
     if rows is None and len(patches) != len(ids):

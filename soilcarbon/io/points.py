@@ -111,7 +111,7 @@ def require_columns(table: pd.DataFrame, found: Mapping[str, str], wanted: Seque
 
 
 def numbers(column: pd.Series, path: Path, name: str) -> np.ndarray:
-    """Return a column as (N,) float64 with NaN for what is no finite number.
+    """Return a column as (N,) float64, NaN where it is not a finite number.
 
     Raises
     ------

@@ -134,7 +134,7 @@ def is_empty(path: Path) -> bool:
 
 
 def read_notes(path: Path) -> str:
-    """Return what was noted with a tile, "" if nothing was."""
+    """Return the notes stored with a tile, "" if there are none."""
     with rasterio.open(path, driver="GTiff") as raster:
         return str(raster.tags().get(_NOTES, ""))
 

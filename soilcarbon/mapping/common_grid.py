@@ -219,7 +219,7 @@ def _offset(grid: Grid, part: Grid) -> tuple[int, int]:
 
 
 def _averaged(fine: Cells, part: Grid, grid: Grid, covered: float) -> np.ndarray:
-    """Return means (h, w) over a coarser grid's cells of what lies in them, weighted by area; NaN where too little has values.
+    """Return area-weighted means (h, w) over a coarser grid's cells; NaN where too small a share has values.
 
     GDAL's warper gives each fine cell the share of it that lies in a coarse one. (A coarse cell that stands askew in the fine
     grid takes those of its bounding box.)

@@ -52,7 +52,7 @@ class _Folded:
 
 
 def _fold(member: Member, facts: Specification) -> _Folded:
-    """Multiply out what is affine in front of the head's first ReLU, in float64."""
+    """Multiply out the affine layers in front of the head's first ReLU, in float64."""
     tensors = {name: value.double() for name, value in member.tensors().items()}
     fusion, linear = tensors["features_merge.0.weight"].flatten(1), tensors["classifier.0.weight"]
     first, bias = linear @ fusion, linear @ tensors["features_merge.0.bias"] + tensors["classifier.0.bias"]

@@ -94,7 +94,7 @@ class Predictor(ABC):
 
     @property
     def halo(self) -> int:
-        """Cells that a block reaches beyond what is predicted: the largest radius."""
+        """Width, in cells, of a block's margin around the predicted cells: the largest radius."""
         return max(radius for _, radius in self.windows)
 
     @abstractmethod
@@ -143,7 +143,7 @@ class Predictor(ABC):
 
     @abstractmethod
     def scores(self) -> dict[str, dict[str, float | None]]:
-        """Return its scores by what they are of, such as a split; a record in an untrusted file may hold anything."""
+        """Return the model's scores by their subject, such as a split; the record of an untrusted file is not validated."""
 
 
 def dissimilarity_bands(area: ApplicabilityArea) -> list[Band]:

@@ -138,7 +138,7 @@ def _as_linear(layers: nn.Module, x: Tensor) -> Tensor:
 
 
 class Record(BaseModel):
-    """Provenance of a network: how it was trained, and how well it did.
+    """Provenance of a network: settings of the training, and scores.
 
     Attributes
     ----------
@@ -246,7 +246,7 @@ class SoilCarbonNet(Member):
         return self.member_outputs(self.encode(x)).mean(0)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return what PyTorch stores beside the tensors as `_extra_state`: plain containers only."""
+        """Return the `_extra_state` that PyTorch stores beside the tensors: plain containers only."""
         facts = {
             "specification": self.specification.model_dump(mode="json"),
             "record": self.record.model_dump(mode="json", exclude_defaults=True),
@@ -309,7 +309,7 @@ def predict(network: SoilCarbonNet, x: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def to_target(outputs: Tensor, specification: Specification) -> Tensor:
-    """Bring members' outputs (M, n) to the target's unit: undo the transform with its bias, clip to the bounds."""
+    """Convert members' outputs (M, n) to the target's unit: inverse transform with bias correction, clipping to the bounds."""
     if specification.target_transform == "log1p":
         means = specification.smearing if specification.center == "mean" else None
         factors = outputs.new_tensor(means or [1.0] * len(outputs))

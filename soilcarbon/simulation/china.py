@@ -218,7 +218,7 @@ class China:
 
     @property
     def reach(self) -> np.ndarray:
-        """Depth (M,), cm, over which what exceeds deep SOC falls to 37 % of it."""
+        """Depth (M,), cm, over which the excess over deep SOC falls to 37 %."""
         return np.asarray(24 * np.exp(0.2 * self._fields["rooting"]))
 
     def densities(self, surface: np.ndarray) -> list[np.ndarray]:

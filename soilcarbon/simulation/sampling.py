@@ -127,7 +127,7 @@ def draw_profiles(
         column = np.where(clustered, centre[1, member] + shift[1] / narrowing, column)
         inside = (row >= 0) & (row < grid.height) & (column >= 0) & (column < grid.width)
         row, column = row[inside], column[inside]
-        # off the cells' edges, so that nobody's rounding moves a profile into the next cell
+        # off the cells' edges, so that rounding moves no profile into the next cell
         in_row, in_column = (np.floor(at) + np.clip(at % 1, 0.01, 0.99) for at in (row, column))
         lon, lat = np.round(grid.west + in_column * grid.cell, 5), np.round(grid.north - in_row * grid.cell, 5)
         truth = gridded.truth[row.astype(int), column.astype(int)].astype(np.float64)

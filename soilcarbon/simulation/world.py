@@ -455,7 +455,7 @@ def _bedrock(noise: Mapping[str, np.ndarray], range_height: np.ndarray, summer: 
 
 
 def _vegetation(noise: Mapping[str, np.ndarray], true: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return EVI over the year: what climate lets grow, less where it is farmed, seasonal where rain or warmth are."""
+    """Return EVI over the year: from climate, lower on farmland, seasonal where rain or warmth are."""
     growth = productivity(true["bio01"], true["bio12"]) / 2000
     mean = 0.05 + 0.5 * -np.expm1(-1.5 * growth) * np.exp(0.28 * noise["plants"] - 0.1 * noise["farming"])
     mean = np.minimum(mean, 0.75)

@@ -231,7 +231,7 @@ def read_samples(path: Path, target: str, target_needed: bool = True) -> tuple[p
 def check_samples(
     table: pd.DataFrame, path: Path, target: str, target_needed: bool = True, most: float = SOC_MAXIMUM
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Check a table as `read_samples` does; `path` is what errors name, `most` the largest possible target."""
+    """Check a table as `read_samples` does; `path` is named in errors, `most` is the largest possible target."""
     ids = ["" if pd.isna(value) else profile_key(value) for value in table["profile_id"]]
     table["profile_id"] = ids
     double = table["profile_id"].duplicated().to_numpy()

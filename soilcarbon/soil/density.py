@@ -47,7 +47,7 @@ _FOLDS = 10
 
 
 def convert(values: np.ndarray, unit: str, to: str) -> np.ndarray:
-    """Return values of one of `UNITS` in another.
+    """Convert values from one of `UNITS` to another.
 
     Raises
     ------

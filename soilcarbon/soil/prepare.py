@@ -302,9 +302,7 @@ def _reason(method: str, block_size: float, parent: GlobalDataset | None) -> str
         why += " single held-out profiles would flatter the score on land without profiles"
     else:
         why = "single places are held out at random, which scores gaps among the profiles, not land without profiles"
-    return why + (
-        f"; places of {parent.folder} keep their split, none of its training places is tested on" if parent else ""
-    )
+    return why + (f"; places of {parent.folder} keep their split, none of its training places is tested on" if parent else "")
 
 
 # --- hints -----------------------------------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ def unit_hint(soc: np.ndarray) -> str | None:
 def _name_columns(
     raw: pd.DataFrame, path: Path, target: str | None, made: Sequence[str]
 ) -> tuple[pd.DataFrame, dict[str, str], bool]:
-    """Rename columns to our names, without one of those that will be `made`.
+    """Rename columns to our names, without those that will be computed (`made`).
 
     Return the table, our name -> the column's name, and whether rows are horizons.
     """

@@ -494,7 +494,7 @@ def save_folds(path: Path, ids: Sequence[str], folds: np.ndarray, facts: Mapping
 
 
 def read_folds(path: Path, ids: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Read what `save_folds` wrote, for a table that may stand in another order.
+    """Read folds written by `save_folds`, for a table that may be in another order.
 
     Parameters
     ----------

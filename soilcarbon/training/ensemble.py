@@ -269,7 +269,7 @@ class RunFiles:
     tensorboard: bool
 
     def prepare(self, members: int) -> None:
-        """Drop what an older run of the name left; of an interrupted one, check that it is the same.
+        """Remove the files of an older run of the name; check that a resumed run has the same fingerprint.
 
         Raises
         ------
@@ -306,7 +306,7 @@ class RunFiles:
         return state
 
     def finish(self, members: int) -> None:
-        """Remove what only an unfinished run needs."""
+        """Remove the files that only an unfinished run needs."""
         for k in range(members):
             path = member_folder(self.folder, k) / BEST
             path.unlink(missing_ok=True)
@@ -352,7 +352,7 @@ def train_members(members: Members, files: RunFiles | None = None, workers: int 
 
 
 def _train_with_files(members: Members, k: int, files: RunFiles | None) -> Best:
-    """Train member k, with its state and its log in files; return what an earlier run made of it, if that is done."""
+    """Train member k, with its state and its log in files; return the result of an earlier run, if it is finished."""
     if files is None:
         try:
             return train_member(members, k)
