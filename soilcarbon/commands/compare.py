@@ -61,7 +61,7 @@ class CompareSettings(Settings):
     regional: Path | None = Field(None, description="YAML file of settings of soilcarbon finetune: the fine-tuning to be compared")
     out: Path | None = Field(None, description="folder of the results [results/compare, or results/skill for runs]")
     strategies: list[Literal["random", "place", "blocks", "region", "knndm"]] = Field(
-        ["random", "blocks"], min_length=1, description="how profiles are held out; the verdict is based on the last"
+        ["random", "blocks"], min_length=1, description="cross-validation strategies; the verdict is based on the last"
     )
     folds: int = Field(5, ge=2, le=50, description="folds of each strategy")
     block_size: float | None = Field(None, gt=0, le=180, description="side of blocks, degrees [the dataset's, or the variogram's]")
@@ -117,9 +117,9 @@ class CompareSettings(Settings):
         if small is not None:
             raise ValueError(f"{small} profiles are too few to train on; 0 stands for all, else 20 or more")
         if self.block_size is not None and "blocks" not in self.strategies:
-            raise ValueError("block_size is of the strategy blocks, which is not among the strategies")
+            raise ValueError("block_size applies to the strategy blocks, which is not among the strategies")
         if self.profiles and "knndm" in self.strategies:
-            raise ValueError("knndm matches distances of all profiles, so it goes with profiles 0")
+            raise ValueError("knndm matches distances of all profiles; set profiles to 0")
         return self
 
 

@@ -63,7 +63,7 @@ class MapSettings(Settings):
         "(1985-1989): a map each and the change from first to last",
     )
     resampling: Literal["bilinear", "nearest"] = Field(
-        "bilinear", description="how numeric variables on another grid are brought to the map's; classes always take the nearest"
+        "bilinear", description="resampling of numeric variables from another grid; classes always take the nearest"
     )
     max_missing: float = Field(
         0.25, ge=0, lt=1, description="a cell where a larger share of the variables is missing is nodata; below, they are filled"
@@ -71,7 +71,7 @@ class MapSettings(Settings):
     level: float = Field(0.9, gt=0, lt=1, description="nominal coverage of the prediction intervals")
     against: Path | None = Field(None, description="raster of the target, such as an older map, to score this one against")
     stats: Path | None = Field(None, description="statistics (var_name, v_mean, v_std) for the published weights, which have none")
-    missing: Literal["mean", "zero"] = Field("mean", description="what a missing cell becomes for the published weights")
+    missing: Literal["mean", "zero"] = Field("mean", description="filling of missing cells for the published weights")
     applicability: bool = Field(
         True, description="bands of dissimilarity and of the area of applicability, where the model has one"
     )

@@ -155,7 +155,7 @@ def load_for_prediction(settings: PredictSettings, device: torch.device) -> Soil
         and settings.missing != network.specification.missing
     ):
         raise UserError(
-            f"{path}: was trained with missing {network.specification.missing!r}, which prediction keeps; drop the setting"
+            f"{path}: was trained with missing {network.specification.missing!r}, which prediction cannot change; drop the setting"
         )
     theirs = network.specification.categories
     if settings.categories is not None and (differs := difference(settings.categories, theirs)):

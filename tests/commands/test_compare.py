@@ -203,7 +203,7 @@ def test_pretraining_sees_nothing_of_the_region(study, tmp_path):
         ({"sizes": [5]}, "5 profiles are too few"),
         ({"few_methods": []}, "at least 1 item"),
         ({"strategies": ["knndm"], "profiles": 50}, "knndm matches distances of all profiles"),
-        ({"strategies": ["random"], "block_size": 1}, "block_size is of the strategy blocks"),
+        ({"strategies": ["random"], "block_size": 1}, "block_size applies to the strategy blocks"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(changes, words, study, tmp_path, monkeypatch, capsys):
