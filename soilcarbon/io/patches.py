@@ -446,7 +446,7 @@ def _resolve_all(values: Sequence[Any], most: int, done: dict[int, tuple[Any, An
 
 @contextmanager
 def _without_gc() -> Iterator[None]:
-    """Turn the garbage collector off: it would search many new objects again and again."""
+    """Disable the garbage collector, which would scan many new objects again and again."""
     usual = gc.isenabled()
     gc.disable()
     try:
