@@ -643,7 +643,7 @@ def forged(part, key, value):
         (
             lambda: make_checkpoint(Path("model/m.pth"), calibration=calibration(n=9)),
             ["--level", "0.95"],
-            ["supports intervals up to 0.800"],
+            ["support intervals up to 0.800"],
         ),
         (lambda: forged("specification", "target", "../../escaped"), [], ["specification is not valid"]),
         (lambda: forged("record", "scores", [1]), [], ["record is not valid"]),
