@@ -65,7 +65,7 @@ def test_resume_keeps_finished_folds_and_ends_alike(workplace, monkeypatch, caps
     Path("results/zoned/folds/socd_0_20-1-predictions.csv").unlink()
     held, real = [], train.hold_out
     monkeypatch.setattr(train, "hold_out", lambda *more, **rest: held.append(more[2]) or real(*more, **rest))
-    for more, words in ((), "--resume"), (("--resume", "--trees", "11"), "another trees"):
+    for more, words in ((), "--resume"), (("--resume", "--trees", "11"), "other values of trees"):
         assert command(*one, *more) == 2
         assert words in capsys.readouterr().err
     assert command(*one, "--resume", "--workers", "2") == 0
@@ -77,7 +77,7 @@ def test_resume_keeps_finished_folds_and_ends_alike(workplace, monkeypatch, caps
     assert "does not hold the profiles of its fold" in capsys.readouterr().err
     write_zoned_samples(workplace, a=0.5)
     assert command(*one, "--resume") == 2
-    assert "another digest" in capsys.readouterr().err
+    assert "other values of digest" in capsys.readouterr().err
 
 
 def test_zones_of_a_raster_and_profiles_without_years(workplace):
