@@ -77,7 +77,7 @@ def test_resume_keeps_finished_folds_and_ends_alike(workplace, monkeypatch, caps
     assert "does not hold the profiles of its fold" in capsys.readouterr().err
     write_zoned_samples(workplace, a=0.5)
     assert command(*one, "--resume") == 2
-    assert "other values of digest" in capsys.readouterr().err
+    assert "other values of the input files" in capsys.readouterr().err
 
 
 def test_zones_of_a_raster_and_profiles_without_years(workplace):
