@@ -127,6 +127,15 @@ def refused(capsys, *words):
 # --- what a map is -------------------------------------------------------------------------------------------------------
 
 
+def test_golden_map(world):
+    assert make("--workers", "1") == 0
+    assert make("--workers", "1", "--crs", "EPSG:3035", "--resolution", "50000", out="out/warped.tif") == 0
+    golden = json.loads((Path(__file__).parent / "golden_map.json").read_text())
+    for name, found in (("own grid", read()[0][5::12, 7::17]), ("EPSG:3035", read("out/warped.tif")[0][1::4, 1::4])):
+        expected = np.array(golden[name], float)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, err_msg=name)
+
+
 def predict_places(*more):
     """Let pred.py predict 200 places on the rasters; return its table, and the rows and columns of the map they lie in."""
     random = np.random.default_rng(3)
