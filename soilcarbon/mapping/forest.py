@@ -19,8 +19,9 @@ from soilcarbon.geo.grid import Grid, lonlat, nominal_metres
 from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
 from soilcarbon.io.files import UserError
 from soilcarbon.mapping.cog import Band
-from soilcarbon.mapping.predictor import CHANGE, Place, Predicted, Predictor, Statistics, untrusted_scores
+from soilcarbon.mapping.predictor import CHANGE, Place, Predicted, Predictor, untrusted_scores
 from soilcarbon.network.specification import FAR
+from soilcarbon.soil.dataset import Statistics
 from soilcarbon.stats.error_field import ErrorField
 from soilcarbon.zonal.climate_zones import GivenZones
 from soilcarbon.zonal.persistence import load_zoned

@@ -20,11 +20,11 @@ from soilcarbon.geo.grid import Grid
 from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
 from soilcarbon.io.files import UserError
 from soilcarbon.mapping.cog import Band
-from soilcarbon.mapping.predictor import CHANGE, Place, Predicted, Predictor, Statistics, untrusted_scores
+from soilcarbon.mapping.predictor import CHANGE, Place, Predicted, Predictor, untrusted_scores
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import MAPS, Member, SoilCarbonNet, as_means, predict, to_target
 from soilcarbon.network.specification import Encoder, Specification, unfold_classes, warn_of_far_inputs
-from soilcarbon.soil.dataset import read_statistics
+from soilcarbon.soil.dataset import Statistics, read_statistics
 from soilcarbon.training.uncertainty import check_level
 
 log = logging.getLogger(__name__)

@@ -15,10 +15,9 @@ import numpy as np
 from soilcarbon.geo.grid import Grid, Tile
 from soilcarbon.geo.zonal_statistics import Sums
 from soilcarbon.mapping.cog import Band
+from soilcarbon.soil.dataset import Statistics
 from soilcarbon.stats.applicability import ApplicabilityArea
 
-Statistics = dict[str, tuple[float, float]]
-"""Variable -> mean and standard deviation."""
 CHANGE = "change"
 """The map of the last period minus the first."""
 

@@ -88,7 +88,7 @@ def test_coverage_is_exact_over_repeats(symmetric, scale):
         assert 0.35 < within < 0.65  # the coverage of one calibration is beta distributed (Vovk 2012)
 
 
-def test_of_few_profiles_the_promise_is_kept_too():
+def test_coverage_holds_for_few_profiles():
     random = np.random.default_rng(2)
     for n, level in ((3, 0.5), (3, 0.9), (19, 0.95), (18, 0.95)):
         found = []
