@@ -1,0 +1,175 @@
+"""Plausibility bounds and units of every quantity that is read: one table, with sources, and one check of a column or raster.
+
+A value beyond `Quantity.limits` is impossible: a row to be rejected and counted. A column in which most values are impossible, or
+all are far too small, is in another unit: `check_plausible` raises a question that names the unit it looks like.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from soilcarbon.io.files import UserError
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A measured quantity: its standard unit, bounds in that unit, the other units it comes in, and the bounds' source."""
+
+    name: str
+    unit: str  # the standard one
+    limits: tuple[float, float]  # the least and the largest possible value
+    usual: tuple[float, float]  # a column's largest value is above the first, its median (of values other than 0) up to the second
+    units: Mapping[str, tuple[float, float]]  # unit -> (factor, offset): standard value = value * factor + offset
+    source: str
+
+
+_PER_CENT = {"percent": (1.0, 0.0), "fraction": (100.0, 0.0), "per_mille": (0.1, 0.0)}
+QUANTITIES: dict[str, Quantity] = {
+    "depth": Quantity(
+        "depth", "cm", (-200.0, 10_000.0), (3.0, 1000.0),
+        {"cm": (1.0, 0.0), "m": (100.0, 0.0), "mm": (0.1, 0.0), "in": (2.54, 0.0)},
+        "organic layers are described to 2 m upwards at most; the deepest of WoSIS 2023 are of some tens of metres",
+    ),
+    "thickness": Quantity(
+        "thickness of horizons", "cm", (0.0, 10_000.0), (1.0, 100.0),
+        {"cm": (1.0, 0.0), "m": (100.0, 0.0), "mm": (0.1, 0.0), "in": (2.54, 0.0)},
+        "FAO 2006, Guidelines for Soil Description: horizons from 1 cm; few layers are thicker than 1 m",
+    ),
+    "stones": Quantity(
+        "coarse fragments", "percent", (0.0, 100.0), (1.0, 100.0),
+        _PER_CENT | {"cm3/dm3": (0.1, 0.0), "mass_percent": (1.0, 0.0), "mass_fraction": (100.0, 0.0)},
+        "a share; of volume, unless the unit says mass. SoilGrids and WoSIS: cfvo in cm3/dm3 or per cent of volume",
+    ),
+    "bulk_density": Quantity(
+        "bulk density", "kg/m3", (100.0, 2650.0), (100.0, 2300.0),
+        {"g/cm3": (1000.0, 0.0), "kg/m3": (1.0, 0.0), "kg/dm3": (1000.0, 0.0), "Mg/m3": (1000.0, 0.0), "t/m3": (1000.0, 0.0),
+         "cg/cm3": (10.0, 0.0)},
+        "the least of peat, and quartz without a pore",
+    ),
+    "soc": Quantity(
+        "SOC", "g/kg", (0.0, 1000.0), (0.6, 580.0),
+        {"g/kg": (1.0, 0.0), "%": (10.0, 0.0), "mg/kg": (1e-3, 0.0), "mg/g": (1.0, 0.0), "g/g": (1000.0, 0.0), "dg/kg": (0.1, 0.0)},
+        "organic matter has 58 per cent of carbon (van Bemmelen), and topsoils of the world a median near 12 g/kg (WoSIS)",
+    ),
+    "year": Quantity(
+        "year", "year", (1850.0, 2100.0), (1850.0, 2100.0), {"year": (1.0, 0.0)},
+        "the first described profiles of WoSIS are of 1920",
+    ),
+    "longitude": Quantity(
+        "longitude", "degrees", (-180.0, 360.0), (-180.0, 360.0), {"degrees": (1.0, 0.0)}, "an angle, east of Greenwich"
+    ),
+    "latitude": Quantity(
+        "latitude", "degrees", (-90.0, 90.0), (-90.0, 90.0), {"degrees": (1.0, 0.0)}, "an angle, north of the equator"
+    ),
+    "temperature": Quantity(
+        "mean annual temperature", "degC", (-60.0, 40.0), (-60.0, 35.0),
+        {"degC": (1.0, 0.0), "K": (1.0, -273.15), "0.1 degC": (0.1, 0.0), "0.1 K": (0.1, -273.15), "degF": (5 / 9, -160 / 9)},
+        "Dome A has -58, Dallol 34.6 degC",
+    ),
+    "precipitation": Quantity(
+        "annual precipitation", "mm", (0.0, 13_000.0), (20.0, 6000.0),
+        {"mm": (1.0, 0.0), "m": (1000.0, 0.0), "0.1 mm": (0.1, 0.0), "mm/day": (365.25, 0.0), "mm/month": (12.0, 0.0),
+         "kg m-2 s-1": (31_557_600.0, 0.0), "m/s": (3.15576e10, 0.0)},
+        "Mawsynram has 11,872 mm",
+    ),
+}  # fmt: skip
+"""Name -> bounds and units. The first of a quantity's units that fits is the one that a question names."""
+
+
+def to_standard(values: np.ndarray, quantity: str, unit: str) -> np.ndarray:
+    """Return values in the quantity's standard unit.
+
+    Raises
+    ------
+    ValueError
+        If the unit is none of the quantity's.
+
+    Examples
+    --------
+    >>> to_standard(np.array([1.5, 2.0]), "soc", "%")
+    array([15., 20.])
+    """
+    found = QUANTITIES[quantity]
+    if unit not in found.units:
+        raise ValueError(f"{found.name}: unit {unit!r} is none of {', '.join(found.units)}")
+    factor, offset = found.units[unit]
+    with np.errstate(over="ignore"):  # an infinite value is impossible, and counted as such
+        return np.asarray(values, np.float64) * factor + offset
+
+
+def possible(values: np.ndarray, quantity: str, unit: str) -> np.ndarray:
+    """Return which values (any shape, NaN: not) lie within the quantity's limits."""
+    standard, (low, high) = to_standard(values, quantity, unit), QUANTITIES[quantity].limits
+    return np.asarray((standard >= low) & (standard <= high))
+
+
+def check_plausible(
+    values: np.ndarray, quantity: str, unit: str | None = None, where: str = "", setting: str = "", stated: bool = False
+) -> None:
+    """Raise a question if the values of a column or raster look like another unit.
+
+    Parameters
+    ----------
+    values
+        Any shape; NaN and infinite ones are not looked at. Few impossible values pass: they are the caller's to reject and count.
+    quantity
+        A key of `QUANTITIES`.
+    unit
+        What they are taken for; None: the standard unit.
+    where
+        File and column, as named in the question.
+    setting
+        That says the unit, such as "--stones_unit"; "": the question ends with the probable unit.
+    stated
+        The unit was stated by the user: only a majority of impossible values is asked about then.
+
+    Raises
+    ------
+    UserError
+        Naming counts, the first example, what the values look like, and the setting.
+
+    Examples
+    --------
+    >>> check_plausible(np.array([12.0, 9.5]), "temperature")
+    >>> check_plausible(np.array([285.0, 282.6]), "temperature", where="bio01.tif", setting="--temperature_unit")
+    Traceback (most recent call last):
+    soilcarbon.io.files.UserError: bio01.tif: 2 of 2 values (first 285) are no mean annual temperature in degC (-60 to 40); ...
+    """
+    found = QUANTITIES[quantity]
+    unit = unit or found.unit
+    given = np.asarray(values, np.float64).ravel()
+    given = given[np.isfinite(given)]
+    standard = to_standard(given, quantity, unit)
+    bad = ~possible(given, quantity, unit)
+    impossible_mostly = 2 * bad.sum() > bad.size
+    if not impossible_mostly:
+        if stated or _is_usual(standard, found):
+            return
+        saw = f"{given.size} values ({_range(given)}) are unusual for {found.name} in {unit}"
+    else:
+        low, high = ((limit - found.units[unit][1]) / found.units[unit][0] for limit in found.limits)
+        saw = f"{bad.sum()} of {given.size} values (first {given[bad][0]:.8g}) are no {found.name} in {unit} ({low:g} to {high:g})"
+    others = list(dict.fromkeys(other for other in found.units if other != unit and _fits(given, quantity, other)))
+    others = [other for other in others if found.units[other] != found.units[unit]]
+    looks = f"they look like {' or '.join(others[:2])}" if others else "they look like no unit that is known"
+    if setting and others:
+        looks += f": {setting} {others[0]}" if len(others) == 1 else f": {setting} says which"
+        looks += "" if impossible_mostly else f"; {setting} {unit} if they are right"
+    raise UserError(f"{where}{': ' if where else ''}{saw}; {looks}")
+
+
+def _range(values: np.ndarray) -> str:
+    return f"{values.min():.6g} to {values.max():.6g}"
+
+
+def _is_usual(standard: np.ndarray, quantity: Quantity) -> bool:
+    """Return whether values have the usual size; nothing but zeros has no size."""
+    some = standard[standard != 0]
+    return not some.size or bool(some.max() > quantity.usual[0] and np.median(some) <= quantity.usual[1])
+
+
+def _fits(values: np.ndarray, quantity: str, unit: str) -> bool:
+    """Return whether most values are possible and usual in a unit."""
+    good = possible(values, quantity, unit)
+    return 2 * int(good.sum()) > good.size and _is_usual(to_standard(values[good], quantity, unit), QUANTITIES[quantity])
