@@ -18,7 +18,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.io.points import numbers
 from soilcarbon.soil.dataset import SOC_MAXIMUM
-from soilcarbon.soil.depth import Harmonised, Horizons, Method, harmonise, interval_weights
+from soilcarbon.soil.depth import IMPOSSIBLE_MEANS, Harmonised, Horizons, Method, harmonise, interval_weights
 from soilcarbon.soil.profiles import HorizonTable
 
 Multiply = Literal["horizons", "intervals", "layers"]
@@ -425,12 +425,16 @@ def interval_densities(
             through = STANDARD_LAYERS
             weights = np.array([interval_weights(through, interval) for interval in intervals])
         limits = (0.0, SOC_MAXIMUM), BULK_DENSITIES, (0.0, 100.0)
-        means = [weighted_layers(average(*each, through).mean, weights) for each in zip(values, limits, strict=True)]
+        found = [average(*each, through) for each in zip(values, limits, strict=True)]
+        means = [weighted_layers(each.mean, weights) for each in found]
+        del layers.counts[IMPOSSIBLE_MEANS]  # of carbon per volume, which only gives the depths here
+        for what, each in zip(("SOC", "bulk density", "coarse fragments"), found, strict=True):
+            counts[f"{what}: {IMPOSSIBLE_MEANS}"] = each.counts[IMPOSSIBLE_MEANS]
         factors = means[0], means[1], layers.reach, means[2]
         density, sd = soc_density(*factors), soc_density_sd(*factors, *map(share, sds))
     enough, interval_counts = layers.sufficient(min_covered)
-    found = [density, sd, *map(share, (estimated, estimated & (carbon > ORGANIC), assumed))]
-    density, sd, estimated, organic, assumed = (np.where(enough, each, np.nan) for each in found)
+    shares = [density, sd, *map(share, (estimated, estimated & (carbon > ORGANIC), assumed))]
+    density, sd, estimated, organic, assumed = (np.where(enough, each, np.nan) for each in shares)
     counts = {what: count for what, count in (counts | layers.counts).items() if count}
     return Densities(
         intervals, density, sd, layers.covered, layers.reach, estimated, organic, assumed, pedotransfer, counts, interval_counts

@@ -14,6 +14,8 @@ from scipy.linalg import solveh_banded
 Method = Literal["mean", "spline", "spline_1cm"]
 MOST_SMOOTHING = 1e9
 """Long before this lambda a spline is constant."""
+IMPOSSIBLE_MEANS = "interval means of the spline that were impossible, replaced by the mean weighted by thickness"
+"""Name of their count."""
 _DECIMALS = 6
 """Of depths, cm."""
 _DEEPEST = 1e6
@@ -161,8 +163,9 @@ def harmonise(
     smoothing
         The spline's lambda.
     limits
-        The least and the largest possible value. A spline overshoots beside a sharp change: means outside are set to the limit
-        and counted.
+        The least and the largest possible value. A spline overshoots beside a sharp change: where its mean of an interval is
+        outside, the interval gets the mean weighted by thickness, as by "mean" (NaN where it lies between two horizons), and
+        is counted.
 
     Raises
     ------
@@ -188,20 +191,21 @@ def harmonise(
     np.minimum.at(first, horizons.profile, horizons.top)
     np.maximum.at(last, horizons.profile, horizons.bottom)
     reach = (np.minimum(last[:, None], wanted[:, 1]) - np.maximum(first[:, None], wanted[:, 0])).clip(0.0)
-    mean, covered, n_layers = np.empty(shape), np.empty(shape), np.empty(shape, np.int64)
+    weighted, covered, n_layers = np.empty(shape), np.empty(shape), np.empty(shape, np.int64)
     pieces, piece_value = without_overlaps(horizons, value)
     for k, (upper, lower) in enumerate(wanted):
-        mean[:, k], n_layers[:, k] = weighted_mean(horizons, value, (upper, lower))
+        weighted[:, k], n_layers[:, k] = weighted_mean(horizons, value, (upper, lower))
         observed = pieces.bottom.clip(upper, lower) - pieces.top.clip(upper, lower)
         covered[:, k] = np.bincount(pieces.profile, observed, pieces.profiles).round(_DECIMALS)
+    mean, counts[IMPOSSIBLE_MEANS] = weighted, 0
     if method != "mean":
         mean = _spline_means(pieces, piece_value, wanted, smoothing, method == "spline_1cm")
         gaps = (pieces.top[1:] > pieces.bottom[:-1]) & pieces.follows
         counts["below a gap, bridged by the spline"] = int(gaps.sum())
         counts["alone in their profile, the spline constant"] = int((np.bincount(pieces.profile) == 1).sum())
         outside = (mean < limits[0]) | (mean > limits[1])
-        counts["interval means of the spline that were impossible, set to the limit"] = int(outside.sum())
-        mean = mean.clip(*limits)
+        counts[IMPOSSIBLE_MEANS] = int(outside.sum())
+        mean = np.where(outside, weighted, mean)
     return Harmonised(wanted, mean, covered, reach, n_layers, counts)
 
 

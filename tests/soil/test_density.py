@@ -20,7 +20,7 @@ from soilcarbon.soil.density import (
     soc_density,
     soc_density_sd,
 )
-from soilcarbon.soil.depth import Horizons, from_surface, harmonise
+from soilcarbon.soil.depth import IMPOSSIBLE_MEANS, Horizons, from_surface, harmonise
 
 
 def densities(
@@ -345,3 +345,17 @@ def test_densities_of_real_horizons(macedonia):
     assert 400 < measured.sum() < whole.sum()
     per_mass = [np.nanmean(found.density[at, 0] / 20) for at in (measured, whole & ~measured)]
     assert 0.5 < per_mass[0] / per_mass[1] < 2
+
+
+@pytest.mark.parametrize("multiply", ["horizons", "intervals", "layers"])
+def test_density_is_never_zero_where_the_spline_overshoots(multiply):
+    horizons = Horizons(np.zeros(3, int), np.array([0.0, 10, 12]), np.array([10.0, 12, 60]), 1)
+    soc = Measured(np.array([400.0, 1, 2]), "g/kg")
+    earth, rock = Measured(np.full(3, 1.0), "g/cm3"), Measured(np.zeros(3), "% of volume")
+    through = [(15.0, 30.0)] if multiply == "layers" else [(12.0, 20.0)]
+    by_spline, by_mean = (
+        interval_densities(horizons, soc, earth, rock, through, multiply=multiply, method=method, smoothing=0.0)
+        for method in ("spline", "mean")
+    )
+    assert by_spline.density == pytest.approx(by_mean.density)
+    assert sum(count for what, count in by_spline.counts.items() if IMPOSSIBLE_MEANS in what) == 1

@@ -8,6 +8,7 @@ from conftest import REALDATA, needs_realdata
 
 from soilcarbon.io.files import read_table
 from soilcarbon.soil.depth import (
+    IMPOSSIBLE_MEANS,
     Horizons,
     from_surface,
     harmonise,
@@ -19,6 +20,7 @@ from soilcarbon.soil.depth import (
 STANDARD = [(0, 5), (5, 15), (15, 30), (30, 60), (60, 100)]
 METHODS = ["mean", "spline", "spline_1cm"]
 ANY = (-np.inf, np.inf)
+WORLD = REALDATA.parent / "realdata2" / "profiles_world2" / "horizons.csv"
 
 
 def brought(profile, top, bottom, value, intervals, profiles, method="spline", *more, **options):
@@ -306,15 +308,41 @@ def test_unusual_horizons_are_counted():
     }
 
 
-def test_spline_does_not_leave_what_is_possible():
-    steep = [(0, 10, 400), (10, 12, 1), (12, 60, 2)]
-    free = one(steep, [(10, 12), (12, 20)], limits=ANY, smoothing=0.0)
-    held = brought(*flat(*((0, *layer) for layer in steep)), [(10, 12), (12, 20)], 1, "spline", 0.0)
-    assert free[1] < 0
-    assert held.mean[0].tolist() == [pytest.approx(1), 0]
-    assert held.counts["interval means of the spline that were impossible, set to the limit"] == 1
-    assert one([(0, 10, 990), (10, 40, 10)], [(0, 2)], limits=(0, 1000)) == 1000
+@pytest.mark.parametrize("method", ["spline", "spline_1cm"])
+@pytest.mark.parametrize(
+    ("layers", "intervals", "expected"),
+    [
+        ([(0, 10, 400), (10, 12, 1), (12, 60, 2)], [(12, 20), (11, 14)], [2, 5 / 3]),  # below 0
+        ([(0, 10, 990), (10, 40, 10)], [(0, 2)], [990]),  # above 1000
+        ([(0, 10, 400), (10, 30, 1), (40, 60, 2)], [(32, 38)], [np.nan]),  # below 0, between two horizons
+    ],
+)
+def test_where_the_spline_leaves_what_is_possible_the_layers_speak(method, layers, intervals, expected):
+    free = one(layers, intervals, method, limits=ANY, smoothing=0.0)
+    assert ((free < 0) | (free > 1000)).all()
+    held = brought(*flat(*((0, *layer) for layer in layers)), intervals, 1, method, 0.0, limits=(0, 1000))
+    assert held.mean[0] == pytest.approx(expected, nan_ok=True)
+    assert held.counts[IMPOSSIBLE_MEANS] == len(intervals)
+
+
+def test_means_of_the_spline_that_are_possible_stay_beside_those_that_are_not():
+    layers, intervals = [(0, 10, 400), (10, 12, 1), (12, 60, 2)], [(0, 10), (10, 12), (12, 20), (0, 60)]
+    free, held = (one(layers, intervals, smoothing=0.0, limits=limits) for limits in (ANY, (0, 1000)))
+    assert free[2] < 0
+    assert np.delete(held, 2).tolist() == np.delete(free, 2).tolist()
+    assert held[2] == 2
     assert np.isnan(one([(0, 10, 1001)], [(0, 2)], limits=(0, 1000)))
+
+
+@pytest.mark.skipif(not WORLD.is_file(), reason="the shared horizons are not here")
+def test_no_interval_of_real_horizons_is_zero_where_its_layers_hold_carbon():
+    table = read_table(WORLD)  # g/kg, cm
+    value = table["soc_gkg"].to_numpy(float)
+    profile = np.unique(table["profile_id"], return_inverse=True)[1]
+    horizons = Horizons(profile, table["top"].to_numpy(float), table["bottom"].to_numpy(float), profile.max() + 1)
+    layers, spline = (harmonise(horizons, value, STANDARD, method, 0.1, (0, 1000)) for method in ("mean", "spline"))
+    assert spline.counts[IMPOSSIBLE_MEANS] > 100
+    assert not ((spline.mean == 0) & (layers.mean > 0)).any()
 
 
 @pytest.mark.parametrize(
