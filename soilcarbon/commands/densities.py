@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import UserError, check_writable, sha256, write_table, write_yaml
+from soilcarbon.io.files import UserError, check_writable, file_set, sha256, write_table, write_yaml
 from soilcarbon.settings import Settings
 
 if TYPE_CHECKING:
@@ -120,9 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"{settings.horizons}: no profile has a density; {left_out['reason'].value_counts().to_dict()}")
     facts = record(settings, horizons, columns, found, left_out) | functions(horizons, measured)
     facts["settings"] = settings.as_plain()
-    write_table(settings.out.parent / "left_out.csv", left_out)
-    write_yaml(settings.out.with_suffix(".yaml"), facts)
-    write_table(settings.out, table)
+    with file_set(settings.out.parent) as new:
+        write_table(new / "left_out.csv", left_out)
+        write_yaml(new / settings.out.with_suffix(".yaml").name, facts)
+        write_table(new / settings.out.name, table)
     report(settings, table, facts, measured["soc"])
     print(f"{settings.out}: {len(table)} profiles; {settings.out.parent / 'left_out.csv'}: {len(left_out)} lines")
 

@@ -6,14 +6,17 @@ lines on stderr and exit status 2.
 
 import csv
 import difflib
+import errno
 import hashlib
 import json
 import logging
 import os
+import shutil
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -28,6 +31,8 @@ NODATA = -9999.0
 """The number that stands for a missing cell in patches and in rasters written here."""
 LOCK = ".lock"
 """File in a folder by which a run keeps other runs out of it."""
+_BEING_MADE, _COMPLETE, _REMOVED = ".soilcarbon-new-", ".soilcarbon-complete", ".removed"
+"""Folders in which a set of files is made, and waits to be moved; in the latter, names of files that the set does away with."""
 
 
 class UserError(Exception):
@@ -103,12 +108,132 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError) and error.filename is None:
             raise UserError(f"{path}: not written ({error.strerror or error}); an earlier file is untouched") from error
         raise
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    _sync(path.parent)
+
+
+@contextmanager
+def file_set(folder: Path, earlier: Collection[str] | None = None) -> Iterator[Path]:
+    """Yield an empty folder for a set of files that take their places in `folder` together, once all are written and on disk.
+
+    Until then nothing in `folder` is touched, whatever happens: a full disk, an error, a killed process. Of a process killed
+    while the files are brought into place, `finish_set` brings the rest. Other files in `folder` stay as they are.
+
+    Parameters
+    ----------
+    folder
+        Made if it is not there.
+    earlier
+        Paths, relative to `folder`, of files of an earlier set: replaced, or removed if the new set lacks them. Other files
+        are not replaced then. None: those that are replaced were named by the user.
+
+    Raises
+    ------
+    UserError
+        If something cannot be written, or would replace a file that is not of the earlier set, or a folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with file_set(folder) as new:
+    ...     write_text(new / "split" / "train.csv", "profile_id")
+    ...     (folder / "split").exists()
+    False
+    >>> [path.name for path in folder.rglob("*.csv")]
+    ['train.csv']
+    """
+    there = folder.is_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    finish_set(folder)
+    for left in folder.glob(f"{_BEING_MADE}*"):  # of a process that was killed, unless it is locked
+        if left.is_dir() and not left.is_symlink():
+            with suppress(Timeout, OSError), FileLock(left / LOCK, timeout=0):
+                shutil.rmtree(left)
+    new = Path(tempfile.mkdtemp(prefix=_BEING_MADE, dir=folder))
+    try:
+        with FileLock(new / LOCK, timeout=0):
+            yield new
+            (new / LOCK).unlink(missing_ok=True)
+            names = [path.relative_to(new) for path in _files_below(new)]
+            for name in names:
+                if (folder / name).is_dir():
+                    raise UserError(f"{folder / name}: is a folder, and a file would be called so; choose another folder")
+                if earlier is not None and name.as_posix() not in earlier and os.path.lexists(folder / name):
+                    raise UserError(f"{folder / name}: is there, and is not of an earlier run; move it, or choose another folder")
+            here = {path.relative_to(folder).as_posix() for path in _files_below(folder)}  # a name may be from a file: no path
+            for name in here & set(earlier or ()) - {name.as_posix() for name in names}:
+                (new / _REMOVED / name).parent.mkdir(parents=True, exist_ok=True)
+                (new / _REMOVED / name).touch()
+            for path in [*_files_below(new), *(path for path in new.rglob("*") if path.is_dir()), new]:
+                _sync(path)
+        new.rename(folder / _COMPLETE)
+    except BaseException as error:
+        shutil.rmtree(new, ignore_errors=True)
+        if not there:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+        if isinstance(error, UserError) and str(new) in str(error):
+            raise UserError(str(error).replace(str(new), str(folder))) from error
+        if isinstance(error, OSError) and (error.filename is None or str(error.filename).startswith(str(new))):
+            why = error.strerror or error
+            raise UserError(f"{folder}: not written ({why}); what stood there before is untouched") from error
+        raise
+    finish_set(folder)
+
+
+def finish_set(folder: Path) -> None:
+    """Bring the files of a complete set into place, if an interrupted `file_set` left one in `folder`.
+
+    Raises
+    ------
+    UserError
+        If one cannot be moved; the set is complete, and the next call goes on.
+    """
+    complete = folder / _COMPLETE
+    if complete.is_symlink() or not complete.is_dir():
+        return
+    try:
+        for path in _files_below(complete):
+            name = path.relative_to(complete)
+            if name.parts[0] == _REMOVED:
+                (folder / name.relative_to(_REMOVED)).unlink(missing_ok=True)
+                continue
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # another process moved it
+                _move(path, folder / name)
+        _sync(folder)
+        shutil.rmtree(complete, ignore_errors=True)
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"{folder}: its new files are complete in {complete.name}, but not in place ({why}); run again") from error
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """Return the files below a folder, sorted; no link to a folder is followed."""
+    return sorted(Path(parent) / name for parent, _, names in os.walk(folder) for name in names)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file, atomically, also to another file system."""
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with source.open("rb") as read, atomic_write(target) as written:
+            shutil.copyfileobj(read, written)
+        source.unlink()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
+    if os.name != "posix" and path.is_dir():  # a folder cannot be opened there
+        return
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def begin_or_resume(folder: Path, facts: Mapping[str, Any], parts: Sequence[str], resume: bool) -> None:

@@ -22,8 +22,8 @@ import pandas as pd
 from rasterio.transform import Affine
 
 from soilcarbon.geo.raster import write_geotiff
-from soilcarbon.io.files import check_writable, write_table, write_yaml
-from soilcarbon.simulation.sampling import Grid, GriddedWorld, draw_profiles, rasterize_world
+from soilcarbon.io.files import check_writable, file_set, write_table, write_yaml
+from soilcarbon.simulation.sampling import Grid, GriddedWorld, check_simulated, draw_profiles, rasterize_world
 from soilcarbon.simulation.world import SPECTRA, RandomField, World, evaporation, productivity, unit_vectors
 from soilcarbon.soil.density import soc_density
 from soilcarbon.zonal.climate_zones import ZONES, ClimateZones
@@ -107,19 +107,29 @@ def make_china(out: Path, law: Law = "zoned", *, profiles: int = 6000, cell: flo
     Raises
     ------
     UserError
-        If the folder cannot be written.
+        If the folder cannot be written, or holds other files than simulated ones.
     """
     folder = out / ("china" if law == "zoned" else "china_unzoned")
-    check_writable(folder)
+    check_writable(out)
+    check_simulated(folder / "world.yaml")
     grid = Grid.over(BOUNDS, cell)
     china = China(seed, grid, law)
     transform = Affine(grid.cell, 0, grid.west, 0, -grid.cell, grid.north)
+
+    with file_set(folder) as new:
+        _write_china(new, china, transform, profiles, seed, law)
+    return folder
+
+
+def _write_china(new: Path, china: "China", transform: Affine, profiles: int, seed: int, law: Law) -> None:
+    """Write rasters, horizons and their record into a folder."""
+    grid = china.grid
 
     def write(name: str, layers: Mapping[str, np.ndarray], *units: str) -> None:
         """Write some layers; the last unit is that of all that follow."""
         every = [*units, *[units[-1]] * (len(layers) - len(units))]
         cells = np.stack(list(layers.values())).reshape(-1, grid.height, grid.width)
-        write_geotiff(folder / f"{name}.tif", cells, list(layers), transform, units=every)
+        write_geotiff(new / f"{name}.tif", cells, list(layers), transform, units=every)
 
     write("rasters/climate", china.climate, "mm", "degrees C", "degrees C x 100", "%")
     write("rasters/relief", china.relief, "m", "degrees")
@@ -133,11 +143,10 @@ def make_china(out: Path, law: Law = "zoned", *, profiles: int = 6000, cell: flo
         for (upper, lower), density in zip(DEPTHS, china.densities(china.surface(period)), strict=True):
             name = f"socd_{upper:g}_{lower:g}"
             write(f"truth/{span}/{name}", {name: density}, "kg/m2")
-    write_table(folder / "horizons.csv", china.horizons(profiles, seed))
+    write_table(new / "horizons.csv", china.horizons(profiles, seed))
     responses = {zone: vars(response) for zone, response in RESPONSES[law].items()}
     facts = {"simulated": True, "seed": seed, "law": law, "responses": responses, "profiles": profiles}
-    write_yaml(folder / "world.yaml", facts | {"crs": "EPSG:4326", "cell": grid.cell, "bounds": grid.bounds})
-    return folder
+    write_yaml(new / "world.yaml", facts | {"crs": "EPSG:4326", "cell": grid.cell, "bounds": grid.bounds})
 
 
 @dataclass(frozen=True)

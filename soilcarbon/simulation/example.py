@@ -17,10 +17,10 @@ from rasterio.transform import Affine
 from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.figures import SocMap, soc_maps
 from soilcarbon.geo.raster import cut_windows, describe, find_layers, write_geotiff
-from soilcarbon.io.files import check_writable, sha256, write_table
+from soilcarbon.io.files import check_writable, file_set, sha256, write_table
 from soilcarbon.simulation.earth_system_model import COARSER, model_output, write_cmip
 from soilcarbon.simulation.geography import bumps
-from soilcarbon.simulation.sampling import Grid, GriddedWorld, draw_profiles, rasterize_world
+from soilcarbon.simulation.sampling import Grid, GriddedWorld, check_simulated, draw_profiles, rasterize_world
 from soilcarbon.simulation.world import REGIONS, World
 from soilcarbon.soil.dataset import compute_statistics, write_dataset
 from soilcarbon.stats.groups import spatial_groups, train_valid_test_split
@@ -92,17 +92,22 @@ def make_world(
     Raises
     ------
     UserError
-        If the folder cannot be written.
+        If the folder cannot be written, or holds other files than simulated ones.
     """
     names = ["global", *REGIONS]
-    check_writable(*(out / name for name in names))
-    for name in names:
-        (out / name / "dataset.yaml").unlink(missing_ok=True)
+    check_writable(out)
+    check_simulated(*(out / name / "dataset.yaml" for name in names))
     world = World(seed)
     randoms = {name: np.random.default_rng([seed, 1, k]) for k, name in enumerate(names)}
     regions = {name: _region_survey(world, name, region_cell, region_profiles, seed, randoms[name]) for name in REGIONS}
     surveys = {"global": _global_survey(world, cell, profiles, regions, seed, randoms["global"]), **regions}
 
+    with file_set(out) as new:
+        _write_world(new, surveys, radius, seed)
+
+
+def _write_world(out: Path, surveys: Mapping[str, Survey], radius: int, seed: int) -> None:
+    """Write the datasets, and the picture of them all."""
     statistics: pd.DataFrame | None = None
     for name, survey in surveys.items():  # the global one first: the regions take its statistics
         folder, gridded = out / name, survey.gridded
@@ -123,6 +128,7 @@ def make_world(
         SocMap(f"{name}, n = {len(each.lon):,}", each.gridded.truth, each.gridded.grid.bounds, each.lon, each.lat)
         for name, each in surveys.items()
     ]
+    profiles = len(surveys["global"].lon)
     maps[0] = replace(maps[0], title=f"True SOC of the example world, 0-30 cm, and its profiles (n = {profiles:,})")
     soc_maps(out / "world.png", maps, "g/kg")
 

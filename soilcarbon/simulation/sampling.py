@@ -5,9 +5,12 @@ In: a world that has values at any point. Out: its covariates and truth on a gri
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from soilcarbon.io.files import UserError, read_yaml
 
 if TYPE_CHECKING:
     from soilcarbon.simulation.world import World
@@ -135,3 +138,14 @@ def draw_profiles(
         found.append(np.stack([lon, lat, truth], axis=1)[taken])
     lon, lat, truth = np.concatenate(found)[:count].T
     return lon, lat, truth
+
+
+def check_simulated(*records: Path) -> None:
+    """Raise UserError if a folder holds files, and its record (YAML) does not say that they were simulated."""
+    for record in records:
+        if (
+            record.parent.is_dir()
+            and any(record.parent.iterdir())
+            and not (record.is_file() and read_yaml(record).get("simulated"))
+        ):
+            raise UserError(f"{record.parent}: holds files that were not simulated, and would be overwritten; choose another --out")

@@ -17,14 +17,12 @@ import pandas as pd
 
 from soilcarbon import __version__
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, variable_columns
-from soilcarbon.io.files import UserError, read_table, read_yaml, write_table, write_text, write_yaml
+from soilcarbon.io.files import UserError, file_set, finish_set, read_table, read_yaml, write_table, write_yaml
 from soilcarbon.io.patches import dump_pickle, profile_key, read_packed
 from soilcarbon.settings import Layout, RunSettings, build
 from soilcarbon.stats.groups import spatial_groups
 
 log = logging.getLogger(__name__)
-UNFINISHED = ".unfinished"
-"""Lies in a dataset's folder while it is being written."""
 SOC_MAXIMUM = 1000.0
 """g/kg: more carbon than soil is impossible."""
 
@@ -157,14 +155,14 @@ def read_dataset(
     UserError
         If a file is missing or anything in it is wrong; see `read_samples`, `read_split` and `io.patches.read_packed`.
     """
+    for made in (folder.parent, folder):  # an interrupted simulation, or dataset
+        finish_set(made)
     path = folder / layout.samples
     if not path.is_file():
         inner = next((other for other in sorted(folder.glob("DL_inputs/*")) if (other / layout.samples).is_file()), None)
         advice = f"did you mean --data_dir {inner}?" if inner else "make it with 'soilcarbon prepare' or 'soilcarbon simulate'"
 
         raise UserError(f"{path}: no sample table there; {advice}")
-    if (folder / UNFINISHED).exists():
-        raise UserError(f"{folder}: half-written, its making was interrupted; run 'soilcarbon prepare' or 'simulate' again")
     table, y = read_samples(path, target, target_needed)
     ids = table["profile_id"].tolist()
     chosen = tuple(categories) if categories is not None else dataset_categories(folder)
@@ -373,14 +371,14 @@ def write_dataset(
     categories: Sequence[Category],
     facts: Mapping[str, Any],
     statistics: pd.DataFrame | None = None,
+    further: Mapping[str, pd.DataFrame] | None = None,
 ) -> None:
-    """Write a dataset folder in the default layout.
+    """Write a dataset folder in the default layout, all files of it or none (`files.file_set`).
 
     Parameters
     ----------
     folder
-        Made if it is not there. `dataset.yaml` is written last; while `.unfinished` lies there the folder is incomplete
-        and `read_dataset` refuses it.
+        Made if it is not there. The files of an earlier dataset in it are replaced, others are not touched.
     samples
         N rows: profile_id (text, unique), lon, lat (degrees), soc (g/kg); further columns are kept.
     patches
@@ -393,11 +391,14 @@ def write_dataset(
         Provenance: rasters, CRS, cell size, counts, checksums; plain containers.
     statistics
         var_name, v_mean, v_std; default: computed from the training profiles. Variables of kind "classes" have none.
+    further
+        File name -> a table to write beside the others.
 
     Raises
     ------
     UserError
-        If a split is empty, or a variable is constant or all missing.
+        If a split is empty, a variable is constant or all missing or its name cannot be a file's, or a file would replace one
+        that is not of an earlier dataset; then nothing is written.
     """
     if split is not None:
         for name in SPLITS:
@@ -407,22 +408,34 @@ def write_dataset(
             numeric = [v for c in categories if c.kind == "numeric" for v in c.variables]
             statistics = compute_statistics({v: patches[v] for v in numeric}, split == "train")
     ids = samples["profile_id"].astype(str).tolist()
-    write_text(folder / UNFINISHED, "")
-    (folder / "dataset.yaml").unlink(missing_ok=True)
-    for category in categories:
-        for name in category.variables:
-            patch = patches[name].astype(np.float32)
-            dump_pickle(folder / "patches" / f"{name}.pkl", dict(zip(ids, patch, strict=True)))
-    write_table(folder / "samples.csv", samples)
+    names = [name for category in categories for name in category.variables]
+    if bad := [name for name in names if not name or name.startswith(".") or set(name) & set('/\\:*?"<>|\0\n')]:
+        raise UserError(f"variable {bad[0]!r}: cannot be the name of a file of patches; rename the band")
     counts = {} if split is None else {"split": {name: int((split == name).sum()) for name in SPLITS}}
-    if split is None or statistics is None:  # files of an earlier dataset in this folder
-        for stale in (folder / "stats.csv", *(folder / "split" / f"{name}.csv" for name in SPLITS)):
-            stale.unlink(missing_ok=True)
-    else:
-        write_table(folder / "stats.csv", statistics)
-        for name in SPLITS:
-            write_table(folder / "split" / f"{name}.csv", samples.loc[split == name, ["profile_id"]])
     table = [category.model_dump(mode="json") for category in categories]
     record = {"version": __version__, "profiles": len(samples), **counts, "categories": table, **facts}
-    write_yaml(folder / "dataset.yaml", record)
-    (folder / UNFINISHED).unlink()
+    with file_set(folder, earlier_files(folder)) as new:
+        for name in names:
+            dump_pickle(new / "patches" / f"{name}.pkl", dict(zip(ids, patches[name].astype(np.float32), strict=True)))
+        write_table(new / "samples.csv", samples)
+        for name, rows in (further or {}).items():
+            write_table(new / name, rows)
+        if split is not None and statistics is not None:
+            write_table(new / "stats.csv", statistics)
+            for name in SPLITS:
+                write_table(new / "split" / f"{name}.csv", samples.loc[split == name, ["profile_id"]])
+        write_yaml(new / "dataset.yaml", record)
+
+
+def earlier_files(folder: Path) -> set[str]:
+    """Return the paths, relative to a folder, of the files of a dataset that was written into it; none if there was none."""
+    path = folder / "dataset.yaml"
+    try:
+        facts = read_yaml(path) if path.is_file() else {}
+    except UserError:
+        return set()
+    if not {"version", "profiles", "categories"} <= facts.keys():
+        return set()
+    groups = [group["variables"] for group in facts["categories"] or () if isinstance(group, dict) and "variables" in group]
+    patches = {f"patches/{name}.pkl" for group in groups if isinstance(group, list) for name in group}
+    return patches | {"dataset.yaml", "samples.csv", "stats.csv", "rejected.csv", *(f"split/{name}.csv" for name in SPLITS)}

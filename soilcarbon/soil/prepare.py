@@ -16,7 +16,7 @@ import pandas as pd
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.geo.raster import Layer, cut_windows, describe, find_layers, pick_layers
-from soilcarbon.io.files import UserError, check_writable, must_exist, sha256, write_table
+from soilcarbon.io.files import UserError, check_writable, must_exist, sha256
 from soilcarbon.soil.dataset import (
     SPLITS,
     dataset_categories,
@@ -160,12 +160,7 @@ def prepare_dataset(
             categories = without_constants(categories, patches, drawn == "train")
         statistics = parent.statistics(categories) if parent else None
         facts["statistics"] = f"of {parent.folder}" if parent else "of the training profiles"
-    ours = (out / "dataset.yaml").is_file()
-    write_dataset(out, profiles.table, patches, drawn, categories, facts, statistics)
-    write_table(out / "rejected.csv", profiles.rejected)
-    for stale in () if not ours else (out / "patches").glob("*.pkl"):  # of an earlier dataset
-        if all(stale.stem not in category.variables for category in categories):
-            stale.unlink()
+    write_dataset(out, profiles.table, patches, drawn, categories, facts, statistics, {"rejected.csv": profiles.rejected})
     made = Prepared(profiles, patches, tuple(categories), facts)
     made.hints = _hints(made, sources.depth, sources.categories is None and parent is None)
     return made

@@ -1,5 +1,6 @@
 """From profiles and rasters to a dataset: contents, messages and refused input."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -382,6 +383,40 @@ def test_full_disk_leaves_no_dataset(world, capfd, monkeypatch):
 
     monkeypatch.setattr("os.fsync", full)
     assert "No space left" in refused(world, capfd)
+
+
+def test_full_disk_at_any_write_leaves_the_earlier_dataset_and_the_user_s_files(world, capfd, monkeypatch):
+    folder, _ = made(world)
+    (folder / "patches" / "mine.pkl").write_text("mine")
+    (folder / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    profiles(world / "points.csv", n=150, seed=1)
+    real, left = os.fsync, [0]
+
+    def full(descriptor):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    for enough_for in (0, 1, 5, 9, 13, 17, 19):
+        left[0] = enough_for
+        with monkeypatch.context() as patched:
+            patched.setattr("os.fsync", full)
+            assert run(lambda: prepare.main(flags(world))) == 2
+        assert "untouched" in capfd.readouterr().err
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    made(world)
+    assert len(read_dataset(folder).table) == 150
+    assert (folder / "patches" / "mine.pkl").read_text() == (folder / "notes.txt").read_text() == "mine"
+
+
+def test_files_that_prepare_did_not_write_are_not_replaced(world, capfd):
+    (world / "out").mkdir()
+    (world / "out" / "samples.csv").write_text("mine")
+    assert run(lambda: prepare.main(flags(world))) == 2
+    assert "samples.csv: is there, and is not of an earlier run" in capfd.readouterr().err
+    assert [path.name for path in (world / "out").iterdir()] == ["samples.csv"]
 
 
 def test_failed_run_leaves_the_dataset_that_was_there(world, capfd):

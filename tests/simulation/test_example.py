@@ -363,14 +363,20 @@ def test_soil_carbon_answers_as_soils_do():
     assert soc(bio01=-5.0, bio12=4000.0, slope=0.0, hollow=4.0, evi_mean=0.6, evi_min=0.5) < 550
 
 
-def test_dataset_is_not_whole_while_it_is_made(tmp_path, monkeypatch):
-    folder = tmp_path / "global"
-    folder.mkdir()
-    (folder / "dataset.yaml").write_text("old: true\n")
-    monkeypatch.setattr("soilcarbon.simulation.world.World.at", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+def test_interrupted_simulation_leaves_the_world_that_was_there(tmp_path, monkeypatch):
+    make_world(tmp_path, **SMALL)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr("soilcarbon.simulation.example.soc_maps", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
+        make_world(tmp_path, **SMALL | {"seed": 2})
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_simulation_replaces_no_files_that_were_not_simulated(tmp_path):
+    (tmp_path / "global").mkdir()
+    (tmp_path / "global" / "samples.csv").write_text("mine")
+    with pytest.raises(UserError, match="not simulated, and would be overwritten"):
         make_world(tmp_path, **SMALL)
-    assert not (folder / "dataset.yaml").exists()
 
 
 def test_unwritable_folder_is_a_plain_error(tmp_path):

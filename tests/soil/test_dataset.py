@@ -12,7 +12,7 @@ from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, category_views
 from soilcarbon.io.files import UserError
 from soilcarbon.io.patches import dump_pickle, load_pickle
 from soilcarbon.settings import GlobalSettings
-from soilcarbon.soil.dataset import check_variables, read_dataset, read_samples, read_split, read_statistics
+from soilcarbon.soil.dataset import check_variables, read_dataset, read_samples, read_split, read_statistics, write_dataset
 
 
 def test_packed_array_holds_each_variables_window_in_table_order(dataset):
@@ -163,15 +163,31 @@ def test_published_layout_is_read_through_its_preset(tmp_path, dataset):
         read_dataset(tmp_path, layout=layout)
 
 
-def test_a_dataset_whose_making_was_interrupted_is_refused(dataset, monkeypatch):
+def test_a_dataset_whose_making_was_interrupted_is_the_old_one(dataset, monkeypatch):
     def no_space(*_):
         raise OSError(28, "No space left on device")
 
+    before = read_dataset(dataset)
     monkeypatch.setattr("soilcarbon.soil.dataset.write_table", no_space)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match="No space.*untouched"):
         make_dataset(dataset, seed=5)
-    with pytest.raises(UserError, match="half-written"):
-        read_dataset(dataset)
-    monkeypatch.undo()
-    make_dataset(dataset, seed=5)
-    assert len(read_dataset(dataset).ids) == 120
+    after = read_dataset(dataset)
+    assert np.array_equal(after.x, before.x, equal_nan=True)
+    assert after.table.equals(before.table)
+
+
+def test_a_dataset_that_waits_to_be_moved_is_moved_when_it_is_read(dataset, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("soilcarbon.io.files._move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            make_dataset(dataset, seed=5)
+    make_dataset(dataset.with_name("other"), seed=5)
+    assert read_dataset(dataset).table.equals(read_dataset(dataset.with_name("other")).table)
+
+
+def test_a_variable_is_named_as_a_file_may_be(tmp_path):
+    samples = pd.DataFrame({"profile_id": ["a"], "lon": 1.0, "lat": 2.0})
+    for name in ("../../x", "a/b", ".x", "x\0y"):
+        with pytest.raises(UserError, match="cannot be the name of a file"):
+            write_dataset(tmp_path / "out", samples, {name: np.ones((1, 1, 1))}, None, [Category(name="c", variables=(name,))], {})
+    assert not list(tmp_path.iterdir())
