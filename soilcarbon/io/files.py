@@ -8,13 +8,14 @@ import csv
 import difflib
 import errno
 import hashlib
+import io
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+log = logging.getLogger(__name__)
 NODATA = -9999.0
 """The number that stands for a missing cell in patches and in rasters written here."""
 LOCK = ".lock"
@@ -396,15 +398,145 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 _NO_VALUE = ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None"]
 """Missing values in columns of numbers; an id may be "NA"."""
+_NOT_TEXT = {
+    b"PK\x03\x04": "an Excel or OpenDocument file (.xlsx, .ods): save its sheet as CSV (UTF-8)",
+    b"\xd0\xcf\x11\xe0": "an Excel file (.xls): save its sheet as CSV (UTF-8)",
+    b"SQLite format 3": "a database or GeoPackage: name it *.gpkg, or export its table as CSV",
+    b"\x1f\x8b": "compressed (gzip): unpack it first",
+    b"PAR1": "a Parquet file: export it as CSV",
+    b"%PDF": "a PDF: export its table as CSV",
+}
+"""First bytes of files that are no text, and what to do with them."""
+
+
+def read_text(path: Path) -> str:
+    r"""Read a text file: UTF-8, or UTF-16 with its byte-order mark, or else Windows-1252, which is logged.
+
+    Raises
+    ------
+    UserError
+        If it is missing, or no text; what it is and the way out are named.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "t.csv"
+    >>> _ = path.write_bytes("id;Höhe\n".encode("utf-16"))
+    >>> read_text(path)
+    'id;Höhe\n'
+    """
+    must_exist(path, "table")
+    content = path.read_bytes()
+    if what := next((what for begin, what in _NOT_TEXT.items() if content.startswith(begin)), None):
+        raise UserError(f"{path}: not readable as a table: it is {what}")
+    marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if not marked and b"\x00" in content:
+        raise UserError(f"{path}: not readable as a table: it holds NUL bytes, so is no text in UTF-8; save it as CSV (UTF-8)")
+    try:
+        return content.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8 ({content.count(content[error.start : error.start + 1])} bytes such as {error.object[error.start]:#04x})"
+    try:
+        text = content.decode("cp1252")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not readable as a table: {what}, nor Windows-1252; save it as CSV (UTF-8)") from error
+    log.info("%s: %s, read as Windows-1252; save it as UTF-8 if names look wrong", path, what)
+    return text
+
+
+def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
+    r"""Read a CSV (or tab- or semicolon-separated) table as text: the header, and the rows exactly as written.
+
+    Blanks round a field, empty lines, and empty fields beyond the header are dropped; a short row is filled with "".
+
+    Raises
+    ------
+    UserError
+        If the file is no text, has two columns of one name or rows longer than the header, is torn off in its last line, or has a
+        quote that is not closed: rows would be swallowed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "t.csv"
+    >>> write_text(path, "id;soc\n007;12,50\n")
+    >>> read_rows(path)
+    (['id', 'soc'], [['007', '12,50']])
+    """
+    text = read_text(path)
+    said = re.match(r"sep=(.)\r?\n", text)  # as Excel writes
+    text = text[said.end() :] if said else text
+    first = text[:1_000_000].lstrip("\r\n").partition("\n")[0]
+    separator = said[1] if said else max(",\t;|", key=lambda each: len(_fields(first, each)))
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+    header: list[str] = []
+    found: list[list[str]] = []
+    several: list[tuple[int, str]] = []  # number of the line at which a field of several lines ends, and the field
+    quoted, long_at, lengths, short = '"' in text, 0, 0, 0
+    split_at = 0  # the first of two short lines that together are a row
+    try:
+        for row in rows:
+            row = [field.strip() for field in row]
+            if not any(row):
+                continue
+            before, lengths = lengths, len(row)
+            if not header:
+                header = row
+                continue
+            if lengths < len(header):
+                split_at = split_at or (rows.line_num - 1 if before + lengths - 1 == len(header) else 0)
+                short += 1
+            if quoted:
+                several += [(rows.line_num, field) for field in row if "\n" in field or "\r" in field]
+            if len(row) > len(header):
+                long_at = long_at or (rows.line_num if any(row[len(header) :]) else 0)
+                row = row[: len(header)]
+            found.append(row + [""] * (len(header) - len(row)))
+    except csv.Error as error:
+        advice = "a quote is opened and not closed, or stands within a field; correct it, or remove the quotes"
+        raise UserError(f"{path}: not readable as a table: line {rows.line_num}: {error} ({advice})") from error
+    _check_quotes(path, several, len(header) - 1, separator)
+    if long_at:
+        message = f"rows have more fields than the header, first in line {long_at} (decimal commas, or a separator in a text?)"
+        raise UserError(f"{path}: {message}; quote such fields, or save with ';'")
+    if found and lengths < len(header) and not text.endswith(("\n", "\r")):
+        raise UserError(f"{path}: its last line has {lengths} of {len(header)} fields and no end: the file is torn; copy it again")
+    if split_at:
+        parts = f"lines {split_at} and {split_at + 1} have too few fields, and together as many as the header has"
+        raise UserError(f"{path}: {parts}: a line break within a text? Quote such texts, or remove it")
+    if short:
+        log.info("%s: %d rows have fewer fields than the header; the others are missing", path, short)
+    if not header:
+        raise UserError(f"{path}: not readable as a table: it is empty")
+    double = next((name for k, name in enumerate(header) if name and name in header[:k]), None)
+    if double is not None:
+        raise UserError(f"{path}: two columns are named {double!r}; keep one")
+    return header, found
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+
+
+def _check_quotes(path: Path, several: Sequence[tuple[int, str]], separators: int, separator: str) -> None:
+    """Raise UserError if quoted fields of several lines have swallowed rows: they hold as many separators as those would."""
+    swallowed = [(line, field) for line, field in several if field.count(separator) * 2 >= len(field.splitlines()) * separators > 0]
+    if swallowed:
+        line, field = swallowed[0]
+        breaks = sum(max(field.count("\n"), field.count("\r")) for _, field in swallowed)
+        raise UserError(
+            f"{path}: {len(swallowed)} quoted fields run over several lines and swallow rows ({breaks} line breaks; the first ends"
+            f" in line {line} and begins {field[:30]!r}): close the quotes, or remove them"
+        )
 
 
 def read_table(path: Path, columns: Sequence[str] = (), text: Sequence[str] = ("profile_id",)) -> "pd.DataFrame":
-    r"""Read a CSV (or tab- or semicolon-separated) table with a header line.
+    r"""Read a table with a header line (`read_rows`); columns of numbers as numbers.
 
     Parameters
     ----------
     path
-        The file. A byte-order mark is dropped; the separator is recognised from the header.
+        The file.
     columns
         Columns that must be there.
     text
@@ -426,35 +558,19 @@ def read_table(path: Path, columns: Sequence[str] = (), text: Sequence[str] = ("
     """
     import pandas as pd
 
-    must_exist(path, "table")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline(1_000_000)
-        separator = max(",\t;", key=header.count)
-        header_names = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
-        names = [name.strip() for name in header_names]
-        double = next((name for k, name in enumerate(names) if name and name in names[:k]), None)
-        if double is not None:
-            raise UserError(f"{path}: two columns are named {double!r}; keep one")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # it would drop fields, or take ids for an index
-            table = pd.read_csv(
-                path,
-                sep=separator,
-                encoding="utf-8-sig",
-                dtype=dict.fromkeys(text, "str"),
-                keep_default_na=False,
-                na_values={name: [""] if name.strip() in text else _NO_VALUE for name in header_names},
-                index_col=False,
-                low_memory=False,
-                skipinitialspace=True,
-            )
-    except pd.errors.ParserWarning as error:
-        raise UserError(f"{path}: rows have more fields than the header (a separator at their end, or decimal commas?)") from error
-    except (UnicodeDecodeError, ValueError, csv.Error) as error:  # pandas' parser errors are ValueErrors
-        raise UserError(f"{path}: not readable as a table: {' '.join(str(error).split())[:200]}") from error
-    table.columns = [str(name).strip() for name in table.columns]
-    missing = [name for name in columns if name not in table.columns]
+    header, rows = read_rows(path)
+    missing = [name for name in columns if name not in header]
     if missing:
-        raise UserError(f"{path}: no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, table.columns[:12]))}")
-    return table
+        raise UserError(f"{path}: no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, header[:12]))}")
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows([header, *rows])
+    buffer.seek(0)
+    return pd.read_csv(
+        buffer,
+        dtype=dict.fromkeys(text, "str"),
+        keep_default_na=False,
+        na_values={name: [""] if name in text else _NO_VALUE for name in header},
+        index_col=False,
+        low_memory=False,
+        skip_blank_lines=False,
+    )

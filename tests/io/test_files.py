@@ -312,3 +312,51 @@ def test_arrays_of_every_form_are_what_plain_pickle_makes_of_them(tmp_path, prot
             assert (ours.dtype.kind, ours.dtype.itemsize, ours.shape) == (theirs.dtype.kind, theirs.dtype.itemsize, theirs.shape)
             np.testing.assert_array_equal(ours, theirs)
     assert read[3] == plain[3]
+
+
+HEADER = "profile_id;lon;lat;remark;soc\n"
+UMLAUT = HEADER + "P1;10;50;Höhe;12.5\nP2;11;51;;3\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_encodings_give_the_same_table(tmp_path, encoding):
+    (tmp_path / "t.csv").write_bytes(UMLAUT.encode(encoding))
+    table = read_table(tmp_path / "t.csv")
+    assert (table["remark"].tolist()[0], table["soc"].tolist()) == ("Höhe", [12.5, 3.0])
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_text_of_several_lines_is_one_field(tmp_path, separator):
+    rows = [["id", "note", "soc"], ["1", '"wet, sandy\nand ""dark"""', "5"], ["2", "", "6"]]
+    (tmp_path / "t.csv").write_text("\n".join(separator.join(row) for row in rows) + "\n")
+    assert read_table(tmp_path / "t.csv", text=("id",)).values.tolist()[0] == ["1", 'wet, sandy\nand "dark"', 5]
+
+
+def test_excels_first_line_names_the_separator(tmp_path):
+    (tmp_path / "t.csv").write_text("sep=;\n" + UMLAUT, encoding="utf-8")
+    assert read_table(tmp_path / "t.csv")["soc"].tolist() == [12.5, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"PK\x03\x04...", r"an Excel or OpenDocument file .*save its sheet as CSV"),
+        (b"\xd0\xcf\x11\xe0...", "an Excel file"),
+        (b"\x1f\x8b...", "compressed"),
+        (b"PAR1...", "Parquet"),
+        (HEADER.encode("utf-16-le"), "NUL bytes"),
+        (b"id,\x81\xff\n1,2\n", "nor Windows-1252"),
+        (b"", "it is empty"),
+        (
+            (HEADER + 'P1;1;2;"open;5\nP2;1;2;;5\nP3;1;2;";5\n').encode(),
+            "1 quoted fields run .*swallow rows .2 line br",
+        ),
+        ((HEADER + 'P1;1;2;"open;5\nP2;1;2;;5\n').encode(), "unexpected end of data .a quote is opened and not closed"),
+        ((HEADER + "P1;1;2;wet\nand dark;5\nP2;1;2;;5\n").encode(), "lines 2 and 3 have too few .*a line break within a text"),
+        ((HEADER + "P1;1;2;;5\nP2;1;2").encode(), "its last line has 3 of 5 fields and no end"),
+    ],
+)
+def test_files_that_would_be_read_in_part_are_refused(tmp_path, content, words):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        read_table(tmp_path / "t.csv")
