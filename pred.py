@@ -9,7 +9,8 @@ alone. Writes into results/<run>/: predictions.csv
 (profile_id, lon, lat, observed, predicted, residual = observed - predicted; sd and one column per member of an ensemble;
 lower, upper: the calibrated interval of `--level`; di, lpd, inside: dissimilarity index, local point density, and whether
 it is in the area of applicability), scores.json (with 95 % bootstrap intervals; me is the mean of predicted - observed;
-share of the observations in the intervals), settings.yaml, and two figures.
+share of the observations in the intervals), settings.yaml, and two figures. The names say which profiles they are of, if not
+the test profiles of the model's own dataset: predictions_all_new.csv.
 """
 
 import sys

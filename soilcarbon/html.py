@@ -18,7 +18,10 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from soilcarbon.io.files import write_text
+from soilcarbon.io.manifest import begin_files, finish_files
 
+REPORT = "a report"
+"""Purpose of a report's files in the manifest of their folder."""
 _TEMPLATES = Path(__file__).parent / "templates"
 _POLICY = "(policy)"
 _MARKDOWN = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]|#"}, "&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -190,14 +193,14 @@ class FigureFolder:
     def draw(self, name: str, alt: str, caption: str, plot: Callable[..., object], *values: Any) -> Figure:
         """Call `plot(path, *values)`, which writes a PNG, and return it as a figure."""
         path = self.folder / f"{name}.png"
+        begin_files(self.folder, [path.name], REPORT)
         plot(path, *values)
         self.drawn.add(name)
         return Figure(path, alt, caption)
 
     def remove_others(self, names: Iterable[str]) -> None:
         """Remove the figures of an earlier report, of these names, that were not drawn this time."""
-        for name in set(names) - self.drawn:
-            (self.folder / f"{name}.png").unlink(missing_ok=True)
+        finish_files(self.folder, [f"{name}.png" for name in names], [f"{name}.png" for name in self.drawn])
 
 
 # --- pages ---------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from soilcarbon.html import (
     render,
     write_report,
 )
+from soilcarbon.io.files import UserError
 
 EVIL = "<script>alert(1)</script>\"'&(policy)"
 
@@ -78,12 +79,14 @@ def test_tables_of_groups_in_both_formats(tmp_path: Path) -> None:
 
 
 def test_figures_of_an_earlier_report_are_removed(tmp_path: Path) -> None:
-    for name in ("old", "other"):
-        (tmp_path / f"{name}.png").touch()
+    FigureFolder(tmp_path).draw("old", "", "", Path.write_bytes, b"")
+    (tmp_path / "mine.png").touch()
     figures = FigureFolder(tmp_path)
     figures.draw("new", "", "", Path.write_bytes, b"")
-    figures.remove_others(["old", "new"])
-    assert {path.name for path in tmp_path.iterdir()} == {"new.png", "other.png"}
+    figures.remove_others(["old", "new", "mine"])
+    assert {path.name for path in tmp_path.glob("*.png")} == {"new.png", "mine.png"}
+    with pytest.raises(UserError, match=r"mine\.png: would be replaced"):
+        figures.draw("mine", "", "", Path.write_bytes, b"")
 
 
 @pytest.mark.parametrize(

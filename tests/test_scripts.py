@@ -20,6 +20,7 @@ import train_regional
 from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.commands.arguments import COMMANDS
 from soilcarbon.io.files import run
+from soilcarbon.io.manifest import MANIFEST
 from soilcarbon.io.patches import dump_pickle, load_pickle
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.stats.metrics import scores
@@ -93,7 +94,7 @@ def test_intervals_are_those_of_the_checkpoint_and_of_the_level(dataset, workpla
     found = {}
     for level in ("0.5", "0.9"):
         assert predict(dataset, "--level", level, "--on", "all") == 0
-        found[level] = pd.read_csv("results/g/predictions.csv")
+        found[level] = pd.read_csv("results/g/predictions_all.csv")
         lower, upper = load_checkpoint("model/pretrain_model/g.pth").calibration.interval(found[level]["predicted"], float(level))
         np.testing.assert_allclose(found[level]["lower"], lower)
         np.testing.assert_allclose(found[level]["upper"], upper)
@@ -106,7 +107,7 @@ def test_intervals_are_those_of_the_checkpoint_and_of_the_level(dataset, workpla
     assert ((narrow["upper"] - narrow["lower"]) < (wide["upper"] - wide["lower"])).all()
     assert (wide["lower"] <= wide["predicted"]).all()
     assert (wide["predicted"] <= wide["upper"]).all()
-    saved = json.loads(Path("results/g/scores.json").read_text())["coverage"]
+    saved = json.loads(Path("results/g/scores_all.json").read_text())["coverage"]
     assert saved["level"] == 0.9
     valid = wide["profile_id"].isin(pd.read_csv(dataset / "split/valid.csv")["profile_id"])
     inside = (wide["lower"] <= wide["observed"]) & (wide["observed"] <= wide["upper"])
@@ -142,6 +143,32 @@ def test_prediction_scores_the_column_the_network_was_trained_on(dataset, workpl
     assert pd.read_csv("results/g/predictions.csv")["observed"].max() < table["soc"].max() / 5
 
 
+def test_results_of_other_profiles_stand_beside_those_of_the_test(tmp_path, dataset, workplace):
+    assert pretrain(dataset) == 0
+    assert predict(dataset) == 0
+    folder = Path("results/g")
+    (folder / "mine.png").write_text("the user's")
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
+    elsewhere = make_dataset(tmp_path / "kenya", seed=1)
+    assert predict(elsewhere, "--on", "all") == 0
+    assert predict(dataset, "--on", "valid") == 0
+    assert predict(elsewhere) == 0
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    names = {path.name for path in folder.glob("predictions*.csv")}
+    assert names == {"predictions.csv", "predictions_all_kenya.csv", "predictions_valid.csv", "predictions_test_kenya.csv"}
+    assert predict(make_dataset(tmp_path / "other" / "kenya"), "--on", "all") == 2  # of the same name, and another place
+
+
+def test_files_of_the_user_are_neither_replaced_nor_removed(dataset, workplace, capsys):
+    assert pretrain(dataset) == 0
+    (workplace / "mine").mkdir()
+    for name in ("figure.png", "residual_map.png"):
+        (workplace / "mine" / name).write_text("the user's")
+    assert predict(dataset, "--results_dir", "mine") == 2
+    assert "residual_map.png: would be replaced, and was not written here" in lines(capsys)
+    assert sorted(path.name for path in (workplace / "mine").iterdir()) == ["figure.png", "residual_map.png"]
+
+
 def test_fine_tuning_requires_a_checkpoint(dataset, workplace, capsys):
     assert run(lambda: train_regional.main(["--data_dir", str(dataset), "--run", "r", *QUICK])) == 2
     assert "--init_from is required" in lines(capsys)
@@ -152,17 +179,17 @@ def test_prediction_needs_only_the_checkpoint(tmp_path, workplace):
     folder = make_dataset(tmp_path / "data")
     assert pretrain(folder, "--missing", "zero") == 0
     assert predict(folder, "--on", "all") == 0
-    first = pd.read_csv("results/g/predictions.csv")
+    first = pd.read_csv("results/g/predictions_all.csv")
     for name in ("stats.csv", "dataset.yaml"):
         (folder / name).unlink()
     shutil.rmtree(folder / "split")
     pd.read_csv(folder / "samples.csv").drop(columns="soc").to_csv(folder / "samples.csv", index=False)
     shutil.rmtree("results")
     assert predict(folder, "--on", "all") == 0
-    second = pd.read_csv("results/g/predictions.csv")
+    second = pd.read_csv("results/g/predictions_all.csv")
     np.testing.assert_array_equal(first["predicted"], second["predicted"])
     assert second["observed"].isna().all()
-    assert json.loads(Path("results/g/scores.json").read_text())["scores"] == {"n": 0}
+    assert json.loads(Path("results/g/scores_all.json").read_text())["scores"] == {"n": 0}
 
 
 def test_tensorboard_holds_graph_losses_scores_histograms_and_settings(dataset, workplace):
@@ -214,7 +241,7 @@ def test_the_published_world_opens(tmp_path, workplace):
     folder = published_folder(tmp_path)
     preset = ["--config", str(ROOT / "configs/published_layout.yaml"), "--data_dir", str(folder), "--missing", "zero"]
     assert run(lambda: pred.main([*preset, "--checkpoint", str(PUBLISHED_WEIGHTS), "--on", "all"])) == 0
-    table = pd.read_csv("results/GSoilCPM/predictions.csv")
+    table = pd.read_csv("results/GSoilCPM/predictions_all.csv")
     stats = pd.read_csv(folder / "samples/df_var_stats.csv").set_index("var_name")
     z = []
     for name in (name for category in PUBLISHED_CATEGORIES for name in category.variables):

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from soilcarbon.commands.arguments import from_yaml, read_settings
 from soilcarbon.io.files import UserError, begin_or_resume, check_writable, locked, sha256, write_table, write_text
+from soilcarbon.io.manifest import begin_files
 from soilcarbon.settings import RegionalSettings, Settings, build, find_config
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def _cross_validate(settings: CompareSettings) -> None:
     from soilcarbon.benchmark.experiment import execute_all, finished_runs, folds_for, plan_runs, read_inputs
     from soilcarbon.benchmark.report import write_report
     from soilcarbon.benchmark.results import compare
+    from soilcarbon.html import REPORT
     from soilcarbon.network.checkpoint import load_checkpoint
 
     design = design_of(settings)
@@ -161,10 +163,11 @@ def _cross_validate(settings: CompareSettings) -> None:
         command = "soilcarbon compare" + (f" --config {settings.config}" if settings.config else "")
         finished = list(finished_runs(design, runs))
         comparison = compare(design, finished, regions, folds, (facts.target, facts.unit), settings.as_plain(), command)
-        for each in fields(comparison):
-            table = getattr(comparison, each.name)
-            if isinstance(table, pd.DataFrame) and each.name != "predictions":
-                write_table(design.out / f"{each.name}.csv", table)
+        every = {each.name: getattr(comparison, each.name) for each in fields(comparison) if each.name != "predictions"}
+        tables = {f"{name}.csv": table for name, table in every.items() if isinstance(table, pd.DataFrame)}
+        begin_files(design.out, [*tables, "report.html", "report.md"], REPORT)
+        for name, table in tables.items():
+            write_table(design.out / name, table)
         write_report(design.out, comparison)
     report = (design.out / "report.md").read_text(encoding="utf-8").strip()
     print(re.sub(r"\\([^\w\s])", r"\1", report))  # without Markdown's escapes
@@ -241,6 +244,7 @@ def _compare_runs(settings: CompareSettings) -> None:
     runs = {folder.name: read_run(folder) for folder in folders}
     out = settings.out or Path("results/skill")
     check_writable(out)
+    begin_files(out, ("table.csv", "table.md", "skill.png", "settings.yaml"), "compare --runs")
     progress = tqdm(list(runs), "baselines", unit="region", disable=None, leave=False)
     table = pd.concat([score_run(name, *runs[name], settings.seed) for name in progress], ignore_index=True)
     changes = [change_against(table, BASELINES[key].label) for key in ("forest", "forest_log")]

@@ -30,6 +30,7 @@ from pydantic import Field, field_validator, model_validator
 from soilcarbon import __version__
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import UserError, check_writable, locked, must_exist, sha256
+from soilcarbon.io.names import file_name
 from soilcarbon.settings import Settings
 
 if TYPE_CHECKING:
@@ -125,13 +126,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import rasterio  # here and below: --help needs none of these, and they are slow to import
 
     from soilcarbon.mapping.cog import GDAL_SETTINGS
-    from soilcarbon.mapping.outputs import check_inputs_stay, finish, layer_to_score
+    from soilcarbon.mapping.outputs import check_inputs_stay, claim, finish, layer_to_score
     from soilcarbon.mapping.plan import begin
     from soilcarbon.mapping.tiles import compute, open_predictor, workers
 
     model = open_predictor(settings.checkpoint)
     model.check_level(settings.level)
-    out = settings.out or Path("results") / settings.checkpoint.stem / f"{model.target}.tif"
+    out = settings.out or Path("results") / settings.checkpoint.stem / f"{file_name(model.target)}.tif"
     if out.suffix.lower() not in (".tif", ".tiff"):
         raise UserError(f"{out}: a map is a GeoTIFF; give --out a name that ends in .tif")
     check_writable(out.parent)
@@ -142,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         checkpoint = settings.checkpoint, settings.checkpoint.with_suffix(".yaml")
         others = settings.config, settings.against, settings.aoi, settings.zones, settings.stats
         check_inputs_stay(out, plan, [*checkpoint, *others, *settings.rasters])
+        claim(out, plan)
         try:
             with locked(folder):
                 done = begin(folder, plan, areas, settings.resume)

@@ -4,7 +4,8 @@
     soilcarbon predict --checkpoint model/mine.pth --data_dir data/mine --on test   your model on your test split
     soilcarbon predict --checkpoint model/mine.pth --data_dir data/new --on all --run new     places without observations
 
-The same as `python pred.py`. Writes predictions.csv, scores.json, settings.yaml and two figures into results/<run>/.
+The same as `python pred.py`. Writes predictions.csv, scores.json, settings.yaml and two figures into results/<run>/. The names
+say which profiles they are of, if not the test profiles of the model's own dataset: predictions_all_new.csv.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ def run(settings: PredictSettings) -> None:
 
     found = predict_and_evaluate(settings)
     table, known = found.table, int(found.table["observed"].notna().sum())
-    print(f"{settings.run}: {len(table)} profiles ({settings.on}), {known} observed -> {settings.results}")
+    print(f"{settings.run}: {len(table)} profiles ({settings.on}), {known} observed -> {found.path}")
     if "inside" in table and not table["inside"].all():
         print(f"  {int((~table['inside']).sum())} lie outside the area of applicability: unlike what the network was trained on")
     for name, value in found.scores.items():

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import check_writable, locked, write_table, write_yaml
+from soilcarbon.io.manifest import begin_files
 from soilcarbon.settings import Settings
 
 
@@ -117,15 +118,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import pandas as pd  # here and below: --help needs none of these, and they are slow to import
     import rasterio
 
+    from soilcarbon.html import REPORT
     from soilcarbon.mapping.cog import GDAL_SETTINGS
-    from soilcarbon.mapping.common_grid import CarbonMap, Cells, check_names
+    from soilcarbon.mapping.common_grid import CarbonMap, Cells, check_names, file_name
     from soilcarbon.mapping.map_validation import ValidationReport, depth_warnings, score_pair, score_points
 
     maps, references = ([CarbonMap(**each.model_dump()) for each in group] for group in (settings.maps, settings.products))
     check_names([*maps, *references], settings.points, settings.out)
     check_writable(settings.out)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it reports is raised as an error too
+    tables = ("points.csv", "point_scores.csv", "product_scores.csv")
+    differences = (f"difference-{file_name(ours.name, theirs.name)}.tif" for ours in maps for theirs in references)
     with locked(settings.out), rasterio.Env(**GDAL_SETTINGS):
+        begin_files(settings.out, [*tables, "settings.yaml", "report.html", *differences], REPORT)
         report = ValidationReport(settings.out, [each.name for each in maps])
         if settings.points is not None:
             which = settings.points, settings.value, settings.unit

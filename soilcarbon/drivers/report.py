@@ -12,9 +12,10 @@ from soilcarbon.drivers import figures as draw
 from soilcarbon.drivers.importance import MAIN_METHOD
 from soilcarbon.drivers.mismatch import EVERYWHERE, Interval, Results
 from soilcarbon.drivers.responses import CurveShape
-from soilcarbon.html import Block, Code, Details, FigureFolder, Note, Section, Strong, Table, format_value
+from soilcarbon.html import REPORT, Block, Code, Details, FigureFolder, Note, Section, Strong, Table, format_value
 from soilcarbon.html import write_report as write_page
 from soilcarbon.io.files import write_json, write_table
+from soilcarbon.io.manifest import begin_files, finish_files
 
 FIGURES = (
     *("drivers", "variables", "responses_accumulated", "responses_partial", "joint_accumulated", "joint_partial"),
@@ -34,11 +35,12 @@ _MOST_IMPORTANT = 3
 def write_report(folder: Path, results: Results) -> None:
     """Write report.html, figures, tables and mismatch.json; files of an earlier report that this one does not have are removed."""
     r, figures = results, FigureFolder(folder)
-    for name, table in r.tables().items():
+    tables = {f"{name}.csv": table for name, table in r.tables().items()}
+    begin_files(folder, [*tables, "mismatch.json", "report.html"], REPORT)
+    for name, table in tables.items():
         if len(table):
-            write_table(folder / f"{name}.csv", table)
-        else:
-            (folder / f"{name}.csv").unlink(missing_ok=True)
+            write_table(folder / name, table)
+    finish_files(folder, tables, [name for name, table in tables.items() if len(table)])
     write_json(folder / "mismatch.json", r.record() | {"caveat": CAVEAT})
     sections = [
         Section("mismatch", "Differences between models and observations", _mismatch(r, figures) if r.models else []),

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import rasterio
 from pydantic import ValidationError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from soilcarbon import __version__
@@ -24,6 +25,7 @@ from soilcarbon.geo.raster import Layer, find_layers
 from soilcarbon.geo.resampling import ON_THE_GRID, Stack
 from soilcarbon.geo.vector import load_areas
 from soilcarbon.io.files import UserError, write_json, write_table, write_yaml
+from soilcarbon.io.manifest import begin_files, finish_files
 from soilcarbon.mapping.cog import Band, Statistics, is_empty, read_notes, whole_tiles, write_cog
 from soilcarbon.mapping.page import write_page
 from soilcarbon.mapping.picture import View, preview
@@ -202,6 +204,28 @@ def check_inputs_stay(out: Path, plan: Plan, inputs: Sequence[Path | None]) -> N
             raise UserError(f"{path}: is a folder, and a file of the map would be called so; give --out another name")
 
 
+def claim(out: Path, plan: Plan) -> None:
+    """List the files of a map in the manifest of their folder; those beside a map made here, whose tags say so, are its own.
+
+    Raises
+    ------
+    UserError
+        If a file of that name is there that was not written here.
+    """
+    paths = outputs(out, plan)
+    ours = [path for path in paths[: len(plan.maps)] if path.is_file() and _is_own(path)]
+    adopted = [path.name for path in paths if ours and (path in ours or path not in paths[: len(plan.maps)])]
+    begin_files(out.parent, [path.name for path in paths], f"the map {out.name}", adopted)
+
+
+def _is_own(tif: Path) -> bool:
+    try:
+        with rasterio.open(tif) as raster:
+            return str(raster.tags().get("SOFTWARE", "")).startswith("soil-carbon-mapper")
+    except RasterioError:
+        return False
+
+
 def finish(
     out: Path,
     folder: Path,
@@ -261,11 +285,10 @@ def finish(
     meanings += [model.interval_note] if model.interval_note else []
     write_page(place.with_suffix(".html"), _title(plan, model), views, shown, provenance, totals, [*warnings, *meanings])
 
-    for path in reversed(outputs(out, plan)):  # the maps last: where they are, all is
-        if (folder / path.name).is_file():
-            (folder / path.name).replace(path)
-        else:
-            path.unlink(missing_ok=True)  # scores of an earlier map
+    made = [path for path in reversed(outputs(out, plan)) if (folder / path.name).is_file()]
+    for path in made:  # the maps last: where they are, all is
+        (folder / path.name).replace(path)
+    finish_files(out.parent, [path.name for path in outputs(out, plan)], [path.name for path in made])  # scores of an earlier map
     for line in warnings:
         log.warning("%s", line)
     for zone in totals.loc[(totals["cells"] == 0) & (totals["map"] == plan.maps[0]), "zone"]:

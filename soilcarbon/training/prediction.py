@@ -3,12 +3,16 @@
 In: a checkpoint and a dataset's folder. Out: the folder results/<run>/: predictions.csv (profile_id, lon, lat, observed, predicted,
 residual = observed - predicted; sd and one column per member of an ensemble; lower, upper: the prediction interval; di, lpd,
 inside: dissimilarity index, local point density, and whether it is in the area of applicability), scores.json, settings.yaml, and
-two figures.
+two figures. Those of other profiles than the test profiles of the training's dataset have other names (`result_files`), so that
+they do not take the place of the test's.
 """
 
 import hashlib
+import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,8 @@ import torch
 from soilcarbon import figures
 from soilcarbon.categories import middle_cells
 from soilcarbon.io.files import UserError, check_writable, write_json, write_table
+from soilcarbon.io.manifest import MANIFEST, begin_files, finish_files
+from soilcarbon.io.names import file_name
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import SoilCarbonNet, choose_device, predict
 from soilcarbon.network.specification import difference, unfold_classes, warn_of_far_inputs
@@ -28,6 +34,8 @@ from soilcarbon.stats.metrics import coverage
 from soilcarbon.training.uncertainty import check_level
 
 log = logging.getLogger(__name__)
+FILES = ("predictions.csv", "scores.json", "settings.yaml", "observed_predicted.png", "residual_map.png")
+"""Names of the results at the test profiles of the training's dataset."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +50,28 @@ class Evaluation:
         Score -> value with the ends of its 95 % bootstrap interval; only "n" where nothing was observed.
     coverage
         Share of the observations in the prediction intervals of a level; empty without a calibration or observations.
+    path
+        The table's file.
     """
 
     table: pd.DataFrame
     scores: dict[str, Any]
     coverage: dict[str, Any]
+    path: Path
+
+
+def result_files(settings: PredictSettings, network: SoilCarbonNet) -> tuple[dict[str, str], str]:
+    """Return the names of the results, by those of `FILES`, and what they are results of.
+
+    The split, and the folder of a dataset that the network was not trained on, become part of the names: predictions_all.csv,
+    predictions_test_kenya.csv.
+    """
+    recorded = network.record.settings.get("data_dir")
+    elsewhere = isinstance(recorded, str) and Path(recorded).resolve() != settings.data_dir.resolve()
+    folder = settings.data_dir.resolve()
+    parts = ([settings.on] if elsewhere or settings.on != "test" else []) + ([file_name(folder.name)] if elsewhere else [])
+    names = {name: "_".join([Path(name).stem, *parts]) + Path(name).suffix for name in FILES}
+    return names, f"--on {settings.on}" + (f" --data_dir {folder}" if elsewhere or recorded is None else "")
 
 
 def predict_and_evaluate(settings: PredictSettings) -> Evaluation:
@@ -68,8 +93,10 @@ def predict_and_evaluate(settings: PredictSettings) -> Evaluation:
     rows = data.rows(settings.on)
     check_variables(data.x[rows], facts.categories, refuse="nothing")
     warn_of_far_inputs(facts, data.x[rows])
-    folder = settings.results
+    names, purpose = result_files(settings, network)
+    folder, files = settings.results, {name: settings.results / mine for name, mine in names.items()}
     check_writable(folder)
+    begin_files(folder, names.values(), purpose, _of_earlier_version(folder))
 
     table = predict_table(network, data, rows, settings.level)
     observed, predicted = table["observed"].to_numpy(), table["predicted"].to_numpy()
@@ -82,9 +109,9 @@ def predict_and_evaluate(settings: PredictSettings) -> Evaluation:
             lower, upper = (table[name].to_numpy()[known] for name in ("lower", "upper"))
             held = {"level": settings.level} | coverage(observed[known], lower, upper, groups, settings.seed)
     settings.model_copy(update={"categories": facts.categories, "checkpoint": settings.checkpoint_path}).write(
-        folder / "settings.yaml"
+        files["settings.yaml"]
     )
-    write_table(folder / "predictions.csv", table)
+    write_table(files["predictions.csv"], table)
     about = {
         "run": settings.run,
         "on": settings.on,
@@ -94,15 +121,26 @@ def predict_and_evaluate(settings: PredictSettings) -> Evaluation:
         "calibrated_on": network.record.calibrated_on,
         "signs": "me: predicted - observed; residual: observed - predicted",
     }
-    write_json(folder / "scores.json", {**about, "scores": scores, "coverage": held})
-    for stale in folder.glob("*.png"):  # of an earlier prediction in this folder
-        stale.unlink()
+    write_json(files["scores.json"], {**about, "scores": scores, "coverage": held})
     if known.any():
         title, seen = f"{settings.run}, {settings.on} profiles", table[known]
-        figures.observed_against_predicted(folder / "observed_predicted.png", observed[known], predicted[known], facts.unit, title)
+        figures.observed_against_predicted(files["observed_predicted.png"], observed[known], predicted[known], facts.unit, title)
         at = seen["lon"].to_numpy(), seen["lat"].to_numpy(), seen["residual"].to_numpy()
-        figures.residual_map(folder / "residual_map.png", *at, facts.unit, title)
-    return Evaluation(table, scores, held)
+        figures.residual_map(files["residual_map.png"], *at, facts.unit, title)
+    finish_files(folder, names.values(), [names[name] for name in (FILES if known.any() else FILES[:3])])
+    return Evaluation(table, scores, held, files["predictions.csv"])
+
+
+def _of_earlier_version(folder: Path) -> tuple[str, ...]:
+    """Return the names of results that a version without manifests wrote into a folder; its scores name the checkpoint."""
+    path = folder / "scores.json"
+    if (folder / MANIFEST).exists() or not path.is_file():
+        return ()
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return ()
+    return FILES if isinstance(found, Mapping) and "checkpoint_sha256" in found else ()
 
 
 def predict_table(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, level: float) -> pd.DataFrame:

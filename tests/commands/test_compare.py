@@ -371,6 +371,7 @@ def test_the_pretrained_network_stands_beside_the_fine_tuned_one(few_trees):
     import train_regional
 
     make_run(Path(), "anhui")
+    shutil.rmtree("results")
     data = ["--data_dir", "data/anhui"]
     train_global.main([*data, "--run", "g", "--epochs", "2", "--no-tensorboard"])
     origin = "model/pretrain_model/g.pth"

@@ -26,6 +26,7 @@ from soilcarbon.commands import map as make_map
 from soilcarbon.commands import prepare
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import locked, run
+from soilcarbon.io.manifest import MANIFEST
 from soilcarbon.mapping import cog as cogs
 from soilcarbon.mapping import outputs as mapfiles
 from soilcarbon.mapping import tiles as mapping
@@ -145,7 +146,7 @@ def predict_places(*more):
     places = ["--points", "places.csv", "--rasters", "rasters", "--out", "data", "--predict_only", "--config", "c.yaml"]
     assert run(lambda: prepare.main(places)) == 0
     assert run(lambda: pred.main(["--checkpoint", "model/m.pth", "--data_dir", "data", "--on", "all", *more])) == 0
-    table = pd.read_csv("results/m/predictions.csv")
+    table = pd.read_csv(next(Path("results/m").glob("predictions_all*.csv")))
     return table, ((NORTH - table["lat"]) / CELL).astype(int), ((table["lon"] - WEST) / CELL).astype(int)
 
 
@@ -355,7 +356,19 @@ def test_everything_lies_beside_the_map(world):
     Path("lists").mkdir()
     Path("lists/c.yaml").write_text("- ../rasters/climate.tif\n- ../rasters\n")
     assert make(rasters="lists/c.yaml") == 0
-    assert sorted(path.name for path in Path("out").iterdir()) == ["soc.html", "soc.png", "soc.tif", "soc.yaml", "soc_totals.csv"]
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "soc.html",
+        "soc.png",
+        "soc.tif",
+        "soc.yaml",
+        "soc_totals.csv",
+        MANIFEST,
+    ]
+    Path("out/soc.png").unlink()
+    Path("out2").mkdir()
+    Path("out2/soc.png").write_text("the user's")
+    assert make(out="out2/soc.tif") == 2
+    assert Path("out2/soc.png").read_text() == "the user's"
 
 
 def test_map_is_scored_against_a_raster(world):

@@ -288,7 +288,7 @@ def test_places_without_observations_become_a_dataset_that_pred_reads(world, wor
     assert facts["categories"] == yaml.safe_load((world_folder / "dataset.yaml").read_text())["categories"]
     train_global.main(["--data_dir", str(world_folder), "--run", "g", "--epochs", "1", "--no-tensorboard"])
     pred.main(["--data_dir", str(folder), "--checkpoint", "model/pretrain_model/g.pth", "--on", "all"])
-    assert len(pd.read_csv("results/g/predictions.csv")) == len(pd.read_csv(folder / "samples.csv"))
+    assert len(pd.read_csv("results/g/predictions_all_new.csv")) == len(pd.read_csv(folder / "samples.csv"))
 
 
 # --- bad input -----------------------------------------------------------------------------------------------------
