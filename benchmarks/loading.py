@@ -26,7 +26,7 @@ from measuring import in_fresh_process, keep, resident_mb
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.io import patches
-from soilcarbon.io.patches import dump_pickle
+from soilcarbon.io.pickles import dump_pickle
 
 
 def plain(folder, _, categories):

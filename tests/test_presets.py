@@ -15,7 +15,7 @@ import train_regional
 from soilcarbon.categories import Category
 from soilcarbon.commands import compare, densities, drivers, map, simulate, zones
 from soilcarbon.io.files import run
-from soilcarbon.io.patches import dump_pickle
+from soilcarbon.io.pickles import dump_pickle
 from soilcarbon.settings import PRESETS
 
 QUICK = ["--epochs", "1", "--no-tensorboard", "--device", "cpu"]

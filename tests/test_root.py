@@ -10,7 +10,7 @@ import models
 import utils
 from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.io.files import UserError
-from soilcarbon.io.patches import load_pickle
+from soilcarbon.io.pickles import load_pickle
 from soilcarbon.settings import GlobalSettings, PredictSettings, RegionalSettings, with_defaults
 
 

@@ -21,7 +21,7 @@ from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.commands.arguments import COMMANDS
 from soilcarbon.io.files import run
 from soilcarbon.io.manifest import MANIFEST
-from soilcarbon.io.patches import dump_pickle, load_pickle
+from soilcarbon.io.pickles import dump_pickle, load_pickle
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.stats.metrics import scores
 

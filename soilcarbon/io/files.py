@@ -24,6 +24,8 @@ from typing import IO, TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 
+from soilcarbon.io import limits
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -345,6 +347,13 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError(f"{double!r} is given twice")
         return super().construct_mapping(node, deep)
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Replace merge keys (`<<`) by what they name, in all no more than `limits.NODES`."""
+        super().flatten_mapping(node)
+        self.merged = getattr(self, "merged", 0) + len(node.value)
+        if self.merged > limits.NODES:
+            raise yaml.YAMLError(f"its merge keys unfold to more than {limits.NODES:,} values")
+
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
@@ -354,9 +363,15 @@ _Loader.yaml_implicit_resolvers = {
 
 def _parse_yaml(path: Path) -> Any:
     must_exist(path, "YAML file")
+    if path.stat().st_size > limits.YAML_BYTES:
+        raise UserError(f"{path}: a YAML file of more than {limits.YAML_BYTES >> 20} MiB; is it the right file?")
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        limits.check_nodes(value)
+        return value
+    except OSError:
+        raise
+    except Exception as error:  # an untrusted file may make the parser raise anything
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())[:200]}") from error
 
 

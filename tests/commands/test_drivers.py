@@ -19,7 +19,7 @@ from soilcarbon.drivers import report
 from soilcarbon.drivers.subsampling import BUDGETS, Budget
 from soilcarbon.html import FigureFolder
 from soilcarbon.io.files import UserError, read_table
-from soilcarbon.io.patches import load_pickle
+from soilcarbon.io.pickles import load_pickle
 
 CATEGORIES = (
     Category(name="climate", variables=("warm", "wet")),

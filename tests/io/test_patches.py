@@ -13,7 +13,8 @@ import pytest
 from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.io import patches
 from soilcarbon.io.files import UserError
-from soilcarbon.io.patches import dump_pickle, load_pickle, pack, pack_variable, patch_paths
+from soilcarbon.io.patches import pack, pack_variable, patch_paths
+from soilcarbon.io.pickles import dump_pickle, load_pickle
 from soilcarbon.soil.dataset import write_dataset
 
 IDS = [f"P{k:04d}" for k in range(120)]

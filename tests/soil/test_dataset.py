@@ -10,7 +10,7 @@ from conftest import make_dataset
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, category_views
 from soilcarbon.io.files import UserError
-from soilcarbon.io.patches import dump_pickle, load_pickle
+from soilcarbon.io.pickles import dump_pickle, load_pickle
 from soilcarbon.settings import GlobalSettings
 from soilcarbon.soil.dataset import check_variables, read_dataset, read_samples, read_split, read_statistics, write_dataset
 

@@ -20,7 +20,7 @@ from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
 import train_global
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.io.files import UserError, run
-from soilcarbon.io.patches import dump_pickle, load_pickle
+from soilcarbon.io.pickles import dump_pickle, load_pickle
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import SoilCarbonNet, predict
 from soilcarbon.network.specification import Specification
