@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from soilcarbon.io.limits import COLUMNS, first_repeated
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -76,9 +78,11 @@ def unique_names(categories: tuple[Category, ...] | None) -> tuple[Category, ...
         if not categories:
             raise ValueError("at least one category is needed")
         for names in ([c.name for c in categories], [v for c in categories for v in c.variables]):
-            double = next((name for name in names if names.count(name) > 1), None)
-            if double:
+            double = first_repeated(names)
+            if double is not None:
                 raise ValueError(f"{double!r} is named twice")
+        if (width := packed_width(categories)) > COLUMNS:
+            raise ValueError(f"{width:,} cells of all windows are more than {COLUMNS:,}; take a smaller radius or fewer variables")
     return categories
 
 

@@ -51,7 +51,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
     >>> nearest("elevatoin", ["slope", "elevation"])
     "; did you mean 'elevation'?"
     """
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(name[:100], [each for each in known[:1000] if len(each) <= 100], n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else ""
 
 
@@ -342,7 +342,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
-        double = next((key for k, key in enumerate(keys) if isinstance(key, str) and key in keys[:k]), None)
+        double = limits.first_repeated([key for key in keys if isinstance(key, str)])
         if double is not None:
             raise yaml.YAMLError(f"{double!r} is given twice")
         return super().construct_mapping(node, deep)
@@ -523,7 +523,7 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
         log.info("%s: %d rows have fewer fields than the header; the others are missing", path, short)
     if not header:
         raise UserError(f"{path}: not readable as a table: it is empty")
-    double = next((name for k, name in enumerate(header) if name and name in header[:k]), None)
+    double = limits.first_repeated([name for name in header if name])
     if double is not None:
         raise UserError(f"{path}: two columns are named {double!r}; keep one")
     return header, found

@@ -154,7 +154,7 @@ class _Dtype:
         self.code = state[1] + self.code.lstrip("<>|=")
 
 
-class _StandIn:
+class StandIn:
     """Stand-in that `find_class` returns for an admitted name; it has no state that the opcode BUILD could change."""
 
     __slots__ = ()
@@ -163,14 +163,14 @@ class _StandIn:
         raise pickle.UnpicklingError("it changes a function")
 
 
-class _MakeDtype(_StandIn):
+class _MakeDtype(StandIn):
     __slots__ = ()
 
     def __call__(self, *arguments: Any) -> _Dtype:
         return _Dtype(*arguments)
 
 
-class _MakeDict(_StandIn):
+class _MakeDict(StandIn):
     """For dicts, and for `OrderedDict`."""
 
     __slots__ = ()
@@ -179,7 +179,7 @@ class _MakeDict(_StandIn):
         return _Pairs()
 
 
-class _Latin1(_StandIn):
+class _Latin1(StandIn):
     """For `_codecs.encode`, by which protocol 2 stores bytes, restricted to latin1; each text is encoded once."""
 
     __slots__ = ("encoded",)
@@ -195,7 +195,7 @@ class _Latin1(_StandIn):
         return self.encoded[id(text)][1]
 
 
-class _FromBuffer(_StandIn):
+class _FromBuffer(StandIn):
     """For `_frombuffer`, by which protocol 5 stores arrays."""
 
     __slots__ = ()
@@ -206,7 +206,7 @@ class _FromBuffer(_StandIn):
         return parts
 
 
-class _Scalar(_StandIn):
+class _Scalar(StandIn):
     """For `scalar`. Made at once, for it may be a dict's key."""
 
     __slots__ = ()
@@ -218,7 +218,7 @@ class _Scalar(_StandIn):
 
 
 _ADMITTED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): _StandIn(),
+    ("numpy", "ndarray"): StandIn(),
     ("numpy", "dtype"): _MakeDtype(),
     ("collections", "OrderedDict"): _MakeDict(),
     ("soilcarbon", "dict"): _MakeDict(),

@@ -5,6 +5,8 @@ of the same facts. Nothing in a file is trusted: it is read with `weights_only=T
 """
 
 import io
+import json
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,104 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from soilcarbon.io import limits
 from soilcarbon.io.files import UserError, atomic_write, write_yaml
+from soilcarbon.io.pickles import StandIn, load_structure
 from soilcarbon.network.network import Record, SoilCarbonNet
 from soilcarbon.network.specification import Specification
 
 FLOATING = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+_MOST_STRUCTURE = 2**28
+"""Bytes of names, facts and places of tensors: 1,000 bytes for each of 100,000 tensors, and the points of the applicability."""
+
+
+class _Kind(StandIn):
+    """A type of storage, such as `torch.FloatStorage`."""
+
+    __slots__ = ("itemsize",)
+
+    def __init__(self, itemsize: int) -> None:
+        self.itemsize = itemsize
+
+
+class _Storage(StandIn):
+    """A record of the archive: numbers of one size."""
+
+    __slots__ = ("itemsize", "count")
+
+    def __init__(self, itemsize: int, count: int) -> None:
+        self.itemsize, self.count = itemsize, count
+
+
+class _Tensors(StandIn):
+    """For `_rebuild_tensor_v2`: checks that a tensor is a part of its storage, no larger than that, and all are not much larger."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, size: int) -> None:
+        self.left = 4 * size + 2**20  # storages may be shared
+
+    def __call__(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> StandIn:
+        numbers = (offset, *shape, *strides)
+        if not isinstance(storage, _Storage) or any(type(n) is not int or n < 0 for n in numbers) or len(shape) > 32:
+            raise ValueError("a tensor in it is not one")
+        count = math.prod(shape)
+        last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+        self.left -= count * storage.itemsize
+        if count and (count > storage.count or last >= storage.count or self.left < 0):
+            raise ValueError(f"a tensor claims {count:,} numbers, its storage has {storage.count:,}")
+        return StandIn()
+
+
+class _AsIs(StandIn):
+    """For `_rebuild_parameter` and `torch.Size`, which change nothing."""
+
+    __slots__ = ()
+
+    def __call__(self, *_: Any) -> StandIn:
+        return StandIn()
+
+
+_SIZES = {"Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1}
+"""Types of storage -> bytes of a number."""
+_ADMITTED = {
+    **{("torch", f"{name}Storage"): _Kind(size) for name, size in _SIZES.items()},
+    **{("torch", str(kind).removeprefix("torch.")): StandIn() for kind in (*FLOATING, torch.int64)},
+    ("torch._utils", "_rebuild_parameter"): _AsIs(),
+    ("torch", "Size"): _AsIs(),
+}
+
+
+def _checked(path: Path) -> io.BytesIO:
+    """Return the archive of a checkpoint, copied record by record once its structure has been found harmless.
+
+    Nothing is unpacked, every record is as long as it says, every tensor is a part of its record, and the containers unfold to no
+    more than `limits.NODES` values. Exceptions of any kind otherwise.
+    """
+    copied, size = io.BytesIO(), path.stat().st_size
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copied, "w") as copy:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        if sum(entry.file_size for entry in archive.infolist()) > size or len(entries) < len(archive.infolist()):
+            raise ValueError("compressed, or a record comes twice")
+        main = next(name for name in entries if name.endswith("/data.pkl"))
+        folder = main.removesuffix("data.pkl") + "data/"
+
+        def storage(pid: Any) -> _Storage:
+            word, kind, key, _, count = pid
+            if word != "storage" or not isinstance(kind, _Kind) or type(count) is not int or type(key) is not str:
+                raise ValueError("a storage in it is not one")
+            if entries[folder + key].file_size != count * kind.itemsize:
+                raise ValueError(f"storage {key[:20]} claims {count:,} numbers, and has {entries[folder + key].file_size:,} bytes")
+            return _Storage(kind.itemsize, count)
+
+        if entries[main].file_size > _MOST_STRUCTURE:
+            raise ValueError("its structure is larger than any network's")
+        admitted = {**_ADMITTED, ("torch._utils", "_rebuild_tensor_v2"): _Tensors(size)}
+        limits.check_nodes(load_structure(archive.read(main), admitted, storage))
+        for name in entries:  # checksums are not looked at by torch.load: a flipped bit would pass
+            copy.writestr(name, archive.read(name))
+    copied.seek(0)
+    return copied
 
 
 def read_state(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
@@ -26,22 +121,17 @@ def read_state(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]
     Raises
     ------
     UserError
-        If it is missing, damaged, another kind of file, or would run code; nothing of it has run then.
+        If it is missing, damaged, another kind of file, claims more than it holds, or would run code; nothing of it has run then.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; train one first, or name another")
-    content = io.BytesIO(path.read_bytes())
     try:
-        if zipfile.is_zipfile(content):  # checksums are not looked at by torch.load: a flipped bit would pass
-            with zipfile.ZipFile(content) as archive:
-                size = sum(entry.file_size for entry in archive.infolist())
-                if size > len(content.getbuffer()) or (torn := archive.testzip()) is not None:
-                    raise ValueError(f"damaged at {torn!r}" if size <= len(content.getbuffer()) else "compressed")
-        content.seek(0)
-        state = torch.load(content, map_location=device, weights_only=True)
+        state = torch.load(_checked(path), map_location=device, weights_only=True)
+    except OSError:
+        raise
     except Exception as error:  # a hostile or torn file may raise anything at all
         reason = " ".join(str(error).split())[:120].removeprefix("Weights only load failed. ")
-        shown = "" if reason.startswith("In PyTorch 2.6") else f" ({reason})"
+        shown = "" if reason.startswith("In PyTorch 2.6") else f" ({reason or type(error).__name__})"
         raise UserError(
             f"{path}: not a checkpoint: damaged, another kind of file, or a pickle that would run code{shown}"
         ) from error
@@ -82,7 +172,10 @@ def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Soi
         raise UserError(f"{path}: its specification is not valid: {reason}") from error
     try:
         Record.model_validate(extra.get("record", {}))
-    except ValidationError as error:
+        json.dumps(extra.get("record", {}))
+    except (TypeError, ValueError, RecursionError) as error:
+        if not isinstance(error, ValidationError):
+            raise UserError(f"{path}: its record is not valid: {str(error)[:100]}") from error
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"{path}: its record is not valid: {where + ': ' if where else ''}{first['msg']}") from error

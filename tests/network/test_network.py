@@ -1,6 +1,7 @@
 """The network: the published one to the last digit, windows that slide, preprocessing, and strict checkpoints."""
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -424,6 +425,54 @@ def test_torn_foreign_and_hostile_files_are_refused(tmp_path):
     assert not mark.exists()
     with pytest.raises(UserError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "absent.pth")
+
+
+def nested(depth):
+    value = [0.0]
+    for _ in range(depth):
+        value = [value] * 10
+    return value
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda s: s.update({"classifier.0.weight": torch.zeros(1).expand(2**20, 2**10)}),
+            r"claims 1,073,741,824 numbers, .* has 1",
+        ),
+        (lambda s: s["_extra_state"].update(record={"settings": {"x": nested(9)}}), "unfolds to more than"),
+        (lambda s: s["_extra_state"].update(record={"settings": {"x": {1, 2}}}), "would run code"),
+        (lambda s: s["_extra_state"].update(record={"settings": {"x": b"\xff"}}), "record is not valid"),
+        (lambda s: s["_extra_state"].update(record={"settings": {"x": torch.ones(1)}}), "record is not valid"),
+        (lambda s: s.update({(1, (2, (3,))): 1}), "found a tuple"),
+        (lambda s: s.update(x=torch.ones(3).to_sparse()), "would run code"),
+        (lambda s: s.update({f"t{k}": s["classifier.0.weight"] for k in range(999)}), "its storage has"),
+        (
+            lambda s: s["_extra_state"]["specification"].update(
+                categories=[{"name": "a", "variables": [f"v{k}" for k in range(1000)], "radius": 50}], statistics=None
+            ),
+            "10,201,000 cells",
+        ),
+    ],
+)
+def test_a_checkpoint_that_claims_or_unfolds_to_more_than_it_holds_is_refused(tmp_path, change, words):
+    damaged(tmp_path / "x.pth", change)
+    with pytest.raises(UserError, match=words):
+        load_checkpoint(tmp_path / "x.pth")
+
+
+def test_a_storage_that_claims_more_than_its_record_is_refused(tmp_path):
+    path = tmp_path / "x.pth"
+    torch.save({"a": torch.ones(64)}, path)
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    for change in ({"x/data/0": b"1234"}, {"x/data.pkl": records["x/data.pkl"].replace(b"K@", b"K\xff")}):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in (records | change).items():
+                archive.writestr(name, content)
+        with pytest.raises(UserError, match="claims"):
+            load_checkpoint(path)
 
 
 def test_a_flipped_bit_is_noticed(tmp_path):
