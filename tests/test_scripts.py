@@ -89,6 +89,19 @@ def test_from_dataset_to_scores(dataset, workplace, capsys):
     assert f"90% intervals cover {held:.1%} of them" in words
 
 
+def test_a_profile_that_lacks_a_covariate_is_neither_in_the_area_of_applicability_nor_outside(dataset, workplace, capsys):
+    assert pretrain(dataset) == 0
+    patches = load_pickle(dataset / "patches" / "bio01.pkl")
+    gappy = [profile for k, profile in enumerate(pd.read_csv(dataset / "split/test.csv")["profile_id"]) if k < 5]
+    dump_pickle(dataset / "patches" / "bio01.pkl", patches | {profile: np.full((3, 3), np.nan) for profile in gappy})
+    assert predict(dataset) == 0
+    table = pd.read_csv("results/g/predictions.csv").set_index("profile_id")
+    assert table.loc[gappy, ["di", "lpd", "inside"]].isna().all(axis=None)
+    assert table.drop(index=gappy)[["di", "lpd", "inside"]].notna().all(axis=None)
+    assert np.isfinite(table["predicted"]).all()
+    assert "5 lack a covariate: whether they lie in the area of applicability is not known" in capsys.readouterr().out
+
+
 def test_intervals_are_those_of_the_checkpoint_and_of_the_level(dataset, workplace, capsys):
     assert pretrain(dataset, "--target_transform", "log1p", "--center", "median") == 0
     found = {}

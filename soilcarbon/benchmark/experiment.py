@@ -279,7 +279,7 @@ def _as_set(case: Case) -> dict[str, np.ndarray]:
     if network.applicability is not None:
         cells = unfold_classes(middle_cells(x, case.region.categories), network.specification)
         columns["di"] = network.applicability.index(cells)
-        columns["inside"] = (columns["di"] <= network.applicability.threshold).astype(int)
+        columns["inside"] = network.applicability.is_inside(columns["di"])
     return columns
 
 

@@ -26,8 +26,12 @@ def run(settings: PredictSettings) -> None:
     found = predict_and_evaluate(settings)
     table, known = found.table, int(found.table["observed"].notna().sum())
     print(f"{settings.run}: {len(table)} profiles ({settings.on}), {known} observed -> {found.path}")
-    if "inside" in table and not table["inside"].all():
-        print(f"  {int((~table['inside']).sum())} lie outside the area of applicability: unlike what the network was trained on")
+    if "inside" in table:
+        outside, unknown = int((~table["inside"]).sum()), int(table["inside"].isna().sum())
+        if outside:
+            print(f"  {outside} lie outside the area of applicability: unlike what the network was trained on")
+        if unknown:
+            print(f"  {unknown} lack a covariate: whether they lie in the area of applicability is not known")
     for name, value in found.scores.items():
         if isinstance(value, dict) and value["value"] is not None:
             print(f"  {name:<5}{value['value']:9.3f}  [{value['low']:.3f}, {value['high']:.3f}]")

@@ -109,7 +109,8 @@ def filled_notes(plan: Plan, model: Predictor, notes: Sequence[Notes]) -> list[s
         if cells:
             share = f"{cells:,} of {known:,} cells ({cells / max(known, 1):.1%}) lack some variable, most often {', '.join(worst)}"
             which = f"{period}: " if period else ""
-            lines.append(f"{which}{share}; {model.missing_policy}. --max_missing 0 leaves them out")
+            area = "; di and inside have no value there" if plan.applicability else ""
+            lines.append(f"{which}{share}; {model.missing_policy}{area}. --max_missing 0 leaves them out")
     return lines
 
 

@@ -148,12 +148,14 @@ class Predictor(ABC):
 def dissimilarity_bands(area: ApplicabilityArea) -> list[Band]:
     """Return the bands of an area of applicability: dissimilarity index, and whether a cell lies inside."""
     meaning = f"dissimilarity index: how unlike the training profiles; up to {area.threshold:.3g} inside the area of applicability"
-    inside = "1 inside the area of applicability, 0 outside (Meyer and Pebesma 2021)"
+    inside = "1 inside the area of applicability, 0 outside, no value where a covariate is missing (Meyer and Pebesma 2021)"
     return [Band("di", "", {"MEANING": meaning}), Band("inside", "", {"MEANING": inside})]
 
 
 def dissimilarity(model: Predictor, cells: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Return dissimilarity index, and 1 inside the area of applicability or 0 outside, (2, h, w), NaN where not wanted.
+    """Return dissimilarity index, and 1 inside the area of applicability or 0 outside, (2, h, w).
+
+    Both are NaN where not wanted, and where a covariate with a weight is missing.
 
     Parameters
     ----------
@@ -167,7 +169,7 @@ def dissimilarity(model: Predictor, cells: np.ndarray, wanted: np.ndarray) -> np
     assert model.applicability is not None
     found = np.full((2, *wanted.shape), np.nan, np.float32)
     found[0, wanted] = model.applicability.index(model.applicability_inputs(cells[:, wanted]))
-    found[1, wanted] = found[0, wanted] <= np.float32(model.applicability.threshold)
+    found[1] = model.applicability.is_inside(found[0])
     return found
 
 

@@ -200,7 +200,7 @@ def unfold_classes(values: np.ndarray, specification: Specification) -> np.ndarr
     Returns
     -------
     ndarray
-        (n, p) float32.
+        (n, p) float32; NaN where missing, and where a code is none of the network's classes.
     """
     columns, start = [], 0
     for category in specification.categories:
@@ -209,8 +209,9 @@ def unfold_classes(values: np.ndarray, specification: Specification) -> np.ndarr
         if category.kind == "numeric":
             columns.append(part)
             continue
-        codes = [(k, code) for k, name in enumerate(category.variables) for code in specification.classes[name]]
-        columns += [np.where(np.isnan(part[:, k]), np.nan, part[:, k] == code)[:, None] for k, code in codes]
+        for k, name in enumerate(category.variables):
+            known = np.isin(part[:, k], specification.classes[name])
+            columns += [np.where(known, part[:, k] == code, np.nan)[:, None] for code in specification.classes[name]]
     return np.concatenate(columns, axis=1, dtype=np.float32)
 
 

@@ -21,19 +21,21 @@ _FAR = 1e6
 """Standard deviations at which a coordinate is clipped: beyond any training profile, and its square is finite in float32."""
 
 _MAX_POINTS, _MAX_VARIABLES = 1_000_000, 10_000
+MOST_POINTS = 10_000
+"""Training profiles that an area keeps, 1.3 MB of 32 predictors; of more it keeps a random sample."""
 
 
 @dataclass(frozen=True, eq=False)
 class ApplicabilityArea:
     """Area of applicability (Meyer and Pebesma 2021): dissimilarity to the training profiles in predictor space.
 
-    A coordinate is (x - mean) / std * weight. What is missing gets the coordinate 0, the training mean, which is what
-    the network receives there too; it makes a place seem more similar than it may be. Classes come as 0/1 columns.
+    A coordinate is (x - mean) / std * weight. A place that lacks a predictor with a weight cannot be assessed, as in CAST: its
+    index and density are NaN, and it is neither inside nor outside. Classes come as 0/1 columns.
 
     Attributes
     ----------
     points
-        (m, p) float32, coordinates of the training profiles.
+        (m, p) float32, coordinates of the training profiles that lack no predictor.
     mean, std
         p each, raw units of the predictors; std has the divisor n - 1. A predictor that did not vary has std 1.
     weights
@@ -43,15 +45,15 @@ class ApplicabilityArea:
     threshold
         The largest index inside the area of applicability.
     profiles
-        Training profiles there were; where it exceeds m, points are a random sample of them and a density counts the
-        sampled ones only.
+        Training profiles that lacked no predictor; where it exceeds m, points are a random sample of them and a density counts
+        the sampled ones only (`density_name`).
 
     Examples
     --------
     >>> random = np.random.default_rng(0)
     >>> area = ApplicabilityArea.fit(random.normal(size=(200, 2)), folds=np.arange(200) % 5)
-    >>> area.inside(np.array([[0.0, 0.5], [9.0, 9.0]])).tolist()
-    [True, False]
+    >>> area.inside(np.array([[0.0, 0.5], [9.0, 9.0], [0.0, np.nan]])).tolist()
+    [1.0, 0.0, nan]
     """
 
     points: np.ndarray
@@ -68,7 +70,7 @@ class ApplicabilityArea:
         x: np.ndarray,
         weights: np.ndarray | None = None,
         folds: np.ndarray | None = None,
-        max_points: int = 5000,
+        max_points: int = MOST_POINTS,
         seed: int = 0,
     ) -> "ApplicabilityArea":
         """Fit the area to training profiles.
@@ -81,7 +83,8 @@ class ApplicabilityArea:
         Parameters
         ----------
         x
-            (N, p) predictors in raw units; NaN where missing.
+            (N, p) predictors in raw units; NaN where missing. Profiles that lack a predictor with a weight are left out, and
+            counted in the log.
         weights
             (p,) importance of each predictor, in any unit; what is negative counts as 0. None: all alike.
         folds
@@ -109,20 +112,29 @@ class ApplicabilityArea:
                 f"weights {importance.shape} must be finite, one per column, folds {member.shape} one per row of x {x.shape}"
             )
 
+        given = len(x)
+        with np.errstate(invalid="ignore"):  # a comparison with NaN
+            used = (importance > 0) & (np.fmax.reduce(x) > np.fmin.reduce(x))
+        whole = ~np.isnan(x[:, used]).any(axis=1)
+        x, member, complete = x[whole], member[whole], int(whole.sum())
+        if complete < given:
+            log.info("applicability: %d of %d training profiles lack a predictor and are left out", given - complete, given)
+        if complete < 2:
+            raise ValueError(f"{complete} of {given} training profiles lack no predictor; two are needed")
         known = ~np.isnan(x)
         count = known.sum(axis=0)
         mean = np.where(known, x, 0).sum(axis=0) / np.maximum(count, 1)
         std = np.sqrt((np.where(known, x - mean, 0) ** 2).sum(axis=0) / np.maximum(count - 1, 1))
         varies = std > 1e-9 * np.abs(mean)  # the mean of n equal numbers differs from them in the last digits
-        importance = np.where(varies, np.maximum(importance, 0), 0)
+        importance = np.where(varies & used, importance, 0)
         if not importance.any():
             raise ValueError(f"none of {x.shape[1]} predictors both varies and has a positive weight; give others, or no weights")
         std, importance = np.where(varies, std, 1), importance / importance.mean()
 
-        kept = np.arange(len(x))
-        if len(x) > max_points:
-            kept = np.sort(np.random.default_rng(seed).choice(len(x), max_points, replace=False))
-            log.info("applicability: %d of %d training profiles kept, drawn at random", max_points, len(x))
+        kept = np.arange(complete)
+        if complete > max_points:
+            kept = np.sort(np.random.default_rng(seed).choice(complete, max_points, replace=False))
+            log.info("applicability: %d of %d training profiles kept, drawn at random", max_points, complete)
         if len(np.unique(member[kept])) < 2:
             raise ValueError(f"{len(kept)} profiles all lie in one fold; two folds are needed (of {member.max() + 1} given)")
         points = _coordinates(x[kept], mean, std, importance)
@@ -133,18 +145,29 @@ class ApplicabilityArea:
         low, high = np.quantile(index, [0.25, 0.75])
         threshold = min(index.max(), high + 1.5 * (high - low))
         facts = tuple(mean.tolist()), tuple(std.tolist()), tuple(importance.tolist())
-        return cls(points, *facts, mean_distance, float(threshold), len(x))
+        return cls(points, *facts, mean_distance, float(threshold), complete)
+
+    @property
+    def density_name(self) -> str:
+        """Name of the local point density: "lpd", or "lpd_in_sample" where not all training profiles were kept."""
+        return "lpd" if self.profiles == len(self.points) else "lpd_in_sample"
 
     def index(self, x: np.ndarray) -> np.ndarray:
         """Return the dissimilarity index of rows x (n, p): 0 at a training profile, 1 as far off as two of them on average.
 
         See `assess` for what is missing and for errors.
         """
-        return self.assess(x)[0]
+        return self._assess(x, densities=False)[0]
 
     def inside(self, x: np.ndarray) -> np.ndarray:
-        """Return whether rows x (n, p) lie in the area of applicability: index <= threshold."""
-        return self.index(x) <= self.threshold
+        """Return 1 for rows x (n, p) in the area of applicability (index <= threshold), 0 outside, NaN if not assessable."""
+        return self.is_inside(self.index(x))
+
+    def is_inside(self, index: np.ndarray) -> np.ndarray:
+        """Return 1, 0 or NaN for a dissimilarity index of any shape, of its dtype."""
+        # the threshold as the index's dtype: the profile it was measured at is inside, however the index was stored
+        within = (index <= index.dtype.type(self.threshold)).astype(index.dtype)
+        return np.where(np.isnan(index), index, within)
 
     def density(self, x: np.ndarray) -> np.ndarray:
         """Return the local point density of rows x (n, p): how many points lie within the threshold; 0 outside."""
@@ -164,22 +187,25 @@ class ApplicabilityArea:
         Returns
         -------
         index
-            (n,) float64; NaN where no predictor with a weight is known, which counts as outside.
+            (n,) float64; NaN where a predictor with a weight is missing.
         density
-            (n,) int64; at least 1 inside, 0 outside.
+            (n,) float64 whole numbers; at least 1 inside, 0 outside, NaN where the index is.
 
         Raises
         ------
         ValueError
             If x has not p columns.
         """
+        return self._assess(x, densities=True)
+
+    def _assess(self, x: np.ndarray, densities: bool) -> tuple[np.ndarray, np.ndarray]:
         x = np.asarray(x)
         if x.ndim != 2 or x.shape[1] != len(self.mean):
             raise ValueError(f"x {x.shape} must be rows x the {len(self.mean)} predictors of the training profiles")
         facts = tuple(np.array(fact) for fact in (self.mean, self.std, self.weights))
         reach = self.threshold * self.mean_distance
         transposed, squares = self.points.T.copy(), np.einsum("mp,mp->m", self.points, self.points)
-        index, density = np.empty(len(x)), np.empty(len(x), np.int64)
+        index, density = np.empty(len(x)), np.zeros(len(x))
         for rows in _blocks(len(x), len(self.points)):
             z = _coordinates(x[rows], *facts)
             beyond = z @ transposed  # squared distance less |z|^2, which does not change the order of the points
@@ -188,10 +214,11 @@ class ApplicabilityArea:
             # float32 loses small distances in the difference of large squares: the nearest one is measured anew
             nearest = self.points[beyond.argmin(axis=1)].astype(np.float64)
             index[rows] = np.sqrt(((z - nearest) ** 2).sum(axis=1)) / self.mean_distance
-            density[rows] = np.count_nonzero(beyond <= (reach**2 - np.einsum("np,np->n", z, z))[:, None], axis=1)
-            index[rows][np.isnan(x[rows][:, facts[2] > 0]).all(axis=1)] = np.nan
-        within = index <= self.threshold
-        return index, np.where(within, np.maximum(density, 1), 0)
+            if densities:
+                density[rows] = np.count_nonzero(beyond <= (reach**2 - np.einsum("np,np->n", z, z))[:, None], axis=1)
+            index[rows][np.isnan(x[rows][:, facts[2] > 0]).any(axis=1)] = np.nan
+        within = self.is_inside(index)
+        return index, within * np.maximum(density, 1)
 
     def to_plain(self) -> dict[str, Any]:
         """Return it as numbers, lists and bytes, for storage in a checkpoint."""
@@ -238,7 +265,7 @@ class ApplicabilityArea:
 
 
 def _coordinates(x: np.ndarray, mean: np.ndarray, std: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return standardised, filled and weighted predictors, (n, p) float32."""
+    """Return standardised and weighted predictors, (n, p) float32; 0 where missing."""
     z = np.clip((x.astype(np.float64) - mean) / std, -_FAR, _FAR)
     return (np.where(np.isnan(z), 0, z) * weights).astype(np.float32)
 

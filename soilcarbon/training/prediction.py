@@ -2,9 +2,10 @@
 
 In: a checkpoint and a dataset's folder. Out: the folder results/<run>/: predictions.csv (profile_id, lon, lat, observed, predicted,
 residual = observed - predicted; sd and one column per member of an ensemble; lower, upper: the prediction interval; di, lpd,
-inside: dissimilarity index, local point density, and whether it is in the area of applicability), scores.json, settings.yaml, and
-two figures. Those of other profiles than the test profiles of the training's dataset have other names (`result_files`), so that
-they do not take the place of the test's.
+inside: dissimilarity index, local point density, and whether it is in the area of applicability, empty where a predictor is
+missing; lpd_in_sample where the checkpoint keeps a sample of its training profiles), scores.json, settings.yaml, and two figures.
+Those of other profiles than the test profiles of the training's dataset have other names (`result_files`), so that they do not take
+the place of the test's.
 """
 
 import hashlib
@@ -172,8 +173,10 @@ def predict_table(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, level
         table["lower"], table["upper"] = network.calibration.interval(predicted, level)
     if network.applicability is not None:
         cells = unfold_classes(middle_cells(data.x[rows], facts.categories), facts)
-        table["di"], table["lpd"] = network.applicability.assess(cells)
-        table["inside"] = table["di"] <= network.applicability.threshold
+        area = network.applicability
+        table["di"], density = area.assess(cells)
+        table[area.density_name] = pd.array(density, dtype="Int64")
+        table["inside"] = pd.array(area.is_inside(table["di"].to_numpy()), dtype="boolean")
     return table
 
 

@@ -18,8 +18,8 @@ from soilcarbon.stats.conformal import ConformalCalibration
 from soilcarbon.stats.groups import inner_folds, spatial_groups
 
 log = logging.getLogger(__name__)
-AREA_FOLDS, AREA_POINTS = 5, 2000
-"""Folds between which training profiles' dissimilarity is measured, and how many of them a checkpoint carries."""
+AREA_FOLDS = 5
+"""Folds between which training profiles' dissimilarity is measured."""
 FEWEST = 20
 """Profiles: fewer give no interval of 90 %, or one that their luck decides."""
 FEWEST_GROUPS = 40
@@ -88,7 +88,7 @@ def fit_applicability(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, s
     middle = middle_cells(data.x[rows], facts.categories)
     try:
         folds = inner_folds(groups, AREA_FOLDS, seed)
-        return ApplicabilityArea.fit(unfold_classes(middle, facts), per_predictor, folds, AREA_POINTS, seed)
+        return ApplicabilityArea.fit(unfold_classes(middle, facts), per_predictor, folds, seed=seed)
     except ValueError as error:
         log.warning("no area of applicability: %s", error)
         return None

@@ -41,8 +41,6 @@ _NETWORK: dict[str, Any] = {
     "patience": 15,
 }
 _FINE_TUNING_LR = 3e-4
-_STORED_PROFILES = 2000
-"""Profiles that are kept for the area of applicability."""
 
 
 def decades(x: np.ndarray, year: int | None) -> np.ndarray:
@@ -336,7 +334,7 @@ def estimate_uncertainty(method: ZonedForest, profiles: Profiles, held_out: pd.D
     predictors, weights = _importance(method)
     try:
         x = profiles.x[:, predictors]
-        applicability = ApplicabilityArea.fit(x, weights, held_out["fold"].to_numpy(), _STORED_PROFILES, seed)
+        applicability = ApplicabilityArea.fit(x, weights, held_out["fold"].to_numpy(), seed=seed)
     except ValueError as error:
         log.warning("no area of applicability: %s", error)
     return Uncertainty(calibration, errors, applicability, predictors if applicability else ())

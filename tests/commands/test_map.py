@@ -331,6 +331,12 @@ def test_area_of_applicability_is_mapped(world):
     known = np.isfinite(bands[0])
     index = network.applicability.index(unfold_classes(cells[:, known].T, network.specification))
     np.testing.assert_allclose(bands[4][known], index, rtol=1e-4, atol=1e-6)
+    code_known = np.isin(cells[VARIABLES.index("bedrock")], (1, 2, 3))
+    lacking = known & np.isnan(bands[4])  # as in CAST, which assesses no cell that lacks a predictor, or has an unknown class
+    assert lacking[known & ~code_known].all()
+    assert not lacking[code_known & ~np.isnan(cells).any(0)].any()
+    assert np.isnan(bands[5, lacking]).all()
+    known &= ~lacking
     np.testing.assert_array_equal(bands[5][known], bands[4][known] <= np.float32(network.applicability.threshold))
     assert 0.05 < bands[5][known].mean() < 0.999
     for year in (2000, 2010):

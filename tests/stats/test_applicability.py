@@ -42,7 +42,7 @@ def test_three_points_on_a_line_by_hand():
     index, density = area.assess(np.array([[-2.0], [1.1], [9.1], [2.5]]))
     assert index == pytest.approx([0.6, 0.03, 1.23, 0.45], abs=1e-6)
     assert density.tolist() == [2, 3, 0, 3]  # 4 is the reach: 0 and 1 lie within that of -2, all three of 1.1 and 2.5
-    assert area.inside(np.array([[-2.0], [9.1]])).tolist() == [True, False]
+    assert area.inside(np.array([[-2.0], [9.1]])).tolist() == [1, 0]
 
 
 def test_an_outlier_among_the_training_indices_does_not_set_the_threshold():
@@ -97,7 +97,7 @@ def test_a_planted_region_outside_the_domain_is_found_and_the_rest_is_not():
     planted = random.normal(size=(300, 6)) + np.array([6.0, 0, 0, -6, 0, 0])
     area = ApplicabilityArea.fit(training, folds=np.arange(400) % 10)
     assert area.inside(same).mean() > 0.95
-    assert not area.inside(planted).any()
+    assert (area.inside(planted) == 0).all()
     assert (area.density(planted) == 0).all()
     assert area.density(same * 0.1).mean() > 5 * area.density(same * 1.5).mean()
 
@@ -122,19 +122,29 @@ def test_folds_of_whole_clusters_widen_the_area():
     assert blocked.mean_distance == single.mean_distance
 
 
-def test_what_is_missing_counts_as_the_training_mean():
+def test_a_place_that_lacks_a_predictor_is_neither_inside_nor_outside():
     x, weights, folds = world()
-    area = ApplicabilityArea.fit(x, weights, folds)
-    gap, filled = x[:3] + 1.0, x[:3] + 1.0
-    gap[:, 2] = np.nan
-    filled[:, 2] = area.mean[2]
-    assert area.index(gap) == pytest.approx(area.index(filled), abs=1e-6)
-    index, density = area.assess(np.full((2, 5), np.nan))
-    assert np.isnan(index).all()
-    assert density.tolist() == [0, 0]
-    assert not area.inside(np.full((2, 5), np.nan)).any()
-    x[5, 1] = np.nan
-    assert np.isfinite(ApplicabilityArea.fit(x, weights, folds).threshold)
+    area = ApplicabilityArea.fit(x, weights * [1, 1, 1, 1, 0], folds)
+    gaps = x[:5].copy()
+    gaps[np.arange(5), np.arange(5)] = np.nan
+    index, density = area.assess(gaps)
+    assert np.isnan(index).tolist() == np.isnan(density).tolist() == [True] * 4 + [False]  # the fifth has no weight
+    assert np.isnan(area.inside(gaps)).tolist() == [True] * 4 + [False]
+    assert (area.inside(gaps)[4], density[4] >= 1) == (1, True)
+    assert np.isnan(area.is_inside(index.astype(np.float32))).sum() == 4
+
+
+def test_training_profiles_that_lack_a_predictor_are_left_out_as_complete_cases(caplog):
+    x, weights, folds = world()
+    gappy = np.concatenate([x, x[:20]])
+    gappy[120:, 2] = np.nan
+    with caplog.at_level("INFO"):
+        area = ApplicabilityArea.fit(gappy, weights, np.r_[folds, folds[:20]])
+    assert "20 of 140 training profiles lack a predictor" in caplog.text
+    assert (len(area.points), area.profiles, area.density_name) == (120, 120, "lpd")
+    assert area.to_plain() == ApplicabilityArea.fit(x, weights, folds).to_plain()
+    with pytest.raises(ValueError, match="1 of 3 training profiles lack no predictor"):
+        ApplicabilityArea.fit(np.array([[0.0, np.nan], [np.nan, 1], [3, 4]]))
 
 
 def test_a_predictor_that_does_not_vary_or_is_never_known_has_no_weight():
@@ -148,7 +158,7 @@ def test_absurd_cells_are_outside_without_a_warning():
     x, weights, folds = world()
     area = ApplicabilityArea.fit(x, weights, folds)
     absurd = np.array([[np.inf] * 5, [-3.4e38] * 5, [1e300, 0, 0, 0, 0]])
-    assert not area.inside(absurd).any()
+    assert (area.inside(absurd) == 0).all()
     assert np.isfinite(area.index(absurd)).all()
 
 
@@ -169,6 +179,7 @@ def test_thinning_is_seeded_said_and_keeps_the_area(caplog):
         thin = ApplicabilityArea.fit(x, folds=folds, max_points=800, seed=1)
     assert "800 of 4000" in caplog.text
     assert (len(thin.points), thin.profiles, whole.profiles) == (800, 4000, 4000)
+    assert (thin.density_name, whole.density_name) == ("lpd_in_sample", "lpd")
     assert thin.mean == whole.mean
     assert thin.threshold == ApplicabilityArea.fit(x, folds=folds, max_points=800, seed=1).threshold
     assert thin.threshold != ApplicabilityArea.fit(x, folds=folds, max_points=800, seed=2).threshold
