@@ -98,7 +98,7 @@ def make_map(folder, layers, checkpoint, device, cores):
     start = time.perf_counter()
     tiles = folder / "tiles"
     tiles.mkdir()
-    begin(tiles, plan, {}, resume=False)
+    begin(tiles, folder / "map.tif", plan, {}, resume=False)
     with mapping.workers(cores, plan, None, tiles) as (pool, at_once):
         first = list(pool.map(mapping.compute_tile, [tiles] * at_once, [plan.digest] * at_once, range(at_once)))
         begun = time.perf_counter()

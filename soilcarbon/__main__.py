@@ -1,18 +1,17 @@
 """The command `soilcarbon`, also `python -m soilcarbon`: finds the sub-command by name and runs it."""
 
-import ast
-import importlib
 import sys
-from functools import partial
-from pathlib import Path
 
-from soilcarbon import __version__
-from soilcarbon.commands.arguments import COMMANDS
-from soilcarbon.io.files import UserError, nearest, run
+from soilcarbon.io.interruption import end_at_signals
 
 
 def usage() -> str:
     """Return the list of commands, each with the first line of its module's docstring."""
+    import ast
+    from pathlib import Path
+
+    from soilcarbon.commands.arguments import COMMANDS
+
     folder = Path(__file__).parent / "commands"
     lines = ["usage: soilcarbon COMMAND [--help] [SETTINGS]", "", "Soil organic carbon from profiles and rasters to maps.", ""]
     for name in COMMANDS:
@@ -29,6 +28,12 @@ def dispatch(arguments: list[str]) -> None:
     UserError
         If there is no such command, or the command finds a mistake of its user.
     """
+    import importlib
+
+    from soilcarbon import __version__
+    from soilcarbon.commands.arguments import COMMANDS
+    from soilcarbon.io.files import UserError, nearest
+
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
     elif arguments[0] == "--version":
@@ -41,7 +46,13 @@ def dispatch(arguments: list[str]) -> None:
 
 def main() -> int:
     """Run the command line of this process and return its exit status."""
-    return run(partial(dispatch, sys.argv[1:]))
+    undo = end_at_signals()  # before the imports below, which take a while
+    from soilcarbon.io.files import run
+
+    try:
+        return run(lambda: dispatch(sys.argv[1:]))
+    finally:
+        undo()
 
 
 if __name__ == "__main__":

@@ -7,13 +7,11 @@ import io
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # a dependency of scikit-learn
 from tqdm import tqdm
 
-from soilcarbon.io.files import UserError, atomic_write
+from soilcarbon.io.files import UserError, atomic_write, is_sealed, seal
+from soilcarbon.io.interruption import end_at_signals, end_with_parent
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -35,14 +34,8 @@ def start_worker(single_threaded: bool = False) -> None:
         Use one thread for linear algebra, OpenMP and PyTorch: processes side by side have a core each.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        wait_for([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_at_signals(None, [signal.SIGTERM])
+    end_with_parent()
     if single_threaded:
         for name in _THREAD_VARIABLES:  # of this worker alone, for libraries that it is still to load
             os.environ[name] = "1"
@@ -108,12 +101,26 @@ def map_in_order(
 
 @dataclass(frozen=True)
 class Task:
-    """A task: a function and its arguments, the file that it writes atomically, and a name for messages."""
+    """A task: a function and its arguments, the file that it writes atomically, and a name for messages.
+
+    A file that is not `checked` tells by itself whether it is whole.
+    """
 
     path: Path
     function: Callable[..., object]
     arguments: tuple[Any, ...]
     name: str
+    checked: bool = True
+
+    def is_finished(self) -> bool:
+        """Return whether the file is there, as the task has written it."""
+        return is_sealed(self.path) if self.checked else self.path.is_file()
+
+    def run(self) -> None:
+        """Call the function, and seal the file."""
+        self.function(*self.arguments)
+        if self.checked:
+            seal(self.path)
 
 
 def arrays_task(path: Path, function: Callable[..., dict[str, np.ndarray]], arguments: tuple[Any, ...]) -> Task:
@@ -138,7 +145,7 @@ def _write_arrays(path: Path, function: Callable[..., dict[str, np.ndarray]], ar
 
 
 def run_tasks(tasks: Sequence[Task], workers: int, description: str) -> None:
-    """Run the tasks whose file is not there, with a progress bar; an interrupted run is resumed.
+    """Run the tasks whose file is not there as it was finished, with a progress bar; an interrupted run is resumed.
 
     Parameters
     ----------
@@ -154,14 +161,14 @@ def run_tasks(tasks: Sequence[Task], workers: int, description: str) -> None:
     UserError
         Of a task, which is named; or if a process was killed.
     """
-    waiting = [task for task in tasks if not task.path.is_file()]
+    waiting = [task for task in tasks if not task.is_finished()]
     if workers == 1 or len(waiting) < 2:
         for task in tqdm(waiting, description, disable=None if waiting else True):
             with _named(task):
-                task.function(*task.arguments)
+                task.run()
         return
     with worker_pool(workers) as pool:  # files are written whole, so those under way may be cut off
-        running = {pool.submit(task.function, *task.arguments): task for task in waiting}
+        running = {pool.submit(task.run): task for task in waiting}
         for each in tqdm(as_completed(running), description, len(running), disable=None):
             with _named(running[each]):
                 each.result()

@@ -2,7 +2,7 @@
 
 A run is one region and one fold held out, with so many training profiles; every method is trained on the same ones. In: a
 `Design`. Out, in its folder: folds/, pretrained/, and runs/ with a CSV per finished run of what every method predicts of the
-profiles held out, written whole or not at all, so that an interrupted comparison resumes where it was.
+profiles held out, with its checksum, so that an interrupted comparison resumes where it was, and makes again what was changed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ from soilcarbon.benchmark.network_variants import (
     train_network,
 )
 from soilcarbon.categories import middle_cells
-from soilcarbon.io.files import UserError, read_table, write_table
+from soilcarbon.io.files import UserError, is_sealed, read_table, seal, write_table
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.network.network import SoilCarbonNet
 from soilcarbon.network.network import predict as predict_with
@@ -172,7 +172,7 @@ def _in_blocks(data: Dataset, design: Design) -> Dataset:
 def folds_for(design: Design, region: str, data: Dataset, strategy: str) -> tuple[np.ndarray, dict[str, Any]]:
     """Return a region's folds (N,) under a strategy and their facts, from the folder if they were drawn before."""
     path = design.out / "folds" / f"{region}-{strategy}.csv"
-    if path.is_file():
+    if is_sealed(path, path.with_suffix(".yaml")):
         return read_folds(path, data.ids)
     try:
         more: dict[str, Any] = {"block_size": data.block_size} if strategy == "blocks" else {}
@@ -182,6 +182,8 @@ def folds_for(design: Design, region: str, data: Dataset, strategy: str) -> tupl
     except ValueError as error:
         raise UserError(f"{region}: no folds by {strategy}: {error}") from error
     save_folds(path, data.ids, folds, facts)
+    seal(path)
+    seal(path.with_suffix(".yaml"))
     return folds, facts
 
 
@@ -346,8 +348,7 @@ def execute_all(design: Design, runs: Sequence[Run]) -> None:
     for region, strategy in dict.fromkeys((each.region, each.strategy) for each in runs):
         folds_for(design, region, data[region], strategy)
     tasks = [Task(run_path(design, each), execute, (design, each), f"run {each.name}") for each in runs]
-    regions = dict.fromkeys(each.region for each, task in zip(runs, tasks, strict=True) if not task.path.is_file())
-    first = [Task(pretrained_path(design, each), pretrain, (design, each), f"pretraining without {each}") for each in regions]
+    first = [Task(pretrained_path(design, each), pretrain, (design, each), f"pretraining without {each}") for each in data]
     parallel.run_tasks(first, design.workers, "pretraining")
     parallel.run_tasks(tasks, design.workers, "runs")
 

@@ -17,7 +17,7 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeFloat, model_validator
 
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import UserError
+from soilcarbon.io.files import UserError, check_writable, locked
 from soilcarbon.settings import Settings
 
 
@@ -57,6 +57,13 @@ class CovariateSettings(Settings):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(CovariateSettings, __doc__, arguments, "soilcarbon covariates")
+    check_writable(settings.out.parent)
+    with locked(files=[settings.out]):
+        make(settings)
+
+
+def make(settings: CovariateSettings) -> None:
+    """Make covariates by the settings."""
     if settings.bands is not None:
         from soilcarbon.zonal.covariates import write_indices  # here and below: --help needs none of these
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import UserError, check_writable, file_set, sha256, write_table, write_yaml
+from soilcarbon.io.files import UserError, check_writable, file_set, locked, sha256, write_table, write_yaml
 from soilcarbon.settings import Settings
 
 if TYPE_CHECKING:
@@ -90,6 +90,13 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(DensitySettings, __doc__, arguments, "soilcarbon densities")
+    check_writable(settings.out.parent)
+    with locked(files=[settings.out, settings.out.parent / "left_out.csv"]):
+        compute(settings)
+
+
+def compute(settings: DensitySettings) -> None:
+    """Compute densities by the settings, write them, and print counts."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from soilcarbon.soil.density import interval_densities, tabulate  # here and below: slow, and --help does not need it
     from soilcarbon.soil.profiles import read_horizons
@@ -98,7 +105,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"{settings.out}: would overwrite the horizons; choose another --out")
     named = {name: getattr(settings, name) for name in ("soc", "bulk_density", "stones", "year")}
     horizons, columns = read_horizons(settings.horizons, named)
-    check_writable(settings.out.parent)
     measured = measurements(settings, horizons)
     soc, bulk_density, stones = (measured[name].take(horizons.placed) for name in ("soc", "bulk_density", "stones"))
     try:

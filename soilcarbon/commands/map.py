@@ -15,11 +15,11 @@ provenance, for any browser), _totals.csv (mean and total by zone) and .yaml (se
 the same command with --resume continues and gives the same bytes.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from soilcarbon.mapping.cog import GDAL_SETTINGS
     from soilcarbon.mapping.outputs import check_inputs_stay, claim, finish, layer_to_score
-    from soilcarbon.mapping.plan import begin
+    from soilcarbon.mapping.plan import begin, clear
     from soilcarbon.mapping.tiles import compute, open_predictor, workers
 
     model = open_predictor(settings.checkpoint)
@@ -137,6 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"{out}: a map is a GeoTIFF; give --out a name that ends in .tif")
     check_writable(out.parent)
     folder = out.with_name(f".{out.name}.tiles")
+    if folder.is_symlink():
+        raise UserError(f"{folder}: is a link, and the tiles of the map would be written behind it; remove it")
     with rasterio.Env(**GDAL_SETTINGS):
         reference = layer_to_score(settings.against) if settings.against else None
         plan, areas, sample = make_plan(settings, model)
@@ -144,20 +146,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         others = settings.config, settings.against, settings.aoi, settings.zones, settings.stats
         check_inputs_stay(out, plan, [*checkpoint, *others, *settings.rasters])
         claim(out, plan)
-        try:
-            with locked(folder):
-                done = begin(folder, plan, areas, settings.resume)
-                tiles, cells = plan.grid.tile_count(plan.tile), plan.grid.height * plan.grid.width
-                count = min(settings.workers or (1 if cells < _SMALL else os.cpu_count() or 1), max(tiles - len(done), 1))
-                ready = f", {len(done)} done" if done else ""
-                log.info("%d x %d cells in %d tiles%s", plan.grid.height, plan.grid.width, tiles, ready)
-                with workers(count, plan, settings.scheduler, folder) as (pool, at_once):
-                    compute(folder, plan, done, pool, at_once)
-                lines = finish(out, folder, plan, model, settings.as_plain(), reference, sample)
-                shutil.rmtree(folder, ignore_errors=True)  # an open lock file stays on Windows
-        except KeyboardInterrupt:
-            log.info("the tiles finished so far are kept; continue with the same command and --resume")
-            raise
+        with locked(folder):
+            done = begin(folder, out, plan, areas, settings.resume)
+            tiles, cells = plan.grid.tile_count(plan.tile), plan.grid.height * plan.grid.width
+            count = min(settings.workers or (1 if cells < _SMALL else os.cpu_count() or 1), max(tiles - len(done), 1))
+            ready = f", {len(done)} done" if done else ""
+            log.info("%d x %d cells in %d tiles%s", plan.grid.height, plan.grid.width, tiles, ready)
+            with workers(count, plan, settings.scheduler, folder) as (pool, at_once):
+                compute(folder, plan, done, pool, at_once)
+            lines = finish(out, folder, plan, model, settings.as_plain(), reference, sample)
+            clear(folder, out)
+        with contextlib.suppress(OSError):  # something of another's lies in it
+            folder.rmdir()
     made = out.with_name(f"{out.stem}_*.tif") if settings.periods else out
     print("\n".join([*lines, f"-> {made}; look at {out.with_suffix('.html')}"]))
 

@@ -11,6 +11,7 @@ say which profiles they are of, if not the test profiles of the model's own data
 from collections.abc import Sequence
 
 from soilcarbon.commands.arguments import read_settings
+from soilcarbon.io.files import locked
 from soilcarbon.settings import PredictSettings
 
 
@@ -23,7 +24,8 @@ def run(settings: PredictSettings) -> None:
     """Predict by the settings, and print the scores."""
     from soilcarbon.training.prediction import predict_and_evaluate  # here: PyTorch is slow to import, and --help needs none of it
 
-    found = predict_and_evaluate(settings)
+    with locked(settings.results):
+        found = predict_and_evaluate(settings)
     table, known = found.table, int(found.table["observed"].notna().sum())
     print(f"{settings.run}: {len(table)} profiles ({settings.on}), {known} observed -> {found.path}")
     if "inside" in table:

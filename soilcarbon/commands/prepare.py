@@ -25,7 +25,7 @@ from pydantic import Field, field_validator
 
 from soilcarbon.categories import Category, unique_names
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import UserError
+from soilcarbon.io.files import UserError, locked
 from soilcarbon.settings import Settings
 
 if TYPE_CHECKING:
@@ -118,13 +118,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         test_share=settings.test_share,
         seed=settings.seed,
     )
-    made = prepare_dataset(
-        sources,
-        settings.out,
-        None if settings.predict_only else split,
-        GlobalDataset(parent) if parent else None,
-        settings.as_plain(),
-    )
+    with locked(files=[settings.out]):
+        made = prepare_dataset(
+            sources,
+            settings.out,
+            None if settings.predict_only else split,
+            GlobalDataset(parent) if parent else None,
+            settings.as_plain(),
+        )
     report(settings, made)
     variables = sum(len(category.variables) for category in made.categories)
     if settings.predict_only:

@@ -22,6 +22,7 @@ from typing import Literal
 from pydantic import Field
 
 from soilcarbon.commands.arguments import read_settings
+from soilcarbon.io.files import locked
 from soilcarbon.settings import Settings
 
 REGION_PROFILES = 300
@@ -49,20 +50,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if settings.world == "china":
         from soilcarbon.simulation.china import make_china  # here: --help needs none of it
 
-        folder = make_china(settings.out, settings.law, profiles=settings.profiles, cell=settings.cell, seed=settings.seed)
+        with locked(settings.out):
+            folder = make_china(settings.out, settings.law, profiles=settings.profiles, cell=settings.cell, seed=settings.seed)
         print(f"{folder}: {settings.profiles:,} profiles, cells of {settings.cell:g} degrees")
         return
     from soilcarbon.simulation.example import make_world
 
     region_profiles, region_cell = min(REGION_PROFILES, settings.profiles // 3), settings.cell / 10
-    make_world(
-        settings.out,
-        profiles=settings.profiles,
-        region_profiles=region_profiles,
-        cell=settings.cell,
-        region_cell=region_cell,
-        seed=settings.seed,
-    )
+    with locked(settings.out):
+        make_world(
+            settings.out,
+            profiles=settings.profiles,
+            region_profiles=region_profiles,
+            cell=settings.cell,
+            region_cell=region_cell,
+            seed=settings.seed,
+        )
     print(
         f"{settings.out}: global ({settings.profiles:,} profiles, cells of {settings.cell:g} degrees) and "
         f"four regions ({region_profiles:,} profiles each, cells of {region_cell:g} degrees)"

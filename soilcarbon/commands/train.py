@@ -6,10 +6,12 @@
 The same as `python train_global.py`. Writes model/pretrain_model/<run>.pth and log/<run>/ (tensorboard --logdir log).
 """
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from soilcarbon.commands.arguments import ensure_example_world, read_settings
+from soilcarbon.io.interruption import end_with_parent
 from soilcarbon.settings import GlobalSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ def run(settings: TrainSettings, distil: "Distil | None" = None) -> None:
     UserError
         For anything wrong in settings, files or data, and for a loss that is no longer finite.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        end_with_parent()  # torchrun
     import torch  # here: it is slow to import, and --help needs none of it
 
     from soilcarbon.training.distributed import is_rank_zero, process_group

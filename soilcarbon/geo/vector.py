@@ -12,7 +12,6 @@ import math
 import os
 import re
 import shutil
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -33,6 +32,7 @@ from rasterio.crs import CRS
 
 from soilcarbon.geo.crs import Bounds, short_name, shown
 from soilcarbon.io.files import UserError, must_exist, nearest, write_text
+from soilcarbon.io.interruption import temporary_folder
 
 log = getLogger(__name__)
 
@@ -203,8 +203,8 @@ def _plain(path: Path) -> Iterator[Path]:
         else:
             raise UserError(f"{path}: holds no vector file ({', '.join(_FORMATS)})")
     elif zipfile.is_zipfile(path):
-        with tempfile.TemporaryDirectory() as folder:
-            yield _known_file(_unpacked(path, Path(folder)), path)
+        with temporary_folder() as folder:
+            yield _known_file(_unpacked(path, folder), path)
     else:
         yield _known_file(path, path)
 

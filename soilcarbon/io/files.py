@@ -13,30 +13,39 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from soilcarbon.io import limits
+from soilcarbon.io.interruption import advise_resume, end_at_signals, temporary, uninterrupted
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     import pandas as pd
-
 
 log = logging.getLogger(__name__)
 NODATA = -9999.0
 """The number that stands for a missing cell in patches and in rasters written here."""
 LOCK = ".lock"
-"""File in a folder by which a run keeps other runs out of it."""
+"""File in a folder by which a run keeps other runs out of it; it is removed when the run ends."""
 _BEING_MADE, _COMPLETE, _REMOVED = ".soilcarbon-new-", ".soilcarbon-complete", ".removed"
 """Folders in which a set of files is made, and waits to be moved; in the latter, names of files that the set does away with."""
+PARTIAL = re.compile(r"\.soilcarbon-[0-9a-f]{16}\.partial")
+"""Names of files that are being written; one without a writer is left of a run that was killed."""
+_swept: set[Path] = set()
 
 
 class UserError(Exception):
@@ -56,24 +65,57 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def run(main: Callable[[], None]) -> int:
-    """Run a command's `main` and return its exit status: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    """Run a command's `main` and return its exit status: 0, 2 for a user's mistake, 141 if nobody reads what it prints.
+
+    Ctrl-C and SIGTERM end the process with one line and status 130 and 143, see `interruption.end_at_signals`.
+    """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # letters that it cannot show are no reason to fail
+            stream.reconfigure(errors="backslashreplace")
+    undo = end_at_signals()
+    try:
+        return _run(main)
+    finally:
+        undo()
+
+
+def _run(main: Callable[[], None]) -> int:
     try:
         main()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt:
+        status, line = 130, "interrupted"
     except UserError as error:
-        print(f"error: {str(error)[:1000]}", file=sys.stderr)
-        return 2
+        status, line = 2, f"error: {str(error)[:1000]}"
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        return 2
+        status, line = 2, f"error: {where}{error.strerror or error}"
+        if isinstance(error, BrokenPipeError) and not error.filename:
+            status, line = 141, ""
+        _drop_if_unwritable(sys.stdout)
+    except UnicodeEncodeError as error:
+        name = error.object if len(error.object) < 200 else error.object[error.start : error.start + 50]
+        status, line = 2, f"error: {name!r} is not UTF-8 and cannot be handed on; rename the file or folder"
     except MemoryError:
-        print("error: not enough memory for this; take fewer profiles, a smaller radius, or another file", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+        status, line = 2, "error: not enough memory for this; take fewer profiles, a smaller radius, or another file"
+    with uninterrupted:  # an error of a run that is being ended is not told of
+        if line:
+            print(line, file=sys.stderr)
+    return status
+
+
+def _drop_if_unwritable(stream: IO[str] | None) -> None:
+    """Drop what is left for a stream that cannot be written: Python would try again at its end, with a traceback."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
+        os.close(nowhere)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------
@@ -100,16 +142,24 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     b'content'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    sweep(path.parent)
+    partial: Path | None = None
     try:
-        with partial.open("wb") as file:
+        partial, file = _new_partial(path.parent)
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+            if fcntl is None:
+                file.close()  # Windows renames no open file
+            with uninterrupted:
+                partial.replace(path)
+                temporary.discard(partial)
     except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+            temporary.discard(partial)
+        if isinstance(error, OSError) and (error.filename is None or PARTIAL.fullmatch(Path(str(error.filename)).name)):
             raise UserError(f"{path}: not written ({error.strerror or error}); an earlier file is untouched") from error
         raise
     _sync(path.parent)
@@ -151,11 +201,13 @@ def file_set(folder: Path, earlier: Collection[str] | None = None) -> Iterator[P
     finish_set(folder)
     for left in folder.glob(f"{_BEING_MADE}*"):  # of a process that was killed, unless it is locked
         if left.is_dir() and not left.is_symlink():
-            with suppress(Timeout, OSError), FileLock(left / LOCK, timeout=0):
+            with suppress(UserError, OSError), _lock(left / LOCK, left):
                 shutil.rmtree(left)
-    new = Path(tempfile.mkdtemp(prefix=_BEING_MADE, dir=folder))
+    with uninterrupted:
+        new = Path(tempfile.mkdtemp(prefix=_BEING_MADE, dir=folder))
+        temporary.add(new)
     try:
-        with FileLock(new / LOCK, timeout=0):
+        with _lock(new / LOCK, new):
             yield new
             (new / LOCK).unlink(missing_ok=True)
             names = [path.relative_to(new) for path in _files_below(new)]
@@ -170,9 +222,12 @@ def file_set(folder: Path, earlier: Collection[str] | None = None) -> Iterator[P
                 (new / _REMOVED / name).touch()
             for path in [*_files_below(new), *(path for path in new.rglob("*") if path.is_dir()), new]:
                 _sync(path)
-        new.rename(folder / _COMPLETE)
+        with uninterrupted:
+            new.rename(folder / _COMPLETE)
+            temporary.discard(new)
     except BaseException as error:
         shutil.rmtree(new, ignore_errors=True)
+        temporary.discard(new)
         if not there:
             with suppress(OSError):  # not empty
                 folder.rmdir()
@@ -240,6 +295,44 @@ def _sync(path: Path) -> None:
         os.close(number)
 
 
+def _new_partial(folder: Path) -> tuple[Path, IO[bytes]]:
+    """Make a temporary file of a new name, through no link, and open it; it stays locked while it is open."""
+    while True:
+        path = folder / f".soilcarbon-{secrets.token_hex(8)}.partial"
+        with uninterrupted, suppress(FileExistsError):
+            file = path.open("xb")
+            temporary.add(path)
+            if fcntl is not None:
+                with suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(file.fileno()).st_nlink:  # else another process has swept it before it was locked
+                return path, file
+            file.close()
+            temporary.discard(path)
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files that killed runs left in a folder: those of our names that no living process is writing.
+
+    Once per process and folder. Nothing is removed where files cannot be locked.
+    """
+    with uninterrupted:
+        if folder.absolute() in _swept or fcntl is None:
+            return
+        _swept.add(folder.absolute())
+    with suppress(OSError):
+        for path in [Path(each.path) for each in os.scandir(folder) if PARTIAL.fullmatch(each.name)]:
+            with suppress(OSError):
+                file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    about = os.fstat(file)
+                    if stat.S_ISREG(about.st_mode) and about.st_nlink == 1 and about.st_uid == os.getuid():
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        path.unlink()
+                finally:
+                    os.close(file)
+
+
 def begin_or_resume(folder: Path, facts: Mapping[str, Any], parts: Sequence[str], resume: bool) -> None:
     """Write the facts of a run into `settings.yaml` of its folder, after checking that its earlier results may stay.
 
@@ -268,31 +361,116 @@ def begin_or_resume(folder: Path, facts: Mapping[str, Any], parts: Sequence[str]
         advice = "its settings.yaml is missing; empty the folder" if resume else "continue it with --resume"
         raise UserError(f"{folder / found}: results of an earlier run; {advice}, or give another folder")
     write_yaml(record, facts)
+    advise_resume()
+
+
+def seal(path: Path) -> None:
+    """Write the checksum of an intermediate result beside it: `<name>.sha256`, as `sha256sum` does."""
+    write_text(path.with_name(f"{path.name}.sha256"), f"{sha256(path)}  {path.name}\n")
+
+
+def is_sealed(*paths: Path) -> bool:
+    r"""Return whether intermediate results are there as they were sealed; one that is torn or was changed is logged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "part.csv"
+    >>> write_text(path, "a,b\n1,2\n"); seal(path); is_sealed(path)
+    True
+    >>> write_text(path, "a,b\n1,3\n"); is_sealed(path)
+    False
+    """
+    for path in paths:
+        if not path.is_file():
+            return False
+        try:
+            known = path.with_name(f"{path.name}.sha256").read_bytes()
+        except OSError:
+            known = b""
+        if known != f"{sha256(path)}  {path.name}\n".encode(errors="backslashreplace"):
+            log.warning("%s: torn, or changed since it was finished; it is made again", path)
+            return False
+    return True
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder, created if missing, for this process; the lock is released when the process ends.
+def locked(*folders: Path, files: Sequence[Path] = ()) -> Iterator[None]:
+    """Keep other runs out of folders, made if they are not there, and away from files, until this process ends, by any cause.
 
-    The lock is that of the file `LOCK` in it, which stays.
+    Parameters
+    ----------
+    folders
+        Of results; the lock is on the file `LOCK` in each.
+    files
+        Files, or folders that are replaced as a whole; the lock is on a file beside each.
 
     Raises
     ------
     UserError
-        If another process holds it.
+        If another run holds one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    inside = [(each, each / LOCK) for each in folders]
+    beside = [(each, each.with_name(f".{each.name}{LOCK}")) for each in map(Path.absolute, files)]
+    with ExitStack() as stack:
+        for path, lock in inside + beside:
+            stack.enter_context(_lock(lock, path))
+        yield
+
+
+@contextmanager
+def _lock(path: Path, what: Path) -> Iterator[None]:
+    refused = UserError(f"{what}: another run is at work here; wait for it, or write somewhere else")
+    if fcntl is None:
+        from filelock import FileLock, Timeout
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(path, timeout=0):
+                yield
+        except Timeout as error:
+            raise refused from error
+        return
+    file = -1
+    while file < 0:
+        with uninterrupted:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+            except FileNotFoundError:  # the folder was removed in between
+                continue
+            except OSError as error:
+                reason = "is a link" if error.errno == errno.ELOOP else error.strerror
+                raise UserError(f"{path}: cannot be made a lock ({reason}); remove it, or write somewhere else") from error
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(file)
+                raise refused from None
+            except OSError as error:  # some network file systems
+                log.warning("%s: cannot be locked here (%s); do not run this twice at once", what, error.strerror)
+            try:
+                replaced = not os.path.samestat(os.fstat(file), path.lstat())
+            except FileNotFoundError:
+                replaced = True
+            if replaced:  # its owner has removed it in between
+                os.close(file)
+                file = -1
+            else:
+                temporary.add(path)
     try:
-        with FileLock(folder / LOCK, timeout=0):
-            yield
-    except Timeout as error:
-        raise UserError(f"{folder}: another run is at work here; wait for it, or write somewhere else") from error
+        yield
+    finally:
+        with uninterrupted:
+            path.unlink(missing_ok=True)
+            os.close(file)
+            temporary.discard(path)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, atomically."""
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))  # names of files need not be UTF-8
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -319,11 +497,13 @@ def check_writable(*folders: Path) -> None:
         If one cannot be made or written.
     """
     for folder in folders:
-        probe = folder / ".writable"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
-            probe.unlink()
+            sweep(folder)
+            probe, file = _new_partial(folder)
+            with file:
+                probe.unlink(missing_ok=True)
+            temporary.discard(probe)
         except OSError as error:
             raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
 

@@ -24,12 +24,12 @@ from rasterio.windows import Window
 
 from soilcarbon.geo.crs import GDAL_ERRORS
 from soilcarbon.geo.grid import Grid, Tile
-from soilcarbon.io.files import NODATA, UserError, atomic_write
+from soilcarbon.io.files import NODATA, UserError, atomic_write, write_text
 
 log = logging.getLogger(__name__)
 GDAL_SETTINGS: dict[str, Any] = {"GDAL_CACHEMAX": 64 * 2**20}
 """The default cache, a share of the machine's memory, lets memory grow with the raster."""
-_TILE = re.compile(r"(\d{8,})\.([0-9a-f]{8})\.([0-9a-f]{8})(\.empty)?\.tif")
+TILE = re.compile(r"(\d{8,})\.([0-9a-f]{8})\.([0-9a-f]{8})(\.empty)?\.tif")
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _BLOCK = 512
 _NOTES = "SOIL_CARBON"
@@ -113,7 +113,7 @@ def write_tile(folder: Path, plan: str, tile: Tile, bands: np.ndarray | None, no
 def whole_tiles(folder: Path, plan: str) -> dict[int, Path]:
     """Return a plan's tiles in a folder by number; damaged and duplicate tiles are removed with a warning."""
     found: dict[int, Path] = {}
-    named = [(path, _TILE.fullmatch(path.name)) for path in sorted(folder.glob("[0-9]*.tif")) if path.is_file()]
+    named = [(path, TILE.fullmatch(path.name)) for path in sorted(folder.glob("[0-9]*.tif")) if path.is_file()]
     ours = [(path, name) for path, name in named if name is not None and name[2] == plan[:8]]
     with ThreadPoolExecutor() as pool:
         checksums = pool.map(lambda each: f"{zlib.crc32(each[0].read_bytes()):08x}", ours)
@@ -202,7 +202,7 @@ def write_cog(
         If it could not be written whole: the disk is full.
     """
     virtual = path.with_name(f"{path.name}.vrt")
-    virtual.write_text(_mosaic(grid, tiles, first, bands, tags), encoding="utf-8")
+    write_text(virtual, _mosaic(grid, tiles, first, bands, tags))
     options = {"compress": "DEFLATE", "level": 1, "predictor": "YES", "blocksize": _BLOCK, "overview_resampling": "AVERAGE"}
     options |= {"num_threads": "ALL_CPUS", "bigtiff": "IF_SAFER", "sparse_ok": "YES"}
     try:

@@ -6,7 +6,6 @@ In: a predictor, layers and a grid. Out: a `Plan`, the folder of its tiles, and 
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from soilcarbon.geo.grid import Grid, lonlat
 from soilcarbon.geo.raster import Layer, cut_windows, find_layers, pick_layers
 from soilcarbon.geo.vector import Area, write_areas
 from soilcarbon.io.files import UserError, write_text
-from soilcarbon.mapping.cog import whole_tiles
+from soilcarbon.io.interruption import advise_resume
+from soilcarbon.mapping.cog import TILE, whole_tiles
 from soilcarbon.mapping.predictor import CHANGE, Predictor
 from soilcarbon.zonal.space_time import find_spans
 
@@ -209,8 +209,16 @@ def predict_sample(model: Predictor, layers: Sequence[Layer], grid: Grid) -> Sam
 # --- folder of tiles -------------------------------------------------------------------------------------------------------
 
 
-def begin(folder: Path, plan: Plan, areas: Mapping[str, Sequence[Area]], resume: bool) -> dict[int, Path]:
-    """Write plan and areas into the tiles' folder, or resume an interrupted map; return the tiles that are done.
+def clear(folder: Path, out: Path) -> None:
+    """Remove plan, areas, tiles and unfinished files of the map `out` from the tiles' folder; whatever else lies there stays."""
+    for path in list(folder.iterdir()):
+        ours = path.name in (PLAN, AREA, ZONES) or TILE.fullmatch(path.name) or path.name.startswith(out.stem)
+        if ours and (path.is_file() or path.is_symlink()):
+            path.unlink()
+
+
+def begin(folder: Path, out: Path, plan: Plan, areas: Mapping[str, Sequence[Area]], resume: bool) -> dict[int, Path]:
+    """Write plan and areas into the tiles' folder, or resume an interrupted map `out`; return the tiles that are done.
 
     Raises
     ------
@@ -224,11 +232,11 @@ def begin(folder: Path, plan: Plan, areas: Mapping[str, Sequence[Area]], resume:
     if resume and not begun:
         log.info("nothing to resume; starting afresh")
     if not resume:
-        for stale in folder.iterdir():
-            shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink()
+        clear(folder, out)
     for name, each in areas.items():
         write_areas(folder / name, each)
     write_text(folder / PLAN, plan.model_dump_json())
+    advise_resume()
     return whole_tiles(folder, plan.digest)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from soilcarbon.io.files import UserError
+from soilcarbon.io.interruption import advise_resume, temporary
 from soilcarbon.network.checkpoint import read_state, save_checkpoint, save_state
 from soilcarbon.network.network import Member, Record, SoilCarbonNet
 from soilcarbon.network.specification import Specification
@@ -277,6 +278,7 @@ class RunFiles:
             If that run had other settings or data, or a state cannot be read.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        advise_resume()
         states = [path for path in (*self.folder.rglob(RESUME), *self.folder.rglob(FINISHED))]
         if not self.resume:
             for path in (*states, *self.folder.rglob(BEST), *self.folder.glob("member_*/epochs.jsonl")):
@@ -287,19 +289,24 @@ class RunFiles:
         if not states:
             log.info("%s: nothing to resume; starting afresh", self.folder / RESUME)
         for path in states:
-            self.read(path, "cpu")
+            if self.read(path, "cpu") is None:
+                path.unlink()
         for k in range(members):
             folder = member_folder(self.folder, k)
             if not (folder / FINISHED).is_file() and (state := self.read(folder / RESUME, "cpu")):
                 log.info("resuming after epoch %d of member %d", state["epoch"], k)
 
     def read(self, path: Path, device: torch.device | str) -> dict[str, Any] | None:
-        """Return a state of this run, or None where there is none."""
+        """Return a state of this run, or None where there is none, or it is damaged: then it is made again."""
         if not path.is_file():
             return None
-        state = read_state(path, device)
+        try:
+            state = read_state(path, device)
+        except UserError:
+            state = {}
         if not {"fingerprint", "best", "epoch"} <= state.keys() or not isinstance(state["fingerprint"], dict):
-            raise UserError(f"{path}: not the state of an interrupted run; run without --resume")
+            log.warning("%s: torn, or changed since it was written; this member is trained again", path)
+            return None
         other = [name for name, value in self.fingerprint.items() if state["fingerprint"].get(name) != value]
         if other:
             raise UserError(f"{path}: the interrupted run differs in {', '.join(other)}; run without --resume, or as it was")
@@ -342,11 +349,13 @@ def train_members(members: Members, files: RunFiles | None = None, workers: int 
     small = replace(members, pretrained=[], data=members.data.without_arrays())
     verbose = log.isEnabledFor(logging.INFO)
     finished = [member_folder(files.folder, k) / FINISHED for k in range(members.count)]
-    tasks = [Task(path, _worker, (small, shared, k, files, verbose), f"member {k}") for k, path in enumerate(finished)]
+    tasks = [Task(path, _worker, (small, shared, k, files, verbose), f"member {k}", False) for k, path in enumerate(finished)]
+    temporary.add(shared)
     try:
         run_tasks(tasks, workers, "members")
     finally:
         shared.unlink(missing_ok=True)
+        temporary.discard(shared)
     device = members.data.profiles.output.device
     return [Best(**state["best"]) for path in finished if (state := files.read(path, device))]
 

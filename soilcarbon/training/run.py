@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from soilcarbon.categories import Category, variable_columns
-from soilcarbon.io.files import UserError, check_writable, read_yaml, write_json
+from soilcarbon.io.files import UserError, check_writable, locked, read_yaml, write_json
 from soilcarbon.network.checkpoint import is_bare, load_checkpoint, save_checkpoint
 from soilcarbon.network.network import SoilCarbonNet, choose_device, predict
 from soilcarbon.network.specification import Specification, difference, warn_of_far_inputs
@@ -48,9 +48,16 @@ def train(settings: TrainSettings, distil: Distil | None = None) -> Scores:
     UserError
         For anything wrong in settings, files or data, and for a loss that is no longer finite.
     """
+    if not distributed.is_rank_zero():
+        return _train(settings, distil)
+    check_writable(settings.checkpoint_path.parent, settings.log)
+    with locked(settings.log, files=[settings.checkpoint_path]):
+        return _train(settings, distil)
+
+
+def _train(settings: TrainSettings, distil: Distil | None) -> Scores:
     device = choose_device(settings.device)
     if distributed.is_rank_zero():
-        check_writable(settings.checkpoint_path.parent, settings.log)
         _check_not_published(settings.checkpoint_path)
     log.info("data: %s; %s", settings.data_dir, f"starting from {settings.start}" if settings.start else "from scratch")
     start = load_checkpoint(settings.start) if settings.start else None

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from soilcarbon.io.files import UserError, begin_or_resume, check_writable, locked, read_table, write_table
+from soilcarbon.io.files import begin_or_resume, check_writable, is_sealed, locked, read_table, seal, write_table
 from soilcarbon.zonal.evaluation import (
     ALL,
     BLENDED,
@@ -138,21 +138,14 @@ def _fold(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return predictions and increases of a fold, from its files if it was finished before."""
     increases, predictions = (run.results / FOLDS / f"{target}-{fold}-{name}.csv" for name in ("increases", "predictions"))
-    if not predictions.is_file():
+    if not is_sealed(increases, predictions):
         network = ZonedNetwork(method.forest.covariates, method.min_profiles) if run.network else None
         found = hold_out(profiles, folds, fold, method, run.seed, network=network)
         _write_trace(run, data, f"{target}-{fold}", found.trace)
-        write_table(increases, found.increases)
-        write_table(predictions, found.predictions)  # last: with it the fold is finished
-    rows = np.flatnonzero(folds == fold)
-    columns = {"zone": ("row", "zone", "observed", UNZONED, ZONED, BLENDED), "method": ("row", "covariate", "increase", "method")}
-    done = read_table(predictions, columns["zone"], text=("zone",)), read_table(increases, columns["method"], text=("method",))
-    for path, table, text in zip((predictions, increases), done, columns, strict=True):
-        numeric = all(dtype.kind in "iuf" for dtype in table.drop(columns=text).dtypes)
-        complete = table[["row", text]].notna().all(axis=None) and np.array_equal(np.unique(table["row"]), rows)
-        if not (numeric and complete and (path is increases or len(table) == len(rows))):
-            raise UserError(f"{path}: does not hold the profiles of its fold; remove both files of the fold and use --resume")
-    return done
+        for path, table in ((increases, found.increases), (predictions, found.predictions)):
+            write_table(path, table)
+            seal(path)
+    return read_table(predictions, text=("zone",)), read_table(increases, text=("method",))
 
 
 def _write_trace(run: Run, data: SpaceTime, name: str, trace: pd.DataFrame) -> None:
