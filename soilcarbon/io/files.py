@@ -217,9 +217,9 @@ def file_set(folder: Path, earlier: Collection[str] | None = None) -> Iterator[P
                 if earlier is not None and name.as_posix() not in earlier and os.path.lexists(folder / name):
                     raise UserError(f"{folder / name}: is there, and is not of an earlier run; move it, or choose another folder")
             here = {path.relative_to(folder).as_posix() for path in _files_below(folder)}  # a name may be from a file: no path
-            for name in here & set(earlier or ()) - {name.as_posix() for name in names}:
-                (new / _REMOVED / name).parent.mkdir(parents=True, exist_ok=True)
-                (new / _REMOVED / name).touch()
+            for old in here & set(earlier or ()) - {name.as_posix() for name in names}:
+                (new / _REMOVED / old).parent.mkdir(parents=True, exist_ok=True)
+                (new / _REMOVED / old).touch()
             for path in [*_files_below(new), *(path for path in new.rglob("*") if path.is_dir()), new]:
                 _sync(path)
         with uninterrupted:
@@ -440,8 +440,9 @@ def _lock(path: Path, what: Path) -> Iterator[None]:
             except FileNotFoundError:  # the folder was removed in between
                 continue
             except OSError as error:
-                reason = "is a link" if error.errno == errno.ELOOP else error.strerror
-                raise UserError(f"{path}: cannot be made a lock ({reason}); remove it, or write somewhere else") from error
+                if error.errno == errno.ELOOP:
+                    raise UserError(f"{path}: is a link, and cannot be a lock; remove it") from error
+                raise UserError(f"{path.parent}: cannot be written ({error.strerror}); choose another folder") from error
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

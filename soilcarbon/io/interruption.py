@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import active_children, parent_process, util
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 uninterrupted = threading.RLock()
 """Held for a moment while a temporary file is made and registered, or renamed and struck off; a run that ends keeps it."""
@@ -131,7 +133,7 @@ def end(status: int, message: str | None = None) -> None:
 
 def _end_workers() -> None:
     """End worker processes: they are asked, and after a while killed."""
-    workers = {each.sentinel: each for each in active_children()}
+    workers: dict[Any, BaseProcess] = {each.sentinel: each for each in active_children()}
     if not workers:
         return
     for each in workers.values():
@@ -139,7 +141,7 @@ def _end_workers() -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while workers and (left := deadline - time.monotonic()) > 0:
         for ended in wait_for(list(workers), left):
-            workers.pop(ended)  # type: ignore[call-overload]
+            workers.pop(ended)
     for each in workers.values():
         each.kill()
     util._run_finalizers(0)  # type: ignore[attr-defined]  # semaphores: else another process warns of them
