@@ -54,7 +54,7 @@ def pack_variable(patches: Any, ids: Sequence[str], radius: int, path: Path) -> 
     ----------
     patches
         {profile_id: 2-D array}; or a list or array of N patches in profile order. A single number is a 1 x 1 patch.
-        -9999 and what float32 cannot hold are missing.
+        -9999 is missing; so is what is infinite, or what float32 cannot hold, which is counted in a warning.
     ids
         The N profiles wanted.
     radius
@@ -76,8 +76,8 @@ def pack_variable(patches: Any, ids: Sequence[str], radius: int, path: Path) -> 
            [ 4.]], dtype=float32)
     """
     if isinstance(patches, Mapping):
-        return _cut(list(patches.values()), _rows_of(list(patches), ids, path), ids, radius, path)
-    return _cut(patches, None, ids, radius, path)
+        return _cut(list(patches.values()), _rows_of(list(patches), ids, path), ids, radius, path)[0]
+    return _cut(patches, None, ids, radius, path)[0]
 
 
 def _rows_of(keys: Sequence[Any], ids: Sequence[str], path: Path) -> np.ndarray:
@@ -94,8 +94,11 @@ def _rows_of(keys: Sequence[Any], ids: Sequence[str], path: Path) -> np.ndarray:
     return np.array([row[name] for name in ids])
 
 
-def _cut(patches: Any, rows: np.ndarray | None, ids: Sequence[str], radius: int, path: Path) -> np.ndarray:
-    """Cut the windows for `pack_variable`; profile k's patch is patches[rows[k]], or patches[k] if `rows` is None."""
+def _cut(patches: Any, rows: np.ndarray | None, ids: Sequence[str], radius: int, path: Path) -> tuple[np.ndarray, int]:
+    """Cut the windows for `pack_variable`; profile k's patch is patches[rows[k]], or patches[k] if `rows` is None.
+
+    Return also the number of their cells that were infinite, or beyond float32.
+    """
     if not isinstance(patches, (list, tuple)) and not (isinstance(patches, np.ndarray) and patches.ndim > 0):
         raise UserError(f"{path}: expected {{profile_id: array}}, a list or an array; found {type(patches).__name__}")
     if rows is None and len(patches) != len(ids):
@@ -125,8 +128,15 @@ def _cut(patches: Any, rows: np.ndarray | None, ids: Sequence[str], radius: int,
         cut = cut if rows is None else cut[rows]
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, hence missing
         windows = cut.reshape(len(ids), -1).astype(np.float32)
-    windows[~np.isfinite(windows) | (windows == NODATA)] = np.nan
-    return windows
+    infinite = np.isinf(windows)
+    if count := int(infinite.sum()):
+        first = ids[int(infinite.any(1).argmax())]
+        message = (
+            "%s: %d of %d cells are infinite or too large for a number of 32 bits, first at profile %r; they are taken as missing"
+        )
+        log.warning(message, path, count, windows.size, first)
+    windows[infinite | (windows == NODATA)] = np.nan
+    return windows, count
 
 
 def _as_arrays(patches: Sequence[Any], ids: Sequence[str], path: Path) -> list[np.ndarray]:
@@ -167,19 +177,24 @@ def patch_paths(folder: Path, categories: Sequence[Category]) -> dict[str, Path]
 
 def pack(folder: Path, ids: Sequence[str], categories: Sequence[Category]) -> np.ndarray:
     """Read `<folder>/<variable>.pkl` of all categories into one packed array (N, F), one variable in memory at a time."""
+    return _pack(folder, ids, categories)[0]
+
+
+def _pack(folder: Path, ids: Sequence[str], categories: Sequence[Category]) -> tuple[np.ndarray, int]:
+    """Return `pack`'s array, and how many of its cells were infinite."""
     paths = patch_paths(folder, categories)
     x = np.empty((len(ids), sum(category.width for category in categories)), np.float32)
-    known, rows, start = None, None, 0
+    known, rows, start, infinite = None, None, 0, 0
     for category in categories:
         for name in category.variables:
             keys, patches = load_patches(paths[name])
             if keys != known:  # mostly all files have the same
                 known, rows = keys, None if keys is None else _rows_of(keys, ids, paths[name])
             end = start + category.size**2
-            x[:, start:end] = _cut(patches, rows, ids, category.radius, paths[name])
-            start = end
+            x[:, start:end], count = _cut(patches, rows, ids, category.radius, paths[name])
+            start, infinite = end, infinite + count
             del patches
-    return x
+    return x, infinite
 
 
 # --- the cache -------------------------------------------------------------------------------------------------------
@@ -212,8 +227,8 @@ def read_packed(home: Path, folder: Path, ids: Sequence[str], categories: Sequen
     path = home / CACHE / f"{_checksum(source['categories'])[:16]}.npy"
     if (cached := _read_cache(path, source)) is not None:
         return cached
-    x = pack(folder, ids, categories)
-    if _file_states(paths) == before:
+    x, infinite = _pack(folder, ids, categories)
+    if _file_states(paths) == before and not infinite:  # they are to be told of each time
         _write_cache(path, x, source)
     return x
 

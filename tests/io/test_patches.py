@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from soilcarbon.categories import PUBLISHED_CATEGORIES
+from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.io import patches
 from soilcarbon.io.files import UserError
-from soilcarbon.io.patches import pack, pack_variable, patch_paths
+from soilcarbon.io.patches import pack, pack_variable, patch_paths, read_packed
 from soilcarbon.io.pickles import dump_pickle, load_pickle
 from soilcarbon.soil.dataset import write_dataset
 
@@ -86,7 +86,7 @@ def no_patches_read(monkeypatch):
     def refuse(*_):
         raise AssertionError("patches were read")
 
-    return lambda: monkeypatch.setattr(patches, "pack", refuse)
+    return lambda: monkeypatch.setattr(patches, "_pack", refuse)
 
 
 def read(folder, ids=IDS, categories=WINDOWS):
@@ -223,12 +223,14 @@ def test_a_damaged_or_altered_cache_is_not_used(dataset, caplog, what):
 
 
 def test_patches_that_change_while_they_are_read_leave_nothing_kept(dataset, monkeypatch):
+    real = patches._pack
+
     def meanwhile(*arguments):
-        x = pack(*arguments)
+        x = real(*arguments)
         dump_pickle(dataset / "patches" / "slope.pkl", load_pickle(dataset / "patches" / "slope.pkl"))
         return x
 
-    monkeypatch.setattr(patches, "pack", meanwhile)
+    monkeypatch.setattr(patches, "_pack", meanwhile)
     read(dataset)
     assert not (dataset / ".packed").exists()
 
@@ -288,3 +290,18 @@ def test_dataset_of_other_variables_says_how_to_make_one_of_a_models(tmp_path):
     (tmp_path / "humus.pkl").touch()
     with pytest.raises(UserError, match=r"'band1' \(1 variables there\), nor of the 31 others; soilcarbon prepare --global_data"):
         patch_paths(tmp_path, PUBLISHED_CATEGORIES)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e300])
+def test_infinite_cells_are_missing_and_named(tmp_path, caplog, monkeypatch, value):
+    cells = {f"p{k}": np.full((3, 3), float(k)) for k in range(5)}
+    cells["p3"][1, 1] = value
+    (tmp_path / "patches").mkdir()
+    dump_pickle(tmp_path / "patches" / "slope.pkl", cells)
+    monkeypatch.setattr("soilcarbon.io.patches.CACHED_FROM", 1)
+    for _ in range(2):  # also when it might have been cached
+        caplog.clear()
+        x = read_packed(tmp_path, tmp_path / "patches", list(cells), [Category(name="relief", variables=("slope",), radius=1)])
+        assert np.argwhere(np.isnan(x)).tolist() == [[3, 4]]
+        assert "slope.pkl: 1 of 45 cells are infinite" in caplog.text
+        assert "first at profile 'p3'" in caplog.text
