@@ -5,16 +5,17 @@ A category is a group of variables that shares one branch of the network. Covari
 these columns is here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from soilcarbon.io.limits import COLUMNS, first_repeated
-
 if TYPE_CHECKING:
     import numpy as np
+
+COLUMNS = 10_000_000
+"""Cells of all windows of a profile: 200 variables at radius 50 have 2,000,000."""
 
 
 class Category(BaseModel):
@@ -70,6 +71,18 @@ PUBLISHED_CATEGORIES = (
     Category(name="vege", variables=("evi_mean", "evi_min", "evi_max")),
     Category(name="bedrock", variables=("bedrock",)),
 )
+
+
+def first_repeated(names: Sequence[Hashable]) -> Any:
+    """Return the first name that stands behind its equal, or None.
+
+    Examples
+    --------
+    >>> first_repeated(["slope", "elevation", "slope"])
+    'slope'
+    """
+    seen: set[Hashable] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
 
 
 def unique_names(categories: tuple[Category, ...] | None) -> tuple[Category, ...] | None:

@@ -25,6 +25,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
+from soilcarbon.categories import first_repeated
 from soilcarbon.io import limits
 from soilcarbon.io.interruption import advise_resume, end_at_signals, temporary, uninterrupted
 
@@ -523,7 +524,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
-        double = limits.first_repeated([key for key in keys if isinstance(key, str)])
+        double = first_repeated([key for key in keys if isinstance(key, str)])
         if double is not None:
             raise yaml.YAMLError(f"{double!r} is given twice")
         return super().construct_mapping(node, deep)
@@ -704,7 +705,7 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
         log.info("%s: %d rows have fewer fields than the header; the others are missing", path, short)
     if not header:
         raise UserError(f"{path}: not readable as a table: it is empty")
-    double = limits.first_repeated([name for name in header if name])
+    double = first_repeated([name for name in header if name])
     if double is not None:
         raise UserError(f"{path}: two columns are named {double!r}; keep one")
     return header, found

@@ -4,7 +4,6 @@ A reader compares every size that a file states with the size of the file and wi
 much larger than the file (aliases of YAML, shared containers of pickles, sparse or compressed rasters) are counted as they unfold.
 """
 
-from collections.abc import Hashable, Sequence
 from typing import Any
 
 YAML_BYTES = 2**21
@@ -17,8 +16,6 @@ UNPACKED_BYTES = 2**30
 """That any file may unpack to. A larger one must have at least ..."""
 UNPACKED_RATIO = 2000
 """... one byte for so many: deflate reaches 1,032."""
-COLUMNS = 10_000_000
-"""Cells of all windows of a profile: 200 variables at radius 50 have 2,000,000."""
 AXIS = 10_000_000
 """Places along a coordinate of a NetCDF."""
 
@@ -75,15 +72,3 @@ def check_nodes(value: Any, most: int = NODES) -> int:
         return total
 
     return count(value)
-
-
-def first_repeated(names: Sequence[Hashable]) -> Any:
-    """Return the first name that stands behind its equal, or None.
-
-    Examples
-    --------
-    >>> first_repeated(["slope", "elevation", "slope"])
-    'slope'
-    """
-    seen: set[Hashable] = set()
-    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
