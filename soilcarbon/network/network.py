@@ -26,6 +26,8 @@ from soilcarbon.stats.conformal import ConformalCalibration
 
 MAPS, FUSED, HIDDEN = 32, 128, 256
 BIAS = 0.01
+AT_ONCE, ACTIVATIONS = 1 << 14, 1 << 28
+"""Profiles evaluated together; fewer where a branch's feature maps would take more than so many bytes (256 MB)."""
 
 
 def dilations(radius: int) -> list[int]:
@@ -91,6 +93,13 @@ class Member(nn.Module):
             nn.Linear(FUSED, HIDDEN), nn.ReLU(), nn.Dropout(0.2), nn.Linear(HIDDEN, FUSED), nn.ReLU(), nn.Dropout(0.5)
         )
         self.final_regressor = nn.Sequential(nn.Linear(FUSED, 1))
+
+    @property
+    def at_once(self) -> int:
+        """Number of profiles to evaluate together: `AT_ONCE`, fewer of wide windows."""
+        layers = 4  # of a branch in memory: a convolution's input and output, its ReLU, and the pooling
+        widest = max(size for _, _, size in self.layout)
+        return max(1, min(AT_ONCE, ACTIVATIONS // (layers * MAPS * 4 * widest**2)))
 
     def forward(self, encoded: Tensor) -> Tensor:
         """Return (B,) for encoded inputs (B, E)."""
@@ -274,10 +283,6 @@ class SoilCarbonNet(Member):
         self.version = str(state.get("version", "unknown"))
 
 
-PREDICTED_AT_ONCE = 1 << 14
-"""Profiles."""
-
-
 def predict(network: SoilCarbonNet, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Predict the target for packed covariates.
 
@@ -302,7 +307,7 @@ def predict(network: SoilCarbonNet, x: np.ndarray) -> tuple[np.ndarray, np.ndarr
     device = next(network.parameters()).device
     network.eval()
     with torch.no_grad():
-        batches = torch.from_numpy(np.require(x, np.float32, ["C", "W"])).split(PREDICTED_AT_ONCE)
+        batches = torch.from_numpy(np.require(x, np.float32, ["C", "W"])).split(network.at_once)
         outputs = torch.cat([network.member_outputs(network.encode(batch.to(device))) for batch in batches], 1)
         members = to_target(outputs, network.specification).double().cpu().numpy()
     return members.mean(0), members

@@ -25,7 +25,7 @@ from soilcarbon.training.optimiser import Optimiser, make_optimiser
 
 SAVE_EVERY_S = 10.0
 AT_ONCE = 1 << 14
-"""Profiles that are encoded or evaluated together."""
+"""Profiles that are encoded together."""
 Scores = dict[str, dict[str, float | int | None]]
 """Split -> score -> value."""
 
@@ -242,7 +242,7 @@ def evaluate(optimiser: Optimiser | Accelerator, sets: TrainingSets, epoch: int,
 def outputs_of(member: Member, encoded: Tensor) -> Tensor:
     """Return a member's outputs (n,) in evaluation mode, in large batches."""
     member.eval()
-    return torch.cat([Member.forward(member, batch) for batch in encoded.split(AT_ONCE)])
+    return torch.cat([Member.forward(member, batch) for batch in encoded.split(member.at_once)])
 
 
 def smearing_factor(outputs: Sequence[Tensor], profiles: Sequence[Profiles]) -> float:

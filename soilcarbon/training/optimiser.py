@@ -16,9 +16,6 @@ from soilcarbon.network.network import Member
 from soilcarbon.training import distributed
 from soilcarbon.training.accelerator import Accelerator, covers
 
-EVALUATED_AT_ONCE = 1 << 14
-"""Profiles."""
-
 
 class Optimiser:
     """Adam optimiser with gradients by autograd.
@@ -89,7 +86,7 @@ class Optimiser:
     def outputs(self, encoded: Tensor) -> Tensor:
         """Return (n,) for encoded inputs (n, E), without dropout."""
         self.member.eval()
-        return torch.cat([self.member(batch) for batch in encoded.split(EVALUATED_AT_ONCE)])
+        return torch.cat([self.member(batch) for batch in encoded.split(self.member.at_once)])
 
     def scale_rate(self, factor: float) -> None:
         """Multiply the initial learning rate by a factor."""

@@ -13,7 +13,7 @@ from torch import nn
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.io.files import UserError
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
-from soilcarbon.network.network import Member, Record, SoilCarbonNet, as_means, dilations, to_target
+from soilcarbon.network.network import Member, Record, SoilCarbonNet, as_means, dilations, predict, to_target
 from soilcarbon.network.specification import Specification, difference
 from soilcarbon.stats.conformal import ConformalCalibration
 
@@ -498,3 +498,18 @@ def test_a_swapped_variable_order_is_a_difference():
     assert difference(swapped, ONE) == "category 'a': variable 1 is 'y' here, 'x' there"
     assert "radius 1" in difference((Category(name="a", variables=("x", "y"), radius=1),), ONE)
     assert difference((*ONE, Category(name="b", variables=("z",))), ONE) == "2 categories here, 1 there"
+
+
+def test_fewer_profiles_of_wide_windows_are_predicted_together_and_nothing_else_changes(monkeypatch):
+    def with_radius(radius):
+        category = Category(name="c", variables=("a", "b"), radius=radius)
+        network = SoilCarbonNet(Specification(categories=(category,), statistics={"a": (0.0, 1.0), "b": (0.0, 1.0)}))
+        network.initialise(0)
+        return network, np.random.default_rng(0).normal(size=(40, category.width)).astype(np.float32)
+
+    assert [with_radius(radius)[0].at_once for radius in (0, 1, 15, 50)] == [1 << 14, 1 << 14, 545, 51]
+    network, x = with_radius(7)
+    together = predict(network, x)[0]
+    monkeypatch.setattr("soilcarbon.network.network.ACTIVATIONS", 1 << 20)
+    assert network.at_once == 9
+    np.testing.assert_allclose(predict(network, x)[0], together, rtol=1e-5)
