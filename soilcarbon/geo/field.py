@@ -5,21 +5,24 @@ NetCDF is read by xarray, classic and HDF5-based, of regular and Gaussian grids 
 (CMIP's `cSoil` by month), their mean is taken.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import rasterio
 import rioxarray
 import xarray as xr
 from rasterio.errors import RasterioError
 
 from soilcarbon.geo.crs import transformed
 from soilcarbon.geo.grid import Grid, nominal_metres, raster_grid
-from soilcarbon.geo.raster import Layer, check_path, check_size, cut_windows, find_layers
+from soilcarbon.geo.raster import Layer, check_path, check_size, cut_windows, find_layers, open_raster
+from soilcarbon.io import limits
 from soilcarbon.io.files import UserError, must_exist, nearest
+from soilcarbon.io.netcdf_header import check_classic
 
 UNITS = {
     **{"kg/m2": ("kg/m2", 1.0), "g/m2": ("kg/m2", 1e-3), "t/ha": ("kg/m2", 0.1)},
@@ -29,6 +32,8 @@ UNITS = {
 _LARGEST = {"kg/m2": 2000.0, "g/kg": 1000.0}
 """More is not soil: a peat of 30 m contains 2,000 kg/m2."""
 _MISSING = 1e19
+_CELLS_AT_ONCE = 2**22
+"""Of a NetCDF of many times: 32 MB."""
 _AXES = {"lat": ("degrees_north", "latitude"), "lon": ("degrees_east", "longitude")}
 _TIMES = ("time", "month", "year")
 _FINEST, _FARTHEST = 1e-6, 720.0
@@ -197,7 +202,7 @@ def read_field(path: Path, variable: str | None = None, unit: str | None = None)
     if len(layers) != 1:
         there = [layer.name for layer in find_layers([path])]
         raise UserError(f"{path}: which of its bands is meant? give variable: one of {', '.join(there[:12])}")
-    with rasterio.open(path) as raster:
+    with open_raster(path) as raster:
         said = raster.units[layers[0].band - 1]
     kind, factor = _resolve(path, said, given)
     return Field(path, layers[0].name, kind, layers[0], raster_grid(path), factor=factor)
@@ -261,7 +266,7 @@ def open_map(path: Path | str) -> xr.Dataset:
     must_exist(path, "map")
     check_path(path)
     try:
-        data = rioxarray.open_rasterio(path, masked=True, band_as_variable=True)
+        data = rioxarray.open_rasterio(path, masked=True, band_as_variable=True, driver="GTiff")
     except (RasterioError, ValueError) as error:
         raise UserError(f"{path}: not readable as a GeoTIFF ({' '.join(str(error).split())[:150]})") from error
     assert isinstance(data, xr.Dataset)
@@ -279,13 +284,30 @@ def _open(path: Path) -> xr.Dataset:
     """Open a NetCDF file, classic by scipy, HDF5-based by the extra netCDF4; nothing but its header is read yet."""
     check_path(path)
     with path.open("rb") as file:
-        classic = file.read(4) in (b"CDF\x01", b"CDF\x02")
-    if not classic and find_spec("netCDF4") is None:
+        start = file.read(4)
+    classic = start[:3] == b"CDF" and start[3:] in (b"\x01", b"\x02", b"\x05")
+    by_scipy = classic and start[3:] != b"\x05"
+    if not by_scipy and find_spec("netCDF4") is None:
         raise UserError(f"{path}: NetCDF-4 (HDF5) is read by an extra package: pip install 'soil-carbon-mapper[netcdf4]'")
     try:
-        return xr.open_dataset(path, engine="scipy" if classic else "netcdf4", decode_times=False, decode_coords=False, cache=False)
+        if classic:
+            check_classic(path)
+        else:
+            _check_axes(path)
+        engine: Any = "scipy" if by_scipy else "netcdf4"
+        return xr.open_dataset(path, engine=engine, decode_times=False, decode_coords=False, cache=False)
     except Exception as error:  # an untrusted file may make the libraries raise anything
         raise _unreadable(path, error) from error
+
+
+def _check_axes(path: Path) -> None:
+    """Raise LimitError if an HDF5-based file claims coordinates that would fill the memory: xarray reads them on opening."""
+    import netCDF4
+
+    with netCDF4.Dataset(path) as data:
+        for name, variable in data.variables.items():
+            if variable.ndim == 1 and variable.size > limits.AXIS:
+                raise limits.LimitError(f"{name} claims {variable.size:,} places")
 
 
 def _read_netcdf(path: Path, variable: str | None, given: str | None) -> Field:
@@ -301,8 +323,9 @@ def _read_netcdf(path: Path, variable: str | None, given: str | None) -> Field:
         check_size(height, width, path)
         if min(height, width) < 2:
             raise UserError(f"{path}: {name} has {height} x {width} cells; a map needs 2 rows and 2 columns")
-        lat, lon = (np.asarray(data[axis].values, np.float64) for axis in axes)
         try:
+            _check_claims(path, array)
+            lat, lon = (np.asarray(data[axis].values, np.float64) for axis in axes)
             values, times = _mean_over_times(array)
         except Exception as error:  # as above, from the values themselves
             raise _unreadable(path, error) from error
@@ -316,6 +339,14 @@ def _read_netcdf(path: Path, variable: str | None, given: str | None) -> Field:
         raise UserError(f"{path}: {name} is missing in all {values.size} cells")
     check_values(path, name, values, kind)
     return Field(path, name, kind, values=values, lat=lat, lon=lon, times=times)
+
+
+def _check_claims(path: Path, array: xr.DataArray) -> None:
+    """Raise LimitError if a variable, or a chunk of it, claims more than its file can unpack to."""
+    limits.check_unpacked(array.nbytes, path.stat().st_size)
+    chunk = math.prod(array.encoding.get("chunksizes") or (1,)) * array.dtype.itemsize
+    if chunk > limits.BLOCK_BYTES:
+        raise limits.LimitError(f"a chunk of it has {chunk:,} bytes, more than {limits.BLOCK_BYTES:,}; rechunk it (nccopy -c)")
 
 
 def _variable(path: Path, data: xr.Dataset, wanted: str | None) -> str:
@@ -344,12 +375,14 @@ def _axis(path: Path, data: xr.Dataset, name: str, which: str) -> str:
 
 def _mean_over_times(array: xr.DataArray) -> tuple[np.ndarray, int]:
     """Return the mean (H, W) float64 of values over times, missing ones left out, and the number of times."""
-    shape, before = array.shape[-2:], array.shape[:-2]
+    shape = array.shape[-2:]
     total, count, times = np.zeros(shape), np.zeros(shape), 0
-    for index in np.ndindex(*before):
-        values = np.asarray(array[index].values, np.float64)
-        known = np.isfinite(values) & (np.abs(values) < _MISSING)
-        total += np.where(known, values, 0.0)
-        count += known
-        times += 1
+    at_once = max(1, _CELLS_AT_ONCE // max(1, math.prod(array.shape[1:])))  # one by one, xarray needs a millisecond for each
+    parts = [array[k : k + at_once] for k in range(0, len(array), at_once)] if array.ndim > 2 else [array]
+    for part in parts:
+        for values in np.asarray(part.values, np.float64).reshape(-1, *shape):
+            known = np.isfinite(values) & (np.abs(values) < _MISSING)
+            total += np.where(known, values, 0.0)
+            count += known
+            times += 1
     return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan)), times
