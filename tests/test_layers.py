@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     "categories", "io", "quantities", "settings", "parallel", "html", "stats", "figures", "geo", "soil", "network", "training",
-    "estimator", "zonal", "mapping", "benchmark", "drivers", "simulation", "commands", "__main__",
+    "estimator", "regression", "zonal", "mapping", "benchmark", "drivers", "simulation", "commands", "__main__",
 )  # fmt: skip
 """Lower first."""
 MODULES = sorted((ROOT / "soilcarbon").rglob("*.py"))

@@ -17,7 +17,7 @@ import torch
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from soilcarbon import parallel
-from soilcarbon.benchmark.baselines import BASELINES, Baseline, QuantileForest, tune
+from soilcarbon.benchmark.baselines import BASELINES, Baseline, tune
 from soilcarbon.benchmark.network_variants import (
     AS_SET,
     STACK,
@@ -37,6 +37,7 @@ from soilcarbon.network.network import SoilCarbonNet
 from soilcarbon.network.network import predict as predict_with
 from soilcarbon.network.specification import unfold_classes
 from soilcarbon.parallel import Task
+from soilcarbon.regression.estimators import QuantileForest
 from soilcarbon.settings import GlobalSettings, RegionalSettings, build
 from soilcarbon.soil.dataset import Dataset, read_dataset
 from soilcarbon.stats.groups import inner_folds

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
-from soilcarbon.benchmark.baselines import BASELINES, Baseline, Samples, tune
+from soilcarbon.benchmark.baselines import BASELINES, Baseline, tune
 from soilcarbon.network.network import SoilCarbonNet, to_target
 from soilcarbon.network.network import predict as predict_with
+from soilcarbon.regression.estimators import Samples
 from soilcarbon.settings import RegionalSettings
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.groups import inner_folds
