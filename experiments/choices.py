@@ -57,7 +57,8 @@ def smearing_variants(network, data):
     valid, test = data.split["valid"], data.split["test"]
     with torch.no_grad():
         output = network(torch.from_numpy(data.x[valid])).double().numpy()
-    factor = float(np.exp(np.log1p(data.y[valid]) - output).mean())
+    residual = (network.specification.standardised(data.y[valid]) - output) * network.specification.output_scale[1]
+    factor = float(np.exp(residual).mean())
     for name, value in (("smearing by validation profiles alone", factor), ("no smearing (median)", 1.0)):
         network.respecify(smearing=(value,) * network.specification.members)
         yield name, predict(network, data.x[test])[0]

@@ -39,7 +39,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         DataFrame's columns, else x0, x1 ...
     init_from
         Checkpoint, or network, to fine-tune; a network is copied.
-    epochs, batch_size, lr, freeze, select_on, patience, members, target_transform, clip_inputs, missing, device
+    epochs, batch_size, lr, freeze, select_on, patience, members, target_transform, center, published, clip_inputs, missing, device
         As the settings of `soilcarbon train` and `finetune`; members None: one, or as many as the checkpoint has.
     target
         Name of the target, for the checkpoint. "soc" is in g/kg; the unit of others is unknown.
@@ -80,7 +80,9 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         select_on: Literal["rmse", "mae", "r2", "ccc"] = "rmse",
         patience: int = 20,
         members: int | None = None,
-        target_transform: Literal["none", "log1p"] = "none",
+        target_transform: Literal["auto", "none", "log1p"] = "auto",
+        center: Literal["mean", "median"] = "mean",
+        published: bool = False,
         clip_inputs: float = 4.0,
         missing: Literal["mean", "zero"] = "mean",
         device: Literal["auto", "cpu", "cuda"] = "cpu",
@@ -98,6 +100,8 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         self.patience = patience
         self.members = members
         self.target_transform = target_transform
+        self.center = center
+        self.published = published
         self.clip_inputs = clip_inputs
         self.missing = missing
         self.device = device

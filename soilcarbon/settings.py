@@ -167,7 +167,13 @@ class TrainSettings(RunSettings):
     eval_interval: int = Field(1, ge=1, description="epochs between two evaluations")
     patience: int = Field(0, ge=0, description="stop after so many epochs without a better validation score; 0: never")
     members: int = Field(1, ge=1, le=100, description="networks trained with different seeds and averaged")
-    target_transform: Literal["none", "log1p"] = Field("none", description="train on the target, or on ln(1 + target)")
+    target_transform: Literal["auto", "none", "log1p"] = Field(
+        "auto",
+        description="train on the target, on ln(1 + target), or on whichever is less skewed (auto: log1p if skewness is above 1)",
+    )
+    published: bool = Field(
+        False, description="outputs as in the published code: of the target as it is, first 0.01, not standardised"
+    )
     center: Literal["mean", "median"] = Field(
         "mean", description="what is predicted under log1p: the mean, right for totals, or the median, which errs least"
     )

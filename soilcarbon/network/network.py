@@ -65,8 +65,8 @@ class Member(nn.Module):
     Parameters
     ----------
     specification
-        Gives the branches. Input: encoded covariates (B, E), see `SoilCarbonNet.encode`; output: (B,) on the scale of the
-        target's transform.
+        Gives the branches. Input: encoded covariates (B, E), see `SoilCarbonNet.encode`; output: (B,) the target, transformed
+        and standardised as the specification says, see `to_target`.
 
     Examples
     --------
@@ -251,7 +251,7 @@ class SoilCarbonNet(Member):
         return torch.stack([Member.forward(member, encoded) for member in self.members()])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B,): the members' mean output for packed covariates (B, F), on the scale of the target's transform."""
+        """Return (B,): the members' mean output for packed covariates (B, F), transformed and standardised; see `to_target`."""
         return self.member_outputs(self.encode(x)).mean(0)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -314,7 +314,9 @@ def predict(network: SoilCarbonNet, x: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def to_target(outputs: Tensor, specification: Specification) -> Tensor:
-    """Convert members' outputs (M, n) to the target's unit: inverse transform with bias correction, clipping to the bounds."""
+    """Convert members' outputs (M, n) to the target's unit: scale, inverse transform with bias correction, clipping to bounds."""
+    mean, deviation = specification.output_scale
+    outputs = outputs * deviation + mean
     if specification.target_transform == "log1p":
         means = specification.smearing if specification.center == "mean" else None
         factors = outputs.new_tensor(means or [1.0] * len(outputs))

@@ -45,7 +45,10 @@ class Specification(BaseModel):
     target, unit
         The sample table's column and its unit.
     target_transform
-        The network's output is the target, or ln(1 + target).
+        The target is learnt as it is, or as ln(1 + target).
+    output_scale
+        Mean and standard deviation of the transformed training targets: the network's output, times the deviation, plus the mean,
+        is the transformed target. (0, 1): the output is the transformed target itself, as in the published network.
     smearing
         Duan's smearing factor (1983, JASA 78, 605): the mean of exp(residual) on the log scale, over training and
         validation profiles. exp of a mean logarithm is a median, too low for a mean; times the factor it is a mean again.
@@ -72,6 +75,7 @@ class Specification(BaseModel):
     target: str = Field("soc", max_length=60, pattern=r"^[^\x00-\x1f\x7f/\\]+$")
     unit: str = Field("g/kg", max_length=30, pattern=r"^[^$\x00-\x1f\x7f]*$")
     target_transform: Literal["none", "log1p"] = "none"
+    output_scale: tuple[float, float] = (0.0, 1.0)
     smearing: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
     center: Literal["mean", "median"] = "mean"
     bounds: tuple[float, float] | None = None
@@ -84,6 +88,8 @@ class Specification(BaseModel):
         unique_names(self.categories)
         if self.bounds is not None and not -1e30 < self.bounds[0] <= self.bounds[1] < 1e30:
             raise ValueError(f"bounds {self.bounds} are no range")
+        if not (abs(self.output_scale[0]) < 1e30 and 1e-30 < self.output_scale[1] < 1e30):
+            raise ValueError(f"output_scale {self.output_scale} is no mean and deviation")
         for name, (mean, std) in (self.statistics or {}).items():
             if not (abs(mean) < 1e30 and 1e-30 < std < 1e30):
                 raise ValueError(f"variable {name!r} has mean {mean:g} and deviation {std:g}")
@@ -112,6 +118,12 @@ class Specification(BaseModel):
     def input_width(self) -> int:
         """E, the number of encoded inputs of a profile."""
         return self.input_columns[-1].stop
+
+    def standardised(self, y: np.ndarray) -> np.ndarray:
+        """Return the outputs (n,) float64 that a network should give for targets (n,): transformed and standardised."""
+        transformed = np.log1p(y) if self.target_transform == "log1p" else np.asarray(y, np.float64)
+        mean, deviation = self.output_scale
+        return (transformed - mean) / deviation
 
     def changed(self, **changes: Any) -> "Specification":
         """Return a copy with other values, which are checked."""

@@ -39,6 +39,8 @@ from soilcarbon.training.run_log import RunLog, member_folder
 from soilcarbon.training.uncertainty import fold_groups, rows_outside
 
 log = logging.getLogger(__name__)
+LARGE_SMEARING = 1.5
+"""Smearing factor above which a log-scale network's means are doubtful."""
 RESUME, FINISHED, BEST, SHARED = "resume.pth", "finished.pth", "best.pth", "shared.pth"
 """In a member's log folder: the state it continues from, its best epoch once it is trained, and the best network so far. In the
 run's: tensors that worker processes share while they train."""
@@ -243,7 +245,14 @@ def assemble(members: Members, best: Sequence[Best], settings: TrainSettings) ->
     if members.specification.target_transform == "log1p":
         parts = members.data.split()
         outputs = [[outputs_of(member, each.encoded) for each in parts] for member in network.members()]
-        network.respecify(smearing=tuple(smearing_factor(each, parts) for each in outputs))
+        deviation = members.specification.output_scale[1]
+        factors = tuple(smearing_factor(each, parts, deviation) for each in outputs)
+        network.respecify(smearing=factors)
+        if max(factors) > LARGE_SMEARING:
+            log.warning(
+                "smearing factor %.2f: errors on the log scale are large, and predicted means rest on them; "
+                "more profiles or covariates are needed, or center: median", max(factors),
+            )  # fmt: skip
     return network
 
 

@@ -39,7 +39,7 @@ class Profiles:
     encoded
         (n, E) inputs, see `SoilCarbonNet.encode`.
     output
-        (n,) float32: the expected output of the network, the target on its transform's scale.
+        (n,) float32: the expected output of the network, the target transformed and standardised.
     y
         (n,) float64 target.
     """
@@ -149,8 +149,8 @@ def encode_profiles(specification: Specification, x: np.ndarray, y: np.ndarray, 
     encoder = Encoder(specification).to(device)
     batches = torch.from_numpy(np.require(x, np.float32, ["C", "W"])).split(AT_ONCE)
     encoded = torch.cat([encoder(batch.to(device)) for batch in batches])
-    output = np.log1p(y) if specification.target_transform == "log1p" else y
-    return Profiles(encoded, torch.from_numpy(output.astype(np.float32)).to(device), y)
+    output = specification.standardised(y).astype(np.float32)
+    return Profiles(encoded, torch.from_numpy(output).to(device), y)
 
 
 def fit(member: Member, sets: TrainingSets, schedule: Schedule, log: Log | None = None, state: State | None = None) -> Best:
@@ -227,7 +227,7 @@ def evaluate(optimiser: Optimiser | Accelerator, sets: TrainingSets, epoch: int,
     outputs = {name: optimiser.outputs(profiles.encoded) for name, profiles in parts.items()}
     facts = sets.specification.model_copy(update={"members": 1, "smearing": None})
     if facts.target_transform == "log1p":
-        factor = smearing_factor(list(outputs.values()), list(parts.values()))
+        factor = smearing_factor(list(outputs.values()), list(parts.values()), facts.output_scale[1])
         facts = facts.model_copy(update={"smearing": (factor,)})
     scores = {}
     for name, profiles in parts.items():
@@ -245,14 +245,14 @@ def outputs_of(member: Member, encoded: Tensor) -> Tensor:
     return torch.cat([Member.forward(member, batch) for batch in encoded.split(member.at_once)])
 
 
-def smearing_factor(outputs: Sequence[Tensor], profiles: Sequence[Profiles]) -> float:
+def smearing_factor(outputs: Sequence[Tensor], profiles: Sequence[Profiles], deviation: float) -> float:
     """Return Duan's (1983) smearing factor of one member: the mean of exp(residual) on the log scale, over several sets.
 
     Training and validation profiles are taken together: the latter alone are few, and one outlier among them would
-    scale every prediction.
+    scale every prediction. `deviation` is that of the output's scale.
     """
-    residuals = [each.output - output for each, output in zip(profiles, outputs, strict=True)]
-    return float(torch.exp(torch.cat(residuals).double()).mean())
+    residuals = [(each.output - output) * deviation for each, output in zip(profiles, outputs, strict=True)]
+    return float(torch.exp(torch.cat(residuals).double().clamp(max=30.0)).mean())  # as in `to_target`: finite, however bad
 
 
 # --- the state of an interrupted run -----------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ the network or load a checkpoint, train the members (`loop.fit`), assemble them,
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from scipy.stats import skew
 
 from soilcarbon.categories import Category, variable_columns
 from soilcarbon.io.files import UserError, check_writable, locked, read_yaml, write_json
@@ -28,6 +29,8 @@ from soilcarbon.training.uncertainty import fit_applicability, fit_calibration, 
 
 log = logging.getLogger(__name__)
 MAXIMUM_CLASSES = 256
+SKEWED = 1.0
+"""Skewness of the training targets above which they are learnt as logarithms; SOC's is commonly 2 to 5."""
 
 
 def train(settings: TrainSettings, distil: Distil | None = None) -> Scores:
@@ -170,7 +173,8 @@ def specify(settings: TrainSettings, data: Dataset, start: SoilCarbonNet | None)
     else:
         log.info("%s: not there; statistics computed from the %d training profiles", path, len(rows))
         statistics = compute_statistics(data.x[rows], data.categories)
-    return SoilCarbonNet(new_specification(settings, data, statistics)), settings
+    facts = new_specification(settings, data, statistics)
+    return SoilCarbonNet(facts), settings.model_copy(update={"target_transform": facts.target_transform})
 
 
 def new_specification(settings: TrainSettings, data: Dataset, statistics: Statistics) -> Specification:
@@ -182,7 +186,7 @@ def new_specification(settings: TrainSettings, data: Dataset, statistics: Statis
         If a variable of kind "classes" has no whole-numbered codes, or too many.
     """
     rows = data.split["train"]
-    return Specification(
+    facts = Specification(
         categories=data.categories,
         statistics=statistics,
         classes=_classes(data.x[rows], data.categories),
@@ -190,11 +194,26 @@ def new_specification(settings: TrainSettings, data: Dataset, statistics: Statis
         clip_inputs=settings.clip_inputs,
         target=settings.target,
         unit=_unit(settings.target),
-        target_transform=settings.target_transform,
+        target_transform=choose_transform(settings, data.y[rows]),
         center=settings.center,
         bounds=_bounds(data.y[rows]),
         members=settings.members,
     )
+    return facts if settings.published else facts.changed(output_scale=_output_scale(facts, data.y[rows]))
+
+
+def choose_transform(settings: TrainSettings, y: np.ndarray) -> Literal["none", "log1p"]:
+    """Return the transform of training targets (n,): the one that is set, or by their skewness."""
+    if settings.target_transform != "auto":
+        return settings.target_transform
+    skewed = len(y) > 2 and y.min() >= 0 and float(skew(y)) > SKEWED
+    return "log1p" if skewed and not settings.published else "none"
+
+
+def _output_scale(facts: Specification, y: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation of the transformed targets (n,); the deviation is 1 where all are alike."""
+    transformed = facts.changed(output_scale=(0.0, 1.0)).standardised(y)
+    return float(transformed.mean()), float(transformed.std()) or 1.0
 
 
 def follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Dataset) -> TrainSettings:
@@ -215,6 +234,7 @@ def follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Datas
         changes["center"] = settings.center
     if settings.target != facts.target:
         changes["unit"] = _unit(settings.target)
+        changes["output_scale"] = _output_scale(facts, data.y[rows])
     if facts.statistics is None:
         changes["statistics"] = read_statistics(settings.data_dir / settings.stats, facts.categories)
         changes["missing"] = settings.missing
@@ -222,7 +242,7 @@ def follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Datas
         changes["clip_inputs"] = settings.clip_inputs
     for name in ("target_transform", "missing"):
         theirs = changes.get(name, getattr(facts, name))
-        if settings.given(name) and getattr(settings, name) != theirs:
+        if settings.given(name) and getattr(settings, name) not in ("auto", theirs):
             raise UserError(f"{settings.start}: was trained with {name} {theirs!r}, which fine-tuning cannot change; drop {name}")
     start.respecify(**changes)
     resolved = {name: getattr(start.specification, name) for name in ("target_transform", "missing", "clip_inputs")}
@@ -281,8 +301,6 @@ def _warn(network: SoilCarbonNet, settings: TrainSettings) -> None:
     if settings.start and 0 in network.record.epoch:
         untouched = network.record.epoch.count(0)
         log.warning("%d of %d members kept the pretrained weights: no epoch beat them on validation", untouched, settings.members)
-    if max(network.specification.smearing or (1.0,)) > 2:
-        log.warning("smearing factor %.2f: the fit on the log scale is poor", max(network.specification.smearing or (1.0,)))
 
 
 def _check_not_published(path: Path) -> None:

@@ -513,3 +513,13 @@ def test_fewer_profiles_of_wide_windows_are_predicted_together_and_nothing_else_
     monkeypatch.setattr("soilcarbon.network.network.ACTIVATIONS", 1 << 20)
     assert network.at_once == 9
     np.testing.assert_allclose(predict(network, x)[0], together, rtol=1e-5)
+
+
+@pytest.mark.parametrize("transform", ["none", "log1p"])
+def test_standardised_targets_come_back_exactly(transform):
+    facts = Specification(target_transform=transform, output_scale=(2.5, 0.75))
+    y = np.array([0.0, 1.0, 40.0, 600.0])
+    back = to_target(torch.from_numpy(facts.standardised(y))[None], facts)[0].numpy()
+    np.testing.assert_allclose(back, y, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="output_scale"):
+        Specification(output_scale=(0.0, 0.0))
