@@ -19,18 +19,30 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from soilcarbon.categories import Category, packed_width
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.network.network import SoilCarbonNet, choose_device, predict
-from soilcarbon.settings import TrainSettings, build
+from soilcarbon.settings import RegionalSettings, build
 from soilcarbon.soil.dataset import Dataset
+from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.groups import group_folds
+from soilcarbon.training.distillation import distil
 from soilcarbon.training.ensemble import assemble, prepare_members, train_members
-from soilcarbon.training.run import compute_statistics, follow_checkpoint, new_specification
+from soilcarbon.training.run import compute_statistics, fit_uncertainty, follow_checkpoint, new_specification
+from soilcarbon.training.uncertainty import check_level
+
+MOST_TAUGHT = 5000
+"""Profiles up to which a teacher is worth its time; of more the network learns as much from the profiles themselves."""
+MEMBERS = 5
+_TAUGHT = {"epochs": 16, "batch_size": 128, "lr": 1e-3, "lr_schedule": "cosine", "select_on": "none", "patience": 0}
+_DIRECT = {"epochs": 200, "batch_size": 32, "lr": 1e-3, "lr_schedule": "constant", "select_on": "rmse", "patience": 30}
+_TUNED = _DIRECT | {"lr": 3e-4}
+"""Schedules with a teacher, from scratch without one, and from a checkpoint without one."""
 
 
 class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
     """Regressor: multi-branch network on packed covariates, trained from scratch or fine-tuned from a checkpoint.
 
-    Prefer a forest for fewer than some hundred profiles without a checkpoint to start from. With the defaults training takes
-    seconds.
+    By default five networks are averaged, each of which holds out a fifth of the profiles, and up to 5,000 profiles they learn from
+    a teacher (`training.distillation`: trees and a Gaussian process), which keeps them accurate on small tables. That takes some
+    ten seconds for 200 profiles.
 
     Parameters
     ----------
@@ -39,12 +51,18 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         DataFrame's columns, else x0, x1 ...
     init_from
         Checkpoint, or network, to fine-tune; a network is copied.
-    epochs, batch_size, lr, freeze, select_on, patience, members, target_transform, center, published, clip_inputs, missing, device
-        As the settings of `soilcarbon train` and `finetune`; members None: one, or as many as the checkpoint has.
+    teacher
+        "ensemble": distil one; "none": learn from the profiles; "auto": distil up to 5,000 profiles.
+    members
+        Networks; None: five, or as many as the checkpoint has. With two or more each holds out a fold of its own.
+    epochs, batch_size, lr, select_on, patience
+        As the settings of `soilcarbon train` and `finetune`; None: those that suit the teacher.
+    freeze, target_transform, center, published, clip_inputs, missing, device
+        As these settings.
     target
         Name of the target, for the checkpoint. "soc" is in g/kg; the unit of others is unknown.
     validation_share
-        Share of the profiles, drawn by `random_state`, that chooses the best epoch and is not trained on.
+        Of a single member: share of the profiles, drawn by `random_state`, that chooses the best epoch and is not trained on.
     random_state
         Seed of everything random.
 
@@ -54,6 +72,8 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         The trained `SoilCarbonNet`.
     n_features_in_, feature_names_in_
         Number of columns, and their names where x was a DataFrame.
+    applicability_
+        `ApplicabilityArea` of the training profiles; None where no distance is defined.
 
     Examples
     --------
@@ -61,9 +81,12 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
     >>> random = np.random.default_rng(0)
     >>> x = pd.DataFrame({"elevation": random.uniform(0, 2000, 200), "rain": random.uniform(300, 1500, 200)})
     >>> y = 5 + 0.02 * x["rain"] + 0.002 * x["elevation"]
-    >>> model = SoilCarbonRegressor(epochs=30).fit(x, y)
+    >>> model = SoilCarbonRegressor(teacher="none", epochs=20).fit(x, y)
     >>> bool(model.score(x, y) > 0.8)
     True
+    >>> predicted, interval = model.predict(x, return_interval=0.9)
+    >>> predicted.shape, interval.shape
+    ((200,), (200, 2))
     >>> model.network_.specification.categories[0].variables
     ('elevation', 'rain')
     """
@@ -73,13 +96,14 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         categories: Sequence[Category] | None = None,
         *,
         init_from: Path | str | SoilCarbonNet | None = None,
-        epochs: int = 100,
-        batch_size: int = 32,
-        lr: float = 1e-3,
-        freeze: Literal["none", "features", "all-but-head"] = "none",
-        select_on: Literal["rmse", "mae", "r2", "ccc"] = "rmse",
-        patience: int = 20,
+        teacher: Literal["auto", "none", "ensemble"] = "auto",
         members: int | None = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        freeze: Literal["none", "features", "all-but-head"] = "none",
+        select_on: Literal["rmse", "mae", "r2", "ccc", "none"] | None = None,
+        patience: int | None = None,
         target_transform: Literal["auto", "none", "log1p"] = "auto",
         center: Literal["mean", "median"] = "mean",
         published: bool = False,
@@ -92,13 +116,14 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
     ) -> None:
         self.categories = categories
         self.init_from = init_from
+        self.teacher = teacher
+        self.members = members
         self.epochs = epochs
         self.batch_size = batch_size
         self.lr = lr
         self.freeze = freeze
         self.select_on = select_on
         self.patience = patience
-        self.members = members
         self.target_transform = target_transform
         self.center = center
         self.published = published
@@ -123,7 +148,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         x, y
             Raw units.
         groups
-            (N,) the block of each profile: the best epoch is then chosen on whole blocks. None: on single profiles.
+            (N,) the block of each profile, which is held out whole. None: single profiles are.
 
         Raises
         ------
@@ -140,13 +165,14 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
             start = load_checkpoint(self.init_from)
         elif self.freeze != "none":
             raise ValueError("freeze keeps weights as they were, so it needs init_from")
-        settings = self._settings(start is not None)
+        groups = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        settings = self._settings(start, len(np.unique(groups)), len(y))
         categories = start.specification.categories if start else tuple(self.categories or (self._one_category(),))
         self._check_columns(categories)
         if self.target_transform == "log1p" and y.min() <= -1:
             raise ValueError("target_transform log1p needs targets above -1")
         split = self._split(len(y), groups)
-        data = Dataset(pd.DataFrame(index=range(len(y))), x, y.astype(np.float64), split, categories)
+        data = Dataset(pd.DataFrame(index=range(len(y))), x, y.astype(np.float64), split, categories, groups=groups)
         pretrained = start is not None
         if start is None:
             numbers = compute_statistics(x[split["train"]], categories)
@@ -158,18 +184,28 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
                 start = SoilCarbonNet(new_specification(settings, data, statistics))
         else:
             settings = follow_checkpoint(settings, start, data)
-        members = prepare_members(start, data, settings, pretrained, choose_device(self.device))
+        teacher = distil if settings.teacher != "none" else None
+        members = prepare_members(start, data, settings, pretrained, choose_device(self.device), distil=teacher)
         members = replace(members, schedule=replace(members.schedule, freeze=self.freeze))
         self.network_ = assemble(members, train_members(members), settings)
+        fit_uncertainty(self.network_, data, members.data, self.random_state)
         return self
 
-    def _settings(self, fine_tuning: bool) -> TrainSettings:
+    def _settings(self, start: SoilCarbonNet | None, groups: int, profiles: int) -> RegionalSettings:
         """Return the parameters as validated settings; those fixed by a checkpoint are left out."""
-        names = set(TrainSettings.model_fields) - {"categories"}
-        if fine_tuning:
+        names = set(RegionalSettings.model_fields) - {"categories", "init_from", "freeze"}
+        if start is not None:
             names -= {"target_transform", "missing", "clip_inputs"}
         given = {name: value for name, value in self.get_params(deep=False).items() if name in names and value is not None}
-        return build(TrainSettings, {**given, "data_dir": Path(), "seed": self.random_state, "tensorboard": False})
+        if given["teacher"] == "auto":
+            given["teacher"] = "ensemble" if profiles <= MOST_TAUGHT else "none"
+        usual: dict[str, Any] = _TAUGHT if given["teacher"] != "none" else _TUNED if start else _DIRECT
+        if given.get("select_on", usual["select_on"]) == "none":
+            usual = usual | {"patience": 0}
+        members = min(self.members or (start.specification.members if start else MEMBERS), groups)
+        fixed = {"members": members, "validate_on": "folds" if members > 1 else "split", "init_from": None}
+        fixed |= {"data_dir": Path(), "seed": self.random_state, "tensorboard": False}
+        return build(RegionalSettings, {**usual, **given, **fixed})
 
     def _one_category(self) -> Category:
         names = getattr(self, "feature_names_in_", [f"x{k}" for k in range(self.n_features_in_)])
@@ -186,8 +222,9 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
             k = next(k for k, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
             raise ValueError(f"column {k + 1} of x is {found[k]!r}, the categories have {expected[k]!r} there")
 
-    def _split(self, n: int, groups: np.ndarray | None) -> dict[str, np.ndarray]:
-        if groups is not None and np.unique(groups).size > 1:
+    def _split(self, n: int, groups: np.ndarray) -> dict[str, np.ndarray]:
+        """Return training and validation rows of a single member; the folds of several are made of both."""
+        if 1 < np.unique(groups).size < n:
             folds = min(max(2, round(1 / self.validation_share)), np.unique(groups).size)
             chooses = group_folds(groups, folds, self.random_state) == 0
             return {"valid": np.flatnonzero(chooses), "train": np.flatnonzero(~chooses)}
@@ -195,11 +232,42 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         held_out = min(max(1, round(self.validation_share * n)), n - 1)
         return {"valid": order[:held_out], "train": order[held_out:]}
 
-    def predict(self, x: Any) -> np.ndarray:
-        """Return the target (n,) float32 for covariates (n, F)."""
+    @property
+    def applicability_(self) -> ApplicabilityArea | None:
+        """Area of applicability of the training profiles."""
+        check_is_fitted(self)
+        return self.network_.applicability
+
+    def predict(self, x: Any, return_interval: float | None = None) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Predict the target for covariates (n, F).
+
+        Parameters
+        ----------
+        x
+            Raw units, missing = NaN.
+        return_interval
+            Nominal coverage, such as 0.9, of prediction intervals calibrated on the profiles that each member held out.
+
+        Returns
+        -------
+        ndarray, or ndarray and ndarray
+            (n,) float32; with `return_interval` also (n, 2) float32, lower and upper ends.
+
+        Raises
+        ------
+        ValueError
+            If too few profiles were held out to calibrate intervals of this level.
+        """
         check_is_fitted(self)
         x = validate_data(self, x, dtype=np.float32, ensure_all_finite="allow-nan", reset=False)
-        return predict(self.network_, x)[0].astype(np.float32)
+        predicted = predict(self.network_, x)[0]
+        if return_interval is None:
+            return predicted.astype(np.float32)
+        if self.network_.calibration is None:
+            raise ValueError("no prediction intervals: fewer than 20 profiles were held out")
+        check_level(self.network_, return_interval)
+        interval = np.stack(self.network_.calibration.interval(predicted, return_interval), axis=1)
+        return predicted.astype(np.float32), interval.astype(np.float32)
 
     def save(self, path: Path | str) -> None:
         """Write the network as a checkpoint, which `soilcarbon map` and `load_checkpoint` read, and its facts as YAML beside it."""

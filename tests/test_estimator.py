@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import make_dataset
 from sklearn.base import clone
+from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -17,8 +18,10 @@ from soilcarbon.network.network import predict
 from soilcarbon.settings import GlobalSettings
 from soilcarbon.training.run import train
 
+QUICK = {"epochs": 2, "teacher": "none", "members": 1}
 
-@parametrize_with_checks([SoilCarbonRegressor(epochs=2)])
+
+@parametrize_with_checks([SoilCarbonRegressor(**QUICK)])
 def test_scikit_learns_own_checks(estimator, check):
     check(estimator)
 
@@ -30,7 +33,7 @@ def problem(n=300):
 
 def test_cross_validation_and_inspection_work_on_it():
     x, y = problem()
-    model = SoilCarbonRegressor(epochs=60, target_transform="log1p")
+    model = SoilCarbonRegressor(**QUICK | {"epochs": 60}, target_transform="log1p")
     assert cross_val_score(model, x, y, cv=3).mean() > 0.6
     importance = permutation_importance(model.fit(x, y), x, y, n_repeats=3, random_state=0).importances_mean
     assert importance.argmin() == 1
@@ -39,7 +42,7 @@ def test_cross_validation_and_inspection_work_on_it():
 def test_missing_cells_are_taken_and_the_seed_repeats():
     x, y = problem(80)
     x[::7, 2] = np.nan
-    first, second = (clone(SoilCarbonRegressor(epochs=3)).fit(x, y).predict(x) for _ in range(2))
+    first, second = (clone(SoilCarbonRegressor(**QUICK)).fit(x, y).predict(x) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert np.isfinite(first).all()
 
@@ -49,7 +52,7 @@ def test_it_fine_tunes_a_checkpoint(tmp_path, workplace):
     train(GlobalSettings(data_dir=folder, run="g", epochs=2, tensorboard=False))
     path = "model/pretrain_model/g.pth"
     x, y = np.random.default_rng(0).normal(10, 3, (50, 32)).astype(np.float32), np.arange(50.0)
-    model = SoilCarbonRegressor(init_from=path, epochs=2).fit(x, y)
+    model = SoilCarbonRegressor(init_from=path, **QUICK).fit(x, y)
     assert model.network_.specification.statistics == load_checkpoint(path).specification.statistics
     with pytest.raises(ValueError, match="x has 31 columns, the categories have 32"):
         SoilCarbonRegressor(init_from=path).fit(x[:, :31], y)
@@ -57,10 +60,10 @@ def test_it_fine_tunes_a_checkpoint(tmp_path, workplace):
 
 def test_a_network_is_fine_tuned_as_its_checkpoint_would_be(tmp_path):
     x, y = problem(120)
-    first = SoilCarbonRegressor(epochs=5, target_transform="log1p").fit(x, y)
+    first = SoilCarbonRegressor(**QUICK, target_transform="log1p").fit(x, y)
     save_checkpoint(first.network_, tmp_path / "m.pth")
     before = first.predict(x)
-    again = [SoilCarbonRegressor(init_from=start, epochs=3).fit(x[:60], y[:60]) for start in (first.network_, tmp_path / "m.pth")]
+    again = [SoilCarbonRegressor(init_from=start, **QUICK).fit(x[:60], y[:60]) for start in (first.network_, tmp_path / "m.pth")]
     np.testing.assert_array_equal(again[0].predict(x), again[1].predict(x))
     np.testing.assert_array_equal(first.predict(x), before)  # it was copied
     assert np.abs(again[0].predict(x) - before).max() > 0
@@ -79,7 +82,7 @@ def test_whole_groups_choose_the_epoch():
 def test_names_of_columns_are_the_variables_of_a_checkpoint_that_can_be_predicted_and_mapped(tmp_path):
     x, y = problem(80)
     frame = pd.DataFrame(x, columns=["bio01", "slope", "evi"])
-    model = SoilCarbonRegressor(epochs=3, members=2).fit(frame, y)
+    model = SoilCarbonRegressor(**QUICK | {"members": 2}).fit(frame, y)
     assert list(model.feature_names_in_) == ["bio01", "slope", "evi"]
     model.save(tmp_path / "m.pth")
     network = load_checkpoint(tmp_path / "m.pth")
@@ -99,10 +102,44 @@ def test_training_leaves_the_random_numbers_of_the_process_as_they_were():
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    SoilCarbonRegressor(epochs=2).fit(x, y)
+    SoilCarbonRegressor(**QUICK).fit(x, y)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_nothing_can_be_frozen_without_a_checkpoint():
     with pytest.raises(ValueError, match="needs init_from"):
         SoilCarbonRegressor(freeze="features").fit(*problem(20))
+
+
+def test_by_default_it_is_taught_by_folds_and_no_worse_than_a_forest_on_a_small_skewed_table():
+    random = np.random.default_rng(1)
+    x = random.normal(size=(120, 6)).astype(np.float32)
+    y = np.exp(2 + 0.8 * x[:, 0] - 0.6 * x[:, 1] + random.normal(0, 0.4, 120))
+    train, test = slice(80), slice(80, None)
+    model = SoilCarbonRegressor().fit(x[train], y[train])
+    facts = model.network_.specification
+    assert (facts.members, facts.target_transform, model.network_.record.settings["teacher"]) == (5, "log1p", "ensemble")
+    forest = RandomForestRegressor(random_state=0).fit(x[train], np.log1p(y[train]))
+    errors = [np.abs(each - y[test]).mean() for each in (model.predict(x[test]), np.expm1(forest.predict(x[test])))]
+    assert errors[0] < 1.03 * errors[1]
+
+
+def test_intervals_are_of_the_profiles_held_out_and_cover_new_ones():
+    x, y = problem(400)
+    y = y + np.random.default_rng(2).normal(0, 2, len(y))
+    model = SoilCarbonRegressor(teacher="none", epochs=20, target_transform="none").fit(x[:200], y[:200])
+    predicted, interval = model.predict(x[200:], return_interval=0.9)
+    np.testing.assert_array_equal(predicted, model.predict(x[200:]))
+    assert (interval[:, 0] < predicted).all() and (interval[:, 1] > predicted).all()
+    assert 0.82 < ((interval[:, 0] <= y[200:]) & (y[200:] <= interval[:, 1])).mean() < 0.97
+    assert model.applicability_.index(np.full((1, 3), 1e4, np.float32))[0] > model.applicability_.threshold
+    few = SoilCarbonRegressor(**QUICK | {"members": 3}).fit(x[:15], y[:15])
+    with pytest.raises(ValueError, match="fewer than 20 profiles"):
+        few.predict(x, return_interval=0.9)
+
+
+def test_groups_are_held_out_whole_by_the_members():
+    x, y = problem(60)
+    groups = np.repeat([7, 3, 5], 20)
+    model = SoilCarbonRegressor(**QUICK | {"members": 5}).fit(x, y, groups)
+    assert model.network_.specification.members == 3  # no more than groups to hold out

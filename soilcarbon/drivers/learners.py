@@ -25,6 +25,8 @@ _FLOOR = 0.05
 _MATCHING_STEPS = 4
 _EPOCH_STEPS = 24
 """Optimiser steps of the network in an epoch, about."""
+_SCHEDULE: dict[str, Any] = {"teacher": "none", "members": 1, "target_transform": "none", "epochs": 8, "lr": 4e-3}
+"""Of the network, which is one of many learners here and must be quick."""
 _TOLERANCE = 0.01
 """Of R2, within which two skills count as equal."""
 
@@ -152,7 +154,7 @@ class NetworkLearner(RegressorMixin, BaseEstimator):
 
         self.least_ = float(z.min())
         batch = min(max(len(x) // _EPOCH_STEPS, 32), 512)
-        network = SoilCarbonRegressor(self.categories, random_state=self.seed, epochs=8, lr=4e-3, batch_size=batch)
+        network = SoilCarbonRegressor(self.categories, random_state=self.seed, **_SCHEDULE, batch_size=batch)
         self.network_ = network.fit(x, z - self.least_)
         return self
 

@@ -50,6 +50,8 @@ class Dataset:
         What the columns of `x` are.
     block_size
         Side of the spatial blocks the dataset was split by, degrees; None: it was not split by blocks.
+    groups
+        (N,) label of the group of each profile that no fold may split; None: its block, or its place.
     """
 
     table: pd.DataFrame
@@ -58,6 +60,7 @@ class Dataset:
     split: dict[str, np.ndarray]
     categories: tuple[Category, ...]
     block_size: float | None = None
+    groups: np.ndarray | None = None
 
     @property
     def ids(self) -> list[str]:

@@ -27,7 +27,9 @@ FEWEST_GROUPS = 40
 
 
 def fold_groups(data: Dataset) -> np.ndarray:
-    """Return the label (N,) of the group of each profile that no fold may split: its block, or its place."""
+    """Return the label (N,) of the group of each profile that no fold may split: the given one, its block, or its place."""
+    if data.groups is not None:
+        return data.groups
     return spatial_groups(data.lon, data.lat, data.block_size)
 
 
