@@ -8,7 +8,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 import pandas as pd
@@ -238,6 +238,10 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         return self.network_.applicability
 
+    @overload
+    def predict(self, x: Any, return_interval: None = None) -> np.ndarray: ...
+    @overload
+    def predict(self, x: Any, return_interval: float) -> tuple[np.ndarray, np.ndarray]: ...
     def predict(self, x: Any, return_interval: float | None = None) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Predict the target for covariates (n, F).
 
