@@ -60,8 +60,8 @@ class Settings(BaseModel):
         write_yaml(path, self.as_plain())
 
     def as_plain(self) -> dict[str, Any]:
-        """Return the settings as plain containers, numbers and text."""
-        return self.model_dump(mode="json", exclude={"config"})
+        """Return the settings that decide a result as plain containers, numbers and text: a resumed run has the same."""
+        return self.model_dump(mode="json", exclude={"config", "resume"})
 
     def given(self, name: str) -> bool:
         """Whether a setting was given by YAML, flag or constructor rather than left at its default."""

@@ -402,7 +402,7 @@ def locked(*folders: Path, files: Sequence[Path] = ()) -> Iterator[None]:
     Parameters
     ----------
     folders
-        Of results; the lock is on the file `LOCK` in each.
+        Of results; the lock is on the file `LOCK` in each. Those that were made for it and stay empty are removed again.
     files
         Files, or folders that are replaced as a whole; the lock is on a file beside each.
 
@@ -432,6 +432,7 @@ def _lock(path: Path, what: Path) -> Iterator[None]:
         except Timeout as error:
             raise refused from error
         return
+    made = [each for each in (path.parent, *path.parent.parents) if not each.exists()]
     file = -1
     while file < 0:
         with uninterrupted:
@@ -467,6 +468,9 @@ def _lock(path: Path, what: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
             os.close(file)
             temporary.discard(path)
+            with suppress(OSError):
+                for folder in made:  # stays where something is in it
+                    folder.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:

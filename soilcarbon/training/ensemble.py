@@ -290,7 +290,7 @@ class RunFiles:
         advise_resume()
         states = [path for path in (*self.folder.rglob(RESUME), *self.folder.rglob(FINISHED))]
         if not self.resume:
-            for path in (*states, *self.folder.rglob(BEST), *self.folder.glob("member_*/epochs.jsonl")):
+            for path in (*states, *self.folder.rglob(BEST), *self.folder.glob(SHARED), *self.folder.glob("member_*/epochs.jsonl")):
                 path.unlink()
             for path in self.folder.glob("member_*/events.out.tfevents*"):
                 path.unlink()

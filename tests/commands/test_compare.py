@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from damage import damage
 
 from soilcarbon.benchmark import experiment, figures, network_variants, trained_runs
 from soilcarbon.benchmark.baselines import BASELINES
@@ -155,11 +156,16 @@ def test_the_report_stands_alone(compared):
 def test_a_finished_run_is_not_run_again_and_another_comparison_is_refused(compared, capsys):
     out, config = compared
     lost = out / "runs" / "east-blocks-1-all.csv"
-    before, others = lost.read_text(), {path: path.stat().st_mtime_ns for path in (out / "runs").iterdir() if path != lost}
+    before, others = lost.read_text(), {path: path.stat().st_mtime_ns for path in (out / "runs").glob("*.csv") if path != lost}
     lost.unlink()
     compare.main(["--config", str(config), "--resume"])
     assert lost.read_text() == before
     assert {path: path.stat().st_mtime_ns for path in others} == others
+    tables = {path: path.read_bytes() for path in (*out.glob("*.csv"), *(out / "runs").glob("*.csv"))}
+    damage([*sorted((out / "runs").glob("*.csv"))[1:], *sorted((out / "folds").glob("*.csv"))], seed=16)
+    damage(sorted((out / "pretrained").glob("*.pth")), seed=16)
+    compare.main(["--config", str(config), "--resume"])
+    assert {path: path.read_bytes() for path in tables} == tables
     assert run(lambda: compare.main(["--config", str(config), "--resume", "--seed", "1"])) == 2
     assert "was begun with other values of seed; give another folder" in capsys.readouterr().err
 

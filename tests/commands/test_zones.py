@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from damage import damage
 from rasterio.transform import Affine
 from simulated import ZONED_NAMES, write_zoned_samples, zoned_world
 
@@ -71,11 +72,11 @@ def test_resume_keeps_finished_folds_and_ends_alike(workplace, monkeypatch, caps
     assert command(*one, "--resume", "--workers", "2") == 0
     assert held == [1]
     assert {path.name: path.read_bytes() for path in Path("results/zoned").glob("*.csv")} == whole
-    path = Path("results/zoned/folds/socd_0_20-0-predictions.csv")
-    path.write_text("\n".join(path.read_text().splitlines()[:-1]))
-    assert command(*one, "--resume") == 0
-    assert held == [1, 0]
-    assert {path.name: path.read_bytes() for path in Path("results/zoned").glob("*.csv")} == whole
+    for seed in range(4):
+        damage(sorted(Path("results/zoned/folds").glob(f"*-{seed % 2}-{('predictions', 'increases')[seed // 2]}.csv")), seed)
+        assert command(*one, "--resume") == 0
+        assert held[1:] == [0, 1, 0, 1][: seed + 1]
+        assert {path.name: path.read_bytes() for path in Path("results/zoned").glob("*.csv")} == whole
     write_zoned_samples(workplace, a=0.5)
     assert command(*one, "--resume") == 2
     assert "other values of the input files" in capsys.readouterr().err
