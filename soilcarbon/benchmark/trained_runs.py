@@ -59,6 +59,8 @@ def read_run(folder: Path) -> tuple[Dataset, dict[str, np.ndarray]]:
     if settings.on != "test":
         raise UserError(f"{path}: made with --on {settings.on}, not on the test profiles; {again}")
     dataset = read_dataset(settings.data_dir, settings.categories, target=settings.target, layout=settings.layout)
+    if "test" not in dataset.split:
+        raise UserError(f"{settings.data_dir}: has no test split now; {path} was made when it had one")
     test = dataset.split["test"]
     ids, found = [dataset.ids[k] for k in test], table["profile_id"].tolist()
     if sorted(found) != sorted(ids):

@@ -34,6 +34,8 @@ def run(settings: PredictSettings) -> None:
             print(f"  {outside} lie outside the area of applicability: unlike what the network was trained on")
         if unknown:
             print(f"  {unknown} lack a covariate: whether they lie in the area of applicability is not known")
+    if found.shared:
+        print(f"  {found.shared} share all covariates with a training profile (one raster cell): no test of other places")
     for name, value in found.scores.items():
         if isinstance(value, dict) and value["value"] is not None:
             print(f"  {name:<5}{value['value']:9.3f}  [{value['low']:.3f}, {value['high']:.3f}]")

@@ -63,9 +63,14 @@ class PrepareSettings(Settings):
         [], description="limits of further intervals, cm: 0 5 15 30 60 100 adds columns soc_0_5 to soc_60_100"
     )
     split: Literal["random", "blocks"] = Field("random", description="what is held out: single places or whole spatial blocks")
-    block_size: float = Field(0.5, gt=0, le=180, description="side of a block, degrees")
+    block_size: float | None = Field(
+        None,
+        ge=1e-5,
+        le=180,
+        description="side of a block, degrees [the range of the target's variogram, or as blocks enough allow]",
+    )
     valid_share: float = Field(0.1, gt=0, lt=1, description="share of the profiles that chooses the best epoch")
-    test_share: float = Field(0.2, gt=0, lt=1, description="share of the profiles in the test set")
+    test_share: float = Field(0.2, ge=0, lt=1, description="share of the profiles in the test set; 0: none, for one of your own")
     radius: int = Field(0, ge=0, le=50, description="cells cut on each side of a profile, at least (more if a category needs more)")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of the split")
 
@@ -94,8 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = read_settings(PrepareSettings, __doc__, arguments, "soilcarbon prepare")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it reports is raised as an error too
-    from soilcarbon.soil.prepare import GlobalDataset, Sources, SplitRule, prepare_dataset  # slow, and --help does not need it
+    from soilcarbon.soil.prepare import GlobalDataset, Sources, prepare_dataset  # slow, and --help does not need it
     from soilcarbon.soil.profiles import DepthRule
+    from soilcarbon.soil.split import SplitRule
 
     out, written = settings.out.resolve(), ("samples.csv", "stats.csv", "rejected.csv")
     parent = settings.global_data
@@ -113,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     split = SplitRule(
         method=settings.split if settings.given("split") else None,
-        block_size=settings.block_size if settings.given("block_size") else None,
+        block_size=settings.block_size,
         valid_share=settings.valid_share,
         test_share=settings.test_share,
         seed=settings.seed,
@@ -134,7 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     facts = made.facts["split"]
     groups = "blocks" if facts["method"] == "blocks" else "places"
-    counts = ", ".join(f"{name} {facts[name]} in {facts['groups'][name]} {groups}" for name in ("train", "valid", "test"))
+    counts = ", ".join(
+        f"{name} {facts[name]} in {facts['groups'][name]} {groups}" for name in ("train", "valid", "test") if facts[name]
+    )
     profiles, categories = len(made.profiles.table), len(made.categories)
     print(f"{profiles} profiles ({counts}), {variables} variables in {categories} categories -> {settings.out}")
 
@@ -154,5 +162,7 @@ def report(settings: PrepareSettings, made: "Prepared") -> None:
     if settings.bounds:
         log.info("out of bounds: %d", facts["out_of_bounds"])
     log.info("missing cells: %s", made.missing_cells())
+    if "split" in made.facts:
+        log.info("split: %s", made.facts["split"]["reason"])
     for hint in made.hints:
         log.info("hint: %s", hint)

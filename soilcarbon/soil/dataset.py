@@ -146,7 +146,7 @@ def read_dataset(
     categories
         The variables wanted, by category; default: `dataset_categories`.
     splits
-        The splits to read.
+        The splits to read. A test split is left out where the dataset was made without one (`splits_of`).
     target
         The column of the sample table to predict (SOC: g/kg).
     target_needed
@@ -170,7 +170,7 @@ def read_dataset(
     table, y = read_samples(path, target, target_needed)
     ids = table["profile_id"].tolist()
     chosen = tuple(categories) if categories is not None else dataset_categories(folder)
-    split = read_split(folder / layout.split, splits, ids)
+    split = read_split(folder / layout.split, splits_of(folder, splits), ids)
     x = read_packed(folder, folder / layout.patches, ids, chosen)
     return Dataset(table, x, y, split, chosen, split_method(folder)[1])
 
@@ -192,13 +192,32 @@ def dataset_categories(folder: Path) -> tuple[Category, ...]:
 
 
 def split_method(folder: Path) -> tuple[Literal["random", "blocks"], float | None]:
-    """Return the split method of the folder's `dataset.yaml`, and the side of the blocks, degrees, or None."""
-    path = folder / "dataset.yaml"
-    facts = read_yaml(path).get("split") if path.is_file() else None
-    if not isinstance(facts, dict) or facts.get("method") != "blocks":
+    """Return the split method of the folder's `dataset.yaml`, and the side of the blocks, degrees, or None.
+
+    Raises
+    ------
+    UserError
+        If it was split by blocks of no possible size.
+    """
+    facts = split_record(folder)
+    if facts.get("method") != "blocks":
         return "random", None
     side = facts.get("block_size")
-    return "blocks", float(side) if isinstance(side, (int, float)) else None
+    if type(side) not in (int, float) or not 1e-5 <= side <= 180:
+        raise UserError(f"{folder / 'dataset.yaml'}: block_size of the split is {side!r}; a block is 0.00001 to 180 degrees wide")
+    return "blocks", float(side)
+
+
+def split_record(folder: Path) -> dict[str, Any]:
+    """Return how a dataset was split, by its `dataset.yaml`; {} if that is not said."""
+    path = folder / "dataset.yaml"
+    facts = read_yaml(path).get("split") if path.is_file() else None
+    return facts if isinstance(facts, dict) else {}
+
+
+def splits_of(folder: Path, names: Sequence[str] = SPLITS) -> list[str]:
+    """Return those of some splits that a dataset has: all but "test", if it was made without (`prepare --test_share 0`)."""
+    return [name for name in names if name != "test" or split_record(folder).get("test") != 0]
 
 
 def read_samples(path: Path, target: str, target_needed: bool = True) -> tuple[pd.DataFrame, np.ndarray]:
@@ -404,10 +423,11 @@ def write_dataset(
         If a split is empty, a variable is constant or all missing or its name cannot be a file's, or a file would replace one
         that is not of an earlier dataset; then nothing is written.
     """
+    splits = [name for name in SPLITS if split is not None and (split == name).any()]
     if split is not None:
         for name in SPLITS:
-            if not (split == name).any():
-                raise UserError(f"{folder}: the {name} split would be empty ({len(samples)} profiles); use more or smaller blocks")
+            if name not in splits and (name != "test" or (facts.get("split") or {}).get("test_share") != 0):
+                raise UserError(f"{folder}: the {name} split would be empty ({len(samples)} profiles); use more profiles")
         if statistics is None:
             numeric = [v for c in categories if c.kind == "numeric" for v in c.variables]
             statistics = compute_statistics({v: patches[v] for v in numeric}, split == "train")
@@ -426,7 +446,7 @@ def write_dataset(
             write_table(new / name, rows)
         if split is not None and statistics is not None:
             write_table(new / "stats.csv", statistics)
-            for name in SPLITS:
+            for name in splits:
                 write_table(new / "split" / f"{name}.csv", samples.loc[split == name, ["profile_id"]])
         write_yaml(new / "dataset.yaml", record)
 

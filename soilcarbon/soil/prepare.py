@@ -7,49 +7,37 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
+from soilcarbon.geo.grid import nominal_metres
 from soilcarbon.geo.raster import Layer, cut_windows, describe, find_layers, pick_layers
 from soilcarbon.io.files import UserError, check_writable, must_exist, sha256
 from soilcarbon.soil.dataset import (
-    SPLITS,
     dataset_categories,
     largest_shares,
     read_samples,
     read_split,
     read_statistics,
     split_method,
+    splits_of,
     write_dataset,
 )
+from soilcarbon.soil.places import precision_hint, share_covariates
 from soilcarbon.soil.profiles import DepthRule, Profiles, read_profiles, unit_hint
-from soilcarbon.stats.groups import spatial_groups, train_valid_test_split
+from soilcarbon.soil.split import FEW_BLOCKS, SplitRule, draw_split
+from soilcarbon.stats.groups import spatial_groups
 
 log = logging.getLogger(__name__)
-BLOCK_SIZE = 0.5
-"""Degrees, side of a block."""
-FEW_BLOCKS = 5
-"""With fewer held-out blocks a score says little about areas elsewhere."""
 _SEEN = ("test", "valid", "train")
 """A group with profiles in several splits is of the last of these."""
 _CLASS_NAME = re.compile("class|code|lith|cover|geolog|soil_?type|wrb", re.IGNORECASE)
 """Names of variables that may be class codes."""
-
-
-@dataclass(frozen=True)
-class SplitRule:
-    """Rule by which profiles are split into training, validation and test sets."""
-
-    method: Literal["random", "blocks"] | None = None  # single places, or whole blocks; None: as the global dataset, else places
-    block_size: float | None = None  # degrees; None: of the global dataset, else `BLOCK_SIZE`
-    valid_share: float = 0.1
-    test_share: float = 0.2
-    seed: int = 314
 
 
 @dataclass(frozen=True)
@@ -97,17 +85,16 @@ class GlobalDataset:
         self.method, self.block_size = split_method(folder)
         self.categories = dataset_categories(folder)
         self.table, _ = read_samples(folder / "samples.csv", "soc")
-        self.split = read_split(folder / "split", SPLITS, self.table["profile_id"].tolist())
+        self.split = read_split(folder / "split", splits_of(folder), self.table["profile_id"].tolist())
 
     def split_at(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
         """Return this dataset's split, or "", of the places or blocks (as it was split) where profiles (N,) lie.
 
         Where it has profiles of one place in several splits, the place counts as seen: "train".
         """
-        side = (self.block_size or BLOCK_SIZE) if self.method == "blocks" else None
-        groups = spatial_groups(self.table["lon"].to_numpy(), self.table["lat"].to_numpy(), side)
-        held = {group: name for name in _SEEN for group in groups[self.split[name]].tolist()}
-        return np.array([held.get(group, "") for group in spatial_groups(lon, lat, side).tolist()])
+        groups = spatial_groups(self.table["lon"].to_numpy(), self.table["lat"].to_numpy(), self.block_size)
+        held = {group: name for name in _SEEN if name in self.split for group in groups[self.split[name]].tolist()}
+        return np.array([held.get(group, "") for group in spatial_groups(lon, lat, self.block_size).tolist()])
 
     def statistics(self, categories: Sequence[Category]) -> pd.DataFrame:
         """Return var_name, v_mean, v_std of the numeric variables."""
@@ -156,6 +143,7 @@ def prepare_dataset(
     drawn, statistics = None, None
     if split is not None:
         drawn, facts["split"] = _split(profiles.table, split, parent)
+        facts["split"]["shared_with_training"] = share_covariates(_centres(patches), drawn)
         if sources.categories is None and parent is None:
             categories = without_constants(categories, patches, drawn == "train")
         statistics = parent.statistics(categories) if parent else None
@@ -267,37 +255,15 @@ def cut_patches(
 def _split(table: pd.DataFrame, rule: SplitRule, parent: GlobalDataset | None) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the split (N,) text of the profiles, and how it was made."""
     lon, lat = table["lon"].to_numpy(), table["lat"].to_numpy()
-    method = rule.method or (parent.method if parent else "random")
-    block_size = rule.block_size or (parent.block_size if parent else None) or BLOCK_SIZE
-    groups = spatial_groups(lon, lat, block_size if method == "blocks" else None)
-    theirs = parent.split_at(lon, lat) if parent else np.full(len(table), "")
-    # A block with one profile of the pretraining's training set counts as training.
-    fixed = {group: name for name in _SEEN for group in groups[theirs == name].tolist()}
-    split = train_valid_test_split(groups, rule.valid_share, rule.test_share, rule.seed, fixed)
+    if parent:
+        rule = replace(rule, method=rule.method or parent.method, block_size=rule.block_size or parent.block_size)
+    theirs = parent.split_at(lon, lat) if parent else None
+    split, facts = draw_split(lon, lat, table["soc"].to_numpy(), replace(rule, method=rule.method or "random"), theirs)
     if parent:
         known, kept = (theirs != "").sum(), (theirs == split).sum()
         log.info("%d of %d profiles lie at places of %s; %d keep the split they have there", known, len(table), parent.folder, kept)
-    facts = {
-        **{name: int((split == name).sum()) for name in SPLITS},
-        "groups": {name: len(np.unique(groups[split == name])) for name in SPLITS},
-        "method": method,
-        "block_size": block_size if method == "blocks" else None,
-        "reason": _reason(method, block_size, parent),
-        "seed": rule.seed,
-        "valid_share": rule.valid_share,
-        "test_share": rule.test_share,
-    }
+        facts["reason"] += f"; places of {parent.folder} keep their split, none of its training places is tested on"
     return split, facts
-
-
-def _reason(method: str, block_size: float, parent: GlobalDataset | None) -> str:
-    """Return one sentence on the meaning of the test score under a split."""
-    if method == "blocks":
-        why = f"whole blocks of {block_size:g} degrees are held out, because neighbours share covariates and soil, so that"
-        why += " single held-out profiles would flatter the score on land without profiles"
-    else:
-        why = "single places are held out at random, which scores gaps among the profiles, not land without profiles"
-    return why + (f"; places of {parent.folder} keep their split, none of its training places is tested on" if parent else "")
 
 
 # --- hints -----------------------------------------------------------------------------------------------------------
@@ -316,12 +282,8 @@ def _hints(made: Prepared, depth: DepthRule, default_table: bool) -> list[str]:
             hints.append(f"class codes? {', '.join(codes)}; list categories in a YAML file to give them kind: classes")
     if "split" not in facts:
         return hints
-    centres = pd.DataFrame({name: patch[:, patch.shape[1] // 2, patch.shape[1] // 2] for name, patch in patches.items()})
-    shared = centres.duplicated(keep=False).mean()
-    if facts["split"]["method"] == "random" and shared > 0.2:
-        share = f"{100 * shared:.0f} % of the profiles share all covariates with another"
-        hints.append(f"{share}; --split blocks gives a more honest score")
-    if "cm_covered" in table:
+    hints += _place_hints(made)
+    if "horizons" in facts["points"] and "cm_covered" in table:
         covered, least = pd.to_numeric(table["cm_covered"], errors="coerce"), 2 / 3 * (depth.interval[1] - depth.interval[0])
         if (short := int((covered < least).sum())) and depth.min_covered < least:
             advice = f"--min_covered {least:g} leaves them out"
@@ -329,6 +291,27 @@ def _hints(made: Prepared, depth: DepthRule, default_table: bool) -> list[str]:
     if unit := unit_hint(table["soc"].to_numpy()):
         hints.append(f"{unit} (a density in kg/m2 stays as it is)")
     groups = facts["split"]["groups"]
-    if facts["split"]["method"] == "blocks" and min(groups["test"], groups["valid"]) < FEW_BLOCKS:
+    held = [groups[name] for name in ("valid", "test") if groups[name]]
+    if facts["split"]["method"] == "blocks" and min(held) < FEW_BLOCKS:
         hints.append("so few blocks are held out that the score is that of single places; a smaller --block_size gives more")
+    return hints
+
+
+def _centres(patches: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the variables in the profiles' own cells, (N,) each."""
+    return {name: patch[:, patch.shape[1] // 2, patch.shape[1] // 2] for name, patch in patches.items()}
+
+
+def _place_hints(made: Prepared) -> list[str]:
+    """Return sentences on profiles that share their covariates, and on rounded coordinates."""
+    hints, facts, table = [], made.facts, made.profiles.table
+    split = facts["split"]
+    shared = {name: count for name, count in split["shared_with_training"].items() if count}
+    if shared:
+        share = " and ".join(f"{count} of {split[name]} {name}" for name, count in shared.items())
+        advice = "; --split blocks gives a more honest score" if split["method"] == "random" else ""
+        hints.append(f"{share} profiles have all covariates of a training profile (they share its raster cell){advice}")
+    cells = [nominal_metres(grid["crs"], min(grid["cell_size"])) for grid in facts["rasters"] if grid["crs"]]
+    if cells and (hint := precision_hint(table["lon"].to_numpy(), table["lat"].to_numpy(), min(cells))):
+        hints.append(hint)
     return hints

@@ -196,15 +196,15 @@ def _first_assignment(
     chosen: list[str] = [""] * len(distinct)
     for k in _spatial_order(distinct, random).tolist():
         group, size = int(distinct[k]), int(sizes[k])
-        ahead = {s: filled[s] + size - shares[s] * (visited + size) for s in shares}
+        ahead = {s: filled[s] + size - shares[s] * (visited + size) for s in shares if shares[s] > 0}
         # a group fits where it brings the final share nearer, and the share so far not much beyond
-        fits = [s for s in shares if size <= 2 * (shares[s] * total - filled[s]) and ahead[s] <= _AHEAD * typical]
+        fits = [s for s in ahead if size <= 2 * (shares[s] * total - filled[s]) and ahead[s] <= _AHEAD * typical]
         if group in fixed:
             name = fixed[group]
         elif fits:
             name = max(fits, key=lambda s: shares[s] * (visited + typical) - filled[s])
         else:
-            name = min(shares, key=ahead.__getitem__)
+            name = min(ahead, key=ahead.__getitem__)
         chosen[k] = name
         filled[name] += size
         visited += size

@@ -49,7 +49,7 @@ _NEIGHBOURS = 32
 # --- blocks and regions ------------------------------------------------------------------------------------------
 
 
-def block_size_for_range(lon: np.ndarray, lat: np.ndarray, range_km: float, min_blocks: int) -> tuple[float, str]:
+def block_size_for_range(lon: np.ndarray, lat: np.ndarray, range_km: float, min_blocks: int, known: str = "") -> tuple[float, str]:
     """Return the side of spatial blocks, degrees, for residuals correlated over `range_km`, and the reason as text.
 
     Blocks are squares in degrees (`spatial_groups`): at the median latitude of the profiles as wide as the range, and higher.
@@ -63,6 +63,8 @@ def block_size_for_range(lon: np.ndarray, lat: np.ndarray, range_km: float, min_
         `Variogram.practical_range`.
     min_blocks
         Blocks with profiles that must remain.
+    known
+        What is known of the range, for the reason; "": that the residuals are correlated over it.
 
     Examples
     --------
@@ -72,7 +74,7 @@ def block_size_for_range(lon: np.ndarray, lat: np.ndarray, range_km: float, min_
     unit_vectors(lon, lat)
     across = KM_PER_DEGREE * max(np.cos(np.radians(np.median(np.abs(lat)))), 0.1)
     narrowest, side = _NARROWEST_KM / across, min(range_km / across, 90.0)
-    found = f"the residuals are correlated over {range_km:.3g} km"
+    found = known or f"the residuals are correlated over {range_km:.3g} km"
     while side > narrowest and np.unique(spatial_groups(lon, lat, side)).size < min_blocks:
         side *= 0.95
     if side <= narrowest:

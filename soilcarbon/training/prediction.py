@@ -29,7 +29,7 @@ from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import SoilCarbonNet, choose_device, predict
 from soilcarbon.network.specification import difference, unfold_classes, warn_of_far_inputs
 from soilcarbon.settings import PredictSettings
-from soilcarbon.soil.dataset import Dataset, check_variables, read_dataset, read_statistics
+from soilcarbon.soil.dataset import Dataset, check_variables, read_dataset, read_statistics, split_record, splits_of
 from soilcarbon.stats import metrics
 from soilcarbon.stats.metrics import coverage
 from soilcarbon.training.uncertainty import check_level
@@ -51,6 +51,8 @@ class Evaluation:
         Score -> value with the ends of its 95 % bootstrap interval; only "n" where nothing was observed.
     coverage
         Share of the observations in the prediction intervals of a level; empty without a calibration or observations.
+    shared
+        How many of the profiles share all covariates with a training profile, by the dataset's record.
     path
         The table's file.
     """
@@ -58,6 +60,7 @@ class Evaluation:
     table: pd.DataFrame
     scores: dict[str, Any]
     coverage: dict[str, Any]
+    shared: int
     path: Path
 
 
@@ -88,6 +91,11 @@ def predict_and_evaluate(settings: PredictSettings) -> Evaluation:
     if not settings.given("target"):
         settings = settings.model_copy(update={"target": facts.target})
     splits = () if settings.on == "all" else (settings.on,)
+    if settings.on == "test" and not splits_of(settings.data_dir, ("test",)):
+        raise UserError(
+            f"{settings.data_dir}: has no test split (made with --test_share 0); predict your own test profiles (prepare them with "
+            "--global_data, then --data_dir THEIRS --on all), or --on valid"
+        )
     data = read_dataset(
         settings.data_dir, facts.categories, splits, target=settings.target, target_needed=False, layout=settings.layout
     )
@@ -113,6 +121,8 @@ def predict_and_evaluate(settings: PredictSettings) -> Evaluation:
         files["settings.yaml"]
     )
     write_table(files["predictions.csv"], table)
+    recorded = split_record(settings.data_dir).get("shared_with_training")
+    shared = recorded.get(settings.on, 0) if isinstance(recorded, dict) else 0
     about = {
         "run": settings.run,
         "on": settings.on,
@@ -120,6 +130,7 @@ def predict_and_evaluate(settings: PredictSettings) -> Evaluation:
         "checkpoint_sha256": hashlib.sha256(settings.checkpoint_path.read_bytes()).hexdigest(),
         "intervals": "95 % bootstrap over " + ("profiles" if groups is None else f"{len(np.unique(groups))} spatial blocks"),
         "calibrated_on": network.record.calibrated_on,
+        "shared_with_training": shared,
         "signs": "me: predicted - observed; residual: observed - predicted",
     }
     write_json(files["scores.json"], {**about, "scores": scores, "coverage": held})
@@ -129,7 +140,7 @@ def predict_and_evaluate(settings: PredictSettings) -> Evaluation:
         at = seen["lon"].to_numpy(), seen["lat"].to_numpy(), seen["residual"].to_numpy()
         figures.residual_map(files["residual_map.png"], *at, facts.unit, title)
     finish_files(folder, names.values(), [names[name] for name in (FILES if known.any() else FILES[:3])])
-    return Evaluation(table, scores, held, files["predictions.csv"])
+    return Evaluation(table, scores, held, shared, files["predictions.csv"])
 
 
 def _of_earlier_version(folder: Path) -> tuple[str, ...]:

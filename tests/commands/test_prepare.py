@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from conftest import REALDATA, needs_realdata
 from rasterio.transform import Affine
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES
-from soilcarbon.commands import prepare
+from soilcarbon.commands import predict, prepare, train
 from soilcarbon.geo.raster import write_geotiff
-from soilcarbon.io.files import run, sha256
+from soilcarbon.io.files import UserError, run, sha256
 from soilcarbon.soil.dataset import read_dataset
-from soilcarbon.soil.prepare import FEW_BLOCKS
+from soilcarbon.soil.places import precision_hint
+from soilcarbon.soil.split import FEW_BLOCKS, SplitRule, draw_split
 
 CELL = 0.25
 WEST, NORTH = 10.0, 50.0
@@ -211,19 +213,134 @@ def test_spline_and_its_intervals(world, caplog):
     assert (pd.read_csv(of_it / "samples.csv")["soc"] - 5 < 1e-9).all()
 
 
-def test_hints_about_unit_split_and_few_blocks(world, capsys, caplog):
+def test_hints_about_unit_and_few_blocks(world, capsys, caplog):
     caplog.set_level("INFO")
     table = profiles(world / "points.csv", 200)
     table["soc_gkg"] /= 10
-    table["longitude"], table["latitude"] = table["longitude"].round(0) + 0.1, table["latitude"].round(0) + 0.1
     table.to_csv(world / "points.csv", index=False)
     made(world)
     assert "look like per cent" in caplog.text
-    assert "--split blocks gives a more honest score" in caplog.text
     _, facts = made(world, "--split", "blocks", "--block_size", "5")
     assert facts["split"]["groups"]["test"] < FEW_BLOCKS
     assert f"test {facts['split']['test']} in {facts['split']['groups']['test']} blocks" in capsys.readouterr().out
     assert "so few blocks are held out" in caplog.text
+
+
+def test_profiles_that_share_their_raster_cell_with_training_are_counted(world, caplog):
+    caplog.set_level("INFO")
+    rng = np.random.default_rng(3)
+    corner = rng.integers(13, 20, 200), rng.integers(31, 36, 200)  # few cells of 0.25 degrees, many places in each
+    lon, lat = (degrees + rng.uniform(0.01, 0.2, 200) for degrees in corner)
+    profiles(world / "points.csv", 200, longitude=lon, latitude=lat)
+    folder, facts = made(world)
+    cell, split = pd.Series(zip(*corner, strict=True)), pd.read_csv(folder / "samples.csv")["profile_id"].map(split_of(folder))
+    seen = cell.isin(set(cell[split == "train"]))
+    expected = {name: int((seen & (split == name)).sum()) for name in ("valid", "test")}
+    assert facts["split"]["shared_with_training"] == expected
+    assert expected["test"] > 30
+    assert f"{expected['test']} of {facts['split']['test']} test profiles have all covariates of a training profile" in caplog.text
+    assert "--split blocks gives a more honest score" in caplog.text
+    _, facts = made(world, "--split", "blocks", "--block_size", "1")
+    assert facts["split"]["shared_with_training"] == {"valid": 0, "test": 0}
+
+
+@pytest.mark.parametrize(
+    ("step", "cell", "words"),
+    [
+        (0.1, 0.01, "multiples of 0.1 degrees: they may be 5,560 m off, and raster cells are 1,"),
+        (1 / 60, 0.01, "multiples of 1 arc minute: they may be 927 m off"),
+        (0.1, 0.25, None),  # the cells are wider
+        (0.0001, 0.01, None),
+    ],
+)
+def test_rounded_coordinates_are_recognised(step, cell, words):
+    rng = np.random.default_rng(0)
+    lon, lat = ((rng.integers(0, 5 / step, 300) * step).round(4) for _ in range(2))
+    hint = precision_hint(lon, lat, cell * 111_195)
+    assert (words in hint) if words else hint is None
+    assert precision_hint(*rng.uniform(0, 5, (2, 300)).round(3), 50.0)  # whole 0.001 degrees, 56 m
+    assert precision_hint(*rng.uniform(0, 5, (2, 300)).round(5), 50.0) is None
+
+
+def test_coordinates_rounded_for_most_profiles_are_told_of_with_their_share(world, caplog):
+    caplog.set_level("INFO")
+    table = profiles(world / "points.csv")
+    lon, lat = (np.where(np.arange(200) < 160, (table[name] * 2).round() / 2, table[name]) for name in ("longitude", "latitude"))
+    profiles(world / "points.csv", longitude=lon, latitude=lat)
+    made(world)
+    assert "of the places are multiples of 0.5 degrees: they may be 27,800 m off" in caplog.text
+
+
+def test_the_hint_on_centimetres_is_of_horizons_only(world, caplog):
+    caplog.set_level("INFO")
+    profiles(world / "points.csv", cm_covered=10.0, soc_30_60=7.0)
+    made(world, target="soc_30_60")
+    assert "cm of the interval observed" not in caplog.text
+
+
+# --- blocks ---------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_size_blocks_are_chosen_that_work_and_the_reason_is_told(world, caplog):
+    caplog.set_level("INFO")
+    for spread in (10.0, 1.0):
+        rng = np.random.default_rng(1)
+        lon, lat = 20 + rng.uniform(0, spread, 200), 40 + rng.uniform(0, spread, 200)
+        profiles(world / "points.csv", longitude=lon, latitude=lat, soc_gkg=20 + 5 * np.sin(20 * lon / spread))
+        _, facts = made(world, "--split", "blocks")
+        split = facts["split"]
+        assert min(split["groups"].values()) >= FEW_BLOCKS
+        assert split["block_size"] <= 0.5
+        assert f"whole blocks of {split['block_size']:g} degrees" in split["reason"]
+        assert "the target is correlated over" in split["reason"]
+        assert split["reason"] in caplog.text
+    lon, lat = 20 + rng.uniform(0, 0.05, 60), 40 + rng.uniform(0, 0.05, 60)  # a farm
+    for values in (lon, np.ones(60)):  # also without a range
+        split = draw_split(lon, lat, values, SplitRule("blocks"))[1]
+        assert min(split["groups"].values()) >= 3
+        assert split["block_size"] < 0.02
+
+
+def test_an_empty_set_names_a_block_size_that_works(world, capfd):
+    message = refused(world, capfd, "--split", "blocks", "--block_size", "90")
+    assert re.search(
+        r"the (valid|test) split would be empty: 200 profiles in 1 blocks of 90 degrees; --block_size [\d.]+ works", message
+    )
+    _, facts = made(world, "--split", "blocks", "--block_size", re.search(r"--block_size ([\d.]+) works", message)[1])
+    assert min(facts["split"]["groups"][name] for name in ("valid", "test")) >= FEW_BLOCKS
+    profiles(world / "points.csv", longitude=20.0, latitude=40.0)
+    assert "200 profiles at 1 places; use more, or a larger --valid_share" in refused(world, capfd, out="other")
+    assert "and with smaller ones; use more profiles" in refused(world, capfd, "--split", "blocks", out="other")
+
+
+@pytest.mark.parametrize("size", ["nan", "-1", "0", "inf", "181"])
+def test_a_block_size_that_is_none_is_refused(world, capfd, size):
+    assert "block_size" in refused(world, capfd, "--split", "blocks", "--block_size", size)
+    folder, facts = made(world, "--split", "blocks", out="globe")
+    facts["split"]["block_size"] = float(size)
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(facts))
+    assert "globe/dataset.yaml: block_size of the split is" in refused(world, capfd, "--global_data", str(folder))
+    with pytest.raises(UserError, match="block_size of the split is"):
+        read_dataset(folder)
+
+
+def test_dataset_without_a_test_split(world, workplace, capfd):
+    folder, facts = made(world, "--test_share", "0")
+    assert (facts["split"]["test"], facts["split"]["train"], facts["split"]["valid"]) == (0, 180, 20)
+    assert sorted(path.stem for path in (folder / "split").iterdir()) == ["train", "valid"]
+    quick = ["--data_dir", str(folder), "--run", "g", "--epochs", "2", "--no-tensorboard", "--device", "cpu"]
+    assert run(lambda: train.main(quick)) == 0
+    checkpoint = ["--checkpoint", "model/pretrain_model/g.pth", "--run", "g"]
+    capfd.readouterr()
+    assert run(lambda: predict.main([*checkpoint, "--data_dir", str(folder)])) == 2
+    words = capfd.readouterr().err
+    assert "has no test split (made with --test_share 0); predict your own test profiles" in words
+    assert len(words.strip().splitlines()) == 1
+    profiles(world / "own.csv", 30, seed=5)
+    own, _ = made(world, "--predict_only", points="own.csv", out="own")
+    assert run(lambda: predict.main([*checkpoint, "--data_dir", str(own), "--on", "all"])) == 0
+    region, facts = made(world, "--global_data", str(folder), points="own.csv", out="region")
+    assert facts["split"]["test"] > 0
 
 
 # --- a region of a global dataset ----------------------------------------------------------------------------------
