@@ -140,6 +140,8 @@ def check_plausible(
     unit = unit or found.unit
     given = np.asarray(values, np.float64).ravel()
     given = given[np.isfinite(given)]
+    if found.limits[0] > 0:
+        given = given[given != 0]  # for missing, in any unit
     standard = to_standard(given, quantity, unit)
     bad = ~possible(given, quantity, unit)
     impossible_mostly = 2 * bad.sum() > bad.size
@@ -150,11 +152,13 @@ def check_plausible(
     else:
         low, high = ((limit - found.units[unit][1]) / found.units[unit][0] for limit in found.limits)
         saw = f"{bad.sum()} of {given.size} values (first {given[bad][0]:.8g}) are no {found.name} in {unit} ({low:g} to {high:g})"
-    others = list(dict.fromkeys(other for other in found.units if other != unit and _fits(given, quantity, other)))
-    others = [other for other in others if found.units[other] != found.units[unit]]
+    differing = {
+        scale: other for other, scale in reversed(list(found.units.items())) if scale != found.units[unit]
+    }  # g/cm3, not t/m3 too
+    others = [other for other in found.units if other in differing.values() and _fits(given, quantity, other)]
     looks = f"they look like {' or '.join(others[:2])}" if others else "they look like no unit that is known"
     if setting and others:
-        looks += f": {setting} {others[0]}" if len(others) == 1 else f": {setting} says which"
+        looks += f": {setting} {' or '.join(others[:2])} says so"
         looks += "" if impossible_mostly else f"; {setting} {unit} if they are right"
     raise UserError(f"{where}{': ' if where else ''}{saw}; {looks}")
 

@@ -5,14 +5,18 @@ settings of any other command stand beside it, in `soilcarbon.commands`. A YAML 
 """
 
 import copy
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from soilcarbon.categories import Category, unique_names
 from soilcarbon.io.files import UserError, nearest, write_yaml
+
+if TYPE_CHECKING:
+    from soilcarbon.io.points import TableRule
 
 _HERE = Path(__file__).parent
 PRESETS = next((folder for folder in (_HERE / "configs", _HERE.parent / "configs") if folder.is_dir()), _HERE / "configs")
@@ -118,6 +122,57 @@ def build(cls: type[S], values: dict[str, Any], source: str = "settings") -> S:
             raise UserError(f"{source}: unknown setting {name!r}{nearest(name, list(cls.model_fields))}") from error
         shown = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
         raise UserError(f"setting {name}{shown}: {rule}" if name else f"{source}: {rule}") from error
+
+
+class PointSettings(Settings):
+    """Settings of how a table of points is read."""
+
+    columns: list[str] = Field(
+        [],
+        description="columns that are not found by their names: profile_id=site year=date; none: not used; profile_id=row: no ids",
+    )
+    crs: str | None = Field(None, description="coordinate system of the table's coordinates, as EPSG:32633 [degrees, WGS 84]")
+    below_limit: Literal["ask", "half", "zero", "drop"] = Field(
+        "ask", description="what measurements such as <10 become: half of the limit, zero, or missing"
+    )
+    missing_words: list[str] = Field([], description="further words and codes for missing in measured columns, such as n.d. or 999")
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _columns_by_name(cls, given: Any) -> Any:
+        pairs = [f"{ours}={column}" for ours, column in given.items()] if isinstance(given, Mapping) else given
+        wrong = next((each for each in pairs or () if not re.fullmatch(r"\w+=.+", str(each))), None)
+        if wrong is not None:
+            raise ValueError(f"{wrong!r} is not of the form name=column, such as profile_id=site_no")
+        return pairs
+
+    def table_rule(self, **columns: str | None) -> "TableRule":
+        """Return the rule by which tables are read; `columns` are further ones, None: not named."""
+        from soilcarbon.io.points import TableRule  # pandas is slow to import, and --help needs none of it
+
+        named = dict(each.split("=", 1) for each in self.columns) | {
+            name: column for name, column in columns.items() if column is not None
+        }
+        return TableRule(
+            columns=named,
+            sites=getattr(self, "sites", None),
+            crs=self.crs,
+            below_limit=self.below_limit,
+            missing=tuple(self.missing_words),
+            depth_unit=getattr(self, "depth_unit", None),
+        )
+
+
+class HorizonSettings(PointSettings):
+    """Settings of how a table of profiles or horizons is read."""
+
+    sites: Path | None = Field(
+        None, description="second table, with the coordinates (and years) of the profiles, joined by their ids"
+    )
+    depth_unit: Literal["cm", "m", "mm", "in"] | None = Field(None, description="unit of depths [as column names say, else cm]")
+    soc_factor: float | None = Field(
+        None, gt=0, le=1, description="share of the SOC column that is carbon, for organic matter: 0.58 (van Bemmelen) or 0.5"
+    )
 
 
 class RunSettings(Settings):

@@ -5,7 +5,7 @@ import importlib
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -122,6 +122,12 @@ def read_settings(cls: type[S], purpose: str | None, arguments: Sequence[str] | 
         if value == "none" and type(None) in typing.get_args(cls.model_fields[name].annotation):
             flags_given[name] = None
     return build(cls, in_file | flags_given, "command line")
+
+
+def used_columns(used: Mapping[str, str], not_used: Sequence[str]) -> str:
+    """Return which column of a table was taken for what (our name -> column), and which relevant ones were not, as text."""
+    shown = ", ".join(ours if column == ours else f"{ours} = {column}" for ours, column in used.items())
+    return f"columns: {shown}" + (f"; not used: {', '.join(not_used)}" if not_used else "")
 
 
 def ensure_example_world(data_dir: Path) -> None:

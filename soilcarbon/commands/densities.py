@@ -14,25 +14,30 @@ below the observed depth.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-from soilcarbon.commands.arguments import read_settings
+from soilcarbon.commands.arguments import read_settings, used_columns
 from soilcarbon.io.files import UserError, check_writable, file_set, locked, sha256, write_table, write_yaml
-from soilcarbon.settings import Settings
+from soilcarbon.settings import HorizonSettings
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from soilcarbon.io.points import PointTable
     from soilcarbon.soil.density import Densities, Measured
-    from soilcarbon.soil.profiles import HorizonTable
+    from soilcarbon.soil.horizons import HorizonTable
 
 
-class DensitySettings(Settings):
+TOPSOIL = 20.0
+"""cm: SOC of horizons that begin above is looked at for its unit."""
+
+
+class DensitySettings(HorizonSettings):
     """Settings of soil organic carbon density from horizons."""
 
     horizons: Path = Field(description="horizons: CSV, TSV, GeoPackage or GeoJSON, with profile_id, lon, lat, top and bottom (cm)")
@@ -42,10 +47,17 @@ class DensitySettings(Settings):
     )
     soc: str | None = Field(None, description="the column of soil organic carbon [the first whose name is known]")
     bulk_density: str | None = Field(None, description="the column of bulk density of fine earth [the same; none: all estimated]")
-    stones: str | None = Field(None, description="the column of coarse fragments, % of volume [the same; none: taken as 0]")
+    stones: str | None = Field(None, description="the column of coarse fragments [the same; none: taken as 0]")
     year: str | None = Field(None, description="the column of sampling years [the same]")
-    soc_unit: Literal["g/kg", "%"] = Field("g/kg", description="unit of soil organic carbon")
-    bulk_density_unit: Literal["g/cm3", "kg/m3"] = Field("g/cm3", description="unit of bulk density")
+    soc_unit: Literal["g/kg", "%", "mg/kg", "mg/g", "g/g", "dg/kg"] | None = Field(
+        None, description="unit of soil organic carbon [as its column's name says, else g/kg]"
+    )
+    bulk_density_unit: Literal["g/cm3", "kg/m3", "kg/dm3", "Mg/m3", "t/m3", "cg/cm3"] | None = Field(
+        None, description="unit of bulk density [the same, else g/cm3]"
+    )
+    stones_unit: Literal["percent", "fraction", "per_mille", "cm3/dm3", "mass_percent", "mass_fraction"] | None = Field(
+        None, description="unit of coarse fragments, of volume unless it says mass (particle density 2.65) [the same, else percent]"
+    )
     soc_sd: str = Field("0", description="its standard deviation: a column, a number in its unit, or a share of it such as 10%")
     bulk_density_sd: str = Field(
         "0", description="the same of bulk density that was measured; estimates have their function's error"
@@ -98,14 +110,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def compute(settings: DensitySettings) -> None:
     """Compute densities by the settings, write them, and print counts."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from soilcarbon.io.points import table_file
     from soilcarbon.soil.density import interval_densities, tabulate  # here and below: slow, and --help does not need it
-    from soilcarbon.soil.profiles import read_horizons
+    from soilcarbon.soil.horizons import read_horizons
 
-    if settings.out.resolve() == settings.horizons.resolve():
+    if settings.out.resolve() == table_file(settings.horizons).resolve():
         raise UserError(f"{settings.out}: would overwrite the horizons; choose another --out")
     named = {name: getattr(settings, name) for name in ("soc", "bulk_density", "stones", "year")}
-    horizons, columns = read_horizons(settings.horizons, named)
-    measured = measurements(settings, horizons)
+    horizons, points, units = read_horizons(settings.horizons, settings.table_rule(**named), settings.soc_factor)
+    measured = measurements(settings, horizons, units)
+    check_soc_unit(settings, horizons, measured["soc"])
     soc, bulk_density, stones = (measured[name].take(horizons.placed) for name in ("soc", "bulk_density", "stones"))
     try:
         found = interval_densities(
@@ -124,28 +138,43 @@ def compute(settings: DensitySettings) -> None:
     table, left_out = tabulate(horizons, found)
     if table.empty:
         raise UserError(f"{settings.horizons}: no profile has a density; {left_out['reason'].value_counts().to_dict()}")
-    facts = record(settings, horizons, columns, found, left_out) | functions(horizons, measured)
+    facts = record(settings, horizons, points, measured, found, left_out) | functions(horizons, measured)
     facts["settings"] = settings.as_plain()
     with file_set(settings.out.parent) as new:
         write_table(new / "left_out.csv", left_out)
         write_yaml(new / settings.out.with_suffix(".yaml").name, facts)
         write_table(new / settings.out.name, table)
-    report(settings, table, facts, measured["soc"])
+    report(table, facts)
     print(f"{settings.out}: {len(table)} profiles; {settings.out.parent / 'left_out.csv'}: {len(left_out)} lines")
 
 
-def measurements(settings: DensitySettings, horizons: "HorizonTable") -> "dict[str, Measured]":
-    """Return SOC, bulk density and coarse fragments of all horizons, with the deviations that the settings give."""
+def measurements(settings: DensitySettings, horizons: "HorizonTable", units: Mapping[str, str]) -> "dict[str, Measured]":
+    """Return SOC, bulk density and coarse fragments of all horizons, in the units of settings, column names or defaults."""
+    from soilcarbon.quantities import check_plausible
     from soilcarbon.soil.density import Measured, standard_deviations
 
-    units = {"soc": settings.soc_unit, "bulk_density": settings.bulk_density_unit, "stones": "% of volume"}
     found = {}
-    for name, unit in units.items():
+    for name, default in (("soc", "g/kg"), ("bulk_density", "g/cm3"), ("stones", "percent")):
+        stated = getattr(settings, f"{name}_unit") or units.get(name)
         values = horizons.table[name].to_numpy(float)
         given = getattr(settings, f"{name}_sd")
         sd = standard_deviations(given, f"{name}_sd", values, horizons.table, settings.horizons)
-        found[name] = Measured(values, unit, sd)
+        unit = stated or default
+        where = f"{settings.horizons}: {name.replace('_', ' ')}"
+        check_plausible(values, name, unit, where, f"--{name}_unit", stated is not None)
+        found[name] = Measured(values, unit, sd, stated is not None)
     return found
+
+
+def check_soc_unit(settings: DensitySettings, horizons: "HorizonTable", soc: "Measured") -> None:
+    """Raise UserError if no unit was stated and the SOC of topsoils looks like per cent."""
+    from soilcarbon.soil.dataset import SOC_MAXIMUM
+    from soilcarbon.soil.profiles import unit_hint
+
+    top = horizons.horizons.top < TOPSOIL
+    values = soc.possible("g/kg", (0.0, SOC_MAXIMUM))[horizons.placed & top]
+    if not soc.stated and (hint := unit_hint(values[values == values])):
+        raise UserError(f"{settings.horizons}: {hint.replace(': multiply by 10 if so', '')}: --soc_unit % or g/kg says which")
 
 
 def functions(horizons: "HorizonTable", measured: "dict[str, Measured]") -> dict[str, Any]:
@@ -160,17 +189,27 @@ def functions(horizons: "HorizonTable", measured: "dict[str, Measured]") -> dict
 
 
 def record(
-    settings: DensitySettings, horizons: "HorizonTable", columns: dict[str, str], found: "Densities", left_out: "pd.DataFrame"
+    settings: DensitySettings,
+    horizons: "HorizonTable",
+    points: "PointTable",
+    measured: "Mapping[str, Measured]",
+    found: "Densities",
+    left_out: "pd.DataFrame",
 ) -> dict[str, Any]:
     """Return the provenance of the table and all counts, as plain containers."""
+    from soilcarbon.io.points import table_file
     from soilcarbon.soil.density import density_column
 
+    columns = points.columns.found
+    file = table_file(settings.horizons)
     own = found.pedotransfer
     function = f"own horizons ({own.intercept:.0f} {own.slope:+.0f} ln(1 + SOC/10), of {own.horizons})" if own else ""
     reasons = left_out.groupby(["target", "reason"]).size()
     names = [density_column(interval) for interval in found.intervals]
     return {
-        "horizons": {"file": settings.horizons.name, "sha256": sha256(settings.horizons), "columns": columns},
+        "horizons": {"file": file.name, "sha256": sha256(file), "columns": columns, "not_used": points.columns.unused(columns)},
+        "units": {name: each.unit for name, each in measured.items() if name in columns},
+        "notes": points.notes,
         "counts": {name: count for name, count in horizons.counts.items() if count} | found.counts,
         "intervals": dict(zip(names, found.interval_counts, strict=True)),
         "left out": {f"{name}: {why}": int(count) for (name, why), count in reasons.items()},
@@ -178,12 +217,12 @@ def record(
     }
 
 
-def report(settings: DensitySettings, table: "pd.DataFrame", facts: dict[str, Any], soc: "Measured") -> None:
+def report(table: "pd.DataFrame", facts: dict[str, Any]) -> None:
     """Log columns, counts, scores of bulk density, and a summary of each interval."""
-    from soilcarbon.soil.dataset import SOC_MAXIMUM
-    from soilcarbon.soil.profiles import unit_hint
-
-    log.info("columns: %s", ", ".join(f"{ours} = {column}" for ours, column in facts["horizons"]["columns"].items()))
+    log.info("%s", used_columns(facts["horizons"]["columns"], facts["horizons"]["not_used"]))
+    log.info("units: %s", ", ".join(f"{name} {unit}" for name, unit in facts["units"].items()))
+    for note in facts["notes"]:
+        log.info("%s", note)
     for name, what in (("bulk_density", "bulk density"), ("stones", "coarse fragments")):
         if name not in facts["horizons"]["columns"]:
             log.info("no column of %s found; --%s COLUMN names it, if there is one", what, name)
@@ -192,9 +231,6 @@ def report(settings: DensitySettings, table: "pd.DataFrame", facts: dict[str, An
         shown = {key: round(value, 2 if key == "r2" else 0) for key, value in scores.items()}
         words = ", ".join(f"{key} {value:g}" for key, value in shown.items())
         log.info("bulk density function %s (kg/m3, where measured): %s", name, words)
-    values = soc.possible("g/kg", (0.0, SOC_MAXIMUM))
-    if settings.soc_unit == "g/kg" and (hint := unit_hint(values[values == values])):
-        log.info("hint: %s (--soc_unit %%)", hint)
     for name in facts["intervals"]:
         known = table[name].dropna()
         estimated = (table.loc[known.index, name.replace("socd", "bd_estimated")] > 0).mean() if len(known) else 0

@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, field_validator
 
 from soilcarbon.categories import Category, unique_names
-from soilcarbon.commands.arguments import read_settings
+from soilcarbon.commands.arguments import read_settings, used_columns
 from soilcarbon.io.files import UserError, locked
-from soilcarbon.settings import Settings
+from soilcarbon.settings import HorizonSettings
 
 if TYPE_CHECKING:
     from soilcarbon.soil.prepare import Prepared
 
 
-class PrepareSettings(Settings):
+class PrepareSettings(HorizonSettings):
     """Settings of a dataset made from profiles and rasters."""
 
     points: Path = Field(description="profiles or horizons: CSV, TSV, GeoPackage or GeoJSON")
@@ -99,13 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = read_settings(PrepareSettings, __doc__, arguments, "soilcarbon prepare")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it reports is raised as an error too
+    from soilcarbon.io.points import table_file
     from soilcarbon.soil.prepare import GlobalDataset, Sources, prepare_dataset  # slow, and --help does not need it
     from soilcarbon.soil.profiles import DepthRule
     from soilcarbon.soil.split import SplitRule
 
+    rule, points = settings.table_rule(), table_file(settings.points)
     out, written = settings.out.resolve(), ("samples.csv", "stats.csv", "rejected.csv")
     parent = settings.global_data
-    if settings.points.resolve() in [out / name for name in written] or (parent and out == parent.resolve()):
+    if points.resolve() in [out / name for name in written] or (parent and out == parent.resolve()):
         raise UserError(f"{settings.out}: would overwrite the points or the global dataset; choose another folder for --out")
     further = list(pairwise(settings.depth_limits))
     sources = Sources(
@@ -115,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         categories=settings.categories,
         radius=settings.radius,
         bounds=settings.bounds,
+        rule=rule,
+        soc_factor=settings.soc_factor,
         depth=DepthRule(settings.depth, settings.depth_method, settings.spline_lambda, further, settings.min_covered),
     )
     split = SplitRule(
@@ -150,8 +154,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def report(settings: PrepareSettings, made: "Prepared") -> None:
     """Log counts of profiles used and left out, missing cells, and hints."""
     facts = made.profiles.facts
-    renamed = ", ".join(f"{ours} = {column}" for ours, column in facts["columns"].items() if column != ours)
-    log.info("%s: %d rows (%s); columns: %s", settings.points, facts["rows"], facts["kind"], renamed or "as named")
+    log.info(
+        "%s: %d rows (%s); %s", settings.points, facts["rows"], facts["kind"], used_columns(facts["columns"], facts["not_used"])
+    )
+    for note in facts["notes"]:
+        log.info("%s", note)
     for title, counts in (
         ("horizons", facts.get("horizons")),
         *facts.get("further_depths", {}).items(),

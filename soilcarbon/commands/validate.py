@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import check_writable, locked, write_table, write_yaml
 from soilcarbon.io.manifest import begin_files
-from soilcarbon.settings import Settings
+from soilcarbon.settings import PointSettings
 
 
 class Product(BaseModel):
@@ -67,7 +67,7 @@ def _product(text: str) -> dict[str, str]:
     return found
 
 
-class ValidateSettings(Settings):
+class ValidateSettings(PointSettings):
     """Settings of a validation of maps at independent points and against reference maps."""
 
     maps: list[Product] = Field(
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report = ValidationReport(settings.out, [each.name for each in maps])
         if settings.points is not None:
             which = settings.points, settings.value, settings.unit
-            points, rows = score_points([*maps, *references], *which, settings.block_size, settings.seed)
+            points, rows = score_points([*maps, *references], *which, settings.block_size, settings.seed, settings.table_rule())
             write_table(settings.out / "points.csv", points.table)
             write_table(settings.out / "point_scores.csv", rows)
             report.add_points(points, rows, settings.depth)

@@ -26,7 +26,7 @@ from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import UserError
-from soilcarbon.settings import Settings
+from soilcarbon.settings import PointSettings
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class ZonedSettings(Settings):
+class ZonedSettings(PointSettings):
     """Settings of random forests by climate zone."""
 
     samples: Path = Field(description="table of profile_id, lon, lat, year, targets and covariates; or a dataset folder")
@@ -134,8 +134,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.zonal.space_time import Sources, read_space_time
     from soilcarbon.zonal.train import Run, train_zoned
 
-    names = {each.name for each in fields(Sources)} - {"climate"}
-    data = read_space_time(Sources(climate=_climate(settings), **{name: getattr(settings, name) for name in names}))
+    names = {each.name for each in fields(Sources)} - {"climate", "rule"}
+    data = read_space_time(
+        Sources(climate=_climate(settings), rule=settings.table_rule(), **{name: getattr(settings, name) for name in names})
+    )
     for reason, count in data.left_out["reason"].value_counts().items():
         log.info("left out: %d profiles, %s", count, reason)
     run = Run(

@@ -1,40 +1,240 @@
-"""Untrusted tables of points: CSV, TSV, GeoJSON, GeoPackage, shapefile; their columns found by name and checked."""
+"""Untrusted tables of points: CSV, TSV, GeoJSON, GeoPackage, shapefile, read once as text; columns found, places checked.
+
+`read_points` gives all columns exactly as written (`PointTable`). Its methods turn a column into numbers when it is asked for, and
+collect what was done in `notes`, which commands print.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from soilcarbon.io.files import UserError, read_table
+from soilcarbon.io.columns import ALIASES, BY_ROW, NOT_USED, Columns, find_columns, require_columns
+from soilcarbon.io.files import UserError, must_exist, nearest, read_rows
+from soilcarbon.io.values import BelowLimit, Reading, degrees, has_decimal_commas, numbers, years
 
-ALIASES: dict[str, tuple[str, ...]] = {
-    "profile_id": ("profile_id", "profileid", "profile", "id", "pid", "site_id", "point_id", "pointid", "sample_id", "plot_id"),
-    "lon": ("lon", "longitude", "long", "lng", "lon_dd", "longitude_dd", "x", "x_coord", "coord_x"),
-    "lat": ("lat", "latitude", "lat_dd", "latitude_dd", "y", "y_coord", "coord_y"),
-    "top": ("top", "upper_depth", "depth_top", "top_depth", "depth_top_cm", "top_cm", "upper", "hzdept_r"),
-    "bottom": ("bottom", "lower_depth", "depth_bottom", "bottom_depth", "depth_bottom_cm", "bottom_cm", "lower", "hzdepb_r"),
-}
-"""Common names of columns in lower case, by preference. The first of each is ours."""
+_MOST_UNMATCHED = 0.5
 
 
-def read_points(path: Path) -> pd.DataFrame:
-    """Read any of the formats, ids as text; geometries become columns lon and lat.
+@dataclass(frozen=True)
+class TableRule:
+    """Rules by which a table of points or horizons is read.
+
+    Attributes
+    ----------
+    columns
+        Our name -> the table's column, where it is not found by its name; `columns.NOT_USED` and `columns.BY_ROW` count too.
+    sites
+        A second table that has the coordinates (and years) of the profiles, joined by their ids.
+    crs
+        Coordinate system of the coordinates; None: longitude and latitude.
+    below_limit, missing
+        As of `values.Reading`.
+    depth_unit
+        One of `quantities.QUANTITIES["depth"].units`; None: as column names say, else cm.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    sites: Path | None = None
+    crs: str | None = None
+    below_limit: BelowLimit = "ask"
+    missing: Sequence[str] = ()
+    depth_unit: str | None = None
+
+
+@dataclass
+class PointTable:
+    """A table of points as text, and its columns.
+
+    Attributes
+    ----------
+    path
+        Where it was read from, for errors.
+    raw
+        All columns as text exactly as written, NaN where there is nothing; no row is left out.
+    columns
+        Those that were found.
+    rule
+        By which it is read.
+    notes
+        Sentences on what was done, for the user.
+    """
+
+    path: Path
+    raw: pd.DataFrame
+    columns: Columns
+    rule: TableRule = field(default_factory=TableRule)
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def reading(self) -> Reading:
+        """Rules for text that is no plain number."""
+        comma = has_decimal_commas(
+            self.raw[[name for ours, name in self.columns.found.items() if ours not in ("profile_id", "horizon")]]
+        )
+        return Reading(self.rule.below_limit, self.rule.missing, "," if comma else "")
+
+    def __getitem__(self, ours: str) -> pd.Series:
+        """Return a column by our name."""
+        return self.raw[self.columns.found[ours]]
+
+    def get(self, ours: str) -> pd.Series | None:
+        """Return a column by our name, or None if there is none."""
+        return self.raw.get(self.columns.found.get(ours, ""))
+
+    def __contains__(self, ours: str) -> bool:
+        return ours in self.columns.found
+
+    def require(self, *wanted: str) -> None:
+        """Raise UserError if one of our names has no column."""
+        require_columns(self.raw, self.columns.found, wanted, self.path)
+
+    def check_measurement(self, name: str, setting: str) -> None:
+        """Raise UserError if a column that a setting names is not there, or has another meaning."""
+        placed = [column for ours, column in self.columns.found.items() if ours in ("profile_id", "lon", "lat", "top", "bottom")]
+        if name in self.raw.columns and name not in placed:
+            return
+        longer = next((column for column in self.raw.columns if name.lower() in column.lower()), None)
+        near = f"; did you mean {longer!r}?" if longer else nearest(name, list(self.raw.columns))
+        what = "is no measurement" if name in self.raw.columns else f"is not in it{near}"
+        it_has = ", ".join(map(str, self.raw.columns[:12]))
+        raise UserError(f"{self.path}: the target column {name!r} {what} ({setting} takes one of {it_has})")
+
+    def ids(self) -> pd.Series:
+        """Return ids (N,) as text exactly as written, NaN where there is none; row numbers if there is no column of ids."""
+        if "profile_id" not in self:
+            return pd.Series([str(k) for k in range(1, len(self.raw) + 1)], dtype="str")
+        ids = self["profile_id"].astype("str").str.strip()
+        return ids.where(ids != "").reset_index(drop=True)
+
+    def numbers(self, column: str, negative: bool = True, signs: list[str] | None = None) -> np.ndarray:
+        """Return a column of the table as numbers (N,) by the rules of `values.numbers`."""
+        return numbers(self.raw[column], self.path, column, self.reading, self.notes, negative, signs)
+
+    def years(self) -> np.ndarray:
+        """Return the years (N,), NaN throughout if there is no column of years or dates."""
+        if "year" not in self:
+            return np.full(len(self.raw), np.nan)
+        return years(self["year"], self.path, self.columns.found["year"], self.reading, self.notes)
+
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return longitude and latitude (N,), degrees, NaN where missing or text; longitudes of 180 to 360 are turned.
+
+        Raises
+        ------
+        UserError
+            If they are swapped, projected, or in degrees and minutes.
+        """
+        self.require("lon", "lat")
+        found = self.columns.found
+        lon, lat = (
+            degrees(self[name], self.get(f"{name}_letter"), self.path, found[name], self.reading, self.notes)
+            for name in ("lon", "lat")
+        )
+        if self.rule.crs is not None:
+            lon, lat = _to_degrees(lon, lat, self.rule.crs)
+            self.notes.append(f"coordinates transformed from {self.rule.crs} to degrees")
+        check_not_swapped(lon, lat, self.path)
+        known = ~(np.isnan(lon) | np.isnan(lat))
+        metres = known & ((np.abs(lon) > 360) | (np.abs(lat) > 90))
+        if metres.sum() * 2 > known.sum():
+            example = f"first {lon[metres][0]:.10g}, {lat[metres][0]:.10g}"
+            count = f"{metres.sum()} of {known.sum()} coordinates are no degrees ({found['lon']}, {found['lat']}: {example})"
+            raise UserError(f"{self.path}: {count}; if they are projected, --crs EPSG:... names their coordinate system")
+        east = known & (lon > 180) & (lon <= 360)
+        if east.any() and not (lon[known] < 0).any():
+            self.notes.append(f"{east.sum()} longitudes above 180 are turned: {lon[east][0]:g} is {lon[east][0] - 360:g}")
+            lon = np.where(east, np.round(lon - 360, 12), lon)
+        return lon, lat
+
+
+def read_points(path: Path, rule: TableRule = TableRule()) -> PointTable:  # noqa: B008 - frozen
+    """Read any of the formats as text, and find its columns; geometries become columns lon and lat.
+
+    Parameters
+    ----------
+    path
+        *.csv, *.tsv, *.txt; *.geojson, *.json; *.shp; *.gpkg, of several layers `file.gpkg:layer`.
+    rule
+        How it is read.
 
     Raises
     ------
     UserError
-        If the file cannot be read, holds no rows, or names a column twice.
+        If a file cannot be read, holds no rows, names a column twice, or has none of the ids of the sites.
     """
-    suffix = path.suffix.lower()
+    raw = _read(path)
+    named = dict(rule.columns)
+    if unknown := next((ours for ours in named if ours not in ALIASES), None):
+        known = ", ".join(ALIASES)
+        raise UserError(f"--columns {unknown}={named[unknown]}: {unknown!r} is none of {known}{nearest(unknown, list(ALIASES))}")
+    if rule.sites is None:
+        return PointTable(path, raw, find_columns(raw, path, named), rule)
+    sites = _read(rule.sites)
+    own = {ours: name for ours, name in named.items() if name in raw.columns or name not in sites.columns}
+    first = PointTable(path, raw, find_columns(raw, path, own), replace(rule, sites=None))
+    theirs = {ours: name for ours, name in named.items() if name in sites.columns}
+    second = PointTable(rule.sites, sites, find_columns(sites, rule.sites, theirs), rule)
+    return _joined(first, second)
+
+
+def _joined(points: PointTable, sites: PointTable) -> PointTable:
+    """Return a table with the columns of its sites, found by id."""
+    points.require("profile_id")
+    sites.require("profile_id", "lon", "lat")
+    ids, theirs = points.ids(), sites.ids()
+    double = theirs[theirs.notna() & theirs.duplicated()]
+    if len(double):
+        raise UserError(f"{sites.path}: {len(double)} profile_id come twice (first {double.iloc[0]!r}); a site table has each once")
+    known = ids.isin(theirs.dropna())
+    if known.sum() < _MOST_UNMATCHED * ids.notna().sum():
+        lost, example = ids[~known & ids.notna()].iloc[0], theirs.dropna().iloc[0] if theirs.notna().any() else ""
+        count = f"{int((~known).sum())} of {len(ids)} rows of {points.path.name} have no site in it"
+        raise UserError(f"{sites.path}: {count} (first {lost!r}; its ids are such as {example!r}); ids must be written alike")
+    row = {name: k for k, name in enumerate(theirs.tolist()) if isinstance(name, str)}
+    moved = sites.raw.reset_index(drop=True).reindex(ids.map(row).to_numpy()).reset_index(drop=True)
+    placed = ("lon", "lat", "lon_letter", "lat_letter")
+    taken = {ours: name for ours, name in sites.columns.found.items() if ours in placed or (ours == "year" and ours not in points)}
+    raw, found = (
+        points.raw.reset_index(drop=True),
+        {ours: name for ours, name in points.columns.found.items() if ours not in placed},
+    )
+    for ours, name in taken.items():
+        free = name if name not in raw else f"{name}_site"
+        raw[free], found[ours] = moved[name], free
+    others = [name for name in moved if name not in sites.columns.found.values() and name not in raw]
+    raw = pd.concat([raw, moved[others]], axis=1)
+    columns = Columns(found, points.columns.units, points.columns.relevant)
+    notes = [f"{int(known.sum())} of {len(ids)} rows joined to {len(theirs)} sites of {sites.path.name}"]
+    return PointTable(points.path, raw, columns, points.rule, notes)
+
+
+# --- formats ---------------------------------------------------------------------------------------------------------
+
+
+def table_file(path: Path) -> Path:
+    """Return the file of a table that may be named `file.gpkg:layer`."""
+    file, colon, layer = str(path).rpartition(":")
+    return Path(file) if colon and layer and file.lower().endswith(".gpkg") else path
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Return all columns of a file as text, NaN where there is nothing."""
+    file, suffix = table_file(path), table_file(path).suffix.lower()
     if suffix in (".geojson", ".json"):
-        table = _read_geojson(path)
+        table = _as_text(_read_geojson(path))
     elif suffix in (".gpkg", ".shp"):
-        table = _read_vector(path)
+        table = _as_text(_read_vector(file, str(path)[len(str(file)) + 1 :]))
     else:
-        ids = [spelling for name in ALIASES["profile_id"] for spelling in (name, name.upper(), name.capitalize())]
-        table = read_table(path, text=ids)
+        header, rows = read_rows(path)
+        names = [name or f"unnamed_{k}" for k, name in enumerate(header, start=1)]
+        table = pd.DataFrame(rows, columns=names, dtype="str")
+        table = table.where(table != "")
     if table.empty:
         raise UserError(f"{path}: holds no rows")
     if table.columns.duplicated().any():
@@ -42,9 +242,22 @@ def read_points(path: Path) -> pd.DataFrame:
     return table
 
 
+def _as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of any values as text: whole numbers without a decimal point, dates as ISO 8601."""
+
+    def text(value: Any) -> str | None:
+        if value is None or value != value or value is pd.NaT:
+            return None
+        if isinstance(value, float):
+            return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+        return value.isoformat() if isinstance(value, pd.Timestamp) else str(value).strip() or None
+
+    columns = {str(name): [text(value) for value in column.tolist()] for name, column in table.items()}
+    return pd.DataFrame(columns, dtype="str")
+
+
 def _read_geojson(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    must_exist(path, "file")
     try:
         collection = json.loads(path.read_text(encoding="utf-8-sig"))
         crs = json.dumps(collection.get("crs", "CRS84"))
@@ -59,29 +272,35 @@ def _read_geojson(path: Path) -> pd.DataFrame:
     if "CRS84" not in crs and "4326" not in crs:
         raise UserError(f"{path}: is not in longitude and latitude (EPSG:4326) but {crs[:100]}; reproject it first")
     lon, lat = zip(*positions, strict=True) if positions else ((), ())
-    return pd.DataFrame(rows).assign(lon=lon, lat=lat)
+    return pd.DataFrame(rows, dtype=object).assign(lon=lon, lat=lat)
 
 
-def _read_vector(path: Path) -> pd.DataFrame:
-    try:
-        import geopandas
-    except ImportError as error:
-        raise UserError(f"{path}: reading it needs geopandas: pip install 'geopandas>=1.0'; or export it as CSV") from error
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+def _read_vector(path: Path, layer: str) -> pd.DataFrame:
+    """Return the points of a shapefile or a layer of a GeoPackage; "": its only one."""
+    import geopandas
+    import pyogrio  # type: ignore[import-untyped]
+
+    must_exist(path, "file")
     # GDAL opens a file by its content, whatever its name, and some formats point to other files or to the network.
-    signature = b"\x00\x00\x27\x0a" if path.suffix.lower() == ".shp" else b"SQLite format 3\x00"
+    is_shapefile = path.suffix.lower() == ".shp"
+    signature = b"\x00\x00\x27\x0a" if is_shapefile else b"SQLite format 3\x00"
     with path.open("rb") as file:
         if file.read(len(signature)) != signature:
-            raise UserError(
-                f"{path}: not a {'shapefile' if path.suffix.lower() == '.shp' else 'GeoPackage'}, whatever its name says"
-            )
+            raise UserError(f"{path}: not a {'shapefile' if is_shapefile else 'GeoPackage'}, whatever its name says")
     try:
-        points = geopandas.read_file(path)
+        names = [str(name) for name, _ in pyogrio.list_layers(path)]
+        has = ", ".join(names[:12])
+        if layer and layer not in names:
+            raise UserError(f"{path}: no layer {layer!r}{nearest(layer, names)}; it has {has}")
+        if not layer and len(names) > 1:
+            raise UserError(f"{path}: has {len(names)} layers, {has}; name one as {path.name}:{names[0]}")
+        points = geopandas.read_file(path, layer=layer or names[0])
+    except UserError:
+        raise
     except Exception as error:  # whichever library reads it, with errors of its own
         raise UserError(f"{path}: not readable as a vector layer ({' '.join(str(error).split())[:150]})") from error
     if not isinstance(points, geopandas.GeoDataFrame) or points.crs is None:
-        raise UserError(f"{path}: its first layer has no geometry or no coordinate reference system")
+        raise UserError(f"{path}: its layer has no geometry or no coordinate reference system")
     foreign = set(points.geom_type.dropna()) - {"Point"}
     if foreign:
         raise UserError(f"{path}: holds a {min(foreign)}; profiles must be of type Point")
@@ -89,44 +308,20 @@ def _read_vector(path: Path) -> pd.DataFrame:
     return pd.DataFrame(points.drop(columns=points.geometry.name)).assign(lon=places.x, lat=places.y)
 
 
-def find_columns(table: pd.DataFrame, aliases: Mapping[str, Sequence[str]] = ALIASES) -> dict[str, str]:
-    """Return our name -> the table's column, by common names of columns in any case.
-
-    Examples
-    --------
-    >>> find_columns(pd.DataFrame(columns=["ID", "Longitude", "y", "soc"]))
-    {'profile_id': 'ID', 'lon': 'Longitude', 'lat': 'y'}
-    """
-    by_name = {str(column).lower(): str(column) for column in reversed(table.columns)}
-    return {ours: by_name[name] for ours, names in aliases.items() for name in reversed(names) if name in by_name}
+# --- places ----------------------------------------------------------------------------------------------------------
 
 
-def require_columns(table: pd.DataFrame, found: Mapping[str, str], wanted: Sequence[str], path: Path) -> None:
-    """Raise UserError if a needed column was not found, with all that are missing and names they may have."""
-    missing = [ours for ours in wanted if ours not in found]
-    if missing:
-        lacks = ", ".join(f"{ours} (or {', '.join(ALIASES[ours][1:4])} ...)" for ours in missing)
-        it_has = ", ".join(map(str, table.columns[:12]))
-        raise UserError(f"{path}: no column for {lacks}; it has {it_has}: rename them in its header")
+def _to_degrees(x: np.ndarray, y: np.ndarray, crs: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return longitude and latitude of coordinates in any system."""
+    from pyproj import CRS, Transformer
+    from pyproj.exceptions import ProjError
 
-
-def numbers(column: pd.Series, path: Path, name: str) -> np.ndarray:
-    """Return a column as (N,) float64, NaN where it is not a finite number.
-
-    Raises
-    ------
-    UserError
-        If it holds no number at all; `path` and `name` are what the error names.
-    """
-    if pd.api.types.is_bool_dtype(column):  # pandas takes True for 1
-        column = column.astype("str")
-    found = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan, copy=True)
-    found[~np.isfinite(found)] = np.nan
-    if len(column) and np.isnan(found).all():
-        given = column.dropna()
-        what = f"holds no numbers (first: {str(given.iloc[0])[:40]!r}; decimal commas?)" if len(given) else "is empty"
-        raise UserError(f"{path}: column {name!r} {what}; numbers with a decimal point are needed")
-    return found
+    try:
+        lon, lat = Transformer.from_crs(CRS.from_user_input(crs), 4326, always_xy=True).transform(x, y)
+    except ProjError as error:
+        raise UserError(f"--crs {crs}: no coordinate system that is known; such as EPSG:32633 ({str(error)[:100]})") from error
+    unknown = ~(np.isfinite(lon) & np.isfinite(lat))
+    return np.where(unknown, np.nan, lon), np.where(unknown, np.nan, lat)
 
 
 def check_not_swapped(lon: np.ndarray, lat: np.ndarray, path: Path) -> None:
@@ -136,3 +331,6 @@ def check_not_swapped(lon: np.ndarray, lat: np.ndarray, path: Path) -> None:
     if wrong.sum() * 2 > known.sum() and not (known & ((np.abs(lat) > 180) | (np.abs(lon) > 90))).any():
         count = f"{wrong.sum()} of {lon.size} rows, first: lon {lon[wrong][0]:g}, lat {lat[wrong][0]:g}"
         raise UserError(f"{path}: longitude and latitude look swapped ({count}); swap the columns")
+
+
+__all__ = ["BY_ROW", "NOT_USED", "PointTable", "TableRule", "read_points", "table_file"]

@@ -19,10 +19,11 @@ from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import mass_of
 from soilcarbon.html import Block, FigureFolder, Items, Note, Section, Table, format_value, write_report
 from soilcarbon.io.files import UserError
-from soilcarbon.io.points import find_columns, read_points, require_columns
+from soilcarbon.io.points import TableRule, read_points
 from soilcarbon.mapping.common_grid import CarbonMap, Cells, Shared, file_name, interval_at, on_common_grid
 from soilcarbon.mapping.picture import View, draw, read_picture
 from soilcarbon.soil.dataset import SOC_MAXIMUM, check_samples
+from soilcarbon.soil.visits import one_row_each
 from soilcarbon.stats.groups import spatial_groups
 from soilcarbon.stats.metrics import bootstrap_scores, coverage, scores
 
@@ -53,7 +54,13 @@ class Points:
 
 
 def score_points(
-    products: Sequence[CarbonMap], points: Path, value: str, unit: str, block_size: float, seed: int
+    products: Sequence[CarbonMap],
+    points: Path,
+    value: str,
+    unit: str,
+    block_size: float,
+    seed: int,
+    rule: TableRule = TableRule(),  # noqa: B008 - frozen
 ) -> tuple[Points, pd.DataFrame]:
     """Score maps at independent points, those at which all of them have values.
 
@@ -69,6 +76,8 @@ def score_points(
         Side in degrees of the blocks of points that are resampled for intervals.
     seed
         Of the bootstrap.
+    rule
+        How the table is read.
 
     Returns
     -------
@@ -87,7 +96,7 @@ def score_points(
     if known is None:
         raise UserError(f"unit = {unit!r}: expected one of {', '.join(UNITS)}")
     unit, factor = UNITS[known]
-    table, observed = _read(points, value, SOC_MAXIMUM / factor)
+    table, observed = _read(points, value, SOC_MAXIMUM / factor, rule)
     lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
     found = table[["profile_id", "lon", "lat"]].assign(observed=observed * factor)
     ends = {}
@@ -128,15 +137,16 @@ def score_points(
     return compared, pd.DataFrame(table_rows)
 
 
-def _read(path: Path, value: str, most: float) -> tuple[pd.DataFrame, np.ndarray]:
+def _read(path: Path, value: str, most: float, rule: TableRule) -> tuple[pd.DataFrame, np.ndarray]:
     """Read points in any format of profiles, columns found by their usual names, and check them."""
-    table = read_points(path)
-    columns = find_columns(table)
-    require_columns(table, columns, PLACED, path)
-    if value not in table.columns:
-        raise UserError(f"{path}: no column {value!r}; it has {', '.join(map(str, table.columns[:12]))}: name one by --value")
-    named = {ours: table[columns[ours]] for ours in PLACED} | {value: table[value]}
-    return check_samples(pd.DataFrame(named), path, value, most=most)
+    points = read_points(path, rule)
+    points.require(*PLACED)
+    if value not in points.raw.columns:
+        raise UserError(f"{path}: no column {value!r}; it has {', '.join(points.raw.columns[:12])}: name one by --value")
+    table = one_row_each(points, value)
+    for note in points.notes:
+        log.info("%s", note)
+    return check_samples(table, path, value, most=most)
 
 
 def _warn_of_units(found: pd.DataFrame, names: Sequence[str], unit: str) -> None:

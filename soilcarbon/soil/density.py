@@ -16,28 +16,29 @@ from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from soilcarbon.io.files import UserError, nearest
-from soilcarbon.io.points import numbers
+from soilcarbon.io.values import numbers
+from soilcarbon.quantities import QUANTITIES, check_plausible
 from soilcarbon.soil.dataset import SOC_MAXIMUM
 from soilcarbon.soil.depth import IMPOSSIBLE_MEANS, Harmonised, Horizons, Method, harmonise, interval_weights
-from soilcarbon.soil.profiles import HorizonTable
+from soilcarbon.soil.horizons import HorizonTable
 
 Multiply = Literal["horizons", "intervals", "layers"]
 STANDARD_LAYERS = ((0.0, 5.0), (5.0, 15.0), (15.0, 30.0), (30.0, 60.0), (60.0, 100.0))
 """cm: GlobalSoilMap's down to a metre, from which Dong, Wang and Su weight theirs."""
-UNITS = {
-    "g/kg": ("SOC", 1.0),
-    "%": ("SOC", 10.0),
-    "kg/m3": ("bulk density", 1.0),
-    "g/cm3": ("bulk density", 1000.0),
-    "% of volume": ("coarse fragments", 1.0),
-}
-"""Unit -> what it measures, and how many g/kg, kg/m3 or per cent of volume it is."""
+_QUANTITIES = ("soc", "bulk_density", "stones")
+UNITS = {unit: (QUANTITIES[name].name, scale[0]) for name in _QUANTITIES for unit, scale in QUANTITIES[name].units.items()}
+"""Unit -> what it measures, and how many of the standard unit it is (g/kg, kg/m3, per cent)."""
+_KEYS = {QUANTITIES[name].name: name for name in _QUANTITIES}
+BY_MASS = ("mass_percent", "mass_fraction")
+"""Units of coarse fragments by mass; the others are by volume."""
+PARTICLE_DENSITY = 2650.0
+"""kg/m3, of stones: quartz."""
 ORGANIC = 80.0
 """g/kg: above it a soil is organic, and bulk density falls with SOC as in `organic_bulk_density`."""
 MINERAL_SD, ORGANIC_SD = 260.0, 80.0
 """kg/m3: root mean square errors of the two published functions, on 1,288 mineral and 12 organic horizons of North Macedonia."""
-BULK_DENSITIES = (100.0, 2650.0)
-"""kg/m3: the least of peat, and quartz without a pore; measured values outside are impossible."""
+BULK_DENSITIES = QUANTITIES["bulk_density"].limits
+"""kg/m3; measured values outside are impossible."""
 FEWEST_PROFILES = 20
 """Profiles with measured bulk density, at least, to fit a pedotransfer function to."""
 _FOLDS = 10
@@ -116,6 +117,28 @@ def soc_density_sd(
     by_bulk_density = soc_density(soc, bulk_density_sd, thickness, stones)
     by_stones = soc * bulk_density * thickness * 1e-5 * stones_sd / 100
     return np.sqrt(by_soc**2 + by_bulk_density**2 + by_stones**2)
+
+
+def stones_by_volume(by_mass: np.ndarray, bulk_density: np.ndarray) -> np.ndarray:
+    """Return coarse fragments in per cent of the soil's volume by those in per cent of its mass.
+
+    The stones of w kg in 1 kg of soil fill w / `PARTICLE_DENSITY`, the fine earth (1 - w) / bulk density.
+
+    Parameters
+    ----------
+    by_mass
+        Per cent of the mass of the whole soil, 0 to 100; beyond, 100.
+    bulk_density
+        Of fine earth, kg/m3.
+
+    Examples
+    --------
+    >>> stones_by_volume(np.array([0.0, 40.0, 100.0]), np.array([1300.0, 1300.0, 1300.0])).round(1)
+    array([  0. ,  24.6, 100. ])
+    """
+    share = np.minimum(by_mass / 100, 1.0)
+    stones, earth = share / PARTICLE_DENSITY, (1 - share) / bulk_density
+    return 100 * stones / (stones + earth)
 
 
 # --- bulk density ----------------------------------------------------------------------------------------------------
@@ -298,10 +321,11 @@ class Measured:
     values: np.ndarray
     unit: str
     sd: float | np.ndarray = 0.0
+    stated: bool = True  # the unit was stated; else values that are unusual in it are asked about
 
     def take(self, rows: np.ndarray) -> "Measured":
         """Return the quantity of some horizons, by number or (L,) bool."""
-        return Measured(self.values[rows], self.unit, np.broadcast_to(self.sd, self.values.shape)[rows])
+        return Measured(self.values[rows], self.unit, np.broadcast_to(self.sd, self.values.shape)[rows], self.stated)
 
     def possible(self, to: str, limits: tuple[float, float]) -> np.ndarray:
         """Return the values (L,) in another unit, with NaN for impossible ones."""
@@ -314,23 +338,16 @@ class Measured:
         Raises
         ------
         ValueError
-            If the unit cannot become `to`, or most values are impossible in it, and possible in another one.
+            If the unit cannot become `to`.
+        UserError
+            If most values are impossible in it, or look like another unit (`quantities.check_plausible`).
         """
         values = convert(self.values, self.unit, to)
         sd = convert(np.broadcast_to(np.asarray(self.sd, float), values.shape), self.unit, to)
-        what, factor = UNITS[self.unit]
+        what = UNITS[self.unit][0]
+        check_plausible(self.values, _KEYS[what], self.unit, setting=f"--{_KEYS[what]}_unit", stated=self.stated)
         given = ~np.isnan(values)
         impossible = given & ~((values >= limits[0]) & (values <= limits[1]))
-        for other, (kind, other_factor) in UNITS.items():
-            if kind != what:
-                continue
-            with np.errstate(over="ignore"):  # infinite is impossible too
-                meant = values * (other_factor / factor)
-            if 2 * (impossible & (meant >= limits[0]) & (meant <= limits[1])).sum() > given.sum():
-                raise ValueError(
-                    f"{impossible.sum()} of {given.sum()} values of {what} are impossible in {self.unit}, and look like {other}; "
-                    f"--{what.lower().replace(' ', '_')}_unit {other} says so"
-                )
         counts |= {f"{what} missing": int((~given).sum()), f"{what} impossible": int(impossible.sum())}
         return self.possible(to, limits), sd
 
@@ -375,8 +392,8 @@ def interval_densities(
     horizons
         L horizons of N profiles, from the surface (`depth.from_surface`).
     soc, bulk_density, stones
-        Of the L horizons, of fine earth; coarse fragments in per cent of volume. Horizons without SOC are left out; missing
-        bulk density is estimated; missing stones are taken as none. All are counted.
+        Of the L horizons, of fine earth; coarse fragments as a share of volume or of mass (`stones_by_volume`). Horizons without
+        SOC are left out; missing bulk density is estimated; missing stones are taken as none. All are counted.
     intervals
         K pairs of upper and lower limit, cm, from 0 down.
     multiply
@@ -400,7 +417,7 @@ def interval_densities(
     --------
     >>> horizons = Horizons(np.array([0, 0]), np.array([0.0, 10.0]), np.array([10.0, 40.0]), 1)
     >>> soc, bulk_density = Measured(np.array([20.0, 10.0]), "g/kg"), Measured(np.array([1.0, 1.5]), "g/cm3")
-    >>> interval_densities(horizons, soc, bulk_density, Measured(np.zeros(2), "% of volume"), [(0, 20)]).density
+    >>> interval_densities(horizons, soc, bulk_density, Measured(np.zeros(2), "percent"), [(0, 20)]).density
     array([[3.5]])
     """
     horizons, values, sds, estimated, assumed, pedotransfer, counts = _completed(horizons, soc, bulk_density, stones)
@@ -452,14 +469,21 @@ def _completed(
     counts = {"horizons": len(horizons)}
     carbon, carbon_sd = soc.usable("g/kg", (0.0, SOC_MAXIMUM), counts)
     earth, earth_sd = bulk_density.usable("kg/m3", BULK_DENSITIES, counts)
-    rock, rock_sd = stones.usable("% of volume", (0.0, 100.0), counts)
+    rock, rock_sd = stones.usable("percent", (0.0, 100.0), counts)
     known = ~np.isnan(carbon)
     horizons = horizons.take(known)
     carbon, earth, rock, *sds = (each[known] for each in (carbon, earth, rock, carbon_sd, earth_sd, rock_sd))
     estimated, assumed = np.isnan(earth), np.isnan(rock)
     counts |= {"bulk density estimated": int(estimated.sum()), "coarse fragments taken as none": int(assumed.sum())}
     earth, sds[1], pedotransfer = fill_bulk_density(horizons.profile, carbon, earth, sds[1])
-    return horizons, [carbon, earth, np.nan_to_num(rock)], sds, estimated, assumed, pedotransfer, counts
+    rock = np.nan_to_num(rock)
+    if stones.unit in BY_MASS:
+        slope = (stones_by_volume(rock + 0.5, earth) - stones_by_volume((rock - 0.5).clip(0.0), earth)) / (
+            0.5 + rock.clip(0.0, 0.5)
+        )
+        rock, sds[2] = stones_by_volume(rock, earth), sds[2] * slope
+        counts["coarse fragments by mass turned into shares of volume"] = int((~assumed).sum())
+    return horizons, [carbon, earth, rock], sds, estimated, assumed, pedotransfer, counts
 
 
 def weighted_layers(of_layers: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ MOST_SMOOTHING = 1e9
 """Long before this lambda a spline is constant."""
 IMPOSSIBLE_MEANS = "interval means of the spline that were impossible, replaced by the mean weighted by thickness"
 """Name of their count."""
+HIGHEST_LITTER = -100.0
+"""cm: a top above it is a code for an unknown depth, not an organic layer."""
 _DECIMALS = 6
 """Of depths, cm."""
 _DEEPEST = 1e6
@@ -222,6 +224,59 @@ def _usable(horizons: Horizons, value: np.ndarray, limits: tuple[float, float]) 
     counts["same limits twice, averaged"] = given - len(horizons)
     counts["overlapping the one above"] = int(((horizons.top[1:] < horizons.bottom[:-1]) & horizons.follows).sum())
     return horizons, value, counts
+
+
+def turn_litter(
+    profile: np.ndarray, top: np.ndarray, bottom: np.ndarray, organic: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Bring organic layers that were described upwards from the mineral surface to negative depths.
+
+    Two spellings are recognised, each only above a mineral horizon that begins at 0: an O horizon from 5 to 0 cm, others ending
+    where the next begins; and, where `organic` says which horizons are, O from 0 to 5 beside A from 0 to 10. (As aqp's
+    accumulateDepths, Soil Survey Staff.)
+
+    Parameters
+    ----------
+    profile
+        (L,) int64.
+    top, bottom
+        (L,) cm; NaN is left alone.
+    organic
+        (L,) bool, horizons that are organic layers by their designation; None: not known.
+
+    Returns
+    -------
+    top, bottom : ndarray
+        (L,) cm, negative above the mineral surface: for `from_surface`.
+    turned : int
+        The number of profiles with such layers.
+
+    Examples
+    --------
+    >>> turn_litter(np.array([0, 0]), np.array([5.0, 0.0]), np.array([0.0, 10.0]))
+    (array([-5.,  0.]), array([ 0., 10.]), 1)
+    """
+    top, bottom = top.copy(), bottom.copy()
+    organic = np.zeros(len(top), bool) if organic is None else organic
+    upward = (bottom < top) & (bottom >= 0) & (top <= -HIGHEST_LITTER)
+    mineral = (top == 0) & (bottom > 0) & ~organic
+    grounded = np.isin(profile, profile[mineral])
+    turned = 0
+    rows = np.flatnonzero(grounded & (upward | (organic & (top >= 0) & (bottom > top))))
+    for each in np.unique(profile[rows]):
+        own = rows[profile[rows] == each]
+        up, down = own[upward[own]], own[~upward[own]]
+        up, down = up[np.argsort(bottom[up])], down[np.argsort(top[down])]
+        if up.size and bottom[up[0]] == 0 and (bottom[up[1:]] == top[up[:-1]]).all():
+            top[up], bottom[up] = 0.0 - top[up], 0.0 - bottom[up]
+            turned += 1
+        elif not up.size and down.size and top[down[0]] == 0:
+            ends = np.flatnonzero(top[down[1:]] != bottom[down[:-1]])
+            layer = down[: ends[0] + 1] if ends.size else down  # a buried organic layer is none of them
+            thickness = bottom[layer[-1]]
+            top[layer], bottom[layer] = top[layer] - thickness, bottom[layer] - thickness
+            turned += 1
+    return top, bottom, turned
 
 
 def from_surface(profile: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

@@ -18,6 +18,7 @@ from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.geo.grid import nominal_metres
 from soilcarbon.geo.raster import Layer, cut_windows, describe, find_layers, pick_layers
 from soilcarbon.io.files import UserError, check_writable, must_exist, sha256
+from soilcarbon.io.points import TableRule, table_file
 from soilcarbon.soil.dataset import (
     dataset_categories,
     largest_shares,
@@ -51,6 +52,8 @@ class Sources:
     radius: int = 0  # cells cut on each side of a profile, at least
     bounds: tuple[float, float, float, float] | None = None  # lon_min, lon_max, lat_min, lat_max, degrees
     depth: DepthRule = field(default_factory=DepthRule)
+    rule: TableRule = field(default_factory=TableRule)  # how the table is read
+    soc_factor: float | None = None  # share of the target, of organic matter, that is carbon
 
 
 @dataclass
@@ -125,7 +128,9 @@ def prepare_dataset(
     UserError
         If profiles, rasters and categories do not fit each other, or nothing is left; then nothing is written.
     """
-    profiles = read_profiles(sources.points, sources.target, sources.depth, sources.bounds, places_only=split is None)
+    profiles = read_profiles(
+        sources.points, sources.target, sources.depth, sources.bounds, split is None, sources.rule, sources.soc_factor
+    )
     layers = find_layers(sources.rasters)
     categories = sources.categories or (parent.categories if parent else default_categories(layers))
     pick_layers(layers, [name for category in categories for name in category.variables])  # names what is missing
@@ -134,7 +139,7 @@ def prepare_dataset(
     patches = cut_patches(profiles, layers, categories, sources)
     _check_left(profiles, sources.points)
     facts: dict[str, Any] = {
-        "points": {"file": sources.points.name, "sha256": sha256(sources.points), **profiles.facts},
+        "points": {"file": sources.points.name, "sha256": sha256(table_file(sources.points)), **profiles.facts},
         "rejected": profiles.counts(),
         "rasters": [grid | {"file": grid["file"].name, "sha256": sha256(grid["file"])} for grid in describe(layers)],
         "missing_cells": {name: int((patch != patch).sum()) for name, patch in patches.items()},

@@ -1,36 +1,27 @@
 """Soil profiles from untrusted tables of profiles or horizons: columns found, every row checked, rejected rows listed with reason.
 
-In: CSV or TSV, GeoJSON, GeoPackage. Out: `read_profiles` one row per profile with profile_id, lon, lat, soc (g/kg), horizons
-brought to a depth interval; `read_horizons` the horizons themselves with their measurements. What is left out is counted.
+In: CSV or TSV, GeoJSON, GeoPackage. Out: `read_profiles`: one row per profile or visit with profile_id, lon, lat, soc (g/kg),
+horizons brought to a depth interval. What is left out is counted.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from soilcarbon.io.files import UserError, nearest
-from soilcarbon.io.points import ALIASES, check_not_swapped, find_columns, numbers, read_points, require_columns
+from soilcarbon.io.files import UserError
+from soilcarbon.io.points import PointTable, TableRule, read_points
 from soilcarbon.soil.dataset import SOC_MAXIMUM
-from soilcarbon.soil.depth import Harmonised, Horizons, Method, from_surface, harmonise
+from soilcarbon.soil.depth import Harmonised, Method, harmonise
+from soilcarbon.soil.horizons import has_depths, measured_soc, place_horizons, typed
+from soilcarbon.soil.visits import SITE, at_first_visit, check_one_row_each, name_visits, sampling_years
 
-MEASURED: dict[str, tuple[str, ...]] = {
-    "soc": ("soc", "soc_gkg", "soc_g_kg", "oc", "orgc", "orgc_value_avg", "toc", "orgcarb", "organic_carbon"),
-    "bulk_density": ("bulk_density", "bd", "bld", "db", "bdfi", "bdfiod", "bdfiod_value_avg", "bulkdensity", "bd_gcm3"),
-    "stones": ("stones", "cf", "crf", "cfvo", "cfvo_value_avg", "crfvol", "coarse_fragments", "gravel", "rock_fragments"),
-    "year": ("year", "sampling_year", "survey_year", "year_sampled", "yr"),
-}
-"""Common names of measured columns in lower case, by preference; none that states another unit (soc_pct, cfgr)."""
 WOSIS_TARGET = "value_avg"
 """The measured value in the files of the WoSIS snapshots."""
-_HIGHEST_LITTER = -100.0
-"""cm: a top above it is a code for an unknown depth, not an organic layer."""
 _LEADING = ("profile_id", "lon", "lat", "soc")
-_SAME_PLACE = 1e-5
-"""Degrees, about a metre."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +69,6 @@ class Profiles:
         return {str(reason): int(count) for reason, count in self.rejected["reason"].value_counts().items()}
 
 
-@dataclass(frozen=True)
-class HorizonTable:
-    """A table of L horizons of N profiles."""
-
-    table: pd.DataFrame  # L rows as they came, those without profile_id left out
-    horizons: Horizons  # their profiles and depths, cm from the surface
-    placed: np.ndarray  # (L,) whether top and bottom are known and possible
-    once: pd.DataFrame  # N rows: profile_id, lon, lat, and the columns that are constant within every profile
-    moves: np.ndarray  # (N,) whether its horizons lie at different places
-    counts: dict[str, int]  # unusual rows by kind
-
-
 # --- profiles --------------------------------------------------------------------------------------------------------
 
 
@@ -99,16 +78,19 @@ def read_profiles(
     depth: DepthRule = DepthRule(),  # noqa: B008 - frozen
     bounds: tuple[float, float, float, float] | None = None,
     places_only: bool = False,
+    rule: TableRule = TableRule(),  # noqa: B008 - frozen
+    soc_factor: float | None = None,
 ) -> Profiles:
     """Read profiles, check every row, and bring horizons to one depth interval.
 
-    A table with columns of upper and lower depth is taken for horizons, unless it has a column cm_covered: then they have been
-    averaged already. Of several good rows with one profile_id the first is kept.
+    A table with columns of upper and lower depth, or of depth ranges, is taken for horizons, unless it has a column cm_covered:
+    then they have been averaged already. Visits of one place in several years are profiles of their own. Of several good rows
+    with one profile_id the first is kept; a table of which many rows repeat one is refused.
 
     Parameters
     ----------
     path
-        CSV, TSV or semicolon-separated; *.geojson, *.json, *.gpkg or *.shp of points. Columns are found by `points.ALIASES`.
+        As of `points.read_points`.
     target
         The column of soil organic carbon, g/kg; None: "soc", or "value_avg" of a WoSIS file.
     depth
@@ -117,6 +99,10 @@ def read_profiles(
         lon_min, lon_max, lat_min, lat_max, degrees: profiles beyond are dropped and only counted.
     places_only
         Rows are places to predict: no target is needed, and there is no column soc.
+    rule
+        How the table is read.
+    soc_factor
+        Share of the target's column, of organic matter, that is carbon; None: it is carbon.
 
     Raises
     ------
@@ -127,42 +113,80 @@ def read_profiles(
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "horizons.csv"
-    >>> _ = path.write_text(chr(10).join(["id,x,y,top,bottom,soc", "a,10,50,0,10,20", "a,10,50,10,30,8", "b,11,50,0,30,-1"]))
+    >>> _ = path.write_text(chr(10).join(["id,x,y,top,bottom,soc", "a,10,50,0,10,20", "a,10,50,10,30,8", "b,11,50,0,30,-3"]))
     >>> found = read_profiles(path, "soc")
     >>> found.table[["profile_id", "soc", "cm_covered"]].to_dict("records")
     [{'profile_id': 'a', 'soc': 12.0, 'cm_covered': 30.0}]
     >>> found.counts()
     {'no usable horizon within 0-30 cm': 1}
     """
-    raw = read_points(path)
-    if places_only:
-        raw, target = raw.drop(columns="soc", errors="ignore").assign(soc=np.nan, cm_covered=np.nan), "soc"
-    table, columns, is_horizons = _name_columns(raw, path, target, [_column(pair) for pair in depth.further])
-    facts: dict[str, Any] = {"kind": "horizons" if is_horizons else "profiles", "rows": len(table), "columns": columns}
-    target = columns["soc"]
+    points = read_points(path, rule)
+    is_horizons = has_depths(points) and "cm_covered" not in points.raw.columns.str.lower()
+    points.require("lon", "lat", *(("profile_id",) if is_horizons else ()))
+    soc, used = np.full(len(points.raw), np.nan), {}
+    if not places_only:
+        name = target or _default_target(points)
+        points.check_measurement(name, "--target")
+        points.columns.found["soc"] = name
+        used["soc"], soc, _ = measured_soc(points, soc_factor, "--target")
+    facts: dict[str, Any] = {"kind": "horizons" if is_horizons else "profiles", "rows": len(points.raw)}
     if is_horizons:
-        table = _average_horizons(table, path, target, depth, facts)
+        table, far = _average_horizons(points, soc, used.get("soc", ""), depth, facts), None
     elif (depth.method != "mean" or depth.further) and not places_only:
         raise UserError(
             f"{path}: depth_method and depth_limits need horizons (columns of upper and lower depth, none named cm_covered);"
             " leave them out for a table of profiles"
         )
-    elif depth.min_covered > 0 and "cm_covered" not in table:
+    elif depth.min_covered > 0 and not places_only and "cm_covered" not in points.raw:
         raise UserError(f"{path}: min_covered needs horizons, or a column 'cm_covered'; set it to 0")
+    else:
+        table, far = _rows_as_profiles(points, soc, used.get("soc"), places_only)
+    names = ("lon", "lat", "lon_letter", "lat_letter", "year", *(("top", "bottom", "depth", "horizon") if is_horizons else ()))
+    used = {name: points.columns.found[name] for name in ("profile_id", *names) if name in points} | used
+    facts["columns"] = {"profile_id": "row number"} | used
+    facts["not_used"], facts["notes"] = points.columns.unused(used), points.notes
     profiles = _located(table[[*_LEADING, *(column for column in table if column not in _LEADING)]], facts, path, bounds)
     if is_horizons:
         why = f"no usable horizon within {depth.interval[0]:g}-{depth.interval[1]:g} cm"
         profiles.reject((profiles.table.pop("moves"), "its horizons lie at different places"), (profiles.table["soc"].isna(), why))
     elif not places_only:
-        profiles.reject(*_value_checks(profiles.table["soc"], path, target))
-        profiles.table["soc"] = profiles.table["soc"].astype(np.float64)
+        profiles.reject(*_value_checks(profiles.table["soc"].to_numpy(), used["soc"]))
+    if far is not None and far.any():
+        lost = profiles.table[SITE].isin(table[SITE][far])
+        profiles.reject((lost, "its visits lie at different places"))
     if depth.min_covered > 0 and not places_only:
-        covered = numbers(profiles.table["cm_covered"], path, "cm_covered")
+        covered = pd.to_numeric(profiles.table["cm_covered"], errors="coerce").to_numpy(np.float64)
         profiles.reject((~(covered >= depth.min_covered), f"fewer than {depth.min_covered:g} cm observed"))
     profiles.reject((profiles.table["profile_id"].duplicated(), "duplicate profile_id"))
     if places_only:
-        profiles.table = profiles.table.drop(columns=["soc", "cm_covered"])
+        profiles.table = profiles.table.drop(columns=["soc", "cm_covered"], errors="ignore")
     return profiles
+
+
+def _default_target(points: PointTable) -> str:
+    """Return the column of the target where none is named."""
+    is_wosis = {WOSIS_TARGET, "upper_depth", "lower_depth"} <= set(points.raw.columns)
+    return WOSIS_TARGET if is_wosis and "soc" not in points.raw.columns else points.rule.columns.get("soc", "soc")
+
+
+def _rows_as_profiles(
+    points: PointTable, soc: np.ndarray, target: str | None, places_only: bool
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return a table of profiles or visits, one row each, and which visits are far from the first of their id (N,)."""
+    ids, year, (lon, lat) = points.ids(), sampling_years(points), points.places()
+    lon, lat = lon.copy(), lat.copy()
+    visits, several = name_visits(ids, year, points.notes)
+    far = at_first_visit(ids, several, lon, lat, points.notes)
+    if not places_only:
+        check_one_row_each(points, visits, target)
+    own = {"profile_id": visits, "lon": lon, "lat": lat, "soc": soc}
+    own |= {SITE: ids} if several.any() else {}
+    own |= {"year": year} if "year" in points else {}
+    used = [points.columns.found[name] for name in ("profile_id", "lon", "lat") if name in points] + ([target] if target else [])
+    used += [points.columns.found["year"]] if points.columns.found.get("year") == "year" else []
+    others = typed(points.raw.drop(columns=used)).reset_index(drop=True)
+    others.columns = [f"{name}_input" if name in own else name for name in others.columns]
+    return pd.concat([pd.DataFrame(own), others], axis=1), far
 
 
 def unit_hint(soc: np.ndarray) -> str | None:
@@ -182,54 +206,10 @@ def unit_hint(soc: np.ndarray) -> str | None:
     return None
 
 
-def _name_columns(
-    raw: pd.DataFrame, path: Path, target: str | None, made: Sequence[str]
-) -> tuple[pd.DataFrame, dict[str, str], bool]:
-    """Rename columns to our names, without those that will be computed (`made`).
-
-    Return the table, our name -> the column's name, and whether rows are horizons.
-    """
-    it_has = ", ".join(map(str, raw.columns[:12]))
-    chosen = find_columns(raw)
-    is_horizons = "top" in chosen and "bottom" in chosen and "cm_covered" not in raw.columns.str.lower()
-    if not is_horizons:
-        chosen = {ours: column for ours, column in chosen.items() if ours not in ("top", "bottom")}
-    require_columns(raw, chosen, ("lon", "lat", *(("profile_id",) if is_horizons else ())), path)
-    if target is None:
-        is_wosis = {WOSIS_TARGET, "upper_depth", "lower_depth"} <= set(raw.columns)
-        target = WOSIS_TARGET if is_wosis and "soc" not in raw.columns else "soc"
-    if target not in raw.columns or target in chosen.values():
-        longer = next((column for column in raw.columns if target.lower() in column.lower()), None)
-        near = f"; did you mean {longer!r}?" if longer else nearest(target, list(raw.columns))
-        what = "is no measurement" if target in raw.columns else f"is not in it{near}"
-        raise UserError(f"{path}: the target column {target!r} {what} (--target takes one of {it_has})")
-
-    names = {column: ours for ours, column in chosen.items()} | {target: "soc"}
-    taken = {*chosen, "profile_id", "soc"} | ({"cm_covered", "n_layers", "moves", *made} if is_horizons else set())
-    table = _renamed(raw, names, taken)
-    if "profile_id" not in table:
-        table["profile_id"] = [str(k) for k in range(1, len(table) + 1)]
-    table["profile_id"] = _ids(table["profile_id"])
-    return table, {"profile_id": "row number"} | chosen | {"soc": target}, is_horizons
-
-
-def _renamed(raw: pd.DataFrame, names: Mapping[str, str], taken: set[str]) -> pd.DataFrame:
-    """Rename columns; others whose name is `taken` become <name>_input."""
-    others = {column: f"{column}_input" for column in raw.columns if column in taken and column not in names}
-    return raw.rename(columns={**names, **others})
-
-
-def _ids(column: pd.Series) -> pd.Series:
-    """Return ids as text; missing and empty ones as NaN."""
-    ids = column.astype("str").str.strip()
-    return ids.where(column.notna() & (ids != ""))
-
-
 def _located(table: pd.DataFrame, facts: dict[str, Any], path: Path, bounds: tuple[float, float, float, float] | None) -> Profiles:
     """Return the rows that have an id and a possible place within bounds."""
-    lon, lat = numbers(table["lon"], path, "lon"), numbers(table["lat"], path, "lat")
-    check_not_swapped(lon, lat, path)
-    profiles = Profiles(table.assign(lon=lon, lat=lat), facts)
+    lon, lat = table["lon"].to_numpy(), table["lat"].to_numpy()
+    profiles = Profiles(table, facts)
     profiles.reject(
         (table["profile_id"].isna(), "no profile_id"),
         (np.isnan(lon) | np.isnan(lat), "longitude or latitude missing or not a number"),
@@ -246,12 +226,10 @@ def _located(table: pd.DataFrame, facts: dict[str, Any], path: Path, bounds: tup
     return profiles
 
 
-def _value_checks(column: pd.Series, path: Path, target: str) -> list[tuple[np.ndarray, str]]:
-    """Return the checks of soil organic carbon, g/kg: which rows fail, and the reason."""
-    soc = numbers(column, path, target)
+def _value_checks(soc: np.ndarray, target: str) -> list[tuple[np.ndarray, str]]:
+    """Return the checks of soil organic carbon (N,), g/kg: which rows fail, and the reason."""
     return [
-        (column.isna().to_numpy(), f"{target} missing"),
-        (np.isnan(soc), f"{target} not a number"),
+        (np.isnan(soc), f"{target} missing"),
         (soc < 0, f"{target} negative"),
         (soc > SOC_MAXIMUM, f"{target} above {SOC_MAXIMUM:g} g/kg"),
     ]
@@ -260,11 +238,12 @@ def _value_checks(column: pd.Series, path: Path, target: str) -> list[tuple[np.n
 # --- horizons --------------------------------------------------------------------------------------------------------
 
 
-def _average_horizons(table: pd.DataFrame, path: Path, target: str, depth: DepthRule, facts: dict[str, Any]) -> pd.DataFrame:
+def _average_horizons(points: PointTable, soc: np.ndarray, target: str, depth: DepthRule, facts: dict[str, Any]) -> pd.DataFrame:
     """Return a row per profile with soc of the intervals, NaN where no horizon is usable; add counts to `facts`."""
-    found = place_horizons(table, path, ("soc",))
-    value = pd.to_numeric(found.table["soc"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    checks = _value_checks(found.table["soc"], path, target)
+    made = {"cm_covered", "n_layers", "moves", *(_column(interval) for interval in depth.further)}
+    found = place_horizons(points, {"soc": soc}, frozenset(made))
+    value = found.table["soc"].to_numpy(np.float64)
+    checks = _value_checks(value, target)
     fault = np.select([found.placed & bad for bad, _ in checks], np.arange(1, len(checks) + 1), 0)
     counts = found.counts | {why: int((fault == k).sum()) for k, (_, why) in enumerate(checks, start=1)}
     good = found.placed & (fault == 0)
@@ -293,117 +272,3 @@ def _further_columns(layers: Harmonised, min_covered: float) -> tuple[pd.DataFra
     enough, counts = layers.sufficient(min_covered)
     further = pd.DataFrame(np.where(enough, layers.mean, np.nan)[:, 1:], columns=columns[1:])
     return further, dict(zip(columns[1:], counts[1:], strict=True))
-
-
-def place_horizons(table: pd.DataFrame, path: Path, measured: tuple[str, ...]) -> HorizonTable:
-    """Sort horizons into profiles, and count their depths from the surface (`depth.from_surface`).
-
-    Parameters
-    ----------
-    table
-        With profile_id (text, missing = NaN), lon, lat, top and bottom (cm), and further columns.
-    path
-        Of the table, for errors.
-    measured
-        Columns that are each horizon's own, even where they are constant.
-
-    Raises
-    ------
-    UserError
-        If a column of depths holds no number.
-    """
-    named = table["profile_id"].notna().to_numpy()
-    counts = {"rows": len(table), "no profile_id": int((~named).sum())}
-    table = table[named].reset_index(drop=True)
-    top, bottom = (numbers(table[name], path, name) for name in ("top", "bottom"))
-    profile, ids = pd.factorize(table["profile_id"])
-    unknown = np.isnan(top) | np.isnan(bottom)
-    impossible = ~unknown & ((bottom <= top) | (top < _HIGHEST_LITTER))
-    counts["depth missing or not a number"] = int(unknown.sum())
-    counts["depth impossible (bottom not below top)"] = int(impossible.sum())
-    placed = ~(unknown | impossible)
-    top[placed], bottom[placed], moved = from_surface(profile[placed], top[placed], bottom[placed])
-    counts["profiles with organic layers above 0"] = moved
-    first = np.flatnonzero(~pd.Series(profile).duplicated())
-    once = {
-        name: column.iloc[first].reset_index(drop=True)
-        for name, column in table.drop(columns=["top", "bottom", *measured]).items()
-        if name in ("profile_id", "lon", "lat") or _is_constant(column, profile, first)
-    }
-    moves = np.zeros(len(ids), bool)
-    for name in ("lon", "lat"):
-        degrees = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64, na_value=np.nan)
-        np.logical_or.at(moves, profile, np.abs(degrees - degrees[first][profile]) > _SAME_PLACE)
-    return HorizonTable(table, Horizons(profile, top, bottom, len(ids)), placed, pd.DataFrame(once), moves, counts)
-
-
-def _is_constant(column: pd.Series, profile: np.ndarray, first: np.ndarray) -> bool:
-    """Return whether a column (L,) is constant or empty within every profile; `first` is the first row of each."""
-    values, expected = column.to_numpy(object), column.iloc[first].to_numpy(object)[profile]
-    return bool(((values == expected) | (pd.isna(values) & pd.isna(expected))).all())
-
-
-def read_horizons(path: Path, named: Mapping[str, str | None]) -> tuple[HorizonTable, dict[str, str]]:
-    """Read a table of horizons, and find its columns of measurements.
-
-    Parameters
-    ----------
-    path
-        As of `points.read_points`.
-    named
-        soc, bulk_density, stones and year -> the column that the user names; None: the first of `MEASURED` that is there.
-
-    Returns
-    -------
-    horizons
-        Their table has columns of these names, numbers with NaN for what is none; NaN throughout where there is no column.
-        A profile whose horizons are of several years has the first.
-    columns
-        Our name -> the table's own.
-
-    Raises
-    ------
-    UserError
-        If there is no column of profiles, places, depths or SOC, a named one is not there, or longitude and latitude look swapped.
-    """
-    raw = read_points(path)
-    columns = _measured_columns(raw, path, named)
-    table = _renamed(raw, {column: ours for ours, column in columns.items()}, {*ALIASES, *named})
-    if "year" in columns:
-        table["year"] = _years(table["year"])
-    for ours in ("lon", "lat", *named):
-        given = ours in columns and (ours in ("lon", "lat", "soc") or table[ours].notna().any())
-        table[ours] = numbers(table[ours], path, columns[ours]) if given else np.nan
-    check_not_swapped(table["lon"].to_numpy(), table["lat"].to_numpy(), path)
-    table["profile_id"] = _ids(table["profile_id"])
-    found = place_horizons(table, path, tuple(name for name in named if name != "year"))
-    year = found.table.groupby(found.horizons.profile)["year"].first()
-    return replace(found, once=found.once.assign(year=year.to_numpy())), columns
-
-
-def _measured_columns(raw: pd.DataFrame, path: Path, named: Mapping[str, str | None]) -> dict[str, str]:
-    """Return our name -> the table's column, of ids, places, depths, and the measurements that are there."""
-    columns = find_columns(raw)
-    require_columns(raw, columns, tuple(ALIASES), path)
-    guessed = find_columns(raw.drop(columns=list(columns.values())), MEASURED)
-    for ours, column in named.items():
-        if column is not None and column not in raw.columns:
-            raise UserError(f"{path}: no column {column!r} (--{ours}){nearest(column, list(raw.columns))}")
-        chosen = column or guessed.get(ours)
-        if chosen is not None:
-            columns[ours] = chosen
-    if "soc" not in columns:
-        it_has = ", ".join(map(str, raw.columns[:12]))
-        raise UserError(f"{path}: no column of soil organic carbon is known by its name; --soc takes one of {it_has}")
-    double = next((name for name in columns.values() if list(columns.values()).count(name) > 1), None)
-    if double is not None:
-        raise UserError(f"{path}: column {double!r} is named twice; name different ones")
-    return columns
-
-
-def _years(column: pd.Series) -> pd.Series:
-    """Return a column with dates such as 2009-06-15 replaced by their years."""
-    if pd.api.types.is_numeric_dtype(column):
-        return column
-    dates = column.astype("str").str.extract(r"^\s*(\d{4})-\d{1,2}(?:-\d{1,2}(?:[T ].*)?)?\s*$", expand=False)
-    return dates.where(dates.notna(), column)

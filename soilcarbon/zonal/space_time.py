@@ -8,9 +8,10 @@ Out: one table of profiles of all periods (`SpaceTime`), and from it the `Profil
 through space and time. Profiles that are left out are listed with the reason.
 """
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,13 @@ import pandas as pd
 from soilcarbon.categories import middle_cells
 from soilcarbon.geo.raster import ABSURD, Layer, cut_windows, find_layers
 from soilcarbon.io.files import UserError, nearest
-from soilcarbon.soil.dataset import read_dataset, read_samples
+from soilcarbon.io.points import TableRule, read_points
+from soilcarbon.soil.dataset import check_samples, read_dataset, read_samples
+from soilcarbon.soil.horizons import typed
+from soilcarbon.soil.visits import one_row_each
 from soilcarbon.stats.groups import spatial_groups
 
+log = logging.getLogger(__name__)
 NO_PERIOD = -1
 """Stands for a year that is missing or before the first period."""
 
@@ -201,6 +206,8 @@ class Sources:
         Column of sampling years; None: years are not used.
     first_year, period_years
         As of `period_of`.
+    rule
+        How a table is read.
     """
 
     samples: Path
@@ -212,6 +219,7 @@ class Sources:
     year: str | None = "year"
     first_year: int = 1985
     period_years: int = 5
+    rule: TableRule = field(default_factory=TableRule)
 
 
 @dataclass(frozen=True)
@@ -264,7 +272,7 @@ def read_space_time(sources: Sources) -> SpaceTime:
     UserError
         If a file or column is missing or wrong, a name comes twice, or no profile is left.
     """
-    table, found = _read_table(sources.samples, sources.targets)
+    table, found = _read_table(sources)
     lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
     year, why = _years(table, sources)
     if sources.rasters:
@@ -336,20 +344,47 @@ def _numbers(table: pd.DataFrame, variables: Sequence[str], found: Sequence[str]
     return numbers
 
 
-def _read_table(samples: Path, targets: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+def _read_table(sources: Sources) -> tuple[pd.DataFrame, list[str]]:
     """Return the table with its targets as numbers, and the variables of a dataset folder, which are among its columns."""
-    path = samples / "samples.csv" if samples.is_dir() else samples
+    samples, targets = sources.samples, sources.targets
+    if not samples.is_dir():
+        return _read_points(sources), []
+    path = samples / "samples.csv"
     table, _ = read_samples(path, targets[0], target_needed=False)
     for target in targets:
         if target not in table.columns:
             raise UserError(f"{path}: no column {target!r}{nearest(target, list(table))}; --targets names the columns to predict")
         table[target] = read_samples(path, target, target_needed=False)[1]
-    if not samples.is_dir():
-        return table, []
     dataset = read_dataset(samples, splits=(), target=targets[0], target_needed=False)
     names = [name for category in dataset.categories for name in category.variables]
     cells = middle_cells(dataset.x, dataset.categories)
     return _joined(table, dict(zip(names, cells.T, strict=True)), samples), names
+
+
+def _read_points(sources: Sources) -> pd.DataFrame:
+    """Return a table of points, one row per profile or visit, its targets and years as numbers."""
+    path, year = sources.samples, sources.year
+    points = read_points(path, sources.rule)
+    if year in points.raw:
+        points.columns.found["year"] = year
+    elif year != "year":
+        points.columns.found.pop("year", None)
+    points.require("profile_id", "lon", "lat")
+    for target in sources.targets:
+        if target not in points.raw:
+            near = nearest(target, list(points.raw))
+            raise UserError(f"{path}: no column {target!r}{near}; --targets names the columns to predict")
+    table = one_row_each(points, *sources.targets)
+    for note in points.notes:
+        log.info("%s", note)
+    used = [points.columns.found[name] for name in ("profile_id", "lon", "lat", "year") if name in points]
+    if year is not None and "year" in table:
+        table = table.rename(columns={"year": year})
+    others = typed(points.raw.drop(columns=[*used, *sources.targets]))
+    table = pd.concat([table, others.drop(columns=[name for name in others if name in table])], axis=1)
+    for target in sources.targets:
+        table = check_samples(table, path, target, target_needed=False)[0]
+    return table
 
 
 def _joined(table: pd.DataFrame, columns: dict[str, np.ndarray], source: Path) -> pd.DataFrame:

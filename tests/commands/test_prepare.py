@@ -106,7 +106,13 @@ def test_statistics_are_of_the_training_profiles_alone(world):
 
 def test_provenance_is_written_and_blocks_are_held_out_whole(world):
     folder, facts = made(world, "--split", "blocks", "--block_size", "2")
-    assert facts["points"]["columns"] == {"profile_id": "id", "lon": "longitude", "lat": "latitude", "soc": "soc_gkg"}
+    assert facts["points"]["columns"] == {
+        "profile_id": "id",
+        "lon": "longitude",
+        "lat": "latitude",
+        "year": "year",
+        "soc": "soc_gkg",
+    }
     assert facts["points"]["sha256"] == sha256(world / "points.csv")
     place = facts["rasters"][0]
     assert (place["file"], place["crs"], place["cell_size"]) == ("cov_place.tif", "EPSG:4326", [CELL, CELL])
@@ -152,7 +158,7 @@ def test_what_is_left_out_is_listed(world, caplog):
     table["soc_gkg"] = table["soc_gkg"].astype(object)
     table.loc[0, "longitude"] = 35.0  # east of the rasters
     table.loc[1, ["longitude", "latitude"]] = 10.5, 49.5  # in the hole
-    table.loc[2, "soc_gkg"] = "n.d."
+    table.loc[2, "soc_gkg"] = "n.a."
     table.loc[3, "soc_gkg"] = -5
     table.loc[4, "id"] = "p005"
     table.loc[6, "latitude"] = 95
@@ -161,7 +167,7 @@ def test_what_is_left_out_is_listed(world, caplog):
         folder, facts = made(world)
     assert facts["rejected"] == {
         "longitude or latitude out of range": 1,
-        "soc_gkg not a number": 1,
+        "soc_gkg missing": 1,
         "soc_gkg negative": 1,
         "duplicate profile_id": 1,
         "outside a raster": 1,
@@ -452,7 +458,7 @@ GIVEN = "[{name: place, variables: [lon, lat]}, {name: relief, variables: [slope
         (None, [], {"points": "none.csv"}, "none.csv: no such"),
         (None, [], {"target": None}, "'soc' is not in it; did you mean 'soc_gkg'"),
         (None, ["--rasters", "nothing"], {}, "no such raster"),
-        (points(soc_gkg="high"), [], {}, "'soc_gkg' holds no numbers (first: 'high'"),
+        (points(soc_gkg="high"), [], {}, "'soc_gkg': 200 of 200 values are no numbers (first 'high'"),
         (points(longitude=100.0), [], {}, "no profile is left; 200 outside a raster"),
         (points(soc_gkg=5000.0), [], {}, "no profile is left; 200 soc_gkg above 1000 g/kg"),
         (None, ["--bounds", "-10", "-5", "-10", "-5"], {}, "200 out of bounds"),

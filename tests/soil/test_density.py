@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 from conftest import REALDATA, needs_realdata
 
+from soilcarbon.io.files import UserError
 from soilcarbon.soil.density import (
+    PARTICLE_DENSITY,
     STANDARD_LAYERS,
     UNITS,
     Measured,
@@ -19,6 +21,7 @@ from soilcarbon.soil.density import (
     score_bulk_density_functions,
     soc_density,
     soc_density_sd,
+    stones_by_volume,
 )
 from soilcarbon.soil.depth import IMPOSSIBLE_MEANS, Horizons, from_surface, harmonise
 
@@ -27,7 +30,7 @@ def densities(
     profile, top, bottom, soc, bulk_density, stones, intervals, profiles, units=("g/kg", "kg/m3"), sd=(0, 0, 0), **options
 ):
     """Return the densities of flat arrays."""
-    measured = map(Measured, (soc, bulk_density, stones), (*units, "% of volume"), sd)
+    measured = map(Measured, (soc, bulk_density, stones), (*units, "percent"), sd)
     return interval_densities(Horizons(profile, top, bottom, profiles), *measured, intervals, **options)
 
 
@@ -282,16 +285,16 @@ def test_own_horizons_estimate_what_they_lack():
     [
         (
             ("g/kg", "g/cm3"),
-            "4 of 4 values of bulk density are impossible in g/cm3.* kg/m3; --bulk_density_unit kg/m3 says so",
+            "4 of 4 values .first 1200. are no bulk density in g/cm3 .*look like kg/m3: --bulk_density_unit kg/m3 says so",
         ),
-        (("%", "kg/m3"), "3 of 4 values of SOC are impossible in %, and look like g/kg; --soc_unit g/kg says so"),
+        (("%", "kg/m3"), "3 of 4 values .first 150. are no SOC in % .*look like g/kg or dg/kg: --soc_unit g/kg or dg/kg says so"),
         (("kg/m3", "kg/m3"), "unit of bulk density"),
-        (("percent", "kg/m3"), "'percent' is none of"),
+        (("furlong", "kg/m3"), "'furlong' is none of"),
     ],
 )
 def test_a_wrong_unit_is_refused(units, message):
     horizons = columns((0, 0, 10, 150, 1200, 0), (0, 10, 20, 120, 1200, 0), (1, 0, 20, 300, 1200, 0), (1, 20, 30, 90, 1200, 0))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, UserError), match=message):
         densities(*horizons, [(0, 20)], 2, units)
 
 
@@ -351,7 +354,7 @@ def test_densities_of_real_horizons(macedonia):
 def test_density_is_never_zero_where_the_spline_overshoots(multiply):
     horizons = Horizons(np.zeros(3, int), np.array([0.0, 10, 12]), np.array([10.0, 12, 60]), 1)
     soc = Measured(np.array([400.0, 1, 2]), "g/kg")
-    earth, rock = Measured(np.full(3, 1.0), "g/cm3"), Measured(np.zeros(3), "% of volume")
+    earth, rock = Measured(np.full(3, 1.0), "g/cm3"), Measured(np.zeros(3), "percent")
     through = [(15.0, 30.0)] if multiply == "layers" else [(12.0, 20.0)]
     by_spline, by_mean = (
         interval_densities(horizons, soc, earth, rock, through, multiply=multiply, method=method, smoothing=0.0)
@@ -359,3 +362,21 @@ def test_density_is_never_zero_where_the_spline_overshoots(multiply):
     )
     assert by_spline.density == pytest.approx(by_mean.density)
     assert sum(count for what, count in by_spline.counts.items() if IMPOSSIBLE_MEANS in what) == 1
+
+
+def test_stones_by_mass_fill_less_than_their_share_of_the_mass():
+    by_mass, earth = np.array([0.0, 20.0, 60.0]), np.array([1300.0, 1300.0, 1000.0])
+    found = stones_by_volume(by_mass, earth)
+    volume = by_mass / PARTICLE_DENSITY, (100 - by_mass) / earth
+    np.testing.assert_allclose(found, 100 * volume[0] / (volume[0] + volume[1]))
+    horizons = Horizons(np.array([0]), np.array([0.0]), np.array([30.0]), 1)
+    measured = Measured(np.array([20.0]), "g/kg"), Measured(np.array([1.3]), "g/cm3")
+    of_mass = interval_densities(horizons, *measured, Measured(np.array([20.0]), "mass_percent"), [(0, 30)])
+    of_volume = interval_densities(horizons, *measured, Measured(found[1:2], "percent"), [(0, 30)])
+    assert of_mass.density == pytest.approx(of_volume.density)
+
+
+@pytest.mark.parametrize(("values", "looks"), [([0.4, 0.0, 0.2], "fraction"), ([400.0, 0.0, 350.0], "per_mille")])
+def test_stones_in_another_unit_are_asked_about(values, looks):
+    with pytest.raises(UserError, match=f"look like .*{looks}.*--stones_unit"):
+        Measured(np.array(values), "percent", stated=False).usable("percent", (0.0, 100.0), {})

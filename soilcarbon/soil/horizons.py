@@ -1,0 +1,283 @@
+"""Soil horizons from untrusted tables: rows sorted into profiles and visits, depths in cm from the surface, measured numbers.
+
+Depths come as two columns or as ranges in text, in any unit, counted downwards, as heights below 0, or with organic layers upwards;
+`read_depths` brings all to centimetres below the surface. What is unusual is counted or told (`PointTable.notes`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from soilcarbon.io.columns import is_organic_matter
+from soilcarbon.io.files import UserError
+from soilcarbon.io.points import PointTable, TableRule, read_points
+from soilcarbon.io.values import depth_range, depths, is_missing, split_ranges
+from soilcarbon.quantities import check_plausible, to_standard
+from soilcarbon.soil.depth import HIGHEST_LITTER, Horizons, from_surface, turn_litter
+from soilcarbon.soil.visits import SITE, at_first_visit, name_visits, sampling_years
+
+_SAME_PLACE = 1e-5
+"""Degrees, about a metre."""
+_ORGANIC = r"^\s*\d*\s*[OLFH](?![a-z]*(?:lu|um)\b)"
+"""Designations of organic layers: O, L, F, H, with a number before."""
+_THICK, _DEEP = 50.0, 300.0
+"""cm: where most uppermost of several layers are so thick, and most profiles so deep, depths are in mm."""
+
+
+@dataclass(frozen=True)
+class HorizonTable:
+    """A table of L horizons of N profiles."""
+
+    table: pd.DataFrame  # L rows, those without profile_id left out; measurements as numbers, the unused columns as they came
+    horizons: Horizons  # their profiles and depths, cm from the surface
+    placed: np.ndarray  # (L,) whether top and bottom are known and possible
+    once: pd.DataFrame  # N rows: profile_id, lon, lat, and the columns that are constant within every profile
+    moves: np.ndarray  # (N,) whether its horizons lie at different places
+    counts: dict[str, int]  # unusual rows by kind
+
+
+def has_depths(points: PointTable) -> bool:
+    """Return whether a table has columns of upper and lower depth, or one of depth ranges."""
+    return ("top" in points and "bottom" in points) or _has_ranges(points)
+
+
+def _has_ranges(points: PointTable) -> bool:
+    """Return whether the column of depths holds ranges, most of it."""
+    column = points.get("depth")
+    if column is None:
+        return False
+    words = column[~is_missing(column)].astype("str")
+    return len(words) > 0 and 2 * sum(depth_range(word) is not None for word in words) > len(words)
+
+
+def read_depths(points: PointTable, profile: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return upper and lower limits (L,) in cm, NaN where missing, organic layers above the mineral surface negative.
+
+    Raises
+    ------
+    UserError
+        If depths are in another unit than said, or upper and lower are swapped.
+    """
+    found, units, rule = points.columns.found, points.columns.units, points.rule
+    if "top" in points and "bottom" in points:
+        pair = [depths(points[name], points.path, found[name], points.reading, points.notes) for name in ("top", "bottom")]
+        said = [rule.depth_unit or units.get(name) for name in ("top", "bottom")]
+        where = f"{points.path}: depths ({found['top']}, {found['bottom']})"
+    else:
+        upper, lower, in_cells = split_ranges(points["depth"], points.path, found["depth"])
+        pair, said = [upper, lower], [rule.depth_unit or in_cells or units.get("depth")] * 2
+        where = f"{points.path}: depths ({found['depth']})"
+    top, bottom = (to_standard(limit, "depth", unit or "cm") for limit, unit in zip(pair, said, strict=True))
+    if np.nanmax(top, initial=-np.inf) <= 0 and np.nanmax(bottom, initial=-np.inf) < 0 and (bottom < top).any():
+        points.notes.append("depths are heights below the surface: their sign is changed")
+        top, bottom = -top, -bottom
+    stated = all(said)
+    thickness, unit = np.abs(pair[1] - pair[0]), said[0] or "cm"
+    check_plausible(thickness, "thickness", unit, where, "--depth_unit", stated)
+    if np.isfinite(thickness).any():
+        check_plausible(np.nanmedian(thickness), "thickness", unit, where, "--depth_unit", stated)
+    if not stated and _look_like_mm(profile, top, bottom):
+        raise UserError(
+            f"{where}: layers are so thick and profiles so deep that they look like mm: --depth_unit mm, or cm if right"
+        )
+    column = points.get("horizon")
+    organic = None if column is None else np.asarray(column.astype("str").str.contains(_ORGANIC, regex=True) & column.notna())
+    top, bottom, turned = turn_litter(profile, top, bottom, organic)
+    if turned:
+        points.notes.append(f"organic layers of {turned} profiles, counted upwards from the mineral surface, are turned")
+    upside_down = bottom < top
+    if 2 * upside_down.sum() > (~np.isnan(top)).sum():
+        raise UserError(
+            f"{where}: {upside_down.sum()} of {len(top)} lower limits are above the upper ones; swap the columns (--columns)"
+        )
+    return top, bottom
+
+
+def _look_like_mm(profile: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> bool:
+    """Return whether most uppermost layers, of profiles with several, and most profiles are too thick for cm."""
+    table = pd.DataFrame({"profile": profile, "top": top, "bottom": bottom}).dropna()
+    groups = table.groupby("profile")
+    several = groups["top"].transform("size") > 1
+    first = table[several & (table["top"] == 0)]
+    if first.empty:
+        return False
+    deep = groups["bottom"].max()[first["profile"].unique()]
+    return bool(first["bottom"].median() >= _THICK and deep.median() >= _DEEP)
+
+
+def place_horizons(points: PointTable, measured: Mapping[str, np.ndarray], taken: frozenset[str] = frozenset()) -> HorizonTable:
+    """Sort horizons into profiles and visits, and count their depths from the surface (`depth.from_surface`).
+
+    Parameters
+    ----------
+    points
+        With columns of ids, places and depths.
+    measured
+        Our name -> (L,) values, each horizon's own even where they are constant.
+    taken
+        Names of columns that will be made: the table's own of this name becomes <name>_input.
+
+    Raises
+    ------
+    UserError
+        If a column of depths holds no numbers, or ids are those of horizons.
+    """
+    points.require("profile_id")
+    ids, year, (lon, lat) = points.ids(), sampling_years(points), points.places()
+    lon, lat = lon.copy(), lat.copy()
+    visits, several = name_visits(ids, year, points.notes)
+    far = at_first_visit(ids, several, lon, lat, points.notes)
+    top, bottom = read_depths(points, pd.factorize(visits)[0])
+    _check_ids(visits, lon, lat, top, points)
+    own = {"profile_id": visits, "lon": lon, "lat": lat, "top": top, "bottom": bottom, **measured}
+    own |= {SITE: ids} if several.any() else {}
+    own |= {"year": year} if "year" in points else {}
+    used = [points.columns.found[name] for name in (*own, "depth") if name in points]
+    others = typed(points.raw.drop(columns=used)).reset_index(drop=True)
+    others.columns = [f"{name}_input" if name in (*own, *taken) else name for name in others.columns]
+    table = pd.concat([pd.DataFrame(own), others], axis=1)
+
+    named = table["profile_id"].notna().to_numpy()
+    counts = {"rows": len(table), "no profile_id": int((~named).sum())}
+    table = table[named].reset_index(drop=True)
+    top, bottom, far = top[named], bottom[named], far[named]
+    profile, codes = pd.factorize(table["profile_id"])
+    unknown = np.isnan(top) | np.isnan(bottom)
+    impossible = ~unknown & ((bottom <= top) | (top < HIGHEST_LITTER))
+    counts["depth missing"] = int(unknown.sum())
+    counts["depth impossible (bottom not below top)"] = int(impossible.sum())
+    placed = ~(unknown | impossible)
+    top[placed], bottom[placed], moved = from_surface(profile[placed], top[placed], bottom[placed])
+    counts["profiles with organic layers above 0"] = moved
+    first = np.flatnonzero(~pd.Series(profile).duplicated())
+    once = {
+        name: column.iloc[first].reset_index(drop=True)
+        for name, column in table.drop(columns=["top", "bottom", *measured]).items()
+        if name in ("profile_id", "lon", "lat", "year") or _is_constant(column, profile, first)
+    }
+    moves = np.zeros(len(codes), bool)
+    np.logical_or.at(moves, profile, far)
+    for degrees in (table["lon"].to_numpy(), table["lat"].to_numpy()):
+        np.logical_or.at(moves, profile, np.abs(degrees - degrees[first][profile]) > _SAME_PLACE)
+    made = pd.DataFrame(once)
+    if "year" in made:
+        made["year"] = table.groupby(profile)["year"].first().to_numpy()
+    return HorizonTable(table, Horizons(profile, top, bottom, len(codes)), placed, made, moves, counts)
+
+
+def _check_ids(ids: pd.Series, lon: np.ndarray, lat: np.ndarray, top: np.ndarray, points: PointTable) -> None:
+    """Raise UserError if each id has one horizon only while most lower horizons share their place with another."""
+    if ids.dropna().duplicated().any() or len(ids) < 3:
+        return
+    shared = pd.DataFrame({"lon": lon, "lat": lat}).duplicated(keep=False).to_numpy() & (top > 0)
+    if shared.sum() * 2 > len(ids):
+        name, used = points.columns.found["profile_id"], points.columns.found.values()
+        count = f"{shared.sum()} of {len(ids)} lie below another at their place"
+        saw = f"{points.path}: each {name!r} has one horizon only, while {count}"
+        others = ", ".join(str(each) for each in points.raw.columns if each not in used)[:100]
+        raise UserError(f"{saw}: an id of layers? --columns profile_id=NAME names that of profiles (not used: {others or 'none'})")
+
+
+def _is_constant(column: pd.Series, profile: np.ndarray, first: np.ndarray) -> bool:
+    """Return whether a column (L,) is constant or empty within every profile; `first` is the first row of each."""
+    values, expected = column.to_numpy(object), column.iloc[first].to_numpy(object)[profile]
+    return bool(((values == expected) | (pd.isna(values) & pd.isna(expected))).all())
+
+
+def typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of text with columns of plain numbers as numbers; codes such as 007 or 1e5 stay text.
+
+    Examples
+    --------
+    >>> typed(pd.DataFrame({"a": ["1.5", None], "b": ["007", "12"]})).to_dict("list")
+    {'a': [1.5, nan], 'b': ['007', '12']}
+    """
+    columns = {}
+    for name, column in table.items():
+        known = column[~is_missing(column)]
+        plain = known.str.fullmatch(r"[+-]?(0|[1-9]\d{0,14})(\.\d+([eE][+-]?\d+)?|[eE]-\d+)?").all()
+        columns[name] = pd.to_numeric(column.where(~is_missing(column))) if plain else column
+    return pd.DataFrame(columns, index=table.index)
+
+
+# --- measurements ----------------------------------------------------------------------------------------------------
+
+
+def measured_soc(points: PointTable, soc_factor: float | None, setting: str = "--soc") -> tuple[str, np.ndarray, str | None]:
+    """Return the column of SOC, its values (L,), those of organic matter times `soc_factor`, and the unit that is stated or None.
+
+    Raises
+    ------
+    UserError
+        If there is no column of SOC, or it is one of organic matter and there is no factor.
+    """
+    column = points.columns.found.get("soc") or (points.columns.found.get("som") if soc_factor is not None else None)
+    if column is None:
+        if "som" in points:
+            name = points.columns.found["som"]
+            advice = f"{setting} {name} --soc_factor 0.58 takes 58 % of it for carbon (van Bemmelen), or another share"
+            raise UserError(f"{points.path}: no column of SOC; {name!r} is organic matter: {advice}")
+        it_has = ", ".join(map(str, points.raw.columns[:12]))
+        raise UserError(f"{points.path}: no column of soil organic carbon is known by its name; {setting} takes one of {it_has}")
+    if soc_factor is None and is_organic_matter(column):
+        raise UserError(
+            f"{points.path}: {column!r} looks like organic matter, not carbon: --soc_factor 0.58 takes 58 % of it, 1 all of it"
+        )
+    signs: list[str] = []
+    values = points.numbers(column, negative=False, signs=signs)
+    unit = "%" if signs else points.columns.units.get("soc" if column == points.columns.found.get("soc") else "som")
+    if soc_factor is not None:
+        points.notes.append(f"SOC is {column!r} times {soc_factor:g}")
+        values = values * soc_factor
+    return column, values, unit
+
+
+def read_horizons(
+    path: Path, rule: TableRule = TableRule(), soc_factor: float | None = None  # noqa: B008 - frozen
+) -> tuple[HorizonTable, PointTable, dict[str, str]]:  # fmt: skip
+    """Read a table of horizons with their measurements.
+
+    Parameters
+    ----------
+    path, rule
+        As of `points.read_points`; the rule's columns may name soc, bulk_density, stones and year too.
+    soc_factor
+        Share of the column of SOC, or of organic matter, that is carbon.
+
+    Returns
+    -------
+    horizons
+        Their table has columns soc, bulk_density, stones and year, numbers with NaN for what is missing; NaN throughout where there
+        is no column. Visits of one place in several years are profiles of their own.
+    points
+        The table, its columns and notes.
+    units
+        Our name -> unit that the column's name or its per cent signs state.
+
+    Raises
+    ------
+    UserError
+        If there is no column of profiles, places, depths or SOC, or text in one that is no number.
+    """
+    points = read_points(path, rule)
+    points.require("profile_id", "lon", "lat", *(() if has_depths(points) else ("top", "bottom")))
+    column, soc, unit = measured_soc(points, soc_factor)
+    points.columns.found["soc"] = column
+    values, units = {"soc": soc}, {"soc": unit} if unit else {}
+    for name in ("bulk_density", "stones"):
+        signs: list[str] = []
+        given = name in points and not is_missing(points[name], rule.missing).all()
+        values[name] = (
+            points.numbers(points.columns.found[name], False, signs if name == "stones" else None)
+            if given
+            else np.full(len(soc), np.nan)
+        )
+        stated = "percent" if signs else points.columns.units.get(name)
+        units |= {name: stated} if stated else {}
+    found = place_horizons(points, values)
+    if "year" not in points:
+        found = replace(found, once=found.once.assign(year=np.nan), table=found.table.assign(year=np.nan))
+    return found, points, units

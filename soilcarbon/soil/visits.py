@@ -1,0 +1,182 @@
+"""Rows and profiles: visits of one place in several years are profiles of their own, and a table of unknown horizons is refused."""
+
+import re
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+
+from soilcarbon.io.files import UserError
+from soilcarbon.io.points import BY_ROW, PointTable
+from soilcarbon.io.values import depth_range
+from soilcarbon.quantities import check_plausible, possible
+
+SITE = "site_id"
+"""Column of the id as given, of profiles that were visited in several years."""
+SAME_SITE = 0.01
+"""Degrees, about a kilometre: visits farther apart are not of one place."""
+_FEW = 5
+_SHARE, _MOST = 0.1, 0.5
+"""Rows that repeat an id are refused if they are few and this share of the table, or most of it."""
+_DEPTHS = re.compile(r"depth|dpth|tief|prof(und|ond)|horiz|hz|layer", re.IGNORECASE)
+_PERHAPS_DEPTHS = re.compile(r"top|bot|upper|lower|from|until|min|max|limit|inter|incr|cm$", re.IGNORECASE)
+_TIMES = re.compile(r"year|date|campaign|survey|visit|wave|jahr|anio", re.IGNORECASE)
+_MOST_COLUMNS = 40
+
+
+def sampling_years(points: PointTable) -> np.ndarray:
+    """Return the years (N,) of a table, NaN where missing or implausible, which is told; NaN throughout without a column of years.
+
+    Raises
+    ------
+    UserError
+        If most years are implausible, or text is no year.
+    """
+    year = points.years()
+    bad = ~np.isnan(year) & ~possible(np.floor(year), "year", "year")
+    if bad.any():
+        name = points.columns.found["year"]
+        check_plausible(np.floor(year), "year", where=f"{points.path}: column {name!r}")
+        points.notes.append(f"{name!r}: {bad.sum()} implausible years (first {year[bad][0]:g}) taken for missing")
+        year = np.where(bad, np.nan, year)
+    return year
+
+
+def name_visits(ids: pd.Series, year: np.ndarray, notes: list[str]) -> tuple[pd.Series, np.ndarray]:
+    """Return ids (N,) of visits, <id>_<year> where one id has several years, and which rows those are.
+
+    Rows without a year are a visit of their own then, with the id as it was.
+
+    Raises
+    ------
+    UserError
+        If the id of a visit is there already.
+
+    Examples
+    --------
+    >>> name_visits(pd.Series(["a", "a", "b"]), np.array([2009.0, 2015.4, 2009.0]), [])[0].tolist()
+    ['a_2009', 'a_2015', 'b']
+    """
+    whole = pd.Series(np.floor(year), index=ids.index)
+    several = (whole.groupby(ids).transform("nunique") > 1).to_numpy() & ids.notna().to_numpy()
+    named = several & ~np.isnan(year)
+    visits = ids.copy()
+    visits[named] = [f"{name}_{when:.0f}" for name, when in zip(ids[named], whole[named], strict=True)]
+    if taken := set(visits[named]) & set(ids[~named].dropna()):
+        raise UserError(f"profile_id {min(taken)!r} is there, and would be that of a visit too; give each visit an id of its own")
+    if several.any():
+        count = f"{ids[several].nunique()} profile_id were visited in several years"
+        notes.append(f"{count}: {visits[several].nunique()} visits are profiles of their own, named <profile_id>_<year>")
+    return visits, several
+
+
+def at_first_visit(ids: pd.Series, several: np.ndarray, lon: np.ndarray, lat: np.ndarray, notes: list[str]) -> np.ndarray:
+    """Put the visits (in place) where the first of their id is, so that no fold splits them; return those too far away (N,)."""
+    if not several.any():
+        return np.zeros(len(ids), bool)
+    first = {name: place.transform("first").to_numpy() for name, place in
+             (("lon", pd.Series(lon).groupby(ids.to_numpy())), ("lat", pd.Series(lat).groupby(ids.to_numpy())))}  # fmt: skip
+    apart = np.maximum(np.abs(lon - first["lon"]), np.abs(lat - first["lat"]))
+    far, moved = several & (apart > SAME_SITE), several & (apart > 0) & (apart <= SAME_SITE)
+    if moved.any():
+        notes.append(
+            f"{moved.sum()} rows of visits are put at the place of the first visit, up to {apart[moved].max():.4f} degrees away"
+        )
+    near = several & ~far
+    lon[near], lat[near] = first["lon"][near], first["lat"][near]
+    return far
+
+
+def one_row_each(points: PointTable, *measured: str) -> pd.DataFrame:
+    """Return profile_id, lon, lat, year (if there is one) and measured columns of a table with a row per profile or visit.
+
+    Raises
+    ------
+    UserError
+        If it holds horizons, or text in a measured column, or visits that lie too far apart.
+    """
+    ids, year, (lon, lat) = points.ids(), sampling_years(points), points.places()
+    lon, lat = lon.copy(), lat.copy()
+    visits, several = name_visits(ids, year, points.notes)
+    far = at_first_visit(ids, several, lon, lat, points.notes)
+    if far.any():
+        raise UserError(
+            f"{points.path}: {far.sum()} visits lie far from the first of their profile_id (first {ids[far].iloc[0]!r})"
+        )
+    check_one_row_each(points, visits, measured[0] if measured else None)
+    values = {name: points.numbers(name, negative=False) for name in measured}
+    table = {"profile_id": visits, "lon": lon, "lat": lat, **({"year": year} if "year" in points else {}), **values}
+    return pd.DataFrame(table)
+
+
+def check_one_row_each(points: PointTable, ids: pd.Series, target: str | None) -> None:
+    """Raise UserError if a table taken for one of profiles holds horizons or visits, by what changes where ids or places repeat.
+
+    Parameters
+    ----------
+    points
+        The table.
+    ids
+        (N,) of visits (`name_visits`).
+    target
+        Its column of the measurement; rows that repeat an id with the same value are copies, which harm nobody.
+
+    Raises
+    ------
+    UserError
+        Naming what repeats, and the columns that look like depths.
+    """
+    if points.rule.columns.get("profile_id") == BY_ROW:
+        return
+    by_place = "profile_id" not in points
+    place = [points.columns.found[name] for name in ("lon", "lat") if name in points]
+    key = points.raw[place].agg("|".join, axis=1) if by_place and place and points.raw[place].notna().all(axis=None) else ids
+    own = [points.columns.found[name] for name in ("profile_id", "lon", "lat") if name in points]
+    values = points.raw.drop(columns=own)
+    again = key.notna() & key.duplicated(keep=False) & ~points.raw.duplicated(keep=False)
+    if not again.any():
+        return
+    rows, keys = values[again], key[again]
+    changing = [name for name in rows if (rows[name].groupby(keys).nunique(dropna=False) > 1).any()]
+    others = [name for name in changing if name != target]
+    extra = int(again.sum()) - keys.nunique()
+    pair = _depth_pair(rows[others], keys)
+    many = extra >= max(_FEW, _SHARE * len(key)) or again.sum() >= _MOST * len(key) > 2
+    depths = list(pair) or [name for name in others if _is_depth(rows[name], name, many)]
+    times = [name for name in others if _TIMES.search(name)]
+    if not (depths or times or (many and (target is None or target in changing))):
+        return
+    what = "places (there is no column of ids)" if by_place else "ids"
+    saw = f"{points.path}: {int(again.sum())} of {len(key)} rows repeat {what}, first {keys.iloc[0]!r}"
+    saw += f", while {', '.join(changing[:6])} change"
+    if depths:
+        top = f"top={depths[0]} bottom={depths[1]}" if len(depths) > 1 else f"depth={depths[0]}"
+        way = f"horizons? --columns {'profile_id=NAME ' if by_place else ''}{top} says so"
+    elif times:
+        way = f"visits? --columns year={times[0]} says so"
+    else:
+        way = "horizons or visits? --columns top=NAME bottom=NAME (or year=NAME) says so"
+    raise UserError(f"{saw}: {way}; --columns profile_id=row takes each row for a profile")
+
+
+def _is_depth(column: pd.Series, name: str, many: bool) -> bool:
+    """Return whether a column that changes within profiles (within many of them) holds depths, by its name or as ranges."""
+    given = column.dropna()
+    ranges = [depth_range(word) for word in given.iloc[:200]]
+    if len(given) and all(each is not None and 0 <= each[0] < each[1] for each in ranges):
+        return True
+    named = bool(_DEPTHS.search(name)) or (many and bool(_PERHAPS_DEPTHS.search(name)))
+    return named and len(given) > 0 and bool(given.str.contains(r"\d").all())
+
+
+def _depth_pair(rows: pd.DataFrame, keys: pd.Series) -> tuple[str, ...]:
+    """Return two columns of numbers of which one row's second is another's first in most profiles, as depths of horizons are."""
+    numeric = rows.iloc[:, :_MOST_COLUMNS].apply(pd.to_numeric, errors="coerce").dropna(axis=1)
+    for upper, lower in permutations(numeric.columns, 2):
+        if not (numeric[upper] < numeric[lower]).all():
+            continue
+        ends = pd.MultiIndex.from_arrays([keys, numeric[lower]])
+        begins = pd.MultiIndex.from_arrays([keys, numeric[upper]])
+        if 2 * begins.isin(ends).sum() >= len(rows) - keys.nunique() > 0:
+            return str(upper), str(lower)
+    return ()
