@@ -40,7 +40,11 @@ _BLOCKS_PER_FOLD = 5
 _KS_LEVEL = 0.05
 """Of the test whether random folds hold out near enough (Linnenbrink et al. 2024)."""
 _CANDIDATES = 100
-"""Numbers of clusters tried, small ones more densely (Linnenbrink et al. 2024)."""
+"""Numbers of Ward's clusters tried, small ones more densely (Linnenbrink et al. 2024)."""
+_OTHERS = (2_000, 60, 20)
+"""Up to so many places, so many numbers of clusters of k-means and sizes of blocks are tried; of more places, fewer."""
+_KMEANS_CLUSTERS = 200
+"""More take long, and are as small as Ward's."""
 _WARD_PLACES = 5_000
 """Up to so many places all pairs are compared (100 MB, a second); more are divided first."""
 _NEIGHBOURS = 32
@@ -301,13 +305,14 @@ def knndm_folds(
     """Return k-fold nearest neighbour distance matching: held-out profiles as far from training as the map's cells are.
 
     Linnenbrink, Mila, Ludwig and Meyer 2024, Geosci. Model Dev. 17, 5897-5912. If profiles are no nearer to each other than
-    prediction points are to them (Kolmogorov-Smirnov), random folds do. Otherwise profiles are clustered (Ward) into q clusters,
-    for q from k to all, each merged into k folds; that q is taken whose held-out distances have the smallest Wasserstein distance
-    W to the distances of the prediction points.
+    prediction points are to them (Kolmogorov-Smirnov), random folds do. Otherwise profiles are clustered into q clusters, which are
+    merged into k folds: by Ward's method for q from k to all, by k-means, and by square blocks. Those folds are taken whose
+    held-out distances have the smallest Wasserstein distance W to the distances of the prediction points.
 
-    As published, but for these: positions lie on the sphere; a place (`spatial_groups`) counts as one point, for profiles of one
-    place in two folds would leak; random folds, too, keep places whole, and are taken if no q matches better; among more than
-    5,000 places, clusters do not cross the parts of a 2-means tree.
+    As published, but for these: the best of three clusterings is taken, not that of one; positions lie on the sphere; a place
+    (`spatial_groups`) counts as one point, for profiles of one place in two folds would leak; random folds, too, keep places
+    whole, and are taken if no clusters match better; among more than 5,000 places, Ward's clusters do not cross the parts of a
+    2-means tree.
 
     Parameters
     ----------
@@ -325,8 +330,8 @@ def knndm_folds(
     Returns
     -------
     folds, facts
-        (N,) int64; and method ("knndm" or "random by place"), q (clusters; none for random), w_km and w_random_km (W
-        of these and of random folds), ks_p, max_share.
+        (N,) int64; and method ("knndm" or "random by place"), clustering and q (its clusters; none for random), w_km and
+        w_random_km (W of these and of random folds), ks_p, max_share.
 
     Raises
     ------
@@ -362,37 +367,57 @@ def knndm_folds(
     w_random = w_of(fold)
     alone = np.repeat(held_out(np.arange(len(points))), sizes)
     p = float(ks_2samp(alone, target, alternative="greater", method="asymp").pvalue)
-    facts: dict[str, Any] = {"method": "random by place", "q": None, "w_km": w_random}
+    facts: dict[str, Any] = {"method": "random by place", "clustering": None, "q": None, "w_km": w_random}
     facts |= {"w_random_km": w_random, "ks_p": p, "max_share": float(max_share)}
     if p >= _KS_LEVEL:
         return random, facts
 
-    best: tuple[float, int | None, np.ndarray] = (w_random, None, fold)
+    best: tuple[float, dict[str, Any], np.ndarray] = (w_random, {}, fold)
     fits = False
-    for q, fold in _clusterings(points, sizes, k, seed):
+    for clustering, q, fold in _clusterings(points, sizes, k, seed):
         if np.bincount(fold, sizes).max() > max_share * sizes.sum():
             continue
         fits, w = True, w_of(fold)
         if w < best[0]:
-            best = (w, q, fold)
+            best = (w, {"method": "knndm", "clustering": clustering, "q": q, "w_km": w}, fold)
     if not fits:
         raise ValueError(
             f"max_share = {max_share:g}: every division into {k} folds has one with more of the profiles; raise it, or k"
         )
-    if best[1] is None:
-        return random, facts
-    return best[2][member], facts | {"method": "knndm", "w_km": best[0], "q": best[1]}
+    return (best[2][member], facts | best[1]) if best[1] else (random, facts)
 
 
-def _clusterings(points: np.ndarray, sizes: np.ndarray, k: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield numbers of clusters q and the folds (P,) that Ward's q clusters are merged into."""
+def _clusterings(points: np.ndarray, sizes: np.ndarray, k: int, seed: int) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Yield a clustering's name, its number of clusters q, and the folds (P,) that they are merged into.
+
+    Ward's for q from k to all places; k-means for q up to `_KMEANS_CLUSTERS`; square blocks of every size that gives k or more,
+    also assigned to folds at random.
+    """
     merges, roots = _merges(points, seed)
     centre = np.average(points, axis=0, weights=sizes)
-    axis = np.linalg.svd((points - centre) * np.sqrt(sizes)[:, None], full_matrices=False)[2][0]
-    for q in np.unique(np.rint(np.geomspace(max(k, roots), len(points), _CANDIDATES)).astype(int)).tolist():
+    along = (points - centre) @ np.linalg.svd((points - centre) * np.sqrt(sizes)[:, None], full_matrices=False)[2][0]
+    for q in _numbers_of_clusters(max(k, roots), len(points), _CANDIDATES):
         a, b = merges[: len(points) - q].T
         joined = coo_array((np.ones(len(a)), (a, b)), shape=(len(points), len(points)))
-        yield q, _merged_into_folds(connected_components(joined, directed=False)[1], sizes, (points - centre) @ axis, k)
+        yield "Ward", q, _merged_into_folds(connected_components(joined, directed=False)[1], sizes, along, k)
+    tried = _OTHERS[1] if len(points) <= _OTHERS[0] else _OTHERS[2]
+    for q in _numbers_of_clusters(k, min(len(points), _KMEANS_CLUSTERS), tried):
+        labels = KMeans(q, n_init=1, random_state=seed).fit(points, sample_weight=sizes).labels_
+        yield "k-means", q, _merged_into_folds(np.unique(labels, return_inverse=True)[1], sizes, along, k)
+    lon, lat = np.degrees(np.arctan2(points[:, 1], points[:, 0])), np.degrees(np.arcsin(points[:, 2].clip(-1, 1)))
+    for side in np.geomspace(max(np.ptp(lon), np.ptp(lat), 1e-3), 1e-3, tried).tolist():
+        block = np.unique(spatial_groups(lon, lat, side), return_inverse=True)[1]
+        if (q := int(block.max()) + 1) >= k:
+            yield "blocks", q, _merged_into_folds(block, sizes, along, k)
+            yield "blocks at random", q, group_folds(block, k, seed)
+        if q == len(points):
+            return
+
+
+def _numbers_of_clusters(least: int, most: int, count: int) -> list[int]:
+    """Return numbers of clusters from least to most, small ones more densely."""
+    found: list[int] = np.unique(np.rint(np.geomspace(least, max(least, most), count)).astype(int)).tolist()
+    return found
 
 
 # --- folds of any strategy ---------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from conftest import REALDATA, needs_realdata
 from scipy.cluster.hierarchy import cut_tree, linkage
 from scipy.stats import wasserstein_distance
 from simulated import field, haversine
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import adjusted_rand_score
@@ -19,6 +21,7 @@ from soilcarbon.stats.metrics import scores
 from soilcarbon.stats.spatial_cv import (
     SPATIAL,
     STRATEGIES,
+    block_folds,
     block_size_for_range,
     cluster_regions,
     distance_mismatch,
@@ -321,7 +324,7 @@ def test_clustered_profiles_are_held_out_as_far_as_the_map_lies(grid):
 
 def test_no_other_number_of_clusters_matches_better(grid):
     lon, lat = clusters(200, spread=0.3)
-    _, facts = knndm_folds(lon, lat, 4, grid, 0)
+    found, facts = knndm_folds(lon, lat, 4, grid, 0)
     points, member, sizes = distinct_places(lon, lat)
     tree = linkage(points, "ward")
     centred = points - np.average(points, axis=0, weights=sizes)
@@ -331,8 +334,28 @@ def test_no_other_number_of_clusters_matches_better(grid):
         folds = spatial_cv._merged_into_folds(cut_tree(tree, q)[:, 0], sizes, centred @ axis, 4)[member]
         if np.bincount(folds).max() <= 100:
             w[q] = distance_mismatch(lon, lat, folds, grid)
-    assert w[facts["q"]] == pytest.approx(facts["w_km"], abs=0.01)
+    assert facts["w_km"] == pytest.approx(distance_mismatch(lon, lat, found, grid))
     assert facts["w_km"] <= min(w.values()) + 0.05 * facts["w_random_km"]  # a hundred of the q were tried, not all
+
+
+def test_k_means_and_blocks_match_no_better_than_what_is_chosen(grid):
+    reached = {}
+    for seed in range(6):
+        lon, lat = clusters(200, spread=(0.05, 0.3, 1.0)[seed % 3], seed=seed)
+        found, facts = knndm_folds(lon, lat, 4, grid, 0)
+        points, member, sizes = distinct_places(lon, lat)
+        along = PCA(1).fit_transform(points)[:, 0]
+        others = {}
+        for q in (8, 20, 60):
+            labels = KMeans(q, n_init=3, random_state=1).fit_predict(points)
+            others["k-means", q] = spatial_cv._merged_into_folds(labels, sizes, along, 4)[member]
+        for side in (0.5, 1.0, 2.0):
+            others["blocks", side] = block_folds(lon, lat, 4, side)
+        w = {name: distance_mismatch(lon, lat, folds, grid) for name, folds in others.items() if np.bincount(folds).max() <= 100}
+        assert facts["w_km"] <= min(w.values()) + 0.1 * facts["w_random_km"]  # of sizes and seeds that it may not have tried
+        reached[seed] = facts["clustering"]
+        assert facts["w_km"] == pytest.approx(distance_mismatch(lon, lat, found, grid))
+    assert len(set(reached.values())) > 1  # no clustering is always the best
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -342,7 +365,7 @@ def test_evenly_spread_profiles_get_random_folds(seed, grid):
     places = random.uniform(0, 10, 2000), random.uniform(40, 50, 2000)
     folds, facts = knndm_folds(lon, lat, 10, places, seed)
     assert facts["method"] == "random by place"
-    assert facts["q"] is None
+    assert facts["q"] is facts["clustering"] is None
     assert (folds == make_folds("place", lon, lat, 10, seed)[0]).all()
     assert facts["w_km"] < 5
 
