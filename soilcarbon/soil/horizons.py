@@ -278,6 +278,11 @@ def read_horizons(
         stated = "percent" if signs else points.columns.units.get(name)
         units |= {name: stated} if stated else {}
     found = place_horizons(points, values)
+    ranges = ("depth",) if not ("top" in points and "bottom" in points) else ("top", "bottom")
+    used = ("profile_id", "lon", "lat", "lon_letter", "lat_letter", *ranges, "horizon", "year", *values)
+    points.columns.found.update({name: points.columns.found.pop(name) for name in used if name in points})
+    for name in set(points.columns.found) - set(used):
+        del points.columns.found[name]
     if "year" not in points:
         found = replace(found, once=found.once.assign(year=np.nan), table=found.table.assign(year=np.nan))
     return found, points, units

@@ -14,6 +14,7 @@ import pandas as pd
 
 from soilcarbon.io.files import UserError
 from soilcarbon.io.points import PointTable, TableRule, read_points
+from soilcarbon.quantities import to_standard
 from soilcarbon.soil.dataset import SOC_MAXIMUM
 from soilcarbon.soil.depth import Harmonised, Method, harmonise
 from soilcarbon.soil.horizons import has_depths, measured_soc, place_horizons, typed
@@ -128,7 +129,10 @@ def read_profiles(
         name = target or _default_target(points)
         points.check_measurement(name, "--target")
         points.columns.found["soc"] = name
-        used["soc"], soc, _ = measured_soc(points, soc_factor, "--target")
+        used["soc"], soc, unit = measured_soc(points, soc_factor, "--target")
+        if unit not in (None, "g/kg"):
+            soc = to_standard(soc, "soc", unit)
+            points.notes.append(f"{used['soc']!r}: {unit} are turned into g/kg")
     facts: dict[str, Any] = {"kind": "horizons" if is_horizons else "profiles", "rows": len(points.raw)}
     if is_horizons:
         table, far = _average_horizons(points, soc, used.get("soc", ""), depth, facts), None
