@@ -5,7 +5,7 @@ A category is a group of variables that shares one branch of the network. Covari
 these columns is here.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,6 +97,32 @@ def unique_names(categories: tuple[Category, ...] | None) -> tuple[Category, ...
         if (width := packed_width(categories)) > COLUMNS:
             raise ValueError(f"{width:,} cells of all windows are more than {COLUMNS:,}; take a smaller radius or fewer variables")
     return categories
+
+
+def separate_classes(categories: Sequence[Category], classes: Collection[str]) -> tuple[Category, ...]:
+    """Return categories in which variables that are class codes stand apart, in categories of kind "classes".
+
+    Examples
+    --------
+    >>> cover = Category(name="cover", variables=("trees", "class"))
+    >>> [(each.name, each.variables, each.kind) for each in separate_classes([cover], {"class"})]
+    [('cover', ('trees',), 'numeric'), ('cover_classes', ('class',), 'classes')]
+    """
+    found = []
+    for each in categories:
+        coded = tuple(name for name in each.variables if each.kind == "classes" or name in classes)
+        rest = tuple(name for name in each.variables if name not in coded)
+        if rest:
+            found.append(each.model_copy(update={"variables": rest}))
+        if coded:
+            name = f"{each.name}_classes" if rest else each.name
+            found.append(each.model_copy(update={"name": name, "variables": coded, "kind": "classes"}))
+    return tuple(found)
+
+
+def class_variables(categories: Sequence[Category]) -> list[str]:
+    """Return the variables that are class codes."""
+    return [name for each in categories if each.kind == "classes" for name in each.variables]
 
 
 def consecutive(widths: Sequence[int]) -> list[slice]:

@@ -77,6 +77,27 @@ QUANTITIES: dict[str, Quantity] = {
 """Name -> bounds and units. The first of a quantity's units that fits is the one that a question names."""
 
 
+_SPELT = {
+    "c": "degC", "°c": "degC", "celsius": "degC", "degreesc": "degC", "degreescelsius": "degC", "kelvin": "K", "degreesk": "K",
+    "mm/year": "mm", "mm/yr": "mm", "mmyr-1": "mm", "mma-1": "mm", "kgm-2": "mm", "kgm-2yr-1": "mm", "mmday-1": "mm/day",
+}  # fmt: skip
+"""Units as files spell them, without blanks and in lower case -> one of `Quantity.units`."""
+
+
+def spelt_unit(quantity: str, text: str) -> str | None:
+    """Return one of a quantity's units for a unit as files or users spell it; None for any other.
+
+    Examples
+    --------
+    >>> spelt_unit("temperature", "Kelvin"), spelt_unit("precipitation", "kgm-2s-1"), spelt_unit("temperature", "mm")
+    ('K', 'kg m-2 s-1', None)
+    """
+    plain = "".join(text.split()).lower()
+    known = {"".join(unit.split()).lower(): unit for unit in QUANTITIES[quantity].units}
+    found = known.get(plain) or _SPELT.get(plain)
+    return found if found in QUANTITIES[quantity].units else None
+
+
 def to_standard(values: np.ndarray, quantity: str, unit: str) -> np.ndarray:
     """Return values in the quantity's standard unit.
 
@@ -158,9 +179,14 @@ def check_plausible(
     others = [other for other in found.units if other in differing.values() and _fits(given, quantity, other)]
     looks = f"they look like {' or '.join(others[:2])}" if others else "they look like no unit that is known"
     if setting and others:
-        looks += f": {setting} {' or '.join(others[:2])} says so"
-        looks += "" if impossible_mostly else f"; {setting} {unit} if they are right"
+        looks += f": {setting} {' or '.join(map(_typed, others[:2]))} says so"
+        looks += "" if impossible_mostly else f"; {setting} {_typed(unit)} if they are right"
     raise UserError(f"{where}{': ' if where else ''}{saw}; {looks}")
+
+
+def _typed(unit: str) -> str:
+    """Return a unit as it is typed in a shell."""
+    return f'"{unit}"' if " " in unit else unit
 
 
 def _range(values: np.ndarray) -> str:

@@ -10,10 +10,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from soilcarbon.categories import Category, unique_names
 from soilcarbon.io.files import UserError, nearest, write_yaml
+from soilcarbon.io.nodata import as_texts, parse_nodata
+from soilcarbon.quantities import QUANTITIES, spelt_unit
 
 if TYPE_CHECKING:
     from soilcarbon.io.points import TableRule
@@ -173,6 +185,60 @@ class HorizonSettings(PointSettings):
     soc_factor: float | None = Field(
         None, gt=0, le=1, description="share of the SOC column that is carbon, for organic matter: 0.58 (van Bemmelen) or 0.5"
     )
+
+
+
+class RasterSettings(Settings):
+    """Settings of whatever reads covariates from rasters."""
+
+    nodata: list[str] = Field(
+        [],
+        description="values that mean missing though the rasters do not declare them: VALUE or VARIABLE=VALUE,VALUE; none: none do",
+    )
+
+    @field_validator("nodata", mode="before")
+    @classmethod
+    def _nodata_can_be_parsed(cls, given: Any) -> Any:
+        texts = as_texts(given)
+        if isinstance(texts, list):
+            parse_nodata(texts)
+        return texts
+
+    @property
+    def missing_values(self) -> dict[str, tuple[float, ...]]:
+        """Values that mean missing by variable."""
+        return parse_nodata(self.nodata)
+
+
+class ClimateSettings(RasterSettings):
+    """Settings of climate zones by precipitation and temperature."""
+
+    precipitation: str = Field("map", description="variable or column of long-term mean annual precipitation")
+    temperature: str = Field("mat", description="variable or column of long-term mean annual temperature")
+    precipitation_unit: str | None = Field(
+        None, description=f"its unit: {', '.join(QUANTITIES['precipitation'].units)} [as its file says, else mm]"
+    )
+    temperature_unit: str | None = Field(
+        None, description=f"its unit: {', '.join(QUANTITIES['temperature'].units)} [as its file says, else degC]"
+    )
+    wet: float = Field(
+        400.0, description="precipitation at or above which a zone is wet: mm, or the variable's unit where none is given"
+    )
+    warm: float = Field(
+        10.0, description="temperature at or above which a zone is warm: degC, or the variable's unit where none is given"
+    )
+    band_widths: tuple[NonNegativeFloat, NonNegativeFloat] = Field(
+        (50.0, 1.0),
+        description="widths of the bands of both over which zones blend, in the units of wet and warm",
+    )
+
+    @field_validator("precipitation_unit", "temperature_unit")
+    @classmethod
+    def _unit_is_known(cls, text: str | None, info: ValidationInfo) -> str | None:
+        quantity = str(info.field_name).removesuffix("_unit")
+        if text is not None and (text := spelt_unit(quantity, given := text)) is None:
+            raise ValueError(f"{given!r} is none of {', '.join(QUANTITIES[quantity].units)}")
+        return text
 
 
 class RunSettings(Settings):

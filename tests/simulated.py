@@ -54,6 +54,7 @@ def write_zoned_samples(folder, n=200, **changes):
     table = pd.DataFrame(profiles.x, columns=ZONED_NAMES).assign(
         profile_id=[f"p{k}" for k in range(n)], lon=profiles.lon, lat=profiles.lat
     )
+    table["map"] = table["map"].clip(lower=1.0)  # rain is never negative
     table = table.assign(socd_0_20=profiles.y, socd_0_100=profiles.y * 2, bulk_density=1.3)
     table.loc[: n // 3, "socd_0_100"] = np.nan
     for name, value in changes.items():

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 import sys
 import types
 import typing
@@ -20,6 +21,10 @@ COMMANDS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")  # argparse's own knows no exponents
+
     def error(self, message: str) -> typing.NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
 

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, model_validator
+from pydantic import Field, model_validator
 
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import UserError, check_writable, locked
-from soilcarbon.settings import Settings
+from soilcarbon.settings import ClimateSettings
 
 
-class CovariateSettings(Settings):
+class CovariateSettings(ClimateSettings):
     """Settings of covariates made from rasters."""
 
     bands: Path | None = Field(None, description="GeoTIFF with blue, red, nir and swir1; or a folder of them, named by years")
@@ -33,13 +33,6 @@ class CovariateSettings(Settings):
     )
     dem: Path | None = Field(None, description="or a GeoTIFF of elevations, m")
     climate: list[Path] = Field([], description="or GeoTIFFs, or folders of them, with precipitation and temperature")
-    precipitation: str = Field("map", description="climate: variable of long-term mean annual precipitation")
-    temperature: str = Field("mat", description="climate: variable of long-term mean annual temperature")
-    wet: float = Field(400.0, description="climate: precipitation at or above which a zone is wet, in its unit (mm)")
-    warm: float = Field(10.0, description="climate: temperature at or above which a zone is warm, in its unit (degrees C)")
-    band_widths: tuple[NonNegativeFloat, NonNegativeFloat] = Field(
-        (50.0, 1.0), description="climate: widths of the bands of precipitation and temperature over which zones blend"
-    )
     out: Path = Field(description="GeoTIFF to write; a folder, where bands is one")
 
     @model_validator(mode="after")
@@ -75,17 +68,16 @@ def make(settings: CovariateSettings) -> None:
         if not todo:
             raise UserError(f"{settings.bands}: holds no GeoTIFF and no folder")
         for path, out in todo:
-            write_indices([path], out, settings.scale, settings.band_names)
+            write_indices([path], out, settings.scale, settings.band_names, settings.missing_values)
         print(f"{settings.out}: indices of {len(todo)} {'image' if len(todo) == 1 else 'images'}")
     elif settings.dem is not None:
         from soilcarbon.zonal.covariates import write_terrain
 
-        write_terrain(settings.dem, settings.out)
+        write_terrain(settings.dem, settings.out, settings.missing_values)
         print(f"{settings.out}: terrain of {settings.dem}")
     else:
-        from soilcarbon.zonal.climate_zones import ClimateZones
+        from soilcarbon.zonal.climate_zones import climate_variables
         from soilcarbon.zonal.covariates import write_zones
 
-        zones = ClimateZones(settings.wet, settings.warm, *settings.band_widths)
-        write_zones(settings.climate, settings.precipitation, settings.temperature, zones, settings.out)
+        zones = write_zones(settings.climate, climate_variables(settings), settings.out, settings.missing_values)
         print(f"{settings.out}: zones 1 to 4 are {', '.join(zones.names)}")

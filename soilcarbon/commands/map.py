@@ -31,7 +31,7 @@ from soilcarbon import __version__
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import UserError, check_writable, locked, must_exist, sha256
 from soilcarbon.io.names import file_name
-from soilcarbon.settings import Settings
+from soilcarbon.settings import RasterSettings
 
 if TYPE_CHECKING:
     from soilcarbon.geo.grid import Grid
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from soilcarbon.mapping.predictor import Predictor
 
 
-class MapSettings(Settings):
+class MapSettings(RasterSettings):
     """Settings of a wall-to-wall map from a checkpoint and rasters."""
 
     preset = "sim_map.yaml"
@@ -140,8 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if folder.is_symlink():
         raise UserError(f"{folder}: is a link, and the tiles of the map would be written behind it; remove it")
     with rasterio.Env(**GDAL_SETTINGS):
-        reference = layer_to_score(settings.against) if settings.against else None
-        plan, areas, sample = make_plan(settings, model)
+        reference = layer_to_score(settings.against, settings.missing_values) if settings.against else None
+        plan, areas, sample = make_plan(settings, model, reference)
         checkpoint = settings.checkpoint, settings.checkpoint.with_suffix(".yaml")
         others = settings.config, settings.against, settings.aoi, settings.zones, settings.stats
         check_inputs_stay(out, plan, [*checkpoint, *others, *settings.rasters])
@@ -162,7 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("\n".join([*lines, f"-> {made}; look at {out.with_suffix('.html')}"]))
 
 
-def make_plan(settings: MapSettings, model: "Predictor") -> "tuple[Plan, dict[str, list[Area]], Sample]":
+def make_plan(
+    settings: MapSettings, model: "Predictor", reference: "Layer | None" = None
+) -> "tuple[Plan, dict[str, list[Area]], Sample]":
     """Return the plan of the map; areas by the name of the file they go to; and a sample of cells predicted as profiles are.
 
     Raises
@@ -171,16 +173,19 @@ def make_plan(settings: MapSettings, model: "Predictor") -> "tuple[Plan, dict[st
         If rasters, areas, grid and checkpoint do not fit each other.
     """
     from soilcarbon.geo import grid as grids
+    from soilcarbon.geo.plausibility import ask_about_fill_values, check_names
     from soilcarbon.geo.raster import find_layers
     from soilcarbon.mapping.plan import Plan, layers_of, predict_sample, stamps_of
     from soilcarbon.network.network import choose_device
 
     statistics = model.take_statistics(settings.stats, settings.missing if settings.given("missing") else None)
-    found, periods = layers_of(model, settings.rasters, settings.periods)
+    found, periods = layers_of(model, settings.rasters, settings.periods, settings.missing_values)
     grid, areas = _grid_and_areas(settings, found, model)
-    masks = find_layers([settings.mask]) if settings.mask is not None else []
+    masks = find_layers([settings.mask], settings.missing_values) if settings.mask is not None else []
     if len(masks) > 1:
         raise UserError(f"{settings.mask}: has {len(masks)} bands; a mask has one")
+    ask_about_fill_values(masks)
+    check_names([*found, *masks, *([reference] if reference else [])], nodata=settings.missing_values)
     layers, masks = ([replace(layer, path=layer.path.resolve()) for layer in each] for each in (found, masks))
     if apart := grids.apart(grid, layers):
         raise UserError(f"{len(apart)} rasters share no ground with the map, first {apart[0]}; see --like, --bounds and --aoi")

@@ -26,13 +26,13 @@ from pydantic import Field, field_validator
 from soilcarbon.categories import Category, unique_names
 from soilcarbon.commands.arguments import read_settings, used_columns
 from soilcarbon.io.files import UserError, locked
-from soilcarbon.settings import HorizonSettings
+from soilcarbon.settings import HorizonSettings, RasterSettings
 
 if TYPE_CHECKING:
     from soilcarbon.soil.prepare import Prepared
 
 
-class PrepareSettings(HorizonSettings):
+class PrepareSettings(HorizonSettings, RasterSettings):
     """Settings of a dataset made from profiles and rasters."""
 
     points: Path = Field(description="profiles or horizons: CSV, TSV, GeoPackage or GeoJSON")
@@ -116,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rasters=settings.rasters,
         categories=settings.categories,
         radius=settings.radius,
+        nodata=settings.missing_values,
         bounds=settings.bounds,
         rule=rule,
         soc_factor=settings.soc_factor,

@@ -22,11 +22,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import UserError
-from soilcarbon.settings import PointSettings
+from soilcarbon.settings import ClimateSettings, PointSettings
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class ZonedSettings(PointSettings):
+class ZonedSettings(PointSettings, ClimateSettings):
     """Settings of random forests by climate zone."""
 
     samples: Path = Field(description="table of profile_id, lon, lat, year, targets and covariates; or a dataset folder")
@@ -55,20 +54,18 @@ class ZonedSettings(PointSettings):
         None,
         description="folder of folders of GeoTIFFs by year (1985) or span (1985-1989); a profile takes the mean of its own period",
     )
+    classes: list[str] = Field(
+        [],
+        description="variables that are class codes, never interpolated in maps [those whose file has a colour table or category "
+        "names]; none: none are",
+    )
     first_year: int = Field(1985, ge=1000, le=9999, description="first year of the first period")
     period_years: int = Field(5, ge=1, le=1000, description="years of a period")
     year: str | None = Field(
         "year", description="column of sampling years; profiles without one are left out; none: years are not used"
     )
-    precipitation: str = Field("map", description="column of long-term mean annual precipitation")
-    temperature: str = Field("mat", description="column of long-term mean annual temperature")
     zone: str | None = Field(
         None, description="column or raster variable of zone codes, whole numbers, instead of precipitation and temperature"
-    )
-    wet: float = Field(400.0, description="precipitation at or above which a zone is wet, in the unit of its column (mm)")
-    warm: float = Field(10.0, description="temperature at or above which a zone is warm, in the unit of its column (degrees C)")
-    band_widths: tuple[NonNegativeFloat, NonNegativeFloat] = Field(
-        (50.0, 1.0), description="widths of the bands of precipitation and temperature over which predictions are blended"
     )
     zone_names: list[str] = Field(
         ["humid", "semi-humid", "semi-arid", "arid"],
@@ -134,10 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.zonal.space_time import Sources, read_space_time
     from soilcarbon.zonal.train import Run, train_zoned
 
-    names = {each.name for each in fields(Sources)} - {"climate", "rule"}
-    data = read_space_time(
-        Sources(climate=_climate(settings), rule=settings.table_rule(), **{name: getattr(settings, name) for name in names})
-    )
+    names = {each.name for each in fields(Sources)} - {"climate", "rule", "nodata"}
+    given = {name: getattr(settings, name) for name in names}
+    rules = {"rule": settings.table_rule(), "nodata": settings.missing_values}
+    data = read_space_time(Sources(climate=_climate(settings), **rules, **given))
     for reason, count in data.left_out["reason"].value_counts().items():
         log.info("left out: %d profiles, %s", count, reason)
     run = Run(
@@ -163,17 +160,17 @@ def _climate(settings: ZonedSettings) -> dict[str, str]:
 
 def new_forest(settings: ZonedSettings, data: "SpaceTime", pool: "Executor | None") -> "ZonedForest":
     """Return the zoned forest that settings describe, not fitted; its bands are those of blended predictions."""
-    from soilcarbon.zonal.climate_zones import MAX_ZONES, ClimateZones, GivenZones, Zones
+    from soilcarbon.zonal.climate_zones import Zones, climate_variables, given_zones, log_zones, zones_of
     from soilcarbon.zonal.forest import SelectedForest, ZonedForest
 
-    zones: Zones = ClimateZones(settings.wet, settings.warm, *settings.band_widths, tuple(settings.zone_names))
-    if settings.zone is not None:
-        try:
-            zones = GivenZones(tuple(sorted(data.table[settings.zone].unique().tolist())))
-        except ValueError as error:
-            raise UserError(f"{settings.zone}: {error}") from error
-        if len(zones.codes) > MAX_ZONES:
-            raise UserError(f"{settings.zone}: {len(zones.codes)} zones, more than {MAX_ZONES}; is it a measurement?")
+    zones: Zones
+    if settings.zone is None:
+        where, variables = str(settings.samples), climate_variables(settings, data.units)
+        zones = zones_of(variables, [data.table[each.name].to_numpy() for each in variables], where, tuple(settings.zone_names))
+        climate = (data.table[each.name].to_numpy() for each in variables)
+        log_zones(zones.names, zones.labels(*climate), "profiles", zones.thresholds)
+    else:
+        zones = given_zones(settings.zone, data.table[settings.zone].to_numpy())
     forest = SelectedForest(
         covariates=tuple(map(data.variables.index, data.covariates)),
         year=data.variables.index(settings.year) if settings.year else None,

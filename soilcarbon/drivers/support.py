@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from soilcarbon.categories import Category, middle_cells
+from soilcarbon.categories import Category, middle_cells, separate_classes
 from soilcarbon.drivers.analysis import Analysis, Target
 from soilcarbon.geo.field import UNITS, Field, read_field, unit_of
 from soilcarbon.geo.grid import Grid, lonlat
@@ -257,15 +257,7 @@ def _check_classes(classes: Sequence[str], names: Sequence[str], where: str) -> 
 
 def _with_classes(categories: Sequence[Category], classes: Sequence[str]) -> tuple[Category, ...]:
     """Return a dataset's categories without windows; further variables that are classes have a category of their own."""
-    found = []
-    for each in categories:
-        coded = tuple(name for name in each.variables if each.kind == "classes" or name in classes)
-        rest = tuple(name for name in each.variables if name not in coded)
-        if rest:
-            found.append(Category(name=each.name, variables=rest))
-        if coded:
-            found.append(Category(name=f"{each.name}_classes" if rest else each.name, variables=coded, kind="classes"))
-    return tuple(found)
+    return tuple(each.model_copy(update={"radius": 0}) for each in separate_classes(categories, classes))
 
 
 def _complete(support: Support) -> Support:

@@ -7,7 +7,7 @@ A raster's variables are its bands, named by their descriptions.
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import getLogger
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.enums import Interleaving, MaskFlags
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
@@ -24,6 +24,7 @@ from rasterio.windows import Window
 from soilcarbon.geo.crs import as_text, transformed, unfit
 from soilcarbon.io import limits
 from soilcarbon.io.files import NODATA, UserError, atomic_write, nearest, read_paths
+from soilcarbon.io.nodata import nodata_of
 from soilcarbon.io.tiff_header import check_tiff
 
 log = getLogger(__name__)
@@ -32,8 +33,8 @@ _CELLS_AT_ONCE = 2**24
 """Cells held in memory while windows are cut: 64 MB of float32."""
 _MOST_CELLS = 10**8
 """Of a raster that is held whole: a scene of Landsat has 6e7."""
-ABSURD = 1e30
-"""No covariate is as large: it is the fill value of a writer that did not declare it."""
+ABSURD = 1e19
+"""No covariate is as large: it is the fill value (1e20, 9.97e36, -3.4e38) of a writer that did not declare it."""
 _FAR, _FAR_DEGREES = 1e10, 1e4
 """In the CRS's unit: no ground is as far from an origin."""
 _FINE = 1e-12
@@ -44,14 +45,40 @@ UNDECLARED = "%s: -9999 is not declared as nodata, but taken as missing in %s"
 """Log message on a file and its variables."""
 
 
+EXACT = 2**24
+"""Integers up to this are told apart in float32, in which all covariates are held."""
+_SIDECAR = 2**22
+"""Characters of a file beside a raster in which category names are looked for."""
+_CATEGORIES = re.compile(r'<CategoryNames>\s*<Category>|<GDALRasterAttributeTable(?![^>]*tableType="athematic")')
+_PICTURE = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
+
 @dataclass(frozen=True)
 class Layer:
-    """One band of one raster: one variable."""
+    """One band of one raster: one variable.
+
+    Attributes
+    ----------
+    name, path, band
+        The band is counted from 1.
+    classes
+        Whether its values are class codes: found with a colour table or category names, or said by a setting. They must be exact
+        in float32.
+    missing
+        Stored values that mean missing beside those the file declares; None: nothing was said (`geo.plausibility` asks).
+    refused
+        Stored values that are not read without a question: fill values far from what a model was trained on.
+    unit
+        As the file states it; "" where it does not.
+    """
 
     name: str
     path: Path
     band: int
-    """Counted from 1."""
+    classes: bool = False
+    missing: tuple[float, ...] | None = None
+    refused: tuple[float, ...] = ()
+    unit: str = ""
 
 
 @contextmanager
@@ -104,21 +131,23 @@ def _open(path: Path) -> Iterator[Any]:
         yield raster
 
 
-def find_layers(paths: Sequence[Path]) -> list[Layer]:
+def find_layers(paths: Sequence[Path], nodata: Mapping[str, tuple[float, ...]] | None = None) -> list[Layer]:
     """Return the variables that GeoTIFF files hold, in the order of the files and their bands.
 
     A variable is named by its band's description, else by the file (`<stem>`, or `<stem>_<band>` of several);
-    characters that a file name cannot hold become "_".
+    characters that a file name cannot hold become "_". A band that says how opaque others are (alpha) is a mask and no variable.
 
     Parameters
     ----------
     paths
         Files, folders whose *.tif and *.tiff are taken in order of their names, or YAML lists of both.
+    nodata
+        Values that mean missing, by variable, as of `io.nodata.parse_nodata`.
 
     Raises
     ------
     UserError
-        If a file is missing or no GeoTIFF, a folder has none, or two bands have one name.
+        If a file is missing or no GeoTIFF, has several pages or is a picture, a folder has none, or two bands have one name.
     """
     found: dict[Path, Path] = {}  # by where it truly lies: a file given twice is read once
     listed = [read_paths(path) if path.suffix.lower() in (".yaml", ".yml") else [path] for path in paths]
@@ -134,15 +163,59 @@ def find_layers(paths: Sequence[Path]) -> list[Layer]:
     layers: dict[str, Layer] = {}
     for path in found.values():
         with _open(path) as raster:
-            descriptions = raster.descriptions
-        for band, description in enumerate(descriptions, start=1):
-            unnamed = path.stem if len(descriptions) == 1 else f"{path.stem}_{band}"
+            bands = _measured_bands(raster, path)
+            described = [(k, raster.descriptions[k - 1], _is_coded(raster, k), raster.units[k - 1] or "") for k in bands]
+        for band, description, coded, unit in described:
+            unnamed = path.stem if len(described) == 1 else f"{path.stem}_{band}"
             name = re.sub(r"[^\w.-]+", "_", description or "").strip("._") or unnamed
             if name in layers:
                 where = "twice in" if layers[name].path == path else f"in {layers[name].path} and in"
                 raise UserError(f"variable {name!r} is {where} {path}; a name must be unique: leave one out, or rename its band")
-            layers[name] = Layer(name, path, band)
+            layers[name] = Layer(name, path, band, coded, nodata_of(name, nodata or {}), unit=unit)
     return list(layers.values())
+
+
+def _measured_bands(raster: Any, path: Path) -> list[int]:
+    """Return the bands of an open file that hold a variable; UserError for several pages or a picture."""
+    if raster.subdatasets:
+        first = raster.subdatasets[0]
+        raise UserError(
+            f"{path}: holds {len(raster.subdatasets)} pages (images), of which one at a time is read; take those that are meant "
+            f"out of it (gdal_translate {first} page1.tif)"
+        )
+    kinds, names = raster.colorinterp, raster.descriptions
+    picture = [k for k, kind in enumerate(kinds) if kind in _PICTURE]
+    if len(picture) >= 3 and not any(names) and {raster.dtypes[k] for k in picture} == {"uint8"}:
+        raise UserError(
+            f"{path}: is a picture (bands red, green and blue of colours), no measurement; give the raster it was drawn from, "
+            "or, if these are measured, name its bands"
+        )
+    return [k + 1 for k, kind in enumerate(kinds) if kind != ColorInterp.alpha or names[k]]
+
+
+def is_masked(raster: Any, band: int) -> bool:
+    """Return whether a band of an open file has a mask: a band of the mask's own, or one of opacity (alpha).
+
+    Writers declare the last of four bands of bytes opacity by default; one with a name is a variable, and masks nothing.
+    """
+    flags = set(raster.mask_flag_enums[band - 1]) - {MaskFlags.all_valid, MaskFlags.nodata}
+    named = any(kind == ColorInterp.alpha and name for kind, name in zip(raster.colorinterp, raster.descriptions, strict=True))
+    return bool(flags) and not (MaskFlags.alpha in flags and named)
+
+
+def _is_coded(raster: Any, band: int) -> bool:
+    """Return whether a band of integers has a colour table or category names."""
+    if np.dtype(raster.dtypes[band - 1]).kind not in "iu":
+        return False
+    try:
+        raster.colormap(band)
+    except ValueError:  # no colour table; category names lie beside a GeoTIFF, in files of GDAL and of ArcGIS
+        path = Path(raster.name)
+        beside = Path(f"{path}.aux.xml")
+        text = beside.read_text(encoding="utf-8", errors="replace")[:_SIDECAR] if beside.is_file() else ""
+        own = next((part for part in text.split("<PAMRasterBand")[1:] if re.match(rf'\s+band="{band}"', part)), "")
+        return bool(_CATEGORIES.search(own)) or (raster.count == 1 and Path(f"{path}.vat.dbf").is_file())
+    return True
 
 
 def pick_layers(layers: Sequence[Layer], variables: Sequence[str]) -> list[Layer]:
@@ -163,8 +236,8 @@ def pick_layers(layers: Sequence[Layer], variables: Sequence[str]) -> list[Layer
 
 
 def describe(layers: Sequence[Layer]) -> list[dict[str, Any]]:
-    """Return, for each file of some layers: its path, CRS, cell size in the CRS's unit (x, y), shape and variables."""
-    table = []
+    """Return, for each file of some layers: path, CRS, cell size in the CRS's unit (x, y), shape, variables, given nodata."""
+    table: list[dict[str, Any]] = []
     for path in dict.fromkeys(layer.path for layer in layers):
         with _open(path) as raster:
             table.append(
@@ -176,7 +249,20 @@ def describe(layers: Sequence[Layer]) -> list[dict[str, Any]]:
                     "variables": [layer.name for layer in layers if layer.path == path],
                 }
             )
+        given = {each.name: list(each.missing) for each in layers if each.path == path and each.missing is not None}
+        table[-1] |= {"nodata": given} if given else {}
     return table
+
+
+def given_nodata(rasters: Any) -> dict[str, tuple[float, ...]]:
+    """Return variable -> values that mean missing, from a record as of `describe`; what is of another form is ignored."""
+    found: dict[str, tuple[float, ...]] = {}
+    for each in rasters if isinstance(rasters, list | tuple) else []:
+        given = each.get("nodata") if isinstance(each, dict) else None
+        for name, values in given.items() if isinstance(given, dict) else []:
+            if isinstance(values, list | tuple) and all(type(value) in (int, float) and math.isfinite(value) for value in values):
+                found[str(name)] = tuple(map(float, values))
+    return found
 
 
 def check_raster(raster: Any, path: Path, layers: Sequence[Layer] = ()) -> None:
@@ -366,25 +452,30 @@ def _read_inside(raster: Any, layers: Sequence[Layer], window: Window, out: np.n
     """Read a window that lies inside the raster into `out` (B, rows, columns) float32, missing = NaN."""
     bands = [layer.band for layer in layers]
     stored = raster.read(bands, window=window)
-    nodata, scales, offsets, flags = raster.nodatavals, raster.scales, raster.offsets, raster.mask_flag_enums
+    nodata, scales, offsets = raster.nodatavals, raster.scales, raster.offsets
     hidden = None  # a mask band, alpha: rare, and read once more; to compare with nodata is much faster than to ask for a mask
-    if any(set(flags[band - 1]) - {MaskFlags.all_valid, MaskFlags.nodata} for band in bands):
+    if any(is_masked(raster, band) for band in bands):
         hidden = raster.read_masks(bands, window=window) == 0
         nodata = [None] * len(nodata)  # GDAL lets a mask take the place of nodata
     for k, (layer, values) in enumerate(zip(layers, out, strict=True)):
         band = layer.band - 1
-        missing = _missing(stored[k], nodata[band])
+        reach = _reach(stored[k])
+        missing = missing_cells(stored[k], (nodata[band], *(layer.missing or ())), reach)
         with np.errstate(over="ignore", invalid="ignore"):
             values[...] = stored[k]
         if hidden is not None:
             missing = hidden[k] if missing is None else missing | hidden[k]
         if missing is not None:
             values[missing] = np.nan
-        if nodata[band] != NODATA and _holds(stored[k], NODATA):
+        _check_exact(stored[k], missing, reach, layer)
+        if nodata[band] != NODATA and _within(NODATA, reach):
             taken = values == NODATA  # means missing in patches too, so it cannot be anything else here
             if taken.any():
                 undeclared.add(layer.name)
                 values[taken] = np.nan
+        for value in layer.refused:
+            if _within(value, reach) and (count := int((values == np.float32(value)).sum())):
+                raise refused_value(layer, value, count)
         if (scales[band], offsets[band]) != (1.0, 0.0):
             with np.errstate(over="ignore", invalid="ignore"):
                 values *= scales[band]
@@ -392,32 +483,77 @@ def _read_inside(raster: Any, layers: Sequence[Layer], window: Window, out: np.n
             values[~(np.abs(values) < ABSURD)] = np.nan
 
 
-def _holds(stored: np.ndarray, value: float) -> bool:
-    """Return False if no cell can equal the value: two passes that need no memory."""
-    if stored.dtype.kind in "iu" and not (np.iinfo(stored.dtype).min <= value <= np.iinfo(stored.dtype).max):
-        return False
+def _reach(stored: np.ndarray) -> tuple[float, float]:
+    """Return the least and the largest value of cells as stored; NaN of both where one is NaN."""
     with np.errstate(invalid="ignore"):
-        return not (value < stored.min() or value > stored.max())  # not the other way round: NaN compares as False
+        return float(stored.min()), float(stored.max())
 
 
-def _missing(stored: np.ndarray, nodata: float | None) -> np.ndarray | None:
-    """Return where cells as stored (rows, columns) are nodata or no number a covariate can have, or None if none is."""
-    missing = None
-    if stored.dtype.kind == "f":
+def _within(value: float, reach: tuple[float, float]) -> bool:
+    """Return False if no cell can have the value."""
+    return not (value < reach[0] or value > reach[1])  # not the other way round: NaN compares as False
+
+
+def missing_cells(
+    stored: np.ndarray, values: Iterable[float | None], reach: tuple[float, float] | None = None
+) -> np.ndarray | None:
+    """Return where cells as stored (any shape) have one of some values or are no number a covariate can have; None if nowhere.
+
+    Parameters
+    ----------
+    stored
+        Of the file's own type.
+    values
+        Nodata values; None and absurd ones say nothing.
+    reach
+        The least and the largest of the cells, if known.
+    """
+    reach, missing = reach or _reach(stored), None
+    if stored.dtype.kind == "f" and not (reach[1] < ABSURD and reach[0] > -ABSURD):
         with np.errstate(invalid="ignore"):
-            if not (stored.max() < ABSURD and stored.min() > -ABSURD):
-                missing = ~(np.abs(stored) < ABSURD)
-    if nodata is None or not abs(nodata) < ABSURD or not _holds(stored, nodata):
-        return missing
-    if stored.dtype.kind == "f":
-        hair = 4 * float(np.finfo(stored.dtype).eps) * abs(nodata)  # GDAL's: what declares nodata may have been rounded
-        with np.errstate(invalid="ignore"):
-            declared = (stored >= nodata - hair) & (stored <= nodata + hair)
-    elif float(nodata).is_integer():
-        declared = stored == int(nodata)
-    else:
-        return missing
-    return declared if missing is None else missing | declared
+            missing = ~(np.abs(stored) < ABSURD)
+    for value in values:
+        if value is None or not _within(value, reach):
+            continue
+        if stored.dtype.kind == "f":
+            if not abs(value) < ABSURD:
+                continue
+            hair = 4 * float(np.finfo(stored.dtype).eps) * abs(value)  # GDAL's: what declares nodata may have been rounded
+            with np.errstate(invalid="ignore"):
+                found = (stored >= value - hair) & (stored <= value + hair)
+        elif float(value).is_integer():
+            limits = np.iinfo(stored.dtype)
+            found = stored == min(max(int(value), limits.min), limits.max)  # of 64 bits the limit itself is no float64
+        else:
+            continue
+        missing = found if missing is None else missing | found
+    return missing
+
+
+def refused_value(layer: Layer, value: float, count: int) -> UserError:
+    """Return the question about a fill value that turned up while a map was made."""
+    return UserError(
+        f"{layer.path}: {count} cells of {layer.name} here are {value:.10g}, far from all the model was trained on: a missing "
+        f"value that is not declared? --nodata {layer.name}={value:.10g} takes it as missing, --nodata {layer.name}=none as a value"
+    )
+
+
+def _check_exact(stored: np.ndarray, missing: np.ndarray | None, reach: tuple[float, float], layer: Layer) -> None:
+    """Raise UserError if class codes cannot be told apart in float32."""
+    if not layer.classes or max(abs(reach[0]), abs(reach[1])) <= EXACT:
+        return
+    large = np.abs(stored.astype(np.float64)) > EXACT  # not as integers: the least of a type has no absolute value in it
+    large &= True if missing is None else ~missing
+    if large.any():
+        raise too_large_code(layer, stored[large][0])
+
+
+def too_large_code(layer: Layer, code: Any) -> UserError:
+    """Return the error of a class code that float32 cannot hold."""
+    return UserError(
+        f"{layer.path}: class codes of {layer.name} beyond {EXACT:,}, first {code}, cannot be told apart in the 32-bit numbers "
+        "that covariates are held in; number the classes 1, 2, 3 ... in a new raster (gdal_calc.py, or QGIS: reclassify by table)"
+    )
 
 
 def write_geotiff(

@@ -25,7 +25,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import rasterio
 from rasterio.crs import CRS
-from rasterio.enums import MaskFlags, Resampling
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
@@ -33,7 +33,17 @@ from rasterio.vrt import WarpedVRT
 from soilcarbon.geo import raster as rasters
 from soilcarbon.geo.crs import transformed
 from soilcarbon.geo.grid import Grid, north_up
-from soilcarbon.geo.raster import UNDECLARED, Layer, check_raster, named_errors, open_raster, read_cells, spans_the_globe
+from soilcarbon.geo.raster import (
+    UNDECLARED,
+    Layer,
+    check_raster,
+    is_masked,
+    named_errors,
+    open_raster,
+    read_cells,
+    refused_value,
+    spans_the_globe,
+)
 from soilcarbon.io.files import NODATA, UserError
 
 log = getLogger(__name__)
@@ -128,7 +138,7 @@ class Stack:
 
     Missing cells have no weight. A cell is missing if the source cells with values have less than half of the weight; where
     blocks are averaged first, a block has the mean of its cells with values. A variable never depends on which others are read
-    with it. Where a file holds infinite values, or an undeclared fill value of 1e30 or more, all cells whose kernel
+    with it. Where a file holds infinite values, or an undeclared fill value of 1e19 or more, all cells whose kernel
     touches them are missing.
 
     A stack keeps files open: one for each thread and each process.
@@ -140,7 +150,7 @@ class Stack:
     grid
         The map's.
     nearest
-        Names of variables whose values are classes: always the nearest neighbour's.
+        Names of further variables whose values are classes, which always are the nearest neighbour's.
     resampling
         "nearest" takes the nearest neighbour for all.
 
@@ -170,7 +180,7 @@ class Stack:
         self.layers = list(layers)
         self.grid = grid
         self._crs = CRS.from_user_input(grid.crs)
-        self._nearest = {layer.name for layer in layers if resampling == "nearest" or layer.name in nearest}
+        self._nearest = {layer.name for layer in layers if resampling == "nearest" or layer.classes or layer.name in nearest}
         self._open: OrderedDict[Path, Any] = OrderedDict()
         self._views: list[_View] | None = None
         self._warped = ExitStack()
@@ -386,7 +396,8 @@ class Stack:
             raster = self._raster(path)
             for k in positions:
                 band = self.layers[k].band - 1
-                found.append(_holds(raster.dtypes[band], NODATA) or raster.mask_flag_enums[band] != [MaskFlags.all_valid])
+                declared = raster.nodatavals[band] is not None or is_masked(raster, band + 1)
+                found.append(declared or bool(self.layers[k].missing) or _holds(raster.dtypes[band], NODATA))
         return np.flatnonzero(found).tolist()
 
     def _piece(self, number: int, view: _View, down: int, right: int) -> np.ndarray:
@@ -411,12 +422,23 @@ class Stack:
             found, weight = values[:count], values[count:]
             with np.errstate(invalid="ignore"):
                 found[~(np.abs(found) < _IMPLAUSIBLE)] = np.nan
+            self._refuse(view, found)
             found[view.masks] = np.where(weight >= 255 / 2, found[view.masks], np.nan)
             out = np.where(np.isnan(out), found, out)
         while self._pieces and sum(piece.size for piece in self._pieces.values()) + out.size > _CELLS_KEPT:
             self._pieces.pop(next(iter(self._pieces)))
         self._pieces[number, down, right] = out
         return out
+
+    def _refuse(self, view: _View, found: np.ndarray) -> None:
+        """Raise UserError where a layer has one of its refused values; where only they are mixed the result is exactly this."""
+        for k, values in zip(view.positions, found, strict=True):
+            layer = self.layers[k]
+            for value in layer.refused:
+                raster = self._raster(layer.path)
+                seen = value * raster.scales[layer.band - 1] + raster.offsets[layer.band - 1]
+                if count := int(np.isclose(values, seen, rtol=1e-6, atol=0).sum()):
+                    raise refused_value(layer, value, count)
 
     def _named(self, view: _View, error: Exception) -> UserError:
         """Return the error of a file that GDAL could not read, by its name."""
@@ -451,7 +473,7 @@ def _virtual(
     holes: list[dict[str, Any]]
     for path, positions in files.items():
         with open_raster(path) as raster:
-            clean += [_clean(source, path, raster, layers[k].band) for k in positions]
+            clean += [_clean(source, raster, layers[k]) for k in positions]
     step = width // across if source.wraps else -(-width // across)
     shifts = [step * (count - 1 - n if source.mirrored else n) for n in range(count)]
     if masks or blocks != (1, 1):
@@ -472,20 +494,29 @@ def _virtual(
     return _dataset(source, place, (step * count, -(-height // down)), bands)
 
 
-def _clean(source: _Source, path: Path, raster: Any, band: int) -> dict[str, Any]:
+def _clean(source: _Source, raster: Any, layer: Layer) -> dict[str, Any]:
     """Return the arguments of `_piece` for a band of a file, all kinds of missing cells as NaN, scale and offset applied."""
-    size, nodata = (source.grid.width, source.grid.height), raster.nodatavals[band - 1]
-    masked = bool(set(raster.mask_flag_enums[band - 1]) - {MaskFlags.all_valid, MaskFlags.nodata})
+    band, size = layer.band - 1, (source.grid.width, source.grid.height)
+    nodata = raster.nodatavals[band]
+    masked = is_masked(raster, layer.band)
+    given = [value for value in layer.missing or () if value not in (NODATA, nodata)]
     # Overviews may be made by any rule.
-    found: dict[str, Any] = {"file": str(path.resolve()), "band": str(band), "size": size, "options": {"OVERVIEW_LEVEL": "NONE"}}
-    missing = NODATA
+    options = {"OVERVIEW_LEVEL": "NONE"}
+    found: dict[str, Any] = {"file": str(layer.path.resolve()), "band": str(layer.band), "size": size, "options": options}
+
+    def without(missing: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a raster in which some cells are -9999: GDAL takes one missing value only."""
+        return {"file": _dataset(source, source.transform, size, [_band(_piece(**found, facts=missing), str(NODATA))])} | one
+
+    one, missing = {"band": "1", "size": size}, NODATA
     if masked or (nodata not in (None, NODATA) and not math.isnan(nodata)):
-        if masked or _holds(raster.dtypes[band - 1], NODATA):  # GDAL takes one missing value only: what is masked becomes -9999
-            inner = _band(_piece(**found, facts={"UseMaskBand": "true"}), str(NODATA))
-            found = {"file": _dataset(source, source.transform, size, [inner]), "band": "1", "size": size}
+        if masked or given or _holds(raster.dtypes[band], NODATA):
+            found = without({"UseMaskBand": "true"})
         else:
             missing = nodata
-    facts = {"NODATA": missing, "ScaleOffset": raster.offsets[band - 1], "ScaleRatio": raster.scales[band - 1]}
+    for value in given:
+        found = without({"NODATA": repr(value)})
+    facts = {"NODATA": missing, "ScaleOffset": raster.offsets[band], "ScaleRatio": raster.scales[band]}
     return found | {"facts": facts}
 
 

@@ -60,8 +60,13 @@ class ForestPredictor(Predictor):
         self.windows = ((tuple(self.model.variables[k] for k in self._columns), 0),)
         self.zones = self.forest.zones.names
         self.applicability = self.uncertainty.applicability
+        self.classes = frozenset(self.model.classes)
         if isinstance(self.forest.zones, GivenZones):
-            self.classes = frozenset(self._climate)
+            self.classes |= frozenset(self._climate)
+        self.nodata = self.model.nodata
+        if self.applicability is not None:
+            spread = zip(self.uncertainty.predictors, self.applicability.mean, self.applicability.std, strict=True)
+            self.trained = {self.model.variables[k]: (float(mean), float(std)) for k, mean, std in spread}
 
     @property
     def _climate(self) -> list[str]:

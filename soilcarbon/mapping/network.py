@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from soilcarbon.geo import grid as grids
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.grid import Grid
+from soilcarbon.geo.raster import given_nodata
 from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
 from soilcarbon.io.files import UserError
 from soilcarbon.mapping.cog import Band
@@ -175,6 +176,8 @@ class NetworkPredictor(Predictor):
         self.windows = tuple((category.variables, category.radius) for category in facts.categories)
         self.classes = frozenset(facts.classes)
         self.applicability = self.network.applicability
+        self.nodata = given_nodata(self.network.record.rasters)
+        self.trained = dict(facts.statistics or {})
         self._dense: SlidingNetwork | None = None
 
     def take_statistics(self, stats: Path | None, missing: Literal["mean", "zero"] | None) -> Statistics | None:

@@ -21,6 +21,7 @@ from rasterio.windows import Window
 from soilcarbon import __version__
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.grid import Grid, Tile, as_plain, raster_grid, short_name
+from soilcarbon.geo.plausibility import ask_about_fill_values
 from soilcarbon.geo.raster import Layer, find_layers
 from soilcarbon.geo.resampling import ON_THE_GRID, Stack
 from soilcarbon.geo.vector import load_areas
@@ -140,7 +141,7 @@ def support_notes(plan: Plan, model: Predictor, tif: Path, sample: Sample) -> li
     ]
 
 
-def layer_to_score(path: Path) -> Layer:
+def layer_to_score(path: Path, nodata: Mapping[str, tuple[float, ...]] | None = None) -> Layer:
     """Return the band of a raster that maps can be scored against: its only one, or the one called "prediction".
 
     Raises
@@ -148,10 +149,11 @@ def layer_to_score(path: Path) -> Layer:
     UserError
         If there is none, or the file cannot be read.
     """
-    layers = find_layers([path])
+    layers = find_layers([path], nodata)
     chosen = [layer for layer in layers if len(layers) == 1 or layer.name == "prediction"]
     if not chosen:
         raise UserError(f"{path}: has {len(layers)} bands, none of them called 'prediction'; to be scored against, it needs one")
+    ask_about_fill_values(chosen)
     return chosen[0]
 
 

@@ -15,10 +15,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from soilcarbon.geo.grid import Grid, lonlat
+from soilcarbon.geo.plausibility import ask_about_fill_values, check_codes, refusing, with_classes
 from soilcarbon.geo.raster import Layer, cut_windows, find_layers, pick_layers
 from soilcarbon.geo.vector import Area, write_areas
 from soilcarbon.io.files import UserError, write_text
 from soilcarbon.io.interruption import advise_resume
+from soilcarbon.io.nodata import EVERY
 from soilcarbon.mapping.cog import TILE, whole_tiles
 from soilcarbon.mapping.predictor import CHANGE, Predictor
 from soilcarbon.zonal.space_time import find_spans
@@ -114,13 +116,15 @@ def stamps_of(paths: Iterable[Path | str]) -> dict[str, Stamps]:
     return found
 
 
-def find_periods(periods: Sequence[str]) -> dict[str, list[Layer]]:
+def find_periods(periods: Sequence[str], nodata: Mapping[str, tuple[float, ...]] | None = None) -> dict[str, list[Layer]]:
     """Return the layers of each period that replace those of all periods, by its name in order of time; {"": []} of no period.
 
     Parameters
     ----------
     periods
         NAME=FOLDER each, or a folder of one folder for each year or span of years.
+    nodata
+        As of `find_layers`.
 
     Raises
     ------
@@ -131,11 +135,11 @@ def find_periods(periods: Sequence[str]) -> dict[str, list[Layer]]:
     for period in periods:
         name, named, path = period.partition("=")
         if named:
-            spans = {name: find_layers([Path(path)])}
+            spans = {name: find_layers([Path(path)], nodata)}
         elif not Path(period).is_dir():
             raise UserError(f"period {period!r} is neither NAME=FOLDER nor a folder of one folder for each year or span of years")
         else:
-            years = find_spans(Path(period))
+            years = find_spans(Path(period), nodata)
             spans = {f"{first}" if first == last else f"{first}-{last}": layers for (first, last), layers in years.items()}
         if double := sorted(found.keys() & spans.keys()):
             raise UserError(f"period {double[0]!r} is named twice")
@@ -146,25 +150,31 @@ def find_periods(periods: Sequence[str]) -> dict[str, list[Layer]]:
 
 
 def layers_of(
-    model: Predictor, rasters: Sequence[Path], periods: Sequence[str]
+    model: Predictor, rasters: Sequence[Path], periods: Sequence[str], nodata: Mapping[str, tuple[float, ...]]
 ) -> tuple[list[Layer], list[tuple[str, tuple[int, ...]]]]:
     """Return the layers that a model needs, each once, and `Plan.periods`.
+
+    The model says which are classes, and, where `nodata` is silent, which values mean missing. Values that look like missing ones
+    are asked about; layers refuse those that a sample of the rasters has missed (`geo.plausibility`).
 
     Raises
     ------
     UserError
-        If a variable lacks, or a period holds none or changes what must be constant.
+        If a variable lacks, or a period holds none or changes what must be constant; see `geo.plausibility.check_layers`.
     """
-    static, found = find_layers(rasters), find_periods(periods)
+    nodata = {**model.nodata, **({} if EVERY not in nodata else dict.fromkeys(model.nodata, nodata[EVERY])), **nodata}
+    static, found = find_layers(rasters, nodata), find_periods(periods, nodata)
     layers: list[Layer] = []
     numbers = []
     for name, own in found.items():
         names = {layer.name for layer in own}
         chosen = pick_layers([*own, *(layer for layer in static if layer.name not in names)], model.variables)
+        chosen = refusing(with_classes(chosen, model.classes), model.trained)
         if own and not names & set(model.variables):
             raise UserError(f"period {name!r}: {own[0].path.parent} has none of the checkpoint's variables")
         layers = list(dict.fromkeys([*layers, *chosen]))
         numbers.append((name, tuple(layers.index(layer) for layer in chosen)))
+    check_codes(layers, ask_about_fill_values(layers))
     model.check_periods({name: [layer.name for layer in own] for name, own in found.items()})
     return layers, numbers
 

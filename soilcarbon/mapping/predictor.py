@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -64,6 +65,10 @@ class Predictor(ABC):
         Variables that are class codes.
     zones
         The model's own zones; () of a model without.
+    nodata
+        Variable ("": all) -> values of rasters that mean missing, as given when the model was trained.
+    trained
+        Variable -> mean and standard deviation of the training profiles, of those where they are known.
     applicability
         The area of applicability; None where unknown.
     on_gpu
@@ -78,6 +83,8 @@ class Predictor(ABC):
     unit: str
     windows: tuple[tuple[tuple[str, ...], int], ...]
     classes: frozenset[str] = frozenset()
+    nodata: Mapping[str, tuple[float, ...]] = MappingProxyType({})
+    trained: Mapping[str, tuple[float, float]] = MappingProxyType({})
     zones: tuple[str, ...] = ()
     applicability: ApplicabilityArea | None = None
     on_gpu: bool = False

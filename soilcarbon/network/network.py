@@ -160,7 +160,7 @@ class Record(BaseModel):
     profiles
         Split -> number of profiles.
     rasters
-        Of the rasters that the dataset was cut from: crs, cell_size, variables.
+        Of the rasters that the dataset was cut from: crs, cell_size, variables, nodata (variable -> values, as given by a setting).
     calibrated_on
         The profiles held out that the prediction intervals were calibrated on, as text.
     """

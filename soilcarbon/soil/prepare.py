@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
+from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, class_variables, separate_classes
 from soilcarbon.geo.grid import nominal_metres
+from soilcarbon.geo.plausibility import ask_about_fill_values, check_codes, check_names, hidden_classes, with_classes
 from soilcarbon.geo.raster import Layer, cut_windows, describe, find_layers, pick_layers
 from soilcarbon.io.files import UserError, check_writable, must_exist, sha256
 from soilcarbon.io.points import TableRule, table_file
@@ -37,8 +38,6 @@ from soilcarbon.stats.groups import spatial_groups
 log = logging.getLogger(__name__)
 _SEEN = ("test", "valid", "train")
 """A group with profiles in several splits is of the last of these."""
-_CLASS_NAME = re.compile("class|code|lith|cover|geolog|soil_?type|wrb", re.IGNORECASE)
-"""Names of variables that may be class codes."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,7 @@ class Sources:
     depth: DepthRule = field(default_factory=DepthRule)
     rule: TableRule = field(default_factory=TableRule)  # how the table is read
     soc_factor: float | None = None  # share of the target, of organic matter, that is carbon
+    nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # variable -> values, see `io.nodata.parse_nodata`
 
 
 @dataclass
@@ -131,12 +131,17 @@ def prepare_dataset(
     profiles = read_profiles(
         sources.points, sources.target, sources.depth, sources.bounds, split is None, sources.rule, sources.soc_factor
     )
-    layers = find_layers(sources.rasters)
+    layers = find_layers(sources.rasters, sources.nodata)
+    check_names(layers, nodata=sources.nodata)
     categories = sources.categories or (parent.categories if parent else default_categories(layers))
-    pick_layers(layers, [name for category in categories for name in category.variables])  # names what is missing
+    used = pick_layers(layers, [name for category in categories for name in category.variables])
+    _check_kinds(used, sources.categories)
+    layers, used = (with_classes(each, class_variables(categories)) for each in (layers, used))
     _check_left(profiles, sources.points)
     check_writable(out)
     patches = cut_patches(profiles, layers, categories, sources)
+    samples = ask_about_fill_values(used, patches)
+    check_codes(used, samples)
     _check_left(profiles, sources.points)
     facts: dict[str, Any] = {
         "points": {"file": sources.points.name, "sha256": sha256(table_file(sources.points)), **profiles.facts},
@@ -155,7 +160,8 @@ def prepare_dataset(
         facts["statistics"] = f"of {parent.folder}" if parent else "of the training profiles"
     write_dataset(out, profiles.table, patches, drawn, categories, facts, statistics, {"rejected.csv": profiles.rejected})
     made = Prepared(profiles, patches, tuple(categories), facts)
-    made.hints = _hints(made, sources.depth, sources.categories is None and parent is None)
+    codes = hidden_classes(used, samples) if sources.categories is None and parent is None else []
+    made.hints = _hints(made, sources.depth, codes)
     return made
 
 
@@ -163,7 +169,10 @@ def prepare_dataset(
 
 
 def default_categories(layers: Sequence[Layer]) -> tuple[Category, ...]:
-    """Return the published table if its variables are all there, else one numeric category per raster file."""
+    """Return the published table if its variables are all there, else one category per raster file.
+
+    Variables with a colour table or category names are classes, in a category of their own.
+    """
     names = {layer.name for layer in layers}
     if all(variable in names for category in PUBLISHED_CATEGORIES for variable in category.variables):
         return PUBLISHED_CATEGORIES
@@ -174,7 +183,20 @@ def default_categories(layers: Sequence[Layer]) -> tuple[Category, ...]:
         while name in files:
             name += "_"
         files[name] = [layer.name for layer in layers if layer.path == path]
-    return tuple(Category(name=name, variables=tuple(variables)) for name, variables in files.items())
+    coded = [layer.name for layer in layers if layer.classes]
+    if coded:
+        log.info("classes, as their files have a colour table or category names: %s", ", ".join(coded))
+    return separate_classes([Category(name=name, variables=tuple(each)) for name, each in files.items()], coded)
+
+
+def _check_kinds(layers: Sequence[Layer], categories: Sequence[Category] | None) -> None:
+    """Raise UserError if categories that the user lists do not say of what their file calls classes whether it is."""
+    unsaid = [name for each in categories or () if "kind" not in each.model_fields_set for name in each.variables]
+    if coded := [layer for layer in layers if layer.classes and layer.name in unsaid]:
+        raise UserError(
+            f"{coded[0].path}: {coded[0].name} has a colour table or category names: class codes? give its category kind: classes, "
+            "or kind: numeric if they are measurements"
+        )
 
 
 def without_constants(categories: Sequence[Category], patches: Mapping[str, np.ndarray], rows: np.ndarray) -> tuple[Category, ...]:
@@ -274,17 +296,15 @@ def _split(table: pd.DataFrame, rule: SplitRule, parent: GlobalDataset | None) -
 # --- hints -----------------------------------------------------------------------------------------------------------
 
 
-def _hints(made: Prepared, depth: DepthRule, default_table: bool) -> list[str]:
+def _hints(made: Prepared, depth: DepthRule, codes: Sequence[str]) -> list[str]:
     """Return sentences on unused variables, class codes, shared covariates, thin profiles, units and few blocks."""
     patches, facts, table = made.patches, made.facts, made.profiles.table
     hints = []
     named = [(grid["file"], name) for grid in facts["rasters"] for name in grid["variables"]]
     if unused := [name for _, name in named if name not in patches]:
         hints.append(f"in no category, not used: {', '.join(unused[:12])}{' ...' if len(unused) > 12 else ''}")
-    if default_table:
-        codes = [name for file, name in named if name in patches and _CLASS_NAME.search(file + name)]
-        if codes := [name for name in codes if (np.nan_to_num(patches[name]) % 1 == 0).all()]:
-            hints.append(f"class codes? {', '.join(codes)}; list categories in a YAML file to give them kind: classes")
+    if codes:
+        hints.append(f"class codes? {', '.join(codes)}; list categories in a YAML file to give them kind: classes")
     if "split" not in facts:
         return hints
     hints += _place_hints(made)

@@ -318,9 +318,9 @@ def _check_not_published(path: Path) -> None:
 
 
 def rasters_of(folder: Path) -> list[dict[str, Any]]:
-    """Return CRS, cell size and variables of the rasters that a dataset was cut from; nothing if its record has none."""
+    """Return CRS, cell size, variables and given nodata of the rasters that a dataset was cut from; nothing if it has no record."""
     path = folder / "dataset.yaml"
     found = read_yaml(path).get("rasters") if path.is_file() else None
     wanted = ("crs", "cell_size", "variables")
     whole = [each for each in (found if isinstance(found, list) else []) if isinstance(each, dict) and all(map(each.get, wanted))]
-    return [{name: each[name] for name in wanted} for each in whole]
+    return [{name: each[name] for name in (*wanted, "nodata") if name in each} for each in whole]

@@ -4,9 +4,19 @@ In: precipitation and temperature, or class codes. Out: the zone of each place, 
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from logging import getLogger
+from types import MappingProxyType
 
 import numpy as np
+
+from soilcarbon.geo.raster import EXACT
+from soilcarbon.io.files import UserError
+from soilcarbon.quantities import QUANTITIES, check_plausible, possible, spelt_unit
+from soilcarbon.settings import ClimateSettings
+
+log = getLogger(__name__)
 
 ZONES = ("humid", "semi-humid", "semi-arid", "arid")
 """Wet and warm, wet and cool, dry and warm, dry and cool: four zones of 400 mm and 10 degrees C after Dong, Wang and Su (2024).
@@ -82,6 +92,11 @@ class ClimateZones:
         zone = 2 * (precipitation < self.precipitation) + (temperature < self.temperature)
         return np.where(np.isnan(precipitation) | np.isnan(temperature), -1, zone).astype(np.int64)
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Quantity -> threshold, in the unit of the values that are classified."""
+        return {"precipitation": self.precipitation, "temperature": self.temperature}
+
     def hard(self) -> "ClimateZones":
         """Return the same zones without bands."""
         return replace(self, width_precipitation=0.0, width_temperature=0.0)
@@ -111,12 +126,12 @@ class GivenZones:
 
     def __post_init__(self) -> None:
         if not self.codes or len(set(self.codes)) != len(self.codes) or any(code % 1 != 0 for code in self.codes):
-            raise ValueError(f"zones {', '.join(f'{code:g}' for code in self.codes[:5])}: expected different whole numbers")
+            raise ValueError(f"zones {', '.join(f'{code:.15g}' for code in self.codes[:5])}: expected different whole numbers")
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the zones."""
-        return tuple(f"zone {code:g}" for code in self.codes)
+        return tuple(f"zone {int(code)}" for code in self.codes)
 
     def weights(self, code: np.ndarray) -> np.ndarray:
         """Return 1 for the zone of each place and 0 for the others, (n, Z); NaN where the code is missing or unknown."""
@@ -134,6 +149,130 @@ class GivenZones:
 
 
 Zones = ClimateZones | GivenZones
+
+
+def given_zones(name: str, codes: np.ndarray) -> GivenZones:
+    """Return the zones of the codes (n,) of a column or variable.
+
+    Raises
+    ------
+    UserError
+        If they are no whole numbers, too many, or too large to be told apart in a map.
+    """
+    try:
+        zones = GivenZones(tuple(np.unique(codes).tolist()))
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
+    if len(zones.codes) > MAX_ZONES:
+        raise UserError(f"{name}: {len(zones.codes)} zones, more than {MAX_ZONES}; is it a measurement?")
+    if abs(largest := max(zones.codes, key=abs)) > EXACT:
+        raise UserError(
+            f"{name}: zone codes beyond {EXACT:,}, such as {int(largest)}, cannot be told apart in maps; number them 1, 2, 3 ..."
+        )
+    return zones
+
+
+# --- units of the climate ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClimateVariable:
+    """What is said of the precipitation or the temperature that defines zones.
+
+    Attributes
+    ----------
+    quantity
+        "precipitation" or "temperature".
+    name
+        Of the variable or column.
+    threshold, width
+        In mm a year or degrees C; in the variable's own unit where `own_threshold` and no unit is given.
+    own_threshold
+        Whether the user gave the threshold.
+    unit
+        Given by a setting; None: not.
+    stated
+        The unit as the file states it; "" where it does not.
+    """
+
+    quantity: str
+    name: str
+    threshold: float
+    width: float
+    own_threshold: bool = False
+    unit: str | None = None
+    stated: str = ""
+
+    def limits(self, values: np.ndarray, where: str) -> tuple[float, float]:
+        """Return threshold and width of the band in the unit of the values, which are checked for plausibility.
+
+        Parameters
+        ----------
+        values
+            Any shape, missing = NaN.
+        where
+            File, for messages.
+
+        Raises
+        ------
+        UserError
+            If the values are implausible in the unit.
+        """
+        if self.unit is None and self.own_threshold:
+            return self.threshold, self.width
+        unit = self.unit or spelt_unit(self.quantity, self.stated)
+        source, setting = f"{where}: {self.name}", f"--{self.quantity}_unit"
+        check_plausible(values, self.quantity, unit, source, setting, stated=self.unit is not None)
+        unit = unit or QUANTITIES[self.quantity].unit
+        known = np.asarray(values, np.float64)[np.isfinite(values)]
+        check_plausible(known[~possible(known, self.quantity, unit)], self.quantity, unit, source, setting, stated=True)
+        if self.unit is None and unit != QUANTITIES[self.quantity].unit:
+            log.info("%s is in %s, as its file says", self.name, unit)
+        factor, offset = QUANTITIES[self.quantity].units[unit]
+        return (self.threshold - offset) / factor, self.width / factor
+
+
+def climate_variables(
+    settings: ClimateSettings, stated: Mapping[str, str] = MappingProxyType({})
+) -> tuple[ClimateVariable, ClimateVariable]:
+    """Return precipitation and temperature as settings describe them; `stated` is variable -> unit as its file says."""
+    parts = [("precipitation", "wet", settings.band_widths[0]), ("temperature", "warm", settings.band_widths[1])]
+    first, second = (
+        ClimateVariable(
+            quantity,
+            name := getattr(settings, quantity),
+            getattr(settings, threshold),
+            width,
+            settings.given(threshold),
+            getattr(settings, f"{quantity}_unit"),
+            stated.get(name, ""),
+        )
+        for quantity, threshold, width in parts
+    )
+    return first, second
+
+
+def zones_of(
+    variables: Sequence[ClimateVariable], values: Sequence[np.ndarray], where: str, names: tuple[str, ...] = ZONES
+) -> ClimateZones:
+    """Return climate zones whose thresholds are in the units of precipitation and temperature (any shape), which are checked.
+
+    Raises
+    ------
+    UserError
+        If values are implausible in their unit; see `ClimateVariable.limits`.
+    """
+    (wet, width), (warm, other) = (each.limits(cells, where) for each, cells in zip(variables, values, strict=True))
+    return ClimateZones(wet, warm, width, other, names)
+
+
+def log_zones(names: Sequence[str], labels: np.ndarray, what: str, limits: Mapping[str, float]) -> None:
+    """Log how many places (n,) lie in each zone, and warn of zones that are empty."""
+    counts = {name: int((labels == k).sum()) for k, name in enumerate(names)}
+    log.info("%s by zone: %s", what, ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    if empty := [name for name, count in counts.items() if not count]:
+        rule = ", ".join(f"{name} {value:g}" for name, value in limits.items())
+        log.warning("no %s in zone %s; are the thresholds (%s) in the unit of the variables?", what, " and ".join(empty), rule)
 
 
 def _smoothstep(values: np.ndarray, threshold: float, width: float) -> np.ndarray:

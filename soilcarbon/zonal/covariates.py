@@ -7,16 +7,18 @@ each result on the grid of the input (`write_indices`, `write_terrain`, `write_z
 import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from rasterio.crs import CRS
 
 from soilcarbon.geo.grid import Grid, raster_grid
+from soilcarbon.geo.plausibility import ask_about_fill_values
 from soilcarbon.geo.raster import Layer, check_filled, check_size, find_layers, pick_layers, write_geotiff
 from soilcarbon.geo.resampling import Stack
 from soilcarbon.io.files import UserError
-from soilcarbon.zonal.climate_zones import ClimateZones
+from soilcarbon.zonal.climate_zones import ClimateVariable, ClimateZones, log_zones, zones_of
 
 
 def _read(layers: Sequence[Layer]) -> tuple[Grid, np.ndarray]:
@@ -122,7 +124,13 @@ def spectral_indices(bands: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.where(np.abs(values) <= 1, values, np.nan) for name, values in found.items()}
 
 
-def write_indices(paths: Sequence[Path], out: Path, scale: str, names: Sequence[str] = BANDS) -> None:
+def write_indices(
+    paths: Sequence[Path],
+    out: Path,
+    scale: str,
+    names: Sequence[str] = BANDS,
+    nodata: Mapping[str, tuple[float, ...]] | None = None,
+) -> None:
     """Write the spectral indices of a raster as a GeoTIFF on its own grid, a band each.
 
     Parameters
@@ -135,13 +143,15 @@ def write_indices(paths: Sequence[Path], out: Path, scale: str, names: Sequence[
         A key of `SCALES`; where the file itself declares a scale, that has been applied, and this is "reflectance".
     names
         Names of its blue, red, nir and swir1 band.
+    nodata
+        As of `find_layers`.
 
     Raises
     ------
     UserError
         If a band is missing, they lie in several files, the raster has no CRS, is rotated or too large, or no cell has an index.
     """
-    layers = pick_layers(find_layers(paths), names)
+    layers = pick_layers(find_layers(paths, nodata), names)
     path = layers[0].path
     if len({layer.path for layer in layers}) > 1:
         raise UserError(f"{path}: {', '.join(names)} must be in one file; stack them (gdal_merge.py -separate)")
@@ -340,7 +350,7 @@ def terrain_derivatives(elevation: np.ndarray, width: np.ndarray, height: np.nda
     }
 
 
-def write_terrain(dem: Path, out: Path) -> None:
+def write_terrain(dem: Path, out: Path, nodata: Mapping[str, tuple[float, ...]] | None = None) -> None:
     """Write the terrain derivatives of a digital elevation model as a GeoTIFF on its own grid, a band each.
 
     Parameters
@@ -349,6 +359,8 @@ def write_terrain(dem: Path, out: Path) -> None:
         GeoTIFF of one band, metres. A raster around the Earth is not joined at its seam.
     out
         The file to write.
+    nodata
+        As of `find_layers`.
 
     Raises
     ------
@@ -356,9 +368,10 @@ def write_terrain(dem: Path, out: Path) -> None:
         If the raster cannot be read, has several bands or no CRS, is rotated or too large, reaches beyond a pole, holds
         implausible elevations, or no cell has all its neighbours.
     """
-    layers = find_layers([dem])
+    layers = find_layers([dem], nodata)
     if len(layers) != 1:
         raise UserError(f"{dem}: holds {len(layers)} bands; expected one, of elevations (gdal_translate -b NUMBER takes one out)")
+    _refuse_coded(layers)
     grid, cells = _read(layers)
     elevation, south, north = cells[0], grid.y - grid.height * grid.cell[1], grid.y
     if CRS.from_user_input(grid.crs).is_geographic and max(north, -south) > 90 + 1e-6:
@@ -369,8 +382,9 @@ def write_terrain(dem: Path, out: Path) -> None:
     if implausible.size:
         raise UserError(
             f"{dem}: {implausible.size} cells from {implausible.min():g} to {implausible.max():g} are no elevations in metres; "
-            "declare the missing value (gdal_edit.py -a_nodata VALUE)"
+            "declare the missing value (gdal_edit.py -a_nodata VALUE), or give --nodata VALUE"
         )
+    ask_about_fill_values(layers)
     found = terrain_derivatives(elevation, *cell_sizes(grid))
     _write(out, found, grid, dem, "a cell needs its eight neighbours", list(TERRAIN_UNITS.values()))
 
@@ -378,31 +392,51 @@ def write_terrain(dem: Path, out: Path) -> None:
 # --- climate zones -------------------------------------------------------------------------------------------------------
 
 
-def write_zones(rasters: Sequence[Path], precipitation: str, temperature: str, zones: ClimateZones, out: Path) -> None:
+def write_zones(
+    rasters: Sequence[Path],
+    variables: Sequence[ClimateVariable],
+    out: Path,
+    nodata: Mapping[str, tuple[float, ...]] | None = None,
+) -> ClimateZones:
     """Write a GeoTIFF of climate zones on the grid of the precipitation: band "zone", 1 to 4, and a band of weights per zone.
+
+    Returns the zones, with thresholds in the units of the variables.
 
     Parameters
     ----------
     rasters
         Files or folders, see `soilcarbon.geo.raster.find_layers`.
-    precipitation, temperature
-        Names of the variables.
-    zones
-        Thresholds and widths.
+    variables
+        Precipitation and temperature: names, units, thresholds and widths of the bands.
     out
         The file to write.
+    nodata
+        As of `find_layers`.
 
     Raises
     ------
     UserError
-        If a variable is missing, a file cannot be read or is too large, or no cell has both.
+        If a variable is missing, a file cannot be read or is too large, values are implausible, or no cell has both.
     """
-    if precipitation == temperature:
-        raise UserError(f"precipitation and temperature are both {temperature!r}; name two variables")
-    layers = pick_layers(find_layers(rasters), [precipitation, temperature])
+    names = [each.name for each in variables]
+    if names[0] == names[1]:
+        raise UserError(f"precipitation and temperature are both {names[0]!r}; name two variables")
+    layers = pick_layers(find_layers(rasters, nodata), names)
+    _refuse_coded(layers)
     grid, cells = _read(layers)
+    ask_about_fill_values(layers)
     climate = cells.reshape(2, -1)
+    variables = [replace(each, stated=layer.unit) for each, layer in zip(variables, layers, strict=True)]
+    zones = zones_of(variables, list(climate), str(layers[0].path))
+    log_zones(zones.names, zones.labels(*climate), "cells", zones.thresholds)
     code = zones.labels(*climate) + 1.0
     bands = {"zone": np.where(code > 0, code, np.nan)} | dict(zip(zones.names, zones.weights(*climate).T, strict=True))
     shaped = {name: values.reshape(cells.shape[1:]) for name, values in bands.items()}
     _write(out, shaped, grid, layers[0].path, f"does {layers[1].path} cover the same area?")
+    return zones
+
+
+def _refuse_coded(layers: Sequence[Layer]) -> None:
+    """Raise UserError for a band of classes where a measurement is needed."""
+    if coded := next((layer for layer in layers if layer.classes), None):
+        raise UserError(f"{coded.path}: {coded.name} has a colour table or category names: classes or a picture, no measurement")

@@ -9,7 +9,8 @@ import io
 import json
 import math
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,10 @@ class ZonedModel:
         Of its predictions.
     record
         Settings and scores of the training, plain containers.
+    classes
+        Variables that are class codes: never interpolated.
+    nodata
+        Variable ("": all) -> values of rasters that mean missing, as given by a setting.
     """
 
     forest: ZonedForest
@@ -63,6 +68,8 @@ class ZonedModel:
     variables: tuple[str, ...]
     uncertainty: Uncertainty = Uncertainty()
     record: Any = None
+    classes: tuple[str, ...] = ()
+    nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 class _Forest(BaseModel):
@@ -82,6 +89,8 @@ class _Metadata(BaseModel):
     counts: dict[str, int]
     forests: dict[str, _Forest]
     record: Any = None
+    classes: tuple[str, ...] = ()
+    nodata: dict[str, tuple[float, ...]] = {}
 
     def check(self, names: tuple[str, ...]) -> None:
         """Raise ValueError if names and column numbers do not agree with each other and with the names of the zones."""
@@ -90,6 +99,8 @@ class _Metadata(BaseModel):
             raise ValueError("a column is none of its variables")
         if len(set(self.variables)) < len(self.variables) or not all(map(str.isprintable, (self.target, self.unit, *names))):
             raise ValueError("a variable comes twice, or a name cannot be printed")
+        if not set(self.classes) <= set(self.variables):
+            raise ValueError("a class is none of its variables")
         if len(names) > MAX_ZONES:
             raise ValueError(f"{len(names)} zones, more than {MAX_ZONES}")
         if set(self.counts) != set(names) or not set(self.forests) <= {_EVERYWHERE, *names}:
@@ -117,6 +128,8 @@ def save_zoned(model: ZonedModel, path: Path) -> None:
         counts=method.counts,
         forests={name: _Forest(columns=each.columns, parameters=each.parameters) for name, each in forests.items()},
         record=model.record,
+        classes=model.classes,
+        nodata=dict(model.nodata),
     ).model_dump(mode="json")
     uncertainty, points = _uncertainty_to_plain(model.uncertainty)
     text = json.dumps(metadata | {"uncertainty": uncertainty})
@@ -188,7 +201,8 @@ def load_zoned(path: Path) -> ZonedModel:
     method = ZonedForest(zones, metadata.climate, next(iter(forests.values())), everywhere=everywhere)
     method.forests = {name: forests[name if name in forests else _EVERYWHERE] for name in zones.names}
     method.counts = dict(metadata.counts)
-    return ZonedModel(method, metadata.target, metadata.unit, metadata.variables, known, metadata.record)
+    names = metadata.target, metadata.unit, metadata.variables
+    return ZonedModel(method, *names, known, metadata.record, metadata.classes, metadata.nodata)
 
 
 def _read_arrays(content: bytes) -> dict[str, np.ndarray]:

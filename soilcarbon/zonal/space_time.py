@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from soilcarbon.categories import middle_cells
+from soilcarbon.categories import class_variables, middle_cells
+from soilcarbon.geo.plausibility import check_layers, check_names, choose_classes, with_classes
 from soilcarbon.geo.raster import ABSURD, Layer, cut_windows, find_layers
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.io.points import TableRule, read_points
@@ -62,8 +63,10 @@ def period_of(year: np.ndarray, first: int, length: int) -> np.ndarray:
     return np.where(known, first + (whole - first) // length * length, NO_PERIOD)
 
 
-def find_spans(folder: Path) -> dict[tuple[int, int], list[Layer]]:
+def find_spans(folder: Path, nodata: Mapping[str, tuple[float, ...]] | None = None) -> dict[tuple[int, int], list[Layer]]:
     """Return (first year, last year) -> layers, of the folders named by a year (1985) or years (1985-1989), in order of time.
+
+    `nodata` is as of `find_layers`.
 
     Raises
     ------
@@ -79,7 +82,7 @@ def find_spans(folder: Path) -> dict[tuple[int, int], list[Layer]]:
             years = int(named[1]), int(named[2] or named[1])
             if years[0] > years[1]:
                 raise UserError(f"{path}: its last year is before its first")
-            spans[years] = find_layers([path])
+            spans[years] = find_layers([path], nodata)
     if not spans:
         raise UserError(f"{folder}: holds no folder named by a year (1985) or a span of years (1985-1989)")
     spans = dict(sorted(spans.items()))
@@ -93,7 +96,12 @@ def find_spans(folder: Path) -> dict[tuple[int, int], list[Layer]]:
 
 
 def covariates_at(
-    folder: Path, lon: np.ndarray, lat: np.ndarray, period: np.ndarray, length: int
+    folder: Path,
+    lon: np.ndarray,
+    lat: np.ndarray,
+    period: np.ndarray,
+    length: int,
+    nodata: Mapping[str, tuple[float, ...]] | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[int, int]]:
     """Return the values at each profile of the rasters of its own period.
 
@@ -108,6 +116,8 @@ def covariates_at(
         (n,) degrees.
     period, length
         (n,) as of `period_of`, and the years of a period.
+    nodata
+        As of `find_layers`.
 
     Returns
     -------
@@ -121,7 +131,9 @@ def covariates_at(
     UserError
         If the folder or its files cannot be read, or no profile's period contains a span.
     """
-    spans = find_spans(folder)
+    spans = find_spans(folder, nodata)
+    for layers in spans.values():
+        check_layers(layers)
     names = [layer.name for layer in next(iter(spans.values()))]
     values = {name: np.full(len(lon), np.nan) for name in names}
     unmatched: dict[int, int] = {}
@@ -208,6 +220,10 @@ class Sources:
         As of `period_of`.
     rule
         How a table is read.
+    nodata
+        Values that mean missing by variable of the rasters, see `io.nodata.parse_nodata`.
+    classes
+        Variables that are class codes, see `geo.plausibility.choose_classes`.
     """
 
     samples: Path
@@ -220,6 +236,8 @@ class Sources:
     first_year: int = 1985
     period_years: int = 5
     rule: TableRule = field(default_factory=TableRule)
+    nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    classes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -238,6 +256,12 @@ class SpaceTime:
         (N,) first year of the period of each row, see `period_of`.
     left_out
         profile_id, reason.
+    classes
+        The variables that are class codes.
+    units
+        Variable -> unit as its raster states it.
+    nodata
+        As of `Sources`.
     """
 
     table: pd.DataFrame
@@ -245,6 +269,9 @@ class SpaceTime:
     variables: tuple[str, ...]
     period: np.ndarray
     left_out: pd.DataFrame
+    classes: tuple[str, ...] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
+    nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def profiles(self, target: str, block_size: float) -> tuple[Profiles, np.ndarray]:
         """Return the profiles that have a target, grouped in blocks of so many degrees, and their ids (n,).
@@ -272,16 +299,18 @@ def read_space_time(sources: Sources) -> SpaceTime:
     UserError
         If a file or column is missing or wrong, a name comes twice, or no profile is left.
     """
-    table, found = _read_table(sources)
+    table, found, classes = _read_table(sources)
     lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
+    units: dict[str, str] = {}
     year, why = _years(table, sources)
     if sources.rasters:
-        windows, _ = cut_windows(find_layers(sources.rasters), lon, lat, 0)
+        windows, coded, units = _static_covariates(sources, lon, lat)
+        classes += coded
         table = _joined(table, {name: cells[:, 0, 0] for name, cells in windows.items()}, sources.rasters[0])
         found += windows
     period = period_of(year, sources.first_year, sources.period_years)
     if sources.periodic is not None:
-        values, unmatched = covariates_at(sources.periodic, lon, lat, period, sources.period_years)
+        values, unmatched = covariates_at(sources.periodic, lon, lat, period, sources.period_years, sources.nodata)
         table = _joined(table, values, sources.periodic)
         found += values
         why.append((period == NO_PERIOD, f"{sources.year} before {sources.first_year}"))
@@ -299,7 +328,28 @@ def read_space_time(sources: Sources) -> SpaceTime:
     table = table.assign(**numbers)[reason == ""].reset_index(drop=True)
     if table.empty:
         raise UserError(f"{sources.samples}: no profile is left; the first has {left_out['reason'].iloc[0]}")
-    return SpaceTime(table, covariates, variables, period[reason == ""], left_out.reset_index(drop=True))
+    classes = [*(sources.classes or classes), *([sources.climate["zone"]] if "zone" in sources.climate else [])]
+    if unknown := [name for name in classes if name not in (*table, "none")]:
+        raise UserError(f"classes: no column or variable {unknown[0]!r}{nearest(unknown[0], list(table))}")
+    known = tuple(name for name in variables if name in classes)
+    left_out = left_out.reset_index(drop=True)
+    return SpaceTime(table, covariates, variables, period[reason == ""], left_out, known, units, sources.nodata)
+
+
+def _static_covariates(
+    sources: Sources, lon: np.ndarray, lat: np.ndarray
+) -> tuple[dict[str, np.ndarray], list[str], dict[str, str]]:
+    """Return variable -> windows (n, 1, 1) of the static rasters, which are class codes, and variable -> unit as its file says."""
+    layers = find_layers(sources.rasters, sources.nodata)
+    if sources.periodic is None:
+        check_names(layers, nodata=sources.nodata)
+    classes = choose_classes(layers, sources.classes)
+    zone = sources.climate.get("zone")
+    layers = with_classes(layers, [*classes, *([zone] if zone else [])])
+    windows, _ = cut_windows(layers, lon, lat, 0)
+    used = (*sources.covariates, *sources.climate.values()) if sources.covariates else windows
+    check_layers([layer for layer in layers if layer.name in used], windows)
+    return windows, classes, {layer.name: layer.unit for layer in layers if layer.unit}
 
 
 def _years(table: pd.DataFrame, sources: Sources) -> tuple[np.ndarray, list[tuple[np.ndarray, str]]]:
@@ -344,11 +394,11 @@ def _numbers(table: pd.DataFrame, variables: Sequence[str], found: Sequence[str]
     return numbers
 
 
-def _read_table(sources: Sources) -> tuple[pd.DataFrame, list[str]]:
-    """Return the table with its targets as numbers, and the variables of a dataset folder, which are among its columns."""
+def _read_table(sources: Sources) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Return the table with its targets as numbers; the variables of a dataset folder, among its columns; which are class codes."""
     samples, targets = sources.samples, sources.targets
     if not samples.is_dir():
-        return _read_points(sources), []
+        return _read_points(sources), [], []
     path = samples / "samples.csv"
     table, _ = read_samples(path, targets[0], target_needed=False)
     for target in targets:
@@ -358,7 +408,7 @@ def _read_table(sources: Sources) -> tuple[pd.DataFrame, list[str]]:
     dataset = read_dataset(samples, splits=(), target=targets[0], target_needed=False)
     names = [name for category in dataset.categories for name in category.variables]
     cells = middle_cells(dataset.x, dataset.categories)
-    return _joined(table, dict(zip(names, cells.T, strict=True)), samples), names
+    return _joined(table, dict(zip(names, cells.T, strict=True)), samples), names, class_variables(dataset.categories)
 
 
 def _read_points(sources: Sources) -> pd.DataFrame:

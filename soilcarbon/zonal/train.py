@@ -125,7 +125,7 @@ def train_target(run: Run, data: SpaceTime, method: ZonedForest, target: str) ->
     _write_trace(run, data, f"{target}-final", pd.concat([each.trace.assign(forest=name) for name, each in forests.items()]))
     uncertainty = estimate_uncertainty(method, profiles, predictions, BLENDED if run.blended else ZONED, run.seed)
     record = {"settings": run.settings, "scores": _plain(scores), "differences": _plain(differences)}
-    model = ZonedModel(method, target, run.unit, data.variables, uncertainty, record)
+    model = ZonedModel(method, target, run.unit, data.variables, uncertainty, record, data.classes, data.nodata)
     save_zoned(model, run.models / f"{run.name}_{target}.npz")
     log.info("%s: cross-validated R2 and RMSE (%s)\n%s", target, run.unit, _summary(scores, differences))
     predictions = predictions.assign(profile_id=ids[predictions["row"]]).drop(columns="row")

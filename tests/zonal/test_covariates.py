@@ -9,7 +9,7 @@ from soilcarbon.geo.grid import Grid
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError
-from soilcarbon.zonal.climate_zones import ZONES, ClimateZones
+from soilcarbon.zonal.climate_zones import ZONES, ClimateVariable, ClimateZones
 from soilcarbon.zonal.covariates import (
     INDICES,
     SCALES,
@@ -230,11 +230,11 @@ def test_elevations_become_a_raster_of_derivatives_whichever_way_the_file_is_sto
 
 
 def test_rasters_become_zones_and_weights_on_the_grid_of_the_precipitation(tmp_path):
-    zones = ClimateZones(width_precipitation=100, width_temperature=2)
+    rain, warmth = ClimateVariable("precipitation", "bio12", 400, 100), ClimateVariable("temperature", "bio01", 10, 2)
     mm, degrees = np.array([[900.0, 900, 400], [100, 100, np.nan]]), np.array([[20.0, 5, 10], [20, 5, 5]])
     write_geotiff(tmp_path / "rain.tif", mm[None], ["bio12"], Affine(1, 0, 100, 0, -1, 40))
     write_geotiff(tmp_path / "warmth.tif", degrees[None, ::-1], ["bio01"], Affine(1, 0, 100, 0, 1, 38))
-    write_zones([tmp_path], "bio12", "bio01", zones, tmp_path / "out" / "zones.tif")
+    assert write_zones([tmp_path], [rain, warmth], tmp_path / "out" / "zones.tif") == ClimateZones(400, 10, 100, 2)
     with rasterio.open(tmp_path / "out" / "zones.tif") as raster:
         assert raster.descriptions == ("zone", *ZONES)
         found = raster.read(masked=True).filled(np.nan)
@@ -242,4 +242,4 @@ def test_rasters_become_zones_and_weights_on_the_grid_of_the_precipitation(tmp_p
     assert found[1:, 0, 2].tolist() == [0.25] * 4
     assert np.isnan(found[1:, 1, 2]).all()
     with pytest.raises(UserError, match="both 'bio12'; name two variables"):
-        write_zones([tmp_path], "bio12", "bio12", zones, tmp_path / "z.tif")
+        write_zones([tmp_path], [rain, rain], tmp_path / "z.tif")

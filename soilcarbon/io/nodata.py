@@ -1,0 +1,56 @@
+"""The setting `nodata`: values that mean missing where a file does not declare them, of every raster or of one variable.
+
+--nodata -32768                  every raster
+--nodata elevation=-32768 landcover=250,255
+--nodata none                    nothing is missing but what the files declare: no question is asked
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+EVERY = ""
+"""Stands for all variables that are not named."""
+
+
+def as_texts(given: Any) -> Any:
+    """Return a setting as a list of texts: YAML gives numbers, and single values too; what is neither is returned as it is."""
+    if isinstance(given, str | int | float):
+        given = str(given).replace("|", " ").split()
+    return [str(each) for each in given] if isinstance(given, list | tuple) else given
+
+
+def parse_nodata(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """Return variable, or `EVERY`, -> values that mean missing; () where none do.
+
+    Raises
+    ------
+    ValueError
+        For what is neither a number, "none" nor VARIABLE=VALUE,VALUE.
+
+    Examples
+    --------
+    >>> parse_nodata(["-32768", "landcover=250,255", "aspect=none"])
+    {'': (-32768.0,), 'landcover': (250.0, 255.0), 'aspect': ()}
+    """
+    found: dict[str, tuple[float, ...]] = {}
+    for text in texts:
+        name, _, values = text.rpartition("=")
+        numbers = tuple(_number(each, text) for each in values.split(",") if each.strip().lower() != "none")
+        found[name.strip()] = (*found.get(name.strip(), ()), *numbers)
+    return found
+
+
+def _number(text: str, whole: str) -> float:
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise ValueError(f"{whole!r} is neither a number, none, nor VARIABLE=VALUE,VALUE") from error
+    if not math.isfinite(value):
+        raise ValueError(f"{whole!r}: cells that are no finite number are missing anyhow")
+    return value
+
+
+def nodata_of(name: str, given: Mapping[str, tuple[float, ...]]) -> tuple[float, ...] | None:
+    """Return the values that mean missing of a variable; None where nothing is said of it."""
+    return given.get(name, given.get(EVERY))
