@@ -8,10 +8,11 @@ import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -24,7 +25,7 @@ from pydantic import (
 
 from soilcarbon.categories import Category, unique_names
 from soilcarbon.io.files import UserError, nearest, write_yaml
-from soilcarbon.io.nodata import as_texts, parse_nodata
+from soilcarbon.io.nodata import EVERY, as_texts, parse_nodata
 from soilcarbon.quantities import QUANTITIES, spelt_unit
 
 if TYPE_CHECKING:
@@ -186,6 +187,20 @@ class HorizonSettings(PointSettings):
         None, gt=0, le=1, description="share of the SOC column that is carbon, for organic matter: 0.58 (van Bemmelen) or 0.5"
     )
 
+
+
+def _values_of(given: Any) -> Any:
+    texts = as_texts(given)
+    if not isinstance(texts, list):
+        return texts
+    found = parse_nodata(texts)
+    if set(found) - {EVERY}:
+        raise ValueError(f"{given!r}: numbers, or none")
+    return found.get(EVERY, ())
+
+
+NodataValues = Annotated[tuple[float, ...] | None, BeforeValidator(_values_of)]
+"""Values that mean missing of one file: numbers, text such as "250|255", "none" for no further ones; None: nothing is said."""
 
 
 class RasterSettings(Settings):

@@ -100,6 +100,7 @@ class Design:
     folds: int = 5
     block_size: float | None = None
     land: Path | None = None
+    nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     profiles: int = 0
     sizes: tuple[int, ...] = ()
     repeats: int = 3
@@ -178,7 +179,7 @@ def folds_for(design: Design, region: str, data: Dataset, strategy: str) -> tupl
     try:
         more: dict[str, Any] = {"block_size": data.block_size} if strategy == "blocks" else {}
         if strategy == "knndm":
-            more["prediction_points"] = _places_on(design.land, data, design.seed)
+            more["prediction_points"] = _places_on(design.land, design.nodata, data, design.seed)
         folds, facts = make_folds(strategy, data.lon, data.lat, design.folds, design.seed, **more)
     except ValueError as error:
         raise UserError(f"{region}: no folds by {strategy}: {error}") from error
@@ -188,15 +189,21 @@ def folds_for(design: Design, region: str, data: Dataset, strategy: str) -> tupl
     return folds, facts
 
 
-def _places_on(land: Path | None, data: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _places_on(
+    land: Path | None, nodata: Mapping[str, tuple[float, ...]], data: Dataset, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw prediction places of the map within the bounding box of a region's profiles."""
     if land is None:
         raise UserError("strategies: knndm needs the area of the map; give --land, a raster that is above 0 there")
-    import rasterio  # here: no other strategy needs it
-    from rasterio.errors import WindowError
+    from rasterio.errors import WindowError  # here and below: no other strategy needs them
     from rasterio.windows import Window
 
-    with rasterio.open(land) as raster:
+    from soilcarbon.geo.plausibility import ask_about_fill_values
+    from soilcarbon.geo.raster import find_layers, missing_cells, named_errors, open_raster
+
+    layers = find_layers([land], nodata)[:1]
+    ask_about_fill_values(layers)
+    with named_errors(land), open_raster(land) as raster:
         if raster.crs is None or not raster.crs.is_geographic:
             raise UserError(f"{land}: must be in degrees (EPSG:4326)")
         window = raster.window(data.lon.min(), data.lat.min(), data.lon.max(), data.lat.max()).round_offsets().round_lengths()
@@ -204,7 +211,9 @@ def _places_on(land: Path | None, data: Dataset, seed: int) -> tuple[np.ndarray,
             window = window.intersection(Window(0, 0, raster.width, raster.height))
         except WindowError:
             raise UserError(f"{land}: does not reach the region's profiles") from None
-        here, transform = raster.read(1, window=window, masked=True).filled(0) > 0, raster.window_transform(window)
+        cells, transform = raster.read(1, window=window, masked=True).filled(0), raster.window_transform(window)
+        missing = missing_cells(cells, layers[0].missing or ())
+        here = (cells > 0) & (True if missing is None else ~missing)
     lon = transform.c + transform.a * (np.arange(here.shape[1]) + 0.5)
     lat = transform.f + transform.e * (np.arange(here.shape[0]) + 0.5)
     return sample_cell_centres(here, lon, lat, _MAP_PLACES, seed)

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from soilcarbon.commands.arguments import from_yaml, read_settings
 from soilcarbon.io.files import UserError, begin_or_resume, check_writable, locked, sha256, write_table, write_text
 from soilcarbon.io.manifest import begin_files
-from soilcarbon.settings import RegionalSettings, Settings, build, find_config
+from soilcarbon.settings import RasterSettings, RegionalSettings, build, find_config
 
 if TYPE_CHECKING:
     from soilcarbon.benchmark.experiment import Design
@@ -49,7 +49,7 @@ class MethodSettings(BaseModel):
     target_transform: Literal["none", "log1p"] = "log1p"
 
 
-class CompareSettings(Settings):
+class CompareSettings(RasterSettings):
     """Settings of a comparison of the network with baselines."""
 
     preset = "sim_compare.yaml"
@@ -212,6 +212,7 @@ def design_of(settings: CompareSettings) -> "Design":
         few_methods=tuple(settings.few_methods),
         baselines=baselines,
         sizes=tuple(settings.sizes),
+        nodata=settings.missing_values,
         **{name: getattr(settings, name) for name in same},
     )
 

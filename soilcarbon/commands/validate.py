@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import check_writable, locked, write_table, write_yaml
 from soilcarbon.io.manifest import begin_files
-from soilcarbon.settings import PointSettings
+from soilcarbon.settings import NodataValues, PointSettings
 
 
 class Product(BaseModel):
@@ -38,7 +38,7 @@ class Product(BaseModel):
     factor, offset
         A value is the file's (its own scale and offset applied) times factor plus offset, in the unit.
     nodata
-        The missing value, if the file does not declare it.
+        Values that mean missing, if the file does not declare them: 255, or 250|255; none: none do.
     depth
         Of the soil, such as "0-30 cm".
     """
@@ -50,7 +50,7 @@ class Product(BaseModel):
     variable: str | None = None
     factor: float = Field(1.0, gt=0)
     offset: float = 0.0
-    nodata: float | None = None
+    nodata: NodataValues = None
     depth: str = Field("", max_length=40)
 
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from soilcarbon.settings import Settings
+from soilcarbon.settings import NodataValues, RasterSettings
 
 
 class Target(BaseModel):
@@ -23,6 +23,8 @@ class Target(BaseModel):
         The NetCDF variable or the band's description, where there are several.
     unit
         One of `geo.field.UNITS`, where the file does not state it; of the dataset's own profiles g/kg if it is not given.
+    nodata
+        Values that mean missing, if the file does not declare them: 255, or 250|255; none: none do.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,20 +33,26 @@ class Target(BaseModel):
     path: Path | None = None
     variable: str | None = None
     unit: str | None = None
+    nodata: NodataValues = None
 
 
-class Analysis(Settings):
+class Analysis(RasterSettings):
     """Settings of an analysis of drivers; the command adds the output folder."""
 
     yaml_only = ("targets", "drivers", "zones")
 
     targets: tuple[Target, ...] = Field(
-        (Target(name="observations", kind="observed"),), min_length=1, description="list of {name, kind, path, variable, unit}"
+        (Target(name="observations", kind="observed"),),
+        min_length=1,
+        description="list of {name, kind, path, variable, unit, nodata}",
     )
     data_dir: Path | None = Field(None, description="dataset of profiles and their covariates")
     target: str = Field("soc", description="the column of its sample table that is observed")
     rasters: list[Path] = Field([], description="without data_dir: covariates, GeoTIFF files, folders of them, or YAML lists")
-    classes: list[str] = Field([], description="variables that are class codes, beside those of the dataset's categories")
+    classes: list[str] = Field(
+        [],
+        description="variables that are class codes, beside those of the dataset [rasters: those with a colour table]; none: none",
+    )
     support: Literal["cells", "profiles"] = Field(
         "cells", description="compare profiles averaged in the cells of the coarsest target, or profile by profile"
     )

@@ -16,6 +16,7 @@ from soilcarbon.categories import Category, middle_cells, separate_classes
 from soilcarbon.drivers.analysis import Analysis, Target
 from soilcarbon.geo.field import UNITS, Field, read_field, unit_of
 from soilcarbon.geo.grid import Grid, lonlat
+from soilcarbon.geo.plausibility import check_layers, check_names, choose_classes, with_classes
 from soilcarbon.geo.raster import find_layers
 from soilcarbon.geo.resampling import Stack
 from soilcarbon.io.files import UserError, nearest
@@ -87,7 +88,9 @@ def make_support(analysis: Analysis) -> Support:
     UserError
         If a file cannot be read, too few places have all targets, or a variable is missing everywhere.
     """
-    fields = [None if each.path is None else read_field(each.path, each.variable, each.unit) for each in analysis.targets]
+    fields = [
+        None if each.path is None else read_field(each.path, each.variable, each.unit, each.nodata) for each in analysis.targets
+    ]
     return _complete((_of_profiles if analysis.data_dir is not None else _of_rasters)(analysis, fields))
 
 
@@ -151,13 +154,17 @@ def _of_profiles(analysis: Analysis, fields: Sequence[Field | None]) -> Support:
 
 def _of_rasters(analysis: Analysis, fields: Sequence[Field | None]) -> Support:
     """Return cells of the coarsest target that have all targets and half of the covariates, with gaps."""
-    layers = find_layers(analysis.rasters)
+    layers = find_layers(analysis.rasters, analysis.missing_values)
     names = [layer.name for layer in layers]
+    check_names(layers, nodata=analysis.missing_values)
     _check_classes(analysis.classes, names, "the rasters")
+    classes = choose_classes(layers, analysis.classes)
+    layers = with_classes(layers, classes)
+    check_layers(layers)
     given = [field for field in fields if field is not None]  # all, as the analysis is checked for
     coarsest = max(given, key=lambda field: field.metres)
     grid = coarsest.as_grid()
-    with Stack(layers, grid, analysis.classes) as stack:
+    with Stack(layers, grid) as stack:
         x = _all_cells(stack, grid)
     row, col = np.divmod(np.arange(grid.height * grid.width), grid.width)
     lon, lat = lonlat(grid, row + 0.5, col + 0.5)
@@ -171,7 +178,7 @@ def _of_rasters(analysis: Analysis, fields: Sequence[Field | None]) -> Support:
         random = np.random.default_rng(analysis.seed)
         known = np.sort(random.choice(known, _MAX_CELLS, replace=False, p=area / area.sum()))
         facts["cells_drawn"] = len(known)
-    categories = _with_classes((Category(name="covariates", variables=tuple(names)),), analysis.classes)
+    categories = _with_classes((Category(name="covariates", variables=tuple(names)),), classes)
     order = [names.index(name) for each in categories for name in each.variables]
     units = tuple(field.unit for field in given)
     places = (x[known][:, order], categories, y[:, known], analysis.targets, units, lon[known], lat[known])
@@ -251,7 +258,7 @@ def _modes(values: np.ndarray, member: np.ndarray) -> np.ndarray:
 
 def _check_classes(classes: Sequence[str], names: Sequence[str], where: str) -> None:
     for name in classes:
-        if name not in names:
+        if name not in (*names, "none"):
             raise UserError(f"classes: no variable {name!r} in {where}{nearest(name, list(names))}")
 
 

@@ -9,6 +9,7 @@ import math
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from rasterio.errors import RasterioError
 
 from soilcarbon.geo.crs import transformed
 from soilcarbon.geo.grid import Grid, nominal_metres, raster_grid
-from soilcarbon.geo.raster import Layer, check_path, check_size, cut_windows, find_layers, open_raster
+from soilcarbon.geo.plausibility import OF_FILE, ask_about_fill_values, ask_about_fills_of_array
+from soilcarbon.geo.raster import Layer, check_path, check_size, cut_windows, find_layers
 from soilcarbon.io import limits
 from soilcarbon.io.files import UserError, must_exist, nearest
 from soilcarbon.io.netcdf_header import check_classic
+from soilcarbon.io.nodata import EVERY
 
+log = getLogger(__name__)
 UNITS = {
     **{"kg/m2": ("kg/m2", 1.0), "g/m2": ("kg/m2", 1e-3), "t/ha": ("kg/m2", 0.1)},
     **{"g/kg": ("g/kg", 1.0), "dg/kg": ("g/kg", 0.1), "%": ("g/kg", 10.0)},
@@ -172,7 +176,7 @@ def unit_of(text: str | None) -> str | None:
     return found if found in UNITS else None
 
 
-def read_field(path: Path, variable: str | None = None, unit: str | None = None) -> Field:
+def read_field(path: Path, variable: str | None = None, unit: str | None = None, nodata: tuple[float, ...] | None = None) -> Field:
     """Read carbon on a grid.
 
     Parameters
@@ -183,6 +187,8 @@ def read_field(path: Path, variable: str | None = None, unit: str | None = None)
         Which, where there are several; of NetCDF `cSoil` if it is there.
     unit
         Needed where the file does not state it; where it does, both must agree.
+    nodata
+        Values that mean missing, beside those that the file declares; None: values that look like missing ones are asked about.
 
     Raises
     ------
@@ -195,16 +201,17 @@ def read_field(path: Path, variable: str | None = None, unit: str | None = None)
     if unit is not None and given is None:
         raise UserError(f"{path}: unit {unit!r}: expected one of {', '.join(UNITS)}")
     if path.suffix.lower() in (".nc", ".nc4", ".cdf"):
-        return _read_netcdf(path, variable, given)
-    layers = find_layers([path])
+        return _read_netcdf(path, variable, given, nodata)
+    layers = find_layers([path], None if nodata is None else {EVERY: nodata})
     if variable is not None:
         layers = [layer for layer in layers if layer.name == variable]
     if len(layers) != 1:
         there = [layer.name for layer in find_layers([path])]
         raise UserError(f"{path}: which of its bands is meant? give variable: one of {', '.join(there[:12])}")
-    with open_raster(path) as raster:
-        said = raster.units[layers[0].band - 1]
-    kind, factor = _resolve(path, said, given)
+    if layers[0].classes:
+        raise UserError(f"{path}: {layers[0].name} has a colour table or category names: classes or a picture, no carbon")
+    kind, factor = _resolve(path, layers[0].unit, given)
+    ask_about_fill_values(layers, setting=OF_FILE)
     return Field(path, layers[0].name, kind, layers[0], raster_grid(path), factor=factor)
 
 
@@ -310,7 +317,7 @@ def _check_axes(path: Path) -> None:
                 raise limits.LimitError(f"{name} claims {variable.size:,} places")
 
 
-def _read_netcdf(path: Path, variable: str | None, given: str | None) -> Field:
+def _read_netcdf(path: Path, variable: str | None, given: str | None, nodata: tuple[float, ...] | None) -> Field:
     with _open(path) as data:
         name = _variable(path, data, variable)
         axes = [_axis(path, data, name, which) for which in ("lat", "lon")]
@@ -326,9 +333,13 @@ def _read_netcdf(path: Path, variable: str | None, given: str | None) -> Field:
         try:
             _check_claims(path, array)
             lat, lon = (np.asarray(data[axis].values, np.float64) for axis in axes)
-            values, times = _mean_over_times(array)
+            values, times = _mean_over_times(path, array, nodata)
+        except UserError:
+            raise
         except Exception as error:  # as above, from the values themselves
             raise _unreadable(path, error) from error
+    if times > 1:
+        log.info("%s: %s is the mean of %d times", path.name, name, times)
     values = values * factor
     if lat[0] < lat[-1]:
         lat, values = lat[::-1], values[::-1]
@@ -373,8 +384,75 @@ def _axis(path: Path, data: xr.Dataset, name: str, which: str) -> str:
     raise UserError(f"{path}: {name} has no axis {which} in {unit}; it needs a regular grid of lat and lon (cdo remapcon)")
 
 
-def _mean_over_times(array: xr.DataArray) -> tuple[np.ndarray, int]:
-    """Return the mean (H, W) float64 of values over times, missing ones left out, and the number of times."""
+@dataclass
+class _ValidRange:
+    """The range that NetCDF declares valid (valid_min, valid_max, valid_range), and what lies beyond it.
+
+    It is of the packed numbers, as the CF conventions say, unless it is floating point and they are integers: then it is of the
+    values (NetCDF User Guide, "valid_range").
+    """
+
+    low: float
+    high: float
+    packing: tuple[float, float]
+    of_values: bool
+    beyond: int = 0
+    beyond_other: int = 0
+    total: int = 0
+
+    @classmethod
+    def of(cls, array: xr.DataArray) -> "_ValidRange":
+        """Return the range of a decoded variable."""
+        attributes, encoding = array.attrs, array.encoding
+        ends = [np.ravel(attributes[name])[k] for name, k in (("valid_range", 0), ("valid_range", -1)) if name in attributes]
+        low, high = ends or (attributes.get("valid_min", -np.inf), attributes.get("valid_max", np.inf))
+        packing = float(np.ravel(encoding.get("scale_factor", 1.0))[0]), float(np.ravel(encoding.get("add_offset", 0.0))[0])
+        packed = np.dtype(encoding.get("dtype", array.dtype))
+        floating = any(np.asarray(end).dtype.kind == "f" and np.isfinite(end) for end in (low, high))
+        return cls(float(np.ravel(low)[0]), float(np.ravel(high)[0]), packing, packed.kind in "iu" and floating)
+
+    def keep(self, values: np.ndarray) -> np.ndarray:
+        """Return which values, unpacked, are valid, and count the others."""
+        if not (np.isfinite(self.low) or np.isfinite(self.high)):
+            return np.ones(values.shape, bool)
+        factor, offset = self.packing
+        known = np.isfinite(values)
+        inside = []
+        for scale, start in ((factor, offset), (1.0, 0.0)):
+            first, last = sorted((self.low * scale + start, self.high * scale + start))
+            hair = 1e-6 * max(
+                abs(end) for end in (first, last, 0.0) if np.isfinite(end)
+            )  # packed numbers are whole, values rounded
+            inside.append((values >= first - hair) & (values <= last + hair))
+        valid, other = inside[::-1] if self.of_values else inside
+        self.beyond += int((known & ~valid).sum())
+        self.beyond_other += int((known & ~other).sum())
+        self.total += int(known.sum())
+        return valid
+
+    def check(self, path: Path, name: str) -> None:
+        """Raise UserError if the range would leave little, and nearly all in the other reading; log what lies beyond it."""
+        if 2 * self.beyond > self.total and 100 * self.beyond_other <= self.total:
+            meant = ("packed numbers", "values") if not self.of_values else ("values", "packed numbers")
+            left = f"{self.total - self.beyond} of {self.total} values"
+            delete = " ".join(f"-a {each},{name},d,," for each in ("valid_range", "valid_min", "valid_max"))
+            raise UserError(
+                f"{path}: the valid range {self.low:g} to {self.high:g} of {name} leaves {left} as one of {meant[0]}, and nearly all "
+                f"as one of {meant[1]}; correct or delete it (ncatted {delete} {path.name})"
+            )
+        if self.beyond:
+            log.info(
+                "%s: %d of %d values of %s lie outside its valid range and are missing", path.name, self.beyond, self.total, name
+            )
+
+
+def _mean_over_times(path: Path, array: xr.DataArray, nodata: tuple[float, ...] | None) -> tuple[np.ndarray, int]:
+    """Return the mean (H, W) float64 of values over times, missing ones left out, and the number of times.
+
+    `nodata` values may be those of the packed numbers or those of the values.
+    """
+    valid = _ValidRange.of(array)
+    fills = [*(nodata or ()), *(value * valid.packing[0] + valid.packing[1] for value in nodata or ())]
     shape = array.shape[-2:]
     total, count, times = np.zeros(shape), np.zeros(shape), 0
     at_once = max(1, _CELLS_AT_ONCE // max(1, math.prod(array.shape[1:])))  # one by one, xarray needs a millisecond for each
@@ -382,7 +460,13 @@ def _mean_over_times(array: xr.DataArray) -> tuple[np.ndarray, int]:
     for part in parts:
         for values in np.asarray(part.values, np.float64).reshape(-1, *shape):
             known = np.isfinite(values) & (np.abs(values) < _MISSING)
+            for fill in fills:
+                known &= ~np.isclose(values, fill, rtol=1e-6, atol=0)
+            known &= valid.keep(np.where(known, values, np.nan))
+            if nodata is None and not times:
+                ask_about_fills_of_array(path, str(array.name), np.where(known, values, np.nan))
             total += np.where(known, values, 0.0)
             count += known
             times += 1
+    valid.check(path, str(array.name))
     return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan)), times

@@ -36,6 +36,8 @@ FILLS = (
     *(-2147483648.0, -2147483647.0, 2147483647.0, 4294967295.0, -28672.0, -3000.0, -1e10, 1e10, -1e15, 1e15),
 )
 """Values that are used for missing: of the limits of types, rows of nines, and of satellite products (MODIS)."""
+OF_FILE = "nodata="
+"""How the setting is written for a single file, such as a reference map."""
 _APART, _LIMIT_APART, _ANY_APART = 1.0, 0.2, 10.0
 """Ranges of all other values by which such a value, the limit of an integer type, and any repeated value stand apart."""
 _STEPS = 20
@@ -182,7 +184,9 @@ def fill_values(values: np.ndarray, counts: np.ndarray, dtype: np.dtype[Any] | s
     return found
 
 
-def ask_about_fill_values(layers: Sequence[Layer], at_points: Mapping[str, np.ndarray] | None = None) -> list[Sample]:
+def ask_about_fill_values(
+    layers: Sequence[Layer], at_points: Mapping[str, np.ndarray] | None = None, setting: str = "--nodata "
+) -> list[Sample]:
     """Raise a question about values of layers that look like missing ones that nobody declared; return the samples looked at.
 
     Layers for which the setting `nodata` says something are not asked about.
@@ -193,6 +197,8 @@ def ask_about_fill_values(layers: Sequence[Layer], at_points: Mapping[str, np.nd
         Variables.
     at_points
         Variable -> further values (any shape, NaN: missing), scale and offset applied: those that are to be used.
+    setting
+        That answers the question; `OF_FILE` where it is of a single file.
 
     Raises
     ------
@@ -217,7 +223,7 @@ def ask_about_fill_values(layers: Sequence[Layer], at_points: Mapping[str, np.nd
         if found:
             asked.append((layer, found, where))
     if asked:
-        raise UserError(_question(asked, layers, samples))
+        raise UserError(_question(asked, layers, samples, setting))
     return samples
 
 
@@ -237,7 +243,9 @@ def _as_stored(layer: Layer, values: np.ndarray) -> np.ndarray:
     return np.round(stored) if whole else stored
 
 
-def _question(asked: Sequence[tuple[Layer, dict[float, int], str]], layers: Sequence[Layer], samples: Sequence[Sample]) -> str:
+def _question(
+    asked: Sequence[tuple[Layer, dict[float, int], str]], layers: Sequence[Layer], samples: Sequence[Sample], setting: str
+) -> str:
     """Return the question; its answer names variables, unless the values occur in no other one."""
     layer, found, where = asked[0]
     seen = ", ".join(f"{value:.10g}" for value in found)
@@ -245,13 +253,15 @@ def _question(asked: Sequence[tuple[Layer, dict[float, int], str]], layers: Sequ
     names = [each.name for each, _, _ in asked]
     everywhere = sorted({value for _, values, _ in asked for value in values})
     others = [sample for each, sample in zip(layers, samples, strict=True) if each.name not in names]
-    if len(asked) > 1 and not any(np.isin(everywhere, sample.values).any() for sample in others):
+    if setting == OF_FILE:
+        answer = "|".join(f"{value:.10g}" for value in everywhere)
+    elif len(asked) > 1 and not any(np.isin(everywhere, sample.values).any() for sample in others):
         answer = " ".join(f"{value:.10g}" for value in everywhere)
     else:
         answer = " ".join(f"{each.name}={','.join(f'{value:.10g}' for value in values)}" for each, values, _ in asked)
     return (
         f"{layer.path}: {sum(found.values())} of {where} are {seen} in {layer.name}{more}, far from all other values: missing "
-        f"values that the file does not declare? --nodata {answer} takes them as missing, --nodata none as values"
+        f"values that the file does not declare? {setting}{answer} takes them as missing, {setting}none as values"
     )
 
 

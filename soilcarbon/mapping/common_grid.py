@@ -60,7 +60,7 @@ class CarbonMap:
     factor, offset
         A value is the file's (its own scale and offset applied) times factor plus offset, in the unit.
     nodata
-        The missing value, if the file does not declare it.
+        Values that mean missing, if the file does not declare them; None: those that look so are asked about.
     depth
         Of the soil, such as "0-30 cm"; compared as text.
     """
@@ -71,7 +71,7 @@ class CarbonMap:
     variable: str | None = None
     factor: float = 1.0
     offset: float = 0.0
-    nodata: float | None = None
+    nodata: tuple[float, ...] | None = None
     depth: str = ""
 
 
@@ -100,14 +100,12 @@ class Cells:
         self._product, variable = product, product.variable
         self.name, self.path, self.depth = product.name, product.path, product.depth
         netcdf = product.path.suffix.lower() in (".nc", ".nc4", ".cdf")
-        if netcdf and product.nodata is not None:
-            raise UserError(f"{product.path}: nodata is for GeoTIFF; a NetCDF declares its _FillValue")
         self.bands: list[str] = []
         if not netcdf:
             self.bands = [layer.name for layer in find_layers([product.path])]
             if variable is None and _PREDICTION in self.bands:
                 variable = _PREDICTION
-        self._field = read_field(product.path, variable, product.unit)
+        self._field = read_field(product.path, variable, product.unit, product.nodata)
         self.unit, self.grid, self.metres = self._field.unit, self._field.as_grid(), self._field.metres
         self._stack = None if self._field.layer is None else Stack([self._field.layer], self.grid)
 
@@ -140,8 +138,6 @@ class Cells:
 
     def _converted(self, read: np.ndarray) -> np.ndarray:
         values, p = read.astype(np.float64), self._product
-        if p.nodata is not None:
-            values[np.isclose(values, p.nodata, rtol=1e-6)] = np.nan
         with np.errstate(over="ignore"):  # infinite values are refused
             values = (values * p.factor + p.offset) * self._field.factor
         check_values(p.path, f"{self._field.variable} (see unit, factor and nodata)", values, self.unit)
