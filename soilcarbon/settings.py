@@ -188,7 +188,6 @@ class HorizonSettings(PointSettings):
     )
 
 
-
 def _values_of(given: Any) -> Any:
     texts = as_texts(given)
     if not isinstance(texts, list):

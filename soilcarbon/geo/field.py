@@ -437,7 +437,7 @@ class _ValidRange:
             left = f"{self.total - self.beyond} of {self.total} values"
             delete = " ".join(f"-a {each},{name},d,," for each in ("valid_range", "valid_min", "valid_max"))
             raise UserError(
-                f"{path}: the valid range {self.low:g} to {self.high:g} of {name} leaves {left} as one of {meant[0]}, and nearly all "
+                f"{path}: the valid range {self.low:g} to {self.high:g} of {name} leaves {left} as one of {meant[0]}, nearly all "
                 f"as one of {meant[1]}; correct or delete it (ncatted {delete} {path.name})"
             )
         if self.beyond:
