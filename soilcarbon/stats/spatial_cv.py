@@ -405,13 +405,12 @@ def _clusterings(points: np.ndarray, sizes: np.ndarray, k: int, seed: int) -> It
         labels = KMeans(q, n_init=1, random_state=seed).fit(points, sample_weight=sizes).labels_
         yield "k-means", q, _merged_into_folds(np.unique(labels, return_inverse=True)[1], sizes, along, k)
     lon, lat = np.degrees(np.arctan2(points[:, 1], points[:, 0])), np.degrees(np.arcsin(points[:, 2].clip(-1, 1)))
-    for side in np.geomspace(max(np.ptp(lon), np.ptp(lat), 1e-3), 1e-3, tried).tolist():
+    widest = max(float(np.ptp(lon)), float(np.ptp(lat)), 1e-3)
+    for side in np.geomspace(widest, max(widest / np.sqrt(4 * len(points)), 1e-4), tried).tolist():
         block = np.unique(spatial_groups(lon, lat, side), return_inverse=True)[1]
         if (q := int(block.max()) + 1) >= k:
             yield "blocks", q, _merged_into_folds(block, sizes, along, k)
             yield "blocks at random", q, group_folds(block, k, seed)
-        if q == len(points):
-            return
 
 
 def _numbers_of_clusters(least: int, most: int, count: int) -> list[int]:

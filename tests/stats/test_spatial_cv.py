@@ -349,9 +349,10 @@ def test_k_means_and_blocks_match_no_better_than_what_is_chosen(grid):
         for q in (8, 20, 60):
             labels = KMeans(q, n_init=3, random_state=1).fit_predict(points)
             others["k-means", q] = spatial_cv._merged_into_folds(labels, sizes, along, 4)[member]
-        for side in (0.5, 1.0, 2.0):
-            others["blocks", side] = block_folds(lon, lat, 4, side)
         w = {name: distance_mismatch(lon, lat, folds, grid) for name, folds in others.items() if np.bincount(folds).max() <= 100}
+        for side in (0.5, 1.0, 2.0):  # of several draws, for one may be lucky
+            draws = [block_folds(lon, lat, 4, side, draw) for draw in range(5)]
+            w["blocks", side] = float(np.median([distance_mismatch(lon, lat, folds, grid) for folds in draws]))
         assert facts["w_km"] <= min(w.values()) + 0.1 * facts["w_random_km"]  # of sizes and seeds that it may not have tried
         reached[seed] = facts["clustering"]
         assert facts["w_km"] == pytest.approx(distance_mismatch(lon, lat, found, grid))
