@@ -33,6 +33,7 @@ from rasterio.crs import CRS
 from soilcarbon.geo.crs import Bounds, short_name, shown
 from soilcarbon.io.files import UserError, must_exist, nearest, write_text
 from soilcarbon.io.interruption import temporary_folder
+from soilcarbon.io.vector_limits import check_layer
 
 log = getLogger(__name__)
 
@@ -41,6 +42,12 @@ _STEP_METRES = 10_000.0
 """Vertices along an edge that is brought to another CRS: a chord of 10 km leaves a great circle by 2 m."""
 _STEPS = 20_000
 """... but no more than this across a file's extent."""
+_VERTICES = 2_000_000
+"""... and in all: the coasts of the world, 1.6 million km, have 160,000 such steps."""
+_CROSSINGS = 3000
+"""Of borders, that are repaired and joined."""
+_SAMPLED = 50_000
+"""Edges looked at for crossings."""
 _HAIR = 1e-6
 """Degrees by which longitudes may pass 180 from rounding."""
 _POLYGON, _MULTIPOLYGON = "Polygon", "MultiPolygon"
@@ -138,8 +145,12 @@ def read_areas(path: Path, crs: str, column: str | None = None) -> tuple[list[Ar
     invalid = int((~frame.is_valid).sum())
     if invalid:
         log.info("%s: %d of %d geometries were not valid (a ring crosses itself?) and are repaired", path.name, invalid, len(frame))
-    rows = frame.geometry.force_2d().make_valid().to_numpy()
     groups = pd.Series(range(len(names))).groupby(names, sort=False).indices
+    flat = frame.geometry.force_2d()
+    joined = np.concatenate([np.flatnonzero(~flat.is_valid), *(rows for rows in groups.values() if len(rows) > 1)]).astype(int)
+    if _crossings(flat.to_numpy()[np.unique(joined)]) > _CROSSINGS:
+        raise UserError(f"{path}: its borders cross at {_CROSSINGS:,} places or more; mend them first (QGIS: Fix geometries)")
+    rows = flat.make_valid().to_numpy()
     whole = geopandas.GeoSeries([shapely.union_all(_polygons(rows[k])) for k in groups.values()], crs=frame.crs)
 
     placed = _reproject(whole, crs, path)
@@ -167,6 +178,7 @@ def _read(path: Path) -> Any:
             with _offline(), warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
                 layer = _layer(local, file, wanted)
+                check_layer(local, layer)
                 frame = geopandas.read_file(local, engine="pyogrio", layer=layer)
         except UserError:
             raise
@@ -180,6 +192,8 @@ def _read(path: Path) -> Any:
         raise UserError(f"{path}: its first layer has no geometry; areas are polygons")
     if frame.crs is None:
         raise UserError(f"{path}: has no coordinate reference system; set it first (ogr2ogr -a_srs EPSG:... out.gpkg {path.name})")
+    if not np.isfinite(shapely.get_coordinates(frame.geometry.to_numpy())).all():
+        raise UserError(f"{path}: has coordinates that are not finite; look at where it comes from")
     x_min, y_min, x_max, y_max = frame.total_bounds
     if frame.crs.is_geographic and (max(abs(y_min), abs(y_max)) > 90 + _HAIR or max(abs(x_min), abs(x_max)) > 540):
         reach = shown((x_min, x_max, y_min, y_max))
@@ -346,6 +360,26 @@ def _geojson(polygons: np.ndarray) -> dict[str, Any]:
     return {"type": _MULTIPOLYGON, "coordinates": rings}
 
 
+def _crossings(shapes: np.ndarray) -> float:
+    """Return at how many places the borders of geometries cross themselves and one another; of many, from a sample of their edges.
+
+    To repair or to join them takes time and memory that grow with the square of these.
+    """
+    if not len(shapes):
+        return 0.0
+    rings = shapely.get_rings(shapely.get_parts(shapes))
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    same = ring[1:] == ring[:-1]
+    edges = shapely.linestrings(np.stack([points[:-1][same], points[1:][same]], 1))
+    tree, chosen = shapely.STRtree(edges), np.random.default_rng(0).permutation(len(edges))[:_SAMPLED]
+    at_once, found = max(1, min(1000, 200_000 // max(1, len(edges)))), 0
+    for begin in range(0, len(chosen), at_once):
+        found += tree.query(edges[chosen[begin : begin + at_once]], predicate="crosses").shape[1]
+        if found / 2 * len(edges) / len(chosen) > _CROSSINGS:
+            break
+    return found / 2 * len(edges) / max(1, len(chosen))
+
+
 def _reproject(areas: Any, crs: str, path: Path) -> list[np.ndarray]:
     """Return the polygons of each geometry of a GeoSeries in another CRS."""
     known = areas.crs
@@ -354,7 +388,8 @@ def _reproject(areas: Any, crs: str, path: Path) -> list[np.ndarray]:
     unit = known.axis_info[0].unit_conversion_factor  # radians or metres
     x_min, y_min, x_max, y_max = areas.total_bounds
     step = math.radians(_STEP_DEGREES) / unit if known.is_geographic else _STEP_METRES / unit
-    dense = areas.segmentize(max(step, (x_max - x_min) / _STEPS, (y_max - y_min) / _STEPS))
+    length = float(shapely.length(areas.to_numpy()).sum())
+    dense = areas.segmentize(max(step, (x_max - x_min) / _STEPS, (y_max - y_min) / _STEPS, length / _VERTICES))
     try:
         moved = dense.to_crs(crs)
     except Exception as error:  # of pyproj, which only geopandas brings

@@ -72,3 +72,14 @@ def check_nodes(value: Any, most: int = NODES) -> int:
         return total
 
     return count(value)
+
+
+def whole_number(text: str) -> int | float:
+    """Return a whole number of JSON; one beyond all floats is infinite.
+
+    Examples
+    --------
+    >>> whole_number("12"), whole_number("1" + "0" * 400)
+    (12, inf)
+    """
+    return int(text) if len(text) <= 300 else float(text)

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from soilcarbon.io import limits
 from soilcarbon.io.columns import ALIASES, BY_ROW, NOT_USED, Columns, find_columns, require_columns
 from soilcarbon.io.files import UserError, must_exist, nearest, read_rows
 from soilcarbon.io.values import BelowLimit, Reading, degrees, has_decimal_commas, numbers, years
+from soilcarbon.io.vector_limits import check_layer
 
 _MOST_UNMATCHED = 0.5
 
@@ -259,7 +261,7 @@ def _as_text(table: pd.DataFrame) -> pd.DataFrame:
 def _read_geojson(path: Path) -> pd.DataFrame:
     must_exist(path, "file")
     try:
-        collection = json.loads(path.read_text(encoding="utf-8-sig"))
+        collection = json.loads(path.read_text(encoding="utf-8-sig"), parse_int=limits.whole_number)
         crs = json.dumps(collection.get("crs", "CRS84"))
         places = [(f["geometry"] or {"type": "Point", "coordinates": (None, None)}) for f in collection["features"]]
         rows = [{**({"id": f["id"]} if "id" in f else {}), **(f["properties"] or {})} for f in collection["features"]]
@@ -294,7 +296,9 @@ def _read_vector(path: Path, layer: str) -> pd.DataFrame:
             raise UserError(f"{path}: no layer {layer!r}{nearest(layer, names)}; it has {has}")
         if not layer and len(names) > 1:
             raise UserError(f"{path}: has {len(names)} layers, {has}; name one as {path.name}:{names[0]}")
-        points = geopandas.read_file(path, layer=layer or names[0])
+        layer = layer or names[0]
+        check_layer(path, layer)
+        points = geopandas.read_file(path, layer=layer)
     except UserError:
         raise
     except Exception as error:  # whichever library reads it, with errors of its own
