@@ -41,8 +41,8 @@ _FINE = 1e-12
 """Of a coordinate, and ..."""
 _TINY = 1e-12
 """... in the CRS's unit: neighbouring cells have to differ in float64 by far more than rounding."""
-UNDECLARED = "%s: -9999 is not declared as nodata, but taken as missing in %s"
-"""Log message on a file and its variables."""
+UNDECLARED = "%s: not declared as nodata, but taken as missing: %s"
+"""Log message on a file and what is missing in its variables."""
 
 
 EXACT = 2**24
@@ -420,7 +420,7 @@ def read_cells(
     period
         The raster comes again after so many columns, at least its width: one of the whole globe after its own width.
     undeclared
-        The names of layers where -9999 occurs without being declared as nodata are added here.
+        What is missing without being declared as nodata, -9999 and infinite cells, is added here, with the layers' names.
     out
         (B, rows, columns) float32 to be filled, any view.
 
@@ -468,10 +468,14 @@ def _read_inside(raster: Any, layers: Sequence[Layer], window: Window, out: np.n
         if missing is not None:
             values[missing] = np.nan
         _check_exact(stored[k], missing, reach, layer)
+        if stored.dtype.kind == "f" and not all(map(math.isfinite, reach)):
+            infinite = np.isinf(stored[k]) if hidden is None else np.isinf(stored[k]) & ~hidden[k]
+            if infinite.any() and not (nodata[band] is not None and math.isinf(nodata[band])):
+                undeclared.add(f"infinite cells in {layer.name}")
         if nodata[band] != NODATA and _within(NODATA, reach):
             taken = values == NODATA  # means missing in patches too, so it cannot be anything else here
             if taken.any():
-                undeclared.add(layer.name)
+                undeclared.add(f"-9999 in {layer.name}")
                 values[taken] = np.nan
         for value in layer.refused:
             if _within(value, reach) and (count := int((values == np.float32(value)).sum())):

@@ -172,7 +172,7 @@ def test_what_is_missing(tmp_path, caplog):
     with caplog.at_level("INFO"):
         window, _ = one(tmp_path / "v.tif", 1.5, 1.5, 1)
     np.testing.assert_array_equal(window[0], np.array([[1, np.nan, np.nan], [np.nan, np.nan, np.nan], [7, -9999.5, 0]], np.float32))
-    assert "-9999 is not declared" in caplog.text
+    assert "v.tif: not declared as nodata, but taken as missing: -9999 in v, infinite cells in v" in caplog.text
 
 
 @pytest.mark.parametrize(("dtype", "nodata"), [("int16", -32768), ("uint8", 255), ("float32", -1.0), ("float64", float("nan"))])

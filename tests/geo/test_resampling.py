@@ -361,4 +361,4 @@ def test_undeclared_nodata_is_logged_once(tmp_path, caplog):
     with caplog.at_level("INFO"), Stack(find_layers([tmp_path]), raster_grid(tmp_path / "v.tif")) as stack:
         assert np.isnan(stack.read(0, 0, 6, 6)).all()
         stack.read(0, 0, 6, 6)
-    assert caplog.text.count("-9999 is not declared") == 1
+    assert caplog.text.count("not declared as nodata, but taken as missing: -9999 in") == 1
