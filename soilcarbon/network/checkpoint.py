@@ -127,9 +127,9 @@ def read_state(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]
         raise UserError(f"{path}: no such checkpoint; train one first, or name another")
     try:
         state = torch.load(_checked(path), map_location=device, weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # a hostile or torn file may raise anything at all
+        if isinstance(error, OSError) and error.filename:
+            raise
         reason = " ".join(str(error).split())[:120].removeprefix("Weights only load failed. ")
         shown = "" if reason.startswith("In PyTorch 2.6") else f" ({reason or type(error).__name__})"
         raise UserError(

@@ -5,9 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+from damage import damage
 
 from soilcarbon.io import files
 from soilcarbon.io.files import UserError, atomic_write, check_writable, is_sealed, locked, seal, write_text
@@ -22,6 +25,7 @@ def script(tmp_path):
 
     def begin(code, **more):
         words = [sys.executable, "-c", code]
+        more = {"preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL)} | more  # a shell's background ignores it
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, **more)
         started.append(process)
         assert process.stdout.readline() == "ready\n", process.stderr.read()
@@ -204,6 +208,21 @@ def test_a_result_is_taken_for_finished_as_it_was_sealed_and_nothing_else(tmp_pa
     assert not is_sealed(path)
 
 
+@pytest.mark.parametrize("ending", [".csv", ".npz"])
+def test_no_damage_is_believed(tmp_path, ending):
+    paths = [tmp_path / f"{k}{ending}" for k in range(2)]
+    for seed in range(60):
+        for k, path in enumerate(paths):
+            if ending == ".csv":
+                write_text(path, "profile_id,observed,predicted\n" + "".join(f"p{k}{n},{n}.5,{n}.25\n" for n in range(20)))
+            else:
+                np.savez(path, values=np.arange(20.0) + k)
+            seal(path)
+        assert is_sealed(*paths)
+        damage(paths, seed)
+        assert not is_sealed(paths[0]) and not is_sealed(paths[1]), seed
+
+
 # --- signals -----------------------------------------------------------------------------------------------------------
 
 WRITES = "\n".join(
@@ -262,7 +281,8 @@ def test_a_command_can_be_interrupted_while_it_imports(tmp_path):
     """At moments from the start of the interpreter on: of Python itself, before any code of ours, only that it ends."""
     for wait in (0.1, 0.2, 0.4, 0.8):
         words = [sys.executable, "-m", "soilcarbon", "train", "--data_dir", "nowhere", "--run", "x"]
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=heed)
         time.sleep(wait)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)

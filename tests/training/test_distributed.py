@@ -126,3 +126,20 @@ def test_a_killed_process_ends_the_job_which_resumes_to_the_same_bits(start, dat
     assert again.returncode == 0 and "resuming after epoch" in errors
     assert whole.wait(timeout=120) == 0
     assert (weights("killed") == weights("whole")).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_ranks_end_within_a_second_of_their_launcher(start, dataset, workplace, number):
+    launcher = start([*LAUNCH, *command(dataset, "killed", epochs=100_000)])
+    log, deadline = Path("log/killed/epochs.jsonl"), time.monotonic() + 100
+    while not (log.is_file() and log.read_text().count("\n") > 2):
+        assert launcher.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    ranks = workers_of(launcher.pid)
+    assert len(ranks) == 2
+    launcher.send_signal(number)
+    launcher.wait(60)
+    time.sleep(1)
+    assert not [rank for rank in ranks if Path(f"/proc/{rank}/exe").exists()]
+    assert not list(workplace.rglob("*.partial"))

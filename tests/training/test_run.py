@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
+from damage import damage
 
 import train_global
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
@@ -463,6 +464,26 @@ def test_resume_refuses_other_settings_and_says_when_there_is_nothing(dataset, w
     table.to_csv(dataset / "samples.csv", index=False)
     with pytest.raises(UserError, match="differs in .*data"):
         train(quick(dataset, resume=True))
+
+
+def test_a_damaged_state_is_not_believed_and_the_run_ends_with_the_same_bits(dataset, workplace, monkeypatch, caplog):
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    train(quick(dataset, run="whole"))
+    with monkeypatch.context() as patched:
+        stop_after(patched, 0, 2)
+        with pytest.raises(StopError):
+            train(quick(dataset, run="cut"))
+    states = {RESUME: Path(f"log/cut/{RESUME}").read_bytes(), FINISHED: Path(f"log/whole/{FINISHED}").read_bytes()}
+    for seed in range(10):
+        name = (RESUME, FINISHED)[seed % 2]
+        for each in (RESUME, FINISHED):
+            Path(f"log/cut/{each}").unlink(missing_ok=True)
+        path = Path(f"log/cut/{name}")
+        path.write_bytes(states[name])
+        damage([path], seed)
+        train(quick(dataset, run="cut", resume=True))
+        assert same(weights("model/pretrain_model/whole.pth"), weights("model/pretrain_model/cut.pth"))
+    assert caplog.text.count("this member is trained again") >= 8  # a bit in a name or a time of the archive changes nothing
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
