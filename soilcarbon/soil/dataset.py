@@ -203,7 +203,7 @@ def split_method(folder: Path) -> tuple[Literal["random", "blocks"], float | Non
     if facts.get("method") != "blocks":
         return "random", None
     side = facts.get("block_size")
-    if type(side) not in (int, float) or not 1e-5 <= side <= 180:
+    if not isinstance(side, int | float) or isinstance(side, bool) or not 1e-5 <= side <= 180:
         raise UserError(f"{folder / 'dataset.yaml'}: block_size of the split is {side!r}; a block is 0.00001 to 180 degrees wide")
     return "blocks", float(side)
 

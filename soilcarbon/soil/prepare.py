@@ -284,7 +284,7 @@ def _split(table: pd.DataFrame, rule: SplitRule, parent: GlobalDataset | None) -
     lon, lat = table["lon"].to_numpy(), table["lat"].to_numpy()
     if parent:
         rule = replace(rule, method=rule.method or parent.method, block_size=rule.block_size or parent.block_size)
-    theirs = parent.split_at(lon, lat) if parent else None
+    theirs = parent.split_at(lon, lat) if parent else np.full(len(lon), "")
     split, facts = draw_split(lon, lat, table["soc"].to_numpy(), replace(rule, method=rule.method or "random"), theirs)
     if parent:
         known, kept = (theirs != "").sum(), (theirs == split).sum()
