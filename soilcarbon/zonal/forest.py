@@ -18,6 +18,7 @@ from sklearn.model_selection import ParameterSampler
 
 from soilcarbon.estimator import SoilCarbonRegressor
 from soilcarbon.parallel import map_in_order
+from soilcarbon.regression.uncertainty import Uncertainty
 from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.conformal import ConformalCalibration
 from soilcarbon.stats.error_field import ErrorField
@@ -277,26 +278,6 @@ class ZonedNetwork:
 
 
 # --- uncertainty -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Uncertainty:
-    """Uncertainty of a zoned forest; None where the profiles are too few.
-
-    Attributes
-    ----------
-    calibration
-        Prediction intervals of a place, calibrated by zone.
-    errors
-        Spatially correlated errors, for intervals of totals and of changes.
-    applicability, predictors
-        Area of applicability, and the columns of x it is computed from.
-    """
-
-    calibration: ConformalCalibration | None = None
-    errors: ErrorField | None = None
-    applicability: ApplicabilityArea | None = None
-    predictors: tuple[int, ...] = ()
 
 
 def estimate_uncertainty(method: ZonedForest, profiles: Profiles, held_out: pd.DataFrame, predicted: str, seed: int) -> Uncertainty:

@@ -19,10 +19,11 @@ from soilcarbon.io.files import UserError, run
 from soilcarbon.mapping import tiles as mapping
 from soilcarbon.mapping.forest import ForestPredictor
 from soilcarbon.mapping.predictor import Place
+from soilcarbon.regression.uncertainty import Uncertainty
 from soilcarbon.stats.error_field import ErrorField
 from soilcarbon.zonal.climate_zones import ClimateZones, GivenZones
 from soilcarbon.zonal.evaluation import hold_out, space_time_folds
-from soilcarbon.zonal.forest import SelectedForest, Uncertainty, ZonedForest, estimate_uncertainty
+from soilcarbon.zonal.forest import SelectedForest, ZonedForest, estimate_uncertainty
 from soilcarbon.zonal.persistence import ZonedModel, load_zoned, save_zoned
 
 NAMES = ("map", "mat", "a", "b", "noise", "year")
