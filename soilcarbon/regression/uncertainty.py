@@ -1,13 +1,22 @@
 """Uncertainty of a fitted model: calibrated intervals, correlated errors for totals, area of applicability; as plain values too."""
 
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.conformal import ConformalCalibration
 from soilcarbon.stats.error_field import ErrorField
+from soilcarbon.training.uncertainty import FEWEST, FEWEST_GROUPS
+
+log = logging.getLogger(__name__)
+_FEWEST_FOR_INTERVALS = 10
+"""Groups: of fewer no interval of 90 % is finite, since an unseen group may err more than all of them."""
+_MOST_SHUFFLED = 2000
+"""Profiles: importances of more are no other, and cost a prediction of each for every variable."""
 
 
 @dataclass(frozen=True)
@@ -65,3 +74,87 @@ class Uncertainty:
         if points.shape[1] != len(applicability.mean):
             raise ValueError("its area of applicability is of other predictors")
         return cls(calibration, errors, applicability, tuple(predictors))
+
+
+def calibrate(
+    y: np.ndarray, predicted: np.ndarray, groups: np.ndarray, scale: Literal["log1p", "identity"], what: str
+) -> tuple[ConformalCalibration | None, str | None]:
+    """Calibrate prediction intervals on predictions of profiles held out by folds of whole groups.
+
+    The independent errors are the groups'. Of fewer than `FEWEST_GROUPS` intervals reach equally far down and up, which needs half
+    as many, and they widen as the groups become fewer; of fewer than `_FEWEST_FOR_INTERVALS` there are none.
+
+    Parameters
+    ----------
+    y, predicted
+        (n,) in the target's unit.
+    groups
+        (n,) block or place of each.
+    scale
+        Where errors are measured.
+    what
+        What groups are, as text: "blocks" or "places".
+
+    Returns
+    -------
+    calibration, calibrated_on
+        The calibration and what it is based on as text; None where there are too few.
+    """
+    n, count = len(y), np.unique(groups).size
+    if n < FEWEST or count < _FEWEST_FOR_INTERVALS:
+        needed = f"at least {FEWEST} in {_FEWEST_FOR_INTERVALS} are needed"
+        log.warning("no prediction intervals: %d profiles in %d %s, %s", n, count, what, needed)
+        return None, None
+    few = count < FEWEST_GROUPS
+    if few:
+        log.warning("prediction intervals are wide: calibrated on %d %s only; %d would be better", count, what, FEWEST_GROUPS)
+    low = min(0.0, float(y.min()))
+    calibration = ConformalCalibration.fit(y, predicted, scale=scale, symmetric=few, groups=groups, bounds=(low, None))
+    return calibration, f"{n} profiles held out by folds, standing for new {what} ({count})"
+
+
+def error_field(y: np.ndarray, means: np.ndarray, lonlat: np.ndarray, seed: int) -> ErrorField | None:
+    """Return the error model of totals from held-out predictions of means (n,) at places (n, 2); None where it cannot be fitted."""
+    one = np.zeros(len(y), np.int64)
+    try:
+        return ErrorField.fit(y, means, one, 1, lonlat, one, seed)
+    except ValueError as error:
+        log.warning("no intervals of totals: %s", error)
+        return None
+
+
+def permutation_importance(
+    outputs: Callable[[np.ndarray], np.ndarray], X: np.ndarray, target: np.ndarray, columns: Mapping[str, slice], seed: int
+) -> dict[str, float]:
+    """Return the permutation importance of each variable: the increase of the mean squared error when it is shuffled.
+
+    Parameters
+    ----------
+    outputs
+        Predicts the transformed target for X.
+    X, target
+        (n, 2 + F) and (n,) of profiles, of at most `_MOST_SHUFFLED` of which it is taken.
+    columns
+        Variable -> its columns of X.
+    seed
+        Of the one shuffle, by which all variables are shuffled alike.
+    """
+    random = np.random.default_rng(seed)
+    rows = np.sort(random.permutation(len(target))[:_MOST_SHUFFLED])
+    X, target = X[rows], target[rows]
+    order, whole = random.permutation(len(target)), float(np.mean((outputs(X) - target) ** 2))
+    gained = {}
+    for name, at in columns.items():
+        shuffled = X.copy()
+        shuffled[:, at] = X[order][:, at]
+        gained[name] = max(float(np.mean((outputs(shuffled) - target) ** 2)) - whole, 0.0)
+    return gained
+
+
+def applicability(x: np.ndarray, weights: np.ndarray, folds: np.ndarray, seed: int) -> ApplicabilityArea | None:
+    """Return the area of applicability of predictors (n, p) weighted by importance; None where no distance is defined."""
+    try:
+        return ApplicabilityArea.fit(x, weights, folds, seed=seed)
+    except ValueError as error:
+        log.warning("no area of applicability: %s", error)
+        return None

@@ -1,0 +1,106 @@
+"""Fit a model to your own data: learners are cross-validated in space, the simplest of the best is fitted to all profiles.
+
+    soilcarbon fit --data_dir data/mine                        the choice among mean, ridge, forest, boosting, kriging, networks
+    soilcarbon fit --data_dir data/mine --model forest         one learner, cross-validated beside the mean
+    soilcarbon fit --data_dir data/mine --candidates mean ridge forest boosting     a choice within seconds
+    soilcarbon map --checkpoint model/mine.npz --rasters covariates/ --out results/mine/soc.tif     the map
+
+Folds are of whole spatial blocks: the dataset's, else as wide as residuals are correlated, else of places. The choice is the
+simplest learner whose mean absolute error is within one standard error of the lowest. Writes model/<run>.npz, which `predict` and
+`map` read, with calibrated intervals, area of applicability and errors for totals; beside it .yaml of the facts, with the table of
+the cross-validation; and results/<run>/cross_validation.csv and held_out.csv. The test split is not used unless you say so.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from soilcarbon.categories import Category, unique_names
+from soilcarbon.commands.arguments import ensure_example_world, read_settings
+from soilcarbon.io.files import UserError, check_writable, locked, write_table
+from soilcarbon.io.manifest import begin_files
+from soilcarbon.io.names import file_name
+from soilcarbon.settings import Settings
+
+LearnerName = Literal["mean", "ridge", "forest", "boosting", "regression-kriging", "network", "taught", "stack"]
+_COLUMNS = ("mae", "rmse", "r2", "ccc")
+
+
+class FitSettings(Settings):
+    """Settings of a fit."""
+
+    data_dir: Path = Field(description="the dataset's folder, as soilcarbon prepare writes it")
+    model: Literal["best", LearnerName] = Field("best", description="the learner, or best: the choice among candidates")
+    candidates: list[LearnerName] = Field(
+        ["mean", "ridge", "forest", "boosting", "regression-kriging", "network", "taught", "stack"],
+        min_length=1,
+        description="learners to choose among",
+    )
+    categories: tuple[Category, ...] | None = Field(
+        None, description="list of {name, variables, radius, kind}; default: the dataset's own"
+    )
+    target: str = Field("soc", description="the sample table's column to predict")
+    center: Literal["mean", "median"] = Field(
+        "median", description="what is predicted where logarithms are learnt: the median, which errs least, or the mean"
+    )
+    folds: int = Field(5, ge=2, le=50, description="folds of the cross-validation")
+    use_test: bool = Field(False, description="fit to the test split too; its scores by predict then are no test any more")
+    run: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][\w.-]*$", description="name of the model and its results [the dataset folder's]"
+    )
+    model_dir: Path = Field(Path("model"), description="folder of models")
+    workers: int = Field(0, ge=0, le=1024, description="processes of the cross-validation; 0: one per core")
+    seed: int = Field(314, ge=0, lt=2**31, description="seed of folds and learners")
+
+    _check_categories = field_validator("categories")(unique_names)
+
+    @property
+    def name(self) -> str:
+        """Name of the model and its results."""
+        name = self.run or file_name(self.data_dir.resolve().name)
+        return name if re.match(r"[A-Za-z0-9]", name) else f"m{name}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    settings = read_settings(FitSettings, __doc__, arguments, "soilcarbon fit")
+    import numpy as np  # here and below: --help needs none of these, and they are slow to import
+
+    from soilcarbon.regression.archive import kind_of
+    from soilcarbon.regression.fit import check_columns, fit_model, with_facts
+    from soilcarbon.regression.learners import Task
+    from soilcarbon.regression.persistence import save_model
+    from soilcarbon.soil.dataset import SPLITS, check_variables, read_dataset
+
+    ensure_example_world(settings.data_dir)
+    path, results = settings.model_dir / f"{settings.name}.npz", Path("results") / settings.name
+    if path.exists() and kind_of(path) != "fitted":
+        raise UserError(f"{path}: was not made by soilcarbon fit and would be lost; move it, or give --run another name")
+    check_writable(settings.model_dir, results)
+    splits = SPLITS if settings.use_test else ("train", "valid")
+    with locked(results, files=[path]):
+        data = read_dataset(settings.data_dir, settings.categories, splits, target=settings.target)
+        rows = np.concatenate([data.split[name] for name in splits])
+        check_variables(data.x[rows], data.categories, refuse="nothing")
+        check_columns(data.x[rows], data.categories)
+        task = Task(data.categories, settings.target, data.block_size, center=settings.center, seed=settings.seed)
+        found = fit_model(data, rows, task, settings.model, settings.candidates, settings.folds, settings.workers)
+        counts = {name: len(data.split[name]) for name in splits}
+        model = with_facts(found.model, settings.data_dir, counts, {**settings.as_plain(), "run": settings.name})
+        begin_files(results, ("cross_validation.csv", "held_out.csv"), "fit")
+        write_table(results / "cross_validation.csv", found.selection.table)
+        write_table(results / "held_out.csv", found.held_out)
+        save_model(model, path)
+    table = found.selection.table.set_index("model")
+    ends = {name: zip(table[name], table[f"{name}_se"], strict=True) for name in _COLUMNS}
+    shown = {name: [f"{value:.3g} ({se:.2g})" for value, se in pairs] for name, pairs in ends.items()}
+    print(
+        f"{len(rows)} profiles, {model.record.folds['strategy']} in {int(table['folds'].iloc[0])} folds; standard error in brackets"
+    )
+    print(table.assign(**shown)[list(_COLUMNS)].rename_axis(None).rename(columns=str.upper).to_string())
+    print(found.selection.reason)
+    left = "" if settings.use_test else "; the test split was not used"
+    print(f"-> {path}{left}; {results / 'cross_validation.csv'}")

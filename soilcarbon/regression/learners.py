@@ -1,0 +1,217 @@
+"""Learners that `soilcarbon fit` chooses from; what they have learnt are parts that predict and can be written to a file.
+
+`LEARNERS` lists them, the simplest first. In: profiles, `Samples` whose X holds packed covariates, and a `Task`. Out: parts. All
+that depends on the profiles, statistics of covariates included, is computed from those given: cross-validation leaks nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import PredefinedSplit
+
+from soilcarbon.categories import Category
+from soilcarbon.network.network import SoilCarbonNet
+from soilcarbon.network.specification import Specification
+from soilcarbon.regression.estimators import POSITION, RegressionKriging, Samples
+from soilcarbon.regression.parts import (
+    Constant,
+    Kriged,
+    Linear,
+    Network,
+    Part,
+    Trees,
+    cells_of_trees,
+    encoded_cells,
+    transformed,
+)
+from soilcarbon.settings import RegionalSettings
+from soilcarbon.soil.dataset import Dataset
+from soilcarbon.stats.groups import inner_folds
+from soilcarbon.training.distillation import distil
+from soilcarbon.training.run import compute_statistics, new_specification, train_in_memory
+
+_TREES = 300
+_FOREST: dict[str, Any] = {"n_estimators": _TREES, "max_features": 1 / 3}
+_BOOSTING: dict[str, Any] = {"n_estimators": _TREES, "learning_rate": 0.05, "max_depth": 4, "min_samples_leaf": 5}
+_BOOSTING |= {"subsample": 0.5, "max_features": 1 / 3}
+_ALPHAS = np.geomspace(0.1, 10_000, 16)
+"""Penalties of ridge regression, of which inner folds of whole groups choose."""
+_NETWORK: dict[str, Any] = {"epochs": 200, "patience": 30, "lr": 1e-3, "batch_size": 16, "select_on": "mae"}
+_TAUGHT: dict[str, Any] = {"teacher": "ensemble", "epochs": 16, "patience": 0, "lr": 1e-3, "batch_size": 128}
+_TAUGHT |= {"select_on": "none", "lr_schedule": "cosine"}
+_MEMBERS = 5
+MOST_KRIGED = 5000
+"""Profiles: kriging costs their cube."""
+FEWEST_OF_NETWORK = 30
+"""Profiles: with fewer, a fold of a member has five."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learnt, besides the profiles.
+
+    Attributes
+    ----------
+    categories
+        What the columns of covariates are.
+    target
+        Name of the target.
+    block_size
+        Side of the blocks, degrees, that no inner fold splits; None: places.
+    transform
+        The target is learnt as it is, or as ln(1 + target).
+    center
+        What is predicted, the median or the mean.
+    seed
+        Of all that is random.
+    jobs
+        Threads of forests; -1: one per core.
+    """
+
+    categories: tuple[Category, ...]
+    target: str = "soc"
+    block_size: float | None = None
+    transform: Literal["none", "log1p"] = "log1p"
+    center: Literal["mean", "median"] = "median"
+    seed: int = 314
+    jobs: int = 1
+
+    def settings(self, **changes: Any) -> RegionalSettings:
+        """Return settings of training, as far as they matter here."""
+        given: dict[str, Any] = {"data_dir": ".", "target": self.target, "seed": self.seed, "tensorboard": False, "device": "cpu"}
+        given |= {"target_transform": self.transform, "center": "median"}
+        return RegionalSettings(**given | changes)
+
+    def dataset(self, samples: Samples) -> Dataset:
+        """Return profiles as a dataset, all of them in its training split."""
+        table = pd.DataFrame({"lon": samples.X[:, 0], "lat": samples.X[:, 1]})
+        x = np.ascontiguousarray(samples.X[:, POSITION:], np.float32)
+        split = {"train": np.arange(len(x)), "valid": np.arange(0)}
+        return Dataset(table, x, samples.y, split, self.categories, self.block_size)
+
+    def specify(self, samples: Samples, **changes: Any) -> Specification:
+        """Return the specification of a model of some profiles: statistics and classes of their covariates, bounds."""
+        data = self.dataset(samples)
+        with np.errstate(all="ignore"):
+            numbers = _statistics(data.x, self.categories)
+        return new_specification(self.settings(**changes), data, numbers).changed(center=self.center)
+
+
+def _statistics(x: np.ndarray, categories: tuple[Category, ...]) -> dict[str, tuple[float, float]]:
+    """Return means and deviations; a variable that is constant or missing at all profiles tells nothing, and does no harm."""
+    x = np.where(np.isinf(x), np.nan, x)
+    empty = np.isnan(x).all(axis=0)
+    x[:, empty] = 0
+    found = compute_statistics(x, categories)
+    return {name: (mean, std if std > 0 else 1.0) for name, (mean, std) in found.items()}
+
+
+Parts = dict[str, Part]
+Fit = Callable[[Samples, Specification, Task], Parts]
+
+
+def _mean(samples: Samples, facts: Specification, _: Task) -> Parts:
+    return {"constant": Constant(float(transformed(samples.y.mean(), facts)))}
+
+
+def _ridge(samples: Samples, facts: Specification, task: Task) -> Parts:
+    folds = inner_folds(samples.groups, 5, task.seed) if np.unique(samples.groups).size > 1 else None
+    model = RidgeCV(_ALPHAS, cv=None if folds is None else PredefinedSplit(folds))
+    model.fit(encoded_cells(samples.X, facts).astype(np.float64), transformed(samples.y, facts))
+    return {"linear": Linear(facts, float(model.intercept_), np.asarray(model.coef_, np.float64))}
+
+
+def _forest(samples: Samples, facts: Specification, task: Task) -> Parts:
+    model = RandomForestRegressor(**_FOREST, random_state=task.seed, n_jobs=task.jobs)
+    model.fit(cells_of_trees(samples.X, facts, filled=False), transformed(samples.y, facts))
+    return {"trees": Trees(facts, tuple(each.tree_ for each in model.estimators_))}
+
+
+def _boosting(samples: Samples, facts: Specification, task: Task) -> Parts:
+    model = GradientBoostingRegressor(**_BOOSTING, random_state=task.seed)
+    model.fit(cells_of_trees(samples.X, facts, filled=True), transformed(samples.y, facts))
+    trees = tuple(each.tree_ for each in model.estimators_[:, 0])
+    offset = float(np.ravel(model.init_.constant_)[0])
+    return {"trees": Trees(facts, trees, model.learning_rate * len(trees), offset, filled=True)}
+
+
+def _regression_kriging(samples: Samples, facts: Specification, task: Task) -> Parts:
+    X = np.column_stack([samples.X[:, :POSITION], cells_of_trees(samples.X, facts, filled=False)])
+    model = RegressionKriging(**_FOREST, random_state=task.seed, n_jobs=task.jobs).fit(X, transformed(samples.y, facts))
+    parts: Parts = {"trees": Trees(facts, tuple(each.tree_ for each in model.forest_.estimators_))}
+    if model.variogram_ is not None:
+        process, fitted = model.residuals_, model.variogram_
+        weights = np.asarray(process.alpha_, np.float64).ravel()
+        parts["kriged"] = Kriged(np.asarray(process.X_train_, np.float64), weights, float(fitted.sill), float(fitted.scale))
+    return parts
+
+
+def _network(samples: Samples, _: Specification, task: Task, how: Mapping[str, Any]) -> Parts:
+    """Train an ensemble from scratch, each member validated on a fold of its own; fewer members of fewer groups."""
+    members = min(_MEMBERS, np.unique(samples.groups).size)
+    settings = task.settings(members=members, validate_on="folds" if members > 1 else "split", **how)
+    data, facts = task.dataset(samples), task.specify(samples, members=members, **how).changed(center="median")
+    with torch.random.fork_rng(devices=[]):  # weights drawn here are drawn again by the members' seeds
+        start = SoilCarbonNet(facts)
+    teacher = distil if how.get("teacher", "none") != "none" else None
+    if members < 2:
+        raise ValueError("a network needs profiles at two places or in two blocks")
+    network = train_in_memory(start, data, settings, None, teacher)
+    network.applicability = network.calibration = None  # those of the whole model are estimated from its own folds
+    network.record.settings = {}
+    return {"network": Network(network)}
+
+
+def _stack(samples: Samples, facts: Specification, task: Task) -> Parts:
+    return _network(samples, facts, task, _TAUGHT) | _forest(samples, facts, task)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A learner: its label in tables, one line on what it is, how it is fitted, and how long that takes beside the others."""
+
+    label: str
+    meaning: str
+    fit: Fit
+    cost: float
+    network: bool = False
+
+
+LEARNERS: Mapping[str, Learner] = {
+    "mean": Learner("mean", "the mean of the profiles, everywhere", _mean, 0.01),
+    "ridge": Learner("ridge", "linear regression, shrunk; penalty by inner folds", _ridge, 0.2),
+    "forest": Learner("forest", f"random forest, {_TREES} trees", _forest, 1.0),
+    "boosting": Learner("boosting", f"{_TREES} gradient-boosted trees", _boosting, 1.0),
+    "regression-kriging": Learner(
+        "regression kriging", "random forest, and kriging of its out-of-bag residuals", _regression_kriging, 2.0
+    ),
+    "network": Learner("network", f"{_MEMBERS} networks from scratch, by folds", partial(_network, how=_NETWORK), 20.0, True),
+    "taught": Learner(
+        "network, taught",
+        f"{_MEMBERS} networks that a teacher of trees and a Gaussian process was distilled into",
+        partial(_network, how=_TAUGHT),
+        20.0,
+        True,
+    ),
+    "stack": Learner("stack", "mean of the taught network and the forest", _stack, 1.0, True),
+}
+"""Key -> learner, the simplest first: the order in which the choice prefers them."""
+
+
+def fit_parts(key: str, samples: Samples, task: Task) -> tuple[Parts, Specification]:
+    """Fit a learner to profiles; return its parts, and the specification of a model of them.
+
+    Raises
+    ------
+    ValueError
+        If the profiles are too few, or too many, for it.
+    """
+    facts = task.specify(samples)
+    return LEARNERS[key].fit(samples, facts, task), facts

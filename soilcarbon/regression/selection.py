@@ -1,0 +1,305 @@
+"""Choice of a learner by spatial cross-validation, with the one-standard-error rule in favour of the simpler.
+
+In: profiles, learners. Out: what each learner predicts of the profiles held out, a table of scores with standard errors over
+folds, and the choice with its reason. No fold splits a place or block, and a learner computes everything from its training folds.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import as_completed
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import RandomForestRegressor
+from tqdm import tqdm
+
+from soilcarbon.io.files import UserError
+from soilcarbon.parallel import worker_pool
+from soilcarbon.regression.estimators import Samples
+from soilcarbon.regression.learners import FEWEST_OF_NETWORK, LEARNERS, MOST_KRIGED, Task, fit_parts
+from soilcarbon.regression.model import FittedModel, from_scale
+from soilcarbon.regression.parts import cells_of_trees, transformed
+from soilcarbon.stats import metrics
+from soilcarbon.stats.groups import check_no_leak, group_folds, spatial_groups
+from soilcarbon.stats.spatial_cv import make_folds
+
+log = logging.getLogger(__name__)
+SCORES = ("mae", "rmse", "r2", "ccc", "me")
+STACKED = ("taught", "forest")
+"""Learners whose predictions on the scale of the transform a stack averages."""
+_FEWEST_BLOCKS = 10
+"""Of fewer blocks, a fold is one or two landscapes, and its score their luck."""
+
+
+# --- folds -------------------------------------------------------------------------------------------------------------------
+
+
+def draw_folds(samples: Samples, task: Task, k: int) -> tuple[np.ndarray, float | None, dict[str, Any]]:
+    """Draw folds of whole blocks, or of whole places where there are too few blocks.
+
+    Blocks are those of the task; where it has none, their side is the range of the variogram of a forest's residuals.
+
+    Parameters
+    ----------
+    samples, task
+        Profiles, and what is known of them.
+    k
+        Folds, or as many as there are groups.
+
+    Returns
+    -------
+    folds, block_size, facts
+        (n,) int64; side of the blocks, degrees, or None for places; plain values for a record.
+
+    Raises
+    ------
+    UserError
+        If all profiles lie in one place.
+    """
+    lon, lat = samples.X[:, 0], samples.X[:, 1]
+    places = spatial_groups(lon, lat)
+    if (count := np.unique(places).size) < 2:
+        raise UserError(f"{len(lon)} profiles at {count} place: nothing can be held out in space; check lon and lat")
+    k, why = min(k, count), ""
+    for size in (task.block_size, None) if task.block_size is not None else (None,):
+        more: dict[str, Any] = {"block_size": size} if size else {"residuals": _residuals(samples, task, group_folds(places, k, 0))}
+        try:
+            folds, facts = make_folds("blocks", lon, lat, k, task.seed, **more)
+        except ValueError as error:  # fewer blocks than folds, or too few pairs for a variogram
+            why = str(error)
+            continue
+        if facts["blocks"] >= _FEWEST_BLOCKS:
+            check_no_leak(folds, places)
+            return folds, facts["block_size"], facts
+        why = f"{facts['blocks']} blocks of {facts['block_size']:g} degrees are too few"
+    log.warning("folds are of places, not of blocks (%s): scores are of gaps between profiles, and too good far from them", why)
+    folds, facts = make_folds("place", lon, lat, k, task.seed)
+    return folds, None, {**facts, "places": count, "no_blocks": why}
+
+
+def _residuals(samples: Samples, task: Task, folds: np.ndarray) -> np.ndarray:
+    """Return residuals (n,) of a small forest, each profile predicted by folds of places without it."""
+    facts = task.specify(samples)
+    x, y = cells_of_trees(samples.X, facts, filled=False), transformed(samples.y, facts)
+    found = np.empty(len(y))
+    for fold in range(int(folds.max()) + 1):
+        out = folds == fold
+        forest = RandomForestRegressor(100, max_features=1 / 3, random_state=task.seed, n_jobs=task.jobs)
+        found[out] = y[out] - forest.fit(x[~out], y[~out]).predict(x[out])
+    return found
+
+
+# --- cross-validation --------------------------------------------------------------------------------------------------------
+
+
+def suitable(keys: Sequence[str], samples: Samples) -> list[str]:
+    """Return the learners, the simplest first, that suit the number of profiles; others are logged."""
+    n, groups, kept = len(samples.y), np.unique(samples.groups).size, []
+    for key in (key for key in LEARNERS if key in keys):
+        if LEARNERS[key].network and (n < FEWEST_OF_NETWORK or groups < 3):
+            log.warning("%s: left out; %d profiles in %d groups are too few", key, n, groups)
+        elif key == "regression-kriging" and n > MOST_KRIGED:
+            log.warning("%s: left out; it takes at most %d profiles, here are %d", key, MOST_KRIGED, n)
+        else:
+            kept.append(key)
+    return kept
+
+
+def hold_out(key: str, samples: Samples, task: Task, folds: np.ndarray, fold: int) -> np.ndarray:
+    """Return the transformed target of the profiles of one fold, predicted by a learner fitted to the others."""
+    out = folds == fold
+    train = samples.take(~out)
+    parts, facts = fit_parts(key, train, task)
+    found = FittedModel(key, facts, parts).outputs(samples.X[out])
+    return np.clip(found, *np.sort(transformed(np.array(facts.bounds), facts)))
+
+
+def cross_validate(keys: Sequence[str], samples: Samples, task: Task, folds: np.ndarray, workers: int = 1) -> dict[str, np.ndarray]:
+    """Return learner -> transformed target (n,) of every profile, predicted by folds without it; cheap learners first.
+
+    Parameters
+    ----------
+    keys
+        Of `LEARNERS`. One that cannot be fitted is logged and left out.
+    samples, task, folds
+        Profiles, what is to be learnt, and their folds (n,).
+    workers
+        Processes; 0: one per core; 1: this one alone. Forests alone are grown by threads of this process.
+    """
+    wanted = {each for key in keys for each in (STACKED if key == "stack" else (key,))}
+    bases = [key for key in LEARNERS if key in wanted]
+    jobs = [(key, fold) for key in bases for fold in range(int(folds.max()) + 1)]
+    found = {key: np.full(len(samples.y), np.nan) for key in bases}
+    failed: dict[str, str] = {}
+    cores = workers or os.cpu_count() or 1
+
+    def note(key: str, fold: int, result: np.ndarray | Exception) -> None:
+        if isinstance(result, Exception):
+            failed.setdefault(key, str(result))
+        else:
+            found[key][folds == fold] = result
+        bar.update(LEARNERS[key].cost)
+
+    form = "{l_bar}{bar}| [{elapsed}, {remaining} left]"
+    total = sum(LEARNERS[key].cost for key, _ in jobs)
+    with tqdm(total=total, desc="cross-validation", disable=None, leave=False, bar_format=form) as bar:
+        if cores == 1 or not any(LEARNERS[key].network for key in bases):
+            here = replace(task, jobs=cores)
+            for key, fold in jobs:
+                note(key, fold, _attempt(key, samples, here, folds, fold))
+        else:
+            alone = replace(task, jobs=1)
+            with worker_pool(cores) as pool:
+                running = {pool.submit(_attempt, key, samples, alone, folds, fold): (key, fold) for key, fold in jobs}
+                for each in as_completed(running):
+                    note(*running[each], each.result())
+    for key, why in failed.items():
+        log.warning("%s: left out; %s", key, why)
+        del found[key]
+    if "stack" in keys and all(key in found for key in STACKED):
+        found["stack"] = np.mean([found[key] for key in STACKED], axis=0)
+    return {key: found[key] for key in LEARNERS if key in found and key in keys}
+
+
+def _attempt(key: str, samples: Samples, task: Task, folds: np.ndarray, fold: int) -> np.ndarray | Exception:
+    try:
+        return hold_out(key, samples, task, folds, fold)
+    except (ValueError, UserError) as error:  # too few profiles in a fold, a loss that is no longer finite
+        return error
+
+
+def smearing(y: np.ndarray, outputs: np.ndarray, transform: str) -> float:
+    """Return Duan's smearing factor (1983) of held-out predictions of ln(1 + y); 1 where the target is not transformed."""
+    return float(np.exp(np.log1p(y) - outputs).mean()) if transform == "log1p" else 1.0
+
+
+def in_unit(samples: Samples, outputs: np.ndarray, task: Task, folds: np.ndarray) -> np.ndarray:
+    """Return held-out predictions (n,) in the target's unit; for means, a fold's smearing factor is that of the other folds."""
+    facts, found = task.specify(samples), np.empty(len(outputs))
+    for fold in range(int(folds.max()) + 1):
+        out = folds == fold
+        factor = smearing(samples.y[~out], outputs[~out], task.transform)
+        found[out] = from_scale(outputs[out], facts.changed(smearing=(factor,)))
+    return found
+
+
+# --- scores and choice -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A choice of learner.
+
+    Attributes
+    ----------
+    table
+        A row per learner, the simplest first: model, n, folds; mae, rmse, r2, ccc, me, each with _se, its standard error over
+        folds; difference: its MAE less the lowest, with _se, that of the difference; within: whether that is at most one
+        standard error; chosen.
+    chosen
+        Key of the simplest learner within one standard error of the best.
+    reason
+        Why, in one sentence.
+    """
+
+    table: pd.DataFrame
+    chosen: str
+    reason: str
+
+
+def jackknife(values: Any, folds: np.ndarray) -> float:
+    """Return the standard error over folds of a statistic of rows, by leaving out one fold at a time; NaN of one fold.
+
+    Parameters
+    ----------
+    values
+        Function of a mask of rows (n,), or numbers (n,) whose mean is taken.
+    folds
+        (n,) int.
+
+    Examples
+    --------
+    >>> round(jackknife(np.array([1.0, 1, 3, 3, 5, 5]), np.array([0, 0, 1, 1, 2, 2])), 4)  # sd of 1, 3, 5 over the root of 3
+    1.1547
+    """
+    statistic = values if callable(values) else lambda rows: float(values[rows].mean())
+    distinct = np.unique(folds)
+    if len(distinct) < 2:
+        return float("nan")
+    left = np.array([np.nan if (found := statistic(folds != fold)) is None else found for fold in distinct], float)
+    return float(np.sqrt((len(left) - 1) * left.var()))
+
+
+def select(y: np.ndarray, predicted: Mapping[str, np.ndarray], folds: np.ndarray, unit: str = "g/kg") -> Selection:
+    """Choose the simplest learner whose MAE is within one standard error of the lowest.
+
+    The error is that of the difference over folds: folds differ in difficulty, which all learners share.
+
+    Parameters
+    ----------
+    y
+        (n,) observed.
+    predicted
+        Learner -> (n,) held-out predictions, the simplest learner first.
+    folds
+        (n,) int.
+    unit
+        Of the target, for the reason.
+
+    Examples
+    --------
+    >>> y, folds = np.arange(8.0), np.arange(8) % 4
+    >>> select(y, {"mean": np.full(8, 3.5), "forest": y + 0.5, "network": y - 0.49}, folds).chosen
+    'forest'
+    """
+    error = {key: np.abs(each - y) for key, each in predicted.items()}
+    best = min(error, key=lambda key: float(error[key].mean()))
+    rows = []
+    for key, each in predicted.items():
+        found = metrics.scores(y, each)
+        row: dict[str, Any] = {"model": key, "n": len(y), "folds": int(np.unique(folds).size)}
+        for name in SCORES:
+            row[name] = found[name]
+            row[f"{name}_se"] = jackknife(lambda some, name=name, each=each: metrics.scores(y[some], each[some])[name], folds)
+        apart = error[key] - error[best]
+        row["difference"], row["difference_se"] = float(apart.mean()), jackknife(apart, folds)
+        row["within"] = key == best or row["difference"] <= row["difference_se"]
+        rows.append(row)
+    chosen = next(row["model"] for row in rows if row["within"])
+    table = pd.DataFrame(rows).assign(chosen=lambda table: table["model"] == chosen)
+    return Selection(table, chosen, _reason(table.set_index("model"), chosen, best, unit))
+
+
+def _reason(table: pd.DataFrame, chosen: str, best: str, unit: str) -> str:
+    mae, se = float(table.at[chosen, "mae"]), float(table.at[chosen, "mae_se"])
+    unit = f" {unit}" if unit else ""
+    text = f"{chosen}: MAE {mae:.3g} (standard error {se:.2g}){unit} over {int(table.at[chosen, 'folds'])} folds"
+    if len(table) == 1:
+        return f"{text}; no other was tried"
+    if chosen == best:
+        text += f", the lowest of {len(table)}, by more than one standard error of the difference from every simpler one"
+        if list(table.index).index(chosen) == 0:
+            text = f"{text.partition(', the lowest')[0]}, the lowest of {len(table)}, and the simplest"
+    else:
+        gap, of_gap = float(table.at[chosen, "difference"]), float(table.at[chosen, "difference_se"])
+        text += f"; the lowest, {best}'s, is {gap:.2g} less, within one standard error of the difference ({of_gap:.2g}), "
+        text += f"and {chosen} is simpler"
+    if chosen == "mean":
+        return f"{text}: the covariates do not predict the target here"
+    if "mean" in table.index and table.at["mean", "mae"] > 0:
+        text += f"; {100 * (1 - mae / float(table.at['mean', 'mae'])):.0f} % below the mean's"
+    return text
+
+
+def given(selection: Selection, key: str) -> Selection:
+    """Return the selection with a learner that the user names, and what the rule would have chosen in the reason."""
+    row = selection.table.set_index("model").loc[key]
+    told = f"{key}, as set: MAE {row['mae']:.3g} (standard error {row['mae_se']:.2g})"
+    if "mean" in set(selection.table["model"]) and key != "mean":
+        mean = selection.table.set_index("model").at["mean", "mae"]
+        told += f"; the mean's is {mean:.3g}" + ("" if row["mae"] < mean else ", lower")
+    table = selection.table.assign(chosen=selection.table["model"] == key)
+    return Selection(table, key, told)
