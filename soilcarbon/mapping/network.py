@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from soilcarbon.geo import grid as grids
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.grid import Grid
 from soilcarbon.geo.raster import given_nodata
 from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
 from soilcarbon.io.files import UserError
 from soilcarbon.mapping.cog import Band
-from soilcarbon.mapping.predictor import CHANGE, Place, Predicted, Predictor, untrusted_scores
+from soilcarbon.mapping.predictor import CHANGE, Cells, Place, Predicted, Predictor, untrusted_scores, warn_of_other_windows
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import MAPS, Member, SoilCarbonNet, as_means, predict, to_target
 from soilcarbon.network.specification import Encoder, Specification, unfold_classes, warn_of_far_inputs
@@ -200,20 +199,14 @@ class NetworkPredictor(Predictor):
     def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:
         """See `Predictor`; any covariate may change."""
 
-    def predict_patches(self, x: np.ndarray, grid: Grid) -> np.ndarray:
+    def predict_patches(self, x: np.ndarray, grid: Grid, lonlat: np.ndarray) -> np.ndarray:  # noqa: ARG002 - anywhere
         """See `Predictor`."""
-        warn_of_far_inputs(self.network.specification, x)
-        ours, trained = grids.nominal_metres(grid.crs, grid.cell[0]), grids.cell_sizes(self.network.record.rasters)
-        for category in self.network.specification.categories:
-            theirs = max((trained[name] for name in category.variables if name in trained), default=ours)
-            if category.radius and abs(np.log(theirs / ours)) > np.log(1.1):
-                wide = f"{category.size * theirs:.3g} m wide in training, here {category.size * ours:.3g} m"
-                log.warning(
-                    "category %s: windows of %d cells were %s; see --like, --resolution", category.name, category.size, wide
-                )
+        facts = self.network.specification
+        warn_of_far_inputs(facts, x)
+        warn_of_other_windows(facts.categories, self.network.record.rasters, grid)
         return predict(self.network, x)[0]
 
-    def predict(self, block: np.ndarray, wanted: np.ndarray) -> Predicted:
+    def predict(self, block: np.ndarray, wanted: np.ndarray, cells: Cells) -> Predicted:  # noqa: ARG002 - anywhere
         """See `Predictor`."""
         if self._dense is None:
             self._dense = SlidingNetwork(self.network)

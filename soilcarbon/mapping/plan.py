@@ -204,7 +204,7 @@ def predict_sample(model: Predictor, layers: Sequence[Layer], grid: Grid) -> Sam
         The map's.
     """
     random = np.random.default_rng(0)
-    places, covariates = [], []
+    places, covariates, positions = [], [], []
     for _ in range(_SPOTS):
         top, left = (int(random.integers(0, max(size - _SPOT, 0) + 1)) for size in (grid.height, grid.width))
         spot = np.mgrid[top : min(top + _SPOT, grid.height), left : min(left + _SPOT, grid.width)].reshape(2, -1)
@@ -212,8 +212,10 @@ def predict_sample(model: Predictor, layers: Sequence[Layer], grid: Grid) -> Sam
         windows = [cut_windows(pick_layers(layers, names), lon, lat, radius)[0] for names, radius in model.windows]
         covariates.append(np.concatenate([each.reshape(lon.size, -1) for found in windows for each in found.values()], axis=1))
         places.append(spot)
+        positions.append(np.stack([lon, lat], axis=1))
     rows, cols = np.concatenate(places, axis=1)
-    return Sample(rows, cols, model.predict_patches(np.concatenate(covariates), grid))
+    predicted = model.predict_patches(np.concatenate(covariates), grid, np.concatenate(positions))
+    return Sample(rows, cols, predicted)
 
 
 # --- folder of tiles -------------------------------------------------------------------------------------------------------

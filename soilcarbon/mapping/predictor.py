@@ -4,21 +4,24 @@ A `Predictor` predicts blocks of covariates, gives the uncertainty of a cell and
 of mapping depends on what kind of model it is. `tiles.open_predictor` opens one.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from soilcarbon.geo.grid import Grid, Tile
+from soilcarbon.categories import Category
+from soilcarbon.geo.grid import Grid, Tile, cell_sizes, lonlat, nominal_metres
 from soilcarbon.geo.zonal_statistics import Sums
 from soilcarbon.mapping.cog import Band
 from soilcarbon.soil.dataset import Statistics
 from soilcarbon.stats.applicability import ApplicabilityArea
 
+log = logging.getLogger(__name__)
 CHANGE = "change"
 """The map of the last period minus the first."""
 
@@ -40,6 +43,18 @@ class Predicted:
     members: np.ndarray
     zone: np.ndarray | None = None
     weights: np.ndarray | None = None
+
+
+class Cells(NamedTuple):
+    """The cells of a tile of a grid."""
+
+    grid: Grid
+    tile: Tile
+
+    def lonlat(self, wanted: np.ndarray) -> np.ndarray:
+        """Return longitude and latitude, degrees, (n, 2) of the middles of the wanted (h, w) cells."""
+        row, col = np.nonzero(wanted)
+        return np.stack(lonlat(self.grid, self.tile.row + row + 0.5, self.tile.col + col + 0.5), axis=1)
 
 
 @dataclass(frozen=True)
@@ -116,12 +131,12 @@ class Predictor(ABC):
         """Raise UserError if a period (name -> variables of its own) changes what must be constant."""
 
     @abstractmethod
-    def predict_patches(self, x: np.ndarray, grid: Grid) -> np.ndarray:
-        """Predict places (n,) from packed covariates (n, F) as pred.py does, and warn of covariates unlike the training data."""
+    def predict_patches(self, x: np.ndarray, grid: Grid, lonlat: np.ndarray) -> np.ndarray:
+        """Predict places (n,), at degrees (n, 2), from packed covariates (n, F) as pred.py does; warn of unusual covariates."""
 
     @abstractmethod
-    def predict(self, block: np.ndarray, wanted: np.ndarray) -> Predicted:
-        """Predict the wanted (h, w) cells of a block (V, h + 2 halo, w + 2 halo), raw units, missing = NaN."""
+    def predict(self, block: np.ndarray, wanted: np.ndarray, cells: Cells) -> Predicted:
+        """Predict the wanted (h, w) cells of a tile from its block (V, h + 2 halo, w + 2 halo), raw units, missing = NaN."""
 
     @abstractmethod
     def bands(self, predicted: Predicted, level: float) -> np.ndarray:
@@ -150,6 +165,16 @@ class Predictor(ABC):
     @abstractmethod
     def scores(self) -> dict[str, dict[str, float | None]]:
         """Return the model's scores by their subject, such as a split; the record of an untrusted file is not validated."""
+
+
+def warn_of_other_windows(categories: Sequence[Category], rasters: Sequence[Mapping[str, Any]], grid: Grid) -> None:
+    """Log which windows had another width on the ground in training, by the rasters that the dataset was cut from."""
+    ours, trained = nominal_metres(grid.crs, grid.cell[0]), cell_sizes(rasters)
+    for category in categories:
+        theirs = max((trained[name] for name in category.variables if name in trained), default=ours)
+        if category.radius and abs(np.log(theirs / ours)) > np.log(1.1):
+            wide = f"{category.size * theirs:.3g} m wide in training, here {category.size * ours:.3g} m"
+            log.warning("category %s: windows of %d cells were %s; see --like, --resolution", category.name, category.size, wide)
 
 
 def dissimilarity_bands(area: ApplicabilityArea) -> list[Band]:

@@ -33,7 +33,7 @@ from soilcarbon.geo.vector import load_areas
 from soilcarbon.io.files import UserError, sha256
 from soilcarbon.mapping.cog import GDAL_SETTINGS, Statistics, write_tile
 from soilcarbon.mapping.plan import AREA, PLAN, WHOLE, ZONES, Plan, own_zone, stamps_of
-from soilcarbon.mapping.predictor import Place, Predicted, Predictor, dissimilarity
+from soilcarbon.mapping.predictor import Cells, Place, Predicted, Predictor, dissimilarity
 from soilcarbon.parallel import start_worker
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Notes(BaseModel):
 def open_predictor(
     path: Path, device: str = "cpu", stats: dict[str, tuple[float, float]] | None = None, missing: str | None = None
 ) -> Predictor:
-    """Open a model's file: forests by climate zone (*.npz) or a network's checkpoint.
+    """Open a model's file: a fitted model or forests by climate zone (*.npz), or a network's checkpoint.
 
     Parameters
     ----------
@@ -86,9 +86,11 @@ def open_predictor(
         If it cannot be read.
     """
     if path.suffix.lower() == ".npz":
-        from soilcarbon.mapping.forest import ForestPredictor  # scikit-learn is slow to import, and so is torch
+        from soilcarbon.mapping.fitted import FittedPredictor  # scikit-learn is slow to import, and so is torch
+        from soilcarbon.mapping.forest import ForestPredictor
+        from soilcarbon.regression.archive import kind_of
 
-        return ForestPredictor(path)
+        return FittedPredictor(path) if kind_of(path) == "fitted" else ForestPredictor(path)
     from soilcarbon.mapping.network import NetworkPredictor
 
     return NetworkPredictor(path, device, stats, missing)
@@ -155,7 +157,7 @@ class _Worker:
             gaps = missing[list(numbers)]
             wanted = inside & (gaps.mean(0) <= plan.max_missing)
             with self.lock:  # one tile computes while others are read and written
-                maps[name] = self.model.predict(block[list(numbers)], wanted)
+                maps[name] = self.model.predict(block[list(numbers)], wanted, Cells(plan.grid, tile))
                 wanted = np.isfinite(maps[name].members[0])  # forests need a climate
                 if plan.applicability:
                     unlike[name] = dissimilarity(self.model, middle[list(numbers)], wanted)

@@ -248,4 +248,4 @@ def warn_of_far_inputs(specification: Specification, x: np.ndarray) -> None:
             far.append(f"{unlike.mean():.0%} of {name}'s {origin}")
     if far:
         more = f" and {len(far) - 3} more variables" if len(far) > 3 else ""
-        log.warning("far from what the network was trained on: %s%s; are the units the same?", "; ".join(far[:3]), more)
+        log.warning("far from what the model was trained on: %s%s; are the units the same?", "; ".join(far[:3]), more)

@@ -96,6 +96,10 @@ def _refit(
     selection: Selection, samples: Samples, task: Task, outputs: np.ndarray, predicted: np.ndarray, folds: np.ndarray
 ) -> FittedModel:
     """Return the chosen learner fitted to all profiles, with its uncertainty from what folds without them predicted."""
+    if not LEARNERS[selection.chosen].network:  # it sees no windows, so the model needs none
+        own = middle_cells(samples.X[:, POSITION:], task.categories)
+        samples = samples._replace(X=np.column_stack([samples.X[:, :POSITION], own]))
+        task = replace(task, categories=without_windows(task.categories))
     parts, facts = fit_parts(selection.chosen, samples, replace(task, jobs=-1))
     if task.transform == "log1p":
         factor = smearing(samples.y, outputs, task.transform)
@@ -143,6 +147,11 @@ def per_predictor(facts: Specification) -> list[str]:
         for name in category.variables
         for _ in range(len(facts.classes[name]) if category.kind == "classes" else 1)
     ]
+
+
+def without_windows(categories: Sequence[Category]) -> tuple[Category, ...]:
+    """Return categories of the profiles' own cells."""
+    return tuple(category.model_copy(update={"radius": 0}) for category in categories)
 
 
 def with_facts(model: FittedModel, folder: Path, profiles: Mapping[str, int], settings: Mapping[str, Any]) -> FittedModel:

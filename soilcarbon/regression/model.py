@@ -91,7 +91,11 @@ class FittedModel:
 
     def predictors(self, x: np.ndarray) -> np.ndarray:
         """Return the predictors (n, p) of the area of applicability for packed covariates (n, F)."""
-        return unfold_classes(middle_cells(x, self.specification.categories), self.specification)
+        return self.predictors_of_cells(middle_cells(x, self.specification.categories))
+
+    def predictors_of_cells(self, cells: np.ndarray) -> np.ndarray:
+        """Return the same for the variables' values in the places' own cells (n, V)."""
+        return unfold_classes(cells, self.specification)
 
 
 def from_scale(outputs: np.ndarray, specification: Specification) -> np.ndarray:

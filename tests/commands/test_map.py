@@ -699,7 +699,7 @@ def wrong_unit():
     [
         (None, [], r"200 of 6,100 cells \(3\.3%\) lack some variable, most often evi"),
         (coarser_training, [], "category relief: windows of 7 cells"),
-        (wrong_unit, [], "far from what the network was trained on: .* of bio01's values"),
+        (wrong_unit, [], "far from what the model was trained on: .* of bio01's values"),
         (
             None,
             ["--crs", "EPSG:4326", "--resolution", "0.5", "--bounds", "-100", "19", "-40", "50"],

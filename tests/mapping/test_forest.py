@@ -18,7 +18,7 @@ from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError, run
 from soilcarbon.mapping import tiles as mapping
 from soilcarbon.mapping.forest import ForestPredictor
-from soilcarbon.mapping.predictor import Place
+from soilcarbon.mapping.predictor import Cells, Place
 from soilcarbon.regression.uncertainty import Uncertainty
 from soilcarbon.stats.error_field import ErrorField
 from soilcarbon.zonal.climate_zones import ClimateZones, GivenZones
@@ -249,7 +249,7 @@ def test_sums_do_not_depend_on_tiles_nor_the_order_of_them(saved):
         total = np.zeros(200)
         for tile in GRID.tiles(side):
             part = np.s_[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width]
-            predicted = mapped.predict(block[(slice(None), *part)], np.ones((tile.height, tile.width), bool))
+            predicted = mapped.predict(block[(slice(None), *part)], np.ones((tile.height, tile.width), bool), Cells(GRID, tile))
             masks = [("all", np.ones((tile.height, tile.width), bool))]
             sums = mapped.sums(Place(GRID, tile, cell_areas(GRID, tile), masks), {"": predicted})[""]
             total += sums["all"].weighted if "all" in sums else 0

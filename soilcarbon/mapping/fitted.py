@@ -1,0 +1,114 @@
+"""Maps by fitted models, of whatever learner: a `Predictor`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from soilcarbon.geo.grid import Grid
+from soilcarbon.geo.raster import given_nodata
+from soilcarbon.mapping.cog import Band
+from soilcarbon.mapping.predictor import CHANGE, Cells, Predicted, untrusted_scores, warn_of_other_windows
+from soilcarbon.mapping.regression import RegressionPredictor
+from soilcarbon.network.specification import warn_of_far_inputs
+from soilcarbon.regression.estimators import POSITION
+from soilcarbon.regression.learners import LEARNERS
+from soilcarbon.regression.parts import Kriged
+from soilcarbon.regression.persistence import load_model
+
+_CHUNK_VALUES = 4_000_000
+"""Covariates that are packed at once, whatever the size of windows: 32 MB."""
+
+
+class FittedPredictor(RegressionPredictor):
+    """Map with a model of `soilcarbon fit`.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    """
+
+    missing_policy = "it is filled as in training; a forest's tree sends it where such profiles went"
+
+    def __init__(self, path: Path) -> None:
+        self.model = load_model(path)
+        super().__init__(path, self.model.uncertainty)
+        facts = self.model.specification
+        self.target, self.unit = facts.target, facts.unit
+        self.windows = tuple((category.variables, category.radius) for category in facts.categories)
+        self.classes = frozenset(facts.classes)
+        self.nodata, self.trained = given_nodata(self.model.record.rasters), dict(facts.statistics or {})
+        self._kriged = any(isinstance(part, Kriged) for part in self.model.parts.values())
+
+    def means(self, predicted: np.ndarray) -> np.ndarray:
+        """See `RegressionPredictor`."""
+        return self.model.means(predicted)
+
+    def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:
+        """See `Predictor`; any covariate may change."""
+
+    def predict_patches(self, x: np.ndarray, grid: Grid, lonlat: np.ndarray) -> np.ndarray:
+        """See `Predictor`."""
+        facts = self.model.specification
+        warn_of_far_inputs(facts, x)
+        warn_of_other_windows(facts.categories, self.model.record.rasters, grid)
+        return self.model.predict(np.column_stack([lonlat, x]))
+
+    def predict(self, block: np.ndarray, wanted: np.ndarray, cells: Cells) -> Predicted:
+        """See `Predictor`."""
+        values, rows, cols = np.full(wanted.shape, np.nan, np.float32), *np.nonzero(wanted)
+        position = cells.lonlat(wanted) if self._kriged else np.full((len(rows), POSITION), np.nan)
+        for part, x in self._packed(block, rows, cols):
+            values[rows[part], cols[part]] = self.model.predict(np.column_stack([position[part], x]))
+        return Predicted(values[None], weights=np.isfinite(values)[None].astype(np.float32))
+
+    def _packed(self, block: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield slices of cells, and their packed covariates (n, F)."""
+        categories, views, first = self.model.specification.categories, [], 0
+        for category in categories:
+            layers = block[first : first + len(category.variables)]
+            first += len(category.variables)
+            rim = self.halo - category.radius
+            inner = layers[:, rim : layers.shape[1] - rim, rim : layers.shape[2] - rim]
+            views.append(np.lib.stride_tricks.sliding_window_view(inner, (category.size, category.size), axis=(1, 2)))
+        step = max(1, _CHUNK_VALUES // sum(category.width for category in categories))
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            packed = [view[:, rows[part], cols[part]].swapaxes(0, 1).reshape(len(rows[part]), -1) for view in views]
+            yield part, np.concatenate(packed, axis=1)
+
+    def applicability_inputs(self, cells: np.ndarray) -> np.ndarray:
+        """See `Predictor`."""
+        return self.model.predictors_of_cells(cells.T)
+
+    def describe_bands(self, level: float, change: bool = False) -> list[Band]:
+        """See `Predictor`."""
+        facts = self.model.specification
+        value = f"{facts.target} of the last period minus the first" if change else facts.target
+        how = LEARNERS[self.model.learner].meaning
+        if facts.target_transform == "log1p":
+            how = f"{facts.center} ({how}{', of ln(1+y)' if self.model.learner != 'mean' else ''})"
+            how += "; totals are of means" if facts.center == "median" else ""
+        prediction = Band(CHANGE if change else "prediction", facts.unit, {"MEANING": f"{value}, {how}"})
+        return [prediction, *self.interval_bands(value, level, change)]
+
+    def describe(self) -> dict[str, Any]:
+        """See `Predictor`."""
+        facts, record, errors = self.model.specification, self.model.record, self.uncertainty.errors
+        found: dict[str, Any] = {"target": facts.target, "unit": facts.unit, "learner": LEARNERS[self.model.learner].meaning}
+        found |= {"target_transform": facts.target_transform, "center": facts.center, "chosen": record.reason}
+        found["profiles"] = ", ".join(f"{count} {split}" for split, count in record.profiles.items())
+        if record.calibrated_on:
+            found["intervals"] = record.calibrated_on
+        if errors is not None:
+            found["errors"] = self.describe_errors(errors)
+        return found
+
+    def scores(self) -> dict[str, dict[str, float | None]]:
+        """See `Predictor`; of held-out profiles."""
+        names = ("n", "rmse", "mae", "me", "r2", "ccc")
+        chosen = next((row for row in self.model.record.cross_validation if row.get("chosen") is True), {})
+        strategy = str(self.model.record.folds.get("strategy", "folds"))[:20]
+        return {f"held out, {strategy}": untrusted_scores({name: chosen[name] for name in names if name in chosen})}
