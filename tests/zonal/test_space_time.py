@@ -159,3 +159,44 @@ def test_profiles_without_climate_or_any_target_are_left_out(tmp_path):
     data.table["socd_0_20"] = np.nan
     with pytest.raises(UserError, match="target 'socd_0_20': 0 of 198 profiles have one"):
         data.profiles("socd_0_20", 2.0)
+
+
+@pytest.mark.parametrize("date", ["1990-06-15", "15/06/1990", "33039", "19900615"])
+def test_a_table_of_points_is_read_as_everywhere(tmp_path, date):
+    table = write_zoned_samples(tmp_path, year=1990)
+    expected = read(tmp_path / "s.csv", covariates=["a"]).table
+    other = table.assign(year=date).rename(
+        columns={"profile_id": "POINT_ID", "lon": "Longitude", "lat": "Y", "year": "survey_date"}
+    )
+    other.to_csv(tmp_path / "s.csv", index=False, sep=";", encoding="utf-16")
+    found = read(tmp_path / "s.csv", covariates=["a"]).table
+    pd.testing.assert_frame_equal(found[list(expected)], expected, check_dtype=False)
+
+
+def test_visits_of_several_years_are_profiles_of_one_block(tmp_path):
+    table = write_zoned_samples(tmp_path, year=1990)
+    again = table.assign(year=2005, lon=table["lon"] + 0.001)
+    pd.concat([table, again]).to_csv(tmp_path / "s.csv", index=False)
+    data = read(tmp_path / "s.csv", covariates=["a"])
+    assert len(data.table) == 2 * len(table)
+    profiles, ids = data.profiles("socd_0_20", 0.0005)
+    groups = pd.Series(profiles.groups).groupby([name.rpartition("_")[0] for name in ids])
+    assert (groups.nunique() == 1).all()
+    assert (groups.size() == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"socd_0_20": ["<1", *["2"] * 199]}, "1 values are below a limit of detection"),
+        ({"socd_0_20": ["15-40", *["2"] * 199]}, "they look like classes"),
+        ({"profile_id": "a", "year": 1990, "layer": [f"{k}-{k + 1}" for k in range(200)]}, "rows repeat ids"),
+        ({"lon": 500_000.0, "lat": 5_000_000.0}, "--crs EPSG"),
+        ({"year": "87"}, "years of two digits"),
+        ({"year": 87_000}, "are no years"),
+    ],
+)
+def test_unclear_tables_of_points_are_refused(tmp_path, change, words):
+    write_zoned_samples(tmp_path).assign(**change).to_csv(tmp_path / "s.csv", index=False)
+    with pytest.raises(UserError, match=words):
+        read(tmp_path / "s.csv", covariates=["a"])
