@@ -133,8 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     names = {each.name for each in fields(Sources)} - {"climate", "rule", "nodata"}
     given = {name: getattr(settings, name) for name in names}
-    rules = {"rule": settings.table_rule(), "nodata": settings.missing_values}
-    data = read_space_time(Sources(climate=_climate(settings), **rules, **given))
+    rule, nodata = settings.table_rule(), settings.missing_values
+    data = read_space_time(Sources(climate=_climate(settings), rule=rule, nodata=nodata, **given))
     for reason, count in data.left_out["reason"].value_counts().items():
         log.info("left out: %d profiles, %s", count, reason)
     run = Run(

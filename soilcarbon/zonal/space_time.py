@@ -415,7 +415,7 @@ def _read_points(sources: Sources) -> pd.DataFrame:
     """Return a table of points, one row per profile or visit, its targets and years as numbers."""
     path, year = sources.samples, sources.year
     points = read_points(path, sources.rule)
-    if year in points.raw:
+    if year is not None and year in points.raw:
         points.columns.found["year"] = year
     elif year != "year":
         points.columns.found.pop("year", None)
