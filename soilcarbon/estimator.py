@@ -203,7 +203,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         if given.get("select_on", usual["select_on"]) == "none":
             usual = usual | {"patience": 0}
         members = min(self.members or (start.specification.members if start else MEMBERS), groups)
-        fixed = {"members": members, "validate_on": "folds" if members > 1 else "split", "init_from": None}
+        fixed: dict[str, Any] = {"members": members, "validate_on": "folds" if members > 1 else "split", "init_from": None}
         fixed |= {"data_dir": Path(), "seed": self.random_state, "tensorboard": False}
         return build(RegionalSettings, {**usual, **given, **fixed})
 

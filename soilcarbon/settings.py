@@ -302,6 +302,11 @@ class TrainSettings(RunSettings):
     eval_interval: int = Field(1, ge=1, description="epochs between two evaluations")
     patience: int = Field(0, ge=0, description="stop after so many epochs without a better validation score; 0: never")
     members: int = Field(1, ge=1, le=100, description="networks trained with different seeds and averaged")
+    validate_on: Literal["split", "folds"] | None = Field(
+        None,
+        description="the validation split chooses for all members, or each holds out its own fold of it and training, which calibrates "
+        "the prediction intervals [folds of two or more members]",
+    )
     target_transform: Literal["auto", "none", "log1p"] = Field(
         "auto",
         description="train on the target, on ln(1 + target), or on whichever is less skewed (auto: log1p if skewness is above 1)",
@@ -333,10 +338,16 @@ class TrainSettings(RunSettings):
         """The checkpoint to start from; None: from scratch."""
         return None
 
+    @model_validator(mode="after")
+    def _every_member_has_a_fold(self) -> Self:
+        if self.validate_on == "folds" and self.members == 1:
+            raise ValueError("validate_on folds gives each member a fold, so it needs members 2 or more")
+        return self
+
     @property
     def on_folds(self) -> bool:
         """Whether each member is validated on a fold of its own of the training and validation splits."""
-        return False
+        return self.validate_on == "folds" or (self.validate_on is None and self.members > 1)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -379,9 +390,6 @@ class RegionalSettings(TrainSettings):
     lr_schedule: Literal["constant", "cosine"] = Field(
         "constant", description="the learning rate stays, or falls to nothing over the epochs along a cosine"
     )
-    validate_on: Literal["split", "folds"] = Field(
-        "split", description="the validation split chooses for all members, or each holds out its own fold of it and training"
-    )
     teacher: Literal["none", "ensemble"] = Field(
         "none",
         description="train on the profiles, or distil a teacher: trees and a Gaussian process fitted to them and to global_data",
@@ -394,21 +402,10 @@ class RegionalSettings(TrainSettings):
             raise ValueError("freeze keeps weights as they were, so it needs init_from")
         return self
 
-    @model_validator(mode="after")
-    def _every_member_has_a_fold(self) -> Self:
-        if self.validate_on == "folds" and self.members == 1:
-            raise ValueError("validate_on folds gives each member a fold, so it needs members 2 or more")
-        return self
-
     @property
     def start(self) -> Path | None:
         """The checkpoint to start from; None: from scratch."""
         return self.init_from
-
-    @property
-    def on_folds(self) -> bool:
-        """Whether each member is validated on a fold of its own of the training and validation splits."""
-        return self.validate_on == "folds"
 
 
 class PredictSettings(RunSettings):

@@ -7,11 +7,10 @@ the network or load a checkpoint, train the members (`loop.fit`), assemble them,
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from scipy.stats import skew
 
 from soilcarbon.categories import Category, variable_columns
 from soilcarbon.io.files import UserError, check_writable, locked, read_yaml, write_json
@@ -28,6 +27,7 @@ from soilcarbon.training.run_log import log_result
 from soilcarbon.training.uncertainty import fit_applicability, fit_calibration, held_out_predictions
 
 log = logging.getLogger(__name__)
+AnySettings = TypeVar("AnySettings", bound=TrainSettings)
 MAXIMUM_CLASSES = 256
 SKEWED = 1.0
 """Skewness of the training targets above which they are learnt as logarithms; SOC's is commonly 2 to 5."""
@@ -206,8 +206,11 @@ def choose_transform(settings: TrainSettings, y: np.ndarray) -> Literal["none", 
     """Return the transform of training targets (n,): the one that is set, or by their skewness."""
     if settings.target_transform != "auto":
         return settings.target_transform
-    skewed = len(y) > 2 and y.min() >= 0 and float(skew(y)) > SKEWED
-    return "log1p" if skewed and not settings.published else "none"
+    if settings.published or y.min() < 0:
+        return "none"
+    away = y - y.mean()
+    skewness = float((away**3).mean() / max((away**2).mean() ** 1.5, 1e-300))
+    return "log1p" if skewness > SKEWED else "none"
 
 
 def _output_scale(facts: Specification, y: np.ndarray) -> tuple[float, float]:
@@ -216,7 +219,7 @@ def _output_scale(facts: Specification, y: np.ndarray) -> tuple[float, float]:
     return float(transformed.mean()), float(transformed.std()) or 1.0
 
 
-def follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Dataset) -> TrainSettings:
+def follow_checkpoint(settings: AnySettings, start: SoilCarbonNet, data: Dataset) -> AnySettings:
     """Update a checkpoint's specification for fine-tuning, and return the resolved settings.
 
     A setting that was not given is taken from the checkpoint.
@@ -227,6 +230,8 @@ def follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Datas
         If a setting was given that fine-tuning cannot change.
     """
     facts, rows = start.specification, data.split["train"]
+    if not settings.given("members"):
+        settings = settings.model_copy(update={"members": facts.members})
     if settings.on_folds:
         rows = np.concatenate([rows, data.split["valid"]])
     changes: dict[str, Any] = {"bounds": _bounds(data.y[rows]), "target": settings.target, "smearing": None}
@@ -246,8 +251,7 @@ def follow_checkpoint(settings: TrainSettings, start: SoilCarbonNet, data: Datas
             raise UserError(f"{settings.start}: was trained with {name} {theirs!r}, which fine-tuning cannot change; drop {name}")
     start.respecify(**changes)
     resolved = {name: getattr(start.specification, name) for name in ("target_transform", "missing", "clip_inputs")}
-    members = settings.members if settings.given("members") else facts.members
-    return settings.model_copy(update={**resolved, "members": members})
+    return settings.model_copy(update=resolved)
 
 
 def compute_statistics(x: np.ndarray, categories: Sequence[Category]) -> Statistics:

@@ -22,6 +22,9 @@ AREA_FOLDS = 5
 """Folds between which training profiles' dissimilarity is measured."""
 FEWEST = 20
 """Profiles: fewer give no interval of 90 %, or one that their luck decides."""
+MANY = 1000
+"""Validation profiles from which on it does not matter for the intervals that they also chose the best epoch: one of some ten times
+fewer numbers."""
 FEWEST_GROUPS = 40
 """Blocks: of fewer, half of the share outside a 95 % interval or more is decided by the largest block's errors."""
 
@@ -147,16 +150,23 @@ def fit_calibration(
     Returns
     -------
     ConformalCalibration
-        None where there are fewer than `FEWEST` profiles.
+        None where there are fewer than `FEWEST` profiles, or fewer than `MANY` that also chose the best epoch.
     """
     chosen = data.split["valid"] if folds is None else rows
     if len(chosen) < FEWEST:
         log.warning("no intervals: %d profiles were held out, at least %d are needed", len(chosen), FEWEST)
         return None
+    if folds is None and network.record.settings.get("select_on", "none") != "none" and len(chosen) < MANY:
+        log.warning(
+            "no intervals: the %d validation profiles also chose the best epoch, so their errors are too small; "
+            "--members 5 calibrates on folds", len(chosen),
+        )  # fmt: skip
+        return None
     groups, stands_for = fold_groups(data)[chosen], "blocks" if data.block_size else "places"
     if (count := len(np.unique(groups))) < FEWEST_GROUPS:
         log.info(
-            "intervals: %d blocks were held out, too few to calibrate on blocks; calibrated on single profiles instead",
+            "intervals: %d blocks were held out, too few to calibrate on blocks; calibrated on single profiles instead, they may be "
+            "too narrow far from all profiles",
             count,
         )
         groups, count, stands_for = np.arange(len(chosen)), len(chosen), "profiles"

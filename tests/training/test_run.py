@@ -217,7 +217,7 @@ def test_log1p_predictions_are_unbiased_on_validation(tmp_path, workplace):
 
 
 def test_an_ensemble_is_trained_from_different_seeds_into_one_file(dataset, workplace):
-    train(quick(dataset, members=3, target_transform="log1p"))
+    train(quick(dataset, members=3, target_transform="log1p", validate_on="split"))
     net = load_checkpoint("model/pretrain_model/g.pth")
     tensors = [member.tensors() for member in net.members()]
     assert len(tensors) == 3
@@ -311,7 +311,7 @@ def test_where_no_score_chooses_the_last_epoch_stands_however_bad(dataset, workp
     assert net.record.epoch == (4, 4)
     lines = [json.loads(line) for line in (workplace / "log/r/member_1/epochs.jsonl").read_text().splitlines()]
     assert [(line["member"], line["epoch"]) for line in lines] == [(1, k) for k in range(5)]
-    train(regional(dataset, run="mae", epochs=4, lr=lr, members=2, eval_interval=3, select_on="mae", patience=0))
+    train(regional(dataset, run="mae", epochs=4, lr=lr, members=2, eval_interval=3, select_on="mae", validate_on="split"))
     chosen = load_checkpoint("model/mae.pth").record.epoch
     assert (chosen == (0, 0)) is (lr == 0.1)
 
