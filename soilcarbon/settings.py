@@ -304,8 +304,8 @@ class TrainSettings(RunSettings):
     members: int = Field(1, ge=1, le=100, description="networks trained with different seeds and averaged")
     validate_on: Literal["split", "folds"] | None = Field(
         None,
-        description="the validation split chooses for all members, or each holds out its own fold of it and training, which calibrates "
-        "the prediction intervals [folds of two or more members]",
+        description="the validation split chooses for all members, or each holds out its own fold of it and training, which "
+        "calibrates the prediction intervals [folds of two or more members]",
     )
     target_transform: Literal["auto", "none", "log1p"] = Field(
         "auto",

@@ -165,8 +165,8 @@ def fit_calibration(
     groups, stands_for = fold_groups(data)[chosen], "blocks" if data.block_size else "places"
     if (count := len(np.unique(groups))) < FEWEST_GROUPS:
         log.info(
-            "intervals: %d blocks were held out, too few to calibrate on blocks; calibrated on single profiles instead, they may be "
-            "too narrow far from all profiles",
+            "intervals: %d blocks were held out, too few to calibrate on blocks; calibrated on single profiles instead, they may "
+            "be too narrow far from all profiles",
             count,
         )
         groups, count, stands_for = np.arange(len(chosen)), len(chosen), "profiles"
