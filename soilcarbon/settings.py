@@ -318,7 +318,7 @@ class TrainSettings(RunSettings):
         "mean", description="what is predicted under log1p: the mean, right for totals, or the median, which errs least"
     )
     clip_inputs: float = Field(
-        4.0, ge=0, description="standardised inputs are clipped to so many standard deviations; 0: not clipped"
+        4.0, ge=0, le=1e30, description="standardised inputs are clipped to so many standard deviations; 0: not clipped"
     )
     resume: bool = Field(False, description="continue an interrupted run of this name")
     workers: int = Field(0, ge=0, le=1024, description="processes that train members side by side on CPUs; 0: one per core")
@@ -381,7 +381,7 @@ class RegionalSettings(TrainSettings):
     run: str = Field("anhui", pattern=r"^[A-Za-z0-9][\w.-]*$", description="the run's name: names checkpoint, logs, results")
     init_from: Path | None = Field(None, description="checkpoint to start from (required; none: train from scratch)")
     epochs: int = Field(200, ge=1, description="passes over the training profiles, at most")
-    lr: float = Field(3e-4, gt=0, description="Adam's learning rate")
+    lr: float = Field(3e-4, gt=0, le=1e30, description="Adam's learning rate")
     select_on: SelectOn = Field("ccc", description="validation score that chooses the best epoch; none: the last one stands")
     patience: int = Field(50, ge=0, description="stop after so many epochs without a better validation score; 0: never")
     freeze: Literal["none", "features", "all-but-head"] = Field(

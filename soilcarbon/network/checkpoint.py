@@ -22,6 +22,8 @@ from soilcarbon.network.network import Record, SoilCarbonNet
 from soilcarbon.network.specification import Specification
 
 FLOATING = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+_LARGEST = 1e10
+"""Of a weight: outputs of larger ones overflow. Those of trained networks are below 100."""
 _MOST_STRUCTURE = 2**28
 """Bytes of names, facts and places of tensors: 1,000 bytes for each of 100,000 tensors, and the points of the applicability."""
 
@@ -193,6 +195,8 @@ def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Soi
             raise UserError(f"{path}: tensor {name} is {tuple(value.shape)} in the file, {tuple(shape)} in the model")
         if not torch.isfinite(value.float()).all():
             raise UserError(f"{path}: tensor {name} holds values that are not finite")
+        if (largest := float(value.abs().max())) > _LARGEST:
+            raise UserError(f"{path}: tensor {name} holds {largest:.3g}; its training diverged, or it is damaged")
     unknown = sorted(set(map(str, tensors)) - set(shapes))
     if unknown:
         raise UserError(f"{path}: {len(unknown)} tensors are not of this model, first {unknown[0]!r}")

@@ -310,6 +310,10 @@ def predict(network: SoilCarbonNet, x: np.ndarray) -> tuple[np.ndarray, np.ndarr
         batches = torch.from_numpy(np.require(x, np.float32, ["C", "W"])).split(network.at_once)
         outputs = torch.cat([network.member_outputs(network.encode(batch.to(device))) for batch in batches], 1)
         members = to_target(outputs, network.specification).double().cpu().numpy()
+    if not (finite := np.isfinite(members).all(0)).all():
+        raise UserError(
+            f"predictions of {int((~finite).sum())} of {len(x)} profiles are not finite; its training diverged, or it is damaged"
+        )
     return members.mean(0), members
 
 

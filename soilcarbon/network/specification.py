@@ -71,7 +71,7 @@ class Specification(BaseModel):
     statistics: dict[str, tuple[float, float]] | None = None
     classes: dict[str, tuple[int, ...]] = {}
     missing: Literal["mean", "zero"] = "mean"
-    clip_inputs: float = Field(0.0, ge=0)
+    clip_inputs: float = Field(0.0, ge=0, le=1e30)
     target: str = Field("soc", max_length=60, pattern=r"^[^\x00-\x1f\x7f/\\]+$")
     unit: str = Field("g/kg", max_length=30, pattern=r"^[^$\x00-\x1f\x7f]*$")
     target_transform: Literal["none", "log1p"] = "none"

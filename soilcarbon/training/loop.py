@@ -252,7 +252,9 @@ def smearing_factor(outputs: Sequence[Tensor], profiles: Sequence[Profiles], dev
     scale every prediction. `deviation` is that of the output's scale.
     """
     residuals = [(each.output - output) * deviation for each, output in zip(profiles, outputs, strict=True)]
-    return float(torch.exp(torch.cat(residuals).double().clamp(max=30.0)).mean())  # as in `to_target`: finite, however bad
+    return float(
+        torch.exp(torch.cat(residuals).double().clamp(-30.0, 30.0)).mean()
+    )  # as in `to_target`: finite and above 0, however bad
 
 
 # --- the state of an interrupted run -----------------------------------------------------------------------------------

@@ -619,3 +619,9 @@ def test_fine_tuning_keeps_the_scale_unless_the_target_is_another(dataset, workp
     table.assign(stock=table["soc"] / 3).to_csv(dataset / "samples.csv", index=False)
     train(regional(dataset, target="stock"))
     assert load_checkpoint("model/r.pth").specification.output_scale[0] < world.output_scale[0]
+
+
+def test_a_diverged_networks_smearing_factor_stays_above_0_and_finite():
+    profiles = [ensemble.Profiles(torch.zeros(3, 1), torch.zeros(3), np.zeros(3))]
+    for output in (1e6, -1e6):
+        assert 0 < loop.smearing_factor([torch.full((3,), output)], profiles, 1.0) < 1e14
