@@ -269,7 +269,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
             return predicted.astype(np.float32)
         if self.network_.calibration is None:
             raise ValueError("no prediction intervals: fewer than 20 profiles were held out")
-        check_level(self.network_, return_interval)
+        check_level(self.network_.calibration, return_interval)
         interval = np.stack(self.network_.calibration.interval(predicted, return_interval), axis=1)
         return predicted.astype(np.float32), interval.astype(np.float32)
 

@@ -414,7 +414,7 @@ class PredictSettings(RunSettings):
     preset = "sim_regional.yaml"
     preset_unless = ("config", "data_dir", "run", "checkpoint")
 
-    checkpoint: Path | None = Field(None, description="the model to read [<model_dir>/<run>.pth]")
+    checkpoint: Path | None = Field(None, description="the model to read [<model_dir>/<run>.pth, or .npz]")
     on: Literal["train", "valid", "test", "all"] = Field("test", description="the profiles to predict")
     level: float = Field(0.9, gt=0, lt=1, description="nominal coverage of the prediction intervals")
     results_dir: Path | None = Field(None, description="folder of predictions, scores, figures [results/<run>]")
@@ -433,5 +433,6 @@ class PredictSettings(RunSettings):
 
     @property
     def checkpoint_path(self) -> Path:
-        """Path of the checkpoint to read."""
-        return self.checkpoint or self.model_dir / f"{self.run}.pth"
+        """Path of the checkpoint to read, or of the fitted model where there is no checkpoint of the run."""
+        network, fitted = (self.model_dir / f"{self.run}{ending}" for ending in (".pth", ".npz"))
+        return self.checkpoint or (fitted if fitted.exists() and not network.exists() else network)

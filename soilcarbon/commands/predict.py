@@ -1,4 +1,4 @@
-"""Predict profiles with a checkpoint, and score those that were observed.
+"""Predict profiles with a checkpoint or a fitted model, and score those that were observed.
 
     soilcarbon predict                                                              region anhui of the example world
     soilcarbon predict --checkpoint model/mine.pth --data_dir data/mine --on test   your model on your test split
@@ -22,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(settings: PredictSettings) -> None:
     """Predict by the settings, and print the scores."""
-    from soilcarbon.training.prediction import predict_and_evaluate  # here: PyTorch is slow to import, and --help needs none of it
+    from soilcarbon.regression.prediction import (
+        predict_and_evaluate,  # here: PyTorch is slow to import, and --help needs none of it
+    )
 
     with locked(settings.results):
         found = predict_and_evaluate(settings)
@@ -31,7 +33,7 @@ def run(settings: PredictSettings) -> None:
     if "inside" in table:
         outside, unknown = int((~table["inside"]).sum()), int(table["inside"].isna().sum())
         if outside:
-            print(f"  {outside} lie outside the area of applicability: unlike what the network was trained on")
+            print(f"  {outside} lie outside the area of applicability: unlike what the model was trained on")
         if unknown:
             print(f"  {unknown} lack a covariate: whether they lie in the area of applicability is not known")
     if found.shared:

@@ -194,7 +194,7 @@ class NetworkPredictor(Predictor):
 
     def check_level(self, level: float) -> None:
         """See `Predictor`."""
-        check_level(self.network, level)
+        check_level(self.network.calibration, level)
 
     def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:
         """See `Predictor`; any covariate may change."""

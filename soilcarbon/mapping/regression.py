@@ -22,6 +22,7 @@ from soilcarbon.mapping.predictor import CHANGE, Place, Predicted, Predictor
 from soilcarbon.regression.uncertainty import Uncertainty
 from soilcarbon.soil.dataset import Statistics
 from soilcarbon.stats.error_field import ErrorField
+from soilcarbon.training.uncertainty import check_level
 
 _FINE = 4
 """Blocks along the distance over which errors are shared; within one they are taken to be one error."""
@@ -67,13 +68,7 @@ class RegressionPredictor(Predictor):
 
     def check_level(self, level: float) -> None:
         """See `Predictor`."""
-        calibration = self.uncertainty.calibration
-        if calibration is not None:
-            highest = min(calibration.highest_level(name) for name in self.strata)
-            if level > highest:
-                raise UserError(
-                    f"level = {level:g}: the held-out profiles support intervals up to {highest:.3f}; use a lower --level"
-                )
+        check_level(self.uncertainty.calibration, level, self.strata)
 
     def bands(self, predicted: Predicted, level: float) -> np.ndarray:
         """See `Predictor`."""

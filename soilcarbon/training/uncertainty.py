@@ -5,6 +5,7 @@ Out: its area of applicability, and the calibration of its prediction intervals 
 """
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -115,15 +116,18 @@ def held_out_predictions(network: SoilCarbonNet, x: np.ndarray, folds: np.ndarra
     return predicted if folds is None else members[folds, np.arange(len(x))]
 
 
-def check_level(network: SoilCarbonNet, level: float) -> None:
-    """Check that enough profiles were held out for finite intervals of a level.
+def check_level(calibration: ConformalCalibration | None, level: float, strata: Sequence[str | None] = (None,)) -> None:
+    """Check that enough profiles were held out, in each of the strata, for finite intervals of a level.
 
     Raises
     ------
     UserError
         Naming the highest level that is possible.
     """
-    if network.calibration is not None and level > (highest := network.calibration.highest_level()):
+    if calibration is None:
+        return
+    highest = min(calibration.highest_level(name) for name in strata)
+    if level > highest:
         raise UserError(
             f"level = {level:g}: the checkpoint's held-out profiles support intervals up to {highest:.3f}; use a lower --level"
         )

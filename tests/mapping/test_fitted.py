@@ -149,4 +149,4 @@ def test_zones_and_periods_have_totals_and_a_change(world, saved):
 def test_statistics_and_levels_that_a_model_cannot_take_are_refused(world, saved, capsys):
     path = saved("forest")[0]
     assert make(path, "--level", "0.999") == 2
-    assert "the held-out profiles support intervals up to" in capsys.readouterr().err
+    assert "held-out profiles support intervals up to" in capsys.readouterr().err

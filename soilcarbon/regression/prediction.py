@@ -1,4 +1,4 @@
-"""Prediction and evaluation of profiles with a checkpoint.
+"""Prediction and evaluation of profiles with a network's checkpoint or a fitted model.
 
 In: a checkpoint and a dataset's folder. Out: the folder results/<run>/: predictions.csv (profile_id, lon, lat, observed, predicted,
 residual = observed - predicted; sd and one column per member of an ensemble; lower, upper: the prediction interval; di, lpd,
@@ -11,7 +11,7 @@ the place of the test's.
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,17 @@ import pandas as pd
 import torch
 
 from soilcarbon import figures
-from soilcarbon.categories import middle_cells
+from soilcarbon.categories import Category, middle_cells
 from soilcarbon.io.files import UserError, check_writable, write_json, write_table
 from soilcarbon.io.manifest import MANIFEST, begin_files, finish_files
 from soilcarbon.io.names import file_name
 from soilcarbon.network.checkpoint import load_checkpoint
-from soilcarbon.network.network import SoilCarbonNet, choose_device, predict
-from soilcarbon.network.specification import difference, unfold_classes, warn_of_far_inputs
+from soilcarbon.network.network import choose_device, predict
+from soilcarbon.network.specification import Specification, difference, unfold_classes, warn_of_far_inputs
+from soilcarbon.regression.archive import kind_of
+from soilcarbon.regression.estimators import POSITION
+from soilcarbon.regression.persistence import load_model
+from soilcarbon.regression.uncertainty import Uncertainty
 from soilcarbon.settings import PredictSettings
 from soilcarbon.soil.dataset import Dataset, check_variables, read_dataset, read_statistics, split_record, splits_of
 from soilcarbon.stats import metrics
@@ -64,13 +68,35 @@ class Evaluation:
     path: Path
 
 
-def result_files(settings: PredictSettings, network: SoilCarbonNet) -> tuple[dict[str, str], str]:
+@dataclass(frozen=True)
+class OpenModel:
+    """A network or a fitted model, as prediction needs it.
+
+    Attributes
+    ----------
+    specification
+        Meaning of its inputs and output.
+    predict
+        Returns predictions (n,) and the members' (M, n), in the target's unit, for X (n, 2 + F): longitude, latitude, covariates.
+    uncertainty
+        Calibration and area of applicability.
+    calibrated_on, data_dir
+        The profiles its intervals are calibrated on, as text; the dataset that it was trained on, as its record says.
+    """
+
+    specification: Specification
+    predict: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    uncertainty: Uncertainty
+    calibrated_on: str | None
+    data_dir: Any
+
+
+def result_files(settings: PredictSettings, recorded: Any) -> tuple[dict[str, str], str]:
     """Return the names of the results, by those of `FILES`, and what they are results of.
 
     The split, and the folder of a dataset that the network was not trained on, become part of the names: predictions_all.csv,
-    predictions_test_kenya.csv.
+    predictions_test_kenya.csv. `recorded` is that folder, as the model's record says.
     """
-    recorded = network.record.settings.get("data_dir")
     elsewhere = isinstance(recorded, str) and Path(recorded).resolve() != settings.data_dir.resolve()
     folder = settings.data_dir.resolve()
     parts = ([settings.on] if elsewhere or settings.on != "test" else []) + ([file_name(folder.name)] if elsewhere else [])
@@ -86,8 +112,8 @@ def predict_and_evaluate(settings: PredictSettings) -> Evaluation:
     UserError
         For anything wrong in settings, checkpoint or data.
     """
-    network = load_for_prediction(settings, choose_device(settings.device))
-    facts = network.specification
+    model = load_for_prediction(settings, choose_device(settings.device))
+    facts = model.specification
     if not settings.given("target"):
         settings = settings.model_copy(update={"target": facts.target})
     splits = () if settings.on == "all" else (settings.on,)
@@ -102,12 +128,12 @@ def predict_and_evaluate(settings: PredictSettings) -> Evaluation:
     rows = data.rows(settings.on)
     check_variables(data.x[rows], facts.categories, refuse="nothing")
     warn_of_far_inputs(facts, data.x[rows])
-    names, purpose = result_files(settings, network)
+    names, purpose = result_files(settings, model.data_dir)
     folder, files = settings.results, {name: settings.results / mine for name, mine in names.items()}
     check_writable(folder)
     begin_files(folder, names.values(), purpose, _of_earlier_version(folder))
 
-    table = predict_table(network, data, rows, settings.level)
+    table = predict_table(model, data, rows, settings.level)
     observed, predicted = table["observed"].to_numpy(), table["predicted"].to_numpy()
     known = np.isfinite(observed)
     groups = None if data.blocks is None else data.blocks[rows][known]
@@ -129,7 +155,7 @@ def predict_and_evaluate(settings: PredictSettings) -> Evaluation:
         "unit": facts.unit,
         "checkpoint_sha256": hashlib.sha256(settings.checkpoint_path.read_bytes()).hexdigest(),
         "intervals": "95 % bootstrap over " + ("profiles" if groups is None else f"{len(np.unique(groups))} spatial blocks"),
-        "calibrated_on": network.record.calibrated_on,
+        "calibrated_on": model.calibrated_on,
         "shared_with_training": shared,
         "signs": "me: predicted - observed; residual: observed - predicted",
     }
@@ -155,16 +181,16 @@ def _of_earlier_version(folder: Path) -> tuple[str, ...]:
     return FILES if isinstance(found, Mapping) and "checkpoint_sha256" in found else ()
 
 
-def predict_table(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, level: float) -> pd.DataFrame:
-    """Return predictions of a dataset's rows, with intervals and applicability where the network has them.
+def predict_table(model: OpenModel, data: Dataset, rows: np.ndarray, level: float) -> pd.DataFrame:
+    """Return predictions of a dataset's rows, with intervals and applicability where the model has them.
 
     Raises
     ------
     UserError
         If too few profiles were held out for intervals of the level.
     """
-    facts = network.specification
-    predicted, members = predict(network, data.x[rows])
+    facts, known = model.specification, model.uncertainty
+    predicted, members = model.predict(np.column_stack([data.lon[rows], data.lat[rows], data.x[rows]]))
     observed = data.y[rows]
     table = pd.DataFrame(
         {
@@ -179,41 +205,70 @@ def predict_table(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, level
     if len(members) > 1:
         table["sd"] = members.std(0, ddof=1)
         table = table.assign(**{f"member_{k}": values for k, values in enumerate(members)})
-    if network.calibration is not None:
-        check_level(network, level)
-        table["lower"], table["upper"] = network.calibration.interval(predicted, level)
-    if network.applicability is not None:
+    if known.calibration is not None:
+        check_level(known.calibration, level)
+        table["lower"], table["upper"] = known.calibration.interval(predicted, level)
+    if (area := known.applicability) is not None:
         cells = unfold_classes(middle_cells(data.x[rows], facts.categories), facts)
-        area = network.applicability
         table["di"], density = area.assess(cells)
         table[area.density_name] = pd.array(density, dtype="Int64")
         table["inside"] = pd.array(area.is_inside(table["di"].to_numpy()), dtype="boolean")
     return table
 
 
-def load_for_prediction(settings: PredictSettings, device: torch.device) -> SoilCarbonNet:
-    """Load the settings' checkpoint; the published bare file, which has no statistics, takes the dataset's.
+def load_for_prediction(settings: PredictSettings, device: torch.device) -> OpenModel:
+    """Load the settings' checkpoint or fitted model.
 
     Raises
     ------
     UserError
-        If the checkpoint cannot be read, or its variables are not those the settings name.
+        If it cannot be read, or its variables are not those the settings name.
     """
     path = settings.checkpoint_path
-    network = load_checkpoint(path, device)
-    if (
-        network.specification.statistics is not None
-        and settings.given("missing")
-        and settings.missing != network.specification.missing
-    ):
-        raise UserError(
-            f"{path}: was trained with missing {network.specification.missing!r}, which prediction cannot change; drop the setting"
-        )
-    theirs = network.specification.categories
-    if settings.categories is not None and (differs := difference(settings.categories, theirs)):
+    found = _open_fitted(path, settings) if path.suffix.lower() == ".npz" else _open_network(path, settings, device)
+    theirs = found.specification.categories
+    if settings.categories is not None and (differs := difference(_matching(settings.categories, theirs), theirs)):
         raise UserError(f"{path}: the checkpoint's variables are not the settings': {differs}")
-    if network.specification.statistics is None:
+    return found
+
+
+def _matching(mine: Sequence[Category], theirs: Sequence[Category]) -> Sequence[Category]:
+    """Return categories without windows where those of a model have none: a forest sees no windows."""
+    return mine if any(each.radius for each in theirs) else [each.model_copy(update={"radius": 0}) for each in mine]
+
+
+def _open_fitted(path: Path, settings: PredictSettings) -> OpenModel:
+    if kind_of(path) == "zones":
+        raise UserError(
+            f"{path}: forests by climate zone take a table of years and climate, not a dataset; make a map of them (soilcarbon map)"
+            " and compare it with profiles (soilcarbon validate --points)"
+        )
+    model = load_model(path)
+    if settings.given("missing"):
+        raise UserError(f"{path}: has its own rule for missing cells; drop the setting missing")
+
+    def predicted(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values = model.predict(X)
+        return values, values[None]
+
+    record = model.record
+    return OpenModel(model.specification, predicted, model.uncertainty, record.calibrated_on, record.settings.get("data_dir"))
+
+
+def _open_network(path: Path, settings: PredictSettings, device: torch.device) -> OpenModel:
+    """Open a network's checkpoint; the published bare file, which has no statistics, takes the dataset's."""
+    network = load_checkpoint(path, device)
+    facts = network.specification
+    if facts.statistics is not None and settings.given("missing") and settings.missing != facts.missing:
+        raise UserError(f"{path}: was trained with missing {facts.missing!r}, which prediction cannot change; drop the setting")
+    if facts.statistics is None:
         stats = settings.data_dir / settings.stats
-        network.respecify(statistics=read_statistics(stats, theirs), missing=settings.missing)
+        network.respecify(statistics=read_statistics(stats, facts.categories), missing=settings.missing)
         log.info("%s: has no statistics; those of %s are used, and predictions are not bounded", path, stats)
-    return network
+
+    def predicted(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return predict(network, np.ascontiguousarray(X[:, POSITION:], np.float32))
+
+    known = Uncertainty(network.calibration, None, network.applicability)
+    record = network.record
+    return OpenModel(network.specification, predicted, known, record.calibrated_on, record.settings.get("data_dir"))

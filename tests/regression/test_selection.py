@@ -1,0 +1,199 @@
+"""Choice of a learner: the rule on hand-made errors, folds that split nothing, nothing of a held-out profile in its prediction."""
+
+import numpy as np
+import pytest
+from simulated import make_samples
+
+from soilcarbon.categories import Category
+from soilcarbon.io.files import UserError
+from soilcarbon.regression import learners, selection
+from soilcarbon.regression.estimators import Samples
+from soilcarbon.regression.learners import LEARNERS, Task, fit_parts
+from soilcarbon.regression.model import FittedModel
+from soilcarbon.regression.selection import (
+    cross_validate,
+    draw_folds,
+    given,
+    hold_out,
+    in_unit,
+    jackknife,
+    select,
+    smearing,
+    suitable,
+)
+from soilcarbon.stats.groups import check_no_leak, spatial_groups
+
+CATEGORIES = (
+    Category(name="relief", variables=("a", "b", "c", "d", "e")),
+    Category(name="rock", variables=("rock",), kind="classes"),
+)
+TASK = Task(CATEGORIES, block_size=0.5)
+FOLDS = np.repeat(np.arange(5), 20)
+
+
+def predicted(*errors, noise=0.0, seed=0):
+    """Return observations, and learner -> predictions whose error in each fold has a given size."""
+    random, y = np.random.default_rng(seed), np.linspace(5, 30, 100)
+    sign = random.choice([-1, 1], 100)
+    found = {}
+    for key, each in zip(LEARNERS, errors, strict=False):
+        size = np.asarray(each, float)[FOLDS] if np.ndim(each) else np.full(100, float(each))
+        found[key] = y + sign * (size + noise * random.uniform(-1, 1, 100))
+    return y, found
+
+
+# --- the rule ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_is_chosen_where_it_is_better_in_every_fold():
+    y, each = predicted(8, 4, [3, 3.1, 2.9, 3, 3])
+    found = select(y, each, FOLDS)
+    assert found.chosen == "forest"
+    assert found.table["difference"].tolist() == pytest.approx([5, 1, 0])
+    assert found.table["within"].tolist() == [False, False, True]
+    assert "forest: MAE 3 " in found.reason and "62 % below the mean's" in found.reason
+
+
+def test_a_simpler_learner_within_one_standard_error_is_preferred():
+    y, each = predicted(8, [3.2, 2.8, 3.2, 2.8, 3.3], [3, 3, 3, 3, 3])
+    found = select(y, each, FOLDS)  # differences of 0.2, -0.2, 0.2, -0.2, 0.3: mean 0.06, standard error 0.108
+    row = found.table.set_index("model").loc["ridge"]
+    assert (row["difference"], row["difference_se"]) == pytest.approx((0.06, np.std([0.2, -0.2, 0.2, -0.2, 0.3], ddof=1) / 5**0.5))
+    assert found.chosen == "ridge"
+    assert (
+        "the lowest, forest's, is 0.06 less, within one standard error of the difference (0.11), and ridge is simpler"
+        in found.reason
+    )
+    y, each = predicted(8, [3.2, 3.1, 3.2, 3.1, 3.3], [3, 3, 3, 3, 3])
+    assert select(y, each, FOLDS).chosen == "forest"
+
+
+def test_folds_of_unequal_difficulty_do_not_hide_a_difference():
+    hard = np.array([1, 2, 4, 8, 16.0])
+    y, each = predicted(hard * 1.1, hard)
+    assert select(y, each, FOLDS).chosen == "ridge"  # by the standard error of its own MAE, 2.8, the mean would do
+    assert select(y, each, FOLDS).table["mae_se"].min() > 2
+
+
+def test_the_mean_can_win_and_the_reason_says_so():
+    y, each = predicted([5, 5, 5, 5, 5], [6, 4.9, 5.5, 5, 5.2])
+    found = select(y, each, FOLDS)
+    assert found.chosen == "mean" and found.reason.endswith("the covariates do not predict the target here")
+
+
+def test_a_learner_that_the_user_names_is_taken_with_its_score_beside_the_means():
+    y, each = predicted(5, 6)
+    found = given(select(y, each, FOLDS), "ridge")
+    assert found.chosen == "ridge" and "as set: MAE 6" in found.reason and found.reason.endswith("the mean's is 5, lower")
+    assert found.table.set_index("model")["chosen"].to_dict() == {"mean": False, "ridge": True}
+
+
+def test_jackknife_equals_the_standard_error_of_fold_means_and_is_unknown_of_one_fold():
+    values = np.random.default_rng(0).normal(size=100)
+    means = values.reshape(5, 20).mean(1)
+    assert jackknife(values, FOLDS) == pytest.approx(means.std(ddof=1) / 5**0.5)
+    assert np.isnan(jackknife(values, np.zeros(100, int)))
+
+
+# --- folds -------------------------------------------------------------------------------------------------------------------
+
+
+def test_folds_are_of_the_datasets_blocks():
+    samples = make_samples(200)
+    folds, side, facts = draw_folds(samples, TASK, 5)
+    assert (side, facts["strategy"]) == (0.5, "blocks")
+    check_no_leak(folds, spatial_groups(samples.X[:, 0], samples.X[:, 1], 0.5))
+
+
+def test_without_blocks_their_side_is_the_range_of_residuals():
+    samples = make_samples(200)
+    folds, side, facts = draw_folds(samples, Task(CATEGORIES), 5)
+    assert side == facts["block_size"] and facts["range_km"] > 0
+    check_no_leak(folds, spatial_groups(samples.X[:, 0], samples.X[:, 1], side))
+
+
+def test_too_few_blocks_make_folds_of_places_and_say_so(caplog):
+    samples = make_samples(60)
+    X = samples.X.copy()
+    X[:, :2] = [10, 50] + np.random.default_rng(0).integers(0, 5, (60, 2)) * 0.005  # several profiles at a place, all within 2 km
+    folds, side, facts = draw_folds(samples._replace(X=X), Task(CATEGORIES, block_size=4.0), 5)
+    assert side is None and facts["strategy"] == "place" and "blocks" in facts["no_blocks"]
+    check_no_leak(folds, spatial_groups(X[:, 0], X[:, 1]))
+    assert "folds are of places" in caplog.text
+
+
+def test_one_place_is_refused():
+    samples = make_samples(30)
+    samples.X[:, :2] = 10.0
+    with pytest.raises(UserError, match="30 profiles at 1 place"):
+        draw_folds(samples, TASK, 5)
+
+
+def test_learners_that_do_not_suit_the_number_of_profiles_are_left_out(caplog, monkeypatch):
+    assert suitable(list(LEARNERS), make_samples(25)) == ["mean", "ridge", "forest", "boosting", "regression-kriging"]
+    monkeypatch.setattr(selection, "MOST_KRIGED", 50)
+    assert "regression-kriging" not in suitable(list(LEARNERS), make_samples(60))
+    assert "network: left out; 25 profiles" in caplog.text and "it takes at most 50 profiles, here are 60" in caplog.text
+
+
+# --- cross-validation --------------------------------------------------------------------------------------------------------
+
+QUICK = {"_NETWORK": {"epochs": 2}, "_TAUGHT": {"epochs": 1}, "_FOREST": {"n_estimators": 15}, "_BOOSTING": {"n_estimators": 15}}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    for name, changes in QUICK.items():
+        for key, value in changes.items():
+            monkeypatch.setitem(getattr(learners, name), key, value)
+    monkeypatch.setattr(learners, "_MEMBERS", 2)
+    monkeypatch.setattr("soilcarbon.training.distillation.MIXED", 200)
+
+
+@pytest.mark.parametrize("key", LEARNERS)
+def test_nothing_of_a_held_out_profile_is_in_its_prediction(key, quick):
+    samples = make_samples(80)
+    folds = draw_folds(samples, TASK, 3)[0]
+    out = folds == 1
+    honest = hold_out(key, samples, TASK, folds, 1)
+    changed = samples.y.copy()
+    changed[out] = 900.0  # targets
+    np.testing.assert_array_equal(hold_out(key, samples._replace(y=changed), TASK, folds, 1), honest)
+    X, one = samples.X.copy(), np.flatnonzero(out)[0]
+    X[out & (np.arange(80) != one), 2:7] += 1000.0  # covariates of the others that are held out: no statistics of theirs
+    np.testing.assert_array_equal(hold_out(key, samples._replace(X=X), TASK, folds, 1)[0], honest[0])
+
+
+def test_every_profile_is_predicted_and_a_stack_is_the_mean_of_its_two(quick):
+    samples = make_samples(80)
+    folds = draw_folds(samples, TASK, 3)[0]
+    found = cross_validate(["mean", "forest", "taught", "stack"], samples, TASK, folds)
+    assert list(found) == ["mean", "forest", "taught", "stack"] and all(np.isfinite(each).all() for each in found.values())
+    np.testing.assert_array_equal(found["stack"], (found["forest"] + found["taught"]) / 2)
+    parts, facts = fit_parts("stack", samples, TASK)
+    both = np.mean([part.predict(samples.X) for part in parts.values()], axis=0)
+    np.testing.assert_array_equal(FittedModel("stack", facts, parts).outputs(samples.X), both)
+
+
+def test_a_learner_that_fails_is_left_out_and_named(monkeypatch, caplog):
+    samples = make_samples(60)
+    folds = draw_folds(samples, TASK, 3)[0]
+
+    def fails(*_):
+        raise ValueError("too few")
+
+    monkeypatch.setattr(selection, "hold_out", lambda key, *rest: fails() if key == "ridge" else hold_out(key, *rest))
+    assert list(cross_validate(["mean", "ridge"], samples, TASK, folds)) == ["mean"]
+    assert "ridge: left out; too few" in caplog.text
+
+
+def test_means_are_medians_times_the_smearing_factor_of_the_other_folds():
+    random = np.random.default_rng(0)
+    y = np.expm1(2 + random.normal(size=300))
+    X = np.column_stack([random.uniform(0, 9, (300, 2)), random.normal(size=(300, 5)), np.ones(300)])
+    samples, folds = Samples(X, y, np.arange(300)), np.arange(300) % 3
+    outputs = np.full(300, 2.0)
+    median, mean = (in_unit(samples, outputs, Task(CATEGORIES, center=center), folds) for center in ("median", "mean"))
+    assert median == pytest.approx(np.expm1(2.0))
+    assert mean[0] == pytest.approx(np.exp(2.0) * smearing(y[folds != 0], outputs[folds != 0], "log1p") - 1)
+    assert mean.mean() == pytest.approx(y.mean(), rel=0.05) and median.mean() < 0.7 * y.mean()
