@@ -32,6 +32,7 @@ from rasterio.crs import CRS
 
 from soilcarbon.geo.crs import Bounds, short_name, shown
 from soilcarbon.io.files import UserError, must_exist, nearest, write_text
+from soilcarbon.io.geojson import check_geojson
 from soilcarbon.io.interruption import temporary_folder
 from soilcarbon.io.vector_limits import check_layer
 
@@ -180,6 +181,7 @@ def _read(path: Path) -> Any:
                 layer = _layer(local, file, wanted)
                 check_layer(local, layer)
                 frame = geopandas.read_file(local, engine="pyogrio", layer=layer)
+            check_geojson(local, path)
         except UserError:
             raise
         except Exception as error:  # of GDAL, pyogrio or geopandas
