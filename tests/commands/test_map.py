@@ -881,3 +881,50 @@ def test_nodata_declared_beside_the_file_counts(world):
     assert make("--max_missing", "0") == 0
     assert np.isnan(read()[0, :10]).all()
     assert np.isfinite(read()[0, 30:50]).all()
+
+
+def write_voids(rows=slice(0, 10), fill=-32768.0):
+    """Replace the raster of evi by one with a fill value that it does not declare."""
+    cells = covariates()["evi"].copy()
+    cells[rows] = fill
+    with rasterio.open("rasters/plants.tif", "w", driver="GTiff", height=HEIGHT, width=WIDTH, count=1, dtype="float32",
+                       crs="EPSG:4326", transform=Affine(CELL, 0, WEST, 0, -CELL, NORTH)) as raster:  # fmt: skip
+        raster.write(cells[None])
+        raster.descriptions = ("evi",)
+
+
+@pytest.mark.parametrize("more", [(), ("--resolution", "0.05")])
+def test_a_fill_value_that_is_not_declared_is_asked_about_and_not_mapped(world, capsys, more):
+    write_voids()
+    assert make("--max_missing", "0", *more) == 2
+    refused(capsys, "plants.tif: 900 of the 6100 cells looked at are -32768 in evi", "--nodata evi=-32768 takes them as missing")
+    assert make("--max_missing", "0", "--nodata", "-32768", *more) == 0
+    scale = 2 if more else 1
+    assert np.isnan(read()[0, : 9 * scale]).all()
+    assert np.isfinite(read()[0, 30 * scale : 50 * scale]).all()
+
+
+@pytest.mark.parametrize("more", [(), ("--resolution", "0.05")])
+def test_a_fill_value_that_the_sample_missed_stops_the_map(world, capsys, monkeypatch, more):
+    write_voids()
+    monkeypatch.setattr("soilcarbon.mapping.plan.ask_about_fill_values", lambda *_: [])
+    monkeypatch.setattr("soilcarbon.mapping.plan.check_codes", lambda *_: None)
+    assert make("--max_missing", "0", *more) == 2
+    refused(capsys, "cells of evi here are -32768, far from all the model was trained on", "--nodata evi=-32768")
+
+
+def test_nodata_given_to_prepare_holds_for_the_map(world):
+    given = {"crs": "EPSG:4326", "cell_size": [CELL, CELL], "variables": ["evi"], "nodata": {"evi": [-32768.0]}}
+    make_checkpoint(Path("model/m.pth"), record=Record(rasters=(given,)))
+    write_voids()
+    assert make("--max_missing", "0") == 0
+    assert np.isnan(read()[0, :10]).all()
+
+
+def test_a_mask_with_a_fill_value_is_asked_about(world, capsys):
+    cells = np.where(np.arange(9) < 3, 255, np.arange(9) % 2) * np.ones((7, 1))
+    write_geotiff(Path("land.tif"), cells[None], ["land"], Affine(1, 0, WEST, 0, -1, NORTH))
+    assert make("--mask", "land.tif") == 2
+    refused(capsys, "land.tif: 21 of the 63 cells looked at are 255 in land")
+    assert make("--mask", "land.tif", "--nodata", "land=255") == 0
+    assert np.isnan(read()[0, :, :30]).all()

@@ -233,3 +233,73 @@ def test_the_example_model_writes_what_is_read(tmp_path):
     field = read_field(tmp_path / "c.nc")
     east, north = np.meshgrid([-135.0, -45, 45, 135], [45.0, -45])
     assert field.at(east.ravel(), north.ravel()) == pytest.approx(carbon.ravel(), nan_ok=True)
+
+
+# --- what NetCDF declares and does not declare missing -------------------------------------------------------------------
+
+
+def write_packed(path, carbon, stored_type="i2", scale=0.01, **attributes):
+    """Write carbon (H, W; NaN: sea) as NetCDF-4, packed where there is a scale."""
+    netcdf = pytest.importorskip("netCDF4")
+    fill = attributes.pop("_FillValue", None)
+    with netcdf.Dataset(path, "w") as data:
+        for axis, centres, unit in (("lat", LAT, "degrees_north"), ("lon", LON, "degrees_east")):
+            data.createDimension(axis, len(centres))
+            data.createVariable(axis, "f8", (axis,))[:] = centres
+            data[axis].units = unit
+        variable = data.createVariable("cSoil", stored_type, ("lat", "lon"), fill_value=fill)
+        variable.set_auto_maskandscale(False)
+        variable.units = "kg m-2"
+        for name, value in {**({"scale_factor": scale} if scale != 1 else {}), **attributes}.items():
+            variable.setncattr(name, value)
+        sea = np.isnan(carbon)
+        stored = np.round(np.where(sea, 0, carbon) / scale) if stored_type != "f4" else np.where(sea, 0, carbon)
+        variable[:] = np.where(sea, -32768 if stored_type == "i2" else 999.0, stored).astype(stored_type)
+    return path
+
+
+def land():
+    carbon = np.broadcast_to(12 + 10 * np.sin(np.radians(3 * LAT))[:, None], (len(LAT), len(LON))).copy()
+    carbon[:, 60:] = np.nan
+    return carbon
+
+
+@pytest.mark.parametrize(
+    "valid",
+    [
+        {},
+        {"valid_min": 0.0, "valid_max": 100.0},  # floating point: of the values (NetCDF User Guide)
+        {"valid_range": np.array([0.0, 100.0])},
+        {"valid_range": np.array([0, 10_000], "i2")},  # of the packed numbers (CF)
+        {"valid_min": np.int16(0)},
+    ],
+)
+def test_a_valid_range_is_of_packed_numbers_or_of_values(valid, tmp_path):
+    field = read_field(write_packed(tmp_path / "m.nc", land(), _FillValue=np.int16(-32768), **valid))
+    np.testing.assert_allclose(field.values, land()[::-1], atol=0.006)
+
+
+def test_values_beyond_the_valid_range_are_missing(tmp_path):
+    carbon = land()
+    carbon[:, :10] = 150
+    valid = {"valid_range": np.array([0, 9999], "i2")}
+    field = read_field(write_packed(tmp_path / "m.nc", carbon, _FillValue=np.int16(-32768), **valid))
+    assert np.isnan(field.values[:, :10]).all() and np.isfinite(field.values[:, 10:60]).all()
+
+
+def test_a_range_that_leaves_nothing_in_one_reading_and_all_in_the_other_is_asked_about(tmp_path):
+    valid = {"valid_min": np.int16(0), "valid_max": np.int16(100)}
+    path = write_packed(tmp_path / "m.nc", land(), _FillValue=np.int16(-32768), **valid)
+    with pytest.raises(UserError, match=r"the valid range 0 to 100 of cSoil leaves \d+ of 2700 values .*ncatted -a valid_range"):
+        read_field(path)
+
+
+@pytest.mark.parametrize(
+    ("stored_type", "scale", "shown", "answers"), [("i2", 0.01, "-327.68", (-32768.0, -327.68)), ("f4", 1, "999", (999.0,))]
+)
+def test_an_undeclared_fill_value_of_netcdf_is_asked_about(stored_type, scale, shown, answers, tmp_path):
+    path = write_packed(tmp_path / "m.nc", land(), stored_type, scale)
+    with pytest.raises(UserError, match=rf"1350 of 4050 values of cSoil are {shown}, far from all others.*nodata={shown} takes"):
+        read_field(path)
+    for answer in answers:
+        np.testing.assert_allclose(read_field(path, nodata=(answer,)).values, land()[::-1], atol=0.006)
