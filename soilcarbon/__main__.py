@@ -1,5 +1,6 @@
 """The command `soilcarbon`, also `python -m soilcarbon`: finds the sub-command by name and runs it."""
 
+import signal
 import sys
 
 from soilcarbon.io.interruption import end_at_signals
@@ -53,6 +54,7 @@ def main() -> int:
         return run(lambda: dispatch(sys.argv[1:]))
     finally:
         undo()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the interpreter ends there is nothing to say
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ class Design:
     folds: int = 5
     block_size: float | None = None
     land: Path | None = None
-    nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict, hash=False)
     profiles: int = 0
     sizes: tuple[int, ...] = ()
     repeats: int = 3
