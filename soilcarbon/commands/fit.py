@@ -73,14 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.regression.fit import check_columns, fit_model, with_facts
     from soilcarbon.regression.learners import Task
     from soilcarbon.regression.persistence import save_model
-    from soilcarbon.soil.dataset import SPLITS, check_variables, read_dataset
+    from soilcarbon.soil.dataset import SPLITS, check_variables, read_dataset, splits_of
 
     ensure_example_world(settings.data_dir)
     path, results = settings.model_dir / f"{settings.name}.npz", Path("results") / settings.name
     if path.exists() and kind_of(path) != "fitted":
         raise UserError(f"{path}: was not made by soilcarbon fit and would be lost; move it, or give --run another name")
     check_writable(settings.model_dir, results)
-    splits = SPLITS if settings.use_test else ("train", "valid")
+    splits = splits_of(settings.data_dir, SPLITS if settings.use_test else SPLITS[:2])
     with locked(results, files=[path]):
         data = read_dataset(settings.data_dir, settings.categories, splits, target=settings.target)
         rows = np.concatenate([data.split[name] for name in splits])
@@ -102,5 +102,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     print(table.assign(**shown)[list(_COLUMNS)].rename_axis(None).rename(columns=str.upper).to_string())
     print(found.selection.reason)
-    left = "" if settings.use_test else "; the test split was not used"
+    left = "; the test split was not used" if "test" in splits_of(settings.data_dir) and not settings.use_test else ""
     print(f"-> {path}{left}; {results / 'cross_validation.csv'}")

@@ -11,13 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import PredefinedSplit
 
 from soilcarbon.categories import Category
-from soilcarbon.network.network import SoilCarbonNet
+from soilcarbon.estimator import MEMBERS, MOST_TAUGHT, SoilCarbonRegressor
 from soilcarbon.network.specification import Specification
 from soilcarbon.regression.estimators import POSITION, RegressionKriging, Samples
 from soilcarbon.regression.parts import (
@@ -31,11 +30,10 @@ from soilcarbon.regression.parts import (
     encoded_cells,
     transformed,
 )
-from soilcarbon.settings import RegionalSettings
+from soilcarbon.settings import TrainSettings
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.groups import inner_folds
-from soilcarbon.training.distillation import distil
-from soilcarbon.training.run import compute_statistics, new_specification, train_in_memory
+from soilcarbon.training.run import compute_statistics, new_specification
 
 _TREES = 300
 _FOREST: dict[str, Any] = {"n_estimators": _TREES, "max_features": 1 / 3}
@@ -43,12 +41,8 @@ _BOOSTING: dict[str, Any] = {"n_estimators": _TREES, "learning_rate": 0.05, "max
 _BOOSTING |= {"subsample": 0.5, "max_features": 1 / 3}
 _ALPHAS = np.geomspace(0.1, 10_000, 16)
 """Penalties of ridge regression, of which inner folds of whole groups choose."""
-_NETWORK: dict[str, Any] = {"epochs": 200, "patience": 30, "lr": 1e-3, "batch_size": 16, "select_on": "mae"}
-_TAUGHT: dict[str, Any] = {"teacher": "ensemble", "epochs": 16, "patience": 0, "lr": 1e-3, "batch_size": 128}
-_TAUGHT |= {"select_on": "none", "lr_schedule": "cosine"}
-_MEMBERS = 5
-MOST_KRIGED = 5000
-"""Profiles: kriging costs their cube."""
+MOST_PROFILES = {"regression-kriging": 5000, "taught": MOST_TAUGHT, "stack": MOST_TAUGHT}
+"""Of some learners: kriging costs their cube, and a teacher gains nothing on more."""
 FEWEST_OF_NETWORK = 30
 """Profiles: with fewer, a fold of a member has five."""
 
@@ -83,11 +77,10 @@ class Task:
     seed: int = 314
     jobs: int = 1
 
-    def settings(self, **changes: Any) -> RegionalSettings:
-        """Return settings of training, as far as they matter here."""
-        given: dict[str, Any] = {"data_dir": ".", "target": self.target, "seed": self.seed, "tensorboard": False, "device": "cpu"}
-        given |= {"target_transform": self.transform, "center": "median"}
-        return RegionalSettings(**given | changes)
+    def settings(self, **changes: Any) -> TrainSettings:
+        """Return settings of training, as far as they matter to a specification."""
+        given: dict[str, Any] = {"data_dir": ".", "target": self.target, "target_transform": self.transform, "center": self.center}
+        return TrainSettings(**given | changes)
 
     def dataset(self, samples: Samples) -> Dataset:
         """Return profiles as a dataset, all of them in its training split."""
@@ -96,12 +89,12 @@ class Task:
         split = {"train": np.arange(len(x)), "valid": np.arange(0)}
         return Dataset(table, x, samples.y, split, self.categories, self.block_size)
 
-    def specify(self, samples: Samples, **changes: Any) -> Specification:
+    def specify(self, samples: Samples) -> Specification:
         """Return the specification of a model of some profiles: statistics and classes of their covariates, bounds."""
         data = self.dataset(samples)
         with np.errstate(all="ignore"):
             numbers = _statistics(data.x, self.categories)
-        return new_specification(self.settings(**changes), data, numbers).changed(center=self.center)
+        return new_specification(self.settings(), data, numbers)
 
 
 def _statistics(x: np.ndarray, categories: tuple[Category, ...]) -> dict[str, tuple[float, float]]:
@@ -153,24 +146,22 @@ def _regression_kriging(samples: Samples, facts: Specification, task: Task) -> P
     return parts
 
 
-def _network(samples: Samples, _: Specification, task: Task, how: Mapping[str, Any]) -> Parts:
-    """Train an ensemble from scratch, each member validated on a fold of its own; fewer members of fewer groups."""
-    members = min(_MEMBERS, np.unique(samples.groups).size)
-    settings = task.settings(members=members, validate_on="folds" if members > 1 else "split", **how)
-    data, facts = task.dataset(samples), task.specify(samples, members=members, **how).changed(center="median")
-    with torch.random.fork_rng(devices=[]):  # weights drawn here are drawn again by the members' seeds
-        start = SoilCarbonNet(facts)
-    teacher = distil if how.get("teacher", "none") != "none" else None
-    if members < 2:
-        raise ValueError("a network needs profiles at two places or in two blocks")
-    network = train_in_memory(start, data, settings, None, teacher)
-    network.applicability = network.calibration = None  # those of the whole model are estimated from its own folds
-    network.record.settings = {}
-    return {"network": Network(network)}
+def _network(samples: Samples, facts: Specification, task: Task, teacher: Literal["none", "ensemble"]) -> Parts:
+    """Train an ensemble from scratch, each member of which holds out a fold of whole groups."""
+    network = SoilCarbonRegressor(
+        task.categories,
+        teacher=teacher,
+        target_transform=facts.target_transform,
+        center="median",
+        target=task.target,
+        random_state=task.seed,
+    )
+    x = np.ascontiguousarray(samples.X[:, POSITION:], np.float32)
+    return {"network": Network(network.fit(x, samples.y, samples.groups).network_)}
 
 
 def _stack(samples: Samples, facts: Specification, task: Task) -> Parts:
-    return _network(samples, facts, task, _TAUGHT) | _forest(samples, facts, task)
+    return _network(samples, facts, task, "ensemble") | _forest(samples, facts, task)
 
 
 @dataclass(frozen=True)
@@ -192,11 +183,11 @@ LEARNERS: Mapping[str, Learner] = {
     "regression-kriging": Learner(
         "regression kriging", "random forest, and kriging of its out-of-bag residuals", _regression_kriging, 2.0
     ),
-    "network": Learner("network", f"{_MEMBERS} networks from scratch, by folds", partial(_network, how=_NETWORK), 20.0, True),
+    "network": Learner("network", f"{MEMBERS} networks from scratch, by folds", partial(_network, teacher="none"), 20.0, True),
     "taught": Learner(
         "network, taught",
-        f"{_MEMBERS} networks that a teacher of trees and a Gaussian process was distilled into",
-        partial(_network, how=_TAUGHT),
+        f"{MEMBERS} networks that a teacher of trees and a Gaussian process was distilled into",
+        partial(_network, teacher="ensemble"),
         20.0,
         True,
     ),

@@ -239,7 +239,7 @@ class Network:
     def from_plain(cls, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], specification: Specification) -> "Network":
         """See `Part`."""
         own = Specification(**facts["specification"])
-        same = ("categories", "classes", "target_transform")
+        same = ("categories", "target_transform")
         if own.statistics is None or any(getattr(own, name) != getattr(specification, name) for name in same):
             raise ValueError("its network has other inputs than the model")
         with torch.device("meta"):

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from soilcarbon.io.files import UserError
 from soilcarbon.parallel import worker_pool
 from soilcarbon.regression.estimators import Samples
-from soilcarbon.regression.learners import FEWEST_OF_NETWORK, LEARNERS, MOST_KRIGED, Task, fit_parts
+from soilcarbon.regression.learners import FEWEST_OF_NETWORK, LEARNERS, MOST_PROFILES, Task, fit_parts
 from soilcarbon.regression.model import FittedModel, from_scale
 from soilcarbon.regression.parts import cells_of_trees, transformed
 from soilcarbon.stats import metrics
@@ -101,8 +101,8 @@ def suitable(keys: Sequence[str], samples: Samples) -> list[str]:
     for key in (key for key in LEARNERS if key in keys):
         if LEARNERS[key].network and (n < FEWEST_OF_NETWORK or groups < 3):
             log.warning("%s: left out; %d profiles in %d groups are too few", key, n, groups)
-        elif key == "regression-kriging" and n > MOST_KRIGED:
-            log.warning("%s: left out; it takes at most %d profiles, here are %d", key, MOST_KRIGED, n)
+        elif n > (most := MOST_PROFILES.get(key, n)):
+            log.warning("%s: left out; it takes at most %d profiles, here are %d", key, most, n)
         else:
             kept.append(key)
     return kept

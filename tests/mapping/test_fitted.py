@@ -9,6 +9,7 @@ import pytest
 import rasterio
 from rasterio.transform import Affine
 
+from soilcarbon import estimator
 from soilcarbon.categories import Category
 from soilcarbon.commands import map as make_map
 from soilcarbon.geo.raster import write_geotiff
@@ -55,11 +56,11 @@ def saved(tmp_path_factory):
     """Return a function of a learner's key: the file of a small model, its profiles, and their cells."""
     folder, made = tmp_path_factory.mktemp("models"), {}
     with pytest.MonkeyPatch.context() as patch:
-        for name, changes in {"_NETWORK": {"epochs": 2}, "_TAUGHT": {"epochs": 1}, "_FOREST": {"n_estimators": 12}}.items():
+        for name, changes in {"_DIRECT": {"epochs": 2}, "_TAUGHT": {"epochs": 1}, "_FOREST": {"n_estimators": 12}}.items():
             for key, value in changes.items():
-                patch.setitem(getattr(learners, name), key, value)
+                patch.setitem(getattr(learners if hasattr(learners, name) else estimator, name), key, value)
         patch.setitem(learners._BOOSTING, "n_estimators", 12)
-        patch.setattr(learners, "_MEMBERS", 2)
+        patch.setattr(estimator, "MEMBERS", 2)
         patch.setattr("soilcarbon.training.distillation.MIXED", 200)
 
         def make(key):

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from simulated import make_samples
 
+from soilcarbon import estimator
 from soilcarbon.categories import Category
 from soilcarbon.io.files import UserError
 from soilcarbon.regression import learners
@@ -29,11 +30,11 @@ def models():
     """Return a function of a learner's key: a small fitted model with all of its uncertainty."""
     made, samples = {}, make_samples(120)
     with pytest.MonkeyPatch.context() as patch:
-        for name, changes in {"_NETWORK": {"epochs": 2}, "_TAUGHT": {"epochs": 1}, "_FOREST": {"n_estimators": 12}}.items():
+        for name, changes in {"_DIRECT": {"epochs": 2}, "_TAUGHT": {"epochs": 1}, "_FOREST": {"n_estimators": 12}}.items():
             for key, value in changes.items():
-                patch.setitem(getattr(learners, name), key, value)
+                patch.setitem(getattr(learners if hasattr(learners, name) else estimator, name), key, value)
         patch.setitem(learners._BOOSTING, "n_estimators", 12)
-        patch.setattr(learners, "_MEMBERS", 2)
+        patch.setattr(estimator, "MEMBERS", 2)
         patch.setattr("soilcarbon.training.distillation.MIXED", 200)
 
         def model(key):
@@ -113,7 +114,7 @@ def test_trees_of_a_model_are_scikit_learns(models):
         ("regression-kriging", lambda facts: facts | {"parts": {"kriged": facts["parts"]["kriged"]}}, "parts are not those"),
         (
             "network",
-            lambda facts: facts | {"specification": facts["specification"] | {"classes": {"rock": [1, 2, 3, 4, 5]}}},
+            lambda facts: facts | {"specification": facts["specification"] | {"target_transform": "none"}},
             "its network has other inputs than the model",
         ),
     ],

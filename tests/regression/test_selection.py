@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from simulated import make_samples
 
+from soilcarbon import estimator
 from soilcarbon.categories import Category
 from soilcarbon.io.files import UserError
 from soilcarbon.regression import learners, selection
@@ -117,7 +118,7 @@ def test_too_few_blocks_make_folds_of_places_and_say_so(caplog):
     X = samples.X.copy()
     X[:, :2] = [10, 50] + np.random.default_rng(0).integers(0, 5, (60, 2)) * 0.005  # several profiles at a place, all within 2 km
     folds, side, facts = draw_folds(samples._replace(X=X), Task(CATEGORIES, block_size=4.0), 5)
-    assert side is None and facts["strategy"] == "place" and "blocks" in facts["no_blocks"]
+    assert side is None and facts["strategy"] == "place" and "2 groups" in facts["no_blocks"]
     check_no_leak(folds, spatial_groups(X[:, 0], X[:, 1]))
     assert "folds are of places" in caplog.text
 
@@ -131,22 +132,22 @@ def test_one_place_is_refused():
 
 def test_learners_that_do_not_suit_the_number_of_profiles_are_left_out(caplog, monkeypatch):
     assert suitable(list(LEARNERS), make_samples(25)) == ["mean", "ridge", "forest", "boosting", "regression-kriging"]
-    monkeypatch.setattr(selection, "MOST_KRIGED", 50)
+    monkeypatch.setitem(selection.MOST_PROFILES, "regression-kriging", 50)
     assert "regression-kriging" not in suitable(list(LEARNERS), make_samples(60))
     assert "network: left out; 25 profiles" in caplog.text and "it takes at most 50 profiles, here are 60" in caplog.text
 
 
 # --- cross-validation --------------------------------------------------------------------------------------------------------
 
-QUICK = {"_NETWORK": {"epochs": 2}, "_TAUGHT": {"epochs": 1}, "_FOREST": {"n_estimators": 15}, "_BOOSTING": {"n_estimators": 15}}
+QUICK = {"_DIRECT": {"epochs": 2}, "_TAUGHT": {"epochs": 1}, "_FOREST": {"n_estimators": 15}, "_BOOSTING": {"n_estimators": 15}}
 
 
 @pytest.fixture
 def quick(monkeypatch):
     for name, changes in QUICK.items():
         for key, value in changes.items():
-            monkeypatch.setitem(getattr(learners, name), key, value)
-    monkeypatch.setattr(learners, "_MEMBERS", 2)
+            monkeypatch.setitem(getattr(learners if hasattr(learners, name) else estimator, name), key, value)
+    monkeypatch.setattr(estimator, "MEMBERS", 2)
     monkeypatch.setattr("soilcarbon.training.distillation.MIXED", 200)
 
 
