@@ -98,6 +98,10 @@ def spelt_unit(quantity: str, text: str) -> str | None:
     return found if found in QUANTITIES[quantity].units else None
 
 
+_MANY = 0.1
+"""Share of impossible values from which on they are no slips, if all values are possible in another unit."""
+
+
 def to_standard(values: np.ndarray, quantity: str, unit: str) -> np.ndarray:
     """Return values in the quantity's standard unit.
 
@@ -165,7 +169,8 @@ def check_plausible(
         given = given[given != 0]  # for missing, in any unit
     standard = to_standard(given, quantity, unit)
     bad = ~possible(given, quantity, unit)
-    impossible_mostly = 2 * bad.sum() > bad.size
+    elsewhere = [other for other in found.units if possible(given, quantity, other).mean() > 0.99] if bad.any() else []
+    impossible_mostly = 2 * bad.sum() > bad.size or bool(not stated and elsewhere and bad.sum() > _MANY * bad.size)
     if not impossible_mostly:
         if stated or _is_usual(standard, found):
             return

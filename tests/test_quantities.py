@@ -25,6 +25,7 @@ def test_usual_values_pass_in_every_unit(quantity):
     [
         ("stones", "percent", [0, 0.4, 0.1], "fraction"),
         ("stones", "percent", [400, 0, 350], "per_mille"),
+        ("stones", "percent", [20, 0, 35, 80, 150], "per_mille"),
         ("bulk_density", "g/cm3", [1300, 1550], "kg/m3"),
         ("bulk_density", "kg/m3", [1.3, 1.5], "g/cm3"),
         ("temperature", "degC", [285.1, 290, 279], "K"),

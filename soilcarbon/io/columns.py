@@ -78,12 +78,12 @@ ALIASES: dict[str, tuple[str, ...]] = {
     ),
     "lon_letter": (
         "ew", "e_w", "lon_ew", "lon_hem", "lon_hemisphere", "lon_dir", "long_dir", "longitude_dir", "longitude_direction",
-        "lon_direction", "longitude_ew", "long_ew", "longitude_hemisphere", "gps_ew", "lon_e_w", "hemisphere_ew", "lond",
+        "lon_direction", "longitude_ew", "long_ew", "longitude_hemisphere", "gps_ew", "lon_e_w", "hemisphere_ew",
         "longitude_hem", "th_ew", "gps_e_w", "ewhem", "lon_ew_hem",
     ),
     "lat_letter": (
         "ns", "n_s", "lat_ns", "lat_hem", "lat_hemisphere", "lat_dir", "latitude_dir", "latitude_direction", "lat_direction",
-        "latitude_ns", "latitude_hemisphere", "gps_ns", "lat_n_s", "hemisphere_ns", "latd", "latitude_hem", "th_ns", "gps_n_s",
+        "latitude_ns", "latitude_hemisphere", "gps_ns", "lat_n_s", "hemisphere_ns", "latitude_hem", "th_ns", "gps_n_s",
         "nshem", "hemisphere",
     ),
 }  # fmt: skip

@@ -89,6 +89,14 @@ class PointTable:
         """Return a column by our name, or None if there is none."""
         return self.raw.get(self.columns.found.get(ours, ""))
 
+    def _letters(self, name: str) -> pd.Series | None:
+        """Return the column of letters of lon or lat; one without any is none (WISE's degrees and minutes), and is forgotten."""
+        column = self.get(f"{name}_letter")
+        if column is not None and not column.dropna().str.match(r"\s*[EWNSewns]").any():
+            del self.columns.found[f"{name}_letter"]
+            return None
+        return column
+
     def __contains__(self, ours: str) -> bool:
         return ours in self.columns.found
 
@@ -135,8 +143,7 @@ class PointTable:
         self.require("lon", "lat")
         found = self.columns.found
         lon, lat = (
-            degrees(self[name], self.get(f"{name}_letter"), self.path, found[name], self.reading, self.notes)
-            for name in ("lon", "lat")
+            degrees(self[name], self._letters(name), self.path, found[name], self.reading, self.notes) for name in ("lon", "lat")
         )
         if self.rule.crs is not None:
             lon, lat = _to_degrees(lon, lat, self.rule.crs)

@@ -139,8 +139,13 @@ def _refuse(words: np.ndarray, wrong: list[int], path: Path, name: str) -> None:
         advice = "they look like values above a limit; write a number for each"
     elif re.fullmatch(r"[\d.]*,[\d.,]*", first) or re.fullmatch(r"[\d,]*\.[\d.,]*", first):
         advice = "they look like decimal commas or thousands; write numbers with a decimal point"
+    elif re.search(r"\d", first):
+        advice = "write plain numbers with a decimal point (a unit, a flag, or blanks between thousands?)"
     else:
-        advice = f"correct them, or --missing_words {first.split()[0] if first.split() else first} takes them for missing"
+        advice = (
+            f"correct them, or --missing_words {first if first.isalnum() or '.' in first and ' ' not in first else repr(first)}"
+        )
+        advice += " takes them for missing"
     raise UserError(f"{counted}; {advice}")
 
 
@@ -334,7 +339,12 @@ def depths(column: pd.Series, path: Path, name: str, reading: Reading, notes: li
     if open_below.any():
         notes.append(f"{name!r}: {int(open_below.sum())} depths open below (first {words[open_below].iloc[0]!r}) end at the number")
         cut = cut.str.strip("+>≥ ").where(open_below, cut)
-    return numbers(cut.where(~is_missing(column)), path, name, reading, notes)
+    found = numbers(cut.where(~is_missing(column)), path, name, reading, notes)
+    code = np.isin(found, CODES) & (found <= -99)
+    if code.any() and (found >= 0).any() and not (found[~code] <= -99).any():
+        notes.append(f"{name!r}: {code.sum()} of {found[code][0]:g} taken for missing")
+        found[code] = np.nan
+    return found
 
 
 # --- degrees ---------------------------------------------------------------------------------------------------------

@@ -150,8 +150,10 @@ def check_one_row_each(points: PointTable, ids: pd.Series, target: str | None) -
     saw = f"{points.path}: {int(again.sum())} of {len(key)} rows repeat {what}, first {keys.iloc[0]!r}"
     saw += f", while {', '.join(changing[:6])} change"
     if depths:
-        top = f"top={depths[0]} bottom={depths[1]}" if len(depths) > 1 else f"depth={depths[0]}"
-        way = f"horizons? --columns {'profile_id=NAME ' if by_place else ''}{top} says so"
+        name = depths[0]
+        ranges = depth_range(rows[name].dropna().iloc[0]) is not None
+        top = f"depth={name}" if ranges else f"top={name} bottom={depths[1]}" if len(depths) > 1 else f"top=NAME bottom={name}"
+        way = f"horizons? --columns {'profile_id=NAME ' if by_place else ''}{top} names the limits of their depths"
     elif times:
         way = f"visits? --columns year={times[0]} says so"
     else:

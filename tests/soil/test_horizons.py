@@ -207,6 +207,13 @@ def places(**more) -> pd.DataFrame:
     return pd.DataFrame({"id": ["a", "b", "c"], "lon": [-44.5, 10.25, -70.0], "lat": [-32.5, 50.5, 5.0], "soc": 9.0}).assign(**more)
 
 
+def test_columns_called_like_letters_that_hold_none_are_not_used(tmp_path):
+    path = write(tmp_path, places(hemisphere=[1, 2, 3], EW=44))
+    found = read_profiles(path, "soc")
+    np.testing.assert_allclose(found.table[["lon", "lat"]].to_numpy(float), places()[["lon", "lat"]].to_numpy())
+    assert not {"lon_letter", "lat_letter"} & set(found.facts["columns"])
+
+
 @pytest.mark.parametrize(
     "change",
     [
