@@ -45,8 +45,7 @@ from soilcarbon.mapping.plan import Plan, begin, stamps_of
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.network.network import FUSED, HIDDEN, MAPS, Member, SoilCarbonNet, dilations, predict
 from soilcarbon.network.specification import Specification
-from soilcarbon.stats.applicability import ApplicabilityArea
-from soilcarbon.training.uncertainty import AREA_POINTS
+from soilcarbon.stats.applicability import MOST_POINTS, ApplicabilityArea
 
 VARIABLES = [name for category in PUBLISHED_CATEGORIES for name in category.variables]
 SCALE = 0.01
@@ -185,12 +184,12 @@ def steps():
             seconds, more = ((after - before) / 0.512**2 for before, after in ((start, between), (between, end)))
             found[f"r = {radius}, {members} members"] = {"network": seconds, "bands": more}
             print(f"  network, r = {radius}, {members} members: {seconds:.1f}; bands {more:.2f}")
-    area = ApplicabilityArea.fit(random.normal(5, 2, (4000, len(VARIABLES))), max_points=AREA_POINTS)
+    area = ApplicabilityArea.fit(random.normal(5, 2, (4000, len(VARIABLES))), max_points=MOST_POINTS)
     cells = random.normal(5, 2, (2**16, len(VARIABLES))).astype(np.float32)
     start = time.perf_counter()
     area.index(cells)
-    seconds = found[f"dissimilarity to {AREA_POINTS} profiles"] = (time.perf_counter() - start) / 0.065536
-    print(f"  dissimilarity to {AREA_POINTS:,} profiles: {seconds:.1f}")
+    seconds = found[f"dissimilarity to {MOST_POINTS} profiles"] = (time.perf_counter() - start) / 0.065536
+    print(f"  dissimilarity to {MOST_POINTS:,} profiles: {seconds:.1f}")
     return found
 
 

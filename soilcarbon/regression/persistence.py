@@ -66,7 +66,7 @@ def save_model(model: FittedModel, path: Path) -> None:
     write_archive(path, metadata | {"uncertainty": uncertainty}, {"points": points, **arrays}, metadata)
 
 
-def load_model(path: Path) -> FittedModel:
+def load_model(path: Path | str) -> FittedModel:
     """Load what `save_model` wrote; the file may be untrusted.
 
     Raises
@@ -74,6 +74,7 @@ def load_model(path: Path) -> FittedModel:
     UserError
         If the file is missing, damaged, compressed or foreign, or its numbers do not make a model.
     """
+    path = Path(path)
     must_exist(path, "model; make one with soilcarbon fit")
     try:
         plain, arrays = read_archive(path)
