@@ -7,6 +7,7 @@ import io
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -20,7 +21,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # a
 from tqdm import tqdm
 
 from soilcarbon.io.files import UserError, atomic_write, is_sealed, seal
-from soilcarbon.io.interruption import end_at_signals, end_with_parent
+from soilcarbon.io.interruption import end_at_signals, end_with_parent, keep_from_workers
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -45,6 +46,13 @@ def start_worker(single_threaded: bool = False) -> None:
         threadpool_limits(1)
 
 
+def process_pool(workers: int, initialise: Callable[..., None], *arguments: Any) -> ProcessPoolExecutor:
+    """Return a pool of new processes, to be used by this thread; each begins with `initialise`, which calls `start_worker`."""
+    keep_from_workers()
+    context = multiprocessing.get_context("spawn")  # a fork would copy PyTorch's locks in whatever state they are
+    return ProcessPoolExecutor(workers, context, initialise, arguments)
+
+
 @contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of single-threaded worker processes, which end at once where the block ends by an exception.
@@ -59,11 +67,11 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     UserError
         If a process was killed.
     """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers or os.cpu_count(), context, start_worker, (True,)) as pool:
+    with process_pool(workers or os.cpu_count() or 1, start_worker, True) as pool:
         try:
             yield pool
         except BrokenProcessPool as error:
+            time.sleep(0.2)  # if a signal to all processes was the cause, it ends this one too
             raise UserError(
                 "a process ended, of too little memory perhaps; use fewer --workers, and --resume where the command has it"
             ) from error

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import active_children, parent_process, util
+from multiprocessing import active_children, parent_process, resource_tracker, util
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -31,6 +31,7 @@ _SET_PARENT_DEATH_SIGNAL = 1  # of Linux' prctl(2)
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _advice: list[str] = []
 _installed: list[Callable[[], None]] = []
+_blocked: list[signal.Signals] = []
 
 
 def advise_resume() -> None:
@@ -84,10 +85,12 @@ def end_at_signals(message: str | None = "interrupted", signals: list[signal.Sig
     thread = threading.Thread(target=_wait, args=(reader, numbers, message), daemon=True)
     thread.start()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # of this thread, and of threads and processes it starts
+    _blocked[:] = numbers
 
     def undo() -> None:
         with uninterrupted:
             _installed.clear()
+            _blocked.clear()
             _advice.clear()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             for each, handler in handlers.items():
@@ -100,6 +103,16 @@ def end_at_signals(message: str | None = "interrupted", signals: list[signal.Sig
 
     _installed.append(undo)
     return undo
+
+
+def keep_from_workers() -> None:
+    """Keep Ctrl-C from worker processes that this thread is about to start; for use before each pool.
+
+    The first worker would also start a process of `multiprocessing` that tracks semaphores, and that start lets signals in again.
+    """
+    if _blocked:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _blocked)
 
 
 def _leave_to_thread(*_: object) -> None:

@@ -8,11 +8,10 @@ and written.
 """
 
 import logging
-import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import astuple
@@ -34,7 +33,7 @@ from soilcarbon.io.files import UserError, sha256
 from soilcarbon.mapping.cog import GDAL_SETTINGS, Statistics, write_tile
 from soilcarbon.mapping.plan import AREA, PLAN, WHOLE, ZONES, Plan, own_zone, stamps_of
 from soilcarbon.mapping.predictor import Cells, Place, Predicted, Predictor, dissimilarity
-from soilcarbon.parallel import start_worker
+from soilcarbon.parallel import process_pool, start_worker
 
 log = logging.getLogger(__name__)
 IN_FLIGHT = 2
@@ -242,8 +241,7 @@ def workers(count: int, plan: Plan, scheduler: str | None, folder: Path) -> Iter
         with ThreadPoolExecutor(threads, "tile") as pool:
             yield pool, threads - 1
     else:
-        context = multiprocessing.get_context("spawn")  # a fork would copy PyTorch's locks in whatever state they are
-        with ProcessPoolExecutor(count, context, _start_process) as pool:
+        with process_pool(count, _start_process) as pool:
             yield pool, count
 
 
@@ -307,6 +305,7 @@ def compute(folder: Path, plan: Plan, done: Collection[int], pool: Executor, at_
                 for each in finished:
                     report(cells(plan.grid.tile(each.result(), plan.tile)))
     except BrokenProcessPool as error:
+        time.sleep(0.2)  # if a signal to all processes was the cause, it ends this one too
         raise UserError(
             "a worker process was killed, perhaps out of memory; use --resume with fewer --workers or a smaller --tile"
         ) from error
