@@ -7,7 +7,7 @@ Reads results/sim_zoned/scores.csv and results/sim_unzoned/scores.csv; writes re
 
 from pathlib import Path
 
-from soilcarbon.io.files import read_table
+from soilcarbon.io.tables import read_table
 from soilcarbon.zonal.evaluation import draw_scores
 
 RUNS = {"relationships differ between zones": "sim_zoned", "the same relationship everywhere": "sim_unzoned"}

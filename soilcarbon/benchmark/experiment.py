@@ -31,7 +31,8 @@ from soilcarbon.benchmark.network_variants import (
     train_network,
 )
 from soilcarbon.categories import middle_cells
-from soilcarbon.io.files import UserError, is_sealed, read_table, seal, write_table
+from soilcarbon.io.files import UserError, is_sealed, seal, write_table
+from soilcarbon.io.tables import read_table
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.network.network import SoilCarbonNet
 from soilcarbon.network.network import predict as predict_with

@@ -16,7 +16,8 @@ from soilcarbon.benchmark.baselines import BASELINES
 from soilcarbon.benchmark.network_variants import VARIANTS, samples_of
 from soilcarbon.benchmark.results import flat_scores
 from soilcarbon.html import Table
-from soilcarbon.io.files import UserError, read_table, read_yaml
+from soilcarbon.io.files import UserError, read_yaml
+from soilcarbon.io.tables import read_table
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import predict
 from soilcarbon.settings import PredictSettings, build

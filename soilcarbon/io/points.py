@@ -16,7 +16,8 @@ import pandas as pd
 
 from soilcarbon.io import limits
 from soilcarbon.io.columns import ALIASES, BY_ROW, NOT_USED, Columns, find_columns, require_columns
-from soilcarbon.io.files import UserError, must_exist, nearest, read_rows
+from soilcarbon.io.files import UserError, must_exist, nearest
+from soilcarbon.io.tables import read_rows
 from soilcarbon.io.values import BelowLimit, Reading, degrees, has_decimal_commas, numbers, years
 from soilcarbon.io.vector_limits import check_layer
 

@@ -17,9 +17,10 @@ import pandas as pd
 
 from soilcarbon import __version__
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, variable_columns
-from soilcarbon.io.files import UserError, file_set, finish_set, read_table, read_yaml, write_table, write_yaml
+from soilcarbon.io.files import UserError, file_set, finish_set, read_yaml, write_table, write_yaml
 from soilcarbon.io.patches import profile_key, read_packed
 from soilcarbon.io.pickles import dump_pickle
+from soilcarbon.io.tables import read_table
 from soilcarbon.settings import Layout, RunSettings, build
 from soilcarbon.stats.groups import spatial_groups
 

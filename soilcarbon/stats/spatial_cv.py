@@ -18,7 +18,8 @@ from scipy.spatial import cKDTree
 from scipy.stats import ks_2samp, wasserstein_distance
 from sklearn.cluster import KMeans
 
-from soilcarbon.io.files import UserError, read_table, read_yaml, write_table, write_yaml
+from soilcarbon.io.files import UserError, read_yaml, write_table, write_yaml
+from soilcarbon.io.tables import read_table
 from soilcarbon.stats.groups import check_k, check_no_leak, distinct_places, group_folds, spatial_groups
 from soilcarbon.stats.variogram import KM_PER_DEGREE, arc_km, empirical_variogram, fit_variogram, unit_vectors
 

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from soilcarbon.io.files import begin_or_resume, check_writable, is_sealed, locked, read_table, seal, write_table
+from soilcarbon.io.files import begin_or_resume, check_writable, is_sealed, locked, seal, write_table
+from soilcarbon.io.tables import read_table
 from soilcarbon.zonal.evaluation import (
     ALL,
     BLENDED,

@@ -20,7 +20,8 @@ from soilcarbon.categories import Category
 from soilcarbon.commands import compare
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.commands.compare import CompareSettings, design_of
-from soilcarbon.io.files import UserError, read_table, run
+from soilcarbon.io.files import UserError, run
+from soilcarbon.io.tables import read_table
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import predict
 from soilcarbon.settings import GlobalSettings, PredictSettings, build

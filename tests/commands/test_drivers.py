@@ -19,8 +19,9 @@ from soilcarbon.commands.arguments import read_settings
 from soilcarbon.drivers import report
 from soilcarbon.drivers.subsampling import BUDGETS, Budget
 from soilcarbon.html import FigureFolder
-from soilcarbon.io.files import UserError, read_table
+from soilcarbon.io.files import UserError
 from soilcarbon.io.pickles import load_pickle
+from soilcarbon.io.tables import read_table
 
 CATEGORIES = (
     Category(name="climate", variables=("warm", "wet")),

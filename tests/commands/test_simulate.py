@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from soilcarbon.io.files import read_table
+from soilcarbon.io.tables import read_table
 
 
 def simulate(*arguments):

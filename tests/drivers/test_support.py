@@ -11,8 +11,9 @@ from soilcarbon.categories import Category
 from soilcarbon.drivers.analysis import Analysis, Target
 from soilcarbon.drivers.support import drivers_of, make_support, zones_of
 from soilcarbon.geo.raster import write_geotiff
-from soilcarbon.io.files import UserError, atomic_write, read_table, write_table
+from soilcarbon.io.files import UserError, atomic_write, write_table
 from soilcarbon.io.pickles import load_pickle
+from soilcarbon.io.tables import read_table
 from soilcarbon.settings import build
 
 CATEGORIES = (

@@ -2,7 +2,8 @@
 
 import pytest
 
-from soilcarbon.io.files import UserError, atomic_write, check_writable, locked, read_table, read_yaml, run, write_json, write_text
+from soilcarbon.io.files import UserError, atomic_write, check_writable, locked, read_yaml, run, write_json, write_text
+from soilcarbon.io.tables import read_table
 
 
 def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path):

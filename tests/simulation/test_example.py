@@ -9,8 +9,9 @@ import rasterio
 from scipy.spatial import cKDTree
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES
-from soilcarbon.io.files import UserError, read_table, read_yaml
+from soilcarbon.io.files import UserError, read_yaml
 from soilcarbon.io.pickles import load_pickle
+from soilcarbon.io.tables import read_table
 from soilcarbon.simulation import example, sampling
 from soilcarbon.simulation.example import make_world
 from soilcarbon.simulation.world import FADE, REGIONS, Pedogenesis, World, bioclim, departure_weight, soil_carbon

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import REALDATA, needs_realdata
 
-from soilcarbon.io.files import read_table
+from soilcarbon.io.tables import read_table
 from soilcarbon.soil.depth import (
     IMPOSSIBLE_MEANS,
     Horizons,
