@@ -82,7 +82,7 @@ def test_a_yaml_may_hold_settings_of_other_scripts(tmp_path):
 def test_no_arguments_mean_the_example_world():
     assert read_settings(RegionalSettings, "", []).run == "anhui"
     assert read_settings(GlobalSettings, "", []).target_transform == "log1p"
-    assert read_settings(GlobalSettings, "", ["--data_dir", "x"]).target_transform == "none"
+    assert read_settings(GlobalSettings, "", ["--data_dir", "x"]).target_transform == "auto"
 
 
 @pytest.mark.parametrize("cls", [RegionalSettings, PredictSettings])
