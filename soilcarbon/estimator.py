@@ -21,6 +21,7 @@ from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.network.network import SoilCarbonNet, choose_device, predict
 from soilcarbon.settings import RegionalSettings, build
 from soilcarbon.soil.dataset import Dataset
+from soilcarbon.soil.target import target_from_plain
 from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.groups import group_folds
 from soilcarbon.training.distillation import distil
@@ -172,7 +173,8 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         if self.target_transform == "log1p" and y.min() <= -1:
             raise ValueError("target_transform log1p needs targets above -1")
         split = self._split(len(y), groups)
-        data = Dataset(pd.DataFrame(index=range(len(y))), x, y.astype(np.float64), split, categories, groups=groups)
+        meaning = target_from_plain(None, self.target, "target")
+        data = Dataset(pd.DataFrame(index=range(len(y))), x, y.astype(np.float64), split, categories, groups=groups, target=meaning)
         pretrained = start is not None
         if start is None:
             numbers = compute_statistics(x[split["train"]], categories)

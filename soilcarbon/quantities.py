@@ -4,6 +4,7 @@ A value beyond `Quantity.limits` is impossible: a row to be rejected and counted
 all are far too small, is in another unit: `check_plausible` raises a question that names the unit it looks like.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -100,6 +101,33 @@ def spelt_unit(quantity: str, text: str) -> str | None:
 
 _MANY = 0.1
 """Share of impossible values from which on they are no slips, if all values are possible in another unit."""
+CARBON_UNITS = {
+    **{"kg/m2": ("kg/m2", 1.0), "g/m2": ("kg/m2", 1e-3), "t/ha": ("kg/m2", 0.1)},
+    **{"g/kg": ("g/kg", 1.0), "dg/kg": ("g/kg", 0.1), "%": ("g/kg", 10.0)},
+}
+"""Unit -> what it is brought to, and the factor."""
+
+
+def unit_of(text: str | None) -> str | None:
+    """Return one of `CARBON_UNITS` for a unit as files spell it, such as "kg m-2" or "kgC m^-2"; None for any other."""
+    if text is None:
+        return None
+    plain = re.sub(r"[\s_*^{}().]|of|carbon", "", str(text).lower()).replace("m²", "m2")
+    plain = re.sub(r"(?<=g)c(?=m|/|ha|$)", "", plain)
+    spelt = {
+        "kgm-2": "kg/m2",
+        "gm-2": "g/m2",
+        "gkg-1": "g/kg",
+        "dgkg-1": "dg/kg",
+        "tha-1": "t/ha",
+        "mgha-1": "t/ha",
+        "mg/ha": "t/ha",
+        **dict.fromkeys(("percent", "pct", "percentage", "wt%", "mass%", "g/100g"), "%"),
+        **dict.fromkeys(("ton/ha", "tons/ha", "tonne/ha", "tonnes/ha"), "t/ha"),
+        **dict.fromkeys(("mg/g", "‰", "permille"), "g/kg"),
+    }
+    found = spelt.get(plain, plain)
+    return found if found in CARBON_UNITS else None
 
 
 def to_standard(values: np.ndarray, quantity: str, unit: str) -> np.ndarray:

@@ -57,6 +57,7 @@ def test_from_dataset_to_scores(dataset, workplace, capsys):
         "observed",
         "predicted",
         "residual",
+        "unit",
         "sd",
         "member_0",
         "member_1",

@@ -40,7 +40,7 @@ from soilcarbon.network.specification import unfold_classes
 from soilcarbon.parallel import Task
 from soilcarbon.regression.estimators import QuantileForest
 from soilcarbon.settings import GlobalSettings, RegionalSettings, build
-from soilcarbon.soil.dataset import Dataset, read_dataset
+from soilcarbon.soil.dataset import Dataset, read_dataset, require_unit
 from soilcarbon.stats.groups import inner_folds
 from soilcarbon.stats.spatial_cv import make_folds, read_folds, sample_cell_centres, save_folds
 from soilcarbon.training.run import compute_statistics, new_specification, train_in_memory
@@ -151,7 +151,9 @@ def read_inputs(design: Design) -> Inputs:
     specification = load_checkpoint(design.pretrained).specification
 
     def read(folder: Path, splits: Sequence[str]) -> Dataset:
-        return read_dataset(folder, specification.categories, splits, target=specification.target)
+        data = read_dataset(folder, specification.categories, splits, target=specification.target)
+        require_unit(data, specification.unit, folder, f"that of {design.pretrained}")
+        return data
 
     regions = {folder.name: _in_blocks(read(folder, ()), design) for folder in design.regions}
     return Inputs(read(design.global_data, ("train", "valid")), regions)
@@ -281,7 +283,7 @@ def execute(design: Design, run: Run) -> None:
 
 
 def _as_set(case: Case) -> dict[str, np.ndarray]:
-    """Return the prediction of the network as set, its intervals, and the dissimilarity index of each profile."""
+    """Return the prediction of the network fine-tuned as set, its intervals, and the dissimilarity index of each profile."""
     network, x = train_network(case, case.settings), case.region.x[case.test]
     predicted = predict_with(network, x)[0]
     columns = {AS_SET: predicted}

@@ -186,7 +186,7 @@ VARIANTS: Mapping[str, Variant] = {
         stack,
     ),
     AS_SET: Variant(
-        "network, as set",
+        "network, fine-tuned by --regional",
         "the network as soilcarbon finetune trains it under the settings compared, with its intervals",
         lambda case: predict_with(train_network(case, case.settings), case.region.x[case.test])[0],
     ),

@@ -35,6 +35,7 @@ from soilcarbon.html import (
     write_report as write_page,
 )
 from soilcarbon.io.files import write_text
+from soilcarbon.stats.metrics import worse_than_mean
 
 FIGURES = ("changes_mae", "changes_ccc", "strategies", "learning_mae", "learning_ccc", "coverage", "dissimilarity", "residuals")
 SCORES = {"mae": "MAE", "rmse": "RMSE", "ccc": "CCC", "r2": "R²", "rpiq": "RPIQ", "me": "ME"}
@@ -43,7 +44,8 @@ _IN_PERCENT = ("mae", "rmse")
 _DEFINITIONS = (
     "MAE: mean absolute error. RMSE: root mean squared error, ruled by the largest misses. CCC: Lin's concordance, 1 is perfect, 0 "
     "no better than chance. R²: share of variance explained, below 0 worse than the mean. RPIQ: interquartile range over RMSE. "
-    "ME: mean of predicted minus observed."
+    "ME: mean of predicted minus observed. Strongest baseline: of lowest MAE relative to each region's lowest. "
+    "A change is the mean of the regions' own changes, which need not be that of the means shown."
 )
 
 
@@ -89,8 +91,13 @@ def verdict(c: Comparison) -> str:
     outcome = {"better": "is better than", "worse": "is worse than", "open": "does not differ clearly from"}[outcome_of(change)]
     mae, gap, interval = changed(change, "mae").partition(" ")
     where = f"{STRATEGY_NAMES[c.last]}, mean of {_count(len(c.regions), 'region')}"
+    means = c.means.xs(c.last, level="strategy")
+    both = f"MAE {fixed(means['mae'][ours])} against {fixed(means['mae'][theirs])} {c.unit}"
+    of = " as the mean of the regions' own changes" if len(c.regions) > 1 else ""
     text = f"{c.label(ours)} {outcome} the strongest baseline, {c.label(theirs)} ({where}): "
-    text += f"MAE {mae} %{gap}{interval}, CCC {changed(change, 'ccc')}."
+    text += f"{both}; {mae} %{gap}{interval}{of}; CCC {changed(change, 'ccc')}."
+    if "mean" in means.index and (verdict := worse_than_mean(means.loc[ours], means.loc["mean"], c.unit)):
+        text += f" {c.label(ours)} is {verdict}."
     return text[:1].upper() + text[1:]
 
 

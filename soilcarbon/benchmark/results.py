@@ -46,7 +46,7 @@ STRATEGY_NAMES = {
     "knndm": "kNNDM folds",
 }
 """Cross-validation strategy -> its name in tables and figures."""
-TARGETS = {"soc": "Soil organic carbon"}
+TARGETS = {"SOC": "Soil organic carbon"}
 _THIRDS = ("lowest", "middle", "highest")
 _IN_CELL = 4
 """Profiles of one raster cell, at least, for the median of the others to say what a map could predict there."""
@@ -400,7 +400,7 @@ def compare(
     folds
         (region, strategy) -> what its folds are.
     target
-        The target's column and its unit.
+        The target's title and its unit.
     settings, command
         For the report.
     """

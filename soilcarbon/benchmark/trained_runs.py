@@ -22,7 +22,7 @@ from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import predict
 from soilcarbon.settings import PredictSettings, build
 from soilcarbon.soil.dataset import Dataset, read_dataset
-from soilcarbon.stats.metrics import bootstrap_scores
+from soilcarbon.stats.metrics import bootstrap_scores, worse_than_mean
 
 TREES = 500
 NETWORK = "network"
@@ -139,14 +139,25 @@ def as_text(table: pd.DataFrame) -> str:
     )
 
 
-def change_against(table: pd.DataFrame, baseline: str) -> str:
-    """Return one line on the network's MAE and CCC against a baseline's, on average over the regions."""
+def against_mean(table: pd.DataFrame, unit: str) -> list[str]:
+    """Return a sentence for each region where the network is no better than the mean of the training profiles."""
+    lines = []
+    for region, rows in table.groupby("region", sort=False):
+        scores = rows.set_index("method")[["rmse", "mae"]].to_dict("index")
+        if verdict := worse_than_mean(scores[NETWORK], scores[BASELINES["mean"].label], unit):
+            lines.append(f"{region}: {NETWORK} is {verdict}")
+    return lines
+
+
+def change_against(table: pd.DataFrame, baseline: str, unit: str) -> str:
+    """Return one line on the network's MAE and CCC against a baseline's, means of the regions; all its numbers are those shown."""
     scores = table.set_index(["region", "method"])[["mae", "ccc"]]
     ours, theirs = scores.xs(NETWORK, level="method"), scores.xs(baseline, level="method")
-    change = 100 * (ours["mae"] / theirs["mae"] - 1)
-    mine, other = ours["ccc"].mean(), theirs["ccc"].mean()
-    share = f" ({100 * (mine / other - 1):+.1f} %)" if other > 0 else ""
+    mine, other = ours.mean(), theirs.mean()
+    change, lower = 100 * (mine["mae"] / other["mae"] - 1), int((ours["mae"] < theirs["mae"]).sum())
+    where = f"mean of {len(ours)} regions" if len(ours) > 1 else str(ours.index[0])
+    count = f"; lower in {lower} of {len(ours)}" if len(ours) > 1 else ""
     return (
-        f"{NETWORK} against {baseline}, mean of {len(ours)} region(s): MAE {change.mean():+.1f} % (lower in {(change < 0).sum()}), "
-        f"CCC {mine:.3f} against {other:.3f}{share}"
+        f"{NETWORK} against {baseline}, {where}: MAE {_number('mae', mine['mae'])} against {_number('mae', other['mae'])} {unit} "
+        f"({change:+.1f} %{count}), CCC {mine['ccc']:.2f} against {other['ccc']:.2f}"
     )

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import re
+import shlex
 import sys
 import types
 import typing
@@ -133,6 +134,25 @@ def used_columns(used: Mapping[str, str], not_used: Sequence[str]) -> str:
     """Return which column of a table was taken for what (our name -> column), and which relevant ones were not, as text."""
     shown = ", ".join(ours if column == ours else f"{ours} = {column}" for ours, column in used.items())
     return f"columns: {shown}" + (f"; not used: {', '.join(not_used)}" if not_used else "")
+
+
+def command_line(program: str, arguments: Sequence[str] | None) -> str:
+    """Return the command that repeats a run, as it is typed.
+
+    Parameters
+    ----------
+    program
+        Such as "soilcarbon compare".
+    arguments
+        As of `read_settings`; `--resume` is left out: it continues a run, and repeats none.
+
+    Examples
+    --------
+    >>> command_line("soilcarbon compare", ["--folds", "3", "--out", "my results", "--resume"])
+    "soilcarbon compare --folds 3 --out 'my results'"
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    return " ".join([program, *(shlex.quote(each) for each in given if each not in ("--resume", "--no-resume"))])
 
 
 def ensure_example_world(data_dir: Path) -> None:

@@ -26,15 +26,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from soilcarbon.commands.arguments import from_yaml, read_settings
+from soilcarbon.commands.arguments import command_line, ensure_example_world, from_yaml, read_settings
 from soilcarbon.io.files import UserError, begin_or_resume, check_writable, locked, sha256, write_table, write_text
 from soilcarbon.io.manifest import begin_files
 from soilcarbon.settings import RasterSettings, RegionalSettings, build, find_config
 
 if TYPE_CHECKING:
     from soilcarbon.benchmark.experiment import Design
-
-UNIT = "g/kg"
 
 
 class MethodSettings(BaseModel):
@@ -131,13 +129,18 @@ _MAY_CHANGE = {"resume", "workers", "out", "sizes", "repeats"}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(CompareSettings, __doc__, arguments, "soilcarbon compare")
-    (_compare_runs if settings.runs else _cross_validate)(settings)
+    if settings.runs:
+        _compare_runs(settings)
+        return
+    assert settings.global_data is not None  # checked by the settings
+    ensure_example_world(settings.global_data)
+    _cross_validate(settings, command_line("soilcarbon compare", arguments))
 
 
 # --- cross-validation -------------------------------------------------------------------------------------------------
 
 
-def _cross_validate(settings: CompareSettings) -> None:
+def _cross_validate(settings: CompareSettings, command: str) -> None:
     import pandas as pd  # here and below: --help needs none of these, and they are slow to import
 
     from soilcarbon.benchmark.experiment import execute_all, finished_runs, folds_for, plan_runs, read_inputs
@@ -160,9 +163,8 @@ def _cross_validate(settings: CompareSettings) -> None:
         for name, data in regions.items():
             folds |= {(name, strategy): folds_for(design, name, data, strategy)[1] for strategy in design.strategies}
         facts = load_checkpoint(design.pretrained).specification
-        command = "soilcarbon compare" + (f" --config {settings.config}" if settings.config else "")
         finished = list(finished_runs(design, runs))
-        comparison = compare(design, finished, regions, folds, (facts.target, facts.unit), settings.as_plain(), command)
+        comparison = compare(design, finished, regions, folds, (facts.meaning.title, facts.unit), settings.as_plain(), command)
         every = {each.name: getattr(comparison, each.name) for each in fields(comparison) if each.name != "predictions"}
         tables = {f"{name}.csv": table for name, table in every.items() if isinstance(table, pd.DataFrame)}
         begin_files(design.out, [*tables, "report.html", "report.md"], REPORT)
@@ -238,19 +240,24 @@ def _compare_runs(settings: CompareSettings) -> None:
     from tqdm import tqdm
 
     from soilcarbon.benchmark.baselines import BASELINES
-    from soilcarbon.benchmark.trained_runs import as_text, change_against, read_run, score_run, with_intervals
+    from soilcarbon.benchmark.trained_runs import against_mean, as_text, change_against, read_run, score_run, with_intervals
     from soilcarbon.figures import skill_bars
 
     folders = [Path(run) if (Path(run) / "settings.yaml").is_file() else Path("results") / run for run in settings.runs]
     runs = {folder.name: read_run(folder) for folder in folders}
+    units = {name: data.target.unit or "the observations' unit" for name, (data, _) in runs.items()}
+    if len(set(units.values())) > 1:
+        raise UserError(f"--runs: {', '.join(f'{name} is in {unit}' for name, unit in units.items())}; compare runs of one unit")
+    unit = next(iter(units.values()))
     out = settings.out or Path("results/skill")
     check_writable(out)
     begin_files(out, ("table.csv", "table.md", "skill.png", "settings.yaml"), "compare --runs")
     progress = tqdm(list(runs), "baselines", unit="region", disable=None, leave=False)
     table = pd.concat([score_run(name, *runs[name], settings.seed) for name in progress], ignore_index=True)
-    changes = [change_against(table, BASELINES[key].label) for key in ("forest", "forest_log")]
+    changes = [change_against(table, BASELINES[key].label, unit) for key in ("forest", "forest_log")]
+    changes += against_mean(table, unit)
     write_table(out / "table.csv", table)
-    write_text(out / "table.md", with_intervals(table, UNIT).to_markdown() + "\n\n" + "".join(f"- {line}\n" for line in changes))
-    skill_bars(out / "skill.png", table, UNIT)
+    write_text(out / "table.md", with_intervals(table, unit).to_markdown() + "\n\n" + "".join(f"- {line}\n" for line in changes))
+    skill_bars(out / "skill.png", table, unit)
     settings.write(out / "settings.yaml")
-    print(f"{as_text(table)}\n\n{chr(10).join(changes)}\nRMSE and MAE in {UNIT}; intervals, ME and a figure: {out}")
+    print(f"{as_text(table)}\n\n{chr(10).join(changes)}\nRMSE and MAE in {unit}; intervals, ME and a figure: {out}")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from soilcarbon.commands.arguments import read_settings
+from soilcarbon.commands.arguments import command_line, ensure_example_world, read_settings
 from soilcarbon.drivers.analysis import Analysis
 from soilcarbon.io.files import begin_or_resume, check_writable, locked
 
@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.drivers.support import make_support
     from soilcarbon.parallel import run_tasks
 
+    if settings.data_dir is not None:
+        ensure_example_world(settings.data_dir)
     support = make_support(settings)
     check_writable(settings.out)
     parts = settings.out / "parts"
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tasks = [refit_tasks(parts, screening.study, learner, count, able) for learner, able in screening.able.items()]
         run_tasks([task for each in tasks[::-1] for task in each], settings.workers, "refits")
         found = {learner: read_refits(parts, learner, count) for learner in screening.able}
-        command = "soilcarbon drivers" + (f" --config {settings.config}" if settings.config else "")
+        command = command_line("soilcarbon drivers", arguments)
         results = gather(support, settings, screening, found, command)
         write_report(settings.out, results)
     print(f"{verdict(results)}\n{settings.out / 'report.html'}")

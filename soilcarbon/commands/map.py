@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if folder.is_symlink():
         raise UserError(f"{folder}: is a link, and the tiles of the map would be written behind it; remove it")
     with rasterio.Env(**GDAL_SETTINGS):
-        reference = layer_to_score(settings.against, settings.missing_values) if settings.against else None
+        reference = layer_to_score(settings.against, model.unit, settings.missing_values) if settings.against else None
         plan, areas, sample = make_plan(settings, model, reference)
         checkpoint = settings.checkpoint, settings.checkpoint.with_suffix(".yaml")
         others = settings.config, settings.against, settings.aoi, settings.zones, settings.stats

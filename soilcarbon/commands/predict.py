@@ -11,7 +11,6 @@ say which profiles they are of, if not the test profiles of the model's own data
 from collections.abc import Sequence
 
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import locked
 from soilcarbon.settings import PredictSettings
 
 
@@ -26,8 +25,7 @@ def run(settings: PredictSettings) -> None:
         predict_and_evaluate,  # here: PyTorch is slow to import, and --help needs none of it
     )
 
-    with locked(settings.results):
-        found = predict_and_evaluate(settings)
+    found = predict_and_evaluate(settings)
     table, known = found.table, int(found.table["observed"].notna().sum())
     print(f"{settings.run}: {len(table)} profiles ({settings.on}), {known} observed -> {found.path}")
     if "inside" in table:
@@ -38,9 +36,13 @@ def run(settings: PredictSettings) -> None:
             print(f"  {unknown} lack a covariate: whether they lie in the area of applicability is not known")
     if found.shared:
         print(f"  {found.shared} share all covariates with a training profile (one raster cell): no test of other places")
+    if known:
+        print(f"  {found.target.title}; rmse, mae and me in {found.target.unit or 'the unit of the observations'}")
     for name, value in found.scores.items():
         if isinstance(value, dict) and value["value"] is not None:
             print(f"  {name:<5}{value['value']:9.3f}  [{value['low']:.3f}, {value['high']:.3f}]")
+    if found.verdict:
+        print(f"  {found.verdict}")
     if held := found.coverage:
         note = "" if settings.on == "test" else "; not a test: they were calibrated on some of these"
         print(f"  {held['level']:.0%} intervals cover {held['value']:.1%} of them  [{held['low']:.1%}, {held['high']:.1%}]{note}")

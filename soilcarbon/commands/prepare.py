@@ -37,6 +37,12 @@ class PrepareSettings(HorizonSettings, RasterSettings):
 
     points: Path = Field(description="profiles or horizons: CSV, TSV, GeoPackage or GeoJSON")
     target: str = Field("soc", description="the column to predict; written as 'soc' into samples.csv")
+    target_unit: str | None = Field(
+        None,
+        max_length=30,
+        pattern=r"^[^$\x00-\x1f\x7f]+$",
+        description="its unit: g/kg, %, kg/m2, t/ha, g/cm3, dimensionless, any other text [g/kg of SOC; kg/m2 of socd_0_30]",
+    )
     rasters: list[Path] = Field(description="GeoTIFF files, or folders of them", min_length=1)
     out: Path = Field(description="the dataset's folder to make")
     categories: tuple[Category, ...] | None = Field(
@@ -113,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sources = Sources(
         points=settings.points,
         target=settings.target if settings.given("target") else None,
+        unit=settings.target_unit,
         rasters=settings.rasters,
         categories=settings.categories,
         radius=settings.radius,

@@ -81,7 +81,7 @@ class ValidateSettings(PointSettings):
         None, description="table of profile_id, lon, lat and a value, of profiles that no map was trained on"
     )
     value: str = Field("socd", description="its column")
-    unit: str = Field("kg/m2", description="its unit: kg/m2, g/m2, t/ha, g/kg or %")
+    unit: str | None = Field(None, description="its unit: kg/m2, g/m2, t/ha, g/kg or % [kg/m2 of socd and socd_0_30, g/kg of soc]")
     depth: str = Field("", max_length=40, description="the depth of the points' values, such as 0-20cm; shown")
     covered: float = Field(
         0.5, gt=0, le=1, description="share of a coarser cell's area that must have values for their mean to count"
@@ -122,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.mapping.cog import GDAL_SETTINGS
     from soilcarbon.mapping.common_grid import CarbonMap, Cells, check_names, file_name
     from soilcarbon.mapping.map_validation import ValidationReport, depth_warnings, score_pair, score_points
+    from soilcarbon.soil.target import target_of
 
     maps, references = ([CarbonMap(**each.model_dump()) for each in group] for group in (settings.maps, settings.products))
     check_names([*maps, *references], settings.points, settings.out)
@@ -133,7 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         begin_files(settings.out, [*tables, "settings.yaml", "report.html", *differences], REPORT)
         report = ValidationReport(settings.out, [each.name for each in maps])
         if settings.points is not None:
-            which = settings.points, settings.value, settings.unit
+            unit = settings.unit or ("kg/m2" if settings.value == "socd" else None)
+            unit = target_of(settings.value, unit, settings.points, setting="--unit").unit
+            which = settings.points, settings.value, unit
             points, rows = score_points([*maps, *references], *which, settings.block_size, settings.seed, settings.table_rule())
             write_table(settings.out / "points.csv", points.table)
             write_table(settings.out / "point_scores.csv", rows)

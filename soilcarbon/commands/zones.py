@@ -2,7 +2,7 @@ r"""Train and evaluate random forests of soil carbon density by climate zone, an
 
     soilcarbon zones --samples densities.csv --rasters climate/ terrain.tif --periodic landsat/ \
                      --precipitation bio12 --temperature bio01
-    soilcarbon zones --samples data/mine --targets soc --unit g/kg --precipitation bio12 --temperature bio01
+    soilcarbon zones --samples data/mine --targets soc --precipitation bio12 --temperature bio01
     soilcarbon zones --samples densities.csv --rasters covariates/ --zone ecoregion      zones of a given map
     soilcarbon zones --samples ... --network       cross-validate this project's network on the same folds
     soilcarbon zones --samples ... --resume        continue an interrupted run
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from soilcarbon.commands.arguments import read_settings
+from soilcarbon.io.files import UserError
 from soilcarbon.settings import ClimateSettings, PointSettings
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ class ZonedSettings(PointSettings, ClimateSettings):
         min_length=1,
         description="columns to predict, each by its own model; profiles without a value are left out of it",
     )
-    unit: str = Field("kg/m2", description="unit of the targets")
+    unit: str | None = Field(
+        None, max_length=30, description="unit of the targets [that of the dataset folder; kg/m2 of socd_0_20, g/kg of soc]"
+    )
     covariates: list[str] = Field(
         [], description="columns and variables to predict from [all variables of rasters and the dataset folder]"
     )
@@ -131,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.zonal.space_time import Sources, read_space_time
     from soilcarbon.zonal.train import Run, train_zoned
 
+    settings = settings.model_copy(update={"unit": _unit(settings)})
     names = {each.name for each in fields(Sources)} - {"climate", "rule", "nodata"}
     given = {name: getattr(settings, name) for name in names}
     rule, nodata = settings.table_rule(), settings.missing_values
@@ -149,6 +153,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with nullcontext() if settings.workers == 1 else worker_pool(settings.workers) as pool:
         train_zoned(run, data, new_forest(settings, data, pool), settings.targets, facts, settings.resume)
     print(f"{settings.results}; models: {settings.model_dir}/{settings.run}_*.npz")
+
+
+def _unit(settings: ZonedSettings) -> str:
+    """Return the unit of the targets; UserError if it is not known, or they have several."""
+    from soilcarbon.soil.dataset import dataset_target
+    from soilcarbon.soil.target import target_of
+
+    units: dict[str, str] = {}
+    for name in settings.targets:
+        recorded = dataset_target(settings.samples, name).unit if settings.samples.is_dir() else ""
+        found = recorded or target_of(name, settings.unit, settings.samples, setting="--unit").unit
+        if recorded and settings.unit is not None and (stated := target_of(name, settings.unit, "").unit) != recorded:
+            raise UserError(f"{settings.samples}: {name} is in {recorded} (dataset.yaml), and --unit says {stated}; drop it")
+        units[name] = found
+    if len(set(units.values())) > 1:
+        each = ", ".join(f"{name} in {unit}" for name, unit in units.items())
+        raise UserError(f"{settings.samples}: {each}; train targets of one unit at a time")
+    return next(iter(units.values()))
 
 
 def _climate(settings: ZonedSettings) -> dict[str, str]:

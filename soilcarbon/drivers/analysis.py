@@ -22,7 +22,7 @@ class Target(BaseModel):
     variable
         The NetCDF variable or the band's description, where there are several.
     unit
-        One of `geo.field.UNITS`, where the file does not state it; of the dataset's own profiles g/kg if it is not given.
+        One of `geo.field.UNITS`, where the file does not state it; of the dataset's own profiles it is known.
     nodata
         Values that mean missing, if the file does not declare them: 255, or 250|255; none: none do.
     """

@@ -94,12 +94,18 @@ def make_support(analysis: Analysis) -> Support:
     return _complete((_of_profiles if analysis.data_dir is not None else _of_rasters)(analysis, fields))
 
 
-def _profile_unit(target: Target) -> tuple[str, float]:
-    """Return the unit of the dataset's own profiles, one of those that maps have, and the factor to it."""
-    known = unit_of(target.unit or "g/kg")
-    if known is None:
+def _profile_unit(target: Target, data: Dataset) -> tuple[str, float]:
+    """Return the unit of the dataset's own profiles, one of those that maps have, and the factor to it; or any other one."""
+    recorded = data.target.unit if data.records_target else ""
+    if target.unit and recorded and unit_of(target.unit) != unit_of(recorded):
+        raise UserError(f"target {target.name!r}: unit {target.unit!r}, but the dataset is in {recorded}; drop the wrong one")
+    stated = target.unit or data.target.unit
+    if not stated:
+        raise UserError(f"target {target.name!r}: the unit of the dataset's column is not known; give unit, such as g/kg or kg/m2")
+    known = unit_of(stated)
+    if known is None and target.unit:
         raise UserError(f"target {target.name!r}: unit {target.unit!r} is none of {', '.join(UNITS)}")
-    return UNITS[known]
+    return UNITS[known] if known else (stated, 1.0)
 
 
 def _of_profiles(analysis: Analysis, fields: Sequence[Field | None]) -> Support:
@@ -112,7 +118,7 @@ def _of_profiles(analysis: Analysis, fields: Sequence[Field | None]) -> Support:
     categories = _with_classes(data.categories, analysis.classes)
     units, rows = [], []
     for target, field in zip(analysis.targets, fields, strict=True):
-        unit, factor = _profile_unit(target) if field is None else (field.unit, 1.0)
+        unit, factor = _profile_unit(target, data) if field is None else (field.unit, 1.0)
         units.append(unit)
         rows.append(data.y * factor if field is None else field.at(data.lon, data.lat))
     y = np.stack(rows)

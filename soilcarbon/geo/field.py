@@ -6,7 +6,6 @@ NetCDF is read by xarray, classic and HDF5-based, of regular and Gaussian grids 
 """
 
 import math
-import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from logging import getLogger
@@ -26,13 +25,10 @@ from soilcarbon.io import limits
 from soilcarbon.io.files import UserError, must_exist, nearest
 from soilcarbon.io.netcdf_header import check_classic
 from soilcarbon.io.nodata import EVERY
+from soilcarbon.quantities import CARBON_UNITS as UNITS
+from soilcarbon.quantities import unit_of
 
 log = getLogger(__name__)
-UNITS = {
-    **{"kg/m2": ("kg/m2", 1.0), "g/m2": ("kg/m2", 1e-3), "t/ha": ("kg/m2", 0.1)},
-    **{"g/kg": ("g/kg", 1.0), "dg/kg": ("g/kg", 0.1), "%": ("g/kg", 10.0)},
-}
-"""Unit -> what it is brought to, and the factor."""
 _LARGEST = {"kg/m2": 2000.0, "g/kg": 1000.0}
 """More is not soil: a peat of 30 m contains 2,000 kg/m2."""
 _MISSING = 1e19
@@ -154,26 +150,6 @@ def _edges(centres: np.ndarray) -> np.ndarray:
     """Return the edges (n + 1,) between ascending centres (n,); the outer ones lie as far out as the next ones in."""
     middle = (centres[1:] + centres[:-1]) / 2
     return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
-
-
-def unit_of(text: str | None) -> str | None:
-    """Return one of `UNITS` for a unit as files spell it, such as "kg m-2" or "kgC m^-2"; None for any other."""
-    if text is None:
-        return None
-    plain = re.sub(r"[\s_*^{}().]|of|carbon", "", str(text).lower()).replace("m²", "m2")
-    plain = re.sub(r"(?<=g)c(?=m|/|ha|$)", "", plain)
-    spelt = {
-        "kgm-2": "kg/m2",
-        "gm-2": "g/m2",
-        "gkg-1": "g/kg",
-        "dgkg-1": "dg/kg",
-        "tha-1": "t/ha",
-        "mgha-1": "t/ha",
-        "mg/ha": "t/ha",
-        "percent": "%",
-    }
-    found = spelt.get(plain, plain)
-    return found if found in UNITS else None
 
 
 def read_field(path: Path, variable: str | None = None, unit: str | None = None, nodata: tuple[float, ...] | None = None) -> Field:

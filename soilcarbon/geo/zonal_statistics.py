@@ -245,8 +245,8 @@ def totals(parts: Iterable[Mapping[str, Sums]], unit: str, order: Sequence[str])
     members' own means, and totals: the errors of an ensemble are shared by neighbouring cells, so the lower bounds
     of cells may not be summed to the lower bound of a zone. It describes the ensemble's spread only.
 
-    A total is in Tg if the unit is a mass per area (kg/m2, t ha-1 ...). Of any other unit (g/kg is a concentration) it
-    is the sum of value times area, in "<unit> km2": no mass, for that takes bulk density and depth.
+    A total is in Tg, if the unit is a mass per area (kg/m2, t ha-1 ...). Of any other unit (g/kg is a concentration) there is none:
+    a mass takes bulk density and depth.
 
     Parameters
     ----------
@@ -261,20 +261,20 @@ def totals(parts: Iterable[Mapping[str, Sums]], unit: str, order: Sequence[str])
     -------
     DataFrame
         zone, cells, area_km2 (of the cells with a value), mean, mean_lower, mean_upper, mean_unit, total, total_lower,
-        total_upper, total_unit. Without cells: cells and area 0, the rest NaN. One member: the bounds NaN.
+        total_upper, total_unit. Without cells: cells and area 0, the rest NaN. One member: the bounds NaN. No mass: totals NaN.
     """
     whole: dict[str, Sums] = reduce(add, parts, {})
     unknown = sorted(set(whole) - set(order))
     assert not unknown, unknown
     unit = unit.strip()
     mass = mass_of(unit)
-    units = {"mean_unit": unit, "total_unit": "Tg" if mass else f"{unit} km2".strip()}
+    units = {"mean_unit": unit, "total_unit": "Tg" if mass else ""}
     rows = []
     for name in order:
         part = whole.get(name, Sums(0, 0.0, np.array([np.nan])))
         mean = part.weighted / part.area if part.area > 0 else np.array([np.nan])
         row = {"zone": name, "cells": part.cells, "area_km2": part.area}
-        rows.append(row | _spread("mean", mean) | _spread("total", part.weighted * (mass or 1.0)) | units)
+        rows.append(row | _spread("mean", mean) | _spread("total", part.weighted * (mass or np.nan)) | units)
     columns = [f"{what}{end}" for what in ("mean", "total") for end in ("", "_lower", "_upper", "_unit")]
     return pd.DataFrame(rows, columns=["zone", "cells", "area_km2", *columns])
 

@@ -36,11 +36,16 @@ class FittedPredictor(RegressionPredictor):
         self.model = load_model(path)
         super().__init__(path, self.model.uncertainty)
         facts = self.model.specification
-        self.target, self.unit = facts.target, facts.unit
+        self.target, self.unit = facts.meaning.name, facts.unit
         self.windows = tuple((category.variables, category.radius) for category in facts.categories)
         self.classes = frozenset(facts.classes)
         self.nodata, self.trained = given_nodata(self.model.record.rasters), dict(facts.statistics or {})
         self._kriged = any(isinstance(part, Kriged) for part in self.model.parts.values())
+
+    @property
+    def title(self) -> str:
+        """See `Predictor`."""
+        return self.model.specification.meaning.title
 
     def means(self, predicted: np.ndarray) -> np.ndarray:
         """See `RegressionPredictor`."""

@@ -106,7 +106,7 @@ class ForestPredictor(RegressionPredictor):
 
     def describe_bands(self, level: float, change: bool = False) -> list[Band]:
         """See `Predictor`."""
-        value = f"{self.target} of the last period minus the first" if change else self.target
+        value = f"{self.title} of the last period minus the first" if change else self.title
         prediction = Band(CHANGE if change else "prediction", self.unit, {"MEANING": f"{value}, forests by climate zone"})
         return [prediction, *self.interval_bands(value, level, change)]
 

@@ -22,7 +22,8 @@ from soilcarbon.io.files import UserError
 from soilcarbon.io.points import TableRule, read_points
 from soilcarbon.mapping.common_grid import CarbonMap, Cells, Shared, file_name, interval_at, on_common_grid
 from soilcarbon.mapping.picture import View, draw, read_picture
-from soilcarbon.soil.dataset import SOC_MAXIMUM, check_samples
+from soilcarbon.soil.dataset import check_samples
+from soilcarbon.soil.target import limits_of
 from soilcarbon.soil.visits import one_row_each
 from soilcarbon.stats.groups import spatial_groups
 from soilcarbon.stats.metrics import bootstrap_scores, coverage, scores
@@ -96,7 +97,7 @@ def score_points(
     if known is None:
         raise UserError(f"unit = {unit!r}: expected one of {', '.join(UNITS)}")
     unit, factor = UNITS[known]
-    table, observed = _read(points, value, SOC_MAXIMUM / factor, rule)
+    table, observed = _read(points, value, limits_of(known), rule)
     lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
     found = table[["profile_id", "lon", "lat"]].assign(observed=observed * factor)
     ends = {}
@@ -137,7 +138,7 @@ def score_points(
     return compared, pd.DataFrame(table_rows)
 
 
-def _read(path: Path, value: str, most: float, rule: TableRule) -> tuple[pd.DataFrame, np.ndarray]:
+def _read(path: Path, value: str, limits: tuple[float, float], rule: TableRule) -> tuple[pd.DataFrame, np.ndarray]:
     """Read points in any format of profiles, columns found by their usual names, and check them."""
     points = read_points(path, rule)
     points.require(*PLACED)
@@ -146,7 +147,7 @@ def _read(path: Path, value: str, most: float, rule: TableRule) -> tuple[pd.Data
     table = one_row_each(points, value)
     for note in points.notes:
         log.info("%s", note)
-    return check_samples(table, path, value, most=most)
+    return check_samples(table, path, value, limits=limits)
 
 
 def _warn_of_units(found: pd.DataFrame, names: Sequence[str], unit: str) -> None:

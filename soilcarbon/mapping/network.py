@@ -25,6 +25,7 @@ from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import MAPS, Member, SoilCarbonNet, as_means, predict, to_target
 from soilcarbon.network.specification import Encoder, Specification, unfold_classes, warn_of_far_inputs
 from soilcarbon.soil.dataset import Statistics, read_statistics
+from soilcarbon.stats.metrics import worse_than_mean
 from soilcarbon.training.uncertainty import check_level
 
 log = logging.getLogger(__name__)
@@ -171,7 +172,7 @@ class NetworkPredictor(Predictor):
         if stats is not None:
             self.network.respecify(statistics=stats, missing=missing)
         facts = self.network.specification
-        self.target, self.unit = facts.target, facts.unit
+        self.target, self.unit = facts.meaning.name, facts.unit
         self.windows = tuple((category.variables, category.radius) for category in facts.categories)
         self.classes = frozenset(facts.classes)
         self.applicability = self.network.applicability
@@ -246,7 +247,7 @@ class NetworkPredictor(Predictor):
     def describe_bands(self, level: float, change: bool = False) -> list[Band]:
         """See `Predictor`."""
         facts, count = self.network.specification, self.network.specification.members
-        value = f"{facts.target} of the last period minus the first" if change else facts.target
+        value = f"{self.title} of the last period minus the first" if change else self.title
         prediction = f"mean of {count} networks" if count > 1 else "one network"
         if facts.target_transform == "log1p" and facts.center == "median":
             prediction = f"median ({prediction}); totals are of means"
@@ -268,12 +269,25 @@ class NetworkPredictor(Predictor):
         facts = self.network.specification
         return {
             "members": facts.members,
-            "target": facts.target,
+            "target": self.target,
             "unit": facts.unit,
+            "depth (cm)": facts.depth,
+            "years of the profiles": facts.years,
             "target_transform": facts.target_transform,
             "missing": facts.missing,
             "center": facts.center,
         }
+
+    @property
+    def title(self) -> str:
+        """See `Predictor`."""
+        return self.network.specification.meaning.title
+
+    def verdicts(self) -> list[str]:
+        """See `Predictor`; of the profiles held out, against the mean of the training profiles."""
+        of_mean = {split: untrusted_scores(each) for split, each in self.network.record.scores_of_mean.items()}
+        found = {split: worse_than_mean(each, of_mean.get(split, {}), self.unit) for split, each in self.scores().items()}
+        return [f"{split[:40]} profiles: {found[split]}" for split in found if split in ("valid", "test") and found[split]]
 
     def scores(self) -> dict[str, dict[str, float | None]]:
         """See `Predictor`."""

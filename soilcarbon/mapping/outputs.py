@@ -20,6 +20,7 @@ from rasterio.windows import Window
 
 from soilcarbon import __version__
 from soilcarbon.geo import zonal_statistics as zones
+from soilcarbon.geo.field import unit_of
 from soilcarbon.geo.grid import Grid, Tile, as_plain, raster_grid, short_name
 from soilcarbon.geo.plausibility import ask_about_fill_values
 from soilcarbon.geo.raster import Layer, find_layers
@@ -80,6 +81,8 @@ def _tags(plan: Plan, model: Predictor, name: str) -> dict[str, str]:
     tags = {
         "SOFTWARE": f"soil-carbon-mapper {__version__}",
         "TARGET": model.target,
+        "TITLE": model.title,
+        "UNIT": model.unit,
         "CHECKPOINT": plan.checkpoint.name,
         "CHECKPOINT_SHA256": plan.sha256,
         "MAX_MISSING": f"{plan.max_missing:g}",
@@ -141,18 +144,21 @@ def support_notes(plan: Plan, model: Predictor, tif: Path, sample: Sample) -> li
     ]
 
 
-def layer_to_score(path: Path, nodata: Mapping[str, tuple[float, ...]] | None = None) -> Layer:
-    """Return the band of a raster that maps can be scored against: its only one, or the one called "prediction".
+def layer_to_score(path: Path, unit: str, nodata: Mapping[str, tuple[float, ...]] | None = None) -> Layer:
+    """Return the band of a raster that maps in a unit can be scored against: its only one, or the one called "prediction".
 
     Raises
     ------
     UserError
-        If there is none, or the file cannot be read.
+        If there is none, the file cannot be read, or says that it is in another unit.
     """
     layers = find_layers([path], nodata)
     chosen = [layer for layer in layers if len(layers) == 1 or layer.name == "prediction"]
     if not chosen:
         raise UserError(f"{path}: has {len(layers)} bands, none of them called 'prediction'; to be scored against, it needs one")
+    said = chosen[0].unit
+    if said and unit and (unit_of(said) or said) != (unit_of(unit) or unit):
+        raise UserError(f"{path}: is in {said}, the map in {unit}; convert it first, or see soilcarbon validate")
     ask_about_fill_values(chosen)
     return chosen[0]
 
@@ -272,7 +278,7 @@ def finish(
     views = _write_maps(place, plan, model, tiles, notes)
     totals = make_totals(plan, folder, notes, model)
     write_table(place.with_name(f"{place.stem}_totals.csv"), totals)
-    warnings = [*filled_notes(plan, model, notes), *support_notes(plan, model, views[0].tif, sample)]
+    warnings = [*model.verdicts(), *filled_notes(plan, model, notes), *support_notes(plan, model, views[0].tif, sample)]
     provenance = describe(plan, model)
     write_yaml(place.with_suffix(".yaml"), {**provenance, "notes": warnings, "settings": dict(settings)})
     shown, lines = model.scores(), _summary(plan, model, totals)
@@ -300,7 +306,7 @@ def finish(
 
 
 def _title(plan: Plan, model: Predictor) -> str:
-    return f"{plan.checkpoint.stem}: {model.target}"
+    return f"{plan.checkpoint.stem}: {model.title}" + (f" ({model.unit})" if model.unit else "")
 
 
 def _write_maps(

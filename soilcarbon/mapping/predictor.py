@@ -19,6 +19,7 @@ from soilcarbon.geo.grid import Grid, Tile, cell_sizes, lonlat, nominal_metres
 from soilcarbon.geo.zonal_statistics import Sums
 from soilcarbon.mapping.cog import Band
 from soilcarbon.soil.dataset import Statistics
+from soilcarbon.soil.target import target_of
 from soilcarbon.stats.applicability import ApplicabilityArea
 
 log = logging.getLogger(__name__)
@@ -161,6 +162,16 @@ class Predictor(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return the facts of the model as plain containers."""
+
+    @property
+    def title(self) -> str:
+        """What is predicted, with its depth and years where known."""
+        return target_of(self.target, self.unit, "").title
+
+    def verdicts(self) -> list[str]:
+        """Return a sentence for each subject of its scores where it is no better than the mean."""
+        found = ((of, each.get("r2")) for of, each in self.scores().items() if of != "train")
+        return [f"{of}: no better than the mean of these profiles, R2 {r2:.2f}" for of, r2 in found if r2 is not None and r2 <= 0]
 
     @abstractmethod
     def scores(self) -> dict[str, dict[str, float | None]]:

@@ -163,6 +163,10 @@ class Record(BaseModel):
         Of the rasters that the dataset was cut from: crs, cell_size, variables, nodata (variable -> values, as given by a setting).
     calibrated_on
         The profiles held out that the prediction intervals were calibrated on, as text.
+    training_mean
+        Of the training profiles' target, the simplest prediction; None: not recorded.
+    scores_of_mean
+        As `scores`, of that mean as a prediction.
     """
 
     model_config = ConfigDict(extra="ignore", validate_assignment=True)
@@ -172,6 +176,8 @@ class Record(BaseModel):
     profiles: dict[str, int] = {}
     rasters: tuple[dict[str, Any], ...] = ()
     calibrated_on: str | None = None
+    training_mean: float | None = None
+    scores_of_mean: dict[str, dict[str, int | float | None]] = {}
 
 
 class SoilCarbonNet(Member):

@@ -21,6 +21,7 @@ from soilcarbon.categories import (
     unique_names,
     variable_columns,
 )
+from soilcarbon.soil.target import Target
 
 log = logging.getLogger(__name__)
 FAR = 4.0
@@ -44,6 +45,8 @@ class Specification(BaseModel):
         Standardised inputs are clipped to so many standard deviations; 0: not clipped.
     target, unit
         The sample table's column and its unit.
+    label, depth, years
+        The target's name where it is another than the column's; its depth interval, cm, and first and last year, where known.
     target_transform
         The target is learnt as it is, or as ln(1 + target).
     output_scale
@@ -74,6 +77,9 @@ class Specification(BaseModel):
     clip_inputs: float = Field(0.0, ge=0, le=1e30)
     target: str = Field("soc", max_length=60, pattern=r"^[^\x00-\x1f\x7f/\\]+$")
     unit: str = Field("g/kg", max_length=30, pattern=r"^[^$\x00-\x1f\x7f]*$")
+    label: str = Field("", max_length=60, pattern=r"^[^\x00-\x1f\x7f]*$")
+    depth: tuple[float, float] | None = None
+    years: tuple[int, int] | None = None
     target_transform: Literal["none", "log1p"] = "none"
     output_scale: tuple[float, float] = (0.0, 1.0)
     smearing: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
@@ -108,6 +114,11 @@ class Specification(BaseModel):
         if category.kind == "numeric":
             return len(category.variables)
         return sum(len(self.classes[name]) for name in category.variables)
+
+    @property
+    def meaning(self) -> Target:
+        """What is predicted: name, unit, depth, years."""
+        return Target(self.label or self.target, self.unit, self.depth, self.years)
 
     @property
     def input_columns(self) -> list[slice]:

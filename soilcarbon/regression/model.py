@@ -36,6 +36,8 @@ class ModelRecord(BaseModel):
         Of the fit, resolved.
     calibrated_on
         The profiles that the prediction intervals were calibrated on, as text.
+    training_mean
+        Mean target of the profiles that the model was fitted to; None: not recorded.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,6 +48,7 @@ class ModelRecord(BaseModel):
     rasters: tuple[dict[str, Any], ...] = ()
     settings: dict[str, Any] = {}
     calibrated_on: str | None = None
+    training_mean: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ import torch
 
 from soilcarbon import figures
 from soilcarbon.categories import Category, middle_cells
-from soilcarbon.io.files import UserError, check_writable, write_json, write_table
+from soilcarbon.io.files import UserError, check_writable, locked, write_json, write_table
 from soilcarbon.io.manifest import MANIFEST, begin_files, finish_files
 from soilcarbon.io.names import file_name
 from soilcarbon.network.checkpoint import load_checkpoint
@@ -33,7 +33,16 @@ from soilcarbon.regression.estimators import POSITION
 from soilcarbon.regression.persistence import load_model
 from soilcarbon.regression.uncertainty import Uncertainty
 from soilcarbon.settings import PredictSettings
-from soilcarbon.soil.dataset import Dataset, check_variables, read_dataset, read_statistics, split_record, splits_of
+from soilcarbon.soil.dataset import (
+    Dataset,
+    check_variables,
+    read_dataset,
+    read_statistics,
+    require_unit,
+    split_record,
+    splits_of,
+)
+from soilcarbon.soil.target import Target
 from soilcarbon.stats import metrics
 from soilcarbon.stats.metrics import coverage
 from soilcarbon.training.uncertainty import check_level
@@ -57,6 +66,10 @@ class Evaluation:
         Share of the observations in the prediction intervals of a level; empty without a calibration or observations.
     shared
         How many of the profiles share all covariates with a training profile, by the dataset's record.
+    target
+        What is predicted.
+    verdict
+        A sentence if the predictions are no better than the mean of the training profiles, else "".
     path
         The table's file.
     """
@@ -65,6 +78,8 @@ class Evaluation:
     scores: dict[str, Any]
     coverage: dict[str, Any]
     shared: int
+    target: Target
+    verdict: str
     path: Path
 
 
@@ -82,6 +97,8 @@ class OpenModel:
         Calibration and area of applicability.
     calibrated_on, data_dir
         The profiles its intervals are calibrated on, as text; the dataset that it was trained on, as its record says.
+    training_mean
+        Mean target of its training profiles; None: not recorded.
     """
 
     specification: Specification
@@ -89,6 +106,7 @@ class OpenModel:
     uncertainty: Uncertainty
     calibrated_on: str | None
     data_dir: Any
+    training_mean: float | None
 
 
 def result_files(settings: PredictSettings, recorded: Any) -> tuple[dict[str, str], str]:
@@ -97,11 +115,15 @@ def result_files(settings: PredictSettings, recorded: Any) -> tuple[dict[str, st
     The split, and the folder of a dataset that the network was not trained on, become part of the names: predictions_all.csv,
     predictions_test_kenya.csv. `recorded` is that folder, as the model's record says.
     """
-    elsewhere = isinstance(recorded, str) and Path(recorded).resolve() != settings.data_dir.resolve()
-    folder = settings.data_dir.resolve()
+    elsewhere, folder = isinstance(recorded, str) and not _is_own(settings, recorded), settings.data_dir.resolve()
     parts = ([settings.on] if elsewhere or settings.on != "test" else []) + ([file_name(folder.name)] if elsewhere else [])
     names = {name: "_".join([Path(name).stem, *parts]) + Path(name).suffix for name in FILES}
     return names, f"--on {settings.on}" + (f" --data_dir {folder}" if elsewhere or recorded is None else "")
+
+
+def _is_own(settings: PredictSettings, recorded: Any) -> bool:
+    """Return whether the dataset is the one that the model was trained on, as far as its record says."""
+    return isinstance(recorded, str) and Path(recorded).resolve() == settings.data_dir.resolve()
 
 
 def predict_and_evaluate(settings: PredictSettings) -> Evaluation:
@@ -126,19 +148,29 @@ def predict_and_evaluate(settings: PredictSettings) -> Evaluation:
         settings.data_dir, facts.categories, splits, target=settings.target, target_needed=False, layout=settings.layout
     )
     rows = data.rows(settings.on)
+    if np.isfinite(data.y[rows]).any():
+        require_unit(data, facts.unit, settings.data_dir, "what the checkpoint predicts")
     check_variables(data.x[rows], facts.categories, refuse="nothing")
-    warn_of_far_inputs(facts, data.x[rows])
-    names, purpose = result_files(settings, model.data_dir)
-    folder, files = settings.results, {name: settings.results / mine for name, mine in names.items()}
-    check_writable(folder)
-    begin_files(folder, names.values(), purpose, _of_earlier_version(folder))
+    if not _is_own(settings, model.data_dir):
+        warn_of_far_inputs(facts, data.x[rows])
+    check_writable(settings.results)
+    with locked(settings.results):
+        return _evaluate(settings, model, data, rows)
 
+
+def _evaluate(settings: PredictSettings, model: OpenModel, data: Dataset, rows: np.ndarray) -> Evaluation:
+    facts, folder = model.specification, settings.results
+    names, purpose = result_files(settings, model.data_dir)
+    files = {name: folder / mine for name, mine in names.items()}
     table = predict_table(model, data, rows, settings.level)
+    begin_files(folder, names.values(), purpose, _of_earlier_version(folder))
     observed, predicted = table["observed"].to_numpy(), table["predicted"].to_numpy()
     known = np.isfinite(observed)
     groups = None if data.blocks is None else data.blocks[rows][known]
-    scores, held = {"n": 0}, {}  # type: dict[str, Any], dict[str, Any]
+    scores, held, of_mean = {"n": 0}, {}, {}  # type: dict[str, Any], dict[str, Any], dict[str, Any]
     if known.any():
+        mean = model.training_mean
+        of_mean = {} if mean is None else metrics.scores_of_constant(observed[known], mean)
         scores = metrics.bootstrap_scores(observed[known], predicted[known], settings.seed, groups=groups)
         if "lower" in table:
             lower, upper = (table[name].to_numpy()[known] for name in ("lower", "upper"))
@@ -152,21 +184,25 @@ def predict_and_evaluate(settings: PredictSettings) -> Evaluation:
     about = {
         "run": settings.run,
         "on": settings.on,
+        "target": facts.meaning.as_plain(),
         "unit": facts.unit,
         "checkpoint_sha256": hashlib.sha256(settings.checkpoint_path.read_bytes()).hexdigest(),
         "intervals": "95 % bootstrap over " + ("profiles" if groups is None else f"{len(np.unique(groups))} spatial blocks"),
         "calibrated_on": model.calibrated_on,
         "shared_with_training": shared,
         "signs": "me: predicted - observed; residual: observed - predicted",
+        "mean of the training profiles": of_mean,
     }
     write_json(files["scores.json"], {**about, "scores": scores, "coverage": held})
     if known.any():
-        title, seen = f"{settings.run}, {settings.on} profiles", table[known]
+        title, seen = f"{settings.run}: {facts.meaning.title}; {settings.on} profiles", table[known]
         figures.observed_against_predicted(files["observed_predicted.png"], observed[known], predicted[known], facts.unit, title)
         at = seen["lon"].to_numpy(), seen["lat"].to_numpy(), seen["residual"].to_numpy()
         figures.residual_map(files["residual_map.png"], *at, facts.unit, title)
     finish_files(folder, names.values(), [names[name] for name in (FILES if known.any() else FILES[:3])])
-    return Evaluation(table, scores, held, shared, files["predictions.csv"])
+    values = {name: each["value"] for name, each in scores.items() if isinstance(each, dict)}
+    verdict = metrics.worse_than_mean(values, of_mean, facts.unit)
+    return Evaluation(table, scores, held, shared, facts.meaning, verdict, files["predictions.csv"])
 
 
 def _of_earlier_version(folder: Path) -> tuple[str, ...]:
@@ -200,6 +236,7 @@ def predict_table(model: OpenModel, data: Dataset, rows: np.ndarray, level: floa
             "observed": observed,
             "predicted": predicted,
             "residual": observed - predicted,
+            "unit": facts.unit,
         }
     )
     if len(members) > 1:
@@ -252,7 +289,8 @@ def _open_fitted(path: Path, settings: PredictSettings) -> OpenModel:
         return values, values[None]
 
     record = model.record
-    return OpenModel(model.specification, predicted, model.uncertainty, record.calibrated_on, record.settings.get("data_dir"))
+    about = record.calibrated_on, record.settings.get("data_dir"), record.training_mean
+    return OpenModel(model.specification, predicted, model.uncertainty, *about)
 
 
 def _open_network(path: Path, settings: PredictSettings, device: torch.device) -> OpenModel:
@@ -271,4 +309,5 @@ def _open_network(path: Path, settings: PredictSettings, device: torch.device) -
 
     known = Uncertainty(network.calibration, None, network.applicability)
     record = network.record
-    return OpenModel(network.specification, predicted, known, record.calibrated_on, record.settings.get("data_dir"))
+    about = record.calibrated_on, record.settings.get("data_dir"), record.training_mean
+    return OpenModel(network.specification, predicted, known, *about)

@@ -22,10 +22,11 @@ from soilcarbon.io.patches import profile_key, read_packed
 from soilcarbon.io.pickles import dump_pickle
 from soilcarbon.io.tables import read_table
 from soilcarbon.settings import Layout, RunSettings, build
+from soilcarbon.soil.target import Target, target_from_plain
 from soilcarbon.stats.groups import spatial_groups
 
 log = logging.getLogger(__name__)
-SOC_MAXIMUM = 1000.0
+SOC_MAXIMUM = Target().limits[1]
 """g/kg: more carbon than soil is impossible."""
 
 SPLITS = ("train", "valid", "test")
@@ -53,6 +54,8 @@ class Dataset:
         Side of the spatial blocks the dataset was split by, degrees; None: it was not split by blocks.
     groups
         (N,) label of the group of each profile that no fold may split; None: its block, or its place.
+    target, records_target
+        What `y` is: name, unit, depth, years; and whether the dataset's record says so, which older ones do not.
     """
 
     table: pd.DataFrame
@@ -62,6 +65,8 @@ class Dataset:
     categories: tuple[Category, ...]
     block_size: float | None = None
     groups: np.ndarray | None = None
+    target: Target = Target()
+    records_target: bool = False
 
     @property
     def ids(self) -> list[str]:
@@ -149,7 +154,7 @@ def read_dataset(
     splits
         The splits to read. A test split is left out where the dataset was made without one (`splits_of`).
     target
-        The column of the sample table to predict (SOC: g/kg).
+        The column of the sample table to predict.
     target_needed
         False: profiles without a target are kept, with y = NaN.
     layout
@@ -168,12 +173,30 @@ def read_dataset(
         advice = f"did you mean --data_dir {inner}?" if inner else "make it with 'soilcarbon prepare' or 'soilcarbon simulate'"
 
         raise UserError(f"{path}: no sample table there; {advice}")
-    table, y = read_samples(path, target, target_needed)
+    meaning = dataset_target(folder, target)
+    table, y = read_samples(path, target, target_needed, meaning.limits)
     ids = table["profile_id"].tolist()
     chosen = tuple(categories) if categories is not None else dataset_categories(folder)
     split = read_split(folder / layout.split, splits_of(folder, splits), ids)
     x = read_packed(folder, folder / layout.patches, ids, chosen)
-    return Dataset(table, x, y, split, chosen, split_method(folder)[1])
+    return Dataset(table, x, y, split, chosen, split_method(folder)[1], target=meaning, records_target=_records_target(folder))
+
+
+def dataset_target(folder: Path, column: str) -> Target:
+    """Return the meaning of a column of the folder's sample table, by its `dataset.yaml`; without, soc is in g/kg."""
+    path = folder / "dataset.yaml"
+    return target_from_plain(read_yaml(path).get("target") if path.is_file() else None, column, path)
+
+
+def _records_target(folder: Path) -> bool:
+    path = folder / "dataset.yaml"
+    return path.is_file() and "target" in read_yaml(path)
+
+
+def require_unit(data: Dataset, unit: str, folder: Path, other: str) -> None:
+    """Raise UserError if a dataset's target is in another unit than `other`'s; what is not known is not compared."""
+    if unit and data.target.unit and data.target.unit != unit:
+        raise UserError(f"{folder}: {data.target.name} is in {data.target.unit}, {other} in {unit}; prepare it again in that unit")
 
 
 def dataset_categories(folder: Path) -> tuple[Category, ...]:
@@ -221,17 +244,21 @@ def splits_of(folder: Path, names: Sequence[str] = SPLITS) -> list[str]:
     return [name for name in names if name != "test" or split_record(folder).get("test") != 0]
 
 
-def read_samples(path: Path, target: str, target_needed: bool = True) -> tuple[pd.DataFrame, np.ndarray]:
+def read_samples(
+    path: Path, target: str, target_needed: bool = True, limits: tuple[float, float] = (0.0, SOC_MAXIMUM)
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Read a sample table and check every value.
 
     Parameters
     ----------
     path
-        CSV with profile_id, lon, lat (degrees) and the target (SOC: g/kg).
+        CSV with profile_id, lon, lat (degrees) and the target.
     target
         The target's column.
     target_needed
         False: the column, or single values, may be missing (profiles to predict).
+    limits
+        The least and the largest possible target, in its unit.
 
     Returns
     -------
@@ -242,18 +269,18 @@ def read_samples(path: Path, target: str, target_needed: bool = True) -> tuple[p
     ------
     UserError
         For a missing column; duplicate ids; coordinates that are no numbers, out of range, or swapped; a target that
-        is text, missing, negative, or above 1000 g/kg.
+        is text, missing, or beyond the limits.
     """
     table = read_table(path, ("profile_id", "lon", "lat", *((target,) if target_needed else ())))
     if table.empty:
         raise UserError(f"{path}: no profiles, only a header")
-    return check_samples(table, path, target, target_needed)
+    return check_samples(table, path, target, target_needed, limits)
 
 
 def check_samples(
-    table: pd.DataFrame, path: Path, target: str, target_needed: bool = True, most: float = SOC_MAXIMUM
+    table: pd.DataFrame, path: Path, target: str, target_needed: bool = True, limits: tuple[float, float] = (0.0, SOC_MAXIMUM)
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Check a table as `read_samples` does; `path` is named in errors, `most` is the largest possible target."""
+    """Check a table as `read_samples` does; `path` is named in errors."""
     ids = ["" if pd.isna(value) else profile_key(value) for value in table["profile_id"]]
     table["profile_id"] = ids
     double = table["profile_id"].duplicated().to_numpy()
@@ -275,11 +302,12 @@ def check_samples(
         numbers[name] = values
     _check_coordinates(path, numbers["lon"], numbers["lat"], ids)
     y = numbers[target]
-    impossible = (y < 0) | (y > most)
+    least, most = limits
+    impossible = (y < least) | (y > most)
     if impossible.any():
         unit = " (SOC is in g/kg)" if most == SOC_MAXIMUM else ""
         found = _first(impossible, y.tolist(), ids)
-        raise UserError(f"{path}: {target} must lie between 0 and {most:g}{unit}; not so in {found}")
+        raise UserError(f"{path}: {target} must lie between {least:g} and {most:g}{unit}; not so in {found}")
     return table.assign(lon=numbers["lon"], lat=numbers["lat"]), y
 
 

@@ -20,8 +20,10 @@ from soilcarbon.geo.plausibility import ask_about_fill_values, check_codes, chec
 from soilcarbon.geo.raster import Layer, cut_windows, describe, find_layers, pick_layers
 from soilcarbon.io.files import UserError, check_writable, must_exist, sha256
 from soilcarbon.io.points import TableRule, table_file
+from soilcarbon.settings import Layout
 from soilcarbon.soil.dataset import (
     dataset_categories,
+    dataset_target,
     largest_shares,
     read_samples,
     read_split,
@@ -52,6 +54,7 @@ class Sources:
     bounds: tuple[float, float, float, float] | None = None  # lon_min, lon_max, lat_min, lat_max, degrees
     depth: DepthRule = field(default_factory=DepthRule)
     rule: TableRule = field(default_factory=TableRule)  # how the table is read
+    unit: str | None = None  # of the target; None: by the name of its column, see `target.target_of`
     soc_factor: float | None = None  # share of the target, of organic matter, that is carbon
     nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # variable -> values, see `io.nodata.parse_nodata`
 
@@ -87,7 +90,8 @@ class GlobalDataset:
         self.folder = folder
         self.method, self.block_size = split_method(folder)
         self.categories = dataset_categories(folder)
-        self.table, _ = read_samples(folder / "samples.csv", "soc")
+        self.target = dataset_target(folder, "soc")
+        self.table, _ = read_samples(folder / "samples.csv", "soc", limits=self.target.limits)
         self.split = read_split(folder / "split", splits_of(folder), self.table["profile_id"].tolist())
 
     def split_at(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
@@ -128,9 +132,14 @@ def prepare_dataset(
     UserError
         If profiles, rasters and categories do not fit each other, or nothing is left; then nothing is written.
     """
+    unit = sources.unit or (_recorded_unit(sources) if split is not None else None)
     profiles = read_profiles(
-        sources.points, sources.target, sources.depth, sources.bounds, split is None, sources.rule, sources.soc_factor
+        sources.points, sources.target, sources.depth, sources.bounds, split is None, sources.rule, sources.soc_factor, unit
     )
+    target = profiles.facts.pop("target", None)
+    if target and parent and target["unit"] != parent.target.unit:
+        theirs = f"{parent.folder} is in {parent.target.unit}"
+        raise UserError(f"{sources.points}: the target is in {target['unit']}, and {theirs}; convert one, or see --target_unit")
     layers = find_layers(sources.rasters, sources.nodata)
     check_names(layers, nodata=sources.nodata)
     categories = sources.categories or (parent.categories if parent else default_categories(layers))
@@ -144,6 +153,7 @@ def prepare_dataset(
     check_codes(used, samples)
     _check_left(profiles, sources.points)
     facts: dict[str, Any] = {
+        **({"target": target} if target else {}),
         "points": {"file": sources.points.name, "sha256": sha256(table_file(sources.points)), **profiles.facts},
         "rejected": profiles.counts(),
         "rasters": [grid | {"file": grid["file"].name, "sha256": sha256(grid["file"])} for grid in describe(layers)],
@@ -163,6 +173,13 @@ def prepare_dataset(
     codes = hidden_classes(used, samples) if sources.categories is None and parent is None else []
     made.hints = _hints(made, sources.depth, codes)
     return made
+
+
+def _recorded_unit(sources: Sources) -> str | None:
+    """Return the unit of the target where the points are the sample table of another dataset, which records it."""
+    folder = sources.points.parent
+    is_dataset = sources.points.name == Layout().samples.name and (folder / "dataset.yaml").is_file()
+    return dataset_target(folder, sources.target or "soc").unit or None if is_dataset else None
 
 
 # --- categories and patches ------------------------------------------------------------------------------------------
@@ -313,8 +330,9 @@ def _hints(made: Prepared, depth: DepthRule, codes: Sequence[str]) -> list[str]:
         if (short := int((covered < least).sum())) and depth.min_covered < least:
             advice = f"--min_covered {least:g} leaves them out"
             hints.append(f"{short} profiles have less than {least:g} cm of the interval observed; {advice}")
-    if unit := unit_hint(table["soc"].to_numpy()):
-        hints.append(f"{unit} (a density in kg/m2 stays as it is)")
+    assumed = facts["target"]["unit"] == "g/kg" and not facts["settings"].get("target_unit")
+    if assumed and (unit := unit_hint(table["soc"].to_numpy())):
+        hints.append(f"{unit}: --target_unit % if so")
     groups = facts["split"]["groups"]
     held = [groups[name] for name in ("valid", "test") if groups[name]]
     if facts["split"]["method"] == "blocks" and min(held) < FEW_BLOCKS:

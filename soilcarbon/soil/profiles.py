@@ -5,23 +5,26 @@ horizons brought to a depth interval. What is left out is counted.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from soilcarbon.geo.zonal_statistics import mass_of
 from soilcarbon.io.files import UserError
 from soilcarbon.io.points import PointTable, TableRule, read_points
-from soilcarbon.quantities import to_standard
-from soilcarbon.soil.dataset import SOC_MAXIMUM
+from soilcarbon.quantities import possible, to_standard
 from soilcarbon.soil.depth import Harmonised, Method, harmonise
 from soilcarbon.soil.horizons import has_depths, measured_soc, place_horizons, typed
+from soilcarbon.soil.target import Target, target_of, unit_is_stated
 from soilcarbon.soil.visits import SITE, at_first_visit, check_one_row_each, name_visits, sampling_years
 
 WOSIS_TARGET = "value_avg"
 """The measured value in the files of the WoSIS snapshots."""
+_SUBSOIL = 30.0
+"""cm: below it a low content of carbon is common."""
 _LEADING = ("profile_id", "lon", "lat", "soc")
 
 
@@ -81,6 +84,7 @@ def read_profiles(
     places_only: bool = False,
     rule: TableRule = TableRule(),  # noqa: B008 - frozen
     soc_factor: float | None = None,
+    unit: str | None = None,
 ) -> Profiles:
     """Read profiles, check every row, and bring horizons to one depth interval.
 
@@ -93,7 +97,7 @@ def read_profiles(
     path
         As of `points.read_points`.
     target
-        The column of soil organic carbon, g/kg; None: "soc", or "value_avg" of a WoSIS file.
+        The column of the target; None: "soc", or "value_avg" of a WoSIS file.
     depth
         Depth harmonisation of horizons.
     bounds
@@ -104,6 +108,8 @@ def read_profiles(
         How the table is read.
     soc_factor
         Share of the target's column, of organic matter, that is carbon; None: it is carbon.
+    unit
+        Of the target; None: by the name of its column (`target.target_of`).
 
     Raises
     ------
@@ -124,18 +130,15 @@ def read_profiles(
     points = read_points(path, rule)
     is_horizons = has_depths(points) and "cm_covered" not in points.raw.columns.str.lower()
     points.require("lon", "lat", *(("profile_id",) if is_horizons else ()))
-    soc, used = np.full(len(points.raw), np.nan), {}
+    soc, used, meaning = np.full(len(points.raw), np.nan), {}, Target()
     if not places_only:
         name = target or _default_target(points)
         points.check_measurement(name, "--target")
         points.columns.found["soc"] = name
-        used["soc"], soc, unit = measured_soc(points, soc_factor, "--target")
-        if unit not in (None, "g/kg"):
-            soc = to_standard(soc, "soc", unit)
-            points.notes.append(f"{used['soc']!r}: {unit} are turned into g/kg")
+        used["soc"], soc, meaning = _target(points, name, soc_factor, unit, depth.interval if is_horizons else None)
     facts: dict[str, Any] = {"kind": "horizons" if is_horizons else "profiles", "rows": len(points.raw)}
     if is_horizons:
-        table, far = _average_horizons(points, soc, used.get("soc", ""), depth, facts), None
+        table, far = _average_horizons(points, soc, used.get("soc", ""), meaning, depth, facts), None
     elif (depth.method != "mean" or depth.further) and not places_only:
         raise UserError(
             f"{path}: depth_method and depth_limits need horizons (columns of upper and lower depth, none named cm_covered);"
@@ -154,14 +157,18 @@ def read_profiles(
         why = f"no usable horizon within {depth.interval[0]:g}-{depth.interval[1]:g} cm"
         profiles.reject((profiles.table.pop("moves"), "its horizons lie at different places"), (profiles.table["soc"].isna(), why))
     elif not places_only:
-        profiles.reject(*_value_checks(profiles.table["soc"].to_numpy(), used["soc"]))
+        profiles.reject(*_value_checks(profiles.table["soc"].to_numpy(), used["soc"], meaning, path))
     if far is not None and far.any():
         lost = profiles.table[SITE].isin(table[SITE][far])
         profiles.reject((lost, "its visits lie at different places"))
+    if not places_only and unit is None and meaning.unit == "g/kg":
+        check_not_percent(profiles.table["soc"].to_numpy(), used["soc"], meaning.depth, path)
     if depth.min_covered > 0 and not places_only:
         covered = pd.to_numeric(profiles.table["cm_covered"], errors="coerce").to_numpy(np.float64)
         profiles.reject((~(covered >= depth.min_covered), f"fewer than {depth.min_covered:g} cm observed"))
     profiles.reject((profiles.table["profile_id"].duplicated(), "duplicate profile_id"))
+    if not places_only:
+        facts["target"] = replace(meaning, years=_span(profiles.table)).as_plain()
     if places_only:
         profiles.table = profiles.table.drop(columns=["soc", "cm_covered"], errors="ignore")
     return profiles
@@ -171,6 +178,41 @@ def _default_target(points: PointTable) -> str:
     """Return the column of the target where none is named."""
     is_wosis = {WOSIS_TARGET, "upper_depth", "lower_depth"} <= set(points.raw.columns)
     return WOSIS_TARGET if is_wosis and "soc" not in points.raw.columns else points.rule.columns.get("soc", "soc")
+
+
+def _target(
+    points: PointTable, name: str, soc_factor: float | None, unit: str | None, depth: tuple[float, float] | None
+) -> tuple[str, np.ndarray, Target]:
+    """Return the target's column, its values (L,), and what it is."""
+    if unit is None or soc_factor is not None:
+        column, values, stated = measured_soc(points, soc_factor, "--target")
+        if unit is None and stated not in (None, "g/kg"):
+            values, unit = to_standard(values, "soc", stated), "g/kg"
+            points.notes.append(f"{column!r}: {stated} are turned into g/kg")
+        meaning = target_of("soc" if soc_factor is not None or stated else column, unit, points.path, depth)
+    else:
+        column, meaning = name, target_of(name, unit, points.path, depth)
+        values = points.numbers(name, negative=meaning.limits[0] < 0)
+    if depth is not None and mass_of(meaning.unit) is not None:
+        advice = "a stock of the interval is a sum: make densities of profiles with soilcarbon densities first"
+        raise UserError(f"{points.path}: {column} in {meaning.unit} of horizons cannot be averaged over depth; {advice}")
+    return column, values, meaning
+
+
+def _span(table: pd.DataFrame) -> tuple[int, int] | None:
+    """Return the first and the last year of sampling, where a column of years is there."""
+    if "year" not in table:
+        return None
+    years = pd.to_numeric(table["year"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    years = years[possible(years, "year", "year")]
+    return (int(years.min()), int(years.max())) if years.size else None
+
+
+def check_not_percent(soc: np.ndarray, column: str, depth: tuple[float, float] | None, path: Path) -> None:
+    """Raise a question if values of SOC (n,), taken for g/kg, look like per cent; those of a subsoil may be as low."""
+    hint = unit_hint(soc)
+    if hint and not unit_is_stated(column) and (depth is None or depth[0] < _SUBSOIL):
+        raise UserError(f"{path}: {column}: {hint}; --target_unit % if so, --target_unit g/kg if not")
 
 
 def _rows_as_profiles(
@@ -206,7 +248,7 @@ def unit_hint(soc: np.ndarray) -> str | None:
     middle, most = float(np.median(soc)), float(np.max(soc))
     # Topsoils of the world have a median near 12 g/kg; pure organic matter has 580 g/kg, or 58 per cent, of carbon.
     if middle < 3 and most < 60:
-        return f"the values (median {middle:.3g}, largest {most:.3g}) look like per cent; soc is g/kg: multiply by 10 if so"
+        return f"the values (median {middle:.3g}, largest {most:.3g}) look like per cent, not g/kg"
     return None
 
 
@@ -230,29 +272,35 @@ def _located(table: pd.DataFrame, facts: dict[str, Any], path: Path, bounds: tup
     return profiles
 
 
-def _value_checks(soc: np.ndarray, target: str) -> list[tuple[np.ndarray, str]]:
-    """Return the checks of soil organic carbon (N,), g/kg: which rows fail, and the reason."""
+def _value_checks(values: np.ndarray, name: str, target: Target, path: Path) -> list[tuple[np.ndarray, str]]:
+    """Return the checks of the target (N,): which rows fail, and the reason."""
+    least, most = target.limits
+    wrong, known = int(((values < least) | (values > most)).sum()), int(np.isfinite(values).sum())
+    if 2 * wrong > known:
+        raise UserError(f"{path}: {name}: {wrong} of {known} values lie beyond {least:g} to {most:g} {target.unit}: --target_unit")
     return [
-        (np.isnan(soc), f"{target} missing"),
-        (soc < 0, f"{target} negative"),
-        (soc > SOC_MAXIMUM, f"{target} above {SOC_MAXIMUM:g} g/kg"),
+        (np.isnan(values), f"{name} missing"),
+        (values < least, f"{name} negative"),
+        (values > most, f"{name} above {most:g} {target.unit}"),
     ]
 
 
 # --- horizons --------------------------------------------------------------------------------------------------------
 
 
-def _average_horizons(points: PointTable, soc: np.ndarray, target: str, depth: DepthRule, facts: dict[str, Any]) -> pd.DataFrame:
+def _average_horizons(
+    points: PointTable, soc: np.ndarray, name: str, target: Target, depth: DepthRule, facts: dict[str, Any]
+) -> pd.DataFrame:
     """Return a row per profile with soc of the intervals, NaN where no horizon is usable; add counts to `facts`."""
     made = {"cm_covered", "n_layers", "moves", *(_column(interval) for interval in depth.further)}
     found = place_horizons(points, {"soc": soc}, frozenset(made))
     value = found.table["soc"].to_numpy(np.float64)
-    checks = _value_checks(value, target)
+    checks = _value_checks(value, name, target, points.path)
     fault = np.select([found.placed & bad for bad, _ in checks], np.arange(1, len(checks) + 1), 0)
     counts = found.counts | {why: int((fault == k).sum()) for k, (_, why) in enumerate(checks, start=1)}
     good = found.placed & (fault == 0)
     intervals = [depth.interval, *depth.further]
-    layers = harmonise(found.horizons.take(good), value[good], intervals, depth.method, depth.smoothing, (0.0, SOC_MAXIMUM))
+    layers = harmonise(found.horizons.take(good), value[good], intervals, depth.method, depth.smoothing, target.limits)
     counts |= layers.counts
     facts["horizons"] = {what: count for what, count in counts.items() if count}
     facts["depth_cm"] = list(depth.interval)

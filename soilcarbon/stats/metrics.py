@@ -439,3 +439,40 @@ def picp_table(
         score = float(interval_score(y, lower, upper, level).mean())
         rows.append(facts | {"mean_width": float(np.subtract(upper, lower, dtype=np.float64).mean()), "interval_score": score})
     return rows
+
+
+def worse_than_mean(ours: Mapping[str, Any], of_mean: Mapping[str, Any], unit: str) -> str:
+    """Return a sentence if a model is no better than the mean of its training profiles, else "".
+
+    Parameters
+    ----------
+    ours, of_mean
+        Scores with rmse and mae, of the model's predictions and of the mean's, at the same profiles; None where undefined.
+    unit
+        Theirs.
+
+    Examples
+    --------
+    >>> worse_than_mean({"rmse": 12.9, "mae": 10.7}, {"rmse": 11.0, "mae": 9.2}, "g/kg")
+    'no better than the mean of the training profiles: RMSE 12.9 against 11, MAE 10.7 against 9.2 g/kg'
+    >>> worse_than_mean({"rmse": 8.0, "mae": 6.0}, {"rmse": 11.0, "mae": 9.2}, "g/kg")
+    ''
+    """
+    pairs = {name: (ours.get(name), of_mean.get(name)) for name in ("rmse", "mae")}
+    mine, theirs = pairs["rmse"]
+    if mine is None or theirs is None or mine < theirs:
+        return ""
+    shown = [f"{name.upper()} {a:.4g} against {b:.4g}" for name, (a, b) in pairs.items() if a is not None and b is not None]
+    return f"no better than the mean of the training profiles: {', '.join(shown)} {unit}".rstrip()
+
+
+def scores_of_constant(observed: np.ndarray, value: float) -> dict[str, float | None]:
+    """Return rmse and mae, at observations (n,), of one value predicted everywhere.
+
+    Examples
+    --------
+    >>> scores_of_constant(np.array([1.0, 3.0]), 2.0)
+    {'rmse': 1.0, 'mae': 1.0}
+    """
+    error = np.abs(np.asarray(observed, np.float64) - value)
+    return {"rmse": float(np.sqrt((error**2).mean())), "mae": float(error.mean())}

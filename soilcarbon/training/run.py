@@ -18,7 +18,7 @@ from soilcarbon.network.checkpoint import is_bare, load_checkpoint, save_checkpo
 from soilcarbon.network.network import SoilCarbonNet, choose_device, predict
 from soilcarbon.network.specification import Specification, difference, warn_of_far_inputs
 from soilcarbon.settings import RegionalSettings, TrainSettings
-from soilcarbon.soil.dataset import Dataset, Statistics, check_variables, read_dataset, read_statistics
+from soilcarbon.soil.dataset import Dataset, Statistics, check_variables, read_dataset, read_statistics, require_unit
 from soilcarbon.stats import metrics
 from soilcarbon.training import distributed
 from soilcarbon.training.ensemble import Distil, RunFiles, TrainingData, assemble, fingerprint, prepare_members, train_members
@@ -66,6 +66,9 @@ def _train(settings: TrainSettings, distil: Distil | None) -> Scores:
     start = load_checkpoint(settings.start) if settings.start else None
     data, settings = _read_data(settings, start)
     network, settings = specify(settings, data, start)
+    if distributed.is_rank_zero():  # after all that may be refused: no empty folders are left then
+        check_writable(settings.checkpoint_path.parent, settings.log)
+        log.info("target: %s (%s)", data.target.title, data.target.unit or "unit not known")
     members = prepare_members(network, data, settings, start is not None, device, _read_world(settings, data), distil)
 
     files = RunFiles(settings.log, fingerprint(members, settings), settings.resume, settings.tensorboard)
@@ -78,6 +81,9 @@ def _train(settings: TrainSettings, distil: Distil | None) -> Scores:
     network = assemble(members, best, settings)
     scores = _scores(network, data, members.data)
     network.record.scores = scores
+    mean = float(data.y[data.split["train"] if members.data.folds is None else members.data.rows].mean())
+    network.record.training_mean = mean
+    network.record.scores_of_mean = {name: metrics.scores_of_constant(data.y[chosen], mean) for name, chosen in data.split.items()}
     network.record.profiles = {name: len(chosen) for name, chosen in data.split.items()}
     network.record.rasters = tuple(rasters_of(settings.data_dir))
     fit_uncertainty(network, data, members.data, settings.seed)
@@ -87,6 +93,9 @@ def _train(settings: TrainSettings, distil: Distil | None) -> Scores:
     if settings.tensorboard:
         log_result(settings.log, network, torch.from_numpy(data.x[:1]).to(device), settings.as_plain(), scores)
     _warn(network, settings)
+    for name in [name for name in ("valid", "test") if name in scores]:
+        if verdict := metrics.worse_than_mean(scores[name], network.record.scores_of_mean[name], network.specification.unit):
+            log.warning("%s: %s", name, verdict)
     log.info("best epoch %s; checkpoint %s", ", ".join(map(str, network.record.epoch)), settings.checkpoint_path)
     return scores
 
@@ -155,7 +164,9 @@ def _read_world(settings: TrainSettings, data: Dataset) -> Dataset | None:
     if settings.teacher == "none":
         log.info("global_data: not used, since teacher is none")
         return None
-    return read_dataset(settings.global_data, data.categories, ("train",), target=settings.target, layout=settings.layout)
+    world = read_dataset(settings.global_data, data.categories, ("train",), target=settings.target, layout=settings.layout)
+    require_unit(world, data.target.unit, settings.global_data, f"that of {settings.data_dir}")
+    return world
 
 
 def specify(settings: TrainSettings, data: Dataset, start: SoilCarbonNet | None) -> tuple[SoilCarbonNet, TrainSettings]:
@@ -193,7 +204,7 @@ def new_specification(settings: TrainSettings, data: Dataset, statistics: Statis
         missing=settings.missing,
         clip_inputs=settings.clip_inputs,
         target=settings.target,
-        unit=_unit(settings.target),
+        **_meaning(data),
         target_transform=choose_transform(settings, data.y[rows]),
         center=settings.center,
         bounds=_bounds(data.y[rows]),
@@ -237,8 +248,10 @@ def follow_checkpoint(settings: AnySettings, start: SoilCarbonNet, data: Dataset
     changes: dict[str, Any] = {"bounds": _bounds(data.y[rows]), "target": settings.target, "smearing": None}
     if settings.given("center"):
         changes["center"] = settings.center
-    if settings.target != facts.target:
-        changes["unit"] = _unit(settings.target)
+    if data.target.unit or settings.target != facts.target:
+        changes |= _meaning(data)
+    if settings.target != facts.target or (data.target.unit or facts.unit) != facts.unit:
+        log.warning("target: %s (%s) here, %s (%s) of the checkpoint", settings.target, data.target.unit, facts.target, facts.unit)
         changes["output_scale"] = _output_scale(facts, data.y[rows])
     if facts.statistics is None:
         changes["statistics"] = read_statistics(settings.data_dir / settings.stats, facts.categories)
@@ -273,9 +286,10 @@ def _classes(x: np.ndarray, categories: Sequence[Category]) -> dict[str, tuple[i
     return classes
 
 
-def _unit(target: str) -> str:
-    """Return the unit of the sample table's `soc`; that of other columns is not known."""
-    return "g/kg" if target == "soc" else ""
+def _meaning(data: Dataset) -> dict[str, Any]:
+    """Return the fields of a specification that say what the target is."""
+    meaning = data.target
+    return {"unit": meaning.unit, "label": meaning.name, "depth": meaning.depth, "years": meaning.years}
 
 
 def _bounds(y: np.ndarray) -> tuple[float, float]:

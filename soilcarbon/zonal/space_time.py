@@ -24,6 +24,7 @@ from soilcarbon.io.files import UserError, nearest
 from soilcarbon.io.points import TableRule, read_points
 from soilcarbon.soil.dataset import check_samples, read_dataset, read_samples
 from soilcarbon.soil.horizons import typed
+from soilcarbon.soil.target import limits_of
 from soilcarbon.soil.visits import one_row_each
 from soilcarbon.stats.groups import spatial_groups
 
@@ -224,6 +225,8 @@ class Sources:
         Values that mean missing by variable of the rasters, see `io.nodata.parse_nodata`.
     classes
         Variables that are class codes, see `geo.plausibility.choose_classes`.
+    unit
+        Of the targets.
     """
 
     samples: Path
@@ -238,6 +241,7 @@ class Sources:
     rule: TableRule = field(default_factory=TableRule)
     nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     classes: Sequence[str] = ()
+    unit: str = "kg/m2"
 
 
 @dataclass(frozen=True)
@@ -396,15 +400,15 @@ def _numbers(table: pd.DataFrame, variables: Sequence[str], found: Sequence[str]
 
 def _read_table(sources: Sources) -> tuple[pd.DataFrame, list[str], list[str]]:
     """Return the table with its targets as numbers; the variables of a dataset folder, among its columns; which are class codes."""
-    samples, targets = sources.samples, sources.targets
+    samples, targets, limits = sources.samples, sources.targets, limits_of(sources.unit)
     if not samples.is_dir():
         return _read_points(sources), [], []
     path = samples / "samples.csv"
-    table, _ = read_samples(path, targets[0], target_needed=False)
+    table, _ = read_samples(path, targets[0], target_needed=False, limits=limits)
     for target in targets:
         if target not in table.columns:
             raise UserError(f"{path}: no column {target!r}{nearest(target, list(table))}; --targets names the columns to predict")
-        table[target] = read_samples(path, target, target_needed=False)[1]
+        table[target] = read_samples(path, target, target_needed=False, limits=limits)[1]
     dataset = read_dataset(samples, splits=(), target=targets[0], target_needed=False)
     names = [name for category in dataset.categories for name in category.variables]
     cells = middle_cells(dataset.x, dataset.categories)
@@ -433,7 +437,7 @@ def _read_points(sources: Sources) -> pd.DataFrame:
     others = typed(points.raw.drop(columns=[*used, *sources.targets]))
     table = pd.concat([table, others.drop(columns=[name for name in others if name in table])], axis=1)
     for target in sources.targets:
-        table = check_samples(table, path, target, target_needed=False)[0]
+        table = check_samples(table, path, target, target_needed=False, limits=limits_of(sources.unit))[0]
     return table
 
 

@@ -151,7 +151,7 @@ def test_intervals_and_applicability_are_there_for_every_profile(compared):
 def test_the_report_stands_alone(compared):
     page = (compared[0] / "report.html").read_text()
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
-    assert "west" in page and "network, as set" in page
+    assert "west" in page and "network, fine-tuned by --regional" in page
 
 
 def test_a_finished_run_is_not_run_again_and_another_comparison_is_refused(compared, capsys):
@@ -315,8 +315,11 @@ def test_the_table_of_runs_holds_every_method_with_the_scores_of_its_predictions
         assert table.loc[("anhui", "mean"), name] == pytest.approx(expected[name], abs=1e-9)
     assert 0.3 < table.loc[("anhui", "forest"), "r2"] < 1
     words = capsys.readouterr().out
-    change = np.mean([100 * (e / table.loc[(r, "forest"), "mae"] - 1) for r, e in (("anhui", 1), ("denmark", 2))])
-    assert f"network against forest, mean of 2 region(s): MAE {change:+.1f} %" in words
+    forest = table.xs("forest", level="method")["mae"].mean()
+    change = 100 * (1.5 / forest - 1)
+    lower = sum(e < table.loc[(r, "forest"), "mae"] for r, e in (("anhui", 1), ("denmark", 2)))
+    told = f"network against forest, mean of 2 regions: MAE 1.50 against {forest:.2f} g/kg ({change:+.1f} %; lower in {lower} of 2)"
+    assert told in words
     assert words.splitlines()[0].split() == ["region", "method", "n_train", "n_test", "RMSE", "MAE", "R2", "CCC"]
     assert len({len(line) for line in words.splitlines()[:9]}) == 1  # the columns are aligned
     markdown = Path("results/skill/table.md").read_text()

@@ -256,7 +256,7 @@ def write_points(values, unit=1.0, n=300, seed=1):
     row, col = random.integers(0, HEIGHT, n), random.integers(0, WIDTH, n)
     lon, lat = WEST + CELL * (col + random.random(n)), NORTH - CELL * (row + random.random(n))
     observed = values[row, col] + random.normal(0, 0.6, n)
-    pd.DataFrame({"profile_id": range(n), "lon": lon, "lat": lat, "v": observed * unit}).to_csv("points.csv", index=False)
+    pd.DataFrame({"profile_id": range(n), "lon": lon, "lat": lat, "socd_0_20": observed * unit}).to_csv("points.csv", index=False)
     return values[row, col], observed
 
 
@@ -265,7 +265,7 @@ def test_points_score_every_map_where_all_have_values(ours):
     holed[:, :5] = np.nan
     write("holed.tif", holed)
     predicted, observed = write_points(ours, unit=10.0)
-    validated("holed.tif", more=["--points", "points.csv", "--value", "v", "--unit", "t/ha"])
+    validated("holed.tif", more=["--points", "points.csv", "--value", "socd_0_20", "--unit", "t/ha"])
     scores, points = pd.read_csv("out/point_scores.csv").set_index("map"), pd.read_csv("out/points.csv")
     kept = points["profile_id"].to_numpy()
     assert 200 < len(kept) < 300
@@ -281,15 +281,15 @@ def test_points_score_every_map_where_all_have_values(ours):
 
 def test_points_have_their_usual_names_and_suspicious_units_are_reported(ours, caplog):
     write_points(ours)
-    validated(more=["--points", "points.csv", "--value", "v"])
+    validated(more=["--points", "points.csv", "--value", "socd_0_20"])
     assert "units" not in caplog.text
     expected = pd.read_csv("out/point_scores.csv")
     table = pd.read_csv("points.csv").rename(columns={"profile_id": "ID", "lon": "Longitude", "lat": "y"})
     table.to_csv("points.csv", index=False)
-    validated(more=["--points", "points.csv", "--value", "v"])
+    validated(more=["--points", "points.csv", "--value", "socd_0_20"])
     pd.testing.assert_frame_equal(pd.read_csv("out/point_scores.csv"), expected)
-    table.assign(v=10 * table["v"]).to_csv("points.csv", index=False)
-    validated(more=["--points", "points.csv", "--value", "v"])
+    table.assign(socd_0_20=10 * table["socd_0_20"]).to_csv("points.csv", index=False)
+    validated(more=["--points", "points.csv", "--value", "socd_0_20"])
     assert "are the units right" in caplog.text
 
 
@@ -306,7 +306,7 @@ def test_coverage_of_a_maps_intervals_at_points(ours):
         Path("bands.tif"), bands, ["prediction", "lower", "upper"], Affine(CELL, 0, WEST, 0, -CELL, NORTH), units=["kg/m2"] * 3
     )
     write_points(ours)
-    validated(maps=["bands.tif"], more=["--points", "points.csv", "--value", "v"])
+    validated(maps=["bands.tif"], more=["--points", "points.csv", "--value", "socd_0_20"])
     row = pd.read_csv("out/point_scores.csv").iloc[0]
     assert row["coverage"] == pytest.approx(0.9, abs=0.05)
     assert row["coverage_low"] <= row["coverage"] <= row["coverage_high"]
@@ -314,7 +314,7 @@ def test_coverage_of_a_maps_intervals_at_points(ours):
 
 def test_points_elsewhere_or_of_another_thing(ours, capsys):
     write_points(ours)
-    command = ["--maps", "ours.tif", "--points", "points.csv", "--value", "v", "--out", "out"]
+    command = ["--maps", "ours.tif", "--points", "points.csv", "--value", "socd_0_20", "--out", "out"]
     assert "not a density" in refused(capsys, *command, "--unit", "g/kg")
     assert "'w'" in refused(capsys, *command[:-4], "--value", "w", "--out", "out")
     table = pd.read_csv("points.csv").assign(lon=10.0)
@@ -342,7 +342,7 @@ def test_names_are_escaped_and_files_are_named_safely(ours):
 
 def test_names_are_no_formulas(ours):
     write_points(ours)
-    validated("$x^$=ours.tif", maps=[r"$\frac{a}$=ours.tif"], more=["--points", "points.csv", "--value", "v"])
+    validated("$x^$=ours.tif", maps=[r"$\frac{a}$=ours.tif"], more=["--points", "points.csv", "--value", "socd_0_20"])
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ def test_names_are_no_formulas(ours):
 )
 def test_names_and_factors_that_would_mislead_are_refused(maps, words, ours, capsys):
     write_points(ours)
-    assert words in refused(capsys, "--maps", maps, "--points", "points.csv", "--value", "v", "--out", "out")
+    assert words in refused(capsys, "--maps", maps, "--points", "points.csv", "--value", "socd_0_20", "--out", "out")
 
 
 def test_a_factor_beyond_all_measure_is_no_gap(ours, capsys):
