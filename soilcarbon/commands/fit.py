@@ -86,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = np.concatenate([data.split[name] for name in splits])
         check_variables(data.x[rows], data.categories, refuse="nothing")
         check_columns(data.x[rows], data.categories)
-        task = Task(data.categories, settings.target, data.block_size, center=settings.center, seed=settings.seed)
+        task = Task(
+            data.categories, settings.target, data.block_size, center=settings.center, seed=settings.seed, meaning=data.target
+        )
         found = fit_model(data, rows, task, settings.model, settings.candidates, settings.folds, settings.workers)
         counts = {name: len(data.split[name]) for name in splits}
         model = with_facts(found.model, settings.data_dir, counts, {**settings.as_plain(), "run": settings.name})

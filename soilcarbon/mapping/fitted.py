@@ -91,7 +91,7 @@ class FittedPredictor(RegressionPredictor):
     def describe_bands(self, level: float, change: bool = False) -> list[Band]:
         """See `Predictor`."""
         facts = self.model.specification
-        value = f"{facts.target} of the last period minus the first" if change else facts.target
+        value = f"{self.title} of the last period minus the first" if change else self.title
         how = LEARNERS[self.model.learner].meaning
         if facts.target_transform == "log1p":
             how = f"{facts.center} ({how}{', of ln(1+y)' if self.model.learner != 'mean' else ''})"
@@ -102,7 +102,7 @@ class FittedPredictor(RegressionPredictor):
     def describe(self) -> dict[str, Any]:
         """See `Predictor`."""
         facts, record, errors = self.model.specification, self.model.record, self.uncertainty.errors
-        found: dict[str, Any] = {"target": facts.target, "unit": facts.unit, "learner": LEARNERS[self.model.learner].meaning}
+        found: dict[str, Any] = {"target": self.target, "unit": facts.unit, "learner": LEARNERS[self.model.learner].meaning}
         found |= {"target_transform": facts.target_transform, "center": facts.center, "chosen": record.reason}
         found["profiles"] = ", ".join(f"{count} {split}" for split, count in record.profiles.items())
         if record.calibrated_on:

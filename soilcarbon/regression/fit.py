@@ -121,7 +121,10 @@ def _refit(
     )
     table = selection.table.astype(object).where(selection.table.notna(), None)
     record = ModelRecord(
-        reason=selection.reason, cross_validation=tuple(map(_plain, table.to_dict("records"))), calibrated_on=basis
+        reason=selection.reason,
+        cross_validation=tuple(map(_plain, table.to_dict("records"))),
+        calibrated_on=basis,
+        training_mean=float(samples.y.mean()),
     )
     return replace(model, uncertainty=uncertainty, record=record)
 

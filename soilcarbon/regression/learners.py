@@ -32,6 +32,7 @@ from soilcarbon.regression.parts import (
 )
 from soilcarbon.settings import TrainSettings
 from soilcarbon.soil.dataset import Dataset
+from soilcarbon.soil.target import Target
 from soilcarbon.stats.groups import inner_folds
 from soilcarbon.training.run import compute_statistics, new_specification
 
@@ -67,6 +68,8 @@ class Task:
         Of all that is random.
     jobs
         Threads of forests; -1: one per core.
+    meaning
+        Unit, depth and years of the target.
     """
 
     categories: tuple[Category, ...]
@@ -76,6 +79,7 @@ class Task:
     center: Literal["mean", "median"] = "median"
     seed: int = 314
     jobs: int = 1
+    meaning: Target = Target()
 
     def settings(self, **changes: Any) -> TrainSettings:
         """Return settings of training, as far as they matter to a specification."""
@@ -87,7 +91,7 @@ class Task:
         table = pd.DataFrame({"lon": samples.X[:, 0], "lat": samples.X[:, 1]})
         x = np.ascontiguousarray(samples.X[:, POSITION:], np.float32)
         split = {"train": np.arange(len(x)), "valid": np.arange(0)}
-        return Dataset(table, x, samples.y, split, self.categories, self.block_size)
+        return Dataset(table, x, samples.y, split, self.categories, self.block_size, target=self.meaning)
 
     def specify(self, samples: Samples) -> Specification:
         """Return the specification of a model of some profiles: statistics and classes of their covariates, bounds."""

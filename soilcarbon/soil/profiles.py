@@ -189,7 +189,8 @@ def _target(
         if unit is None and stated not in (None, "g/kg"):
             values, unit = to_standard(values, "soc", stated), "g/kg"
             points.notes.append(f"{column!r}: {stated} are turned into g/kg")
-        meaning = target_of("soc" if soc_factor is not None or stated else column, unit, points.path, depth)
+        named = soc_factor is not None or stated or points.rule.columns.get("soc") == column  # as soc, whatever it is called
+        meaning = target_of("soc" if named else column, unit, points.path, depth)
     else:
         column, meaning = name, target_of(name, unit, points.path, depth)
         values = points.numbers(name, negative=meaning.limits[0] < 0)

@@ -14,7 +14,7 @@ from rasterio.transform import Affine
 import pred
 import train_global
 import train_regional
-from soilcarbon.commands import compare, drivers, prepare, zones
+from soilcarbon.commands import compare, drivers, fit, prepare, zones
 from soilcarbon.commands import map as make_map
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import run
@@ -99,13 +99,24 @@ def test_a_name_that_is_not_soc_in_g_per_kg_is_asked_about(world, name, capsys):
 
 @pytest.mark.parametrize(
     ("name", "unit"),
-    [("soc", "g/kg"), ("SOC_gkg", "g/kg"), ("soc_pct", "%"), ("SOC (%)", "%"), ("OrgC", "g/kg"), ("socd_0_30", "kg/m2")],
+    [("soc", "g/kg"), ("SOC_gkg", "g/kg"), ("soc_pct", "g/kg"), ("SOC (%)", "g/kg"), ("OrgC", "g/kg"), ("socd_0_30", "kg/m2")],
 )
 def test_a_name_that_says_its_unit_is_not_asked_about(world, name, unit):
     world.rename(columns={"stock": name}).to_csv("points.csv", index=False)
     assert made(target=name) == 0
     found = yaml.safe_load(Path("data/dataset.yaml").read_text())["target"]
     assert (found["unit"], found["depth"]) == (unit, [0.0, 30.0] if "30" in name else None)
+
+
+def test_fitted_models_keep_the_unit(world, capsys, no_drawing):
+    assert made("--target_unit", "t/ha") == 0
+    assert run(lambda: fit.main(["--data_dir", "data", "--model", "mean", "--run", "m", "--workers", "1"])) == 0
+    assert run(lambda: pred.main(["--checkpoint", "model/m.npz", "--data_dir", "data"])) == 0
+    words = capsys.readouterr().out
+    assert "rmse, mae and me in t/ha" in words
+    assert "no better than the mean of the training profiles" in words
+    assert run(lambda: make_map.main(["--checkpoint", "model/m.npz", "--rasters", "x.tif"])) == 0
+    assert pd.read_csv("results/m/stock_totals.csv")["total_unit"].tolist() == ["Tg"]
 
 
 def test_plausible_values_depend_on_the_unit(world, capsys):

@@ -375,21 +375,23 @@ def test_settings_of_a_product():
 
 def test_tables_of_points_are_read_as_everywhere(ours, capsys):
     write_points(ours)
-    validated(more=["--points", "points.csv", "--value", "v"])
+    validated(more=["--points", "points.csv", "--value", "socd_0_20"])
     expected, table = pd.read_csv("out/point_scores.csv"), pd.read_csv("points.csv")
     other = table.rename(columns={"profile_id": "plot", "lon": "o"}).assign(
         o=(table["lon"] % 360).astype(str).str.replace(".", ",")
     )
-    other.assign(v=table["v"].astype(str).str.replace(".", ",")).to_csv("points.csv", index=False, sep=";", encoding="utf-16")
-    validated(more=["--points", "points.csv", "--value", "v", "--columns", "lon=o"])
+    other.assign(socd_0_20=table["socd_0_20"].astype(str).str.replace(".", ",")).to_csv(
+        "points.csv", index=False, sep=";", encoding="utf-16"
+    )
+    validated(more=["--points", "points.csv", "--value", "socd_0_20", "--columns", "lon=o"])
     pd.testing.assert_frame_equal(pd.read_csv("out/point_scores.csv"), expected)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"v": ["<1", *["2.5"] * 299]}, "1 values are below a limit of detection (first '<1')"),
-        ({"v": ["15-40", *["2.5"] * 299]}, "they look like classes"),
+        ({"socd_0_20": ["<1", *["2.5"] * 299]}, "1 values are below a limit of detection (first '<1')"),
+        ({"socd_0_20": ["15-40", *["2.5"] * 299]}, "they look like classes"),
         ({"profile_id": "a", "depth": "0-10"}, "rows repeat ids, first 'a'"),
         ({"lon": 500_000.0, "lat": 5_000_000.0}, "--crs EPSG"),
         ({"lon": "12°30'E"}, "degrees, minutes and seconds"),
@@ -399,4 +401,4 @@ def test_tables_of_points_are_read_as_everywhere(ours, capsys):
 def test_unclear_tables_of_points_are_refused(ours, capsys, change, words):
     write_points(ours)
     pd.read_csv("points.csv").assign(**change).to_csv("points.csv", index=False)
-    assert words in refused(capsys, "--maps", "ours.tif", "--points", "points.csv", "--value", "v", "--out", "out")
+    assert words in refused(capsys, "--maps", "ours.tif", "--points", "points.csv", "--value", "socd_0_20", "--out", "out")
