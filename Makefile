@@ -57,7 +57,7 @@ realdata: .venv/installed
 	$(BIN)/python -m soilcarbon map --checkpoint model/pretrain_model/realdata.pth --rasters $(REALDATA)/global \
 	  --mask $(REALDATA)/global/landmask.tif --out results/world/soc.tif
 	$(BIN)/python -m soilcarbon prepare --points $(REALDATA)/north_macedonia/points.csv --target soc_gkg --split blocks --block_size 0.1 \
-	  --rasters $(REALDATA)/north_macedonia/cov_*.tif --out data/real/north_macedonia_1km
+	  --rasters $(REALDATA)/north_macedonia/cov_*.tif --nodata "S*ESA4=254" --out data/real/north_macedonia_1km
 	$(BIN)/python train_global.py --config configs/realdata_1km.yaml
 	$(BIN)/python pred.py --checkpoint model/pretrain_model/north_macedonia_1km.pth --data_dir data/real/north_macedonia_1km
 	$(BIN)/python -m soilcarbon map --checkpoint model/pretrain_model/north_macedonia_1km.pth --rasters $(REALDATA)/north_macedonia \

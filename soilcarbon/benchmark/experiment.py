@@ -81,6 +81,8 @@ class Design:
     folds, block_size, land
         Folds of each strategy; side of blocks, degrees (None: the dataset's, or the residuals' range); raster above 0 where the
         map will be, for kNNDM.
+    nodata
+        Variable and values of that raster that mean missing, as of `io.nodata.parse_nodata`.
     profiles
         Training profiles of each fold, drawn at random; 0: all that are not held out.
     sizes, repeats

@@ -8,6 +8,7 @@ sample of each file's blocks and the values at the profiles; what a sample has m
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import filter as filter_names
 from logging import getLogger
 from typing import Any
 
@@ -137,7 +138,7 @@ def check_names(layers: Iterable[Layer], **settings: Iterable[str]) -> None:
     names = list(dict.fromkeys(layer.name for layer in layers))
     for setting, given in settings.items():
         for name in given:
-            if name not in (*names, EVERY, "none"):
+            if name not in (*names, EVERY, "none") and not filter_names(names, name):
                 raise UserError(f"{setting}: no variable {name!r} in the rasters{nearest(name, names)}")
 
 

@@ -1,12 +1,13 @@
-"""The setting `nodata`: values that mean missing where a file does not declare them, of every raster or of one variable.
+"""The setting `nodata`: values that mean missing where a file does not declare them, of every raster or of some variables.
 
---nodata -32768                  every raster
---nodata elevation=-32768 landcover=250,255
---nodata none                    nothing is missing but what the files declare: no question is asked
+-   `--nodata -32768`: every raster
+-   `--nodata elevation=-32768 "snow_*=254" landcover=250,255`: by name, which may be a pattern
+-   `--nodata none`: nothing is missing but what the files declare, and no question is asked
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 EVERY = ""
@@ -52,5 +53,14 @@ def _number(text: str, whole: str) -> float:
 
 
 def nodata_of(name: str, given: Mapping[str, tuple[float, ...]]) -> tuple[float, ...] | None:
-    """Return the values that mean missing of a variable; None where nothing is said of it."""
-    return given.get(name, given.get(EVERY))
+    """Return the values that mean missing of a variable; None where nothing is said of it.
+
+    A name may be a pattern, as of files.
+
+    Examples
+    --------
+    >>> nodata_of("snow_03", {"snow_*": (254.0,)})
+    (254.0,)
+    """
+    pattern = next((each for each in given if each != EVERY and fnmatchcase(name, each)), EVERY)
+    return given.get(name, given.get(pattern))

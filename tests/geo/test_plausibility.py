@@ -11,6 +11,7 @@ from soilcarbon.geo.grid import Grid
 from soilcarbon.geo.plausibility import (
     ask_about_fill_values,
     check_codes,
+    check_names,
     fill_values,
     hidden_classes,
     refusing,
@@ -103,6 +104,15 @@ def test_an_answer_for_all_is_proposed_only_if_no_other_variable_has_the_value(t
     put(tmp_path / "b.tif", np.round(holed(255, 0, 400)), names=("relief",))
     with pytest.raises(UserError, match="--nodata p=255 q=255 takes"):
         ask_about_fill_values(find_layers([tmp_path]))
+
+
+def test_names_of_the_setting_may_be_patterns_and_unknown_ones_are_named(tmp_path):
+    put(tmp_path / "a.tif", np.stack([holed(254, 0, 13)] * 3), "float32", names=("snow_03", "snow_04", "rain"))
+    layers = find_layers([tmp_path], parse_nodata(["snow_*=254"]))
+    assert [layer.missing for layer in layers] == [(254.0,), (254.0,), None]
+    check_names(layers, nodata=["snow_*", "", "rain"])
+    with pytest.raises(UserError, match="nodata: no variable 'snow_3' in the rasters; did you mean 'snow_03'"):
+        check_names(layers, nodata=["snow_3"])
 
 
 def test_a_void_that_only_profiles_meet_is_asked_about(tmp_path):
