@@ -21,9 +21,9 @@ from soilcarbon.io.nodata import EVERY
 
 log = getLogger(__name__)
 
-_SAMPLE = 2**22
+_SAMPLE = 2**21
 """Cells of all bands of a file that are looked at: a second at most."""
-_LEAST, _MOST = 2**16, 2**20
+_LEAST, _MOST = 2**15, 2**19
 """Cells of a band that are looked at: bounds of its part of these."""
 _WINDOWS = 400
 """Of a large file's blocks, parts of which are read."""
@@ -103,9 +103,8 @@ def sample_layers(layers: Sequence[Layer]) -> list[Sample]:
         here = [layer for layer in layers if layer.path == path]
         bands = [layer.band for layer in here]
         with named_errors(path), open_raster(path) as raster:
-            parts: list[list[np.ndarray]] = [[] for _ in here]
-            pairs = [[np.empty((0, 2), each)] for each in ([raster.dtypes[band - 1] for band in bands])]
             masked = any(is_masked(raster, band) for band in bands)
+            parts: list[list[np.ma.MaskedArray[Any, Any]]] = [[] for _ in here]
             for window in _windows(raster, max(_LEAST, min(_MOST, _SAMPLE // len(here)))):
                 stored = raster.read(bands, window=window)
                 hidden = raster.read_masks(bands, window=window) == 0 if masked else None
@@ -113,24 +112,36 @@ def sample_layers(layers: Sequence[Layer]) -> list[Sample]:
                     missing = missing_cells(stored[k], (raster.nodatavals[layer.band - 1], NODATA, *(layer.missing or ())))
                     if hidden is not None:
                         missing = hidden[k] if missing is None else missing | hidden[k]
-                    known = np.ones(stored[k].shape, bool) if missing is None else ~missing
-                    parts[k].append(stored[k][known])
-                    if stored.dtype.kind in "iu":
-                        both = known[:, 1:] & known[:, :-1]
-                        pairs[k].append(np.column_stack([stored[k][:, :-1][both], stored[k][:, 1:][both]]))
-        for layer, part, pair in zip(here, parts, pairs, strict=True):
-            values, counts = np.unique(np.concatenate(part), return_counts=True)
-            found[layer] = Sample(values, counts, _jumps(values, np.concatenate(pair)) if values.size <= _FEW else (0.0, 0.0))
+                    parts[k].append(np.ma.MaskedArray(stored[k], np.ma.nomask if missing is None else missing))
+        for layer, part in zip(here, parts, strict=True):
+            values, counts = _distinct(np.concatenate([each.compressed() for each in part]))
+            few = values.size <= _FEW and values.dtype.kind in "iu"
+            found[layer] = Sample(values, counts, _jumps(values, part) if few else (0.0, 0.0))
     return [found[layer] for layer in layers]
 
 
-def _jumps(values: np.ndarray, pairs: np.ndarray) -> tuple[float, float]:
-    """Return `Sample.jumps` of pairs (n, 2) of neighbours."""
-    if not len(pairs):
-        return 0.0, 0.0
-    apart = np.abs(np.diff(np.searchsorted(values, pairs), axis=1))[:, 0]
+def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different values in order, and how often each occurs; integers of up to 16 bits are counted without sorting."""
+    if values.dtype.kind not in "iu" or values.dtype.itemsize > 2:
+        return np.unique(values, return_counts=True)
+    low = int(np.iinfo(values.dtype).min)
+    counts = np.bincount(values.astype(np.int64) - low)
+    there = np.flatnonzero(counts)
+    return (there + low).astype(values.dtype), counts[there]
+
+
+def _jumps(values: np.ndarray, parts: Sequence["np.ma.MaskedArray[Any, Any]"]) -> tuple[float, float]:
+    """Return `Sample.jumps` of parts of a raster."""
+    steps = []
+    for part in parts:
+        known = ~np.ma.getmaskarray(part)
+        rank = np.searchsorted(values, np.where(known, part.data, values[:1])) if values.size else np.zeros(part.shape, np.int64)
+        steps.append(np.abs(np.diff(rank, axis=1))[known[:, 1:] & known[:, :-1]])
+    apart = np.concatenate(steps)
     differ = apart > 0
-    return float(1 - differ.mean()), float((apart[differ] > 1).mean()) if differ.any() else 0.0
+    if not differ.any():
+        return float(apart.size > 0), 0.0
+    return float(1 - differ.mean()), float((apart[differ] > 1).mean())
 
 
 def check_names(layers: Iterable[Layer], **settings: Iterable[str]) -> None:
