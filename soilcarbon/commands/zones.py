@@ -70,6 +70,9 @@ class ZonedSettings(PointSettings, ClimateSettings):
     zone: str | None = Field(
         None, description="column or raster variable of zone codes, whole numbers, instead of precipitation and temperature"
     )
+    one_zone: bool = Field(
+        False, description="one forest for all profiles, without climate or zones: space-time maps of any region"
+    )
     zone_names: list[str] = Field(
         ["humid", "semi-humid", "semi-arid", "arid"],
         min_length=4,
@@ -102,6 +105,12 @@ class ZonedSettings(PointSettings, ClimateSettings):
         if unseen := next((name for name in names if not name.isprintable()), None):
             raise ValueError(f"{unseen!r} cannot be printed")
         return names
+
+    @model_validator(mode="after")
+    def _zones_or_one(self) -> Self:
+        if self.one_zone and self.zone is not None:
+            raise ValueError("one_zone has no zones, and zone names them; give one of the two")
+        return self
 
     @model_validator(mode="after")
     def _periods_need_years(self) -> Self:
@@ -175,6 +184,8 @@ def _unit(settings: ZonedSettings) -> str:
 
 def _climate(settings: ZonedSettings) -> dict[str, str]:
     """Return setting -> column that defines the zones."""
+    if settings.one_zone:
+        return {}
     if settings.zone is not None:
         return {"zone": settings.zone}
     return {"precipitation": settings.precipitation, "temperature": settings.temperature}
@@ -182,11 +193,13 @@ def _climate(settings: ZonedSettings) -> dict[str, str]:
 
 def new_forest(settings: ZonedSettings, data: "SpaceTime", pool: "Executor | None") -> "ZonedForest":
     """Return the zoned forest that settings describe, not fitted; its bands are those of blended predictions."""
-    from soilcarbon.zonal.climate_zones import Zones, climate_variables, given_zones, log_zones, zones_of
+    from soilcarbon.zonal.climate_zones import OneZone, Zones, climate_variables, given_zones, log_zones, zones_of
     from soilcarbon.zonal.forest import SelectedForest, ZonedForest
 
     zones: Zones
-    if settings.zone is None:
+    if settings.one_zone:
+        zones = OneZone()
+    elif settings.zone is None:
         where, variables = str(settings.samples), climate_variables(settings, data.units)
         zones = zones_of(variables, [data.table[each.name].to_numpy() for each in variables], where, tuple(settings.zone_names))
         climate = (data.table[each.name].to_numpy() for each in variables)

@@ -13,7 +13,7 @@ from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.predictor import CHANGE, Cells, Predicted, untrusted_scores
 from soilcarbon.mapping.regression import RegressionPredictor
 from soilcarbon.network.specification import FAR
-from soilcarbon.zonal.climate_zones import GivenZones
+from soilcarbon.zonal.climate_zones import GivenZones, OneZone
 from soilcarbon.zonal.persistence import load_zoned
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ class ForestPredictor(RegressionPredictor):
         self._columns = sorted({*self.forest.climate, *self.uncertainty.predictors, *forests})
         self.target, self.unit = self.model.target, self.model.unit
         self.windows = ((tuple(self.model.variables[k] for k in self._columns), 0),)
-        self.zones = self.strata = self.forest.zones.names
+        self.strata = self.forest.zones.names
+        self.zones = () if isinstance(self.forest.zones, OneZone) else self.strata
         self.classes = frozenset(self.model.classes)
         if isinstance(self.forest.zones, GivenZones):
             self.classes |= frozenset(self._climate)
@@ -91,7 +92,7 @@ class ForestPredictor(RegressionPredictor):
         """See `Predictor`."""
         x = self._all_variables(block[:, wanted].T)
         values, zone = np.full(wanted.shape, np.nan, np.float32), np.full(wanted.shape, -1, np.int64)
-        weights = np.zeros((len(self.zones), *wanted.shape), np.float32)
+        weights = np.zeros((len(self.strata), *wanted.shape), np.float32)
         if len(x):
             values[wanted], zone[wanted], weights[:, wanted] = (
                 self.forest.predict(x),
@@ -107,7 +108,8 @@ class ForestPredictor(RegressionPredictor):
     def describe_bands(self, level: float, change: bool = False) -> list[Band]:
         """See `Predictor`."""
         value = f"{self.title} of the last period minus the first" if change else self.title
-        prediction = Band(CHANGE if change else "prediction", self.unit, {"MEANING": f"{value}, forests by climate zone"})
+        how = "forests by climate zone" if self.zones else "random forest"
+        prediction = Band(CHANGE if change else "prediction", self.unit, {"MEANING": f"{value}, {how}"})
         return [prediction, *self.interval_bands(value, level, change)]
 
     def describe(self) -> dict[str, Any]:
@@ -120,7 +122,7 @@ class ForestPredictor(RegressionPredictor):
             found["forests"][name] = f"{own}; {count} profiles; {variables}"
         if isinstance(rules, GivenZones):
             found["zones by"] = f"codes of {self._climate[0]}"
-        else:
+        elif not isinstance(rules, OneZone):
             wet, warm = self._climate
             found[f"zones by {wet}"] = _threshold(rules.precipitation, rules.width_precipitation)
             found[f"zones by {warm}"] = _threshold(rules.temperature, rules.width_temperature)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -111,7 +111,7 @@ def _refit(
             )  # fmt: skip
     model = FittedModel(selection.chosen, facts, parts)
     what = "blocks" if task.block_size else "places"
-    scale: Any = "log1p" if facts.bounds and facts.bounds[0] >= 0 else "identity"
+    scale: Literal["log1p", "identity"] = "log1p" if task.transform == "log1p" else "identity"
     calibration, basis = calibrate(samples.y, predicted, samples.groups, scale, what)
     means = model.means(predicted)
     uncertainty = Uncertainty(

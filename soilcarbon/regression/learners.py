@@ -42,8 +42,8 @@ _BOOSTING: dict[str, Any] = {"n_estimators": _TREES, "learning_rate": 0.05, "max
 _BOOSTING |= {"subsample": 0.5, "max_features": 1 / 3}
 _ALPHAS = np.geomspace(0.1, 10_000, 16)
 """Penalties of ridge regression, of which inner folds of whole groups choose."""
-MOST_PROFILES = {"regression-kriging": 5000, "taught": MOST_TAUGHT, "stack": MOST_TAUGHT}
-"""Of some learners: kriging costs their cube, and a teacher gains nothing on more."""
+MOST_PROFILES = {"regression-kriging": 5000, "network": 20_000, "taught": MOST_TAUGHT, "stack": MOST_TAUGHT}
+"""Of some learners: kriging costs their cube, a teacher gains nothing on more, and cross-validated networks take hours."""
 FEWEST_OF_NETWORK = 30
 """Profiles: with fewer, a fold of a member has five."""
 

@@ -116,6 +116,9 @@ def calibrate(
 def error_field(y: np.ndarray, means: np.ndarray, lonlat: np.ndarray, seed: int) -> ErrorField | None:
     """Return the error model of totals from held-out predictions of means (n,) at places (n, 2); None where it cannot be fitted."""
     one = np.zeros(len(y), np.int64)
+    if min(y.min(), means.min()) < 0:
+        log.warning("no intervals of totals: errors are relative to predictions, and some values are negative")
+        return None
     try:
         return ErrorField.fit(y, means, one, 1, lonlat, one, seed)
     except ValueError as error:

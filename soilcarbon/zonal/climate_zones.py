@@ -148,7 +148,26 @@ class GivenZones:
         return self
 
 
-Zones = ClimateZones | GivenZones
+@dataclass(frozen=True)
+class OneZone:
+    """One zone that is everywhere, of no climate; same methods as `ClimateZones`, for any variable."""
+
+    names = ("everywhere",)
+
+    def weights(self, places: np.ndarray) -> np.ndarray:
+        """Return 1 for each place, (n, 1)."""
+        return np.ones((len(places), 1))
+
+    def labels(self, places: np.ndarray) -> np.ndarray:
+        """Return 0 for each place, (n,) int64."""
+        return np.zeros(len(places), np.int64)
+
+    def hard(self) -> "OneZone":
+        """Return itself."""
+        return self
+
+
+Zones = ClimateZones | GivenZones | OneZone
 
 
 def given_zones(name: str, codes: np.ndarray) -> GivenZones:

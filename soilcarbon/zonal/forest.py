@@ -167,7 +167,7 @@ class ZonedForest:
     zones
         Thresholds, widths and names; or the codes of a given map.
     climate
-        Columns of x that define the zones: precipitation and temperature, or the code.
+        Columns of x that define the zones: precipitation and temperature, or the code; () of one zone.
     forest
         Template of each zone's forest.
     min_profiles
@@ -186,13 +186,17 @@ class ZonedForest:
     forests: dict[str, SelectedForest] = field(init=False, repr=False)
     counts: dict[str, int] = field(init=False)
 
+    def _climate_of(self, x: np.ndarray) -> np.ndarray:
+        """Return the variables that define the zones, (C, m); any one of one zone."""
+        return x[:, list(self.climate or (0,))].T
+
     def labels(self, x: np.ndarray) -> np.ndarray:
         """Return the number of the zone of each place, (m,); -1 where its climate is missing."""
-        return self.zones.labels(*x[:, list(self.climate)].T)
+        return self.zones.labels(*self._climate_of(x))
 
     def weights(self, x: np.ndarray) -> np.ndarray:
         """Return the weight of each zone at each place, (m, Z); NaN where its climate is missing."""
-        return self.zones.weights(*x[:, list(self.climate)].T)
+        return self.zones.weights(*self._climate_of(x))
 
     def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, seed: int) -> Self:
         """Train the zones' forests, see `SelectedForest.fit`; profiles without climate belong to no zone."""
@@ -201,6 +205,9 @@ class ZonedForest:
         for k, name in enumerate(self.zones.names):
             here = labels == k
             self.counts[name] = int(here.sum())
+            if here.all() and self.everywhere is not None:
+                self.forests[name] = self.everywhere
+                continue
             if self.counts[name] >= self.min_profiles and np.unique(groups[here]).size >= 2:
                 forest = replace(self.forest, label=f"{self.forest.label}, {name}")
                 self.forests[name] = forest.fit(x[here], y[here], groups[here], seed)

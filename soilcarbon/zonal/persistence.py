@@ -13,7 +13,7 @@ from soilcarbon.io.files import UserError, must_exist
 from soilcarbon.regression import trees
 from soilcarbon.regression.archive import read_archive, write_archive
 from soilcarbon.regression.uncertainty import Uncertainty
-from soilcarbon.zonal.climate_zones import MAX_ZONES, ClimateZones, GivenZones
+from soilcarbon.zonal.climate_zones import MAX_ZONES, ClimateZones, GivenZones, OneZone
 from soilcarbon.zonal.forest import SelectedForest, ZonedForest
 
 _EVERYWHERE = ""
@@ -66,7 +66,7 @@ class _Metadata(BaseModel):
     target: str
     unit: str
     variables: tuple[str, ...] = Field(min_length=1, max_length=_MAX_VARIABLES)
-    climate: tuple[int, ...] = Field(min_length=1, max_length=2)
+    climate: tuple[int, ...] = Field(max_length=2)
     zones: dict[str, float | tuple[str, ...] | tuple[float, ...]]
     counts: dict[str, int]
     forests: dict[str, _Forest]
@@ -137,10 +137,10 @@ def load_zoned(path: Path) -> ZonedModel:
         plain, arrays = read_archive(path)
         uncertainty, points = plain.pop("uncertainty"), arrays.pop("points")
         metadata = _Metadata(**plain)
-        kind: Any = GivenZones if "codes" in metadata.zones else ClimateZones
+        kind: Any = GivenZones if "codes" in metadata.zones else ClimateZones if metadata.zones else OneZone
         zones = kind(**metadata.zones)
         metadata.check(zones.names)
-        if len(metadata.climate) != (1 if kind is GivenZones else 2):
+        if len(metadata.climate) != {OneZone: 0, GivenZones: 1, ClimateZones: 2}[kind]:
             raise ValueError("its climate is of other columns than its zones")
         if set(arrays) != {f"{k}_{name}" for k in range(len(metadata.forests)) for name in trees.ARRAYS}:
             raise ValueError("its arrays are not those of its forests")

@@ -12,9 +12,11 @@ from rasterio.transform import Affine
 from simulated import ZONED_NAMES, write_zoned_samples, zoned_world
 
 from soilcarbon.commands import densities, simulate, zones
+from soilcarbon.commands import map as make_map
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import run
 from soilcarbon.zonal import train
+from soilcarbon.zonal.climate_zones import OneZone
 from soilcarbon.zonal.covariates import INDICES
 from soilcarbon.zonal.evaluation import METHODS, PAIRS
 from soilcarbon.zonal.forest import ZonedNetwork
@@ -80,6 +82,25 @@ def test_resume_keeps_finished_folds_and_ends_alike(workplace, monkeypatch, caps
     write_zoned_samples(workplace, a=0.5)
     assert command(*one, "--resume") == 2
     assert "other values of the input files" in capsys.readouterr().err
+
+
+def test_one_zone_needs_neither_climate_nor_zones_and_is_mapped(workplace, no_drawing, capsys):
+    write_zoned_samples(workplace)
+    pd.read_csv("s.csv").drop(columns=["map", "mat"]).to_csv("s.csv", index=False)
+    given = ["--samples", "s.csv", "--covariates", "a", "b", "--best", "2", "--block_size", "2", *QUICK]
+    assert run(lambda: zones.main([*given, "--one_zone", *ONE])) == 0
+    model = load_zoned(Path("model/zoned_socd_0_20.npz"))
+    assert (model.forest.zones, model.forest.climate) == (OneZone(), ())
+    scores = results("scores").query("zone == 'all'").set_index("method")
+    assert scores.loc["zoned", "rmse"] == scores.loc["unzoned", "rmse"]
+    for name in ("a", "b"):
+        values = np.random.default_rng(0).normal(size=(1, 20, 30)).astype(np.float32)
+        write_geotiff(workplace / f"static/{name}.tif", values, [name], Affine(0.5, 0, 90, 0, -0.5, 40))
+    one = ["--checkpoint", "model/zoned_socd_0_20.npz", "--rasters", "static", "--out", "out/socd.tif", "--workers", "1"]
+    assert run(lambda: make_map.main(one)) == 0
+    assert pd.read_csv("out/socd_totals.csv")["zone"].tolist() == ["whole map"]
+    assert run(lambda: zones.main([*given, "--one_zone", "--zone", "a", *ONE])) == 2
+    assert "one_zone has no zones" in capsys.readouterr().err
 
 
 def test_zones_of_a_raster_and_profiles_without_years(workplace):

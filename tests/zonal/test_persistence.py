@@ -12,7 +12,7 @@ import yaml
 from simulated import ZONED_QUICK, zoned_world
 
 from soilcarbon.io.files import UserError
-from soilcarbon.zonal.climate_zones import ClimateZones, GivenZones
+from soilcarbon.zonal.climate_zones import ClimateZones, GivenZones, OneZone
 from soilcarbon.zonal.forest import SelectedForest, ZonedForest
 from soilcarbon.zonal.persistence import ZonedModel, load_zoned, save_zoned
 
@@ -184,3 +184,15 @@ def test_zones_of_a_map_are_loaded_with_their_codes(model, saved):
     save_zoned(replace(model, forest=forest), saved)
     again = load_zoned(saved).forest
     assert (again.zones, again.climate, again.counts) == (forest.zones, (5,), forest.counts)
+
+
+def test_one_zone_needs_no_climate(model, saved):
+    forest = replace(model.forest, zones=OneZone(), climate=())
+    forest.forests, forest.counts = {"everywhere": model.forest.everywhere}, {"everywhere": 260}
+    save_zoned(replace(model, forest=forest), saved)
+    again, x = load_zoned(saved).forest, holed(90).x
+    x[:, :2] = np.nan
+    assert (again.zones, again.climate, again.counts) == (OneZone(), (), {"everywhere": 260})
+    np.testing.assert_array_equal(again.predict(x), model.forest.everywhere.predict(x))
+    with pytest.raises(UserError, match="climate is of other columns"):
+        load_zoned(forge(saved, lambda facts: facts | {"climate": [0]}))
