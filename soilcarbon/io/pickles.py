@@ -242,7 +242,9 @@ class _RestrictedUnpickler(pickle.Unpickler):
         try:
             return super().load()
         except Exception as error:
-            raise (self.file.fault or error) from error
+            if self.file.fault is None:
+                raise
+            raise self.file.fault from error
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.admitted:

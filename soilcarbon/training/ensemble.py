@@ -4,6 +4,7 @@ In: encoded profiles, a specification, a schedule. Out: every member's best epoc
 """
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -311,9 +312,12 @@ class RunFiles:
             return None
         try:
             state = read_state(path, device)
-        except UserError:
-            state = {}
-        if not {"fingerprint", "best", "epoch"} <= state.keys() or not isinstance(state["fingerprint"], dict):
+            json.dumps(state["fingerprint"])  # plain values, that can be compared
+            whole = isinstance(state["fingerprint"], dict) and type(state["epoch"]) is int
+            whole = whole and set(state["best"]) == {field.name for field in fields(Best)}
+        except (UserError, KeyError, TypeError, ValueError):
+            whole = False
+        if not whole:
             log.warning("%s: torn, or changed since it was written; this member is trained again", path)
             return None
         other = [name for name, value in self.fingerprint.items() if state["fingerprint"].get(name) != value]
