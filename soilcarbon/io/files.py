@@ -546,14 +546,20 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
+@lru_cache(8)
+def _parsed(text: str) -> Any:
+    """Return the content of YAML; a file is read several times, and 100 kB take a second."""
+    value = yaml.load(text, _Loader)
+    limits.check_nodes(value)
+    return value
+
+
 def _parse_yaml(path: Path) -> Any:
     must_exist(path, "YAML file")
     if path.stat().st_size > limits.YAML_BYTES:
-        raise UserError(f"{path}: a YAML file of more than {limits.YAML_BYTES >> 20} MiB; is it the right file?")
+        raise UserError(f"{path}: a YAML file of more than {limits.YAML_BYTES >> 10} KiB; is it the right file?")
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-        limits.check_nodes(value)
-        return value
+        return copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
     except OSError:
         raise
     except Exception as error:  # an untrusted file may make the parser raise anything

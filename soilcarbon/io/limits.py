@@ -6,8 +6,8 @@ much larger than the file (aliases of YAML, shared containers of pickles, sparse
 
 from typing import Any
 
-YAML_BYTES = 2**21
-"""Of a YAML file: a list of 30,000 paths has as many."""
+YAML_BYTES = 2**19
+"""Of a YAML file, of which 100 kB take a second: a list of 8,000 paths has as many."""
 NODES = 1_000_000
 """Values in a YAML file, or in the facts of a model file, each counted as often as it is referred to."""
 BLOCK_BYTES = 2**28

@@ -21,7 +21,7 @@ TEN = ", ".join(["*a%d"] * 10)
         (f"a: {'9' * 5000}\n", "not readable as YAML"),
         ("? [a]\n: 1\n", "not readable as YAML"),
         ("a: !!python/object/apply:os.system [ls]\n", "not readable as YAML"),
-        ("#" * 2**21 + "#\n", "2 MiB"),
+        ("#" * 2**19 + "#\n", "512 KiB"),
     ],
     ids=range(12),
 )
