@@ -4,6 +4,7 @@ A file written here is complete whenever it exists. Every mistake of a user is a
 lines on stderr and exit status 2.
 """
 
+import copy
 import difflib
 import errno
 import hashlib
@@ -19,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
