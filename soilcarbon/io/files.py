@@ -28,6 +28,7 @@ import yaml
 
 from soilcarbon.categories import first_repeated
 from soilcarbon.io import limits
+from soilcarbon.io.formulas import guarded_table
 from soilcarbon.io.interruption import advise_resume, end_at_signals, temporary, uninterrupted
 
 try:
@@ -491,8 +492,8 @@ def write_yaml(path: Path, value: Any) -> None:
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:
-    """Write a table to `path` as CSV, atomically."""
-    write_text(path, table.to_csv(index=False))
+    """Write a table to `path` as CSV, atomically; a text that a spreadsheet would run is guarded (`formulas`)."""
+    write_text(path, guarded_table(table).to_csv(index=False))
 
 
 def check_writable(*folders: Path) -> None:

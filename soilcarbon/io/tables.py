@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from soilcarbon.categories import first_repeated
 from soilcarbon.io.files import UserError, must_exist
+from soilcarbon.io.formulas import unguarded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +67,8 @@ def read_text(path: Path) -> str:
 def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     r"""Read a CSV (or tab- or semicolon-separated) table as text: the header, and the rows exactly as written.
 
-    Blanks round a field, empty lines, and empty fields beyond the header are dropped; a short row is filled with "".
+    Blanks round a field, the apostrophe of a guarded one (`formulas`), empty lines, and empty fields beyond the header are
+    dropped; a short row is filled with "".
 
     Raises
     ------
@@ -91,7 +93,7 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     found: list[tuple[int, list[str]]] = []  # number of the last line of a row, and its fields
     try:
         for row in rows:
-            fields = [field.strip() for field in row]
+            fields = [unguarded(field.strip()) for field in row]
             if any(fields):
                 found.append((rows.line_num, fields))
     except csv.Error as error:

@@ -414,6 +414,14 @@ def test_places_without_observations_become_a_dataset_that_pred_reads(world, wor
     assert len(pd.read_csv("results/g/predictions_all_new.csv")) == len(pd.read_csv(folder / "samples.csv"))
 
 
+def test_ids_that_are_formulas_are_written_so_that_none_runs_and_stay_ids(world):
+    ids = ["=1+1", "@x", "+A", "-B", *(f"p{k}" for k in range(196))]
+    profiles(world / "points.csv", 200, id=ids)
+    folder, _ = made(world)
+    assert not any(line.startswith(("=", "@", "+", "-")) for line in (folder / "samples.csv").read_text().splitlines())
+    assert read_dataset(folder).ids == ids
+
+
 # --- bad input -----------------------------------------------------------------------------------------------------
 
 
