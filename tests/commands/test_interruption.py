@@ -105,7 +105,8 @@ def prepare_compare(folder):
     for name, n, west, seed in (("west", 150, 0, 1), ("world", 300, 10, 3)):
         test_compare.make(folder / "data" / name, n, west, seed)
     done = start("train", "--data_dir", "data/world", "--run", "w", "--epochs", "2", "--no-tensorboard", cwd=folder)
-    assert done.wait(120) == 0
+    _, errors = done.communicate(timeout=120)
+    assert done.returncode == 0, errors
     (folder / "regional.yaml").write_text("epochs: 1\n")
     values = {"regions": ["data/west"], "global_data": "data/world", "pretrained": "model/pretrain_model/w.pth", "out": "out"}
     values |= {"regional": "regional.yaml", "folds": 2, "methods": ["mean", "ridge", "regional"], "few_methods": ["mean"]}
