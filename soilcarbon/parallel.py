@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # a dependency of scikit-learn
-from tqdm import tqdm
 
 from soilcarbon.io.files import UserError, atomic_write, is_sealed, seal
 from soilcarbon.io.interruption import end_at_signals, end_with_parent, keep_from_workers
+from soilcarbon.progress import progress
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -101,10 +101,9 @@ def map_in_order(
     >>> map_in_order(None, pow, [(2, 3), (3, 2)], "powers")
     [8, 9]
     """
-    bar = {"desc": description, "total": len(arguments), "leave": False, "disable": None}
     if pool is None:
-        return [function(*each) for each in tqdm(arguments, **bar)]
-    return list(tqdm(pool.map(function, *zip(*arguments, strict=True), chunksize=4), **bar))
+        return [function(*each) for each in progress(arguments, description, len(arguments))]
+    return list(progress(pool.map(function, *zip(*arguments, strict=True), chunksize=4), description, len(arguments)))
 
 
 @dataclass(frozen=True)
@@ -171,13 +170,13 @@ def run_tasks(tasks: Sequence[Task], workers: int, description: str) -> None:
     """
     waiting = [task for task in tasks if not task.is_finished()]
     if workers == 1 or len(waiting) < 2:
-        for task in tqdm(waiting, description, disable=None if waiting else True):
+        for task in progress(waiting, description, len(waiting)):
             with _named(task):
                 task.run()
         return
     with worker_pool(workers) as pool:  # files are written whole, so those under way may be cut off
         running = {pool.submit(task.run): task for task in waiting}
-        for each in tqdm(as_completed(running), description, len(running), disable=None):
+        for each in progress(as_completed(running), description, len(running)):
             with _named(running[each]):
                 each.result()
 

@@ -237,11 +237,11 @@ def _digest(design: "Design", settings: CompareSettings) -> str:
 
 def _compare_runs(settings: CompareSettings) -> None:
     import pandas as pd
-    from tqdm import tqdm
 
     from soilcarbon.benchmark.baselines import BASELINES
     from soilcarbon.benchmark.trained_runs import against_mean, as_text, change_against, read_run, score_run, with_intervals
     from soilcarbon.figures import skill_bars
+    from soilcarbon.progress import progress
 
     folders = [Path(run) if (Path(run) / "settings.yaml").is_file() else Path("results") / run for run in settings.runs]
     runs = {folder.name: read_run(folder) for folder in folders}
@@ -252,8 +252,8 @@ def _compare_runs(settings: CompareSettings) -> None:
     out = settings.out or Path("results/skill")
     check_writable(out)
     begin_files(out, ("table.csv", "table.md", "skill.png", "settings.yaml"), "compare --runs")
-    progress = tqdm(list(runs), "baselines", unit="region", disable=None, leave=False)
-    table = pd.concat([score_run(name, *runs[name], settings.seed) for name in progress], ignore_index=True)
+    names = progress(runs, "baselines", len(runs))
+    table = pd.concat([score_run(name, *runs[name], settings.seed) for name in names], ignore_index=True)
     changes = [change_against(table, BASELINES[key].label, unit) for key in ("forest", "forest_log")]
     changes += against_mean(table, unit)
     write_table(out / "table.csv", table)

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from soilcarbon.io.files import begin_or_resume, check_writable, is_sealed, locked, seal, write_table
 from soilcarbon.io.tables import read_table
+from soilcarbon.progress import Progress
 from soilcarbon.zonal.evaluation import (
     ALL,
     BLENDED,
@@ -113,15 +113,18 @@ def train_target(run: Run, data: SpaceTime, method: ZonedForest, target: str) ->
     folds = space_time_folds(profiles, method, run.folds, run.seed)
     blocks = np.unique(profiles.groups).size
     log.info("%s: %d profiles in %d blocks, %d covariates", target, len(profiles), blocks, len(data.covariates))
-    bar = tqdm(range(int(folds.max()) + 1), target, unit="fold", disable=None)
-    parts = [_fold(run, data, target, profiles, folds, fold, method) for fold in bar]
-    predictions = pd.concat([part[0] for part in parts]).sort_values("row", ignore_index=True)
-    increases = pd.concat([part[1] for part in parts], ignore_index=True)
-    scores, differences = score_tables(predictions, profiles.groups, method.zones, run.seed)
-    importances = importance_table(increases, predictions, profiles.groups, method.zones, data.variables, run.seed)
-
-    method = method if run.blended else replace(method, zones=method.zones.hard())
-    method.fit(profiles.x, profiles.y, profiles.groups, run.seed)
+    parts, count = [], int(folds.max()) + 1
+    with Progress(f"{target}: folds, and the model of all profiles", count + 1) as steps:
+        for fold in range(count):
+            parts.append(_fold(run, data, target, profiles, folds, fold, method))
+            steps.step()
+        predictions = pd.concat([part[0] for part in parts]).sort_values("row", ignore_index=True)
+        increases = pd.concat([part[1] for part in parts], ignore_index=True)
+        scores, differences = score_tables(predictions, profiles.groups, method.zones, run.seed)
+        importances = importance_table(increases, predictions, profiles.groups, method.zones, data.variables, run.seed)
+        method = method if run.blended else replace(method, zones=method.zones.hard())
+        method.fit(profiles.x, profiles.y, profiles.groups, run.seed)
+        steps.step()
     forests = {name if method.has_own(name) else ALL: forest for name, forest in method.forests.items()}
     _write_trace(run, data, f"{target}-final", pd.concat([each.trace.assign(forest=name) for name, each in forests.items()]))
     uncertainty = estimate_uncertainty(method, profiles, predictions, BLENDED if run.blended else ZONED, run.seed)
