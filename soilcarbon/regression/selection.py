@@ -134,7 +134,7 @@ def cross_validate(keys: Sequence[str], samples: Samples, task: Task, folds: np.
     jobs = [(key, fold) for key in bases for fold in range(int(folds.max()) + 1)]
     found = {key: np.full(len(samples.y), np.nan) for key in bases}
     failed: dict[str, str] = {}
-    cores = workers or os.cpu_count() or 1
+    cores, left = workers or os.cpu_count() or 1, dict.fromkeys(bases, int(folds.max()) + 1)
 
     def note(key: str, fold: int, result: np.ndarray | Exception) -> None:
         if isinstance(result, Exception):
@@ -142,6 +142,10 @@ def cross_validate(keys: Sequence[str], samples: Samples, task: Task, folds: np.
         else:
             found[key][folds == fold] = result
         bar.update(LEARNERS[key].cost)
+        left[key] -= 1
+        if not left[key] and key not in failed:
+            known = np.expm1(found[key]) if task.transform == "log1p" else found[key]
+            log.info("%s: MAE %.3g of profiles held out", key, np.abs(known - samples.y).mean())
 
     form = "{l_bar}{bar}| [{elapsed}, {remaining} left]"
     total = sum(LEARNERS[key].cost for key, _ in jobs)
