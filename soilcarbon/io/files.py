@@ -106,7 +106,7 @@ def _run(main: Callable[[], None]) -> int:
         status, line = 2, "error: not enough memory for this; take fewer profiles, a smaller radius, or another file"
     with uninterrupted:  # an error of a run that is being ended is not told of
         if line:
-            print(line, file=sys.stderr)
+            print("".join(each if each.isprintable() or each == "\n" else "?" for each in line), file=sys.stderr)
     return status
 
 

@@ -88,7 +88,8 @@ class PointTable:
 
     def get(self, ours: str) -> pd.Series | None:
         """Return a column by our name, or None if there is none."""
-        return self.raw.get(self.columns.found.get(ours, ""))
+        name = self.columns.found.get(ours)
+        return None if name is None else self.raw[name]
 
     def _letters(self, name: str) -> pd.Series | None:
         """Return the column of letters of lon or lat; one without any is none (WISE's degrees and minutes), and is forgotten."""
