@@ -49,11 +49,11 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def step(self) -> None:
-        """Count a finished step, and show it."""
-        self.done += 1
+    def step(self, count: int = 1) -> None:
+        """Count a finished step, or several where steps differ in length, and show it."""
+        self.done += count
         if self._bar is not None:
-            self._bar.update()
+            self._bar.update(count)
             return
         now = time.monotonic()
         if now - self._told >= EVERY and self.done < self.total:

@@ -175,27 +175,27 @@ class Learner:
     label: str
     meaning: str
     fit: Fit
-    cost: float
+    cost: int
     network: bool = False
 
 
 LEARNERS: Mapping[str, Learner] = {
-    "mean": Learner("mean", "the mean of the profiles, everywhere", _mean, 0.01),
-    "ridge": Learner("ridge", "linear regression, shrunk; penalty by inner folds", _ridge, 0.2),
-    "forest": Learner("forest", f"random forest, {_TREES} trees", _forest, 1.0),
-    "boosting": Learner("boosting", f"{_TREES} gradient-boosted trees", _boosting, 1.0),
+    "mean": Learner("mean", "the mean of the profiles, everywhere", _mean, 1),
+    "ridge": Learner("ridge", "linear regression, shrunk; penalty by inner folds", _ridge, 1),
+    "forest": Learner("forest", f"random forest, {_TREES} trees", _forest, 5),
+    "boosting": Learner("boosting", f"{_TREES} gradient-boosted trees", _boosting, 5),
     "regression-kriging": Learner(
-        "regression kriging", "random forest, and kriging of its out-of-bag residuals", _regression_kriging, 2.0
+        "regression kriging", "random forest, and kriging of its out-of-bag residuals", _regression_kriging, 10
     ),
-    "network": Learner("network", f"{MEMBERS} networks from scratch, by folds", partial(_network, teacher="none"), 20.0, True),
+    "network": Learner("network", f"{MEMBERS} networks from scratch, by folds", partial(_network, teacher="none"), 100, True),
     "taught": Learner(
         "network, taught",
         f"{MEMBERS} networks that a teacher of trees and a Gaussian process was distilled into",
         partial(_network, teacher="ensemble"),
-        20.0,
+        100,
         True,
     ),
-    "stack": Learner("stack", "mean of the taught network and the forest", _stack, 1.0, True),
+    "stack": Learner("stack", "mean of the taught network and the forest", _stack, 1, True),
 }
 """Key -> learner, the simplest first: the order in which the choice prefers them."""
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import RandomForestRegressor
-from tqdm import tqdm
 
 from soilcarbon.io.files import UserError
 from soilcarbon.parallel import worker_pool
+from soilcarbon.progress import Progress
 from soilcarbon.regression.estimators import Samples
 from soilcarbon.regression.learners import FEWEST_OF_NETWORK, LEARNERS, MOST_PROFILES, Task, fit_parts
 from soilcarbon.regression.model import FittedModel, from_scale
@@ -141,15 +141,13 @@ def cross_validate(keys: Sequence[str], samples: Samples, task: Task, folds: np.
             failed.setdefault(key, str(result))
         else:
             found[key][folds == fold] = result
-        bar.update(LEARNERS[key].cost)
+        bar.step(LEARNERS[key].cost)
         left[key] -= 1
         if not left[key] and key not in failed:
             known = np.expm1(found[key]) if task.transform == "log1p" else found[key]
             log.info("%s: MAE %.3g of profiles held out", key, np.abs(known - samples.y).mean())
 
-    form = "{l_bar}{bar}| [{elapsed}, {remaining} left]"
-    total = sum(LEARNERS[key].cost for key, _ in jobs)
-    with tqdm(total=total, desc="cross-validation", disable=None, leave=False, bar_format=form) as bar:
+    with Progress("cross-validation", sum(LEARNERS[key].cost for key, _ in jobs)) as bar:
         if cores == 1 or not any(LEARNERS[key].network for key in bases):
             here = replace(task, jobs=cores)
             for key, fold in jobs:
