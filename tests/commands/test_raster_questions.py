@@ -72,7 +72,22 @@ def refused(capfd, *arguments):
 
 
 PREPARE = ["prepare", "--points", "points.csv", "--target", "soc", "--out", "data", "--rasters", "climate.tif"]
-ZONES = ["zones", "--samples", "points.csv", "--targets", "socd", "--year", "none", *QUICK, "--best", "2", "--block_size", "1"]
+ZONES = [
+    "zones",
+    "--samples",
+    "points.csv",
+    "--targets",
+    "socd",
+    "--unit",
+    "kg/m2",
+    "--year",
+    "none",
+    *QUICK,
+    "--best",
+    "2",
+    "--block_size",
+    "1",
+]
 CLIMATE = ["--precipitation", "bio12", "--temperature", "bio01"]
 
 
