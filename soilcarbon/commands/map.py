@@ -71,6 +71,9 @@ class MapSettings(RasterSettings):
     )
     level: float = Field(0.9, gt=0, lt=1, description="nominal coverage of the prediction intervals")
     against: Path | None = Field(None, description="raster of the target, such as an older map, to score this one against")
+    profiles: Path | None = Field(
+        None, description="dataset folder whose profiles and measured values the page shows, with a switch"
+    )
     stats: Path | None = Field(None, description="statistics (var_name, v_mean, v_std) for the published weights, which have none")
     missing: Literal["mean", "zero"] = Field("mean", description="filling of missing cells for the published weights")
     applicability: bool = Field(
@@ -126,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import rasterio  # here and below: --help needs none of these, and they are slow to import
 
     from soilcarbon.mapping.cog import GDAL_SETTINGS
-    from soilcarbon.mapping.outputs import check_inputs_stay, claim, finish, layer_to_score
+    from soilcarbon.mapping.outputs import check_inputs_stay, claim, finish, layer_to_score, profiles_of
     from soilcarbon.mapping.plan import begin, clear
     from soilcarbon.mapping.tiles import compute, open_predictor, workers
 
@@ -142,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with rasterio.Env(**GDAL_SETTINGS):
         reference = layer_to_score(settings.against, model.unit, settings.missing_values) if settings.against else None
         plan, areas, sample = make_plan(settings, model, reference)
+        profiles = profiles_of(settings.profiles, model.unit) if settings.profiles else None
         checkpoint = settings.checkpoint, settings.checkpoint.with_suffix(".yaml")
         others = settings.config, settings.against, settings.aoi, settings.zones, settings.stats
         check_inputs_stay(out, plan, [*checkpoint, *others, *settings.rasters])
@@ -154,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             log.info("%d x %d cells in %d tiles%s", plan.grid.height, plan.grid.width, tiles, ready)
             with workers(count, plan, settings.scheduler, folder) as (pool, at_once):
                 compute(folder, plan, done, pool, at_once)
-            lines = finish(out, folder, plan, model, settings.as_plain(), reference, sample)
+            lines = finish(out, folder, plan, model, settings.as_plain(), reference, sample, profiles)
             clear(folder, out)
         with contextlib.suppress(OSError):  # something of another's lies in it
             folder.rmdir()

@@ -29,11 +29,12 @@ from soilcarbon.geo.vector import load_areas
 from soilcarbon.io.files import UserError, write_json, write_table, write_yaml
 from soilcarbon.io.manifest import begin_files, finish_files
 from soilcarbon.mapping.cog import Band, Statistics, is_empty, read_notes, whole_tiles, write_cog
-from soilcarbon.mapping.page import write_page
+from soilcarbon.mapping.page import Profiles, write_page
 from soilcarbon.mapping.picture import View, preview
 from soilcarbon.mapping.plan import WHOLE, ZONES, Plan, Sample, own_zone
 from soilcarbon.mapping.predictor import CHANGE, Predictor, dissimilarity_bands
 from soilcarbon.mapping.tiles import Notes
+from soilcarbon.soil.dataset import dataset_target, read_samples
 from soilcarbon.stats.metrics import scores
 
 log = logging.getLogger(__name__)
@@ -213,6 +214,21 @@ def check_inputs_stay(out: Path, plan: Plan, inputs: Sequence[Path | None]) -> N
             raise UserError(f"{path}: is a folder, and a file of the map would be called so; give --out another name")
 
 
+def profiles_of(folder: Path, unit: str) -> Profiles:
+    """Return the profiles of a dataset, to be shown on the page of a map in a unit.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, or is in another unit.
+    """
+    target = dataset_target(folder, "soc")
+    table, y = read_samples(folder / "samples.csv", "soc", target_needed=False, limits=target.limits)
+    if np.isfinite(y).any() and target.unit != unit:
+        raise UserError(f"{folder}: {target.name} is in {target.unit}, the map in {unit}; leave --profiles out")
+    return Profiles(table["profile_id"].tolist(), table["lon"].to_numpy(), table["lat"].to_numpy(), y, target.unit)
+
+
 def claim(out: Path, plan: Plan) -> None:
     """List the files of a map in the manifest of their folder; those beside a map made here, whose tags say so, are its own.
 
@@ -243,6 +259,7 @@ def finish(
     settings: Mapping[str, Any],
     reference: Layer | None,
     sample: Sample,
+    profiles: Profiles | None = None,
 ) -> list[str]:
     """Join the tiles in `folder` into the maps at `out`, with picture, page, totals and provenance beside them.
 
@@ -262,6 +279,8 @@ def finish(
         A band to score the map against.
     sample
         Of the first period's map.
+    profiles
+        Shown on the page.
 
     Returns
     -------
@@ -292,7 +311,7 @@ def finish(
     if len(plan.periods) > 1:
         meanings += [f"change, {band.name}: {band.tags['MEANING']}" for band in bands_of(plan, model, CHANGE)]
     meanings += [model.interval_note] if model.interval_note else []
-    write_page(place.with_suffix(".html"), _title(plan, model), views, shown, provenance, totals, [*warnings, *meanings])
+    write_page(place.with_suffix(".html"), _title(plan, model), views, shown, provenance, totals, [*warnings, *meanings], profiles)
 
     made = [path for path in reversed(outputs(out, plan)) if (folder / path.name).is_file()]
     for path in made:  # the maps last: where they are, all is

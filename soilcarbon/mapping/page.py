@@ -9,13 +9,14 @@ import math
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
 
-from soilcarbon.geo.crs import short_name
+from soilcarbon.geo.crs import short_name, transformed
 from soilcarbon.geo.grid import Grid, lonlat
 from soilcarbon.geo.raster import open_raster
 from soilcarbon.html import Items, Section, Table, flattened, format_value, render
@@ -56,6 +57,7 @@ def write_page(
     provenance: Mapping[str, Any],
     totals: "pd.DataFrame | None" = None,
     notes: Sequence[str] = (),
+    profiles: "Profiles | None" = None,
 ) -> None:
     """Write one page with maps, all their bands, and their metadata.
 
@@ -79,6 +81,8 @@ def write_page(
         Of `zonal_statistics.totals`, a row for each zone, perhaps with a column `map`.
     notes
         A sentence each.
+    profiles
+        To be shown on the maps, with a switch.
 
     Raises
     ------
@@ -86,6 +90,14 @@ def write_page(
         If a map is not readable, has no CRS, or is rotated, or the page cannot be written.
     """
     data, pictures = _fitting(views)
+    if profiles is not None:
+        data["profiles"] = {
+            "ids": list(profiles.ids),
+            "values": [_rounded(each) for each in profiles.values],
+            "unit": profiles.unit,
+        }
+        for view, picture in zip(data["views"], pictures, strict=True):
+            view["profiles"] = _placed(picture.grid, profiles)
     links = [quote(Path(os.path.relpath(view.tif, page.parent)).as_posix()) for view in views]
     unit = pictures[0].bands[0].unit
     sections = [
@@ -96,6 +108,29 @@ def write_page(
     ]
     files = [{"title": picture.view.title, "link": link, **_size(picture)} for picture, link in zip(pictures, links, strict=True)]
     write_text(page, render("map.html", title=title, data=data, files=files, sections=[each for each in sections if each.blocks]))
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """Profiles to show: N ids, longitudes and latitudes in degrees, measured values (NaN where there is none) and their unit."""
+
+    ids: Sequence[str]
+    lon: np.ndarray
+    lat: np.ndarray
+    values: np.ndarray
+    unit: str
+
+
+def _rounded(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def _placed(grid: Grid, profiles: Profiles) -> list[list[float]]:
+    """Return [column, row, number of the profile] of those on a grid, in cells of it."""
+    row, col = grid.places(*transformed("EPSG:4326", grid.crs, profiles.lon, profiles.lat))
+    with np.errstate(invalid="ignore"):
+        inside = (row >= 0) & (row <= grid.height) & (col >= 0) & (col <= grid.width)
+    return [[round(float(col[k]), 2), round(float(row[k]), 2), int(k)] for k in np.flatnonzero(inside)]
 
 
 def _fitting(views: Sequence[View]) -> tuple[dict[str, Any], list[Picture]]:

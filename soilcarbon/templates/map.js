@@ -89,6 +89,39 @@
     note.append(" no value");
   }
 
+  // --- profiles: their measured values in the colours of the prediction; white on other bands
+
+  const spot = ([col, row]) => [(col - left) * zoom, (row - top) * zoom * view.aspect];
+
+  function shade(value) {
+    const ramp = band.ramp;
+    const alike = view.bands[0].name === "prediction" && ["prediction", "lower", "upper"].includes(band.name);
+    if (value === null || !ramp || !alike) return "#fff";
+    const share = ramp.log ? Math.log(Math.max(value, ramp.low) / ramp.low) / Math.log(ramp.high / ramp.low) : (value - ramp.low) / (ramp.high - ramp.low);
+    return "#" + hex(ramp, Math.min(255, Math.max(0, Math.floor(256 * share))));
+  }
+
+  function mark(brush) {
+    brush.lineWidth = 1.5;
+    brush.strokeStyle = "#000";
+    for (const profile of view.profiles) {
+      brush.fillStyle = shade(data.profiles.values[profile[2]]);
+      brush.beginPath();
+      brush.arc(...spot(profile), 4, 0, 2 * Math.PI);
+      brush.fill();
+      brush.stroke();
+    }
+  }
+
+  function nearest(x, y) {          // the profile within 7 pixels of a place on the screen
+    let found, best = 49;
+    for (const profile of view.profiles ?? []) {
+      const [across, down] = spot(profile), far = (across - x) ** 2 + (down - y) ** 2;
+      if (far <= best) [found, best] = [profile[2], far];
+    }
+    return found;
+  }
+
   // --- places
 
   function degrees(across, down) {
@@ -115,6 +148,14 @@
       const value = valueOf(each, each.values[row * view.width + col]);
       add(reading, each === band ? "strong" : "span", each.name + " " + shown(value) + (each.unit && !Number.isNaN(value) ? " " + each.unit : "")).append("  ");
     }
+    readProfile(x, y);
+  }
+
+  function readProfile(x, y) {
+    const k = the("profiles").checked ? nearest(x, y) : undefined;
+    if (k === undefined) return;
+    const value = data.profiles.values[k];
+    add(the("reading"), "span", "profile " + data.profiles.ids[k] + ": measured " + (value === null ? "nothing" : shown(value) + " " + data.profiles.unit));
   }
 
   // --- zoom and pan
@@ -131,6 +172,7 @@
     brush.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--none");
     brush.fillRect(...box);
     brush.drawImage(cells, ...box);
+    if (the("profiles").checked) mark(brush);
     the("scale").hidden = !view.metres;
     if (view.metres) {
       const longest = 0.25 * width / zoom * view.metres, power = 10 ** Math.floor(Math.log10(longest));
@@ -197,7 +239,7 @@
   the("out").addEventListener("click", () => zoomBy(1 / 1.5));
   the("fit").addEventListener("click", fit);
 
-  // --- what is shown is in the address: #map=0&band=sd
+  // --- what is shown is in the address: #map=0&band=sd&profiles=1
 
   async function show() {
     const asked = new URLSearchParams(location.hash.slice(1)), before = view;
@@ -206,6 +248,7 @@
     view = next;
     band = view.bands.find(each => each.name === asked.get("band")) ?? view.bands[0];
     the("map").value = data.views.indexOf(view);
+    the("profiles").checked = Boolean(data.profiles) && asked.get("profiles") === "1";
     if (view !== before) {
       the("band").replaceChildren();
       for (const each of view.bands) add(the("band"), "option", each.name);
@@ -219,9 +262,14 @@
     Object.assign(document.documentElement.dataset, {state: "drawn", map: data.views.indexOf(view), band: band.name});
   }
 
+  if (data.profiles) {
+    the("profiles-choice").hidden = false;
+    the("profiles-choice").lastElementChild.textContent = data.profiles.ids.length.toLocaleString("en") + " profiles" + (data.profiles.unit ? " (measured, " + data.profiles.unit + ")" : "");
+    the("profiles").addEventListener("change", () => ask());
+  }
   data.views.forEach((each, k) => add(the("map"), "option", each.title).value = k);
   the("map-choice").hidden = data.views.length < 2;
-  const ask = () => location.replace("#" + new URLSearchParams({map: the("map").value, band: the("band").value}));
+  const ask = () => location.replace("#" + new URLSearchParams({map: the("map").value, band: the("band").value, ...(the("profiles").checked ? {profiles: 1} : {})}));
   the("map").addEventListener("change", ask);
   the("band").addEventListener("change", ask);
   addEventListener("hashchange", show);

@@ -18,7 +18,7 @@ from mapping.test_picture import four_bands, from_origin, soc, write_map
 from soilcarbon.geo.grid import Grid, lonlat
 from soilcarbon.html import Table, format_value
 from soilcarbon.mapping import page as pages
-from soilcarbon.mapping.page import degree_lattice, quantise, write_page
+from soilcarbon.mapping.page import Profiles, degree_lattice, quantise, write_page
 from soilcarbon.mapping.picture import View
 
 SCORES = {"train": {"rmse": 10.123, "mae": 5.5, "me": -0.1234, "r2": 0.614, "ccc": 0.7, "n": 4123}, "test": {"rmse": None, "n": 0}}
@@ -215,6 +215,22 @@ def test_the_page_tells_places_within_half_a_cell(crs, transform):
 
 # --- in a browser ----------------------------------------------------------------------------------------------
 
+
+def three_profiles():
+    """Two profiles on the map `utm`, at the middles of the cells (row, column) 10, 20 and 30, 50, and one elsewhere."""
+    places = lonlat(Grid("EPSG:32634", 500_000, 4_650_000, (1000, 1000), 40, 60), np.array([10.5, 30.5]), np.array([20.5, 50.5]))
+    lon, lat = (np.append(each, 0.0) for each in places)
+    return Profiles(["P<1>", "P2", "far"], lon, lat, np.array([12.345678, np.nan, 3.0]), "g/kg")
+
+
+def test_profiles_lie_in_their_cells_and_those_elsewhere_are_left_out(tmp_path):
+    tif = write_map(tmp_path / "m.tif", four_bands(), crs="EPSG:32634", transform=from_origin(500_000, 4_650_000, 1000, 1000))
+    write_page(tmp_path / "m.html", "", [View("m", tif)], {}, {}, profiles=three_profiles())
+    data = data_of(tmp_path / "m.html")
+    assert data["profiles"] == {"ids": ["P<1>", "P2", "far"], "values": [12.3457, None, 3.0], "unit": "g/kg"}
+    assert data["views"][0]["profiles"] == [[20.5, 10.5, 0], [50.5, 30.5, 1]]
+
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 CANVAS = "(b => [b.left, b.top, b.width, b.height])(document.getElementById('canvas').getBoundingClientRect())"
@@ -300,6 +316,26 @@ class TestBrowser:
         paths = [write_map(tmp_path / f"{k}.tif", four_bands(seed=k), **place) for k in range(2)]
         write_page(tmp_path / "m.html", "Kenya", [View(path.stem, path) for path in paths], SCORES, {})
         return tmp_path / "m.html"
+
+    @pytest.mark.usefixtures("utm")
+    def test_profiles_are_shown_on_demand_and_read_under_the_pointer(self, tmp_path):
+        write_page(tmp_path / "p.html", "", [View("k", tmp_path / "0.tif")], {}, {}, profiles=three_profiles())
+
+        async def act(browser):
+            label = await browser.value("document.getElementById('profiles-choice').textContent")
+            box, (zoom, left, top) = await browser.value(CANVAS), await browser.place()
+            cell = zoom * min(box[2] / 60, box[3] / 40)
+            found = []
+            for _ in range(2):
+                await browser.mouse("mouseMoved", box[0] + (20.5 - left) * cell, box[1] + (10.5 - top) * cell)
+                found.append(await browser.reading())
+                await browser.value("document.getElementById('profiles').click()")
+                await asyncio.sleep(0.3)
+            return label, found
+
+        label, (before, after) = browse(tmp_path / "p.html", tmp_path, act)
+        assert label.strip() == "3 profiles (measured, g/kg)"
+        assert "profile" not in before and "profile P<1>: measured 12.3 g/kg" in after
 
     def test_values_of_all_bands_under_the_pointer_at_any_zoom(self, utm, tmp_path):
         async def act(browser):
