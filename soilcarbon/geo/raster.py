@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
@@ -86,7 +87,7 @@ def named_errors(path: Path) -> Iterator[None]:
     """Convert any error with a GeoTIFF inside the block into a UserError that names the file."""
     try:
         yield
-    except (RasterioError, limits.LimitError) as error:
+    except (RasterioError, CPLE_BaseError, limits.LimitError) as error:
         reason = " ".join(str(error).split())[:150]
         raise UserError(f"{path}: not readable as a GeoTIFF ({reason}); is the file whole?") from error
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
+_LARGEST = 10**300
 _NO_VALUE = ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None"]
 """Missing values in columns of numbers; an id may be "NA"."""
 _NOT_TEXT = {
@@ -134,7 +136,10 @@ def _check_lengths(path: Path, rows: Sequence[tuple[int, list[str]]], width: int
 
 
 def _fields(line: str, separator: str) -> list[str]:
-    return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    try:
+        return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    except csv.Error:  # told of when all rows are read
+        return []
 
 
 def _check_quotes(path: Path, several: Sequence[tuple[int, str]], header: Sequence[str], separator: str) -> None:
@@ -185,7 +190,7 @@ def read_table(path: Path, columns: Sequence[str] = (), text: Sequence[str] = ("
     buffer = io.StringIO()
     csv.writer(buffer).writerows([header, *rows])
     buffer.seek(0)
-    return pd.read_csv(
+    table = pd.read_csv(
         buffer,
         dtype=dict.fromkeys(text, "str"),
         keep_default_na=False,
@@ -194,3 +199,6 @@ def read_table(path: Path, columns: Sequence[str] = (), text: Sequence[str] = ("
         low_memory=False,
         skip_blank_lines=False,
     )
+    for name, column in table.select_dtypes(object).items():  # whole numbers of any length, which pandas cannot make floats of
+        table[name] = [math.inf if type(value) is int and abs(value) > _LARGEST else value for value in column]
+    return table
