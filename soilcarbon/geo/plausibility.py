@@ -37,12 +37,14 @@ FILLS = (
     *(-2147483648.0, -2147483647.0, 2147483647.0, 4294967295.0, -28672.0, -3000.0, -1e10, 1e10, -1e15, 1e15),
 )
 """Values that are used for missing: of the limits of types, rows of nines, and of satellite products (MODIS)."""
+_NINES = (-99.0, -999.0, -9999.0, -99999.0)
+"""Codes for missing; where nothing else is negative they need not be as far from the values."""
 OF_FILE = "nodata="
 """How the setting is written for a single file, such as a reference map."""
 _APART, _LIMIT_APART, _ANY_APART = 1.0, 0.2, 10.0
 """Ranges of all other values by which such a value, the limit of an integer type, and any repeated value stand apart."""
-_STEPS = 20
-"""Mean steps between all other values by which the limit of a type stands apart."""
+_STEPS, _FEW_STEPS = 20, 5
+"""Mean steps between all other values by which the limit of a type, or a code below all values of 0 and more, stands apart."""
 _GROUP = 10
 """Values that may stand apart together: products have several codes of no data."""
 _REPEATED = 10
@@ -115,7 +117,7 @@ def sample_layers(layers: Sequence[Layer]) -> list[Sample]:
                     parts[k].append(np.ma.MaskedArray(stored[k], np.ma.nomask if missing is None else missing))
         for layer, part in zip(here, parts, strict=True):
             values, counts = _distinct(np.concatenate([each.compressed() for each in part]))
-            few = values.size <= _FEW and values.dtype.kind in "iu"
+            few = values.size <= _FEW and bool((values == np.rint(values)).all())  # codes that a GIS wrote as floats too
             found[layer] = Sample(values, counts, _jumps(values, part) if few else (0.0, 0.0))
     return [found[layer] for layer in layers]
 
@@ -189,6 +191,8 @@ def fill_values(values: np.ndarray, counts: np.ndarray, dtype: np.dtype[Any] | s
         outer, inner, gap = ordered[:split], ordered[split:], float(gaps[split - 1])
         reach = float(np.ptp(inner))
         of_limit = any(value in limits for value in outer) and gap > max(_LIMIT_APART * reach, _STEPS * reach / (inner.size - 1))
+        negative = side == 1 and split == 1 and outer[0] in _NINES and inner.min() >= 0 and often[0] >= _REPEATED
+        of_limit |= negative and gap > _FEW_STEPS * reach / (inner.size - 1)
         of_fills = any(value in FILLS for value in outer) and gap > _APART * reach and often[:split].sum() > 1
         repeated = split == 1 and often[0] >= _REPEATED and inner.size >= _GROUP and gap > _ANY_APART * reach
         if of_limit or of_fills or repeated:
@@ -328,7 +332,7 @@ def _largest_fills(dtype: str) -> list[float]:
 
 
 def looks_coded(sample: Sample) -> bool:
-    """Return whether a sample of integers looks like class codes: few different ones, alike in patches, that jump between codes.
+    """Return whether a sample of integers, of any type, looks like class codes: few different ones, alike in patches, that jump.
 
     Neighbours of a measurement that differ mostly have the next value; those of classes have any. Or they differ by little only,
     as map unit keys do.

@@ -22,6 +22,8 @@ from soilcarbon.io.values import BelowLimit, Reading, degrees, has_decimal_comma
 from soilcarbon.io.vector_limits import check_layer
 
 _MOST_UNMATCHED = 0.5
+_FEW_SWAPPED, _SHARE_SWAPPED = 3, 0.1
+"""Latitudes beyond 90 degrees, of so many and of this share of the places, show that longitude and latitude are swapped."""
 
 
 @dataclass(frozen=True)
@@ -263,7 +265,8 @@ def _as_text(table: pd.DataFrame) -> pd.DataFrame:
             return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
         return value.isoformat() if isinstance(value, pd.Timestamp) else str(value).strip() or None
 
-    columns = {str(name): [text(value) for value in column.tolist()] for name, column in table.items()}
+    names = [str(name) if str(name).strip() else f"unnamed_{k}" for k, name in enumerate(table, start=1)]
+    columns = {name: [text(value) for value in column.tolist()] for name, (_, column) in zip(names, table.items(), strict=True)}
     return pd.DataFrame(columns, dtype="str")
 
 
@@ -338,10 +341,14 @@ def _to_degrees(x: np.ndarray, y: np.ndarray, crs: str) -> tuple[np.ndarray, np.
 
 
 def check_not_swapped(lon: np.ndarray, lat: np.ndarray, path: Path) -> None:
-    """Raise UserError if most positions are impossible as they stand and all are possible with lon and lat swapped."""
+    """Raise UserError if several positions are impossible as they stand and all are possible with lon and lat swapped.
+
+    Of a table of both hemispheres only the places beyond 90 degrees of longitude show it.
+    """
     known = ~(np.isnan(lon) | np.isnan(lat))
     wrong = known & (np.abs(lat) > 90)
-    if wrong.sum() * 2 > known.sum() and not (known & ((np.abs(lat) > 180) | (np.abs(lon) > 90))).any():
+    several = wrong.sum() >= max(_FEW_SWAPPED, _SHARE_SWAPPED * known.sum()) or wrong.sum() * 2 > known.sum()
+    if several and not (known & ((np.abs(lat) > 180) | (np.abs(lon) > 90))).any():
         count = f"{wrong.sum()} of {lon.size} rows, first: lon {lon[wrong][0]:g}, lat {lat[wrong][0]:g}"
         raise UserError(f"{path}: longitude and latitude look swapped ({count}); swap the columns")
 

@@ -89,7 +89,7 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     text = read_text(path)
     said = re.match(r"sep=(.)\r?\n", text)  # as Excel writes
     text = text[said.end() :] if said else text
-    first = text[:1_000_000].lstrip("\r\n").partition("\n")[0]
+    first = re.split(r"[\r\n]", text[:1_000_000].lstrip("\r\n"), maxsplit=1)[0]
     separator = said[1] if said else max(",\t;|", key=lambda each: len(_fields(first, each)))
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     found: list[tuple[int, list[str]]] = []  # number of the last line of a row, and its fields

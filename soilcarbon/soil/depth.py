@@ -231,8 +231,8 @@ def turn_litter(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Bring organic layers that were described upwards from the mineral surface to negative depths.
 
-    Two spellings are recognised, each only above a mineral horizon that begins at 0: an O horizon from 5 to 0 cm, others ending
-    where the next begins; and, where `organic` says which horizons are, O from 0 to 5 beside A from 0 to 10. (As aqp's
+    Two spellings are recognised, each only above a mineral horizon that begins at 0: an O horizon from 5 to 0 cm, others above
+    it; and, where `organic` says which horizons are, O from 0 to 5 beside A from 0 to 10. (As aqp's
     accumulateDepths, Soil Survey Staff.)
 
     Parameters
@@ -266,14 +266,14 @@ def turn_litter(
     for each in np.unique(profile[rows]):
         own = rows[profile[rows] == each]
         up, down = own[upward[own]], own[~upward[own]]
-        up, down = up[np.argsort(bottom[up])], down[np.argsort(top[down])]
-        if up.size and bottom[up[0]] == 0 and (bottom[up[1:]] == top[up[:-1]]).all():
+        upper, lower = (np.unique(np.column_stack(pair), axis=0) for pair in ((bottom[up], top[up]), (top[down], bottom[down])))
+        if up.size and upper[0, 0] == 0 and (upper[1:, 0] >= upper[:-1, 1]).all():
             top[up], bottom[up] = 0.0 - top[up], 0.0 - bottom[up]
             turned += 1
-        elif not up.size and down.size and top[down[0]] == 0:
-            ends = np.flatnonzero(top[down[1:]] != bottom[down[:-1]])
-            layer = down[: ends[0] + 1] if ends.size else down  # a buried organic layer is none of them
-            thickness = bottom[layer[-1]]
+        elif not up.size and down.size and lower[0, 0] == 0:
+            ends = np.flatnonzero(lower[1:, 0] != lower[:-1, 1])
+            thickness = lower[ends[0] if ends.size else -1, 1]
+            layer = down[bottom[down] <= thickness]  # a buried organic layer is none of them
             top[layer], bottom[layer] = top[layer] - thickness, bottom[layer] - thickness
             turned += 1
     return top, bottom, turned

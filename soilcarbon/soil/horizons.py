@@ -17,7 +17,7 @@ from soilcarbon.io.points import PointTable, TableRule, read_points
 from soilcarbon.io.values import depth_range, depths, is_missing, split_ranges
 from soilcarbon.quantities import check_plausible, to_standard
 from soilcarbon.soil.depth import HIGHEST_LITTER, Horizons, from_surface, turn_litter
-from soilcarbon.soil.visits import SITE, at_first_visit, name_visits, sampling_years
+from soilcarbon.soil.visits import SITE, at_first_visit, check_hidden_visits, name_visits, sampling_years
 
 _SAME_PLACE = 1e-5
 """Degrees, about a metre."""
@@ -150,6 +150,7 @@ def place_horizons(points: PointTable, measured: Mapping[str, np.ndarray], taken
     counts["depth missing"] = int(unknown.sum())
     counts["depth impossible (bottom not below top)"] = int(impossible.sum())
     placed = ~(unknown | impossible)
+    check_hidden_visits(points, table, profile, top, bottom)
     top[placed], bottom[placed], moved = from_surface(profile[placed], top[placed], bottom[placed])
     counts["profiles with organic layers above 0"] = moved
     first = np.flatnonzero(~pd.Series(profile).duplicated())
@@ -228,11 +229,21 @@ def measured_soc(points: PointTable, soc_factor: float | None, setting: str = "-
         )
     signs: list[str] = []
     values = points.numbers(column, negative=False, signs=signs)
-    unit = "%" if signs else points.columns.units.get("soc" if column == points.columns.found.get("soc") else "som")
+    unit = _stated(points, "soc" if column == points.columns.found.get("soc") else "som", column, signs, ("%",))
     if soc_factor is not None:
         points.notes.append(f"SOC is {column!r} times {soc_factor:g}")
         values = values * soc_factor
     return column, values, unit
+
+
+def _stated(points: PointTable, ours: str, column: str, signs: list[str], per_cent: tuple[str, ...]) -> str | None:
+    """Return the unit that a column's name or its per cent signs state, or None; UserError if they contradict each other."""
+    by_name = points.columns.units.get(ours)
+    if not signs or by_name in per_cent:
+        return by_name
+    if by_name is not None:
+        raise UserError(f"{points.path}: column {column!r}: its name says {by_name}, its values carry per cent signs; correct one")
+    return per_cent[0]
 
 
 def read_horizons(
@@ -275,7 +286,7 @@ def read_horizons(
             if given
             else np.full(len(soc), np.nan)
         )
-        stated = "percent" if signs else points.columns.units.get(name)
+        stated = _stated(points, name, points.columns.found.get(name, ""), signs, ("percent", "mass_percent"))
         units |= {name: stated} if stated else {}
     found = place_horizons(points, values)
     ranges = ("depth",) if not ("top" in points and "bottom" in points) else ("top", "bottom")

@@ -161,6 +161,23 @@ def check_one_row_each(points: PointTable, ids: pd.Series, target: str | None) -
     raise UserError(f"{saw}: {way}; --columns profile_id=row takes each row for a profile")
 
 
+def check_hidden_visits(points: PointTable, table: pd.DataFrame, profile: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> None:
+    """Raise UserError if horizons (L rows of a table) that repeat profile and depths differ in a column of times not in use."""
+    if "year" in points or "year" in points.rule.columns:
+        return
+    key = pd.DataFrame({"profile": profile, "top": top, "bottom": bottom})
+    again = key.duplicated(keep=False).to_numpy() & ~np.isnan(top)
+    if not again.any():
+        return
+    groups = [column[again] for _, column in key.items()]
+    for name in (name for name in points.raw if name in table and _TIMES.search(str(name))):
+        differ = table[name][again].groupby(groups).nunique(dropna=False) > 1
+        if differ.any():
+            first = table["profile_id"].iloc[int(np.flatnonzero(again)[0])]
+            saw = f"{int(again.sum())} of {len(table)} horizons repeat profile and depths (first {first!r}), while {name} changes"
+            raise UserError(f"{points.path}: {saw}: visits? --columns year={name} says so; --columns year=none takes their mean")
+
+
 def _is_depth(column: pd.Series, name: str, many: bool) -> bool:
     """Return whether a column that changes within profiles (within many of them) holds depths, by its name or as ranges."""
     given = column.dropna()

@@ -52,6 +52,7 @@ FILLS = [
     *(("int16", -32768, 20, 1200), ("int16", 32767, 20, 1200), ("int16", -999, 20, 600), ("int32", -2147483648, 20, 1200)),
     *(("int32", 2147483647, 20, 1200), ("uint16", 65535, 20, 1200), ("uint8", 255, 0, 100), ("uint8", 255, 0, 180)),
     *(("int8", -128, 0, 90), ("float32", -99999, -5, 30), ("float32", -999, -5, 30), ("float32", 65535, 20, 1200)),
+    *(("int16", -999, 20, 1200), ("float32", -99, 20, 1200)),  # nothing else is negative
     *(("float64", -32768, 0, 1), ("uint32", 4294967295, 20, 90), ("float32", 254, 0, 13), ("float32", 0, 1000, 1013)),
 ]
 
@@ -85,6 +86,8 @@ def test_a_fill_value_is_asked_about_and_the_answer_is_taken(dtype, fill, low, h
         ("float32", np.exp(np.random.default_rng(0).normal(0, 2, (SIDE, SIDE)))),  # a long tail
         ("int16", np.random.default_rng(0).poisson(0.05, (SIDE, SIDE))),
         ("float32", np.full((SIDE, SIDE), 7.0)),
+        ("float32", np.where(holed(-99) == -99, -99, holed(0) - 400)),  # others are negative too
+        ("int16", np.where(holed(-1) == -1, -1, holed(0))),
     ],
 )
 def test_values_are_not_asked_about(dtype, values, tmp_path):
@@ -180,9 +183,16 @@ def test_a_colour_table_or_category_names_mark_classes_whatever_the_file_is_call
         '<PAMDataset><PAMRasterBand band="1"><GDALRasterAttributeTable tableType="thematic"/></PAMRasterBand></PAMDataset>'
     )
     put(tmp_path / "plain.tif", patches(), "uint8", names=None)
+    put(tmp_path / "whole.tif", patches(), "float32", names=None)
     layers = find_layers([tmp_path])
-    assert {layer.name: layer.classes for layer in layers} == {"lulc_2018": True, "soil": True, "rat": True, "plain": False}
-    assert hidden_classes(layers, sample_layers(layers)) == ["plain"]
+    assert {layer.name: layer.classes for layer in layers} == {
+        "lulc_2018": True,
+        "soil": True,
+        "rat": True,
+        "plain": False,
+        "whole": False,
+    }
+    assert hidden_classes(layers, sample_layers(layers)) == ["plain", "whole"]
 
 
 def test_integers_that_are_a_measurement_are_not_taken_for_classes(tmp_path):
@@ -204,10 +214,9 @@ def test_codes_beyond_24_bits_are_refused_wherever_they_are_read(first, dtype, t
         check_codes(layers, sample_layers(layers))
     with pytest.raises(UserError, match=words):
         cut_windows(layers, np.array([12.0]), np.array([48.0]), 0)
-    if dtype != "float64":
-        plain = find_layers([path])  # nobody said that they are classes
-        with pytest.raises(UserError, match=words):
-            check_codes(plain, sample_layers(plain))
+    plain = find_layers([path])  # nobody said that they are classes
+    with pytest.raises(UserError, match=words):
+        check_codes(plain, sample_layers(plain))
 
 
 def test_codes_of_seven_digits_are_exact(tmp_path):

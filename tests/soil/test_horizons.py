@@ -304,3 +304,34 @@ def test_text_in_measured_columns_is_refused(tmp_path, column, word):
     if column == "soc":
         with pytest.raises(UserError, match="first"):
             one_row_each(read_points(path, TableRule(columns={"profile_id": "row"})), "soc")
+
+
+def test_repeated_depths_with_another_time_are_asked_about(tmp_path):
+    table = pd.concat([soils(campaign="first"), soils(campaign="second").assign(soc=soils()["soc"] / 2)])
+    path = write(tmp_path, table)
+    with pytest.raises(
+        UserError, match="18 of 18 horizons repeat profile and depths .first '007'., while campaign changes: visits"
+    ):
+        read_profiles(path, "soc")
+    found = read_profiles(path, "soc", rule=TableRule({"year": "none"}))
+    assert found.table["soc"].tolist() == pytest.approx([0.75 * TOPSOIL] * 3)
+
+
+def test_per_cent_signs_and_names_of_columns_agree_or_are_refused(tmp_path):
+    signed = soils(bd="1.3", gravel="40%")
+    by_mass = write(tmp_path, signed.rename(columns={"gravel": "gravel (wt%)"}))
+    assert read_horizons(by_mass)[2]["stones"] == "mass_percent"
+    with pytest.raises(UserError, match="its name says fraction, its values carry per cent signs"):
+        read_horizons(write(tmp_path, signed.rename(columns={"gravel": "gravel_fraction"})))
+    with pytest.raises(UserError, match="its name says g/kg, its values carry per cent signs"):
+        read_horizons(write(tmp_path, soils().astype({"soc": str}).assign(soc="2 %").rename(columns={"soc": "soc_gkg"})))
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("litter", [[(8, 3), (2, 0)], [(8, 3), (3, 0)], [(0, 3), (3, 8)]])
+def test_organic_layers_are_turned_where_rows_come_twice_and_across_a_gap(litter, copies, tmp_path):
+    rows = [("a", 10, 50, *limits, "Oe", 200) for limits in litter] + [("a", 10, 50, 0, 10, "A", 20), ("a", 10, 50, 10, 40, "B", 5)]
+    table = pd.DataFrame(rows * copies, columns=["profile_id", "lon", "lat", "top", "bottom", "hzname", "soc"])
+    organic = 7 if (2, 0) in litter else 8
+    expected = (200 * organic + 20 * 10 + 5 * 12) / (organic + 22)
+    assert read_profiles(write(tmp_path, table), "soc").table["soc"][0] == pytest.approx(expected)

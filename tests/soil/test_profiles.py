@@ -108,6 +108,22 @@ def test_swapped_coordinates_are_seen_by_the_bounds_but_not_from_one_row_out_of_
     assert read_profiles(path, None).counts() == {"longitude or latitude out of range": 1}
 
 
+def test_swapped_coordinates_of_both_hemispheres_are_refused_where_only_some_are_impossible(tmp_path):
+    rows = "".join(f"p{k},{40 + k},{-118 + k if k % 3 == 0 else 20 + k},5\n" for k in range(12))
+    with pytest.raises(UserError, match="look swapped .4 of 12 rows"):
+        read_profiles(write(tmp_path / "p.csv", "profile_id,lon,lat,soc\n" + rows), None)
+
+
+def test_old_line_ends_and_properties_without_a_name(tmp_path):
+    path = write(tmp_path / "p.csv", "")
+    path.write_bytes(b"id,x,y,soc\r007,10,50,12.5\r008,11,50,3\r")
+    assert read_profiles(path, None).table["soc"].tolist() == [12.5, 3]
+    geometry = {"type": "Point", "coordinates": [10, 50]}
+    feature = {"type": "Feature", "properties": {"id": "a", "soc": 3, "": "W"}, "geometry": geometry}
+    path = write(tmp_path / "p.geojson", json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    assert read_profiles(path, None).table["lon"].tolist() == [10]
+
+
 def test_per_cent_is_suspected():
     per_cent = np.random.default_rng(0).lognormal(0.2, 0.7, 200)
     assert "per cent" in str(unit_hint(per_cent))
