@@ -199,6 +199,7 @@ def read_table(path: Path, columns: Sequence[str] = (), text: Sequence[str] = ("
         low_memory=False,
         skip_blank_lines=False,
     )
-    for name, column in table.select_dtypes(object).items():  # whole numbers of any length, which pandas cannot make floats of
-        table[name] = [math.inf if type(value) is int and abs(value) > _LARGEST else value for value in column]
+    for name, column in table.items():
+        if column.dtype == object:  # whole numbers of any length, which pandas cannot make floats of
+            table[name] = [math.inf if type(value) is int and abs(value) > _LARGEST else value for value in column]
     return table
