@@ -184,7 +184,7 @@ def folds_for(design: Design, region: str, data: Dataset, strategy: str) -> tupl
     try:
         more: dict[str, Any] = {"block_size": data.block_size} if strategy == "blocks" else {}
         if strategy == "knndm":
-            more["prediction_points"] = _places_on(design.land, design.nodata, data, design.seed)
+            more["prediction_points"] = places_on(design.land, design.nodata, data, design.seed)
         folds, facts = make_folds(strategy, data.lon, data.lat, design.folds, design.seed, **more)
     except ValueError as error:
         raise UserError(f"{region}: no folds by {strategy}: {error}") from error
@@ -194,7 +194,7 @@ def folds_for(design: Design, region: str, data: Dataset, strategy: str) -> tupl
     return folds, facts
 
 
-def _places_on(
+def places_on(
     land: Path | None, nodata: Mapping[str, tuple[float, ...]], data: Dataset, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw prediction places of the map within the bounding box of a region's profiles."""

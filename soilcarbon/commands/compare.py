@@ -1,11 +1,18 @@
-"""Compare the network with baselines on the same profiles: by cross-validation, or finished runs on their test split.
+"""Compare methods on the same profiles by cross-validation: on your own data, or networks pretrained without each of some regions.
 
+    soilcarbon compare --data_dir data/mine                     all methods on one dataset, within ten times a forest's time
+    soilcarbon compare --data_dir data/mine --budget full       tuned, repeated, within a hundred times
+    soilcarbon compare --data_dir data/mine --init_from model/pretrain_model/world.pth      transferred networks as well
     soilcarbon compare                                          regions of the example world
     soilcarbon compare --config configs/realdata_compare.yaml   a comparison of your own, in a YAML file
     soilcarbon compare --config ... --resume                    resume after an interruption
     soilcarbon compare --runs anhui denmark                     finished runs, each on its own test split
 
-Cross-validation: for each region the network is pretrained again without any place of it; every method is then trained on the same
+One dataset: folds are of spatial blocks, as wide as a forest's residuals are correlated where the dataset has none, and beside them
+of places at random. Writes into results/compare/<name>/: report.html (a table, a figure, a verdict), scores.csv, predictions.csv;
+folds/ and runs/ (every prediction).
+
+Regions: for each region the network is pretrained again without any place of it; every method is then trained on the same
 profiles and predicts the same ones held out, under each strategy (random, place, blocks, region, knndm). Writes into
 results/compare/: report.html, report.md, figures; scores.csv, differences.csv (paired, against the strongest baseline), curves.csv,
 coverage.csv, selection.csv, floor.csv; folds/ and runs/ (every prediction). Any regressor with scikit-learn's interface can take
@@ -19,7 +26,7 @@ and forests.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -29,10 +36,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from soilcarbon.commands.arguments import command_line, ensure_example_world, from_yaml, read_settings
 from soilcarbon.io.files import UserError, begin_or_resume, check_writable, locked, sha256, write_table, write_text
 from soilcarbon.io.manifest import begin_files
+from soilcarbon.io.names import file_name
 from soilcarbon.settings import RasterSettings, RegionalSettings, build, find_config
 
 if TYPE_CHECKING:
+    from soilcarbon.benchmark.baselines import Baseline
     from soilcarbon.benchmark.experiment import Design
+    from soilcarbon.benchmark.own_data import Design as OneDesign
 
 
 class MethodSettings(BaseModel):
@@ -51,16 +61,28 @@ class CompareSettings(RasterSettings):
     """Settings of a comparison of the network with baselines."""
 
     preset = "sim_compare.yaml"
-    preset_unless = ("config", "regions", "runs")
+    preset_unless = ("config", "regions", "runs", "data_dir")
+
+    data_dir: Path | None = Field(
+        None, description="one dataset's folder, as soilcarbon prepare writes it: methods are compared on it"
+    )
+    init_from: Path | None = Field(None, description="one dataset: checkpoint of networks that are transferred to it, too")
+    target: str | None = Field(None, description="one dataset: the sample table's column to predict [the checkpoint's, or soc]")
+    use_test: bool = Field(False, description="one dataset: use the test split too, which then tests nothing any more")
+    budget: Literal["quick", "full"] = Field(
+        "quick", description="one dataset: computing time of at most 10, or 100, cross-validations of a default forest"
+    )
 
     runs: list[str] = Field([], description="instead of cross-validation: finished runs, as results/<run>, on their test split")
     regions: list[Path] = Field([], description="datasets of regions, the folder's name being the region's")
     global_data: Path | None = Field(None, description="dataset the network is pretrained on, without the places of each region")
     pretrained: Path | None = Field(None, description="checkpoint whose settings the pretraining takes")
     regional: Path | None = Field(None, description="YAML file of settings of soilcarbon finetune: the fine-tuning to be compared")
-    out: Path | None = Field(None, description="folder of the results [results/compare, or results/skill for runs]")
+    out: Path | None = Field(None, description="folder of the results [results/compare, its <dataset>, or results/skill for runs]")
     strategies: list[Literal["random", "place", "blocks", "region", "knndm"]] = Field(
-        ["random", "blocks"], min_length=1, description="cross-validation strategies; the verdict is based on the last"
+        ["random", "blocks"],
+        min_length=1,
+        description="cross-validation strategies; the verdict is based on the last [of one dataset place blocks]",
     )
     folds: int = Field(5, ge=2, le=50, description="folds of each strategy")
     block_size: float | None = Field(None, gt=0, le=180, description="side of blocks, degrees [the dataset's, or the variogram's]")
@@ -75,7 +97,12 @@ class CompareSettings(RasterSettings):
     )
     profiles: int = Field(0, ge=0, le=10**7, description="training profiles of each fold, drawn at random; 0: all not held out")
     sizes: list[int] = Field([], description="learning curves: numbers of training profiles; 0: all")
-    repeats: int = Field(3, ge=1, le=100, description="draws of each number of profiles")
+    repeats: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="draws of each number of profiles; of one dataset's folds [3, of one dataset with budget quick 1]",
+    )
     workers: int = Field(0, ge=0, le=1024, description="processes; 0: one per core")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of folds, methods and bootstrap")
     resume: bool = Field(False, description="keep the runs that an interrupted comparison of the same settings has finished")
@@ -102,16 +129,34 @@ class CompareSettings(RasterSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
+        if self.runs and self.data_dir:
+            raise ValueError("give --data_dir, a dataset, or --runs, finished runs")
         if self.runs:
             return self
-        for name in ("regions", "global_data", "pretrained", "regional"):
-            if not getattr(self, name):
-                raise ValueError(f"--{name} is required: {type(self).model_fields[name].description}; or give --runs")
+        self._check_lists()
+        return self._of_one_dataset() if self.data_dir else self._of_regions()
+
+    def _check_lists(self) -> None:
         for name in ("strategies", "methods", "few_methods", "sizes"):
             values = [each.name if isinstance(each, MethodSettings) else each for each in getattr(self, name)]
             double = next((each for each in values if values.count(each) > 1), None)
             if double is not None:
                 raise ValueError(f"{name}: {double!r} comes twice")
+
+    def _of_one_dataset(self) -> Self:
+        for name in ("regions", "global_data", "pretrained", "regional", "few_methods", "profiles", "sizes"):
+            if self.given(name) and getattr(self, name):
+                raise ValueError(f"{name} is for a comparison in several regions; drop it, or data_dir")
+        return self
+
+    def _of_regions(self) -> Self:
+        for name in ("init_from", "target", "use_test", "budget"):
+            if self.given(name):
+                raise ValueError(f"{name} is for a comparison on one dataset; give --data_dir")
+        for name in ("regions", "global_data", "pretrained", "regional"):
+            if not getattr(self, name):
+                what = type(self).model_fields[name].description
+                raise ValueError(f"--{name} is required: {what}; or give --data_dir, one dataset, or --runs")
         small = next((size for size in [*self.sizes, self.profiles] if size < 0 or 0 < size < 20), None)
         if small is not None:
             raise ValueError(f"{small} profiles are too few to train on; 0 stands for all, else 20 or more")
@@ -129,12 +174,102 @@ _MAY_CHANGE = {"resume", "workers", "out", "sizes", "repeats"}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(CompareSettings, __doc__, arguments, "soilcarbon compare")
+    command = command_line("soilcarbon compare", arguments)
     if settings.runs:
         _compare_runs(settings)
-        return
-    assert settings.global_data is not None  # checked by the settings
-    ensure_example_world(settings.global_data)
-    _cross_validate(settings, command_line("soilcarbon compare", arguments))
+    elif settings.data_dir:
+        ensure_example_world(settings.data_dir)
+        _compare_methods(settings, settings.data_dir, command)
+    else:
+        assert settings.global_data is not None  # checked by the settings
+        ensure_example_world(settings.global_data)
+        _cross_validate(settings, command)
+
+
+# --- one dataset ------------------------------------------------------------------------------------------------------
+
+
+def _compare_methods(settings: CompareSettings, folder: Path, command: str) -> None:
+    import pandas as pd  # here and below: --help needs none of these, and they are slow to import
+
+    from soilcarbon.benchmark.own_data import execute_all, folds_for, gather, plan_runs, read_inputs
+    from soilcarbon.benchmark.ranking import Ranking, as_text, notes_of, score_table, write_report
+    from soilcarbon.html import REPORT
+
+    design = design_of_one(settings, folder)
+    read_inputs.cache_clear()
+    target = read_inputs(design).data.target  # all that can be wrong with the input, before anything is cleared
+    check_writable(design.out)
+    with locked(design.out):
+        plain = {name: value for name, value in settings.as_plain().items() if name not in ("workers", "out")}
+        plain["digest"] = _digest([folder], [each for each in (design.checkpoint, design.land) if each])
+        begin_or_resume(design.out, plain, ("runs", "folds"), settings.resume)
+        plan = plan_runs(design)
+        ledger = execute_all(design, plan)
+        found = gather(design, plan, ledger)
+        ranking = Ranking(
+            name=folder.resolve().name,
+            target=target.title,
+            unit=target.unit,
+            methods=design.known,
+            scores=score_table(found, design.known, design.seed),
+            facts={each: folds_for(design, each, 0).facts for each in plan.strategies},
+            notes=notes_of(plan, ledger, found, design.checkpoint),
+            ratio=ledger.ratio,
+            limit=ledger.limit,
+            settings=settings.as_plain(),
+            command=command,
+        )
+        begin_files(design.out, ["scores.csv", "predictions.csv", "report.html"], REPORT)
+        write_table(design.out / "scores.csv", ranking.scores)
+        parts = [table.drop(columns="group").assign(strategy=each) for each, table in found.items()]
+        write_table(design.out / "predictions.csv", pd.concat(parts, ignore_index=True))
+        write_report(design.out, ranking)
+    print(f"{as_text(ranking)}\n-> {design.out / 'report.html'}")
+
+
+def design_of_one(settings: CompareSettings, folder: Path) -> "OneDesign":
+    """Return the design of a comparison on one dataset.
+
+    Raises
+    ------
+    UserError
+        If a method is unknown.
+    """
+    from soilcarbon.benchmark.methods import METHODS, as_method
+    from soilcarbon.benchmark.own_data import Design
+
+    own = {name: as_method(each) for name, each in _own_methods(settings, METHODS).items()}
+    named = tuple(each for each in settings.methods if isinstance(each, str))
+    every = (key for key, each in METHODS.items() if settings.init_from or not each.needs_checkpoint)
+    same = ("target", "use_test", "folds", "block_size", "land", "budget", "workers", "seed")
+    return Design(
+        data_dir=folder,
+        out=settings.out or Path("results/compare") / (file_name(folder.resolve().name) or "data"),
+        methods=(*(named or every), *own),
+        known={**METHODS, **own},
+        checkpoint=settings.init_from,
+        strategies=tuple(settings.strategies) if settings.given("strategies") else ("place", "blocks"),
+        nodata=settings.missing_values,
+        repeats=settings.repeats if settings.given("repeats") else None,
+        **{name: getattr(settings, name) for name in same},
+    )
+
+
+def _own_methods(settings: CompareSettings, taken: Collection[str]) -> "dict[str, Baseline]":
+    """Return the regressors that the settings name by their import path; none may have the name of another method."""
+    from soilcarbon.benchmark.baselines import read_method
+
+    found = {}
+    for each in settings.methods:
+        if isinstance(each, MethodSettings):
+            if each.name in taken:
+                raise UserError(f"methods: {each.name!r} is the name of another method")
+            try:
+                found[each.name] = read_method(**dict(each))
+            except ValueError as error:
+                raise UserError(f"methods: {error}") from error
+    return found
 
 
 # --- cross-validation -------------------------------------------------------------------------------------------------
@@ -156,7 +291,9 @@ def _cross_validate(settings: CompareSettings, command: str) -> None:
     check_writable(design.out)
     with locked(design.out):
         plain = {name: value for name, value in settings.as_plain().items() if name not in _MAY_CHANGE}
-        plain["digest"] = _digest(design, settings)
+        assert settings.regional  # checked by the settings
+        read = [design.pretrained, find_config(settings.regional), *([settings.land] if settings.land else [])]
+        plain["digest"] = _digest([design.global_data, *design.regions], read)
         begin_or_resume(design.out, plain, ("runs", "pretrained", "folds"), settings.resume)
         execute_all(design, runs)
         folds: dict[tuple[str, str], Mapping[str, Any]] = {}
@@ -184,20 +321,12 @@ def design_of(settings: CompareSettings) -> "Design":
     UserError
         If a method or a setting of the fine-tuning is unknown.
     """
-    from soilcarbon.benchmark.baselines import BASELINES, read_method
+    from soilcarbon.benchmark.baselines import BASELINES
     from soilcarbon.benchmark.experiment import Design
     from soilcarbon.benchmark.network_variants import VARIANTS
 
     assert settings.global_data and settings.pretrained and settings.regional  # checked by the settings
-    baselines = dict(BASELINES)
-    for each in settings.methods:
-        if isinstance(each, MethodSettings):
-            if each.name in (*BASELINES, *VARIANTS):
-                raise UserError(f"methods: {each.name!r} is the name of another method")
-            try:
-                baselines[each.name] = read_method(**dict(each))
-            except ValueError as error:
-                raise UserError(f"methods: {error}") from error
+    baselines = BASELINES | _own_methods(settings, {*BASELINES, *VARIANTS})
     values = from_yaml(RegionalSettings, settings.regional)
     values |= {"data_dir": settings.global_data, "init_from": settings.pretrained, "seed": settings.seed}
     values |= {"tensorboard": False, "device": "cpu"}
@@ -219,11 +348,10 @@ def design_of(settings: CompareSettings) -> "Design":
     )
 
 
-def _digest(design: "Design", settings: CompareSettings) -> str:
-    """Return a checksum of the files that runs depend on: datasets, checkpoint, settings, land."""
-    assert settings.regional  # checked by the settings
-    paths = [design.pretrained, find_config(settings.regional), *([settings.land] if settings.land else [])]
-    for folder in (design.global_data, *design.regions):
+def _digest(folders: Iterable[Path], files: Iterable[Path]) -> str:
+    """Return a checksum of what runs depend on: datasets' folders, and files."""
+    paths = list(files)
+    for folder in folders:
         data = (path for path in folder.rglob("*") if path.suffix in (".csv", ".pkl") or path.name == "dataset.yaml")
         paths += sorted(path for path in data if path.is_file())
     digest = hashlib.sha256()

@@ -70,6 +70,8 @@ class Task:
         Threads of forests; -1: one per core.
     meaning
         Unit, depth and years of the target.
+    members
+        Networks of an ensemble.
     """
 
     categories: tuple[Category, ...]
@@ -80,6 +82,7 @@ class Task:
     seed: int = 314
     jobs: int = 1
     meaning: Target = Target()
+    members: int = MEMBERS
 
     def settings(self, **changes: Any) -> TrainSettings:
         """Return settings of training, as far as they matter to a specification."""
@@ -155,6 +158,7 @@ def _network(samples: Samples, facts: Specification, task: Task, teacher: Litera
     network = SoilCarbonRegressor(
         task.categories,
         teacher=teacher,
+        members=task.members,
         target_transform=facts.target_transform,
         center="median",
         target=task.target,

@@ -1,0 +1,273 @@
+"""Methods compared on one dataset: learners of `soilcarbon fit`, further baselines, any regressor, and transferred networks.
+
+In: a `Division`, profiles for training and profiles held out. Out: predictions of those held out, in the target's unit. Whatever
+depends on profiles (statistics and classes of covariates, filling, the transform, tuning, the epoch) is computed from those for
+training alone.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from sklearn.dummy import DummyRegressor
+
+from soilcarbon.benchmark.baselines import BASELINES, INNER_FOLDS, Baseline, tune
+from soilcarbon.categories import middle_cells
+from soilcarbon.estimator import SoilCarbonRegressor
+from soilcarbon.network.checkpoint import load_checkpoint
+from soilcarbon.network.network import SoilCarbonNet
+from soilcarbon.network.network import predict as predict_with
+from soilcarbon.regression.estimators import POSITION, Samples
+from soilcarbon.regression.learners import LEARNERS, MEMBERS, Task
+from soilcarbon.regression.model import from_scale
+from soilcarbon.regression.parts import transformed
+from soilcarbon.regression.selection import STACKED, hold_out
+from soilcarbon.training.run import choose_transform
+
+REFERENCE = "forest"
+"""The method whose cross-validation is the unit of computing time."""
+CONSTANTS = ("mean", "median")
+STACK = "stack"
+
+
+@dataclass(frozen=True)
+class Division:
+    """One division of a dataset's profiles.
+
+    Attributes
+    ----------
+    samples
+        The n profiles, their groups being those that no fold splits.
+    folds, fold
+        (n,) int64, and which of them is held out.
+    task
+        What is to be learnt; its transform is not used (`learnt`).
+    checkpoint
+        To be transferred; None: there is none.
+    tuned
+        Whether inner folds choose parameters; else the first candidate is taken.
+    """
+
+    samples: Samples
+    folds: np.ndarray
+    fold: int
+    task: Task
+    checkpoint: Path | None = None
+    tuned: bool = True
+
+    @cached_property
+    def train(self) -> Samples:
+        """The profiles for training."""
+        return self.samples.take(self.folds != self.fold)
+
+    @property
+    def held_out(self) -> Samples:
+        """The profiles held out."""
+        return self.samples.take(self.folds == self.fold)
+
+    @cached_property
+    def learnt(self) -> Task:
+        """The task, with the transform that suits the targets of the profiles for training."""
+        return replace(self.task, transform=choose_transform(self.task.settings(target_transform="auto"), self.train.y))
+
+
+Seconds = Callable[[int, int, int], float]
+"""Expected computing time of one fold on one core, of training profiles, columns, and members of an ensemble."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A compared method.
+
+    Attributes
+    ----------
+    label, meaning
+        As tables and figures name it; one line.
+    predict
+        Division -> predictions of the profiles held out, in the target's unit.
+    kind
+        A network may be from scratch or transferred.
+    seconds
+        Expected computing time.
+    candidates
+        Sets of its parameters, of which inner folds choose; 1: nothing is tuned.
+    needs_checkpoint
+        Whether it is a transferred network.
+    """
+
+    label: str
+    meaning: str
+    predict: Callable[[Division], np.ndarray]
+    kind: Literal["baseline", "network"]
+    seconds: Seconds
+    candidates: int = 1
+    needs_checkpoint: bool = False
+
+
+# --- expected computing time: measured on one core, in seconds; only the ratios matter ----------------------------------------
+
+
+def _trees(n: int, width: int, _: int = 1) -> float:
+    return 0.22 + 5e-6 * n * math.log2(n + 2) * width
+
+
+def _boosted(n: int, width: int, _: int = 1) -> float:
+    return 0.5 * _trees(n, width)
+
+
+def _constant(n: int, width: int, _: int = 1) -> float:
+    return 0.01 + 1e-8 * n * width
+
+
+def _linear(n: int, width: int, _: int = 1) -> float:
+    return 0.13 + 3e-8 * n * width**2
+
+
+def _kriging(n: int, width: int, _: int = 1) -> float:
+    return 1.3 * _trees(n, width) + 1e-10 * n**3
+
+
+def _from_scratch(n: int, width: int, members: int) -> float:
+    return members * (0.06 + (0.018 + 2e-5 * width) * math.ceil(n / 20))
+
+
+def _taught(n: int, width: int, members: int) -> float:
+    return members * (2.0 + 0.0035 * min(n, 1500) + 0.005 * width + 0.5 * (_trees(n, width) - 0.22))
+
+
+# --- how methods predict ------------------------------------------------------------------------------------------------------
+
+
+def _learner(division: Division, key: str) -> np.ndarray:
+    """Predict by a learner of `soilcarbon fit`, as its cross-validation does."""
+    task = division.learnt
+    outputs = hold_out(key, division.samples, task, division.folds, division.fold)
+    return from_scale(outputs, task.specify(division.train))
+
+
+def _baseline(division: Division, method: Baseline) -> np.ndarray:
+    """Predict by a baseline of the profiles' own cells, tuned on inner folds of whole groups."""
+    categories = division.task.categories
+    kinds = np.concatenate([np.full(len(each.variables), each.kind == "classes") for each in categories])
+
+    def cells(samples: Samples) -> Samples:
+        own = middle_cells(samples.X[:, POSITION:], categories)
+        return samples._replace(X=np.column_stack([samples.X[:, :POSITION], own]))
+
+    chosen = method if division.tuned else replace(method, candidates=method.candidates[:1])
+    fitted, _ = tune(chosen, cells(division.train), division.task.seed, classes=tuple(np.flatnonzero(kinds).tolist()))
+    return np.asarray(fitted.predict(cells(division.held_out).X), np.float64).ravel()
+
+
+def _checkpoint(division: Division) -> SoilCarbonNet:
+    """Return the network to be transferred, predicting medians, or means, as the other methods do."""
+    assert division.checkpoint is not None  # such methods are only there with one
+    start = load_checkpoint(division.checkpoint)
+    start.respecify(center=division.task.center)
+    return start
+
+
+def _covariates(samples: Samples) -> np.ndarray:
+    return np.ascontiguousarray(samples.X[:, POSITION:], np.float32)
+
+
+def _unchanged(division: Division) -> np.ndarray:
+    return np.asarray(predict_with(_checkpoint(division), _covariates(division.held_out))[0], np.float64)
+
+
+def _transferred(division: Division, teacher: Literal["none", "ensemble"]) -> np.ndarray:
+    task, train = division.task, division.train
+    start = _checkpoint(division)
+    network = SoilCarbonRegressor(
+        init_from=start, teacher=teacher, center=task.center, target=task.target, random_state=task.seed, members=task.members
+    )
+    network.fit(_covariates(train), train.y, train.groups)
+    return np.asarray(network.predict(_covariates(division.held_out)), np.float64)
+
+
+def as_method(baseline: Baseline) -> Method:
+    """Return a baseline, or any regressor, as a compared method; its time is taken for that of a forest."""
+    count = len(baseline.candidates)
+    seconds = _linear if baseline.regressor.__class__.__module__.startswith("sklearn.linear_model") else _trees
+    return Method(baseline.label, baseline.meaning, partial(_baseline, method=baseline), "baseline", seconds, count)
+
+
+def expected_seconds(method: Method, n: int, width: int, members: int = MEMBERS, tuned: bool = True) -> float:
+    """Return the expected computing time of one fold: n training profiles of so many columns; tuning is done with fewer trees."""
+    tries = 1 + (INNER_FOLDS * method.candidates / 3 if tuned and method.candidates > 1 else 0)
+    return method.seconds(n, width, members) * tries
+
+
+# --- the methods --------------------------------------------------------------------------------------------------------------
+
+
+def _learners() -> dict[str, Method]:
+    times: dict[str, Seconds] = {
+        "mean": _linear,
+        "ridge": _linear,
+        "boosting": _boosted,
+        "regression-kriging": _kriging,
+        "network": _from_scratch,
+    }
+    times["taught"] = _taught
+    return {
+        key: Method(
+            each.label,
+            each.meaning,
+            partial(_learner, key=key),
+            "network" if each.network else "baseline",
+            times.get(key, _trees),
+        )
+        for key, each in LEARNERS.items()
+    }
+
+
+_MEDIAN = Baseline("median", "the median of the profiles, everywhere", DummyRegressor(strategy="median"), "all")
+_FURTHER = {
+    "idw": BASELINES["idw"],
+    "quantile-forest": BASELINES["quantile_forest"],
+    "tuned-forest": replace(BASELINES["forest_log"], label="forest, tuned"),
+    "tuned-boosting": replace(BASELINES["boosting"], label="gradient boosting, tuned"),
+    "tuned-kriging": replace(BASELINES["kriging"], label="regression kriging, tuned"),
+}
+TUNED = tuple(key for key in _FURTHER if key.startswith("tuned-"))
+"""Methods that are nothing but others, tuned."""
+_LEARNERS = _learners()
+METHODS: Mapping[str, Method] = {
+    "mean": _LEARNERS.pop("mean"),
+    "median": replace(as_method(_MEDIAN), seconds=_constant),
+    "idw": replace(as_method(_FURTHER["idw"]), seconds=_constant),
+    **{key: each for key, each in _LEARNERS.items() if each.kind == "baseline"},
+    **{key: as_method(each) for key, each in _FURTHER.items() if key != "idw"},
+    **{key: each for key, each in _LEARNERS.items() if each.kind == "network"},
+    "unchanged": Method(
+        "network, transferred", "the network of --init_from as it is", _unchanged, "network", _linear, needs_checkpoint=True
+    ),
+    "fine-tuned": Method(
+        "network, transferred, fine-tuned",
+        "all layers are trained on from the weights of --init_from",
+        partial(_transferred, teacher="none"),
+        "network",
+        _from_scratch,
+        needs_checkpoint=True,
+    ),
+    "transferred-taught": Method(
+        "network, transferred, taught",
+        "a teacher, in which the fine-tuned network has a share, is distilled into the network of --init_from",
+        partial(_transferred, teacher="ensemble"),
+        "network",
+        _taught,
+        needs_checkpoint=True,
+    ),
+}
+"""Key -> method, in the order of tables."""
+
+
+def stacked(division: Division, known: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the stack's predictions from those of its parts: their mean on the scale that is learnt."""
+    facts = division.learnt.specify(division.train)
+    return from_scale(np.mean([transformed(known[key], facts) for key in STACKED], axis=0), facts)

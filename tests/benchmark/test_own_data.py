@@ -1,0 +1,322 @@
+"""Comparison on one dataset: nothing of a held-out profile in its prediction, budget, table and verdict, resumed runs."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import make_dataset
+from sklearn.base import clone
+
+from soilcarbon.benchmark import methods as registry
+from soilcarbon.benchmark import own_data
+from soilcarbon.benchmark.baselines import read_method
+from soilcarbon.benchmark.budget import ALWAYS, LIMITS, PLANNED, Choice, fit_into
+from soilcarbon.benchmark.methods import METHODS, STACK, TUNED, Division, as_method, expected_seconds
+from soilcarbon.benchmark.own_data import (
+    Design,
+    Ledger,
+    Plan,
+    Run,
+    divide,
+    execute,
+    folds_for,
+    plan_runs,
+    read_inputs,
+    strategies_of,
+)
+from soilcarbon.benchmark.ranking import Ranking, few_groups_factor, score_table, verdict
+from soilcarbon.categories import Category
+from soilcarbon.commands import compare, fit
+from soilcarbon.io.files import run
+from soilcarbon.network.checkpoint import save_checkpoint
+from soilcarbon.regression import selection
+from soilcarbon.regression.learners import LEARNERS
+from soilcarbon.stats.groups import check_no_leak, spatial_groups
+
+CATEGORIES = (
+    Category(name="topo", variables=("elevation", "slope"), radius=1),
+    Category(name="climate", variables=("bio01",)),
+    Category(name="rock", variables=("lithology",), kind="classes"),
+)
+SVR = {"name": "svr", "estimator": "sklearn.svm.SVR", "parameters": {"C": 10}, "grid": {"epsilon": [0.1, 0.3]}}
+CHEAP = ["mean", "median", "idw", "ridge", "forest", "boosting"]
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """120 profiles, 96 of them for training and validation."""
+    return make_dataset(tmp_path_factory.mktemp("own") / "mine", categories=CATEGORIES)
+
+
+def cheap(method):
+    """Return a method of fewer trees."""
+    baseline = getattr(method.predict, "keywords", {}).get("method")
+    if baseline is None or "n_estimators" not in baseline.regressor.get_params():
+        return method
+    regressor = clone(baseline.regressor).set_params(n_estimators=60)
+    return as_method(dataclasses.replace(baseline, regressor=regressor, while_tuning={"n_estimators": 10}))
+
+
+def design(mine, tmp_path, **changes):
+    read_inputs.cache_clear()
+    return Design(mine, tmp_path / "out", **{"methods": tuple(CHEAP), "workers": 1, "block_size": 1.0} | changes)
+
+
+# --- leaks ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [key for key in METHODS if key not in (STACK, "taught", "transferred-taught")] + ["svr"])
+def test_nothing_of_the_profiles_held_out_is_in_their_predictions(key, mine, tmp_path):
+    own = {"svr": as_method(read_method(**SVR))}
+    checkpoint = tmp_path / "world.pth"
+    method = cheap({**METHODS, **own}[key])
+    if method.needs_checkpoint:
+        save_checkpoint(tiny_network(mine, tmp_path), checkpoint)
+    plan = design(mine, tmp_path, known={**METHODS, **own}, checkpoint=checkpoint if method.needs_checkpoint else None)
+    division = divide(plan, Run("blocks", 0, 1, key), Choice((), (), 1, members=2, tuned=True))
+    out = np.flatnonzero(division.folds == division.fold)
+    samples = division.samples
+    X, y = samples.X.copy(), samples.y.copy()
+    y[out] = 1000 * y[out] + 7  # targets of all that is held out: the skewness, bounds, the mean
+    X[out[1:], 2:] = np.nan  # covariates of all that is held out but one: statistics, classes, filling
+    other = dataclasses.replace(division, samples=samples._replace(X=X, y=y))
+    before, after = (method.predict(each) for each in (division, other))
+    assert np.isfinite(before).all() and before.shape == out.shape
+    assert after[0] == before[0]
+
+
+def tiny_network(mine, tmp_path):
+    from soilcarbon.estimator import SoilCarbonRegressor
+
+    data = read_inputs(design(mine, tmp_path)).data
+    return SoilCarbonRegressor(data.categories, teacher="none", members=2, epochs=2, patience=0).fit(data.x, data.y).network_
+
+
+@pytest.mark.parametrize("strategy", ["place", "blocks", "region"])
+def test_no_fold_splits_a_place_or_a_block_and_repeats_differ(strategy, mine, tmp_path):
+    plan = design(mine, tmp_path, strategies=(strategy,), block_size=1.0)
+    first, second = (folds_for(plan, strategy, repeat) for repeat in (0, 1))
+    data, rows, _ = read_inputs(plan)
+    lon, lat = data.lon[rows], data.lat[rows]
+    for each in (first, second):
+        check_no_leak(each.folds, spatial_groups(lon, lat, 1.0 if strategy == "blocks" else None))
+    assert (first.folds != second.folds).any() and first.block_size == second.block_size == (1.0 if strategy == "blocks" else None)
+    division = divide(plan, Run(strategy, 0, 0, "ridge"), Choice((), (), 1))  # tuning holds out whole groups too
+    assert (division.samples.groups == spatial_groups(lon, lat, first.block_size)).all()
+    assert (folds_for(plan, strategy, 0).folds == first.folds).all()
+
+
+def test_without_blocks_enough_places_are_held_out(mine, tmp_path, monkeypatch):
+    monkeypatch.setattr(selection, "_FEWEST_BLOCKS", 1000)
+    assert strategies_of(design(mine, tmp_path)) == ("place",)
+
+
+# --- budget ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [32, 90, 250, 3000])
+@pytest.mark.parametrize("width", [10, 50])
+@pytest.mark.parametrize("budget", LIMITS)
+def test_the_choice_fits_into_the_budget_and_has_a_network(n, width, budget):
+    keys = tuple(key for key, each in METHODS.items() if not each.needs_checkpoint)
+    wanted = Choice(keys, keys, 3, tuned=budget == "full")
+
+    def times(choice):
+        each = [
+            expected_seconds(METHODS[key], n, width, choice.members, choice.tuned)
+            for key in (*choice.methods, *choice.beside)
+            if key != STACK
+        ]
+        return choice.repeats * sum(each) / expected_seconds(METHODS["forest"], n, width)
+
+    choice, changes = fit_into(wanted, METHODS, times, LIMITS[budget])
+    assert times(choice) <= PLANNED * LIMITS[budget]
+    assert {*ALWAYS, "ridge", "network"} <= set(choice.methods) and set(ALWAYS) <= set(choice.beside) <= set(choice.methods)
+    assert (STACK in choice.methods) == ("taught" in choice.methods)
+    if budget == "full":
+        assert {"taught", "stack", "regression-kriging"} <= set(choice.methods)
+    assert choice == wanted or changes
+    assert fit_into(choice, METHODS, times, LIMITS[budget])[0] == choice
+
+
+def test_what_runs_beyond_the_limit_is_stopped_whole():
+    runs = tuple(Run("blocks", repeat, fold, key) for repeat in (0, 1) for key in ("forest", "ridge", "network") for fold in (0, 1))
+    plan = Plan(("blocks",), runs, Choice(("forest", "ridge", "network"), (), 2), dict.fromkeys(runs, 1.0), ())
+    ledger = Ledger(plan, limit=4)
+    assert ledger.affords(runs[0], ()) and ledger.reference is None
+    for each in runs[:4]:
+        ledger.note(each, 2.0, "")
+    assert ledger.reference == 4 and ledger.ratio == 2
+    assert ledger.affords(runs[4], ()) and ledger.affords(runs[4], [runs[5]])
+    ledger.note(runs[4], 7.0, "")  # much longer than expected
+    assert not ledger.affords(runs[5], ()) and ledger.stopped == {(0, "network")}
+    assert ledger.affords(Run("blocks", 0, 1, "mean"), ()) if (Run("blocks", 0, 1, "mean") in runs) else True
+    ledger.note(runs[1], 2.0, "too few profiles")
+    assert not ledger.affords(Run("blocks", 1, 0, "forest"), ()) and ledger.failed == {"forest": "too few profiles"}
+
+
+# --- table and verdict ------------------------------------------------------------------------------------------------------------
+
+
+def ranking(errors, groups=40, noise=0.3):
+    """Return a ranking of methods with given sizes of errors in 40 groups of 5 profiles."""
+    random, n = np.random.default_rng(0), 200
+    y, sign = random.lognormal(3, 0.1, n), random.choice([-1, 1], n)
+    table = pd.DataFrame(
+        {"profile_id": np.arange(n).astype(str), "lon": 0.0, "lat": 0.0, "group": np.arange(n) % groups, "observed": y}
+    )
+    table = table.assign(repeat=0, fold=np.arange(n) % groups % 5)
+    for key, size in errors.items():
+        table[key] = y + sign * size * (1 + noise * random.uniform(-1, 1, n))
+    scores = score_table({"blocks": table}, METHODS, 0)
+    return Ranking("mine", "SOC", "g/kg", METHODS, scores, {"blocks": {}}, [], 3.0, 10.0, {}, "")
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ({"mean": 5, "median": 5, "forest": 6, "network": 7}, "No method is better than the mean of the training profiles: the"),
+        ({"mean": 5, "median": 5, "forest": 4.9}, "No method is clearly better than the mean of the training profiles"),
+        ({"mean": 5, "median": 4, "forest": 4.2}, "No method is better than the median of the training profiles"),
+        ({"mean": 5, "median": 5, "forest": 3, "network": 2}, "It is better than the strongest baseline, random forest"),
+        ({"mean": 5, "median": 5, "forest": 3, "network": 2.99}, "It does not differ clearly from the strongest baseline"),
+        ({"mean": 5, "median": 5, "forest": 2, "network": 3}, "The best network, network, is worse than it: MAE +"),
+        ({"mean": 5, "median": 5, "forest": 2}, "No network was compared with it."),
+    ],
+)  # fmt: skip
+def test_the_verdict_is_what_the_table_says(errors, expected):
+    found = ranking(errors, noise=0.9 if errors.get("forest") == 4.9 else 0.3)
+    said = verdict(found)
+    expected = expected.replace("random forest", METHODS["forest"].label)
+    assert expected in said
+    best = found.last[~found.last.index.isin(["mean", "median"])].iloc[0]
+    assert f"{best['of_mean']:+.1f}".replace("-", "−") in said
+
+
+def test_the_table_has_the_scores_of_fit_and_intervals_widen_with_few_groups():
+    wide, narrow = (ranking({"mean": 5, "median": 5, "forest": 4.5}, groups, noise=0.9).last.loc["forest"] for groups in (5, 40))
+    assert wide["of_mean"] == narrow["of_mean"] and wide["groups"] == 5
+    assert few_groups_factor(5) > 1.5 and few_groups_factor(1000) < 1.01
+    assert narrow["mae_se"] > 0 and narrow["against"] == "forest" and narrow["change"] == 0
+
+
+# --- the command ----------------------------------------------------------------------------------------------------------------
+
+
+def made(*more):
+    return run(lambda: compare.main(["--data_dir", "mine", "--workers", "1", *more]))
+
+
+@pytest.fixture
+def here(mine, monkeypatch, tmp_path):
+    (tmp_path / "mine").symlink_to(mine)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_one_command_one_table_one_verdict(here, capsys):
+    config = here / "mine.yaml"
+    config.write_text(yaml.safe_dump({"methods": [*CHEAP, SVR]}))
+    assert made("--config", "mine.yaml", "--repeats", "2") == 0
+    shown = capsys.readouterr().out
+    out = here / "results/compare/mine"
+    table = pd.read_csv(out / "scores.csv")
+    assert set(table["strategy"]) == {"place", "blocks"} or set(table["strategy"]) == {"place"}
+    assert {*CHEAP, "svr"} == set(table["method"]) and (table["mae_se"] > 0).all()
+    assert "times that of a default forest's cross-validation (at most 10)" in shown and "report.html" in shown
+    page = (out / "report.html").read_text()
+    assert page.count("<table") == 1 and page.count("<img") == 1 and "the training profiles" in page
+    held_out = pd.read_csv(out / "predictions.csv")
+    last = held_out[held_out["strategy"] == table["strategy"].iloc[-1]]
+    assert last["profile_id"].nunique() == 96 and len(last) == 96 * last["repeat"].nunique()
+    mae = (last["forest"] - last["observed"]).abs().mean()
+    row = table[(table["strategy"] == table["strategy"].iloc[-1]) & (table["method"] == "forest")].iloc[0]
+    assert row["mae"] == pytest.approx(mae)
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_the_scores_are_those_of_fit(here):
+    assert made("--methods", "ridge", "boosting") == 0
+    assert (
+        run(lambda: fit.main(["--data_dir", "mine", "--workers", "1", "--candidates", "mean", "ridge", "forest", "boosting"])) == 0
+    )
+    ours = pd.read_csv("results/compare/mine/scores.csv").groupby("method").last()
+    theirs = pd.read_csv("results/mine/cross_validation.csv").set_index("model")
+    for name in ("mae", "mae_se", "rmse", "r2", "ccc", "ccc_se"):
+        assert ours.loc[theirs.index, name].to_numpy() == pytest.approx(theirs[name].to_numpy(), rel=1e-6)
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_it_is_resumed_and_the_number_of_workers_changes_no_bit(here, capsys, monkeypatch):
+    assert made("--methods", "ridge", "forest", "--out", "a") == 0
+    before = Path("a/predictions.csv").read_bytes()
+    assert made("--methods", "ridge", "forest", "--out", "a") == 2
+    assert "continue it with --resume" in capsys.readouterr().err
+    damaged = next(Path("a/runs").glob("*-0-1-ridge.csv"))
+    damaged.write_text("profile_id,predicted\n1,2\n")
+    done = []
+    monkeypatch.setattr(own_data, "execute", lambda *each: done.append(each[1]) or execute(*each))
+    assert made("--methods", "ridge", "forest", "--out", "a", "--resume") == 0
+    assert [f"{each.name}.csv" for each in done] == [damaged.name]
+    assert Path("a/predictions.csv").read_bytes() == before
+    assert made("--methods", "forest", "--out", "a", "--resume") == 2
+    assert "begun with other values of methods" in capsys.readouterr().err
+
+
+def test_two_processes_predict_the_same_bits(mine, tmp_path):
+    found = []
+    for workers in (1, 2):
+        plan = design(mine, tmp_path / str(workers), methods=("ridge",), strategies=("place",), folds=2, workers=workers)
+        planned = plan_runs(plan)
+        ledger = own_data.execute_all(plan, planned)
+        found.append(own_data.gather(plan, planned, ledger)["place"])
+    pd.testing.assert_frame_equal(*found, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--methods", "forrest"], "did you mean 'forest'"),
+        (["--methods", "fine-tuned"], "give --init_from"),
+        (["--regions", "mine"], "regions is for a comparison in several regions"),
+        (["--runs", "mine"], "give --data_dir, a dataset, or --runs"),
+        (["--target", "ph"], "ph"),
+        (["--init_from", "none.pth"], "none.pth"),
+    ],
+)
+def test_what_cannot_be_says_what_to_change(arguments, words, here, capsys):
+    assert made(*arguments) == 2
+    shown = capsys.readouterr().err
+    assert words in shown and len(shown.strip().splitlines()) <= 2
+
+
+def test_settings_of_one_dataset_need_it(capsys, here):
+    assert run(lambda: compare.main(["--regions", "mine", "--budget", "full"])) == 2
+    assert "budget is for a comparison on one dataset; give --data_dir" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_drawing")
+@pytest.mark.parametrize("n", [16, 48])
+def test_few_profiles_are_compared(n, tmp_path, monkeypatch):
+    make_dataset(tmp_path / "mine", n=n, categories=CATEGORIES)
+    monkeypatch.chdir(tmp_path)
+    assert made("--methods", "ridge", "idw", "regression-kriging") == 0
+    notes = Path("results/compare/mine/report.html").read_text()
+    assert "are few: intervals are wide" in notes
+
+
+def test_too_few_profiles_say_how_many_are_needed(tmp_path, monkeypatch, capsys):
+    make_dataset(tmp_path / "mine", n=11, categories=CATEGORIES)
+    monkeypatch.chdir(tmp_path)
+    assert made() == 2
+    assert "10 are the fewest" in capsys.readouterr().err
+
+
+def test_every_learner_of_fit_is_compared():
+    assert set(LEARNERS) <= set(METHODS) and set(TUNED) <= set(METHODS)
+    assert all(registry.METHODS[key].label == each.label for key, each in LEARNERS.items())
+    assert Division.__dataclass_params__.frozen
