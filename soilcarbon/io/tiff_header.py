@@ -27,7 +27,7 @@ def _check(path: Path, size: int, _: int) -> None:
     """Check a file of a size and time of modification."""
     with path.open("rb") as file:
         start = file.read(16)
-        if start[:4] not in _STARTS:
+        if start[:4] not in _STARTS or len(start) < 16:
             return  # GDAL says what it is
         order, big = _STARTS[start[:4]]
         at = struct.unpack(order + "Q", start[8:16])[0] if big else struct.unpack(order + "I", start[4:8])[0]
