@@ -434,6 +434,14 @@ def test_a_mistake_in_folds_and_teachers_likewise(dataset, workplace, capsys, ar
     assert not Path("model/r.pth").exists()
 
 
+def test_a_refused_run_leaves_no_folder_behind(tmp_path, dataset, workplace, capsys):
+    assert pretrain(dataset) == 0
+    other = make_dataset(tmp_path / "other", categories=PUBLISHED_CATEGORIES[:2])
+    assert fine_tune(other) == 2
+    assert "no patches of variable 'bio01'" in lines(capsys)
+    assert sorted(str(path) for path in Path().glob("*/*")) == ["log/g", "model/pretrain_model"]
+
+
 @pytest.mark.parametrize("level", ["0", "1", "90", "most"])
 def test_a_level_that_is_no_share_likewise(dataset, workplace, capsys, level):
     assert predict(dataset, "--level", level) == 2

@@ -21,7 +21,16 @@ from soilcarbon.settings import RegionalSettings, TrainSettings
 from soilcarbon.soil.dataset import Dataset, Statistics, check_variables, read_dataset, read_statistics, require_unit
 from soilcarbon.stats import metrics
 from soilcarbon.training import distributed
-from soilcarbon.training.ensemble import Distil, RunFiles, TrainingData, assemble, fingerprint, prepare_members, train_members
+from soilcarbon.training.ensemble import (
+    Distil,
+    Members,
+    RunFiles,
+    TrainingData,
+    assemble,
+    fingerprint,
+    prepare_members,
+    train_members,
+)
 from soilcarbon.training.loop import Scores
 from soilcarbon.training.run_log import log_result
 from soilcarbon.training.uncertainty import fit_applicability, fit_calibration, held_out_predictions
@@ -51,14 +60,6 @@ def train(settings: TrainSettings, distil: Distil | None = None) -> Scores:
     UserError
         For anything wrong in settings, files or data, and for a loss that is no longer finite.
     """
-    if not distributed.is_rank_zero():
-        return _train(settings, distil)
-    check_writable(settings.checkpoint_path.parent, settings.log)
-    with locked(settings.log, files=[settings.checkpoint_path]):
-        return _train(settings, distil)
-
-
-def _train(settings: TrainSettings, distil: Distil | None) -> Scores:
     device = choose_device(settings.device)
     if distributed.is_rank_zero():
         _check_not_published(settings.checkpoint_path)
@@ -66,11 +67,16 @@ def _train(settings: TrainSettings, distil: Distil | None) -> Scores:
     start = load_checkpoint(settings.start) if settings.start else None
     data, settings = _read_data(settings, start)
     network, settings = specify(settings, data, start)
-    if distributed.is_rank_zero():  # after all that may be refused: no empty folders are left then
-        check_writable(settings.checkpoint_path.parent, settings.log)
-        log.info("target: %s (%s)", data.target.title, data.target.unit or "unit not known")
     members = prepare_members(network, data, settings, start is not None, device, _read_world(settings, data), distil)
+    if not distributed.is_rank_zero():
+        return _train(settings, data, network, members, device)
+    log.info("target: %s (%s)", data.target.title, data.target.unit or "unit not known")
+    check_writable(settings.checkpoint_path.parent, settings.log)  # after all that is refused, which leaves no empty folders then
+    with locked(settings.log, files=[settings.checkpoint_path]):
+        return _train(settings, data, network, members, device)
 
+
+def _train(settings: TrainSettings, data: Dataset, network: SoilCarbonNet, members: Members, device: torch.device) -> Scores:
     files = RunFiles(settings.log, fingerprint(members, settings), settings.resume, settings.tensorboard)
     if distributed.is_rank_zero():
         files.prepare(settings.members)
