@@ -147,7 +147,7 @@ def observed_against_predicted(
             _plain_numbers(axis, float(np.log10(high / low)))
     axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle=(0, (5, 3)))
     axes.annotate("1:1", (high, high), (-20, -10), textcoords="offset points", ha="right", color=INK, fontsize=9)
-    axes.set(xlim=(low, high), ylim=(low, high), xlabel=f"{labels[0]} ({unit})", ylabel=f"{labels[1]} ({unit})")
+    axes.set(xlim=(low, high), ylim=(low, high), xlabel=in_unit(labels[0], unit), ylabel=in_unit(labels[1], unit))
     axes.set_aspect("equal")
     axes.set_title(f"{title}\n{_scores_line(observed, predicted, unit)}", fontsize=9)
     save(figure, path)
@@ -168,6 +168,17 @@ def _points_or_density(
         x, y, gridsize=60, extent=extent, bins="log", mincnt=1, cmap="viridis", xscale=scale, yscale=scale, linewidths=0.1
     )
     _plain_numbers(figure.colorbar(cells, ax=axes, label=things, shrink=0.7).ax.yaxis, 0)
+
+
+def in_unit(name: str, unit: str) -> str:
+    """Return a name with its unit, where that is known.
+
+    Examples
+    --------
+    >>> in_unit("observed", "kg/m2"), in_unit("observed", "")
+    ('observed (kg/m2)', 'observed')
+    """
+    return f"{name} ({unit})" if unit else name
 
 
 def _scores_line(observed: np.ndarray, predicted: np.ndarray, unit: str) -> str:
@@ -228,7 +239,7 @@ def residual_map(path: Path, lon: np.ndarray, lat: np.ndarray, residual: np.ndar
     )
     axes.set(xlabel="longitude (degrees east)", ylabel="latitude (degrees north)")
     bar = figure.colorbar(points, ax=axes, extend="both", shrink=0.8, aspect=30)
-    bar.set_label(f"observed - predicted ({unit})")
+    bar.set_label(in_unit("observed - predicted", unit))
     axes.set_title(f"{title}\nn = {len(residual)}; red: more than predicted, blue: less", fontsize=9)
     save(figure, path)
 
@@ -288,7 +299,9 @@ def skill_bars(path: Path, table: "pd.DataFrame", unit: str) -> None:
     figure = Figure(figsize=(9.5, 1.3 + 0.28 * len(regions) * (len(methods) + 1)), dpi=150, layout="constrained")
     panels: Sequence[Axes] = figure.subplots(1, 2, sharey=True)
     colours = _method_colours(methods)
-    for axes, name, label in zip(panels, ("mae", "ccc"), (f"MAE ({unit}): less is better", "CCC: more is better"), strict=True):
+    for axes, name, label in zip(
+        panels, ("mae", "ccc"), (f"{in_unit('MAE', unit)}: less is better", "CCC: more is better"), strict=True
+    ):
         for i, region in enumerate(regions):
             for j, method in enumerate(methods):
                 rows = table[(table["region"] == region) & (table["method"] == method)]

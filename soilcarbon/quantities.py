@@ -122,7 +122,7 @@ def unit_of(text: str | None) -> str | None:
         "tha-1": "t/ha",
         "mgha-1": "t/ha",
         "mg/ha": "t/ha",
-        **dict.fromkeys(("percent", "pct", "percentage", "wt%", "mass%", "g/100g"), "%"),
+        **dict.fromkeys(("percent", "pct", "percentage", "wt%", "mass%", "g/100g", "dag/kg", "dagkg-1"), "%"),
         **dict.fromkeys(("ton/ha", "tons/ha", "tonne/ha", "tonnes/ha"), "t/ha"),
         **dict.fromkeys(("mg/g", "‰", "permille"), "g/kg"),
     }

@@ -161,6 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def report(settings: PrepareSettings, made: "Prepared") -> None:
     """Log counts of profiles used and left out, missing cells, and hints."""
+    from soilcarbon.soil.target import target_from_plain
+
     facts = made.profiles.facts
     log.info(
         "%s: %d rows (%s); %s", settings.points, facts["rows"], facts["kind"], used_columns(facts["columns"], facts["not_used"])
@@ -176,6 +178,9 @@ def report(settings: PrepareSettings, made: "Prepared") -> None:
             log.info("%s: %s", title, ", ".join(f"{count} {what}" for what, count in counts.items()))
     if settings.bounds:
         log.info("out of bounds: %d", facts["out_of_bounds"])
+    if "target" in made.facts:
+        target = target_from_plain(made.facts["target"], "soc", settings.points)
+        log.info("target: %s (%s)", target.title, target.unit)
     log.info("missing cells: %s", made.missing_cells())
     if "split" in made.facts:
         log.info("split: %s", made.facts["split"]["reason"])

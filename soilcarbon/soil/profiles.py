@@ -18,7 +18,7 @@ from soilcarbon.io.points import PointTable, TableRule, read_points
 from soilcarbon.quantities import possible, to_standard
 from soilcarbon.soil.depth import Harmonised, Method, harmonise
 from soilcarbon.soil.horizons import has_depths, measured_soc, place_horizons, typed
-from soilcarbon.soil.target import Target, target_of, unit_is_stated
+from soilcarbon.soil.target import Target, organic_matter_unit, target_of, unit_is_stated
 from soilcarbon.soil.visits import SITE, at_first_visit, check_one_row_each, name_visits, sampling_years
 
 WOSIS_TARGET = "value_avg"
@@ -189,6 +189,8 @@ def _target(
         if unit is None and stated not in (None, "g/kg"):
             values, unit = to_standard(values, "soc", stated), "g/kg"
             points.notes.append(f"{column!r}: {stated} are turned into g/kg")
+        if soc_factor is not None and unit is None:
+            unit = organic_matter_unit(column, points.path)
         named = soc_factor is not None or stated or points.rule.columns.get("soc") == column  # as soc, whatever it is called
         meaning = target_of("soc" if named else column, unit, points.path, depth)
     else:

@@ -17,18 +17,18 @@ from soilcarbon.quantities import QUANTITIES, unit_of
 
 _DENSITY = re.compile(r"socd_\d+(\.\d+)?_\d+(\.\d+)?")
 _OTHER = {
-    r"(^|_)(pct|perc|percent|prc|prozent)(_|$)|%": "per cent",
+    r"(^|_)(pct|perc|percent|prc|prozent)(_|$)|%|da_?g_?(per_?)?kg|g_?(per_?)?100_?g": "per cent",
     r"(^|_)per_?mille(_|$)": "per mille",
     r"kg_?m_?2|(^|_)g_?m_?2(_|$)|socd|ocd|density": "a density",
     r"stock|(^|_)ocs(_|$)|(^|_)(t|mg|ton|tons|tonnes)_?(c_?)?(per_?)?ha": "a stock of carbon",
     r"(^|_)s?om(_|$)|humus|org(anic)?_?mat|(^|_)loi(_|$)|ignition": "organic matter",
-    r"(^|_)(mg_?(c_?)?kg|ppm)(_|$)": "mg/kg",
+    r"(^|_)([mu]g_?(c_?)?(per_?)?kg|ppm)(_|$)": "mg/kg",
 }
 """Pattern of a name in small letters, other characters being "_" -> what it is, which is not SOC in g/kg."""
 _SOC = re.compile(
     r"soc|(^|_)[st]?oc(_|$)|orgc|org_?c(arb)?|(^|_)(t|oc|c)_?org|carbon(?!at)|(^|_)[ct]_?(tot|total)?(_|$)|value_avg|(^|_)g_?(c_?)?(per_?)?kg(_|$)"
 )
-_STATED = re.compile(r"(^|_)g_?(c_?)?(per_?)?kg(_|$)|gkg|value_avg")
+_STATED = re.compile(r"(^|_)g_?(c_?)?(per_?)?kg(_|$)|(?<![mdkuµ])(?<!da)gkg|value_avg")
 _DEPTHS = re.compile(r"(\d+(?:\.\d+)?)_?(?:to_?)?_(\d+(?:\.\d+)?)(?:_?cm)?$")
 _LARGEST = {"kg/m2": 2000.0, "g/m2": 2e6, "t/ha": 20_000.0, "g/cm3": 2.65, "kg/m3": 2650.0}
 """Areal densities: a peat of 30 m contains 2,000 kg/m2; volumetric: quartz without a pore."""
@@ -143,6 +143,19 @@ def target_of(
     unit = unit_of(unit) or unit.strip()
     is_soc = unit == "g/kg" and bool(_SOC.search(plain))
     return Target("soc" if is_soc else column, unit, depth)
+
+
+def organic_matter_unit(column: str, where: Path | str) -> str:
+    """Return the unit of a column of organic matter, "g/kg", if its name says so.
+
+    Raises
+    ------
+    UserError
+        If it does not: organic matter is given in per cent as often.
+    """
+    if not unit_is_stated(column):
+        raise UserError(f"{where}: is {column!r} in per cent or in g/kg? --target_unit % or --target_unit g/kg says it")
+    return "g/kg"
 
 
 def unit_is_stated(column: str) -> bool:

@@ -85,7 +85,7 @@ def test_the_unit_stays_from_the_table_to_the_totals(world, stated, capsys, no_d
     assert "g/kg" not in page
 
 
-ASKED = ["stock", "socd", "som", "humus", "ocs", "ph", "soc_t_ha", "LOI", "soc_kgm2"]
+ASKED = ["stock", "socd", "som", "humus", "ocs", "ph", "soc_t_ha", "LOI", "soc_kgm2", "soc_dagkg", "soc_mgkg"]
 
 
 @pytest.mark.parametrize("name", ASKED)

@@ -289,7 +289,11 @@ def test_units_in_names_and_organic_matter(tmp_path):
     for read in (read_horizons, lambda path: read_profiles(path, "humus")):
         with pytest.raises(UserError, match="'humus' .* organic matter.*--soc_factor 0.58"):
             read(path)
-    np.testing.assert_allclose(read_profiles(path, "humus", soc_factor=0.58).table["soc"], TOPSOIL)
+    with pytest.raises(UserError, match="is 'humus' in per cent or in g/kg"):
+        read_profiles(path, "humus", soc_factor=0.58)
+    found = read_profiles(path, "humus", soc_factor=0.58, unit="g/kg")
+    np.testing.assert_allclose(found.table["soc"], TOPSOIL)
+    assert found.facts["target"]["unit"] == "g/kg"
     assert read_horizons(path, soc_factor=0.58)[0].table["soc"].tolist() == pytest.approx([*SOC] * 3)
 
 
