@@ -85,7 +85,7 @@ def test_the_unit_stays_from_the_table_to_the_totals(world, stated, capsys, no_d
     assert "g/kg" not in page
 
 
-ASKED = ["stock", "socd", "som", "humus", "ocs", "ph", "soc_t_ha", "LOI", "soc_kgm2", "soc_dagkg", "soc_mgkg"]
+ASKED = ["stock", "socd", "som", "humus", "ocs", "ph", "soc_t_ha", "LOI", "soc_kgm2"]
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -97,15 +97,17 @@ def test_a_name_that_is_not_soc_in_g_per_kg_is_asked_about(world, name, capsys):
     assert made("--target_unit", "%", target=name) == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "unit"),
-    [("soc", "g/kg"), ("SOC_gkg", "g/kg"), ("soc_pct", "g/kg"), ("SOC (%)", "g/kg"), ("OrgC", "g/kg"), ("socd_0_30", "kg/m2")],
-)
-def test_a_name_that_says_its_unit_is_not_asked_about(world, name, unit):
-    world.rename(columns={"stock": name}).to_csv("points.csv", index=False)
+TURNED = {"soc_pct": 10.0, "SOC (%)": 10.0, "soc_dagkg": 10.0, "soc_mgkg": 1e-3, "soc": 1.0, "SOC_gkg": 1.0, "OrgC": 1.0}
+"""Name of SOC -> how many g/kg one is."""
+
+
+@pytest.mark.parametrize(("name", "factor"), [*TURNED.items(), ("socd_0_30", 1.0)])
+def test_a_name_that_says_its_unit_is_not_asked_about(world, name, factor):
+    world.assign(stock=world["stock"] / factor).rename(columns={"stock": name}).to_csv("points.csv", index=False)
     assert made(target=name) == 0
     found = yaml.safe_load(Path("data/dataset.yaml").read_text())["target"]
-    assert (found["unit"], found["depth"]) == (unit, [0.0, 30.0] if "30" in name else None)
+    assert (found["unit"], found["depth"]) == (("kg/m2", [0.0, 30.0]) if name == "socd_0_30" else ("g/kg", None))
+    assert pd.read_csv("data/samples.csv")["soc"].mean() == pytest.approx(world["stock"].mean(), rel=1e-6)
 
 
 def test_fitted_models_keep_the_unit(world, capsys, no_drawing):
