@@ -5,6 +5,7 @@ A category is a group of variables that shares one branch of the network. Covari
 these columns is here.
 """
 
+import re
 from collections.abc import Collection, Hashable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal
@@ -51,6 +52,14 @@ class Category(BaseModel):
         if name == "merge":
             raise ValueError("a category must not be named 'merge', the fusion layer's name")
         return name
+
+    @field_validator("variables")
+    @classmethod
+    def _names_are_no_paths(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = next((name for name in names if re.search(r"[/\\\x00-\x1f]|^\.*$", name)), None)
+        if wrong is not None:
+            raise ValueError(f"variable {wrong!r} names a file, and must have no / or \\")
+        return names
 
     @property
     def size(self) -> int:

@@ -378,6 +378,13 @@ def test_everything_lies_beside_the_map(world):
     assert Path("out2/soc.png").read_text() == "the user's"
 
 
+def test_a_target_that_is_a_path_stays_in_the_folder_of_results(world):
+    make_checkpoint(Path("model/evil.pth"), label="../../../escaped/x")
+    assert run(lambda: make_map.main(["--checkpoint", "model/evil.pth", "--rasters", "rasters"])) == 0
+    assert not list(Path().resolve().parent.parent.rglob("escaped*"))
+    assert [path.parent for path in Path().rglob("*escaped_x*.tif")] == [Path("results/evil")]
+
+
 def test_map_is_scored_against_a_raster(world):
     assert make() == 0
     band = read()[0]

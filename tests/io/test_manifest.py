@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from soilcarbon.categories import Category
 from soilcarbon.io.files import UserError
 from soilcarbon.io.manifest import MANIFEST, begin_files, finish_files, listed_files
 from soilcarbon.io.names import file_name
@@ -72,3 +73,9 @@ def test_any_name_is_one_component_of_a_path(tmp_path, name):
 def test_distinct_names_stay_distinct_and_harmless_ones_themselves():
     assert len({file_name(name).casefold() for name in [*NAMES, "a_b", "a/b"]}) == len(NAMES) + 2
     assert [file_name(name) for name in ("socd_0_20", "SOC 0-30 cm", "Сода")] == ["socd_0_20", "SOC 0-30 cm", "Сода"]
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", "..", ".", "", "a\nb"])
+def test_a_variable_is_no_path(name):
+    with pytest.raises(ValueError, match="names a file"):
+        Category(name="a", variables=("slope", name))
