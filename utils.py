@@ -22,7 +22,7 @@ from config import CATEGORIES
 from soilcarbon.categories import category_views
 from soilcarbon.commands.arguments import from_yaml
 from soilcarbon.io.files import UserError, run
-from soilcarbon.settings import PRESETS, GlobalSettings, RunSettings, build
+from soilcarbon.settings import PRESETS, RunSettings, build
 from soilcarbon.soil.dataset import read_dataset, read_statistics
 
 PUBLISHED_LAYOUT = PRESETS / "published_layout.yaml"
@@ -60,7 +60,7 @@ def dataset_settings(data_dir: Path | str) -> RunSettings:
     """
     folder = Path(data_dir)
     published = (folder / "samples").is_dir()
-    layout = from_yaml(GlobalSettings, PUBLISHED_LAYOUT) if published else {}
+    layout = from_yaml(RunSettings, PUBLISHED_LAYOUT) if published else {}
     return build(RunSettings, {**layout, "data_dir": folder}, str(folder)).with_table(CATEGORIES)
 
 

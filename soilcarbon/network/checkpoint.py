@@ -195,7 +195,7 @@ def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Soi
             raise UserError(f"{path}: tensor {name} is {tuple(value.shape)} in the file, {tuple(shape)} in the model")
         if not torch.isfinite(value.float()).all():
             raise UserError(f"{path}: tensor {name} holds values that are not finite")
-        if (largest := float(value.abs().max())) > _LARGEST:
+        if (largest := float(value.detach().abs().max())) > _LARGEST:
             raise UserError(f"{path}: tensor {name} holds {largest:.3g}; its training diverged, or it is damaged")
     unknown = sorted(set(map(str, tensors)) - set(shapes))
     if unknown:

@@ -28,10 +28,6 @@ LEFT = re.compile(r"\.soilcarbon-.*|.*\.lock|.*\.partial|shared\.pth|\.unfinishe
 @pytest.mark.parametrize(
     ("command", "arguments", "folder", "file"),
     [
-        ("train", "--data_dir d --run a", None, "model/pretrain_model/a.pth"),
-        ("train", "--data_dir d --run a", "log/a", None),
-        ("finetune", "--data_dir d --run a --init_from none", None, "model/a.pth"),
-        ("predict", "--data_dir d --run a --checkpoint a.pth", "results/a", None),
         ("prepare", "--points p.csv --rasters r --out data/a", None, "data/a"),
         ("simulate", "--out data/a", "data/a", None),
         ("densities", "--horizons h.csv --out data/a.csv", None, "data/a.csv"),
@@ -46,6 +42,27 @@ def test_a_second_run_of_a_name_is_refused_before_anything_is_read(workplace, ca
         assert "another run is at work here" in capsys.readouterr().err
     assert run(lambda: module.main([*arguments.split(), "--config", "absent.yaml"])) == 2
     assert "another run" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "more", "folder", "file"),
+    [
+        ("train", "", None, "model/pretrain_model/a.pth"),
+        ("train", "", "log/a", None),
+        ("finetune", "--init_from none", None, "model/a.pth"),
+        ("predict", "--checkpoint model/pretrain_model/m.pth", "results/a", None),
+    ],
+)
+def test_a_second_run_of_a_name_is_refused_before_anything_is_written(dataset, workplace, capsys, command, more, folder, file):
+    quick = ["--data_dir", str(dataset), "--epochs", "1", "--no-tensorboard"]
+    if command == "predict":
+        assert run(lambda: importlib.import_module("soilcarbon.commands.train").main([*quick, "--run", "m"])) == 0
+        quick = quick[:2]
+    module, before = importlib.import_module(f"soilcarbon.commands.{command}"), sorted(workplace.rglob("*"))
+    with locked(*([Path(folder)] if folder else []), files=[Path(file)] if file else []):
+        assert run(lambda: module.main([*quick, "--run", "a", *more.split()])) == 2
+    assert "another run is at work here" in capsys.readouterr().err
+    assert not [path for path in workplace.rglob("*") if path.is_file() and path not in before]
 
 
 def start(*words, **more):

@@ -98,7 +98,7 @@ def test_horizons_lead_back_to_the_truth(datasets):
     table = pd.read_csv(folder / "horizons.csv")
     profile, ids = table["profile_id"].factorize()
     horizons = Horizons(profile, table["top"].to_numpy(float), table["bottom"].to_numpy(float), len(ids))
-    units = {"soc": "g/kg", "bd": "g/cm3", "cf": "% of volume"}
+    units = {"soc": "g/kg", "bd": "g/cm3", "cf": "percent"}
     measured = (Measured(table[name].to_numpy(float), unit) for name, unit in units.items())
     found = interval_densities(horizons, *measured, [(0, 20)], method="spline")
     assert found.counts["bulk density impossible"] > 0
