@@ -13,6 +13,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 import torch
+from simulated import make_samples
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.soil.dataset import write_dataset
@@ -114,3 +115,21 @@ def no_drawing(monkeypatch):
         PIL.Image.new("RGB", (1, 1)).save(file, options["format"])
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", empty)
+
+
+@pytest.fixture(scope="session")
+def samples():
+    """300 profiles of a region."""
+    return make_samples()
+
+
+@pytest.fixture(scope="session")
+def places():
+    """150 places of the same region."""
+    return make_samples(150, seed=1)
+
+
+@pytest.fixture(scope="session")
+def abroad():
+    """400 profiles of another region."""
+    return make_samples(400, seed=2, centre=(40.0, 20.0))

@@ -26,7 +26,6 @@ from soilcarbon.benchmark.network_variants import (
     plain_settings,
     predict,
     predict_baseline,
-    samples_of,
     stack,
     train_network,
 )
@@ -39,6 +38,7 @@ from soilcarbon.network.network import predict as predict_with
 from soilcarbon.network.specification import unfold_classes
 from soilcarbon.parallel import Task
 from soilcarbon.regression.estimators import QuantileForest
+from soilcarbon.regression.fit import samples_of
 from soilcarbon.settings import GlobalSettings, RegionalSettings, build
 from soilcarbon.soil.dataset import Dataset, read_dataset, require_unit
 from soilcarbon.stats.groups import inner_folds

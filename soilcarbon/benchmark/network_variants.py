@@ -18,6 +18,7 @@ from soilcarbon.benchmark.baselines import BASELINES, Baseline, tune
 from soilcarbon.network.network import SoilCarbonNet, to_target
 from soilcarbon.network.network import predict as predict_with
 from soilcarbon.regression.estimators import Samples
+from soilcarbon.regression.fit import samples_of
 from soilcarbon.settings import RegionalSettings
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.groups import inner_folds
@@ -32,11 +33,6 @@ STACK = "stack"
 STACKED = ("tuned", "forest_log", "forest_world_log")
 AS_SET = "regional"
 """The variant that the comparison is about: as `soilcarbon finetune` trains it under the settings compared."""
-
-
-def samples_of(data: Dataset, rows: np.ndarray | slice = slice(None)) -> Samples:
-    """Return profiles of a dataset as baselines take them, grouped by its blocks, or its places where it has none."""
-    return Samples(np.column_stack([data.lon, data.lat, data.x]), np.asarray(data.y, np.float64), fold_groups(data)).take(rows)
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,8 @@ def folds_for(design: Design, strategy: str, repeat: int) -> Folds:
     seed, lon, lat = design.seed + repeat, data.lon[rows], data.lat[rows]
     if strategy == "blocks":
         first = folds_for(design, strategy, 0).block_size if repeat else task.block_size
-        folds, _, facts = draw_folds(samples_of(data, rows, first), replace(task, seed=seed, block_size=first), design.folds)
+        samples = samples_of(replace(data, block_size=first), rows)
+        folds, _, facts = draw_folds(samples, replace(task, seed=seed, block_size=first), design.folds)
     else:
         most = min(design.folds, len(np.unique(spatial_groups(lon, lat))))
         more: dict[str, Any] = (
@@ -297,7 +298,7 @@ def divide(design: Design, run: Run, choice: Choice) -> Division:
     data, rows, task = read_inputs(design)
     folds, side, _ = folds_for(design, run.strategy, run.repeat)
     task = replace(task, seed=design.seed + run.repeat, block_size=side, members=choice.members)
-    return Division(samples_of(data, rows, side), folds, run.fold, task, design.checkpoint, choice.tuned)
+    return Division(samples_of(replace(data, block_size=side), rows), folds, run.fold, task, design.checkpoint, choice.tuned)
 
 
 def execute(design: Design, run: Run, choice: Choice) -> tuple[float, str]:

@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 
 from soilcarbon.benchmark.baselines import BASELINES
-from soilcarbon.benchmark.network_variants import VARIANTS, samples_of
+from soilcarbon.benchmark.network_variants import VARIANTS
 from soilcarbon.benchmark.results import flat_scores
 from soilcarbon.html import Table
 from soilcarbon.io.files import UserError, read_yaml
 from soilcarbon.io.tables import read_table
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import predict
+from soilcarbon.regression.fit import samples_of
 from soilcarbon.settings import PredictSettings, build
 from soilcarbon.soil.dataset import Dataset, read_dataset
 from soilcarbon.stats.metrics import bootstrap_scores, worse_than_mean

@@ -19,9 +19,9 @@ from soilcarbon.regression.parts import transformed
 from soilcarbon.regression.selection import Selection, cross_validate, draw_folds, given, in_unit, select, smearing, suitable
 from soilcarbon.regression.uncertainty import Uncertainty, applicability, calibrate, error_field, permutation_importance
 from soilcarbon.soil.dataset import Dataset
-from soilcarbon.stats.groups import spatial_groups
 from soilcarbon.training.ensemble import LARGE_SMEARING
 from soilcarbon.training.run import choose_transform, rasters_of
+from soilcarbon.training.uncertainty import fold_groups
 
 log = logging.getLogger(__name__)
 BEST = "best"
@@ -38,10 +38,9 @@ class Result:
     held_out: pd.DataFrame
 
 
-def samples_of(data: Dataset, rows: np.ndarray | slice = slice(None), block_size: float | None = None) -> Samples:
-    """Return profiles of a dataset as learners take them, grouped by blocks, or by places where `block_size` is None."""
-    X = np.column_stack([data.lon, data.lat, data.x])[rows]
-    return Samples(X, np.asarray(data.y, np.float64)[rows], spatial_groups(X[:, 0], X[:, 1], block_size))
+def samples_of(data: Dataset, rows: np.ndarray | slice = slice(None)) -> Samples:
+    """Return profiles of a dataset as learners take them, grouped by its blocks, or its places where it has none."""
+    return Samples(np.column_stack([data.lon, data.lat, data.x]), np.asarray(data.y, np.float64), fold_groups(data)).take(rows)
 
 
 def fit_model(
@@ -74,8 +73,8 @@ def fit_model(
     if np.ptp(y) == 0:
         raise UserError(f"all {len(y)} profiles have {task.target} {y[0]:g}: there is nothing to learn")
     task = replace(task, transform=choose_transform(task.settings(target_transform="auto"), y))
-    drawn, side, facts = draw_folds(samples_of(data, rows, data.block_size), task, folds)
-    task, samples = replace(task, block_size=side), samples_of(data, rows, side)
+    drawn, side, facts = draw_folds(samples_of(data, rows), task, folds)
+    task, samples = replace(task, block_size=side), samples_of(replace(data, block_size=side), rows)
     keys = suitable(candidates if wanted == BEST else [*{"mean": 0, wanted: 0}], samples)
     outputs = cross_validate(keys, samples, task, drawn, workers)
     if wanted != BEST and wanted not in outputs:

@@ -1,7 +1,7 @@
 """Soil horizons from untrusted tables: rows sorted into profiles and visits, depths in cm from the surface, measured numbers.
 
 Depths come as two columns or as ranges in text, in any unit, counted downwards, as heights below 0, or with organic layers upwards;
-`read_depths` brings all to centimetres below the surface. What is unusual is counted or told (`PointTable.notes`).
+`read_depths` brings all to centimetres below the surface. What is unusual is counted or noted (`PointTable.notes`).
 """
 
 from collections.abc import Mapping

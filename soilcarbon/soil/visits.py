@@ -25,7 +25,7 @@ _MOST_COLUMNS = 40
 
 
 def sampling_years(points: PointTable) -> np.ndarray:
-    """Return the years (N,) of a table, NaN where missing or implausible, which is told; NaN throughout without a column of years.
+    """Return the years (N,) of a table, NaN where missing or implausible, which is noted; NaN throughout without a column of years.
 
     Raises
     ------
