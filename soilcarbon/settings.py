@@ -188,6 +188,40 @@ class HorizonSettings(PointSettings):
     )
 
 
+class MeasurementSettings(HorizonSettings):
+    """Settings of the measurements of horizons: SOC, bulk density and coarse fragments."""
+
+    soc: str | None = Field(None, description="the column of soil organic carbon [the first whose name is known]")
+    bulk_density: str | None = Field(None, description="the column of bulk density of fine earth [the same]")
+    stones: str | None = Field(None, description="the column of coarse fragments [the same; none: taken as 0]")
+    year: str | None = Field(None, description="the column of sampling years [the same]")
+    soc_unit: Literal["g/kg", "%", "mg/kg", "mg/g", "g/g", "dg/kg"] | None = Field(
+        None, description="unit of soil organic carbon [as its column's name says, else g/kg]"
+    )
+    bulk_density_unit: Literal["g/cm3", "kg/m3", "kg/dm3", "Mg/m3", "t/m3", "cg/cm3"] | None = Field(
+        None, description="unit of bulk density [the same, else g/cm3]"
+    )
+    stones_unit: Literal["percent", "fraction", "per_mille", "cm3/dm3", "mass_percent", "mass_fraction"] | None = Field(
+        None, description="unit of coarse fragments, of volume unless it says mass (particle density 2.65) [the same, else percent]"
+    )
+    soc_sd: str = Field("0", description="its standard deviation: a column, a number in its unit, or a share of it such as 10%")
+    bulk_density_sd: str = Field(
+        "0", description="the same of bulk density that was measured; estimates have their function's error"
+    )
+    stones_sd: str = Field("0", description="the same of coarse fragments")
+
+    @property
+    def stated_units(self) -> dict[str, str]:
+        """Units that were stated, by quantity."""
+        given = {"soc": self.soc_unit, "bulk_density": self.bulk_density_unit, "stones": self.stones_unit}
+        return {name: unit for name, unit in given.items() if unit is not None}
+
+    @property
+    def deviations(self) -> dict[str, str]:
+        """Standard deviation of each quantity, as it was given."""
+        return {"soc": self.soc_sd, "bulk_density": self.bulk_density_sd, "stones": self.stones_sd}
+
+
 def _values_of(given: Any) -> Any:
     texts = as_texts(given)
     if not isinstance(texts, list):

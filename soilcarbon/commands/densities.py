@@ -23,7 +23,7 @@ from pydantic import Field, field_validator
 
 from soilcarbon.commands.arguments import read_settings, used_columns
 from soilcarbon.io.files import UserError, check_writable, file_set, locked, sha256, write_table, write_yaml
-from soilcarbon.settings import HorizonSettings
+from soilcarbon.settings import MeasurementSettings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ TOPSOIL = 20.0
 """cm: SOC of horizons that begin above is looked at for its unit."""
 
 
-class DensitySettings(HorizonSettings):
+class DensitySettings(MeasurementSettings):
     """Settings of soil organic carbon density from horizons."""
 
     horizons: Path = Field(description="horizons: CSV, TSV, GeoPackage or GeoJSON, with profile_id, lon, lat, top and bottom (cm)")
@@ -45,24 +45,6 @@ class DensitySettings(HorizonSettings):
     depths: list[float] = Field(
         [0.0, 20.0, 100.0], min_length=2, description="the upper limit and the lower ones, cm: 0 20 100 gives 0-20 and 0-100"
     )
-    soc: str | None = Field(None, description="the column of soil organic carbon [the first whose name is known]")
-    bulk_density: str | None = Field(None, description="the column of bulk density of fine earth [the same; none: all estimated]")
-    stones: str | None = Field(None, description="the column of coarse fragments [the same; none: taken as 0]")
-    year: str | None = Field(None, description="the column of sampling years [the same]")
-    soc_unit: Literal["g/kg", "%", "mg/kg", "mg/g", "g/g", "dg/kg"] | None = Field(
-        None, description="unit of soil organic carbon [as its column's name says, else g/kg]"
-    )
-    bulk_density_unit: Literal["g/cm3", "kg/m3", "kg/dm3", "Mg/m3", "t/m3", "cg/cm3"] | None = Field(
-        None, description="unit of bulk density [the same, else g/cm3]"
-    )
-    stones_unit: Literal["percent", "fraction", "per_mille", "cm3/dm3", "mass_percent", "mass_fraction"] | None = Field(
-        None, description="unit of coarse fragments, of volume unless it says mass (particle density 2.65) [the same, else percent]"
-    )
-    soc_sd: str = Field("0", description="its standard deviation: a column, a number in its unit, or a share of it such as 10%")
-    bulk_density_sd: str = Field(
-        "0", description="the same of bulk density that was measured; estimates have their function's error"
-    )
-    stones_sd: str = Field("0", description="the same of coarse fragments")
     depth_method: Literal["mean", "spline", "spline_1cm"] = Field(
         "spline", description="horizons to intervals: mass-preserving spline (Bishop et al. 1999), or mean weighted by thickness"
     )
@@ -111,14 +93,14 @@ def compute(settings: DensitySettings) -> None:
     """Compute densities by the settings, write them, and print counts."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from soilcarbon.io.points import table_file
-    from soilcarbon.soil.density import interval_densities, tabulate  # here and below: slow, and --help does not need it
+    from soilcarbon.soil.density import interval_densities, measurements, tabulate  # here and below: slow, and --help needs none
     from soilcarbon.soil.horizons import read_horizons
 
     if settings.out.resolve() == table_file(settings.horizons).resolve():
         raise UserError(f"{settings.out}: would overwrite the horizons; choose another --out")
     named = {name: getattr(settings, name) for name in ("soc", "bulk_density", "stones", "year")}
     horizons, points, units = read_horizons(settings.horizons, settings.table_rule(**named), settings.soc_factor)
-    measured = measurements(settings, horizons, units)
+    measured = measurements(horizons.table, settings.horizons, units | settings.stated_units, settings.deviations)
     check_soc_unit(settings, horizons, measured["soc"])
     soc, bulk_density, stones = (measured[name].take(horizons.placed) for name in ("soc", "bulk_density", "stones"))
     try:
@@ -146,24 +128,6 @@ def compute(settings: DensitySettings) -> None:
         write_table(new / settings.out.name, table)
     report(table, facts)
     print(f"{settings.out}: {len(table)} profiles; {settings.out.parent / 'left_out.csv'}: {len(left_out)} lines")
-
-
-def measurements(settings: DensitySettings, horizons: "HorizonTable", units: Mapping[str, str]) -> "dict[str, Measured]":
-    """Return SOC, bulk density and coarse fragments of all horizons, in the units of settings, column names or defaults."""
-    from soilcarbon.quantities import check_plausible
-    from soilcarbon.soil.density import Measured, standard_deviations
-
-    found = {}
-    for name, default in (("soc", "g/kg"), ("bulk_density", "g/cm3"), ("stones", "percent")):
-        stated = getattr(settings, f"{name}_unit") or units.get(name)
-        values = horizons.table[name].to_numpy(float)
-        given = getattr(settings, f"{name}_sd")
-        sd = standard_deviations(given, f"{name}_sd", values, horizons.table, settings.horizons)
-        unit = stated or default
-        where = f"{settings.horizons}: {name.replace('_', ' ')}"
-        check_plausible(values, name, unit, where, f"--{name}_unit", stated is not None)
-        found[name] = Measured(values, unit, sd, stated is not None)
-    return found
 
 
 def check_soc_unit(settings: DensitySettings, horizons: "HorizonTable", soc: "Measured") -> None:

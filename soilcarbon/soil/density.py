@@ -5,7 +5,7 @@ result is the SOC density of each profile and interval, its standard deviation, 
 estimated. All bulk densities and SOC contents are of the fine earth.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,6 +26,8 @@ Multiply = Literal["horizons", "intervals", "layers"]
 STANDARD_LAYERS = ((0.0, 5.0), (5.0, 15.0), (15.0, 30.0), (30.0, 60.0), (60.0, 100.0))
 """cm: GlobalSoilMap's down to a metre, from which Dong, Wang and Su weight theirs."""
 _QUANTITIES = ("soc", "bulk_density", "stones")
+DEFAULT_UNITS = {"soc": "g/kg", "bulk_density": "g/cm3", "stones": "percent"}
+"""Units of tables that state none."""
 UNITS = {unit: (QUANTITIES[name].name, scale[0]) for name in _QUANTITIES for unit, scale in QUANTITIES[name].units.items()}
 """Unit -> what it measures, and how many of the standard unit it is (g/kg, kg/m3, per cent)."""
 _KEYS = {QUANTITIES[name].name: name for name in _QUANTITIES}
@@ -538,6 +540,39 @@ def standard_deviations(given: str, name: str, values: np.ndarray, table: pd.Dat
     if not 0 <= number < float("inf"):
         raise UserError(f"--{name} {given}: a standard deviation is finite and 0 or more")
     return np.abs(values * number / 100 if given.endswith("%") else np.full(len(values), number))
+
+
+def measurements(
+    table: pd.DataFrame, path: Path, units: Mapping[str, str], deviations: Mapping[str, str], names: Sequence[str] = _QUANTITIES
+) -> dict[str, Measured]:
+    """Return quantities of the L rows of a table read from `path`, each in its stated unit or g/kg, g/cm3 and per cent.
+
+    Parameters
+    ----------
+    table
+        With a column of numbers for each of `names`, NaN where missing.
+    path
+        For errors.
+    units
+        Name -> unit, where it was stated.
+    deviations
+        Name -> standard deviation, as of `standard_deviations`.
+    names
+        Of soc, bulk_density and stones.
+
+    Raises
+    ------
+    UserError
+        If values look like another unit, or a deviation is none.
+    """
+    found = {}
+    for name in names:
+        stated, values = units.get(name), table[name].to_numpy(float)
+        unit = stated or DEFAULT_UNITS[name]
+        sd = standard_deviations(deviations[name], f"{name}_sd", values, table, path)
+        check_plausible(values, name, unit, f"{path}: {name.replace('_', ' ')}", f"--{name}_unit", stated is not None)
+        found[name] = Measured(values, unit, sd, stated is not None)
+    return found
 
 
 def tabulate(horizons: HorizonTable, found: Densities) -> tuple[pd.DataFrame, pd.DataFrame]:

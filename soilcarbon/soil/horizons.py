@@ -4,7 +4,7 @@ Depths come as two columns or as ranges in text, in any unit, counted downwards,
 `read_depths` brings all to centimetres below the surface. What is unusual is counted or noted (`PointTable.notes`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -154,19 +154,14 @@ def place_horizons(points: PointTable, measured: Mapping[str, np.ndarray], taken
     top[placed], bottom[placed], moved = from_surface(profile[placed], top[placed], bottom[placed])
     counts["profiles with organic layers above 0"] = moved
     first = np.flatnonzero(~pd.Series(profile).duplicated())
-    once = {
-        name: column.iloc[first].reset_index(drop=True)
-        for name, column in table.drop(columns=["top", "bottom", *measured]).items()
-        if name in ("profile_id", "lon", "lat", "year") or _is_constant(column, profile, first)
-    }
+    once = constant_columns(table.drop(columns=["top", "bottom", *measured]), profile, ("profile_id", "lon", "lat", "year"))
     moves = np.zeros(len(codes), bool)
     np.logical_or.at(moves, profile, far)
     for degrees in (table["lon"].to_numpy(), table["lat"].to_numpy()):
         np.logical_or.at(moves, profile, np.abs(degrees - degrees[first][profile]) > _SAME_PLACE)
-    made = pd.DataFrame(once)
-    if "year" in made:
-        made["year"] = table.groupby(profile)["year"].first().to_numpy()
-    return HorizonTable(table, Horizons(profile, top, bottom, len(codes)), placed, made, moves, counts)
+    if "year" in once:
+        once["year"] = table.groupby(profile)["year"].first().to_numpy()
+    return HorizonTable(table, Horizons(profile, top, bottom, len(codes)), placed, once, moves, counts)
 
 
 def _check_ids(ids: pd.Series, lon: np.ndarray, lat: np.ndarray, top: np.ndarray, points: PointTable) -> None:
@@ -180,6 +175,28 @@ def _check_ids(ids: pd.Series, lon: np.ndarray, lat: np.ndarray, top: np.ndarray
         saw = f"{points.path}: each {name!r} has one horizon only, while {count}"
         others = ", ".join(str(each) for each in points.raw.columns if each not in used)[:100]
         raise UserError(f"{saw}: an id of layers? --columns profile_id=NAME names that of profiles (not used: {others or 'none'})")
+
+
+def constant_columns(table: pd.DataFrame, profile: np.ndarray, always: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the first row of each profile (N rows), of the columns (of L rows) that are constant or empty within every profile.
+
+    Parameters
+    ----------
+    table
+        L rows.
+    profile
+        (L,) int64, 0 to N-1 in the order in which they first come.
+    always
+        Columns that are kept in any case.
+
+    Examples
+    --------
+    >>> constant_columns(pd.DataFrame({"plot": [1, 1, 2], "soc": [9, 7, 8]}), np.array([0, 0, 1])).to_dict("list")
+    {'plot': [1, 2]}
+    """
+    first = np.flatnonzero(~pd.Series(profile).duplicated())
+    kept = [name for name, column in table.items() if name in always or _is_constant(column, profile, first)]
+    return table[kept].iloc[first].reset_index(drop=True)
 
 
 def _is_constant(column: pd.Series, profile: np.ndarray, first: np.ndarray) -> bool:
@@ -236,6 +253,16 @@ def measured_soc(points: PointTable, soc_factor: float | None, setting: str = "-
     return column, values, unit
 
 
+def measured_quantity(points: PointTable, name: str) -> tuple[np.ndarray, str | None]:
+    """Return bulk density or stones (L,) and the unit that is stated or None; NaN throughout without a column."""
+    signs: list[str] = []
+    if name not in points or is_missing(points[name], points.rule.missing).all():
+        values = np.full(len(points.raw), np.nan)
+    else:
+        values = points.numbers(points.columns.found[name], False, signs if name == "stones" else None)
+    return values, _stated(points, name, points.columns.found.get(name, ""), signs, ("percent", "mass_percent"))
+
+
 def _stated(points: PointTable, ours: str, column: str, signs: list[str], per_cent: tuple[str, ...]) -> str | None:
     """Return the unit that a column's name or its per cent signs state, or None; UserError if they contradict each other."""
     by_name = points.columns.units.get(ours)
@@ -279,14 +306,7 @@ def read_horizons(
     points.columns.found["soc"] = column
     values, units = {"soc": soc}, {"soc": unit} if unit else {}
     for name in ("bulk_density", "stones"):
-        signs: list[str] = []
-        given = name in points and not is_missing(points[name], rule.missing).all()
-        values[name] = (
-            points.numbers(points.columns.found[name], False, signs if name == "stones" else None)
-            if given
-            else np.full(len(soc), np.nan)
-        )
-        stated = _stated(points, name, points.columns.found.get(name, ""), signs, ("percent", "mass_percent"))
+        values[name], stated = measured_quantity(points, name)
         units |= {name: stated} if stated else {}
     found = place_horizons(points, values)
     ranges = ("depth",) if not ("top" in points and "bottom" in points) else ("top", "bottom")
