@@ -2,23 +2,26 @@
 
     soilcarbon validate --maps mine=results/zoned_socd_0_20/socd_0_20_2010-2014.tif,depth=0-20cm --points new.csv --value socd_0_20
     soilcarbon validate --maps mine=socd_0_30.tif --products SoilGrids=ocs_0-30cm_mean.tif,unit=t/ha GSOCmap=GSOCmap.tif,unit=t/ha
+    soilcarbon validate --maps mine=soc.tif --points sample.csv --value soc --sampling stratified --strata strata.tif
     soilcarbon validate --config against.yaml          the same in YAML, where a path may have commas
 
 Files may be of any CRS, cell size and extent, GeoTIFF or NetCDF, in kg/m2, g/m2, t/ha, g/kg or %. Of two maps the finer one is
-averaged over the cells of the coarser, by area. Writes into results/against/: report.html, points.csv and point_scores.csv,
-product_scores.csv, difference-<map>-<product>.tif (map minus product) and figures.
+averaged over the cells of the coarser, by area. Points that are a probability sample (as `soilcarbon design` draws them) give
+the accuracy over the area, with design-based intervals. Writes into results/against/: report.html, points.csv and
+point_scores.csv, design_scores.csv and design_comparisons.csv of a probability sample, product_scores.csv,
+difference-<map>-<product>.tif (map minus product) and figures.
 """
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import check_writable, locked, write_table, write_yaml
-from soilcarbon.io.manifest import begin_files
+from soilcarbon.io.manifest import begin_files, finish_files
 from soilcarbon.settings import NodataValues, PointSettings
 
 
@@ -83,12 +86,34 @@ class ValidateSettings(PointSettings):
     value: str = Field("socd", description="its column")
     unit: str | None = Field(None, description="its unit: kg/m2, g/m2, t/ha, g/kg or % [kg/m2 of socd and socd_0_30, g/kg of soc]")
     depth: str = Field("", max_length=40, description="the depth of the points' values, such as 0-20cm; shown")
+    sampling: Literal["auto", "random", "stratified", "weighted", "none"] = Field(
+        "auto",
+        description="how the points were drawn: at random, at random in each stratum, with unequal weights, or by no probability "
+        "sample; auto: as the columns that `soilcarbon design` writes say",
+    )
+    strata: Path | None = Field(None, description="raster of the strata, or table of strata and their sizes (km2, cells, shares)")
+    not_sampled: list[str] = Field([], description="strata of it that are not of the sampled area")
+    collapse: list[str] = Field(
+        [], description="STRATUM=STRATUM it is joined with for variances [one of a single point: with the one before it]"
+    )
     covered: float = Field(
         0.5, gt=0, le=1, description="share of a coarser cell's area that must have values for their mean to count"
     )
     block_size: float = Field(0.5, gt=0, le=180, description="side of the blocks of points resampled for intervals, degrees")
     out: Path = Field(Path("results/against"), description="folder of the report, tables, figures and differences")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of the bootstrap")
+
+    @field_validator("not_sampled", mode="before")
+    @classmethod
+    def _codes_are_text(cls, given: Any) -> Any:
+        return [str(each) for each in given] if isinstance(given, list) else given
+
+    @field_validator("collapse")
+    @classmethod
+    def _pairs_of_strata(cls, given: list[str]) -> list[str]:
+        if wrong := next((each for each in given if not all(each.partition("="))), None):
+            raise ValueError(f"{wrong!r} is not of the form STRATUM=STRATUM")
+        return given
 
     @field_validator("maps", "products", mode="before")
     @classmethod
@@ -121,26 +146,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.html import REPORT
     from soilcarbon.mapping.cog import GDAL_SETTINGS
     from soilcarbon.mapping.common_grid import CarbonMap, Cells, check_names, file_name
+    from soilcarbon.mapping.design_validation import accuracy, comparisons
     from soilcarbon.mapping.map_validation import ValidationReport, depth_warnings, score_pair, score_points
+    from soilcarbon.mapping.probability_sample import SampleRule
     from soilcarbon.soil.target import target_of
 
     maps, references = ([CarbonMap(**each.model_dump()) for each in group] for group in (settings.maps, settings.products))
     check_names([*maps, *references], settings.points, settings.out)
     check_writable(settings.out)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it reports is raised as an error too
-    tables = ("points.csv", "point_scores.csv", "product_scores.csv")
+    tables = ("points.csv", "point_scores.csv", "product_scores.csv", "design_scores.csv", "design_comparisons.csv")
     differences = (f"difference-{file_name(ours.name, theirs.name)}.tif" for ours in maps for theirs in references)
     with locked(settings.out), rasterio.Env(**GDAL_SETTINGS):
+        written: set[str] = set()
+
+        def save(name: str, table: pd.DataFrame) -> None:
+            write_table(settings.out / name, table)
+            written.add(name)
+
         begin_files(settings.out, [*tables, "settings.yaml", "report.html", *differences], REPORT)
         report = ValidationReport(settings.out, [each.name for each in maps])
         if settings.points is not None:
             unit = settings.unit or ("kg/m2" if settings.value == "socd" else None)
             unit = target_of(settings.value, unit, settings.points, setting="--unit").unit
             which = settings.points, settings.value, unit
-            points, rows = score_points([*maps, *references], *which, settings.block_size, settings.seed, settings.table_rule())
-            write_table(settings.out / "points.csv", points.table)
-            write_table(settings.out / "point_scores.csv", rows)
+            pairs_of_strata = dict(each.split("=", 1) for each in settings.collapse)
+            drawn = SampleRule(settings.sampling, settings.strata, tuple(settings.not_sampled), pairs_of_strata)
+            how = settings.block_size, settings.seed, settings.table_rule(), drawn
+            points, rows = score_points([*maps, *references], *which, *how)
+            save("points.csv", points.table)
+            save("point_scores.csv", rows)
             report.add_points(points, rows, settings.depth)
+            if points.sampled is not None:
+                found = accuracy(points.sampled), comparisons(points.sampled)
+                save("design_scores.csv", found[0])
+                save("design_comparisons.csv", found[1])
+                report.add_sample(points.sampled, *found)
         pairs = []
         for ours in maps:
             for theirs in references:
@@ -149,10 +190,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 report.add_pair(shared, row)
                 pairs.append(row)
         if pairs:
-            write_table(settings.out / "product_scores.csv", pd.DataFrame(pairs))
+            save("product_scores.csv", pd.DataFrame(pairs))
             for line in depth_warnings(pairs):
                 log.warning("%s", line)
         write_yaml(settings.out / "settings.yaml", settings.as_plain())
         report.write()
+        finish_files(settings.out, tables, written)  # those of an earlier run do not stay
     print("\n".join(report.lines))
     print(f"-> {settings.out / 'report.html'}")

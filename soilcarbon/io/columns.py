@@ -88,6 +88,18 @@ ALIASES: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """Our name -> common names, by preference: of GSIF, aqp, NCSS, WoSIS, WISE, LUCAS, SoilGrids, ISRaD, ISCN, febr, AfSP."""
+SAMPLING: dict[str, tuple[str, ...]] = {
+    "stratum": ("stratum", "strata", "stratum_id", "stratum_name", "stratum_code", "stratum_no", "strat"),
+    "inclusion_probability": (
+        "inclusion_probability", "inclusion_prob", "incl_prob", "probability_of_inclusion", "inclusionprobability",
+    ),
+    "weight": ("weight", "sampling_weight", "design_weight", "survey_weight", "sample_weight"),
+    "primary_unit": ("primary_unit", "psu", "primary_sampling_unit", "primary_unit_id", "psu_id", "cluster_id"),
+    "stratum_size": ("stratum_size", "stratum_area", "stratum_km2", "stratum_area_km2", "stratum_cells"),
+    "probability_sample": ("probability_sample", "is_probability_sample"),
+    "reserve": ("reserve", "is_reserve", "reserve_point"),
+}  # fmt: skip
+"""Our name -> common names of columns that say how points were drawn; looked for where a command asks for them."""
 _DEPTH_UNITS = {"cm": "cm", "m": "m", "mm": "mm", "in": "in", "inch": "in", "inches": "in", "metres": "m", "meters": "m"}
 _SHARES = {"pct": "percent", "percent": "percent", "%": "percent", "perc": "percent", "frac": "fraction", "fraction": "fraction",
            "permille": "per_mille", "promille": "per_mille"}  # fmt: skip
@@ -196,11 +208,9 @@ def find_columns(
         raise UserError(f"{path}: column {double!r} is named twice; name different ones")
     by_name = {plain(name): name for name in reversed(columns) if name not in found.values()}
     known: list[str] = []
-    for ours in ALIASES:
+    for ours, aliases in (ALIASES | {name: SAMPLING[name] for name in wanted if name in SAMPLING}).items():
         suffixes = UNITS_IN_NAMES.get(ours, {})
-        matches = [
-            by_name[plain(alias) + unit] for alias in ALIASES[ours] for unit in ("", *suffixes) if plain(alias) + unit in by_name
-        ]
+        matches = [by_name[plain(alias) + unit] for alias in aliases for unit in ("", *suffixes) if plain(alias) + unit in by_name]
         known += matches
         matches = [name for name in matches if name not in found.values()]
         if ours in wanted and ours not in named and matches:
@@ -214,7 +224,7 @@ def find_columns(
 def _unit_of(column: str, ours: str) -> str | None:
     """Return the unit that a column's name ends with, if it is one of our quantity's."""
     name, suffixes = plain(column), UNITS_IN_NAMES.get(ours, {})
-    for alias in ALIASES[ours]:
+    for alias in ALIASES.get(ours, ()):
         if name.startswith(plain(alias)) and (unit := suffixes.get(name[len(plain(alias)) :])):
             return unit
     in_brackets = re.search(r"[\[(]([^\])]+)[\])]\s*$", column)
@@ -227,7 +237,7 @@ def require_columns(table: pd.DataFrame, found: Mapping[str, str], wanted: Seque
     """Raise UserError if a needed column was not found, with all that are missing and names they may have."""
     missing = [ours for ours in wanted if ours not in found]
     if missing:
-        lacks = ", ".join(f"{ours} (or {', '.join(ALIASES[ours][1:4])} ...)" for ours in missing)
+        lacks = ", ".join(f"{ours} (or {', '.join((ALIASES | SAMPLING)[ours][1:4])} ...)" for ours in missing)
         it_has = ", ".join(map(str, table.columns[:_SHOWN]))
         blanks = "; its fields are not separated by , ; or tabs" if len(table.columns) == 1 else ""
         example = f"--columns {missing[0]}=NAME"

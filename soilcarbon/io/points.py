@@ -22,6 +22,8 @@ from soilcarbon.io.values import BelowLimit, Reading, degrees, has_decimal_comma
 from soilcarbon.io.vector_limits import check_layer
 
 _MOST_UNMATCHED = 0.5
+_TEXTS = ("profile_id", "horizon", "stratum", "primary_unit")
+"""Columns of names, in which a comma is no decimal one."""
 _FEW_SWAPPED, _SHARE_SWAPPED = 3, 0.1
 """Latitudes beyond 90 degrees, of so many and of this share of the places, show that longitude and latitude are swapped."""
 
@@ -42,6 +44,8 @@ class TableRule:
         As of `values.Reading`.
     depth_unit
         One of `quantities.QUANTITIES["depth"].units`; None: as column names say, else cm.
+    further
+        Names of `columns.SAMPLING` that are looked for, too.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -50,6 +54,7 @@ class TableRule:
     below_limit: BelowLimit = "ask"
     missing: Sequence[str] = ()
     depth_unit: str | None = None
+    further: Sequence[str] = ()
 
 
 @dataclass
@@ -79,9 +84,7 @@ class PointTable:
     @cached_property
     def reading(self) -> Reading:
         """Rules for text that is no plain number."""
-        comma = has_decimal_commas(
-            self.raw[[name for ours, name in self.columns.found.items() if ours not in ("profile_id", "horizon")]]
-        )
+        comma = has_decimal_commas(self.raw[[name for ours, name in self.columns.found.items() if ours not in _TEXTS]])
         return Reading(self.rule.below_limit, self.rule.missing, "," if comma else "")
 
     def __getitem__(self, ours: str) -> pd.Series:
@@ -183,11 +186,12 @@ def read_points(path: Path, rule: TableRule = TableRule()) -> PointTable:  # noq
     """
     raw = _read(path)
     named = dict(rule.columns)
-    if unknown := next((ours for ours in named if ours not in ALIASES), None):
-        known = ", ".join(ALIASES)
-        raise UserError(f"--columns {unknown}={named[unknown]}: {unknown!r} is none of {known}{nearest(unknown, list(ALIASES))}")
+    wanted = (*ALIASES, *rule.further)
+    if unknown := next((ours for ours in named if ours not in wanted), None):
+        known = ", ".join(wanted)
+        raise UserError(f"--columns {unknown}={named[unknown]}: {unknown!r} is none of {known}{nearest(unknown, wanted)}")
     if rule.sites is None:
-        return PointTable(path, raw, find_columns(raw, path, named), rule)
+        return PointTable(path, raw, find_columns(raw, path, named, wanted), rule)
     sites = _read(rule.sites)
     own = {ours: name for ours, name in named.items() if name in raw.columns or name not in sites.columns}
     first = PointTable(path, raw, find_columns(raw, path, own), replace(rule, sites=None))

@@ -19,9 +19,12 @@ from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import mass_of
 from soilcarbon.html import Block, FigureFolder, Items, Note, Section, Table, format_value, write_report
 from soilcarbon.io.files import UserError
-from soilcarbon.io.points import TableRule, read_points
+from soilcarbon.io.points import TableRule
+from soilcarbon.mapping import design_validation
 from soilcarbon.mapping.common_grid import CarbonMap, Cells, Shared, file_name, interval_at, on_common_grid
+from soilcarbon.mapping.design_validation import SampledPoints
 from soilcarbon.mapping.picture import View, draw, read_picture
+from soilcarbon.mapping.probability_sample import DrawnPoints, SampleRule, read_sample
 from soilcarbon.soil.dataset import check_samples
 from soilcarbon.soil.target import limits_of
 from soilcarbon.soil.visits import one_row_each
@@ -47,11 +50,14 @@ class Points:
         Of the values.
     given
         How many there were.
+    sampled
+        Those of a probability sample, if they are one.
     """
 
     table: pd.DataFrame
     unit: str
     given: int
+    sampled: SampledPoints | None = None
 
 
 def score_points(
@@ -62,6 +68,7 @@ def score_points(
     block_size: float,
     seed: int,
     rule: TableRule = TableRule(),  # noqa: B008 - frozen
+    drawn: SampleRule = SampleRule(sampling="none"),  # noqa: B008 - frozen
 ) -> tuple[Points, pd.DataFrame]:
     """Score maps at independent points, those at which all of them have values.
 
@@ -79,6 +86,8 @@ def score_points(
         Of the bootstrap.
     rule
         How the table is read.
+    drawn
+        How the points were drawn.
 
     Returns
     -------
@@ -97,7 +106,7 @@ def score_points(
     if known is None:
         raise UserError(f"unit = {unit!r}: expected one of {', '.join(UNITS)}")
     unit, factor = UNITS[known]
-    table, observed = _read(points, value, limits_of(known), rule)
+    table, observed, sample = _read(points, value, limits_of(known), rule, drawn)
     lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
     found = table[["profile_id", "lon", "lat"]].assign(observed=observed * factor)
     ends = {}
@@ -114,7 +123,8 @@ def score_points(
     if rows.sum() < 2:
         worst = found[names].notna().sum().idxmin()
         raise UserError(f"{points}: at {rows.sum()} of {len(found)} points all maps have values; {worst} has the fewest")
-    compared = Points(found[rows].reset_index(drop=True), unit, len(found))
+    sampled = None if sample is None else _sampled(sample, found, rows, ends, unit)
+    compared = Points(found[rows].reset_index(drop=True), unit, len(found), sampled)
     units = spatial_groups(lon[rows], lat[rows], block_size)
     table_rows = []
     for name in names:
@@ -138,16 +148,35 @@ def score_points(
     return compared, pd.DataFrame(table_rows)
 
 
-def _read(path: Path, value: str, limits: tuple[float, float], rule: TableRule) -> tuple[pd.DataFrame, np.ndarray]:
-    """Read points in any format of profiles, columns found by their usual names, and check them."""
-    points = read_points(path, rule)
+def _sampled(
+    sample: DrawnPoints,
+    found: pd.DataFrame,
+    mapped: np.ndarray,
+    ends: Mapping[str, tuple[np.ndarray, np.ndarray] | None],
+    unit: str,
+) -> SampledPoints:
+    """Return the points of a probability sample among all (N rows), with their values and what the maps say there."""
+    if (sample.member & mapped).sum() < 2:
+        raise UserError(f"{sample.path}: at fewer than two points of the probability sample all maps have values")
+    here = found[sample.member]
+    observed, predicted = here["observed"].to_numpy(), {name: here[name].to_numpy() for name in ends}
+    limits = {name: tuple(end[sample.member] for end in each) for name, each in ends.items() if each is not None}
+    inside = {name: (low <= observed) & (observed <= high) for name, (low, high) in limits.items()}
+    return SampledPoints(sample.design(), mapped[sample.member], observed, predicted, inside, unit)
+
+
+def _read(
+    path: Path, value: str, limits: tuple[float, float], rule: TableRule, drawn: SampleRule
+) -> tuple[pd.DataFrame, np.ndarray, DrawnPoints | None]:
+    """Read points in any format of profiles, columns found by their usual names, and check them; how they were drawn."""
+    points, sample = read_sample(path, value, rule, drawn)
     points.require(*PLACED)
     if value not in points.raw.columns:
         raise UserError(f"{path}: no column {value!r}; it has {', '.join(points.raw.columns[:12])}: name one by --value")
     table = one_row_each(points, value)
     for note in points.notes:
         log.info("%s", note)
-    return check_samples(table, path, value, limits=limits)
+    return *check_samples(table, path, value, limits=limits), sample
 
 
 def _warn_of_units(found: pd.DataFrame, names: Sequence[str], unit: str) -> None:
@@ -242,6 +271,11 @@ class ValidationReport:
                 caption = f"Residuals of {name}", "Observed minus map."
                 blocks.append(self._figures.draw(f"residuals-{key}", *caption, residual_map, *residuals))
         self._sections.append(Section("points", "Independent points", blocks))
+
+    def add_sample(self, points: SampledPoints, rows: pd.DataFrame, pairs: pd.DataFrame) -> None:
+        """Add the accuracy of maps by a probability sample, as `design_validation` gives it."""
+        self._sections.append(design_validation.section(points, rows, pairs))
+        self.lines.extend(design_validation.lines(points, rows, pairs))
 
     def add_pair(self, shared: Shared, row: Mapping[str, Any]) -> None:
         """Add a map and a reference map, as `score_pair` returns them; write their difference, and draw it and their scatter."""

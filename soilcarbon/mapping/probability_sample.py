@@ -1,0 +1,269 @@
+"""Probability samples in tables of points: which points were drawn, in which strata, and with which weights.
+
+In: a table of points (`io.points`) with columns of the draw as `soilcarbon design` writes them or under their usual names
+(`io.columns.SAMPLING`), and perhaps the sizes of strata as a raster or a table. Out: `DrawnPoints`, and of the measured ones among
+them a `stats.design_based.SamplingDesign`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from soilcarbon.geo.grid import raster_grid
+from soilcarbon.geo.raster import Layer, cut_windows, find_layers
+from soilcarbon.geo.resampling import Stack
+from soilcarbon.geo.zonal_statistics import cell_areas
+from soilcarbon.io.columns import SAMPLING, find_columns
+from soilcarbon.io.files import UserError
+from soilcarbon.io.points import PointTable, TableRule, read_points
+from soilcarbon.io.values import is_missing
+from soilcarbon.stats.design_based import SamplingDesign, sampling_design
+
+Sampling = Literal["auto", "random", "stratified", "weighted", "none"]
+_SIZES = ("stratum_size", "size", "area_km2", "km2", "area", "cells", "n_cells", "weight", "share")
+"""Names of the column of sizes in a table of strata, by preference."""
+_RASTERS = (".tif", ".tiff")
+_TILE = 1024
+
+
+@dataclass(frozen=True)
+class SampleRule:
+    """How the points of a table were drawn, as far as the user says it.
+
+    Attributes
+    ----------
+    sampling
+        "random": all with one probability; "stratified": so in each stratum; "weighted": by their weights, in strata if there is a
+        column of them; "none"; "auto": stratified or weighted where the table has inclusion probabilities or `strata` is given.
+    strata
+        Raster of strata (sizes are the true areas of its cells), or table of strata and sizes.
+    not_sampled
+        Strata of these that are not of the sampled area.
+    collapse
+        Stratum -> stratum it is joined with for variances.
+    """
+
+    sampling: Sampling = "auto"
+    strata: Path | None = None
+    not_sampled: Sequence[str] = ()
+    collapse: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DrawnPoints:
+    """The draw of the N points of a table.
+
+    Attributes
+    ----------
+    path
+        Of the table, for errors.
+    member
+        (N,) bool: drawn with a known probability; others may have been added.
+    stratum, unit
+        (N,) text, of the primary unit too; None: none.
+    weight
+        (N,) what each stands for; None: equal, in each stratum.
+    sizes
+        Stratum -> size; None: as the weights say.
+    collapse
+        As of `SampleRule`.
+    """
+
+    path: Path
+    member: np.ndarray
+    stratum: np.ndarray | None
+    unit: np.ndarray | None
+    weight: np.ndarray | None
+    sizes: dict[str, float] | None
+    collapse: Mapping[str, str]
+
+    def design(self) -> SamplingDesign:
+        """Return the sampling design of the members; UserError where it is none."""
+        stratum, unit, weight = (None if each is None else each[self.member] for each in (self.stratum, self.unit, self.weight))
+        try:
+            return sampling_design(int(self.member.sum()), stratum, self.sizes, weight, unit, self.collapse)
+        except ValueError as error:
+            raise UserError(f"{self.path}: its probability sample: {error} (see --strata, --not_sampled, --collapse)") from error
+
+
+def read_sample(path: Path, value: str, table_rule: TableRule, rule: SampleRule) -> tuple[PointTable, DrawnPoints | None]:
+    """Read a table of points with the columns of its draw; of a probability sample, points without a value are left out.
+
+    Parameters
+    ----------
+    path, table_rule
+        As of `read_points`.
+    value
+        The column of measurements.
+    rule
+        How the points were drawn.
+
+    Returns
+    -------
+    points
+        The table, without points that were not measured.
+    drawn
+        Of its rows; None of ordinary points.
+
+    Raises
+    ------
+    UserError
+        If the table lacks what the design needs.
+    """
+    further = () if rule.sampling == "none" else tuple(SAMPLING)
+    points = read_points(path, TableRule(**{**vars(table_rule), "further": further}))
+    sampling = _resolved(points, rule)
+    if sampling == "none":
+        return points, None
+    if value in points.raw.columns:
+        _leave_out_unmeasured(points, value)
+    member = np.ones(len(points.raw), bool)
+    if "probability_sample" in points:
+        member = points.numbers(points.columns.found["probability_sample"]) == 1
+    if member.sum() < 2:
+        raise UserError(f"{path}: {member.sum()} measured points are of a probability sample; two are the least")
+    stratum, sizes = (None, None) if sampling == "random" else _strata(points, member, rule)
+    weight = None if sampling == "random" else _weights(points, member)
+    if sampling == "weighted" and weight is None:
+        raise UserError(f"{path}: no column of weights or inclusion probabilities; --columns weight=NAME names it")
+    if sampling == "stratified" and (stratum is None or (sizes is None and weight is None)):
+        lacks = "strata (--columns stratum=NAME, or --strata raster.tif)" if stratum is None else "their sizes (--strata FILE)"
+        raise UserError(f"{path}: a stratified sample needs {lacks}")
+    return points, DrawnPoints(path, member, stratum, _texts(points, "primary_unit"), weight, sizes, rule.collapse)
+
+
+def _resolved(points: PointTable, rule: SampleRule) -> Sampling:
+    """Return how the points were drawn: what was said, or what the columns say."""
+    if rule.sampling != "auto":
+        return rule.sampling
+    if rule.strata is not None:
+        return "stratified"
+    if "inclusion_probability" in points and points["inclusion_probability"].notna().any():
+        return "stratified" if "stratum" in points else "weighted"
+    if "probability_sample" in points:
+        points.notes.append("column of a probability sample, but no inclusion probabilities; --sampling or --strata says how drawn")
+    return "none"
+
+
+def _leave_out_unmeasured(points: PointTable, value: str) -> None:
+    """Leave out points that were drawn and have no value: reserve points, and those that could not be reached."""
+    missing = is_missing(points.raw[value], points.rule.missing)
+    if not missing.any():
+        return
+    reserve = points.numbers(points.columns.found["reserve"]) == 1 if "reserve" in points else np.zeros(len(missing), bool)
+    unused, lost = int((missing & reserve).sum()), int((missing & ~reserve).sum())
+    if unused:
+        points.notes.append(f"{unused} reserve points without a value are left out")
+    if lost:
+        used = int((~missing & reserve).sum())
+        instead = f", {used} reserve points have one" if used else ""
+        points.notes.append(f"{lost} points that were drawn have no value{instead}: taken as missing at random in their strata")
+    points.raw = points.raw[~missing].reset_index(drop=True)
+    if points.raw.empty:
+        raise UserError(f"{points.path}: none of its {len(missing)} points has a value in {value!r}")
+
+
+def _texts(points: PointTable, ours: str) -> np.ndarray | None:
+    """Return a column of names (N,), whole numbers without a decimal point; None if there is none."""
+    column = points.get(ours)
+    return None if column is None else np.array([_label(each) for each in column.fillna("").tolist()])
+
+
+def _label(word: object) -> str:
+    text = str(word).strip()
+    return text.removesuffix(".0") if text.removesuffix(".0").lstrip("-").isdigit() else text
+
+
+def _weights(points: PointTable, member: np.ndarray) -> np.ndarray | None:
+    """Return what each point stands for (N,): its weight, or the inverse of its inclusion probability."""
+    ours = next((name for name in ("weight", "inclusion_probability") if name in points), None)
+    if ours is None:
+        return None
+    name = points.columns.found[ours]
+    found = points.numbers(name)
+    wrong = member & ~(np.isfinite(found) & (found > 0) & ((found <= 1) | (ours == "weight")))
+    if wrong.any():
+        expected = "weights above 0" if ours == "weight" else "inclusion probabilities above 0, up to 1"
+        first = points.raw[name][wrong].iloc[0]
+        raise UserError(f"{points.path}: column {name!r}: {wrong.sum()} of {member.sum()} are no {expected}, first {first!r}")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(member, found if ours == "weight" else 1 / found, 1.0)
+
+
+def _strata(points: PointTable, member: np.ndarray, rule: SampleRule) -> tuple[np.ndarray | None, dict[str, float] | None]:
+    """Return the stratum of each point (N,), and the strata's sizes; None where not known."""
+    stratum, sizes = _texts(points, "stratum"), None
+    is_raster = rule.strata is not None and rule.strata.suffix.lower() in _RASTERS
+    if rule.strata is not None:
+        sizes = raster_sizes(rule.strata) if is_raster else table_sizes(rule.strata)
+        if unknown := next((name for name in rule.not_sampled if _label(name) not in sizes), None):
+            raise UserError(f"{rule.strata}: has no stratum {unknown!r} (--not_sampled); it has {', '.join(list(sizes)[:12])}")
+        sizes = {name: size for name, size in sizes.items() if name not in {_label(each) for each in rule.not_sampled}}
+        if stratum is None and is_raster:
+            windows, _ = cut_windows([_strata_layer(rule.strata)], *points.places(), 0)
+            codes = next(iter(windows.values()))[:, 0, 0]
+            stratum = np.array(["" if np.isnan(code) else _label(float(code)) for code in codes])
+    if stratum is None:
+        return None, None
+    if (member & (stratum == "")).any():
+        count = int((member & (stratum == "")).sum())
+        raise UserError(
+            f"{points.path}: {count} of {member.sum()} points have no stratum; they lie outside, or it is to be filled in"
+        )
+    if sizes is None and "stratum_size" in points:
+        sizes = _column_sizes(points, stratum, member)
+    return stratum, sizes
+
+
+def _column_sizes(points: PointTable, stratum: np.ndarray, member: np.ndarray) -> dict[str, float]:
+    """Return the sizes of strata that stand at every point."""
+    name = points.columns.found["stratum_size"]
+    each = pd.Series(points.numbers(name, negative=False)[member]).groupby(stratum[member])
+    spread, first = each.max() - each.min(), each.first()
+    if (differ := spread > 1e-6 * first).any() or first.isna().any():
+        which = spread.index[differ][0] if differ.any() else first.index[first.isna()][0]
+        raise UserError(f"{points.path}: column {name!r} is no size of strata: in stratum {which!r} it is not one number")
+    return {str(key): float(size) for key, size in first.items()}
+
+
+def _strata_layer(path: Path) -> Layer:
+    layers = find_layers([path])
+    if len(layers) != 1:
+        raise UserError(f"{path}: has {len(layers)} bands; a raster of strata has one")
+    return layers[0]
+
+
+def raster_sizes(path: Path) -> dict[str, float]:
+    """Return stratum -> area in km2, of the true areas of the cells of a raster of strata."""
+    layer, grid = _strata_layer(path), raster_grid(path)
+    found: dict[str, float] = {}
+    with Stack([layer], grid, resampling="nearest") as stack:
+        for tile in grid.tiles(_TILE):
+            codes = stack.read(tile.row, tile.col, tile.height, tile.width)[0]
+            km2 = np.broadcast_to(cell_areas(grid, tile), codes.shape)
+            known = np.isfinite(codes)
+            values, member = np.unique(codes[known], return_inverse=True)
+            for value, area in zip(values.tolist(), np.bincount(member, km2[known]).tolist(), strict=False):
+                found[_label(value)] = found.get(_label(value), 0.0) + area
+    if not found:
+        raise UserError(f"{path}: has no cell with a stratum")
+    return found
+
+
+def table_sizes(path: Path) -> dict[str, float]:
+    """Return stratum -> size in any unit, of a table of strata."""
+    table = read_points(path, TableRule(columns={}))
+    columns = find_columns(table.raw, path, wanted=("stratum",)).found
+    lower = {str(name).lower(): str(name) for name in table.raw.columns}
+    size = next((lower[name] for name in _SIZES if name in lower), None)
+    if "stratum" not in columns or size is None:
+        it_has = ", ".join(map(str, table.raw.columns[:12]))
+        raise UserError(f"{path}: a table of strata has columns stratum and one of {', '.join(_SIZES)}; it has {it_has}")
+    labels = [_label(each) for each in table.raw[columns["stratum"]].fillna("").tolist()]
+    if double := next((name for name in labels if labels.count(name) > 1), None):
+        raise UserError(f"{path}: stratum {double!r} is there twice")
+    return dict(zip(labels, table.numbers(size, negative=False).tolist(), strict=True))
