@@ -63,22 +63,22 @@ class Layers:
         ValueError
             If layers of a core overlap; its number is named.
         """
-        value, sd = np.asarray(value, float), np.broadcast_to(np.asarray(sd, float), np.shape(value))
+        value, given = np.asarray(value, float), np.asarray(np.broadcast_to(sd, np.shape(value)), float)
         known = np.isfinite(value) & (horizons.bottom > horizons.top)
-        horizons, value, sd = horizons.take(known), value[known], sd[known]
+        horizons, value, errors = horizons.take(known), value[known], np.nan_to_num(given[known])
         order = np.lexsort((value, horizons.bottom, horizons.top, horizons.profile))
-        horizons, value, sd = horizons.take(order), value[order], sd[order]
+        horizons, value, errors = horizons.take(order), value[order], errors[order]
         above, below = horizons.top[:-1], horizons.top[1:]
         same = horizons.follows & (below - above < _SAME) & (np.abs(np.diff(horizons.bottom)) < _SAME)
         first = np.flatnonzero(np.concatenate(([True], ~same))[: len(horizons)])
         if first.size < len(horizons):
             repeats = np.diff(np.append(first, len(horizons)))
-            value, sd = np.add.reduceat(value, first) / repeats, np.add.reduceat(sd, first) / repeats
+            value, errors = np.add.reduceat(value, first) / repeats, np.add.reduceat(errors, first) / repeats
             horizons = horizons.take(first)
         overlap = horizons.follows & (horizons.top[1:] < horizons.bottom[:-1] - _SAME)
         if overlap.any():
             raise ValueError(f"{int(overlap.sum())} layers overlap the one above, first in core {horizons.profile[1:][overlap][0]}")
-        return cls(horizons, value, np.nan_to_num(sd))
+        return cls(horizons, value, errors)
 
     def of_core(self, core: int) -> slice:
         """Return the rows of a core."""

@@ -20,7 +20,8 @@ _SHARE, _MOST = 0.1, 0.5
 """Rows that repeat an id are refused if they are few and this share of the table, or most of it."""
 _DEPTHS = re.compile(r"depth|dpth|tief|prof(und|ond)|horiz|hz|layer", re.IGNORECASE)
 _PERHAPS_DEPTHS = re.compile(r"top|bot|upper|lower|from|until|min|max|limit|inter|incr|cm$", re.IGNORECASE)
-_TIMES = re.compile(r"year|date|campaign|survey|visit|wave|jahr|anio", re.IGNORECASE)
+TIMES = re.compile(r"year|date|campaign|survey|visit|wave|jahr|anio", re.IGNORECASE)
+"""Names of columns that may tell visits apart."""
 _MOST_COLUMNS = 40
 
 
@@ -143,7 +144,7 @@ def check_one_row_each(points: PointTable, ids: pd.Series, target: str | None) -
     pair = _depth_pair(rows[others], keys)
     many = extra >= max(_FEW, _SHARE * len(key)) or again.sum() >= _MOST * len(key) > 2
     depths = list(pair) or [name for name in others if _is_depth(rows[name], name, many)]
-    times = [name for name in others if _TIMES.search(name)]
+    times = [name for name in others if TIMES.search(name)]
     if not (depths or times or (many and (target is None or target in changing))):
         return
     what = "places (there is no column of ids)" if by_place else "ids"
@@ -170,7 +171,7 @@ def check_hidden_visits(points: PointTable, table: pd.DataFrame, profile: np.nda
     if not again.any():
         return
     groups = [column[again] for _, column in key.items()]
-    for name in (name for name in points.raw if name in table and _TIMES.search(str(name))):
+    for name in (name for name in points.raw if name in table and TIMES.search(str(name))):
         differ = table[name][again].groupby(groups).nunique(dropna=False) > 1
         if differ.any():
             first = table["profile_id"].iloc[int(np.flatnonzero(again)[0])]

@@ -1,0 +1,339 @@
+"""Cores from untrusted tables: layers with SOC, bulk density and stones, of places and visits; bulk density perhaps elsewhere.
+
+A core is what one visit measured at one place. Places need no coordinates: plots of an experiment have none.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from soilcarbon.io.columns import plain
+from soilcarbon.io.files import UserError, nearest
+from soilcarbon.io.points import PointTable, TableRule, read_points
+from soilcarbon.quantities import check_plausible
+from soilcarbon.soil.dataset import SOC_MAXIMUM
+from soilcarbon.soil.density import BULK_DENSITIES, BY_MASS, Measured, fill_bulk_density, measurements
+from soilcarbon.soil.depth import HIGHEST_LITTER, Horizons, from_surface
+from soilcarbon.soil.horizons import constant_columns, has_depths, measured_quantity, measured_soc, read_depths, typed
+from soilcarbon.soil.profiles import unit_hint
+from soilcarbon.soil.stocks import BulkDensityOf, Cores, Layers
+from soilcarbon.soil.visits import TIMES, sampling_years
+
+_TOPSOIL = 20.0
+"""cm: SOC of layers that begin above is looked at for its unit."""
+
+
+@dataclass(frozen=True)
+class CoreRule:
+    """What makes a core, and what is measured of it.
+
+    Attributes
+    ----------
+    place
+        Columns that name a place together; none: the column of ids.
+    visit
+        Column of visits, any text; None: the year, if there is a column of years.
+    units, deviations
+        Of soc, bulk_density and stones, as of `density.measurements`.
+    soc_factor
+        Share of the column of SOC, or of organic matter, that is carbon.
+    estimate
+        Whether bulk density that was not measured is estimated (`density.fill_bulk_density`).
+    bulk_density_of
+        As of `stocks.Cores`.
+    """
+
+    place: Sequence[str] = ()
+    visit: str | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
+    deviations: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(("soc", "bulk_density", "stones"), "0"))
+    soc_factor: float | None = None
+    estimate: bool = False
+    bulk_density_of: BulkDensityOf = "fine_earth"
+
+
+@dataclass(frozen=True)
+class CoreTable:
+    """N cores and what a table says of them."""
+
+    cores: Cores
+    once: pd.DataFrame  # N rows: profile_id, visit, year (if known), lon, lat, and the columns that are constant within every core
+    columns: dict[str, dict[str, str]]  # file -> our name -> its column
+    units: dict[str, str]  # of what was measured
+    counts: dict[str, int]  # unusual rows by kind
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A table as rows of named cores."""
+
+    points: PointTable
+    key: pd.Series  # (L,) place and visit as text, NaN where one is missing
+    table: pd.DataFrame  # L rows: profile_id, visit, year, lon, lat, and the unused columns
+    top: np.ndarray  # (L,) cm from the surface, NaN where impossible
+    bottom: np.ndarray
+    counts: dict[str, int]
+
+
+def read_cores(path: Path, rule: TableRule, cores: CoreRule, bulk_density: Path | None = None) -> CoreTable:
+    """Read cores from a table of layers with SOC, and bulk density and stones from it or from a second table of other layers.
+
+    Parameters
+    ----------
+    path, rule
+        As of `points.read_points`.
+    cores
+        What makes a core.
+    bulk_density
+        Second table, with the same columns of places and visits.
+
+    Raises
+    ------
+    UserError
+        If there is no column of places, depths, SOC or bulk density; values look like another unit; layers of a core overlap, or
+        repeat while a column that may tell cores apart changes.
+    """
+    first = _read(path, rule if bulk_density is None else _of_this_table(path, rule), cores)
+    column, soc, unit = measured_soc(first.points, cores.soc_factor)
+    first.points.columns.found["soc"] = column
+    stated = ({"soc": unit} if unit else {}) | dict(cores.units)
+    second = first if bulk_density is None else _read(bulk_density, _of_this_table(bulk_density, rule), cores)
+    if "bulk_density" not in second.points and not cores.estimate:
+        way = "--bulk_density COLUMN names it, --bulk_density_table a second table, --estimate estimates it from SOC"
+        raise UserError(f"{second.points.path}: no column of bulk density is known by its name; {way}")
+    stony = second if "stones" in second.points else first
+    found = {"soc": soc}
+    for name, rows in (("bulk_density", second), ("stones", stony)):
+        found[name], unit = measured_quantity(rows.points, name)
+        stated = ({name: unit} if unit else {}) | stated
+    sources = {"soc": first, "bulk_density": second, "stones": stony}
+    measured: dict[str, Measured] = {}
+    for name, rows in sources.items():
+        table = rows.points.raw.assign(**{name: found[name]})
+        measured |= measurements(table, rows.points.path, stated, cores.deviations, (name,))
+    _check_soc_unit(first, measured["soc"])
+
+    codes = pd.unique(first.key.dropna())
+    counts = dict(first.counts)
+    if second is not first:
+        if first.counts["shifted"] or second.counts["shifted"]:
+            raise UserError(f"{path}: organic layers above 0 cm, and two tables; count depths of both from the surface")
+        strange = second.key.notna() & ~second.key.isin(codes)
+        if strange.all():
+            raise UserError(f"{bulk_density}: none of its cores is in {path.name} (first {second.key.dropna().iloc[0]!r})")
+        counts |= {f"rows of {second.points.path.name} of no core in {path.name}": int(strange.sum())}
+    values = {name: list(measured[name].usable(*_RANGES[name], counts)) for name in sources}
+    if cores.estimate:
+        if second is not first:
+            raise UserError(
+                "--estimate: bulk density is estimated from the SOC of the same layer, which a second table does not have"
+            )
+        counts["bulk density estimated"] = int((np.isnan(values["bulk_density"][0]) & ~np.isnan(values["soc"][0])).sum())
+        numbers = pd.factorize(first.key)[0]
+        values["bulk_density"] = list(fill_bulk_density(numbers, values["soc"][0], *values["bulk_density"])[:2])
+    layers = {name: _layers(sources[name], values[name][0], values[name][1], codes, cores) for name in sources}
+    once = constant_columns(first.table, pd.factorize(first.key)[0], ("profile_id", "visit", "year", "lon", "lat"))
+    return CoreTable(
+        Cores(
+            layers["soc"],
+            layers["bulk_density"],
+            layers["stones"] if "stones" in stony.points else None,
+            cores.bulk_density_of,
+            measured["stones"].unit in BY_MASS,
+        ),
+        once,
+        {str(each.points.path): each.points.columns.found for each in (first, second)},
+        {name: each.unit for name, each in measured.items() if name in sources[name].points},
+        {name: count for name, count in counts.items() if count},
+        first.points.notes + ([] if second is first else second.points.notes),
+    )
+
+
+_RANGES = {"soc": ("g/kg", (0.0, SOC_MAXIMUM)), "bulk_density": ("kg/m3", BULK_DENSITIES), "stones": ("percent", (0.0, 100.0))}
+
+
+def _read(path: Path, rule: TableRule, cores: CoreRule) -> _Rows:
+    """Return the rows of a table with their cores and depths; rows without a place or visit are left out and counted."""
+    points = read_points(path, rule)
+    place = _place(points, cores.place)
+    year = np.full(len(place), np.nan) if points.columns.found.get("year") == cores.visit else sampling_years(points)
+    if cores.visit is not None:
+        visit = _column(points, cores.visit, "--visit").reset_index(drop=True)
+    else:
+        visit = pd.Series(np.where(np.isnan(year), "", np.floor(np.nan_to_num(year)).astype(np.int64).astype(str)), dtype="str")
+    own: dict[str, object] = {"profile_id": place, "visit": visit}
+    if not np.isnan(year).all():
+        own["year"] = year
+    if "lon" in points and "lat" in points:
+        own["lon"], own["lat"] = points.places()
+    key = (place + "\n" + visit).where(place.notna() & visit.notna())
+    known = key.notna().to_numpy()
+    several = pd.Series(np.floor(year)).groupby(key.to_numpy()).nunique() > 1
+    if several.any():
+        first = several.index[several][0].replace("\n", ", visit ")
+        raise UserError(f"{path}: --visit {cores.visit}: {int(several.sum())} cores have layers of several years (first {first})")
+    points.raw = points.raw.reset_index(drop=True)
+    counts = {"rows": len(key), "no place or visit": int((~known).sum())}
+    points.require(*(() if has_depths(points) else ("top", "bottom")))
+    core = pd.factorize(key)[0]
+    top, bottom = read_depths(points, core)
+    bad = np.isnan(top) | np.isnan(bottom) | (bottom <= top) | (top < HIGHEST_LITTER) | ~known
+    counts["depth missing or impossible"] = int((bad & known).sum())
+    top[bad], bottom[bad] = np.nan, np.nan
+    top[~bad], bottom[~bad], counts["shifted"] = from_surface(core[~bad], top[~bad], bottom[~bad])
+    kept_too = ("horizon", "profile_id") if cores.place else ("horizon",)
+    used = {name for ours, name in points.columns.found.items() if ours not in kept_too} | {cores.visit}
+    others = typed(points.raw.drop(columns=[name for name in points.raw if name in used]))
+    table = pd.concat([pd.DataFrame(own), others.drop(columns=[name for name in others if name in own])], axis=1)
+    _check_repeats(points, place, others, pd.DataFrame({"core": core, "top": top, "bottom": bottom}), cores)
+    kept = np.flatnonzero(known)
+    points.raw = points.raw.iloc[kept].reset_index(drop=True)
+    return _Rows(
+        points, key[known].reset_index(drop=True), table.iloc[kept].reset_index(drop=True), top[kept], bottom[kept], counts
+    )
+
+
+def _of_this_table(path: Path, rule: TableRule) -> TableRule:
+    """Return the rule with the columns of measurements that this table has: a second table has not all of them."""
+    named = dict(rule.columns)
+    optional = [name for name in ("soc", "bulk_density", "stones") if name in named]
+    if optional:
+        raw = read_points(path, TableRule()).raw
+        named = {ours: column for ours, column in named.items() if ours not in optional or column in raw.columns}
+    return TableRule(named, rule.sites, rule.crs, rule.below_limit, rule.missing, rule.depth_unit)
+
+
+def _column(points: PointTable, name: str, setting: str) -> pd.Series:
+    """Return a column as text, NaN where there is nothing."""
+    if name not in points.raw:
+        it_has = ", ".join(map(str, points.raw.columns[:12]))
+        raise UserError(f"{points.path}: no column {name!r} ({setting}){nearest(name, list(points.raw))}; it has {it_has}")
+    words = points.raw[name].astype("str").str.strip()
+    return words.where(words != "")
+
+
+def _place(points: PointTable, columns: Sequence[str]) -> pd.Series:
+    """Return the names of places (L,), NaN where missing: of the column of ids, or of several columns."""
+    if not columns:
+        points.require("profile_id")
+        return points.ids()
+    parts = [_column(points, name, "--place").reset_index(drop=True) for name in columns]
+    name = parts[0]
+    for part in parts[1:]:
+        name = name + "_" + part
+    if name.nunique() < len(pd.DataFrame(dict(enumerate(parts))).dropna().drop_duplicates()):
+        raise UserError(f"{points.path}: different places have the same name {' _ '.join(columns)}; name them in one column")
+    return name
+
+
+def _check_repeats(points: PointTable, place: pd.Series, others: pd.DataFrame, key: pd.DataFrame, cores: CoreRule) -> None:
+    """Raise UserError if layers repeat a core and its depths while one of the other columns changes that may tell cores apart."""
+    again = key.duplicated(keep=False).to_numpy() & key["top"].notna().to_numpy() & (key["core"] >= 0).to_numpy()
+    if not again.any():
+        return
+    groups = [column[again] for _, column in key.items()]
+    count = f"{int(again.sum())} layers repeat place, visit and depths (first of {place[again].iloc[0]!r})"
+    for name, column in others.items():
+        measured = pd.api.types.is_float_dtype(column) and (column.dropna() % 1 != 0).any()
+        if measured or not (column[again].groupby(groups).nunique(dropna=False) > 1).any():
+            continue
+        way = f"several cores of a place? --place {' '.join(cores.place or [points.columns.found['profile_id']])} {name}"
+        if cores.visit is None and TIMES.search(str(name)):
+            way = f"visits? --visit {name}"
+        raise UserError(f"{points.path}: {count}, while {name} changes: {way} says so")
+    points.notes.append(f"{count}: averaged")
+
+
+def _check_soc_unit(rows: _Rows, soc: Measured) -> None:
+    """Raise UserError if no unit was stated and the SOC of topsoils looks like per cent."""
+    values = soc.possible("g/kg", (0.0, SOC_MAXIMUM))[rows.top < _TOPSOIL]
+    if not soc.stated and (hint := unit_hint(values[values == values])):
+        raise UserError(f"{rows.points.path}: {hint.replace(': multiply by 10 if so', '')}: --soc_unit % or g/kg says which")
+
+
+def _layers(rows: _Rows, values: np.ndarray, sd: np.ndarray, codes: np.ndarray, cores: CoreRule) -> Layers:
+    """Return a property of rows as layers of the cores `codes`."""
+    core = pd.Index(codes).get_indexer(rows.key)
+    known = (core >= 0) & ~np.isnan(rows.top)
+    horizons = Horizons(core[known], rows.top[known], rows.bottom[known], len(codes))
+    try:
+        return Layers.of(horizons, values[known], sd[known])
+    except ValueError as error:
+        name = codes[int(str(error).rsplit(" ", 1)[1])].replace("\n", ", visit ").removesuffix(", visit ")
+        what = str(error).partition(", first")[0]
+        more = "" if cores.visit else " (several visits? --visit COLUMN)"
+        raise UserError(
+            f"{rows.points.path}: {what}, first of {name}; a stock needs layers that follow each other{more}"
+        ) from error
+
+
+# --- reference masses ------------------------------------------------------------------------------------------------
+
+
+def read_reference(
+    path: Path, rule: TableRule, once: pd.DataFrame, group: Mapping[str, str]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read cumulative reference soil masses of layers, the same for all cores or one set for each group of them.
+
+    Parameters
+    ----------
+    path
+        Table with a column of soil masses, of layers or cumulative ("cum" in its name), in t/ha or kg/m2 as its name says; of
+        depths if there are any; and of groups.
+    rule
+        How it is read.
+    once
+        N rows, one a core, with the columns of groups.
+    group
+        Columns by which masses differ: their name in the table -> in `once`.
+
+    Returns
+    -------
+    masses
+        (N, K) t/ha, cumulative.
+    depths
+        (K,) lower limits, cm, or None.
+
+    Raises
+    ------
+    UserError
+        If there is no column of masses, their unit is not plausible, or a group has none.
+    """
+    points = read_points(path, TableRule(crs=rule.crs, missing=rule.missing, depth_unit=rule.depth_unit))
+    named = [name for name in points.raw if "mass" in str(name).lower()]
+    if len(named) != 1:
+        what = (
+            f"{len(named)} columns have 'mass' in their name ({', '.join(named)})" if named else "no column has 'mass' in its name"
+        )
+        raise UserError(f"{path}: {what}; one column of soil masses is needed, such as mass_t_ha")
+    mass = points.numbers(named[0])
+    if (bad := ~(mass > 0)).any():
+        raise UserError(f"{path}: column {named[0]!r}: {int(bad.sum())} of {bad.size} masses are missing or not above 0")
+    unit = "kg/m2" if "kgm2" in plain(named[0]) else "t/ha"
+    mass = mass * (10.0 if unit == "kg/m2" else 1.0)
+    groups = [_column(points, name, "--reference_by").reset_index(drop=True) for name in group]
+    label = pd.Series("", index=range(len(mass))) if not groups else pd.concat(groups, axis=1).agg("\n".join, axis=1)
+    top = bottom = None
+    if has_depths(points):
+        top, bottom = read_depths(points, pd.factorize(label)[0])
+        order = np.lexsort((bottom, pd.factorize(label)[0]))
+        mass, top, bottom, label = mass[order], top[order], bottom[order], label.iloc[order].reset_index(drop=True)
+    cumulative = "cum" in named[0].lower()
+    sets = {name: mass[rows] if cumulative else np.cumsum(mass[rows]) for name, rows in label.groupby(label).indices.items()}
+    if len({len(each) for each in sets.values()}) > 1:
+        raise UserError(f"{path}: groups have different numbers of layers; each needs the same")
+    if top is not None and bottom is not None and not cumulative:
+        where = f"{path}: mass per depth ({named[0]}, taken as {unit})"
+        check_plausible(mass / (bottom - top) * 10, "bulk_density", "kg/m3", where, stated=True)
+    wanted = once[list(group.values())].astype("str").agg("\n".join, axis=1) if group else pd.Series("", index=once.index)
+    if lost := sorted(set(wanted) - set(sets)):
+        raise UserError(f"{path}: no masses for {lost[0]!r}".replace("\\n", ", "))
+    masses = np.stack([sets[name] for name in wanted])
+    if (np.diff(masses, axis=1, prepend=0.0) <= 0).any():
+        raise UserError(f"{path}: column {named[0]!r}: cumulative masses must increase with depth")
+    depths = None if bottom is None else bottom[np.asarray(label == next(iter(sets)))]
+    return masses, depths
