@@ -18,10 +18,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from soilcarbon.io.files import write_text
+from soilcarbon.io.manifest import REPORT as REPORT
 from soilcarbon.io.manifest import begin_files, finish_files
 
-REPORT = "a report"
-"""Purpose of a report's files in the manifest of their folder."""
 _TEMPLATES = Path(__file__).parent / "templates"
 _POLICY = "(policy)"
 _MARKDOWN = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]|#"}, "&": "&amp;", "<": "&lt;", ">": "&gt;"})

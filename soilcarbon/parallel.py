@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # a dependency of scikit-learn
 
-from soilcarbon.io.files import UserError, atomic_write, is_sealed, seal
+from soilcarbon.io.files import UserError, atomic_write
 from soilcarbon.io.interruption import end_at_signals, end_with_parent, keep_from_workers
+from soilcarbon.io.resumption import is_sealed, seal
 from soilcarbon.progress import progress
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -30,7 +30,8 @@ from soilcarbon.benchmark.network_variants import (
     train_network,
 )
 from soilcarbon.categories import middle_cells
-from soilcarbon.io.files import UserError, is_sealed, seal, write_table
+from soilcarbon.io.files import UserError, write_table
+from soilcarbon.io.resumption import is_sealed, seal
 from soilcarbon.io.tables import read_table
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.network.network import SoilCarbonNet

@@ -27,7 +27,8 @@ from soilcarbon.benchmark.budget import ALWAYS, LIMITS, REPEATS, Choice, fit_int
 from soilcarbon.benchmark.experiment import places_on
 from soilcarbon.benchmark.methods import METHODS, REFERENCE, STACK, TUNED, Division, Method, expected_seconds, stacked
 from soilcarbon.categories import Category
-from soilcarbon.io.files import UserError, is_sealed, nearest, seal, write_table, write_text
+from soilcarbon.io.files import UserError, nearest, write_table, write_text
+from soilcarbon.io.resumption import is_sealed, seal
 from soilcarbon.io.tables import read_table
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.parallel import worker_pool

@@ -267,7 +267,6 @@ def write_report(folder: Path, ranking: Ranking) -> None:
     ]
     about = f"{len(rows)} methods, {rows['n'].iloc[0]:,} profiles, the same folds for all"
     write_page(folder / "report.html", f"{ranking.target}: methods compared on {ranking.name}", about, [verdict(ranking)], sections)
-    page.remove_others([_FIGURE])
 
 
 def _folds(facts: Mapping[str, Any]) -> str:

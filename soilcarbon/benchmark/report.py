@@ -65,7 +65,6 @@ def write_report(folder: Path, comparison: Comparison) -> None:
     ]
     write_page(folder / "report.html", c.title, _about(c), [verdict(c)], sections)
     write_text(folder / "report.md", as_markdown(c))
-    page.remove_others(FIGURES)
 
 
 def as_markdown(c: Comparison) -> str:

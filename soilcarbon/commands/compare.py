@@ -34,9 +34,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from soilcarbon.commands.arguments import command_line, ensure_example_world, from_yaml, read_settings
-from soilcarbon.io.files import UserError, begin_or_resume, check_writable, locked, sha256, write_table, write_text
-from soilcarbon.io.manifest import begin_files
+from soilcarbon.io.files import UserError, check_writable, locked, sha256, write_table, write_text
+from soilcarbon.io.manifest import check_files, result_set
 from soilcarbon.io.names import file_name
+from soilcarbon.io.resumption import begin_or_resume
 from soilcarbon.settings import RasterSettings, RegionalSettings, build, find_config
 
 if TYPE_CHECKING:
@@ -194,7 +195,6 @@ def _compare_methods(settings: CompareSettings, folder: Path, command: str) -> N
 
     from soilcarbon.benchmark.own_data import execute_all, folds_for, gather, plan_runs, read_inputs
     from soilcarbon.benchmark.ranking import Ranking, as_text, notes_of, score_table, write_report
-    from soilcarbon.html import REPORT
 
     design = design_of_one(settings, folder)
     read_inputs.cache_clear()
@@ -204,6 +204,7 @@ def _compare_methods(settings: CompareSettings, folder: Path, command: str) -> N
         plain = {name: value for name, value in settings.as_plain().items() if name not in ("workers", "out")}
         plain["digest"] = _digest([folder], [each for each in (design.checkpoint, design.land) if each])
         begin_or_resume(design.out, plain, ("runs", "folds"), settings.resume)
+        check_files(design.out, ("scores.csv", "predictions.csv", "report.html"), "compare")
         plan = plan_runs(design)
         ledger = execute_all(design, plan)
         found = gather(design, plan, ledger)
@@ -220,11 +221,11 @@ def _compare_methods(settings: CompareSettings, folder: Path, command: str) -> N
             settings=settings.as_plain(),
             command=command,
         )
-        begin_files(design.out, ["scores.csv", "predictions.csv", "report.html"], REPORT)
-        write_table(design.out / "scores.csv", ranking.scores)
-        parts = [table.drop(columns="group").assign(strategy=each) for each, table in found.items()]
-        write_table(design.out / "predictions.csv", pd.concat(parts, ignore_index=True))
-        write_report(design.out, ranking)
+        with result_set(design.out, "compare") as new:
+            write_table(new / "scores.csv", ranking.scores)
+            parts = [table.drop(columns="group").assign(strategy=each) for each, table in found.items()]
+            write_table(new / "predictions.csv", pd.concat(parts, ignore_index=True))
+            write_report(new, ranking)
     print(f"{as_text(ranking)}\n-> {design.out / 'report.html'}")
 
 
@@ -281,7 +282,6 @@ def _cross_validate(settings: CompareSettings, command: str) -> None:
     from soilcarbon.benchmark.experiment import execute_all, finished_runs, folds_for, plan_runs, read_inputs
     from soilcarbon.benchmark.report import write_report
     from soilcarbon.benchmark.results import compare
-    from soilcarbon.html import REPORT
     from soilcarbon.network.checkpoint import load_checkpoint
 
     design = design_of(settings)
@@ -295,6 +295,7 @@ def _cross_validate(settings: CompareSettings, command: str) -> None:
         read = [design.pretrained, find_config(settings.regional), *([settings.land] if settings.land else [])]
         plain["digest"] = _digest([design.global_data, *design.regions], read)
         begin_or_resume(design.out, plain, ("runs", "pretrained", "folds"), settings.resume)
+        check_files(design.out, ("report.html", "report.md"), "compare")
         execute_all(design, runs)
         folds: dict[tuple[str, str], Mapping[str, Any]] = {}
         for name, data in regions.items():
@@ -304,10 +305,10 @@ def _cross_validate(settings: CompareSettings, command: str) -> None:
         comparison = compare(design, finished, regions, folds, (facts.meaning.title, facts.unit), settings.as_plain(), command)
         every = {each.name: getattr(comparison, each.name) for each in fields(comparison) if each.name != "predictions"}
         tables = {f"{name}.csv": table for name, table in every.items() if isinstance(table, pd.DataFrame)}
-        begin_files(design.out, [*tables, "report.html", "report.md"], REPORT)
-        for name, table in tables.items():
-            write_table(design.out / name, table)
-        write_report(design.out, comparison)
+        with result_set(design.out, "compare") as new:
+            for name, table in tables.items():
+                write_table(new / name, table)
+            write_report(new, comparison)
     report = (design.out / "report.md").read_text(encoding="utf-8").strip()
     print(re.sub(r"\\([^\w\s])", r"\1", report))  # without Markdown's escapes
     print(f"\n{design.out / 'report.html'}")
@@ -379,13 +380,16 @@ def _compare_runs(settings: CompareSettings) -> None:
     unit = next(iter(units.values()))
     out = settings.out or Path("results/skill")
     check_writable(out)
-    begin_files(out, ("table.csv", "table.md", "skill.png", "settings.yaml"), "compare --runs")
+    purpose = "compare --runs"
+    check_files(out, ("table.csv", "table.md", "skill.png", "settings.yaml"), purpose)
     names = progress(runs, "baselines", len(runs))
     table = pd.concat([score_run(name, *runs[name], settings.seed) for name in names], ignore_index=True)
     changes = [change_against(table, BASELINES[key].label, unit) for key in ("forest", "forest_log")]
     changes += against_mean(table, unit)
-    write_table(out / "table.csv", table)
-    write_text(out / "table.md", with_intervals(table, unit).to_markdown() + "\n\n" + "".join(f"- {line}\n" for line in changes))
-    skill_bars(out / "skill.png", table, unit)
-    settings.write(out / "settings.yaml")
+    with result_set(out, purpose) as new:
+        write_table(new / "table.csv", table)
+        lines = "".join(f"- {line}\n" for line in changes)
+        write_text(new / "table.md", f"{with_intervals(table, unit).to_markdown()}\n\n{lines}")
+        skill_bars(new / "skill.png", table, unit)
+        settings.write(new / "settings.yaml")
     print(f"{as_text(table)}\n\n{chr(10).join(changes)}\nRMSE and MAE in {unit}; intervals, ME and a figure: {out}")

@@ -10,7 +10,7 @@ so on, as soilcarbon zones reads them. Elevations (m) give slope, aspect, northn
 temperature give the climate zone (1 to 4) and the weight of each zone. All is written on the grid of its own raster.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import UserError, check_writable, locked
+from soilcarbon.io.manifest import result_set
 from soilcarbon.settings import ClimateSettings
 
 
@@ -50,34 +51,45 @@ class CovariateSettings(ClimateSettings):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(CovariateSettings, __doc__, arguments, "soilcarbon covariates")
-    check_writable(settings.out.parent)
-    with locked(files=[settings.out]):
-        make(settings)
+    folder, images = settings.out.parent, {settings.out.name: settings.bands or Path()}
+    if settings.bands is not None and settings.bands.is_dir():
+        folder, images = settings.out, _images(settings.bands)
+    check_writable(folder)
+    with locked(files=[settings.out]), result_set(folder, f"covariates, {settings.out.name}", images) as new:
+        text = make(settings, {new / name: path for name, path in images.items()})
+    print(f"{settings.out}: {text}")
 
 
-def make(settings: CovariateSettings) -> None:
-    """Make covariates by the settings."""
+def _images(folder: Path) -> dict[str, Path]:
+    """Return the name of a file of indices -> image, or folder of it, for all in a folder."""
+    parts = sorted(path for path in folder.iterdir() if path.is_dir() or path.suffix.lower() in (".tif", ".tiff"))
+    if not parts:
+        raise UserError(f"{folder}: holds no GeoTIFF and no folder")
+    images: dict[str, Path] = {}
+    for path in parts:
+        name = f"{path.stem}/indices.tif"
+        if name in images:
+            raise UserError(f"{path}: would name the same file as {images[name].name}; rename one, or move it elsewhere")
+        images[name] = path
+    return images
+
+
+def make(settings: CovariateSettings, images: Mapping[Path, Path]) -> str:
+    """Make covariates by the settings, and return what was made; `images`: file to write -> image with the bands."""
+    out = next(iter(images))
     if settings.bands is not None:
         from soilcarbon.zonal.covariates import write_indices  # here and below: --help needs none of these
 
-        if settings.bands.is_dir():
-            parts = sorted(path for path in settings.bands.iterdir() if path.is_dir() or path.suffix.lower() in (".tif", ".tiff"))
-            todo = [(path, settings.out / path.stem / "indices.tif") for path in parts]
-        else:
-            todo = [(settings.bands, settings.out)]
-        if not todo:
-            raise UserError(f"{settings.bands}: holds no GeoTIFF and no folder")
-        for path, out in todo:
-            write_indices([path], out, settings.scale, settings.band_names, settings.missing_values)
-        print(f"{settings.out}: indices of {len(todo)} {'image' if len(todo) == 1 else 'images'}")
-    elif settings.dem is not None:
+        for path, image in images.items():
+            write_indices([image], path, settings.scale, settings.band_names, settings.missing_values)
+        return f"indices of {len(images)} {'image' if len(images) == 1 else 'images'}"
+    if settings.dem is not None:
         from soilcarbon.zonal.covariates import write_terrain
 
-        write_terrain(settings.dem, settings.out, settings.missing_values)
-        print(f"{settings.out}: terrain of {settings.dem}")
-    else:
-        from soilcarbon.zonal.climate_zones import climate_variables
-        from soilcarbon.zonal.covariates import write_zones
+        write_terrain(settings.dem, out, settings.missing_values)
+        return f"terrain of {settings.dem}"
+    from soilcarbon.zonal.climate_zones import climate_variables
+    from soilcarbon.zonal.covariates import write_zones
 
-        zones = write_zones(settings.climate, climate_variables(settings), settings.out, settings.missing_values)
-        print(f"{settings.out}: zones 1 to 4 are {', '.join(zones.names)}")
+    zones = write_zones(settings.climate, climate_variables(settings), out, settings.missing_values)
+    return f"zones 1 to 4 are {', '.join(zones.names)}"

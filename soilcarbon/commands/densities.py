@@ -8,12 +8,13 @@ Horizons need columns of profile, longitude and latitude (degrees), upper and lo
 fragments and sampling year if there are any. Writes the table for `soilcarbon zones`: profile_id, lon, lat, year, and of each
 interval the density socd_0_20 and its standard deviation socd_0_20_sd (kg/m2), the centimetres it is of (cm_0_20), and the share
 of them whose bulk density was estimated, was estimated as an organic soil's, and whose stones were taken as none; bulk_density_by
-is the source of the bulk density (measured, own horizons, a published function). Beside it left_out.csv (which profile, which
+is the source of the bulk density (measured, own horizons, a published function). Beside it <out>_left_out.csv (which profile, which
 interval, why), and as YAML all counts, and the errors of functions of bulk density where it was measured. Nothing is extrapolated
 below the observed depth.
 """
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from pydantic import Field, field_validator
 
 from soilcarbon.commands.arguments import read_settings, used_columns
 from soilcarbon.io.files import UserError, check_writable, file_set, locked, sha256, write_table, write_yaml
+from soilcarbon.io.resumption import check_record
 from soilcarbon.settings import MeasurementSettings
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class DensitySettings(MeasurementSettings):
     """Settings of soil organic carbon density from horizons."""
 
     horizons: Path = Field(description="horizons: CSV, TSV, GeoPackage or GeoJSON, with profile_id, lon, lat, top and bottom (cm)")
-    out: Path = Field(Path("data/densities.csv"), description="the table to write; left_out.csv and .yaml go beside it")
+    out: Path = Field(Path("data/densities.csv"), description="the table to write; _left_out.csv and .yaml go beside it")
     depths: list[float] = Field(
         [0.0, 20.0, 100.0], min_length=2, description="the upper limit and the lower ones, cm: 0 20 100 gives 0-20 and 0-100"
     )
@@ -85,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(DensitySettings, __doc__, arguments, "soilcarbon densities")
     check_writable(settings.out.parent)
-    with locked(files=[settings.out, settings.out.parent / "left_out.csv"]):
+    with locked(files=[settings.out]):
         compute(settings)
 
 
@@ -96,8 +98,14 @@ def compute(settings: DensitySettings) -> None:
     from soilcarbon.soil.density import interval_densities, measurements, tabulate  # here and below: slow, and --help needs none
     from soilcarbon.soil.horizons import read_horizons
 
-    if settings.out.resolve() == table_file(settings.horizons).resolve():
+    left = settings.out.with_name(f"{settings.out.stem}_left_out.csv")
+    record_file = settings.out.with_suffix(".yaml")
+    names = settings.out.name, left.name, record_file.name
+    if table_file(settings.horizons).resolve() in [path.resolve() for path in (settings.out, left, record_file)]:
         raise UserError(f"{settings.out}: would overwrite the horizons; choose another --out")
+    check_record(record_file, {"intervals", "counts"})
+    if not record_file.exists() and (foreign := next((path for path in (settings.out, left) if os.path.lexists(path)), None)):
+        raise UserError(f"{foreign}: would be replaced, and was not written here; move it, or choose another --out")
     named = {name: getattr(settings, name) for name in ("soc", "bulk_density", "stones", "year")}
     horizons, points, units = read_horizons(settings.horizons, settings.table_rule(**named), settings.soc_factor)
     measured = measurements(horizons.table, settings.horizons, units | settings.stated_units, settings.deviations)
@@ -122,12 +130,12 @@ def compute(settings: DensitySettings) -> None:
         raise UserError(f"{settings.horizons}: no profile has a density; {left_out['reason'].value_counts().to_dict()}")
     facts = record(settings, horizons, points, measured, found, left_out) | functions(horizons, measured)
     facts["settings"] = settings.as_plain()
-    with file_set(settings.out.parent) as new:
-        write_table(new / "left_out.csv", left_out)
-        write_yaml(new / settings.out.with_suffix(".yaml").name, facts)
+    with file_set(settings.out.parent, names) as new:
+        write_table(new / left.name, left_out)
+        write_yaml(new / record_file.name, facts)
         write_table(new / settings.out.name, table)
     report(table, facts)
-    print(f"{settings.out}: {len(table)} profiles; {settings.out.parent / 'left_out.csv'}: {len(left_out)} lines")
+    print(f"{settings.out}: {len(table)} profiles; {left}: {len(left_out)} lines")
 
 
 def check_soc_unit(settings: DensitySettings, horizons: "HorizonTable", soc: "Measured") -> None:

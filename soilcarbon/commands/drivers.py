@@ -19,7 +19,9 @@ from pydantic import Field, model_validator
 
 from soilcarbon.commands.arguments import command_line, ensure_example_world, read_settings
 from soilcarbon.drivers.analysis import Analysis
-from soilcarbon.io.files import begin_or_resume, check_writable, locked
+from soilcarbon.io.files import check_writable, locked
+from soilcarbon.io.manifest import check_files
+from soilcarbon.io.resumption import begin_or_resume
 
 if TYPE_CHECKING:
     from soilcarbon.drivers.support import Support
@@ -83,4 +85,5 @@ def _begin(settings: DriverSettings, support: "Support", edition: int, shap: boo
     plain["digest"] = digest.hexdigest()
     plain["edition of refits"] = edition
     plain["shap"] = shap
+    check_files(settings.out, ("report.html", "mismatch.json", "mismatch.csv", "places.csv"), "drivers")
     begin_or_resume(settings.out, plain, ("parts",), settings.resume)

@@ -21,8 +21,9 @@ from pydantic import Field, field_validator
 from soilcarbon.categories import Category, unique_names
 from soilcarbon.commands.arguments import ensure_example_world, read_settings
 from soilcarbon.io.files import UserError, check_writable, locked, write_table
-from soilcarbon.io.manifest import begin_files
+from soilcarbon.io.manifest import check_files, result_set
 from soilcarbon.io.names import file_name
+from soilcarbon.io.resumption import check_record
 from soilcarbon.settings import Settings
 
 LearnerName = Literal["mean", "ridge", "forest", "boosting", "regression-kriging", "network", "taught", "stack"]
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = read_settings(FitSettings, __doc__, arguments, "soilcarbon fit")
     import numpy as np  # here and below: --help needs none of these, and they are slow to import
 
-    from soilcarbon.regression.archive import kind_of
+    from soilcarbon.regression.archive import RECORDED, kind_of
     from soilcarbon.regression.fit import check_columns, fit_model, with_facts
     from soilcarbon.regression.learners import Task
     from soilcarbon.regression.persistence import save_model
@@ -79,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path, results = settings.model_dir / f"{settings.name}.npz", Path("results") / settings.name
     if path.exists() and kind_of(path) != "fitted":
         raise UserError(f"{path}: was not made by soilcarbon fit and would be lost; move it, or give --run another name")
+    check_record(path.with_suffix(".yaml"), RECORDED)
+    tables = "cross_validation.csv", "held_out.csv"
+    check_files(results, tables, "fit")
     check_writable(settings.model_dir, results)
     splits = splits_of(settings.data_dir, SPLITS if settings.use_test else SPLITS[:2])
     with locked(results, files=[path]):
@@ -92,9 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = fit_model(data, rows, task, settings.model, settings.candidates, settings.folds, settings.workers)
         counts = {name: len(data.split[name]) for name in splits}
         model = with_facts(found.model, settings.data_dir, counts, {**settings.as_plain(), "run": settings.name})
-        begin_files(results, ("cross_validation.csv", "held_out.csv"), "fit")
-        write_table(results / "cross_validation.csv", found.selection.table)
-        write_table(results / "held_out.csv", found.held_out)
+        with result_set(results, "fit") as new:
+            for name, table in zip(tables, (found.selection.table, found.held_out), strict=True):
+                write_table(new / name, table)
         save_model(model, path)
     table = found.selection.table.set_index("model")
     ends = {name: zip(table[name], table[f"{name}_se"], strict=True) for name in _COLUMNS}

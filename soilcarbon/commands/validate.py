@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import check_writable, locked, write_table, write_yaml
-from soilcarbon.io.manifest import begin_files, finish_files
+from soilcarbon.io.manifest import result_set
 from soilcarbon.settings import NodataValues, PointSettings
 
 
@@ -143,29 +143,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import pandas as pd  # here and below: --help needs none of these, and they are slow to import
     import rasterio
 
-    from soilcarbon.html import REPORT
     from soilcarbon.mapping.cog import GDAL_SETTINGS
-    from soilcarbon.mapping.common_grid import CarbonMap, Cells, check_names, file_name
+    from soilcarbon.mapping.common_grid import CarbonMap, Cells, check_names, pair_name
     from soilcarbon.mapping.design_validation import accuracy, comparisons
     from soilcarbon.mapping.map_validation import ValidationReport, depth_warnings, score_pair, score_points
     from soilcarbon.mapping.probability_sample import SampleRule
     from soilcarbon.soil.target import target_of
 
     maps, references = ([CarbonMap(**each.model_dump()) for each in group] for group in (settings.maps, settings.products))
-    check_names([*maps, *references], settings.points, settings.out)
+    check_names(maps, references, settings.points, settings.out)
     check_writable(settings.out)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it reports is raised as an error too
     tables = ("points.csv", "point_scores.csv", "product_scores.csv", "design_scores.csv", "design_comparisons.csv")
-    differences = (f"difference-{file_name(ours.name, theirs.name)}.tif" for ours in maps for theirs in references)
-    with locked(settings.out), rasterio.Env(**GDAL_SETTINGS):
-        written: set[str] = set()
-
-        def save(name: str, table: pd.DataFrame) -> None:
-            write_table(settings.out / name, table)
-            written.add(name)
-
-        begin_files(settings.out, [*tables, "settings.yaml", "report.html", *differences], REPORT)
-        report = ValidationReport(settings.out, [each.name for each in maps])
+    differences = (f"difference-{pair_name(ours.name, theirs.name)}.tif" for ours in maps for theirs in references)
+    names = [*tables, "settings.yaml", "report.html", *differences]
+    with locked(settings.out), rasterio.Env(**GDAL_SETTINGS), result_set(settings.out, "validate", names) as new:
+        report = ValidationReport(new, [each.name for each in maps])
         if settings.points is not None:
             unit = settings.unit or ("kg/m2" if settings.value == "socd" else None)
             unit = target_of(settings.value, unit, settings.points, setting="--unit").unit
@@ -174,13 +167,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             drawn = SampleRule(settings.sampling, settings.strata, tuple(settings.not_sampled), pairs_of_strata)
             how = settings.block_size, settings.seed, settings.table_rule(), drawn
             points, rows = score_points([*maps, *references], *which, *how)
-            save("points.csv", points.table)
-            save("point_scores.csv", rows)
+            write_table(new / "points.csv", points.table)
+            write_table(new / "point_scores.csv", rows)
             report.add_points(points, rows, settings.depth)
             if points.sampled is not None:
                 found = accuracy(points.sampled), comparisons(points.sampled)
-                save("design_scores.csv", found[0])
-                save("design_comparisons.csv", found[1])
+                write_table(new / "design_scores.csv", found[0])
+                write_table(new / "design_comparisons.csv", found[1])
                 report.add_sample(points.sampled, *found)
         pairs = []
         for ours in maps:
@@ -190,11 +183,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 report.add_pair(shared, row)
                 pairs.append(row)
         if pairs:
-            save("product_scores.csv", pd.DataFrame(pairs))
+            write_table(new / "product_scores.csv", pd.DataFrame(pairs))
             for line in depth_warnings(pairs):
                 log.warning("%s", line)
-        write_yaml(settings.out / "settings.yaml", settings.as_plain())
+        write_yaml(new / "settings.yaml", settings.as_plain())
         report.write()
-        finish_files(settings.out, tables, written)  # those of an earlier run do not stay
     print("\n".join(report.lines))
     print(f"-> {settings.out / 'report.html'}")

@@ -12,10 +12,10 @@ from soilcarbon.drivers import figures as draw
 from soilcarbon.drivers.importance import MAIN_METHOD
 from soilcarbon.drivers.mismatch import EVERYWHERE, Interval, Results
 from soilcarbon.drivers.responses import CurveShape
-from soilcarbon.html import REPORT, Block, Code, Details, FigureFolder, Note, Section, Strong, Table, format_value
+from soilcarbon.html import Block, Code, Details, FigureFolder, Note, Section, Strong, Table, format_value
 from soilcarbon.html import write_report as write_page
 from soilcarbon.io.files import write_json, write_table
-from soilcarbon.io.manifest import begin_files, finish_files
+from soilcarbon.io.manifest import result_set
 
 FIGURES = (
     *("drivers", "variables", "responses_accumulated", "responses_partial", "joint_accumulated", "joint_partial"),
@@ -34,13 +34,16 @@ _MOST_IMPORTANT = 3
 
 def write_report(folder: Path, results: Results) -> None:
     """Write report.html, figures, tables and mismatch.json; files of an earlier report that this one does not have are removed."""
+    with result_set(folder, "drivers") as new:
+        _write_report(new, results)
+
+
+def _write_report(folder: Path, results: Results) -> None:
     r, figures = results, FigureFolder(folder)
     tables = {f"{name}.csv": table for name, table in r.tables().items()}
-    begin_files(folder, [*tables, "mismatch.json", "report.html"], REPORT)
     for name, table in tables.items():
         if len(table):
             write_table(folder / name, table)
-    finish_files(folder, tables, [name for name, table in tables.items() if len(table)])
     write_json(folder / "mismatch.json", r.record() | {"caveat": CAVEAT})
     sections = [
         Section("mismatch", "Differences between models and observations", _mismatch(r, figures) if r.models else []),
@@ -53,7 +56,6 @@ def write_report(folder: Path, results: Results) -> None:
     support = r.facts["support"]
     subject = f"{support['places']:,} places ({support['support']}) in {r.facts['blocks']:,} blocks"
     write_page(folder / "report.html", r.facts["title"], subject, [verdict(r), CAVEAT], sections)
-    figures.remove_others(FIGURES)
 
 
 def verdict(r: Results) -> str:

@@ -18,7 +18,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +29,7 @@ import yaml
 from soilcarbon.categories import first_repeated
 from soilcarbon.io import limits
 from soilcarbon.io.formulas import guarded_table
-from soilcarbon.io.interruption import advise_resume, end_at_signals, temporary, uninterrupted
+from soilcarbon.io.interruption import end_at_signals, temporary, uninterrupted
 
 try:
     import fcntl
@@ -213,17 +213,17 @@ def file_set(folder: Path, earlier: Collection[str] | None = None) -> Iterator[P
         with _lock(new / LOCK, new):
             yield new
             (new / LOCK).unlink(missing_ok=True)
-            names = [path.relative_to(new) for path in _files_below(new)]
+            names = [path.relative_to(new) for path in files_below(new)]
             for name in names:
                 if (folder / name).is_dir():
                     raise UserError(f"{folder / name}: is a folder, and a file would be called so; choose another folder")
                 if earlier is not None and name.as_posix() not in earlier and os.path.lexists(folder / name):
                     raise UserError(f"{folder / name}: is there, and is not of an earlier run; move it, or choose another folder")
-            here = {path.relative_to(folder).as_posix() for path in _files_below(folder)}  # a name may be from a file: no path
+            here = {path.relative_to(folder).as_posix() for path in files_below(folder)}  # a name may be from a file: no path
             for old in here & set(earlier or ()) - {name.as_posix() for name in names}:
                 (new / _REMOVED / old).parent.mkdir(parents=True, exist_ok=True)
                 (new / _REMOVED / old).touch()
-            for path in [*_files_below(new), *(path for path in new.rglob("*") if path.is_dir()), new]:
+            for path in [*files_below(new), *(path for path in new.rglob("*") if path.is_dir()), new]:
                 _sync(path)
         with uninterrupted:
             new.rename(folder / _COMPLETE)
@@ -255,7 +255,7 @@ def finish_set(folder: Path) -> None:
     if complete.is_symlink() or not complete.is_dir():
         return
     try:
-        for path in _files_below(complete):
+        for path in files_below(complete):
             name = path.relative_to(complete)
             if name.parts[0] == _REMOVED:
                 (folder / name.relative_to(_REMOVED)).unlink(missing_ok=True)
@@ -270,7 +270,7 @@ def finish_set(folder: Path) -> None:
         raise UserError(f"{folder}: its new files are complete in {complete.name}, but not in place ({why}); run again") from error
 
 
-def _files_below(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
     """Return the files below a folder, sorted; no link to a folder is followed."""
     return sorted(Path(parent) / name for parent, _, names in os.walk(folder) for name in names)
 
@@ -334,67 +334,6 @@ def sweep(folder: Path) -> None:
                         path.unlink()
                 finally:
                     os.close(file)
-
-
-def begin_or_resume(folder: Path, facts: Mapping[str, Any], parts: Sequence[str], resume: bool) -> None:
-    """Write the facts of a run into `settings.yaml` of its folder, after checking that its earlier results may stay.
-
-    Parameters
-    ----------
-    folder
-        Of the results.
-    facts
-        All that decides the results, as plain containers: settings, and a digest of the data.
-    parts
-        Names of folders in it that hold finished results.
-    resume
-        Whether finished results are kept.
-
-    Raises
-    ------
-    UserError
-        If finished results are of other facts, or are there and `resume` is not set.
-    """
-    record = folder / "settings.yaml"
-    if resume and record.is_file():
-        before = read_yaml(record)
-        if other := ["the input files" if name == "digest" else name for name, value in facts.items() if before.get(name) != value]:
-            raise UserError(f"{folder}: was begun with other values of {', '.join(other)}; give another folder")
-    elif found := next((part for part in parts if (folder / part).exists()), None):
-        advice = "its settings.yaml is missing; empty the folder" if resume else "continue it with --resume"
-        raise UserError(f"{folder / found}: results of an earlier run; {advice}, or give another folder")
-    write_yaml(record, facts)
-    advise_resume()
-
-
-def seal(path: Path) -> None:
-    """Write the checksum of an intermediate result beside it: `<name>.sha256`, as `sha256sum` does."""
-    write_text(path.with_name(f"{path.name}.sha256"), f"{sha256(path)}  {path.name}\n")
-
-
-def is_sealed(*paths: Path) -> bool:
-    r"""Return whether intermediate results are there as they were sealed; one that is torn or was changed is logged.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "part.csv"
-    >>> write_text(path, "a,b\n1,2\n"); seal(path); is_sealed(path)
-    True
-    >>> write_text(path, "a,b\n1,3\n"); is_sealed(path)
-    False
-    """
-    for path in paths:
-        if not path.is_file():
-            return False
-        try:
-            known = path.with_name(f"{path.name}.sha256").read_bytes()
-        except OSError:
-            known = b""
-        if known != f"{sha256(path)}  {path.name}\n".encode(errors="backslashreplace"):
-            log.warning("%s: torn, or changed since it was finished; it is made again", path)
-            return False
-    return True
 
 
 @contextmanager

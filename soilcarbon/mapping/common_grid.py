@@ -29,6 +29,7 @@ from soilcarbon.geo.raster import cut_windows, find_layers
 from soilcarbon.geo.resampling import Stack
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError
+from soilcarbon.io.names import file_name
 
 _PREDICTION = "prediction"
 """The band of our maps that counts."""
@@ -279,28 +280,34 @@ def interval_at(product: CarbonMap, lon: np.ndarray, lat: np.ndarray, bands: Seq
     return found[0], found[1]
 
 
-def check_names(products: Sequence[CarbonMap], points: Path | None, out: Path) -> None:
-    """Raise UserError if files of two maps would have one name, or an input would be overwritten.
+def check_names(maps: Sequence[CarbonMap], references: Sequence[CarbonMap], points: Path | None, out: Path) -> None:
+    """Raise UserError if files of two maps or pairs would have one name, or an input would be overwritten.
 
     Raises
     ------
     UserError
         Naming the first.
     """
-    names = [file_name(each.name).casefold() for each in products]
-    if double := next((each.name for k, each in enumerate(products) if names[k] in names[:k]), None):
-        raise UserError(f"{double!r} would name the same files as another map; give NAME=FILE with another name")
+    products = [*maps, *references]
+    singles = [each.name for each in products]
+    pairs = [pair_name(ours.name, theirs.name) for ours in maps for theirs in references]
+    for names in (singles, pairs):  # a-b with c, and a with b-c
+        files = [file_name(name).casefold() for name in names]
+        if double := next((name for k, name in enumerate(names) if files[k] in files[:k]), None):
+            raise UserError(f"{double!r} would name the same files as another map; give NAME=FILE with another name")
     inputs = [*(each.path for each in products), *([points] if points else [])]
     if inside := next((path for path in inputs if path.resolve().parent == out.resolve()), None):
         raise UserError(f"{inside}: lies in the folder of results, where files are overwritten; give another --out")
 
 
-def file_name(*names: str) -> str:
-    """Return names as part of a file's name.
+def pair_name(first: str, second: str) -> str:
+    """Return the part of a file's name that names a pair of maps.
 
     Examples
     --------
-    >>> file_name("my map", "GSOC/1.5")
-    'my_map-GSOC_1.5'
+    >>> pair_name("mine", "SoilGrids")
+    'mine-SoilGrids'
+    >>> pair_name("my map", "GSOC/1.5") == pair_name("my map", "GSOC_1.5")
+    False
     """
-    return "-".join("".join(letter if letter.isalnum() or letter in "._" else "_" for letter in name) for name in names)
+    return file_name(f"{first}-{second}")

@@ -19,9 +19,10 @@ from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import mass_of
 from soilcarbon.html import Block, FigureFolder, Items, Note, Section, Table, format_value, write_report
 from soilcarbon.io.files import UserError
+from soilcarbon.io.names import file_name
 from soilcarbon.io.points import TableRule
 from soilcarbon.mapping import design_validation
-from soilcarbon.mapping.common_grid import CarbonMap, Cells, Shared, file_name, interval_at, on_common_grid
+from soilcarbon.mapping.common_grid import CarbonMap, Cells, Shared, interval_at, on_common_grid, pair_name
 from soilcarbon.mapping.design_validation import SampledPoints
 from soilcarbon.mapping.picture import View, draw, read_picture
 from soilcarbon.mapping.probability_sample import DrawnPoints, SampleRule, read_sample
@@ -280,7 +281,7 @@ class ValidationReport:
     def add_pair(self, shared: Shared, row: Mapping[str, Any]) -> None:
         """Add a map and a reference map, as `score_pair` returns them; write their difference, and draw it and their scatter."""
         ours, theirs, unit = str(row["map"]), str(row["reference"]), str(row["unit"])
-        key, both = file_name(ours, theirs), shared.both
+        key, both = pair_name(ours, theirs), shared.both
         tif = self.folder / f"difference-{key}.tif"
         bands = np.stack([shared.first - shared.second, shared.first, shared.second])
         names = ["difference", f"map: {ours}", f"product: {theirs}"]

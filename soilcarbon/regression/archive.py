@@ -18,6 +18,8 @@ from soilcarbon.io import limits
 from soilcarbon.io.files import atomic_write, write_yaml
 
 _METADATA = "metadata"
+RECORDED = {"version"}
+"""Keys that the YAML beside a model has, be it an archive or a checkpoint, and that no settings have."""
 
 
 def write_archive(path: Path, metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> None:

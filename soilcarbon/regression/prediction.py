@@ -23,7 +23,7 @@ import torch
 from soilcarbon import figures
 from soilcarbon.categories import Category, middle_cells
 from soilcarbon.io.files import UserError, check_writable, locked, write_json, write_table
-from soilcarbon.io.manifest import MANIFEST, begin_files, finish_files
+from soilcarbon.io.manifest import MANIFEST, check_files, result_set
 from soilcarbon.io.names import file_name
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import choose_device, predict
@@ -161,9 +161,9 @@ def predict_and_evaluate(settings: PredictSettings) -> Evaluation:
 def _evaluate(settings: PredictSettings, model: OpenModel, data: Dataset, rows: np.ndarray) -> Evaluation:
     facts, folder = model.specification, settings.results
     names, purpose = result_files(settings, model.data_dir)
-    files = {name: folder / mine for name, mine in names.items()}
+    adopted = _of_earlier_version(folder)
+    check_files(folder, names.values(), purpose, adopted)
     table = predict_table(model, data, rows, settings.level)
-    begin_files(folder, names.values(), purpose, _of_earlier_version(folder))
     observed, predicted = table["observed"].to_numpy(), table["predicted"].to_numpy()
     known = np.isfinite(observed)
     groups = None if data.blocks is None else data.blocks[rows][known]
@@ -175,10 +175,6 @@ def _evaluate(settings: PredictSettings, model: OpenModel, data: Dataset, rows: 
         if "lower" in table:
             lower, upper = (table[name].to_numpy()[known] for name in ("lower", "upper"))
             held = {"level": settings.level} | coverage(observed[known], lower, upper, groups, settings.seed)
-    settings.model_copy(update={"categories": facts.categories, "checkpoint": settings.checkpoint_path}).write(
-        files["settings.yaml"]
-    )
-    write_table(files["predictions.csv"], table)
     recorded = split_record(settings.data_dir).get("shared_with_training")
     shared = recorded.get(settings.on, 0) if isinstance(recorded, dict) else 0
     about = {
@@ -193,16 +189,23 @@ def _evaluate(settings: PredictSettings, model: OpenModel, data: Dataset, rows: 
         "signs": "me: predicted - observed; residual: observed - predicted",
         "mean of the training profiles": of_mean,
     }
-    write_json(files["scores.json"], {**about, "scores": scores, "coverage": held})
-    if known.any():
-        title, seen = f"{settings.run}: {facts.meaning.title}; {settings.on} profiles", table[known]
-        figures.observed_against_predicted(files["observed_predicted.png"], observed[known], predicted[known], facts.unit, title)
-        at = seen["lon"].to_numpy(), seen["lat"].to_numpy(), seen["residual"].to_numpy()
-        figures.residual_map(files["residual_map.png"], *at, facts.unit, title)
-    finish_files(folder, names.values(), [names[name] for name in (FILES if known.any() else FILES[:3])])
+    with result_set(folder, purpose, adopted=adopted) as new:
+        files = {name: new / mine for name, mine in names.items()}
+        settings.model_copy(update={"categories": facts.categories, "checkpoint": settings.checkpoint_path}).write(
+            files["settings.yaml"]
+        )
+        write_table(files["predictions.csv"], table)
+        write_json(files["scores.json"], {**about, "scores": scores, "coverage": held})
+        if known.any():
+            title, seen = f"{settings.run}: {facts.meaning.title}; {settings.on} profiles", table[known]
+            figures.observed_against_predicted(
+                files["observed_predicted.png"], observed[known], predicted[known], facts.unit, title
+            )
+            at = seen["lon"].to_numpy(), seen["lat"].to_numpy(), seen["residual"].to_numpy()
+            figures.residual_map(files["residual_map.png"], *at, facts.unit, title)
     values = {name: each["value"] for name, each in scores.items() if isinstance(each, dict)}
     verdict = metrics.worse_than_mean(values, of_mean, facts.unit)
-    return Evaluation(table, scores, held, shared, facts.meaning, verdict, files["predictions.csv"])
+    return Evaluation(table, scores, held, shared, facts.meaning, verdict, folder / names["predictions.csv"])
 
 
 def _of_earlier_version(folder: Path) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ in raw units, missing = NaN. `categories.category_views` gives each category's p
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -478,6 +479,15 @@ def write_dataset(
             for name in splits:
                 write_table(new / "split" / f"{name}.csv", samples.loc[split == name, ["profile_id"]])
         write_yaml(new / "dataset.yaml", record)
+
+
+def check_free(folder: Path, categories: Sequence[Category], further: Collection[str] = ()) -> None:
+    """Raise UserError if a dataset would replace a file in a folder that is not of an earlier dataset there."""
+    names = ["dataset.yaml", "samples.csv", "stats.csv", *further, *(f"split/{name}.csv" for name in SPLITS)]
+    names += [f"patches/{name}.pkl" for category in categories for name in category.variables]
+    earlier = earlier_files(folder)
+    if foreign := next((name for name in names if name not in earlier and os.path.lexists(folder / name)), None):
+        raise UserError(f"{folder / foreign}: is there, and is not of an earlier run; move it, or choose another folder")
 
 
 def earlier_files(folder: Path) -> set[str]:

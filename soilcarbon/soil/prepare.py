@@ -22,6 +22,7 @@ from soilcarbon.io.files import UserError, check_writable, must_exist, sha256
 from soilcarbon.io.points import TableRule, table_file
 from soilcarbon.settings import Layout
 from soilcarbon.soil.dataset import (
+    check_free,
     dataset_categories,
     dataset_target,
     largest_shares,
@@ -147,6 +148,7 @@ def prepare_dataset(
     _check_kinds(used, sources.categories)
     layers, used = (with_classes(each, class_variables(categories)) for each in (layers, used))
     _check_left(profiles, sources.points)
+    check_free(out, categories, ["rejected.csv"])
     check_writable(out)
     patches = cut_patches(profiles, layers, categories, sources)
     samples = ask_about_fill_values(used, patches)

@@ -14,6 +14,7 @@ import torch
 
 from soilcarbon.categories import Category, variable_columns
 from soilcarbon.io.files import UserError, check_writable, locked, read_yaml, write_json
+from soilcarbon.io.resumption import check_record
 from soilcarbon.network.checkpoint import is_bare, load_checkpoint, save_checkpoint
 from soilcarbon.network.network import SoilCarbonNet, choose_device, predict
 from soilcarbon.network.specification import Specification, difference, warn_of_far_inputs
@@ -63,6 +64,7 @@ def train(settings: TrainSettings, distil: Distil | None = None) -> Scores:
     device = choose_device(settings.device)
     if distributed.is_rank_zero():
         _check_not_published(settings.checkpoint_path)
+        check_record(settings.checkpoint_path.with_suffix(".yaml"), {"version"})  # beside it; not a user's settings
     log.info("data: %s; %s", settings.data_dir, f"starting from {settings.start}" if settings.start else "from scratch")
     start = load_checkpoint(settings.start) if settings.start else None
     data, settings = _read_data(settings, start)

@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from soilcarbon.io.files import begin_or_resume, check_writable, is_sealed, locked, seal, write_table
+from soilcarbon.io.files import UserError, check_writable, locked, write_table
+from soilcarbon.io.manifest import check_files, result_set
+from soilcarbon.io.resumption import begin_or_resume, check_record, is_sealed, seal
 from soilcarbon.io.tables import read_table
 from soilcarbon.progress import Progress
+from soilcarbon.regression.archive import RECORDED, kind_of
 from soilcarbon.zonal.evaluation import (
     ALL,
     BLENDED,
@@ -33,8 +36,8 @@ from soilcarbon.zonal.persistence import ZonedModel, save_zoned
 from soilcarbon.zonal.space_time import Profiles, SpaceTime
 
 log = logging.getLogger(__name__)
-FOLDS = "folds"
-"""Folder of finished folds."""
+FOLDS, TRACE = "folds", "trace"
+"""Folders of finished folds, and of all candidates of each."""
 
 
 @dataclass(frozen=True)
@@ -94,16 +97,23 @@ def train_zoned(
     UserError
         If a folder cannot be written, holds another run, or the profiles are too few.
     """
+    models = {target: run.models / f"{run.name}_{target}.npz" for target in targets}
+    for path in models.values():
+        if path.exists() and kind_of(path) != "zones":
+            raise UserError(f"{path}: was not made by soilcarbon zones and would be lost; move it, or give --run another name")
+        check_record(path.with_suffix(".yaml"), RECORDED)
+    tables = (*(f"{name}.csv" for name in ("left_out", "scores", "differences", "importances", "predictions")), "scores.png")
+    check_files(run.results, tables, "zones")
     check_writable(run.results, run.models)
-    with locked(run.results):
+    with locked(run.results, files=list(models.values())):
         digest = hashlib.sha256(data.table.to_csv(index=False).encode()).hexdigest()
-        begin_or_resume(run.results, {**facts, "digest": digest}, (FOLDS,), resume)
-        write_table(run.results / "left_out.csv", data.left_out)
+        begin_or_resume(run.results, {**facts, "digest": digest}, (FOLDS, TRACE), resume)
         done = [train_target(run, data, method, target) for target in targets]
         whole = {name: pd.concat([tables[name] for tables in done], ignore_index=True) for name in done[0]}
-        for name, table in whole.items():
-            write_table(run.results / f"{name}.csv", table)
-        draw_scores(run.results / "scores.png", {"": whole["scores"]}, "rmse", f"RMSE ({run.unit}), held-out blocks")
+        with result_set(run.results, "zones") as new:
+            for name, table in {**whole, "left_out": data.left_out}.items():
+                write_table(new / f"{name}.csv", table)
+            draw_scores(new / "scores.png", {"": whole["scores"]}, "rmse", f"RMSE ({run.unit}), held-out blocks")
 
 
 def train_target(run: Run, data: SpaceTime, method: ZonedForest, target: str) -> dict[str, pd.DataFrame]:
@@ -155,7 +165,7 @@ def _fold(
 def _write_trace(run: Run, data: SpaceTime, name: str, trace: pd.DataFrame) -> None:
     """Write the trace of all candidates, with names of covariates."""
     names = [" ".join(data.variables[int(k)] for k in text.split()) for text in trace["columns"]]
-    write_table(run.results / "trace" / f"{name}.csv", trace.assign(columns=names))
+    write_table(run.results / TRACE / f"{name}.csv", trace.assign(columns=names))
 
 
 def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:

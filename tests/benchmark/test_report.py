@@ -25,8 +25,8 @@ from soilcarbon.benchmark.results import (
     selection_table,
 )
 from soilcarbon.categories import Category
-from soilcarbon.html import REPORT, Strong
-from soilcarbon.io.manifest import MANIFEST, begin_files
+from soilcarbon.html import Strong
+from soilcarbon.io.manifest import MANIFEST, result_set
 from soilcarbon.soil.dataset import Dataset
 
 REGIONS = {"kenya": 8.0, "brazil": 22.0}
@@ -272,11 +272,12 @@ def test_the_page_has_all_sections_and_figures_of_one_width_that_hold_ink(report
 
 
 def test_what_is_empty_is_left_out_with_its_section_and_figure(tmp_path):
-    begin_files(tmp_path, [f"{name}.png" for name in FIGURES], REPORT)
-    for name in FIGURES:
-        (tmp_path / f"{name}.png").write_bytes(b"of an earlier report")
+    with result_set(tmp_path, "compare") as new:
+        for name in FIGURES:
+            (new / f"{name}.png").write_bytes(b"of an earlier report")
     none = {name: pd.DataFrame() for name in ("differences", "curves", "coverage", "predictions", "selection", "floor")}
-    write_report(tmp_path, dataclasses.replace(synthetic(), settings=None, notes=(), **none))
+    with result_set(tmp_path, "compare") as new:
+        write_report(new, dataclasses.replace(synthetic(), settings=None, notes=(), **none))
     assert sections(tmp_path) == ["skill", "strategies", "methods"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.md", MANIFEST, "strategies.png"]
 

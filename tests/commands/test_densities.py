@@ -60,7 +60,7 @@ def test_densities_and_flags_by_hand(workplace):
 def test_every_missing_density_has_a_reason(workplace):
     horizons(workplace)
     assert make() == 0
-    left = pd.read_csv("out/left_out.csv", dtype=str).groupby("profile_id")[["target", "reason"]].agg(list)
+    left = pd.read_csv("out/d_left_out.csv", dtype=str).groupby("profile_id")[["target", "reason"]].agg(list)
     assert left.loc["c", "reason"] == ["too few centimetres of it observed"] * 2
     assert left.loc["d"].tolist() == [["all"], ["its horizons lie at different places"]]
     assert left.loc["e"].tolist() == [["all"], ["longitude or latitude out of range"]]

@@ -31,7 +31,6 @@ LEFT = re.compile(r"\.soilcarbon-.*|.*\.lock|.*\.partial|shared\.pth|\.unfinishe
         ("prepare", "--points p.csv --rasters r --out data/a", None, "data/a"),
         ("simulate", "--out data/a", "data/a", None),
         ("densities", "--horizons h.csv --out data/a.csv", None, "data/a.csv"),
-        ("densities", "--horizons h.csv --out data/a.csv", None, "data/left_out.csv"),
         ("covariates", "--dem dem.tif --out data/a.tif", None, "data/a.tif"),
     ],
 )

@@ -13,7 +13,8 @@ import pytest
 from damage import damage
 
 from soilcarbon.io import files
-from soilcarbon.io.files import UserError, atomic_write, check_writable, is_sealed, locked, seal, write_text
+from soilcarbon.io.files import UserError, atomic_write, check_writable, locked, write_text
+from soilcarbon.io.resumption import is_sealed, seal
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and locks")
 
