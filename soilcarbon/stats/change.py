@@ -1,0 +1,262 @@
+"""Change of a mean between two visits, of the same places (paired) or of independent samples (unpaired), with t intervals.
+
+In: values at places of two visits, and how these were drawn (`design_based.sampling_design`: strata with sizes or weights, primary
+units such as blocks). Out: `Change`. Errors of measurement that are independent between places are part of the spread between
+them, and so of the interval; an error that all values of a visit share, such as another laboratory, is in no interval.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from soilcarbon.stats.design_based import Estimate, SamplingDesign, mean, sampling_design
+from soilcarbon.stats.metrics import checked_vectors
+
+LEVEL = 0.9
+"""Of intervals, where none is given."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Change of a mean between two visits, after minus before, in the unit of the values.
+
+    Attributes
+    ----------
+    before, after
+        Means of the two visits; of a paired change, of the places of both.
+    change, standard_error
+        Their difference; the standard error is NaN where there are too few places.
+    df
+        Degrees of freedom: places (or primary units) minus strata; of an unpaired change Welch's.
+    low, high
+        Ends of the two-sided t interval of `level`.
+    least, most
+        One-sided limits: with confidence `one_sided` the change is above `least`; with the same, it is below `most`.
+    p
+        Two-sided p value of no change.
+    n_before, n_after
+        Places; of a paired change the pairs, twice.
+    paired
+        Whether places were paired.
+    sd_before, sd_after, correlation
+        Standard deviations between places of a visit, and the correlation of pairs (NaN if unpaired): for planning.
+    sd_difference
+        Standard deviation of the differences of pairs; NaN if unpaired.
+    """
+
+    before: float
+    after: float
+    change: float
+    standard_error: float
+    df: float
+    low: float
+    high: float
+    least: float
+    most: float
+    p: float
+    level: float
+    one_sided: float
+    n_before: int
+    n_after: int
+    paired: bool
+    sd_before: float
+    sd_after: float
+    correlation: float = float("nan")
+    sd_difference: float = float("nan")
+
+
+def paired_change(
+    before: np.ndarray, after: np.ndarray, design: SamplingDesign | None = None, level: float = LEVEL, one_sided: float = LEVEL
+) -> Change:
+    """Change of a mean of places that were visited twice: the mean of their differences.
+
+    Prefer it wherever the same places were sampled again: what differs between places, and does not change, cancels.
+
+    Parameters
+    ----------
+    before, after
+        (n,) values of the same places.
+    design
+        How the places were drawn; None: a simple random sample.
+    level
+        Of the two-sided interval.
+    one_sided
+        Of the one-sided limits.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, or a value is not finite.
+
+    Examples
+    --------
+    >>> found = paired_change(np.array([40.0, 52.0, 47.0, 61.0]), np.array([42.0, 55.0, 46.0, 65.0]))
+    >>> found.change, round(found.low, 2), round(found.high, 2)
+    (2.0, -0.54, 4.54)
+    """
+    before, after = checked_vectors(before=np.asarray(before, float), after=np.asarray(after, float))
+    design = sampling_design(len(before)) if design is None else design
+    difference = mean(after - before, design)
+    together = np.corrcoef(before, after)[0, 1] if len(before) > 2 and np.ptp(before) and np.ptp(after) else np.nan
+    means = mean(before, design).value, mean(after, design).value
+    sds = _sd(before, design), _sd(after, design)
+    return _change(
+        *means, difference.value, difference.standard_error, difference.df, level, one_sided, (len(before), len(after)), sds,
+        True, float(together), _sd(after - before, design),
+    )  # fmt: skip
+
+
+def unpaired_change(
+    before: np.ndarray,
+    after: np.ndarray,
+    designs: tuple[SamplingDesign, SamplingDesign] | None = None,
+    level: float = LEVEL,
+    one_sided: float = LEVEL,
+    units: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Change:
+    """Change of a mean between two independent samples: the difference of their means, with Welch's degrees of freedom.
+
+    Parameters
+    ----------
+    before, after
+        (n,) and (m,) values of the two visits.
+    designs
+        How each was drawn; None: simple random samples.
+    level, one_sided
+        As of `paired_change`.
+    units
+        (n,) and (m,) primary units (blocks, sites) that both visits share: variances are those between them, as the two means are
+        not independent. The designs need no units then.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite, or lengths differ.
+
+    Examples
+    --------
+    >>> found = unpaired_change(np.array([40.0, 52.0, 47.0, 61.0]), np.array([42.0, 55.0, 46.0, 65.0]))
+    >>> found.change, round(found.low, 2), round(found.high, 2), round(found.df, 2)
+    (2.0, -11.18, 15.18, 5.87)
+    """
+    before, after = (checked_vectors(values=np.asarray(each, float))[0] for each in (before, after))
+    designs = designs or (sampling_design(len(before)), sampling_design(len(after)))
+    first, second = mean(before, designs[0]), mean(after, designs[1])
+    if units is None:
+        error, df = welch(first, second)
+    else:
+        error, df = _between_units((before, after), designs, units)
+    sds = _sd(before, designs[0]), _sd(after, designs[1])
+    sizes = len(before), len(after)
+    return _change(first.value, second.value, second.value - first.value, error, df, level, one_sided, sizes, sds, False)
+
+
+def difference_of_changes(first: Change, second: Change) -> Change:
+    """Difference of two independent changes, second minus first, such as of a treatment against its control.
+
+    Its means before and after are those of the second.
+
+    Examples
+    --------
+    >>> control = paired_change(np.array([40.0, 52.0, 47.0]), np.array([41.0, 52.0, 46.0]))
+    >>> treated = paired_change(np.array([41.0, 50.0, 49.0]), np.array([43.0, 53.0, 50.0]))
+    >>> difference_of_changes(control, treated).change
+    2.0
+    """
+    if not (first.df > 0 and second.df > 0):
+        error, df = float("nan"), 0.0
+    else:
+        variances = first.standard_error**2, second.standard_error**2
+        error, df = _welch(variances, (first.df, second.df))
+    return _change(
+        second.before, second.after, second.change - first.change, error, df, second.level, second.one_sided,
+        (second.n_before, second.n_after), (second.sd_before, second.sd_after), second.paired, second.correlation,
+        second.sd_difference,
+    )  # fmt: skip
+
+
+def rate_per_year(change: Change, years: float) -> tuple[float, float, float]:
+    """Return a change per year, and the ends of its interval, for two visits so many years apart.
+
+    Examples
+    --------
+    >>> change = paired_change(np.array([40.0, 52.0, 47.0, 61.0]), np.array([42.0, 55.0, 46.0, 65.0]))
+    >>> rate_per_year(change, 10.0)[0]
+    0.2
+    """
+    return change.change / years, change.low / years, change.high / years
+
+
+def welch(first: Estimate, second: Estimate) -> tuple[float, float]:
+    """Return the standard error of the difference of two independent estimates, and Welch's degrees of freedom."""
+    if first.df < 1 or second.df < 1:
+        return float("nan"), 0.0
+    return _welch((first.standard_error**2, second.standard_error**2), (first.df, second.df))
+
+
+def _welch(variances: tuple[float, float], df: tuple[float, float]) -> tuple[float, float]:
+    total = sum(variances)
+    if not total > 0:
+        return 0.0, float(sum(df))
+    # shares, not variances: squares of the smallest vanish
+    return float(np.sqrt(total)), 1 / sum((each / total) ** 2 / freedom for each, freedom in zip(variances, df, strict=True))
+
+
+def _between_units(
+    values: tuple[np.ndarray, np.ndarray], designs: tuple[SamplingDesign, SamplingDesign], units: tuple[np.ndarray, np.ndarray]
+) -> tuple[float, float]:
+    """Return the standard error of a difference of means, between the primary units of both visits, and degrees of freedom."""
+    effects, strata = [], []
+    for sign, value, design in zip((-1, 1), values, designs, strict=True):
+        weight = design.weight / design.weight.sum()
+        means = np.bincount(design.stratum, weight * value) / np.bincount(design.stratum, weight)
+        centre = means[design.stratum] if design.known_sizes else (weight * value).sum()
+        effects.append(sign * weight * (value - centre))
+        strata += [design.names[k] for k in design.stratum]
+    unit = np.unique(np.concatenate([np.asarray(each).astype(str) for each in units]), return_inverse=True)[1]
+    stratum = np.unique(strata, return_inverse=True)[1]
+    variance, df = 0.0, 0
+    for k in range(int(stratum.max()) + 1):
+        here = stratum == k
+        sums = np.bincount(np.unique(unit[here], return_inverse=True)[1], np.concatenate(effects)[here])
+        if len(sums) > 1:
+            variance += len(sums) / (len(sums) - 1) * float(((sums - sums.mean()) ** 2).sum())
+            df += len(sums) - 1
+    return (float(np.sqrt(variance)), float(df)) if df else (float("nan"), 0.0)
+
+
+def _sd(values: np.ndarray, design: SamplingDesign) -> float:
+    """Return the standard deviation between places, within strata where there are several."""
+    weight = design.weight / design.weight.sum()
+    n, strata = len(values), np.unique(design.stratum).size
+    if n <= strata:
+        return float("nan")
+    means = np.bincount(design.stratum, weight * values) / np.bincount(design.stratum, weight)
+    return float(np.sqrt((weight * (values - means[design.stratum]) ** 2).sum() * n / (n - strata)))
+
+
+def _change(
+    before: float,
+    after: float,
+    change: float,
+    error: float,
+    df: float,
+    level: float,
+    one_sided: float,
+    sizes: tuple[int, int],
+    sds: tuple[float, float],
+    paired: bool,
+    correlation: float = float("nan"),
+    sd_difference: float = float("nan"),
+) -> Change:
+    """Return a change with its intervals; NaN throughout them without degrees of freedom."""
+    known = df > 0 and error == error
+    half = float(stats.t.ppf((1 + level) / 2, df)) * error if known else float("nan")
+    one = float(stats.t.ppf(one_sided, df)) * error if known else float("nan")
+    ratio = abs(change) / error if known and error > 0 else float("nan")
+    p = float(2 * stats.t.sf(ratio, df)) if ratio == ratio else float("nan")
+    return Change(
+        before, after, change, error if known else float("nan"), float(df), change - half, change + half,
+        change - one, change + one, p, level, one_sided, *sizes, paired, *sds, correlation, sd_difference,
+    )  # fmt: skip

@@ -1,0 +1,122 @@
+"""Change between visits: against SciPy's tests, hand-worked strata and blocks, and the coverage of intervals by simulation."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from soilcarbon.stats.change import difference_of_changes, paired_change, rate_per_year, unpaired_change
+from soilcarbon.stats.design_based import sampling_design
+
+
+def visits(n=14, m=14, seed=3):
+    random = np.random.default_rng(seed)
+    before = random.normal(50, 8, n)
+    return before, (before if n == m else random.normal(50, 8, m)) + random.normal(2, 5, m)
+
+
+def test_paired_change_is_the_paired_t_test():
+    before, after = visits()
+    found, test = paired_change(before, after, level=0.95, one_sided=0.8), stats.ttest_rel(after, before)
+    interval = test.confidence_interval(0.95)
+    assert (found.low, found.high, found.p) == pytest.approx((interval.low, interval.high, test.pvalue))
+    one = stats.ttest_rel(after, before, alternative="greater").confidence_interval(0.8)
+    assert found.least == pytest.approx(one.low)
+    assert found.most == pytest.approx(2 * found.change - one.low)
+    assert (found.n_before, found.n_after, found.df) == (14, 14, 13)
+
+
+def test_unpaired_change_is_welchs_t_test():
+    before, after = visits(14, 9)
+    found, test = unpaired_change(before, after, level=0.95), stats.ttest_ind(after, before, equal_var=False)
+    interval = test.confidence_interval(0.95)
+    assert (found.low, found.high, found.p, found.df) == pytest.approx((interval.low, interval.high, test.pvalue, test.df))
+
+
+def test_the_deviations_plan_the_survey():
+    before, after = visits()
+    found = paired_change(before, after)
+    assert found.sd_before == pytest.approx(before.std(ddof=1))
+    assert found.sd_difference == pytest.approx((after - before).std(ddof=1))
+    implied = found.sd_before**2 + found.sd_after**2 - 2 * found.correlation * found.sd_before * found.sd_after
+    assert found.sd_difference**2 == pytest.approx(implied)
+
+
+def test_strata_by_hand():
+    before, after = np.zeros(5), np.array([1.0, 3.0, 2.0, 4.0, 6.0])
+    strata = ["a", "a", "b", "b", "b"]
+    design = sampling_design(5, strata, {"a": 0.25, "b": 0.75})
+    found = paired_change(before, after, design)
+    assert found.change == pytest.approx(0.25 * 2 + 0.75 * 4)
+    assert found.standard_error == pytest.approx(np.sqrt(0.25**2 * 2 / 2 + 0.75**2 * 4 / 3))
+    assert found.df == 3
+    both = unpaired_change(before, after, (design, design))
+    assert both.standard_error == pytest.approx(found.standard_error)
+    assert both.df == pytest.approx(3)  # all of the variance is that of the second visit
+
+
+def test_blocks_shared_by_both_visits_by_hand():
+    before, after = np.array([10.0, 12.0, 20.0, 22.0]), np.array([13.0, 13.0, 22.0, 26.0])
+    blocks = np.array(["u", "u", "v", "v"])
+    found = unpaired_change(before, after, units=(blocks, blocks))
+    assert found.change == pytest.approx(2.5)
+    assert found.standard_error == pytest.approx(0.5)  # blocks changed by 2 and 3: sd 0.707 / sqrt(2)
+    assert found.df == 1
+    paired = paired_change(before, after, sampling_design(4, units=blocks))
+    assert (paired.standard_error, paired.df) == pytest.approx((0.5, 1))
+    assert unpaired_change(before, after).standard_error > 4
+
+
+def test_single_places_units_are_welch_without_the_shared_part():
+    before, after = visits(12, 10)
+    apart = unpaired_change(before, after, units=(np.arange(12), 100 + np.arange(10)))
+    assert apart.standard_error == pytest.approx(unpaired_change(before, after).standard_error, rel=0.06)
+
+
+def test_treatment_against_control():
+    control, treated = (paired_change(*visits(10, 10, seed)) for seed in (1, 2))
+    found = difference_of_changes(control, treated)
+    assert found.change == pytest.approx(treated.change - control.change)
+    assert found.standard_error == pytest.approx(np.hypot(treated.standard_error, control.standard_error))
+    assert 9 < found.df < 18
+
+
+def test_rate_per_year():
+    found = paired_change(*visits())
+    assert rate_per_year(found, 5.0) == pytest.approx((found.change / 5, found.low / 5, found.high / 5))
+
+
+def test_too_few_places_have_a_change_without_an_interval():
+    for found in (
+        paired_change(np.array([1.0]), np.array([3.0])),
+        unpaired_change(np.array([1.0]), np.array([3.0, 3.0])),
+        unpaired_change(np.array([1.0]), np.array([3.0]), units=(np.array(["u"]), np.array(["u"]))),
+    ):
+        assert found.change == 2.0
+        assert np.isnan([found.standard_error, found.low, found.high, found.least, found.p]).all()
+
+
+def test_no_spread_has_an_interval_of_no_width():
+    found = paired_change(np.arange(4.0), np.arange(4.0) + 2)
+    assert (found.low, found.change, found.high) == (2.0, 2.0, 2.0)
+    same = unpaired_change(np.ones(3), np.full(4, 2.0))
+    assert (same.low, same.high, same.df) == (1.0, 1.0, 5.0)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_intervals_hold_the_true_change_as_often_as_they_say(paired):
+    random = np.random.default_rng(11)
+    held, above = [], []
+    for _ in range(1500):
+        before = random.normal(40, 6, 8)
+        after = before + random.normal(3, 4, 8) if paired else random.normal(43, 12, 15)
+        found = (paired_change if paired else unpaired_change)(before, after, level=0.8, one_sided=0.7)
+        held.append(found.low <= 3 <= found.high)
+        above.append(found.least <= 3)
+    assert np.mean(held) == pytest.approx(0.8, abs=0.03)
+    assert np.mean(above) == pytest.approx(0.7, abs=0.03)
+
+
+@pytest.mark.parametrize(("before", "after"), [([1.0, 2.0], [1.0]), ([1.0, np.nan], [1.0, 2.0])])
+def test_values_that_do_not_fit_are_refused(before, after):
+    with pytest.raises(ValueError):
+        paired_change(np.array(before), np.array(after))
