@@ -21,7 +21,7 @@ from pydantic import Field, field_validator, model_validator
 
 from soilcarbon.commands.arguments import read_settings, used_columns
 from soilcarbon.io.files import UserError, check_writable, locked, sha256, write_json, write_table
-from soilcarbon.io.manifest import begin_files, finish_files
+from soilcarbon.io.manifest import result_set
 from soilcarbon.settings import MeasurementSettings
 
 if TYPE_CHECKING:
@@ -137,12 +137,11 @@ def compute(settings: StockSettings) -> None:
         "left out": {" - ".join(key): int(count) for key, count in left_out.groupby(["method", "reason"]).size().items()},
         "settings": settings.as_plain(),
     }
-    begin_files(settings.out, FILES, "stocks")
-    write_table(settings.out / "left_out.csv", left_out)
-    write_json(settings.out / "stocks.json", facts)
-    settings.write(settings.out / "settings.yaml")
-    write_table(settings.out / "stocks.csv", rows)
-    finish_files(settings.out, FILES, FILES)
+    with result_set(settings.out, "stocks", FILES) as new:
+        write_table(new / "left_out.csv", left_out)
+        write_json(new / "stocks.json", facts)
+        settings.write(new / "settings.yaml")
+        write_table(new / "stocks.csv", rows)
     report(table, rows, left_out)
     print(f"{settings.out / 'stocks.csv'}: {len(rows)} rows; {settings.out / 'left_out.csv'}: {len(left_out)} rows")
 

@@ -1,0 +1,429 @@
+"""Change of stocks or of any value between two visits, with its interval, and what a survey can detect.
+
+    soilcarbon change --table results/stocks/stocks.csv
+    soilcarbon change --table stocks.csv --visits 2010 2020 --by treatment --control T1 --block block --level 0.95
+    soilcarbon change --table soc.csv --value soc_gkg --visits 1985-1994 2010-2019 --within 20
+    soilcarbon change --table stocks.csv --stratum zone --sizes hill=300 plain=700
+    soilcarbon change --sd 12 --correlation 0.7 --detect 3            how many places are needed
+    soilcarbon change --sd 12 --sample_sizes 20 50 100                what change so many find
+
+Reads what `soilcarbon stocks` writes, each method and depth for itself, or any table with a column of places, visits and values.
+Places of both visits are paired by name or by distance; where few are, the visits are compared as independent samples. Writes into
+results/change/: change.csv (change, standard error, two- and one-sided limits, rate per year, minimum detectable change; by group
+and overall), pairs.csv, plan.csv (required places or detectable changes), change.json (counts, checksums) and settings.yaml.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from soilcarbon.commands.arguments import read_settings
+from soilcarbon.io.files import UserError, check_writable, locked, sha256, write_json, write_table
+from soilcarbon.io.manifest import result_set
+from soilcarbon.settings import PointSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from soilcarbon.stats.change import Change
+    from soilcarbon.stats.design_based import SamplingDesign
+    from soilcarbon.stats.power import Plan, Survey
+
+FILES = ("change.csv", "pairs.csv", "plan.csv", "change.json", "settings.yaml")
+OVERALL = "all"
+_UNITS = {"_t_ha": "t/ha", "_kg_m2": "kg/m2", "_gkg": "g/kg", "_g_kg": "g/kg"}
+
+
+class ChangeSettings(PointSettings):
+    """Settings of a change between two visits, and of the planning of a survey."""
+
+    table: Path | None = Field(None, description="table of values of places at visits, such as results/stocks/stocks.csv")
+    value: str | None = Field(None, description="column of values [stock_t_ha]")
+    place: list[str] = Field([], description="columns that name a sampled place together; rows of one are averaged [that of ids]")
+    visit: str | None = Field(None, description="column of visits, any text [visit, or the year]")
+    visits: list[str] = Field([], description="first and second visit, or spans of years: 1985-1994 2010-2019 [the only two]")
+    each: list[str] | None = Field(None, description="columns whose values are analysed each for itself [method layer, of stocks]")
+    by: list[str] = Field([], description="columns of groups, such as treatment: the change of each, and of all")
+    control: str | None = Field(None, description="group of --by against which the changes of the others are compared")
+    design: Literal["auto", "paired", "unpaired"] = Field(
+        "auto",
+        description="pairs of places, or independent samples; auto: pairs, if half of the places of the smaller visit have one",
+    )
+    within: float | None = Field(None, gt=0, le=10_000, description="pair places by distance, up to so many metres [by their name]")
+    stratum: str | None = Field(None, description="column of the strata of the sampling design")
+    sizes: list[str] = Field([], description="sizes of the strata in any unit, NAME=SIZE [column weight, or number of places]")
+    weight: str | None = Field(None, description="column of sampling weights, of designs with unequal inclusion probabilities")
+    block: str | None = Field(None, description="column of primary units: blocks, fields, clusters of places sampled together")
+    years: float | None = Field(None, gt=0, description="years between the visits [of the column of years]")
+    level: float = Field(0.9, gt=0, lt=1, description="confidence of the two-sided interval")
+    one_sided: float = Field(0.9, ge=0.5, lt=1, description="confidence of the one-sided limits, least and most")
+    power: float = Field(0.8, gt=0, lt=1, description="probability with which a survey is to find a true change")
+    sides: Literal["two", "one"] = Field(
+        "two", description="the planned test: two-sided with --level, or one-sided with --one_sided"
+    )
+    detect: float | None = Field(None, description="change to detect: the number of places at each visit that find it")
+    sample_sizes: list[int] = Field([], description="numbers of places at each visit: the change that so many detect")
+    sd: list[str] = Field([], description="planning without a table: sd between places at a visit, SD or NAME=SD of each stratum")
+    sd_after: list[str] = Field([], description="the same of the second visit [as the first]")
+    correlation: float | None = Field(
+        None, ge=-1, le=1, description="of values of one place at both visits: the same places are visited"
+    )
+    sd_difference: list[str] = Field([], description="instead of sd and correlation: sd of the differences of pairs")
+    allocation: Literal["proportional", "neyman"] = Field("neyman", description="of places to strata: by size, or by size x sd")
+    population: list[str] = Field([], description="places there are, NUMBER or NAME=NUMBER, for the finite population correction")
+    out: Path = Field(Path("results/change"), description="folder of the tables")
+
+    @field_validator("sd", "sd_after", "sd_difference", "sizes", "population", mode="before")
+    @classmethod
+    def _named_numbers(cls, given: Any) -> Any:
+        from soilcarbon.soil.revisits import named_numbers
+
+        texts = [str(each) for each in given] if isinstance(given, list) else given
+        if isinstance(texts, list):
+            named_numbers(texts, "setting")
+        return texts
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> "ChangeSettings":
+        planned = bool(self.sd or self.sd_difference)
+        if self.table is None and not planned:
+            raise ValueError("give --table, or --sd (or --sd_difference) to plan a survey")
+        if self.table is not None and (planned or self.sd_after or self.correlation is not None or self.population):
+            raise ValueError("the table has its own standard deviations; give --table, or --sd and what goes with it")
+        if planned and self.detect is None and not self.sample_sizes:
+            raise ValueError("to plan, give --detect CHANGE or --sample_sizes NUMBERS")
+        if self.visits and len(self.visits) != 2:
+            raise ValueError(f"visits: {' '.join(self.visits)}: the first and the second")
+        if self.control is not None and not self.by:
+            raise ValueError("control is one of the groups of --by; give the column")
+        if self.sizes and self.table is not None and self.stratum is None:
+            raise ValueError("sizes are of strata; --stratum names their column")
+        return self
+
+    @property
+    def confidence(self) -> float:
+        """Of the planned test."""
+        return self.level if self.sides == "two" else self.one_sided
+
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    settings = read_settings(ChangeSettings, __doc__, arguments, "soilcarbon change")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    check_writable(settings.out)
+    with locked(settings.out):
+        try:
+            tables, facts = analyse(settings) if settings.table is not None else plan_alone(settings)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        with result_set(settings.out, "change", FILES) as new:
+            for name, table in tables.items():
+                if len(table):
+                    write_table(new / name, table)
+            write_json(new / "change.json", facts | {"settings": settings.as_plain()})
+            settings.write(new / "settings.yaml")
+    print(", ".join(f"{settings.out / name}: {len(table)} rows" for name, table in tables.items() if len(table)))
+
+
+# --- from a table ----------------------------------------------------------------------------------------------------
+
+
+def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[str, Any]]":
+    """Return tables of changes, pairs and plans, and facts; log a line for each change."""
+    import pandas as pd  # here and below: slow to import, and --help does not need it
+
+    from soilcarbon.io.points import table_file
+    from soilcarbon.soil.revisits import VisitRule, read_visits, two_visits
+
+    assert settings.table is not None
+    names = ("value", "place", "visit", "each", "by", "stratum", "block", "weight")
+    rule = VisitRule(**{name: getattr(settings, name) for name in names}, located=settings.within is not None)
+    table = read_visits(settings.table, settings.table_rule(), rule)
+    first, second, visits = two_visits(table, settings.table, settings.visits)
+    for note in table.notes:
+        log.info("%s", note)
+    log.info("%s", ", ".join(f"{count} {what}" for what, count in table.counts.items()))
+    if settings.stratum and not settings.sizes and not settings.weight:
+        log.info("no sizes of strata (--sizes) and no weights: a stratum counts by its number of places")
+    groups = sorted(set(first["group"]) | set(second["group"])) if settings.by else []
+    if settings.control is not None and settings.control not in groups:
+        raise UserError(f"{settings.table}: no group {settings.control!r} (--control); there are {', '.join(groups[:12])}")
+    changes, pairs, plans = [], [], []
+    for what in _sets(first, second, table.each):
+        of_set = [_those(each, what) for each in (first, second)]
+        by_group: dict[str, Change] = {}
+        for group in [OVERALL, *groups]:
+            mine = [each if group == OVERALL else each[each["group"] == group].reset_index(drop=True) for each in of_set]
+            if not (len(mine[0]) and len(mine[1])):
+                log.info("%s: no place at one of the visits", _label(what, group))
+                continue
+            found = _compare(settings, mine[0], mine[1], group == OVERALL)
+            by_group[group] = found.change
+            head = {**what, "group": group}
+            changes.append({**head, **found.row(settings)})
+            pairs.append(found.pairs.assign(**head))
+            plans += [{**head, **row} for row in _plans(settings, found.survey)]
+            _log(settings, _label(what, group), found, visits)
+        if settings.control is not None and settings.control in by_group:
+            changes += _contrasts(settings, what, by_group)
+    if not changes:
+        raise UserError(f"{settings.table}: no set of values has places at both visits")
+    facts = {
+        "inputs": {str(settings.table): sha256(table_file(settings.table))},
+        "value": table.value,
+        "unit": _unit(table.value),
+        "visits": list(visits),
+        "counts": table.counts,
+        "notes": table.notes,
+        "changes": [{name: None if value != value else value for name, value in row.items()} for row in changes],
+    }
+    tables = {
+        "change.csv": pd.DataFrame(changes),
+        "pairs.csv": pd.concat(pairs, ignore_index=True),
+        "plan.csv": pd.DataFrame(plans),
+    }
+    return tables, facts
+
+
+def _sets(first: "pd.DataFrame", second: "pd.DataFrame", each: list[str]) -> list[dict[str, str]]:
+    """Return the sets of values that are analysed each for itself, as column -> value."""
+    import pandas as pd
+
+    if not each:
+        return [{}]
+    return [dict(zip(each, map(str, row), strict=True)) for row in pd.concat([first, second])[each].drop_duplicates().to_numpy()]
+
+
+def _those(table: "pd.DataFrame", what: dict[str, str]) -> "pd.DataFrame":
+    """Return the rows of one set."""
+    for name, value in what.items():
+        table = table[table[name] == value]
+    return table.reset_index(drop=True)
+
+
+def _label(what: dict[str, str], group: str) -> str:
+    """Return a set and a group as text."""
+    return (
+        " ".join([*(f"{name} {value}" for name, value in what.items()), *([] if group == OVERALL else [f"group {group}"])]) or "all"
+    )
+
+
+class _Compared:
+    """A change, the pairs it rests on, places that have none, years between the visits, and the survey it was."""
+
+    def __init__(
+        self, change: "Change", pairs: "pd.DataFrame", alone: tuple[int, int], years: float, survey: "Survey | None"
+    ) -> None:
+        self.change, self.pairs, self.alone, self.years, self.survey = change, pairs, alone, years, survey
+
+    def detectable(self, settings: ChangeSettings) -> float:
+        """Return the change that this survey detects with the power of settings; NaN if unknown."""
+        from soilcarbon.stats.power import detectable_effect
+
+        if not self.change.df > 0:
+            return float("nan")
+        return self.change.standard_error * detectable_effect(self.change.df, settings.power, settings.confidence, settings.sides)
+
+    def row(self, settings: ChangeSettings) -> dict[str, Any]:
+        """Return the row of the table of changes."""
+        from dataclasses import asdict
+
+        from soilcarbon.stats.change import rate_per_year
+
+        facts = asdict(self.change)
+        facts["design"] = "paired" if facts.pop("paired") else "unpaired"
+        rate = rate_per_year(self.change, self.years) if self.years > 0 else (float("nan"),) * 3
+        return facts | {
+            "alone_before": self.alone[0],
+            "alone_after": self.alone[1],
+            "change_percent": 100 * self.change.change / self.change.before if self.change.before else float("nan"),
+            "years": self.years,
+            **dict(zip(("rate_per_year", "rate_low", "rate_high"), rate, strict=True)),
+            "minimum_detectable_change": self.detectable(settings),
+        }
+
+
+def _compare(settings: ChangeSettings, first: "pd.DataFrame", second: "pd.DataFrame", whole: bool) -> _Compared:
+    """Return the change between the values of two visits; `whole`: of all strata, which all need places then."""
+    import numpy as np
+    import pandas as pd
+
+    from soilcarbon.soil.revisits import pair_by_distance, pair_by_name
+    from soilcarbon.stats.change import paired_change, unpaired_change
+
+    pairing = pair_by_name(first, second) if settings.within is None else pair_by_distance(first, second, settings.within)
+    smaller, paired = min(len(first), len(second)), len(pairing[0])
+    wanted = settings.design == "paired" or (settings.design == "auto" and 2 * paired >= smaller)
+    if settings.design == "paired" and paired == 0:
+        raise UserError(
+            f"{settings.table}: no place of the first visit is one of the second; --design unpaired, or --within METRES"
+        )
+    levels = settings.level, settings.one_sided
+    if wanted:
+        one, other = (table.iloc[rows].reset_index(drop=True) for table, rows in zip((first, second), pairing, strict=True))
+        design = _design(settings, one, whole, settings.block is not None)
+        change = paired_change(one["value"].to_numpy(), other["value"].to_numpy(), design, *levels)
+        values = {"before": one["value"], "after": other["value"], "difference": other["value"] - one["value"]}
+        pairs = pd.DataFrame({"place": one["place"], "place_after": other["place"], **values})
+        survey = _survey([(other["value"] - one["value"]).to_numpy()], [design])
+        alone, when = (len(first) - paired, len(second) - paired), (one["year"], other["year"])
+    else:
+        designs = _design(settings, first, whole), _design(settings, second, whole)
+        units = None if settings.block is None else (first["block"].to_numpy(), second["block"].to_numpy())
+        values_of = [each["value"].to_numpy() for each in (first, second)]
+        change = unpaired_change(values_of[0], values_of[1], designs, *levels, units)
+        pairs, survey, alone = pd.DataFrame(), _survey(values_of, list(designs)), (0, 0)
+        when = first["year"], second["year"]
+    means = [np.nan if each.isna().all() else float(each.mean()) for each in when]
+    years = settings.years or means[1] - means[0]
+    return _Compared(change, pairs, alone, years, None if settings.block is not None else survey)
+
+
+def _design(settings: ChangeSettings, rows: "pd.DataFrame", whole: bool, blocks: bool = False) -> "SamplingDesign":
+    """Return how the places of rows were drawn."""
+    from soilcarbon.soil.revisits import named_numbers
+    from soilcarbon.stats.design_based import sampling_design
+
+    strata = rows["stratum"].to_numpy() if settings.stratum else None
+    weights = rows["weight"].to_numpy() if settings.weight else None
+    sizes = dict(named_numbers(settings.sizes, "sizes")) if settings.sizes else None
+    if sizes and (lacking := sorted(set(rows["stratum"]) - sizes.keys())):
+        raise UserError(f"--sizes: no size of stratum {lacking[0]!r}; it has {', '.join(sizes)}")
+    if sizes and not whole:
+        sizes = {name: size for name, size in sizes.items() if name in set(rows["stratum"])}
+    elif strata is not None and weights is None and not sizes:
+        sizes = rows["stratum"].value_counts().to_dict()  # proportional allocation
+    units = rows["block"].to_numpy() if blocks else None
+    return sampling_design(len(rows), strata, sizes, weights, units)
+
+
+def _survey(values: "list[np.ndarray]", designs: "list[SamplingDesign]") -> "Survey | None":
+    """Return the survey that values of strata make for planning; None where a stratum has one place."""
+    import numpy as np
+
+    from soilcarbon.stats.power import paired_survey, unpaired_survey
+
+    names = designs[0].names
+    if any(each.names != names or np.bincount(each.stratum).min() < 2 for each in designs):  # noqa: PLR2004
+        return None
+    sds = [
+        [float(value[design.stratum == k].std(ddof=1)) for k in range(len(names))]
+        for value, design in zip(values, designs, strict=True)
+    ]
+    shares = list(designs[0].shares.values())
+    if len(sds) == 1:
+        return paired_survey(sds[0], shares=shares, allocation="neyman")
+    return unpaired_survey(sds[0], sd_after=sds[1], shares=shares, allocation="neyman")
+
+
+def _contrasts(settings: ChangeSettings, what: dict[str, str], found: "dict[str, Change]") -> list[dict[str, Any]]:
+    """Return rows of the differences between the changes of groups and that of their control, and log them."""
+    from dataclasses import asdict
+
+    from soilcarbon.stats.change import difference_of_changes
+
+    rows = []
+    for group, change in found.items():
+        if group in (OVERALL, settings.control):
+            continue
+        difference = difference_of_changes(found[str(settings.control)], change)
+        facts = asdict(difference)
+        facts["design"] = "paired" if facts.pop("paired") else "unpaired"
+        name = f"{group} - {settings.control}"
+        rows.append({**what, "group": name, **facts})
+        log.info("%s: %s", _label(what, name), _interval(difference))
+    return rows
+
+
+def _unit(column: str) -> str:
+    """Return the unit that a column of values ends with, or ""."""
+    return next((unit for end, unit in _UNITS.items() if column.lower().endswith(end)), "")
+
+
+def _interval(change: "Change") -> str:
+    """Return a change with its interval as text."""
+    if not change.df > 0:
+        return f"{change.change:+.3g}, too few places for an interval"
+    return f"{change.change:+.3g} [{change.low:+.3g}, {change.high:+.3g}], one-sided above {change.least:+.3g}"
+
+
+def _log(settings: ChangeSettings, label: str, found: _Compared, visits: tuple[str, str]) -> None:
+    """Log a change in one line, and what was left out."""
+    change = found.change
+    unit = _unit(settings.value or "stock_t_ha")
+    places = f"{change.n_before} pairs" if change.paired else f"{change.n_before} and {change.n_after} places"
+    alone = f" ({found.alone[0]} and {found.alone[1]} places without a partner left out)" if any(found.alone) else ""
+    rate = f"; {change.change / found.years:+.3g} a year" if found.years > 0 else ""
+    log.info(
+        "%s: %s %.4g, %s %.4g %s, change %s%s; %s%s; minimum detectable %.3g",
+        label, visits[0], change.before, visits[1], change.after, unit, _interval(change), rate, places, alone,
+        found.detectable(settings),
+    )  # fmt: skip
+
+
+# --- planning --------------------------------------------------------------------------------------------------------
+
+
+def plan_alone(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[str, Any]]":
+    """Return the plan of a survey from standard deviations, and facts; log a line for each number of places."""
+    import pandas as pd
+
+    from soilcarbon.soil.revisits import named_numbers
+    from soilcarbon.stats.power import paired_survey, unpaired_survey
+
+    given = {name: dict(named_numbers(getattr(settings, name), name)) for name in
+             ("sd", "sd_after", "sd_difference", "sizes", "population")}  # fmt: skip
+    strata = max((list(values) for values in given.values()), key=len)
+    for name, values in given.items():
+        if values and list(values) != [""] and set(values) != set(strata):
+            raise UserError(f"--{name}: strata {', '.join(values)}; elsewhere {', '.join(strata)}")
+    if len(strata) > 1 and not given["sizes"]:
+        raise UserError("--sizes: the sizes of the strata are needed, NAME=SIZE in any unit")
+
+    def listed(name: str) -> list[float] | None:
+        values = given[name]
+        return [values.get(stratum, values.get("", 0.0)) for stratum in strata] if values else None
+
+    more: dict[str, Any] = {"shares": listed("sizes"), "allocation": settings.allocation, "population": listed("population")}
+    if settings.sd_difference:
+        survey = paired_survey(listed("sd_difference"), **more)
+    elif settings.correlation is not None:
+        survey = paired_survey(sd=listed("sd"), sd_after=listed("sd_after"), correlation=settings.correlation, **more)
+    else:
+        survey = unpaired_survey(listed("sd") or [], sd_after=listed("sd_after"), **more)
+    rows = _plans(settings, survey, strata)
+    for row in rows:
+        words = f" ({row['by_stratum']})" if len(strata) > 1 else ""
+        log.info(
+            "%d places at each visit%s detect a change of %.4g with power %.3f (%s-sided, confidence %g; %s)",
+            row["places"], words, row["change"], row["power"], row["sides"], row["confidence"], row["design"],
+        )  # fmt: skip
+    return {"plan.csv": pd.DataFrame(rows)}, {"plan": rows}
+
+
+def _plans(settings: ChangeSettings, survey: "Survey | None", strata: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return rows of required places, and of the changes that numbers of places detect."""
+    from soilcarbon.stats.power import minimum_detectable_change, required_places
+
+    if survey is None or not survey.sds.any():
+        return []
+    how = settings.power, settings.confidence, settings.sides
+    plans = [] if settings.detect is None else [required_places(survey, settings.detect, *how)]
+    plans += [minimum_detectable_change(survey, places, *how) for places in settings.sample_sizes]
+    return [_plan_row(plan, survey, strata) for plan in plans]
+
+
+def _plan_row(plan: "Plan", survey: "Survey", strata: Sequence[str]) -> dict[str, Any]:
+    """Return a plan as a row."""
+    from dataclasses import asdict
+
+    names = strata if len(strata) == len(plan.by_stratum) else [str(k + 1) for k in range(len(plan.by_stratum))]
+    each = " ".join(f"{name}={places}" for name, places in zip(names, plan.by_stratum, strict=True))
+    return asdict(plan) | {"by_stratum": each if len(names) > 1 else "", "design": "paired" if survey.paired else "unpaired"}

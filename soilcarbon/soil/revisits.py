@@ -1,0 +1,280 @@
+"""Values at places that were visited several times: a table read, two visits chosen, places paired by name or by distance."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.spatial import KDTree
+
+from soilcarbon.io.files import UserError, nearest
+from soilcarbon.io.points import PointTable, TableRule, read_points
+from soilcarbon.soil.horizons import has_depths
+from soilcarbon.soil.visits import sampling_years
+from soilcarbon.stats.groups import unit_vectors
+from soilcarbon.stats.variogram import EARTH_KM
+
+STOCK = "stock_t_ha"
+"""Column of values that `soilcarbon stocks` writes, and by which of its others values are told apart."""
+STOCKS_OF = ("method", "layer")
+
+
+@dataclass(frozen=True)
+class VisitRule:
+    """What the columns of a table of visits mean.
+
+    Attributes
+    ----------
+    value
+        Column of values; None: the stocks of `soilcarbon stocks`.
+    place
+        Columns that name a place together; none: the column of ids.
+    visit
+        Column of visits, any text; None: the column "visit", or the year.
+    each
+        Columns whose values are told apart, such as depths; None: method and layer of stocks.
+    by
+        Columns of groups, such as treatments.
+    stratum, block, weight
+        Columns of the sampling design, or None.
+    located
+        Whether coordinates are needed.
+    """
+
+    value: str | None = None
+    place: Sequence[str] = ()
+    visit: str | None = None
+    each: Sequence[str] | None = None
+    by: Sequence[str] = ()
+    stratum: str | None = None
+    block: str | None = None
+    weight: str | None = None
+    located: bool = False
+
+
+@dataclass(frozen=True)
+class VisitTable:
+    """Values of places at visits, one row per place, visit and each."""
+
+    rows: pd.DataFrame  # place, visit, value; year, lon, lat, weight (NaN where unknown); each, group, stratum, block as text
+    value: str  # name of the column of values
+    place: str  # of the columns of places
+    each: list[str]
+    counts: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
+    """Read a table of values at places and visits; several rows of one place and visit are averaged, and noted.
+
+    Raises
+    ------
+    UserError
+        If a column is not there, values are no numbers, or rows repeat a place and visit at several depths.
+    """
+    points = read_points(path, rule)
+    points.raw = points.raw.reset_index(drop=True)
+    points.require(*(("lon", "lat") if visits.located else ()))
+    value = visits.value or (STOCK if STOCK in points.raw else None)
+    if value is None:
+        it_has = ", ".join(map(str, points.raw.columns[:12]))
+        raise UserError(f"{path}: no column {STOCK!r}, as soilcarbon stocks writes it; --value takes one of {it_has}")
+    points.check_measurement(value, "--value")
+    each = list(visits.each) if visits.each is not None else [name for name in STOCKS_OF if name in points.raw]
+    named = {"each": each, "by": visits.by, "stratum": [visits.stratum], "block": [visits.block]}
+    parts = {what: [_column(points, name, f"--{what}") for name in names if name] for what, names in named.items()}
+    place = [_column(points, name, "--place") for name in visits.place] or [points.ids()]
+    if not visits.place:
+        points.require("profile_id")
+    visit_column = visits.visit or ("visit" if "visit" in points.raw else None)
+    year = np.full(len(points.raw), np.nan) if points.columns.found.get("year") == visit_column else sampling_years(points)
+    if visit_column is not None:
+        visit = _column(points, visit_column, "--visit")
+    elif np.isnan(year).all():
+        raise UserError(f"{path}: no column of visits or years; --visit COLUMN names it")
+    else:
+        visit = pd.Series(np.where(np.isnan(year), "", np.floor(np.nan_to_num(year)).astype(int).astype(str))).replace("", None)
+    rows = pd.DataFrame(
+        {"place": _joined(place), "visit": visit, "value": points.numbers(value, negative=False), "year": year}
+        | {name: column for name, column in zip(each, parts["each"], strict=True)}
+        | {"group": _joined(parts["by"]), "stratum": _joined(parts["stratum"]), "block": _joined(parts["block"])}
+        | {"weight": points.numbers(visits.weight) if visits.weight else np.nan, "lon": np.nan, "lat": np.nan},
+        index=points.raw.index,
+    )
+    if "lon" in points and "lat" in points:
+        rows["lon"], rows["lat"] = points.places()
+    unknown = rows["value"].isna()
+    unnamed = rows[["place", "visit", *each, "group", "stratum", "block"]].isna().any(axis=1)
+    counts = {"rows": len(rows), "rows without a value": int(unknown.sum())}
+    counts["rows without place, visit, group, stratum or block"] = int((unnamed & ~unknown).sum())
+    rows = rows[~unknown & ~unnamed]
+    if rows.empty:
+        raise UserError(f"{path}: no row has a place, a visit and a value")
+    key = ["place", "visit", *each, "group", "stratum", "block"]
+    again = int(rows.duplicated(key, keep=False).sum())
+    if again and has_depths(points):
+        depth = points.columns.found.get("bottom") or points.columns.found["depth"]
+        raise UserError(f"{path}: {again} rows repeat place and visit at several depths: --each {depth} tells these apart")
+    if again:
+        first = rows.loc[rows.duplicated(key, keep=False), "place"].iloc[0]
+        points.notes.append(f"{again} rows repeat place and visit (first {first!r}): averaged")
+    rows = rows.groupby(key, sort=False, as_index=False).mean()
+    where = " ".join(visits.place) or points.columns.found["profile_id"]
+    return VisitTable(rows, value, where, each, {what: count for what, count in counts.items() if count}, points.notes)
+
+
+def _column(points: PointTable, name: str, setting: str) -> pd.Series:
+    """Return a column as text, None where there is nothing."""
+    if name not in points.raw:
+        it_has = ", ".join(map(str, points.raw.columns[:12]))
+        raise UserError(f"{points.path}: no column {name!r} ({setting}){nearest(name, list(points.raw))}; it has {it_has}")
+    words = points.raw[name].astype("str").str.strip()
+    return words.where(words != "")
+
+
+def _joined(columns: Sequence[pd.Series]) -> pd.Series | str:
+    """Return columns of text as one, "" of none."""
+    if not columns:
+        return ""
+    found = columns[0]
+    for column in columns[1:]:
+        found = found + " " + column
+    return found
+
+
+# --- two visits ------------------------------------------------------------------------------------------------------
+
+_SPAN = re.compile(r"(\d{4})\s*-\s*(\d{4})")
+
+
+def two_visits(table: VisitTable, path: Path, chosen: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, str]]:
+    """Return the rows of the first and of the second visit, and their names.
+
+    Parameters
+    ----------
+    table
+        As of `read_visits`.
+    path
+        For errors.
+    chosen
+        Two visits by name, or spans of years such as 1985-1994; none: the only two there are, in the order of time.
+
+    Raises
+    ------
+    UserError
+        If there are not two, or their order is not known, or one has no row.
+    """
+    rows = table.rows
+    names = sorted(rows["visit"].unique(), key=_as_number)
+    shown = ", ".join(map(repr, names[:12]))
+    if not chosen:
+        if len(names) != 2:
+            raise UserError(f"{path}: {len(names)} visits ({shown}); a change is between two: --visits FIRST SECOND names them")
+        years = rows.groupby("visit")["year"].mean()
+        numbers = [_as_number(name)[0] for name in names]
+        if not years.isna().any() and years.nunique() == 2:
+            names = years.sort_values().index.tolist()
+        elif float("inf") in numbers:
+            raise UserError(f"{path}: which of the visits {shown} is the first? --visits {names[0]} {names[1]} says it")
+        chosen = names
+    found = []
+    for name in chosen:
+        span = _SPAN.fullmatch(name)
+        if name in names or span is None:
+            mine = rows["visit"] == name
+        else:
+            year = rows["year"].where(rows["year"].notna(), pd.to_numeric(rows["visit"], errors="coerce"))
+            mine = (np.floor(year) >= int(span[1])) & (np.floor(year) <= int(span[2]))
+        if not mine.any():
+            raise UserError(f"{path}: no row of visit {name!r}{nearest(name, names)}; there are {shown}")
+        found.append(rows[mine].assign(visit=name))
+    if found[0].index.intersection(found[1].index).size:
+        raise UserError(f"{path}: visits {chosen[0]} and {chosen[1]} share rows; name two that do not")
+    key = ["place", *table.each, "group", "stratum", "block"]  # a place may have been sampled in several years of a span
+    first, second = (each.drop(columns="visit").groupby(key, sort=False, as_index=False).mean() for each in found)
+    return first, second, (chosen[0], chosen[1])
+
+
+def _as_number(name: str) -> tuple[float, str]:
+    try:
+        return float(name), name
+    except ValueError:
+        return float("inf"), name
+
+
+def pair_by_name(first: pd.DataFrame, second: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows (P,) of each visit that are of one place, of its group, stratum and block.
+
+    Examples
+    --------
+    >>> alike = {"group": "", "stratum": "", "block": ""}
+    >>> first, second = (pd.DataFrame({"place": each} | alike) for each in (["a", "b"], ["c", "a"]))
+    >>> pair_by_name(first, second)
+    (array([0]), array([1]))
+    """
+    key = ["place", "group", "stratum", "block"]
+    rows = {each: k for k, each in enumerate(second[key].itertuples(index=False, name=None))}
+    pairs = [(k, rows[each]) for k, each in enumerate(first[key].itertuples(index=False, name=None)) if each in rows]
+    found = np.array(pairs, np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
+
+
+def pair_by_distance(first: pd.DataFrame, second: pd.DataFrame, metres: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows (P,) of each visit that lie within some metres, the nearest first, each in one pair at most.
+
+    Examples
+    --------
+    >>> first = pd.DataFrame({"lon": [10.0, 10.001], "lat": 50.0, "group": "", "stratum": "", "block": ""})
+    >>> pair_by_distance(first, first.iloc[::-1].assign(lat=50.00005), 10.0)  # 5.6 m apart
+    (array([0, 1]), array([1, 0]))
+    """
+    known = [np.flatnonzero(each[["lon", "lat"]].notna().all(axis=1)) for each in (first, second)]
+    if not (known[0].size and known[1].size):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    trees = [KDTree(_positions(each.iloc[rows])) for each, rows in zip((first, second), known, strict=True)]
+    near = trees[0].sparse_distance_matrix(trees[1], metres, output_type="coo_matrix")
+    rows, columns = known[0][near.row], known[1][near.col]
+    alike = ["group", "stratum"]
+    same = (first[alike].to_numpy(str)[rows] == second[alike].to_numpy(str)[columns]).all(axis=1)
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    for k in np.lexsort((columns, rows, near.data)):
+        one, other = int(rows[k]), int(columns[k])
+        if same[k] and one not in pairs and other not in taken:
+            pairs[one] = other
+            taken.add(other)
+    found = np.array(sorted(pairs.items()), np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
+
+
+def _positions(table: pd.DataFrame) -> np.ndarray:
+    """Return places (N, 3) in metres from the centre of the Earth."""
+    return np.asarray(unit_vectors(table["lon"].to_numpy(float), table["lat"].to_numpy(float)) * EARTH_KM * 1000)
+
+
+def named_numbers(given: Sequence[str], setting: str) -> Mapping[str, float]:
+    """Return name -> number of settings such as "hill=14 plain=8"; of one number alone "" -> it.
+
+    Raises
+    ------
+    ValueError
+        If one is of another form.
+
+    Examples
+    --------
+    >>> named_numbers(["hill=14", "plain=8"], "sd"), named_numbers(["9"], "sd")
+    ({'hill': 14.0, 'plain': 8.0}, {'': 9.0})
+    """
+    found: dict[str, float] = {}
+    for text in given:
+        name, _, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = float("nan")
+        if not np.isfinite(value) or name in found or (not name and len(given) > 1):
+            raise ValueError(f"{setting} {text!r}: one number, or NAME=NUMBER for each stratum")
+        found[name] = value
+    return found

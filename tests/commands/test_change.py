@@ -1,0 +1,183 @@
+"""The command change: pairs, groups, strata, blocks and plans end to end, and refused input."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy import stats
+
+from soilcarbon.commands import change
+from soilcarbon.io.files import run
+
+
+def write(n=12, seed=4, name="t.csv"):
+    """Write stocks of n plots of two treatments in two visits, of which the last plot lacks the second and one is new."""
+    random = np.random.default_rng(seed)
+    plots = [f"p{k}" for k in range(n)]
+    first = pd.DataFrame({"plot": plots, "year": 2010, "crop": ["grass", "wheat"] * (n // 2), "zone": ["u"] * 4 + ["v"] * (n - 4)})
+    first["soc"] = random.normal(50, 9, n).round(3)
+    second = first.assign(year=2018, soc=(first["soc"] + random.normal(2, 3, n) + 2 * (first["crop"] == "grass")).round(3))
+    second.loc[n - 1, "plot"] = "new"
+    pd.concat([first, second]).to_csv(name, index=False)
+    return first, second
+
+
+def make(*more):
+    return run(lambda: change.main(["--out", "out", *more]))
+
+
+def of_table(*more):
+    return make("--table", "t.csv", "--value", "soc", *more)
+
+
+def result(group="all"):
+    table = pd.read_csv("out/change.csv")
+    return table[table["group"] == group].iloc[0]
+
+
+def test_pairs_rate_and_places_alone(workplace, caplog):
+    first, second = write()
+    with caplog.at_level("INFO"):
+        assert of_table("--level", "0.95", "--one_sided", "0.8") == 0
+    found, difference = result(), (second["soc"] - first["soc"]).to_numpy()[:-1]
+    interval = stats.ttest_1samp(difference, 0).confidence_interval(0.95)
+    assert (found["change"], found["low"], found["high"]) == pytest.approx((difference.mean(), *interval))
+    assert found["least"] == pytest.approx(found["change"] - stats.t.ppf(0.8, 10) * found["standard_error"])
+    assert found["rate_per_year"] == pytest.approx(found["change"] / 8)
+    assert found["change_percent"] == pytest.approx(100 * found["change"] / first["soc"][:-1].mean())
+    assert found[["design", "n_before", "alone_before", "alone_after", "years"]].tolist() == ["paired", 11, 1, 1, 8]
+    assert "11 pairs (1 and 1 places without a partner left out)" in caplog.text
+    pairs = pd.read_csv("out/pairs.csv")
+    np.testing.assert_allclose(pairs["difference"], difference)
+    facts = json.loads((workplace / "out" / "change.json").read_text())
+    assert facts["visits"] == ["2010", "2018"]
+    assert facts["changes"][0]["change"] == pytest.approx(found["change"])
+    assert yaml.safe_load((workplace / "out" / "settings.yaml").read_text())["level"] == 0.95
+
+
+def test_minimum_detectable_change_and_required_places_of_a_table(workplace):
+    write()
+    assert of_table("--detect", "1.5", "--sample_sizes", "11") == 0
+    found, plans = result(), pd.read_csv("out/plan.csv")
+    assert plans["places"].tolist()[1] == 11
+    assert plans["change"].tolist()[1] == pytest.approx(found["minimum_detectable_change"])
+    assert plans["change"].tolist()[0] == 1.5
+    assert plans["power"][0] >= 0.8
+
+
+def test_independent_samples(workplace):
+    first, second = write()
+    assert of_table("--design", "unpaired") == 0
+    test = stats.ttest_ind(second["soc"], first["soc"], equal_var=False)
+    assert result()[["low", "high"]].tolist() == pytest.approx(list(test.confidence_interval(0.9)))
+    table = pd.read_csv("t.csv")
+    table["plot"] = table["plot"] + table["year"].astype(str)
+    table.to_csv("t.csv", index=False)
+    assert of_table() == 0
+    assert result()[["design", "df"]].tolist() == ["unpaired", pytest.approx(test.df)]
+
+
+def test_groups_and_their_control(workplace):
+    first, second = write()
+    assert of_table("--by", "crop", "--control", "wheat") == 0
+    difference = (second["soc"] - first["soc"])[:-1]
+    grass, wheat = (difference[first["crop"][:-1] == crop] for crop in ("grass", "wheat"))
+    assert [result(group)["change"] for group in ("grass", "wheat")] == pytest.approx([grass.mean(), wheat.mean()])
+    test = stats.ttest_ind(grass, wheat, equal_var=False)
+    contrast = result("grass - wheat")
+    assert (contrast["low"], contrast["high"], contrast["df"]) == pytest.approx((*test.confidence_interval(0.9), test.df))
+
+
+def test_strata_and_blocks(workplace):
+    first, second = write()
+    assert of_table("--stratum", "zone", "--sizes", "u=30", "v=10") == 0
+    difference = (second["soc"] - first["soc"])[:-1]
+    u, v = (difference[first["zone"][:-1] == zone] for zone in "uv")
+    assert result()["change"] == pytest.approx(0.75 * u.mean() + 0.25 * v.mean())
+    assert result()["standard_error"] == pytest.approx(np.sqrt(0.75**2 * u.var() / 4 + 0.25**2 * v.var() / 7))
+    assert of_table("--stratum", "zone") == 0
+    assert result()["change"] == pytest.approx(difference.mean())
+    assert of_table("--block", "zone") == 0
+    assert result()["df"] == 1
+
+
+def test_places_paired_by_distance(workplace):
+    first, second = write()
+    table = pd.read_csv("t.csv")
+    table["lon"], table["lat"] = 10 + np.tile(np.arange(12), 2) / 100, 50.0
+    table.loc[table["year"] == 2018, "lat"] += 0.0001  # 11 m
+    table["plot"] = np.arange(24)
+    table.to_csv("t.csv", index=False)
+    assert of_table("--within", "15") == 0
+    assert result()[["design", "n_before"]].tolist() == ["paired", 12]
+    assert result()["change"] == pytest.approx((second["soc"] - first["soc"]).mean())
+    assert of_table("--within", "5", "--design", "paired") == 2
+
+
+def test_stocks_are_analysed_by_method_and_layer(workplace):
+    rows = [
+        {"profile_id": place, "visit": visit, "method": method, "layer": layer, "stock_t_ha": 10.0 * layer + visit + place}
+        for place in (1, 2, 3) for visit in (2010, 2020) for method in ("fixed_depth", "esm_spline") for layer in (1, 2)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv("t.csv", index=False)
+    assert make("--table", "t.csv") == 0
+    table = pd.read_csv("out/change.csv")
+    assert table[["method", "layer"]].to_numpy().tolist() == [[m, k] for m in ("fixed_depth", "esm_spline") for k in (1, 2)]
+    assert table["change"].tolist() == [10.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("given", "places", "change_found"),
+    [
+        (["--sd", "2", "--detect", "1", "--level", "0.95"], 64, 1.0),
+        (["--sd", "1", "--correlation", "0.5", "--detect", "0.5", "--level", "0.95"], 34, 0.5),
+        (["--sd_difference", "1", "--detect", "0.5", "--sides", "one", "--one_sided", "0.95"], 27, 0.5),
+        (["--sd", "10", "--sample_sizes", "50"], 50, 2 * (1.6606 + 0.8453)),  # t of 0.95 and of 0.8
+        (["--sd_difference", "10", "--sample_sizes", "50", "--population", "50"], 50, 0.0),
+    ],
+)
+def test_plans(given, places, change_found, workplace):
+    assert make(*given) == 0
+    plan = pd.read_csv("out/plan.csv").iloc[0]
+    assert plan["places"] == places
+    assert plan["change"] == pytest.approx(change_found, abs=0.01)
+    assert not (workplace / "out" / "change.csv").exists()
+
+
+def test_plans_of_strata_name_them(workplace):
+    given = ["--sd", "hill=10", "plain=20", "--sizes", "plain=1", "hill=2"]
+    assert make(*given, "--sample_sizes", "40") == 0
+    assert pd.read_csv("out/plan.csv")["by_stratum"].tolist() == ["hill=20 plain=20"]
+    assert make(*given, "--sample_sizes", "30", "--allocation", "proportional") == 0
+    assert pd.read_csv("out/plan.csv")["by_stratum"].tolist() == ["hill=20 plain=10"]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ([], "give --table, or --sd"),
+        (["--sd", "3"], "give --detect CHANGE or --sample_sizes"),
+        (["--sd", "much", "--detect", "1"], "one number, or NAME=NUMBER"),
+        (["--sd", "a=3", "b=4", "--detect", "1"], "the sizes of the strata are needed"),
+        (["--sd", "a=3", "b=4", "--sizes", "a=3", "c=4", "--detect", "1"], "elsewhere a, b"),
+        (["--sd", "3", "--detect", "0"], "cannot be detected"),
+        (["--sd", "3", "--sample_sizes", "1"], "two a stratum"),
+        (["--sd", "3", "--detect", "1", "--power", "0.05"], "that of chance"),
+        (["--table", "t.csv", "--sd", "3", "--detect", "1"], "has its own standard deviations"),
+        (["--table", "t.csv"], "no column 'stock_t_ha'"),
+        (["--table", "t.csv", "--value", "soc", "--visits", "2010"], "the first and the second"),
+        (["--table", "t.csv", "--value", "soc", "--control", "wheat"], "one of the groups of --by"),
+        (["--table", "t.csv", "--value", "soc", "--by", "crop", "--control", "rye"], "no group 'rye'"),
+        (["--table", "t.csv", "--value", "soc", "--sizes", "u=1"], "--stratum names their column"),
+        (["--table", "t.csv", "--value", "soc", "--stratum", "zone", "--sizes", "u=1"], "no size of stratum 'v'"),
+        (["--table", "t.csv", "--value", "soc", "--stratum", "zone", "--sizes", "u=1", "v=1", "w=1"], "stratum 'w' has a size"),
+        (["--table", "t.csv", "--value", "soc", "--within", "5"], "no column for lon"),
+    ],
+)
+def test_bad_input_is_refused_and_nothing_is_written(more, words, workplace, capsys):
+    write()
+    assert make(*more) == 2
+    assert words in capsys.readouterr().err
+    assert not (workplace / "out" / "settings.yaml").exists()
