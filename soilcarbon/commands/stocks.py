@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 FILES = ("stocks.csv", "left_out.csv", "stocks.json", "settings.yaml")
 METHODS = {"fixed_depth": "fixed depth", "esm_linear": "ESM, linear", "esm_spline": "ESM, monotone cubic spline"}
+_LIGHT = 0.5
+"""Of the median mass of cores to a depth: a smallest one below it is told."""
 _THIN = 1.0
 """cm: a reference mass that half of the cores reach above this depth is in another unit."""
 
@@ -181,6 +183,7 @@ def stocks_of(settings: StockSettings, table: "CoreTable", groups: dict[str, str
     if masses is None:
         group = once.groupby(list(groups.values()), dropna=False, sort=False).ngroup().to_numpy() if groups else None
         masses = smallest_masses(fixed.mass, group)
+        _tell_light(once, fixed.mass[:, -1], masses[:, -1])
         depths = np.array(given[1:])
     parts = []
     for method in settings.method:
@@ -199,6 +202,21 @@ def stocks_of(settings: StockSettings, table: "CoreTable", groups: dict[str, str
     missing = rows["reason"] != ""
     names = ["profile_id", "visit", "method", "layer", "reason", "reference_mass_t_ha", "total_mass_t_ha", "total_depth_cm"]
     return rows[~missing].drop(columns=["reason"]).reset_index(drop=True), rows.loc[missing, names].reset_index(drop=True)
+
+
+def _tell_light(once: "pd.DataFrame", mass: "np.ndarray", reference: "np.ndarray") -> None:
+    """Log where a reference is far below the masses (N,) of most cores that are compared: a peat, or an error of bulk density."""
+    import numpy as np
+    import pandas as pd
+
+    for least, own in pd.Series(mass).groupby(reference):
+        if least < _LIGHT * own.median():
+            row = once.iloc[int(np.nanargmin(np.abs(mass - least)))]
+            core = f"{row['profile_id']}, visit {row['visit']}" if row["visit"] else str(row["profile_id"])
+            share = f"{100 * least / own.median():.0f} % of the median"
+            log.warning(
+                "the smallest mass, %.0f t/ha of %s, is %s: right? --reference_by or --reference_mass else", least, core, share
+            )
 
 
 def _check_unit(found: "Stocks") -> None:

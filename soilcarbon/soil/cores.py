@@ -3,6 +3,7 @@
 A core is what one visit measured at one place. Places need no coordinates: plots of an experiment have none.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ from soilcarbon.soil.profiles import unit_hint
 from soilcarbon.soil.stocks import BulkDensityOf, Cores, Layers
 from soilcarbon.soil.visits import TIMES, sampling_years
 
+_TELLING = re.compile(r"core|rep|point|plot|sample|id$|no$|nr$|tube|block|treat|hole|bore|pit|sub", re.IGNORECASE)
+"""Names of columns of numbers that may tell cores of one place apart."""
+_MOST = 0.5
 _TOPSOIL = 20.0
 """cm: SOC of layers that begin above is looked at for its unit."""
 
@@ -127,6 +131,8 @@ def read_cores(path: Path, rule: TableRule, cores: CoreRule, bulk_density: Path 
             raise UserError(f"{bulk_density}: none of its cores is in {path.name} (first {second.key.dropna().iloc[0]!r})")
         counts |= {f"rows of {second.points.path.name} of no core in {path.name}": int(strange.sum())}
     values = {name: list(measured[name].usable(*_RANGES[name], counts)) for name in sources}
+    missing = counts.pop("coarse fragments missing")
+    counts["coarse fragments missing, taken as none"] = missing if "stones" in stony.points else 0
     if cores.estimate:
         if second is not first:
             raise UserError(
@@ -231,21 +237,39 @@ def _place(points: PointTable, columns: Sequence[str]) -> pd.Series:
 
 
 def _check_repeats(points: PointTable, place: pd.Series, others: pd.DataFrame, key: pd.DataFrame, cores: CoreRule) -> None:
-    """Raise UserError if layers repeat a core and its depths while one of the other columns changes that may tell cores apart."""
+    """Raise UserError if layers repeat a core and its depths while one of the other columns changes that may tell cores apart.
+
+    That of visits is asked about in any case, others unless columns of places were named.
+    """
     again = key.duplicated(keep=False).to_numpy() & key["top"].notna().to_numpy() & (key["core"] >= 0).to_numpy()
     if not again.any():
         return
-    groups = [column[again] for _, column in key.items()]
     count = f"{int(again.sum())} layers repeat place, visit and depths (first of {place[again].iloc[0]!r})"
+    mine = np.isin(key["core"], key["core"][again])
+    own = points.columns.found.get("profile_id", "")
     for name, column in others.items():
-        measured = pd.api.types.is_float_dtype(column) and (column.dropna() % 1 != 0).any()
-        if measured or not (column[again].groupby(groups).nunique(dropna=False) > 1).any():
+        is_time = cores.visit is None and TIMES.search(str(name))
+        if (cores.place and not is_time) or not _tells_apart(key[mine].assign(value=column[mine]), str(name)):
             continue
-        way = f"several cores of a place? --place {' '.join(cores.place or [points.columns.found['profile_id']])} {name}"
-        if cores.visit is None and TIMES.search(str(name)):
-            way = f"visits? --visit {name}"
-        raise UserError(f"{points.path}: {count}, while {name} changes: {way} says so")
+        way = f"several cores of a place? --place {own} {name} takes each for itself, --place {own} their mean"
+        raise UserError(f"{points.path}: {count}, while {name} changes: {f'visits? --visit {name} says so' if is_time else way}")
     points.notes.append(f"{count}: averaged")
+
+
+def _tells_apart(key: pd.DataFrame, name: str) -> bool:
+    """Return whether a column (value) changes where core and limits repeat, and is one of cores: each value has several layers."""
+    value = key["value"]
+    numeric = pd.api.types.is_numeric_dtype(value)
+    limits = ["core", "top", "bottom"]
+    if (numeric and (value.dropna() % 1 != 0).any()) or key.groupby(limits)["value"].nunique(dropna=False).max() < 2:
+        return False
+    if key.duplicated([*limits, "value"]).any():
+        return False
+    layers = key.drop_duplicates(limits).groupby("core").size()
+    if layers.max() < 2:  # of one layer nothing is known but the column's name
+        return not numeric or bool(_TELLING.search(name))
+    of_value = key.groupby(["core", "value"], dropna=False).size()
+    return bool((2 * of_value > layers.reindex(of_value.index.get_level_values("core")).to_numpy()).mean() > _MOST)
 
 
 def _check_soc_unit(rows: _Rows, soc: Measured) -> None:
@@ -256,19 +280,17 @@ def _check_soc_unit(rows: _Rows, soc: Measured) -> None:
 
 
 def _layers(rows: _Rows, values: np.ndarray, sd: np.ndarray, codes: np.ndarray, cores: CoreRule) -> Layers:
-    """Return a property of rows as layers of the cores `codes`."""
+    """Return a property of rows as layers of the cores `codes`; UserError if those of most cores overlap."""
     core = pd.Index(codes).get_indexer(rows.key)
     known = (core >= 0) & ~np.isnan(rows.top)
-    horizons = Horizons(core[known], rows.top[known], rows.bottom[known], len(codes))
-    try:
-        return Layers.of(horizons, values[known], sd[known])
-    except ValueError as error:
-        name = codes[int(str(error).rsplit(" ", 1)[1])].replace("\n", ", visit ").removesuffix(", visit ")
-        what = str(error).partition(", first")[0]
-        more = "" if cores.visit else " (several visits? --visit COLUMN)"
-        raise UserError(
-            f"{rows.points.path}: {what}, first of {name}; a stock needs layers that follow each other{more}"
-        ) from error
+    found = Layers.of(Horizons(core[known], rows.top[known], rows.bottom[known], len(codes)), values[known], sd[known])
+    overlapping = found.overlapping()
+    if 2 * overlapping.sum() > len(codes):
+        first = codes[overlapping][0].replace("\n", ", visit ").removesuffix(", visit ")
+        way = "several cores of a place? --place COLUMNS" if cores.visit else "several visits? --visit COLUMN"
+        count = f"layers of {int(overlapping.sum())} of {len(codes)} cores overlap (first {first})"
+        raise UserError(f"{rows.points.path}: {count}; a stock needs layers that follow each other ({way})")
+    return found
 
 
 # --- reference masses ------------------------------------------------------------------------------------------------

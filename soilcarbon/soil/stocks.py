@@ -34,13 +34,14 @@ _LIGHTEST = 1e-6
 _STEP = 1e-2
 """Of a standard deviation: step of the numerical derivatives."""
 
-SURFACE, GAP, SHORT = "no measured layer at the surface", "a layer without SOC or bulk density above", "too short"
+SURFACE, GAP, SHORT = "no SOC or bulk density at the surface", "a layer without SOC or bulk density above", "too short"
+OVERLAP = "layers overlap"
 """Reasons why a core has no stock."""
 
 
 @dataclass(frozen=True)
 class Layers:
-    """A property of L layers of N cores, sorted by core and depth, without overlap.
+    """A property of L layers of N cores, sorted by core and depth; made by `Layers.of`.
 
     Attributes
     ----------
@@ -56,13 +57,7 @@ class Layers:
 
     @classmethod
     def of(cls, horizons: Horizons, value: np.ndarray, sd: np.ndarray | float = 0.0) -> "Layers":
-        """Sort layers, leave out those without a value, and average those of the same limits.
-
-        Raises
-        ------
-        ValueError
-            If layers of a core overlap; its number is named.
-        """
+        """Sort layers, leave out those without a value, and average those of the same limits."""
         value, given = np.asarray(value, float), np.asarray(np.broadcast_to(sd, np.shape(value)), float)
         known = np.isfinite(value) & (horizons.bottom > horizons.top)
         horizons, value, errors = horizons.take(known), value[known], np.nan_to_num(given[known])
@@ -75,10 +70,14 @@ class Layers:
             repeats = np.diff(np.append(first, len(horizons)))
             value, errors = np.add.reduceat(value, first) / repeats, np.add.reduceat(errors, first) / repeats
             horizons = horizons.take(first)
-        overlap = horizons.follows & (horizons.top[1:] < horizons.bottom[:-1] - _SAME)
-        if overlap.any():
-            raise ValueError(f"{int(overlap.sum())} layers overlap the one above, first in core {horizons.profile[1:][overlap][0]}")
         return cls(horizons, value, errors)
+
+    def overlapping(self) -> np.ndarray:
+        """Return the cores (N,) bool in which layers overlap."""
+        found = np.zeros(self.horizons.profiles, bool)
+        overlap = self.horizons.follows & (self.horizons.top[1:] < self.horizons.bottom[:-1] - _SAME)
+        found[self.horizons.profile[1:][overlap]] = True
+        return found
 
     def of_core(self, core: int) -> slice:
         """Return the rows of a core."""
@@ -336,18 +335,20 @@ def _stocks(cores: Cores, wanted: np.ndarray, read: Reading, errors: ErrorPropag
     totals = np.full((2, len(cores)), np.nan)
     reason = np.full(shape, "", object)
     random = np.random.default_rng(errors.seed)
+    measured = [cores.soc, cores.bulk_density] + ([cores.stones] if cores.stones is not None else [])
+    overlapping = np.any([each.overlapping() for each in measured], axis=0)
     for core in range(len(cores)):
-        given = [cores.soc, cores.bulk_density] + ([cores.stones] if cores.stones is not None else [])
-        rows = [each.of_core(core) for each in given]
-        reaches = [_reach(each, row) for each, row in zip(given[:2], rows, strict=False)]
+        rows = [each.of_core(core) for each in measured]
+        reaches = [_reach(each, row) for each, row in zip(measured[:2], rows, strict=False)]
         reach, deepest = min(each[0] for each in reaches), max(each[1] for each in reaches)
+        reach = 0.0 if overlapping[core] else reach
         totals[:, core] = 0.0, reach
-        cause = SURFACE if reach == 0 else GAP if deepest > reach + _SAME else SHORT
+        cause = OVERLAP if overlapping[core] else SURFACE if reach == 0 else GAP if deepest > reach + _SAME else SHORT
         if reach == 0:
             reason[core] = cause
             continue
-        values = [each.value[row] for each, row in zip(given, rows, strict=True)]
-        evaluate = _evaluation(cores, given, rows, reach, wanted[core] if read is _at_depth else np.zeros(0), mass)
+        values = [each.value[row] for each, row in zip(measured, rows, strict=True)]
+        evaluate = _evaluation(cores, measured, rows, reach, wanted[core] if read is _at_depth else np.zeros(0), mass)
         whole = evaluate(*(value[None] for value in values))
         totals[0, core] = whole.mass[0, -1]
         limit = reach + _SAME if read is _at_depth else whole.mass[0, -1] * (1 + _SHARE)
@@ -358,7 +359,7 @@ def _stocks(cores: Cores, wanted: np.ndarray, read: Reading, errors: ErrorPropag
         stock, soil, depth = read(whole, wanted[core, within])
         for name, value in (("stock", stock), ("layer", _increments(stock)), ("mass", soil), ("depth", depth)):
             found[name][core, within] = value[0]
-        sds = [each.sd[row] for each, row in zip(given, rows, strict=True)]
+        sds = [each.sd[row] for each, row in zip(measured, rows, strict=True)]
         if any(sd.any() for sd in sds):
             propagated = _propagate(
                 lambda *tried, evaluate=evaluate, core=core, within=within: read(evaluate(*tried), wanted[core, within])[0],

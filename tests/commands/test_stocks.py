@@ -88,6 +88,13 @@ def test_reference_masses(more, expected, workplace):
     assert {place: masses[place, "2010"] for place in "ab"} == pytest.approx(expected)
 
 
+def test_a_smallest_mass_far_below_the_others_is_told(workplace, caplog):
+    write(bd=[1.2, 1.4, 1.3, 1.5, 0.2, 0.2, 1.1])
+    with caplog.at_level("INFO"):
+        assert make("--depths", "0", "30") == 0
+    assert "the smallest mass, 540 t/ha of b, visit 2010, is 14 % of the median" in caplog.text
+
+
 def test_bulk_density_of_other_layers_in_a_second_table(workplace):
     write()
     assert make("--depths", "0", "20", "--method", "fixed_depth") == 0
@@ -127,8 +134,8 @@ def test_estimated_bulk_density_is_asked_for(workplace, capsys):
         (["--visit", "treatment"], {}, "2 cores have layers of several years (first a, visit T)"),
         (["--bulk_density_table", "h.csv", "--estimate"], {}, "a second table does not have"),
         (["--method", "esm_linear", "esm_linear"], {}, "each once"),
-        ([], {"top": [0, 5, 0, 10, 0, 10, 0]}, "1 layers overlap the one above, first of a, visit 2010"),
-        ([], {"top": 10, "bottom": 20, "year": range(2001, 2008)}, "no measured layer at the surface"),
+        ([], {"top": [0, 5, 0, 5, 0, 5, 0]}, "layers of 3 of 4 cores overlap (first a, visit 2010)"),
+        ([], {"top": 10, "bottom": 20, "year": range(2001, 2008)}, "no SOC or bulk density at the surface"),
     ],
 )
 def test_bad_input_is_refused_and_nothing_is_written(more, change, words, workplace, capsys):
@@ -144,9 +151,17 @@ def test_replicates_are_averaged_or_asked_about(workplace, capsys):
     write(rows)
     assert make("--depths", "0", "10", "--method", "fixed_depth") == 0
     assert result()["a", "2010"] == pytest.approx(30.0)
-    write(rows, tube=[1] * 7 + [2])
+    write(rows, sand=[40, 35, 40, 35, 20, 25, 20, 42], lab_no=[f"L{k}" for k in range(8)])  # of layers, not of cores
+    assert make("--depths", "0", "10", "--method", "fixed_depth") == 0
+    both = [*ROWS, *(("a", 2010, "T", top, bottom, 30.0, 1.2, 0.0) for top, bottom in ((0, 10), (10, 30)))]
+    write(both, tube=[1] * 7 + [2] * 2)
+    capsys.readouterr()
     assert make() == 2
-    assert "while tube changes: several cores of a place? --place plot tube says so" in capsys.readouterr().err
+    assert "while tube changes: several cores of a place? --place plot tube takes each for itself" in capsys.readouterr().err
+    assert make("--place", "plot", "tube", "--depths", "0", "10", "--method", "fixed_depth") == 0
+    assert result()["a_2", "2010"] == pytest.approx(36.0)
+    assert make("--place", "plot", "--depths", "0", "10", "--method", "fixed_depth") == 0
+    assert result()["a", "2010"] == pytest.approx(30.0)
 
 
 @pytest.mark.skipif(not EXAMPLE.is_dir(), reason="the worked example (CeCILL-C) is not beside the checkout")

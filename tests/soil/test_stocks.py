@@ -9,6 +9,7 @@ from soilcarbon.soil.density import soc_density_sd
 from soilcarbon.soil.depth import Horizons
 from soilcarbon.soil.stocks import (
     GAP,
+    OVERLAP,
     SHORT,
     SURFACE,
     Cores,
@@ -165,12 +166,12 @@ def test_the_core_that_sets_the_reference_reaches_it():
         np.testing.assert_allclose(found.stock[lightest, [0, 1]], own.stock[lightest, [0, 1]])
 
 
-def test_repeated_layers_are_averaged_and_overlapping_ones_refused():
+def test_repeated_layers_are_averaged_and_cores_of_overlapping_ones_left_out():
     twice = Horizons(np.zeros(3, int), np.array([0.0, 0, 10]), np.array([10.0, 10, 20]), 1)
     assert Layers.of(twice, np.array([10.0, 30.0, 5.0])).value.tolist() == [20.0, 5.0]
     overlap = Horizons(np.zeros(2, int), np.array([0.0, 5]), np.array([10.0, 20]), 1)
-    with pytest.raises(ValueError, match="1 layers overlap"):
-        Layers.of(overlap, np.array([1.0, 2.0]))
+    layer = Layers.of(overlap, np.array([1.0, 2.0]))
+    assert fixed_depth_stocks(Cores(layer, layer), np.array([10.0])).reason.tolist() == [[OVERLAP]]
 
 
 @pytest.mark.parametrize("wanted", [[20.0, 10.0], [0.0], [], [np.inf]])
