@@ -165,8 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             which = settings.points, settings.value, unit
             pairs_of_strata = dict(each.split("=", 1) for each in settings.collapse)
             drawn = SampleRule(settings.sampling, settings.strata, tuple(settings.not_sampled), pairs_of_strata)
-            how = settings.block_size, settings.seed, settings.table_rule(), drawn
-            points, rows = score_points([*maps, *references], *which, *how)
+            bootstrap = settings.block_size, settings.seed
+            points, rows = score_points([*maps, *references], *which, *bootstrap, settings.table_rule(), drawn)
             write_table(new / "points.csv", points.table)
             write_table(new / "point_scores.csv", rows)
             report.add_points(points, rows, settings.depth)

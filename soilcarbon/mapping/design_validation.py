@@ -14,7 +14,15 @@ import numpy as np
 import pandas as pd
 
 from soilcarbon.html import Block, Note, Section, Table, format_value
-from soilcarbon.stats.design_based import Estimate, SamplingDesign, by_zone, compare_maps, mean, validate_map
+from soilcarbon.stats.design_based import (
+    Estimate,
+    SamplingDesign,
+    by_zone,
+    compare_maps,
+    mean,
+    points_for_normal_mean,
+    validate_map,
+)
 
 AREA = "area"
 """The part that is all of it."""
@@ -108,6 +116,11 @@ def described(points: SampledPoints) -> str:
         text += (
             f" All maps have values at {int(points.mapped.sum())} of the points: the estimates are of the mapped part of the area."
         )
+    errors = {name: (each - points.observed)[points.mapped] for name, each in points.predicted.items()}
+    needed = {name: points_for_normal_mean(each) for name, each in errors.items()}
+    if few := {name: n for name, n in needed.items() if n > points.mapped.sum()}:
+        names = ", ".join(f"{name} (about {n:,} points)" for name, n in few.items())
+        text += f" Errors are so skewed that intervals hold less often than they say with fewer points than: {names}."
     observed = mean(points.observed, points.design, points.mapped)
     return f"{text} Mean of the area by the points alone: {_shown(observed)} {points.unit}."
 
@@ -161,7 +174,8 @@ def _title(name: str, unit: str) -> str:
 
 
 def _of_row(row: Mapping[str, Any], name: str) -> Estimate:
-    return Estimate(*(row[f"{name}{end}"] for end in ("", "_se", "_low", "_high")), row["df"], row["n"])
+    value, error, low, high = (row[f"{name}{end}"] for end in ("", "_se", "_low", "_high"))
+    return Estimate(value, error, low, high, row["df"], row["n"])
 
 
 def _missing(value: Any) -> bool:
