@@ -190,12 +190,8 @@ def stocks_of(settings: StockSettings, table: "CoreTable", groups: dict[str, str
         if method == "fixed_depth":
             parts += [_rows(once, method, k, fixed, None, np.array(given[1:])) for k in range(len(given) - 1)]
         else:
-            known = ~np.isnan(masses).any(axis=1)
-            reference = np.where(known[:, None], masses, np.arange(1, masses.shape[1] + 1) * 1e12)
-            found = equivalent_mass_stocks(
-                cores, reference, "linear" if method == "esm_linear" else "spline", errors, settings.mass
-            )
-            found.reason[~known] = "no core of its group is so deep"
+            interpolation: Literal["linear", "spline"] = "linear" if method == "esm_linear" else "spline"
+            found = equivalent_mass_stocks(cores, masses, interpolation, errors, settings.mass)
             _check_unit(found)
             parts += [_rows(once, method, k, found, masses, depths) for k in range(masses.shape[1])]
     rows = pd.concat(parts, ignore_index=True)

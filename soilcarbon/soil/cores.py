@@ -101,38 +101,19 @@ def read_cores(path: Path, rule: TableRule, cores: CoreRule, bulk_density: Path 
         If there is no column of places, depths, SOC or bulk density; values look like another unit; layers of a core overlap, or
         repeat while a column that may tell cores apart changes.
     """
-    first = _read(path, rule if bulk_density is None else _of_this_table(path, rule), cores)
-    column, soc, unit = measured_soc(first.points, cores.soc_factor)
-    first.points.columns.found["soc"] = column
-    stated = ({"soc": unit} if unit else {}) | dict(cores.units)
-    second = first if bulk_density is None else _read(bulk_density, _of_this_table(bulk_density, rule), cores)
-    if "bulk_density" not in second.points and not cores.estimate:
-        way = "--bulk_density COLUMN names it, --bulk_density_table a second table, --estimate estimates it from SOC"
-        raise UserError(f"{second.points.path}: no column of bulk density is known by its name; {way}")
-    stony = second if "stones" in second.points else first
-    found = {"soc": soc}
-    for name, rows in (("bulk_density", second), ("stones", stony)):
-        found[name], unit = measured_quantity(rows.points, name)
-        stated = ({name: unit} if unit else {}) | stated
-    sources = {"soc": first, "bulk_density": second, "stones": stony}
-    measured: dict[str, Measured] = {}
-    for name, rows in sources.items():
-        table = rows.points.raw.assign(**{name: found[name]})
-        measured |= measurements(table, rows.points.path, stated, cores.deviations, (name,))
+    first = second = _read(path, rule if bulk_density is None else _of_this_table(path, rule), cores)
+    if bulk_density is not None:
+        second = _read(bulk_density, _of_this_table(bulk_density, rule), cores)
+    sources = {"soc": first, "bulk_density": second, "stones": second if "stones" in second.points else first}
+    measured = _measured(sources, cores)
     _check_soc_unit(first, measured["soc"])
-
     codes = pd.unique(first.key.dropna())
     counts = dict(first.counts)
     if second is not first:
-        if first.counts["shifted"] or second.counts["shifted"]:
-            raise UserError(f"{path}: organic layers above 0 cm, and two tables; count depths of both from the surface")
-        strange = second.key.notna() & ~second.key.isin(codes)
-        if strange.all():
-            raise UserError(f"{bulk_density}: none of its cores is in {path.name} (first {second.key.dropna().iloc[0]!r})")
-        counts |= {f"rows of {second.points.path.name} of no core in {path.name}": int(strange.sum())}
+        counts |= _check_second(first, second, codes)
     values = {name: list(measured[name].usable(*_RANGES[name], counts)) for name in sources}
     missing = counts.pop("coarse fragments missing")
-    counts["coarse fragments missing, taken as none"] = missing if "stones" in stony.points else 0
+    counts["coarse fragments missing, taken as none"] = missing if "stones" in sources["stones"].points else 0
     if cores.estimate:
         if second is not first:
             raise UserError(
@@ -142,21 +123,47 @@ def read_cores(path: Path, rule: TableRule, cores: CoreRule, bulk_density: Path 
         numbers = pd.factorize(first.key)[0]
         values["bulk_density"] = list(fill_bulk_density(numbers, values["soc"][0], *values["bulk_density"])[:2])
     layers = {name: _layers(sources[name], values[name][0], values[name][1], codes, cores) for name in sources}
-    once = constant_columns(first.table, pd.factorize(first.key)[0], ("profile_id", "visit", "year", "lon", "lat"))
+    stones = layers["stones"] if "stones" in sources["stones"].points else None
+    by_mass = measured["stones"].unit in BY_MASS
     return CoreTable(
-        Cores(
-            layers["soc"],
-            layers["bulk_density"],
-            layers["stones"] if "stones" in stony.points else None,
-            cores.bulk_density_of,
-            measured["stones"].unit in BY_MASS,
-        ),
-        once,
+        Cores(layers["soc"], layers["bulk_density"], stones, cores.bulk_density_of, by_mass),
+        constant_columns(first.table, pd.factorize(first.key)[0], ("profile_id", "visit", "year", "lon", "lat")),
         {str(each.points.path): each.points.columns.found for each in (first, second)},
         {name: each.unit for name, each in measured.items() if name in sources[name].points},
         {name: count for name, count in counts.items() if count},
         first.points.notes + ([] if second is first else second.points.notes),
     )
+
+
+def _measured(sources: "Mapping[str, _Rows]", cores: CoreRule) -> dict[str, Measured]:
+    """Return what was measured, each of its own table; UserError if there is no column of SOC or bulk density."""
+    points = sources["soc"].points
+    column, soc, unit = measured_soc(points, cores.soc_factor)
+    points.columns.found["soc"] = column
+    found, units = {"soc": soc}, {"soc": unit} if unit else {}
+    if "bulk_density" not in sources["bulk_density"].points and not cores.estimate:
+        way = "--bulk_density COLUMN names it, --bulk_density_table a second table, --estimate estimates it from SOC"
+        raise UserError(f"{sources['bulk_density'].points.path}: no column of bulk density is known by its name; {way}")
+    for name in ("bulk_density", "stones"):
+        found[name], unit = measured_quantity(sources[name].points, name)
+        units |= {name: unit} if unit else {}
+    measured: dict[str, Measured] = {}
+    for name, rows in sources.items():
+        table = rows.points.raw.assign(**{name: found[name]})
+        measured |= measurements(table, rows.points.path, units | dict(cores.units), cores.deviations, (name,))
+    return measured
+
+
+def _check_second(first: "_Rows", second: "_Rows", codes: np.ndarray) -> dict[str, int]:
+    """Return the count of rows of a second table that are of no core; UserError if all are, or depths cannot be matched."""
+    path, other = first.points.path, second.points.path
+    if first.counts["shifted"] or second.counts["shifted"]:
+        raise UserError(f"{path}: organic layers above 0 cm, and two tables; count depths of both from the surface")
+    strange = second.key.notna() & ~second.key.isin(codes)
+    if strange.all():
+        names = (each.dropna().iloc[0].replace("\n", ", visit ") for each in (second.key, first.key))
+        raise UserError(f"{other}: none of its cores is in {path.name} (first {next(names)!r}; there {next(names)!r})")
+    return {f"rows of {other.name} of no core in {path.name}": int(strange.sum())}
 
 
 _RANGES = {"soc": ("g/kg", (0.0, SOC_MAXIMUM)), "bulk_density": ("kg/m3", BULK_DENSITIES), "stones": ("percent", (0.0, 100.0))}

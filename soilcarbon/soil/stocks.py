@@ -35,7 +35,7 @@ _STEP = 1e-2
 """Of a standard deviation: step of the numerical derivatives."""
 
 SURFACE, GAP, SHORT = "no SOC or bulk density at the surface", "a layer without SOC or bulk density above", "too short"
-OVERLAP = "layers overlap"
+OVERLAP, UNKNOWN = "layers overlap", "no reference mass: no core of its group is so deep"
 """Reasons why a core has no stock."""
 
 
@@ -227,7 +227,7 @@ def equivalent_mass_stocks(
     cores
         N of them; one whose mass is less than a reference has no stock of it.
     reference
-        Cumulative soil masses, t/ha, increasing: (K,) the same for all cores, or (N, K).
+        Cumulative soil masses, t/ha, increasing: (K,) the same for all cores, or (N, K), NaN where a core has none.
     method
         Cumulative stock against cumulative mass: "linear" between all limits of layers, so that every layer is uniform; "spline"
         the monotone cubic spline through the lower limits of the layers of SOC (Wendt and Hauser 2013).
@@ -353,7 +353,7 @@ def _stocks(cores: Cores, wanted: np.ndarray, read: Reading, errors: ErrorPropag
         totals[0, core] = whole.mass[0, -1]
         limit = reach + _SAME if read is _at_depth else whole.mass[0, -1] * (1 + _SHARE)
         within = wanted[core] <= limit
-        reason[core, ~within] = np.where(np.isnan(wanted[core, ~within]), "no reference mass", cause)
+        reason[core, ~within] = np.where(np.isnan(wanted[core, ~within]), UNKNOWN, cause)
         if not within.any():
             continue
         stock, soil, depth = read(whole, wanted[core, within])

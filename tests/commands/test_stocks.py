@@ -95,6 +95,29 @@ def test_a_smallest_mass_far_below_the_others_is_told(workplace, caplog):
     assert "the smallest mass, 540 t/ha of b, visit 2010, is 14 % of the median" in caplog.text
 
 
+def test_a_group_of_shallow_cores_has_stocks_of_the_upper_depths(workplace):
+    write([row for row in ROWS if row[0] == "a" or row[3] == 0])
+    assert make("--depths", "0", "10", "30", "--method", "esm_spline", "--reference_by", "plot") == 0
+    assert result("esm_spline", 1)["b", "2010"] == pytest.approx(13.5)
+    left = pd.read_csv("out/left_out.csv")
+    assert left["reason"].tolist() == ["no reference mass: no core of its group is so deep"] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"plot": list("xxxxyyy")}, "none of its cores is in h.csv (first 'x, visit 2010'; there 'a, visit 2010')"),
+        ({"top": -5, "bottom": 10}, "organic layers above 0 cm, and two tables"),
+    ],
+)
+def test_second_tables_that_do_not_fit_are_refused(change, words, workplace, capsys):
+    write()
+    table = pd.DataFrame(ROWS, columns=NAMES).assign(**change)
+    table.drop(columns="soc").to_csv("bd.csv", index=False)
+    assert make("--bulk_density_table", "bd.csv") == 2
+    assert words in capsys.readouterr().err
+
+
 def test_bulk_density_of_other_layers_in_a_second_table(workplace):
     write()
     assert make("--depths", "0", "20", "--method", "fixed_depth") == 0
