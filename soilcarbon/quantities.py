@@ -101,6 +101,8 @@ def spelt_unit(quantity: str, text: str) -> str | None:
 
 _MANY = 0.1
 """Share of impossible values from which on they are no slips, if all values are possible in another unit."""
+DENSITY_LIMITS = {"kg/m2": 2000.0, "g/m2": 2e6, "t/ha": 20_000.0, "g/cm3": 2.65, "kg/m3": 2650.0}
+"""Unit -> largest density of carbon: of an area, a peat of 30 m contains 2,000 kg/m2; of a volume, quartz without a pore."""
 CARBON_UNITS = {
     **{"kg/m2": ("kg/m2", 1.0), "g/m2": ("kg/m2", 1e-3), "t/ha": ("kg/m2", 0.1)},
     **{"g/kg": ("g/kg", 1.0), "dg/kg": ("g/kg", 0.1), "%": ("g/kg", 10.0)},

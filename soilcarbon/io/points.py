@@ -276,6 +276,9 @@ def _as_text(table: pd.DataFrame) -> pd.DataFrame:
 
 def _read_geojson(path: Path) -> pd.DataFrame:
     must_exist(path, "file")
+    with path.open("rb") as file:  # before a file of any size is read
+        if not file.read(2**16).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+            raise UserError(f"{path}: not a GeoJSON FeatureCollection (it does not begin with a brace)")
     try:
         collection = json.loads(path.read_text(encoding="utf-8-sig"), parse_int=limits.whole_number)
         crs = json.dumps(collection.get("crs", "CRS84"))

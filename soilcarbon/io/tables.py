@@ -29,6 +29,8 @@ _NOT_TEXT = {
     b"%PDF": "a PDF: export its table as CSV",
 }
 """First bytes of files that are no text, and what to do with them."""
+_HEAD = 2**16
+"""Bytes that are looked at before the rest is read."""
 
 
 def read_text(path: Path) -> str:
@@ -48,12 +50,17 @@ def read_text(path: Path) -> str:
     'id;Höhe\n'
     """
     must_exist(path, "table")
-    content = path.read_bytes()
-    if what := next((what for begin, what in _NOT_TEXT.items() if content.startswith(begin)), None):
-        raise UserError(f"{path}: not readable as a table: it is {what}")
-    marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    nul = f"{path}: not readable as a table: it holds NUL bytes, so is no text in UTF-8; save it as CSV (UTF-8)"
+    with path.open("rb") as file:
+        content = file.read(_HEAD)
+        if what := next((what for begin, what in _NOT_TEXT.items() if content.startswith(begin)), None):
+            raise UserError(f"{path}: not readable as a table: it is {what}")
+        marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        if not marked and b"\x00" in content:  # before a file of any size is read
+            raise UserError(nul)
+        content += file.read()
     if not marked and b"\x00" in content:
-        raise UserError(f"{path}: not readable as a table: it holds NUL bytes, so is no text in UTF-8; save it as CSV (UTF-8)")
+        raise UserError(nul)
     try:
         return content.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError as error:
@@ -100,7 +107,8 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
                 found.append((rows.line_num, fields))
     except csv.Error as error:
         advice = "a quote is opened and not closed, or stands within a field; correct it, or remove the quotes"
-        raise UserError(f"{path}: not readable as a table: line {rows.line_num}: {error} ({advice})") from error
+        what = str(error).replace("'\t'", "a tab")
+        raise UserError(f"{path}: not readable as a table: line {rows.line_num}: {what} ({advice})") from error
     if not found:
         raise UserError(f"{path}: not readable as a table: it is empty")
     (_, header), *found = found

@@ -20,7 +20,6 @@ import numpy as np
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.warp import reproject
-from tqdm import tqdm
 
 from soilcarbon.geo.crs import bounds_in, transformed
 from soilcarbon.geo.field import check_values, read_field
@@ -30,6 +29,7 @@ from soilcarbon.geo.resampling import Stack
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError
 from soilcarbon.io.names import file_name
+from soilcarbon.progress import progress
 
 _PREDICTION = "prediction"
 """The band of our maps that counts."""
@@ -225,7 +225,7 @@ def _averaged(fine: Cells, part: Grid, grid: Grid, covered: float) -> np.ndarray
     if part == grid:
         return fine.read(top, left, part.height, part.width)
     sums = np.zeros((3, grid.height, grid.width))  # over a coarse cell: of value times area, area, and share with values
-    tiles = tqdm(part.tiles(_TILE), fine.name, part.tile_count(_TILE), unit="tile", disable=None, leave=False)
+    tiles = progress(part.tiles(_TILE), fine.name, part.tile_count(_TILE))
     for tile in tiles:
         values = fine.read(top + tile.row, left + tile.col, tile.height, tile.width)
         known = np.isfinite(values)

@@ -135,6 +135,8 @@ def support_notes(plan: Plan, model: Predictor, tif: Path, sample: Sample) -> li
     both = np.isfinite(here) & np.isfinite(sample.predicted)
     count = sum(layer.path in moved for layer in plan.layers)
     line = f"{count} of {len(plan.layers)} variables are resampled from other grids ({plan.resampling})"
+    if any(layer.name in model.classes and layer.path in moved for layer in plan.layers):
+        line += ", class codes by the nearest cell"
     if not both.any():
         return [line]
     ours, theirs = here[both].mean(), sample.predicted[both].mean()

@@ -38,7 +38,7 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     Exception
         Of any kind, if the file is not such an archive: the caller names it.
     """
-    arrays = _read_arrays(path.read_bytes())
+    arrays = _read_arrays(path)
     metadata = json.loads(arrays.pop(_METADATA).tobytes())
     limits.check_nodes(metadata)
     if not isinstance(metadata, dict):
@@ -59,12 +59,12 @@ def kind_of(path: Path) -> str:
         return ""
 
 
-def _read_arrays(content: bytes) -> dict[str, np.ndarray]:
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Return name -> array of an uncompressed .npz; no more memory is taken than the file has bytes."""
     arrays = {}
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-        if sum(entry.file_size for entry in entries) > len(content) or archive.testzip() is not None:
+        if sum(entry.file_size for entry in entries) > path.stat().st_size or archive.testzip() is not None:
             raise ValueError("compressed or damaged")
         for entry in entries:
             with archive.open(entry) as file:

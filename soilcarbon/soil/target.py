@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from soilcarbon.io.files import UserError
-from soilcarbon.quantities import QUANTITIES, unit_of
+from soilcarbon.quantities import DENSITY_LIMITS, QUANTITIES, unit_of
 
 _DENSITY = re.compile(r"socd_\d+(\.\d+)?_\d+(\.\d+)?")
 _OTHER = {
@@ -30,8 +30,6 @@ _SOC = re.compile(
 )
 _STATED = re.compile(r"(^|_)g_?(c_?)?(per_?)?kg(_|$)|(?<![mdkuµ])(?<!da)gkg|value_avg")
 _DEPTHS = re.compile(r"(\d+(?:\.\d+)?)_?(?:to_?)?_(\d+(?:\.\d+)?)(?:_?cm)?$")
-_LARGEST = {"kg/m2": 2000.0, "g/m2": 2e6, "t/ha": 20_000.0, "g/cm3": 2.65, "kg/m3": 2650.0}
-"""Areal densities: a peat of 30 m contains 2,000 kg/m2; volumetric: quartz without a pore."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def limits_of(unit: str) -> tuple[float, float]:
     soc, spelt = QUANTITIES["soc"], unit_of(unit) or unit
     if spelt in soc.units:
         return 0.0, soc.limits[1] / soc.units[spelt][0]
-    return (0.0, _LARGEST[spelt]) if spelt in _LARGEST else (-np.inf, np.inf)
+    return (0.0, DENSITY_LIMITS[spelt]) if spelt in DENSITY_LIMITS else (-np.inf, np.inf)
 
 
 def target_of(

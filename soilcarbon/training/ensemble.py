@@ -6,7 +6,7 @@ In: encoded profiles, a specification, a schedule. Out: every member's best epoc
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ LARGE_SMEARING = 1.5
 RESUME, FINISHED, BEST, SHARED = "resume.pth", "finished.pth", "best.pth", "shared.pth"
 """In a member's log folder: the state it continues from, its best epoch once it is trained, and the best network so far. In the
 run's: tensors that worker processes share while they train."""
+DIGEST = "sha256"
+"""Name in a state of the checksum of all else in it."""
 # Paths and display: an interrupted run may be resumed with other values of these settings.
 NOT_COMPARED = {"resume", "tensorboard", "device", "workers", "run", "model_dir", "log_dir"}
 NOT_COMPARED |= {"data_dir", "samples", "patches", "stats", "split", "categories", "init_from", "global_data"}
@@ -315,6 +317,7 @@ class RunFiles:
             json.dumps(state["fingerprint"])  # plain values, that can be compared
             whole = isinstance(state["fingerprint"], dict) and type(state["epoch"]) is int
             whole = whole and set(state["best"]) == {field.name for field in fields(Best)}
+            whole = whole and state.pop(DIGEST) == digest_of(state)
         except (UserError, KeyError, TypeError, ValueError):
             whole = False
         if not whole:
@@ -396,7 +399,8 @@ def _train_with_files(members: Members, k: int, files: RunFiles | None) -> Best:
     def save(state: dict[str, Any], name: str = RESUME) -> None:
         if first:
             keep_best(Best(**state["best"]))
-            save_state(folder / name, {**state, "fingerprint": files.fingerprint})
+            whole = {**state, "fingerprint": files.fingerprint}
+            save_state(folder / name, {**whole, DIGEST: digest_of(whole)})
 
     try:
         best = train_member(members, k, run_log, State(saved, save))
@@ -414,6 +418,40 @@ def _train_with_files(members: Members, k: int, files: RunFiles | None) -> Best:
     finally:
         if run_log:
             run_log.close()
+
+
+def digest_of(state: Any) -> str:
+    """Return a checksum of tensors, numbers and text in plain containers; within a state, it is written at one instant with it.
+
+    Examples
+    --------
+    >>> state = {"epoch": 3, "weights": [torch.zeros(2), None]}
+    >>> digest_of(state) == digest_of({"epoch": 3, "weights": [torch.zeros(2), None]})
+    True
+    >>> digest_of(state) == digest_of({"epoch": 3, "weights": [torch.ones(2), None]})
+    False
+    """
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            plain = value.detach().cpu().contiguous()
+            digest.update(f"{plain.dtype}{tuple(plain.shape)}".encode())
+            digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(value, Mapping):
+            digest.update(b"{")
+            for key, each in value.items():
+                digest.update(repr(key).encode())
+                add(each)
+        elif isinstance(value, list | tuple):
+            digest.update(b"[")
+            for each in value:
+                add(each)
+        else:
+            digest.update(f"{value!r};".encode())
+
+    add(state)
+    return digest.hexdigest()
 
 
 def _worker(small: Members, shared: Path, k: int, files: RunFiles, verbose: bool) -> None:
