@@ -14,7 +14,7 @@ and overall), pairs.csv, plan.csv (required places or detectable changes), chang
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -74,7 +74,9 @@ class ChangeSettings(PointSettings):
     )
     sd_difference: list[str] = Field([], description="instead of sd and correlation: sd of the differences of pairs")
     allocation: Literal["proportional", "neyman"] = Field("neyman", description="of places to strata: by size, or by size x sd")
-    population: list[str] = Field([], description="places there are, NUMBER or NAME=NUMBER, for the finite population correction")
+    population: list[str] = Field(
+        [], description="places there are, NUMBER or NAME=NUMBER of each stratum, where few: finite population correction"
+    )
     out: Path = Field(Path("results/change"), description="folder of the tables")
 
     @field_validator("sd", "sd_after", "sd_difference", "sizes", "population", mode="before")
@@ -82,17 +84,23 @@ class ChangeSettings(PointSettings):
     def _named_numbers(cls, given: Any) -> Any:
         from soilcarbon.soil.revisits import named_numbers
 
-        texts = [str(each) for each in given] if isinstance(given, list) else given
+        pairs = [f"{name}={value}" for name, value in given.items()] if isinstance(given, Mapping) else given
+        texts = [str(each) for each in pairs] if isinstance(pairs, list) else pairs
         if isinstance(texts, list):
             named_numbers(texts, "setting")
         return texts
+
+    @field_validator("visits", mode="before")
+    @classmethod
+    def _visits_are_text(cls, given: Any) -> Any:
+        return [str(each) for each in given] if isinstance(given, list) else given
 
     @model_validator(mode="after")
     def _something_to_do(self) -> "ChangeSettings":
         planned = bool(self.sd or self.sd_difference)
         if self.table is None and not planned:
             raise ValueError("give --table, or --sd (or --sd_difference) to plan a survey")
-        if self.table is not None and (planned or self.sd_after or self.correlation is not None or self.population):
+        if self.table is not None and (planned or self.sd_after or self.correlation is not None):
             raise ValueError("the table has its own standard deviations; give --table, or --sd and what goes with it")
         if planned and self.detect is None and not self.sample_sizes:
             raise ValueError("to plan, give --detect CHANGE or --sample_sizes NUMBERS")
@@ -266,20 +274,21 @@ def _compare(settings: ChangeSettings, first: "pd.DataFrame", second: "pd.DataFr
             f"{settings.table}: no place of the first visit is one of the second; --design unpaired, or --within METRES"
         )
     levels = settings.level, settings.one_sided
+    population = _population(settings) if whole else None
     if wanted:
         one, other = (table.iloc[rows].reset_index(drop=True) for table, rows in zip((first, second), pairing, strict=True))
         design = _design(settings, one, whole, settings.block is not None)
-        change = paired_change(one["value"].to_numpy(), other["value"].to_numpy(), design, *levels)
+        change = paired_change(one["value"].to_numpy(), other["value"].to_numpy(), design, *levels, population)
         values = {"before": one["value"], "after": other["value"], "difference": other["value"] - one["value"]}
         pairs = pd.DataFrame({"place": one["place"], "place_after": other["place"], **values})
-        survey = _survey([(other["value"] - one["value"]).to_numpy()], [design])
+        survey = _survey([(other["value"] - one["value"]).to_numpy()], [design], population)
         alone, when = (len(first) - paired, len(second) - paired), (one["year"], other["year"])
     else:
         designs = _design(settings, first, whole), _design(settings, second, whole)
         units = None if settings.block is None else (first["block"].to_numpy(), second["block"].to_numpy())
         values_of = [each["value"].to_numpy() for each in (first, second)]
-        change = unpaired_change(values_of[0], values_of[1], designs, *levels, units)
-        pairs, survey, alone = pd.DataFrame(), _survey(values_of, list(designs)), (0, 0)
+        change = unpaired_change(values_of[0], values_of[1], designs, *levels, units, population)
+        pairs, survey, alone = pd.DataFrame(), _survey(values_of, list(designs), population), (0, 0)
         when = first["year"], second["year"]
     means = [np.nan if each.isna().all() else float(each.mean()) for each in when]
     years = settings.years or means[1] - means[0]
@@ -304,23 +313,34 @@ def _design(settings: ChangeSettings, rows: "pd.DataFrame", whole: bool, blocks:
     return sampling_design(len(rows), strata, sizes, weights, units)
 
 
-def _survey(values: "list[np.ndarray]", designs: "list[SamplingDesign]") -> "Survey | None":
+def _population(settings: ChangeSettings) -> dict[str, float] | None:
+    """Return the number of places there are in each stratum, "all" without strata; None if not given."""
+    from soilcarbon.soil.revisits import named_numbers
+
+    found = dict(named_numbers(settings.population, "population"))
+    if found and ("" in found) == bool(settings.stratum):
+        raise UserError("--population: NAME=NUMBER for each stratum, or one number where there are none")
+    return {name or OVERALL: number for name, number in found.items()} or None
+
+
+def _survey(values: "list[np.ndarray]", designs: "list[SamplingDesign]", population: dict[str, float] | None) -> "Survey | None":
     """Return the survey that values of strata make for planning; None where a stratum has one place."""
     import numpy as np
 
     from soilcarbon.stats.power import paired_survey, unpaired_survey
 
     names = designs[0].names
-    if any(each.names != names or np.bincount(each.stratum).min() < 2 for each in designs):  # noqa: PLR2004
+    if any(each.names != names or np.bincount(each.stratum).min() < 2 for each in designs):
         return None
     sds = [
         [float(value[design.stratum == k].std(ddof=1)) for k in range(len(names))]
         for value, design in zip(values, designs, strict=True)
     ]
     shares = list(designs[0].shares.values())
+    there_are = None if population is None else [population.get(name, np.inf) for name in names]
     if len(sds) == 1:
-        return paired_survey(sds[0], shares=shares, allocation="neyman")
-    return unpaired_survey(sds[0], sd_after=sds[1], shares=shares, allocation="neyman")
+        return paired_survey(sds[0], shares=shares, allocation="neyman", population=there_are)
+    return unpaired_survey(sds[0], sd_after=sds[1], shares=shares, allocation="neyman", population=there_are)
 
 
 def _contrasts(settings: ChangeSettings, what: dict[str, str], found: "dict[str, Change]") -> list[dict[str, Any]]:

@@ -35,8 +35,8 @@ FILES = ("stocks.csv", "left_out.csv", "stocks.json", "settings.yaml")
 METHODS = {"fixed_depth": "fixed depth", "esm_linear": "ESM, linear", "esm_spline": "ESM, monotone cubic spline"}
 _LIGHT = 0.5
 """Of the median mass of cores to a depth: a smallest one below it is told."""
-_THIN = 1.0
-"""cm: a reference mass that half of the cores reach above this depth is in another unit."""
+_THIN, _SHALLOW = 4.0, 0.25
+"""cm, and share of its depth: a reference mass that half of the cores reach above is in another unit."""
 
 
 class StockSettings(MeasurementSettings):
@@ -185,6 +185,12 @@ def stocks_of(settings: StockSettings, table: "CoreTable", groups: dict[str, str
         masses = smallest_masses(fixed.mass, group)
         _tell_light(once, fixed.mass[:, -1], masses[:, -1])
         depths = np.array(given[1:])
+    differ = pd.Series(masses[:, -1]).groupby(once["profile_id"].to_numpy()).nunique() > 1
+    if differ.any() and set(settings.method) != {"fixed_depth"}:
+        first = differ.index[differ][0]
+        log.warning(
+            "%d places have another reference mass at each visit (first %s): no change can be read from them", differ.sum(), first
+        )
     parts = []
     for method in settings.method:
         if method == "fixed_depth":
@@ -192,7 +198,8 @@ def stocks_of(settings: StockSettings, table: "CoreTable", groups: dict[str, str
         else:
             interpolation: Literal["linear", "spline"] = "linear" if method == "esm_linear" else "spline"
             found = equivalent_mass_stocks(cores, masses, interpolation, errors, settings.mass)
-            _check_unit(found)
+            if settings.reference_table or settings.reference_mass:
+                _check_unit(found, depths)
             parts += [_rows(once, method, k, found, masses, depths) for k in range(masses.shape[1])]
     rows = pd.concat(parts, ignore_index=True)
     missing = rows["reason"] != ""
@@ -215,13 +222,14 @@ def _tell_light(once: "pd.DataFrame", mass: "np.ndarray", reference: "np.ndarray
             )
 
 
-def _check_unit(found: "Stocks") -> None:
-    """Raise UserError if reference masses are so small that they look like another unit."""
+def _check_unit(found: "Stocks", depths: "np.ndarray | None") -> None:
+    """Raise UserError if given reference masses, perhaps those of known depths, are so small that they look like another unit."""
     import numpy as np
 
-    depth = found.depth[:, -1]
-    if np.isfinite(depth).any() and np.nanmedian(depth) < _THIN:
-        saw = f"the reference mass is reached within {np.nanmedian(depth):.2g} cm of the surface"
+    reached = found.depth[:, -1]
+    if np.isfinite(reached).any() and np.nanmedian(reached) < (_THIN if depths is None else _SHALLOW * depths[-1]):
+        there = "" if depths is None else f", not near {depths[-1]:g} cm"
+        saw = f"the reference mass is reached within {np.nanmedian(reached):.2g} cm of the surface{there}"
         raise UserError(f"{saw}: is it in kg/m2? Reference masses are in t/ha (1 kg/m2 is 10 t/ha; 30 cm of soil weigh some 4000)")
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from soilcarbon.io.columns import plain
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.io.points import PointTable, TableRule, read_points
-from soilcarbon.quantities import check_plausible
+from soilcarbon.quantities import possible
 from soilcarbon.soil.dataset import SOC_MAXIMUM
 from soilcarbon.soil.density import BULK_DENSITIES, BY_MASS, Measured, fill_bulk_density, measurements
 from soilcarbon.soil.depth import HIGHEST_LITTER, Horizons, from_surface
@@ -356,8 +356,12 @@ def read_reference(
     if len({len(each) for each in sets.values()}) > 1:
         raise UserError(f"{path}: groups have different numbers of layers; each needs the same")
     if top is not None and bottom is not None and not cumulative:
-        where = f"{path}: mass per depth ({named[0]}, taken as {unit})"
-        check_plausible(mass / (bottom - top) * 10, "bulk_density", "kg/m3", where, stated=True)
+        density = mass / (bottom - top) * 10
+        if (bad := ~possible(density, "bulk_density", "kg/m3")).any():
+            saw = f"{path}: column {named[0]!r}: {int(bad.sum())} of {bad.size} layers weigh what no soil does"
+            raise UserError(
+                f"{saw} (first {density[bad][0]:.4g} kg/m3, in {unit}); masses are in t/ha, or in kg/m2 if the name says so"
+            )
     wanted = once[list(group.values())].astype("str").agg("\n".join, axis=1) if group else pd.Series("", index=once.index)
     if lost := sorted(set(wanted) - set(sets)):
         raise UserError(f"{path}: no masses for {lost[0]!r}".replace("\\n", ", "))

@@ -5,7 +5,8 @@ units such as blocks). Out: `Change`. Errors of measurement that are independent
 them, and so of the interval; an error that all values of a visit share, such as another laboratory, is in no interval.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -67,7 +68,12 @@ class Change:
 
 
 def paired_change(
-    before: np.ndarray, after: np.ndarray, design: SamplingDesign | None = None, level: float = LEVEL, one_sided: float = LEVEL
+    before: np.ndarray,
+    after: np.ndarray,
+    design: SamplingDesign | None = None,
+    level: float = LEVEL,
+    one_sided: float = LEVEL,
+    population: Mapping[str, float] | None = None,
 ) -> Change:
     """Change of a mean of places that were visited twice: the mean of their differences.
 
@@ -83,6 +89,8 @@ def paired_change(
         Of the two-sided interval.
     one_sided
         Of the one-sided limits.
+    population
+        Stratum ("all" without strata) -> number of places there are, for the finite population correction; None: infinitely many.
 
     Raises
     ------
@@ -97,7 +105,7 @@ def paired_change(
     """
     before, after = checked_vectors(before=np.asarray(before, float), after=np.asarray(after, float))
     design = sampling_design(len(before)) if design is None else design
-    difference = mean(after - before, design)
+    difference = _mean(after - before, design, population)
     together = np.corrcoef(before, after)[0, 1] if len(before) > 2 and np.ptp(before) and np.ptp(after) else np.nan
     means = mean(before, design).value, mean(after, design).value
     sds = _sd(before, design), _sd(after, design)
@@ -114,6 +122,7 @@ def unpaired_change(
     level: float = LEVEL,
     one_sided: float = LEVEL,
     units: tuple[np.ndarray, np.ndarray] | None = None,
+    population: Mapping[str, float] | None = None,
 ) -> Change:
     """Change of a mean between two independent samples: the difference of their means, with Welch's degrees of freedom.
 
@@ -127,7 +136,9 @@ def unpaired_change(
         As of `paired_change`.
     units
         (n,) and (m,) primary units (blocks, sites) that both visits share: variances are those between them, as the two means are
-        not independent. The designs need no units then.
+        not independent. The designs need no units then, and there is no finite population correction.
+    population
+        As of `paired_change`.
 
     Raises
     ------
@@ -142,7 +153,7 @@ def unpaired_change(
     """
     before, after = (checked_vectors(values=np.asarray(each, float))[0] for each in (before, after))
     designs = designs or (sampling_design(len(before)), sampling_design(len(after)))
-    first, second = mean(before, designs[0]), mean(after, designs[1])
+    first, second = _mean(before, designs[0], population), _mean(after, designs[1], population)
     if units is None:
         error, df = welch(first, second)
     else:
@@ -201,6 +212,22 @@ def _welch(variances: tuple[float, float], df: tuple[float, float]) -> tuple[flo
         return 0.0, float(sum(df))
     # shares, not variances: squares of the smallest vanish
     return float(np.sqrt(total)), 1 / sum((each / total) ** 2 / freedom for each, freedom in zip(variances, df, strict=True))
+
+
+def _mean(values: np.ndarray, design: SamplingDesign, population: Mapping[str, float] | None) -> Estimate:
+    """Return the mean of a sample, its standard error with the finite population correction if the population is known."""
+    found = mean(values, design)
+    if population is None:
+        return found
+    counts = np.bincount(design.stratum)
+    whole = np.array([population.get(name, np.inf) for name in design.names])
+    if (counts > whole).any():
+        k = int((counts > whole).argmax())
+        raise ValueError(f"stratum {design.names[k]!r}: {counts[k]} places of a population of {whole[k]:g}")
+    means = np.bincount(design.stratum, design.weight * values) / np.bincount(design.stratum, design.weight)
+    left = np.sqrt(1 - counts / whole)
+    corrected = mean((values - means[design.stratum]) * left[design.stratum], design)
+    return replace(found, standard_error=corrected.standard_error)
 
 
 def _between_units(

@@ -103,6 +103,25 @@ def test_strata_and_blocks(workplace):
     assert result()["df"] == 1
 
 
+def test_finite_population(workplace):
+    write()
+    assert of_table() == 0
+    error = result()["standard_error"]
+    assert of_table("--population", "22", "--sample_sizes", "11") == 0
+    assert result()["standard_error"] == pytest.approx(error * np.sqrt(0.5))
+    assert pd.read_csv("out/plan.csv")["change"][0] == pytest.approx(result()["minimum_detectable_change"])
+
+
+def test_settings_in_yaml(workplace):
+    write()
+    given = {"table": "t.csv", "value": "soc", "visits": [2010, 2018], "stratum": "zone", "sizes": {"u": 30, "v": 10}}
+    (workplace / "c.yaml").write_text(yaml.safe_dump(given))
+    assert make("--config", "c.yaml") == 0
+    expected = result()["change"]
+    assert of_table("--stratum", "zone", "--sizes", "u=30", "v=10") == 0
+    assert result()["change"] == expected
+
+
 def test_places_paired_by_distance(workplace):
     first, second = write()
     table = pd.read_csv("t.csv")
@@ -174,6 +193,8 @@ def test_plans_of_strata_name_them(workplace):
         (["--table", "t.csv", "--value", "soc", "--stratum", "zone", "--sizes", "u=1"], "no size of stratum 'v'"),
         (["--table", "t.csv", "--value", "soc", "--stratum", "zone", "--sizes", "u=1", "v=1", "w=1"], "stratum 'w' has a size"),
         (["--table", "t.csv", "--value", "soc", "--within", "5"], "no column for lon"),
+        (["--table", "t.csv", "--value", "soc", "--population", "5"], "11 places of a population of 5"),
+        (["--table", "t.csv", "--value", "soc", "--population", "u=50"], "or one number where there are none"),
     ],
 )
 def test_bad_input_is_refused_and_nothing_is_written(more, words, workplace, capsys):

@@ -95,6 +95,44 @@ def test_a_smallest_mass_far_below_the_others_is_told(workplace, caplog):
     assert "the smallest mass, 540 t/ha of b, visit 2010, is 14 % of the median" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("table", "more", "words"),
+    [
+        ({"top": [0], "bottom": [30]}, [], "no column has 'mass' in its name"),
+        ({"mass_a": [1], "mass_b": [2]}, [], "2 columns have 'mass' in their name (mass_a, mass_b)"),
+        ({"mass": [1000, -1]}, [], "1 of 2 masses are missing or not above 0"),
+        (
+            {"mass": [130, 280], "top": [0, 10], "bottom": [10, 30]},
+            [],
+            "within 3.8 cm of the surface, not near 30 cm: is it in kg/m2?",
+        ),
+        (
+            {"mass": [13, 28], "top": [0, 10], "bottom": [10, 30]},
+            [],
+            "2 of 2 layers weigh what no soil does (first 13 kg/m3, in t/ha)",
+        ),
+        ({"cum_mass": [2800, 1300], "top": [0, 10], "bottom": [10, 30]}, [], "cumulative masses must increase"),
+        ({"mass": [1300], "treatment": ["T"]}, ["--reference_by", "treatment"], "no masses for 'C'"),
+        ({"mass": [13, 28, 5], "treatment": list("TTC")}, ["--reference_by", "treatment"], "different numbers of layers"),
+        ({"mass": [1300]}, ["--reference_by", "treatment"], "no column 'treatment' (--reference_by)"),
+    ],
+)
+def test_tables_of_reference_masses_that_are_refused(table, more, words, workplace, capsys):
+    write()
+    pd.DataFrame(table).to_csv("r.csv", index=False)
+    assert make("--reference_table", "r.csv", *more) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_references_that_differ_between_visits_are_told(workplace, caplog):
+    write()
+    with caplog.at_level("INFO"):
+        assert make("--reference_by", "plot") == 0
+        assert "another reference mass" not in caplog.text
+        assert make("--reference_by", "plot", "year") == 0
+    assert "1 places have another reference mass at each visit (first a)" in caplog.text
+
+
 def test_a_group_of_shallow_cores_has_stocks_of_the_upper_depths(workplace):
     write([row for row in ROWS if row[0] == "a" or row[3] == 0])
     assert make("--depths", "0", "10", "30", "--method", "esm_spline", "--reference_by", "plot") == 0

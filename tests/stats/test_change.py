@@ -54,6 +54,20 @@ def test_strata_by_hand():
     assert both.df == pytest.approx(3)  # all of the variance is that of the second visit
 
 
+def test_finite_populations_by_hand():
+    before, after = visits()
+    infinite, finite = paired_change(before, after), paired_change(before, after, population={"all": 28})
+    assert finite.standard_error == pytest.approx(infinite.standard_error * np.sqrt(0.5))
+    assert unpaired_change(before, after, population={"all": 14}).standard_error == pytest.approx(0, abs=1e-12)
+    strata = ["a"] * 4 + ["b"] * 10
+    design, difference = sampling_design(14, strata, {"a": 1, "b": 1}), after - before
+    found = paired_change(before, after, design, population={"a": 8, "b": 1000})
+    terms = 0.25 * difference[:4].var(ddof=1) / 4 * 0.5 + 0.25 * difference[4:].var(ddof=1) / 10 * 0.99
+    assert found.standard_error == pytest.approx(np.sqrt(terms))
+    with pytest.raises(ValueError, match="14 places of a population of 10"):
+        paired_change(before, after, population={"all": 10})
+
+
 def test_blocks_shared_by_both_visits_by_hand():
     before, after = np.array([10.0, 12.0, 20.0, 22.0]), np.array([13.0, 13.0, 22.0, 26.0])
     blocks = np.array(["u", "u", "v", "v"])
