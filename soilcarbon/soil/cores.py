@@ -108,6 +108,8 @@ def read_cores(path: Path, rule: TableRule, cores: CoreRule, bulk_density: Path 
     measured = _measured(sources, cores)
     _check_soc_unit(first, measured["soc"])
     codes = pd.unique(first.key.dropna())
+    if not len(codes):
+        raise UserError(f"{path}: no row has a place" + (f" and a visit ({cores.visit})" if cores.visit else ""))
     counts = dict(first.counts)
     if second is not first:
         counts |= _check_second(first, second, codes)

@@ -19,6 +19,7 @@ from soilcarbon.stats.variogram import EARTH_KM
 STOCK = "stock_t_ha"
 """Column of values that `soilcarbon stocks` writes, and by which of its others values are told apart."""
 STOCKS_OF = ("method", "layer")
+_LARGEST = 1e100
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
         raise UserError(f"{path}: no column of visits or years; --visit COLUMN names it")
     else:
         visit = pd.Series(np.where(np.isnan(year), "", np.floor(np.nan_to_num(year)).astype(int).astype(str))).replace("", None)
+    if visit.isna().all():
+        raise UserError(f"{path}: column {visit_column!r} is empty; --visit COLUMN names that of visits")
     rows = pd.DataFrame(
         {"place": _joined(place), "visit": visit, "value": points.numbers(value, negative=False), "year": year}
         | {name: column for name, column in zip(each, parts["each"], strict=True)}
@@ -105,6 +108,9 @@ def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
     )
     if "lon" in points and "lat" in points:
         rows["lon"], rows["lat"] = points.places()
+    if (large := rows["value"].abs() > _LARGEST).any():
+        saw = f"{int(large.sum())} of {len(rows)} values are beyond {_LARGEST:g} (first {rows['value'][large].iloc[0]:g})"
+        raise UserError(f"{path}: column {value!r}: {saw}: a code for missing? --missing_words says so")
     unknown = rows["value"].isna()
     unnamed = rows[["place", "visit", *each, "group", "stratum", "block"]].isna().any(axis=1)
     counts = {"rows": len(rows), "rows without a value": int(unknown.sum())}

@@ -181,6 +181,7 @@ def test_estimated_bulk_density_is_asked_for(workplace, capsys):
     ("more", "change", "words"),
     [
         ([], {"year": "15.06.90"}, "years of two digits?"),
+        ([], {"plot": ""}, "no row has a place"),
         ([], {"soc": "much"}, "no numbers (first 'much'"),
         ([], {"bd": 13.0}, "look"),
         (["--depths", "0", "200"], {}, "no core has a stock"),

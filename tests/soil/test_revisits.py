@@ -75,6 +75,8 @@ def test_places_within_metres_are_paired_once_the_nearest_first():
         (places("a", "a", year=2000, top=[0, 10], bottom=[10, 20]), {}, "--each bottom tells these apart"),
         (places("a", soc=np.nan, year=2000).assign(soc=[" "]), {}, "column 'soc' is empty"),
         (places(None, year=2000), {}, "no row has a place"),
+        (places("a", visit=" ", when=1), {}, "column 'visit' is empty; --visit COLUMN"),
+        (places("a", soc=1e308, year=2000), {}, "1 of 1 values are beyond 1e+100 (first 1e+308)"),
     ],
 )
 def test_tables_that_cannot_be_read_are_refused(table, rule, words, workplace):

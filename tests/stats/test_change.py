@@ -130,6 +130,22 @@ def test_intervals_hold_the_true_change_as_often_as_they_say(paired):
     assert np.mean(above) == pytest.approx(0.7, abs=0.03)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_intervals_of_places_in_blocks_hold_where_those_of_single_places_do_not(shared):
+    random = np.random.default_rng(1)
+    block, draws = np.repeat(np.arange(8), 4), 800
+    held = np.zeros(2)
+    for _ in range(draws):
+        first, own, changed = random.normal(0, 3, 8), random.normal(0, 3, 8), random.normal(0, 1, 8)
+        before = 50 + first[block] + random.normal(0, 2, 32)
+        after = 52 + ((first if shared else own) + changed)[block] + random.normal(0, 2, 32)
+        units = block, block if shared else block + 100
+        found = unpaired_change(before, after, units=units), unpaired_change(before, after)
+        held += [each.low <= 2 <= each.high for each in found]
+    assert held[0] / draws == pytest.approx(0.9, abs=0.035)
+    assert abs(held[1] / draws - 0.9) > 0.05
+
+
 @pytest.mark.parametrize(("before", "after"), [([1.0, 2.0], [1.0]), ([1.0, np.nan], [1.0, 2.0])])
 def test_values_that_do_not_fit_are_refused(before, after):
     with pytest.raises(ValueError):
