@@ -56,7 +56,9 @@ class ChangeSettings(PointSettings):
     within: float | None = Field(None, gt=0, le=10_000, description="pair places by distance, up to so many metres [by their name]")
     stratum: str | None = Field(None, description="column of the strata of the sampling design")
     sizes: list[str] = Field([], description="sizes of the strata in any unit, NAME=SIZE [column weight, or number of places]")
-    weight: str | None = Field(None, description="column of sampling weights, of designs with unequal inclusion probabilities")
+    weight: str | None = Field(
+        None, description="column of sampling weights, or of inclusion probabilities, of designs where they differ"
+    )
     block: str | None = Field(None, description="column of primary units: blocks, fields, clusters of places sampled together")
     years: float | None = Field(None, gt=0, description="years between the visits [of the column of years]")
     level: float = Field(0.9, gt=0, lt=1, description="confidence of the two-sided interval")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import KDTree
 
+from soilcarbon.io.columns import SAMPLING, plain
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.io.points import PointTable, TableRule, read_points
 from soilcarbon.soil.horizons import has_depths
@@ -103,7 +104,7 @@ def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
         {"place": _joined(place), "visit": visit, "value": points.numbers(value, negative=False), "year": year}
         | {name: column for name, column in zip(each, parts["each"], strict=True)}
         | {"group": _joined(parts["by"]), "stratum": _joined(parts["stratum"]), "block": _joined(parts["block"])}
-        | {"weight": points.numbers(visits.weight) if visits.weight else np.nan, "lon": np.nan, "lat": np.nan},
+        | {"weight": _weights(points, visits.weight), "lon": np.nan, "lat": np.nan},
         index=points.raw.index,
     )
     if "lon" in points and "lat" in points:
@@ -138,6 +139,20 @@ def _column(points: PointTable, name: str, setting: str) -> pd.Series:
         raise UserError(f"{points.path}: no column {name!r} ({setting}){nearest(name, list(points.raw))}; it has {it_has}")
     words = points.raw[name].astype("str").str.strip()
     return words.where(words != "")
+
+
+def _weights(points: PointTable, name: str | None) -> np.ndarray | float:
+    """Return sampling weights (L,), the inverse of a column of inclusion probabilities; NaN without a column."""
+    if name is None:
+        return float("nan")
+    _column(points, name, "--weight")
+    found = points.numbers(name)
+    if (bad := ~(found > 0)).any():
+        raise UserError(f"{points.path}: column {name!r}: {int(bad.sum())} of {bad.size} weights are missing or not above 0")
+    if plain(name) not in map(plain, SAMPLING["inclusion_probability"]):
+        return found
+    points.notes.append(f"{name!r}: inclusion probabilities; weights are their inverse")
+    return np.asarray(1 / found)
 
 
 def _joined(columns: Sequence[pd.Series]) -> pd.Series | str:

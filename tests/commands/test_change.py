@@ -103,6 +103,16 @@ def test_strata_and_blocks(workplace):
     assert result()["df"] == 1
 
 
+def test_weights_and_inclusion_probabilities(workplace):
+    first, second = write()
+    weight = np.arange(1.0, 13.0)
+    pd.concat([each.assign(w=weight, inclusion_probability=1 / weight) for each in (first, second)]).to_csv("t.csv", index=False)
+    expected = np.average((second["soc"] - first["soc"])[:-1], weights=weight[:-1])
+    for column in ("w", "inclusion_probability"):
+        assert of_table("--weight", column) == 0
+        assert result()["change"] == pytest.approx(expected)
+
+
 def test_finite_population(workplace):
     write()
     assert of_table() == 0
@@ -192,6 +202,7 @@ def test_plans_of_strata_name_them(workplace):
         (["--table", "t.csv", "--value", "soc", "--sizes", "u=1"], "--stratum names their column"),
         (["--table", "t.csv", "--value", "soc", "--stratum", "zone", "--sizes", "u=1"], "no size of stratum 'v'"),
         (["--table", "t.csv", "--value", "soc", "--stratum", "zone", "--sizes", "u=1", "v=1", "w=1"], "stratum 'w' has a size"),
+        (["--table", "t.csv", "--value", "soc", "--weight", "zone"], "are no numbers"),
         (["--table", "t.csv", "--value", "soc", "--within", "5"], "no column for lon"),
         (["--table", "t.csv", "--value", "soc", "--population", "5"], "11 places of a population of 5"),
         (["--table", "t.csv", "--value", "soc", "--population", "u=50"], "or one number where there are none"),
