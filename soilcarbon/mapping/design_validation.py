@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from soilcarbon.html import Block, Note, Section, Table, format_value
+from soilcarbon.html import Block, Details, Note, Section, Table, format_value
 from soilcarbon.stats.design_based import (
     Estimate,
     SamplingDesign,
@@ -127,22 +127,10 @@ def described(points: SampledPoints) -> str:
 
 def section(points: SampledPoints, rows: pd.DataFrame, pairs: pd.DataFrame) -> Section:
     """Return the section of a report."""
-    measures = [name for name in _TITLES if name in rows]
-    strata = len(points.design.names) > 1
-    header = [
-        "map",
-        *(["part", "share"] if strata else []),
-        "n",
-        "df",
-        *(_title(name, points.unit) for name in measures),
-        "p of bias",
-    ]
-    body = []
-    for row in rows.to_dict("records"):
-        cells = [row["map"], *([row["part"], row["share"]] if strata else []), row["n"], row["df"]]
-        estimates = [_shown(_of_row(row, name)) if not _missing(row[name]) else "–" for name in measures]
-        body.append([*cells, *estimates, _p(row["me_p"])])
-    blocks: list[Block] = [Note(described(points)), Table("Accuracy over the sampled area", header, body, note=_EXPLAINED)]
+    whole = rows["part"] == AREA
+    blocks: list[Block] = [Note(described(points)), _table("Accuracy over the sampled area", points.unit, rows[whole], _EXPLAINED)]
+    if not whole.all():
+        blocks.append(Details("Accuracy in each stratum", [_table("Accuracy in each stratum", points.unit, rows[~whole])]))
     if len(pairs):
         names = ["map", "other", f"MSE, difference ({points.unit})²", "t", "df", "p"]
         lines = [
@@ -154,6 +142,18 @@ def section(points: SampledPoints, rows: pd.DataFrame, pairs: pd.DataFrame) -> S
             Table("Paired comparison of maps", names, lines, numeric, note="Below 0 the first map has the smaller errors.")
         )
     return Section("design", "Accuracy by the probability sample", blocks)
+
+
+def _table(caption: str, unit: str, rows: pd.DataFrame, note: str = "") -> Table:
+    measures = [name for name in _TITLES if name in rows]
+    strata = (rows["part"] != AREA).any()
+    header = ["map", *(["part", "share"] if strata else []), "n", "df", *(_title(name, unit) for name in measures), "p of bias"]
+    body = []
+    for row in rows.to_dict("records"):
+        cells = [row["map"], *([row["part"], row["share"]] if strata else []), row["n"], row["df"]]
+        estimates = [_shown(_of_row(row, name)) if not _missing(row[name]) else "–" for name in measures]
+        body.append([*cells, *estimates, _p(row["me_p"])])
+    return Table(caption, header, body, note=note)
 
 
 def lines(points: SampledPoints, rows: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:

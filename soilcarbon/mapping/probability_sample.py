@@ -145,7 +145,10 @@ def _resolved(points: PointTable, rule: SampleRule) -> Sampling:
     if "inclusion_probability" in points and points["inclusion_probability"].notna().any():
         return "stratified" if "stratum" in points else "weighted"
     if "probability_sample" in points:
-        points.notes.append("column of a probability sample, but no inclusion probabilities; --sampling or --strata says how drawn")
+        name = points.columns.found["probability_sample"]
+        points.notes.append(
+            f"{name!r} marks a probability sample; --sampling or --strata says how it was drawn, and it is estimated"
+        )
     return "none"
 
 

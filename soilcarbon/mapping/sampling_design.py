@@ -169,7 +169,7 @@ def _joined(parts: Sequence[Cells]) -> Cells:
 
 def _smallest(parts: Sequence[Cells], keys: np.ndarray, count: int) -> tuple[list[Cells], np.ndarray]:
     """Return the cells of the smallest keys, in their order."""
-    chosen = np.sort(np.argpartition(keys, count)[:count])
+    chosen = np.sort(np.argpartition(keys, count - 1)[:count])
     return [_joined(parts).part(chosen)], keys[chosen]
 
 

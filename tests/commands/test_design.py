@@ -12,11 +12,11 @@ from rasterio.transform import Affine
 
 from soilcarbon.commands import design, validate
 from soilcarbon.geo.grid import Grid, Tile, raster_grid
-from soilcarbon.geo.raster import write_geotiff
+from soilcarbon.geo.raster import find_layers, write_geotiff
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import run
 from soilcarbon.mapping import sampling_design
-from soilcarbon.mapping.sampling_design import Strata, draw
+from soilcarbon.mapping.sampling_design import Population, Strata, draw
 from soilcarbon.stats.sample_selection import expected_standard_error
 
 CRS, SIZE = "EPSG:32632", 500.0
@@ -166,6 +166,34 @@ def test_points_are_drawn_tile_by_tile_as_one_draw(workplace):
         )  # fmt: skip
     assert quarters.sum() == 16 * 60
     assert ((quarters - 60) ** 2 / 60).sum() < 37.7  # chi-squared of 15 degrees of freedom, 0.1 %
+
+
+@pytest.mark.parametrize("tile", [8, 512])
+def test_cells_that_strata_are_made_of_are_a_sample_by_area(workplace, monkeypatch, tile):
+    """On a grid in degrees: of many tiles as of one, and no more than are asked for."""
+    monkeypatch.setattr(sampling_design, "_TILE", tile)
+    write_geotiff(Path("x.tif"), np.ones((1, 36, 40)), ["x"], Affine(2, 0, 0, 0, -2, 72))
+    area = np.broadcast_to(cell_areas(raster_grid(Path("x.tif")), Tile(0, 0, 0, 36, 40)), (36, 40))
+    hits = np.zeros(36)
+    with Population(raster_grid(Path("x.tif")), find_layers([Path("x.tif")])) as population:
+        for seed in range(40):
+            cells = population.sample(150, seed)
+            assert len(set(zip(cells.row.tolist(), cells.col.tolist(), strict=True))) == len(cells.km2) == 150
+            hits += np.bincount(cells.row, minlength=36)
+        assert len(population.sample(36 * 40, 0).km2) == 36 * 40
+    expected = area.sum(axis=1) / area.sum() * 150 * 40
+    assert ((hits - expected) ** 2 / expected).sum() < 67  # chi-squared of 35 degrees of freedom, 0.1 %
+
+
+def test_strata_of_a_sample_of_cells_cover_all_cells(world, monkeypatch):
+    monkeypatch.setattr(sampling_design, "_TILE", 16)
+    for how in (["--n_strata", "5"], ["--by", "covariates"], ["--design", "clhs", "--iterations", "50"], ["--design", "coverage"]):
+        out = how[1]
+        points = designed("--n_points", "20", "--cells", "200", *how, out=out)
+        assert (points["reserve"] == 0).sum() == 20 if "reserve" in points else len(points) == 20
+        if "reserve" in points:
+            assert ((strata_raster(out) > 0) == world[2]).all()
+            assert pd.read_csv(Path(out) / "strata.csv")["cells"].sum() == world[2].sum()
 
 
 # --- strata ----------------------------------------------------------------------------------------------------------------
