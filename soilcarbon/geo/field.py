@@ -408,12 +408,12 @@ class _ValidRange:
 
     def check(self, path: Path, name: str) -> None:
         """Raise UserError if the range would leave little, and nearly all in the other reading; log what lies beyond it."""
-        if 2 * self.beyond > self.total and 100 * self.beyond_other <= self.total:
+        if 2 * self.beyond > self.total and 4 * self.beyond_other < self.beyond:  # what else lies beyond may be fill values
             meant = ("packed numbers", "values") if not self.of_values else ("values", "packed numbers")
-            left = f"{self.total - self.beyond} of {self.total} values"
+            left, other = f"{self.total - self.beyond} of {self.total} values", self.total - self.beyond_other
             delete = " ".join(f"-a {each},{name},d,," for each in ("valid_range", "valid_min", "valid_max"))
             raise UserError(
-                f"{path}: the valid range {self.low:g} to {self.high:g} of {name} leaves {left} as one of {meant[0]}, nearly all "
+                f"{path}: the valid range {self.low:g} to {self.high:g} of {name} leaves {left} as one of {meant[0]}, {other} "
                 f"as one of {meant[1]}; correct or delete it (ncatted {delete} {path.name})"
             )
         if self.beyond:
@@ -440,7 +440,9 @@ def _mean_over_times(path: Path, array: xr.DataArray, nodata: tuple[float, ...] 
                 known &= ~np.isclose(values, fill, rtol=1e-6, atol=0)
             known &= valid.keep(np.where(known, values, np.nan))
             if nodata is None and not times:
-                ask_about_fills_of_array(path, str(array.name), np.where(known, values, np.nan))
+                packed = np.dtype(array.encoding.get("dtype", array.dtype))
+                stored = np.rint((values - valid.packing[1]) / valid.packing[0]) if packed.kind in "iu" else values
+                ask_about_fills_of_array(path, str(array.name), np.where(known, stored, np.nan), packed)
             total += np.where(known, values, 0.0)
             count += known
             times += 1

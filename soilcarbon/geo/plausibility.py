@@ -281,10 +281,13 @@ def _question(
     )
 
 
-def ask_about_fills_of_array(path: Any, name: str, values: np.ndarray) -> None:
-    """Raise a question about values of an array (missing = NaN), as of NetCDF, that look like missing ones; see `fill_values`."""
+def ask_about_fills_of_array(path: Any, name: str, values: np.ndarray, dtype: np.dtype[Any] | str = "float64") -> None:
+    """Raise a question about values of an array (missing = NaN), as of NetCDF, that look like missing ones; see `fill_values`.
+
+    Values are as stored: whole numbers where `dtype` is an integer type.
+    """
     different, counts = np.unique(values[np.isfinite(values)], return_counts=True)
-    if found := fill_values(different, counts, "float64"):
+    if found := fill_values(different, counts, dtype):
         seen = [f"{value:.10g}" for value in found]
         many = f"{sum(found.values())} of {int(counts.sum())} values of {name} are {', '.join(seen)}, far from all others"
         raise UserError(

@@ -303,3 +303,22 @@ def test_an_undeclared_fill_value_of_netcdf_is_asked_about(stored_type, scale, s
         read_field(path)
     for answer in answers:
         np.testing.assert_allclose(read_field(path, nodata=(answer,)).values, land()[::-1], atol=0.006)
+
+
+def test_a_fill_value_among_packed_numbers_is_asked_about(tmp_path):
+    """32767 x 0.001 = 32.767 is no number that stands for missing; 32767 is."""
+    netCDF4 = pytest.importorskip("netCDF4")
+    packed = np.add.outer(np.arange(1000, 9000, 400), np.arange(20)).astype("i4")
+    packed[:3, :4] = 32767
+    with netCDF4.Dataset(tmp_path / "f.nc", "w") as data:
+        for name, values, unit in (("lat", np.arange(50, 30, -1.0), "degrees_north"), ("lon", np.arange(20.0), "degrees_east")):
+            data.createDimension(name, 20)
+            data.createVariable(name, "f8", (name,))[:] = values
+            data[name].units = unit
+        variable = data.createVariable("cSoil", "i4", ("lat", "lon"))
+        variable.set_auto_maskandscale(False)
+        variable.setncatts({"scale_factor": 0.001, "units": "kg m-2"})
+        variable[:] = packed
+    with pytest.raises(UserError, match=r"12 of 400 values of cSoil are 32767.*nodata=32767 takes them as missing"):
+        read_field(tmp_path / "f.nc")
+    assert np.isnan(read_field(tmp_path / "f.nc", nodata=(32767.0,)).values).sum() == 12
