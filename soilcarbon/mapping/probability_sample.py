@@ -38,7 +38,7 @@ class SampleRule:
     ----------
     sampling
         "random": all with one probability; "stratified": so in each stratum; "weighted": by their weights, in strata if there is a
-        column of them; "none"; "auto": stratified or weighted where the table has inclusion probabilities or `strata` is given.
+        column of them; "none"; "auto": weighted where the table has inclusion probabilities, stratified where `strata` is given.
     strata
         Raster of strata (sizes are the true areas of its cells), or table of strata and sizes.
     not_sampled
@@ -127,7 +127,8 @@ def read_sample(path: Path, value: str, table_rule: TableRule, rule: SampleRule)
     if member.sum() < 2:
         raise UserError(f"{path}: {member.sum()} measured points are of a probability sample; two are the least")
     stratum, sizes = (None, None) if sampling == "random" else _strata(points, member, rule)
-    weight = None if sampling == "random" else _weights(points, member)
+    equal = sampling == "random" or (sampling == "stratified" and sizes is not None)
+    weight = None if equal else _weights(points, member)  # a column "weight" may be of anything, where none is needed
     if sampling == "weighted" and weight is None:
         raise UserError(f"{path}: no column of weights or inclusion probabilities; --columns weight=NAME names it")
     if sampling == "stratified" and (stratum is None or (sizes is None and weight is None)):
@@ -143,7 +144,7 @@ def _resolved(points: PointTable, rule: SampleRule) -> Sampling:
     if rule.strata is not None:
         return "stratified"
     if "inclusion_probability" in points and points["inclusion_probability"].notna().any():
-        return "stratified" if "stratum" in points else "weighted"
+        return "weighted"
     if "probability_sample" in points:
         name = points.columns.found["probability_sample"]
         points.notes.append(
@@ -193,6 +194,7 @@ def _weights(points: PointTable, member: np.ndarray) -> np.ndarray | None:
         expected = "weights above 0" if ours == "weight" else "inclusion probabilities above 0, up to 1"
         first = points.raw[name][wrong].iloc[0]
         raise UserError(f"{points.path}: column {name!r}: {wrong.sum()} of {member.sum()} are no {expected}, first {first!r}")
+    points.notes.append(f"weights of the points: {name!r}")
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(member, found if ours == "weight" else 1 / found, 1.0)
 

@@ -125,6 +125,23 @@ def test_random_two_stage_and_weighted_samples(world):
     assert found["me_se"] == pytest.approx(np.sqrt(12 / 11 * ((weight * (error - value) / weight.sum()) ** 2).sum()))
 
 
+def test_a_column_called_weight_may_be_of_anything(world):
+    table, error = world
+    table.assign(weight=np.arange(1, 13.0), stratum_size=np.where(table["stratum"] == 1, 2, 6)).to_csv("points.csv", index=False)
+    found = scores(*ARGUMENTS, "--sampling", "stratified").loc[("m", "area")]
+    assert (found["me"], found["me_se"]) == pytest.approx(by_hand(error))
+
+
+def test_unequal_probabilities_within_strata_are_found(world):
+    table, error = world
+    probability = 1 / np.arange(10, 22)
+    table.assign(inclusion_probability=probability, stratum_size=np.where(table["stratum"] == 1, 2, 6)).to_csv(
+        "points.csv", index=False
+    )
+    parts = [np.average(each, weights=w) for each, w in ((error[:6], 1 / probability[:6]), (error[6:], 1 / probability[6:]))]
+    assert scores(*ARGUMENTS).loc[("m", "area")]["me"] == pytest.approx(-(0.25 * parts[0] + 0.75 * parts[1]))
+
+
 def test_ordinary_points_stay_as_they_are(world):
     table, _ = world
     table.assign(weight=3.0).to_csv("points.csv", index=False)
