@@ -44,8 +44,6 @@ _TINY = 1e-12
 """... in the CRS's unit: neighbouring cells have to differ in float64 by far more than rounding."""
 UNDECLARED = "%s: not declared as nodata, but taken as missing: %s"
 """Log message on a file and what is missing in its variables."""
-
-
 EXACT = 2**24
 """Integers up to this are told apart in float32, in which all covariates are held."""
 _SIDECAR = 2**22
