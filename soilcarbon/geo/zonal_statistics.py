@@ -7,11 +7,11 @@ Many processes may share the work: a tile yields `Sums`, which are added up at t
     table = totals(parts, "kg/m2", [area.name for area in areas])
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +23,10 @@ from rasterio.transform import Affine, array_bounds
 from soilcarbon.geo.crs import transformed
 from soilcarbon.geo.grid import Grid, Tile, lonlat
 from soilcarbon.geo.vector import Area
+from soilcarbon.stats.areal_mean import ArealMean, areal_mean
 
 LOWER, UPPER = 0.05, 0.95
-"""Quantiles of an ensemble's members, at a cell and of a zone."""
+"""Quantiles of an ensemble's members at a cell."""
 _BLOCK_KM = 3.0
 _BLOCK_CELLS = 4
 """In a projected CRS true areas are taken of blocks no larger than this, and interpolated."""
@@ -47,7 +48,7 @@ _MASS = {
     "Tg": 1.0,
     "Pg": 1e3,
 }
-"""Tg; a milligram and a megagram differ in case alone."""
+"""Mt (Tg); a milligram and a megagram differ in case alone."""
 _SURFACE = {"cm": 1e-10, "m": 1e-6, "ha": 1e-2, "km": 1.0}
 """km2, of the square or of the hectare."""
 _PER_SURFACE = re.compile(
@@ -187,16 +188,29 @@ class Sums:
     area
         Theirs, km2.
     weighted
-        (M,) float64: the sum of each member's values times km2.
+        (M,) float64: the sum of values times km2, of each member of an ensemble, or with each drawn field of error.
+    mapped
+        The same of the map itself.
+    spread, square
+        Sum of the deviations of an error field times km2, and of the variances of single cells times km2 squared; 0 without.
+    ends
+        Lower and upper end of the interval of the only cell; None if there are more, or it has none.
     """
 
     cells: int
     area: float
     weighted: np.ndarray
+    mapped: float = math.nan
+    spread: float = 0.0
+    square: float = 0.0
+    ends: tuple[float, float] | None = None
 
     def __add__(self, other: "Sums") -> "Sums":
         assert self.weighted.shape == other.weighted.shape  # numpy would repeat a single member
-        return Sums(self.cells + other.cells, self.area + other.area, self.weighted + other.weighted)
+        pairs = (
+            (getattr(self, name), getattr(other, name)) for name in ("cells", "area", "weighted", "mapped", "spread", "square")
+        )
+        return Sums(*(left + right for left, right in pairs))
 
 
 def sums(values: np.ndarray, km2: np.ndarray, masks: Sequence[tuple[str, np.ndarray]]) -> dict[str, Sums]:
@@ -218,8 +232,8 @@ def sums(values: np.ndarray, km2: np.ndarray, masks: Sequence[tuple[str, np.ndar
         cells = mask & known
         if cells.any():
             weight = km2[cells]
-            weighted = [float((member[cells] * weight).sum()) for member in values]  # float64, as the weights are
-            found[name] = Sums(int(cells.sum()), float(weight.sum()), np.array(weighted))
+            weighted = np.array([float((member[cells] * weight).sum()) for member in values])  # float64, as the weights are
+            found[name] = Sums(int(cells.sum()), float(weight.sum()), weighted, float(weighted.mean()))
     return found
 
 
@@ -228,25 +242,41 @@ def add(left: Mapping[str, Sums], right: Mapping[str, Sums]) -> dict[str, Sums]:
     return {**left, **{name: left[name] + part if name in left else part for name, part in right.items()}}
 
 
-def as_plain(parts: Mapping[str, Sums]) -> dict[str, list[Any]]:
+Plain = tuple[int, float, list[float], float, float, float, tuple[float, float] | None]
+"""`Sums` as plain containers."""
+
+
+def as_plain(parts: Mapping[str, Sums]) -> dict[str, Plain]:
     """Return sums as plain containers; JSON keeps every bit of them."""
-    return {name: [part.cells, part.area, part.weighted.tolist()] for name, part in parts.items()}
+    return {
+        name: (part.cells, part.area, part.weighted.tolist(), part.mapped, part.spread, part.square, part.ends)
+        for name, part in parts.items()
+    }
 
 
-def from_plain(plain: Mapping[str, Sequence[Any]]) -> dict[str, Sums]:
+def from_plain(plain: Mapping[str, Plain]) -> dict[str, Sums]:
     """Restore sums from the plain containers of `as_plain`."""
-    return {name: Sums(cells, area, np.array(weighted, np.float64)) for name, (cells, area, weighted) in plain.items()}
+    return {name: Sums(each[0], each[1], np.array(each[2], np.float64), *each[3:]) for name, each in plain.items()}
 
 
-def totals(parts: Iterable[Mapping[str, Sums]], unit: str, order: Sequence[str]) -> pd.DataFrame:
+def totals(
+    parts: Iterable[Mapping[str, Sums]],
+    unit: str,
+    order: Sequence[str],
+    *,
+    level: float = 0.9,
+    least: float | None = None,
+    signed: bool = False,
+) -> pd.DataFrame:
     """Return the area-weighted mean and the total of each zone, with intervals.
 
-    The mean is that over the members of their own means. The interval runs from the 5th to the 95th percentile of the
-    members' own means, and totals: the errors of an ensemble are shared by neighbouring cells, so the lower bounds
-    of cells may not be summed to the lower bound of a zone. It describes the ensemble's spread only.
+    Of a map with an error model (`stats.error_field`) the mean is corrected for the bias that held-out profiles show, and the
+    interval is that of `stats.areal_mean`. Of an ensemble without one it runs from quantile to quantile of the members' own means:
+    the errors of an ensemble are shared by neighbouring cells, so the lower bounds of cells may not be summed to the lower bound of
+    a zone; it describes the ensemble's spread only. A zone of a single cell has the interval of that cell.
 
-    A total is in Tg, if the unit is a mass per area (kg/m2, t ha-1 ...). Of any other unit (g/kg is a concentration) there is none:
-    a mass takes bulk density and depth.
+    A total is a mass, if the unit is a mass per area (kg/m2, t ha-1 ...): in t, kt, Mt or Pg, whatever suits the largest zone. Of
+    any other unit (g/kg is a concentration) there is none: a mass takes bulk density and depth.
 
     Parameters
     ----------
@@ -256,37 +286,78 @@ def totals(parts: Iterable[Mapping[str, Sums]], unit: str, order: Sequence[str])
         Of the map.
     order
         The names of all zones; the rows follow them.
+    level
+        Of the intervals.
+    least
+        Standard error of the error model's mean, `ErrorField.standard_error`; None: there is no error model.
+    signed
+        Values may be below 0, as those of a change.
 
     Returns
     -------
     DataFrame
-        zone, cells, area_km2 (of the cells with a value), mean, mean_lower, mean_upper, mean_unit, total, total_lower,
-        total_upper, total_unit. Without cells: cells and area 0, the rest NaN. One member: the bounds NaN. No mass: totals NaN.
+        zone, cells, area_km2 (of the cells with a value), mean, mean_lower, mean_upper, mean_unit, map_mean (of the map as it is),
+        total, total_lower, total_upper, total_unit. Without cells: cells and area 0, the rest NaN. One member: the bounds NaN. No
+        mass: totals NaN.
     """
     whole: dict[str, Sums] = reduce(add, parts, {})
     unknown = sorted(set(whole) - set(order))
     assert not unknown, unknown
     unit = unit.strip()
     mass = mass_of(unit)
-    units = {"mean_unit": unit, "total_unit": "Tg" if mass else ""}
+    mass_unit, megatonnes = total_unit(max((abs(part.mapped) * (mass or 0.0) for part in whole.values()), default=0.0))
+    units = {"mean_unit": unit, "total_unit": mass_unit if mass else ""}
     rows = []
     for name in order:
         part = whole.get(name, Sums(0, 0.0, np.array([np.nan])))
-        mean = part.weighted / part.area if part.area > 0 else np.array([np.nan])
-        row = {"zone": name, "cells": part.cells, "area_km2": part.area}
-        rows.append(row | _spread("mean", mean) | _spread("total", part.weighted * (mass or np.nan)) | units)
+        mean = _areal_mean(part, level, least, signed)
+        scale = part.area * mass / megatonnes if mass else np.nan
+        row = {
+            "zone": name,
+            "cells": part.cells,
+            "area_km2": part.area,
+            "map_mean": part.mapped / part.area if part.area else np.nan,
+        }
+        total = ArealMean(mean.mean * scale, mean.lower * scale, mean.upper * scale)
+        rows.append(row | _named("mean", mean) | _named("total", total) | units)
     columns = [f"{what}{end}" for what in ("mean", "total") for end in ("", "_lower", "_upper", "_unit")]
+    columns.insert(4, "map_mean")
     return pd.DataFrame(rows, columns=["zone", "cells", "area_km2", *columns])
 
 
-def _spread(name: str, members: np.ndarray) -> dict[str, float]:
-    """Return the mean of members (M,) and their 5th and 95th percentile, NaN of one."""
-    lower, upper = np.quantile(members, [LOWER, UPPER]) if len(members) > 1 else (np.nan, np.nan)
-    return {name: float(members.mean()), f"{name}_lower": float(lower), f"{name}_upper": float(upper)}
+def _areal_mean(part: Sums, level: float, least: float | None, signed: bool) -> ArealMean:
+    """Return the mean of a zone with its interval."""
+    if not part.area > 0:
+        return ArealMean(np.nan, np.nan, np.nan)
+    if part.cells == 1 and part.ends is not None:
+        return ArealMean(part.mapped / part.area, *part.ends)
+    members = part.weighted / part.area
+    if least is None:
+        lower, upper = np.quantile(members, [(1 - level) / 2, (1 + level) / 2]) if len(members) > 1 else (np.nan, np.nan)
+        return ArealMean(float(members.mean()), float(lower), float(upper))
+    spread, square = part.spread / part.area, part.square / part.area**2
+    return areal_mean(part.mapped / part.area, members, level=level, variance=square, least=least * spread, signed=signed)
+
+
+def _named(name: str, mean: ArealMean) -> dict[str, float]:
+    return {name: mean.mean, f"{name}_lower": mean.lower, f"{name}_upper": mean.upper}
+
+
+def total_unit(largest: float) -> tuple[str, float]:
+    """Return the unit that suits a mass in Mt, and how many Mt it is.
+
+    Examples
+    --------
+    >>> [total_unit(mass)[0] for mass in (0.0005, 0.5, 20.0, 5000.0)]
+    ['t', 'kt', 'Mt', 'Pg']
+    """
+    return next(
+        (unit, size) for unit, size in (("Pg", 1e3), ("Mt", 1.0), ("kt", 1e-3), ("t", 1e-6)) if largest >= size or unit == "t"
+    )
 
 
 def mass_of(unit: str) -> float | None:
-    """Return the factor from a unit of mass per area to Tg/km2; None for any other unit."""
+    """Return the factor from a unit of mass per area to Mt/km2; None for any other unit."""
     text = unit.strip().translate(str.maketrans("⁰¹²³⁻−·⋅", "0123--  "))
     found = _PER_SURFACE.fullmatch(text)
     if found is None:

@@ -19,6 +19,7 @@ from soilcarbon.geo.grid import Grid
 from soilcarbon.geo.raster import given_nodata
 from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
 from soilcarbon.io.files import UserError
+from soilcarbon.mapping.areal import described, sums_with_errors
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.predictor import CHANGE, Cells, Place, Predicted, Predictor, untrusted_scores, warn_of_other_windows
 from soilcarbon.network.checkpoint import load_checkpoint
@@ -176,6 +177,7 @@ class NetworkPredictor(Predictor):
         self.windows = tuple((category.variables, category.radius) for category in facts.categories)
         self.classes = frozenset(facts.classes)
         self.applicability = self.network.applicability
+        self.errors = self.network.errors
         self.nodata = given_nodata(self.network.record.rasters)
         self.trained = dict(facts.statistics or {})
         self._dense: SlidingNetwork | None = None
@@ -233,7 +235,11 @@ class NetworkPredictor(Predictor):
         return np.stack([mean, *between, *([members.std(0, ddof=1)] if several else [])]).astype(np.float32)
 
     def sums(self, place: Place, maps: Mapping[str, Predicted]) -> dict[str, dict[str, Sums]]:
-        """See `Predictor`; of means, member by member."""
+        """See `Predictor`; of means, with fields of error or, without an error model, member by member."""
+        if self.errors is not None:
+            values = {name: as_means(each.members, self.network.specification).mean(0) for name, each in maps.items()}
+            weights = {name: np.isfinite(each)[None].astype(np.float32) for name, each in values.items()}
+            return sums_with_errors(self.errors, place, values, weights)
         means = {name: as_means(each.members, self.network.specification) for name, each in maps.items()}
         if len(means) > 1:
             first, *_, last = means.values()
@@ -267,7 +273,9 @@ class NetworkPredictor(Predictor):
     def describe(self) -> dict[str, Any]:
         """See `Predictor`."""
         facts = self.network.specification
+        errors = {} if self.errors is None else {"errors": described(self.errors)}
         return {
+            **errors,
             "members": facts.members,
             "target": self.target,
             "unit": facts.unit,

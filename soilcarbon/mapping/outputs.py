@@ -94,11 +94,21 @@ def _tags(plan: Plan, model: Predictor, name: str) -> dict[str, str]:
     return {**tags, "PERIOD": name} if name else tags
 
 
+_CORRECTED = (
+    "means and totals are corrected for the bias of profiles held out, and their intervals carry its uncertainty and the errors that "
+    "neighbouring cells share; map_mean is that of the map as it is. See docs/totals.md"
+)
+
+
 def make_totals(plan: Plan, folder: Path, notes: Sequence[Notes], model: Predictor) -> pd.DataFrame:
     """Return mean and total of each map over the whole, the model's own zones and those of a file, with the members' interval."""
     areas = load_areas(folder / ZONES) if ZONES in plan.areas else []
     order = [WHOLE, *map(own_zone, model.zones), *(area.name for area in areas)]
-    tables = {name: zones.totals([zones.from_plain(each.sums[name]) for each in notes], model.unit, order) for name in plan.maps}
+    least = None if model.errors is None else model.errors.standard_error
+    tables = {}
+    for name in plan.maps:
+        parts = [zones.from_plain(each.sums[name]) for each in notes]
+        tables[name] = zones.totals(parts, model.unit, order, level=plan.level, least=least, signed=name == CHANGE)
     return pd.concat([table.assign(map=name)[["map", *table.columns]] for name, table in tables.items()], ignore_index=True)
 
 
@@ -312,7 +322,8 @@ def finish(
     meanings = [f"{band.name}: {band.tags['MEANING']}" for band in bands_of(plan, model, plan.maps[0])]
     if len(plan.periods) > 1:
         meanings += [f"change, {band.name}: {band.tags['MEANING']}" for band in bands_of(plan, model, CHANGE)]
-    meanings += [model.interval_note] if model.interval_note else []
+    if model.errors is not None:
+        meanings.append(_CORRECTED)
     write_page(place.with_suffix(".html"), _title(plan, model), views, shown, provenance, totals, [*warnings, *meanings], profiles)
 
     made = [path for path in reversed(outputs(out, plan)) if (folder / path.name).is_file()]

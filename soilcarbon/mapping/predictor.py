@@ -21,6 +21,7 @@ from soilcarbon.mapping.cog import Band
 from soilcarbon.soil.dataset import Statistics
 from soilcarbon.soil.target import target_of
 from soilcarbon.stats.applicability import ApplicabilityArea
+from soilcarbon.stats.error_field import ErrorField
 
 log = logging.getLogger(__name__)
 CHANGE = "change"
@@ -106,8 +107,8 @@ class Predictor(ABC):
     on_gpu: bool = False
     missing_policy: str
     version: tuple[str, str]
-    interval_note: str = ""
-    """Basis of the interval of a mean or total, as text; "" where there is none."""
+    errors: ErrorField | None = None
+    """Error model of means and totals; None where the held-out profiles are too few, or unknown."""
 
     @property
     def variables(self) -> tuple[str, ...]:

@@ -10,24 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 import sklearn
-from scipy.sparse import csr_array
 from scipy.stats import norm
 
 from soilcarbon.geo import zonal_statistics as zones
-from soilcarbon.geo.grid import lonlat, nominal_metres
-from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
+from soilcarbon.geo.zonal_statistics import Sums
 from soilcarbon.io.files import UserError
+from soilcarbon.mapping.areal import described, sums_with_errors
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.predictor import CHANGE, Place, Predicted, Predictor
 from soilcarbon.regression.uncertainty import Uncertainty
 from soilcarbon.soil.dataset import Statistics
 from soilcarbon.stats.error_field import ErrorField
 from soilcarbon.training.uncertainty import check_level
-
-_FINE = 4
-"""Blocks along the distance over which errors are shared; within one they are taken to be one error."""
-_WIDEST = 64
-"""Cells along the side of a block."""
 
 
 class RegressionPredictor(Predictor):
@@ -52,9 +46,7 @@ class RegressionPredictor(Predictor):
     def __init__(self, path: Path, uncertainty: Uncertainty) -> None:
         self.path, self.uncertainty = path, uncertainty
         self.applicability = uncertainty.applicability
-        if uncertainty.errors is not None:
-            share = f"{LOWER:.0%} to {UPPER:.0%}"
-            self.interval_note = f"Intervals of means and totals: {share} of simulated error fields; see docs/maps.md."
+        self.errors = uncertainty.errors
 
     def means(self, predicted: np.ndarray) -> np.ndarray:
         """Return predictions of any shape as means, which may be summed over an area."""
@@ -92,29 +84,14 @@ class RegressionPredictor(Predictor):
         return np.stack([change, change - reach, change + reach, deviation]).astype(np.float32)
 
     def sums(self, place: Place, maps: Mapping[str, Predicted]) -> dict[str, dict[str, Sums]]:
-        """See `Predictor`: each drawn field of error, added to the map, is a member."""
-        names, errors = list(maps), self.uncertainty.errors
+        """See `Predictor`."""
         values = {name: self.means(each.members[0].astype(np.float64)) for name, each in maps.items()}
-        if len(names) > 1:
-            values[CHANGE] = values[names[-1]] - values[names[0]]
-        found = {name: zones.sums(each[None], place.km2, place.masks) for name, each in values.items()}
-        if errors is None:
-            return found
-        blocks, lon, lat = _blocks(place, errors.range_km)
-        spreads = [errors.spread(values[name], _weights(maps[name])) * place.km2 for name in names]
-        parts = {name: [(k, spreads[k])] for k, name in enumerate(names)}
-        if len(names) > 1:
-            parts[CHANGE] = [(len(names) - 1, spreads[-1]), (0, -spreads[0])]
-        rows = [(name, zone) for name in values for zone in found[name]]
-        masks, terms = dict(place.masks), []
-        for row, (name, zone) in enumerate(rows):
-            here = masks[zone] & np.isfinite(values[name])
-            for k, spread in parts[name]:
-                terms.append((row, k, csr_array(np.bincount(blocks[here], spread[here], len(lon))[None])))
-        for (name, zone), drawn in zip(rows, errors.sums(lon, lat, terms, len(rows)), strict=True):
-            base = found[name][zone]
-            found[name][zone] = Sums(base.cells, base.area, base.weighted + drawn)
-        return found
+        if self.errors is not None:
+            return sums_with_errors(self.errors, place, values, {name: _weights(each) for name, each in maps.items()})
+        if len(values) > 1:
+            first, *_, last = values.values()
+            values[CHANGE] = last - first
+        return {name: zones.sums(each[None], place.km2, place.masks) for name, each in values.items()}
 
     def interval_bands(self, value: str, level: float, change: bool) -> list[Band]:
         """Return the bands behind the prediction, by what it is called."""
@@ -135,31 +112,9 @@ class RegressionPredictor(Predictor):
         """Return the facts of an error field as plain containers."""
         names = self.zones or ("everywhere",)
         deviations = {name: round(each, 3) for name, each in zip(names, errors.deviations, strict=True)}
-        shares = {
-            "shared by neighbours": round(errors.structured, 3),
-            "of that by all places": round(errors.common, 3),
-            "shared by other periods": round(errors.persistence, 3),
-            "bias of a period": round(errors.drift**0.5, 4),
-        }
-        return {"relative": deviations, "range in km": round(errors.range_km, 1)} | shares
+        return {"of the square root of 1 + prediction": deviations} | described(errors)
 
 
 def _weights(predicted: Predicted) -> np.ndarray:
     assert predicted.weights is not None
     return predicted.weights
-
-
-def _blocks(place: Place, range_km: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the number of each cell's block (h, w), and longitude and latitude (b,) of the blocks' middles.
-
-    Blocks are squares of cells of the whole grid, so that what is drawn there is the same in every tile.
-    """
-    grid, tile = place.grid, place.tile
-    side = int(np.clip(range_km * 1000 / _FINE / nominal_metres(grid.crs, max(grid.cell)), 1, _WIDEST))
-    down, across = np.arange(tile.row, tile.row + tile.height) // side, np.arange(tile.col, tile.col + tile.width) // side
-    rows, cols = np.unique(down), np.unique(across)
-    row, col = (each.ravel() for each in np.meshgrid((rows + 0.5) * side, (cols + 0.5) * side, indexing="ij"))
-    lon, lat = lonlat(grid, np.minimum(row, grid.height - 0.5), np.minimum(col, grid.width - 0.5))
-    off = ~np.isfinite(lon)  # off the Earth, at the rim of a world map: any place will do, few cells are there
-    number = (down - rows[0])[:, None] * len(cols) + (across - cols[0])[None, :]
-    return number, np.where(off, 0.0, lon), np.where(off, 0.0, lat)

@@ -30,6 +30,7 @@ from soilcarbon.geo.grid import Tile
 from soilcarbon.geo.resampling import Stack
 from soilcarbon.geo.vector import load_areas
 from soilcarbon.io.files import UserError, sha256
+from soilcarbon.mapping.areal import with_ends
 from soilcarbon.mapping.cog import GDAL_SETTINGS, Statistics, write_tile
 from soilcarbon.mapping.plan import AREA, PLAN, WHOLE, ZONES, Plan, own_zone, stamps_of
 from soilcarbon.mapping.predictor import Cells, Place, Predicted, Predictor, dissimilarity
@@ -51,7 +52,7 @@ class Notes(BaseModel):
     inside
         Cells in the area of interest and not masked.
     sums
-        Map -> zone -> cells, area in km2, and each member's sum of value x km2: `zonal_statistics.as_plain`.
+        Map -> zone -> `zonal_statistics.as_plain`.
     statistics
         Of each band: the arguments of `cog.Statistics`.
     filled
@@ -60,7 +61,7 @@ class Notes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
     inside: int
-    sums: dict[str, dict[str, tuple[int, float, list[float]]]] = {}
+    sums: dict[str, dict[str, zones.Plain]] = {}
     statistics: list[tuple[int, float, float, float, float]] = []
     filled: dict[str, tuple[int, list[int]]] = {}
 
@@ -168,10 +169,12 @@ class _Worker:
         for k, name in enumerate(self.model.zones):
             masks.append((own_zone(name), np.logical_or.reduce([each.zone == k for each in maps.values()])))
         place = Place(plan.grid, tile, zones.cell_areas(plan.grid, tile), masks)
-        sums = {name: zones.as_plain(each) for name, each in self.model.sums(place, maps).items()}
+        sums = self.model.sums(place, maps)
         shown = []
         for name, each in maps.items():
             shown.append(self.model.bands(each, plan.level))
+            if self.model.errors is not None and len(shown[-1]) > 2:
+                sums[name] = with_ends(sums[name], dict(masks), *shown[-1][1:3])
             if plan.applicability:
                 shown.append(unlike[name])
         if len(maps) > 1:
@@ -179,7 +182,14 @@ class _Worker:
             shown.append(self.model.change(first, last, plan.level))
         bands = np.concatenate(shown)
         statistics = [astuple(Statistics.of(band)) for band in bands]
-        return bands, Notes.model_validate({"inside": count, "sums": sums, "statistics": statistics, "filled": filled})
+        return bands, Notes.model_validate(
+            {
+                "inside": count,
+                "sums": {name: zones.as_plain(each) for name, each in sums.items()},
+                "statistics": statistics,
+                "filled": filled,
+            }
+        )
 
 
 @lru_cache(maxsize=1)

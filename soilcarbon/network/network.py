@@ -23,6 +23,7 @@ from soilcarbon.io.files import UserError
 from soilcarbon.network.specification import Encoder, Specification
 from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.conformal import ConformalCalibration
+from soilcarbon.stats.error_field import ErrorField
 
 MAPS, FUSED, HIDDEN = 32, 128, 256
 BIAS = 0.01
@@ -196,6 +197,8 @@ class SoilCarbonNet(Member):
         Area of applicability, from the training profiles; None if unknown.
     calibration
         Conformal calibration of its prediction intervals, from held-out profiles; None if unknown.
+    errors
+        Error model of its means and totals, from held-out profiles; None if unknown.
 
     Examples
     --------
@@ -213,6 +216,7 @@ class SoilCarbonNet(Member):
         self.version = __version__
         self.applicability: ApplicabilityArea | None = None
         self.calibration: ConformalCalibration | None = None
+        self.errors: ErrorField | None = None
         self.respecify()
 
     def respecify(self, **changes: Any) -> None:
@@ -267,11 +271,11 @@ class SoilCarbonNet(Member):
             "record": self.record.model_dump(mode="json", exclude_defaults=True),
             "version": self.version,
         }
-        fitted = {"applicability": self.applicability, "calibration": self.calibration}
+        fitted = {"applicability": self.applicability, "calibration": self.calibration, "errors": self.errors}
         return facts | {name: each.to_plain() for name, each in fitted.items() if each is not None}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore record, applicability and calibration from `_extra_state`; the specification stays that of the network.
+        """Restore record, applicability, calibration and errors from `_extra_state`; the specification stays the network's.
 
         Raises
         ------
@@ -283,6 +287,10 @@ class SoilCarbonNet(Member):
         self.applicability = None if area is None else ApplicabilityArea.from_plain(area)
         scores = state.get("calibration")
         self.calibration = None if scores is None else ConformalCalibration.from_plain(scores)
+        errors = state.get("errors")
+        self.errors = None if errors is None else ErrorField.from_plain(errors)
+        if self.errors is not None and len(self.errors.deviations) != 1:
+            raise ValueError("errors: a network's are of one zone")
         width = sum(self.specification.channels(category) for category in self.specification.categories)
         if self.applicability is not None and len(self.applicability.mean) != width:
             raise ValueError(f"applicability: of {len(self.applicability.mean)} predictors, the network has {width}")

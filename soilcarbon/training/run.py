@@ -34,7 +34,7 @@ from soilcarbon.training.ensemble import (
 )
 from soilcarbon.training.loop import Scores
 from soilcarbon.training.run_log import log_result
-from soilcarbon.training.uncertainty import fit_applicability, fit_calibration, held_out_predictions
+from soilcarbon.training.uncertainty import fit_applicability, fit_calibration, fit_errors, held_out_predictions
 
 log = logging.getLogger(__name__)
 AnySettings = TypeVar("AnySettings", bound=TrainSettings)
@@ -318,9 +318,10 @@ def _scores(network: SoilCarbonNet, data: Dataset, known: TrainingData) -> Score
 
 
 def fit_uncertainty(network: SoilCarbonNet, data: Dataset, known: TrainingData, seed: int) -> None:
-    """Set a network's area of applicability and the calibration of its prediction intervals."""
+    """Set a network's area of applicability, the calibration of its prediction intervals and its error model."""
     network.applicability = fit_applicability(network, data, data.split["train"] if known.folds is None else known.rows, seed)
     network.calibration = fit_calibration(network, data, known.rows, known.folds)
+    network.errors = fit_errors(network, data, known.rows, known.folds, seed)
 
 
 def _warn(network: SoilCarbonNet, settings: TrainSettings) -> None:

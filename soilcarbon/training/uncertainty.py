@@ -11,11 +11,12 @@ import numpy as np
 
 from soilcarbon.categories import middle_cells, variable_columns
 from soilcarbon.io.files import UserError
-from soilcarbon.network.network import SoilCarbonNet, predict
+from soilcarbon.network.network import SoilCarbonNet, as_means, predict
 from soilcarbon.network.specification import unfold_classes
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.conformal import ConformalCalibration
+from soilcarbon.stats.error_field import ErrorField
 from soilcarbon.stats.groups import inner_folds, spatial_groups
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,33 @@ def check_level(calibration: ConformalCalibration | None, level: float, strata: 
         )
 
 
+def fit_errors(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, folds: np.ndarray | None, seed: int) -> ErrorField | None:
+    """Return the error model of a network's means and totals, of profiles held out as in `fit_calibration`.
+
+    None where these are few, chose the best epoch, or have no places, or a target is below 0.
+    """
+    chosen = data.split["valid"] if folds is None else rows
+    if len(chosen) < FEWEST or _chose_the_epoch(network, chosen, folds) or not {"lon", "lat"} <= set(data.table):
+        return None
+    y = data.y[chosen]
+    members = predict(network, data.x[chosen])[1]
+    means = as_means(members, network.specification)
+    predicted = means.mean(0) if folds is None else means[folds, np.arange(len(chosen))]
+    if min(y.min(), predicted.min()) < 0:
+        return None
+    places = np.column_stack([data.lon, data.lat])[chosen]
+    try:
+        return ErrorField.fit(y, predicted, np.zeros(len(y), np.int64), 1, places, np.zeros(len(y), np.int64), seed)
+    except ValueError as error:
+        log.warning("no intervals of means and totals: %s", error)
+        return None
+
+
+def _chose_the_epoch(network: SoilCarbonNet, chosen: np.ndarray, folds: np.ndarray | None) -> bool:
+    """Return whether the validation profiles are few and chose the best epoch, so that their errors are too small."""
+    return folds is None and network.record.settings.get("select_on", "none") != "none" and len(chosen) < MANY
+
+
 def fit_calibration(
     network: SoilCarbonNet, data: Dataset, rows: np.ndarray, folds: np.ndarray | None
 ) -> ConformalCalibration | None:
@@ -160,7 +188,7 @@ def fit_calibration(
     if len(chosen) < FEWEST:
         log.warning("no intervals: %d profiles were held out, at least %d are needed", len(chosen), FEWEST)
         return None
-    if folds is None and network.record.settings.get("select_on", "none") != "none" and len(chosen) < MANY:
+    if _chose_the_epoch(network, chosen, folds):
         log.warning(
             "no intervals: the %d validation profiles also chose the best epoch, so their errors are too small; "
             "--members 5 calibrates on folds", len(chosen),
