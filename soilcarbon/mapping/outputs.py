@@ -95,8 +95,8 @@ def _tags(plan: Plan, model: Predictor, name: str) -> dict[str, str]:
 
 
 _CORRECTED = (
-    "means and totals are corrected for the bias of profiles held out, and their intervals carry its uncertainty and the errors that "
-    "neighbouring cells share; map_mean is that of the map as it is. See docs/totals.md"
+    "means and totals are corrected for the bias of profiles held out, and their intervals carry its uncertainty and the errors "
+    "that neighbouring cells share; map_mean is that of the map as it is. See docs/totals.md"
 )
 
 

@@ -220,9 +220,9 @@ def test_a_constant_stock_over_a_known_area_gives_its_mass():
         for t in grid.tiles(33)
     ]
     row = totals(parts, "kg/m2", ["a"]).iloc[0]
-    assert (row["cells"], row["mean"], row["total_unit"]) == (10_000, pytest.approx(10), "Tg")
+    assert (row["cells"], row["mean"], row["total_unit"]) == (10_000, pytest.approx(10), "Mt")
     assert row["area_km2"] == pytest.approx(12_308.464, abs=1e-3)
-    assert row["total"] == pytest.approx(123.08464, abs=1e-5)  # 10 kg/m2 = 0.01 Tg/km2
+    assert row["total"] == pytest.approx(123.08464, abs=1e-5)  # 10 kg/m2 = 0.01 Mt/km2
 
 
 def test_means_weigh_by_true_area():
@@ -261,14 +261,17 @@ def test_a_cell_without_a_value_counts_nowhere():
 
 
 def test_sums_survive_json_to_the_last_bit_and_add_up():
-    first = {"a": Sums(1, 0.1, np.array([1 / 3, 1e-300])), "b": Sums(2, 0.2, np.array([1.0, 2.0]))}
-    second = {"a": Sums(3, 0.2, np.array([1.0, 2.0])), "c": Sums(1, 1.0, np.array([0.0, 0.0]))}
+    first = {
+        "a": Sums(1, 0.1, np.array([1 / 3, 1e-300]), 0.3, 1 / 7, 2.0, (1 / 3, 2.0)),
+        "b": Sums(2, 0.2, np.array([1.0, 2.0]), 1.0),
+    }
+    second = {"a": Sums(3, 0.2, np.array([1.0, 2.0]), 0.1, 1.0, 3.0), "c": Sums(1, 1.0, np.array([0.0, 0.0]), 0.0)}
     read = from_plain(json.loads(json.dumps(as_plain(first))))
     assert as_plain(read) == as_plain(first)
     assert as_plain(add(read, second)) == {
-        "a": [4, 0.1 + 0.2, [1 / 3 + 1, 1e-300 + 2]],
-        "b": [2, 0.2, [1.0, 2.0]],
-        "c": [1, 1.0, [0.0, 0.0]],
+        "a": (4, 0.1 + 0.2, [1 / 3 + 1, 1e-300 + 2], 0.1 + 0.3, 1 / 7 + 1.0, 5.0, None),
+        "b": (2, 0.2, [1.0, 2.0], 1.0, 0.0, 0.0, None),
+        "c": (1, 1.0, [0.0, 0.0], 0.0, 0.0, 0.0, None),
     }
     assert read["a"].cells == 1  # adding changes neither
 
@@ -278,7 +281,7 @@ def test_the_interval_is_that_of_the_members_own_means_not_of_cells():
     opposed = np.stack([means - 100, means + 100], axis=-1)[:, None, :]  # cells of every member differ by 200
     row = totals([sums(opposed, np.full((1, 1), 3.0), [("a", np.ones((1, 2), bool))])], "kg/m2", ["a"]).iloc[0]
     assert (row["mean"], row["mean_lower"], row["mean_upper"]) == pytest.approx((10, 1, 19))
-    assert (row["total"], row["total_lower"], row["total_upper"]) == pytest.approx((0.06, 0.006, 0.114))
+    assert (row["total"], row["total_lower"], row["total_upper"]) == pytest.approx((60, 6, 114)) and row["total_unit"] == "kt"
 
 
 def test_one_member_has_no_interval():
@@ -306,9 +309,9 @@ def test_rows_follow_the_file_and_a_zone_without_cells_is_empty():
     ],
 )
 def test_units_of_mass_per_area_are_recognised(units, factor):
-    table = [totals([{"a": Sums(1, 1.0, np.array([1.0]))}], unit, ["a"]).iloc[0] for unit in units.split("|")]
-    assert [row["total"] for row in table] == pytest.approx([factor] * len(table))
-    assert {row["total_unit"] for row in table} == {"Tg"}
+    table = [totals([{"a": Sums(1, 1.0, np.array([1.0]), 1.0)}], unit, ["a"]).iloc[0] for unit in units.split("|")]
+    megatonnes = {"t": 1e-6, "kt": 1e-3, "Mt": 1.0}
+    assert [row["total"] * megatonnes[row["total_unit"]] for row in table] == pytest.approx([factor] * len(table))
 
 
 @pytest.mark.parametrize("unit", ["g/kg", "kg/m3", "kg m-2 yr-1", "t CO2/ha", "%", "kg/m", "MG/HA", "dg/kg"])

@@ -20,7 +20,7 @@ from soilcarbon.mapping import tiles as mapping
 from soilcarbon.mapping.forest import ForestPredictor
 from soilcarbon.mapping.predictor import Cells, Place
 from soilcarbon.regression.uncertainty import Uncertainty
-from soilcarbon.stats.error_field import ErrorField
+from soilcarbon.stats.error_field import WIDENED, ErrorField, Shape
 from soilcarbon.zonal.climate_zones import ClimateZones, GivenZones
 from soilcarbon.zonal.evaluation import hold_out, space_time_folds
 from soilcarbon.zonal.forest import SelectedForest, ZonedForest, estimate_uncertainty
@@ -29,7 +29,11 @@ from soilcarbon.zonal.persistence import ZonedModel, load_zoned, save_zoned
 NAMES = ("map", "mat", "a", "b", "noise", "year")
 HEIGHT, WIDTH, CELL, WEST, NORTH = 30, 40, 0.25, 90.0, 45.0
 GRID = Grid("EPSG:4326", WEST, NORTH, (CELL, CELL), HEIGHT, WIDTH)
-ERRORS = ErrorField((0.2, 0.3, 0.25, 0.4), 0.5, 0.0, 200.0, 0.6)
+FAR = tuple((-120.0 + 2.0 * k, -30.0) for k in range(50))
+ERRORS = ErrorField(
+    (0.2, 0.3, 0.25, 0.4), 0.3, FAR, (1.0, -1.0) * 25, (1,) * 50, (1900, 1950) * 25, (Shape(1.0, 0.5, 0.0, 200.0, 20.0, 0.6, 0.0),)
+)
+"""Errors of known size and correlation; the profiles that show no bias lie in another part of the world and in other years."""
 
 
 def method(**widths):
@@ -198,8 +202,8 @@ def test_a_folder_of_periods_is_a_map_each_and_the_change(world, saved):
     np.testing.assert_allclose(change[0], last[0] - first[0], atol=1e-6)
     labels = ClimateZones().labels(*(covariates()[name].ravel() for name in ("map", "mat"))).reshape(HEIGHT, WIDTH)
     deviation = np.array([*ERRORS.deviations, np.nan])[labels] * 0.5**0.5
-    before, after = deviation * (1 + first[0]), deviation * (1 + last[0])
-    np.testing.assert_allclose(change[3], np.sqrt(before**2 + after**2 - 2 * 0.6 * before * after), rtol=1e-4)
+    before, after = deviation * (1 + first[0]) ** 0.5, deviation * (1 + last[0]) ** 0.5
+    np.testing.assert_allclose(change[3], WIDENED * np.sqrt(before**2 + after**2 - 2 * 0.6 * before * after), rtol=1e-4)
     np.testing.assert_allclose(change[2] - change[1], 2 * 1.6449 * change[3], rtol=1e-3)
     table = pd.read_csv("out/socd_totals.csv").set_index(["map", "zone"])
     assert table.index.get_level_values("zone").unique().tolist() == [
@@ -228,18 +232,21 @@ def test_the_interval_of_a_total_is_that_of_the_double_sum_over_all_cells(world,
         each.ravel() for each in np.meshgrid(WEST + CELL * (np.arange(WIDTH) + 0.5), NORTH - CELL * (np.arange(HEIGHT) + 0.5))
     )
     km2 = np.broadcast_to(cell_areas(GRID, GRID.tile(0, 512)), (HEIGHT, WIDTH)).ravel()
-    spread = np.array([*ERRORS.deviations, np.nan])[labels] * 0.5**0.5 * (1 + values.ravel()) * km2
+    spread = np.array([*ERRORS.deviations, np.nan])[labels] * (1 + values.ravel()) ** 0.5 * km2
     east, north = np.radians(lon), np.radians(lat)
     points = 6371.0 * np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=1)
     for zone, here in (("whole map", np.isfinite(spread)), ("climate zone arid", (labels == 3) & np.isfinite(spread))):
         apart = np.linalg.norm(points[here][:, None] - points[here], axis=2)
-        exact = np.sqrt(spread[here] @ np.exp(-apart / 200.0) @ spread[here])
+        exact = WIDENED * np.sqrt(0.5 * spread[here] @ np.exp(-apart / 200.0) @ spread[here] + spread[here].sum() ** 2 / 50)
         row = found.loc[zone]
-        assert row["total"] == pytest.approx(np.nansum((values.ravel() * km2)[here]) / 1000, rel=1e-6)  # kg/m2 x km2 is Gg
-        assert (row["total_upper"] - row["total_lower"]) / (2 * 1.6449) == pytest.approx(exact / 1000, rel=0.2)  # of 100 draws
-        assert (row["total_upper"] + row["total_lower"]) / 2 == pytest.approx(row["total"])
+        mapped = np.nansum((values.ravel() * km2)[here])  # kg/m2 x km2 is kt
+        assert row["total_unit"] == "kt" or mapped >= 1000
+        size = 1.0 if row["total_unit"] == "kt" else 1000.0
+        assert row["map_mean"] == pytest.approx(mapped / km2[here].sum(), rel=1e-6)
+        assert row["total"] == pytest.approx(mapped / size, rel=1e-3)  # no bias is known
+        assert (row["total_upper"] - row["total_lower"]) / (2 * 1.6449) == pytest.approx(exact / size, rel=0.25)  # of 100 draws
     independent = np.sqrt(np.nansum(spread**2))
-    assert found.loc["whole map", "total_upper"] - found.loc["whole map", "total"] > 5 * independent / 1000
+    assert found.loc["whole map", "total_upper"] - found.loc["whole map", "total"] > 5 * independent / size
 
 
 def test_sums_do_not_depend_on_tiles_nor_the_order_of_them(saved):
@@ -341,8 +348,8 @@ def test_uncertainty_is_saved_to_the_bit(trained, tmp_path):
         lambda plain, points: (plain, points * np.float32("nan")),
         lambda plain, points: (plain, points.astype(np.float64)),
         lambda plain, points: (plain | {"errors": plain["errors"] | {"deviations": [1.0]}}, points),
-        lambda plain, points: (plain | {"errors": plain["errors"] | {"range_km": -1}}, points),
-        lambda plain, points: (plain | {"errors": plain["errors"] | {"structured": "much"}}, points),
+        lambda plain, points: (plain | {"errors": plain["errors"] | {"cell": -1}}, points),
+        lambda plain, points: (plain | {"errors": plain["errors"] | {"values": "much"}}, points),
         lambda plain, points: (plain | {"errors": []}, points),
         lambda plain, points: (plain | {"calibration": {"scale": "identity"}}, points),
         lambda plain, points: (plain | {"applicability": [1]}, points),
