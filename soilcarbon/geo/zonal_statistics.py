@@ -256,7 +256,10 @@ def as_plain(parts: Mapping[str, Sums]) -> dict[str, Plain]:
 
 def from_plain(plain: Mapping[str, Plain]) -> dict[str, Sums]:
     """Restore sums from the plain containers of `as_plain`."""
-    return {name: Sums(each[0], each[1], np.array(each[2], np.float64), *each[3:]) for name, each in plain.items()}
+    return {
+        name: Sums(cells, area, np.array(weighted, np.float64), mapped, spread, square, (ends[0], ends[1]) if ends else None)
+        for name, (cells, area, weighted, mapped, spread, square, ends) in plain.items()
+    }
 
 
 def totals(
@@ -267,6 +270,7 @@ def totals(
     level: float = 0.9,
     least: float | None = None,
     signed: bool = False,
+    largest: float | None = None,
 ) -> pd.DataFrame:
     """Return the area-weighted mean and the total of each zone, with intervals.
 
@@ -292,6 +296,8 @@ def totals(
         Standard error of the error model's mean, `ErrorField.standard_error`; None: there is no error model.
     signed
         Values may be below 0, as those of a change.
+    largest
+        Mass in Mt that decides the unit of totals, where several tables are to have the same; None: that of the largest zone.
 
     Returns
     -------
@@ -305,7 +311,7 @@ def totals(
     assert not unknown, unknown
     unit = unit.strip()
     mass = mass_of(unit)
-    mass_unit, megatonnes = total_unit(max((abs(part.mapped) * (mass or 0.0) for part in whole.values()), default=0.0))
+    mass_unit, megatonnes = total_unit(largest if largest is not None else largest_mass([whole], unit))
     units = {"mean_unit": unit, "total_unit": mass_unit if mass else ""}
     rows = []
     for name in order:
@@ -341,6 +347,12 @@ def _areal_mean(part: Sums, level: float, least: float | None, signed: bool) -> 
 
 def _named(name: str, mean: ArealMean) -> dict[str, float]:
     return {name: mean.mean, f"{name}_lower": mean.lower, f"{name}_upper": mean.upper}
+
+
+def largest_mass(parts: Iterable[Mapping[str, Sums]], unit: str) -> float:
+    """Return the mass of the largest zone in Mt; 0 where the unit is not that of a mass per area."""
+    whole: dict[str, Sums] = reduce(add, parts, {})
+    return max((abs(part.mapped) * (mass_of(unit) or 0.0) for part in whole.values()), default=0.0)
 
 
 def total_unit(largest: float) -> tuple[str, float]:

@@ -105,10 +105,13 @@ def make_totals(plan: Plan, folder: Path, notes: Sequence[Notes], model: Predict
     areas = load_areas(folder / ZONES) if ZONES in plan.areas else []
     order = [WHOLE, *map(own_zone, model.zones), *(area.name for area in areas)]
     least = None if model.errors is None else model.errors.standard_error
-    tables = {}
-    for name in plan.maps:
-        parts = [zones.from_plain(each.sums[name]) for each in notes]
-        tables[name] = zones.totals(parts, model.unit, order, level=plan.level, least=least, signed=name == CHANGE)
+    parts = {name: [zones.from_plain(each.sums[name]) for each in notes] for name in plan.maps}
+    settings = {
+        "level": plan.level,
+        "least": least,
+        "largest": max(zones.largest_mass(each, model.unit) for each in parts.values()),
+    }
+    tables = {name: zones.totals(each, model.unit, order, signed=name == CHANGE, **settings) for name, each in parts.items()}
     return pd.concat([table.assign(map=name)[["map", *table.columns]] for name, table in tables.items()], ignore_index=True)
 
 

@@ -119,7 +119,7 @@ def test_a_map_is_what_the_model_predicts_at_the_cells(key, world, saved):
     assert table["zone"].tolist() == ["whole map"]
     mean = model.means(bands[0].astype(float))  # a median has less than a total has
     weights = np.cos(np.radians(NORTH - CELL * (np.arange(HEIGHT) + 0.5)))[:, None] * np.ones(WIDTH)
-    assert table["mean"][0] == pytest.approx(np.average(mean, weights=weights), rel=1e-3)
+    assert table["map_mean"][0] == pytest.approx(np.average(mean, weights=weights), rel=1e-3)
     assert table["mean_lower"][0] < table["mean"][0] < table["mean_upper"][0]
     assert "it is simple" in Path("out/soc.yaml").read_text()
 
