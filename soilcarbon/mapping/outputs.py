@@ -101,17 +101,16 @@ _CORRECTED = (
 
 
 def make_totals(plan: Plan, folder: Path, notes: Sequence[Notes], model: Predictor) -> pd.DataFrame:
-    """Return mean and total of each map over the whole, the model's own zones and those of a file, with the members' interval."""
+    """Return mean and total of each map over the whole, the model's own zones and those of a file, with intervals."""
     areas = load_areas(folder / ZONES) if ZONES in plan.areas else []
     order = [WHOLE, *map(own_zone, model.zones), *(area.name for area in areas)]
     least = None if model.errors is None else model.errors.standard_error
     parts = {name: [zones.from_plain(each.sums[name]) for each in notes] for name in plan.maps}
-    settings = {
-        "level": plan.level,
-        "least": least,
-        "largest": max(zones.largest_mass(each, model.unit) for each in parts.values()),
-    }
-    tables = {name: zones.totals(each, model.unit, order, signed=name == CHANGE, **settings) for name, each in parts.items()}
+    largest = max(zones.largest_mass(each, model.unit) for each in parts.values())
+    tables = {}
+    for name, each in parts.items():
+        signed = name == CHANGE
+        tables[name] = zones.totals(each, model.unit, order, level=plan.level, least=least, signed=signed, largest=largest)
     return pd.concat([table.assign(map=name)[["map", *table.columns]] for name, table in tables.items()], ignore_index=True)
 
 

@@ -36,7 +36,7 @@ SAMPLED = (1980, 2020)
 DEPTHS = ((0.0, 20.0), (0.0, 100.0))
 Law = Literal["zoned", "unzoned"]
 _UNSEEN = 0.25
-"""Standard deviation, on ln SOC, of what differs within a cell."""
+"""Standard deviation, on ln SOC, of what differs within a cell, whose mean is the cell's."""
 _LABORATORY = 0.08
 """The same of a measurement of SOC."""
 _DEEP = 0.12
@@ -256,7 +256,7 @@ class China:
         year = random.choice(np.arange(*SAMPLED), count, p=_surveyed())
         at = np.maximum((year - PERIODS[0][0]) // 5, 0)
         surface = np.stack([self.surface(self.period(k)) for k in range(len(PERIODS))])[at, cell]
-        surface = surface * np.exp(_UNSEEN * random.normal(size=count))
+        surface = surface * np.exp(_UNSEEN * random.normal(size=count) - _UNSEEN**2 / 2)
         solum = (115 * np.exp(0.35 * random.normal(size=count)) - 3 * self.relief["slope"][cell]).clip(15, 200).round()
         limits = np.cumsum(np.array([16, 20, 26, 34, 45, 60]) * np.exp(0.3 * random.normal(size=(count, 6))), axis=1).round()
         bottom = np.minimum(limits, solum[:, None])
@@ -267,7 +267,7 @@ class China:
         dense[random.uniform(size=count) > 0.45] = np.nan
         stones = (self.stones[cell][:, None] * np.exp(0.3 * random.normal(size=soc.shape))).clip(0, 90)
         stones[random.uniform(size=count) > 0.7] = np.nan
-        soc = (soc * np.exp(_LABORATORY * random.normal(size=soc.shape))).clip(0.1, 580)
+        soc = (soc * np.exp(_LABORATORY * random.normal(size=soc.shape) - _LABORATORY**2 / 2)).clip(0.1, 580)
         profile, layer = np.nonzero(bottom > top)
         return pd.DataFrame(
             {

@@ -26,7 +26,8 @@ from soilcarbon.soil.dataset import compute_statistics, write_dataset
 from soilcarbon.stats.groups import spatial_groups, train_valid_test_split
 
 NOISE = 0.3
-"""Standard deviation of the measurement noise on ln SOC: laboratory, and variation within a field."""
+"""Standard deviation of the measurement noise on ln SOC: laboratory, and variation within a field. Its mean is such that measured
+SOC is right on average: a mean of many profiles is that of the land."""
 LARGEST = 580.0
 """SOC of pure organic matter, g/kg; no measurement exceeds it."""
 GLOBAL_BOUNDS = (-180.0, -60.0, 180.0, 84.0)
@@ -171,7 +172,8 @@ def _global_survey(
 
 def _sample_table(name: str, survey: Survey) -> pd.DataFrame:
     """Return the profiles as measured: the true SOC with noise, in g/kg."""
-    soc = np.minimum(survey.truth * np.exp(NOISE * survey.random.normal(size=len(survey.truth))), LARGEST)
+    noise = NOISE * survey.random.normal(size=len(survey.truth)) - NOISE**2 / 2
+    soc = np.minimum(survey.truth * np.exp(noise), LARGEST)
     ids = [f"{name}_{k:06d}" for k in range(1, len(soc) + 1)]
     return pd.DataFrame({"profile_id": ids, "lon": survey.lon, "lat": survey.lat, "soc": soc.round(3)})
 
@@ -189,7 +191,7 @@ def _facts(name: str, survey: Survey, rasters: list[dict[str, Any]], seed: int) 
         "bounds": gridded.grid.bounds,
         "rasters": rasters,
         "truth": "truth.tif: SOC of 0-30 cm, g/kg, without noise",
-        "noise": f"normal on ln SOC, standard deviation {NOISE}, in profiles only",
+        "noise": f"normal on ln SOC, standard deviation {NOISE}, mean {-(NOISE**2) / 2:g}, in profiles only",
         "split": {
             **{part: int((survey.split == part).sum()) for part in ("train", "valid", "test")},
             "method": how,

@@ -316,10 +316,12 @@ class World:
     ----------
     seed
         Same seed, same planet.
+    warming
+        Degrees C by which the planet is warmer than that of the seed; vegetation, decay and SOC follow.
     """
 
-    def __init__(self, seed: int) -> None:
-        self._geography = Geography()
+    def __init__(self, seed: int, warming: float = 0.0) -> None:
+        self._geography, self._warming = Geography(), warming
         self._fields = {name: RandomField((seed, k), *spectrum) for k, (name, spectrum) in enumerate(FIELDS.items())}
 
     def at(self, lon: np.ndarray, lat: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
@@ -420,7 +422,7 @@ class World:
         sun = np.abs(np.sin(np.radians(lat)))
         westerly = _logistic((np.abs(lat) - 30) / 4)  # trade winds blow from the east
         inland = westerly * place["dry_west"] + (1 - westerly) * place["dry_east"]
-        mean = 27.5 - 40 * sun**2.3 + currents - 0.006 * elevation + 0.8 * noise["temperature"]
+        mean = 27.5 - 40 * sun**2.3 + currents - 0.006 * elevation + 0.8 * noise["temperature"] + self._warming
 
         tropics = 2300 * _belt(lat, 0, 10) * (1.05 - 0.45 * place["dry_east"])
         subtropics = 1300 * _belt(lat, 26, 9) * (1 - place["dry_east"]) ** 1.6

@@ -1,0 +1,266 @@
+"""Coverage of the intervals of means: how often the interval of a map's mean holds the truth, on simulated regions.
+
+    python experiments/areal_means.py [--first 2000] [--seeds 20] [--models forest network taught] [--change] [--out FILE]
+    python experiments/areal_means.py --show FILE
+
+Each seed is another planet with the soils of the example world, four regions of which are surveyed by 100 and 300 profiles, evenly
+and in clusters, with noise (30 %, right on average). A forest of `soilcarbon fit`, or a network fine-tuned from that of the example
+world (`model/pretrain_model/GSoilCPM.pth`, of `python train_global.py`), plain or taught, maps the region; its mean over all of it
+and over its four quarters is compared with the truth, by the error model that `soilcarbon map` uses. With --change half of the
+profiles are of a second period that is 2 degrees warmer, and the mean change is compared. FILE keeps finished cases, one JSON line
+each, also of several processes side by side. --show prints the table of docs/totals.md.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.sparse import csr_array
+from scipy.stats import beta, t
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from soilcarbon.categories import PUBLISHED_CATEGORIES
+from soilcarbon.estimator import SoilCarbonRegressor
+from soilcarbon.network.checkpoint import load_checkpoint
+from soilcarbon.network.network import SoilCarbonNet, as_means, predict
+from soilcarbon.regression.fit import fit_model
+from soilcarbon.regression.learners import Task
+from soilcarbon.simulation.example import LARGEST, NOISE
+from soilcarbon.simulation.sampling import Grid, GriddedWorld, draw_profiles, rasterize_world
+from soilcarbon.simulation.world import REGIONS, World
+from soilcarbon.soil.dataset import Dataset
+from soilcarbon.stats.areal_mean import areal_mean
+from soilcarbon.stats.error_field import ErrorField
+from soilcarbon.stats.groups import group_folds, spatial_groups
+
+CELL = 0.1
+WARMING = 2.0
+YEARS = (2000, 2020)
+LEVEL = 0.9
+LEAST_CELLS = 30
+VARIABLES = [name for category in PUBLISHED_CATEGORIES for name in category.variables]
+PRETRAINED = Path("model/pretrain_model/GSoilCPM.pth")
+
+
+@dataclass(frozen=True)
+class Region:
+    """A surveyed region: profiles, and the cells of its map, whose truth is known, in one period or two.
+
+    Attributes
+    ----------
+    lon, lat, y, period
+        (n,) of profiles.
+    x
+        (n, F) their covariates.
+    cell_lon, cell_lat, area
+        (m,) of cells.
+    cells, truth
+        (P, m, F) covariates and (P, m) SOC of cells.
+    """
+
+    lon: np.ndarray
+    lat: np.ndarray
+    y: np.ndarray
+    period: np.ndarray
+    x: np.ndarray
+    cell_lon: np.ndarray
+    cell_lat: np.ndarray
+    area: np.ndarray
+    cells: np.ndarray
+    truth: np.ndarray
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Means that a model predicts of cells (P, m), and of held-out profiles (n,)."""
+
+    cells: np.ndarray
+    held_out: np.ndarray
+
+
+def survey(seed: int, name: str, n: int, how: str, periods: int) -> Region:
+    """Survey a region of a planet: `how` is even or clustered."""
+    region = REGIONS[name]
+    grid = Grid.over(region.bounds, round(CELL * region.coarser, 9))
+    worlds = [rasterize_world(World(seed, WARMING * k), grid) for k in range(periods)]
+    random = np.random.default_rng([seed, 7, list(REGIONS).index(name), n, how == "even"])
+    lon, lat = np.meshgrid(*grid.centres())
+    soil = np.logical_and.reduce([np.isfinite(world.truth) for world in worlds])
+    area = np.cos(np.radians(lat))
+    if how == "even":
+        chance = (soil * area).ravel()
+        drawn = random.choice(chance.size, n, p=chance / chance.sum(), replace=n > soil.sum())
+        at = [axis.ravel()[drawn] + random.uniform(-0.45, 0.45, n) * grid.cell for axis in (lon, lat)]
+    else:
+        there = GriddedWorld(grid, {}, np.where(soil, worlds[0].truth, np.nan), worlds[0].undisturbed)
+        at = list(draw_profiles(there, np.ones(soil.shape), n, 0.05 * grid.cell * min(soil.shape), random)[:2])
+    row, column = ((grid.north - at[1]) / grid.cell).astype(int), ((at[0] - grid.west) / grid.cell).astype(int)
+    noise = NOISE * random.normal(size=n) - NOISE**2 / 2
+    period = random.integers(periods, size=n) if periods > 1 else np.zeros(n, np.int64)
+    cells = np.stack([np.stack([world.covariates[name] for name in VARIABLES], axis=-1) for world in worlds]).astype(np.float32)
+    truth = np.stack([world.truth for world in worlds]).astype(np.float64)
+    y = np.minimum(truth[period, row, column] * np.exp(noise), LARGEST)
+    here = (lon[soil], lat[soil], area[soil], cells[:, soil], truth[:, soil])
+    return Region(*at, y, np.array(YEARS)[period] if periods > 1 else period, cells[period, row, column], *here)
+
+
+def dataset(region: Region) -> Dataset:
+    """Return the profiles as a dataset that is not split."""
+    n = len(region.y)
+    table = pd.DataFrame({"profile_id": [str(k) for k in range(n)], "lon": region.lon, "lat": region.lat})
+    return Dataset(table, region.x, region.y, {"train": np.arange(n), "valid": np.arange(0)}, PUBLISHED_CATEGORIES)
+
+
+def fit_forest(region: Region) -> Mapped:
+    """Map with the forest of `soilcarbon fit`, cross-validated as there."""
+    data = dataset(region)
+    result = fit_model(data, np.arange(len(region.y)), Task(PUBLISHED_CATEGORIES, jobs=1), wanted="forest")
+    model = result.model
+    place = np.column_stack([region.cell_lon, region.cell_lat])
+    cells = [model.means(model.predict(np.column_stack([place, x]))) for x in region.cells]
+    return Mapped(np.stack(cells), model.means(result.held_out["forest"].to_numpy()))
+
+
+def fit_network(region: Region, seed: int, name: str, pretrained: SoilCarbonNet, taught: bool) -> Mapped:
+    """Map with five networks fine-tuned by folds of blocks, plain or taught."""
+    groups = spatial_groups(region.lon, region.lat, REGIONS[name].block_size)
+    model = SoilCarbonRegressor(
+        PUBLISHED_CATEGORIES, init_from=pretrained, teacher="ensemble" if taught else "none", members=5, random_state=seed
+    )
+    network = model.fit(region.x, region.y, groups).network_
+    facts = network.specification
+    cells = [as_means(predict(network, x)[1], facts).mean(0) for x in region.cells]
+    members = as_means(predict(network, region.x)[1], facts)
+    return Mapped(np.stack(cells), members[group_folds(groups, 5, seed), np.arange(len(region.y))])
+
+
+def evaluate(region: Region, mapped: Mapped) -> Iterator[dict[str, Any]]:
+    """Yield for the whole and for quarters of a region: truth, the map's mean, and two intervals."""
+    n, lon, lat = len(region.y), region.cell_lon, region.cell_lat
+    places = np.column_stack([region.lon, region.lat])
+    errors = ErrorField.fit(region.y, np.maximum(mapped.held_out, 0), np.zeros(n, int), 1, places, region.period)
+    spread = [errors.spread(cells, np.ones((1, len(lon)))) for cells in mapped.cells]
+    alone = errors.cell_variance(mapped.cells[-1])
+    changes = len(mapped.cells) > 1
+    east, north = lon >= np.median(lon), lat >= np.median(lat)
+    zones = {"whole": np.ones(len(lon), bool), "sw": ~east & ~north, "nw": ~east & north, "se": east & ~north, "ne": east & north}
+    residual = region.y - mapped.held_out
+    half = float(t.ppf((1 + LEVEL) / 2, n - 1) * residual.std(ddof=1) / n**0.5)
+    for zone, mask in zones.items():
+        if mask.sum() < LEAST_CELLS:
+            continue
+        share = region.area * mask / (region.area * mask).sum()
+        signs = (-1.0, 1.0) if changes else (1.0,)
+        periods = YEARS if changes else (None,)
+        terms = [(0, when, csr_array((sign * share * each)[None])) for sign, when, each in zip(signs, periods, spread, strict=True)]
+        drawn = errors.sums(lon, lat, terms, 1)[0]
+        truth, raw = (sum(sign * share @ each for sign, each in zip(signs, of, strict=True)) for of in (region.truth, mapped.cells))
+        least = errors.standard_error * float(share @ np.mean(spread, axis=0))
+        variance = 0.0 if changes else float(alone @ share**2)
+        found = areal_mean(raw, raw + drawn, level=LEVEL, variance=variance, least=0.0 if changes else least, signed=changes)
+        naive = float(residual.mean()) + raw
+        yield {
+            "zone": zone,
+            "truth": float(truth),
+            "map": float(raw),
+            **vars(found),
+            "level_of_map": float(share @ region.truth[0]),
+            "naive": [naive - half, naive + half],
+        }
+
+
+def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield what identifies each case."""
+    for seed in range(arguments.first, arguments.first + arguments.seeds):
+        for region in REGIONS:
+            for n in (100, 300):
+                for how in ("even", "clustered"):
+                    for model in arguments.models:
+                        yield {"seed": seed, "region": region, "n": n, "how": how, "model": model, "change": arguments.change}
+
+
+def run(case: dict[str, Any], pretrained: SoilCarbonNet | None) -> dict[str, Any]:
+    """Return a case with what was found."""
+    region = survey(case["seed"], case["region"], case["n"], case["how"], 2 if case["change"] else 1)
+    if case["model"] == "forest":
+        mapped = fit_forest(region)
+    else:
+        assert pretrained is not None
+        mapped = fit_network(region, case["seed"], case["region"], pretrained, case["model"] == "taught")
+    return case | {"zones": list(evaluate(region, mapped))}
+
+
+def table(lines: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return coverage by class: model, change, sampling, number of profiles, whole map or quarters."""
+    rows = []
+    for line in lines:
+        for zone in line["zones"]:
+            held = zone["lower"] <= zone["truth"] <= zone["upper"]
+            naive = zone["naive"][0] <= zone["truth"] <= zone["naive"][1]
+            size = zone["level_of_map"]
+            rows.append(
+                {name: line[name] for name in ("model", "change", "how", "n", "seed", "region")}
+                | {"of": "whole" if zone["zone"] == "whole" else "quarters", "held": held, "naive": naive}
+                | {"above": zone["truth"] > zone["upper"], "below": zone["truth"] < zone["lower"]}
+                | {"width": (zone["upper"] - zone["lower"]) / size, "naive width": np.diff(zone["naive"])[0] / size}
+                | {"bias": (zone["mean"] - zone["truth"]) / size, "bias of the map": (zone["map"] - zone["truth"]) / size}
+            )
+    return pd.DataFrame(rows)
+
+
+def show(lines: list[dict[str, Any]]) -> None:
+    """Print the table of coverage, in per cent."""
+    whole = table(lines)
+    whole = pd.concat([whole, whole.assign(how="all", n=0)])
+    for key, part in whole.groupby(["change", "model", "of", "how", "n"], sort=True):
+        held, count = int(part["held"].sum()), len(part)
+        low, high = beta.ppf([0.025, 0.975], [held, held + 1], [count - held + 1, count - held]) if 0 < held < count else (0, 1)
+        change, model, of, how, n = key
+        print(
+            f"{'change' if change else 'mean':6} {model:8} {of:8} {how:9} {n or 'all':>4} {count:5} regions or quarters: "
+            f"{100 * held / count:5.1f} % [{100 * low:.0f}, {100 * high:.0f}] (too low {100 * part['above'].mean():.1f}, too high "
+            f"{100 * part['below'].mean():.1f}), width {100 * part['width'].mean():.1f} %, bias {100 * part['bias'].mean():+.1f} % "
+            f"(map {100 * part['bias of the map'].mean():+.1f} %); naive {100 * part['naive'].mean():.1f} %, width "
+            f"{100 * part['naive width'].mean():.1f} %"
+        )
+
+
+def main() -> None:
+    """Run the cases that are not in FILE, or show them."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--first", type=int, default=2000)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--models", nargs="+", choices=("forest", "network", "taught"), default=["forest", "network"])
+    parser.add_argument("--change", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("results/areal_means.jsonl"))
+    parser.add_argument("--show", type=Path)
+    arguments = parser.parse_args()
+    if arguments.show:
+        show([json.loads(line) for line in arguments.show.read_text(encoding="utf-8").splitlines()])
+        return
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    pretrained = load_checkpoint(PRETRAINED) if arguments.models != ["forest"] else None
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    for case in cases(arguments):
+        done = arguments.out.read_text(encoding="utf-8").splitlines() if arguments.out.is_file() else []
+        if any(case.items() <= json.loads(line).items() for line in done):
+            continue
+        found = run(case, pretrained)
+        with arguments.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found) + "\n")
+        print(json.dumps(case), flush=True)
+
+
+if __name__ == "__main__":
+    main()
