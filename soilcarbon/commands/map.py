@@ -79,6 +79,7 @@ class MapSettings(RasterSettings):
     applicability: bool = Field(
         True, description="bands of dissimilarity and of the area of applicability, where the model has one"
     )
+    inside_only: bool = Field(False, description="means and totals are of cells inside the area of applicability only")
     tile: int = Field(512, ge=16, le=8192, description="side of the tiles the map is computed in, cells; memory grows with it")
     workers: int = Field(0, ge=0, le=1024, description="processes on this machine; 0: one per core")
     scheduler: str | None = Field(None, description="address of a Dask scheduler whose workers compute instead, tcp://HOST:8786")
@@ -182,6 +183,8 @@ def make_plan(
     from soilcarbon.mapping.plan import Plan, layers_of, predict_sample, stamps_of
     from soilcarbon.network.network import choose_device
 
+    if settings.inside_only and (model.applicability is None or not settings.applicability):
+        raise UserError("inside_only needs an area of applicability; this model has none, or --no-applicability was given")
     statistics = model.take_statistics(settings.stats, settings.missing if settings.given("missing") else None)
     found, periods = layers_of(model, settings.rasters, settings.periods, settings.missing_values)
     grid, areas = _grid_and_areas(settings, found, model)
@@ -213,6 +216,7 @@ def make_plan(
         max_missing=settings.max_missing,
         level=settings.level,
         applicability=settings.applicability and model.applicability is not None,
+        inside_only=settings.inside_only,
         device=choose_device(settings.device).type if model.on_gpu else "cpu",
         areas={name: hashlib.sha256(repr(each).encode()).hexdigest() for name, each in areas.items()},
         versions={"soil-carbon-mapper": __version__, model.version[0]: model.version[1]},

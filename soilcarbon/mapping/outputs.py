@@ -120,7 +120,7 @@ def filled_notes(plan: Plan, model: Predictor, notes: Sequence[Notes]) -> list[s
     lines = []
     for period, numbers in plan.periods:
         cells = sum(each.filled[period][0] for each in notes)
-        known = sum(each.sums[period][WHOLE][0] for each in notes if WHOLE in each.sums[period])
+        known = sum(each.valued[period][0] for each in notes if period in each.valued)
         by_variable = np.sum([each.filled[period][1] for each in notes], axis=0)
         worst = [names[numbers[k]] for k in np.argsort(-by_variable, kind="stable")[:3] if by_variable[k]]
         if cells:
@@ -128,6 +128,19 @@ def filled_notes(plan: Plan, model: Predictor, notes: Sequence[Notes]) -> list[s
             which = f"{period}: " if period else ""
             area = "; di and inside have no value there" if plan.applicability else ""
             lines.append(f"{which}{share}; {model.missing_policy}{area}. --max_missing 0 leaves them out")
+    return lines
+
+
+def outside_notes(plan: Plan, notes: Sequence[Notes]) -> list[str]:
+    """Return for each period how many cells lie outside the area of applicability, and whether they are in means and totals."""
+    lines = []
+    for period, _ in plan.periods if plan.applicability else ():
+        known, outside = (sum(each.valued[period][k] for each in notes if period in each.valued) for k in (0, 1))
+        left_out = "left out of means and totals" if plan.inside_only else "in means and totals all the same; see --inside_only"
+        if outside:
+            where = f"{period}: " if period else ""
+            share = f"{outside:,} of {known:,} cells ({outside / known:.1%})"
+            lines.append(f"{where}{share} lie outside the area of applicability, or lack a covariate that decides it; {left_out}")
     return lines
 
 
@@ -311,7 +324,8 @@ def finish(
     views = _write_maps(place, plan, model, tiles, notes)
     totals = make_totals(plan, folder, notes, model)
     write_table(place.with_name(f"{place.stem}_totals.csv"), totals)
-    warnings = [*model.verdicts(), *filled_notes(plan, model, notes), *support_notes(plan, model, views[0].tif, sample)]
+    filled = filled_notes(plan, model, notes)
+    warnings = [*model.verdicts(), *filled, *outside_notes(plan, notes), *support_notes(plan, model, views[0].tif, sample)]
     provenance = describe(plan, model)
     write_yaml(place.with_suffix(".yaml"), {**provenance, "notes": warnings, "settings": dict(settings)})
     shown, lines = model.scores(), _summary(plan, model, totals)

@@ -56,6 +56,8 @@ class Plan(BaseModel):
         As in the settings.
     applicability
         Whether each period's map has bands of the area of applicability.
+    inside_only
+        Whether means and totals are of cells that lie inside it in every period.
     device
         "cpu" or "cuda".
     areas
@@ -79,6 +81,7 @@ class Plan(BaseModel):
     max_missing: float
     level: float
     applicability: bool
+    inside_only: bool
     device: str
     areas: dict[str, str]
     versions: dict[str, str]

@@ -57,6 +57,8 @@ class Notes(BaseModel):
         Of each band: the arguments of `cog.Statistics`.
     filled
         Period -> cells with a value where some variable was missing and filled, and in how many each variable was.
+    valued
+        Period -> cells with a value, and those of them outside the area of applicability, or of which that is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -64,6 +66,7 @@ class Notes(BaseModel):
     sums: dict[str, dict[str, zones.Plain]] = {}
     statistics: list[tuple[int, float, float, float, float]] = []
     filled: dict[str, tuple[int, list[int]]] = {}
+    valued: dict[str, tuple[int, int]] = {}
 
 
 def open_predictor(
@@ -165,9 +168,8 @@ class _Worker:
             filled[name] = int(gaps.any(0).sum()), gaps.sum((1, 2)).tolist()
         if not any(np.isfinite(each.members[0]).any() for each in maps.values()):
             return None, Notes(inside=count)
-        masks = [(WHOLE, np.ones((tile.height, tile.width), bool)), *zones.zone_masks(self.zones, plan.grid, tile)]
-        for k, name in enumerate(self.model.zones):
-            masks.append((own_zone(name), np.logical_or.reduce([each.zone == k for each in maps.values()])))
+        outside = {name: each[1] != 1 for name, each in unlike.items()}
+        masks = self._masks(tile, maps, outside)
         place = Place(plan.grid, tile, zones.cell_areas(plan.grid, tile), masks)
         sums = self.model.sums(place, maps)
         shown = []
@@ -188,8 +190,25 @@ class _Worker:
                 "sums": {name: zones.as_plain(each) for name, each in sums.items()},
                 "statistics": statistics,
                 "filled": filled,
+                "valued": {name: _valued(each, outside.get(name)) for name, each in maps.items()},
             }
         )
+
+    def _masks(self, tile: Tile, maps: dict[str, Predicted], outside: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+        """Return the cells (h, w) of the whole map, of zones and of the model's own zones, by name."""
+        masks = [(WHOLE, np.ones((tile.height, tile.width), bool)), *zones.zone_masks(self.zones, self.plan.grid, tile)]
+        for k, name in enumerate(self.model.zones):
+            masks.append((own_zone(name), np.logical_or.reduce([each.zone == k for each in maps.values()])))
+        if self.plan.inside_only:
+            inside = ~np.logical_or.reduce(list(outside.values()))
+            masks = [(name, mask & inside) for name, mask in masks]
+        return masks
+
+
+def _valued(predicted: Predicted, outside: np.ndarray | None) -> tuple[int, int]:
+    """Return how many cells have a value, and how many of them are outside the area of applicability."""
+    known = np.isfinite(predicted.members[0])
+    return int(known.sum()), 0 if outside is None else int((known & outside).sum())
 
 
 @lru_cache(maxsize=1)

@@ -41,6 +41,8 @@ from soilcarbon.mapping import tiles as mapping
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.network.specification import unfold_classes
 from soilcarbon.stats.applicability import ApplicabilityArea
+from soilcarbon.stats.conformal import ConformalCalibration
+from soilcarbon.stats.error_field import ErrorField
 
 
 @pytest.fixture
@@ -267,6 +269,14 @@ def test_area_of_applicability_is_mapped(world):
     assert make("--periods", "a=2000", "b=2010") == 0
     np.testing.assert_allclose(read("out/soc_a.tif"), bands, rtol=1e-4, atol=1e-4)
     assert len(read("out/soc_change.tif")) == 4
+    assert make("--inside_only") == 0
+    row = pd.read_csv("out/soc_totals.csv").iloc[0]
+    inside = bands[5] == 1
+    weight = np.cos(np.radians(NORTH - CELL * (np.arange(HEIGHT) + 0.5)))[:, None] * inside
+    assert row["cells"] == inside.sum() < known.sum()
+    assert row["map_mean"] == pytest.approx(np.nansum(bands[0] * weight) / weight.sum(), rel=1e-3)
+    left_out = int((np.isfinite(bands[0]) & ~inside).sum())
+    assert f"{left_out:,} of {np.isfinite(bands[0]).sum():,} cells" in Path("out/soc.yaml").read_text()
     assert make("--no-applicability") == 0
     np.testing.assert_allclose(read(), bands[:4], rtol=1e-4, atol=1e-4)
 
@@ -375,6 +385,51 @@ def test_totals_of_zones_add_up(world):
     assert table.loc["outside", "cells"] == 0
     assert (table["mean_lower"] <= table["mean"]).iloc[:3].all()
     assert (table["mean"] <= table["mean_upper"]).iloc[:3].all()
+
+
+def with_errors(bias=2.0):
+    """Give the checkpoint an error model: held-out profiles that were predicted too low by `bias` everywhere, and a calibration."""
+    random = np.random.default_rng(0)
+    lon, lat = WEST + 9 * random.random(200), NORTH - 7 * random.random(200)
+    predicted = random.uniform(8, 16, 200)
+    y = predicted + bias + 0.2 * (1 + predicted) * random.normal(size=200)
+    none = np.zeros(200, int)
+    network = load_checkpoint("model/m.pth")
+    network.errors = ErrorField.fit(y.clip(0), predicted, none, 1, np.column_stack([lon, lat]), none)
+    network.calibration = ConformalCalibration.fit(y.clip(0), predicted, scale="log1p", symmetric=True)
+    save_checkpoint(network, Path("model/m.pth"))
+    return network.errors
+
+
+def test_means_are_corrected_by_what_held_out_profiles_show(world):
+    with_errors()
+    cell = (12.51, 44.01, 12.59, 44.09)  # the centre of one cell
+    write_boxes(north=(10, 46.5, 19, 50), south=(10, 43, 19, 46.5), cell=cell)
+    assert make("--zones", "z.geojson", "--tile", "16") == 0
+    table, bands = pd.read_csv("out/soc_totals.csv").set_index("zone"), read()
+    corrected = table["mean"] - table["map_mean"]
+    np.testing.assert_allclose(corrected.iloc[:3], 2, atol=0.5)
+    assert (table["mean_lower"] < table["mean"]).all() and (table["mean"] < table["mean_upper"]).all()
+    widths = table["mean_upper"] - table["mean_lower"]
+    assert 0.3 < widths["whole map"] < widths["north"] < widths["cell"] / 3
+    row, col = round((NORTH - 44.05) / CELL - 0.5), round((12.55 - WEST) / CELL - 0.5)
+    assert table.loc["cell", "cells"] == 1
+    np.testing.assert_allclose(table.loc["cell", ["mean_lower", "mean_upper"]].astype(float), bands[1:3, row, col], rtol=1e-5)
+    assert make("--zones", "z.geojson", "--tile", "70", "--level", "0.5") == 0
+    half = pd.read_csv("out/soc_totals.csv").set_index("zone")
+    np.testing.assert_allclose(half["mean"], table["mean"], rtol=1e-5)  # whatever the tiles
+    assert ((half["mean_upper"] - half["mean_lower"]) < 0.7 * widths).all()
+
+
+def test_errors_of_two_periods_are_independent_where_profiles_are_of_one(world):
+    with_errors(bias=0.0)
+    for year in (2000, 2010):
+        write_rasters(Path(str(year)), {"bio01": covariates()["bio01"] + np.float32(year - 2000)})
+    assert make("--periods", "2000=2000", "2010=2010") == 0
+    table = pd.read_csv("out/soc_totals.csv").set_index("map")
+    assert table.loc["change", "mean"] == pytest.approx(table.loc["2010", "mean"] - table.loc["2000", "mean"], abs=1e-6)
+    widths = table["mean_upper"] - table["mean_lower"]
+    assert widths["change"] == pytest.approx(np.hypot(widths["2000"], widths["2010"]), rel=0.25)
 
 
 def test_periods_give_a_map_each_and_the_change(world, capsys):
