@@ -12,8 +12,16 @@ if TYPE_CHECKING:
     from soilcarbon.geo.field import open_map as open_map
     from soilcarbon.soil.density import soc_density as soc_density
     from soilcarbon.soil.depth import mass_preserving_spline as mass_preserving_spline
+    from soilcarbon.soil.stocks import equivalent_mass_stocks as equivalent_mass_stocks
+    from soilcarbon.soil.stocks import fixed_depth_stocks as fixed_depth_stocks
     from soilcarbon.stats.applicability import ApplicabilityArea as ApplicabilityArea
+    from soilcarbon.stats.areal_mean import areal_mean as areal_mean
+    from soilcarbon.stats.change import paired_change as paired_change
+    from soilcarbon.stats.change import unpaired_change as unpaired_change
     from soilcarbon.stats.conformal import ConformalCalibration as ConformalCalibration
+    from soilcarbon.stats.design_based import difference_estimate as difference_estimate
+    from soilcarbon.stats.design_based import sampling_design as sampling_design
+    from soilcarbon.stats.design_based import validate_map as validate_map
     from soilcarbon.stats.error_field import ErrorField as ErrorField
     from soilcarbon.stats.groups import group_folds as group_folds
     from soilcarbon.stats.groups import predefined_split as predefined_split
@@ -25,6 +33,8 @@ if TYPE_CHECKING:
     from soilcarbon.stats.metrics import paired_differences as paired_differences
     from soilcarbon.stats.metrics import picp_table as picp_table
     from soilcarbon.stats.metrics import scores as scores
+    from soilcarbon.stats.power import minimum_detectable_change as minimum_detectable_change
+    from soilcarbon.stats.power import required_places as required_places
     from soilcarbon.stats.spatial_cv import block_folds as block_folds
     from soilcarbon.stats.spatial_cv import block_size_for_range as block_size_for_range
     from soilcarbon.stats.spatial_cv import held_out_distances as held_out_distances
@@ -59,9 +69,19 @@ _HOME = {
     "ConformalCalibration": "soilcarbon.stats.conformal",
     "ApplicabilityArea": "soilcarbon.stats.applicability",
     "ErrorField": "soilcarbon.stats.error_field",
+    "areal_mean": "soilcarbon.stats.areal_mean",
+    "sampling_design": "soilcarbon.stats.design_based",
+    "difference_estimate": "soilcarbon.stats.design_based",
+    "validate_map": "soilcarbon.stats.design_based",
+    "paired_change": "soilcarbon.stats.change",
+    "unpaired_change": "soilcarbon.stats.change",
+    "minimum_detectable_change": "soilcarbon.stats.power",
+    "required_places": "soilcarbon.stats.power",
     "open_map": "soilcarbon.geo.field",
     "mass_preserving_spline": "soilcarbon.soil.depth",
     "soc_density": "soilcarbon.soil.density",
+    "fixed_depth_stocks": "soilcarbon.soil.stocks",
+    "equivalent_mass_stocks": "soilcarbon.soil.stocks",
 }
 __all__ = [*_HOME]
 
