@@ -1,0 +1,242 @@
+"""Validation of a map of stocks or of change at independent points, for a claim: coverage, fit, test for bias, corrected mean.
+
+In: a GeoTIFF of `soilcarbon map`, a table of points, and how they were drawn. Out: `Validation`. Of a probability sample the
+estimates are design-based (`stats.design_based`) and hold for the area; of other points they are of these points alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from scipy.spatial import cKDTree
+
+from soilcarbon.geo.grid import nominal_metres, raster_grid
+from soilcarbon.geo.raster import cut_windows, find_layers
+from soilcarbon.io.files import UserError
+from soilcarbon.io.points import TableRule, read_points
+from soilcarbon.mapping.claim_sources import common_unit
+from soilcarbon.mapping.common_grid import CarbonMap, Cells, interval_at
+from soilcarbon.mapping.design_validation import SampledPoints
+from soilcarbon.mapping.map_validation import score_points
+from soilcarbon.mapping.predictor import CHANGE
+from soilcarbon.mapping.probability_sample import SampleRule, read_sample
+from soilcarbon.stats.credit import Uncertain
+from soilcarbon.stats.design_based import Estimate, difference_estimate, mean, validate_map
+from soilcarbon.stats.variogram import EARTH_KM, empirical_variogram, fit_variogram, unit_vectors
+
+_NAME = "claimed map"
+SAME_PLACE_M = 10.0
+"""A validation point so near a training profile is that profile."""
+FEWEST_FOR_VARIOGRAM = 60
+PICP_LEVEL = 0.95
+"""Of the binomial interval of the share of points inside."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A map at the points where it has values.
+
+    Attributes
+    ----------
+    observed, predicted
+        (n,) in `unit`.
+    inside
+        (n,) bool, whether points lie in the map's own prediction intervals; None of a map that has none.
+    lon, lat
+        (n,) degrees.
+    given
+        How many points there were.
+    unit
+        Of the values.
+    sampled
+        The probability sample, if they are one.
+    """
+
+    observed: np.ndarray
+    predicted: np.ndarray
+    inside: np.ndarray | None
+    lon: np.ndarray
+    lat: np.ndarray
+    given: int
+    unit: str
+    sampled: SampledPoints | None
+
+    def facts(self, level: float, nominal: float) -> dict[str, Any]:
+        """Return the scores.
+
+        Parameters
+        ----------
+        level
+            Of the intervals of scores.
+        nominal
+            Of the map's own prediction intervals.
+
+        Returns
+        -------
+        dict
+            n, given, unit, design; bias (mean of map minus point), bias_se, bias_low, bias_high, bias_t, bias_df, bias_p; rmse, mec
+            (1 - MSE / variance), r2 (squared correlation); and of a map with prediction intervals inside, inside_share,
+            inside_low, inside_high (Clopper-Pearson, 95 %), nominal.
+        """
+        n = len(self.observed)
+        error = self.predicted - self.observed
+        if self.sampled is not None:
+            s = self.sampled
+            found = validate_map(s.observed, s.predicted[_NAME], s.design, s.mapped, level)
+            bias, rmse, mec, design = found["me"], found["rmse"].value, found["mec"].value, s.design.described()
+        else:
+            bias = _mean_error(error, level)
+            spread = float(np.var(self.observed))
+            mse = float(np.mean(error**2))
+            rmse, mec = mse**0.5, 1 - mse / spread if spread > 0 else np.nan
+            design = "not a probability sample: scores are of these points, and the test takes their errors as independent"
+        varied = n > 2 and np.ptp(self.observed) > 0 and np.ptp(self.predicted) > 0
+        shown: dict[str, Any] = {"n": n, "given": self.given, "unit": self.unit, "design": design}
+        shown |= {"bias": bias.value, "bias_se": bias.standard_error, "bias_low": bias.low, "bias_high": bias.high}
+        shown |= {"bias_t": bias.t, "bias_df": bias.df, "bias_p": bias.p, "level": level, "rmse": rmse, "mec": mec}
+        shown["r2"] = float(np.corrcoef(self.observed, self.predicted)[0, 1] ** 2) if varied else np.nan
+        if self.inside is not None:
+            count = int(self.inside.sum())
+            low, high = stats.binomtest(count, n).proportion_ci(PICP_LEVEL)
+            shown |= {"inside": count, "inside_share": count / n, "inside_low": float(low), "inside_high": float(high)}
+            shown["nominal"] = nominal
+            if self.sampled is not None:
+                s = self.sampled
+                shown["inside_share_of_area"] = mean(s.inside[_NAME].astype(float), s.design, s.mapped).value
+        return shown
+
+    def corrected(self, map_mean: float, level: float) -> Uncertain | None:
+        """Return the difference estimate of the area's mean; None where the points are no probability sample."""
+        if self.sampled is None:
+            return None
+        s = self.sampled
+        found = difference_estimate(map_mean, s.observed, s.predicted[_NAME], s.design, s.mapped, level)
+        return Uncertain(found.value, found.standard_error, found.df)
+
+    def correlated(self, variance: float) -> dict[str, float]:
+        """Return the parts of a variance of errors that neighbours share and that they do not, by the errors' variogram."""
+        together = {"errors without bias; too few points to tell correlated ones apart": variance}
+        if len(self.observed) < FEWEST_FOR_VARIOGRAM:
+            return together
+        try:
+            fitted = fit_variogram(empirical_variogram(self.lon, self.lat, self.predicted - self.observed))
+        except ValueError:  # the points lie at too few places
+            return together
+        whole = fitted.nugget + fitted.sill
+        share = fitted.sill / whole if whole > 0 else 0.0
+        reach = f" (practical range {fitted.practical_range:.3g} km)" if share else ""
+        return {
+            f"spatially correlated errors{reach}": share * variance,
+            "nugget: measurement, and differences within the shortest distances": (1 - share) * variance,
+        }
+
+    def near(self, profiles: Sequence[Path], rule: TableRule, tif: Path) -> dict[str, Any]:
+        """Return how many points lie at training profiles, and how many within one cell's width of one.
+
+        Parameters
+        ----------
+        profiles
+            Tables of profiles, or dataset folders with samples.csv.
+        rule
+            How tables are read.
+        tif
+            The map, for its cells.
+        """
+        lon, lat = [], []
+        for path in profiles:
+            east, north = read_points(path / "samples.csv" if path.is_dir() else path, rule).places()
+            known = np.isfinite(east) & np.isfinite(north)
+            lon.append(east[known])
+            lat.append(north[known])
+        there = unit_vectors(np.concatenate(lon), np.concatenate(lat))
+        if not len(there):
+            raise UserError(f"{profiles[0]}: has no profile with coordinates")
+        chord, _ = cKDTree(there).query(unit_vectors(self.lon, self.lat))
+        metres = np.asarray(chord) * EARTH_KM * 1000  # a chord so short is the arc
+        grid = raster_grid(tif)
+        cell = nominal_metres(grid.crs, max(grid.cell))
+        return {
+            "profiles": len(there),
+            "points_at_profiles": int((metres <= SAME_PLACE_M).sum()),
+            "points_within_a_cell": int((metres <= cell).sum()),
+            "cell_m": cell,
+        }
+
+
+def _mean_error(error: np.ndarray, level: float) -> Estimate:
+    """Return the mean error with Student's t interval, as of a simple random sample."""
+    n = len(error)
+    se = float(error.std(ddof=1) / n**0.5) if n > 1 else np.nan
+    centre = float(error.mean())
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * se if n > 1 else np.nan
+    return Estimate(centre, se, centre - half, centre + half, n - 1, n)
+
+
+def validate_stock(tif: Path, points: Path, value: str, unit: str, rule: TableRule, drawn: SampleRule) -> Validation:
+    """Validate a map at points of the same quantity.
+
+    Parameters
+    ----------
+    tif
+        The map.
+    points, value, unit
+        Table, its column and unit.
+    rule, drawn
+        How it is read, and how points were drawn.
+
+    Raises
+    ------
+    UserError
+        As of `score_points`.
+    """
+    product = CarbonMap(_NAME, tif)
+    compared, _ = score_points([product], points, value, unit, 0.5, 0, rule, drawn)
+    table, factor = compared.table, common_unit(compared.unit)[1]
+    lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
+    with Cells(product) as cells:
+        ends = interval_at(product, lon, lat, cells.bands)
+    observed = table["observed"].to_numpy(np.float64)
+    inside = None if ends is None or np.isnan(ends).any() else (ends[0] <= observed) & (observed <= ends[1])
+    sampled = compared.sampled
+    if sampled is not None:
+        predicted = {name: each * factor for name, each in sampled.predicted.items()}
+        sampled = SampledPoints(
+            sampled.design, sampled.mapped, sampled.observed * factor, predicted, sampled.inside, common_unit(sampled.unit)[0]
+        )
+    predicted_here = table[_NAME].to_numpy(np.float64)
+    scaled = observed * factor, predicted_here * factor
+    return Validation(*scaled, inside, lon, lat, compared.given, common_unit(compared.unit)[0], sampled)
+
+
+def validate_change(tif: Path, points: Path, value: str, unit: str, rule: TableRule, drawn: SampleRule) -> Validation:
+    """Validate a map of change at points where the change was measured; parameters as of `validate_stock`.
+
+    Raises
+    ------
+    UserError
+        If the table lacks the column, or the map has values at fewer than two of its points.
+    """
+    table, sample = read_sample(points, value, rule, drawn)
+    table.check_measurement(value, "--change_value")
+    observed, (lon, lat) = table.numbers(value), table.places()
+    layers = {layer.name: layer for layer in find_layers([tif])}
+    if CHANGE not in layers:
+        raise UserError(f"{tif}: has no band {CHANGE!r}; it is to be the map of change of soilcarbon map --periods")
+    known = np.isfinite(observed) & np.isfinite(lon) & np.isfinite(lat)
+    windows, _ = cut_windows([layers[CHANGE]], np.where(known, lon, 0.0), np.where(known, lat, 0.0), 0)
+    mapped = windows[CHANGE][:, 0, 0].astype(np.float64)
+    rows = known & np.isfinite(mapped)
+    if rows.sum() < 2:
+        raise UserError(f"{points}: at {rows.sum()} of {len(rows)} points there is a measured change and the map has a value")
+    common, factor = common_unit(unit)
+    observed, predicted = observed * factor, mapped * factor
+    sampled = None
+    if sample is not None:
+        if not (known | ~sample.member).all():
+            raise UserError(f"{points}: {(~known & sample.member).sum()} points of the sample have no coordinates")
+        here = sample.member
+        sampled = SampledPoints(sample.design(), rows[here], observed[here], {_NAME: predicted[here]}, {}, common)
+    return Validation(observed[rows], predicted[rows], None, lon[rows], lat[rows], len(rows), common, sampled)
