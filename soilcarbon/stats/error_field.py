@@ -56,7 +56,7 @@ _MAX_KNOTS = 800
 _MAX_ZONES = 100
 _LONG, _SHORT = (6.0, 2.5), (40.0, 15.0)
 """Ranges, as parts of the extent of the profiles."""
-_SHARES = tuple((long, short) for long in (0.1, 0.2, 0.4) for short in (0.0, 0.2, 0.45))
+_SHARES = (*product((0.2, 0.4, 0.6), (0.0, 0.2)), (0.2, 0.45), (0.4, 0.45))
 """Shares of the variance with the long and the short range."""
 _PERSISTENCE, _DRIFT = (0.0, 0.3, 0.6, 0.8, 0.95), (0.0, 0.02, 0.1)
 """Shares of the correlated parts that persist, and of the variance that a period has in common."""

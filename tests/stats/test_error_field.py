@@ -110,8 +110,8 @@ def test_correlation_and_its_absence_are_learnt():
     random = np.random.default_rng(1)
     lon, lat = places(random)
     smooth, rough = fitted(lon, lat, simulated(lon, lat, random)[0]), fitted(lon, lat, random.normal(size=400))
-    assert smooth.structured > 0.5 > 0.2 > rough.structured
-    assert rough.cell_variance(np.array([5.0]))[0] == pytest.approx(0.9 * 0.06, rel=0.2)
+    assert smooth.structured > 0.5 > 0.3 > rough.structured
+    assert rough.cell_variance(np.array([5.0]))[0] == pytest.approx(0.8 * 0.06, rel=0.2)
     assert smooth.shortest_km < 30 < 200 < max(shape.long_km for shape in smooth.shapes)
     assert sum(shape.weight for shape in smooth.shapes) == pytest.approx(1, abs=0.02)
     assert rough.standard_error == pytest.approx(1 / 20, rel=0.1)
