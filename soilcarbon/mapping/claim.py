@@ -5,8 +5,9 @@ shown by `claim_page`; both hold the same facts. Values are per hectare (t/ha of
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from soilcarbon.mapping.claim_sources import DENSITY, Mapped, MeasuredChange
@@ -164,7 +165,7 @@ def _estimates(evidence: Evidence, terms: Terms, area: float) -> list[dict[str, 
             if not shared and mean.level == terms.level and mean.mean.known:  # as the totals say, which may be skewed
                 row |= _totals({"low": mean.low, "high": mean.high}, mean.unit, area)
             rows.append(row)
-    return rows
+    return sorted(rows, key=lambda row: str(row["quantity"]))  # changes, then stocks
 
 
 def _row(quantity: str, method: str, estimate: Uncertain, unit: str, terms: Terms, area: float, n: float | None) -> dict[str, Any]:
@@ -308,6 +309,7 @@ def warnings(facts: Mapping[str, Any], evidence: Evidence, terms: Terms) -> list
     elif near is None and evidence.stock is not None:
         found.append("Whether validation points were used in training was not checked (--profiles).")
     found += _of_change(facts, evidence, terms)
+    found += _disagreements(facts["estimates"])
     if evidence.mapped is not None:
         area = evidence.mapped.area_ha
         if abs(facts["area"]["hectares"] / area - 1) > _AREAS_DIFFER:
@@ -335,6 +337,17 @@ def _of_validation(scores: Mapping[str, Any], title: str, terms: Terms) -> list[
         found.append(f"The {title} is worse than the mean of the points (MEC {scores['mec']:.2f}).")
     if scores["design"].startswith("not"):
         found.append(f"The points of the {title} are no probability sample: scores may not hold for the area.")
+    return found
+
+
+def _disagreements(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each pair of estimates of one quantity and unit whose intervals do not overlap."""
+    found = []
+    for one, other in combinations(rows, 2):
+        alike = one["quantity"] == other["quantity"] and one["unit"] == other["unit"]
+        if alike and (one["low"] > other["high"] or other["low"] > one["high"]):
+            values = " and ".join(f"{each['value']:.3g} ({each['method']})" for each in (one, other))
+            found.append(f"Estimates of the {one['quantity']} disagree: {values} {one['unit']}; their intervals do not overlap.")
     return found
 
 

@@ -59,7 +59,7 @@ def verdict(facts: Mapping[str, Any]) -> list[str]:
     """Return the result as sentences: what is credited, of which change, and how many warnings there are."""
     count = len(facts["warnings"])
     warned = [f"{count} warning{'s' if count != 1 else ''}, below."] if count else []
-    area = f"{format_value(facts['area']['hectares'])} ha"
+    area = hectares(facts)
     change, off = facts["change"], facts["deduction"]
     if change is None:
         return [f"Nothing is credited: no change was given. Area {area}.", *_stock_sentence(facts), *warned]
@@ -80,6 +80,12 @@ def verdict(facts: Mapping[str, Any]) -> list[str]:
         *_stock_sentence(facts),
         *warned,
     ]
+
+
+def hectares(facts: Mapping[str, Any]) -> str:
+    """Return the area as text."""
+    area = facts["area"]["hectares"]
+    return f"{area:,.0f} ha" if area >= 1000 else f"{area:.3g} ha"
 
 
 def _stock_sentence(facts: Mapping[str, Any]) -> list[str]:
@@ -197,7 +203,7 @@ def _errors(facts: Mapping[str, Any]) -> list[Block]:
 
 def _objects(facts: Mapping[str, Any]) -> list[Block]:
     area = facts["area"]
-    blocks: list[Block] = [f"Area: {format_value(area['hectares'])} ha; {area['source']}."]
+    blocks: list[Block] = [f"Area: {hectares(facts)}; {area['source']}."]
     for name, caption in (("map", "Map"), ("plots", "Plots")):
         if facts[name] is not None:
             rows = [[key, value] for key, value in flattened({k: v for k, v in facts[name].items() if k != "notes"})]

@@ -56,6 +56,8 @@ class MeasuredChange:
         Names of both.
     chosen
         Column -> value of the row, such as method and layer.
+    value
+        Column of the values.
     settings
         Of the command that made it.
     """
@@ -67,6 +69,7 @@ class MeasuredChange:
     facts: Mapping[str, Any]
     visits: tuple[str, str]
     chosen: Mapping[str, str]
+    value: str
     settings: Mapping[str, Any]
 
     @property
@@ -190,7 +193,7 @@ def read_change(path: Path, wanted: Sequence[str], unit: str | None, recorded: R
     return MeasuredChange(
         Uncertain(numbers["change"], numbers["standard_error"], numbers["df"]).times(factor),
         numbers["before"] * factor, numbers["after"] * factor, common,
-        {**more, "design": str(row.get("design", ""))}, (str(first), str(second)), chosen,
+        {**more, "design": str(row.get("design", ""))}, (str(first), str(second)), chosen, str(facts.get("value")),
         settings if isinstance(settings, dict) else {},
     )  # fmt: skip
 
@@ -225,7 +228,8 @@ def measurement_variance(path: Path, change: MeasuredChange, unit: str, recorded
     Returns
     -------
     float
-        Sum over both visits of the mean variance of a core over the number of cores; NaN where no errors were stated.
+        Sum over both visits of the mean variance of a core over the number of cores (of a group: of its places); NaN where no
+        errors were stated.
 
     Raises
     ------
@@ -234,7 +238,8 @@ def measurement_variance(path: Path, change: MeasuredChange, unit: str, recorded
     """
     path = path / "stocks.csv" if path.is_dir() else path
     table = read_points(path).raw
-    if lacking := [name for name in ("visit", "method", "layer", "stock_sd_t_ha") if name not in table]:
+    deviation = "layer_stock_sd_t_ha" if change.value.startswith("layer_") else "stock_sd_t_ha"
+    if lacking := [name for name in ("visit", "method", "layer", deviation) if name not in table]:
         raise UserError(f"{path}: no column {lacking[0]!r}; it is to be stocks.csv of soilcarbon stocks")
     if unit != DENSITY:
         raise UserError(f"{path}: is of stocks, and the change is in {unit or 'an unknown unit'}; leave --stocks out")
@@ -242,15 +247,16 @@ def measurement_variance(path: Path, change: MeasuredChange, unit: str, recorded
     if beside.is_file():
         recorded.add(beside, _read_json(beside).get("inputs"))
     variance = 0.0
-    for visit in change.visits:
+    for visit, places in zip(change.visits, ("n_before", "n_after"), strict=True):
         here = table["visit"].fillna("") == visit
         for name in ("method", "layer"):
             if name in change.chosen:
                 here &= table[name] == change.chosen[name]
-        own = pd.to_numeric(table.loc[here, "stock_sd_t_ha"], errors="coerce")
+        own = pd.to_numeric(table.loc[here, deviation], errors="coerce")
         if own.empty:
             raise UserError(f"{path}: no stocks of visit {visit!r}{''.join(f', {k} {v}' for k, v in change.chosen.items())}")
-        variance += float((own**2).mean()) / len(own)
+        count = len(own) if change.chosen.get("group", "all") == "all" else change.facts[places]
+        variance += float((own**2).mean()) / count
     return variance if variance > 0 else math.nan
 
 

@@ -199,6 +199,15 @@ def test_the_basis_can_be_chosen(workplace, capsys):
     assert "--change_value" in capsys.readouterr().err
 
 
+def test_estimates_that_disagree_are_told(workplace):
+    write_plots()  # of about 60 t/ha, the map of about 80
+    write_maps()
+    assert make("--change", "change", "--map", "soc.tif") == 0
+    told = [each for each in facts()["warnings"] if "disagree" in each]
+    assert len(told) == 1
+    assert told[0].startswith("Estimates of the stock disagree: ")
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -238,7 +247,7 @@ def test_the_page_is_self_contained_and_holds_the_facts_of_the_json(workplace):
     found = facts()
     assert [each for each in leaves(found) if each is not None and " ".join(str(each).split()) not in " ".join(text.split())] == []
     shown = format_value(found["deduction"]["credited_total_t_co2e"])
-    assert f"{shown} t of CO2 equivalents over {format_value(1600.0)} ha" in text
+    assert f"{shown} t of CO2 equivalents over 1,600 ha" in text
     for name, digest in found["inputs"].items():
         assert hashlib.sha256((workplace / name).read_bytes()).hexdigest() == digest
     assert {"stocks.csv", "soc_totals.csv", "points.csv"} <= set(found["inputs"])
