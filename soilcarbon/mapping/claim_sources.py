@@ -182,6 +182,8 @@ def read_change(path: Path, wanted: Sequence[str], unit: str | None, recorded: R
     said = str(facts.get("unit") or "") or unit or ""
     common, factor = common_unit(said)
     numbers = {name: _number(path, row, name) for name in ("change", "before", "after", "standard_error", "df")}
+    if not numbers["df"] > 0:
+        numbers["standard_error"] = math.nan
     names = ("n_before", "n_after", "alone_before", "alone_after", "years", "sd_before", "sd_after")
     more = {name: _number(path, row, name, needed=False) for name in names}
     more |= {name: more[name] * factor for name in ("sd_before", "sd_after")}

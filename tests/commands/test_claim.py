@@ -125,6 +125,17 @@ def test_error_budget_of_plots(workplace):
     assert found["change"]["standard_error"] == pytest.approx((variance + 0.25) ** 0.5)
 
 
+@pytest.mark.parametrize("new", ['"df": null', '"df": 0.0', '"standard_error": null, "df": 11.0'])
+def test_a_change_without_an_error_is_not_credited(workplace, new):
+    write_plots()
+    edit(workplace / "change" / "change.json", '"df": 11.0', new)
+    assert make("--change", "change", "--area_ha", "10") == 0
+    found = facts()
+    assert found["deduction"]["credited"] == 0
+    assert found["minimum_detectable_change"] is None
+    assert "has no interval" in " ".join(found["warnings"])
+
+
 def test_a_loss_is_not_credited(workplace):
     write_plots(gain=-3.0)
     assert make("--change", "change", "--area_ha", "10") == 0
@@ -161,6 +172,32 @@ def test_validation_and_corrected_means_of_a_map(workplace):
     assert change["value"] == pytest.approx(residual.mean(), rel=1e-5)
     assert change["total_value"] == pytest.approx(1600 * residual.mean(), rel=1e-5)
     assert row(found, "change", "map alone")["standard_error"] == pytest.approx(2.0 / stats.norm.ppf(0.95))
+
+
+def test_a_stratified_sample_corrects_the_map_by_the_sizes_of_strata(workplace):
+    _, second = write_maps()
+    points = write_points(second)
+    points["stratum"] = np.where(points.index < 30, "dry", "wet")
+    points["socd"] += np.where(points["stratum"] == "wet", 1.0, 0.0)
+    points.to_csv("points.csv", index=False)
+    pd.DataFrame({"stratum": ["dry", "wet"], "km2": [12, 4]}).to_csv("strata.csv", index=False)
+    assert make("--map", "soc.tif", "--points", "points.csv", "--value", "socd", "--strata", "strata.csv") == 0
+    residual = (10 * (points["socd"] - points["mapped"])).groupby(points["stratum"])
+    share = pd.Series({"dry": 0.75, "wet": 0.25})
+    stock = row(facts(), "stock", "map and")
+    assert stock["value"] == pytest.approx(10 * second.mean() + (share * residual.mean()).sum(), rel=1e-5)
+    assert stock["standard_error"] == pytest.approx((share**2 * residual.var() / residual.size()).sum() ** 0.5)
+    assert (stock["df"], "strata.csv" in facts()["inputs"]) == (38, True)
+
+
+def test_points_that_are_no_probability_sample_validate_and_do_not_correct(workplace):
+    _, second = write_maps()
+    points = write_points(second)
+    assert make("--map", "soc.tif", "--points", "points.csv", "--value", "socd", "--change_value", "dsocd") == 0
+    found = facts()
+    assert {each["method"] for each in found["estimates"]} == {"map alone"}
+    assert found["validation"]["map_of_change"]["bias"] == pytest.approx(10 * (0.4 - points["dsocd"].mean()), rel=1e-4)
+    assert "no probability sample corrects it" in " ".join(found["warnings"])
 
 
 def test_warnings_of_bias_narrow_intervals_and_training_profiles(workplace):
