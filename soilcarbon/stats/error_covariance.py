@@ -1,0 +1,158 @@
+"""Covariances of errors in space and time, and how probable each is: ranges and shares that an error field is averaged over.
+
+In: standardised errors of profiles at places in km, and their periods. Out: `Shape`s with posterior probabilities.
+"""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+_LONG, _SHORT = (6.0, 2.5), (40.0, 15.0)
+"""Ranges, as parts of the extent of the profiles."""
+_SHARES = (*product((0.2, 0.4, 0.6), (0.0, 0.2)), (0.2, 0.45), (0.4, 0.45))
+"""Shares of the variance with the long and the short range."""
+_PERSISTENCE, _DRIFT = (0.0, 0.3, 0.6, 0.8, 0.95), (0.0, 0.02, 0.1)
+"""Shares of the correlated parts that persist, and of the variance that a period has in common."""
+_BIAS = 0.01
+"""Variance of a standardised bias that all places share, where there is one, before any is seen."""
+_ODDS = 20.0
+"""Prior odds that errors of a cross-validated model have neither bias nor correlation: it was fitted to have none."""
+_LEAST_WEIGHT = 1e-3
+
+
+class Shape(NamedTuple):
+    """A covariance of standardised errors, and its posterior probability.
+
+    Attributes
+    ----------
+    weight
+        Posterior probability, 0 to 1.
+    long, short
+        Shares of the variance with the long and the short range, 0 to 1; the rest, less the drift, is the nugget.
+    long_km, short_km
+        Distances at which e^-1 of each is left.
+    persistence
+        Share of both that persists from period to period, 0 to 1.
+    drift
+        Share of the variance that all places of one period have in common.
+    """
+
+    weight: float
+    long: float
+    short: float
+    long_km: float
+    short_km: float
+    persistence: float
+    drift: float
+
+    @property
+    def nugget(self) -> float:
+        """Share of the variance without correlation."""
+        return 1 - self.long - self.short - self.drift
+
+
+def is_valid(shape: Shape) -> bool:
+    """Return whether shares are between 0 and 1, ranges above 0, and something is left for a nugget."""
+    shares = (shape.weight, shape.long, shape.short, shape.persistence, shape.drift)
+    return (
+        all(0 <= each <= 1 for each in shares) and min(shape.long_km, shape.short_km) > 0 and shape.nugget > 0 and shape.weight > 0
+    )
+
+
+def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return distances (n, m) through the Earth, km, of points (n, 3) and (m, 3)."""
+    square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return np.sqrt(np.maximum(square, 0.0))
+
+
+class Decays:
+    """Exponential correlations of places, kept by their range."""
+
+    def __init__(self, points: np.ndarray) -> None:
+        self._distance = distances(points, points)
+        self._kept: dict[float, np.ndarray] = {}
+
+    def decay(self, km: float) -> np.ndarray:
+        """Return e^(-distance / km), (n, n)."""
+        if km not in self._kept:
+            self._kept[km] = np.exp(-self._distance / km)
+        return self._kept[km]
+
+
+def posterior_shapes(points: np.ndarray, values: np.ndarray, period: np.ndarray, extent: float) -> tuple[tuple[Shape, ...], float]:
+    """Return covariances with their posterior probabilities, of values (n,) at points (n, 3) in km.
+
+    And the share of their posterior mean that is corrected.
+
+    First ranges and shares, then, of several periods and with the most probable of these, persistence and drift.
+    """
+    distance, several = Decays(points), len(np.unique(period)) > 1
+    same = period[:, None] == period if several else None
+    ranges = [(extent / long, extent / short) for long in _LONG for short in _SHORT]
+    middle = _PERSISTENCE[2] if several else 0.0
+    first = [Shape(1.0, *shares, *km, middle, 0.0) for shares, km in product(_SHARES, ranges) if shares[1] or km[1] == ranges[0][1]]
+    found = 0.5 + 0.5 * _probability_of_structure(first, distance, same, values)
+    shapes = _weighted(first, distance, same, values)
+    if not several:
+        return shapes, found
+    best = max(shapes, key=lambda shape: shape.weight)
+    second = [best._replace(persistence=kept, drift=drift) for kept, drift in product(_PERSISTENCE, _DRIFT) if best.nugget > drift]
+    over_time = _weighted(second, distance, same, values)
+    both = (
+        shape._replace(weight=shape.weight * other.weight, persistence=other.persistence, drift=other.drift)
+        for shape, other in product(shapes, over_time)
+        if shape.nugget > other.drift and shape.weight * other.weight > _LEAST_WEIGHT
+    )
+    return tuple(both), found
+
+
+def _probability_of_structure(shapes: Sequence[Shape], distance: Decays, same: np.ndarray | None, values: np.ndarray) -> float:
+    """Return the posterior probability of a bias and a correlation of one of the shapes, against independent errors without bias.
+
+    The latter are `_ODDS` times as probable before; the variance has the prior 1 / variance.
+    """
+    n = len(values)
+    found = []
+    for shape in shapes:
+        root = np.linalg.cholesky(covariance(shape, distance, same, 1.0) + _BIAS)
+        rest = solve_triangular(root, values, lower=True, check_finite=False)
+        found.append(-np.log(np.diag(root)).sum() - 0.5 * n * np.log(rest @ rest))
+    alone = -0.5 * n * np.log(values @ values)
+    evidence = np.logaddexp.reduce(found) - np.log(len(found)) - alone - np.log(_ODDS)
+    return float(1 / (1 + np.exp(-np.clip(evidence, -50, 50))))
+
+
+def _weighted(shapes: Sequence[Shape], distance: Decays, same: np.ndarray | None, values: np.ndarray) -> tuple[Shape, ...]:
+    """Return the shapes with posterior probabilities, equal before; those that have almost none are left out."""
+    found = np.array([_likelihood(covariance(shape, distance, same, 1.0), values) for shape in shapes])
+    weights = np.exp(found - found.max())
+    weights /= weights.sum()
+    return tuple(
+        shape._replace(weight=float(weight)) for shape, weight in zip(shapes, weights, strict=True) if weight > _LEAST_WEIGHT
+    )
+
+
+def covariance(shape: Shape, distance: Decays, same: np.ndarray | None, counts: np.ndarray | float) -> np.ndarray:
+    """Return the covariance (n, n) of means of `counts` profiles, relative to the variance of one.
+
+    `same` (n, n) tells which are of one period; None: all are.
+    """
+    found = shape.long * distance.decay(shape.long_km)
+    if shape.short:
+        found += shape.short * distance.decay(shape.short_km)
+    found = found + shape.drift if same is None else np.where(same, found + shape.drift, shape.persistence * found)
+    found[np.diag_indices_from(found)] += shape.nugget / np.asarray(counts)
+    return found
+
+
+def _likelihood(covariance: np.ndarray, values: np.ndarray) -> float:
+    """Return the restricted log likelihood of values (n,) of unknown mean and variance."""
+    root = np.linalg.cholesky(covariance)
+    one, value = solve_triangular(root, np.column_stack([np.ones(len(values)), values]), lower=True, check_finite=False).T
+    square = one @ one
+    rest = float(((value - one * (one @ value) / square) ** 2).sum())
+    n = len(values) - 1
+    return float(-np.log(np.diag(root)).sum() - 0.5 * np.log(square) - 0.5 * n * np.log(max(rest, 1e-300)))
