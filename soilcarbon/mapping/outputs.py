@@ -111,7 +111,9 @@ def make_totals(plan: Plan, folder: Path, notes: Sequence[Notes], model: Predict
     for name, each in parts.items():
         signed = name == CHANGE
         tables[name] = zones.totals(each, model.unit, order, level=plan.level, least=least, signed=signed, largest=largest)
-    return pd.concat([table.assign(map=name)[["map", *table.columns]] for name, table in tables.items()], ignore_index=True)
+    found = pd.concat([table.assign(map=name)[["map", *table.columns]] for name, table in tables.items()], ignore_index=True)
+    found.attrs["level"] = plan.level
+    return found
 
 
 def filled_notes(plan: Plan, model: Predictor, notes: Sequence[Notes]) -> list[str]:

@@ -277,9 +277,10 @@ def _totals_table(totals: "pd.DataFrame") -> Table:
             if name in bounds and math.isfinite(row[f"{name}_lower"]):
                 cells[k] += f" [{format_value(row[f'{name}_lower'])}, {format_value(row[f'{name}_upper'])}]"
         rows.append(cells)
-    header = [f"{name} ({shared[name]})" if name in shared else name.replace("_km2", " (km2)") for name in kept]
-    numeric = [table[name].dtype.kind in "iuf" for name in kept]
-    return Table("", header, rows, numeric, note="In brackets: 90 % interval." if bounds else "")
+    names = {"area_km2": "area (km2)", "map_mean": "mean, not corrected"}
+    header = [f"{name} ({shared[name]})" if name in shared else names.get(name, name) for name in kept]
+    numeric, level = [table[name].dtype.kind in "iuf" for name in kept], totals.attrs.get("level", 0.9)
+    return Table("", header, rows, numeric, note=f"In brackets: {100 * level:g} % interval." if bounds else "")
 
 
 def _size(picture: Picture) -> dict[str, str]:
