@@ -204,10 +204,23 @@ def _errors(facts: Mapping[str, Any]) -> list[Block]:
 def _objects(facts: Mapping[str, Any]) -> list[Block]:
     area = facts["area"]
     blocks: list[Block] = [f"Area: {hectares(facts)}; {area['source']}."]
-    for name, caption in (("map", "Map"), ("plots", "Plots")):
-        if facts[name] is not None:
-            rows = [[key, value] for key, value in flattened({k: v for k, v in facts[name].items() if k != "notes"})]
-            blocks.append(Table(caption, ["name", "value"], rows, [False, False]))
+    if facts["map"] is not None:
+        rows = [[key, value] for key, value in flattened({k: v for k, v in facts["map"].items() if v and k != "notes"})]
+        blocks.append(Table("Map", ["name", "value"], rows, [False, False]))
+    if facts["plots"] is not None:
+        plots = facts["plots"]
+        shown = {name: value if isinstance(value, str) else format_value(value) for name, value in plots.items()}
+        chosen = ", ".join(f"{name} {value}" for name, value in plots["chosen"].items())
+        lines = [
+            ["how they were drawn", shown["design"]],
+            ["which change", chosen],
+            ["visits", f"{' and '.join(plots['visits'])}; years between: {shown['years']}"],
+            ["places at each visit", f"{shown['n_before']} and {shown['n_after']}"],
+            ["places at one visit only, left out", f"{shown['alone_before']} and {shown['alone_after']}"],
+            ["mean at each visit", f"{shown['before']} and {shown['after']} {plots['unit']}"],
+            ["standard deviation between places", f"{shown['sd_before']} and {shown['sd_after']} {plots['unit']}"],
+        ]
+        blocks.append(Table("Plots", ["", "value"], lines, [False, False]))
     return blocks
 
 
