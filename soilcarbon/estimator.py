@@ -17,8 +17,11 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from soilcarbon.categories import Category, packed_width
+from soilcarbon.io.files import sha256
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
-from soilcarbon.network.network import SoilCarbonNet, choose_device, predict
+from soilcarbon.network.growth import MOST_FILLED, grown_categories, plan_growth
+from soilcarbon.network.network import Growth, SoilCarbonNet, choose_device, predict
+from soilcarbon.network.specification import difference
 from soilcarbon.settings import RegionalSettings, build
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.soil.target import target_from_plain
@@ -26,7 +29,7 @@ from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.groups import group_folds
 from soilcarbon.training.distillation import distil
 from soilcarbon.training.ensemble import assemble, prepare_members, train_members
-from soilcarbon.training.run import compute_statistics, fit_uncertainty, follow_checkpoint, new_specification
+from soilcarbon.training.run import compute_statistics, fit_uncertainty, follow_checkpoint, grow_to, new_specification
 from soilcarbon.training.uncertainty import check_level
 
 MOST_TAUGHT = 5000
@@ -49,9 +52,12 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
     ----------
     categories
         Categories of the columns of x; default: the checkpoint's, or one numeric category of all of them, which have the names of a
-        DataFrame's columns, else x0, x1 ...
+        DataFrame's columns, else x0, x1 ... With `init_from`: the checkpoint's, of which variables may lack, then those that it
+        gains, see `network.growth`.
     init_from
         Checkpoint, or network, to fine-tune; a network is copied.
+    max_filled, new_rate
+        As these settings of `soilcarbon finetune`, where the network grows.
     teacher
         "ensemble": distil one; "none": learn from the profiles; "auto": distil up to 5,000 profiles.
     members
@@ -97,6 +103,8 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         categories: Sequence[Category] | None = None,
         *,
         init_from: Path | str | SoilCarbonNet | None = None,
+        max_filled: float = MOST_FILLED,
+        new_rate: float = 1.0,
         teacher: Literal["auto", "none", "ensemble"] = "auto",
         members: int | None = None,
         epochs: int | None = None,
@@ -117,6 +125,8 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
     ) -> None:
         self.categories = categories
         self.init_from = init_from
+        self.max_filled = max_filled
+        self.new_rate = new_rate
         self.teacher = teacher
         self.members = members
         self.epochs = epochs
@@ -168,7 +178,8 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
             raise ValueError("freeze keeps weights as they were, so it needs init_from")
         groups = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1]
         settings = self._settings(start, len(np.unique(groups)), len(y))
-        categories = start.specification.categories if start else tuple(self.categories or (self._one_category(),))
+        growth = self._growth(start) if start else Growth()
+        categories = grown_categories(start.specification.categories, growth) if start else self._categories()
         self._check_columns(categories)
         if self.target_transform == "log1p" and y.min() <= -1:
             raise ValueError("target_transform log1p needs targets above -1")
@@ -185,6 +196,8 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
             with torch.random.fork_rng(devices=[]):  # these weights are drawn again by the members' seeds
                 start = SoilCarbonNet(new_specification(settings, data, statistics))
         else:
+            if growth.added or growth.filled:
+                start = grow_to(start, growth, data, settings)
             settings = follow_checkpoint(settings, start, data)
         teacher = distil if settings.teacher != "none" else None
         members = prepare_members(start, data, settings, pretrained, choose_device(self.device), distil=teacher)
@@ -209,9 +222,24 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         fixed |= {"data_dir": Path(), "seed": self.random_state, "tensorboard": False}
         return build(RegionalSettings, {**usual, **given, **fixed})
 
-    def _one_category(self) -> Category:
+    def _categories(self) -> tuple[Category, ...]:
+        """Return the categories, by default one of all columns."""
         names = getattr(self, "feature_names_in_", [f"x{k}" for k in range(self.n_features_in_)])
-        return Category(name="covariates", variables=tuple(map(str, names)))
+        return tuple(self.categories or [Category(name="covariates", variables=tuple(map(str, names)))])
+
+    def _growth(self, start: SoilCarbonNet) -> Growth:
+        """Return how the network grows for the categories; ValueError if these are not in the order of the grown network's."""
+        theirs = start.specification.categories
+        if self.categories is None:
+            return Growth()
+        growth = plan_growth(self.categories, theirs, self.max_filled)
+        expected = grown_categories(theirs, growth)
+        if differs := difference(tuple(self.categories), expected):
+            raise ValueError(f"list the categories of init_from first, in its order, then those it gains: {differs}")
+        if isinstance(self.init_from, (str, Path)):
+            path = Path(self.init_from)
+            return growth.model_copy(update={"checkpoint": path.name, "sha256": sha256(path)})
+        return growth
 
     def _check_columns(self, categories: Sequence[Category]) -> None:
         """Raise an error unless the covariates are those of the categories: in number and, where both have names, in order."""

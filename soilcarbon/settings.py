@@ -421,6 +421,15 @@ class RegionalSettings(TrainSettings):
     freeze: Literal["none", "features", "all-but-head"] = Field(
         "none", description="what stays as init_from has it: branches and fusion, or all but the last layer"
     )
+    max_filled: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="largest share of init_from's variables that the dataset may lack; they are taken as their means",
+    )
+    new_rate: float = Field(
+        1.0, gt=0, le=1e6, description="times lr: learning rate of branches added to init_from for the dataset's own categories"
+    )
     lr_schedule: Literal["constant", "cosine"] = Field(
         "constant", description="the learning rate stays, or falls to nothing over the epochs along a cosine"
     )

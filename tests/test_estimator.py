@@ -11,6 +11,7 @@ from sklearn.inspection import permutation_importance
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from soilcarbon.categories import Category
 from soilcarbon.estimator import SoilCarbonRegressor
 from soilcarbon.mapping.network import SlidingNetwork
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
@@ -143,3 +144,26 @@ def test_groups_are_held_out_whole_by_the_members():
     groups = np.repeat([7, 3, 5], 20)
     model = SoilCarbonRegressor(**QUICK | {"members": 5}).fit(x, y, groups)
     assert model.network_.specification.members == 3  # no more than groups to hold out
+
+
+def test_a_network_grows_by_the_categories_that_it_has_not(tmp_path):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(150, 5)).astype(np.float32)
+    y = np.exp(2 + 0.4 * x[:, 0] + 0.4 * x[:, 3])
+    world = Category(name="world", variables=("a", "b", "c"))
+    own = Category(name="own", variables=("d", "e"))
+    first = SoilCarbonRegressor([world], **QUICK).fit(x[:, :3], y)
+    first.save(tmp_path / "world.pth")
+    grown = SoilCarbonRegressor([world, own], init_from=tmp_path / "world.pth", **QUICK | {"lr": 1e-12, "teacher": "none"}).fit(
+        x, y
+    )
+    assert grown.network_.specification.categories == (world, own)
+    assert grown.network_.record.growth[0].checkpoint == "world.pth"
+    outputs = [
+        net.member_outputs(net.encode(torch.from_numpy(part))) for net, part in ((first.network_, x[:, :3]), (grown.network_, x))
+    ]
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="list the categories of init_from first"):
+        SoilCarbonRegressor([own, world], init_from=first.network_, **QUICK).fit(x, y)
+    fewer = SoilCarbonRegressor([Category(name="world", variables=("a", "c")), own], init_from=first.network_, **QUICK)
+    assert fewer.fit(x[:, [0, 2, 3, 4]], y).network_.record.growth[0].filled == ("b",)

@@ -19,6 +19,7 @@ from soilcarbon.html import Table
 from soilcarbon.io.files import UserError, read_yaml
 from soilcarbon.io.tables import read_table
 from soilcarbon.network.checkpoint import load_checkpoint
+from soilcarbon.network.growth import grow
 from soilcarbon.network.network import predict
 from soilcarbon.regression.fit import samples_of
 from soilcarbon.settings import PredictSettings, build
@@ -93,6 +94,10 @@ def _predict_pretrained(checkpoint: Path, dataset: Dataset, again: str) -> dict[
     pretrained = load_checkpoint(origin)
     if pretrained.specification.statistics is None:  # the published file
         pretrained.respecify(statistics=tuned.specification.statistics, missing=tuned.specification.missing)
+    for growth in tuned.record.growth[len(pretrained.record.growth) :]:  # it predicted as it does after growing
+        pretrained = grow(pretrained, growth, tuned.specification.statistics, tuned.specification.classes)
+    if pretrained.specification.categories != dataset.categories:
+        return {}
     return {VARIANTS["pretrained"].label: predict(pretrained, dataset.x[dataset.split["test"]])[0]}
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from soilcarbon import __version__
+from soilcarbon.categories import Category
 from soilcarbon.io.files import UserError
 from soilcarbon.network.specification import Encoder, Specification
 from soilcarbon.stats.applicability import ApplicabilityArea
@@ -134,17 +135,56 @@ class Member(nn.Module):
         """Return copies of `tensors()`, which training does not change."""
         return {name: value.clone() for name, value in self.tensors().items()}
 
-    def freeze(self, what: str) -> None:
-        """Freeze layers: "none", "features" (branches and fusion), or "all-but-head" (only the last layer is trained)."""
+    def freeze(self, what: str, new: Sequence[str] = ()) -> None:
+        """Freeze layers: "none", "features" (branches and fusion), or "all-but-head" (only the last layer is trained).
+
+        Branches of `new` categories, and the fusion layer's weights, require gradients in any case; see `weights_of`.
+        """
         trained = {"none": ("",), "features": ("classifier", "final_regressor"), "all-but-head": ("final_regressor",)}[what]
+        always = self.weights_of(new)
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(name.startswith(trained))
+            parameter.requires_grad_(name.startswith(trained) or name in always)
+
+    def weights_of(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return masks of the weights that belong to some categories: parameter -> bool, of a shape that broadcasts to its own.
+
+        They are their branches, and the columns of the fusion layer that read their maps.
+        """
+        if not names:
+            return {}
+        ours = torch.tensor([branch.removeprefix("features_") in names for branch, _, _ in self.layout])
+        fusion = self.features_merge.get_parameter("0.weight")
+        masks = {"features_merge.0.weight": ours.repeat_interleave(MAPS)[None, :, None, None].to(fusion.device)}
+        for name in names:
+            for key, _ in self.get_submodule(f"features_{name}").named_parameters():
+                masks[f"features_{name}.{key}"] = torch.tensor(True, device=fusion.device)
+        return masks
 
 
 def _as_linear(layers: nn.Module, x: Tensor) -> Tensor:
     convolution = layers.get_submodule("0")
     assert isinstance(convolution, nn.Conv2d)
     return functional.linear(x, convolution.weight.flatten(1), convolution.bias)
+
+
+class Growth(BaseModel):
+    """How a network grew from another one, see `growth.grow`.
+
+    Attributes
+    ----------
+    checkpoint, sha256
+        The file of the network it grew from; "" of one in memory.
+    added
+        Categories that the region has and that network had not.
+    filled
+        Variables that the region lacks, which are taken as their mean; their channels are gone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    checkpoint: str = ""
+    sha256: str = ""
+    added: tuple[Category, ...] = ()
+    filled: tuple[str, ...] = ()
 
 
 class Record(BaseModel):
@@ -168,6 +208,8 @@ class Record(BaseModel):
         Of the training profiles' target, the simplest prediction; None: not recorded.
     scores_of_mean
         As `scores`, of that mean as a prediction.
+    growth
+        How the network grew from the one it was fine-tuned from, and that from an earlier one.
     """
 
     model_config = ConfigDict(extra="ignore", validate_assignment=True)
@@ -179,6 +221,7 @@ class Record(BaseModel):
     calibrated_on: str | None = None
     training_mean: float | None = None
     scores_of_mean: dict[str, dict[str, int | float | None]] = {}
+    growth: tuple[Growth, ...] = ()
 
 
 class SoilCarbonNet(Member):
@@ -199,6 +242,8 @@ class SoilCarbonNet(Member):
         Conformal calibration of its prediction intervals, from held-out profiles; None if unknown.
     errors
         Error model of its means and totals, from held-out profiles; None if unknown.
+    new
+        Categories whose branches were added to a pretrained network and are not trained yet; not stored in checkpoints.
 
     Examples
     --------
@@ -217,6 +262,7 @@ class SoilCarbonNet(Member):
         self.applicability: ApplicabilityArea | None = None
         self.calibration: ConformalCalibration | None = None
         self.errors: ErrorField | None = None
+        self.new: tuple[str, ...] = ()
         self.respecify()
 
     def respecify(self, **changes: Any) -> None:

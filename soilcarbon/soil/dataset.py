@@ -166,8 +166,7 @@ def read_dataset(
     UserError
         If a file is missing or anything in it is wrong; see `read_samples`, `read_split` and `io.patches.read_packed`.
     """
-    for made in (folder.parent, folder):  # an interrupted simulation, or dataset
-        finish_set(made)
+    _finish_interrupted(folder)
     path = folder / layout.samples
     if not path.is_file():
         inner = next((other for other in sorted(folder.glob("DL_inputs/*")) if (other / layout.samples).is_file()), None)
@@ -200,20 +199,30 @@ def require_unit(data: Dataset, unit: str, folder: Path, other: str) -> None:
         raise UserError(f"{folder}: {data.target.name} is in {data.target.unit}, {other} in {unit}; prepare it again in that unit")
 
 
+def _finish_interrupted(folder: Path) -> None:
+    for made in (folder.parent, folder):  # an interrupted simulation, or dataset
+        finish_set(made)
+
+
 def dataset_categories(folder: Path) -> tuple[Category, ...]:
-    """Return the categories of the folder's `dataset.yaml`, else the published table.
+    """Return the categories of the folder's `dataset.yaml`, else the published table; see `recorded_categories`."""
+    return recorded_categories(folder) or PUBLISHED_CATEGORIES
+
+
+def recorded_categories(folder: Path) -> tuple[Category, ...] | None:
+    """Return the categories of the folder's `dataset.yaml`; None if it names none.
 
     Raises
     ------
     UserError
         If it has no valid table of categories.
     """
+    _finish_interrupted(folder)
     path = folder / "dataset.yaml"
     facts = read_yaml(path) if path.is_file() else {}
     if facts.get("categories") is None:
-        return PUBLISHED_CATEGORIES
-    values = {"data_dir": folder, "categories": facts["categories"]}
-    return build(RunSettings, values, str(path)).categories or PUBLISHED_CATEGORIES
+        return None
+    return build(RunSettings, {"data_dir": folder, "categories": facts["categories"]}, str(path)).categories
 
 
 def split_method(folder: Path) -> tuple[Literal["random", "blocks"], float | None]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from soilcarbon.io.files import UserError
 from soilcarbon.io.interruption import advise_resume, temporary
 from soilcarbon.network.checkpoint import read_state, save_checkpoint, save_state
-from soilcarbon.network.network import Member, Record, SoilCarbonNet
+from soilcarbon.network.network import Growth, Member, Record, SoilCarbonNet
 from soilcarbon.network.specification import Specification
 from soilcarbon.settings import TrainSettings
 from soilcarbon.soil.dataset import Dataset
@@ -137,6 +137,8 @@ class Members:
         Number of members, and the seed that their own seeds are derived from.
     distil
         Makes a teacher's predictions, which members are trained on; None: they are trained on the profiles.
+    growth
+        How the pretrained network grew.
     """
 
     specification: Specification
@@ -146,6 +148,7 @@ class Members:
     count: int
     seed: int
     distil: Distil | None = None
+    growth: tuple[Growth, ...] = ()
 
 
 def member_seed(seed: int, k: int) -> int:
@@ -193,7 +196,8 @@ def prepare_members(
     profiles = encode_profiles(facts, data.x[rows], data.y[rows], device)
     weights = [member.copy_of_tensors() for member in network.members()] if pretrained else []
     known = TrainingData(profiles, len(data.split["train"]), rows, folds, **raw)
-    return Members(facts, weights, known, make_schedule(settings, pretrained), settings.members, settings.seed, distil)
+    schedule = replace(make_schedule(settings, pretrained), new=network.new)
+    return Members(facts, weights, known, schedule, settings.members, settings.seed, distil, network.record.growth)
 
 
 def train_member(members: Members, k: int, log: RunLog | None = None, state: State | None = None) -> Best:
@@ -219,7 +223,9 @@ def _initial_member(members: Members, k: int, seed: int) -> Member:
     member = Member(members.specification)
     member.initialise(seed)
     if members.pretrained:
-        member.load_state_dict(members.pretrained[k % len(members.pretrained)])
+        new = tuple(f"features_{name}." for name in members.schedule.new)  # drawn by the member's own seed
+        drawn = {name: value for name, value in member.copy_of_tensors().items() if name.startswith(new)} if new else {}
+        member.load_state_dict(members.pretrained[k % len(members.pretrained)] | drawn)
     return member.to(members.data.profiles.output.device)
 
 
@@ -243,7 +249,7 @@ def _distilled(members: Members, k: int, sets: TrainingSets, distil: Distil) -> 
 
 def assemble(members: Members, best: Sequence[Best], settings: TrainSettings) -> SoilCarbonNet:
     """Return the network of the members' best epochs, with their smearing factors."""
-    record = Record(settings=settings.as_plain(), epoch=tuple(each.epoch for each in best))
+    record = Record(settings=settings.as_plain(), epoch=tuple(each.epoch for each in best), growth=members.growth)
     network = SoilCarbonNet.assemble(members.specification, [each.weights for each in best], record)
     if members.specification.target_transform == "log1p":
         parts = members.data.split()

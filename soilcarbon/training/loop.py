@@ -79,7 +79,8 @@ class Schedule:
     """Training schedule and hyper-parameters of one member; see the settings of the same names.
 
     `l2_sp`: half of it times the squared distance to the initial weights is added to the loss. `keep_initial`: the initial weights,
-    being pretrained, may be the best epoch. `seed` is that of the order of the profiles.
+    being pretrained, may be the best epoch. `seed` is that of the order of the profiles. `new`: categories whose branches were
+    added to the pretrained network, with `new_rate` times the learning rate; they are neither frozen nor pulled back.
     """
 
     epochs: int
@@ -93,6 +94,8 @@ class Schedule:
     patience: int = 0
     keep_initial: bool = False
     seed: int = 0
+    new: tuple[str, ...] = ()
+    new_rate: float = 1.0
 
     def rate_factor(self, epoch: int) -> float:
         """Return the factor of the learning rate in an epoch, counted from 1."""
@@ -176,8 +179,8 @@ def fit(member: Member, sets: TrainingSets, schedule: Schedule, log: Log | None 
     UserError
         If the state is of another network.
     """
-    member.freeze(schedule.freeze)
-    optimiser = make_optimiser(member, schedule.lr, schedule.l2_sp)
+    member.freeze(schedule.freeze, schedule.new)
+    optimiser = make_optimiser(member, schedule.lr, schedule.l2_sp, schedule.new, schedule.new_rate)
     shuffler = torch.Generator().manual_seed(schedule.seed)
     if state is not None and state.saved is not None:
         epoch, best = _restore(state.saved, member, optimiser, shuffler)

@@ -5,7 +5,7 @@ In: a network, encoded profiles, their order. Out: each batch's loss; weights ch
 where it covers the network: same results, about twice as fast at batch 32.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,10 @@ class Optimiser:
     l2_sp
         Half of it times the squared distance to the initial weights is added to the loss
         (Li, Grandvalet and Davoine 2018, arXiv 1802.01483).
+    new, new_rate
+        Categories whose branches were added to a pretrained network, and the factor of the learning rate of their weights
+        (`Member.weights_of`). These are trained where the fusion layer is frozen, and are not pulled to their initial values, which
+        were learnt from nothing.
 
     Examples
     --------
@@ -39,10 +43,16 @@ class Optimiser:
     torch.Size([4])
     """
 
-    def __init__(self, member: Member, lr: float, l2_sp: float = 0.0) -> None:
+    def __init__(self, member: Member, lr: float, l2_sp: float = 0.0, new: Sequence[str] = (), new_rate: float = 1.0) -> None:
         self.member, self.lr, self.l2_sp = member, lr, l2_sp
-        self.trained = [parameter for parameter in member.parameters() if parameter.requires_grad]
+        named = {name: parameter for name, parameter in member.named_parameters() if parameter.requires_grad}
+        self.trained = list(named.values())
         self.initial = [parameter.detach().clone() for parameter in self.trained] if l2_sp else None
+        ours = member.weights_of(new)
+        self.pulled = [~ours[name] if name in ours else None for name in named]
+        others = float("features_merge.0.bias" in named)  # it is frozen with the fusion layer
+        factors = {name: torch.where(mask, new_rate, others) for name, mask in ours.items()}
+        self.rates = [(named[name], factor) for name, factor in factors.items() if (factor != 1).any()]
         self.adam = torch.optim.Adam(self.trained, lr, fused=True)
 
     def epoch(self, encoded: Tensor, output: Tensor, order: Tensor, batch_size: int) -> Tensor:
@@ -74,12 +84,16 @@ class Optimiser:
         with torch.no_grad():
             gradients = [parameter.grad for parameter in self.trained if parameter.grad is not None]
             loss = distributed.add_gradients(gradients, loss.detach())
-            for parameter, initial in zip(self.trained, self.initial or [], strict=False):
-                moved = parameter - initial
+            for parameter, initial, pulled in zip(self.trained, self.initial or [], self.pulled, strict=False):
+                moved = parameter - initial if pulled is None else (parameter - initial) * pulled
                 loss = loss + self.l2_sp / 2 * (moved**2).sum()
                 if parameter.grad is not None:
                     parameter.grad.add_(moved, alpha=self.l2_sp)
+            before = [parameter.clone() for parameter, _ in self.rates]
         self.adam.step()
+        with torch.no_grad():  # Adam's steps do not depend on the gradients' scale, so steps are scaled
+            for (parameter, factor), old in zip(self.rates, before, strict=True):
+                parameter.copy_(torch.lerp(old, parameter, factor.expand_as(parameter)))
         return loss
 
     @torch.no_grad()
@@ -105,7 +119,11 @@ class Optimiser:
         self.adam.load_state_dict({"state": memory, "param_groups": self.adam.state_dict()["param_groups"]})
 
 
-def make_optimiser(member: Member, lr: float, l2_sp: float) -> Optimiser | Accelerator:
-    """Return the accelerator where it covers the network, else the optimiser by autograd."""
-    kind = Accelerator if covers(member) else Optimiser
-    return kind(member, lr, l2_sp)
+def make_optimiser(
+    member: Member, lr: float, l2_sp: float, new: Sequence[str] = (), new_rate: float = 1.0
+) -> Optimiser | Accelerator:
+    """Return the accelerator where it covers the network and all its weights are treated alike, else the optimiser by autograd."""
+    frozen = not all(parameter.requires_grad for parameter in member.parameters())
+    if covers(member) and not (new and (frozen or l2_sp or new_rate != 1)):
+        return Accelerator(member, lr, l2_sp)
+    return Optimiser(member, lr, l2_sp, new, new_rate)

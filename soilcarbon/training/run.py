@@ -12,14 +12,23 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 
-from soilcarbon.categories import Category, variable_columns
-from soilcarbon.io.files import UserError, check_writable, locked, read_yaml, write_json
+from soilcarbon.categories import Category, column_slices, variable_columns
+from soilcarbon.io.files import UserError, check_writable, locked, read_yaml, sha256, write_json
 from soilcarbon.io.resumption import check_record
 from soilcarbon.network.checkpoint import is_bare, load_checkpoint, save_checkpoint
-from soilcarbon.network.network import SoilCarbonNet, choose_device, predict
-from soilcarbon.network.specification import Specification, difference, warn_of_far_inputs
+from soilcarbon.network.growth import grow, grown_categories, named, plan_growth
+from soilcarbon.network.network import Growth, SoilCarbonNet, choose_device, predict
+from soilcarbon.network.specification import Specification, warn_of_far_inputs
 from soilcarbon.settings import RegionalSettings, TrainSettings
-from soilcarbon.soil.dataset import Dataset, Statistics, check_variables, read_dataset, read_statistics, require_unit
+from soilcarbon.soil.dataset import (
+    Dataset,
+    Statistics,
+    check_variables,
+    read_dataset,
+    read_statistics,
+    recorded_categories,
+    require_unit,
+)
 from soilcarbon.stats import metrics
 from soilcarbon.training import distributed
 from soilcarbon.training.ensemble import (
@@ -67,9 +76,12 @@ def train(settings: TrainSettings, distil: Distil | None = None) -> Scores:
         check_record(settings.checkpoint_path.with_suffix(".yaml"), {"version"})  # beside it; not a user's settings
     log.info("data: %s; %s", settings.data_dir, f"starting from {settings.start}" if settings.start else "from scratch")
     start = load_checkpoint(settings.start) if settings.start else None
-    data, settings = _read_data(settings, start)
+    growth = _growth(settings, start) if start else Growth()
+    data, settings = _read_data(settings, start, growth)
+    if start and (growth.added or growth.filled):
+        start = grow_to(start, growth, data, settings)
     network, settings = specify(settings, data, start)
-    members = prepare_members(network, data, settings, start is not None, device, _read_world(settings, data), distil)
+    members = prepare_members(network, data, settings, start is not None, device, _read_world(settings, data, start), distil)
     if not distributed.is_rank_zero():
         return _train(settings, data, network, members, device)
     log.info("target: %s (%s)", data.target.title, data.target.unit or "unit not known")
@@ -145,13 +157,62 @@ def train_in_memory(
 # --- data and specification --------------------------------------------------------------------------------------------
 
 
-def _read_data(settings: TrainSettings, start: SoilCarbonNet | None) -> tuple[Dataset, TrainSettings]:
-    """Read and check the dataset, by the checkpoint's categories and target if there is one; return the settings too."""
+def _growth(settings: TrainSettings, start: SoilCarbonNet) -> Growth:
+    """Return how a checkpoint has to grow for the settings' categories, else the dataset's, where it names them; log it.
+
+    Raises
+    ------
+    UserError
+        If they do not fit the checkpoint's.
+    """
+    theirs, wanted = start.specification.categories, settings.categories or recorded_categories(settings.data_dir)
+    if not wanted or not isinstance(settings, RegionalSettings):
+        return Growth()
+    assert settings.start is not None
+    try:
+        found = plan_growth(wanted, theirs, settings.max_filled, as_listed=settings.categories is not None)
+    except UserError as error:
+        raise UserError(f"{settings.start}: {error}") from error
+    for each in found.added:
+        log.info("grown: new category %s (radius %d, %s): %s", each.name, each.radius, each.kind, named(each.variables))
+    if found.filled:
+        count = sum(len(each.variables) for each in theirs)
+        log.warning(
+            "%d of the checkpoint's %d variables are not in the dataset, and are taken as their means: %s",
+            len(found.filled), count, named(found.filled),
+        )  # fmt: skip
+    return found.model_copy(update={"checkpoint": settings.start.name, "sha256": sha256(settings.start)})
+
+
+def grow_to(start: SoilCarbonNet, growth: Growth, data: Dataset, settings: TrainSettings) -> SoilCarbonNet:
+    """Return a checkpoint's network, grown, with statistics and classes of new variables from a dataset's training profiles.
+
+    A network without statistics, as the published one, takes its own from the dataset's file.
+
+    Raises
+    ------
+    UserError
+        If a new variable is constant or missing there, or has no class codes.
+    """
+    x = data.x[data.split["train"]]
+    columns = [x[:, column_slices(data.categories)[each.name]] for each in growth.added]
+    own = np.concatenate([x[:, :0], *columns], axis=1)
+    check_variables(own, growth.added, refuse="constant")
+    statistics = compute_statistics(own, growth.added)
+    if start.specification.statistics is None:
+        kept = grown_categories(start.specification.categories, growth.model_copy(update={"added": ()}))
+        statistics |= read_statistics(settings.data_dir / settings.stats, kept)
+    grown = grow(start, growth, statistics, _classes(own, growth.added), settings.seed)
+    if start.specification.statistics is None:
+        grown.respecify(missing=settings.missing, clip_inputs=settings.clip_inputs)
+    return grown
+
+
+def _read_data(settings: TrainSettings, start: SoilCarbonNet | None, growth: Growth) -> tuple[Dataset, TrainSettings]:
+    """Read and check the dataset, by the grown checkpoint's categories and target if there is one; return the settings too."""
     categories = settings.categories
     if start is not None:
-        categories = start.specification.categories
-        if settings.categories is not None and (differs := difference(settings.categories, categories)):
-            raise UserError(f"{settings.start}: the checkpoint's variables are not the settings': {differs}")
+        categories = grown_categories(start.specification.categories, growth)
         if not settings.given("target"):
             settings = settings.model_copy(update={"target": start.specification.target})
     data = read_dataset(settings.data_dir, categories, target=settings.target, layout=settings.layout)
@@ -165,13 +226,18 @@ def _read_data(settings: TrainSettings, start: SoilCarbonNet | None) -> tuple[Da
     return data, settings
 
 
-def _read_world(settings: TrainSettings, data: Dataset) -> Dataset | None:
+def _read_world(settings: TrainSettings, data: Dataset, start: SoilCarbonNet | None) -> Dataset | None:
     """Read the global dataset that the teacher is also fitted to, with the region's variables; None where there is none."""
     if not isinstance(settings, RegionalSettings) or settings.global_data is None:
         return None
     if settings.teacher == "none":
         log.info("global_data: not used, since teacher is none")
         return None
+    if new := [added.name for each in start.record.growth for added in each.added] if start else []:
+        raise UserError(
+            f"global_data: the world's profiles have no {named(new)}, which the region adds to the checkpoint; drop global_data: "
+            "the teacher is then fitted to the region, and the fine-tuned network has its share in it"
+        )
     world = read_dataset(settings.global_data, data.categories, ("train",), target=settings.target, layout=settings.layout)
     require_unit(world, data.target.unit, settings.global_data, f"that of {settings.data_dir}")
     return world

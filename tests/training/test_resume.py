@@ -13,47 +13,12 @@ import pandas as pd
 import pytest
 from conftest import make_dataset
 from damage import damage
-from training_runs import ROOT, STAND, quick, regional, same, train, weights
+from training_runs import ROOT, STAND, StopError, quick, regional, same, stop_after, stop_then_resume, train, weights
 
 from soilcarbon.io.files import UserError
 from soilcarbon.network.checkpoint import load_checkpoint, read_state, save_state
-from soilcarbon.training import distillation, ensemble, loop
+from soilcarbon.training import distillation, loop
 from soilcarbon.training.ensemble import BEST, FINISHED, RESUME
-
-
-class StopError(Exception):
-    """An interruption."""
-
-
-def stop_after(patched, member, epoch):
-    """Interrupt a run as soon as the state of a member after an epoch is on disk."""
-    save = ensemble.save_state
-
-    def saved(path, state):
-        save(path, state)
-        if path.name == RESUME and (path.parent.name.removeprefix("member_"), state["epoch"]) in (
-            (str(member), epoch),
-            ("cut" if member == 0 else "", epoch),
-        ):
-            raise StopError
-
-    patched.setattr(ensemble, "save_state", saved)
-
-
-def stop_then_resume(monkeypatch, make, stop_at, folder):
-    """Train to the end; train anew, stop after an epoch of a member, and continue; return both checkpoints' weights."""
-    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
-    whole = train(make(run="whole"))
-    with monkeypatch.context() as patched:
-        stop_after(patched, *stop_at)
-        with pytest.raises(StopError):
-            train(make(run="cut"))
-    assert train(make(run="cut", resume=True)) == whole
-    first, second = (load_checkpoint(f"{folder}/{run}.pth") for run in ("whole", "cut"))
-    assert first.calibration == second.calibration
-    for name in ("epochs.jsonl", "member_1/epochs.jsonl"):
-        assert Path(f"log/whole/{name}").read_text() == Path(f"log/cut/{name}").read_text()
-    return weights(f"{folder}/whole.pth"), weights(f"{folder}/cut.pth")
 
 
 @pytest.mark.parametrize("stop_at", [(0, 1), (0, 4), (1, 2), (1, 5)])
