@@ -7,8 +7,8 @@
 
 Reads what other commands wrote: the measured change of `soilcarbon change`; cores' errors of `soilcarbon stocks`; a map of
 `soilcarbon map` with the files beside it, and independent points to validate it. Claimed is the change of the plots, else that of
-the map corrected by a probability sample (difference estimator), else that of the map alone; all are shown. A deduction for
-uncertainty is made by a stated rule. Writes into results/claim/: claim.html, claim.json and settings.yaml.
+the map corrected by a probability sample (difference estimator); that of a map alone has to be asked for (--basis map). All are
+shown. A deduction for uncertainty is made by a stated rule. Writes into results/claim/: claim.html, claim.json and settings.yaml.
 """
 
 import logging
@@ -54,7 +54,8 @@ class ClaimSettings(PointSettings):
     collapse: list[str] = Field([], description="STRATUM=STRATUM it is joined with for variances")
     area_ha: float | None = Field(None, gt=0, description="area of the claim, ha [that of the map]")
     basis: Literal["auto", "plots", "difference", "map"] = Field(
-        "auto", description="claimed change: of the plots, of the map corrected by a probability sample, or of the map [the first]"
+        "auto",
+        description="claimed change: of plots, of the map corrected by a probability sample, or of the map alone [the first two]",
     )
     rule: Literal["lower_bound", "discount"] = Field(
         "lower_bound",

@@ -18,8 +18,9 @@ from soilcarbon.stats.power import Sides, detectable_effect
 CO2E = 44.0 / 12.0
 """Mass of CO2 over that of its carbon."""
 PLOTS, CORRECTED, MAP = "measured at both visits", "map and probability sample", "map alone"
+UNCHECKED = "The only change is that of the map alone, which no plots and no probability sample check: nothing is credited."
 BASES = {"plots": PLOTS, "difference": CORRECTED, "map": MAP}
-"""Of a claimed change; the first that is there is taken."""
+"""Of a claimed change."""
 _MANY_DF = 1e6
 """Of a normal distribution, where a t distribution is asked for."""
 _FEW_POINTS = 30
@@ -33,7 +34,7 @@ class Terms:
     Attributes
     ----------
     basis
-        One of `BASES`; "auto" for the first that is there.
+        One of `BASES`; "auto" for plots, else the corrected map.
     rule, confidence, threshold
         As of `stats.credit.credit`.
     level
@@ -185,9 +186,9 @@ def _uncertain(row: Mapping[str, Any]) -> Uncertain:
 
 
 def _basis(changes: Mapping[str, Any], asked: str) -> str | None:
-    """Return the method of the claimed change; None where there is no change at all."""
+    """Return the method of the claimed change; None where there is none, or that of a map alone, which has to be asked for."""
     if asked == "auto":
-        return next((method for method in BASES.values() if method in changes), None)
+        return next((method for method in (PLOTS, CORRECTED) if method in changes), None)
     if BASES[asked] not in changes:
         needs = {
             "plots": "--change",
@@ -354,6 +355,8 @@ def _disagreements(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _of_change(facts: Mapping[str, Any], evidence: Evidence, terms: Terms) -> list[str]:
     row, mdc = facts["change"], facts["minimum_detectable_change"]
     if row is None:
+        if any(each["quantity"] == "change" for each in facts["estimates"]):
+            return [f"{UNCHECKED} --basis map claims it all the same."]
         return ["No change was given: nothing is credited."]
     found = []
     if not _uncertain(row).known:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from soilcarbon.html import Block, Details, Items, Note, Section, Strong, Table, flattened, format_value, write_report
-from soilcarbon.mapping.claim import PLOTS
+from soilcarbon.mapping.claim import PLOTS, UNCHECKED
 
 NOT_THE_STANDARD = (
     "The rule and its levels are settings of this program. No standard's text was at hand when it was written: whoever claims "
@@ -62,7 +62,9 @@ def verdict(facts: Mapping[str, Any]) -> list[str]:
     area = hectares(facts)
     change, off = facts["change"], facts["deduction"]
     if change is None:
-        return [f"Nothing is credited: no change was given. Area {area}.", *_stock_sentence(facts), *warned]
+        given = any(row["quantity"] == "change" for row in facts["estimates"])
+        why = UNCHECKED if given else "Nothing is credited: no change was given."
+        return [f"{why} Area {area}.", *_stock_sentence(facts), *warned]
     unit = f" {change['unit']}" if change["unit"] else ""
     credited = f"{format_value(off['credited'])}{unit}"
     for name, mass in (("credited_total_t_c", "t of carbon"), ("credited_total_t_co2e", "t of CO2 equivalents")):
