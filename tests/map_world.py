@@ -20,7 +20,7 @@ from soilcarbon.network.network import Record, SoilCarbonNet
 from soilcarbon.network.specification import Specification
 from soilcarbon.stats.conformal import ConformalCalibration
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 CATEGORIES = (
     Category(name="climate", variables=("bio01", "bio12")),
     Category(name="relief", variables=("elevation", "slope"), radius=3),

@@ -7,12 +7,15 @@
     soilcarbon prepare --points wosis_202312_orgc.tsv --rasters covariates/ --split blocks --out data/world
     soilcarbon prepare --points profiles.csv --target soc_gkg --rasters covariates/ --bounds 33.9 41.9 -4.7 5.0
                       --global_data data/world --out data/kenya
+    soilcarbon prepare --points profiles.csv --target soc_gkg --rasters local/ --world_rasters world/
+                      --global_data data/world --out data/mine
 
 Profiles need columns of longitude and latitude (degrees), soil organic carbon (g/kg) and an id; horizons also their
 upper and lower depth (cm). Rasters are GeoTIFFs of any CRS and cell size whose bands are the variables. Writes into
 the folder --out the dataset that `soilcarbon train` and `finetune` read, rejected.csv (profiles left out, and why), and
 dataset.yaml (provenance). A region that is to be fine-tuned from a model of the world takes that model's
-dataset as --global_data: it keeps its categories, statistics and held-out places.
+dataset as --global_data: it keeps its categories, statistics and held-out places. With --world_rasters the region's own
+rasters are further categories, by which `soilcarbon finetune` grows the model; each is cut on its own grid.
 """
 
 import logging
@@ -44,6 +47,9 @@ class PrepareSettings(HorizonSettings, RasterSettings):
         description="its unit: g/kg, %, kg/m2, t/ha, g/cm3, dimensionless, any other text [g/kg of SOC; kg/m2 of socd_0_30]",
     )
     rasters: list[Path] = Field(description="GeoTIFF files, or folders of them", min_length=1)
+    world_rasters: list[Path] = Field(
+        [], description="rasters of a pretrained model's variables; rasters are then the region's own, categories that it gains"
+    )
     out: Path = Field(description="the dataset's folder to make")
     categories: tuple[Category, ...] | None = Field(
         None, description="list of {name, variables, radius, kind}; default: published table if all there, else one per raster file"
@@ -121,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         target=settings.target if settings.given("target") else None,
         unit=settings.target_unit,
         rasters=settings.rasters,
+        world_rasters=settings.world_rasters,
         categories=settings.categories,
         radius=settings.radius,
         nodata=settings.missing_values,

@@ -23,6 +23,7 @@ from soilcarbon.io.points import TableRule, table_file
 from soilcarbon.settings import Layout
 from soilcarbon.soil.dataset import (
     check_free,
+    compute_statistics,
     dataset_categories,
     dataset_target,
     largest_shares,
@@ -50,6 +51,7 @@ class Sources:
     points: Path  # table of profiles or horizons
     target: str | None  # its column of the target; None: see `profiles.read_profiles`
     rasters: Sequence[Path]  # GeoTIFF files, or folders of them
+    world_rasters: Sequence[Path] = ()  # the same, of the variables that a pretrained network knows
     categories: tuple[Category, ...] | None = None  # None: of the global dataset, else the published table, else one per file
     radius: int = 0  # cells cut on each side of a profile, at least
     bounds: tuple[float, float, float, float] | None = None  # lon_min, lon_max, lat_min, lat_max, degrees
@@ -141,9 +143,9 @@ def prepare_dataset(
     if target and parent and target["unit"] != parent.target.unit:
         theirs = f"{parent.folder} is in {parent.target.unit}"
         raise UserError(f"{sources.points}: the target is in {target['unit']}, and {theirs}; convert one, or see --target_unit")
-    layers = find_layers(sources.rasters, sources.nodata)
+    layers = find_layers([*sources.rasters, *sources.world_rasters], sources.nodata)
     check_names(layers, nodata=sources.nodata)
-    categories = sources.categories or (parent.categories if parent else default_categories(layers))
+    categories, own = _categories_of(sources, layers, parent)
     used = pick_layers(layers, [name for category in categories for name in category.variables])
     _check_kinds(used, sources.categories)
     layers, used = (with_classes(each, class_variables(categories)) for each in (layers, used))
@@ -159,6 +161,7 @@ def prepare_dataset(
         "points": {"file": sources.points.name, "sha256": sha256(table_file(sources.points)), **profiles.facts},
         "rejected": profiles.counts(),
         "rasters": [grid | {"file": grid["file"].name, "sha256": sha256(grid["file"])} for grid in describe(layers)],
+        **({"sources": _sources_of(categories, sources)} if sources.world_rasters else {}),
         "missing_cells": {name: int((patch != patch).sum()) for name, patch in patches.items()},
         "settings": dict(settings),
     }
@@ -168,8 +171,16 @@ def prepare_dataset(
         facts["split"]["shared_with_training"] = share_covariates(_centres(patches), drawn)
         if sources.categories is None and parent is None:
             categories = without_constants(categories, patches, drawn == "train")
-        statistics = parent.statistics(categories) if parent else None
+        if parent and own:
+            kept = without_constants(own, patches, drawn == "train")
+            categories, own = (*(each for each in categories if each not in own), *kept), kept
+        statistics = parent.statistics([each for each in categories if each not in own]) if parent else None
         facts["statistics"] = f"of {parent.folder}" if parent else "of the training profiles"
+        if statistics is not None and own:
+            numeric = [name for each in own if each.kind == "numeric" for name in each.variables]
+            ours = compute_statistics({name: patches[name] for name in numeric}, drawn == "train")
+            statistics = pd.concat([statistics, ours], ignore_index=True)
+            facts["statistics"] += "; of the training profiles for the variables that it has not"
     write_dataset(out, profiles.table, patches, drawn, categories, facts, statistics, {"rejected.csv": profiles.rejected})
     made = Prepared(profiles, patches, tuple(categories), facts)
     codes = hidden_classes(used, samples) if sources.categories is None and parent is None else []
@@ -185,6 +196,51 @@ def _recorded_unit(sources: Sources) -> str | None:
 
 
 # --- categories and patches ------------------------------------------------------------------------------------------
+
+
+def _categories_of(
+    sources: Sources, layers: Sequence[Layer], parent: GlobalDataset | None
+) -> tuple[tuple[Category, ...], tuple[Category, ...]]:
+    """Return the categories, and those among them that the global dataset has not.
+
+    With rasters of the world they are its categories, or those of its rasters, as far as they are there; then the local rasters'.
+    """
+    theirs = parent.categories if parent else None
+    if sources.categories:
+        known = {name for each in theirs or () for name in each.variables}
+        return sources.categories, tuple(each for each in sources.categories if parent and not known & {*each.variables})
+    if not sources.world_rasters:
+        return theirs or default_categories(layers), ()
+    world = {layer.name for layer in find_layers(sources.world_rasters)}
+    theirs = theirs or default_categories([layer for layer in layers if layer.name in world])
+    known, here = {name for each in theirs for name in each.variables}, {layer.name for layer in layers}
+    if lacking := sorted(known - here):
+        log.warning("in none of the rasters, left out; finetune takes them as their means: %s", ", ".join(lacking))
+    own = [layer for layer in layers if layer.name not in known and layer.name not in world]
+    if not own or not known & here:
+        what = "local variable" if not own else f"variable of {parent.folder if parent else 'the world'}"
+        raise UserError(f"--rasters and --world_rasters: no {what} is in them; each is needed, or leave out --world_rasters")
+    taken, new = {each.name for each in theirs}, []
+    for each in default_categories(own):
+        name = each.name
+        while name in taken:
+            name += "_local"
+        new.append(each.model_copy(update={"name": name}))
+    kept = [(each, tuple(name for name in each.variables if name in here)) for each in theirs]
+    return (*(each.model_copy(update={"variables": names}) for each, names in kept if names), *new), tuple(new)
+
+
+def _sources_of(categories: Sequence[Category], sources: Sources) -> dict[str, list[str]]:
+    """Return and log which categories come from which set of rasters."""
+    world = {layer.name for layer in find_layers(sources.world_rasters)}
+    found: dict[str, list[str]] = {"world_rasters": [], "rasters": []}
+    for each in categories:
+        sets = {"world_rasters" if name in world else "rasters" for name in each.variables}
+        for name in sets:
+            found[name].append(each.name)
+    for name, names in found.items():
+        log.info("categories of --%s, cut on their own grids: %s", name, ", ".join(names) or "none")
+    return found
 
 
 def default_categories(layers: Sequence[Layer]) -> tuple[Category, ...]:

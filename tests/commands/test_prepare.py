@@ -12,7 +12,7 @@ import yaml
 from conftest import REALDATA, needs_realdata
 from rasterio.transform import Affine
 
-from soilcarbon.categories import PUBLISHED_CATEGORIES
+from soilcarbon.categories import PUBLISHED_CATEGORIES, variable_columns
 from soilcarbon.commands import predict, prepare, train
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import UserError, run, sha256
@@ -383,6 +383,52 @@ def test_region_takes_the_global_categories(world):
     _, facts = made(world, "--global_data", str(globe), "--bounds", "13", "25", "31", "47", out="region")
     assert facts["categories"] == [{"name": "relief", "variables": ["slope", "lat"], "radius": 1, "kind": "numeric"}]
     assert facts["points"]["out_of_bounds"] + facts["profiles"] == 200
+
+
+def test_a_region_s_own_rasters_are_further_categories_cut_on_their_own_grid(world, caplog):
+    caplog.set_level("INFO")
+    made(world, out="world_data")
+    (world / "local").mkdir()
+    raster(world / "local" / "relief.tif", "curvature", "flat_lon", cell=0.05, side=400)
+    raster(world / "local" / "radar.tif", "vv", cell=0.125, side=160)
+    caplog.clear()
+    where = ["--points", str(world / "points.csv"), "--target", "soc_gkg", "--rasters", str(world / "local")]
+    where += ["--world_rasters", str(world / "rasters"), "--radius", "1"]
+    prepare.main([*where, "--global_data", str(world / "world_data"), "--out", str(world / "mine")])
+    facts = yaml.safe_load((world / "mine/dataset.yaml").read_text())
+    names = [each["name"] for each in facts["categories"]]
+    assert names == ["place", "relief", "radar", "relief_local"]
+    assert facts["sources"] == {"world_rasters": ["place", "relief"], "rasters": ["radar", "relief_local"]}
+    assert "categories of --rasters, cut on their own grids: radar, relief_local" in caplog.text
+    data = read_dataset(world / "mine")
+    columns = variable_columns(data.categories)
+    wide = read_dataset(world / "mine", [each.model_copy(update={"radius": 1}) for each in data.categories])
+    at = variable_columns(wide.categories)["lon"]
+    np.testing.assert_allclose(wide.x[:, at.start + 5] - wide.x[:, at.start + 3], 2 * CELL, rtol=1e-4)  # of the world's cells
+    own, theirs = (pd.read_csv(world / name / "stats.csv").set_index("var_name") for name in ("mine", "world_data"))
+    assert own.loc["lon"].tolist() == pytest.approx(theirs.loc["lon"].tolist())
+    vv = wide.x[wide.split["train"]][:, variable_columns(wide.categories)["vv"]]
+    assert own.loc["vv"].tolist() == pytest.approx([vv.mean(), vv.std()], rel=1e-5)
+    assert len(columns) == 6
+    prepare.main([*where, "--out", str(world / "alone")])
+    assert [each.name for each in read_dataset(world / "alone").categories] == names
+
+
+def test_world_variables_without_a_raster_are_told_of_and_two_of_a_name_refused(world, caplog, capfd):
+    made(world, out="world_data")
+    (world / "local").mkdir()
+    raster(world / "local" / "radar.tif", "vv")
+    only = ["--world_rasters", str(world / "rasters/relief.tif"), "--global_data", str(world / "world_data")]
+    where = ["--points", str(world / "points.csv"), "--target", "soc_gkg", "--rasters", str(world / "local"), *only]
+    prepare.main([*where, "--out", str(world / "mine")])
+    assert "in none of the rasters, left out; finetune takes them as their means: lat, lon" in caplog.text
+    assert [each.name for each in read_dataset(world / "mine").categories] == ["relief", "radar"]
+    raster(world / "local" / "other.tif", "slope")
+    assert run(lambda: prepare.main([*where, "--out", str(world / "other")])) == 2
+    assert "variable 'slope' is in" in capfd.readouterr().err
+    none = [*where[:4], "--rasters", str(world / "rasters/relief.tif"), *only, "--out", str(world / "none")]
+    assert run(lambda: prepare.main(none)) == 2
+    assert "no local variable is in them" in capfd.readouterr().err
 
 
 def test_a_mask_is_left_out_and_a_second_dataset_leaves_nothing_of_the_first(world, caplog):
