@@ -14,7 +14,7 @@ _LONG, _SHORT = (6.0, 2.5), (40.0, 15.0)
 """Ranges, as parts of the extent of the profiles."""
 _SHARES = (*product((0.2, 0.4, 0.6), (0.0, 0.2)), (0.2, 0.45), (0.4, 0.45))
 """Shares of the variance with the long and the short range."""
-_PERSISTENCE, _DRIFT = (0.0, 0.6, 0.8, 0.9, 0.97), (0.0, 0.003, 0.01, 0.03, 0.1)
+_PERSISTENCE, _DRIFT = (0.0, 0.3, 0.6, 0.8, 0.95), (0.0, 0.02, 0.1)
 """Shares of the correlated parts that persist, and of the variance that a period has in common."""
 _BIAS = 0.01
 """Variance of a standardised bias that all places share, where there is one, before any is seen."""

@@ -20,7 +20,7 @@ from soilcarbon.mapping import tiles as mapping
 from soilcarbon.mapping.forest import ForestPredictor
 from soilcarbon.mapping.predictor import Cells, Place
 from soilcarbon.regression.uncertainty import Uncertainty
-from soilcarbon.stats.error_field import WIDENED, ErrorField, Shape
+from soilcarbon.stats.error_field import HIDDEN, WIDENED, ErrorField, Shape
 from soilcarbon.zonal.climate_zones import ClimateZones, GivenZones
 from soilcarbon.zonal.evaluation import hold_out, space_time_folds
 from soilcarbon.zonal.forest import SelectedForest, ZonedForest, estimate_uncertainty
@@ -237,7 +237,9 @@ def test_the_interval_of_a_total_is_that_of_the_double_sum_over_all_cells(world,
     points = 6371.0 * np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=1)
     for zone, here in (("whole map", np.isfinite(spread)), ("climate zone arid", (labels == 3) & np.isfinite(spread))):
         apart = np.linalg.norm(points[here][:, None] - points[here], axis=2)
-        exact = WIDENED * np.sqrt(0.5 * spread[here] @ np.exp(-apart / 200.0) @ spread[here] + spread[here].sum() ** 2 / 50)
+        exact = WIDENED * np.sqrt(
+            0.5 * spread[here] @ np.exp(-apart / 200.0) @ spread[here] + spread[here].sum() ** 2 * (1 / 50 + HIDDEN**2)
+        )
         row = found.loc[zone]
         mapped = np.nansum((values.ravel() * km2)[here])  # kg/m2 x km2 is kt
         size = {"kt": 1.0, "Mt": 1e3, "Pg": 1e6}[row["total_unit"]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from soilcarbon.stats.error_field import DRAWS, WIDENED, ErrorField, Shape
+from soilcarbon.stats.error_field import DRAWS, HIDDEN, WIDENED, ErrorField, Shape
 
 RANGE = 150.0
 
@@ -69,7 +69,7 @@ def test_drawn_means_have_mean_and_variance_of_block_kriging(shape):
     variance = (values - mean) @ inverse @ (values - mean) / (n - 1)
     rest = 1 - to @ inverse @ one
     within = np.einsum("ij,jk,ik->i", weights, correlation(distances(*grid)), weights)
-    error = variance * (within - np.einsum("ij,jk,ik->i", to, inverse, to) + rest**2 / (one @ inverse @ one))
+    error = variance * (HIDDEN**2 + within - np.einsum("ij,jk,ik->i", to, inverse, to) + rest**2 / (one @ inverse @ one))
     np.testing.assert_allclose(drawn.mean(1), errors.corrected * expected, rtol=1e-5)
     ratio = drawn.var(1) / (WIDENED**2 * error)
     assert ratio.mean() == pytest.approx(1, abs=0.2)  # a hundred fields of 32 waves
