@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from soilcarbon.geo.grid import Grid
 from soilcarbon.geo.raster import given_nodata
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.predictor import CHANGE, Cells, Predicted, untrusted_scores, warn_of_other_windows
@@ -54,11 +53,11 @@ class FittedPredictor(RegressionPredictor):
     def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:
         """See `Predictor`; any covariate may change."""
 
-    def predict_patches(self, x: np.ndarray, grid: Grid, lonlat: np.ndarray) -> np.ndarray:
+    def predict_patches(self, x: np.ndarray, metres: Mapping[str, float], lonlat: np.ndarray) -> np.ndarray:
         """See `Predictor`."""
         facts = self.model.specification
         warn_of_far_inputs(facts, x)
-        warn_of_other_windows(facts.categories, self.model.record.rasters, grid)
+        warn_of_other_windows(facts.categories, self.model.record.rasters, metres)
         return self.model.predict(np.column_stack([lonlat, x]))
 
     def predict(self, block: np.ndarray, wanted: np.ndarray, cells: Cells) -> Predicted:

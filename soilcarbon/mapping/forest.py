@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from soilcarbon.geo.grid import Grid
 from soilcarbon.io.files import UserError
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.predictor import CHANGE, Cells, Predicted, untrusted_scores
@@ -69,7 +68,7 @@ class ForestPredictor(RegressionPredictor):
         whole[:, self._columns] = x
         return whole
 
-    def predict_patches(self, x: np.ndarray, grid: Grid, lonlat: np.ndarray) -> np.ndarray:  # noqa: ARG002 - of no window, anywhere
+    def predict_patches(self, x: np.ndarray, metres: Mapping[str, float], lonlat: np.ndarray) -> np.ndarray:  # noqa: ARG002 - no windows
         """See `Predictor`."""
         far = []
         if self.applicability is not None:

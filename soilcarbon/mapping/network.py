@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -15,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from soilcarbon.geo import zonal_statistics as zones
-from soilcarbon.geo.grid import Grid
+from soilcarbon.geo.grid import cell_sizes
 from soilcarbon.geo.raster import given_nodata
 from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
 from soilcarbon.io.files import UserError
 from soilcarbon.mapping.areal import described, sums_with_errors
 from soilcarbon.mapping.cog import Band
+from soilcarbon.mapping.native import Windows
 from soilcarbon.mapping.predictor import CHANGE, Cells, Place, Predicted, Predictor, untrusted_scores, warn_of_other_windows
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import MAPS, Member, SoilCarbonNet, as_means, predict, to_target
@@ -93,10 +95,13 @@ class SlidingNetwork:
         self.halo = max(category.radius for category in facts.categories)
         per_cell = tuple(category.model_copy(update={"radius": 0}) for category in facts.categories)
         self._encoder = Encoder(facts.model_copy(update={"categories": per_cell})).to(self.device)
+        self._encoders = [Encoder(facts.model_copy(update={"categories": (each,)})).to(self.device) for each in per_cell]
         self._channels = [facts.channels(category) for category in facts.categories]
         self._members = [_fold(member.eval(), facts) for member in network.members()]
 
-    def predict(self, block: np.ndarray, wanted: np.ndarray | None = None) -> np.ndarray:
+    def predict(
+        self, block: np.ndarray, wanted: np.ndarray | None = None, native: Mapping[int, Windows] = MappingProxyType({})
+    ) -> np.ndarray:
         """Predict the cells of a block.
 
         Parameters
@@ -105,6 +110,8 @@ class SlidingNetwork:
             (V, h+2R, w+2R) float32, raw units, missing = NaN; layers in the order of the specification's variables.
         wanted
             (h, w) bool; default: all cells.
+        native
+            Windows of categories, by number, that are of another grid; their layers of the block are not used.
 
         Returns
         -------
@@ -116,7 +123,7 @@ class SlidingNetwork:
         predicted = np.full((len(self._members), height * width), np.nan, np.float32)
         x = torch.from_numpy(np.require(block, np.float32, ["C", "W"]))
         with torch.inference_mode():
-            for cells, parts in self._windows(x, wanted) if self.halo else self._cells(x.flatten(1), wanted.ravel()):
+            for cells, parts in self._windows(x, wanted, native) if self.halo else self._cells(x.flatten(1), wanted.ravel()):
                 outputs = torch.stack([member.head(part) for member, part in zip(self._members, parts, strict=True)])
                 predicted[:, cells] = to_target(outputs, self.specification).cpu().numpy()
         return predicted.reshape(-1, height, width)
@@ -130,9 +137,16 @@ class SlidingNetwork:
             part = x[:, cells] if isinstance(cells, slice) else x[:, torch.from_numpy(cells)]
             yield cells, [self._encoder(part.to(self.device).T).T] * len(self._members)
 
-    def _windows(self, x: Tensor, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, list[Tensor]]]:
+    def _maps_of(self, k: int, windows: Windows) -> list[Tensor]:
+        """Return each member's maps (32, H, W) of category k, at every window of a block of its own cells."""
+        block = torch.from_numpy(windows.block).to(self.device)
+        encoded = self._encoders[k](block.flatten(1).T).T.unflatten(1, block.shape[1:])
+        return [branch(encoded[None])[0] for member in self._members if (branch := member.branches[k]) is not None]
+
+    def _windows(self, x: Tensor, wanted: np.ndarray, native: Mapping[int, Windows]) -> Iterator[tuple[np.ndarray, list[Tensor]]]:
         """Yield cells and each member's inputs (K, n) of the head, where branches have windows, strip by strip of x (V, H, W)."""
         height, width = wanted.shape
+        own = {k: self._maps_of(k, windows) for k, windows in native.items()}
         rows = max(1, 16 * CELLS_AT_ONCE[self.device.type] // width)
         for top in range(0, height, rows):
             here = wanted[top : top + rows]
@@ -142,11 +156,15 @@ class SlidingNetwork:
             encoded = self._encoder(strip.flatten(1).T).T.unflatten(1, strip.shape[1:])
             chosen = None if here.all() else torch.from_numpy(np.flatnonzero(here)).to(self.device)
             parts = []
-            for member in self._members:
+            for m, member in enumerate(self._members):
                 maps = []
-                for category, branch, part in zip(
-                    self.specification.categories, member.branches, encoded.split(self._channels), strict=True
-                ):
+                each = zip(self.specification.categories, member.branches, encoded.split(self._channels), strict=True)
+                for k, (category, branch, part) in enumerate(each):
+                    if k in own:
+                        strips = (side[top : top + len(here)] for side in (native[k].rows, native[k].cols))
+                        row, col = (torch.from_numpy(side).to(self.device) for side in strips)
+                        maps.append(own[k][m][:, row, col].flatten(1))
+                        continue
                     rim = self.halo - category.radius
                     inner = part[:, rim : part.shape[1] - rim, rim : part.shape[2] - rim]
                     maps.append((inner if branch is None else branch(inner[None])[0]).flatten(1))
@@ -180,6 +198,7 @@ class NetworkPredictor(Predictor):
         self.errors = self.network.errors
         self.nodata = given_nodata(self.network.record.rasters)
         self.trained = dict(facts.statistics or {})
+        self.trained_cells = cell_sizes(self.network.record.rasters)
         self._dense: SlidingNetwork | None = None
 
     def take_statistics(self, stats: Path | None, missing: Literal["mean", "zero"] | None) -> Statistics | None:
@@ -202,18 +221,18 @@ class NetworkPredictor(Predictor):
     def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:
         """See `Predictor`; any covariate may change."""
 
-    def predict_patches(self, x: np.ndarray, grid: Grid, lonlat: np.ndarray) -> np.ndarray:  # noqa: ARG002 - anywhere
+    def predict_patches(self, x: np.ndarray, metres: Mapping[str, float], lonlat: np.ndarray) -> np.ndarray:  # noqa: ARG002 - anywhere
         """See `Predictor`."""
         facts = self.network.specification
         warn_of_far_inputs(facts, x)
-        warn_of_other_windows(facts.categories, self.network.record.rasters, grid)
+        warn_of_other_windows(facts.categories, self.network.record.rasters, metres)
         return predict(self.network, x)[0]
 
-    def predict(self, block: np.ndarray, wanted: np.ndarray, cells: Cells) -> Predicted:  # noqa: ARG002 - anywhere
+    def predict(self, block: np.ndarray, wanted: np.ndarray, cells: Cells) -> Predicted:
         """See `Predictor`."""
         if self._dense is None:
             self._dense = SlidingNetwork(self.network)
-        return Predicted(self._dense.predict(block, wanted))
+        return Predicted(self._dense.predict(block, wanted, cells.native))
 
     def bands(self, predicted: Predicted, level: float) -> np.ndarray:
         """See `Predictor`."""

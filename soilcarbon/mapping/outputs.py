@@ -29,6 +29,7 @@ from soilcarbon.geo.vector import load_areas
 from soilcarbon.io.files import UserError, write_json, write_table, write_yaml
 from soilcarbon.io.manifest import begin_files, finish_files
 from soilcarbon.mapping.cog import Band, Statistics, is_empty, read_notes, whole_tiles, write_cog
+from soilcarbon.mapping.native import natives_of
 from soilcarbon.mapping.page import Profiles, write_page
 from soilcarbon.mapping.picture import View, preview
 from soilcarbon.mapping.plan import WHOLE, ZONES, Plan, Sample, own_zone
@@ -154,6 +155,9 @@ def support_notes(plan: Plan, model: Predictor, tif: Path, sample: Sample) -> li
     """
     with Stack(plan.layers, plan.grid, model.classes, plan.resampling) as stack:
         moved = [path for path, method in stack.how().items() if method != ON_THE_GRID]
+    for _, numbers in plan.periods:
+        own = natives_of(model.windows, [plan.layers[n] for n in numbers], plan.grid, model.trained_cells).values()
+        moved = [path for path in moved if not any(layer.path == path for native in own for layer in native.layers)]
     if not moved:
         return []
     with rasterio.open(tif) as raster:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from soilcarbon.geo.grid import Grid, lonlat
+from soilcarbon.geo.grid import Grid, lonlat, nominal_metres
 from soilcarbon.geo.plausibility import ask_about_fill_values, check_codes, refusing, with_classes
 from soilcarbon.geo.raster import Layer, cut_windows, find_layers, pick_layers
 from soilcarbon.geo.vector import Area, write_areas
@@ -22,6 +22,7 @@ from soilcarbon.io.files import UserError, write_text
 from soilcarbon.io.interruption import advise_resume
 from soilcarbon.io.nodata import EVERY
 from soilcarbon.mapping.cog import TILE, whole_tiles
+from soilcarbon.mapping.native import natives_of
 from soilcarbon.mapping.predictor import CHANGE, Predictor
 from soilcarbon.zonal.space_time import find_spans
 
@@ -217,7 +218,11 @@ def predict_sample(model: Predictor, layers: Sequence[Layer], grid: Grid) -> Sam
         places.append(spot)
         positions.append(np.stack([lon, lat], axis=1))
     rows, cols = np.concatenate(places, axis=1)
-    predicted = model.predict_patches(np.concatenate(covariates), grid, np.concatenate(positions))
+    metres = dict.fromkeys(model.variables, nominal_metres(grid.crs, grid.cell[0]))
+    for k, native in natives_of(model.windows, layers, grid, model.trained_cells).items():
+        log.info("windows of %s are read at their own %.4g m", ", ".join(model.windows[k][0]), native.metres)
+        metres |= dict.fromkeys(model.windows[k][0], native.metres)
+    predicted = model.predict_patches(np.concatenate(covariates), metres, np.concatenate(positions))
     return Sample(rows, cols, predicted)
 
 

@@ -15,9 +15,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from soilcarbon.categories import Category
-from soilcarbon.geo.grid import Grid, Tile, cell_sizes, lonlat, nominal_metres
+from soilcarbon.geo.grid import Grid, Tile, cell_sizes, lonlat
 from soilcarbon.geo.zonal_statistics import Sums
 from soilcarbon.mapping.cog import Band
+from soilcarbon.mapping.native import Windows
 from soilcarbon.soil.dataset import Statistics
 from soilcarbon.soil.target import target_of
 from soilcarbon.stats.applicability import ApplicabilityArea
@@ -48,10 +49,11 @@ class Predicted:
 
 
 class Cells(NamedTuple):
-    """The cells of a tile of a grid."""
+    """The cells of a tile of a grid, and the windows there of categories that are read on their own grid, by number."""
 
     grid: Grid
     tile: Tile
+    native: Mapping[int, Windows] = MappingProxyType({})
 
     def lonlat(self, wanted: np.ndarray) -> np.ndarray:
         """Return longitude and latitude, degrees, (n, 2) of the middles of the wanted (h, w) cells."""
@@ -90,6 +92,8 @@ class Predictor(ABC):
         The area of applicability; None where unknown.
     on_gpu
         Whether it can compute on one.
+    trained_cells
+        Variable -> metres of the cells that its windows had in training, of a model that takes windows at their own resolution.
     missing_policy
         What becomes of a missing covariate, as text.
     version
@@ -105,6 +109,7 @@ class Predictor(ABC):
     zones: tuple[str, ...] = ()
     applicability: ApplicabilityArea | None = None
     on_gpu: bool = False
+    trained_cells: Mapping[str, float] = MappingProxyType({})
     missing_policy: str
     version: tuple[str, str]
     errors: ErrorField | None = None
@@ -133,8 +138,11 @@ class Predictor(ABC):
         """Raise UserError if a period (name -> variables of its own) changes what must be constant."""
 
     @abstractmethod
-    def predict_patches(self, x: np.ndarray, grid: Grid, lonlat: np.ndarray) -> np.ndarray:
-        """Predict places (n,), at degrees (n, 2), from packed covariates (n, F) as pred.py does; warn of unusual covariates."""
+    def predict_patches(self, x: np.ndarray, metres: Mapping[str, float], lonlat: np.ndarray) -> np.ndarray:
+        """Predict places (n,), at degrees (n, 2), from packed covariates (n, F) as pred.py does; warn of unusual covariates.
+
+        `metres`: variable -> width of the cells that its window has on the map.
+        """
 
     @abstractmethod
     def predict(self, block: np.ndarray, wanted: np.ndarray, cells: Cells) -> Predicted:
@@ -179,10 +187,13 @@ class Predictor(ABC):
         """Return the model's scores by their subject, such as a split; the record of an untrusted file is not validated."""
 
 
-def warn_of_other_windows(categories: Sequence[Category], rasters: Sequence[Mapping[str, Any]], grid: Grid) -> None:
+def warn_of_other_windows(
+    categories: Sequence[Category], rasters: Sequence[Mapping[str, Any]], metres: Mapping[str, float]
+) -> None:
     """Log which windows had another width on the ground in training, by the rasters that the dataset was cut from."""
-    ours, trained = nominal_metres(grid.crs, grid.cell[0]), cell_sizes(rasters)
+    trained = cell_sizes(rasters)
     for category in categories:
+        ours = metres[category.variables[0]]
         theirs = max((trained[name] for name in category.variables if name in trained), default=ours)
         if category.radius and abs(np.log(theirs / ours)) > np.log(1.1):
             wide = f"{category.size * theirs:.3g} m wide in training, here {category.size * ours:.3g} m"

@@ -32,6 +32,7 @@ from soilcarbon.geo.vector import load_areas
 from soilcarbon.io.files import UserError, sha256
 from soilcarbon.mapping.areal import with_ends
 from soilcarbon.mapping.cog import GDAL_SETTINGS, Statistics, write_tile
+from soilcarbon.mapping.native import Windows, natives_of, read_windows
 from soilcarbon.mapping.plan import AREA, PLAN, WHOLE, ZONES, Plan, own_zone, stamps_of
 from soilcarbon.mapping.predictor import Cells, Place, Predicted, Predictor, dissimilarity
 from soilcarbon.parallel import process_pool, start_worker
@@ -123,6 +124,10 @@ class _Worker:
         self.zones = load_areas(folder / ZONES) if ZONES in self.plan.areas else []
         self.lock = threading.Lock()
         self._here = threading.local()
+        self._natives = {
+            name: natives_of(self.model.windows, [self.plan.layers[n] for n in numbers], self.plan.grid, self.model.trained_cells)
+            for name, numbers in self.plan.periods
+        }
 
     def stack(self, kind: Literal["covariates", "mask"]) -> Stack:
         """Return this thread's open rasters."""
@@ -132,6 +137,17 @@ class _Worker:
             setattr(self._here, kind, Stack(layers, self.plan.grid, nearest, self.plan.resampling))
         stack: Stack = getattr(self._here, kind)
         return stack
+
+    def native(self, period: str, tile: Tile) -> dict[int, Windows]:
+        """Return the windows of a period's categories that are read on their own grid."""
+        if not hasattr(self._here, "native"):
+            self._here.native = {}
+        found, stacks = {}, self._here.native
+        for k, each in self._natives.get(period, {}).items():
+            if (period, k) not in stacks:
+                stacks[period, k] = Stack(each.layers, each.grid)
+            found[k] = read_windows(each, stacks[period, k], self.plan.grid, tile)
+        return found
 
     def inside(self, tile: Tile) -> np.ndarray:
         """Return which cells (h, w) of a tile are in the area of interest and not masked."""
@@ -159,8 +175,9 @@ class _Worker:
         for name, numbers in plan.periods:
             gaps = missing[list(numbers)]
             wanted = inside & (gaps.mean(0) <= plan.max_missing)
+            native = self.native(name, tile)
             with self.lock:  # one tile computes while others are read and written
-                maps[name] = self.model.predict(block[list(numbers)], wanted, Cells(plan.grid, tile))
+                maps[name] = self.model.predict(block[list(numbers)], wanted, Cells(plan.grid, tile, native))
                 wanted = np.isfinite(maps[name].members[0])  # forests need a climate
                 if plan.applicability:
                     unlike[name] = dissimilarity(self.model, middle[list(numbers)], wanted)
