@@ -6,7 +6,7 @@ training alone.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,9 +16,10 @@ import numpy as np
 from sklearn.dummy import DummyRegressor
 
 from soilcarbon.benchmark.baselines import BASELINES, INNER_FOLDS, Baseline, tune
-from soilcarbon.categories import middle_cells
+from soilcarbon.categories import Category, middle_cells
 from soilcarbon.estimator import SoilCarbonRegressor
 from soilcarbon.network.checkpoint import load_checkpoint
+from soilcarbon.network.growth import grow, plan_growth
 from soilcarbon.network.network import SoilCarbonNet
 from soilcarbon.network.network import predict as predict_with
 from soilcarbon.regression.estimators import POSITION, Samples
@@ -171,19 +172,35 @@ def _checkpoint(division: Division) -> SoilCarbonNet:
     return start
 
 
+def _grown(start: SoilCarbonNet, categories: Sequence[Category]) -> SoilCarbonNet:
+    """Return a network that takes the covariates of some categories and predicts what it does without those that it has not."""
+    growth = plan_growth(categories, start.specification.categories, most_filled=1.0)
+    names = {
+        kind: [name for each in growth.added if each.kind == kind for name in each.variables] for kind in ("numeric", "classes")
+    }
+    return grow(start, growth, dict.fromkeys(names["numeric"], (0.0, 1.0)), dict.fromkeys(names["classes"], (0,)))
+
+
 def _covariates(samples: Samples) -> np.ndarray:
     return np.ascontiguousarray(samples.X[:, POSITION:], np.float32)
 
 
 def _unchanged(division: Division) -> np.ndarray:
-    return np.asarray(predict_with(_checkpoint(division), _covariates(division.held_out))[0], np.float64)
+    network = _grown(_checkpoint(division), division.task.categories)
+    return np.asarray(predict_with(network, _covariates(division.held_out))[0], np.float64)
 
 
 def _transferred(division: Division, teacher: Literal["none", "ensemble"]) -> np.ndarray:
     task, train = division.task, division.train
     start = _checkpoint(division)
     network = SoilCarbonRegressor(
-        init_from=start, teacher=teacher, center=task.center, target=task.target, random_state=task.seed, members=task.members
+        task.categories,
+        init_from=start,
+        teacher=teacher,
+        center=task.center,
+        target=task.target,
+        random_state=task.seed,
+        members=task.members,
     )
     network.fit(_covariates(train), train.y, train.groups)
     return np.asarray(network.predict(_covariates(division.held_out)), np.float64)

@@ -31,11 +31,13 @@ from soilcarbon.io.files import UserError, nearest, write_table, write_text
 from soilcarbon.io.resumption import is_sealed, seal
 from soilcarbon.io.tables import read_table
 from soilcarbon.network.checkpoint import load_checkpoint
+from soilcarbon.network.growth import grown_categories, plan_growth
+from soilcarbon.network.network import Growth
 from soilcarbon.parallel import worker_pool
 from soilcarbon.regression.fit import FEWEST, check_columns, samples_of
 from soilcarbon.regression.learners import FEWEST_OF_NETWORK, MOST_PROFILES, Task
 from soilcarbon.regression.selection import STACKED, draw_folds
-from soilcarbon.soil.dataset import SPLITS, Dataset, check_variables, read_dataset
+from soilcarbon.soil.dataset import SPLITS, Dataset, check_variables, read_dataset, recorded_categories
 from soilcarbon.stats.groups import spatial_groups
 from soilcarbon.stats.spatial_cv import make_folds, read_folds, save_folds
 
@@ -134,7 +136,9 @@ def read_inputs(design: Design) -> Inputs:
         facts = load_checkpoint(design.checkpoint).specification
         if design.target not in (None, facts.target):
             raise UserError(f"{design.checkpoint}: predicts {facts.target!r}, not {design.target!r}; drop --init_from or --target")
-        categories, target = facts.categories, facts.target
+        wanted = design.categories or recorded_categories(design.data_dir)  # further ones are those that transferred networks gain
+        growth = plan_growth(wanted, facts.categories, as_listed=False) if wanted else Growth()
+        categories, target = grown_categories(facts.categories, growth), facts.target
     splits = SPLITS if design.use_test else SPLITS[:2]
     data = read_dataset(design.data_dir, categories, splits, target=target)
     rows = np.concatenate([np.asarray(data.split[name], np.int64) for name in splits if name in data.split])  # as fit has them

@@ -79,6 +79,7 @@ def train(settings: TrainSettings, distil: Distil | None = None) -> Scores:
     growth = _growth(settings, start) if start else Growth()
     data, settings = _read_data(settings, start, growth)
     if start and (growth.added or growth.filled):
+        check_variables(_new_columns(data, growth), growth.added, refuse="constant")
         start = grow_to(start, growth, data, settings)
     network, settings = specify(settings, data, start)
     members = prepare_members(network, data, settings, start is not None, device, _read_world(settings, data, start), distil)
@@ -184,21 +185,26 @@ def _growth(settings: TrainSettings, start: SoilCarbonNet) -> Growth:
     return found.model_copy(update={"checkpoint": settings.start.name, "sha256": sha256(settings.start)})
 
 
+def _new_columns(data: Dataset, growth: Growth) -> np.ndarray:
+    """Return the covariates (n, F') of added categories at the training profiles."""
+    x, columns = data.x[data.split["train"]], column_slices(data.categories)
+    return np.concatenate([x[:, :0], *(x[:, columns[each.name]] for each in growth.added)], axis=1)
+
+
 def grow_to(start: SoilCarbonNet, growth: Growth, data: Dataset, settings: TrainSettings) -> SoilCarbonNet:
     """Return a checkpoint's network, grown, with statistics and classes of new variables from a dataset's training profiles.
 
-    A network without statistics, as the published one, takes its own from the dataset's file.
+    A network without statistics, as the published one, takes its own from the dataset's file. A variable that is constant or
+    missing has no information, and does no harm.
 
     Raises
     ------
     UserError
-        If a new variable is constant or missing there, or has no class codes.
+        If a new variable has no class codes.
     """
-    x = data.x[data.split["train"]]
-    columns = [x[:, column_slices(data.categories)[each.name]] for each in growth.added]
-    own = np.concatenate([x[:, :0], *columns], axis=1)
-    check_variables(own, growth.added, refuse="constant")
-    statistics = compute_statistics(own, growth.added)
+    own = _new_columns(data, growth)
+    numbers = compute_statistics(own, growth.added).items()
+    statistics = {name: (mean if np.isfinite(mean) else 0.0, std if std > 0 else 1.0) for name, (mean, std) in numbers}
     if start.specification.statistics is None:
         kept = grown_categories(start.specification.categories, growth.model_copy(update={"added": ()}))
         statistics |= read_statistics(settings.data_dir / settings.stats, kept)

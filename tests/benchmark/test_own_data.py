@@ -32,6 +32,7 @@ from soilcarbon.categories import Category
 from soilcarbon.commands import compare, fit
 from soilcarbon.io.files import run
 from soilcarbon.network.checkpoint import save_checkpoint
+from soilcarbon.network.network import predict
 from soilcarbon.regression import selection
 from soilcarbon.regression.learners import LEARNERS
 from soilcarbon.stats.groups import check_no_leak, spatial_groups
@@ -93,6 +94,22 @@ def tiny_network(mine, tmp_path):
 
     data = read_inputs(design(mine, tmp_path)).data
     return SoilCarbonRegressor(data.categories, teacher="none", members=2, epochs=2, patience=0).fit(data.x, data.y).network_
+
+
+@pytest.mark.parametrize("key", ["unchanged", "fine-tuned"])
+def test_transferred_networks_gain_the_dataset_s_own_categories(key, mine, tmp_path):
+    from soilcarbon.estimator import SoilCarbonRegressor
+
+    data = read_inputs(design(mine, tmp_path)).data
+    topo = SoilCarbonRegressor(CATEGORIES[:1], teacher="none", members=2, epochs=2, patience=0).fit(data.x[:, :18], data.y)
+    topo.save(tmp_path / "topo.pth")
+    plan = design(mine, tmp_path, checkpoint=tmp_path / "topo.pth")
+    assert read_inputs(plan).task.categories == CATEGORIES
+    division = divide(plan, Run("blocks", 0, 1, key), Choice((), (), 1, members=2, tuned=True))
+    predicted = METHODS[key].predict(division)
+    topo.network_.respecify(center=division.task.center)  # medians, as all methods
+    before = predict(topo.network_, division.held_out.X[:, 2:20].astype(np.float32))[0]
+    assert np.allclose(predicted, before, rtol=1e-6) is (key == "unchanged")
 
 
 @pytest.mark.parametrize("strategy", ["place", "blocks", "region"])
