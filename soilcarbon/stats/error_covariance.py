@@ -8,7 +8,6 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 _LONG, _SHORT = (6.0, 2.5), (40.0, 15.0)
 """Ranges, as parts of the extent of the profiles."""
@@ -114,6 +113,8 @@ def _probability_of_structure(shapes: Sequence[Shape], distance: Decays, same: n
 
     The latter are `_ODDS` times as probable before; the variance has the prior 1 / variance.
     """
+    from scipy.linalg import solve_triangular  # SciPy is slow to import
+
     n = len(values)
     found = []
     for shape in shapes:
@@ -150,6 +151,8 @@ def covariance(shape: Shape, distance: Decays, same: np.ndarray | None, counts: 
 
 def _likelihood(covariance: np.ndarray, values: np.ndarray) -> float:
     """Return the restricted log likelihood of values (n,) of unknown mean and variance."""
+    from scipy.linalg import solve_triangular  # SciPy is slow to import
+
     root = np.linalg.cholesky(covariance)
     one, value = solve_triangular(root, np.column_stack([np.ones(len(values)), values]), lower=True, check_finite=False).T
     square = one @ one

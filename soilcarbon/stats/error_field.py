@@ -25,15 +25,16 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.linalg import cho_solve
-from scipy.sparse import csr_array, vstack
 
 from soilcarbon.stats.error_covariance import Decays, Shape, covariance, distances, is_valid, posterior_shapes
 from soilcarbon.stats.metrics import checked_vectors
 from soilcarbon.stats.variogram import EARTH_KM, unit_vectors
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 log = logging.getLogger(__name__)
 DRAWS = 200
@@ -48,7 +49,7 @@ _AT_ONCE = 2048
 """Places for which fields are in memory."""
 _ALWAYS = -1
 """Number of the field that all periods share; others have numbers from 0."""
-Term = tuple[int, int | None, csr_array]
+Term = tuple[int, int | None, "csr_array"]
 """Row, period (as in `fit`; None: unknown), and weights of places (1, n): most rows are zones with few of them."""
 _MIN_PROFILES = 30
 """Held-out profiles of a zone of which a deviation is taken."""
@@ -88,6 +89,7 @@ class ErrorField:
     --------
     A map that is 1 too low everywhere, and 100 profiles that show it:
 
+    >>> from scipy.sparse import csr_array
     >>> random = np.random.default_rng(0)
     >>> lon, lat = random.uniform(0, 2, (2, 100))
     >>> y = 10 + random.normal(size=100)
@@ -245,6 +247,8 @@ class ErrorField:
         rows
             How many there are.
         """
+        from scipy.sparse import csr_array, vstack  # here and below: SciPy is slow to import, and training needs none of it
+
         points, posterior = unit_vectors(lon, lat) * EARTH_KM, self._posterior_draws
         half = DRAWS // 2
         mean, deviation = np.zeros((rows, half)), np.zeros((rows, half))
@@ -386,6 +390,8 @@ class _Posterior:
 
     def _solve(self, shapes: Sequence[Shape]) -> tuple[np.ndarray, dict[int, Any]]:
         """Return the deviation of each draw, and of each shape in use the Cholesky root and what it makes of ones and values."""
+        from scipy.linalg import cho_solve
+
         distance, random, n = Decays(self.points), np.random.default_rng(12), len(self.values)
         same = self.number[:, None] == self.number
         solved = {}
@@ -426,6 +432,8 @@ class _Posterior:
 
         Where all profiles are of one period the deviations of another are drawn as if they were of that one, with another seed.
         """
+        from scipy.linalg import cho_solve
+
         shown = number if len(self.known) == 1 else 0
         if (key := (what, shown)) not in self._cached:
             data = np.repeat(self.values[:, None], self.count, axis=1) if what == "mean" else -self._simulated(shown)
