@@ -284,6 +284,7 @@ def test_it_is_resumed_and_the_number_of_workers_changes_no_bit(here, capsys, mo
     assert "begun with other values of methods" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_predict_the_same_bits(mine, tmp_path):
     found = []
     for workers in (1, 2):
@@ -317,7 +318,7 @@ def test_settings_of_one_dataset_need_it(capsys, here):
 
 
 @pytest.mark.usefixtures("no_drawing")
-@pytest.mark.parametrize("n", [16, 48])
+@pytest.mark.parametrize("n", [16, pytest.param(48, marks=pytest.mark.slow)])
 def test_few_profiles_are_compared(n, tmp_path, monkeypatch):
     make_dataset(tmp_path / "mine", n=n, categories=CATEGORIES)
     monkeypatch.chdir(tmp_path)

@@ -48,6 +48,7 @@ def test_extrapolation_is_exact_for_a_shortfall_that_shrinks_with_the_root_of_pr
     assert lifted[0, 0] == 9 and found["conditional"][0, 1] < 2  # variables, and what was given, are left as they are
 
 
+@pytest.mark.slow
 def test_importance_is_extrapolated_to_infinite_sample_size():
     """Half-samples underestimate a driver's effect; the extrapolated one is larger, and its interval covers the truth."""
     for seed in range(4):
