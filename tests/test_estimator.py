@@ -112,6 +112,7 @@ def test_nothing_can_be_frozen_without_a_checkpoint():
         SoilCarbonRegressor(freeze="features").fit(*problem(20))
 
 
+@pytest.mark.slow
 def test_by_default_it_is_taught_by_folds_and_no_worse_than_a_forest_on_a_small_skewed_table():
     random = np.random.default_rng(1)
     x = random.normal(size=(120, 6)).astype(np.float32)

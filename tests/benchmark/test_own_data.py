@@ -255,6 +255,7 @@ def test_one_command_one_table_one_verdict(here, capsys):
     assert row["mae"] == pytest.approx(mae)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_drawing")
 def test_the_scores_are_those_of_fit(here):
     assert made("--methods", "ridge", "boosting") == 0
@@ -267,6 +268,7 @@ def test_the_scores_are_those_of_fit(here):
         assert ours.loc[theirs.index, name].to_numpy() == pytest.approx(theirs[name].to_numpy(), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_drawing")
 def test_it_is_resumed_and_the_number_of_workers_changes_no_bit(here, capsys, monkeypatch):
     assert made("--methods", "ridge", "forest", "--out", "a") == 0

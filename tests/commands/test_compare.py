@@ -154,6 +154,7 @@ def test_the_report_stands_alone(compared):
     assert "west" in page and "network, fine-tuned by --regional" in page
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_run_again_and_another_comparison_is_refused(compared, capsys):
     out, config = compared
     lost = out / "runs" / "east-blocks-1-all.csv"

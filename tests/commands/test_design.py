@@ -105,6 +105,7 @@ def test_chosen_points_are_no_probability_sample(world, capsys):
 # --- probabilities ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_places_are_drawn_with_the_probabilities_written(workplace):
     """On a grid in degrees, whose cells are a third as large in the north."""
     grid = Grid("EPSG:4326", 0.0, 72.0, (6.0, 6.0), 12, 10)

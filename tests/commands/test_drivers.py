@@ -132,6 +132,7 @@ def test_zones_without_skill_of_the_lead_are_listed_without_a_figure(finished, t
     assert last.kind == "note" and last.text.endswith("significantly above 0): north.")
 
 
+@pytest.mark.slow
 def test_resuming_keeps_what_is_finished_and_makes_damaged_parts_again(finished, capsys, caplog):
     out, path, _ = finished
     before = {each.name: each.stat().st_mtime_ns for each in (out / "parts").iterdir()}
@@ -177,6 +178,7 @@ def test_a_target_that_cannot_be_predicted_is_refused_with_the_score(tmp_path):
         drivers.main(["--config", str(path)])
 
 
+@pytest.mark.slow
 def test_without_shap_and_models_with_skill_the_observations_alone_are_reported(tmp_path, caplog, monkeypatch):
     caplog.set_level("INFO")
     path = make(tmp_path)

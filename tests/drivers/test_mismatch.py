@@ -171,6 +171,7 @@ def test_what_a_model_lacks_and_what_it_exaggerates_is_significant_with_its_sign
     assert np.nanmean(found["r2"], axis=0) == pytest.approx([0.7, 0.8], abs=0.2)
 
 
+@pytest.mark.slow
 def test_what_a_model_exaggerates_does_not_make_the_rest_seem_less():
     """Carbon that log_target twice as much to one driver, and to the other as it should: one mismatch, not two."""
     every, _ = compared(lambda x: 2 * np.tanh(x[:, 0]) + 0.7 * x[:, 1])
@@ -180,6 +181,7 @@ def test_what_a_model_exaggerates_does_not_make_the_rest_seem_less():
     assert not any(each.significant for each in every if each.name in ("two", "b", "rest"))
 
 
+@pytest.mark.slow
 def test_nothing_is_significant_of_a_model_that_follows_the_same_relationship():
     every, _ = compared(lambda x: np.tanh(x[:, 0]) + 0.7 * x[:, 1])
     assert len(every) == 15 and not any(each.significant for each in every)

@@ -99,6 +99,7 @@ def test_r2_is_of_the_predictions_of_all_folds_together():
     assert np.isnan(cross_validated_r2(x, np.ones(60), folds, 5, QUICK))
 
 
+@pytest.mark.slow
 def test_every_subset_is_tried_and_the_best_is_found():
     x, y = sample()
     x = x[:, [0, 1, 3, 4]]
