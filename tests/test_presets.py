@@ -61,6 +61,7 @@ def test_sim_regional_and_sim_map():
     assert Path("results/anhui/soc.tif").is_file() and Path("results/anhui/scores.json").is_file()
 
 
+@pytest.mark.slow
 def test_taught():
     more = ["--data_dir", "data/sim/denmark", "--run", "taught", "--init_from", WORLD, "--global_data", "data/sim/global"]
     executed("taught", train_regional.main, *QUICK, *more, "--members", "2")
@@ -100,12 +101,14 @@ def test_compare(name, no_drawing):
     assert Path(f"results/{name}/report.html").is_file()
 
 
+@pytest.mark.slow
 def test_sim_drivers(no_drawing):
     few = ["--bootstraps", "10", "--learners", "forest", "--workers", "1", "--min_skill", "0"]
     executed("sim_drivers", drivers.main, *few)
     assert Path("results/drivers/report.html").is_file()
 
 
+@pytest.mark.slow
 def test_realdata_drivers(tmp_path, no_drawing):
     settings = yaml.safe_load((PRESETS / "realdata_drivers.yaml").read_text())
     named = [name for names in settings["drivers"].values() for name in names]

@@ -139,6 +139,7 @@ def test_without_a_calibration_there_are_no_intervals(dataset, workplace, capsys
     assert "intervals cover" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_too_few_profiles_held_out_give_no_intervals_and_say_so(tmp_path, workplace, caplog):
     folder = make_dataset(tmp_path / "small", n=90)  # 18 choose
     assert pretrain(folder) == 0

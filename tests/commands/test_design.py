@@ -150,6 +150,7 @@ def test_weights_add_up_to_the_area_and_points_lie_in_their_strata(world, monkey
     assert len(main) == 31
 
 
+@pytest.mark.slow
 def test_points_are_drawn_tile_by_tile_as_one_draw(workplace):
     """Over many tiles each has its share of the points: the smallest keys of all count."""
     grid = Grid(CRS, 500_000, 5_400_000, (SIZE, SIZE), 40, 40)

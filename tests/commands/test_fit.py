@@ -109,6 +109,7 @@ def _few(count):
         pd.read_csv(path).head(some).to_csv(path, index=False)
 
 
+@pytest.mark.slow
 def test_forty_profiles_are_enough(here, capsys):
     _few(40)
     assert make("--candidates", "mean", "ridge", "forest", "regression-kriging") == 0

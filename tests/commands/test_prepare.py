@@ -607,6 +607,7 @@ def test_failed_run_leaves_the_dataset_that_was_there(world, capfd):
     assert "test.csv" in refused(world, capfd, "--global_data", str(folder), out="region")
 
 
+@pytest.mark.slow
 @needs_realdata
 def test_real_region_trains_on_no_held_out_profile_of_the_global_dataset(tmp_path):
     globe, region = tmp_path / "globe", tmp_path / "kenya"

@@ -59,6 +59,7 @@ def test_from_a_table_to_scores_and_models(workplace, caplog):
         assert r2["all", "zoned"] == pytest.approx(overall.loc[target, "r2"])
 
 
+@pytest.mark.slow
 def test_resume_keeps_finished_folds_and_ends_alike(workplace, monkeypatch, capsys):
     write_zoned_samples(workplace)
     one = [*ONE, "--boundary", "blended"]

@@ -155,6 +155,7 @@ def compared(model, count=14, seed=0):
     return contrasts(found, [(1, "model")], list(here.drivers), list(here.zones), weights, 0.95), found
 
 
+@pytest.mark.slow
 def test_what_a_model_lacks_and_what_it_exaggerates_is_significant_with_its_sign():
     every, found = compared(lambda x: 2 * np.tanh(x[:, 0]) + 0.0 * x[:, 1])
     signs = {(each.kind, each.name, each.zone): np.sign(each.difference.value) for each in every if each.significant}

@@ -165,6 +165,7 @@ def test_nothing_of_a_held_out_profile_is_in_its_prediction(key, quick):
     np.testing.assert_array_equal(hold_out(key, samples._replace(X=X), TASK, folds, 1)[0], honest[0])
 
 
+@pytest.mark.slow
 def test_every_profile_is_predicted_and_a_stack_is_the_mean_of_its_two(quick):
     samples = make_samples(80)
     folds = draw_folds(samples, TASK, 3)[0]

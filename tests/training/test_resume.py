@@ -27,7 +27,7 @@ def test_a_run_stopped_after_any_epoch_resumes_to_the_same_bits(dataset, workpla
     assert same(*stop_then_resume(monkeypatch, make, stop_at, "model/pretrain_model"))
 
 
-@pytest.mark.parametrize("stop_at", [(0, 1), (1, 2), (1, 4)])
+@pytest.mark.parametrize("stop_at", [(0, 1), *(pytest.param(each, marks=pytest.mark.slow) for each in ((1, 2), (1, 4)))])
 def test_a_stopped_run_with_a_schedule_resumes_to_the_same_bits(dataset, workplace, monkeypatch, stop_at):
     train(quick(dataset, target_transform="log1p"))
     how = {"epochs": 4, "lr": 0.01, "lr_schedule": "cosine", "members": 2, **STAND}
