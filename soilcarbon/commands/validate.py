@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.mapping.cog import GDAL_SETTINGS
     from soilcarbon.mapping.common_grid import CarbonMap, Cells, check_names, pair_name
     from soilcarbon.mapping.design_validation import accuracy, comparisons
-    from soilcarbon.mapping.map_validation import ValidationReport, depth_warnings, score_pair, score_points
+    from soilcarbon.mapping.map_validation import ValidationReport, depth_warnings, in_one_unit, score_pair, score_points
     from soilcarbon.mapping.probability_sample import SampleRule
     from soilcarbon.soil.target import target_of
 
@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 report.add_pair(shared, row)
                 pairs.append(row)
         if pairs:
-            write_table(new / "product_scores.csv", pd.DataFrame(pairs))
+            write_table(new / "product_scores.csv", pd.DataFrame(in_one_unit(pairs)))
             for line in depth_warnings(pairs):
                 log.warning("%s", line)
         write_yaml(new / "settings.yaml", settings.as_plain())

@@ -16,7 +16,7 @@ import pandas as pd
 from soilcarbon.figures import observed_against_predicted, residual_map, save
 from soilcarbon.geo.field import UNITS, unit_of
 from soilcarbon.geo.raster import write_geotiff
-from soilcarbon.geo.zonal_statistics import mass_of
+from soilcarbon.geo.zonal_statistics import mass_of, total_unit
 from soilcarbon.html import Block, FigureFolder, Items, Note, Section, Table, format_value, write_report
 from soilcarbon.io.files import UserError
 from soilcarbon.io.names import file_name
@@ -198,7 +198,7 @@ def score_pair(ours: Cells, theirs: Cells, covered: float) -> tuple[Shared, dict
         Both maps.
     row
         map, reference, n (cells), cell_km, unit, area_km2, depth_map, depth_reference, scores, and over the cells that both have:
-        mean_map, mean_reference (weighted by area), and of densities total_map, total_reference (Tg).
+        mean_map, mean_reference (weighted by area), and of densities total_map, total_reference (Mt; see `in_one_unit`).
     """
     shared = on_common_grid(ours, theirs, covered)
     both = shared.both
@@ -212,6 +212,23 @@ def score_pair(ours: Cells, theirs: Cells, covered: float) -> tuple[Shared, dict
         if (mass := mass_of(ours.unit)) is not None:
             row[f"total_{name}"] = float((values * km2).sum()) * mass
     return shared, row
+
+
+def in_one_unit(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of `score_pair` with all totals in the unit that suits the largest of them, `total_unit`: t, kt, Mt or Pg.
+
+    Examples
+    --------
+    >>> in_one_unit([{"total_map": 0.2, "total_reference": 0.25}])
+    [{'total_map': 200.0, 'total_reference': 250.0, 'total_unit': 'kt'}]
+    """
+    totals = ("total_map", "total_reference")
+    unit, size = total_unit(max((abs(row[name]) for row in rows for name in totals if name in row), default=0.0))
+    return [
+        {name: value / size if name in totals else value for name, value in row.items()}
+        | ({"total_unit": unit} if totals[0] in row else {})
+        for row in rows
+    ]
 
 
 # --- report ---------------------------------------------------------------------------------------------------------------
@@ -334,13 +351,14 @@ def _titles(unit: str) -> list[str]:
 
 
 def _pair_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    unit = str(rows[0]["unit"])
-    both, total = ["map", "reference"], "total_map" in rows[0]
+    rows = in_one_unit(rows)
+    unit, total = str(rows[0]["unit"]), rows[0].get("total_unit")
+    both = ["map", "reference"]
     groups = [("", [*both, "cells", "cell (km)", "area (km2)", *_titles(unit)]), (f"mean ({unit})", both)]
-    groups += [("total (Pg)", both)] if total else []
+    groups += [(f"total ({total})", both)] if total else []
     names = [*both, "n", "cell_km", "area_km2", *SCORES, "mean_map", "mean_reference"]
     body = [
-        [*(row[name] for name in names), *(row[f"total_{which}"] / 1000 for which in both if total)]  # Tg -> Pg
+        [*(row[name] for name in names), *(row[f"total_{which}"] for which in both if total)]
         for row in rows
     ]
     return Table.grouped("Maps against reference maps", groups, body, texts=2, note=_EXPLAINED)

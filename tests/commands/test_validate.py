@@ -76,7 +76,9 @@ def test_offset_and_scaled_products(ours):
     km2 = np.broadcast_to(
         cell_areas(Grid("EPSG:4326", WEST, NORTH, (CELL, CELL), HEIGHT, WIDTH), Tile(0, 0, 0, HEIGHT, WIDTH)), ours.shape
     )
-    assert same["total_map"] == pytest.approx((ours * km2).sum() / 1000, rel=1e-6)  # Gg to Tg
+    assert same["total_unit"] == "Pg"
+    assert same["total_map"] == pytest.approx((ours * km2).sum() / 1e6, rel=1e-6)  # kg/m2 km2 is kt
+    assert "total (Pg)" in Path("out/report.html").read_text(encoding="utf-8")
     assert more["mean_reference"] - more["mean_map"] == pytest.approx(1.5, abs=1e-4)
     with rasterio.open("out/difference-ours-more.tif") as raster:
         assert raster.descriptions == ("difference", "map: ours", "product: more")
