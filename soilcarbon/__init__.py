@@ -8,8 +8,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from soilcarbon.commands.arguments import run as run
     from soilcarbon.estimator import SoilCarbonRegressor as SoilCarbonRegressor
     from soilcarbon.geo.field import open_map as open_map
+    from soilcarbon.mapping.datasets import load_model as load_model
+    from soilcarbon.mapping.datasets import predict as predict
+    from soilcarbon.mapping.datasets import zone_means as zone_means
     from soilcarbon.soil.density import soc_density as soc_density
     from soilcarbon.soil.depth import mass_preserving_spline as mass_preserving_spline
     from soilcarbon.soil.stocks import equivalent_mass_stocks as equivalent_mass_stocks
@@ -41,6 +45,8 @@ if TYPE_CHECKING:
     from soilcarbon.stats.spatial_cv import knndm_folds as knndm_folds
     from soilcarbon.stats.spatial_cv import make_folds as make_folds
     from soilcarbon.stats.spatial_cv import sample_cell_centres as sample_cell_centres
+    from soilcarbon.stats.splitters import BlockKFold as BlockKFold
+    from soilcarbon.stats.splitters import KNNDMKFold as KNNDMKFold
     from soilcarbon.stats.variogram import empirical_variogram as empirical_variogram
     from soilcarbon.stats.variogram import fit_variogram as fit_variogram
 
@@ -48,12 +54,18 @@ __version__ = "0.2.0"
 
 _HOME = {
     "SoilCarbonRegressor": "soilcarbon.estimator",
+    "load_model": "soilcarbon.mapping.datasets",
+    "predict": "soilcarbon.mapping.datasets",
+    "zone_means": "soilcarbon.mapping.datasets",
+    "run": "soilcarbon.commands.arguments",
     "spatial_groups": "soilcarbon.stats.groups",
     "group_folds": "soilcarbon.stats.groups",
     "train_valid_test_split": "soilcarbon.stats.groups",
     "predefined_split": "soilcarbon.stats.groups",
     "block_folds": "soilcarbon.stats.spatial_cv",
     "knndm_folds": "soilcarbon.stats.spatial_cv",
+    "BlockKFold": "soilcarbon.stats.splitters",
+    "KNNDMKFold": "soilcarbon.stats.splitters",
     "make_folds": "soilcarbon.stats.spatial_cv",
     "block_size_for_range": "soilcarbon.stats.spatial_cv",
     "held_out_distances": "soilcarbon.stats.spatial_cv",

@@ -21,6 +21,54 @@ COMMANDS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*
 """Names of the sub-commands, each the module of that name in `soilcarbon.commands`."""
 
 
+class Keywords(list[str]):
+    """Settings as keywords of Python, in the place of a command line: the line that they stand for, and their values."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = dict(values)
+        super().__init__(word for name, value in self.values.items() for word in _words(name, value))
+
+
+def _words(name: str, value: Any) -> list[str]:
+    """Return a setting as it is typed."""
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    many = value if isinstance(value, (list, tuple)) else [value]
+    return [f"--{name}", *("none" if each is None else str(each) for each in many)]
+
+
+def run(command: str, **settings: Any) -> None:
+    r"""Run a command of `soilcarbon` with settings as keywords: what it does, writes and prints is the same.
+
+    Parameters
+    ----------
+    command
+        Such as "prepare"; `soilcarbon --help` lists them.
+    settings
+        By their names, as `soilcarbon COMMAND --help` lists them, and `config`, a YAML file of settings. Paths may be text, and a
+        list of one may be that one.
+
+    Raises
+    ------
+    UserError
+        If there is no such command or setting, or the command finds a mistake in its input.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> table = Path(tempfile.mkdtemp()) / "horizons.csv"
+    >>> _ = table.write_text("profile_id,lon,lat,top,bottom,soc_gkg\nA,11.0,45.0,0,30,12\nB,11.5,45.2,0,30,20\n")
+    >>> run("densities", horizons=table, depths=[0, 30], out=table.with_name("densities.csv"))
+    /...: 2 profiles; ...: 0 lines
+    >>> run("densities", horizon=table)
+    Traceback (most recent call last):
+    soilcarbon.io.files.UserError: settings: unknown setting 'horizon'; did you mean 'horizons'?
+    """
+    if command not in COMMANDS:
+        raise UserError(f"no command {command!r}{nearest(command, COMMANDS)}; there are {', '.join(COMMANDS)}")
+    importlib.import_module(f"soilcarbon.commands.{command}").main(Keywords(settings))
+
+
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -104,7 +152,7 @@ def read_settings(cls: type[S], purpose: str | None, arguments: Sequence[str] | 
     purpose
         Shown by `--help`: the module's docstring.
     arguments
-        The command line without the program's name; default `sys.argv[1:]`.
+        The command line without the program's name, or `Keywords`; default `sys.argv[1:]`.
     program
         How the command is called, shown by `--help`; default `sys.argv[0]`.
 
@@ -113,21 +161,35 @@ def read_settings(cls: type[S], purpose: str | None, arguments: Sequence[str] | 
     UserError
         For an unknown or ill-typed setting, or a YAML file that cannot be read.
     """
+    flags_given = _listed(cls, arguments.values) if isinstance(arguments, Keywords) else _typed(cls, purpose, arguments, program)
+    path = flags_given.get("config")
+    if path is None and cls.preset and not any(name in flags_given for name in cls.preset_unless):
+        path = PRESETS / cls.preset
+    in_file = from_yaml(cls, Path(path)) if path is not None else {}
+    return build(cls, in_file | flags_given, "settings" if isinstance(arguments, Keywords) else "command line")
+
+
+def _typed(cls: type[Settings], purpose: str | None, arguments: Sequence[str] | None, program: str) -> dict[str, Any]:
+    """Return the settings of a command line."""
     parser = _parser(cls, program or Path(sys.argv[0]).name, purpose or "")
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
         names = [name for name in cls.model_fields if name not in cls.yaml_only]
         near = nearest(unknown[0].split("=")[0].strip("-"), names).replace("mean '", "mean '--")
         raise UserError(f"unknown argument {unknown[0]!r}{near} (see --help)")
-    flags_given: dict[str, Any] = vars(parsed)
-    path = flags_given.get("config")
-    if path is None and cls.preset and not any(name in flags_given for name in cls.preset_unless):
-        path = PRESETS / cls.preset
-    in_file = from_yaml(cls, Path(path)) if path is not None else {}
-    for name, value in flags_given.items():
+    found: dict[str, Any] = vars(parsed)
+    for name, value in found.items():
         if value == "none" and type(None) in typing.get_args(cls.model_fields[name].annotation):
-            flags_given[name] = None
-    return build(cls, in_file | flags_given, "command line")
+            found[name] = None
+    return found
+
+
+def _listed(cls: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of Python; those that are lists may be given as their only item."""
+    lists = {name for name, field in cls.model_fields.items() if typing.get_origin(field.annotation) is list}
+    return {
+        name: [value] if name in lists and isinstance(value, (str, Path, int, float)) else value for name, value in values.items()
+    }
 
 
 def used_columns(used: Mapping[str, str], not_used: Sequence[str]) -> str:

@@ -34,6 +34,8 @@ _LARGEST = {"kg/m2": 2000.0, "g/kg": 1000.0}
 _MISSING = 1e19
 _CELLS_AT_ONCE = 2**22
 """Of a NetCDF of many times: 32 MB."""
+_CHUNK = 1024
+"""Cells along the side of a chunk of dask: whole tiles of 256 or 512."""
 _AXES = {"lat": ("degrees_north", "latitude"), "lon": ("degrees_east", "longitude")}
 _TIMES = ("time", "month", "year")
 _FINEST, _FARTHEST = 1e-6, 720.0
@@ -215,14 +217,16 @@ def check_values(path: Path, variable: str, values: np.ndarray, unit: str) -> No
 
 
 def open_map(path: Path | str) -> xr.Dataset:
-    """Open a GeoTIFF, such as a map, as an xarray Dataset with one variable per band, named by the bands' descriptions.
+    """Open a GeoTIFF, a map or covariates, as an xarray Dataset with one variable per band, named by the bands' descriptions.
 
-    Values are read when they are used. Missing cells are NaN; `units` and other tags are attributes of each variable.
+    Values are read when they are used: as dask arrays where dask is installed
+    (`pip install 'soil-carbon-mapper[cluster]'`). Missing cells are NaN, scale and offset are applied; `units`, `long_name` (what a
+    band is, else its name) and other tags are attributes of each variable.
 
     Parameters
     ----------
     path
-        The file.
+        The file, or a folder of files (*.tif, *.tiff) on one grid.
 
     Returns
     -------
@@ -232,7 +236,7 @@ def open_map(path: Path | str) -> xr.Dataset:
     Raises
     ------
     UserError
-        If the file cannot be read.
+        If a file cannot be read, or those of a folder are not on one grid or have a band of one name.
 
     Examples
     --------
@@ -246,14 +250,37 @@ def open_map(path: Path | str) -> xr.Dataset:
     ('g/kg', 12.0)
     """
     path = Path(path)
+    if path.is_dir():
+        return _open_folder(path)
     must_exist(path, "map")
     check_path(path)
     try:
-        data = rioxarray.open_rasterio(path, masked=True, band_as_variable=True, driver="GTiff")
+        chunks = {"x": _CHUNK, "y": _CHUNK} if find_spec("dask") else None
+        data = rioxarray.open_rasterio(path, mask_and_scale=True, band_as_variable=True, chunks=chunks, driver="GTiff")
     except (RasterioError, ValueError) as error:
         raise UserError(f"{path}: not readable as a GeoTIFF ({' '.join(str(error).split())[:150]})") from error
     assert isinstance(data, xr.Dataset)
-    return data.rename({name: str(data[name].attrs.get("long_name", name)) for name in data.data_vars})
+    data = data.rename({name: str(data[name].attrs.get("long_name", name)) for name in data.data_vars})
+    for array in data.data_vars.values():
+        array.attrs["long_name"] = array.attrs.pop("MEANING", array.name)
+    return data
+
+
+def _open_folder(folder: Path) -> xr.Dataset:
+    paths = dict.fromkeys(layer.path for layer in find_layers([folder]))  # which asks for names that are unique
+    opened = [open_map(path) for path in paths]
+    for path, data in zip(paths, opened, strict=True):
+        first = opened[0]
+        if data.sizes != first.sizes or data.rio.crs != first.rio.crs or not _alike(data, first):
+            raise UserError(f"{path}: is not on the grid of {next(iter(paths))}; soilcarbon map resamples, or gdalwarp does")
+    placed = [data.assign_coords({name: opened[0][name] for name in ("x", "y")}) for data in opened]
+    return xr.merge(placed, join="exact", compat="override", combine_attrs="override").drop_attrs(deep=False)
+
+
+def _alike(data: xr.Dataset, other: xr.Dataset) -> bool:
+    """Return whether coordinates are the same, but for a hair of a cell."""
+    hair = _REGULAR * float(np.hypot(*data.rio.resolution()))
+    return all(float(np.abs(data[name].values - other[name].values).max()) < hair for name in ("x", "y"))
 
 
 # --- NetCDF ------------------------------------------------------------------------------------------------------------

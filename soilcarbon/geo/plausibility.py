@@ -311,15 +311,20 @@ def refusing(layers: Sequence[Layer], trained: Mapping[str, tuple[float, float]]
     found = []
     for layer in layers:
         if layer.missing is None and not layer.classes and layer.name in trained:
-            mean, std = trained[layer.name]
             with named_errors(layer.path), open_raster(layer.path) as raster:
                 dtype, nodata, scale, offset = (
                     each[layer.band - 1] for each in (raster.dtypes, raster.nodatavals, raster.scales, raster.offsets)
                 )
-            far = [value for value in _largest_fills(dtype) if value != nodata and abs(value * scale + offset - mean) > _FAR * std]
-            layer = replace(layer, refused=tuple(far))
+            far = far_fills(dtype, trained[layer.name], scale, offset)
+            layer = replace(layer, refused=tuple(value for value in far if value != nodata))
         found.append(layer)
     return found
+
+
+def far_fills(dtype: str, trained: tuple[float, float], scale: float = 1.0, offset: float = 0.0) -> list[float]:
+    """Return stored fill values far from a variable's training data, of this mean and standard deviation; see `refusing`."""
+    mean, std = trained
+    return [value for value in _largest_fills(dtype) if abs(value * scale + offset - mean) > _FAR * std]
 
 
 def _largest_fills(dtype: str) -> list[float]:

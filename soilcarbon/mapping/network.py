@@ -179,15 +179,19 @@ class NetworkPredictor(Predictor):
     ----------
     path, device, stats, missing
         As of `tiles.open_predictor`.
+    network
+        The network itself, instead of its file.
     """
 
     on_gpu = True
     missing_policy = "it is filled as in training"
     version = ("torch", torch.__version__)
 
-    def __init__(self, path: Path, device: str, stats: Statistics | None, missing: str | None) -> None:
+    def __init__(
+        self, path: Path, device: str, stats: Statistics | None, missing: str | None, network: SoilCarbonNet | None = None
+    ) -> None:
         self.path = path
-        self.network = load_checkpoint(path, device)
+        self.network = load_checkpoint(path, device) if network is None else network
         if stats is not None:
             self.network.respecify(statistics=stats, missing=missing)
         facts = self.network.specification
