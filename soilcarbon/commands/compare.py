@@ -157,7 +157,8 @@ class CompareSettings(RasterSettings):
         for name in ("regions", "global_data", "pretrained", "regional"):
             if not getattr(self, name):
                 what = type(self).model_fields[name].description
-                raise ValueError(f"--{name} is required: {what}; or give --data_dir, one dataset, or --runs")
+                made = " (soilcarbon train makes one)" if name == "pretrained" else ""
+                raise ValueError(f"--{name} is required: {what}{made}; or give --data_dir, one dataset, or --runs")
         small = next((size for size in [*self.sizes, self.profiles] if size < 0 or 0 < size < 20), None)
         if small is not None:
             raise ValueError(f"{small} profiles are too few to train on; 0 stands for all, else 20 or more")
@@ -285,6 +286,11 @@ def _cross_validate(settings: CompareSettings, command: str) -> None:
     from soilcarbon.network.checkpoint import load_checkpoint
 
     design = design_of(settings)
+    if not design.pretrained.is_file():
+        raise UserError(
+            f"{design.pretrained}: no such checkpoint; a comparison in several regions trains it again without each. Make it with "
+            f"soilcarbon train --data_dir {design.global_data}, or compare on one dataset: --data_dir {design.regions[0]}"
+        )
     runs = plan_runs(design)
     read_inputs.cache_clear()
     regions = read_inputs(design).regions  # all that can be wrong with the input, before anything is cleared
