@@ -136,8 +136,8 @@ def _from_scratch(n: int, width: int, members: int) -> float:
     return members * (0.06 + (0.018 + 2e-5 * width) * math.ceil(n / 20))
 
 
-def _taught(n: int, width: int, members: int) -> float:
-    return members * (2.0 + 0.0035 * min(n, 1500) + 0.005 * width + 0.5 * (_trees(n, width) - 0.22))
+def _taught(n: int, width: int, members: int, epochs: float = 1.2) -> float:
+    return members * (epochs + 0.0035 * min(n, 1500) + 0.005 * width + 0.5 * (_trees(n, width) - 0.22))
 
 
 # --- how methods predict ------------------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ METHODS: Mapping[str, Method] = {
         "a teacher, in which the fine-tuned network has a share, is distilled into the network of --init_from",
         partial(_transferred, teacher="ensemble"),
         "network",
-        _taught,
+        partial(_taught, epochs=2.4),  # twice as many as from scratch
         needs_checkpoint=True,
     ),
 }

@@ -1,4 +1,4 @@
-"""Choice of a learner by spatial cross-validation, with the one-standard-error rule in favour of the simpler.
+"""Choice of a learner by spatial cross-validation, with the one-standard-error rule, bounded, in favour of the simpler.
 
 In: profiles, learners. Out: what each learner predicts of the profiles held out, a table of scores with standard errors over
 folds, and the choice with its reason. No fold splits a place or block, and a learner computes everything from its training folds.
@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 SCORES = ("mae", "rmse", "r2", "ccc", "me")
 STACKED = ("taught", "forest")
 """Learners whose predictions on the scale of the transform a stack averages."""
+MOST_GIVEN_UP = 0.01
+"""Of the lowest MAE, by the choice of a simpler learner. On small tables one standard error is 5 % and more: the rule alone was 6 %
+above a forest on some of the data sets of `experiments/own_data.py`, and 2 to 3 % above this one on average."""
 _FEWEST_BLOCKS = 10
 """Of fewer blocks, a fold is one or two landscapes, and its score their luck."""
 
@@ -200,9 +203,9 @@ class Selection:
     table
         A row per learner, the simplest first: model, n, folds; mae, rmse, r2, ccc, me, each with _se, its standard error over
         folds; difference: its MAE less the lowest, with _se, that of the difference; within: whether that is at most one
-        standard error; chosen.
+        standard error and at most `MOST_GIVEN_UP` of the lowest; chosen.
     chosen
-        Key of the simplest learner within one standard error of the best.
+        Key of the simplest learner that is within.
     reason
         Why, in one sentence.
     """
@@ -236,7 +239,7 @@ def jackknife(values: Any, folds: np.ndarray) -> float:
 
 
 def select(y: np.ndarray, predicted: Mapping[str, np.ndarray], folds: np.ndarray, unit: str = "g/kg") -> Selection:
-    """Choose the simplest learner whose MAE is within one standard error of the lowest.
+    """Choose the simplest learner whose MAE is within one standard error, and within `MOST_GIVEN_UP`, of the lowest.
 
     The error is that of the difference over folds: folds differ in difficulty, which all learners share.
 
@@ -254,7 +257,7 @@ def select(y: np.ndarray, predicted: Mapping[str, np.ndarray], folds: np.ndarray
     Examples
     --------
     >>> y, folds = np.arange(8.0), np.arange(8) % 4
-    >>> forest, network = y + np.tile([0.2, 0.8], 4), y + np.tile([0.8, 0.1], 4)  # their difference is within its error
+    >>> forest, network = y + np.tile([0.2, 0.8], 4), y + np.tile([0.8, 0.2], 4)  # the same MAE
     >>> select(y, {"mean": np.full(8, 3.5), "forest": forest, "network": network}, folds).chosen
     'forest'
     """
@@ -269,7 +272,7 @@ def select(y: np.ndarray, predicted: Mapping[str, np.ndarray], folds: np.ndarray
             row[f"{name}_se"] = jackknife(lambda some, name=name, each=each: metrics.scores(y[some], each[some])[name], folds)
         apart = error[key] - error[best]
         row["difference"], row["difference_se"] = float(apart.mean()), jackknife(apart, folds)
-        row["within"] = key == best or row["difference"] <= row["difference_se"]
+        row["within"] = key == best or row["difference"] <= min(row["difference_se"], MOST_GIVEN_UP * float(error[best].mean()))
         rows.append(row)
     chosen = next(row["model"] for row in rows if row["within"])
     table = pd.DataFrame(rows).assign(chosen=lambda table: table["model"] == chosen)
@@ -283,12 +286,14 @@ def _reason(table: pd.DataFrame, chosen: str, best: str, unit: str) -> str:
     if len(table) == 1:
         return f"{text}; no other was tried"
     if chosen == best:
-        text += f", the lowest of {len(table)}, by more than one standard error of the difference from every simpler one"
+        least = f"one standard error of the difference or {100 * MOST_GIVEN_UP:g} %"
+        text += f", the lowest of {len(table)}, by more than {least} from every simpler one"
         if list(table.index).index(chosen) == 0:
             text = f"{text.partition(', the lowest')[0]}, the lowest of {len(table)}, and the simplest"
     else:
         gap, of_gap = float(table.at[chosen, "difference"]), float(table.at[chosen, "difference_se"])
-        text += f"; the lowest, {best}'s, is {gap:.2g} less, within one standard error of the difference ({of_gap:.2g}), "
+        text += f"; the lowest, {best}'s, is {gap:.2g} less, within one standard error of the difference ({of_gap:.2g}) "
+        text += f"and {100 * MOST_GIVEN_UP:g} %, "
         text += f"and {chosen} is simpler"
     if chosen == "mean":
         return f"{text}: the covariates do not predict the target here"

@@ -56,17 +56,26 @@ def test_the_best_is_chosen_where_it_is_better_in_every_fold():
 
 
 def test_a_simpler_learner_within_one_standard_error_is_preferred():
-    y, each = predicted(8, [3.2, 2.8, 3.2, 2.8, 3.3], [3, 3, 3, 3, 3])
-    found = select(y, each, FOLDS)  # differences of 0.2, -0.2, 0.2, -0.2, 0.3: mean 0.06, standard error 0.108
+    y, each = predicted(8, [3.2, 2.8, 3.2, 2.8, 3.1], [3, 3, 3, 3, 3])
+    found = select(y, each, FOLDS)  # differences of 0.2, -0.2, 0.2, -0.2, 0.1: mean 0.02, standard error 0.092
     row = found.table.set_index("model").loc["ridge"]
-    assert (row["difference"], row["difference_se"]) == pytest.approx((0.06, np.std([0.2, -0.2, 0.2, -0.2, 0.3], ddof=1) / 5**0.5))
+    assert (row["difference"], row["difference_se"]) == pytest.approx((0.02, np.std([0.2, -0.2, 0.2, -0.2, 0.1], ddof=1) / 5**0.5))
     assert found.chosen == "ridge"
     assert (
-        "the lowest, forest's, is 0.06 less, within one standard error of the difference (0.11), and ridge is simpler"
+        "the lowest, forest's, is 0.02 less, within one standard error of the difference (0.092) and 1 %, and ridge is simpler"
         in found.reason
     )
     y, each = predicted(8, [3.2, 3.1, 3.2, 3.1, 3.3], [3, 3, 3, 3, 3])
     assert select(y, each, FOLDS).chosen == "forest"
+
+
+def test_no_more_than_one_per_cent_is_given_up_for_the_simpler():
+    y, each = predicted(8, [3.4, 2.7, 3.4, 2.7, 3.0], [3, 3, 3, 3, 3])
+    row = select(y, each, FOLDS).table.set_index("model").loc["ridge"]
+    assert row["difference"] == pytest.approx(0.04) and row["difference"] < row["difference_se"]
+    assert not row["within"] and select(y, each, FOLDS).chosen == "forest"
+    y, each = predicted(8, [3.4, 2.7, 3.4, 2.7, 2.9], [3, 3, 3, 3, 3])  # 0.02 of 3
+    assert select(y, each, FOLDS).chosen == "ridge"
 
 
 def test_folds_of_unequal_difficulty_do_not_hide_a_difference():
