@@ -1,7 +1,8 @@
 # make demo       the example world: simulate, pretrain, fine-tune, evaluate and map four regions (SEED=1: another world)
 # make test       the test suite, with ruff and mypy
 # make test-all   the same, and what takes long: processes killed at random, a Dask cluster, a browser
-# make realdata   the same on real profiles and rasters (REALDATA=folder)
+# make realdata   the same on real profiles and rasters (REALDATA=folder); with layers of 0.05 degrees, further profiles and
+#                 regions with covariates of their own where they are there (REALDATA2=folder)
 # make compare    after make realdata: the network against every baseline, on the same folds; hours of one core (CONFIG=file)
 # make drivers    drivers of soil carbon: the example world with its process model, then the real profiles if they are there
 # make zoned      forests by climate zone on a simulated dataset resembling China (relationships that differ between zones, and that do not), and maps by period
@@ -12,6 +13,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 REALDATA ?= ../shared/realdata
+REALDATA2 ?= ../shared/realdata2
 SEED ?= 314
 CONFIG ?= configs/realdata_compare.yaml
 SIM_REGIONS := anhui switzerland denmark australia
@@ -40,28 +42,46 @@ demo: .venv/installed
 	$(BIN)/python -m soilcarbon compare --runs $(SIM_REGIONS)
 	@echo "Maps: results/<region>/soc.html.  Figures: results/<region>/*.png.  Logs: $(BIN)/tensorboard --logdir log"
 
+FINE := $(wildcard $(REALDATA2)/global_0p05deg/cov_*.tif)
+FINE := $(filter-out %cov_koppen_1km.tif,$(FINE))
+WORLD_RASTERS := $(wildcard $(REALDATA)/global/cov_*.tif) $(FINE)
+WORLD_POINTS := $(wildcard $(REALDATA)/global/points.csv $(REALDATA2)/profiles_world2/points.csv)
+WORLD_CONFIG := configs/$(if $(FINE),realdata_fine,realdata_global).yaml
+WORLD := model/pretrain_model/realdata.pth
+
+# A region with rasters of its own: name, points, rasters, further settings of prepare and of map.
+define local_region
+	$(BIN)/python -m soilcarbon prepare --points $(2) --target soc_gkg --rasters $(3) --world_rasters $(WORLD_RASTERS) \
+	  --global_data data/real/global --block_size 0.1 $(4) --out data/real/$(1)
+	$(BIN)/python train_regional.py --config configs/taught.yaml --run $(1) --data_dir data/real/$(1) --init_from $(WORLD) \
+	  --global_data data/real/global
+	$(BIN)/python pred.py --checkpoint model/$(1).pth --data_dir data/real/$(1)
+	$(BIN)/python -m soilcarbon map --checkpoint model/$(1).pth --rasters $(3) $(WORLD_RASTERS) $(5)
+endef
+
 realdata: .venv/installed
 	@test -f $(REALDATA)/regions.csv || { echo "no real profiles in $(REALDATA); give REALDATA=folder"; exit 2; }
-	$(BIN)/python -m soilcarbon prepare --config configs/realdata_global.yaml --points $(REALDATA)/global/points.csv --target soc_gkg \
-	  --rasters $(REALDATA)/global/cov_*.tif --split blocks --block_size 0.5 --out data/real/global
-	$(BIN)/python train_global.py --config configs/realdata_global.yaml
+	$(BIN)/python experiments/realdata_points.py $(WORLD_POINTS) --out data/real/points.csv
+	$(BIN)/python -m soilcarbon prepare --config $(WORLD_CONFIG) --points data/real/points.csv --target soc_gkg \
+	  --rasters $(WORLD_RASTERS) --split blocks --block_size 0.5 --out data/real/global
+	$(BIN)/python train_global.py --config $(WORLD_CONFIG)
 	tail -n +2 $(REALDATA)/regions.csv | while IFS=, read -r region west east south north; do \
-	  $(BIN)/python -m soilcarbon prepare --points $(REALDATA)/global/points.csv --target soc_gkg --rasters $(REALDATA)/global/cov_*.tif \
+	  $(BIN)/python -m soilcarbon prepare --points data/real/points.csv --target soc_gkg --rasters $(WORLD_RASTERS) \
 	    --global_data data/real/global --bounds $$west $$east $$south $$north --out data/real/$$region && \
 	  $(BIN)/python train_regional.py --config configs/taught.yaml --run $$region --data_dir data/real/$$region \
-	    --init_from model/pretrain_model/realdata.pth --global_data data/real/global && \
+	    --init_from $(WORLD) --global_data data/real/global && \
 	  $(BIN)/python pred.py --checkpoint model/$$region.pth --data_dir data/real/$$region && \
-	  $(BIN)/python -m soilcarbon map --checkpoint model/$$region.pth --rasters $(REALDATA)/global --mask $(REALDATA)/global/landmask.tif \
+	  $(BIN)/python -m soilcarbon map --checkpoint model/$$region.pth --rasters $(WORLD_RASTERS) --mask $(REALDATA)/global/landmask.tif \
 	    --bounds $$west $$east $$south $$north || exit; \
 	done
-	$(BIN)/python -m soilcarbon map --checkpoint model/pretrain_model/realdata.pth --rasters $(REALDATA)/global \
+	$(BIN)/python -m soilcarbon map --checkpoint $(WORLD) --rasters $(WORLD_RASTERS) \
 	  --mask $(REALDATA)/global/landmask.tif --out results/world/soc.tif
-	$(BIN)/python -m soilcarbon prepare --points $(REALDATA)/north_macedonia/points.csv --target soc_gkg --split blocks --block_size 0.1 \
-	  --rasters $(REALDATA)/north_macedonia/cov_*.tif --nodata "S*ESA4=254" --out data/real/north_macedonia_1km
-	$(BIN)/python train_global.py --config configs/realdata_1km.yaml
-	$(BIN)/python pred.py --checkpoint model/pretrain_model/north_macedonia_1km.pth --data_dir data/real/north_macedonia_1km
-	$(BIN)/python -m soilcarbon map --checkpoint model/pretrain_model/north_macedonia_1km.pth --rasters $(REALDATA)/north_macedonia \
-	  --mask $(REALDATA)/north_macedonia/mask.tif
+	$(call local_region,north_macedonia_1km,$(REALDATA)/north_macedonia/points.csv,$(REALDATA)/north_macedonia/cov_*.tif,--nodata "S*ESA4=254",--mask $(REALDATA)/north_macedonia/mask.tif)
+	@test -d $(REALDATA2) || echo "no further real data in $(REALDATA2): without layers of 0.05 degrees and two regions"
+ifneq ($(wildcard $(REALDATA2)/xuancheng_anhui),)
+	$(call local_region,xuancheng,$(REALDATA2)/xuancheng_anhui/points.csv,$(REALDATA2)/xuancheng_anhui/cov_topography_climate.tif)
+	$(call local_region,amhara,$(REALDATA2)/amhara_ethiopia/points.csv,$(REALDATA2)/amhara_ethiopia/cov_1km.tif)
+endif
 	$(BIN)/python -m soilcarbon compare --runs $$(tail -n +2 $(REALDATA)/regions.csv | cut -d, -f1) --out results/skill_realdata
 
 compare: .venv/installed

@@ -77,11 +77,11 @@ def test_published_layout():
     executed("published_layout", train_global.main, *QUICK, "--data_dir", str(folder), "--run", "published")
 
 
-@pytest.mark.parametrize("name", ["realdata_global", "realdata_1km"])
+@pytest.mark.parametrize("name", ["realdata_global", "realdata_fine", "realdata_1km"])
 def test_realdata_training(name, tmp_path):
     said = yaml.safe_load((PRESETS / f"{name}.yaml").read_text()).get("categories")
     categories = [Category(**each) for each in said or [{"name": "all", "variables": ["a", "b"]}]]
-    make_dataset(tmp_path / "data", side=1, categories=tuple(categories))
+    make_dataset(tmp_path / "data", side=1 + 2 * max(each.radius for each in categories), categories=tuple(categories))
     executed(name, train_global.main, *QUICK, "--data_dir", str(tmp_path / "data"), "--members", "1")
 
 

@@ -108,7 +108,8 @@ def mix_profiles(
     ----------
     region, world
         (n, F) and (m, F) packed covariates, raw units, missing = NaN (a mixture with a missing cell has one); of the world only
-        what is to be mixed in, see `nearest_profiles`.
+        what is to be mixed in, see `nearest_profiles`. Columns that no profile of the world has, as a region's own variables,
+        stay those of the region's profile.
     variables
         (F,) the variable each column belongs to: the cells of a window go together.
     coded
@@ -127,9 +128,10 @@ def mix_profiles(
     own, others = random.integers(len(region), size=(2, count))
     pool = region if world is None else world
     partner = np.where((random.random(count) < 0.5)[:, None], region[others], pool[random.integers(len(pool), size=count)])
-    base = region[own]
+    base, lacking = region[own], np.isnan(pool).all(0)
 
     def mixed(other: np.ndarray, most: float) -> np.ndarray:
+        other = np.where(lacking & np.isnan(other), base, other)
         share = (random.random(count)[:, None] * most).astype(np.float32)  # as the covariates: windows are many columns
         return np.where(coded, np.where(share < 0.5, base, other), base * (1 - share) + other * share)
 
@@ -139,8 +141,12 @@ def mix_profiles(
 
 
 def nearest_profiles(region: np.ndarray, world: np.ndarray) -> np.ndarray:
-    """Return which of the world's profiles are nearest to any of the region's, by the network's inputs (m, E) and (n, E)."""
-    distance = pairwise_distances_argmin_min(world, region)[1]
+    """Return which of the world's profiles are nearest to any of the region's, by the network's inputs (m, E) and (n, E).
+
+    Inputs that are 0 in the whole world are not compared: it lacks a region's own variables.
+    """
+    known = world.any(0)
+    distance = pairwise_distances_argmin_min(world[:, known], region[:, known])[1]
     nearest: np.ndarray = np.argsort(distance, kind="stable")[:NEAR]
     return nearest
 

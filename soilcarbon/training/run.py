@@ -6,6 +6,7 @@ the network or load a checkpoint, train the members (`loop.fit`), assemble them,
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -239,14 +240,29 @@ def _read_world(settings: TrainSettings, data: Dataset, start: SoilCarbonNet | N
     if settings.teacher == "none":
         log.info("global_data: not used, since teacher is none")
         return None
-    if new := [added.name for each in start.record.growth for added in each.added] if start else []:
-        raise UserError(
-            f"global_data: the world's profiles have no {named(new)}, which the region adds to the checkpoint; drop global_data: "
-            "the teacher is then fitted to the region, and the fine-tuned network has its share in it"
-        )
-    world = read_dataset(settings.global_data, data.categories, ("train",), target=settings.target, layout=settings.layout)
+    theirs = _categories_of_world(settings.global_data, data.categories, start)
+    world = read_dataset(settings.global_data, theirs, ("train",), target=settings.target, layout=settings.layout)
+    if lacking := [each.name for each in data.categories if each not in theirs]:
+        log.info("global_data: the world's profiles have no %s: taken as their means there", named(lacking))
+        world = replace(world, x=_in_columns_of(data.categories, world), categories=data.categories)
     require_unit(world, data.target.unit, settings.global_data, f"that of {settings.data_dir}")
     return world
+
+
+def _categories_of_world(folder: Path, ours: Sequence[Category], start: SoilCarbonNet | None) -> tuple[Category, ...]:
+    """Return the categories that the world's profiles have: all but those that the network grew by and their dataset lacks."""
+    added = {each.name for growth in start.record.growth for each in growth.added} if start else set()
+    known = {name for each in recorded_categories(folder) or () for name in each.variables} if added else set()
+    return tuple(each for each in ours if each.name not in added or known.issuperset(each.variables))
+
+
+def _in_columns_of(categories: Sequence[Category], data: Dataset) -> np.ndarray:
+    """Return covariates (n, F) of further categories, in their columns; missing where a dataset has them not."""
+    columns, theirs = column_slices(categories), column_slices(data.categories)
+    x = np.full((len(data.x), sum(each.width for each in categories)), np.nan, np.float32)
+    for name, found in theirs.items():
+        x[:, columns[name]] = data.x[:, found]
+    return x
 
 
 def specify(settings: TrainSettings, data: Dataset, start: SoilCarbonNet | None) -> tuple[SoilCarbonNet, TrainSettings]:

@@ -9,7 +9,7 @@ import torch
 from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
 from training_runs import STAND, quick, regional, same, stop_then_resume, train, weights
 
-from soilcarbon.categories import Category
+from soilcarbon.categories import Category, column_slices
 from soilcarbon.io.files import UserError, sha256
 from soilcarbon.io.pickles import dump_pickle, load_pickle
 from soilcarbon.network.checkpoint import load_checkpoint
@@ -112,14 +112,37 @@ def test_a_stopped_growing_run_resumes_to_the_same_bits(world, region, monkeypat
     assert same(whole, cut)
 
 
-def test_a_grown_network_learns_from_a_teacher_but_not_from_profiles_without_its_variables(world, region, monkeypatch):
+def test_a_grown_network_learns_from_a_teacher_and_from_profiles_without_its_variables(world, region, monkeypatch, caplog):
     monkeypatch.setattr(distillation, "TREES", 10)
     monkeypatch.setattr(distillation, "MIXED", 300)
+    seen = []
+    mix = distillation.mix_profiles
+    monkeypatch.setattr(distillation, "mix_profiles", lambda *each: seen.append((*each, mix(*each))) or seen[-1][-1])
     how = {"teacher": "ensemble", "members": 2, "epochs": 2, **STAND}
-    train(regional(region, **how))
-    assert load_checkpoint("model/r.pth").calibration is not None
-    with pytest.raises(UserError, match="the world's profiles have no radar, rock"):
-        train(regional(region, run="s", global_data=world, **how))
+    with caplog.at_level("INFO"):
+        train(regional(region, global_data=world, **how))
+    assert "the world's profiles have no radar, rock: taken as their means there" in caplog.text
+    net = load_checkpoint("model/r.pth")
+    assert net.calibration is not None
+    columns = column_slices(net.specification.categories)
+    own = np.concatenate([np.r_[columns[name]] for name in ("radar", "rock")])
+    ours, theirs, *_, made = seen[0]
+    assert np.isnan(theirs[:, own]).all() and np.isfinite(np.delete(theirs, own, 1)).any(0).all()
+    assert np.isfinite(made).all()
+    assert np.isin(made[:, own[-1]], ours[:, own[-1]]).all()  # a class is one of the region's
+
+
+def test_mixtures_with_the_world_keep_the_regions_own_variables():
+    region = np.arange(10, dtype=np.float32)[:, None] * [1, 100] + 1
+    world = np.stack([np.full(5, 50.0), np.full(5, np.nan)], 1).astype(np.float32)
+    made = distillation.mix_profiles(region, world, np.arange(2), np.zeros(2, bool), 0, 2000)
+    assert not np.isnan(made).any()
+    assert made[:, 1].max() < 901.1 and made[:, 0].max() > 20  # the first variable is mixed with the world's
+
+
+def test_the_nearest_profiles_of_the_world_are_found_by_the_variables_that_it_has():
+    region, world = np.array([[0.0, 9.0], [5.0, 0.0]]), np.array([[4.0, 0.0], [0.5, 0.0], [2.0, 0.0]])
+    assert distillation.nearest_profiles(region, world).tolist() == [1, 0, 2]  # by both columns 0 would be first
 
 
 @needs_published_weights
