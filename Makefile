@@ -9,6 +9,7 @@
 # make bench      speed, memory and growth, as ratios measured side by side -> results/bench/*.json
 # make bench-cuda the same on a CUDA device
 # make api        docs/api.md from the docstrings
+# make docs       the documentation as a site: site/index.html
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,7 +19,7 @@ SEED ?= 314
 CONFIG ?= configs/realdata_compare.yaml
 SIM_REGIONS := anhui switzerland denmark australia
 
-.PHONY: demo test test-all realdata compare drivers zoned bench bench-cuda api
+.PHONY: demo test test-all realdata compare drivers zoned bench bench-cuda api docs
 
 .venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -122,6 +123,11 @@ bench-cuda: .venv/installed
 
 api: .venv/installed
 	$(BIN)/python docs/make_api.py
+
+docs: .venv/installed
+	$(BIN)/pip install --quiet mkdocs-material==9.8.2
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "site/index.html; with search: $(BIN)/python -m http.server --directory site"
 
 test: .venv/installed-test
 	$(BIN)/ruff check .

@@ -1,0 +1,120 @@
+"""The commands of the tutorial and of the pages for users run as they stand, and print what the pages say."""
+
+import logging
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import PUBLISHED_WEIGHTS, needs_published_weights
+
+from soilcarbon.__main__ import dispatch
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLE = ROOT / "examples" / "anhui"
+NUMBER = re.compile(r"[-−]?\d[\d,]*\.?\d*")
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Return (kind, text) of the code blocks of a page, continued lines joined."""
+    found = re.findall(r"```(bash|text)\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
+    return [(kind, re.sub(r"\\\n\s*", " ", text)) for kind, text in found]
+
+
+def run_block(text: str) -> None:
+    """Run the lines of a block: those of soilcarbon in this process, with one worker, others in a shell."""
+    for line in re.split(r"\n(?=soilcarbon |python )", text.strip()):
+        program, *words = shlex.split(line) if line.startswith(("soilcarbon ", "python ")) else (line, "")
+        if program == "soilcarbon":
+            dispatch([*words, *(["--workers", "1"] if words[0] in ("fit", "map", "finetune") else [])])
+        elif program == "python":
+            subprocess.run([sys.executable, ROOT / words[0], *words[1:]], check=True)
+        else:
+            subprocess.run(["bash", "-euc", line], check=True)
+
+
+def numbers(text: str) -> list[float]:
+    """Return the numbers in a text."""
+    return [float(each.replace(",", "").replace("−", "-")) for each in NUMBER.findall(text)]
+
+
+def check_output(shown: str, printed: str) -> None:
+    """Every line shown was printed: the same words, numbers to a fiftieth."""
+    lines = {tuple(NUMBER.sub("#", line).split()): line for line in printed.splitlines()}
+    for line in shown.strip().splitlines():
+        words = tuple(NUMBER.sub("#", line).split())
+        assert words in lines, f"not printed: {line}"
+        assert numbers(line) == pytest.approx(numbers(lines[words]), rel=0.02, abs=0.01), line
+
+
+@pytest.fixture
+def run_page(tmp_path, monkeypatch, capsys, caplog):
+    """A function that runs a page's commands in an empty folder, and returns how many outputs agree with those that it shows."""
+
+    def run(page: str) -> int:
+        printed, compared = "", 0
+        for kind, text in blocks(page):
+            if kind == "bash":
+                caplog.clear()
+                run_block(text)
+                printed = capsys.readouterr().out + "\n" + "\n".join(caplog.messages)
+            else:
+                check_output(text, printed)
+                compared += 1
+        return compared
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "data").mkdir()
+    caplog.set_level(logging.INFO)
+    return run
+
+
+@pytest.mark.slow
+def test_tutorial(run_page):
+    assert run_page("tutorial.md") == 6
+    total = pd.read_csv("results/xuancheng_stock/socd_totals.csv").iloc[0]
+    assert total[["total", "total_lower", "total_upper"]].tolist() == pytest.approx([14.8, 13.7, 15.9], abs=0.1)
+    accuracy = pd.read_csv("results/xuancheng_validation/design_scores.csv").set_index("part").loc["area"]
+    assert accuracy["picp"] == pytest.approx(0.94, abs=0.01)
+
+
+@pytest.mark.slow
+def test_agency(run_page):
+    run_page("agency.md")
+    assert pd.read_csv("results/agency/soc_totals.csv")["zone"].tolist() == ["whole map", "west", "east"]
+    assert Path("data/survey/points.csv").is_file()
+
+
+def test_market_analyst(run_page):
+    assert run_page("market.md") == 1
+    assert Path("results/project_claim/claim.html").is_file()
+
+
+@pytest.mark.slow
+def test_modeller(run_page):
+    run_page("modeller.md")
+    assert Path("results/drivers/report.html").is_file()
+
+
+@pytest.mark.slow
+@needs_published_weights
+def test_owner_of_the_published_weights(run_page, tmp_path):
+    (tmp_path / "model" / "pretrain_model").mkdir(parents=True)
+    (tmp_path / "model" / "pretrain_model" / "published.pth").symlink_to(PUBLISHED_WEIGHTS)
+    run_page("weights.md")
+    assert Path("results/published/soc.tif").is_file()
+
+
+def test_the_sample_is_not_among_the_profiles():
+    profiles, sample = (pd.read_csv(EXAMPLE / "data" / f"{name}.csv") for name in ("profiles", "probability_sample"))
+    assert (len(profiles), len(sample)) == (121, 62)
+    assert not set(profiles["profile_id"]) & set(sample["profile_id"])
+    assert sample["soc_gkg"].to_numpy() == pytest.approx(0.58 * sample["som_gkg"].to_numpy(), abs=0.005)
+
+
+def test_the_example_is_small():
+    assert sum(path.stat().st_size for path in EXAMPLE.rglob("*") if path.is_file()) < 1_500_000
