@@ -67,7 +67,8 @@ def fit_into(
     if choice is not choices[0] and choice.members < wanted.members:
         changes.append(f"networks are ensembles of {choice.members}, not of {wanted.members}")
     if lost := [key for key in wanted.methods if key not in choice.methods]:
-        changes.append(f"left out, beyond the budget of {limit:g} times a forest's computing time: {', '.join(lost)}")
+        more = f"; --budget full allows for {LIMITS['full']:g} times" if limit < LIMITS["full"] else ""
+        changes.append(f"left out, beyond the budget of {limit:g} times a forest's computing time: {', '.join(lost)}{more}")
     if len(choice.beside) < len(choice.methods):
         changes.append(f"under other folds than those of the verdict, only {', '.join(choice.beside)}")
     if choice.repeats < wanted.repeats:

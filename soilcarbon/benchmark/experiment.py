@@ -6,6 +6,7 @@ profiles held out, with its checksum, so that an interrupted comparison resumes 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -200,8 +201,11 @@ def places_on(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw prediction places of the map within the bounding box of a region's profiles."""
     if land is None:
-        raise UserError("strategies: knndm needs the area of the map; give --land, a raster that is above 0 there")
+        raise UserError(
+            "strategies: knndm needs the area of the map; give --land, a raster that is above 0 there, such as elevation"
+        )
     from rasterio.errors import WindowError  # here and below: no other strategy needs them
+    from rasterio.vrt import WarpedVRT
     from rasterio.windows import Window
 
     from soilcarbon.geo.plausibility import ask_about_fill_values
@@ -209,9 +213,12 @@ def places_on(
 
     layers = find_layers([land], nodata)[:1]
     ask_about_fill_values(layers)
-    with named_errors(land), open_raster(land) as raster:
-        if raster.crs is None or not raster.crs.is_geographic:
-            raise UserError(f"{land}: must be in degrees (EPSG:4326)")
+    with ExitStack() as opened, named_errors(land):
+        raster = opened.enter_context(open_raster(land))
+        if raster.crs is None:
+            raise UserError(f"{land}: has no coordinate reference system; give one to it")
+        if not raster.crs.is_geographic:
+            raster = opened.enter_context(WarpedVRT(raster, crs="EPSG:4326"))  # of the nearest cells
         window = raster.window(data.lon.min(), data.lat.min(), data.lon.max(), data.lat.max()).round_offsets().round_lengths()
         try:
             window = window.intersection(Window(0, 0, raster.width, raster.height))

@@ -137,7 +137,11 @@ def read_inputs(design: Design) -> Inputs:
         if design.target not in (None, facts.target):
             raise UserError(f"{design.checkpoint}: predicts {facts.target!r}, not {design.target!r}; drop --init_from or --target")
         wanted = design.categories or recorded_categories(design.data_dir)  # further ones are those that transferred networks gain
-        growth = plan_growth(wanted, facts.categories, as_listed=False) if wanted else Growth()
+        try:
+            growth = plan_growth(wanted, facts.categories, as_listed=False) if wanted else Growth()
+        except UserError as error:
+            listed = f"prepare the dataset with the categories of {design.checkpoint.with_suffix('.yaml')}, and others behind them"
+            raise UserError(f"{design.data_dir}: {error}; {listed}") from error
         categories, target = grown_categories(facts.categories, growth), facts.target
     splits = SPLITS if design.use_test else SPLITS[:2]
     data = read_dataset(design.data_dir, categories, splits, target=target)
@@ -330,13 +334,15 @@ def execute(design: Design, run: Run, choice: Choice) -> tuple[float, str]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep back warnings of training, such as of the intervals of a network that is used for one fold and has none to give."""
-    training = logging.getLogger("soilcarbon.training")
-    before = training.level
-    training.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(f"soilcarbon.{name}") for name in ("training", "stats")]
+    before = [each.level for each in loggers]
     try:
+        for each in loggers:
+            each.setLevel(logging.ERROR)
         yield
     finally:
-        training.setLevel(before)
+        for each, level in zip(loggers, before, strict=True):
+            each.setLevel(level)
 
 
 class Ledger:

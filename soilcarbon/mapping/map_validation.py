@@ -357,10 +357,7 @@ def _pair_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     groups = [("", [*both, "cells", "cell (km)", "area (km2)", *_titles(unit)]), (f"mean ({unit})", both)]
     groups += [(f"total ({total})", both)] if total else []
     names = [*both, "n", "cell_km", "area_km2", *SCORES, "mean_map", "mean_reference"]
-    body = [
-        [*(row[name] for name in names), *(row[f"total_{which}"] for which in both if total)]
-        for row in rows
-    ]
+    body = [[*(row[name] for name in names), *(row[f"total_{which}"] for which in both if total)] for row in rows]
     return Table.grouped("Maps against reference maps", groups, body, texts=2, note=_EXPLAINED)
 
 

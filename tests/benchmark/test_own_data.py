@@ -2,18 +2,22 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import yaml
 from conftest import make_dataset
+from pyproj import Transformer
 from sklearn.base import clone
 
 from soilcarbon.benchmark import methods as registry
 from soilcarbon.benchmark import own_data
 from soilcarbon.benchmark.baselines import read_method
 from soilcarbon.benchmark.budget import ALWAYS, LIMITS, PLANNED, Choice, fit_into
+from soilcarbon.benchmark.experiment import places_on
 from soilcarbon.benchmark.methods import METHODS, STACK, TUNED, Division, as_method, expected_seconds
 from soilcarbon.benchmark.own_data import (
     Design,
@@ -30,7 +34,7 @@ from soilcarbon.benchmark.own_data import (
 from soilcarbon.benchmark.ranking import Ranking, few_groups_factor, score_table, verdict
 from soilcarbon.categories import Category
 from soilcarbon.commands import compare, fit
-from soilcarbon.io.files import run
+from soilcarbon.io.files import UserError, run
 from soilcarbon.network.checkpoint import save_checkpoint
 from soilcarbon.network.network import predict
 from soilcarbon.regression import selection
@@ -112,6 +116,21 @@ def test_transferred_networks_gain_the_dataset_s_own_categories(key, mine, tmp_p
     assert np.allclose(predicted, before, rtol=1e-6) is (key == "unchanged")
 
 
+def test_categories_that_the_checkpoint_has_otherwise_say_how_to_prepare_them(mine, tmp_path):
+    from soilcarbon.estimator import SoilCarbonRegressor
+
+    data = read_inputs(design(mine, tmp_path)).data
+    coded = [CATEGORIES[0].model_copy(update={"radius": 0, "kind": "classes"})]
+    width = len(coded[0].variables)
+    SoilCarbonRegressor(coded, teacher="none", members=1, epochs=1).fit(data.x[:, :width] * 0 + 1, data.y).save(
+        tmp_path / "world.pth"
+    )
+    with pytest.raises(
+        UserError, match="numeric here, classes in the checkpoint; prepare the dataset with the categories of .*world.yaml"
+    ):
+        read_inputs(design(mine, tmp_path, checkpoint=tmp_path / "world.pth"))
+
+
 @pytest.mark.parametrize("strategy", ["place", "blocks", "region"])
 def test_no_fold_splits_a_place_or_a_block_and_repeats_differ(strategy, mine, tmp_path):
     plan = design(mine, tmp_path, strategies=(strategy,), block_size=1.0)
@@ -151,6 +170,8 @@ def test_the_choice_fits_into_the_budget_and_has_a_network(n, width, budget):
 
     choice, changes = fit_into(wanted, METHODS, times, LIMITS[budget])
     assert times(choice) <= PLANNED * LIMITS[budget]
+    lost = [each for each in changes if each.startswith("left out, beyond the budget")]
+    assert all(each.endswith("--budget full allows for 100 times") is (budget == "quick") for each in lost)
     assert {*ALWAYS, "ridge", "network"} <= set(choice.methods) and set(ALWAYS) <= set(choice.beside) <= set(choice.methods)
     assert (STACK in choice.methods) == ("taught" in choice.methods)
     if budget == "full":
@@ -340,3 +361,18 @@ def test_every_learner_of_fit_is_compared():
     assert set(LEARNERS) <= set(METHODS) and set(TUNED) <= set(METHODS)
     assert all(registry.METHODS[key].label == each.label for key, each in LEARNERS.items())
     assert Division.__dataclass_params__.frozen
+
+
+def test_the_area_of_the_map_may_be_a_projected_raster(tmp_path):
+    """Its left half is 0: places are drawn in the right half, in degrees, by an inverse projection that is pyproj's."""
+    values = np.concatenate([np.zeros((40, 30)), np.full((40, 30), 7)], axis=1).astype(np.int16)
+    place = rasterio.transform.from_origin(650_000, 3_400_000, 500, 500)
+    shape = {"width": 60, "height": 40, "count": 1, "dtype": "int16", "crs": "EPSG:32650", "transform": place}
+    with rasterio.open(tmp_path / "land.tif", "w", driver="GTiff", **shape) as file:
+        file.write(values, 1)
+    to_degrees = Transformer.from_crs("EPSG:32650", "EPSG:4326", always_xy=True)
+    corners = to_degrees.transform([648_000, 682_000], [3_378_000, 3_402_000])
+    data = SimpleNamespace(lon=np.array(corners[0]), lat=np.array(corners[1]))
+    x, y = to_degrees.transform(*places_on(tmp_path / "land.tif", {}, data, 0), direction="INVERSE")
+    assert 664_500 < x.min() < 666_500 and 678_500 < x.max() < 680_500
+    assert 3_379_500 < y.min() < 3_381_500 and 3_398_500 < y.max() < 3_400_500
