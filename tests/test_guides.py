@@ -1,5 +1,6 @@
 """The commands of the tutorial and of the pages for users run as they stand, and print what the pages say."""
 
+import json
 import logging
 import re
 import shlex
@@ -107,6 +108,22 @@ def test_owner_of_the_published_weights(run_page, tmp_path):
     (tmp_path / "model" / "pretrain_model" / "published.pth").symlink_to(PUBLISHED_WEIGHTS)
     run_page("weights.md")
     assert Path("results/published/soc.tif").is_file()
+
+
+def test_notebook(tmp_path, monkeypatch, capsys):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    plt.switch_backend("agg")
+    monkeypatch.chdir(EXAMPLE)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    cells = json.loads((EXAMPLE / "tutorial.ipynb").read_text(encoding="utf-8"))["cells"]
+    names, figures = {}, 0
+    for cell in (cell for cell in cells if cell["cell_type"] == "code"):
+        exec(compile("".join(cell["source"]), "tutorial.ipynb", "exec"), names)
+        check_output("".join(line for each in cell["outputs"] for line in each.get("text", [])), capsys.readouterr().out)
+        assert len(plt.get_fignums()) == sum("image/png" in each.get("data", {}) for each in cell["outputs"])
+        figures += len(plt.get_fignums())
+        plt.close("all")
+    assert figures == 2
 
 
 def test_the_sample_is_not_among_the_profiles():
