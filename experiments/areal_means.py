@@ -161,8 +161,8 @@ def evaluate(region: Region, mapped: Mapped) -> Iterator[dict[str, Any]]:
         share = region.area * mask / (region.area * mask).sum()
         signs = (-1.0, 1.0) if changes else (1.0,)
         periods = YEARS if changes else (None,)
-        terms = [(0, when, csr_array((sign * share * each)[None])) for sign, when, each in zip(signs, periods, spread, strict=True)]
-        drawn = errors.sums(lon, lat, terms, 1)[0]
+        weights = {when: csr_array((sign * share * each)[None]) for sign, when, each in zip(signs, periods, spread, strict=True)}
+        drawn = errors.sums(lon, lat, weights)[0]
         truth, raw = (sum(sign * share @ each for sign, each in zip(signs, of, strict=True)) for of in (region.truth, mapped.cells))
         least = errors.standard_error * float(share @ np.mean(spread, axis=0))
         variance = 0.0 if changes else float(alone @ share**2)

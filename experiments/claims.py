@@ -182,9 +182,9 @@ def project_of_maps(_, seed):
     rows, cols = np.indices((SIDE, SIDE))
     lon, lat = lonlat(rows.ravel(), cols.ravel())
     spreads = [errors.spread(each.ravel(), np.ones((1, SIDE**2))) / SIDE**2 for each in mapped]
-    terms = [(0, year, csr_array((sign * each)[None])) for year, sign, each in zip(YEARS, (-1, 1), spreads, strict=True)]
+    weights = {year: csr_array((sign * each)[None]) for year, sign, each in zip(YEARS, (-1, 1), spreads, strict=True)}
     raw = float((mapped[1] - mapped[0]).mean())
-    modelled = areal_mean(raw, raw + errors.sums(lon, lat, terms, 1)[0], level=0.9, signed=True)
+    modelled = areal_mean(raw, raw + errors.sums(lon, lat, weights)[0], level=0.9, signed=True)
     write_points("points.csv", random, random.integers(0, SIDE, (2, POINTS)), first, second)
     write_points("near.csv", random, clustered(random, POINTS), first, second)
     right = [mapped[0], mapped[1] * second.mean() / mapped[1].mean()]  # no bias: a warning is a false alarm

@@ -4,6 +4,7 @@
     soilcarbon map --checkpoint model/mine.pth --rasters covariates/ --out results/mine/soc.tif
     soilcarbon map --checkpoint model/mine.pth --rasters covariates/ --crs EPSG:3035 --resolution 250 --aoi land.gpkg
     soilcarbon map --checkpoint model/mine.pth --rasters covariates/ --zones counties.gpkg
+    soilcarbon map --checkpoint model/mine.pth --rasters covariates/ --aggregate 5000      means of 5 km blocks too
     soilcarbon map --checkpoint model/mine.pth --rasters static/ --periods 2000-2004=climate/2000 2020-2024=climate/2020
     soilcarbon map --checkpoint model/zoned_socd_0_20.npz --rasters static/ --periods periodic/      of soilcarbon zones
     soilcarbon map --checkpoint model/mine.pth --rasters covariates/ --scheduler tcp://HOST:8786
@@ -11,8 +12,9 @@
 Rasters may be of any CRS, cell size, extent and number of bands; they are brought to the map's grid while they are read.
 Writes the map (bands: prediction; lower and upper, the calibrated interval of `--level`; of an ensemble sd; di and
 inside, the area of applicability) and beside it, under the same name, .png (a picture), .html (map, legend, scores and
-provenance, for any browser), _totals.csv (mean and total by zone) and .yaml (settings and provenance). After an interruption
-the same command with --resume continues and gives the same bytes.
+provenance, for any browser), _totals.csv (mean and total by zone) and .yaml (settings and provenance); with --aggregate
+_aggregated.tif (bands: mean; lower and upper, its interval; cells). After an interruption the same command with --resume
+continues and gives the same bytes.
 """
 
 import contextlib
@@ -57,6 +59,14 @@ class MapSettings(RasterSettings):
     aoi: Path | None = Field(None, description="vector file of the area of interest; cells outside are nodata")
     mask: Path | None = Field(None, description="raster of one band, such as land; cells where it is 0 or missing are nodata")
     zones: Path | None = Field(None, description="vector file of zones to give means and totals for")
+    aggregate: float | None = Field(
+        None, gt=0, description="side of blocks whose means are written too, in the unit of the map's CRS: a whole number of cells"
+    )
+    shared_sd: str | None = Field(
+        None,
+        description="standard deviation of an error that all measurements share, such as of a bulk density function: in the "
+        "target's unit, or a share such as 5%; added to intervals of means",
+    )
     zone_name: str | None = Field(None, description="its column that names the zones [one called name, id, zone or code]")
     periods: list[str] = Field(
         [],
@@ -93,6 +103,13 @@ class MapSettings(RasterSettings):
             raise ValueError("each lower limit must be below its upper limit")
         return limits
 
+    @field_validator("shared_sd")
+    @classmethod
+    def _shared_is_a_deviation(cls, text: str | None) -> str | None:
+        if text is not None and not re.fullmatch(r"\s*\d+(\.\d*)?\s*%?\s*", text):
+            raise ValueError(f"{text!r} is no number of 0 or more in the target's unit, nor a share such as 5%")
+        return text
+
     @field_validator("periods")
     @classmethod
     def _periods_are_named(cls, periods: list[str]) -> list[str]:
@@ -113,6 +130,12 @@ class MapSettings(RasterSettings):
         if self.against is not None and self.periods:
             raise ValueError("against scores one map, and periods make several; give one of the two")
         return self
+
+    @property
+    def shared(self) -> tuple[float, float]:
+        """Standard deviation of an error that all measurements share: of the unit, and as a share of the mean."""
+        text = (self.shared_sd or "0").strip()
+        return (0.0, float(text[:-1]) / 100) if text.endswith("%") else (float(text), 0.0)
 
 
 log = logging.getLogger(__name__)
@@ -180,11 +203,14 @@ def make_plan(
     from soilcarbon.geo import grid as grids
     from soilcarbon.geo.plausibility import ask_about_fill_values, check_names
     from soilcarbon.geo.raster import find_layers
+    from soilcarbon.mapping.aggregation import cells_of_block
     from soilcarbon.mapping.plan import Plan, layers_of, predict_sample, stamps_of
     from soilcarbon.network.network import choose_device
 
     if settings.inside_only and (model.applicability is None or not settings.applicability):
         raise UserError("inside_only needs an area of applicability; this model has none, or --no-applicability was given")
+    if settings.shared_sd is not None and model.errors is None:
+        raise UserError("shared_sd widens intervals by the errors of held-out profiles, and this model has none")
     statistics = model.take_statistics(settings.stats, settings.missing if settings.given("missing") else None)
     found, periods = layers_of(model, settings.rasters, settings.periods, settings.missing_values)
     grid, areas = _grid_and_areas(settings, found, model)
@@ -198,8 +224,10 @@ def make_plan(
         raise UserError(f"{len(apart)} rasters share no ground with the map, first {apart[0]}; see --like, --bounds and --aoi")
     if (share := grids.covered(grid, layers)) < _SPARSE:
         log.warning("the rasters cover only %.1f %% of the map; bounds are X_MIN X_MAX Y_MIN Y_MAX, in the map's CRS", 100 * share)
-    if grid.tile_count(settings.tile) > _MOST_TILES:
-        raise UserError(f"{grid.tile_count(settings.tile):,} tiles of {settings.tile} cells are too many; raise --tile")
+    block = cells_of_block(settings.aggregate, grid) if settings.aggregate is not None else 0
+    tile = max(settings.tile // block, 1) * block if block else settings.tile  # each block lies in one tile
+    if grid.tile_count(tile) > _MOST_TILES:
+        raise UserError(f"{grid.tile_count(tile):,} tiles of {tile} cells are too many; raise --tile")
     sample = predict_sample(model, [layers[k] for k in periods[0][1]], grid)
     plan = Plan(
         checkpoint=settings.checkpoint.resolve(),
@@ -211,12 +239,14 @@ def make_plan(
         periods=tuple(periods),
         mask=masks[0] if masks else None,
         grid=grid,
-        tile=settings.tile,
+        tile=tile,
         resampling=settings.resampling,
         max_missing=settings.max_missing,
         level=settings.level,
         applicability=settings.applicability and model.applicability is not None,
         inside_only=settings.inside_only,
+        aggregate=block,
+        shared=settings.shared,
         device=choose_device(settings.device).type if model.on_gpu else "cpu",
         areas={name: hashlib.sha256(repr(each).encode()).hexdigest() for name, each in areas.items()},
         versions={"soil-carbon-mapper": __version__, model.version[0]: model.version[1]},

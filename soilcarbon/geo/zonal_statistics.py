@@ -3,15 +3,16 @@
 In: areas (`areas.read_areas`), a grid, and the maps of an ensemble's members, tile by tile. Out: one row per zone.
 Many processes may share the work: a tile yields `Sums`, which are added up at the end.
 
-    parts = [sums(maps(tile), cell_areas(grid, tile), zone_masks(areas, grid, tile)) for tile in grid.tiles(512)]
+    parts = [sums(maps(tile), cell_areas(grid, tile), ZoneCells.of(zone_masks(areas, grid, tile))) for tile in grid.tiles(512)]
     table = totals(parts, "kg/m2", [area.name for area in areas])
 """
 
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from rasterio.transform import Affine, array_bounds
 from soilcarbon.geo.crs import transformed
 from soilcarbon.geo.grid import Grid, Tile, lonlat
 from soilcarbon.geo.vector import Area
-from soilcarbon.stats.areal_mean import ArealMean, areal_mean
+from soilcarbon.stats.areal_mean import ArealMean, Variances, areal_mean
 
 LOWER, UPPER = 0.05, 0.95
 """Quantiles of an ensemble's members at a cell."""
@@ -104,6 +105,53 @@ def zone_masks(areas: Sequence[Area], grid: Grid, tile: Tile) -> list[tuple[str,
         if mask.any():
             found.append((area.name, mask))
     return found
+
+
+class ZoneCells(NamedTuple):
+    """Zones of a tile by their cells; zones may overlap.
+
+    Attributes
+    ----------
+    names
+        (Z,) of the zones.
+    zone, cell
+        (n,) number of a zone, and of a cell of it in reading order.
+    """
+
+    names: Sequence[str]
+    zone: np.ndarray
+    cell: np.ndarray
+
+    @classmethod
+    def of(cls, masks: Sequence[tuple[str, np.ndarray]]) -> "ZoneCells":
+        """Return those of masks (h, w) by name."""
+        cells = [np.flatnonzero(mask) for _, mask in masks]
+        zone = np.repeat(np.arange(len(cells)), [len(each) for each in cells])
+        return cls([name for name, _ in masks], zone, np.concatenate([*cells, np.zeros(0, np.int64)]))
+
+    @classmethod
+    def blocks(cls, wanted: np.ndarray, side: int) -> "ZoneCells":
+        """Return square blocks of side x side cells of a tile, of its wanted (h, w) cells, by number in reading order.
+
+        Examples
+        --------
+        >>> blocks = ZoneCells.blocks(np.ones((2, 3), bool), 2)
+        >>> blocks.names, blocks.zone.tolist()
+        (['0', '1'], [0, 0, 1, 0, 0, 1])
+        """
+        height, width = wanted.shape
+        down, across = -(-height // side), -(-width // side)
+        zone = (np.arange(height) // side * across)[:, None] + np.arange(width) // side
+        return cls([str(k) for k in range(down * across)], zone[wanted], np.flatnonzero(wanted))
+
+    def where(self, known: np.ndarray) -> "ZoneCells":
+        """Return those of the known (h, w) cells."""
+        kept = known.ravel()[self.cell]
+        return ZoneCells(self.names, self.zone[kept], self.cell[kept])
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Return the sums (Z,) of values (h, w) over the cells of each zone."""
+        return np.bincount(self.zone, values.ravel()[self.cell], len(self.names))
 
 
 # --- true areas --------------------------------------------------------------------------------------------------
@@ -191,8 +239,12 @@ class Sums:
         (M,) float64: the sum of values times km2, of each member of an ensemble, or with each drawn field of error.
     mapped
         The same of the map itself.
-    spread, square
-        Sum of the deviations of an error field times km2, and of the variances of single cells times km2 squared; 0 without.
+    spread
+        Sum of the deviations of an error field times km2, of the period, or of the first and the last of a change; () without.
+    square
+        Sum of the variances of single cells times km2 squared; 0 without.
+    members
+        Sums like `weighted` of an ensemble's members, where `weighted` has drawn errors; () without.
     ends
         Lower and upper end of the interval of the only cell; None if there are more, or it has none.
     """
@@ -201,19 +253,22 @@ class Sums:
     area: float
     weighted: np.ndarray
     mapped: float = math.nan
-    spread: float = 0.0
+    spread: tuple[float, ...] = ()
     square: float = 0.0
+    members: tuple[float, ...] = ()
     ends: tuple[float, float] | None = None
 
     def __add__(self, other: "Sums") -> "Sums":
         assert self.weighted.shape == other.weighted.shape  # numpy would repeat a single member
-        pairs = (
-            (getattr(self, name), getattr(other, name)) for name in ("cells", "area", "weighted", "mapped", "spread", "square")
+        spread, members = (
+            tuple(left + right for left, right in zip(*pair, strict=True))
+            for pair in ((self.spread, other.spread), (self.members, other.members))
         )
-        return Sums(*(left + right for left, right in pairs))
+        first = self.cells + other.cells, self.area + other.area, self.weighted + other.weighted, self.mapped + other.mapped
+        return Sums(*first, spread, self.square + other.square, members)
 
 
-def sums(values: np.ndarray, km2: np.ndarray, masks: Sequence[tuple[str, np.ndarray]]) -> dict[str, Sums]:
+def sums(values: np.ndarray, km2: np.ndarray, zones: ZoneCells) -> dict[str, Sums]:
     """Return the sums of a tile, of the zones that have cells with a value in it.
 
     Parameters
@@ -222,19 +277,17 @@ def sums(values: np.ndarray, km2: np.ndarray, masks: Sequence[tuple[str, np.ndar
         (M, h, w) of M members; a cell with NaN in any has no value.
     km2
         The cells' areas, broadcastable to (h, w), of `cell_areas`.
-    masks
-        Of `zone_masks`.
+    zones
+        Their cells.
     """
     known = np.isfinite(values).all(axis=0)
-    km2 = np.broadcast_to(km2, known.shape)
-    found = {}
-    for name, mask in masks:
-        cells = mask & known
-        if cells.any():
-            weight = km2[cells]
-            weighted = np.array([float((member[cells] * weight).sum()) for member in values])  # float64, as the weights are
-            found[name] = Sums(int(cells.sum()), float(weight.sum()), weighted, float(weighted.mean()))
-    return found
+    km2, zones = np.broadcast_to(km2, known.shape), zones.where(known)
+    count, area = np.bincount(zones.zone, minlength=len(zones.names)), zones.sum(km2)
+    weighted = np.stack([zones.sum(member * km2.astype(np.float64)) for member in values], axis=-1)
+    return {
+        zones.names[k]: Sums(int(count[k]), float(area[k]), weighted[k], float(weighted[k].mean()))
+        for k in np.flatnonzero(count).tolist()
+    }
 
 
 def add(left: Mapping[str, Sums], right: Mapping[str, Sums]) -> dict[str, Sums]:
@@ -242,34 +295,84 @@ def add(left: Mapping[str, Sums], right: Mapping[str, Sums]) -> dict[str, Sums]:
     return {**left, **{name: left[name] + part if name in left else part for name, part in right.items()}}
 
 
-Plain = tuple[int, float, list[float], float, float, float, tuple[float, float] | None]
+Plain = tuple[int, float, list[float], float, list[float], float, list[float], tuple[float, float] | None]
 """`Sums` as plain containers."""
 
 
 def as_plain(parts: Mapping[str, Sums]) -> dict[str, Plain]:
     """Return sums as plain containers; JSON keeps every bit of them."""
     return {
-        name: (part.cells, part.area, part.weighted.tolist(), part.mapped, part.spread, part.square, part.ends)
-        for name, part in parts.items()
+        name: (each.cells, each.area, each.weighted.tolist(), each.mapped, [*each.spread], each.square, [*each.members], each.ends)
+        for name, each in parts.items()
     }
 
 
 def from_plain(plain: Mapping[str, Plain]) -> dict[str, Sums]:
     """Restore sums from the plain containers of `as_plain`."""
     return {
-        name: Sums(cells, area, np.array(weighted, np.float64), mapped, spread, square, (ends[0], ends[1]) if ends else None)
-        for name, (cells, area, weighted, mapped, spread, square, ends) in plain.items()
+        name: Sums(
+            cells, area, np.array(weighted), mapped, tuple(spread), square, tuple(members), (ends[0], ends[1]) if ends else None
+        )
+        for name, (cells, area, weighted, mapped, spread, square, members, ends) in plain.items()
     }
+
+
+@dataclass(frozen=True)
+class Estimation:
+    """How the mean of a map and its interval are made of sums.
+
+    Attributes
+    ----------
+    level
+        Of the interval.
+    least
+        Standard error of the error model's mean, `ErrorField.standard_error`; None: there is no error model.
+    biases
+        `ErrorField.biases` of a weight of 1, (M,) of each period that `Sums.spread` has.
+    shared
+        Standard deviation of an error that all measurements share: of the unit, and as a share of the mean.
+    signed
+        Values may be below 0, as those of a change.
+    """
+
+    level: float = 0.9
+    least: float | None = None
+    biases: tuple[np.ndarray, ...] = ()
+    shared: tuple[float, float] = (0.0, 0.0)
+    signed: bool = False
+
+    def mean(self, part: Sums) -> ArealMean:
+        """Return the mean of a zone with its interval: of a single cell that of the cell."""
+        if not part.area > 0:
+            return ArealMean(np.nan, np.nan, np.nan)
+        mapped = part.mapped / part.area
+        if part.cells == 1 and part.ends is not None:
+            return ArealMean(mapped, *part.ends)
+        drawn, tails = part.weighted / part.area, [(1 - self.level) / 2, (1 + self.level) / 2]
+        absolute, share = self.shared
+        shared = float(np.hypot(0.0 if self.signed else absolute, share * mapped))
+        if self.least is None:
+            lower, upper = np.quantile(drawn, tails) if len(drawn) > 1 else (np.nan, np.nan)
+            return ArealMean(float(drawn.mean()), float(lower), float(upper))
+        spread = np.array(part.spread) / part.area
+        biases = spread @ np.stack(self.biases) if self.biases else None
+        return areal_mean(
+            mapped,
+            drawn,
+            level=self.level,
+            variance=part.square / part.area**2,
+            least=self.least * float(spread.mean()),
+            signed=self.signed,
+            biases=biases,
+            shared=shared,
+        )
 
 
 def totals(
     parts: Iterable[Mapping[str, Sums]],
     unit: str,
     order: Sequence[str],
-    *,
-    level: float = 0.9,
-    least: float | None = None,
-    signed: bool = False,
+    how: Estimation = Estimation(),  # noqa: B008 - frozen
     largest: float | None = None,
 ) -> pd.DataFrame:
     """Return the area-weighted mean and the total of each zone, with intervals.
@@ -290,12 +393,8 @@ def totals(
         Of the map.
     order
         The names of all zones; the rows follow them.
-    level
-        Of the intervals.
-    least
-        Standard error of the error model's mean, `ErrorField.standard_error`; None: there is no error model.
-    signed
-        Values may be below 0, as those of a change.
+    how
+        Level of the intervals, and what the error model says.
     largest
         Mass in Mt that decides the unit of totals, where several tables are to have the same; None: that of the largest zone.
 
@@ -303,8 +402,9 @@ def totals(
     -------
     DataFrame
         zone, cells, area_km2 (of the cells with a value), mean, mean_lower, mean_upper, mean_unit, map_mean (of the map as it is),
-        total, total_lower, total_upper, total_unit. Without cells: cells and area 0, the rest NaN. One member: the bounds NaN. No
-        mass: totals NaN.
+        total, total_lower, total_upper, total_unit; with an error model variance, of the mean, and variance_bias, _correlated,
+        _cells, _shared, _floor, which add up to it (`stats.areal_mean.Variances`); of an ensemble variance_members, that of its
+        members' own means. Without cells: cells and area 0, the rest NaN. One member: the bounds NaN. No mass: totals NaN.
     """
     whole: dict[str, Sums] = reduce(add, parts, {})
     unknown = sorted(set(whole) - set(order))
@@ -316,7 +416,7 @@ def totals(
     rows = []
     for name in order:
         part = whole.get(name, Sums(0, 0.0, np.array([np.nan])))
-        mean = _areal_mean(part, level, least, signed)
+        mean = how.mean(part)
         scale = part.area * mass / megatonnes if mass else np.nan
         row = {
             "zone": name,
@@ -325,24 +425,26 @@ def totals(
             "map_mean": part.mapped / part.area if part.area else np.nan,
         }
         total = ArealMean(mean.mean * scale, mean.lower * scale, mean.upper * scale)
-        rows.append(row | _named("mean", mean) | _named("total", total) | units)
+        rows.append(row | _named("mean", mean) | _named("total", total) | units | _budget(part, mean))
     columns = [f"{what}{end}" for what in ("mean", "total") for end in ("", "_lower", "_upper", "_unit")]
     columns.insert(4, "map_mean")
+    columns += VARIANCES if how.least is not None else []
+    columns += [_OF_MEMBERS] if any(_OF_MEMBERS in row for row in rows) else []
     return pd.DataFrame(rows, columns=["zone", "cells", "area_km2", *columns])
 
 
-def _areal_mean(part: Sums, level: float, least: float | None, signed: bool) -> ArealMean:
-    """Return the mean of a zone with its interval."""
-    if not part.area > 0:
-        return ArealMean(np.nan, np.nan, np.nan)
-    if part.cells == 1 and part.ends is not None:
-        return ArealMean(part.mapped / part.area, *part.ends)
-    members = part.weighted / part.area
-    if least is None:
-        lower, upper = np.quantile(members, [(1 - level) / 2, (1 + level) / 2]) if len(members) > 1 else (np.nan, np.nan)
-        return ArealMean(float(members.mean()), float(lower), float(upper))
-    spread, square = part.spread / part.area, part.square / part.area**2
-    return areal_mean(part.mapped / part.area, members, level=level, variance=square, least=least * spread, signed=signed)
+VARIANCES = ["variance", *(f"variance_{each.name}" for each in fields(Variances))]
+"""Columns of the variance of a mean and of its sources, which add up to it."""
+_OF_MEMBERS = "variance_members"
+
+
+def _budget(part: Sums, mean: ArealMean) -> dict[str, float]:
+    """Return the variances of a mean by their column."""
+    members = part.members if mean.variances is not None else tuple(part.weighted)
+    found = {_OF_MEMBERS: float(np.var(np.array(members) / part.area, ddof=1))} if len(members) > 1 and part.area else {}
+    if mean.variances is not None:
+        found |= dict(zip(VARIANCES, (mean.variances.total, *astuple(mean.variances)), strict=True))
+    return found
 
 
 def _named(name: str, mean: ArealMean) -> dict[str, float]:

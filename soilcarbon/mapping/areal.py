@@ -1,18 +1,20 @@
 """Sums of a map and of its errors over zones, tile by tile: the map, and the map with each drawn field of error.
 
-In: maps of the periods as means, an error model (`stats.error_field`), zone masks. Out: `Sums` by map and zone. They are the same
-for all predictors.
+In: maps of the periods as means, an error model (`stats.error_field`), cells of zones or blocks. Out: `Sums` by map and zone, and
+how means are made of them. They are the same for all predictors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from scipy.sparse import csr_array
+from scipy.stats import norm
 
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.grid import lonlat, nominal_metres
-from soilcarbon.geo.zonal_statistics import Sums
+from soilcarbon.geo.zonal_statistics import Estimation, Sums, ZoneCells
+from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.predictor import CHANGE, Place
 from soilcarbon.stats.error_field import ErrorField
 
@@ -35,7 +37,11 @@ def period_of(name: str) -> int | None:
 
 
 def sums_with_errors(
-    errors: ErrorField, place: Place, values: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray]
+    errors: ErrorField,
+    place: Place,
+    values: Mapping[str, np.ndarray],
+    weights: Mapping[str, np.ndarray],
+    members: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, dict[str, Sums]]:
     """Return map -> zone -> sums of a tile, of each period's map and, if there are several, of the change from first to last.
 
@@ -44,37 +50,94 @@ def sums_with_errors(
     errors
         Of the predictor.
     place
-        The tile, and masks of zones.
+        The tile, and the cells of zones.
     values
         Period -> (h, w) predictions of means, in order of time; NaN where there is none.
     weights
         Period -> (Z, h, w) weights of the error model's zones.
+    members
+        Period -> (M, h, w) means that the members of an ensemble predict.
     """
-    names, maps = list(values), dict(values)
-    if len(names) > 1:
-        maps[CHANGE] = values[names[-1]] - values[names[0]]
-    found = {name: zones.sums(each[None], place.km2, place.masks) for name, each in maps.items()}
+    names, maps, count = list(values), with_change(values), len(place.zones.names)
+    sums = {name: zones.sums(each[None], place.km2, place.zones) for name, each in maps.items()}
+    known = {name: place.zones.where(np.isfinite(each)) for name, each in maps.items()}
     number, lon, lat = _blocks(place, errors.shortest_km)
     spreads = {name: errors.spread(values[name], weights[name]) * place.km2 for name in names}
-    alone = {name: errors.cell_variance(values[name]) * place.km2**2 for name in names}
-    parts = {name: [(name, 1.0)] for name in names}
-    if len(names) > 1:
-        parts[CHANGE] = [(names[-1], 1.0), (names[0], -1.0)]
-    rows = [(name, zone) for name in maps for zone in found[name]]
-    masks, terms = dict(place.masks), []
-    for row, (name, zone) in enumerate(rows):
-        here = masks[zone] & np.isfinite(maps[name])
-        for period, sign in parts[name]:
-            summed = np.bincount(number[here], sign * spreads[period][here], len(lon))
-            terms.append(
-                (row, period_of(period) if period_of(period) is not None else -names.index(period), csr_array(summed[None]))
+    shape, standardised = (len(maps) * count, len(lon)), dict[int | None, csr_array]()
+    for k, (name, cells) in enumerate(known.items()):
+        for period, sign in _parts(names, name):
+            at = k * count + cells.zone, number.ravel()[cells.cell]
+            part = csr_array((sign * spreads[period].ravel()[cells.cell], at), shape)  # entries of one place add up
+            when = _number(names, period)
+            standardised[when] = standardised[when] + part if when in standardised else part
+    drawn = errors.sums(lon, lat, standardised).reshape(len(maps), count, -1)
+    differ = with_change(members) if members else {}
+    found = {}
+    for k, (name, cells) in enumerate(known.items()):
+        spread = np.stack([cells.sum(spreads[period]) for period, _ in _parts(names, name)])
+        # a cell's own error persists from period to period
+        square = np.zeros(count) if name == CHANGE else cells.sum(errors.cell_variance(values[name]) * place.km2**2)
+        of_members = np.stack([cells.sum(each * place.km2) for each in differ[name]]) if name in differ else np.zeros((0, count))
+        found[name] = {
+            zone: replace(
+                each,
+                weighted=each.weighted + drawn[k, n],
+                spread=tuple(spread[:, n].tolist()),
+                square=float(square[n]),
+                members=tuple(of_members[:, n].tolist()),
             )
-        spread = sum(float(spreads[period][here].sum()) for period, _ in parts[name]) / len(parts[name])
-        square = float(alone[name][here].sum()) if name in alone else 0.0  # a cell's own error persists from period to period
-        found[name][zone] = replace(found[name][zone], spread=spread, square=square)
-    for (name, zone), drawn in zip(rows, errors.sums(lon, lat, terms, len(rows)), strict=True):
-        found[name][zone] = replace(found[name][zone], weighted=found[name][zone].weighted + drawn)
+            for n, zone in enumerate(place.zones.names)
+            if (each := sums[name].get(zone)) is not None
+        }
     return found
+
+
+def _number(periods: Sequence[str], name: str) -> int:
+    """Return the number of a period for the error model: its first year, or where its name has none its place before them."""
+    year = period_of(name)
+    return year if year is not None else -periods.index(name)
+
+
+def with_change(maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return maps of periods, in order of time, and of the change from first to last if there are several."""
+    first, *_, last = maps.values() if len(maps) > 1 else (None, None)
+    return dict(maps) if first is None or last is None else {**maps, CHANGE: last - first}
+
+
+def _parts(periods: Sequence[str], name: str) -> list[tuple[str, float]]:
+    """Return the periods that a map is made of, with their signs."""
+    return [(periods[0], -1.0), (periods[-1], 1.0)] if name == CHANGE else [(name, 1.0)]
+
+
+def estimation(
+    errors: ErrorField | None, periods: Sequence[str], name: str, level: float, shared: tuple[float, float] = (0.0, 0.0)
+) -> Estimation:
+    """Return how the means of a map of periods are made of its sums.
+
+    `shared`: standard deviation of an error that all measurements share, of the unit and as a share of the mean.
+    """
+    signed = name == CHANGE
+    if errors is None:
+        return Estimation(level, signed=signed)
+    biases = []
+    for period, sign in _parts(periods, name):
+        biases.append(errors.biases({_number(periods, period): np.array([sign])})[0])
+    return Estimation(level, errors.standard_error, tuple(biases), shared, signed)
+
+
+def change_bands(change: np.ndarray, deviation: np.ndarray, level: float) -> np.ndarray:
+    """Return a change (h, w), the ends of its interval and its standard deviation, (4, h, w) float32."""
+    reach = norm.ppf((1 + level) / 2) * deviation
+    return np.stack([change, change - reach, change + reach, deviation]).astype(np.float32)
+
+
+def change_interval(errors: ErrorField, value: str, unit: str, level: float) -> list[Band]:
+    """Return the bands of `change_bands` behind the change, by what it is called."""
+    how = f"errors shared with neighbouring cells, of which {errors.persistence:.0%} are shared by other periods"
+    ends = [
+        Band(name, unit, {"MEANING": f"{value}, {name} end of the {level:.0%} interval by {how}"}) for name in ("lower", "upper")
+    ]
+    return [*ends, Band("sd", unit, {"MEANING": f"{value}, standard deviation by {how}"})]
 
 
 def described(errors: ErrorField) -> dict[str, float | str]:
@@ -89,15 +152,17 @@ def described(errors: ErrorField) -> dict[str, float | str]:
     }
 
 
-def with_ends(sums: Mapping[str, Sums], masks: Mapping[str, np.ndarray], lower: np.ndarray, upper: np.ndarray) -> dict[str, Sums]:
+def with_ends(sums: Mapping[str, Sums], cells: ZoneCells, lower: np.ndarray, upper: np.ndarray) -> dict[str, Sums]:
     """Return sums with the interval of the only cell of a zone, from lower and upper ends (h, w)."""
-    found = dict(sums)
-    for zone, each in sums.items():
-        if each.cells == 1:
-            known = masks[zone] & np.isfinite(lower) & np.isfinite(upper)
-            if known.sum() == 1:
-                found[zone] = replace(each, ends=(float(lower[known][0]), float(upper[known][0])))
-    return found
+    known = cells.where(np.isfinite(lower) & np.isfinite(upper))
+    one = np.bincount(known.zone, minlength=len(cells.names)) == 1
+    ends = {cells.names[k]: place for k, place in zip(known.zone, known.cell, strict=True) if one[k]}
+    return {
+        zone: replace(each, ends=(float(lower.flat[ends[zone]]), float(upper.flat[ends[zone]])))
+        if each.cells == 1 and zone in ends
+        else each
+        for zone, each in sums.items()
+    }
 
 
 def _blocks(place: Place, range_km: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

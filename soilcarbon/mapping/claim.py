@@ -217,7 +217,9 @@ def _budget(evidence: Evidence, terms: Terms, basis: str | None, changes: Mappin
         of, unit = f"claimed mean change ({basis})", f"({changes[basis]['unit']})²"
         parts: dict[str, float] = {}
         if basis == MAP:
-            parts["error model of the map: bias and errors that neighbours share"] = whole
+            mapped = evidence.mapped.change if evidence.mapped is not None else None
+            sources = mapped.sources if mapped is not None else {}
+            parts |= sources or {"error model of the map: bias and errors that neighbours share": whole}
         elif basis == CORRECTED:
             parts["sampling: residuals of the map between points, errors of measurement included"] = whole
         elif known is not None and math.isfinite(known):
@@ -228,6 +230,8 @@ def _budget(evidence: Evidence, terms: Terms, basis: str | None, changes: Mappin
         if shared:
             parts["error that all places of a visit share (stated)"] = shared
         rows += _shares(of, unit, parts)
+    if evidence.mapped is not None and evidence.mapped.stock.sources:
+        rows += _shares("mean of the map", f"({evidence.mapped.stock.unit})²", evidence.mapped.stock.sources)
     if evidence.stock is not None:
         rows += _map_budget(evidence.stock, terms)
     return rows

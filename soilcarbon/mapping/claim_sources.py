@@ -94,6 +94,9 @@ class MappedMean:
         Of the map as it is, without a correction.
     unit
         Of the mean.
+    sources
+        Source of error -> variance of the mean, in the unit squared; they add up to that of its standard error. {} where the
+        totals have none.
     """
 
     mean: Uncertain
@@ -102,6 +105,7 @@ class MappedMean:
     level: float
     map_mean: float
     unit: str
+    sources: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -336,10 +340,24 @@ def _mapped_mean(path: Path, row: Mapping[str, Any], level: float) -> MappedMean
     mean = _number(path, row, "mean")
     low, high, own = (_number(path, row, name, needed=False) for name in ("mean_lower", "mean_upper", "map_mean"))
     unit, factor = common_unit(str(row.get("mean_unit", "")))
+    found = Uncertain.of_interval(mean, low, high, level).times(factor)
+    parts = {what: _number(path, row, name, needed=False) for name, what in _SOURCES.items()}
+    whole = sum(parts.values())
+    shares = {what: each / whole for what, each in parts.items() if each} if found.known and whole > 0 else {}  # NaN: not known
     return MappedMean(
-        Uncertain.of_interval(mean, low, high, level).times(factor), low * factor, high * factor, level,
-        (own if math.isfinite(own) else mean) * factor, unit,
+        found, low * factor, high * factor, level, (own if math.isfinite(own) else mean) * factor, unit,
+        {what: each * found.standard_error**2 for what, each in shares.items()},
     )  # fmt: skip
+
+
+_SOURCES = {
+    "variance_bias": "error model of the map: bias that all places share",
+    "variance_correlated": "error model of the map: errors that neighbours share",
+    "variance_cells": "error model of the map: errors of single cells",
+    "variance_shared": "error that all measurements share (stated for the map, --shared_sd)",
+    "variance_floor": "raised to the standard error of the mean residual",
+}
+"""Columns of a map's totals, and what they are of."""
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -42,6 +42,14 @@ class Band:
     name: str
     unit: str
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class Part(NamedTuple):
+    """A tile of a raster, the file that it is the upper left corner of, and the file's height and width."""
+
+    tile: Tile
+    path: Path
+    shape: tuple[int, int]
 
 
 @dataclass
@@ -144,7 +152,7 @@ def _xml(text: str) -> str:
     return escape(_NOT_XML.sub("", text), {'"': "&quot;"})
 
 
-def _mosaic(grid: Grid, tiles: Sequence[tuple[Tile, Path]], first: int, bands: Sequence[Band], tags: Mapping[str, str]) -> str:
+def _mosaic(grid: Grid, tiles: Sequence[Part], first: int, bands: Sequence[Band], tags: Mapping[str, str]) -> str:
     """Return a GDAL virtual raster over tiles' bands `first` to `first + len(bands) - 1`, counted from 0."""
 
     def metadata(values: Mapping[str, str]) -> str:
@@ -157,12 +165,12 @@ def _mosaic(grid: Grid, tiles: Sequence[tuple[Tile, Path]], first: int, bands: S
     for k, band in enumerate(bands):
         lines.append(f'<VRTRasterBand dataType="Float32" band="{k + 1}"><Description>{_xml(band.name)}</Description>')
         lines.append(f"{metadata(band.tags)}<UnitType>{_xml(band.unit)}</UnitType><NoDataValue>{NODATA}</NoDataValue>")
-        for tile, path in tiles:
+        for tile, path, (height, width) in tiles:
             size = f'xSize="{tile.width}" ySize="{tile.height}"'
             lines.append(
                 f'<SimpleSource><SourceFilename relativeToVRT="1">{_xml(path.name)}</SourceFilename>'
                 f"<SourceBand>{first + k + 1}</SourceBand>"
-                f'<SourceProperties RasterXSize="{tile.width}" RasterYSize="{tile.height}" DataType="Float32"/>'
+                f'<SourceProperties RasterXSize="{width}" RasterYSize="{height}" DataType="Float32"/>'
                 f'<SrcRect xOff="0" yOff="0" {size}/><DstRect xOff="{tile.col}" yOff="{tile.row}" {size}/></SimpleSource>'
             )
         lines.append("</VRTRasterBand>")
@@ -176,7 +184,7 @@ def _wkt(crs: str) -> str:
 def write_cog(
     path: Path,
     grid: Grid,
-    tiles: Sequence[tuple[Tile, Path]],
+    tiles: Sequence[Part],
     first: int,
     bands: Sequence[Band],
     tags: Mapping[str, str],
@@ -190,7 +198,7 @@ def write_cog(
     grid
         The map's.
     tiles
-        Each tile that has values, and its file; the rest of the map is nodata.
+        Each tile that has values; the rest of the map is nodata.
     first, bands
         The map's bands are the tiles' from `first` (counted from 0) on.
     tags
@@ -219,16 +227,16 @@ def write_cog(
         os.fsync(file.fileno())
 
 
-def _check(path: Path, tiles: Sequence[tuple[Tile, Path]], first: int, count: int) -> None:
+def _check(path: Path, tiles: Sequence[Part], first: int, count: int) -> None:
     """Compare a map with its tiles, cell by cell: GDAL raises no error when a file could not be finished."""
     numbers = list(range(first + 1, first + count + 1))
 
-    def compare(some: Sequence[tuple[Tile, Path]]) -> None:
+    def compare(some: Sequence[Part]) -> None:
         with rasterio.Env(**GDAL_SETTINGS), rasterio.open(path) as raster:
-            for tile, part in some:
+            for tile, part, _ in some:
                 with rasterio.open(part, driver="GTiff") as source:
-                    window = Window(tile.col, tile.row, tile.width, tile.height)
-                    if not np.array_equal(raster.read(window=window), source.read(numbers)):
+                    window, corner = (Window(*at, tile.width, tile.height) for at in ((tile.col, tile.row), (0, 0)))
+                    if not np.array_equal(raster.read(window=window), source.read(numbers, window=corner)):
                         raise OSError(f"tile {tile.number} is not what was computed")
 
     threads = os.cpu_count() or 1

@@ -20,7 +20,7 @@ from soilcarbon.geo.grid import cell_sizes
 from soilcarbon.geo.raster import given_nodata
 from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
 from soilcarbon.io.files import UserError
-from soilcarbon.mapping.areal import described, sums_with_errors
+from soilcarbon.mapping.areal import change_bands, change_interval, described, sums_with_errors, with_change
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.native import Windows
 from soilcarbon.mapping.predictor import CHANGE, Cells, Place, Predicted, Predictor, untrusted_scores, warn_of_other_windows
@@ -245,10 +245,14 @@ class NetworkPredictor(Predictor):
             return self.summary(mean, predicted.members)
         return self.summary(mean, predicted.members, *calibration.interval(mean, level))
 
-    def change(self, first: Predicted, last: Predicted, level: float) -> np.ndarray:  # noqa: ARG002 - the members' own differences
-        """See `Predictor`; a change has no calibrated interval."""
+    def change(self, first: Predicted, last: Predicted, level: float) -> np.ndarray:
+        """See `Predictor`; with the interval of the error model, or else of the members' own differences."""
         members = last.members - first.members
-        return self.summary(members.mean(0), members)
+        if self.errors is None:
+            return self.summary(members.mean(0), members)
+        before, after = (as_means(each.members, self.network.specification).mean(0) for each in (first, last))
+        spreads = (self.errors.spread(each, _everywhere(each)) for each in (before, after))
+        return change_bands(members.mean(0), self.errors.of_change(*spreads), level)
 
     @staticmethod
     def summary(mean: np.ndarray, members: np.ndarray, *interval: np.ndarray) -> np.ndarray:
@@ -259,15 +263,11 @@ class NetworkPredictor(Predictor):
 
     def sums(self, place: Place, maps: Mapping[str, Predicted]) -> dict[str, dict[str, Sums]]:
         """See `Predictor`; of means, with fields of error or, without an error model, member by member."""
-        if self.errors is not None:
-            values = {name: as_means(each.members, self.network.specification).mean(0) for name, each in maps.items()}
-            weights = {name: np.isfinite(each)[None].astype(np.float32) for name, each in values.items()}
-            return sums_with_errors(self.errors, place, values, weights)
         means = {name: as_means(each.members, self.network.specification) for name, each in maps.items()}
-        if len(means) > 1:
-            first, *_, last = means.values()
-            means[CHANGE] = last - first
-        return {name: zones.sums(each, place.km2, place.masks) for name, each in means.items()}
+        if self.errors is None:
+            return {name: zones.sums(each, place.km2, place.zones) for name, each in with_change(means).items()}
+        values = {name: each.mean(0) for name, each in means.items()}
+        return sums_with_errors(self.errors, place, values, {name: _everywhere(each) for name, each in values.items()}, means)
 
     def applicability_inputs(self, cells: np.ndarray) -> np.ndarray:
         """See `Predictor`."""
@@ -286,6 +286,8 @@ class NetworkPredictor(Predictor):
             for name in ("lower", "upper"):
                 meaning = f"{value}, {name} end of the {level:.0%} interval, calibrated on profiles held out"
                 bands.append(Band(name, facts.unit, {"MEANING": meaning}))
+        elif change and self.errors is not None:
+            return [*bands, *change_interval(self.errors, value, facts.unit, level)]
         elif count > 1:
             for name, share in (("lower", LOWER), ("upper", UPPER)):
                 bands.append(Band(name, facts.unit, {"MEANING": f"{value}, {share:.0%} quantile {spread}"}))
@@ -323,3 +325,8 @@ class NetworkPredictor(Predictor):
     def scores(self) -> dict[str, dict[str, float | None]]:
         """See `Predictor`."""
         return {split: untrusted_scores(each) for split, each in self.network.record.scores.items()}
+
+
+def _everywhere(values: np.ndarray) -> np.ndarray:
+    """Return the weights (1, h, w) of the only zone of an error model."""
+    return np.isfinite(values)[None].astype(np.float32)

@@ -21,14 +21,16 @@ from rasterio.windows import Window
 from soilcarbon import __version__
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.field import unit_of
-from soilcarbon.geo.grid import Grid, Tile, as_plain, raster_grid, short_name
+from soilcarbon.geo.grid import Grid, as_plain, raster_grid, short_name
 from soilcarbon.geo.plausibility import ask_about_fill_values
 from soilcarbon.geo.raster import Layer, find_layers
 from soilcarbon.geo.resampling import ON_THE_GRID, Stack
 from soilcarbon.geo.vector import load_areas
 from soilcarbon.io.files import UserError, write_json, write_table, write_yaml
 from soilcarbon.io.manifest import begin_files, finish_files
-from soilcarbon.mapping.cog import Band, Statistics, is_empty, read_notes, whole_tiles, write_cog
+from soilcarbon.mapping.aggregation import block_grid, block_parts, blocks_name, describe_blocks
+from soilcarbon.mapping.areal import estimation
+from soilcarbon.mapping.cog import Band, Part, Statistics, is_empty, read_notes, whole_tiles, write_cog
 from soilcarbon.mapping.native import natives_of
 from soilcarbon.mapping.page import Profiles, write_page
 from soilcarbon.mapping.picture import View, preview
@@ -105,13 +107,13 @@ def make_totals(plan: Plan, folder: Path, notes: Sequence[Notes], model: Predict
     """Return mean and total of each map over the whole, the model's own zones and those of a file, with intervals."""
     areas = load_areas(folder / ZONES) if ZONES in plan.areas else []
     order = [WHOLE, *map(own_zone, model.zones), *(area.name for area in areas)]
-    least = None if model.errors is None else model.errors.standard_error
+    periods = [name for name, _ in plan.periods]
     parts = {name: [zones.from_plain(each.sums[name]) for each in notes] for name in plan.maps}
     largest = max(zones.largest_mass(each, model.unit) for each in parts.values())
     tables = {}
     for name, each in parts.items():
-        signed = name == CHANGE
-        tables[name] = zones.totals(each, model.unit, order, level=plan.level, least=least, signed=signed, largest=largest)
+        how = estimation(model.errors, periods, name, plan.level, plan.shared)
+        tables[name] = zones.totals(each, model.unit, order, how, largest)
     found = pd.concat([table.assign(map=name)[["map", *table.columns]] for name, table in tables.items()], ignore_index=True)
     found.attrs["level"] = plan.level
     return found
@@ -228,7 +230,8 @@ def outputs(out: Path, plan: Plan) -> list[Path]:
     """Return all files that `finish` may write: the maps first."""
     maps = [out.with_stem(f"{out.stem}_{name}") if name else out for name in plan.maps]
     beside = [out.with_name(f"{out.stem}{ending}") for ending in (".html", ".yaml", "_totals.csv", "_scores.json")]
-    return [*maps, *(path.with_suffix(".png") for path in maps), *beside]
+    coarser = map(blocks_name, maps) if plan.aggregate else ()
+    return [*maps, *(path.with_suffix(".png") for path in maps), *coarser, *beside]
 
 
 def check_inputs_stay(out: Path, plan: Plan, inputs: Sequence[Path | None]) -> None:
@@ -363,18 +366,25 @@ def _title(plan: Plan, model: Predictor) -> str:
     return f"{plan.checkpoint.stem}: {model.title}" + (f" ({model.unit})" if model.unit else "")
 
 
-def _write_maps(
-    place: Path, plan: Plan, model: Predictor, tiles: Sequence[tuple[Tile, Path]], notes: Sequence[Notes]
-) -> list[View]:
-    """Write the GeoTIFFs and PNGs of all maps into the tiles' folder."""
+def _write_maps(place: Path, plan: Plan, model: Predictor, tiles: Sequence[Part], notes: Sequence[Notes]) -> list[View]:
+    """Write the GeoTIFFs of all maps, of their blocks, and PNGs into the tiles' folder."""
     title, views, first = _title(plan, model), [], 0
-    for name, path in zip(plan.maps, outputs(place, plan), strict=False):
-        bands = bands_of(plan, model, name)
+
+    def write(path: Path, grid: Grid, parts: Sequence[Part], bands: Sequence[Band], name: str) -> None:
+        nonlocal first
         statistics = [sum((Statistics(*each.statistics[first + k]) for each in notes), Statistics()) for k in range(len(bands))]
         bands = [replace(band, tags={**band.tags, **each.tags()}) for band, each in zip(bands, statistics, strict=True)]
-        write_cog(path, plan.grid, tiles, first, bands, _tags(plan, model, name))
-        views.append(View(f"{title}, {name}" if name else title, path))
+        write_cog(path, grid, parts, first, bands, _tags(plan, model, name))
         first += len(bands)
+
+    maps = list(zip(plan.maps, outputs(place, plan), strict=False))
+    for name, path in maps:
+        write(path, plan.grid, tiles, bands_of(plan, model, name), name)
+        views.append(View(f"{title}, {name}" if name else title, path))
+    for name, path in maps if plan.aggregate else ():  # as a tile's bands are ordered
+        bands = describe_blocks(model.title, model.unit, plan, name, model.errors is not None)
+        grid, parts = block_grid(plan.grid, plan.aggregate), block_parts(tiles, plan.aggregate)
+        write(blocks_name(path), grid, parts, bands, name)
     for view in views:
         preview(view.tif.with_suffix(".png"), view)
     return views
@@ -390,7 +400,7 @@ def _summary(plan: Plan, model: Predictor, totals: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _gather(folder: Path, plan: Plan) -> tuple[list[tuple[Tile, Path]], list[Notes]]:
+def _gather(folder: Path, plan: Plan) -> tuple[list[Part], list[Notes]]:
     """Return the tiles that have values, and their notes; UserError if some are missing, or none has a value."""
     written = whole_tiles(folder, plan.digest)
     lacking = plan.grid.tile_count(plan.tile) - len(written)
@@ -413,4 +423,4 @@ def _gather(folder: Path, plan: Plan) -> tuple[list[tuple[Tile, Path]], list[Not
         where = " in the area of interest" if plan.areas or plan.mask else ""
         lack = f"more than {plan.max_missing:.0%} of the variables are missing"
         raise UserError(f"no cell of the map has a value: everywhere{where} {lack}")
-    return [(tile, path) for tile, path, _ in pairs], [note for _, _, note in pairs]
+    return [Part(tile, path, (tile.height, tile.width)) for tile, path, _ in pairs], [note for _, _, note in pairs]

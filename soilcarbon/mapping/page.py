@@ -263,7 +263,7 @@ def _number(value: Any) -> str:
 
 def _totals_table(totals: "pd.DataFrame") -> Table:
     """Return means and totals by zone; intervals stand beside the values, and a unit that all rows share in the header."""
-    table = totals.dropna(axis="columns", how="all")
+    table = totals.drop(columns=[name for name in totals if name.startswith("variance")]).dropna(axis="columns", how="all")
     table = table.loc[:, [not table[name].eq("").all() for name in table]]
     units = {name: table[f"{name}_unit"].unique() for name in table if f"{name}_unit" in table}
     shared = {name: str(each[0]) for name, each in units.items() if len(each) == 1}

@@ -59,6 +59,10 @@ class Plan(BaseModel):
         Whether each period's map has bands of the area of applicability.
     inside_only
         Whether means and totals are of cells that lie inside it in every period.
+    aggregate
+        Cells along the side of blocks whose means are mapped too; 0: none are.
+    shared
+        Standard deviation of an error that all measurements share: of the unit, and as a share of the mean.
     device
         "cpu" or "cuda".
     areas
@@ -83,6 +87,8 @@ class Plan(BaseModel):
     level: float
     applicability: bool
     inside_only: bool
+    aggregate: int
+    shared: tuple[float, float]
     device: str
     areas: dict[str, str]
     versions: dict[str, str]

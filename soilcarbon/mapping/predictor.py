@@ -16,7 +16,7 @@ import numpy as np
 
 from soilcarbon.categories import Category
 from soilcarbon.geo.grid import Grid, Tile, cell_sizes, lonlat
-from soilcarbon.geo.zonal_statistics import Sums
+from soilcarbon.geo.zonal_statistics import Sums, ZoneCells
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.native import Windows
 from soilcarbon.soil.dataset import Statistics
@@ -63,12 +63,12 @@ class Cells(NamedTuple):
 
 @dataclass(frozen=True)
 class Place:
-    """A tile of a grid: its cells' areas (h, 1) or (h, w) in km2, and masks (h, w) of zones that have cells in it, by name."""
+    """A tile of a grid: its cells' areas (h, 1) or (h, w) in km2, and the cells of zones that have some in it."""
 
     grid: Grid
     tile: Tile
     km2: np.ndarray
-    masks: Sequence[tuple[str, np.ndarray]]
+    zones: ZoneCells
 
 
 class Predictor(ABC):

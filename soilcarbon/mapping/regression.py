@@ -10,14 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 import sklearn
-from scipy.stats import norm
 
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.zonal_statistics import Sums
 from soilcarbon.io.files import UserError
-from soilcarbon.mapping.areal import described, sums_with_errors
+from soilcarbon.mapping.areal import change_bands, change_interval, described, sums_with_errors, with_change
 from soilcarbon.mapping.cog import Band
-from soilcarbon.mapping.predictor import CHANGE, Place, Predicted, Predictor
+from soilcarbon.mapping.predictor import Place, Predicted, Predictor
 from soilcarbon.regression.uncertainty import Uncertainty
 from soilcarbon.soil.dataset import Statistics
 from soilcarbon.stats.error_field import ErrorField
@@ -79,19 +78,14 @@ class RegressionPredictor(Predictor):
         if errors is None:
             return np.asarray(change[None], np.float32)
         before, after = (errors.spread(self.means(each.members[0]), _weights(each)) for each in (first, last))
-        deviation = errors.of_change(before, after)
-        reach = norm.ppf((1 + level) / 2) * deviation
-        return np.stack([change, change - reach, change + reach, deviation]).astype(np.float32)
+        return change_bands(change, errors.of_change(before, after), level)
 
     def sums(self, place: Place, maps: Mapping[str, Predicted]) -> dict[str, dict[str, Sums]]:
         """See `Predictor`."""
         values = {name: self.means(each.members[0].astype(np.float64)) for name, each in maps.items()}
         if self.errors is not None:
             return sums_with_errors(self.errors, place, values, {name: _weights(each) for name, each in maps.items()})
-        if len(values) > 1:
-            first, *_, last = values.values()
-            values[CHANGE] = last - first
-        return {name: zones.sums(each[None], place.km2, place.masks) for name, each in values.items()}
+        return {name: zones.sums(each[None], place.km2, place.zones) for name, each in with_change(values).items()}
 
     def interval_bands(self, value: str, level: float, change: bool) -> list[Band]:
         """Return the bands behind the prediction, by what it is called."""
@@ -101,11 +95,7 @@ class RegressionPredictor(Predictor):
             how = f"end of the {level:.0%} interval of a profile, {how}"
             bands += [Band(name, self.unit, {"MEANING": f"{value}, {name} {how}"}) for name in ends]
         if change and errors is not None:
-            how = f"errors shared with neighbouring cells, of which {errors.persistence:.0%} are shared by other periods"
-            bands += [
-                Band(name, self.unit, {"MEANING": f"{value}, {name} end of the {level:.0%} interval by {how}"}) for name in ends
-            ]
-            bands.append(Band("sd", self.unit, {"MEANING": f"{value}, standard deviation by {how}"}))
+            bands += change_interval(errors, value, self.unit, level)
         return bands
 
     def describe_errors(self, errors: ErrorField) -> dict[str, Any]:

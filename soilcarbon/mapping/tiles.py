@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -29,12 +29,14 @@ from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.grid import Tile
 from soilcarbon.geo.resampling import Stack
 from soilcarbon.geo.vector import load_areas
+from soilcarbon.geo.zonal_statistics import ZoneCells
 from soilcarbon.io.files import UserError, sha256
-from soilcarbon.mapping.areal import with_ends
+from soilcarbon.mapping.aggregation import block_bands
+from soilcarbon.mapping.areal import estimation, with_ends
 from soilcarbon.mapping.cog import GDAL_SETTINGS, Statistics, write_tile
 from soilcarbon.mapping.native import Windows, natives_of, read_windows
 from soilcarbon.mapping.plan import AREA, PLAN, WHOLE, ZONES, Plan, own_zone, stamps_of
-from soilcarbon.mapping.predictor import Cells, Place, Predicted, Predictor, dissimilarity
+from soilcarbon.mapping.predictor import CHANGE, Cells, Place, Predicted, Predictor, dissimilarity
 from soilcarbon.parallel import process_pool, start_worker
 
 log = logging.getLogger(__name__)
@@ -122,6 +124,9 @@ class _Worker:
         self.model = open_planned(self.plan)
         self.area = load_areas(folder / AREA) if AREA in self.plan.areas else None
         self.zones = load_areas(folder / ZONES) if ZONES in self.plan.areas else []
+        periods = [name for name, _ in self.plan.periods]
+        level, shared = self.plan.level, self.plan.shared
+        self.how = {name: estimation(self.model.errors, periods, name, level, shared) for name in self.plan.maps}
         self.lock = threading.Lock()
         self._here = threading.local()
         self._natives = {
@@ -187,19 +192,12 @@ class _Worker:
             return None, Notes(inside=count)
         outside = {name: each[1] != 1 for name, each in unlike.items()}
         masks = self._masks(tile, maps, outside)
-        place = Place(plan.grid, tile, zones.cell_areas(plan.grid, tile), masks)
-        sums = self.model.sums(place, maps)
-        shown = []
-        for name, each in maps.items():
-            shown.append(self.model.bands(each, plan.level))
-            if self.model.errors is not None and len(shown[-1]) > 2:
-                sums[name] = with_ends(sums[name], dict(masks), *shown[-1][1:3])
-            if plan.applicability:
-                shown.append(unlike[name])
-        if len(maps) > 1:
-            first, *_, last = maps.values()
-            shown.append(self.model.change(first, last, plan.level))
-        bands = np.concatenate(shown)
+        place = Place(plan.grid, tile, zones.cell_areas(plan.grid, tile), ZoneCells.of(masks))
+        shown = self._shown(maps)
+        sums = self._sums(place, maps, shown)
+        blocks = self._blocks(place, maps, shown, outside) if plan.aggregate else []
+        found = (each for name in plan.maps for each in (shown[name], unlike.get(name)) if each is not None)
+        bands = np.concatenate([*found, *blocks])
         statistics = [astuple(Statistics.of(band)) for band in bands]
         return bands, Notes.model_validate(
             {
@@ -210,6 +208,34 @@ class _Worker:
                 "valued": {name: _valued(each, outside.get(name)) for name, each in maps.items()},
             }
         )
+
+    def _shown(self, maps: dict[str, Predicted]) -> dict[str, np.ndarray]:
+        """Return the bands (B, h, w) of each map, and of the change if there are several."""
+        shown = {name: self.model.bands(each, self.plan.level) for name, each in maps.items()}
+        if len(maps) > 1:
+            first, *_, last = maps.values()
+            shown[CHANGE] = self.model.change(first, last, self.plan.level)
+        return shown
+
+    def _sums(self, place: Place, maps: dict[str, Predicted], shown: dict[str, np.ndarray]) -> dict[str, dict[str, zones.Sums]]:
+        """Return map -> zone -> sums; with an error model a zone of one cell has that cell's interval."""
+        sums = self.model.sums(place, maps)
+        if self.model.errors is None:
+            return sums
+        return {
+            name: with_ends(each, place.zones, *shown[name][1:3]) if len(shown[name]) > 2 else each for name, each in sums.items()
+        }
+
+    def _blocks(
+        self, place: Place, maps: dict[str, Predicted], shown: dict[str, np.ndarray], outside: dict[str, np.ndarray]
+    ) -> list[np.ndarray]:
+        """Return of each map the bands (B, h, w) of means of blocks, in the upper left corner: a block lies in one tile."""
+        wanted = np.ones((place.tile.height, place.tile.width), bool)
+        if self.plan.inside_only:
+            wanted &= ~np.logical_or.reduce(list(outside.values()))
+        blocks = ZoneCells.blocks(wanted, self.plan.aggregate)
+        sums = self._sums(replace(place, zones=blocks), maps, shown)
+        return [block_bands(sums[name], place.tile, self.plan, self.how[name]) for name in self.plan.maps]
 
     def _masks(self, tile: Tile, maps: dict[str, Predicted], outside: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
         """Return the cells (h, w) of the whole map, of zones and of the model's own zones, by name."""

@@ -12,12 +12,43 @@ _LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
+class Variances:
+    """Variance of a mean's error by source, in the target's unit squared; they add up.
+
+    Attributes
+    ----------
+    bias
+        What all places share: of the bias that held-out errors show, and a hidden one. Its covariance with the next is shared out.
+    correlated
+        Errors that neighbours share.
+    cells
+        Errors of single cells.
+    shared
+        An error that all measurements share, as stated.
+    floor
+        What is missing to the square of the least standard error.
+    """
+
+    bias: float
+    correlated: float
+    cells: float
+    shared: float
+    floor: float
+
+    @property
+    def total(self) -> float:
+        """Their sum."""
+        return self.bias + self.correlated + self.cells + self.shared + self.floor
+
+
+@dataclass(frozen=True)
 class ArealMean:
-    """Mean of an area, and the ends of its interval, in the target's unit; NaN where unknown."""
+    """Mean of an area, the ends of its interval, and its variances; NaN and None where unknown. In the target's unit."""
 
     mean: float
     lower: float
     upper: float
+    variances: Variances | None = None
 
 
 def areal_mean(
@@ -28,6 +59,8 @@ def areal_mean(
     variance: float = 0.0,
     least: float = 0.0,
     signed: bool = False,
+    biases: np.ndarray | None = None,
+    shared: float = 0.0,
 ) -> ArealMean:
     """Return the mean of an area corrected for bias, and an interval for the truth.
 
@@ -49,6 +82,10 @@ def areal_mean(
         Standard error that the interval's is at least.
     signed
         The quantity may be below 0, as a change may.
+    biases
+        (M,) part of the drawn means that all places share, `ErrorField.biases`; None: not known apart.
+    shared
+        Standard deviation of an error that all measurements share.
 
     Raises
     ------
@@ -65,11 +102,14 @@ def areal_mean(
     if not 0 < level < 1:
         raise ValueError(f"level {level} must lie between 0 and 1")
     centre, own = float(drawn.mean()), float(drawn.std())
-    deviation = max((own**2 + variance) ** 0.5, least)
+    bias = 0.0 if biases is None else float(np.mean((drawn - centre) * biases))
+    floor = max(least**2 - own**2 - variance, 0.0)
+    sources = Variances(bias, own**2 - bias, variance, shared**2, floor)
+    deviation = sources.total**0.5
     below, above = np.quantile((drawn - centre) / own if own > 0 else np.zeros(1), [(1 - level) / 2, (1 + level) / 2])
     if signed or mapped <= 0:
-        return ArealMean(centre, float(centre + below * deviation), float(centre + above * deviation))
+        return ArealMean(centre, float(centre + below * deviation), float(centre + above * deviation), sources)
     centre = max(centre, _LEAST_SHARE * mapped)
     scale = np.log1p((deviation / centre) ** 2) ** 0.5
     lower, upper = (float(centre * np.exp(scale * end - scale**2 / 2)) for end in (below, above))
-    return ArealMean(centre, lower, upper)
+    return ArealMean(centre, lower, upper, sources)

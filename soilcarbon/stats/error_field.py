@@ -5,7 +5,7 @@ posterior distribution, to be added to a total. Their mean corrects the total's 
 
     errors = ErrorField.fit(y, predicted, zone, zones, places, period)
     spread = errors.spread(predicted, weights)                                  # (n,)
-    drawn = errors.sums(lon, lat, [(0, None, csr_array([spread * area]))], rows=1)      # (1, DRAWS) errors of a total
+    drawn = errors.sums(lon, lat, {None: csr_array([spread * area])})           # (1, DRAWS) errors of a total
 
 The error of a prediction p is y - p = (1 + p)^(1/2) d e(place, period), d the deviation of its zone. The field e has an unknown
 mean, a nugget (measurement, and what differs within a cell), which cancels over many cells, and two parts with exponential
@@ -22,7 +22,7 @@ profiles, and more as far as it is probable that there is one and not noise alon
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -49,8 +49,6 @@ _AT_ONCE = 2048
 """Places for which fields are in memory."""
 _ALWAYS = -1
 """Number of the field that all periods share; others have numbers from 0."""
-Term = tuple[int, int | None, "csr_array"]
-"""Row, period (as in `fit`; None: unknown), and weights of places (1, n): most rows are zones with few of them."""
 _MIN_PROFILES = 30
 """Held-out profiles of a zone of which a deviation is taken."""
 _FEWEST = 10
@@ -95,7 +93,7 @@ class ErrorField:
     >>> y = 10 + random.normal(size=100)
     >>> errors = ErrorField.fit(y, np.full(100, 9.0), np.zeros(100, int), 1, np.column_stack([lon, lat]), np.zeros(100, int))
     >>> weights = csr_array([errors.spread(np.full(100, 9.0), np.ones((1, 100))) / 100])
-    >>> drawn = errors.sums(lon, lat, [(0, None, weights)], rows=1)[0]
+    >>> drawn = errors.sums(lon, lat, {None: weights})[0]
     >>> bool(abs(drawn.mean() - 1) < 0.3), bool(0.05 < drawn.std() < 0.4)
     (True, True)
     """
@@ -231,8 +229,8 @@ class ErrorField:
 
     # --- drawn fields ---
 
-    def sums(self, lon: np.ndarray, lat: np.ndarray, terms: Sequence[Term], rows: int) -> np.ndarray:
-        """Return weighted sums over places of drawn errors, (rows, DRAWS): those of every row of the same fields.
+    def sums(self, lon: np.ndarray, lat: np.ndarray, weights: Mapping[int | None, "csr_array"]) -> np.ndarray:
+        """Return weighted sums over places and periods of drawn errors, (R, DRAWS): those of every row of the same fields.
 
         A field is a function of place and period alone, whatever the call. The second half of the draws mirrors the first about
         the posterior mean.
@@ -241,42 +239,41 @@ class ErrorField:
         ----------
         lon, lat
             (n,) degrees.
-        terms
-            What adds to which row: row, period, and weights (1, n) of standardised errors: spreads times areas. A period that no
+        weights
+            Period, as in `fit` -> weights (R, n) of standardised errors: spreads times areas. None: unknown. A period that no
             profile is of, or of unknown number where all are of one, has what all periods have in common.
-        rows
-            How many there are.
         """
-        from scipy.sparse import csr_array, vstack  # here and below: SciPy is slow to import, and training needs none of it
-
         points, posterior = unit_vectors(lon, lat) * EARTH_KM, self._posterior_draws
-        half = DRAWS // 2
-        mean, deviation = np.zeros((rows, half)), np.zeros((rows, half))
-        known = [self._period_number(period) for _, period, _ in terms]
-        matrix = vstack([weights for *_, weights in terms]).tocsc() if terms else csr_array((0, len(points)))
-        row_of = np.array([row for row, *_ in terms], np.int64)
+        rows = next(iter(weights.values())).shape[0]
+        mean, deviation = np.zeros((2, rows, DRAWS // 2))
+        columns = {period: each.tocsc() for period, each in weights.items()}  # of which a range of places is taken fast
         for begin in range(0, len(points), _AT_ONCE):
-            part, here = matrix[:, begin : begin + _AT_ONCE], points[begin : begin + _AT_ONCE]
-            if not part.nnz:
+            parts = {period: each[:, begin : begin + _AT_ONCE].tocsr() for period, each in columns.items()}
+            parts = {period: each for period, each in parts.items() if each.nnz}
+            if not parts:
                 continue
-            numbers = dict.fromkeys([_ALWAYS, *known])
-            fields = {number: posterior.prior(here, number) for number in numbers}
-            distance = distances(here, posterior.points)
-            kriged = {km: part @ np.exp(-distance / km) for km in posterior.ranges}
-            for k, number in enumerate(known):
-                row, weights = row_of[k], part[[k]]
-                deviation[row] += posterior.mixed(
-                    (weights @ fields[_ALWAYS].T).ravel(), (weights @ fields[number].T).ravel(), float(weights.sum()), number
-                )
-                for km, sums in kriged.items():
-                    mean[row] += sums[k] @ posterior.weights(km, number, "mean")
-                    deviation[row] += sums[k] @ posterior.weights(km, number, "deviation")
-        for k, number in enumerate(known):
-            total = float(terms[k][2].sum())
-            mean[row_of[k]] += total * posterior.constants(number, "mean")
-            deviation[row_of[k]] += total * posterior.constants(number, "deviation")
-        mean, deviation = self.corrected * mean, WIDENED * deviation
+            here = points[begin : begin + _AT_ONCE]
+            always, distance = posterior.prior(here, _ALWAYS), distances(here, posterior.points)
+            decays = {km: np.exp(-distance / km) for km in posterior.ranges}
+            for period, each in parts.items():
+                number = self._period_number(period)
+                row = np.flatnonzero(np.diff(each.indptr))
+                each, own = each[row], posterior.prior(here, number)
+                deviation[row] += posterior.mixed(each @ always.T, each @ own.T)
+                for km, decay in decays.items():
+                    kriged = each @ decay
+                    mean[row] += kriged @ posterior.weights(km, number, "mean")
+                    deviation[row] += kriged @ posterior.weights(km, number, "deviation")
+        totals = {period: each.sum(axis=1) for period, each in weights.items()}
+        for period, total in totals.items():
+            mean += np.outer(total, posterior.constants(self._period_number(period)))
+        mean, deviation = self.corrected * mean, WIDENED * deviation + self.biases(totals)[:, : DRAWS // 2]
         return np.concatenate([mean + deviation, mean - deviation], axis=1)
+
+    def biases(self, totals: Mapping[int | None, np.ndarray]) -> np.ndarray:
+        """Return what of drawn sums' deviations all places of a period share, (R, DRAWS), of total weights (R,) by period."""
+        found = sum(np.outer(total, self._posterior_draws.biases(self._period_number(period))) for period, total in totals.items())
+        return WIDENED * np.concatenate([found, -found], axis=1)
 
     def _period_number(self, period: int | None) -> int:
         """Return the number of a period's field: its rank among those of profiles, or one behind them for each that is not."""
@@ -422,10 +419,10 @@ class _Posterior:
         """Return the prior biases (draws,) of a period, of variance drift."""
         return np.asarray(self._array["drift"] ** 0.5 * np.random.default_rng([159, number]).normal(size=self.count))
 
-    def mixed(self, always: np.ndarray, own: np.ndarray, total: float, number: int) -> np.ndarray:
-        """Return weighted sums (draws,) of prior fields of a period, from those of the shared field and the period's own."""
+    def mixed(self, always: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """Return weighted sums (R, draws) of prior fields of a period, from those of the shared field and the period's own."""
         kept = self._array["persistence"]
-        return np.asarray(self.sigma * (kept**0.5 * always + (1 - kept) ** 0.5 * own + total * self._bias(number)))
+        return np.asarray(self.sigma * (kept**0.5 * always + (1 - kept) ** 0.5 * own))
 
     def _solution(self, what: str, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return weights (K, draws) and constants (draws,): of the posterior mean, or of what a draw deviates from it by.
@@ -473,12 +470,15 @@ class _Posterior:
         found: np.ndarray = self._cached[key]
         return found
 
-    def constants(self, number: int, what: str) -> np.ndarray:
+    def constants(self, number: int, what: str = "mean") -> np.ndarray:
         """Return what is added to the field everywhere in a period, (draws,): the mean, and what is known of its bias."""
         weights, constants = self._solution(what, number)
         same = self.number == number if len(self.known) > 1 else np.ones(len(self.points), bool)
-        hidden = self.hidden if what == "deviation" else 0.0
-        return np.asarray(constants + hidden + self._array["drift"] * weights[same].sum(axis=0))
+        return np.asarray(constants + self._array["drift"] * weights[same].sum(axis=0))
+
+    def biases(self, number: int) -> np.ndarray:
+        """Return what draws (draws,) deviate by from the posterior mean everywhere in a period: mean, its own bias, hidden bias."""
+        return np.asarray(self.constants(number, "deviation") + self.sigma * self._bias(number) + self.hidden)
 
 
 def _parts(shape: Shape) -> tuple[tuple[float, float], ...]:

@@ -125,6 +125,20 @@ def test_error_budget_of_plots(workplace):
     assert found["change"]["standard_error"] == pytest.approx((variance + 0.25) ** 0.5)
 
 
+def test_error_budget_of_a_map_is_that_of_its_totals(workplace):
+    write_maps()
+    table = pd.read_csv("soc_totals.csv")
+    parts = {"bias": 0.5, "correlated": 0.3, "cells": 0.0, "shared": 0.2, "floor": 0.0}
+    table.assign(variance=1.0, **{f"variance_{name}": each for name, each in parts.items()}).to_csv("soc_totals.csv", index=False)
+    assert make("--map", "soc.tif", "--basis", "map", "--shared_sd", "0.5") == 0
+    found = facts()
+    change, stock = ([row for row in found["error_budget"] if each in row["of"]] for each in ("change", "mean of the map"))
+    own = (10 * 0.2 / 1.6449) ** 2  # half of the interval, in t/ha
+    assert [row["variance"] for row in change] == pytest.approx([0.5 * own, 0.3 * own, 0.2 * own, 0.25], rel=1e-3)
+    assert sum(row["variance"] for row in change) == pytest.approx(found["change"]["standard_error"] ** 2)
+    assert [row["share"] for row in stock] == pytest.approx([0.5, 0.3, 0.2])
+
+
 @pytest.mark.parametrize("new", ['"df": null', '"df": 0.0', '"standard_error": null, "df": 11.0'])
 def test_a_change_without_an_error_is_not_credited(workplace, new):
     write_plots()

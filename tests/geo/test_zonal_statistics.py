@@ -14,7 +14,7 @@ from rasterio.warp import transform
 
 from soilcarbon.geo.grid import Grid, Tile
 from soilcarbon.geo.vector import Area, load_areas, read_areas, write_areas
-from soilcarbon.geo.zonal_statistics import Sums, add, as_plain, cell_areas, from_plain, inside, sums, totals, zone_masks
+from soilcarbon.geo.zonal_statistics import Sums, ZoneCells, add, as_plain, cell_areas, from_plain, inside, sums, totals, zone_masks
 from soilcarbon.io.files import UserError
 
 DEGREES = "EPSG:4326"
@@ -216,7 +216,7 @@ def test_a_cell_has_the_same_area_in_every_tile():
 def test_a_constant_stock_over_a_known_area_gives_its_mass():
     grid = Grid(DEGREES, 0.0, 1.0, (0.01, 0.01), 100, 100)
     parts = [
-        sums(np.full((3, t.height, t.width), 10.0), cell_areas(grid, t), zone_masks([box("a", 0, 1, 0, 1)], grid, t))
+        sums(np.full((3, t.height, t.width), 10.0), cell_areas(grid, t), ZoneCells.of(zone_masks([box("a", 0, 1, 0, 1)], grid, t)))
         for t in grid.tiles(33)
     ]
     row = totals(parts, "kg/m2", ["a"]).iloc[0]
@@ -228,7 +228,7 @@ def test_a_constant_stock_over_a_known_area_gives_its_mass():
 def test_means_weigh_by_true_area():
     grid = Grid(DEGREES, 0.0, 60.5, (1.0, 60.5), 2, 1)
     km2 = cell_areas(grid, whole(grid))[:, 0]
-    table = totals([sums(np.array([[[4.0], [1.0]]]), km2[:, None], [("a", np.ones((2, 1), bool))])], "g/kg", ["a"])
+    table = totals([sums(np.array([[[4.0], [1.0]]]), km2[:, None], ZoneCells.of([("a", np.ones((2, 1), bool))]))], "g/kg", ["a"])
     assert table["mean"].item() == pytest.approx((4 * km2[0] + km2[1]) / km2.sum())
 
 
@@ -244,7 +244,8 @@ def test_sums_over_tiles_of_any_size_are_those_of_the_whole(crs, corner, cell):
 
     def of(side):
         cut = ((t, values[:, t.row : t.row + t.height, t.col : t.col + t.width]) for t in grid.tiles(side))
-        return totals([sums(part, cell_areas(grid, t), zone_masks(areas, grid, t)) for t, part in cut], "kg m-2", ["a", "b"])
+        parts = [sums(part, cell_areas(grid, t), ZoneCells.of(zone_masks(areas, grid, t))) for t, part in cut]
+        return totals(parts, "kg m-2", ["a", "b"])
 
     expected = of(100)
     for side in (7, 13, 32):
@@ -255,23 +256,27 @@ def test_sums_over_tiles_of_any_size_are_those_of_the_whole(crs, corner, cell):
 
 def test_a_cell_without_a_value_counts_nowhere():
     values = np.array([[[1.0, np.nan, 3.0]], [[5.0, np.nan, 7.0]]])
-    found = sums(values, np.full((1, 1), 2.0), [("a", np.array([[True, True, True]])), ("b", np.array([[False, True, False]]))])
+    masks = [("a", np.array([[True, True, True]])), ("b", np.array([[False, True, False]]))]
+    found = sums(values, np.full((1, 1), 2.0), ZoneCells.of(masks))
     assert list(found) == ["a"]
     assert (found["a"].cells, found["a"].area, found["a"].weighted.tolist()) == (2, 4.0, [8.0, 24.0])
 
 
 def test_sums_survive_json_to_the_last_bit_and_add_up():
     first = {
-        "a": Sums(1, 0.1, np.array([1 / 3, 1e-300]), 0.3, 1 / 7, 2.0, (1 / 3, 2.0)),
+        "a": Sums(1, 0.1, np.array([1 / 3, 1e-300]), 0.3, (1 / 7, 2.0), 2.0, (0.1,), (1 / 3, 2.0)),
         "b": Sums(2, 0.2, np.array([1.0, 2.0]), 1.0),
     }
-    second = {"a": Sums(3, 0.2, np.array([1.0, 2.0]), 0.1, 1.0, 3.0), "c": Sums(1, 1.0, np.array([0.0, 0.0]), 0.0)}
+    second = {
+        "a": Sums(3, 0.2, np.array([1.0, 2.0]), 0.1, (1.0, 0.5), 3.0, (0.2,)),
+        "c": Sums(1, 1.0, np.array([0.0, 0.0]), 0.0),
+    }
     read = from_plain(json.loads(json.dumps(as_plain(first))))
     assert as_plain(read) == as_plain(first)
     assert as_plain(add(read, second)) == {
-        "a": (4, 0.1 + 0.2, [1 / 3 + 1, 1e-300 + 2], 0.1 + 0.3, 1 / 7 + 1.0, 5.0, None),
-        "b": (2, 0.2, [1.0, 2.0], 1.0, 0.0, 0.0, None),
-        "c": (1, 1.0, [0.0, 0.0], 0.0, 0.0, 0.0, None),
+        "a": (4, 0.1 + 0.2, [1 / 3 + 1, 1e-300 + 2], 0.1 + 0.3, [1 / 7 + 1.0, 2.5], 5.0, [0.1 + 0.2], None),
+        "b": (2, 0.2, [1.0, 2.0], 1.0, [], 0.0, [], None),
+        "c": (1, 1.0, [0.0, 0.0], 0.0, [], 0.0, [], None),
     }
     assert read["a"].cells == 1  # adding changes neither
 
@@ -279,7 +284,7 @@ def test_sums_survive_json_to_the_last_bit_and_add_up():
 def test_the_interval_is_that_of_the_members_own_means_not_of_cells():
     means = np.arange(21.0)
     opposed = np.stack([means - 100, means + 100], axis=-1)[:, None, :]  # cells of every member differ by 200
-    row = totals([sums(opposed, np.full((1, 1), 3.0), [("a", np.ones((1, 2), bool))])], "kg/m2", ["a"]).iloc[0]
+    row = totals([sums(opposed, np.full((1, 1), 3.0), ZoneCells.of([("a", np.ones((1, 2), bool))]))], "kg/m2", ["a"]).iloc[0]
     assert (row["mean"], row["mean_lower"], row["mean_upper"]) == pytest.approx((10, 1, 19))
     assert (row["total"], row["total_lower"], row["total_upper"]) == pytest.approx((60, 6, 114)) and row["total_unit"] == "kt"
 

@@ -14,7 +14,7 @@ from simulated import ZONED_QUICK, zoned_world
 from soilcarbon.commands import map as make_map
 from soilcarbon.geo.grid import Grid
 from soilcarbon.geo.raster import write_geotiff
-from soilcarbon.geo.zonal_statistics import cell_areas
+from soilcarbon.geo.zonal_statistics import ZoneCells, cell_areas
 from soilcarbon.io.files import UserError, run
 from soilcarbon.mapping import tiles as mapping
 from soilcarbon.mapping.forest import ForestPredictor
@@ -258,8 +258,8 @@ def test_sums_do_not_depend_on_tiles_nor_the_order_of_them(saved):
         for tile in GRID.tiles(side):
             part = np.s_[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width]
             predicted = mapped.predict(block[(slice(None), *part)], np.ones((tile.height, tile.width), bool), Cells(GRID, tile))
-            masks = [("all", np.ones((tile.height, tile.width), bool))]
-            sums = mapped.sums(Place(GRID, tile, cell_areas(GRID, tile), masks), {"": predicted})[""]
+            cells = ZoneCells.of([("all", np.ones((tile.height, tile.width), bool))])
+            sums = mapped.sums(Place(GRID, tile, cell_areas(GRID, tile), cells), {"": predicted})[""]
             total += sums["all"].weighted if "all" in sums else 0
         if side == 512:
             expected = total.copy()

@@ -1,5 +1,7 @@
 """Mean of an area with its interval: variances, the floor and the shape of the interval, against values worked by hand."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -27,3 +29,13 @@ def test_a_stock_stays_above_0_and_a_change_need_not():
     assert areal_mean(19.0, DRAWN, variance=400.0, signed=True).lower < 0
     with pytest.raises(ValueError, match="level"):
         areal_mean(19.0, DRAWN, level=1.0)
+
+
+def test_variances_by_source_add_up_to_that_of_the_interval():
+    biases = 0.6 * (DRAWN - 20)  # three fifths of every draw are a bias: 0.6 of the variance of 1
+    found = areal_mean(19.0, DRAWN, variance=2.0, biases=biases, shared=1.5, least=2.0)
+    variances = found.variances
+    expected = 0.6, 0.4, 2.0, 2.25, 1.0  # 4 - 1 - 2 is missing to the least
+    assert astuple(variances) == pytest.approx(expected, rel=2e-3)
+    assert variances.total == pytest.approx(6.25, rel=2e-3)
+    assert width(variance=2.0, shared=1.5, least=2.0) == pytest.approx(2.5, rel=0.01)

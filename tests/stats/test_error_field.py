@@ -40,7 +40,7 @@ def fitted(lon, lat, error, period=None, size=0.1):
 
 
 def summed(errors, lon, lat, weights, period=None):
-    return errors.sums(lon, lat, [(row, period, csr_array(each[None])) for row, each in enumerate(weights)], len(weights))
+    return errors.sums(lon, lat, {period: csr_array(weights)})
 
 
 @pytest.mark.parametrize("shape", [Shape(1.0, 0.5, 0.0, 300.0, 50.0, 0.0, 0.0), Shape(1.0, 0.2, 0.4, 300.0, 50.0, 0.0, 0.0)])
@@ -84,7 +84,7 @@ def test_a_sum_does_not_depend_on_what_else_is_summed():
     both = summed(errors, lon, lat, weights)
     halves = [summed(errors, lon[part], lat[part], weights[:1, part]) for part in (slice(50), slice(50, None))]
     np.testing.assert_allclose(both[0], halves[0][0] + halves[1][0], rtol=1e-5, atol=1e-6)
-    change = errors.sums(lon, lat, [(0, 1985, csr_array(weights[:1])), (0, 2015, csr_array(-weights[1:]))], 1)[0]
+    change = errors.sums(lon, lat, {1985: csr_array(weights[:1]), 2015: csr_array(-weights[1:])})[0]
     parts = [summed(errors, lon, lat, weights[k : k + 1], period)[0] for k, period in enumerate((1985, 2015))]
     np.testing.assert_allclose(change, parts[0] - parts[1], rtol=1e-5, atol=1e-6)
     assert np.corrcoef(*(each[: DRAWS // 2] - each.mean() for each in parts))[0, 1] < 0.6  # nothing is known of two periods
@@ -137,10 +137,10 @@ def test_a_bias_of_its_own_period_is_learnt_and_part_of_a_change():
     none = fitted(lon, lat, random.normal(size=450), period)
     assert found.drift > 0.03 > none.drift
     even = csr_array(np.full((1, 450), 1 / 450))
-    changes = [each.sums(lon, lat, [(0, 1985, -even), (0, 1990, even)], 1)[0] for each in (found, none)]
+    changes = [each.sums(lon, lat, {1985: -even, 1990: even})[0] for each in (found, none)]
     assert changes[0].mean() == pytest.approx(-1, abs=0.3)
     assert changes[1].mean() == pytest.approx(0, abs=0.2)
-    unseen = [each.sums(lon, lat, [(0, 2005, even)], 1)[0].std() for each in (found, none)]
+    unseen = [each.sums(lon, lat, {2005: even})[0].std() for each in (found, none)]
     assert unseen[0] > 1.5 * unseen[1]  # a bias that no profile shows
     assert found.of_change(np.ones(1), np.ones(1))[0] > none.of_change(np.ones(1), np.ones(1))[0]
 
