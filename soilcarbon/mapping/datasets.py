@@ -30,7 +30,7 @@ from soilcarbon.geo.raster import missing_cells
 from soilcarbon.geo.vector import read_areas
 from soilcarbon.io.files import NODATA, UserError, nearest
 from soilcarbon.io.interruption import temporary_folder
-from soilcarbon.mapping.areal import with_ends
+from soilcarbon.mapping.areal import estimation, with_ends
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.network import NetworkPredictor
 from soilcarbon.mapping.plan import WHOLE, own_zone
@@ -186,7 +186,8 @@ def zone_means(
     -------
     DataFrame
         A row for the whole map, for each zone of the model's own and each of `zones`: zone, cells, area_km2, map_mean (of the map
-        as it is), mean, mean_lower, mean_upper, mean_unit, and total where the unit is a mass per area.
+        as it is), mean, mean_lower, mean_upper, mean_unit, total where the unit is a mass per area, and the
+        variance of the mean by source.
 
     Raises
     ------
@@ -221,11 +222,11 @@ def zone_means(
             masks += [(own_zone(name), np.asarray(found.zone == k)) for k, name in enumerate(known.zones)]
             if unlike is not None:
                 masks = [(name, mask & (unlike[1] == 1)) for name, mask in masks]
-            sums = known.sums(Place(stack.grid, part, zonal.cell_areas(stack.grid, part), masks), {"": found})[""]
+            cells = zonal.ZoneCells.of(masks)
+            sums = known.sums(Place(stack.grid, part, zonal.cell_areas(stack.grid, part), cells), {"": found})[""]
             shown = known.bands(found, level)
-            parts.append(with_ends(sums, dict(masks), *shown[1:3]) if known.errors is not None and len(shown) > 2 else sums)
-    least = None if known.errors is None else known.errors.standard_error
-    return zonal.totals(parts, known.unit, order, level=level, least=least)
+            parts.append(with_ends(sums, cells, *shown[1:3]) if known.errors is not None and len(shown) > 2 else sums)
+    return zonal.totals(parts, known.unit, order, estimation(known.errors, [""], "", level))
 
 
 def _predictor(model: Predictor | SoilCarbonRegressor | Path | str) -> Predictor:
