@@ -117,6 +117,12 @@ def no_drawing(monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", empty)
 
 
+@pytest.fixture
+def light_maps(no_drawing, monkeypatch):
+    """Let maps be made without figures, and with a sample of cells that is large enough for these small worlds."""
+    monkeypatch.setattr("soilcarbon.mapping.plan._SPOTS", 3)
+
+
 @pytest.fixture(scope="session")
 def samples():
     """300 profiles of a region."""

@@ -29,7 +29,6 @@ CATEGORIES = (
 )
 VARIABLES = [name for category in CATEGORIES for name in category.variables]
 STATISTICS = {"bio01": (10.0, 8.0), "bio12": (800.0, 400.0), "elevation": (300.0, 200.0), "slope": (5.0, 4.0), "evi": (0.3, 0.2)}
-pytestmark = pytest.mark.usefixtures("no_drawing")
 HEIGHT, WIDTH, CELL, WEST, NORTH = 70, 90, 0.1, 10.0, 50.0
 
 

@@ -18,6 +18,8 @@ from soilcarbon.io.files import run
 from soilcarbon.io.pickles import dump_pickle
 from soilcarbon.settings import PRESETS
 
+pytestmark = pytest.mark.usefixtures("light_maps")
+
 QUICK = ["--epochs", "1", "--no-tensorboard", "--device", "cpu"]
 WORLD = "model/pretrain_model/GSoilCPM.pth"
 REGIONS = ("south_brazil", "kenya", "south_africa", "north_macedonia", "ethiopia", "burkina_faso", "guinea", "angola",
@@ -86,7 +88,7 @@ def test_realdata_training(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["sim_compare", "realdata_compare", "realdata_curves", "realdata_untouched"])
-def test_compare(name, no_drawing):
+def test_compare(name):
     for region in ("global", *REGIONS):
         link = Path("data/real") / region
         link.parent.mkdir(exist_ok=True)
@@ -102,14 +104,14 @@ def test_compare(name, no_drawing):
 
 
 @pytest.mark.slow
-def test_sim_drivers(no_drawing):
+def test_sim_drivers():
     few = ["--bootstraps", "10", "--learners", "forest", "--workers", "1", "--min_skill", "0"]
     executed("sim_drivers", drivers.main, *few)
     assert Path("results/drivers/report.html").is_file()
 
 
 @pytest.mark.slow
-def test_realdata_drivers(tmp_path, no_drawing):
+def test_realdata_drivers(tmp_path):
     settings = yaml.safe_load((PRESETS / "realdata_drivers.yaml").read_text())
     named = [name for names in settings["drivers"].values() for name in names]
     folder = make_dataset(tmp_path / "data", n=400, side=1, categories=(Category(name="all", variables=tuple(named)),))

@@ -29,6 +29,7 @@ from soilcarbon.io.nodata import nodata_of
 from soilcarbon.io.tiff_header import check_tiff
 
 log = getLogger(__name__)
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # `check_raster` says it; catch_warnings mixes up threads
 
 _CELLS_AT_ONCE = 2**24
 """Cells held in memory while windows are cut: 64 MB of float32."""
@@ -102,8 +103,7 @@ def check_path(path: Path) -> None:
 def open_raster(path: Path) -> Any:
     """Open a GeoTIFF; the caller closes it, and reads from it inside `named_errors`."""
     check_path(path)
-    with named_errors(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `check_raster` says it plainly
+    with named_errors(path):
         if path.is_file():
             check_tiff(path)
         raster = rasterio.open(path, driver="GTiff")

@@ -25,12 +25,16 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "lon", "longitude", "long", "lng", "lon_dd", "longitude_dd", "long_dd", "lon_wgs84", "long_wgs84", "longitude_wgs84",
         "wgs84_lon", "x_wgs84", "decimal_longitude", "longitude_decimal_degrees", "longitude_std_decimal_degrees", "lon_dec",
         "long_dec", "longitude_dec", "longdeg", "gps_long", "gps_lon", "th_long", "coord_longitude", "pro_long", "site_long",
-        "x_lon", "x_lonlat", "x", "x_coord", "coord_x", "point_x", "easting",
+        "x_lon", "x_lonlat", "lon_deg", "long_deg", "longitude_deg", "lon_degrees", "longitude_degrees", "lon_e", "long_e",
+        "longitude_e", "longitude_deg_e", "longitude_degrees_e", "longitude_degrees_east", "longitud", "longitudine", "laengengrad",
+        "längengrad", "x", "x_coord", "coord_x", "point_x", "easting",
     ),
     "lat": (
         "lat", "latitude", "lat_dd", "latitude_dd", "lat_wgs84", "latitude_wgs84", "wgs84_lat", "y_wgs84", "decimal_latitude",
         "latitude_decimal_degrees", "latitude_std_decimal_degrees", "lat_dec", "latitude_dec", "latdeg", "gps_lat", "th_lat",
-        "coord_latitude", "pro_lat", "site_lat", "y_lat", "y_lonlat", "y", "y_coord", "coord_y", "point_y", "northing",
+        "coord_latitude", "pro_lat", "site_lat", "y_lat", "y_lonlat", "lat_deg", "latitude_deg", "lat_degrees", "latitude_degrees",
+        "lat_n", "latitude_n", "latitude_deg_n", "latitude_degrees_n", "latitude_degrees_north", "latitud", "latitudine",
+        "breitengrad", "y", "y_coord", "coord_y", "point_y", "northing",
     ),
     "top": (
         "top", "upper_depth", "depth_top", "top_depth", "upper", "depth_upper", "upper_limit", "hzdept", "hzdept_r", "hzn_top",
@@ -57,7 +61,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "year": (
         "year", "sampling_year", "survey_year", "year_sampled", "sample_year", "observation_year", "obs_year", "yr", "date",
         "sampling_date", "sample_date", "date_sampled", "observation_date", "obs_date", "survey_date", "collection_date",
-        "observacao_data", "lyr_obs_date_y",
+        "observacao_data", "lyr_obs_date_y", "jahr", "annee", "année", "anno", "año",
     ),
     "soc": (
         "soc", "oc", "orgc", "orgc_value_avg", "toc", "orgcarb", "org_c", "organic_carbon", "soil_organic_carbon", "orcdrc",

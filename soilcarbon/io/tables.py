@@ -98,6 +98,7 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     text = text[said.end() :] if said else text
     first = re.split(r"[\r\n]", text[:1_000_000].lstrip("\r\n"), maxsplit=1)[0]
     separator = said[1] if said else max(",\t;|", key=lambda each: len(_fields(first, each)))
+    _check_comment(path, text, separator)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     found: list[tuple[int, list[str]]] = []  # number of the last line of a row, and its fields
     try:
@@ -122,6 +123,15 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
         raise UserError(f"{path}: two columns are named {double!r}; keep one")
     width = len(header)
     return header, [row[:width] + [""] * (width - len(row)) for _, row in found]
+
+
+def _check_comment(path: Path, text: str, separator: str) -> None:
+    """Raise UserError if a comment stands above the header; a header may begin with # itself."""
+    first, second, *_ = [*(line for line in text[:1_000_000].splitlines() if line.strip()), "", ""]
+    same_width = len(_fields(first, separator)) >= len(_fields(second, separator))
+    is_header = first.startswith("#") and not second.startswith("#") and same_width
+    if first.startswith(("#", "/*", "//")) and not is_header:
+        raise UserError(f"{path}: its first line is a comment ({first[:40]!r}); delete the lines above the header")
 
 
 def _check_lengths(path: Path, rows: Sequence[tuple[int, list[str]]], width: int, ended: bool) -> None:

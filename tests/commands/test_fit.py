@@ -12,6 +12,8 @@ from soilcarbon.io.files import run
 from soilcarbon.regression.persistence import load_model
 from soilcarbon.soil.dataset import read_dataset
 
+pytestmark = pytest.mark.usefixtures("light_maps")
+
 
 def make(*more):
     return run(lambda: fit.main(["--data_dir", "data", "--workers", "1", *more]))
@@ -41,7 +43,6 @@ def test_a_choice_is_fitted_written_and_explained(here, capsys):
     assert facts["learner"] == model.learner and facts["record"]["settings"]["run"] == "mine"
 
 
-@pytest.mark.usefixtures("no_drawing")
 def test_predict_reads_the_model_like_a_networks(here, capsys):
     assert make("--model", "regression-kriging", "--run", "mine") == 0
     assert "regression-kriging, as set" in capsys.readouterr().out

@@ -44,6 +44,8 @@ from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.conformal import ConformalCalibration
 from soilcarbon.stats.error_field import ErrorField
 
+pytestmark = pytest.mark.usefixtures("light_maps")
+
 
 @pytest.fixture
 def world(workplace):

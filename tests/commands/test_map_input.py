@@ -39,6 +39,8 @@ from soilcarbon.mapping import cog as cogs
 from soilcarbon.mapping import tiles as mapping
 from soilcarbon.network.network import Record
 
+pytestmark = pytest.mark.usefixtures("light_maps")
+
 
 @pytest.fixture
 def world(workplace):

@@ -14,6 +14,8 @@ from map_world import ROOT, covariates, interrupt_after, make, make_checkpoint, 
 
 from soilcarbon.mapping import tiles as mapping
 
+pytestmark = pytest.mark.usefixtures("light_maps")
+
 
 @pytest.fixture
 def world(workplace):

@@ -17,6 +17,8 @@ from soilcarbon.io.files import run
 from soilcarbon.mapping.forest import ForestPredictor
 from soilcarbon.zonal.persistence import load_zoned
 
+pytestmark = pytest.mark.usefixtures("light_maps")
+
 SIDE, PLACE = 60, Affine(0.1, 0, 10, 0, -0.1, 50)
 QUICK = ["--folds", "2", "--inner_folds", "2", "--candidates", "1", "--search_trees", "3", "--trees", "5", "--workers", "1"]
 CODES = np.array([10, 30, 60, 90, 120, 150, 190, 210])

@@ -20,6 +20,8 @@ from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import run
 from soilcarbon.network.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("light_maps")
+
 UNITS = {"kg/m2": ("kg/m2", 1.0), "t/ha": ("t/ha", 10.0), "%": ("%", 2.0), "g/cm3": ("g/cm3", 0.01), "kg C m-2": ("kg/m2", 1.0)}
 """As stated -> as recorded, and how much larger the numbers are than kg/m2."""
 
@@ -52,7 +54,7 @@ def error(capsys):
 
 
 @pytest.mark.parametrize("stated", UNITS)
-def test_the_unit_stays_from_the_table_to_the_totals(world, stated, capsys, no_drawing):
+def test_the_unit_stays_from_the_table_to_the_totals(world, stated, capsys):
     unit, factor = UNITS[stated]
     world.assign(stock=world["stock"] * factor, year=2012).to_csv("points.csv", index=False)
     assert made("--target_unit", stated) == 0
@@ -109,7 +111,7 @@ def test_a_name_that_says_its_unit_is_not_asked_about(world, name, factor):
     assert pd.read_csv("data/samples.csv")["soc"].mean() == pytest.approx(world["stock"].mean(), rel=1e-6)
 
 
-def test_fitted_models_keep_the_unit(world, capsys, no_drawing):
+def test_fitted_models_keep_the_unit(world, capsys):
     assert made("--target_unit", "t/ha") == 0
     assert run(lambda: fit.main(["--data_dir", "data", "--model", "mean", "--run", "m", "--workers", "1"])) == 0
     assert run(lambda: pred.main(["--checkpoint", "model/m.npz", "--data_dir", "data"])) == 0
@@ -149,7 +151,7 @@ def test_stocks_of_horizons_are_not_averaged(world, capsys):
     assert "cannot be averaged over depth" in error(capsys)
 
 
-def test_two_units_are_never_mixed(world, capsys, no_drawing):
+def test_two_units_are_never_mixed(world, capsys):
     world.assign(soc=world["stock"] * 3).to_csv("points.csv", index=False)
     assert made("--target_unit", "kg/m2") == 0
     assert made(target="soc", out="content") == 0

@@ -22,6 +22,8 @@ from soilcarbon.mapping import common_grid
 from soilcarbon.mapping.common_grid import CarbonMap, Cells, on_common_grid
 from soilcarbon.settings import build
 
+pytestmark = pytest.mark.usefixtures("light_maps")
+
 HEIGHT, WIDTH, CELL, WEST, NORTH = 40, 50, 0.1, 100.0, 40.0
 
 

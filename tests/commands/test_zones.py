@@ -22,6 +22,8 @@ from soilcarbon.zonal.evaluation import METHODS, PAIRS
 from soilcarbon.zonal.forest import ZonedNetwork
 from soilcarbon.zonal.persistence import load_zoned
 
+pytestmark = pytest.mark.usefixtures("light_maps")
+
 QUICK = ["--folds", "2", "--inner_folds", "2", "--candidates", "2", "--search_trees", "4", "--trees", "10", "--workers", "1"]
 ONE = ["--targets", "socd_0_20"]
 
@@ -85,7 +87,7 @@ def test_resume_keeps_finished_folds_and_ends_alike(workplace, monkeypatch, caps
     assert "other values of the input files" in capsys.readouterr().err
 
 
-def test_one_zone_needs_neither_climate_nor_zones_and_is_mapped(workplace, no_drawing, capsys):
+def test_one_zone_needs_neither_climate_nor_zones_and_is_mapped(workplace, capsys):
     write_zoned_samples(workplace)
     pd.read_csv("s.csv").drop(columns=["map", "mat"]).to_csv("s.csv", index=False)
     given = ["--samples", "s.csv", "--covariates", "a", "b", "--best", "2", "--block_size", "2", *QUICK]

@@ -51,6 +51,9 @@ def test_tables_are_read_whatever_their_separator_and_ids_stay_text(tmp_path, se
     ("content", "words"),
     [
         (b"profile_id,lon,lat,soc\na,10,50,12,5\n", "more fields than the header"),  # a decimal comma
+        (b"# made by a laboratory\nprofile_id,lon,lat,soc\na,10,50,12\n", "its first line is a comment"),
+        (b"#id,lon,lat,soc\n#text,deg,deg,g/kg\na,10,50,12\n", "its first line is a comment"),
+        (b"/* data of\na survey */\nprofile_id,lon,lat,soc\na,10,50,12\n", "its first line is a comment"),
         (bytes(range(256)) * 10, "not readable as a table"),
         (b"profile_id,soc,soc \na,1,2\n", "two columns are named 'soc'"),
         (b"profile_id,lat\na,1\n", "no column 'lon'; it has 'profile_id', 'lat'"),

@@ -19,6 +19,12 @@ from soilcarbon.io.resumption import is_sealed, seal
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and locks")
 
 
+def heed_signals():
+    """Undo what a shell's background and nohup do: they let their children ignore these signals."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture
 def script(tmp_path):
     """Start a Python script that says "ready" when it is; return the process once it has."""
@@ -26,7 +32,7 @@ def script(tmp_path):
 
     def begin(code, **more):
         words = [sys.executable, "-c", code]
-        more = {"preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL)} | more  # a shell's background ignores it
+        more = {"preexec_fn": heed_signals} | more
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, **more)
         started.append(process)
         assert process.stdout.readline() == "ready\n", process.stderr.read()
@@ -269,7 +275,15 @@ def test_a_signal_that_is_ignored_stays_ignored(script):
     assert process.wait(10) == 0
 
 
-def test_handlers_are_as_before_once_a_command_has_ended():
+@pytest.fixture
+def interruptible():
+    """Whatever started the tests, SIGINT has Python's own handler."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_handlers_are_as_before_once_a_command_has_ended(interruptible):
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)], signal.pthread_sigmask(signal.SIG_BLOCK, [])
     inside = []
     assert files.run(lambda: inside.append(signal.getsignal(signal.SIGINT))) == 0

@@ -13,6 +13,8 @@ from soilcarbon.commands import validate
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import run
 
+pytestmark = pytest.mark.usefixtures("light_maps")
+
 XUANCHENG = SHARED / "realdata2" / "xuancheng_anhui"
 CRS = "EPSG:32650"
 

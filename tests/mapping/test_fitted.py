@@ -23,6 +23,8 @@ from soilcarbon.regression.persistence import save_model
 from soilcarbon.regression.uncertainty import Uncertainty, applicability, calibrate, error_field
 from soilcarbon.stats.groups import spatial_groups
 
+pytestmark = pytest.mark.usefixtures("light_maps")
+
 HEIGHT, WIDTH, CELL, WEST, NORTH = 24, 30, 0.1, 20.0, 43.0
 RADIUS = 1
 CATEGORIES = (
@@ -103,7 +105,6 @@ def read(path="out/soc.tif"):
 
 
 @pytest.mark.parametrize("key", LEARNERS)
-@pytest.mark.usefixtures("no_drawing")
 def test_a_map_is_what_the_model_predicts_at_the_cells(key, world, saved):
     path, model, known, row, col = saved(key)
     assert make(path, "--level", "0.8", "--tile", "16") == 0
@@ -124,7 +125,6 @@ def test_a_map_is_what_the_model_predicts_at_the_cells(key, world, saved):
     assert "it is simple" in Path("out/soc.yaml").read_text()
 
 
-@pytest.mark.usefixtures("no_drawing")
 def test_kriged_residuals_are_added_tile_by_tile(world, saved):
     path, model, *_ = saved("regression-kriging")
     assert make(path, "--tile", "512") == 0
@@ -135,7 +135,6 @@ def test_kriged_residuals_are_added_tile_by_tile(world, saved):
     assert abs(kriged[0]) > 0.01 and kriged[1:] == pytest.approx([0, 0], abs=1e-6)
 
 
-@pytest.mark.usefixtures("no_drawing")
 def test_zones_and_periods_have_totals_and_a_change(world, saved):
     path = saved("forest")[0]
     layers = rasters()

@@ -26,6 +26,8 @@ from soilcarbon.zonal.evaluation import hold_out, space_time_folds
 from soilcarbon.zonal.forest import SelectedForest, ZonedForest, estimate_uncertainty
 from soilcarbon.zonal.persistence import ZonedModel, load_zoned, save_zoned
 
+pytestmark = pytest.mark.usefixtures("light_maps")
+
 NAMES = ("map", "mat", "a", "b", "noise", "year")
 HEIGHT, WIDTH, CELL, WEST, NORTH = 30, 40, 0.25, 90.0, 45.0
 GRID = Grid("EPSG:4326", WEST, NORTH, (CELL, CELL), HEIGHT, WIDTH)

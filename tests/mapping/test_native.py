@@ -12,6 +12,8 @@ from soilcarbon.geo.raster import cut_windows, find_layers, pick_layers, write_g
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import Record, predict
 
+pytestmark = pytest.mark.usefixtures("light_maps")
+
 CELLS = {"climate": 0.1, "relief": 0.4, "plants": 0.1, "rock": 0.25}
 """Degrees; relief and rock, the classes, have windows of radius 3 and 2."""
 

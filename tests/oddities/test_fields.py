@@ -21,6 +21,8 @@ from soilcarbon.io.files import UserError
 from soilcarbon.mapping.common_grid import CarbonMap, Cells
 from soilcarbon.soil.profiles import read_profiles
 
+pytestmark = pytest.mark.usefixtures("light_maps")
+
 netCDF4 = pytest.importorskip("netCDF4", reason="pip install 'soil-carbon-mapper[netcdf4]'")
 HEIGHT, WIDTH, CELL, WEST, NORTH = 24, 30, 0.5, 12.0, 52.0
 ROWS, COLS = np.mgrid[:HEIGHT, :WIDTH]

@@ -20,6 +20,8 @@ from soilcarbon.commands import map as make_map
 from soilcarbon.geo.plausibility import check_layers, choose_classes, with_classes
 from soilcarbon.geo.raster import find_layers
 
+pytestmark = pytest.mark.usefixtures("light_maps")
+
 
 @dataclass(frozen=True)
 class Spelling:

@@ -20,6 +20,7 @@ from oddities.outcome import EXAMPLES, asked, examples
 
 from soilcarbon.commands import densities
 from soilcarbon.io.columns import ALIASES
+from soilcarbon.io.formulas import unguarded
 from soilcarbon.io.points import TableRule
 from soilcarbon.soil.profiles import read_profiles
 
@@ -346,7 +347,7 @@ def check_table(how: Spelling, rows: list[dict], table: pd.DataFrame, value: str
         rows = [row for row in rows if row["profile"] != 2]  # of two values at one depth the mean is told
     expected = {name_of(how, row["profile"], row["visit"], with_years): (row["profile"], row["visit"]) for row in rows}
     spoilt = touched(how, rows)
-    found = table.set_index("profile_id")
+    found = table.set_index(table["profile_id"].map(unguarded))
     strange = set(found.index) - set(expected) - {IDS[how.ids][2]}
     assert not strange, f"profiles that are not there: {strange}"
     for name, key in expected.items():

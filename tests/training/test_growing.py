@@ -17,6 +17,8 @@ from soilcarbon.network.network import predict
 from soilcarbon.soil.dataset import read_dataset
 from soilcarbon.training import distillation
 
+pytestmark = pytest.mark.usefixtures("light_maps")
+
 WORLD = (
     Category(name="climate", variables=("mat", "map", "sun")),
     Category(name="topo", variables=("elevation", "slope"), radius=1),
