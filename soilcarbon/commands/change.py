@@ -3,7 +3,7 @@
     soilcarbon change --table results/stocks/stocks.csv
     soilcarbon change --table stocks.csv --visits 2010 2020 --by treatment --control T1 --block block --level 0.95
     soilcarbon change --table soc.csv --value soc_gkg --visits 1985-1994 2010-2019 --within 20
-    soilcarbon change --table stocks.csv --stratum zone --sizes hill=300 plain=700
+    soilcarbon change --table stocks.csv --stratum zone --sizes hill=300 plain=700      else those of soilcarbon design
     soilcarbon change --sd 12 --correlation 0.7 --detect 3            how many places are needed
     soilcarbon change --sd 12 --sample_sizes 20 50 100                what change so many find
 
@@ -54,7 +54,7 @@ class ChangeSettings(PointSettings):
         description="pairs of places, or independent samples; auto: pairs, if half of the places of the smaller visit have one",
     )
     within: float | None = Field(None, gt=0, le=10_000, description="pair places by distance, up to so many metres [by their name]")
-    stratum: str | None = Field(None, description="column of the strata of the sampling design")
+    stratum: str | None = Field(None, description="column of the strata of the sampling design [that of soilcarbon design]")
     sizes: list[str] = Field([], description="sizes of the strata in any unit, NAME=SIZE [column weight, or number of places]")
     weight: str | None = Field(
         None, description="column of sampling weights, or of inclusion probabilities, of designs where they differ"
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name, table in tables.items():
                 if len(table):
                     write_table(new / name, table)
-            write_json(new / "change.json", facts | {"settings": settings.as_plain()})
+            write_json(new / "change.json", facts)
             settings.write(new / "settings.yaml")
     print(", ".join(f"{settings.out / name}: {len(table)} rows" for name, table in tables.items() if len(table)))
 
@@ -150,12 +150,15 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
     import pandas as pd  # here and below: slow to import, and --help does not need it
 
     from soilcarbon.io.points import table_file
-    from soilcarbon.soil.revisits import VisitRule, read_visits, two_visits
+    from soilcarbon.soil.revisits import STRATUM, VisitRule, read_visits, two_visits
 
     assert settings.table is not None
     names = ("value", "place", "visit", "each", "by", "stratum", "block", "weight")
     rule = VisitRule(**{name: getattr(settings, name) for name in names}, located=settings.within is not None)
     table = read_visits(settings.table, settings.table_rule(), rule)
+    if table.sizes:
+        sizes = [f"{name}={size!r}" for name, size in table.sizes.items()]
+        settings = settings.model_copy(update={"stratum": STRATUM, "sizes": sizes})
     first, second, visits = two_visits(table, settings.table, settings.visits)
     for note in table.notes:
         log.info("%s", note)
@@ -193,6 +196,7 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
         "counts": table.counts,
         "notes": table.notes,
         "changes": [{name: None if value != value else value for name, value in row.items()} for row in changes],
+        "settings": settings.as_plain(),
     }
     tables = {
         "change.csv": pd.DataFrame(changes),
@@ -427,7 +431,7 @@ def plan_alone(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict
             "%d places at each visit%s detect a change of %.4g with power %.3f (%s-sided, confidence %g; %s)",
             row["places"], words, row["change"], row["power"], row["sides"], row["confidence"], row["design"],
         )  # fmt: skip
-    return {"plan.csv": pd.DataFrame(rows)}, {"plan": rows}
+    return {"plan.csv": pd.DataFrame(rows)}, {"plan": rows, "settings": settings.as_plain()}
 
 
 def _plans(settings: ChangeSettings, survey: "Survey | None", strata: Sequence[str] = ()) -> list[dict[str, Any]]:

@@ -23,6 +23,10 @@ STOCKS_OF = ("method", "layer")
 _LARGEST = 1e100
 
 
+STRATUM, STRATUM_SIZE = "stratum", "stratum_size"
+"""Columns of `soilcarbon design`."""
+
+
 @dataclass(frozen=True)
 class VisitRule:
     """What the columns of a table of visits mean.
@@ -64,6 +68,7 @@ class VisitTable:
     value: str  # name of the column of values
     place: str  # of the columns of places
     each: list[str]
+    sizes: dict[str, float] = field(default_factory=dict)  # of strata, where the table has those of `soilcarbon design`
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -85,7 +90,8 @@ def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
         raise UserError(f"{path}: no column {STOCK!r}, as soilcarbon stocks writes it; --value takes one of {it_has}")
     points.check_measurement(value, "--value")
     each = list(visits.each) if visits.each is not None else [name for name in STOCKS_OF if name in points.raw]
-    named = {"each": each, "by": visits.by, "stratum": [visits.stratum], "block": [visits.block]}
+    sizes = {} if visits.stratum or visits.weight else _drawn_strata(points)
+    named = {"each": each, "by": visits.by, "stratum": [STRATUM if sizes else visits.stratum], "block": [visits.block]}
     parts = {what: [_column(points, name, f"--{what}") for name in names if name] for what, names in named.items()}
     place = [_column(points, name, "--place") for name in visits.place] or [points.ids()]
     if not visits.place:
@@ -129,7 +135,29 @@ def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
         points.notes.append(f"{again} rows repeat place and visit (first {first!r}): averaged")
     rows = rows.groupby(key, sort=False, as_index=False).mean()
     where = " ".join(visits.place) or points.columns.found["profile_id"]
-    return VisitTable(rows, value, where, each, {what: count for what, count in counts.items() if count}, points.notes)
+    return VisitTable(rows, value, where, each, sizes, {what: count for what, count in counts.items() if count}, points.notes)
+
+
+def _drawn_strata(points: PointTable) -> dict[str, float]:
+    """Return the sizes of strata by name, of a table with the columns of `soilcarbon design`; {} of any other.
+
+    Points of a design that is no probability sample have neither.
+    """
+    if not {STRATUM, STRATUM_SIZE} <= set(points.raw):
+        return {}
+    size, stratum = points.numbers(STRATUM_SIZE), _column(points, STRATUM, "--stratum")
+    known = pd.DataFrame({"stratum": stratum, "size": size})[stratum.notna().to_numpy() & (size > 0)].drop_duplicates()
+    if len(double := known[known["stratum"].duplicated(keep=False)]):
+        saw = " and ".join(f"{each:g}" for each in double["size"].head(2))
+        raise UserError(
+            f"{points.path}: stratum {double['stratum'].iloc[0]!r} has several sizes ({STRATUM_SIZE}: {saw}): which are "
+            "right? --stratum and --sizes say so"
+        )
+    if len(known):
+        points.notes.append(
+            f"{len(known)} strata and their sizes as soilcarbon design wrote them; else --stratum, --sizes, --weight"
+        )
+    return {str(name): float(each) for name, each in zip(known["stratum"], known["size"], strict=True)}
 
 
 def _column(points: PointTable, name: str, setting: str) -> pd.Series:

@@ -213,3 +213,28 @@ def test_bad_input_is_refused_and_nothing_is_written(more, words, workplace, cap
     assert make(*more) == 2
     assert words in capsys.readouterr().err
     assert not (workplace / "out" / "settings.yaml").exists()
+
+
+def test_strata_of_a_design_are_taken_as_it_wrote_them(workplace, caplog):
+    first, second = write()
+    table = pd.read_csv("t.csv").rename(columns={"zone": "stratum"})
+    table.assign(stratum_size=table["stratum"].map({"u": 3.0, "v": 1.0})).to_csv("t.csv", index=False)
+    with caplog.at_level("INFO"):
+        assert of_table() == 0
+    difference = (second["soc"] - first["soc"])[:-1]
+    u, v = difference[:4], difference[4:]
+    assert result()["change"] == pytest.approx(0.75 * u.mean() + 0.25 * v.mean())
+    assert result()["standard_error"] == pytest.approx((0.75**2 * u.var() / 4 + 0.25**2 * v.var() / 7) ** 0.5)
+    assert "2 strata and their sizes as soilcarbon design wrote them" in caplog.text
+    settings = json.loads((workplace / "out" / "change.json").read_text())["settings"]
+    assert (settings["stratum"], settings["sizes"]) == ("stratum", ["u=3.0", "v=1.0"])
+    assert of_table("--stratum", "stratum", "--sizes", "u=1", "v=1") == 0
+    assert result()["change"] == pytest.approx((u.mean() + v.mean()) / 2)
+
+
+def test_a_stratum_of_two_sizes_is_asked_about(workplace, capsys):
+    write()
+    table = pd.read_csv("t.csv")
+    table.assign(stratum="u", stratum_size=table["year"]).to_csv("t.csv", index=False)
+    assert of_table() == 2
+    assert "stratum 'u' has several sizes (stratum_size: 2010 and 2018)" in capsys.readouterr().err
