@@ -21,13 +21,12 @@ from soilcarbon import parallel
 from soilcarbon.benchmark.baselines import BASELINES, Baseline, tune
 from soilcarbon.benchmark.network_variants import (
     AS_SET,
-    STACK,
+    TOGETHER,
     VARIANTS,
     Case,
     plain_settings,
     predict,
     predict_baseline,
-    stack,
     train_network,
 )
 from soilcarbon.categories import middle_cells
@@ -280,8 +279,8 @@ def execute(design: Design, run: Run) -> None:
             columns |= _as_set(case)
         elif method == "quantile_forest" and not run.curve:
             columns |= _quantile_forest(case)
-        elif method == STACK:
-            columns[method] = stack(case, columns)
+        elif method in TOGETHER:
+            columns[method] = TOGETHER[method](case, columns)
         elif method in design.baselines:
             columns[method] = predict_baseline(design.baselines[method], case)
         else:

@@ -23,7 +23,7 @@ from soilcarbon.settings import RegionalSettings
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.groups import inner_folds
 from soilcarbon.training.distillation import Teacher, distil
-from soilcarbon.training.loop import encode_profiles
+from soilcarbon.training.loop import encode_profiles, outputs_of
 from soilcarbon.training.run import train_in_memory
 from soilcarbon.training.uncertainty import fold_groups, rows_outside
 
@@ -32,6 +32,8 @@ VALID_FOLDS = 7
 STACK = "stack"
 STACKED = ("tuned", "forest_log", "forest_world_log")
 AS_SET = "regional"
+BLEND = "blend"
+BLENDED = (AS_SET, "forest_log")
 """The variant that the comparison is about: as `soilcarbon finetune` trains it under the settings compared."""
 
 
@@ -117,7 +119,7 @@ def _fine_tuned(case: Case, **changes: Any) -> np.ndarray:
 
 
 def _teacher(case: Case) -> np.ndarray:
-    """Predict by the ensemble teacher itself: trees and a Gaussian process, without the network."""
+    """Predict by the ensemble teacher itself: trees, and a Gaussian process round the pretrained network."""
     cpu = torch.device("cpu")
     region, world = (
         encode_profiles(case.start.specification, each.X[:, 2:].astype(np.float32), each.y, cpu)
@@ -127,7 +129,8 @@ def _teacher(case: Case) -> np.ndarray:
     (x, y), (world_x, world_y) = pairs
     with torch.no_grad():
         places = case.start.encode(torch.from_numpy(case.region.x[case.test])).numpy()
-    output = Teacher(case.settings.seed).fit(x, y, world_x, world_y).predict(places)
+    prior = (np.mean([outputs_of(each, torch.from_numpy(at)).numpy() for each in case.start.members()], 0) for at in (x, places))
+    output = Teacher(case.settings.seed).fit(x, y, world_x, world_y, next(prior)).predict(places, next(prior))
     facts = case.start.specification.model_copy(update={"members": 1, "center": "median"})
     return to_target(torch.from_numpy(output)[None], facts)[0].numpy()
 
@@ -146,6 +149,12 @@ def stack(case: Case, known: Mapping[str, np.ndarray] | None = None) -> np.ndarr
     weights = nnls(held_out, np.log1p(case.region.y[case.rows]))[0]
     logs = np.log1p(np.stack([known[key] if key in known else predict(key, case) for key in STACKED], axis=1))
     return np.asarray(np.expm1(logs @ weights))
+
+
+def blend(case: Case, known: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
+    """Return the mean of network and forest on the scale of ln(1 + y); `known` as of `stack`."""
+    known = known or {}
+    return np.asarray(np.expm1(np.mean([np.log1p(known[key] if key in known else predict(key, case)) for key in BLENDED], axis=0)))
 
 
 @dataclass(frozen=True)
@@ -172,7 +181,7 @@ VARIANTS: Mapping[str, Variant] = {
     "tuned": Variant("network, fine-tuned", "all layers are trained on from the pretrained weights", _fine_tuned),
     "teacher": Variant(
         "the teacher itself",
-        "the ensemble teacher itself: trees and a Gaussian process, without the network",
+        "the ensemble teacher itself: trees and a Gaussian process round the pretrained network",
         _teacher,
         "forests",
     ),
@@ -186,8 +195,13 @@ VARIANTS: Mapping[str, Variant] = {
         "the network as soilcarbon finetune trains it under the settings compared, with its intervals",
         lambda case: predict_with(train_network(case, case.settings), case.region.x[case.test])[0],
     ),
+    BLEND: Variant(
+        "mean of network and forest", "the mean of the network as set and the regional forest of ln(1+y), on that scale", blend
+    ),
 }
 """Key -> variant, in the order of tables."""
+TOGETHER = {STACK: stack, BLEND: blend}
+"""Variants of others' predictions, which are taken where they are there already."""
 
 
 def predict(key: str, case: Case) -> np.ndarray:

@@ -17,13 +17,12 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.metrics import pairwise_distances_argmin_min
 
 from soilcarbon.categories import class_columns, variable_of_column
-from soilcarbon.network.network import Member
 from soilcarbon.network.specification import Encoder
-from soilcarbon.training.ensemble import RawProfiles
+from soilcarbon.training.ensemble import RawProfiles, TeacherNetworks
 from soilcarbon.training.loop import Profiles, TrainingSets, outputs_of
 
-NETWORK_SHARE = 0.5
-"""Of the teacher's predictions; more gains concordance and loses absolute error. docs/skill.md lists what was tried."""
+NETWORK_SHARE = 0.2
+"""Of the fine-tuned network in the teacher's predictions; docs/transfer.md has what was tried."""
 TREES = 100
 REGION_SHARE = 0.1
 """Of all weight in the common trees: the world has some fifty times as many profiles."""
@@ -42,7 +41,8 @@ class Teacher:
     """Ensemble teacher of a distillation: mean of trees and a Gaussian process, on the scale of the network's output.
 
     Extremely randomised trees and a random forest on world and region together, such trees on the region alone, and a Gaussian
-    process on the region: learners that remain accurate on few profiles.
+    process on the region: learners that remain accurate on few profiles. With a prior, the outputs of a pretrained network, a
+    random forest on the region joins them, and the process is of the outputs less the prior.
 
     Parameters
     ----------
@@ -52,12 +52,21 @@ class Teacher:
 
     seed: int
 
-    def fit(self, region: np.ndarray, output: np.ndarray, world: np.ndarray | None, world_output: np.ndarray | None) -> Self:
-        """Fit to the region's encoded inputs (n, E) and outputs (n,), and the world's (m, E), (m,) if there are any."""
+    def fit(
+        self,
+        region: np.ndarray,
+        output: np.ndarray,
+        world: np.ndarray | None,
+        world_output: np.ndarray | None,
+        prior: np.ndarray | None = None,
+    ) -> Self:
+        """Fit to the region's encoded inputs (n, E), outputs (n,) and prior (n,), and the world's (m, E), (m,) if there are any."""
         trees: dict[str, Any] = {"max_features": 1 / 3, "min_samples_leaf": min(3, len(output)), "random_state": self.seed}
         trees["n_jobs"] = -1 if multiprocessing.parent_process() is None else 1  # processes side by side have a core each
         self._trees: list[ExtraTreesRegressor | RandomForestRegressor] = []
         self._trees.append(ExtraTreesRegressor(2 * TREES, **trees).fit(region, output))
+        if prior is not None:
+            self._trees.append(RandomForestRegressor(2 * TREES, **trees).fit(region, output))
         if world is not None and world_output is not None:
             n, m = len(output), len(world_output)
             weights = np.concatenate([np.full(n, REGION_SHARE / n), np.full(m, (1 - REGION_SHARE) / m)]) * (n + m)
@@ -67,7 +76,7 @@ class Teacher:
                 self._trees.append(common.fit(*both, sample_weight=weights))
         for each in self._trees:
             each.set_params(n_jobs=1)  # threads would add the trees' predictions in any order, and the last bits would differ
-        self._fit_process(region.astype(np.float64), output)
+        self._fit_process(region.astype(np.float64), output if prior is None else output - prior)
         return self
 
     def _fit_process(self, region: np.ndarray, output: np.ndarray) -> None:
@@ -84,9 +93,10 @@ class Teacher:
             fitted = GaussianProcessRegressor(kernel, random_state=self.seed).fit(region[some], scaled[some])
         self._process = GaussianProcessRegressor(fitted.kernel_, optimizer=None).fit(region[rows], scaled[rows])
 
-    def predict(self, encoded: np.ndarray) -> np.ndarray:
-        """Return outputs (k,) for encoded inputs (k, E)."""
+    def predict(self, encoded: np.ndarray, prior: np.ndarray | None = None) -> np.ndarray:
+        """Return outputs (k,) for encoded inputs (k, E) and, if it was fitted with one, the prior there (k,)."""
         process = self._process.predict(encoded.astype(np.float64)) * self._scale + self._centre
+        process = process if prior is None else process + prior
         mean: np.ndarray = np.mean([*(trees.predict(encoded) for trees in self._trees), process], axis=0)
         return mean
 
@@ -151,7 +161,7 @@ def nearest_profiles(region: np.ndarray, world: np.ndarray) -> np.ndarray:
     return nearest
 
 
-def distil(sets: TrainingSets, raw: RawProfiles, tuned: Member | None, seed: int) -> TrainingSets:
+def distil(sets: TrainingSets, raw: RawProfiles, networks: TeacherNetworks | None, seed: int) -> TrainingSets:
     """Distil a teacher: return training sets whose optimiser steps use its predictions at synthetic profiles.
 
     Distillation: Hinton, Vinyals and Dean 2015, arXiv 1503.02531. The result is a single network of the published architecture,
@@ -163,24 +173,29 @@ def distil(sets: TrainingSets, raw: RawProfiles, tuned: Member | None, seed: int
         The training set that the teacher is fitted to, and the validation set.
     raw
         Covariates of the training set, and the world's profiles, which lie in no place of the region.
-    tuned
-        The pretrained network, fine-tuned on the training set, which has its share in the teacher's predictions; None: no share.
+    networks
+        The pretrained network, whose predictions are the teacher's prior, and the same, fine-tuned on the training set, which has
+        its share in the teacher's predictions; None: there are none.
     seed
         Of teacher and mixtures.
     """
     region, world = sets.train, raw.world
     here = _plain(region)
     there = (None, None) if world is None else _plain(world)
-    teacher = Teacher(seed).fit(*here, *there)
+
+    def prior(inputs: torch.Tensor) -> np.ndarray | None:
+        return None if networks is None else outputs_of(networks.pretrained, inputs).double().cpu().numpy()
+
+    teacher = Teacher(seed).fit(*here, *there, prior(region.encoded))
     pool = None if there[0] is None or raw.world_x is None else raw.world_x[nearest_profiles(here[0], there[0])]
     categories = sets.specification.categories
     mixed = mix_profiles(raw.x, pool, np.array(variable_of_column(categories)), np.array(class_columns(categories)), seed)
     device = region.output.device
     with torch.no_grad():
         encoded = Encoder(sets.specification).to(device)(torch.from_numpy(mixed).to(device))
-    predicted = teacher.predict(encoded.cpu().numpy())
-    if tuned is not None:  # it was pretrained on the global dataset
-        predicted += NETWORK_SHARE * (outputs_of(tuned, encoded).double().cpu().numpy() - predicted)
+    predicted = teacher.predict(encoded.cpu().numpy(), prior(encoded))
+    if networks is not None:
+        predicted += NETWORK_SHARE * (outputs_of(networks.tuned, encoded).double().cpu().numpy() - predicted)
     output = torch.from_numpy(predicted.astype(np.float32)).to(device)
     return replace(sets, fit=Profiles(encoded, output, predicted))
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -117,7 +117,14 @@ class RawProfiles:
     world_x: np.ndarray | None = None
 
 
-Distil = Callable[[TrainingSets, RawProfiles, Member | None, int], TrainingSets]
+class TeacherNetworks(NamedTuple):
+    """A pretrained network, and the same fine-tuned on a member's training set: they take part in its teacher's predictions."""
+
+    pretrained: Member
+    tuned: Member
+
+
+Distil = Callable[[TrainingSets, RawProfiles, TeacherNetworks | None, int], TrainingSets]
 """Puts the predictions of a teacher in place of the training set, as `distillation.distil` does."""
 
 
@@ -231,12 +238,12 @@ def _initial_member(members: Members, k: int, seed: int) -> Member:
 
 def _distilled(members: Members, k: int, sets: TrainingSets, distil: Distil) -> TrainingSets:
     """Return member k's sets with the predictions of its teacher, of which the network itself, fine-tuned, is one."""
-    data, seed, tuned = members.data, member_seed(members.seed, k), None
+    data, seed, networks = members.data, member_seed(members.seed, k), None
     assert data.x is not None
     if members.pretrained:
         own = member_seed(seed, 0)
-        tuned = _initial_member(members, k, own)
-        fit(tuned, sets, replace(members.schedule, **TEACHER_NETWORK, seed=own))
+        networks = TeacherNetworks(_initial_member(members, k, own), _initial_member(members, k, own))
+        fit(networks.tuned, sets, replace(members.schedule, **TEACHER_NETWORK, seed=own))
     log.info(
         "member %d: a teacher fitted to %d profiles%s",
         k,
@@ -244,7 +251,7 @@ def _distilled(members: Members, k: int, sets: TrainingSets, distil: Distil) -> 
         f" and {len(data.world.y)} of the world" if data.world else "",
     )
     raw = RawProfiles(data.x[data.chosen(k)[0]], data.world, data.world_x)
-    return distil(sets, raw, tuned, seed)
+    return distil(sets, raw, networks, seed)
 
 
 def assemble(members: Members, best: Sequence[Best], settings: TrainSettings) -> SoilCarbonNet:

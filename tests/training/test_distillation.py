@@ -241,11 +241,13 @@ def test_the_network_is_trained_on_the_teachers_predictions_for_mixed_profiles(w
         def __init__(self, seed):
             self.seed = seed
 
-        def fit(self, region, output, world, world_output):
+        def fit(self, region, output, world, world_output, prior):
+            assert prior is None
             fitted.append((self.seed, len(region), output.max(), None if world is None else (len(world), len(world_output))))
             return self
 
-        def predict(self, encoded):
+        def predict(self, encoded, prior):
+            assert prior is None
             return encoded.sum(1)
 
     monkeypatch.setattr(distillation, "Teacher", Sum)
@@ -271,17 +273,19 @@ def test_the_network_itself_fine_tuned_has_its_share_in_the_predictions(distille
         def __init__(self, _):
             self.fit = lambda *_: self
 
-        def predict(self, encoded):
+        def predict(self, encoded, prior):
+            priors.append(prior)
             return np.zeros(len(encoded))
 
     monkeypatch.setattr(distillation, "Teacher", Zero)
-    start = pretrained(members=2)
+    start, priors = pretrained(members=2), []
     members = prepare(dataset(), teacher="ensemble", start=start)
     seen = distilled(members)  # "fit" does nothing: the network is not tuned at all
     for k in range(3):
         (tuned, how), (sets, _) = seen[2 * k : 2 * k + 2]
         own = loop.outputs_of(list(start.members())[k % 2], sets.fit.encoded)
         torch.testing.assert_close(sets.fit.output, distillation.NETWORK_SHARE * own)
+        torch.testing.assert_close(torch.from_numpy(priors[k]).float(), own)
         assert tuned.fit is tuned.train
         assert set(tuned.train.y) == set(sets.train.y)
         assert (how.select_on, how.epochs, how.seed) == ("none", 30, member_seed(member_seed(314, k), 0))
@@ -342,6 +346,15 @@ def test_the_region_has_its_share_of_all_weight(monkeypatch):
     assert common[:20].sum() / common.sum() == pytest.approx(distillation.REGION_SHARE)
     assert (len(common), common.sum()) == (320, pytest.approx(320))
     assert len(np.unique(common[:20])) == len(np.unique(common[20:])) == 1
+
+
+def test_the_process_is_of_the_outputs_less_the_pretrained_networks(monkeypatch):
+    monkeypatch.setattr(distillation, "TREES", 10)
+    (x, y), (places, true) = world_of(30, 1, noise=0), world_of(200, 2, noise=0)
+    near = Teacher(1).fit(x, y, None, None, y + 0.5)  # a prior that is right but for its level
+    process = 3 * near.predict(places, true + 0.5) - sum(trees.predict(places) for trees in near._trees)
+    np.testing.assert_allclose(process, true, atol=1e-6)
+    assert [type(trees).__name__ for trees in near._trees] == ["ExtraTreesRegressor", "RandomForestRegressor"]
 
 
 @pytest.mark.parametrize("world", [(None, None), world_of(200, 3)], ids=["alone", "world"])
