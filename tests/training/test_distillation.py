@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.ensemble import RandomForestRegressor
 
 from soilcarbon.categories import Category
 from soilcarbon.io.files import UserError
@@ -489,3 +490,31 @@ def test_same_seed_same_places():
     first, again, other = (made_between(seed, 50)[0] for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_a_teacher_of_one_region_leaves_out_what_fails_there():
+    """Steps in one of six inputs: a third of the inputs at a split misses it, and a smooth process fails."""
+    random = np.random.default_rng(1)
+    x = random.normal(size=(520, 6)).astype(np.float32)
+    y = np.where(x[:, 0] > 0.3, 2.0, 0.0) + np.where(x[:, 0] > 1.2, 3.0, 0.0) + (x[:, 0] > 0.3) * x[:, 1]
+    teacher = Teacher(0).fit(x[:120], y[:120], None, None)
+    forest = RandomForestRegressor(100, random_state=0).fit(x[:120], y[:120])
+    errors = [float(np.mean((each.predict(x[120:]) - y[120:]) ** 2)) for each in (teacher, forest)]
+    assert errors[0] < 1.4 * errors[1]  # 0.37 and 0.30; 0.98 of equal shares, 0.7 of a third of the inputs
+    shares = teacher._shares / teacher._shares.sum()
+    assert shares[-1] < 0.1  # the process's
+
+
+def test_shares_are_inverse_squares_of_errors_of_profiles_held_out():
+    random = np.random.default_rng(2)
+    x = random.normal(size=(90, 4)).astype(np.float32)
+    y = x[:, 0] + 0.5 * random.normal(size=90)
+    teacher = Teacher(0).fit(x, y, None, None)
+    errors = teacher._skill(x, y)
+    assert len(errors) == 3 and (errors > 0.1).all() and (errors < 0.6).all()  # of a variance of 1, 0.2 of which is noise
+    process = teacher._process.predict(x.astype(np.float64)) * teacher._scale + teacher._centre
+    each = np.array([*(trees.predict(x) for trees in teacher._trees), process])
+    shares = errors**-2.0 / (errors**-2.0).sum()
+    np.testing.assert_allclose(teacher.predict(x), shares @ each)
+    world = random.normal(size=(50, 4)).astype(np.float32)
+    assert Teacher(0).fit(x, y, world, world[:, 0])._shares is None
