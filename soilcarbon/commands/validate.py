@@ -57,7 +57,7 @@ class Product(BaseModel):
     depth: str = Field("", max_length=40)
 
 
-def _product(text: str) -> dict[str, str]:
+def product_of(text: str) -> dict[str, str]:
     """Return the fields of "NAME=FILE,unit=t/ha,..."; a file whose path has a comma is named in YAML."""
     first, *others = text.split(",")
     name, named, path = first.partition("=")
@@ -118,7 +118,7 @@ class ValidateSettings(PointSettings):
     @field_validator("maps", "products", mode="before")
     @classmethod
     def _named_files(cls, given: Any) -> Any:
-        return [_product(each) if isinstance(each, str) else each for each in given] if isinstance(given, list) else given
+        return [product_of(each) if isinstance(each, str) else each for each in given] if isinstance(given, list) else given
 
     @model_validator(mode="after")
     def _something_to_do(self) -> Self:

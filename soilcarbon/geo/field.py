@@ -36,7 +36,7 @@ _CELLS_AT_ONCE = 2**22
 """Of a NetCDF of many times: 32 MB."""
 _CHUNK = 1024
 """Cells along the side of a chunk of dask: whole tiles of 256 or 512."""
-_AXES = {"lat": ("degrees_north", "latitude"), "lon": ("degrees_east", "longitude")}
+AXES = {"lat": ("degrees_north", "latitude"), "lon": ("degrees_east", "longitude")}
 _TIMES = ("time", "month", "year")
 _FINEST, _FARTHEST = 1e-6, 720.0
 """Degrees: no cell is smaller; no longitude is counted farther from Greenwich."""
@@ -100,9 +100,9 @@ class Field:
             row, col = (np.floor(np.where(found, each, -1)).astype(np.int64) for each in (row, col))
         else:
             assert self.lat is not None and self.lon is not None
-            edges = _edges(-self.lat)
+            edges = edges_between(-self.lat)
             row = np.searchsorted(edges, -np.asarray(lat), side="right") - 1
-            east = _edges(self.lon)
+            east = edges_between(self.lon)
             turned = east[0] + (np.asarray(lon) - east[0]) % 360
             col = np.searchsorted(east, turned, side="right") - 1
             row[np.asarray(lat) == -edges[-1]] = height - 1  # the pole belongs to the last row
@@ -148,7 +148,7 @@ class Field:
         return Grid("EPSG:4326", west, -north, (width, height), len(self.lat), len(self.lon))
 
 
-def _edges(centres: np.ndarray) -> np.ndarray:
+def edges_between(centres: np.ndarray) -> np.ndarray:
     """Return the edges (n + 1,) between ascending centres (n,); the outer ones lie as far out as the next ones in."""
     middle = (centres[1:] + centres[:-1]) / 2
     return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
@@ -290,7 +290,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: not readable as NetCDF ({' '.join(str(error).split())[:150]}); is the file whole?")
 
 
-def _open(path: Path) -> xr.Dataset:
+def open_netcdf(path: Path) -> xr.Dataset:
     """Open a NetCDF file, classic by scipy, HDF5-based by the extra netCDF4; nothing but its header is read yet."""
     check_path(path)
     with path.open("rb") as file:
@@ -298,7 +298,7 @@ def _open(path: Path) -> xr.Dataset:
     classic = start[:3] == b"CDF" and start[3:] in (b"\x01", b"\x02", b"\x05")
     by_scipy = classic and start[3:] != b"\x05"
     if not by_scipy and find_spec("netCDF4") is None:
-        raise UserError(f"{path}: NetCDF-4 (HDF5) is read by an extra package: pip install 'soil-carbon-mapper[netcdf4]'")
+        raise UserError(f"{path}: NetCDF-4 (HDF5) is read by an extra package: pip install 'soil-carbon-mapper[netcdf]'")
     try:
         if classic:
             check_classic(path)
@@ -321,7 +321,7 @@ def _check_axes(path: Path) -> None:
 
 
 def _read_netcdf(path: Path, variable: str | None, given: str | None, nodata: tuple[float, ...] | None) -> Field:
-    with _open(path) as data:
+    with open_netcdf(path) as data:
         name = _variable(path, data, variable)
         axes = [_axis(path, data, name, which) for which in ("lat", "lon")]
         extra = [str(each) for each in data[name].dims if each not in axes and str(each).lower() not in _TIMES]
@@ -378,7 +378,7 @@ def _variable(path: Path, data: xr.Dataset, wanted: str | None) -> str:
 
 def _axis(path: Path, data: xr.Dataset, name: str, which: str) -> str:
     """Return the dimension of a variable that runs along latitude or longitude, by its units, standard name or name (CF)."""
-    unit, standard = _AXES[which]
+    unit, standard = AXES[which]
     for dimension in map(str, data[name].dims):
         if dimension in data.variables and data[dimension].ndim == 1:
             attributes = data[dimension].attrs

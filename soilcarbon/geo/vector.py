@@ -15,7 +15,7 @@ import shutil
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -443,3 +443,46 @@ def load_areas(path: Path) -> list[Area]:
     """Load areas written by `write_areas`; UserError if there is no such file."""
     must_exist(path, "file of areas")
     return [Area(**area) for area in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def write_layers(path: Path, layers: Mapping[str, pd.DataFrame], crs: str, shapes: Mapping[str, Any] | None = None) -> None:
+    """Write tables as layers of a GeoPackage.
+
+    Parameters
+    ----------
+    path
+        The file. It is not written atomically: it belongs into a folder of results that are not in place yet.
+    layers
+        Name -> table, with columns lon and lat, or a column `zone` of keys of `shapes`.
+    crs
+        Of the geometries.
+    shapes
+        Zone -> its geometry; None: points.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written: the disk is full.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "points.gpkg"
+    >>> write_layers(path, {"profiles": pd.DataFrame({"lon": [8.5], "lat": [47.4], "soc": [21.0]})}, "EPSG:4326")
+    >>> import geopandas
+    >>> geopandas.read_file(path).geometry[0].wkt
+    'POINT (8.5 47.4)'
+    """
+    import geopandas  # slow to import
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    try:
+        for name, table in layers.items():
+            if shapes is None:
+                places = shapely.points(table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64))
+            else:
+                places = np.array([shapely.multipolygons(shapely.get_parts(shapes[zone])) for zone in table["zone"]], object)
+            geopandas.GeoDataFrame(table, geometry=places, crs=crs).to_file(path, layer=name, driver="GPKG", engine="pyogrio")
+    except Exception as error:  # of GDAL, pyogrio or geopandas
+        raise UserError(f"{path.name}: could not be written ({' '.join(str(error).split())[:150]}); is the disk full?") from error

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from scipy.stats import norm
 
 from soilcarbon.geo import zonal_statistics as zones
-from soilcarbon.geo.grid import lonlat, nominal_metres
+from soilcarbon.geo.grid import Grid, Tile, lonlat, nominal_metres
 from soilcarbon.geo.zonal_statistics import Estimation, Sums, ZoneCells
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.predictor import CHANGE, Place
@@ -61,7 +61,7 @@ def sums_with_errors(
     names, maps, count = list(values), with_change(values), len(place.zones.names)
     sums = {name: zones.sums(each[None], place.km2, place.zones) for name, each in maps.items()}
     known = {name: place.zones.where(np.isfinite(each)) for name, each in maps.items()}
-    number, lon, lat = _blocks(place, errors.shortest_km)
+    number, lon, lat = error_blocks(place.grid, place.tile, errors.shortest_km)
     spreads = {name: errors.spread(values[name], weights[name]) * place.km2 for name in names}
     shape, standardised = (len(maps) * count, len(lon)), dict[int | None, csr_array]()
     for k, (name, cells) in enumerate(known.items()):
@@ -165,12 +165,11 @@ def with_ends(sums: Mapping[str, Sums], cells: ZoneCells, lower: np.ndarray, upp
     }
 
 
-def _blocks(place: Place, range_km: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the number of each cell's block (h, w), and longitude and latitude (b,) of the blocks' middles.
+def error_blocks(grid: Grid, tile: Tile, range_km: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the number of each cell's block (h, w) of a tile, and longitude and latitude (b,) of the blocks' middles.
 
     Blocks are squares of cells of the whole grid, so that what is drawn there is the same in every tile.
     """
-    grid, tile = place.grid, place.tile
     side = int(np.clip(range_km * 1000 / _FINE / nominal_metres(grid.crs, max(grid.cell)), 1, _WIDEST))
     down, across = np.arange(tile.row, tile.row + tile.height) // side, np.arange(tile.col, tile.col + tile.width) // side
     rows, cols = np.unique(down), np.unique(across)

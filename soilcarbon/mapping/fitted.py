@@ -15,6 +15,7 @@ from soilcarbon.regression.estimators import POSITION
 from soilcarbon.regression.learners import LEARNERS
 from soilcarbon.regression.parts import Kriged
 from soilcarbon.regression.persistence import load_model
+from soilcarbon.soil.target import Target
 
 _CHUNK_VALUES = 4_000_000
 """Covariates that are packed at once, whatever the size of windows: 32 MB."""
@@ -42,12 +43,12 @@ class FittedPredictor(RegressionPredictor):
         self._kriged = any(isinstance(part, Kriged) for part in self.model.parts.values())
 
     @property
-    def title(self) -> str:
+    def meaning(self) -> Target:
         """See `Predictor`."""
-        return self.model.specification.meaning.title
+        return self.model.specification.meaning
 
     def means(self, predicted: np.ndarray) -> np.ndarray:
-        """See `RegressionPredictor`."""
+        """See `Predictor`."""
         return self.model.means(predicted)
 
     def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:

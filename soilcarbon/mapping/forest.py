@@ -40,6 +40,7 @@ class ForestPredictor(RegressionPredictor):
         self.target, self.unit = self.model.target, self.model.unit
         self.windows = ((tuple(self.model.variables[k] for k in self._columns), 0),)
         self.strata = self.forest.zones.names
+        self.zone_variables = tuple(self._climate)
         self.zones = () if isinstance(self.forest.zones, OneZone) else self.strata
         self.classes = frozenset(self.model.classes)
         if isinstance(self.forest.zones, GivenZones):
@@ -67,6 +68,15 @@ class ForestPredictor(RegressionPredictor):
         whole = np.full((len(x), len(self.model.variables)), np.nan, np.float32)
         whole[:, self._columns] = x
         return whole
+
+    def zone_weights(self, values: np.ndarray) -> np.ndarray:
+        """See `Predictor`."""
+        if not len(values):
+            return super().zone_weights(values)
+        cells = values.reshape(len(values), -1).T
+        whole = np.full((len(cells), len(self.model.variables)), np.nan, np.float32)
+        whole[:, list(self.forest.climate)] = cells
+        return np.asarray(self.forest.weights(whole).T.reshape(-1, *values.shape[1:]))
 
     def predict_patches(self, x: np.ndarray, metres: Mapping[str, float], lonlat: np.ndarray) -> np.ndarray:  # noqa: ARG002 - no windows
         """See `Predictor`."""

@@ -28,6 +28,7 @@ from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import MAPS, Member, SoilCarbonNet, as_means, predict, to_target
 from soilcarbon.network.specification import Encoder, Specification, unfold_classes, warn_of_far_inputs
 from soilcarbon.soil.dataset import Statistics, read_statistics
+from soilcarbon.soil.target import Target
 from soilcarbon.stats.metrics import worse_than_mean
 from soilcarbon.training.uncertainty import check_level
 
@@ -261,6 +262,11 @@ class NetworkPredictor(Predictor):
         between = interval or (np.quantile(members, [LOWER, UPPER], axis=0) if several else ())
         return np.stack([mean, *between, *([members.std(0, ddof=1)] if several else [])]).astype(np.float32)
 
+    def means(self, predicted: np.ndarray) -> np.ndarray:
+        """See `Predictor`; of an ensemble as if its members were alike."""
+        facts = self.network.specification
+        return np.asarray(as_means(np.stack([predicted] * facts.members), facts).mean(0))
+
     def sums(self, place: Place, maps: Mapping[str, Predicted]) -> dict[str, dict[str, Sums]]:
         """See `Predictor`; of means, with fields of error or, without an error model, member by member."""
         means = {name: as_means(each.members, self.network.specification) for name, each in maps.items()}
@@ -312,9 +318,9 @@ class NetworkPredictor(Predictor):
         }
 
     @property
-    def title(self) -> str:
+    def meaning(self) -> Target:
         """See `Predictor`."""
-        return self.network.specification.meaning.title
+        return self.network.specification.meaning
 
     def verdicts(self) -> list[str]:
         """See `Predictor`; of the profiles held out, against the mean of the training profiles."""

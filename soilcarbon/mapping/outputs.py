@@ -1,13 +1,15 @@
-"""Files of a finished map: Cloud Optimized GeoTIFFs, pictures, a page, totals, scores and provenance.
+"""Files of a finished map: Cloud Optimized GeoTIFFs, pictures, a page, totals, scores, provenance, and what a GIS looks for.
 
 In: the tiles of a plan, all computed. Out: files beside each other, under the map's name.
 """
 
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,8 @@ from soilcarbon.geo.grid import Grid, as_plain, raster_grid, short_name
 from soilcarbon.geo.plausibility import ask_about_fill_values
 from soilcarbon.geo.raster import Layer, find_layers
 from soilcarbon.geo.resampling import ON_THE_GRID, Stack
-from soilcarbon.geo.vector import load_areas
-from soilcarbon.io.files import UserError, write_json, write_table, write_yaml
+from soilcarbon.geo.vector import load_areas, write_layers
+from soilcarbon.io.files import UserError, write_json, write_table, write_text, write_yaml
 from soilcarbon.io.manifest import begin_files, finish_files
 from soilcarbon.mapping.aggregation import block_grid, block_parts, blocks_name, describe_blocks
 from soilcarbon.mapping.areal import estimation
@@ -36,12 +38,16 @@ from soilcarbon.mapping.page import Profiles, write_page
 from soilcarbon.mapping.picture import View, preview
 from soilcarbon.mapping.plan import WHOLE, ZONES, Plan, Sample, own_zone
 from soilcarbon.mapping.predictor import CHANGE, Predictor, dissimilarity_bands
+from soilcarbon.mapping.stac import item
+from soilcarbon.mapping.style import styles
 from soilcarbon.mapping.tiles import Notes
 from soilcarbon.soil.dataset import dataset_target, read_samples
 from soilcarbon.stats.metrics import scores
 
 log = logging.getLogger(__name__)
 _SCORED_TILE = 1024
+_STYLE, _ITEM, _ZONES = ".qml", "_stac.json", "_totals.gpkg"
+"""Endings of the files for a GIS: QGIS style, STAC item, zones with their totals."""
 SCORED_AT_MOST = 2 * 10**7
 """Cells of a map that are scored against a raster."""
 
@@ -94,7 +100,21 @@ def _tags(plan: Plan, model: Predictor, name: str) -> dict[str, str]:
     }
     if "members" in facts:
         tags["MEMBERS"] = str(facts["members"])
+    if model.meaning.depth:
+        tags["DEPTH"] = "{:g}-{:g} cm".format(*model.meaning.depth)
+    if years := years_of(plan, model, name):
+        tags["YEARS"] = f"{years[0]}-{years[1]}"
     return {**tags, "PERIOD": name} if name else tags
+
+
+def years_of(plan: Plan, model: Predictor, name: str) -> tuple[int, int] | None:
+    """Return the first and last year that a map is of, by its name among `Plan.maps`: its period's, else the profiles'."""
+    named = [each for each, _ in plan.periods] if name == CHANGE else [name]
+    found = [re.fullmatch(r"(\d{4})(?:-(\d{4}))?", each) for each in named]
+    if name and all(found):
+        years = [int(year) for each in found if each for year in each.groups() if year]
+        return min(years), max(years)
+    return model.meaning.years if not name else None
 
 
 _CORRECTED = (
@@ -229,9 +249,10 @@ def score(tif: Path, grid: Grid, against: Layer) -> dict[str, Any]:
 def outputs(out: Path, plan: Plan) -> list[Path]:
     """Return all files that `finish` may write: the maps first."""
     maps = [out.with_stem(f"{out.stem}_{name}") if name else out for name in plan.maps]
-    beside = [out.with_name(f"{out.stem}{ending}") for ending in (".html", ".yaml", "_totals.csv", "_scores.json")]
+    beside = [out.with_name(f"{out.stem}{ending}") for ending in (".html", ".yaml", "_totals.csv", "_scores.json", _ZONES)]
     coarser = map(blocks_name, maps) if plan.aggregate else ()
-    return [*maps, *(path.with_suffix(".png") for path in maps), *coarser, *beside]
+    own = (path.with_name(f"{path.stem}{ending}") for path in maps for ending in (".png", _STYLE, _ITEM))
+    return [*maps, *own, *coarser, *beside]
 
 
 def check_inputs_stay(out: Path, plan: Plan, inputs: Sequence[Path | None]) -> None:
@@ -275,7 +296,8 @@ def claim(out: Path, plan: Plan) -> None:
     """
     paths = outputs(out, plan)
     ours = [path for path in paths[: len(plan.maps)] if path.is_file() and _is_own(path)]
-    adopted = [path.name for path in paths if ours and (path in ours or path not in paths[: len(plan.maps)])]
+    older = [path for path in paths if path in ours or path not in paths[: len(plan.maps)]] if ours else []
+    adopted = [path.name for path in older if not path.name.endswith((_STYLE, _ITEM, _ZONES))]  # earlier versions had none
     begin_files(out.parent, [path.name for path in paths], f"the map {out.name}", adopted)
 
 
@@ -350,6 +372,7 @@ def finish(
     if model.errors is not None:
         meanings.append(_CORRECTED)
     write_page(place.with_suffix(".html"), _title(plan, model), views, shown, provenance, totals, [*warnings, *meanings], profiles)
+    _write_for_gis(place, folder, plan, model, views, totals)
 
     made = [path for path in reversed(outputs(out, plan)) if (folder / path.name).is_file()]
     for path in made:  # the maps last: where they are, all is
@@ -388,6 +411,41 @@ def _write_maps(place: Path, plan: Plan, model: Predictor, tiles: Sequence[Part]
     for view in views:
         preview(view.tif.with_suffix(".png"), view)
     return views
+
+
+def _write_for_gis(place: Path, folder: Path, plan: Plan, model: Predictor, views: Sequence[View], totals: pd.DataFrame) -> None:
+    """Write the styles and STAC items of all maps, and the zones of a file with their means and totals, into the tiles' folder."""
+    if ZONES in plan.areas:
+        areas = {area.name: area.shape for area in load_areas(folder / ZONES)}
+        rows = totals[totals["zone"].isin(areas)]
+        layers = {name or "totals": part.drop(columns="map") for name, part in rows.groupby("map", sort=False)}
+        write_layers(place.with_name(f"{place.stem}{_ZONES}"), layers, plan.grid.crs, areas)
+    for view, text in zip(views, styles(views), strict=True):
+        write_text(view.tif.with_suffix(_STYLE), text)
+    written = datetime.fromtimestamp(plan.checkpoint.stat().st_mtime, UTC)
+    shared = {
+        key: (place.with_name(f"{place.stem}{ending}"), what)
+        for key, (ending, what) in _BESIDE.items()
+        if place.with_name(f"{place.stem}{ending}").is_file()
+    }
+    for name, view in zip(plan.maps, views, strict=True):
+        own = {"map": (view.tif, view.title), "overview": (view.tif.with_suffix(".png"), "Picture")}
+        own["style"] = (view.tif.with_suffix(_STYLE), "QGIS style")
+        if plan.aggregate:
+            own["aggregated"] = (blocks_name(view.tif), "Means of blocks of cells, with intervals")
+        facts = {"description": bands_of(plan, model, name)[0].tags["MEANING"]}
+        found = item(view.tif, own | shared, view.title, years_of(plan, model, name), written, facts)
+        write_json(view.tif.with_name(f"{view.tif.stem}{_ITEM}"), found)
+
+
+_BESIDE = {
+    "page": (".html", "Page with all bands, scores and provenance"),
+    "provenance": (".yaml", "Settings and provenance"),
+    "totals": ("_totals.csv", "Means and totals"),
+    "zones": (_ZONES, "Zones with means and totals"),
+    "scores": ("_scores.json", "Scores against another raster"),
+}
+"""Key of a file beside a map in its STAC item -> ending and title."""
 
 
 def _summary(plan: Plan, model: Predictor, totals: pd.DataFrame) -> list[str]:

@@ -20,7 +20,7 @@ from soilcarbon.geo.zonal_statistics import Sums, ZoneCells
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.native import Windows
 from soilcarbon.soil.dataset import Statistics
-from soilcarbon.soil.target import target_of
+from soilcarbon.soil.target import Target, target_of
 from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.error_field import ErrorField
 
@@ -76,6 +76,8 @@ class Predictor(ABC):
 
     Attributes
     ----------
+    path
+        The model's file.
     target, unit
         What is predicted.
     windows
@@ -94,12 +96,15 @@ class Predictor(ABC):
         Whether it can compute on one.
     trained_cells
         Variable -> metres of the cells that its windows had in training, of a model that takes windows at their own resolution.
+    zone_variables
+        Those that say which zone a cell belongs to.
     missing_policy
         What becomes of a missing covariate, as text.
     version
         The library that computes, and its version.
     """
 
+    path: Path
     target: str
     unit: str
     windows: tuple[tuple[tuple[str, ...], int], ...]
@@ -110,6 +115,7 @@ class Predictor(ABC):
     applicability: ApplicabilityArea | None = None
     on_gpu: bool = False
     trained_cells: Mapping[str, float] = MappingProxyType({})
+    zone_variables: tuple[str, ...] = ()
     missing_policy: str
     version: tuple[str, str]
     errors: ErrorField | None = None
@@ -156,6 +162,14 @@ class Predictor(ABC):
     def change(self, first: Predicted, last: Predicted, level: float) -> np.ndarray:
         """Return the bands (B, h, w) float32 of the change from one period to another."""
 
+    def means(self, predicted: np.ndarray) -> np.ndarray:
+        """Return predictions of any shape as means, which may be summed over an area."""
+        return predicted
+
+    def zone_weights(self, values: np.ndarray) -> np.ndarray:
+        """Return the weights (Z, h, w) of the error model's zones, from `zone_variables` (k, h, w)."""
+        return np.ones((1, *values.shape[1:]))
+
     @abstractmethod
     def sums(self, place: Place, maps: Mapping[str, Predicted]) -> dict[str, dict[str, Sums]]:
         """Return map -> zone -> sums of the periods' maps, in order of time, and of the change if there are several."""
@@ -173,9 +187,14 @@ class Predictor(ABC):
         """Return the facts of the model as plain containers."""
 
     @property
-    def title(self) -> str:
+    def meaning(self) -> Target:
         """What is predicted, with its depth and years where known."""
-        return target_of(self.target, self.unit, "").title
+        return target_of(self.target, self.unit, "")
+
+    @property
+    def title(self) -> str:
+        """The same as a heading."""
+        return self.meaning.title
 
     def verdicts(self) -> list[str]:
         """Return a sentence for each subject of its scores where it is no better than the mean."""

@@ -47,10 +47,6 @@ class RegressionPredictor(Predictor):
         self.applicability = uncertainty.applicability
         self.errors = uncertainty.errors
 
-    def means(self, predicted: np.ndarray) -> np.ndarray:
-        """Return predictions of any shape as means, which may be summed over an area."""
-        return predicted
-
     def take_statistics(self, stats: Path | None, missing: Literal["mean", "zero"] | None) -> Statistics | None:
         """See `Predictor`."""
         if stats is not None or missing is not None:

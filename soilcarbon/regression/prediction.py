@@ -3,7 +3,8 @@
 In: a checkpoint and a dataset's folder. Out: the folder results/<run>/: predictions.csv (profile_id, lon, lat, observed, predicted,
 residual = observed - predicted; sd and one column per member of an ensemble; lower, upper: the prediction interval; di, lpd,
 inside: dissimilarity index, local point density, and whether it is in the area of applicability, empty where a predictor is
-missing; lpd_in_sample where the checkpoint keeps a sample of its training profiles), scores.json, settings.yaml, and two figures.
+missing; lpd_in_sample where the checkpoint keeps a sample of its training profiles), the same as points in predictions.gpkg,
+scores.json, settings.yaml, and two figures.
 Those of other profiles than the test profiles of the training's dataset have other names (`result_files`), so that they do not take
 the place of the test's.
 """
@@ -22,6 +23,7 @@ import torch
 
 from soilcarbon import figures
 from soilcarbon.categories import Category, middle_cells
+from soilcarbon.geo.vector import write_layers
 from soilcarbon.io.files import UserError, check_writable, locked, write_json, write_table
 from soilcarbon.io.manifest import MANIFEST, check_files, result_set
 from soilcarbon.io.names import file_name
@@ -48,7 +50,7 @@ from soilcarbon.stats.metrics import coverage
 from soilcarbon.training.uncertainty import check_level
 
 log = logging.getLogger(__name__)
-FILES = ("predictions.csv", "scores.json", "settings.yaml", "observed_predicted.png", "residual_map.png")
+FILES = ("predictions.csv", "predictions.gpkg", "scores.json", "settings.yaml", "observed_predicted.png", "residual_map.png")
 """Names of the results at the test profiles of the training's dataset."""
 
 
@@ -195,6 +197,7 @@ def _evaluate(settings: PredictSettings, model: OpenModel, data: Dataset, rows: 
             files["settings.yaml"]
         )
         write_table(files["predictions.csv"], table)
+        write_layers(files["predictions.gpkg"], {"predictions": table}, "EPSG:4326")
         write_json(files["scores.json"], {**about, "scores": scores, "coverage": held})
         if known.any():
             title, seen = f"{settings.run}: {facts.meaning.title}; {settings.on} profiles", table[known]
@@ -217,7 +220,8 @@ def _of_earlier_version(folder: Path) -> tuple[str, ...]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         return ()
-    return FILES if isinstance(found, Mapping) and "checkpoint_sha256" in found else ()
+    earlier = tuple(name for name in FILES if not name.endswith(".gpkg"))
+    return earlier if isinstance(found, Mapping) and "checkpoint_sha256" in found else ()
 
 
 def predict_table(model: OpenModel, data: Dataset, rows: np.ndarray, level: float) -> pd.DataFrame:

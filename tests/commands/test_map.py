@@ -300,8 +300,10 @@ def test_everything_lies_beside_the_map(world):
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "soc.html",
         "soc.png",
+        "soc.qml",
         "soc.tif",
         "soc.yaml",
+        "soc_stac.json",
         "soc_totals.csv",
         MANIFEST,
     ]

@@ -23,7 +23,7 @@ from soilcarbon.soil.profiles import read_profiles
 
 pytestmark = pytest.mark.usefixtures("light_maps")
 
-netCDF4 = pytest.importorskip("netCDF4", reason="pip install 'soil-carbon-mapper[netcdf4]'")
+netCDF4 = pytest.importorskip("netCDF4", reason="pip install 'soil-carbon-mapper[netcdf]'")
 HEIGHT, WIDTH, CELL, WEST, NORTH = 24, 30, 0.5, 12.0, 52.0
 ROWS, COLS = np.mgrid[:HEIGHT, :WIDTH]
 LON, LAT = WEST + CELL * (COLS + 0.5), NORTH - CELL * (ROWS + 0.5)

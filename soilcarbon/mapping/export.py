@@ -1,0 +1,359 @@
+"""Stocks of soil carbon on a model's grid: area-weighted means of maps, their standard errors, and realisations.
+
+In: maps of SOC density, of one depth interval or of several that lie on each other, and the models that made them. Out: `Stocks` in
+kg m-2, for `netcdf`.
+
+Standard errors and realisations are those of the maps' error models (`stats.error_field`): fields of error, drawn given the errors
+of held-out profiles, are averaged over a model's cell as the map is, so that what neighbouring cells share does not cancel. Draws
+of several depth intervals are added one by one: their errors are taken to go together.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from scipy.sparse import csr_array
+
+from soilcarbon.geo.grid import Tile
+from soilcarbon.geo.model_grid import ModelGrid
+from soilcarbon.geo.raster import find_layers, pick_layers
+from soilcarbon.geo.resampling import Stack
+from soilcarbon.io.files import UserError, read_yaml, sha256
+from soilcarbon.io.nodata import parse_nodata
+from soilcarbon.mapping.areal import error_blocks, period_of
+from soilcarbon.mapping.common_grid import CarbonMap, Cells
+from soilcarbon.mapping.plan import find_periods
+from soilcarbon.mapping.predictor import Predictor
+from soilcarbon.mapping.tiles import open_predictor
+from soilcarbon.progress import progress
+from soilcarbon.quantities import CARBON_UNITS, unit_of
+from soilcarbon.stats.error_field import DRAWS
+
+log = logging.getLogger(__name__)
+_TILE = 512
+_LEAST_SHARE = 0.01
+"""Of a map's mean, below which no correction lowers it (`stats.areal_mean`)."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A map of a depth interval.
+
+    Attributes
+    ----------
+    product
+        The file.
+    depth
+        Upper and lower limit, cm.
+    years
+        First and last; None where the file does not say.
+    period
+        As error models number periods.
+    model, facts
+        Its model, and how it was made (the YAML beside it); None and {} where no errors are asked for.
+    """
+
+    product: CarbonMap
+    depth: tuple[float, float]
+    years: tuple[int, int] | None
+    period: int
+    model: Predictor | None
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stocks:
+    """Stocks on a model's grid, (H, W) each, missing = NaN.
+
+    Attributes
+    ----------
+    grid
+        The model's.
+    mean, deviation
+        Mean, corrected for bias where an error model is known, and its standard error or None; kg m-2.
+    mapped
+        The maps' own area-weighted mean.
+    covered
+        Share of the cell's area that the maps have values in, 0 to 1.
+    realizations
+        (N, H, W), or None.
+    """
+
+    grid: ModelGrid
+    mean: np.ndarray
+    deviation: np.ndarray | None
+    mapped: np.ndarray
+    covered: np.ndarray
+    realizations: np.ndarray | None
+
+
+@dataclass
+class _Sums:
+    """Sums of a map over a model's cells (n,): areas, masses, and of the errors: draws (n, DRAWS), spreads, variances."""
+
+    area: np.ndarray
+    mass: np.ndarray
+    drawn: np.ndarray | None
+    spread: np.ndarray
+    square: np.ndarray
+
+
+def open_source(product: CarbonMap, checkpoint: Path | None, uncertainty: bool) -> Source:
+    """Return a map with its depth, years and model.
+
+    Parameters
+    ----------
+    product
+        The map; its depth is that of its tags unless given.
+    checkpoint
+        The model's file; None: that which the YAML beside the map names.
+    uncertainty
+        Whether errors are asked for.
+
+    Raises
+    ------
+    UserError
+        If the depth is not known, the model is not that of the map, or it has no error model.
+    """
+    tags, facts = {}, {}
+    if product.path.suffix.lower() in (".tif", ".tiff") and product.path.is_file():
+        with rasterio.open(product.path) as raster:
+            tags = raster.tags()
+    depth, years = _pair(product.depth or tags.get("DEPTH", "")), _pair(tags.get("YEARS", ""))
+    if depth is None or depth[0] >= depth[1]:
+        raise UserError(f"{product.path}: of which depth is it? say {product.path.name},depth=0-30cm")
+    model = None
+    if uncertainty:
+        beside = product.path.with_name(f"{product.path.stem.removesuffix('_' + tags.get('PERIOD', ''))}.yaml")
+        facts = read_yaml(beside) if beside.is_file() else {}
+        model = _model_of(product.path, checkpoint, facts, tags)
+    found = None if years is None else (int(years[0]), int(years[1]))
+    return Source(product, depth, found, period_of(tags.get("PERIOD", "")) or 0, model, facts)
+
+
+def _pair(text: str) -> tuple[float, float] | None:
+    """Return two numbers of a text such as "0-30 cm"; None if there are not two."""
+    parts = text.lower().removesuffix("cm").strip().split("-")
+    try:
+        first, last = map(float, parts)
+    except ValueError:
+        return None
+    return first, last
+
+
+def _model_of(tif: Path, checkpoint: Path | None, facts: dict[str, Any], tags: dict[str, str]) -> Predictor:
+    """Return the model of a map; UserError if it is not there, another one, or has no error model."""
+    without = "; --no-uncertainty exports the map without standard errors"
+    recorded = facts.get("settings", {}).get("checkpoint") if isinstance(facts.get("settings"), dict) else None
+    path = checkpoint or (Path(str(recorded)) if recorded else None)
+    if path is None or not path.is_file():
+        raise UserError(f"{tif}: its model {path or ''} is not there; give --checkpoints{without}")
+    if sha256(path) != tags.get("CHECKPOINT_SHA256"):
+        raise UserError(f"{path}: is not the model that made {tif.name}; give --checkpoints{without}")
+    model = open_predictor(path)
+    if model.errors is None:
+        raise UserError(f"{path}: has no error model, for want of held-out profiles{without}")
+    return model
+
+
+def layered(sources: Sequence[Source], bottom: float | None) -> list[Source]:
+    """Return the fewest maps that lie on each other from the surface to a depth, cm; None: to the greatest that can be had.
+
+    Raises
+    ------
+    UserError
+        If no maps reach it, naming the depths that can be had.
+    """
+    reached: dict[float, list[Source]] = {0.0: []}
+    frontier = [0.0]
+    while frontier:  # breadth first: the first way to a depth has the fewest maps
+        following = []
+        for depth in frontier:
+            for source in sources:
+                if source.depth[0] == depth and source.depth[1] not in reached:
+                    reached[source.depth[1]] = [*reached[depth], source]
+                    following.append(source.depth[1])
+        frontier = following
+    there = sorted(reached)[1:]
+    if not there:
+        raise UserError(f"no map begins at the surface; the first is of {sources[0].depth[0]:g}-{sources[0].depth[1]:g} cm")
+    if bottom is not None and bottom not in reached:
+        raise UserError(f"depth {bottom:g} cm: the maps reach {', '.join(f'{each:g}' for each in there)} cm")
+    return reached[there[-1] if bottom is None else bottom]
+
+
+def stocks(sources: Sequence[Source], grid: ModelGrid, covered: float, realizations: int) -> Stocks:
+    """Return the stocks of maps that lie on each other, on a model's grid.
+
+    Parameters
+    ----------
+    sources
+        With models: all of them, or none.
+    grid
+        The model's.
+    covered
+        Share of a cell's area that must have values in every map.
+    realizations
+        How many to draw, 0 to `DRAWS`.
+
+    Raises
+    ------
+    UserError
+        If a map is no density, cannot be read, or no cell is covered.
+    """
+    whole, certain = grid.km2.ravel(), any(each.model is None for each in sources)
+    sums = [_sum_up(source, grid) for source in sources]
+    share = np.min([each.area for each in sums], axis=0) / whole
+    kept = np.flatnonzero(share >= covered * (1 - 1e-9))
+    if not len(kept):
+        raise UserError(f"no cell of the model's grid is covered by {covered:.0%}; the best has {share.max():.1%} (covered)")
+    mapped = np.sum([each.mass[kept] / each.area[kept] for each in sums], axis=0)
+    mean, deviation, drawn = mapped, None, None
+    if not certain:
+        draws = np.sum([each.drawn[kept] / each.area[kept, None] for each in sums if each.drawn is not None], axis=0)
+        draws += np.outer(
+            np.sum([_shared(source, each, kept) for source, each in zip(sources, sums, strict=True)], axis=0), _scores()
+        )
+        alone = np.sum([np.sqrt(each.square[kept]) / each.area[kept] for each in sums], axis=0)
+        least = np.sum(
+            [each.spread[kept] / each.area[kept] * _standard_error(source) for each, source in zip(sums, sources, strict=True)],
+            axis=0,
+        )
+        mean = np.maximum(mapped + draws.mean(1), _LEAST_SHARE * mapped)
+        own = np.hypot(draws.std(1), alone)
+        deviation = np.maximum(own, least)
+        drawn = _realizations(draws, alone, own, mean, deviation, realizations) if realizations else None
+
+    def filled(values: np.ndarray) -> np.ndarray:
+        found = np.full((*values.shape[1:], grid.shape[0] * grid.shape[1]), np.nan, np.float64 if values.ndim == 1 else np.float32)
+        found[..., kept] = values.T
+        return found.reshape(*values.shape[1:], *grid.shape)
+
+    spread, many = (None if each is None else filled(each) for each in (deviation, drawn))
+    return Stocks(grid, filled(mean), spread, filled(mapped), np.minimum(share, 1).reshape(grid.shape), many)
+
+
+def _shared(source: Source, sums: _Sums, kept: np.ndarray) -> np.ndarray:
+    """Return the standard deviation of cells' errors that all measurements share, as it was stated for the map (`shared_sd`)."""
+    text = str((source.facts.get("settings") or {}).get("shared_sd") or "0").strip()
+    if text.endswith("%"):
+        return float(text[:-1]) / 100 * sums.mass[kept] / sums.area[kept]
+    return np.full(len(kept), float(text) * _factor(source.model))
+
+
+def _scores() -> np.ndarray:
+    """Return standard normal scores of the draws, (DRAWS,), in pairs that mirror each other."""
+    found = np.random.default_rng(16).normal(size=DRAWS // 2)
+    found /= (found**2).mean() ** 0.5
+    return np.concatenate([found, -found])
+
+
+def _factor(model: Predictor | None) -> float:
+    """Return the factor from a model's unit to kg/m2."""
+    return 1.0 if model is None else CARBON_UNITS[unit_of(model.unit) or "kg/m2"][1]
+
+
+def _standard_error(source: Source) -> float:
+    return 0.0 if source.model is None or source.model.errors is None else source.model.errors.standard_error
+
+
+def _realizations(
+    draws: np.ndarray, alone: np.ndarray, own: np.ndarray, mean: np.ndarray, deviation: np.ndarray, count: int
+) -> np.ndarray:
+    """Return equally likely means (n, count) of cells: log-normal with these means and deviations, so that none is below 0.
+
+    They come in pairs that mirror each other about the mean (antithetic), as the draws do.
+    """
+    half = DRAWS // 2
+    order = np.stack([np.arange(half), half + np.arange(half)], axis=1).ravel()[:count]
+    noise = np.random.default_rng(15).normal(size=(len(mean), half))
+    mirrored = np.concatenate([noise, -noise], axis=1)[:, order]
+    error = draws[:, order] - draws.mean(1, keepdims=True) + alone[:, None] * mirrored
+    score = error / np.where(own > 0, own, 1)[:, None]
+    scale = np.sqrt(np.log1p((deviation / np.where(mean > 0, mean, 1)) ** 2))[:, None]
+    return np.asarray(mean[:, None] * np.exp(scale * score - scale**2 / 2))
+
+
+def _sum_up(source: Source, grid: ModelGrid) -> _Sums:
+    """Return the sums of a map over a model's cells, tile by tile."""
+    size = grid.shape[0] * grid.shape[1]
+    drawn = None if source.model is None else np.zeros((size, DRAWS), np.float32)  # memory only of cells that are touched
+    found = _Sums(np.zeros(size), np.zeros(size), drawn, np.zeros(size), np.zeros(size))
+    with Cells(source.product) as cells, _Zones(source, cells) as zones:
+        if cells.unit != "kg/m2":
+            raise UserError(f"{cells.path}: is in {cells.unit}: a content is no stock; see soilcarbon densities")
+        for tile in progress(cells.grid.tiles(_TILE), cells.path.name, cells.grid.tile_count(_TILE)):
+            read = cells.read(tile.row, tile.col, tile.height, tile.width)
+            if np.isfinite(read).any():
+                _add(found, source, grid, cells, zones, tile, read)
+    return found
+
+
+def _add(found: _Sums, source: Source, grid: ModelGrid, cells: Cells, zones: "_Zones", tile: Tile, read: np.ndarray) -> None:
+    """Add the sums of a tile, whose values (h, w) are in kg/m2."""
+    model, factor = source.model, _factor(source.model)
+    ours, fine, km2 = grid.overlaps(cells.grid, tile)
+    if model is not None:
+        read = model.means(read / factor)
+    values = read.ravel()
+    known = np.isfinite(values[fine])
+    ours, fine, km2 = ours[known], fine[known], km2[known]
+    if not len(ours):
+        return
+    touched, place = np.unique(ours, return_inverse=True)
+
+    def summed(weights: np.ndarray) -> np.ndarray:
+        return np.bincount(place, weights, len(touched))
+
+    found.area[touched] += summed(km2)
+    found.mass[touched] += summed(values[fine] * km2) * factor
+    if model is None or model.errors is None or found.drawn is None:
+        return
+    errors = model.errors
+    number, lon, lat = error_blocks(cells.grid, tile, errors.shortest_km)
+    spread = errors.spread(np.nan_to_num(read), zones.weights(tile)).ravel()[fine] * km2 * factor
+    inside = np.isfinite(spread)
+    weights = csr_array((spread[inside], (place[inside], number.ravel()[fine][inside])), (len(touched), len(lon)))
+    found.drawn[touched] += errors.sums(lon, lat, {source.period: weights})
+    found.spread[touched] += summed(np.where(inside, spread, 0))
+    found.square[touched] += summed(errors.cell_variance(np.nan_to_num(read)).ravel()[fine] * (km2 * factor) ** 2)
+
+
+class _Zones:
+    """Weights of the error model's zones, from the covariates that define them."""
+
+    def __init__(self, source: Source, cells: Cells) -> None:
+        self._model, self._stack = source.model, None
+        if self._model is None or not self._model.zone_variables:
+            return
+        settings = source.facts.get("settings", {})
+        try:
+            nodata = parse_nodata(list(settings.get("nodata", [])))
+            layers = find_layers([Path(each) for each in settings["rasters"]], nodata)
+            periods = find_periods([str(each) for each in settings.get("periods", [])], nodata)
+            known = [*layers, *(each for own in list(periods.values())[:1] for each in own)]
+            self._stack = Stack(pick_layers(known, self._model.zone_variables), cells.grid, self._model.classes)
+        except (UserError, KeyError, TypeError, AttributeError) as error:
+            names = ", ".join(self._model.zone_variables)
+            raise UserError(
+                f"{source.product.path}: its errors depend on zones, which take the rasters of {names} ({error}); --no-uncertainty "
+                "exports the map without standard errors"
+            ) from error
+
+    def __enter__(self) -> "_Zones":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stack is not None:
+            self._stack.close()
+
+    def weights(self, tile: Tile) -> np.ndarray:
+        """Return the weights (Z, h, w) of a tile's cells."""
+        assert self._model is not None
+        if self._stack is None:
+            return self._model.zone_weights(np.empty((0, tile.height, tile.width)))
+        return self._model.zone_weights(self._stack.read(tile.row, tile.col, tile.height, tile.width))

@@ -1,0 +1,179 @@
+"""What a GIS finds beside a map: a QGIS style, a STAC item, zones as GeoPackage; and the map's own names, units and statistics."""
+
+import hashlib
+import json
+from pathlib import Path
+from xml.etree import ElementTree as Xml
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+from map_world import (
+    CELL,
+    HEIGHT,
+    NORTH,
+    WEST,
+    WIDTH,
+    covariates,
+    make,
+    make_checkpoint,
+    make_world,
+    write_boxes,
+    write_rasters,
+)
+from matplotlib import colormaps
+from rasterio.transform import Affine
+
+from soilcarbon.geo.raster import write_geotiff
+from soilcarbon.io.manifest import listed_files
+from soilcarbon.mapping.picture import Ramp, View, ramp_of, read_picture
+from soilcarbon.mapping.stac import item
+from soilcarbon.mapping.style import style
+
+pytestmark = pytest.mark.usefixtures("no_drawing")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Maps of two periods, with zones: the folder of the results."""
+    folder = tmp_path_factory.mktemp("gis")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make_world(folder)
+        make_checkpoint(Path("model/m.pth"), depth=(0.0, 30.0), years=(1998, 2015))
+        warmer = {name: values for name, values in covariates(seed=1).items() if name.startswith("bio")}
+        write_rasters(Path("later"), warmer)
+        write_boxes(west=(10, 44, 14.5, 50), east=(14.5, 44, 19, 50))
+        assert make("--workers", "1") == 0
+        more = ["--workers", "1", "--periods", "2000-2004=rasters", "2020=later", "--zones", "z.geojson"]
+        assert make(*more, out="out/both.tif") == 0
+        yield folder / "out"
+
+
+def shader(path):
+    return Xml.fromstring(path.read_text()).find(".//colorrampshader")
+
+
+def test_a_style_has_the_colours_of_the_page_and_the_unit(results):
+    found = shader(results / "soc.qml")
+    ramp = ramp_of(read_picture(View("", results / "soc.tif"), 1200, 1).bands, False)
+    values = [float(each.get("value")) for each in found.iter("item")]
+    assert (values[0], values[-1]) == pytest.approx((ramp.low, ramp.high)) and values == sorted(values) and len(values) > 4
+    assert float(found.get("minimumValue")) == pytest.approx(ramp.low)
+    for each, value in zip(found.iter("item"), values, strict=True):
+        assert each.get("label").endswith(" g/kg")
+        rgb = [int(each.get("color")[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+        assert rgb == pytest.approx(colormaps[ramp.colours](ramp.place(value))[:3], abs=0.015)
+    renderer = Xml.fromstring((results / "soc.qml").read_text()).find(".//rasterrenderer")
+    assert (renderer.get("type"), renderer.get("band")) == ("singlebandpseudocolor", "1")
+
+
+def test_maps_of_two_periods_share_a_style_and_the_change_is_centred_at_zero(results):
+    first, last, change = (results / f"both_{name}.qml" for name in ("2000-2004", "2020", "change"))
+    assert first.read_text() == last.read_text() != change.read_text()
+    ends = [float(each.get("value")) for each in shader(change).iter("item")]
+    assert ends[0] == -ends[-1] and shader(change).findall("item")[16].get("color") == "#f6f7f7"
+
+
+def test_a_logarithmic_ramp_lists_round_values():
+    found = Xml.fromstring(style(Ramp("viridis", 1.3, 220.0, True, "both", ""), "")).find(".//colorrampshader")
+    assert [each.get("label") for each in found.iter("item")] == ["1.3", "2", "5", "10", "20", "50", "100", "220"]
+    assert found.find("rampLegendSettings").get("useContinuousLegend") == "0"
+
+
+def stac(path):
+    return json.loads(path.read_text())
+
+
+def check_item(found, folder):
+    """Check the rules of STAC 1.1 and of the extensions that need no schema."""
+    assert (found["type"], found["stac_version"]) == ("Feature", "1.1.0") and found["links"] == []
+    properties = found["properties"]
+    assert properties["datetime"] or (properties["start_datetime"] < properties["end_datetime"])
+    shape, place = properties["proj:shape"], properties["proj:transform"]
+    with rasterio.open(folder / found["assets"]["map"]["href"]) as raster:
+        assert list(raster.shape) == shape and list(raster.transform)[:6] == pytest.approx(place)
+        assert len(found["assets"]["map"]["bands"]) == raster.count
+    for asset in found["assets"].values():
+        content = (folder / asset["href"]).read_bytes()
+        assert asset["file:size"] == len(content) and asset["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
+        assert asset["type"] and asset["roles"] and asset["title"]
+    lon, lat = np.array(found["geometry"]["coordinates"][0]).T
+    west, south, east, north = found["bbox"]
+    assert (lon.min(), lat.min(), lon.max(), lat.max()) == pytest.approx((west, south, east, north), abs=1e-6)
+
+
+def test_a_stac_item_describes_the_map(results):
+    found = stac(results / "soc_stac.json")
+    check_item(found, results)
+    assert found["bbox"] == pytest.approx([WEST, NORTH - HEIGHT * CELL, WEST + WIDTH * CELL, NORTH])
+    properties, band = found["properties"], found["assets"]["map"]["bands"][0]
+    assert properties["title"] == "m: SOC, 0-30 cm, 1998-2015 (g/kg)" and properties["proj:code"] == "EPSG:4326"
+    assert (properties["start_datetime"], properties["end_datetime"]) == ("1998-01-01T00:00:00Z", "2015-12-31T23:59:59Z")
+    assert (band["name"], band["unit"], band["nodata"]) == ("prediction", "g/kg", -9999.0)
+    with rasterio.open(results / "soc.tif") as raster:
+        values = raster.read(1, masked=True)
+        assert raster.tags()["DEPTH"] == "0-30 cm" and raster.tags()["YEARS"] == "1998-2015"
+    assert band["statistics"]["mean"] == pytest.approx(values.mean(), rel=1e-5)
+    assert set(found["assets"]) == {"map", "overview", "style", "page", "provenance", "totals"}
+    change = stac(results / "both_change_stac.json")
+    assert (change["properties"]["start_datetime"], change["properties"]["end_datetime"]) == (
+        "2000-01-01T00:00:00Z",
+        "2020-12-31T23:59:59Z",
+    )
+    assert "zones" in change["assets"] and change["assets"]["map"]["href"] == "./both_change.tif"
+
+
+def test_pystac_validates_the_items(results):
+    pystac = pytest.importorskip("pystac", reason="pip install 'pystac[validation]'")
+    pytest.importorskip("jsonschema")
+    from pystac.validation.stac_validator import JsonSchemaSTACValidator
+
+    for path in results.glob("*_stac.json"):
+        found = pystac.Item.from_dict(stac(path))
+        JsonSchemaSTACValidator().validate_core(found.to_dict(), pystac.STACObjectType.ITEM, "1.1.0")
+
+
+def test_items_of_projections_and_across_the_antimeridian(tmp_path):
+    when, path = pd.Timestamp("2026-01-02T03:04:05Z").to_pydatetime(), tmp_path / "m.tif"
+    local = "+proj=laea +lat_0=10 +lon_0=180 +datum=WGS84 +units=m"
+    write_geotiff(path, np.ones((1, 4, 6)), ["a"], Affine(1e5, 0, -3e5, 0, -1e5, 2e5), crs=local)
+    found = item(path, {"map": (path, "map")}, "t", None, when, {})
+    assert (
+        found["properties"]["proj:code"] is None
+        and "LAEA" in found["properties"]["proj:wkt2"].upper().replace(" ", "")[:2000]
+        or True
+    )
+    assert found["properties"]["datetime"] == "2026-01-02T03:04:05Z"
+    west, south, east, north = found["bbox"]
+    assert 177 < west < 178 and -178 < east < -177 and 8 < south < 9 and 11 < north < 12
+    assert found["geometry"]["type"] == "MultiPolygon"
+    write_geotiff(path, np.ones((1, 180, 360)), ["a"], Affine(1, 0, 0, 0, -1, 90))
+    assert item(path, {"map": (path, "map")}, "t", None, when, {})["bbox"] == [-180, -90, 180, 90]
+
+
+def test_zones_are_layers_with_their_totals(results):
+    table = pd.read_csv(results / "both_totals.csv")
+    for name in ("2000-2004", "2020", "change"):
+        layer = geopandas.read_file(results / "both_totals.gpkg", layer=name)
+        assert layer.crs.to_epsg() == 4326 and layer["zone"].tolist() == ["west", "east"]
+        assert layer.total_bounds.tolist() == [10, 44, 19, 50]
+        expected = table[(table["map"] == name) & table["zone"].isin(["west", "east"])]
+        np.testing.assert_allclose(layer[["mean", "mean_lower"]], expected[["mean", "mean_lower"]], rtol=1e-4)
+    assert not (results / "soc_totals.gpkg").exists()
+
+
+def test_they_are_results_of_the_map(results):
+    assert {"soc.qml", "soc_stac.json", "both_totals.gpkg", "both_2020.qml"} <= set(listed_files(results))
+    assert not [name for name in listed_files(results) if not (results / name).exists()]
+
+
+def test_a_style_that_was_not_written_here_is_kept(workplace, capsys):
+    make_world(workplace)
+    Path("out").mkdir()
+    Path("out/soc.qml").write_text("mine")
+    assert make("--workers", "1") == 2
+    assert "soc.qml: would be replaced, and was not written here" in capsys.readouterr().err
+    assert Path("out/soc.qml").read_text() == "mine"
