@@ -19,7 +19,7 @@ from soilcarbon.io.files import UserError
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.stats.error_field import ErrorField
 
-pytestmark = pytest.mark.usefixtures("no_drawing")
+pytestmark = pytest.mark.usefixtures("light_maps")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from soilcarbon.network.specification import unfold_classes
 from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.error_field import ErrorField
 
-pytestmark = pytest.mark.usefixtures("no_drawing")
+pytestmark = pytest.mark.usefixtures("light_maps")
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from soilcarbon.mapping.picture import Ramp, View, ramp_of, read_picture
 from soilcarbon.mapping.stac import item
 from soilcarbon.mapping.style import style
 
-pytestmark = pytest.mark.usefixtures("no_drawing")
+pytestmark = pytest.mark.usefixtures("light_maps")
 
 
 @pytest.fixture(scope="module")
