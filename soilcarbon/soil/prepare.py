@@ -6,7 +6,7 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -135,14 +135,7 @@ def prepare_dataset(
     UserError
         If profiles, rasters and categories do not fit each other, or nothing is left; then nothing is written.
     """
-    unit = sources.unit or (_recorded_unit(sources) if split is not None else None)
-    profiles = read_profiles(
-        sources.points, sources.target, sources.depth, sources.bounds, split is None, sources.rule, sources.soc_factor, unit
-    )
-    target = profiles.facts.pop("target", None)
-    if target and parent and target["unit"] != parent.target.unit:
-        theirs = f"{parent.folder} is in {parent.target.unit}"
-        raise UserError(f"{sources.points}: the target is in {target['unit']}, and {theirs}; convert one, or see --target_unit")
+    profiles, target = _profiles_of(sources, split is None, parent)
     layers = find_layers([*sources.rasters, *sources.world_rasters], sources.nodata)
     check_names(layers, nodata=sources.nodata)
     categories, own = _categories_of(sources, layers, parent)
@@ -169,23 +162,49 @@ def prepare_dataset(
     if split is not None:
         drawn, facts["split"] = _split(profiles.table, split, parent)
         facts["split"]["shared_with_training"] = share_covariates(_centres(patches), drawn)
+        training = drawn == "train"
         if sources.categories is None and parent is None:
-            categories = without_constants(categories, patches, drawn == "train")
-        if parent and own:
-            kept = without_constants(own, patches, drawn == "train")
-            categories, own = (*(each for each in categories if each not in own), *kept), kept
-        statistics = parent.statistics([each for each in categories if each not in own]) if parent else None
-        facts["statistics"] = f"of {parent.folder}" if parent else "of the training profiles"
-        if statistics is not None and own:
-            numeric = [name for each in own if each.kind == "numeric" for name in each.variables]
-            ours = compute_statistics({name: patches[name] for name in numeric}, drawn == "train")
-            statistics = pd.concat([statistics, ours], ignore_index=True)
-            facts["statistics"] += "; of the training profiles for the variables that it has not"
+            categories = without_constants(categories, patches, training)
+        if parent:
+            kept = without_constants(own, patches, training) if own else ()
+            categories = (*(each for each in categories if each not in own), *kept)
+            statistics, facts["statistics"] = _statistics_of(parent, categories, kept, patches, training)
+        else:
+            facts["statistics"] = "of the training profiles"
     write_dataset(out, profiles.table, patches, drawn, categories, facts, statistics, {"rejected.csv": profiles.rejected})
     made = Prepared(profiles, patches, tuple(categories), facts)
     codes = hidden_classes(used, samples) if sources.categories is None and parent is None else []
     made.hints = _hints(made, sources.depth, codes)
     return made
+
+
+def _profiles_of(sources: Sources, places_only: bool, parent: GlobalDataset | None) -> tuple[Profiles, dict[str, Any] | None]:
+    """Return the profiles, and facts of the target, which is in the unit of the global dataset; None of places to predict."""
+    unit = sources.unit or (None if places_only else _recorded_unit(sources))
+    profiles = read_profiles(
+        sources.points, sources.target, sources.depth, sources.bounds, places_only, sources.rule, sources.soc_factor, unit
+    )
+    target = profiles.facts.pop("target", None)
+    if target and parent and target["unit"] != parent.target.unit:
+        theirs = f"{parent.folder} is in {parent.target.unit}"
+        raise UserError(f"{sources.points}: the target is in {target['unit']}, and {theirs}; convert one, or see --target_unit")
+    return profiles, target
+
+
+def _statistics_of(
+    parent: GlobalDataset,
+    categories: Sequence[Category],
+    own: Sequence[Category],
+    patches: Mapping[str, np.ndarray],
+    rows: np.ndarray,
+) -> tuple[pd.DataFrame, str]:
+    """Return var_name, v_mean, v_std, and where they are from: the global dataset, or the training rows (N,) for own categories."""
+    statistics = parent.statistics([each for each in categories if each not in own])
+    if not own:
+        return statistics, f"of {parent.folder}"
+    numeric = {name: patches[name] for each in own if each.kind == "numeric" for name in each.variables}
+    statistics = pd.concat([statistics, compute_statistics(numeric, rows)], ignore_index=True)
+    return statistics, f"of {parent.folder}; of the training profiles for the variables that it has not"
 
 
 def _recorded_unit(sources: Sources) -> str | None:
@@ -220,14 +239,25 @@ def _categories_of(
     if not own or not known & here:
         what = "local variable" if not own else f"variable of {parent.folder if parent else 'the world'}"
         raise UserError(f"--rasters and --world_rasters: no {what} is in them; each is needed, or leave out --world_rasters")
-    taken, new = {each.name for each in theirs}, []
-    for each in default_categories(own):
+    new = _renamed(default_categories(own), {each.name for each in theirs})
+    return (*_narrowed(theirs, known & here), *new), new
+
+
+def _renamed(categories: Sequence[Category], taken: set[str]) -> tuple[Category, ...]:
+    """Return categories of other names than those that are taken."""
+    renamed = []
+    for each in categories:
         name = each.name
         while name in taken:
             name += "_local"
-        new.append(each.model_copy(update={"name": name}))
-    kept = [(each, tuple(name for name in each.variables if name in here)) for each in theirs]
-    return (*(each.model_copy(update={"variables": names}) for each, names in kept if names), *new), tuple(new)
+        renamed.append(each.model_copy(update={"name": name}))
+    return tuple(renamed)
+
+
+def _narrowed(categories: Sequence[Category], names: Collection[str]) -> tuple[Category, ...]:
+    """Return the categories with these of their variables; a category without any is left out."""
+    kept = [(each, tuple(name for name in each.variables if name in names)) for each in categories]
+    return tuple(each.model_copy(update={"variables": variables}) for each, variables in kept if variables)
 
 
 def _sources_of(categories: Sequence[Category], sources: Sources) -> dict[str, list[str]]:
@@ -300,10 +330,10 @@ def without_constants(categories: Sequence[Category], patches: Mapping[str, np.n
     if not useless:
         return tuple(categories)
     log.info("constant or missing at all training profiles, left out: %s", ", ".join(useless))
-    kept = [(category, tuple(name for name in category.variables if name not in useless)) for category in categories]
-    if not any(names for _, names in kept):
+    kept = _narrowed(categories, {name for category in categories for name in category.variables} - {*useless})
+    if not kept:
         raise UserError("every variable of the rasters is constant or missing at the training profiles")
-    return tuple(category.model_copy(update={"variables": names}) for category, names in kept if names)
+    return kept
 
 
 def _check_left(profiles: Profiles, points: Path) -> None:

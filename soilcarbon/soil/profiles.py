@@ -137,15 +137,10 @@ def read_profiles(
         points.columns.found["soc"] = name
         used["soc"], soc, meaning = _target(points, name, soc_factor, unit, depth.interval if is_horizons else None)
     facts: dict[str, Any] = {"kind": "horizons" if is_horizons else "profiles", "rows": len(points.raw)}
+    if not (is_horizons or places_only):
+        _check_depth_rule(depth, "cm_covered" in points.raw, path)
     if is_horizons:
         table, far = _average_horizons(points, soc, used.get("soc", ""), meaning, depth, facts), None
-    elif (depth.method != "mean" or depth.further) and not places_only:
-        raise UserError(
-            f"{path}: depth_method and depth_limits need horizons (columns of upper and lower depth, none named cm_covered);"
-            " leave them out for a table of profiles"
-        )
-    elif depth.min_covered > 0 and not places_only and "cm_covered" not in points.raw:
-        raise UserError(f"{path}: min_covered needs horizons, or a column 'cm_covered'; set it to 0")
     else:
         table, far = _rows_as_profiles(points, soc, used.get("soc"), places_only)
     names = ("lon", "lat", "lon_letter", "lat_letter", "year", *(("top", "bottom", "depth", "horizon") if is_horizons else ()))
@@ -161,17 +156,29 @@ def read_profiles(
     if far is not None and far.any():
         lost = profiles.table[SITE].isin(table[SITE][far])
         profiles.reject((lost, "its visits lie at different places"))
-    if not places_only and unit is None and meaning.unit == "g/kg":
+    if places_only:
+        profiles.reject((profiles.table["profile_id"].duplicated(), "duplicate profile_id"))
+        profiles.table = profiles.table.drop(columns=["soc", "cm_covered"], errors="ignore")
+        return profiles
+    if unit is None and meaning.unit == "g/kg":
         check_not_percent(profiles.table["soc"].to_numpy(), used["soc"], meaning.depth, path)
-    if depth.min_covered > 0 and not places_only:
+    if depth.min_covered > 0:
         covered = pd.to_numeric(profiles.table["cm_covered"], errors="coerce").to_numpy(np.float64)
         profiles.reject((~(covered >= depth.min_covered), f"fewer than {depth.min_covered:g} cm observed"))
     profiles.reject((profiles.table["profile_id"].duplicated(), "duplicate profile_id"))
-    if not places_only:
-        facts["target"] = replace(meaning, years=_span(profiles.table)).as_plain()
-    if places_only:
-        profiles.table = profiles.table.drop(columns=["soc", "cm_covered"], errors="ignore")
+    facts["target"] = replace(meaning, years=_span(profiles.table)).as_plain()
     return profiles
+
+
+def _check_depth_rule(depth: DepthRule, has_cover: bool, path: Path) -> None:
+    """Raise UserError if a rule of depths is given for a table of profiles, which have been averaged over depth already."""
+    if depth.method != "mean" or depth.further:
+        raise UserError(
+            f"{path}: depth_method and depth_limits need horizons (columns of upper and lower depth, none named cm_covered);"
+            " leave them out for a table of profiles"
+        )
+    if depth.min_covered > 0 and not has_cover:
+        raise UserError(f"{path}: min_covered needs horizons, or a column 'cm_covered'; set it to 0")
 
 
 def _default_target(points: PointTable) -> str:
