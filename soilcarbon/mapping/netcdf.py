@@ -39,7 +39,6 @@ def dataset(stocks: Stocks, depth: float, years: tuple[int, int] | None, facts: 
     """
     grid, dims = stocks.grid, ("lat", "lon")
     found: dict[str, Any] = {"cSoil": (dims, stocks.mean, _carbon("Carbon Mass in Soil Pool"))}
-    helpers = ["covered"]
     if stocks.deviation is not None:
         attributes = _carbon("standard error of the mean carbon mass in soil pool", f"{_NAME} standard_error")
         attributes["comment"] = (
@@ -47,7 +46,8 @@ def dataset(stocks: Stocks, depth: float, years: tuple[int, int] | None, facts: 
         )
         found["cSoil_standard_error"] = (dims, stocks.deviation, attributes)
         found["cSoil_map"] = (dims, stocks.mapped, _carbon("area-weighted mean of the map, not corrected for bias"))
-        helpers = ["cSoil_standard_error", *helpers]
+        # ILAMB takes two ancillary variables for the ends of an interval: this is the only one
+        found["cSoil"][2]["ancillary_variables"] = "cSoil_standard_error"
     if stocks.realizations is not None:
         attributes = _carbon("equally likely carbon mass in soil pool, with spatially correlated errors")
         found["cSoil_realizations"] = (("realization", *dims), stocks.realizations, attributes)
@@ -64,7 +64,6 @@ def dataset(stocks: Stocks, depth: float, years: tuple[int, int] | None, facts: 
     for name in data.data_vars:
         if str(name).startswith("cSoil"):
             data[name].attrs |= {"cell_methods": methods, "cell_measures": "area: areacella", "grid_mapping": "crs"}
-    data["cSoil"].attrs["ancillary_variables"] = " ".join(helpers)
     return data
 
 
