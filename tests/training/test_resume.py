@@ -21,7 +21,7 @@ from soilcarbon.training import distillation, loop
 from soilcarbon.training.ensemble import BEST, FINISHED, RESUME
 
 
-@pytest.mark.parametrize("stop_at", [(0, 1), (0, 4), (1, 2), (1, 5)])
+@pytest.mark.parametrize("stop_at", [(0, 4), (1, 2), *(pytest.param(each, marks=pytest.mark.slow) for each in ((0, 1), (1, 5)))])
 def test_a_run_stopped_after_any_epoch_resumes_to_the_same_bits(dataset, workplace, monkeypatch, stop_at):
     make = partial(quick, dataset, members=2, epochs=5, target_transform="log1p", lr=0.01)
     assert same(*stop_then_resume(monkeypatch, make, stop_at, "model/pretrain_model"))
@@ -35,7 +35,7 @@ def test_a_stopped_run_with_a_schedule_resumes_to_the_same_bits(dataset, workpla
     assert same(whole, cut)
 
 
-@pytest.mark.parametrize("stop_at", [(0, 2), (1, 1), (2, 3)])
+@pytest.mark.parametrize("stop_at", [(1, 1), *(pytest.param(each, marks=pytest.mark.slow) for each in ((0, 2), (2, 3)))])
 def test_a_stopped_run_with_a_teacher_and_folds_resumes_to_the_same_bits(dataset, tmp_path, workplace, monkeypatch, stop_at):
     monkeypatch.setattr(distillation, "TREES", 10)
     monkeypatch.setattr(distillation, "MIXED", 300)
