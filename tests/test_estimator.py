@@ -126,6 +126,15 @@ def test_by_default_it_is_taught_by_folds_and_no_worse_than_a_forest_on_a_small_
     assert errors[0] < 1.03 * errors[1]
 
 
+def test_of_logarithms_it_predicts_medians_and_on_request_means():
+    x, y = problem(100)
+    median, mean = (SoilCarbonRegressor(**QUICK, target_transform="log1p", **more).fit(x, y) for more in ({}, {"center": "mean"}))
+    factor = mean.network_.specification.smearing[0]
+    assert abs(factor - 1) > 0.01
+    ratio = (mean.predict(x) + 1) / (median.predict(x) + 1)
+    assert np.median(ratio) == pytest.approx(factor, rel=1e-5)  # some are at the bounds of the training targets
+
+
 def test_intervals_are_of_the_profiles_held_out_and_cover_new_ones():
     x, y = problem(400)
     y = y + np.random.default_rng(2).normal(0, 2, len(y))

@@ -36,6 +36,7 @@ _SPACE = {"max_features": uniform(0.2, 0.8), "min_samples_leaf": randint(1, 16),
 """Values of the random search: share of covariates tried at a split, minimum profiles in a leaf, maximum depth of a tree."""
 _NETWORK: dict[str, Any] = {
     "target_transform": "log1p",
+    "center": "mean",
     "teacher": "none",
     "select_on": "rmse",
     "batch_size": 32,
