@@ -8,11 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+import xarray as xr
 from rasterio.transform import Affine
 from simulated import ZONED_QUICK, zoned_world
 
+import soilcarbon
 from soilcarbon.commands import map as make_map
 from soilcarbon.geo.grid import Grid
+from soilcarbon.geo.model_grid import regular_grid
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import ZoneCells, cell_areas
 from soilcarbon.io.files import UserError, run
@@ -250,6 +253,40 @@ def test_the_interval_of_a_total_is_that_of_the_double_sum_over_all_cells(world,
         assert (row["total_upper"] - row["total_lower"]) / (2 * 1.6449) == pytest.approx(exact / size, rel=0.25)  # of 100 draws
     independent = np.sqrt(np.nansum(spread**2))
     assert found.loc["whole map", "total_upper"] - found.loc["whole map", "total"] > 5 * independent / size
+
+
+def test_exported_realisations_have_the_covariances_that_can_be_written_out(world, saved):
+    """Cells of a model: their errors are double sums over the map's cells, by the deviation of each cell's own zone."""
+    assert make(saved) == 0
+    soilcarbon.run("export", maps="out/socd.tif", cell=2.5, realizations=200, covered=0.3)
+    data = xr.open_dataset("out/cSoil.nc").load()
+    known = np.isfinite(data["cSoil"].values.ravel())
+    drawn = data["cSoil_realizations"].values.reshape(200, -1)[:, known].astype(float)
+    values, (ours, fine, km2) = read()[0].ravel(), regular_grid(2.5, GRID).overlaps(GRID, GRID.tile(0, 512))
+    labels = ClimateZones().labels(*(covariates()[name].ravel() for name in ("map", "mat")))
+    spread = np.array([*ERRORS.deviations, np.nan])[labels] * (1 + values) ** 0.5
+    used = np.isfinite(spread[fine])
+    shares = np.zeros((known.size, values.size))
+    np.add.at(shares, (ours[used], fine[used]), km2[used])
+    shares = (shares / np.maximum(shares.sum(1, keepdims=True), 1e-9))[known]
+    row, col = np.divmod(np.arange(values.size), WIDTH)
+    east, north = np.radians(WEST + CELL * (col + 0.5)), np.radians(NORTH - CELL * (row + 0.5))
+    points = 6371.0 * np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=1)
+    field = 0.5 * np.exp(-np.linalg.norm(points[:, None] - points, axis=2) / 200.0) + 1 / 50 + HIDDEN**2
+    weights = shares * np.nan_to_num(spread)
+    exact = WIDENED**2 * weights @ field @ weights.T
+    exact += np.diag((shares**2 * np.nan_to_num(ERRORS.cell_variance(values))).sum(1))
+    found = np.cov(drawn.T)
+    assert len(found) == 12 and (np.diag(found) / np.diag(exact)).mean() == pytest.approx(1, abs=0.15)
+    assert np.sqrt(np.diag(found) / np.diag(exact)) == pytest.approx(np.ones(12), abs=0.3)
+    root = np.sqrt(np.diag(exact))
+    np.testing.assert_allclose(np.corrcoef(drawn.T), exact / np.outer(root, root), atol=0.3)
+    area = (data["areacella"] * data["covered"]).values.ravel()[known]
+    areal = area / area.sum()
+    assert (drawn @ areal).std() == pytest.approx((areal @ exact @ areal) ** 0.5, rel=0.25)  # of 100 draws and their mirror images
+    error = data["cSoil_standard_error"].values.ravel()[known]
+    np.testing.assert_allclose(drawn.std(0), error, rtol=0.1)
+    np.testing.assert_allclose(drawn.mean(0), data["cSoil"].values.ravel()[known], rtol=0.02)
 
 
 def test_sums_do_not_depend_on_tiles_nor_the_order_of_them(saved):
