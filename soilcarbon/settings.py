@@ -26,6 +26,7 @@ from pydantic import (
 from soilcarbon.categories import Category, unique_names
 from soilcarbon.io.files import UserError, nearest, write_yaml
 from soilcarbon.io.nodata import EVERY, as_texts, parse_nodata
+from soilcarbon.io.ranges import is_address, shown
 from soilcarbon.quantities import QUANTITIES, spelt_unit
 
 if TYPE_CHECKING:
@@ -256,6 +257,21 @@ class RasterSettings(Settings):
     def missing_values(self) -> dict[str, tuple[float, ...]]:
         """Values that mean missing by variable."""
         return parse_nodata(self.nodata)
+
+
+class RemoteSettings(Settings):
+    """Settings of whatever reads rasters from addresses."""
+
+    cache: Path = Field(
+        Path("data/remote"), description="folder in which the parts of remote rasters that were read are kept; it may be deleted"
+    )
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return the settings that decide a result, as `Settings`: without the cache, and addresses without their secrets."""
+        plain = {name: value for name, value in super().as_plain().items() if name != "cache"}
+        for name in plain.keys() & {"rasters", "world_rasters"}:
+            plain[name] = [shown(each) if is_address(each) else each for each in plain[name]]
+        return plain
 
 
 class ClimateSettings(RasterSettings):

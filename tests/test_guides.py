@@ -16,6 +16,15 @@ from soilcarbon.__main__ import dispatch
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "anhui"
+ONE_WORKER = ["--workers", "1"]
+SMALLER = {
+    "simulate": ["--profiles", "900", "--cell", "2"],
+    "drivers": ["--bootstraps", "10"],
+    "fit": ONE_WORKER,
+    "map": ONE_WORKER,
+    "finetune": ONE_WORKER,
+}
+"""Command -> settings that are added to it here."""
 NUMBER = re.compile(r"[-−]?\d[\d,]*\.?\d*")
 
 
@@ -26,11 +35,11 @@ def blocks(page: str) -> list[tuple[str, str]]:
 
 
 def run_block(text: str) -> None:
-    """Run the lines of a block: those of soilcarbon in this process, with one worker, others in a shell."""
+    """Run the lines of a block: those of soilcarbon in this process, others in a shell."""
     for line in re.split(r"\n(?=soilcarbon |python )", text.strip()):
         program, *words = shlex.split(line) if line.startswith(("soilcarbon ", "python ")) else (line, "")
         if program == "soilcarbon":
-            dispatch([*words, *(["--workers", "1"] if words[0] in ("fit", "map", "finetune") else [])])
+            dispatch([*words, *SMALLER.get(words[0], [])])
         elif program == "python":
             subprocess.run([sys.executable, ROOT / words[0], *words[1:]], check=True)
         else:

@@ -33,7 +33,7 @@ from soilcarbon import __version__
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import UserError, check_writable, locked, must_exist, sha256
 from soilcarbon.io.names import file_name
-from soilcarbon.settings import RasterSettings
+from soilcarbon.settings import RasterSettings, RemoteSettings
 
 if TYPE_CHECKING:
     from soilcarbon.geo.grid import Grid
@@ -43,14 +43,18 @@ if TYPE_CHECKING:
     from soilcarbon.mapping.predictor import Predictor
 
 
-class MapSettings(RasterSettings):
+class MapSettings(RasterSettings, RemoteSettings):
     """Settings of a wall-to-wall map from a checkpoint and rasters."""
 
     preset = "sim_map.yaml"
     preset_unless = ("config", "checkpoint", "rasters")
 
     checkpoint: Path = Field(description="the model to map with")
-    rasters: list[Path] = Field(description="GeoTIFF files, folders of them, or YAML lists of both", min_length=1)
+    rasters: list[Path] = Field(
+        description="GeoTIFF files, folders of them, or YAML lists of both; addresses (https, s3) and STAC items, of which the "
+        "part that the map covers is fetched",
+        min_length=1,
+    )
     out: Path | None = Field(None, description="the map to write [results/<checkpoint's name>/<target>.tif]")
     like: Path | None = Field(None, description="raster whose grid the map takes [the finest of those used]")
     crs: str | None = Field(None, description="the map's own CRS instead, such as EPSG:3035")
@@ -168,11 +172,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"{folder}: is a link, and the tiles of the map would be written behind it; remove it")
     with rasterio.Env(**GDAL_SETTINGS):
         reference = layer_to_score(settings.against, model.unit, settings.missing_values) if settings.against else None
-        plan, areas, sample = make_plan(settings, model, reference)
+        local = _fetched(settings)
+        plan, areas, sample = make_plan(local, model, reference)
         profiles = profiles_of(settings.profiles, model.unit) if settings.profiles else None
         checkpoint = settings.checkpoint, settings.checkpoint.with_suffix(".yaml")
         others = settings.config, settings.against, settings.aoi, settings.zones, settings.stats
-        check_inputs_stay(out, plan, [*checkpoint, *others, *settings.rasters])
+        check_inputs_stay(out, plan, [*checkpoint, *others, *local.rasters])
         claim(out, plan)
         with locked(folder):
             done = begin(folder, out, plan, areas, settings.resume)
@@ -188,6 +193,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
             folder.rmdir()
     made = out.with_name(f"{out.stem}_*.tif") if settings.periods else out
     print("\n".join([*lines, f"-> {made}; look at {out.with_suffix('.html')}"]))
+
+
+def _fetched(settings: MapSettings) -> MapSettings:
+    """Return settings whose remote rasters are fetched, as far as the map covers them."""
+    from soilcarbon.geo.crs import bounds_in, read_crs
+    from soilcarbon.geo.remote import any_remote, crs_of, local_rasters
+    from soilcarbon.geo.vector import read_areas
+
+    if not any_remote(settings.rasters):
+        return settings
+    extent = None
+    if settings.aoi is not None:
+        _, extent = read_areas(settings.aoi, "EPSG:4326")
+    if settings.bounds is not None:
+        far = [path for path in settings.rasters if any_remote([path])]
+        crs = read_crs(settings.crs) if settings.crs else crs_of(settings.like or far[0], settings.cache)
+        extent = bounds_in(settings.bounds, crs, "EPSG:4326")
+    return settings.model_copy(update={"rasters": local_rasters(settings.rasters, extent, settings.cache)})
 
 
 def make_plan(

@@ -29,13 +29,13 @@ from pydantic import Field, field_validator
 from soilcarbon.categories import Category, unique_names
 from soilcarbon.commands.arguments import read_settings, used_columns
 from soilcarbon.io.files import UserError, locked
-from soilcarbon.settings import HorizonSettings, RasterSettings
+from soilcarbon.settings import HorizonSettings, RasterSettings, RemoteSettings
 
 if TYPE_CHECKING:
     from soilcarbon.soil.prepare import Prepared
 
 
-class PrepareSettings(HorizonSettings, RasterSettings):
+class PrepareSettings(HorizonSettings, RasterSettings, RemoteSettings):
     """Settings of a dataset made from profiles and rasters."""
 
     points: Path = Field(description="profiles or horizons: CSV, TSV, GeoPackage or GeoJSON")
@@ -46,7 +46,11 @@ class PrepareSettings(HorizonSettings, RasterSettings):
         pattern=r"^[^$\x00-\x1f\x7f]+$",
         description="its unit: g/kg, %, kg/m2, t/ha, g/cm3, dimensionless, any other text [g/kg of SOC; kg/m2 of socd_0_30]",
     )
-    rasters: list[Path] = Field(description="GeoTIFF files, or folders of them", min_length=1)
+    rasters: list[Path] = Field(
+        description="GeoTIFF files, or folders of them; addresses (https, s3) and STAC items, of which the part round the "
+        "profiles is fetched",
+        min_length=1,
+    )
     world_rasters: list[Path] = Field(
         [], description="rasters of a pretrained model's variables; rasters are then the region's own, categories that it gains"
     )
@@ -131,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         categories=settings.categories,
         radius=settings.radius,
         nodata=settings.missing_values,
+        cache=settings.cache,
         bounds=settings.bounds,
         rule=rule,
         soc_factor=settings.soc_factor,

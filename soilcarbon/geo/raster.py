@@ -7,7 +7,7 @@ A raster's variables are its bands, named by their descriptions.
 import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import getLogger
@@ -26,7 +26,8 @@ from soilcarbon.geo.crs import as_text, transformed, unfit
 from soilcarbon.io import limits
 from soilcarbon.io.files import NODATA, UserError, atomic_write, nearest, read_paths
 from soilcarbon.io.nodata import nodata_of
-from soilcarbon.io.tiff_header import check_tiff
+from soilcarbon.io.ranges import RemoteFile, is_address, shown
+from soilcarbon.io.tiff_header import check_tiff, check_tiff_file
 
 log = getLogger(__name__)
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # `check_raster` says it; catch_warnings mixes up threads
@@ -50,6 +51,8 @@ EXACT = 2**24
 _SIDECAR = 2**22
 """Characters of a file beside a raster in which category names are looked for."""
 _CATEGORIES = re.compile(r'<CategoryNames>\s*<Category>|<GDALRasterAttributeTable(?![^>]*tableType="athematic")')
+_REMOTE_NAME = "remote.tif"
+"""What GDAL takes a remote file to be called: it learns no address."""
 _PICTURE = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
@@ -100,15 +103,30 @@ def check_path(path: Path) -> None:
         raise UserError(f"{name}: its path is not UTF-8; rename the file or folder") from error
 
 
-def open_raster(path: Path) -> Any:
-    """Open a GeoTIFF; the caller closes it, and reads from it inside `named_errors`."""
+def open_raster(path: Path, remote: RemoteFile | None = None) -> Any:
+    """Open a GeoTIFF; the caller closes it, and reads from it inside `named_errors`. Of a remote one `path` is only a name."""
     check_path(path)
     with named_errors(path):
-        if path.is_file():
-            check_tiff(path)
-        raster = rasterio.open(path, driver="GTiff")
+        if remote is not None:
+            check_tiff_file(remote, remote.size)  # type: ignore[arg-type]
+            raster = rasterio.open(_REMOTE_NAME, driver="GTiff", opener=_opener(remote))
+        else:
+            if path.is_file():
+                check_tiff(path)
+            raster = rasterio.open(path, driver="GTiff")
     _check_blocks(raster, path)
     return raster
+
+
+def _opener(remote: RemoteFile) -> Callable[..., RemoteFile]:
+    """Return what opens a remote file for GDAL, and nothing else: no file beside it, no other place."""
+
+    def opener(path: str, *_: Any, **__: Any) -> RemoteFile:
+        if not path.endswith(_REMOTE_NAME):
+            raise FileNotFoundError(path)
+        return remote.again()
+
+    return opener
 
 
 def _check_blocks(raster: Any, path: Path) -> None:
@@ -151,6 +169,9 @@ def find_layers(paths: Sequence[Path], nodata: Mapping[str, tuple[float, ...]] |
     found: dict[Path, Path] = {}  # by where it truly lies: a file given twice is read once
     listed = [read_paths(path) if path.suffix.lower() in (".yaml", ".yml") else [path] for path in paths]
     for path in (path for each in listed for path in each):
+        if is_address(path):
+            command = "soilcarbon fetch --rasters ADDRESS --bounds LON_MIN LON_MAX LAT_MIN LAT_MAX --out FOLDER"
+            raise UserError(f"{shown(path)}: is not read from afar here; fetch the part that is needed first: {command}")
         if not path.exists():
             raise UserError(f"{path}: no such raster or folder of rasters")
         inside = [path]

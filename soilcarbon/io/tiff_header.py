@@ -26,17 +26,23 @@ _MOST_DIRECTORIES = 1000
 def _check(path: Path, size: int, _: int) -> None:
     """Check a file of a size and time of modification."""
     with path.open("rb") as file:
-        start = file.read(16)
-        if start[:4] not in _STARTS or len(start) < 16:
-            return  # GDAL says what it is
-        order, big = _STARTS[start[:4]]
-        at = struct.unpack(order + "Q", start[8:16])[0] if big else struct.unpack(order + "I", start[4:8])[0]
-        seen: set[int] = set()
-        while at:
-            if at in seen or len(seen) >= _MOST_DIRECTORIES:
-                raise LimitError("its directories form a ring")
-            seen.add(at)
-            at = _check_directory(file, size, order, big, at)
+        check_tiff_file(file, size)
+
+
+def check_tiff_file(file: BinaryIO, size: int) -> None:
+    """Check an open TIFF file of `size` bytes, of which only the directories are read; see `check_tiff`."""
+    file.seek(0)
+    start = file.read(16)
+    if start[:4] not in _STARTS or len(start) < 16:
+        return  # GDAL says what it is
+    order, big = _STARTS[start[:4]]
+    at = struct.unpack(order + "Q", start[8:16])[0] if big else struct.unpack(order + "I", start[4:8])[0]
+    seen: set[int] = set()
+    while at:
+        if at in seen or len(seen) >= _MOST_DIRECTORIES:
+            raise LimitError("its directories form a ring")
+        seen.add(at)
+        at = _check_directory(file, size, order, big, at)
 
 
 def check_tiff(path: Path) -> None:

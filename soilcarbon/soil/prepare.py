@@ -18,6 +18,7 @@ from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, class_variable
 from soilcarbon.geo.grid import nominal_metres
 from soilcarbon.geo.plausibility import ask_about_fill_values, check_codes, check_names, hidden_classes, with_classes
 from soilcarbon.geo.raster import Layer, cut_windows, describe, find_layers, pick_layers
+from soilcarbon.geo.remote import any_remote, local_rasters
 from soilcarbon.io.files import UserError, check_writable, must_exist, sha256
 from soilcarbon.io.points import TableRule, table_file
 from soilcarbon.settings import Layout
@@ -60,6 +61,7 @@ class Sources:
     unit: str | None = None  # of the target; None: by the name of its column, see `target.target_of`
     soc_factor: float | None = None  # share of the target, of organic matter, that is carbon
     nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # variable -> values, see `io.nodata.parse_nodata`
+    cache: Path = Path("data/remote")  # of remote rasters
 
 
 @dataclass
@@ -112,6 +114,15 @@ class GlobalDataset:
         return pd.DataFrame([(name, *pair) for name, pair in found.items()], columns=["var_name", "v_mean", "v_std"])
 
 
+def _fetched(sources: Sources, table: pd.DataFrame) -> Sources:
+    """Return sources whose remote rasters are fetched, as far as profiles lie in them."""
+    if table.empty or not any_remote([*sources.rasters, *sources.world_rasters]):
+        return sources
+    extent = float(table["lon"].min()), float(table["lon"].max()), float(table["lat"].min()), float(table["lat"].max())
+    rasters, world = (local_rasters(paths, extent, sources.cache) for paths in (sources.rasters, sources.world_rasters))
+    return replace(sources, rasters=rasters, world_rasters=world)
+
+
 def prepare_dataset(
     sources: Sources, out: Path, split: SplitRule | None, parent: GlobalDataset | None, settings: Mapping[str, Any]
 ) -> Prepared:
@@ -136,6 +147,7 @@ def prepare_dataset(
         If profiles, rasters and categories do not fit each other, or nothing is left; then nothing is written.
     """
     profiles, target = _profiles_of(sources, split is None, parent)
+    sources = _fetched(sources, profiles.table)
     layers = find_layers([*sources.rasters, *sources.world_rasters], sources.nodata)
     check_names(layers, nodata=sources.nodata)
     categories, own = _categories_of(sources, layers, parent)
