@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 COPIED = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "examples/anhui/README.md": "anhui.md"}
 """File of the repository -> the page that it is."""
-SCRIPTS = {"train": GlobalSettings, "finetune": RegionalSettings, "predict": PredictSettings}
+SCRIPTS: dict[str, type[Settings]] = {"train": GlobalSettings, "finetune": RegionalSettings, "predict": PredictSettings}
 HEAD = """# Commands
 
 Made from the declarations of the settings; `soilcarbon COMMAND --help` shows the same. Every setting can stand in a YAML file
@@ -41,7 +41,8 @@ def settings_class(command: str) -> type[Settings]:
     module = importlib.import_module(f"soilcarbon.commands.{command}")
     tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "read_settings"]
-    return getattr(module, calls[0].args[0].id)  # type: ignore[attr-defined]
+    found: type[Settings] = getattr(module, calls[0].args[0].id)  # type: ignore[attr-defined]
+    return found
 
 
 def cell(text: str) -> str:
