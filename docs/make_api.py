@@ -20,6 +20,8 @@ TITLES = {
     "stats": "Spatial validation and uncertainty",
     "soil": "Soil profiles",
     "geo": "Maps",
+    "mapping": "Models, and maps and means from xarray Datasets",
+    "commands": "Commands",
 }
 """Folder or module of the package -> heading; others have their own name."""
 HEAD = """# Python API

@@ -22,7 +22,7 @@ from soilcarbon.geo.grid import Tile
 from soilcarbon.geo.model_grid import ModelGrid
 from soilcarbon.geo.raster import find_layers, pick_layers
 from soilcarbon.geo.resampling import Stack
-from soilcarbon.io.files import UserError, read_yaml, sha256
+from soilcarbon.io.files import UserError, must_exist, read_yaml, sha256
 from soilcarbon.io.nodata import parse_nodata
 from soilcarbon.mapping.areal import error_blocks, period_of
 from soilcarbon.mapping.common_grid import CarbonMap, Cells
@@ -119,8 +119,9 @@ def open_source(product: CarbonMap, checkpoint: Path | None, uncertainty: bool) 
     UserError
         If the depth is not known, the model is not that of the map, or it has no error model.
     """
+    must_exist(product.path, "map")
     tags, facts = {}, {}
-    if product.path.suffix.lower() in (".tif", ".tiff") and product.path.is_file():
+    if product.path.suffix.lower() in (".tif", ".tiff"):
         with rasterio.open(product.path) as raster:
             tags = raster.tags()
     depth, years = _pair(product.depth or tags.get("DEPTH", "")), _pair(tags.get("YEARS", ""))

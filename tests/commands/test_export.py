@@ -87,6 +87,20 @@ def test_standard_errors_and_realisations_are_those_of_the_error_model(world):
     assert neighbours > apart and neighbours > 0.3
 
 
+def test_on_the_map_s_own_cells_realisations_have_what_single_cells_err(world):
+    """There the nugget, which averages out over large cells, is most of the variance, and values are skewed."""
+    soilcarbon.run("export", maps="out/soc.tif", realizations=100, out="fine/c.nc")
+    data = opened("fine/c.nc").isel(time=0)
+    drawn, mean, error = (data[name].values for name in ("cSoil_realizations", "cSoil", "cSoil_standard_error"))
+    known = np.isfinite(mean)
+    assert np.nanmean(error[known] / mean[known]) > 0.1
+    assert (drawn.std(0)[known] / error[known]).mean() == pytest.approx(1, abs=0.03)
+    assert (drawn.mean(0)[known] / mean[known]).mean() == pytest.approx(1, abs=0.003)
+    assert np.nanmean(drawn > mean) < 0.49  # skewed: more lie below the mean
+    coarse = float(opened()["cSoil_standard_error"].mean())
+    assert coarse < 0.8 * float(np.nanmean(error))
+
+
 def check_cf(path):
     """Check rules of CF-1.8 that the file's parts must meet, and those of CMIP's tables that ILAMB and ESMValTool rely on."""
     raw = xr.open_dataset(path, decode_cf=False)
@@ -132,6 +146,17 @@ def test_a_cf_checker_finds_nothing(world):
     found = re.findall(r"^\* (.*)", Path("cf.txt").read_text(), re.MULTILINE)
     # the bounds of a scalar have one dimension (CF 7.1: one more than their coordinate), as in CMIP's own files
     assert [each for each in found if not each.startswith("Boundary variable depth_bnds")] == []
+
+
+def test_the_page_s_example_gives_the_interval_of_the_total(world):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "earth-system-models.md").read_text(encoding="utf-8")
+    block, names = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], {}
+    exec(block.replace("results/mine/", "out/"), names)
+    totals = pd.read_csv("out/soc_totals.csv").iloc[0]
+    size = {"t": 1e-9, "kt": 1e-6, "Mt": 1e-3, "Pg": 1.0}[totals["total_unit"]]
+    assert float(names["stocks"].mean()) == pytest.approx(totals["total"] * size, rel=0.01)
+    ends = names["stocks"].quantile([0.05, 0.95]).values
+    assert ends == pytest.approx((totals["total_lower"] * size, totals["total_upper"] * size), rel=0.01)
 
 
 def test_ilamb_reads_it_and_converts_its_units(world):
@@ -213,6 +238,7 @@ def test_without_the_extra_the_file_is_classic_netcdf(world, monkeypatch):
 
 
 REFUSED = {
+    "nothing": ({"maps": "absent.tif"}, "absent.tif: no such map"),
     "depth": ({"maps": "nodepth.tif", "uncertainty": False}, "of which depth is it"),
     "content": ({"maps": "content.tif", "uncertainty": False}, "a content is no stock"),
     "below": ({"maps": "below.tif", "uncertainty": False}, "no map begins at the surface"),
