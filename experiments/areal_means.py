@@ -39,7 +39,7 @@ from soilcarbon.simulation.sampling import Grid, GriddedWorld, draw_profiles, ra
 from soilcarbon.simulation.world import REGIONS, World
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.areal_mean import areal_mean
-from soilcarbon.stats.error_field import ErrorField
+from soilcarbon.stats.error_field import ErrorField, kilometres_apart
 from soilcarbon.stats.groups import group_folds, spatial_groups
 
 CELL = 0.1
@@ -81,10 +81,11 @@ class Region:
 
 @dataclass(frozen=True)
 class Mapped:
-    """Means that a model predicts of cells (P, m), and of held-out profiles (n,)."""
+    """Means that a model predicts of cells (P, m), and of held-out profiles (n,); their folds (n,)."""
 
     cells: np.ndarray
     held_out: np.ndarray
+    folds: np.ndarray
 
 
 def survey(seed: int, name: str, n: int, how: str, periods: int) -> Region:
@@ -127,7 +128,7 @@ def fit_forest(region: Region) -> Mapped:
     model = result.model
     place = np.column_stack([region.cell_lon, region.cell_lat])
     cells = [model.means(model.predict(np.column_stack([place, x]))) for x in region.cells]
-    return Mapped(np.stack(cells), model.means(result.held_out["forest"].to_numpy()))
+    return Mapped(np.stack(cells), model.means(result.held_out["forest"].to_numpy()), result.held_out["fold"].to_numpy())
 
 
 def fit_network(region: Region, seed: int, name: str, pretrained: SoilCarbonNet, taught: bool) -> Mapped:
@@ -140,15 +141,17 @@ def fit_network(region: Region, seed: int, name: str, pretrained: SoilCarbonNet,
     facts = network.specification
     cells = [as_means(predict(network, x)[1], facts).mean(0) for x in region.cells]
     members = as_means(predict(network, region.x)[1], facts)
-    return Mapped(np.stack(cells), members[group_folds(groups, 5, seed), np.arange(len(region.y))])
+    folds = group_folds(groups, 5, seed)
+    return Mapped(np.stack(cells), members[folds, np.arange(len(region.y))], folds)
 
 
 def evaluate(region: Region, mapped: Mapped) -> Iterator[dict[str, Any]]:
     """Yield for the whole and for quarters of a region: truth, the map's mean, and two intervals."""
     n, lon, lat = len(region.y), region.cell_lon, region.cell_lat
     places = np.column_stack([region.lon, region.lat])
-    errors = ErrorField.fit(region.y, np.maximum(mapped.held_out, 0), np.zeros(n, int), 1, places, region.period)
-    spread = [errors.spread(cells, np.ones((1, len(lon)))) for cells in mapped.cells]
+    known = np.maximum(mapped.held_out, 0), np.zeros(n, int), 1, places, region.period
+    errors = ErrorField.fit(region.y, *known, apart=kilometres_apart(places, mapped.folds))
+    spread = [errors.spread(cells, np.ones((1, len(lon)))) * errors.growth(lon, lat) for cells in mapped.cells]
     alone = errors.cell_variance(mapped.cells[-1])
     changes = len(mapped.cells) > 1
     east, north = lon >= np.median(lon), lat >= np.median(lat)
@@ -172,7 +175,7 @@ def evaluate(region: Region, mapped: Mapped) -> Iterator[dict[str, Any]]:
             "zone": zone,
             "truth": float(truth),
             "map": float(raw),
-            **vars(found),
+            **{name: getattr(found, name) for name in ("mean", "lower", "upper")},
             "level_of_map": float(share @ region.truth[0]),
             "naive": [naive - half, naive + half],
         }

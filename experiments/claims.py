@@ -24,7 +24,7 @@ from rasterio.transform import Affine
 from scipy.ndimage import gaussian_filter
 from scipy.sparse import csr_array
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import cross_val_predict
+from sklearn.model_selection import KFold, cross_val_predict
 
 from soilcarbon.commands import change, claim
 from soilcarbon.geo.crs import transformed
@@ -34,7 +34,7 @@ from soilcarbon.mapping.claim_validation import validate_stock
 from soilcarbon.mapping.probability_sample import SampleRule
 from soilcarbon.stats.areal_mean import areal_mean
 from soilcarbon.stats.credit import Uncertain, credit
-from soilcarbon.stats.error_field import ErrorField
+from soilcarbon.stats.error_field import ErrorField, kilometres_apart
 
 CONFIDENCES = (0.667, 0.8, 0.9, 0.95)
 PLACES, GAIN, NOISE, LABORATORY = 5000, 4.0, 0.05, 1.5
@@ -173,15 +173,18 @@ def project_of_maps(_, seed):
 
     x = inputs(covariates[row, col], period)
     model = Ridge(1.0)
-    held_out = np.maximum(cross_val_predict(model, x, y, cv=10), 0.1)
+    held_out = np.maximum(cross_val_predict(model, x, y, cv=KFold(10)), 0.1)
+    folds = np.concatenate([np.full(len(part), k) for k, (_, part) in enumerate(KFold(10).split(x))])
     model.fit(x, y)
     flat = covariates.reshape(-1, 2)
     mapped = [np.maximum(model.predict(inputs(flat, np.full(len(flat), when))), 0.1).reshape(SIDE, SIDE) for when in (0, 1)]
     years = np.array(YEARS)[period]
-    errors = ErrorField.fit(y, held_out, np.zeros(len(y), int), 1, np.column_stack(lonlat(row, col)), years)
+    places = np.column_stack(lonlat(row, col))
+    errors = ErrorField.fit(y, held_out, np.zeros(len(y), int), 1, places, years, apart=kilometres_apart(places, folds))
     rows, cols = np.indices((SIDE, SIDE))
     lon, lat = lonlat(rows.ravel(), cols.ravel())
-    spreads = [errors.spread(each.ravel(), np.ones((1, SIDE**2))) / SIDE**2 for each in mapped]
+    growth = errors.growth(lon, lat) / SIDE**2
+    spreads = [errors.spread(each.ravel(), np.ones((1, SIDE**2))) * growth for each in mapped]
     weights = {year: csr_array((sign * each)[None]) for year, sign, each in zip(YEARS, (-1, 1), spreads, strict=True)}
     raw = float((mapped[1] - mapped[0]).mean())
     modelled = areal_mean(raw, raw + errors.sums(lon, lat, weights)[0], level=0.9, signed=True)

@@ -152,14 +152,15 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
     from soilcarbon.io.points import table_file
     from soilcarbon.soil.revisits import STRATUM, VisitRule, read_visits, two_visits
 
-    assert settings.table is not None
+    path = settings.table
+    assert path is not None
     names = ("value", "place", "visit", "each", "by", "stratum", "block", "weight")
     rule = VisitRule(**{name: getattr(settings, name) for name in names}, located=settings.within is not None)
-    table = read_visits(settings.table, settings.table_rule(), rule)
+    table = read_visits(path, settings.table_rule(), rule)
     if table.sizes:
         sizes = [f"{name}={size!r}" for name, size in table.sizes.items()]
         settings = settings.model_copy(update={"stratum": STRATUM, "sizes": sizes})
-    first, second, visits = two_visits(table, settings.table, settings.visits)
+    first, second, visits = two_visits(table, path, settings.visits)
     for note in table.notes:
         log.info("%s", note)
     log.info("%s", ", ".join(f"{count} {what}" for what, count in table.counts.items()))
@@ -167,7 +168,7 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
         log.info("no sizes of strata (--sizes) and no weights: a stratum counts by its number of places")
     groups = sorted(set(first["group"]) | set(second["group"])) if settings.by else []
     if settings.control is not None and settings.control not in groups:
-        raise UserError(f"{settings.table}: no group {settings.control!r} (--control); there are {', '.join(groups[:12])}")
+        raise UserError(f"{path}: no group {settings.control!r} (--control); there are {', '.join(groups[:12])}")
     changes, pairs, plans = [], [], []
     for what in _sets(first, second, table.each):
         of_set = [_those(each, what) for each in (first, second)]
@@ -187,9 +188,9 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
         if settings.control is not None and settings.control in by_group:
             changes += _contrasts(settings, what, by_group)
     if not changes:
-        raise UserError(f"{settings.table}: no set of values has places at both visits")
+        raise UserError(f"{path}: no set of values has places at both visits")
     facts = {
-        "inputs": {str(settings.table): sha256(table_file(settings.table))},
+        "inputs": {str(path): sha256(table_file(path))},
         "value": table.value,
         "unit": _unit(table.value),
         "visits": list(visits),

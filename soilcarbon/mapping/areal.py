@@ -62,7 +62,8 @@ def sums_with_errors(
     sums = {name: zones.sums(each[None], place.km2, place.zones) for name, each in maps.items()}
     known = {name: place.zones.where(np.isfinite(each)) for name, each in maps.items()}
     number, lon, lat = error_blocks(place.grid, place.tile, errors.shortest_km)
-    spreads = {name: errors.spread(values[name], weights[name]) * place.km2 for name in names}
+    growth = errors.growth(lon, lat)[number] * place.km2
+    spreads = {name: errors.spread(values[name], weights[name]) * growth for name in names}
     shape, standardised = (len(maps) * count, len(lon)), dict[int | None, csr_array]()
     for k, (name, cells) in enumerate(known.items()):
         for period, sign in _parts(names, name):

@@ -157,16 +157,19 @@ def filled_notes(plan: Plan, model: Predictor, notes: Sequence[Notes]) -> list[s
 
 
 def outside_notes(plan: Plan, notes: Sequence[Notes]) -> list[str]:
-    """Return for each period how many cells lie outside the area of applicability, and whether they are in means and totals."""
-    lines = []
+    """Return how many cells lie outside the area of applicability, and whether they are in means and totals; [] if none does."""
+    counts = []
     for period, _ in plan.periods if plan.applicability else ():
         known, outside = (sum(each.valued[period][k] for each in notes if period in each.valued) for k in (0, 1))
-        left_out = "left out of means and totals" if plan.inside_only else "in means and totals all the same; see --inside_only"
-        if outside:
-            where = f"{period}: " if period else ""
-            share = f"{outside:,} of {known:,} cells ({outside / known:.1%})"
-            lines.append(f"{where}{share} lie outside the area of applicability, or lack a covariate that decides it; {left_out}")
-    return lines
+        counts += [(outside, known)] if known else []
+    if not any(outside for outside, _ in counts):
+        return []
+    shares = [outside / known for outside, known in counts]
+    which = f"{counts[0][0]:,} of {counts[0][1]:,} cells ({shares[0]:.1%})"
+    if len(counts) > 1:
+        which = f"{min(shares):.1%} to {max(shares):.1%} of the cells of each period"
+    left_out = "left out of means and totals" if plan.inside_only else "in means and totals all the same; see --inside_only"
+    return [f"{which} lie outside the area of applicability, or lack a covariate that decides it; {left_out}"]
 
 
 def support_notes(plan: Plan, model: Predictor, tif: Path, sample: Sample) -> list[str]:

@@ -115,7 +115,7 @@ def _refit(
     means = model.means(predicted)
     uncertainty = Uncertainty(
         calibration,
-        error_field(samples.y, means, samples.X[:, :POSITION], task.seed),
+        error_field(samples.y, means, samples.X[:, :POSITION], folds, task.seed),
         _applicability(model, samples, folds, task.seed),
     )
     table = selection.table.astype(object).where(selection.table.notna(), None)

@@ -9,7 +9,7 @@ import numpy as np
 
 from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.conformal import ConformalCalibration
-from soilcarbon.stats.error_field import ErrorField
+from soilcarbon.stats.error_field import ErrorField, kilometres_apart
 from soilcarbon.training.uncertainty import FEWEST, FEWEST_GROUPS
 
 log = logging.getLogger(__name__)
@@ -113,14 +113,14 @@ def calibrate(
     return calibration, f"{n} profiles held out by folds, standing for new {what} ({count})"
 
 
-def error_field(y: np.ndarray, means: np.ndarray, lonlat: np.ndarray, seed: int) -> ErrorField | None:
-    """Return the error model of totals from held-out predictions of means (n,) at places (n, 2); None where it cannot be fitted."""
+def error_field(y: np.ndarray, means: np.ndarray, lonlat: np.ndarray, folds: np.ndarray, seed: int) -> ErrorField | None:
+    """Return the error model of totals from predictions of means (n,) at places (n, 2) held out by folds; None if it has none."""
     one = np.zeros(len(y), np.int64)
     if min(y.min(), means.min()) < 0:
         log.warning("no intervals of totals: errors are relative to predictions, and some values are negative")
         return None
     try:
-        return ErrorField.fit(y, means, one, 1, lonlat, one, seed)
+        return ErrorField.fit(y, means, one, 1, lonlat, one, seed, kilometres_apart(lonlat, folds))
     except ValueError as error:
         log.warning("no intervals of totals: %s", error)
         return None

@@ -15,7 +15,9 @@ Technometrics 35, 403): some hundred profiles do not determine them. Given these
 (Matheron's rule; Chiles and Delfiner 2012, section 7.3), so that its average over an area is block kriging of errors: profiles
 that cluster share their weight. After Wadoux and Heuvelink 2023 (Methods in Ecology and Evolution 14, 1320-1332).
 
-What held-out profiles cannot show, such as errors that grow away from them, makes such intervals too narrow on simulated land whose
+Errors grow with the distance to the nearest profile, and where profiles cluster most of the map is farther from them than held-out
+profiles are from those that their model was fitted to, so drawn errors are multiplied by a growth with that distance. What else
+held-out profiles cannot show makes such intervals too narrow on simulated land whose
 truth is known. So they have a further bias of size `HIDDEN` and are widened by `WIDENED`, chosen on simulated regions
 (`experiments/areal_means.py`). Of the bias that held-out errors show half is corrected, since the map's model has seen these
 profiles, and more as far as it is probable that there is one and not noise alone (Bayesian model averaging).
@@ -43,6 +45,9 @@ WIDENED = 1.3
 """Factor on the spread of drawn fields about their mean; see the module's text."""
 HIDDEN = 0.04
 """Standard deviation of a standardised bias that no held-out profile shows; it persists from period to period."""
+NEAR, GROWTH = 0.35, 15.0
+"""Variance of errors that neighbours share at a profile, as a share of that far from any, and how fast it grows: exponentially,
+by the distance as a part of the extent. As of errors in the cells of simulated regions, of forests and networks alike."""
 _WAVES = 32
 """Random Fourier features of one field."""
 _AT_ONCE = 2048
@@ -75,6 +80,9 @@ class ErrorField:
         (K,) as given to `fit`.
     shapes
         Covariances and their posterior probabilities.
+    held
+        Mean growth of the variance at held-out profiles (`_growth`), that of their distance to the profiles that their model was
+        fitted to; 0: not known, and errors are not taken to grow.
     corrected
         Share of the posterior mean that is corrected, 0 to 1: a half, and half the probability of a bias or a correlation.
 
@@ -106,10 +114,11 @@ class ErrorField:
     period: tuple[int, ...]
     shapes: tuple[Shape, ...]
     corrected: float = 1.0
+    held: float = 0.0
 
     def __post_init__(self) -> None:
-        numbers = [*self.deviations, self.cell, self.corrected, *self.values, *(each for place in self.places for each in place)]
-        numbers += [each for shape in self.shapes for each in shape]
+        numbers = [*self.deviations, self.cell, self.corrected, self.held, *self.values]
+        numbers += [each for named in (*self.places, *self.shapes) for each in named]
         if any(type(each) not in (int, float) or not abs(each) < 1e6 for each in numbers):
             raise ValueError("errors: expected finite numbers")
         if not all(type(each) is int and abs(each) < 1e9 for each in (*self.counts, *self.period)):
@@ -123,6 +132,8 @@ class ErrorField:
             raise ValueError("errors: deviations must be 0 or more")
         if not 0 <= self.corrected <= 1:
             raise ValueError("errors: corrected is a share, 0 to 1")
+        if self.held and not NEAR <= self.held <= 1:
+            raise ValueError(f"errors: held is 0, or {NEAR} to 1")
         if any(abs(lat) > 90 for _, lat in self.places):
             raise ValueError("errors: a latitude is beyond 90 degrees")
 
@@ -136,6 +147,7 @@ class ErrorField:
         places: np.ndarray,
         period: np.ndarray,
         seed: int = 0,
+        apart: np.ndarray | None = None,
     ) -> "ErrorField":
         """Fit the model to errors of held-out profiles.
 
@@ -151,6 +163,8 @@ class ErrorField:
             (n,) int that is one for profiles of one period, such as its first year.
         seed
             Of the profiles that are drawn for the likelihood where there are too many.
+        apart
+            (n,) km of each to the nearest profile that its prediction was fitted to (`kilometres_apart`); None: not known.
 
         Raises
         ------
@@ -177,13 +191,25 @@ class ErrorField:
         shapes, found = posterior_shapes(unit_vectors(*places[chosen].T) * EARTH_KM, standard[chosen], period[chosen], extent)
         located = tuple((float(lon), float(lat)) for lon, lat in knots.round(5))
         cell = _root((y - predicted) / (1 + predicted))
-        return cls(deviations, cell, located, tuple(values.tolist()), tuple(counts.tolist()), tuple(when.tolist()), shapes, found)
+        held = 0.0 if apart is None else float(_growth(apart, extent).mean())
+        known = tuple(values.tolist()), tuple(counts.tolist()), tuple(when.tolist())
+        return cls(deviations, cell, located, *known, shapes, found, held)
 
     # --- sizes ---
 
     def spread(self, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Return the deviation of the field's errors of predictions (any shape) by zone weights (Z, *shape)."""
         return np.asarray(scale_of(predicted) * np.tensordot(self.deviations, weights, axes=1))
+
+    def growth(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+        """Return the factor (n,) on the field's errors at places, by their distance to the nearest profile."""
+        if not self.held:
+            return np.ones(len(lon))
+        from scipy.spatial import cKDTree
+
+        points = self._posterior_draws.points
+        distance, _ = cKDTree(points).query(unit_vectors(lon, lat) * EARTH_KM)
+        return np.asarray((_growth(distance, _diameter(points)) / self.held) ** 0.5)
 
     def cell_variance(self, predicted: np.ndarray) -> np.ndarray:
         """Return the variance of a single cell's error beside the field: of the nugget, which neighbours do not share."""
@@ -299,15 +325,38 @@ class ErrorField:
     def from_plain(cls, plain: Any) -> "ErrorField":
         """Make it from `to_plain`'s content, which may come from an untrusted file; ValueError if it is invalid."""
         names = set(cls.__dataclass_fields__)
-        lists = names - {"cell", "corrected"}
-        if not isinstance(plain, dict) or set(plain) != names or not all(isinstance(plain[name], list) for name in lists):
+        lists = names - {"cell", "corrected", "held"}
+        if not isinstance(plain, dict) or {*plain, "held"} != names or not all(isinstance(plain[name], list) for name in lists):
             raise ValueError(f"errors: expected {', '.join(cls.__dataclass_fields__)}")
         for name, width in (("places", 2), ("shapes", len(Shape._fields))):
             if not all(isinstance(each, list) and len(each) == width for each in plain[name]):
                 raise ValueError(f"errors: {name} are not lists of {width} numbers")
-        given: dict[str, Any] = {name: tuple(plain[name]) for name in lists} | {name: plain[name] for name in names - lists}
+        given: dict[str, Any] = {name: tuple(plain[name]) for name in lists} | {name: plain[name] for name in plain.keys() - lists}
         given["places"] = tuple(map(tuple, plain["places"]))
         return cls(**given | {"shapes": tuple(Shape(*each) for each in plain["shapes"])})
+
+
+def _growth(km: np.ndarray, extent: float) -> np.ndarray:
+    """Return the variance of errors at distances from the nearest profile, as a share of that far from any."""
+    return np.asarray(1 - (1 - NEAR) * np.exp(-GROWTH * km / extent))
+
+
+def kilometres_apart(places: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Return the distance (n,), km, of places (n, 2), degrees, to the nearest place of another fold; infinite if there is none.
+
+    Examples
+    --------
+    >>> kilometres_apart(np.array([[8.0, 47.0], [8.0, 47.1], [8.0, 47.3]]), np.array([0, 0, 1])).round(1)
+    array([33.4, 22.2, 22.2])
+    """
+    from scipy.spatial import cKDTree
+
+    points, found = unit_vectors(*places.T) * EARTH_KM, np.full(len(places), np.inf)
+    for fold in np.unique(folds):
+        here = folds == fold
+        if not here.all():
+            found[here] = cKDTree(points[~here]).query(points[here])[0]
+    return found
 
 
 def scale_of(predicted: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from soilcarbon.network.specification import unfold_classes
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.conformal import ConformalCalibration
-from soilcarbon.stats.error_field import ErrorField
+from soilcarbon.stats.error_field import ErrorField, kilometres_apart
 from soilcarbon.stats.groups import inner_folds, spatial_groups
 
 log = logging.getLogger(__name__)
@@ -148,9 +148,12 @@ def fit_errors(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, folds: n
     predicted = means.mean(0) if folds is None else means[folds, np.arange(len(chosen))]
     if min(y.min(), predicted.min()) < 0:
         return None
-    places = np.column_stack([data.lon, data.lat])[chosen]
+    places, one = np.column_stack([data.lon, data.lat]), np.zeros(len(y), np.int64)
+    fitted = np.concatenate([chosen, data.split["train"]]) if folds is None else chosen
+    fold = np.arange(len(fitted)) >= len(chosen) if folds is None else folds
     try:
-        return ErrorField.fit(y, predicted, np.zeros(len(y), np.int64), 1, places, np.zeros(len(y), np.int64), seed)
+        apart = kilometres_apart(places[fitted], fold)[: len(chosen)]
+        return ErrorField.fit(y, predicted, one, 1, places[chosen], one, seed, apart)
     except ValueError as error:
         log.warning("no intervals of means and totals: %s", error)
         return None

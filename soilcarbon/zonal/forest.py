@@ -21,7 +21,7 @@ from soilcarbon.parallel import map_in_order
 from soilcarbon.regression.uncertainty import Uncertainty
 from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.conformal import ConformalCalibration
-from soilcarbon.stats.error_field import ErrorField
+from soilcarbon.stats.error_field import ErrorField, kilometres_apart
 from soilcarbon.training.uncertainty import FEWEST, FEWEST_GROUPS
 from soilcarbon.zonal.climate_zones import Zones
 from soilcarbon.zonal.feature_selection import cross_validated_r2, drop_correlated, rank, search_subsets, stratified_folds
@@ -318,7 +318,8 @@ def estimate_uncertainty(method: ZonedForest, profiles: Profiles, held_out: pd.D
         log.warning("no prediction intervals: %d cross-validated profiles, at least %d are needed", len(y), FEWEST)
     try:
         lonlat = np.column_stack([profiles.lon, profiles.lat])
-        errors = ErrorField.fit(y, fitted, labels, len(names), lonlat, profiles.period, seed)
+        apart = kilometres_apart(lonlat, held_out["fold"].to_numpy())
+        errors = ErrorField.fit(y, fitted, labels, len(names), lonlat, profiles.period, seed, apart)
     except ValueError as error:
         log.warning("no intervals of totals: %s", error)
     predictors, weights = _importance(method)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from soilcarbon.stats.error_field import DRAWS, HIDDEN, WIDENED, ErrorField, Shape
+from soilcarbon.stats.error_field import DRAWS, GROWTH, HIDDEN, NEAR, WIDENED, ErrorField, Shape
 
 RANGE = 150.0
 
@@ -223,3 +223,25 @@ def test_plain_values_restore_it_and_others_are_refused():
             ErrorField.from_plain(plain | {name: wrong})
     with pytest.raises(ValueError, match="expected deviations"):
         ErrorField.from_plain({})
+
+
+def test_errors_grow_away_from_profiles_as_far_as_held_out_ones_do_not_show_it():
+    random = np.random.default_rng(0)
+    lon, lat = random.uniform(0, 1, (2, 60))  # all in one corner of 4 x 4 degrees, but one
+    lon[0] = lat[0] = 4
+    at, error = np.column_stack([lon, lat]), random.normal(size=60)
+    known = 5 + error, np.full(60, 5.0), np.zeros(60, int), 1, at, np.zeros(60, int)
+    extent = 6371.0088 * np.radians(np.hypot(4 - lat.min(), 4 - lon.min()))
+    found = ErrorField.fit(*known, apart=np.full(60, extent / GROWTH))
+    assert found.held == pytest.approx(1 - (1 - NEAR) / np.e, rel=0.03)
+    places = np.array([lon[5], 4.0, 2.5]), np.array([lat[5], 4.0, 2.5])
+    expected = [(NEAR / found.held) ** 0.5, (NEAR / found.held) ** 0.5, (1 / found.held) ** 0.5]
+    np.testing.assert_allclose(found.growth(*places), expected, rtol=0.03)
+    unknown = ErrorField.fit(*known)
+    assert unknown.growth(*places).tolist() == [1, 1, 1]
+    plain = unknown.to_plain()
+    assert ErrorField.from_plain(found.to_plain()) == found and ErrorField.from_plain(plain) == unknown
+    del plain["held"]  # of an earlier version
+    assert ErrorField.from_plain(plain) == unknown
+    with pytest.raises(ValueError, match="held"):
+        replace(found, held=0.1)

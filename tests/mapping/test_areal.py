@@ -1,0 +1,62 @@
+"""Sums of a map's errors over zones of a tile, against sums written out cell by cell."""
+
+import numpy as np
+import pytest
+
+from soilcarbon.geo.grid import Grid
+from soilcarbon.geo.zonal_statistics import ZoneCells, cell_areas
+from soilcarbon.mapping.areal import estimation, sums_with_errors
+from soilcarbon.mapping.predictor import CHANGE, Place
+from soilcarbon.stats.error_field import ErrorField
+
+GRID = Grid("EPSG:4326", 10, 50, (0.05, 0.05), 20, 30)
+LON, LAT = np.meshgrid(10 + 0.05 * (np.arange(30) + 0.5), 50 - 0.05 * (np.arange(20) + 0.5))
+
+
+@pytest.fixture(scope="module")
+def errors():
+    """An error model whose profiles lie in the western half, in two periods."""
+    random = np.random.default_rng(0)
+    at = np.column_stack([random.uniform(10, 10.75, 80), random.uniform(49, 50, 80)])
+    y = (6 + random.normal(size=80)).clip(0)
+    return ErrorField.fit(y, np.full(80, 5.0), np.zeros(80, int), 1, at, np.repeat([2000, 2010], 40), apart=np.full(80, 8.0))
+
+
+def place():
+    tile = GRID.tile(0, 512)
+    masks = [("west", LON < 10.75), ("east", LON >= 10.75), ("all", LON > 0), ("none", LON < 0)]
+    return Place(GRID, tile, np.broadcast_to(cell_areas(GRID, tile), LON.shape), ZoneCells.of(masks))
+
+
+def test_sums_of_periods_and_change_are_those_of_their_cells(errors):
+    here, values = place(), {"2000": np.full(LON.shape, 5.0), "2010": 5.0 + LON - 10}
+    values["2010"][3, 4] = np.nan
+    members = {name: np.stack([each - 0.5, each + 0.5]) for name, each in values.items()}
+    found = sums_with_errors(errors, here, values, {name: np.ones((1, *LON.shape)) for name in values}, members)
+    assert list(found) == ["2000", "2010", CHANGE] and all(set(each) == {"west", "east", "all"} for each in found.values())
+    growth = errors.growth(LON.ravel(), LAT.ravel()).reshape(LON.shape)
+    spread = {name: errors.deviations[0] * (1 + each) ** 0.5 * here.km2 * growth for name, each in values.items()}
+    for zone, mask in (("west", LON < 10.75), ("all", LON > 0)):
+        known = mask & np.isfinite(values["2010"])
+        change = found[CHANGE][zone]
+        assert (found["2000"][zone].cells, change.cells) == (mask.sum(), known.sum())
+        assert change.mapped == pytest.approx(((values["2010"] - values["2000"]) * here.km2)[known].sum())
+        assert change.spread == pytest.approx([spread[name][known].sum() for name in ("2000", "2010")], rel=1e-2)
+        assert change.square == 0 and change.members == pytest.approx([change.mapped] * 2)
+        single = (errors.cell_variance(values["2010"]) * here.km2**2)[known].sum()
+        assert found["2010"][zone].square == pytest.approx(single)
+    both = found["2010"]["west"], found["2010"]["east"]
+    np.testing.assert_allclose((both[0] + both[1]).weighted, found["2010"]["all"].weighted, rtol=1e-6)
+    east, west = (found["2000"][zone].spread[0] / found["2000"][zone].area for zone in ("east", "west"))
+    assert east > 1.2 * west  # no profile is near
+
+
+def test_the_budget_of_a_change_has_the_biases_of_both_periods(errors):
+    here, values = place(), {"2000": np.full(LON.shape, 5.0), "2010": np.full(LON.shape, 5.0)}
+    part = sums_with_errors(errors, here, values, {name: np.ones((1, *LON.shape)) for name in values})[CHANGE]["all"]
+    mean = estimation(errors, list(values), CHANGE, 0.9).mean(part)
+    drawn = part.weighted / part.area
+    biases = errors.biases({2000: np.array([-part.spread[0]]), 2010: np.array([part.spread[1]])})[0] / part.area
+    assert mean.variances.bias == pytest.approx(np.mean((drawn - drawn.mean()) * biases))
+    assert mean.variances.total == pytest.approx(drawn.var())
+    assert mean.variances.shared == mean.variances.cells == 0
