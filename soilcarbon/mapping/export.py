@@ -316,7 +316,8 @@ def _add(found: _Sums, source: Source, grid: ModelGrid, cells: Cells, zones: "_Z
         return
     errors = model.errors
     number, lon, lat = error_blocks(cells.grid, tile, errors.shortest_km)
-    spread = errors.spread(np.nan_to_num(read), zones.weights(tile)).ravel()[fine] * km2 * factor
+    grown = errors.spread(np.nan_to_num(read), zones.weights(tile)) * errors.growth(lon, lat)[number]
+    spread = grown.ravel()[fine] * km2 * factor
     inside = np.isfinite(spread)
     weights = csr_array((spread[inside], (place[inside], number.ravel()[fine][inside])), (len(touched), len(lon)))
     found.drawn[touched] += errors.sums(lon, lat, {source.period: weights})
