@@ -183,3 +183,13 @@ def test_open_map_applies_scale_and_names_what_a_band_is(workplace):
     assert list(data.data_vars) == ["t", "n"] and data["t"].attrs["units"] == "degC"
     assert (data["t"].attrs["long_name"], data["n"].attrs["long_name"]) == ("mean annual temperature", "n")
     assert np.isnan(data["t"].values[0, 0]) and float(data["t"][1, 1]) == pytest.approx(20.0)
+
+
+def test_without_dask_a_map_is_read_when_it_is_used(world, monkeypatch):
+    monkeypatch.setattr("soilcarbon.geo.field.find_spec", lambda _: None)
+    data = soilcarbon.open_map("rasters")
+    assert data["slope"].chunks is None and not data["slope"].variable._in_memory
+    found = soilcarbon.predict("model/m.pth", data.isel(y=slice(0, 30), x=slice(0, 30)), tile=16)
+    assert not data["slope"].variable._in_memory and isinstance(found["prediction"].variable._data, np.ndarray)
+    whole = soilcarbon.predict("model/m.pth", data.load())
+    np.testing.assert_allclose(found["prediction"][:20, :20], whole["prediction"][:20, :20], rtol=2e-5)

@@ -9,6 +9,7 @@ import pytest
 import rasterio
 from rasterio.transform import Affine
 
+import soilcarbon
 from soilcarbon import estimator
 from soilcarbon.categories import Category
 from soilcarbon.commands import map as make_map
@@ -133,6 +134,17 @@ def test_kriged_residuals_are_added_tile_by_tile(world, saved):
     np.testing.assert_allclose(read()[0], whole, rtol=1e-5)
     kriged = model.parts["kriged"].predict(np.array([[WEST + 1.0, NORTH - 1.0], [0.0, 0.0], [np.nan, 0.0]]))
     assert abs(kriged[0]) > 0.01 and kriged[1:] == pytest.approx([0, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize("key", ["regression-kriging", "network"])
+def test_a_dataset_of_the_rasters_gives_the_same_map(key, world, saved):
+    path = saved(key)[0]
+    assert make(path, "--tile", "16") == 0
+    found = soilcarbon.predict(path, soilcarbon.open_map("static").load(), tile=20)
+    bands, names = read()
+    assert tuple(found.data_vars) == names
+    for name, band in zip(names, bands, strict=True):
+        np.testing.assert_allclose(found[name].values, band, rtol=1e-4, atol=1e-4)
 
 
 def test_zones_and_periods_have_totals_and_a_change(world, saved):

@@ -255,6 +255,16 @@ def test_the_interval_of_a_total_is_that_of_the_double_sum_over_all_cells(world,
     assert found.loc["whole map", "total_upper"] - found.loc["whole map", "total"] > 5 * independent / size
 
 
+def test_a_dataset_of_the_rasters_gives_the_same_map_and_means(world, saved):
+    assert make(saved, "--tile", "16", kind="blended") == 0
+    path, data = saved / "blended.npz", soilcarbon.open_map("static").load()
+    found = soilcarbon.predict(path, data, tile=23)
+    np.testing.assert_allclose(np.stack([found[name].values for name in found]), read(), rtol=1e-4, atol=1e-4)
+    table, means = pd.read_csv("out/socd_totals.csv"), soilcarbon.zone_means(path, data, tile=23)
+    assert means["zone"].tolist() == table["zone"].tolist() and len(means) == 5
+    np.testing.assert_allclose(means[["mean", "mean_lower"]], table[["mean", "mean_lower"]], rtol=1e-4)
+
+
 def test_exported_realisations_have_the_covariances_that_can_be_written_out(world, saved):
     """Cells of a model: their errors are double sums over the map's cells, by the deviation of each cell's own zone."""
     assert make(saved) == 0
