@@ -213,14 +213,10 @@ def _whole(address: str, reply: Any, version: str) -> Part:
     """Return a file that a server without ranges sends whole."""
     size = reply.headers.get("Content-Length", "")
     if size.isdigit() and int(size) > _WHOLE:
-        raise UserError(
-            f"{shown(address)}: the server sends no parts of files, and it has {int(size) >> 20:,} MiB; download it by hand"
-        )
+        raise _too_large(address)
     data = reply.read(_WHOLE + 1)
     if len(data) > _WHOLE:
-        raise UserError(
-            f"{shown(address)}: the server sends no parts of files, and it has over {_WHOLE >> 20} MiB; download it by hand"
-        )
+        raise _too_large(address)
     if size.isdigit() and len(data) != int(size):
         raise _PassingError(f"{len(data):,} of {int(size):,} bytes came")
     return Part(data, 0, len(data), version)
