@@ -1,12 +1,15 @@
 """The installed package works away from the checkout."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -55,3 +58,15 @@ def test_command_and_import_work_elsewhere(installed):
     )
     assert installed("-c", program).strip().endswith("soilcarbon")
     assert ".yaml" in installed("-c", "import soilcarbon.settings as s; print(*s.PRESETS.iterdir())")
+
+
+def test_the_conda_environment_and_the_container_have_the_same_requirements():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    ours = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", each).groups() for each in project["dependencies"])
+    listed = [each for each in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"] if isinstance(each, str)]
+    found = dict(re.fullmatch(r"([\w-]+) >=([\d.]+).*", each).groups() for each in listed if each != "pip")
+    names = {"pytorch": "torch", "matplotlib-base": "matplotlib", "geopandas-base": "geopandas", "jinja2": "Jinja2"}
+    assert {names.get(name, name): version for name, version in found.items() if name != "python"} == ours
+    assert f">={found['python']}" == project["requires-python"]
+    pinned = re.search(r"(?m)^torch==\S+", (ROOT / "requirements.txt").read_text())[0]
+    assert pinned in (ROOT / "Dockerfile").read_text()
