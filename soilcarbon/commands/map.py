@@ -156,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it reports is raised as an error too
     import rasterio  # here and below: --help needs none of these, and they are slow to import
 
+    from soilcarbon.mapping.aggregation import blocks_name
     from soilcarbon.mapping.cog import GDAL_SETTINGS
     from soilcarbon.mapping.outputs import check_inputs_stay, claim, finish, layer_to_score, profiles_of
     from soilcarbon.mapping.plan import begin, clear
@@ -192,6 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with contextlib.suppress(OSError):  # something of another's lies in it
             folder.rmdir()
     made = out.with_name(f"{out.stem}_*.tif") if settings.periods else out
+    if plan.aggregate:
+        lines.append(f"means of blocks of {plan.aggregate} x {plan.aggregate} cells -> {blocks_name(made)}")
     print("\n".join([*lines, f"-> {made}; look at {out.with_suffix('.html')}"]))
 
 

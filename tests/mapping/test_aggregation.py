@@ -84,9 +84,10 @@ def test_a_block_of_one_cell_has_the_interval_of_the_cell(here):
     np.testing.assert_array_equal(blocks[:3], cells[:3])
 
 
-def test_one_block_of_the_whole_map_is_the_whole_map(here):
+def test_one_block_of_the_whole_map_is_the_whole_map(here, capsys):
     bounds = "--bounds", "12", "14", "44", "46"
     assert make("--aggregate", "2", *bounds, "--tile", "16") == 0
+    assert f"means of blocks of 20 x 20 cells -> {Path('out/soc_aggregated.tif')}" in capsys.readouterr().out
     row, block = totals().loc["whole map"], read("out/soc_aggregated.tif")
     assert block.shape == (4, 1, 1)
     np.testing.assert_allclose(block.ravel(), row[["mean", "mean_lower", "mean_upper", "cells"]].astype(float), rtol=1e-6)
