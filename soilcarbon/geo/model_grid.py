@@ -160,7 +160,7 @@ def _within(bounds: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def regular_grid(cell: float, grid: Grid) -> ModelGrid:
-    """Return cells of `cell` degrees, counted from 180 W and 90 N, that hold a map; from north to south, of all longitudes at most.
+    """Return cells of `cell` degrees, counted from 180 W and 90 N, that hold a map; northwards, of all longitudes at most.
 
     Raises
     ------
@@ -194,7 +194,8 @@ def own_grid(grid: Grid) -> ModelGrid:
 
 
 def _from_edges(lat: np.ndarray, lon: np.ndarray) -> ModelGrid:
-    bounds = [np.stack([each[:-1], each[1:]], axis=1) for each in (lat, lon)]
+    """Return a grid in CMIP's order, northwards and eastwards."""
+    bounds = [np.stack([each[:-1], each[1:]], axis=1) for each in (np.sort(lat), lon)]
     return ModelGrid(bounds[0].mean(1), bounds[1].mean(1), *bounds)
 
 

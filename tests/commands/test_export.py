@@ -159,6 +159,15 @@ def test_the_page_s_example_gives_the_interval_of_the_total(world):
     assert ends == pytest.approx((totals["total_lower"] * size, totals["total_upper"] * size), rel=0.01)
 
 
+def test_iris_of_which_esmvaltool_is_made_reads_it(world):
+    iris = pytest.importorskip("iris", reason="pip install scitools-iris")
+    cube = iris.load_cube("out/cSoil.nc", iris.Constraint(cube_func=lambda cube: cube.var_name == "cSoil"))
+    assert (cube.standard_name, str(cube.units)) == ("soil_mass_content_of_carbon", "kg m-2")
+    assert [each.name() for each in cube.coords(dim_coords=True)] == ["time", "latitude", "longitude"]
+    assert all(cube.coord(name).has_bounds() for name in ("time", "latitude", "longitude", "depth"))
+    assert cube.cell_measure("cell_area").shape == cube.shape[1:] and len(cube.ancillary_variables()) == 1
+
+
 def test_ilamb_reads_it_and_converts_its_units(world):
     dataset = pytest.importorskip("ilamb3.dataset", reason="pip install ilamb3")
     from ilamb3.analysis.bias import bias_analysis
@@ -173,7 +182,7 @@ def test_ilamb_reads_it_and_converts_its_units(world):
 def test_drivers_read_it_back(world):
     field, data = read_field(Path("out/cSoil.nc")), opened()
     assert (field.variable, field.unit, field.times) == ("cSoil", "kg/m2", 1)
-    np.testing.assert_allclose(field.values, data["cSoil"].isel(time=0).values)
+    np.testing.assert_allclose(field.values, data["cSoil"].isel(time=0, lat=slice(None, None, -1)).values)
     assert field.at(np.array([11.5]), np.array([47.5]))[0] == pytest.approx(float(data["cSoil"].sel(lat=47.5, lon=11.5)[0]))
 
 
