@@ -103,7 +103,11 @@ def test_blocks_and_cells_of_a_change_are_of_the_same_errors_too(here):
         np.testing.assert_allclose(read(f"out/soc_{name}_aggregated.tif")[:3, 1, 2], expected, rtol=1e-5, err_msg=name)
         expected = table.loc[(name, "cell"), ["map_mean", "mean_lower", "mean_upper"]].astype(float)
         np.testing.assert_allclose(read(f"out/soc_{name}.tif")[:3, 30, 50], expected, rtol=1e-5, err_msg=name)
-    assert (read("out/soc_change.tif")[1] < read("out/soc_change.tif")[2]).any()
+    (before, *_), (after, *_), change = (read(f"out/soc_{name}.tif") for name in ("2000", "2010", "change"))
+    errors, known = load_checkpoint("model/m.pth").errors, np.isfinite(change[0])
+    expected = errors.of_change(*(errors.spread(each, np.ones((1, *each.shape))) for each in (before, after)))
+    np.testing.assert_allclose(change[3][known], expected[known], rtol=1e-4)
+    np.testing.assert_allclose((change[2] - change[1])[known], 2 * 1.64485 * expected[known], rtol=1e-4)
 
 
 def test_variances_by_source_add_up_and_make_the_interval(here):
