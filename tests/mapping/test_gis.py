@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+import yaml
 from map_world import (
+    CATEGORIES,
     CELL,
     HEIGHT,
     NORTH,
@@ -26,12 +28,14 @@ from map_world import (
 from matplotlib import colormaps
 from rasterio.transform import Affine
 
+import soilcarbon
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.manifest import MANIFEST, listed_files
 from soilcarbon.mapping.picture import Ramp, View, ramp_of, read_picture
 from soilcarbon.mapping.stac import item
 from soilcarbon.mapping.style import style
 
+READERS = {"csv": pd.read_csv, "gpkg": geopandas.read_file}
 pytestmark = pytest.mark.usefixtures("light_maps")
 
 
@@ -163,6 +167,22 @@ def test_zones_are_layers_with_their_totals(results):
         expected = table[(table["map"] == name) & table["zone"].isin(["west", "east"])]
         np.testing.assert_allclose(layer[["mean", "mean_lower"]], expected[["mean", "mean_lower"]], rtol=1e-4)
     assert not (results / "soc_totals.gpkg").exists()
+
+
+def test_predictions_are_points(workplace):
+    make_world(workplace)
+    lon, lat = np.linspace(10.1, 18.9, 20), np.linspace(43.1, 49.9, 20)
+    places = pd.DataFrame({"profile_id": [f"p{k}" for k in range(20)], "lon": lon, "lat": lat})
+    places.to_csv("places.csv", index=False)
+    Path("c.yaml").write_text(yaml.safe_dump({"categories": [category.model_dump(mode="json") for category in CATEGORIES]}))
+    soilcarbon.run("prepare", config="c.yaml", points="places.csv", rasters="rasters", out="data", predict_only=True)
+    soilcarbon.run("predict", checkpoint="model/m.pth", data_dir="data", on="all")
+    table, layer = (read(next(Path("results/m").glob(f"predictions*.{kind}"))) for kind, read in READERS.items())
+    assert layer.crs.to_epsg() == 4326 and layer["profile_id"].tolist() == table["profile_id"].tolist()
+    np.testing.assert_allclose(layer.geometry.x, table["lon"])
+    np.testing.assert_allclose(layer.geometry.y, table["lat"])
+    np.testing.assert_allclose(layer["predicted"], table["predicted"], rtol=1e-5)
+    assert next(Path("results/m").glob("predictions*.gpkg")).name in listed_files(Path("results/m"))
 
 
 def test_they_are_results_of_the_map(results):
