@@ -19,7 +19,7 @@ from soilcarbon.benchmark.methods import CONSTANTS, Method
 from soilcarbon.benchmark.own_data import Ledger, Plan
 from soilcarbon.benchmark.report import SCORES as TITLES
 from soilcarbon.benchmark.report import bounds, fixed, outcome_of
-from soilcarbon.benchmark.results import STRATEGY_NAMES
+from soilcarbon.benchmark.results import PLACES, STRATEGY_NAMES
 from soilcarbon.html import Block, Code, FigureFolder, Items, Note, Section, Strong, Table
 from soilcarbon.html import write_report as write_page
 from soilcarbon.regression.selection import jackknife
@@ -187,6 +187,19 @@ def verdict(ranking: Ranking) -> str:
     return f"{text} The best network, {other['label']}, {outcome} it: MAE {_percent(other, 'change')}."
 
 
+def in_words(ranking: Ranking) -> str:
+    """Return the result in one plain sentence, with which the report opens."""
+    rows, where = ranking.last, PLACES[ranking.strategies[-1]]
+    best = next(key for key in rows.index if key not in CONSTANTS)
+    row, constant = rows.loc[best], min(float(rows.at[key, "mae"]) for key in CONSTANTS)
+    unit = f" {ranking.unit}" if ranking.unit else ""
+    if row["mae"] >= constant or outcome_of_change(row, "of_mean") != "better":
+        all_places = f"one value of {ranking.target} for all places errs by {constant:.3g}{unit} on average"
+        return f"{where[:1].upper()}{where[1:]}, {all_places}, and nothing that was tried predicts it clearly better."
+    errs = f"a prediction of {ranking.target} by {row['label']} errs by {row['mae']:.3g}{unit} on average"
+    return f"{where[:1].upper()}{where[1:]}, {errs}; one value for all places would err by {constant:.3g}{unit}."
+
+
 def outcome_of_change(row: "pd.Series[Any]", name: str) -> str:
     """Return "better", "worse" or "open", by the interval of a change."""
     return outcome_of(pd.Series({"mae_low": row[f"{name}_low"], "mae_high": row[f"{name}_high"]}))
@@ -266,7 +279,13 @@ def write_report(folder: Path, ranking: Ranking) -> None:
         Section("how", "Folds, methods, how to repeat it", how),
     ]
     about = f"{len(rows)} methods, {rows['n'].iloc[0]:,} profiles, the same folds for all"
-    write_page(folder / "report.html", f"{ranking.target}: methods compared on {ranking.name}", about, [verdict(ranking)], sections)
+    write_page(
+        folder / "report.html",
+        f"{ranking.target}: methods compared on {ranking.name}",
+        about,
+        [in_words(ranking), verdict(ranking)],
+        sections,
+    )
 
 
 def _folds(facts: Mapping[str, Any]) -> str:

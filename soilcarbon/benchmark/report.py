@@ -15,7 +15,7 @@ import pandas as pd
 import yaml
 
 from soilcarbon.benchmark import figures as draw
-from soilcarbon.benchmark.results import MEAN, STRATEGY_NAMES, Comparison, pooled
+from soilcarbon.benchmark.results import MEAN, PLACES, STRATEGY_NAMES, Comparison, pooled
 from soilcarbon.figures import short_label
 from soilcarbon.html import (
     Block,
@@ -63,7 +63,7 @@ def write_report(folder: Path, comparison: Comparison) -> None:
         Section("floor", "Differences within a raster cell", _floor(c)),
         Section("methods", "Methods, and how to repeat it", _repeat(c)),
     ]
-    write_page(folder / "report.html", c.title, _about(c), [verdict(c)], sections)
+    write_page(folder / "report.html", c.title, _about(c), [in_words(c), verdict(c)], sections)
     write_text(folder / "report.md", as_markdown(c))
 
 
@@ -71,7 +71,8 @@ def as_markdown(c: Comparison) -> str:
     """Return the verdict and the main tables in Markdown."""
     tables = [each.to_markdown() for each in (skill_table(c), change_table(c), region_changes(c)) if each.rows]
     code = "\n".join(f"    {line}" for line in c.command.splitlines())
-    head = [f"# {escape_markdown(c.title)}", escape_markdown(_about(c)), f"**{escape_markdown(verdict(c))}**"]
+    head = [f"# {escape_markdown(c.title)}", escape_markdown(_about(c)), escape_markdown(in_words(c))]
+    head.append(f"**{escape_markdown(verdict(c))}**")
     return "\n\n".join([*head, *tables, "To repeat it:", code]) + "\n"
 
 
@@ -98,6 +99,22 @@ def verdict(c: Comparison) -> str:
     if "mean" in means.index and (verdict := worse_than_mean(means.loc[ours], means.loc["mean"], c.unit)):
         text += f" {c.label(ours)} is {verdict}."
     return text[:1].upper() + text[1:]
+
+
+def in_words(c: Comparison) -> str:
+    """Return the result in one plain sentence, with which the report opens."""
+    ours, theirs, change = c.subject, c.strongest[c.last], c.change(c.last, c.subject)
+    means, where = c.means.xs(c.last, level="strategy")["mae"], PLACES[c.last]
+    ours = ours if ours in means.index else theirs
+    target = c.target if c.target[1:2].isupper() else c.target[:1].lower() + c.target[1:]
+    over = f" on average of {len(c.regions)} regions" if len(c.regions) > 1 else " on average"
+    text = f"{where[:1].upper()}{where[1:]}, a prediction of {target} by {c.label(ours)} errs by {means[ours]:.3g} {c.unit}{over}"
+    if ours != theirs and change is not None:
+        differs = {"better": "clearly more", "worse": "clearly less", "open": "no clear difference"}[outcome_of(change)]
+        text += f"; by {c.label(theirs)}, the strongest simple method, {means[theirs]:.3g} {c.unit}, {differs}"
+    if "mean" in means.index:
+        text += f"; one value for all places would err by {means['mean']:.3g} {c.unit}"
+    return text + "."
 
 
 # --- numbers as text --------------------------------------------------------------------------------------------------

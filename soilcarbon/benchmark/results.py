@@ -46,6 +46,14 @@ STRATEGY_NAMES = {
     "knndm": "kNNDM folds",
 }
 """Cross-validation strategy -> its name in tables and figures."""
+PLACES = {
+    "random": "between the profiles",
+    "place": "between the profiles",
+    "blocks": "where no profile is near",
+    "region": "in a region without profiles",
+    "knndm": "as far from profiles as the map's cells are",
+}
+"""Strategy -> where its errors hold, in words."""
 TARGETS = {"SOC": "Soil organic carbon"}
 _THIRDS = ("lowest", "middle", "highest")
 _IN_CELL = 4

@@ -188,6 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             log.info("%d x %d cells in %d tiles%s", plan.grid.height, plan.grid.width, tiles, ready)
             with workers(count, plan, settings.scheduler, folder) as (pool, at_once):
                 compute(folder, plan, done, pool, at_once)
+            if cells > _SMALL:
+                log.info("%s: joining the tiles, with overviews, picture and page", out.name)
             lines = finish(out, folder, plan, model, settings.as_plain(), reference, sample, profiles)
             clear(folder, out)
         with contextlib.suppress(OSError):  # something of another's lies in it

@@ -55,7 +55,7 @@ def _write_report(folder: Path, results: Results) -> None:
     ]
     support = r.facts["support"]
     subject = f"{support['places']:,} places ({support['support']}) in {r.facts['blocks']:,} blocks"
-    write_page(folder / "report.html", r.facts["title"], subject, [verdict(r), CAVEAT], sections)
+    write_page(folder / "report.html", r.facts["title"], subject, [in_words(r), verdict(r), CAVEAT], sections)
 
 
 def verdict(r: Results) -> str:
@@ -75,6 +75,29 @@ def verdict(r: Results) -> str:
         listed = ", ".join(f"{each.name} {'more' if each.difference.value > 0 else 'less'} important" for each in sized)
         parts.append(f"{model}: {len(found)} of {len(every)} differences are significant" + (f" ({listed})" if listed else ""))
     return "; ".join(parts) + "."
+
+
+def in_words(r: Results) -> str:
+    """Return the result in one or two plain sentences, with which the report opens."""
+    rows = _lead_rows(r, "driver")
+    first, *others = rows[rows["target"] == r.reference].sort_values("share", ascending=False).head(2).itertuples(False)
+    text = f"Soil carbon in the {r.reference} follows {first.name} most ({first.share:.0f} % of what all drivers explain)"
+    text += f", then {others[0].name} ({others[0].share:.0f} %)." if others else "."
+    for model in r.models:
+        found = [each for each in r.lead if each.model == model and each.kind == "importance" and each.zone == EVERYWHERE]
+        sure = [each for each in found if each.significant]
+        more, less = ([each.name for each in sure if (each.difference.value > 0) == up] for up in (True, False))
+        parts = [f"{_listed(names)} too {much}" for names, much in ((more, "much"), (less, "little")) if names]
+        text += (
+            f" In the {model} it follows {' and '.join(parts)}."
+            if parts
+            else f" In the {model} no driver clearly counts for more or less."
+        )
+    return text
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 # --- text of numbers ---------------------------------------------------------------------------------------------------

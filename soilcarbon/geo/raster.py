@@ -28,6 +28,7 @@ from soilcarbon.io.files import NODATA, UserError, atomic_write, nearest, read_p
 from soilcarbon.io.nodata import nodata_of
 from soilcarbon.io.ranges import RemoteFile, is_address, shown
 from soilcarbon.io.tiff_header import check_tiff, check_tiff_file
+from soilcarbon.progress import Progress
 
 log = getLogger(__name__)
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # `check_raster` says it; catch_warnings mixes up threads
@@ -359,24 +360,28 @@ def cut_windows(layers: Sequence[Layer], lon: np.ndarray, lat: np.ndarray, radiu
     size = 2 * radius + 1
     windows = {layer.name: np.full((lon.size, size, size), np.nan, np.float32) for layer in layers}
     inside = np.ones(lon.size, bool)
-    for path in dict.fromkeys(layer.path for layer in layers):
-        here = [layer for layer in layers if layer.path == path]
-        undeclared: set[str] = set()
-        with _open(path) as raster:
-            check_raster(raster, path, here)
-            rows, cols, wraps = _cells(raster, lon, lat)
-            within = (rows >= 0) & (rows < raster.height) & (cols >= 0) & (cols < raster.width)
-            inside &= within
-            north_up = np.s_[:, :: 1 if raster.transform.e < 0 else -1, :: 1 if raster.transform.a > 0 else -1]
-            for points in _by_tile(raster, rows, cols, np.flatnonzero(within), len(here)):
-                top, left = rows[points].min() - radius, cols[points].min() - radius
-                bottom, right = rows[points].max() + radius + 1, cols[points].max() + radius + 1
-                block = read_cells(raster, here, (top, bottom), (left, right), raster.width if wraps else None, undeclared)
-                views = np.lib.stride_tricks.sliding_window_view(block, (size, size), axis=(1, 2))
-                for layer, view in zip(here, views, strict=True):
-                    windows[layer.name][points] = view[rows[points] - radius - top, cols[points] - radius - left][north_up]
-        if undeclared:
-            log.info(UNDECLARED, path.name, ", ".join(sorted(undeclared)))
+    paths = list(dict.fromkeys(layer.path for layer in layers))
+    with Progress("covariates at the points", len(paths) * lon.size) as bar:
+        for path in paths:
+            here = [layer for layer in layers if layer.path == path]
+            undeclared: set[str] = set()
+            with _open(path) as raster:
+                check_raster(raster, path, here)
+                rows, cols, wraps = _cells(raster, lon, lat)
+                within = (rows >= 0) & (rows < raster.height) & (cols >= 0) & (cols < raster.width)
+                inside &= within
+                north_up = np.s_[:, :: 1 if raster.transform.e < 0 else -1, :: 1 if raster.transform.a > 0 else -1]
+                for points in _by_tile(raster, rows, cols, np.flatnonzero(within), len(here)):
+                    top, left = rows[points].min() - radius, cols[points].min() - radius
+                    bottom, right = rows[points].max() + radius + 1, cols[points].max() + radius + 1
+                    block = read_cells(raster, here, (top, bottom), (left, right), raster.width if wraps else None, undeclared)
+                    views = np.lib.stride_tricks.sliding_window_view(block, (size, size), axis=(1, 2))
+                    for layer, view in zip(here, views, strict=True):
+                        windows[layer.name][points] = view[rows[points] - radius - top, cols[points] - radius - left][north_up]
+                    bar.step(len(points))
+                bar.step(int((~within).sum()))
+            if undeclared:
+                log.info(UNDECLARED, path.name, ", ".join(sorted(undeclared)))
     return windows, inside
 
 

@@ -22,6 +22,7 @@ from soilcarbon.io.files import UserError, file_set, finish_set, read_yaml, writ
 from soilcarbon.io.patches import profile_key, read_packed
 from soilcarbon.io.pickles import dump_pickle
 from soilcarbon.io.tables import read_table
+from soilcarbon.progress import progress
 from soilcarbon.settings import Layout, RunSettings, build
 from soilcarbon.soil.target import Target, target_from_plain
 from soilcarbon.stats.groups import spatial_groups
@@ -478,7 +479,7 @@ def write_dataset(
     table = [category.model_dump(mode="json") for category in categories]
     record = {"version": __version__, "profiles": len(samples), **counts, "categories": table, **facts}
     with file_set(folder, earlier_files(folder)) as new:
-        for name in names:
+        for name in progress(names, "patches", len(names)):
             dump_pickle(new / "patches" / f"{name}.pkl", dict(zip(ids, patches[name].astype(np.float32), strict=True)))
         write_table(new / "samples.csv", samples)
         for name, rows in (further or {}).items():

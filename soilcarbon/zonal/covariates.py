@@ -8,6 +8,7 @@ import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from soilcarbon.geo.plausibility import ask_about_fill_values
 from soilcarbon.geo.raster import Layer, check_filled, check_size, find_layers, pick_layers, write_geotiff
 from soilcarbon.geo.resampling import Stack
 from soilcarbon.io.files import UserError
+from soilcarbon.progress import Progress
 from soilcarbon.zonal.climate_zones import ClimateVariable, ClimateZones, log_zones, zones_of
 
 
@@ -171,6 +173,8 @@ _MIN_GRADIENT = 1e-3
 """Metres per metre: without a lower limit the topographic wetness index of flat land would be infinite."""
 _LOWEST, _HIGHEST = -500.0, 9000.0
 """Plausible elevations of land, metres."""
+_CELLS_A_STEP = 2**16
+"""Between two looks at the progress."""
 _NEIGHBOURS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 """Row and column offsets."""
 
@@ -250,15 +254,20 @@ def fill_depressions(elevation: np.ndarray) -> np.ndarray:
         done[k] = 1
     heapq.heapify(heap)
     steps = [i * (columns + 2) + j for i, j in _NEIGHBOURS]
-    while heap:
-        lowest, k = heapq.heappop(heap)
-        above = math.nextafter(lowest, math.inf)
-        for step in steps:
-            near = k + step
-            if not done[near]:
-                done[near] = 1
-                level[near] = max(level[near], above)
-                heapq.heappush(heap, (level[near], near))
+    with Progress("filling of depressions", int((~missing).sum())) as bar:
+        for cell in count(1):
+            if not heap:
+                break
+            lowest, k = heapq.heappop(heap)
+            above = math.nextafter(lowest, math.inf)
+            for step in steps:
+                near = k + step
+                if not done[near]:
+                    done[near] = 1
+                    level[near] = max(level[near], above)
+                    heapq.heappush(heap, (level[near], near))
+            if cell % _CELLS_A_STEP == 0:
+                bar.step(_CELLS_A_STEP)
     return np.array(level).reshape(z.shape)[1:-1, 1:-1]
 
 

@@ -31,7 +31,7 @@ from soilcarbon.benchmark.own_data import (
     read_inputs,
     strategies_of,
 )
-from soilcarbon.benchmark.ranking import Ranking, few_groups_factor, score_table, verdict
+from soilcarbon.benchmark.ranking import Ranking, few_groups_factor, in_words, score_table, verdict
 from soilcarbon.categories import Category
 from soilcarbon.commands import compare, fit
 from soilcarbon.io.files import UserError, run
@@ -232,6 +232,18 @@ def test_the_verdict_is_what_the_table_says(errors, expected):
     assert expected in said
     best = found.last[~found.last.index.isin(["mean", "median"])].iloc[0]
     assert f"{best['of_mean']:+.1f}".replace("-", "−") in said
+
+
+def test_the_report_opens_with_a_plain_sentence():
+    found = ranking({"mean": 5, "median": 5, "forest": 2})
+    label, errors = METHODS["forest"].label, found.last["mae"]
+    assert in_words(found) == (
+        f"Where no profile is near, a prediction of SOC by {label} errs by {errors['forest']:.3g} g/kg on average; "
+        f"one value for all places would err by {errors[['mean', 'median']].min():.3g} g/kg."
+    )
+    worse = in_words(ranking({"mean": 5, "median": 4, "forest": 6}))
+    assert worse.startswith("Where no profile is near, one value of SOC for all places errs by 3.95 g/kg")
+    assert worse.endswith(" g/kg on average, and nothing that was tried predicts it clearly better.")
 
 
 def test_the_table_has_the_scores_of_fit_and_intervals_widen_with_few_groups():

@@ -13,7 +13,7 @@ from soilcarbon import figures as panels
 from soilcarbon.benchmark import figures
 from soilcarbon.benchmark.experiment import SELECTED_ON_TEST, Run
 from soilcarbon.benchmark.figures import looks
-from soilcarbon.benchmark.report import FIGURES, as_markdown, skill_table, verdict, write_report
+from soilcarbon.benchmark.report import FIGURES, as_markdown, in_words, skill_table, verdict, write_report
 from soilcarbon.benchmark.results import (
     MEAN,
     Comparison,
@@ -192,6 +192,17 @@ def test_the_verdict_is_based_on_the_last_strategy_and_one_region_is_its_own_mea
     assert "mean of 1 region)" in verdict(one)
     alone = dataclasses.replace(c, differences=pd.DataFrame())
     assert verdict(alone) == "The strongest method under spatial blocks is the forest; no network was compared with it."
+
+
+@pytest.mark.parametrize(("shift", "words"), [(0.0, "clearly more"), (11.0, "clearly less"), (5.0, "no clear difference")])
+def test_the_report_opens_with_a_plain_sentence_of_its_numbers(shift, words):
+    c = synthetic(shift)
+    said, errors = in_words(c), c.means.xs("blocks", level="strategy")["mae"]
+    first = "Where no profile is near, a prediction of soil organic carbon by the best errs by "
+    assert said.startswith(f"{first}{errors['best']:.3g} g/kg on average of 2 regions; by the forest")
+    assert f"; by the forest, the strongest simple method, {errors['forest']:.3g} g/kg, {words}; one value for all places" in said
+    assert said in as_markdown(c)
+    assert "simple method" not in in_words(dataclasses.replace(c, differences=pd.DataFrame()))
 
 
 def test_the_skill_table_is_the_mean_over_regions_sorted_by_the_last_strategy():

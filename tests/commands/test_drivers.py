@@ -111,6 +111,21 @@ def test_tables_hold_what_the_page_shows(finished):
         assert warm["density"].sum() == pytest.approx(1) and (warm["value"] * warm["density"]).sum() == pytest.approx(0, abs=1e-6)
 
 
+def test_the_page_opens_with_plain_sentences_of_its_numbers(finished):
+    results = finished[2]
+    said = report.in_words(results)
+    shares = results.importance
+    whole = shares[(shares["kind"] == "driver") & (shares["method"] == "conditional") & (shares["zone"] == "everywhere")]
+    whole = whole[(whole["target"] == results.reference) & (whole["learner"] == results.facts["lead"])]
+    top = whole.sort_values("share").iloc[-1]
+    assert said.startswith(
+        f"Soil carbon in the {results.reference} follows {top['name']} most ({top['share']:.0f} % of what all drivers"
+    )
+    assert all(f" In the {model} " in said for model in results.models)
+    page = (finished[0] / "report.html").read_text()
+    assert html.escape(said, quote=False)[:80] in page.replace("&#x27;", "'")
+
+
 def test_the_page_escapes_names_and_needs_nothing_from_outside(finished):
     page = (finished[0] / "report.html").read_text()
     assert "<script" not in page and html.escape("<script>alert(1)</script> &") in page
