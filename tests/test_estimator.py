@@ -11,12 +11,14 @@ from sklearn.inspection import permutation_importance
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from soilcarbon import estimator
 from soilcarbon.categories import Category
 from soilcarbon.estimator import SoilCarbonRegressor
 from soilcarbon.mapping.network import SlidingNetwork
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.network.network import predict
 from soilcarbon.settings import GlobalSettings
+from soilcarbon.training import distillation
 from soilcarbon.training.run import train
 
 QUICK = {"epochs": 2, "teacher": "none", "members": 1}
@@ -124,6 +126,34 @@ def test_by_default_it_is_taught_by_folds_and_no_worse_than_a_forest_on_a_small_
     forest = RandomForestRegressor(random_state=0).fit(x[train], np.log1p(y[train]))
     errors = [np.abs(each - y[test]).mean() for each in (model.predict(x[test]), np.expm1(forest.predict(x[test])))]
     assert errors[0] < 1.03 * errors[1]
+
+
+@pytest.fixture
+def few_mixtures(monkeypatch):
+    """Few trees and mixtures: what is tested is who is trained on what."""
+    monkeypatch.setattr(distillation, "TREES", 8)
+    monkeypatch.setattr(distillation, "MIXED", 300)
+
+
+@pytest.mark.usefixtures("few_mixtures")
+def test_a_teacher_s_networks_are_trained_on_all_profiles_and_calibrated_by_others_that_hold_out_folds(monkeypatch):
+    x, y = problem(60)
+    seen = []
+    fitted = distillation.Teacher.fit
+    monkeypatch.setattr(distillation.Teacher, "fit", lambda *each: seen.append(len(each[1])) or fitted(*each))
+    calibrated = []
+    plain = estimator.fit_uncertainty
+    monkeypatch.setattr(estimator, "fit_uncertainty", lambda *each: calibrated.append(each) or plain(*each))
+    with_intervals, without = (SoilCarbonRegressor(epochs=4, intervals=each).fit(x, y) for each in (True, False))
+    assert seen == [60, 48, 48, 48, 48, 48, 60]  # the teacher of all; those of five folds; no folds without intervals
+    np.testing.assert_array_equal(with_intervals.predict(x), without.predict(x))
+    ((others, _, known, _),) = calibrated
+    assert others.calibration is with_intervals.network_.calibration and np.bincount(known.folds).tolist() == [12] * 5
+    assert np.abs(predict(others, x)[0] - with_intervals.predict(x)).max() > 0.01  # of folds, with half of the epochs
+    assert with_intervals.network_.record.calibrated_on.startswith("60 profiles held out")
+    assert without.applicability_.threshold == pytest.approx(with_intervals.applicability_.threshold, rel=0.5)
+    with pytest.raises(ValueError, match="no prediction intervals: intervals=False"):
+        without.predict(x, return_interval=0.9)
 
 
 def test_of_logarithms_it_predicts_medians_and_on_request_means():

@@ -100,7 +100,7 @@ class Teacher:
         rows = np.random.default_rng(self.seed).permutation(len(output))[:MOST_KERNEL_ROWS]
         x, y = region[rows].astype(np.float64), (output[rows] - self._centre) / self._scale
         process = GaussianProcessRegressor(self._process.kernel_, optimizer=None)
-        trees = [clone(each).set_params(n_estimators=TREES // 2) for each in self._trees]
+        trees = [clone(each).set_params(n_estimators=TREES // 4) for each in self._trees]
         held_out = [cross_val_predict(each, x, y, cv=FOLDS_OF_SKILL) for each in (*trees, process)]  # rows are in random order
         return np.maximum(np.mean((np.array(held_out) - y) ** 2, axis=1), 1e-6)
 
@@ -186,7 +186,9 @@ def nearest_profiles(region: np.ndarray, world: np.ndarray) -> np.ndarray:
     return nearest
 
 
-def distil(sets: TrainingSets, raw: RawProfiles, networks: TeacherNetworks | None, seed: int) -> TrainingSets:
+def distil(
+    sets: TrainingSets, raw: RawProfiles, networks: TeacherNetworks | None, seed: int, teacher: Teacher | None = None
+) -> TrainingSets:
     """Distil a teacher: return training sets whose optimiser steps use its predictions at synthetic profiles.
 
     Distillation: Hinton, Vinyals and Dean 2015, arXiv 1503.02531. The result is a single network of the published architecture,
@@ -203,15 +205,18 @@ def distil(sets: TrainingSets, raw: RawProfiles, networks: TeacherNetworks | Non
         its share in the teacher's predictions; None: there are none.
     seed
         Of teacher and mixtures.
+    teacher
+        One that is fitted; None: it is fitted to the training set.
     """
     region, world = sets.train, raw.world
-    here = _plain(region)
-    there = (None, None) if world is None else _plain(world)
+    here = plain_arrays(region)
+    there = (None, None) if world is None else plain_arrays(world)
 
     def prior(inputs: torch.Tensor) -> np.ndarray | None:
         return None if networks is None else outputs_of(networks.pretrained, inputs).double().cpu().numpy()
 
-    teacher = Teacher(seed).fit(*here, *there, prior(region.encoded))
+    if teacher is None:
+        teacher = Teacher(seed).fit(*here, *there, prior(region.encoded))
     pool = None if there[0] is None or raw.world_x is None else raw.world_x[nearest_profiles(here[0], there[0])]
     categories = sets.specification.categories
     mixed = mix_profiles(raw.x, pool, np.array(variable_of_column(categories)), np.array(class_columns(categories)), seed)
@@ -225,6 +230,6 @@ def distil(sets: TrainingSets, raw: RawProfiles, networks: TeacherNetworks | Non
     return replace(sets, fit=Profiles(encoded, output, predicted))
 
 
-def _plain(profiles: Profiles) -> tuple[np.ndarray, np.ndarray]:
+def plain_arrays(profiles: Profiles) -> tuple[np.ndarray, np.ndarray]:
     """Return inputs (n, E) and outputs (n,) as NumPy arrays for scikit-learn."""
     return profiles.encoded.cpu().numpy(), profiles.output.cpu().numpy().astype(np.float64)
