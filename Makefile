@@ -31,6 +31,10 @@ SIM_REGIONS := anhui switzerland denmark australia
 	$(BIN)/pip install --quiet -r requirements-test.txt
 	touch $@
 
+.venv/installed-docs: .venv/installed
+	$(BIN)/pip install --quiet mkdocs-material==9.8.2
+	touch $@
+
 demo: .venv/installed
 	$(BIN)/python -m soilcarbon simulate --seed $(SEED)
 	$(BIN)/python train_global.py --config configs/sim_global.yaml --seed $(SEED)
@@ -124,8 +128,7 @@ bench-cuda: .venv/installed
 api: .venv/installed
 	$(BIN)/python docs/make_api.py
 
-docs: .venv/installed
-	$(BIN)/pip install --quiet mkdocs-material==9.8.2
+docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "site/index.html; with search: $(BIN)/python -m http.server --directory site"
 
@@ -135,5 +138,5 @@ test: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --doctest-modules tests soilcarbon models.py
 
-test-all: test
+test-all: test .venv/installed-docs
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow

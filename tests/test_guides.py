@@ -99,6 +99,7 @@ def test_agency(run_page):
     assert Path("data/survey/points.csv").is_file()
 
 
+@pytest.mark.slow
 def test_market_analyst(run_page):
     assert run_page("market.md") == 1
     assert Path("results/project_claim/claim.html").is_file()

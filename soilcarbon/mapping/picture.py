@@ -206,7 +206,8 @@ def ramp_of(bands: Sequence[Band], diverging: bool) -> Ramp | None:
     note = f"values from {format_value(lowest)} to {format_value(highest)}"
     if diverging:
         end = float(np.quantile(np.abs(known), _TAILS[1])) or max(-lowest, highest) or 1.0
-        return Ramp("RdBu", -end, end, False, _beyond(lowest < -end, highest > end), f"{note}; red: loss, blue: gain")
+        words = "red: lower, blue: higher" if any(band.name == "difference" for band in bands) else "red: loss, blue: gain"
+        return Ramp("RdBu", -end, end, False, _beyond(lowest < -end, highest > end), f"{note}; {words}")
     skewed = is_skewed(known)
     low, high = (float(end) for end in np.quantile(known[known > 0] if skewed else known, _TAILS))
     if low == high:  # nearly all cells are alike

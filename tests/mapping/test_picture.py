@@ -193,6 +193,8 @@ def test_maps_of_change_are_centred_at_zero_and_their_sd_is_not(tmp_path):
     assert [band["ramp"]["low"] == -band["ramp"]["high"] for band in bands] == [True, True, True, False]
     assert bands[0]["ramp"]["colours"] == "RdBu"
     assert "red: loss, blue: gain" in words_of(drawn(path, diverging=True))
+    other = write_map(tmp_path / "d.tif", [change], ["difference"])
+    assert "red: lower, blue: higher" in words_of(drawn(other, diverging=True))
 
 
 @pytest.mark.parametrize("value", [7.5, 0.0, -3.0])
