@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import rasterio
 import torch
@@ -98,6 +99,15 @@ def refused(capsys, *words):
     assert len(errors) == 1
     assert all(word in errors[0] for word in words), errors[0]
     assert not [path for path in Path("out").glob("*.tif")] if Path("out").exists() else True
+
+
+def draw_nothing(monkeypatch):
+    """Let figures be written empty, as `no_drawing` of conftest, for a fixture of a whole module."""
+
+    def empty(figure, file, **options):
+        PIL.Image.new("RGB", (1, 1)).save(file, options["format"])
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", empty)
 
 
 def make_world(workplace):

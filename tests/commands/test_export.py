@@ -9,7 +9,7 @@ import pytest
 import rasterio
 import xarray as xr
 from map_world import covariates as covariates_of
-from map_world import make, make_checkpoint, write_rasters
+from map_world import draw_nothing, make, make_checkpoint, write_rasters
 from rasterio.transform import Affine
 
 import soilcarbon
@@ -28,6 +28,7 @@ def world(tmp_path_factory):
     folder, random = tmp_path_factory.mktemp("export"), np.random.default_rng(5)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        draw_nothing(patch)
         write_rasters(Path("rasters"), covariates_of(40, 60))
         make_checkpoint(Path("model/m.pth"), unit="t/ha", depth=(0.0, 30.0), years=(1998, 2015))
         network = load_checkpoint(Path("model/m.pth"))

@@ -14,11 +14,10 @@ import yaml
 from map_world import (
     CATEGORIES,
     CELL,
-    HEIGHT,
     NORTH,
     WEST,
-    WIDTH,
     covariates,
+    draw_nothing,
     make,
     make_checkpoint,
     make_world,
@@ -35,6 +34,7 @@ from soilcarbon.mapping.picture import Ramp, View, ramp_of, read_picture
 from soilcarbon.mapping.stac import item
 from soilcarbon.mapping.style import style
 
+ROWS, COLS = 40, 60
 READERS = {"csv": pd.read_csv, "gpkg": geopandas.read_file}
 pytestmark = pytest.mark.usefixtures("light_maps")
 
@@ -45,11 +45,12 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gis")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        make_world(folder)
+        draw_nothing(patch)
+        write_rasters(Path("rasters"), covariates(ROWS, COLS))
         make_checkpoint(Path("model/m.pth"), depth=(0.0, 30.0), years=(1998, 2015))
-        warmer = {name: values for name, values in covariates(seed=1).items() if name.startswith("bio")}
+        warmer = {name: values for name, values in covariates(ROWS, COLS, seed=1).items() if name.startswith("bio")}
         write_rasters(Path("later"), warmer)
-        write_boxes(west=(10, 44, 14.5, 50), east=(14.5, 44, 19, 50))
+        write_boxes(west=(10, 46.5, 13, 50), east=(13, 46.5, 16, 50))
         assert make("--workers", "1") == 0
         more = ["--workers", "1", "--periods", "2000-2004=rasters", "2020=later", "--zones", "z.geojson"]
         assert make(*more, out="out/both.tif") == 0
@@ -112,7 +113,7 @@ def check_item(found, folder):
 def test_a_stac_item_describes_the_map(results):
     found = stac(results / "soc_stac.json")
     check_item(found, results)
-    assert found["bbox"] == pytest.approx([WEST, NORTH - HEIGHT * CELL, WEST + WIDTH * CELL, NORTH])
+    assert found["bbox"] == pytest.approx([WEST, NORTH - ROWS * CELL, WEST + COLS * CELL, NORTH])
     properties, band = found["properties"], found["assets"]["map"]["bands"][0]
     assert properties["title"] == "m: SOC, 0-30 cm, 1998-2015 (g/kg)" and properties["proj:code"] == "EPSG:4326"
     assert (properties["start_datetime"], properties["end_datetime"]) == ("1998-01-01T00:00:00Z", "2015-12-31T23:59:59Z")
@@ -163,7 +164,7 @@ def test_zones_are_layers_with_their_totals(results):
     for name in ("2000-2004", "2020", "change"):
         layer = geopandas.read_file(results / "both_totals.gpkg", layer=name)
         assert layer.crs.to_epsg() == 4326 and layer["zone"].tolist() == ["west", "east"]
-        assert layer.total_bounds.tolist() == [10, 44, 19, 50]
+        assert layer.total_bounds.tolist() == [10, 46.5, 16, 50]
         expected = table[(table["map"] == name) & table["zone"].isin(["west", "east"])]
         np.testing.assert_allclose(layer[["mean", "mean_lower"]], expected[["mean", "mean_lower"]], rtol=1e-4)
     assert not (results / "soc_totals.gpkg").exists()
