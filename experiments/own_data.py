@@ -3,13 +3,14 @@
     python experiments/own_data.py [--sets NAME ...] [--folds blocks random] [--learners NAME ...] [--out FOLDER]
     python experiments/own_data.py --show [--out FOLDER]
 
-Data sets are built from ../shared/realdata and ../shared/realdata2 (--realdata, --realdata2): regions with global rasters, North
-Macedonia and others with their own, countries of WISE, and tables of laboratory measurements, which have no rasters at all. Each is
-cross-validated by five folds of blocks, as `soilcarbon fit` draws them, and of places at random. `log-forest` is
-scikit-learn's random forest with default settings on ln(1 + SOC); `default` is `SoilCarbonRegressor()` on the plain table; `fit` is
-`soilcarbon fit` within the training folds, choosing among learners that are no networks; the others are its learners. `best` is the
-choice of its rule among all learners for each fold by their errors in the other folds. FOLDER keeps what is finished, a file per
-set, folds and learner, also of several processes side by side. --show prints the tables of docs/own-data.md.
+Data sets are built from ../shared/realdata and ../shared/realdata2 (--realdata, --realdata2): regions with global rasters,
+North Macedonia and others with their own, countries of WISE, and tables of laboratory measurements, which have no rasters at
+all. Each is cross-validated by five folds of blocks, as `soilcarbon fit` draws them, and of places at random. `log-forest` is
+scikit-learn's random forest with default settings on ln(1 + SOC); `default` is `SoilCarbonRegressor()` on the plain table;
+`teacher` what `taught` is distilled from; `fit` is `soilcarbon fit` within the training folds, choosing among learners that are
+no networks; the others are its learners. `best` is the choice of its rule among all learners for each fold by their errors in
+the other folds. FOLDER keeps what is finished, a file per set, folds and learner, also of several processes side by side.
+--show prints the tables of docs/own-data.md.
 """
 
 import argparse
@@ -36,10 +37,13 @@ from soilcarbon.io.files import atomic_write
 from soilcarbon.regression.estimators import Samples
 from soilcarbon.regression.fit import fit_model
 from soilcarbon.regression.learners import LEARNERS, Task
+from soilcarbon.regression.model import from_scale
+from soilcarbon.regression.parts import encoded_cells, transformed
 from soilcarbon.regression.selection import draw_folds, hold_out, select
 from soilcarbon.regression.uncertainty import calibrate
 from soilcarbon.stats import metrics
 from soilcarbon.stats.groups import group_folds, spatial_groups
+from soilcarbon.training.distillation import Teacher
 from soilcarbon.training.run import choose_transform
 
 CODED = ("glim_class", "igbp_2019", "GLIM_0p5deg_class")
@@ -51,7 +55,7 @@ FOLDS = 5
 LEVEL = 0.9
 SIMPLE = tuple(key for key, each in LEARNERS.items() if not each.network)
 REFERENCE = "log-forest"
-TRAINED = (REFERENCE, *SIMPLE, "default", "taught", "network", "fit")
+TRAINED = (REFERENCE, *SIMPLE, "teacher", "default", "taught", "network", "fit")
 """What is trained, in this order; a stack and the choice need no more."""
 
 
@@ -191,6 +195,18 @@ def default(case: Case, fold: int) -> Found:
     return model.predict(x[out], return_interval=LEVEL)
 
 
+def teacher(case: Case, fold: int) -> Found:
+    """Predict by the teacher of `taught` itself, which is not distilled into networks: what these can reach at best."""
+    out = case.folds == fold
+    train = case.samples.take(~out)
+    facts = case.task.specify(train)
+    target = transformed(train.y, facts)
+    centre, scale = target.mean(), target.std()
+    fitted = Teacher(case.task.seed).fit(encoded_cells(train.X, facts), (target - centre) / scale, None, None)
+    outputs = fitted.predict(encoded_cells(case.samples.X[out], facts)) * scale + centre
+    return from_scale(outputs, facts), None
+
+
 def fit(case: Case, fold: int) -> Found:
     """Predict by what `soilcarbon fit` chooses within the other folds among learners that are no networks."""
     out = case.folds == fold
@@ -212,7 +228,7 @@ def learner(key: str) -> Callable[[Case, int], Found]:
 
 
 METHODS: Mapping[str, Callable[[Case, int], Found]] = {
-    REFERENCE: log_forest, "default": default, "fit": fit, **{key: learner(key) for key in LEARNERS}
+    REFERENCE: log_forest, "default": default, "teacher": teacher, "fit": fit, **{key: learner(key) for key in LEARNERS}
 }  # fmt: skip
 
 
@@ -314,7 +330,11 @@ def summary(sets: Mapping[str, dict[str, dict[str, np.ndarray]]], method: str, t
 def show(folder: Path) -> None:
     """Print a table of the methods for each kind of folds, one of the data sets, and the coverage of intervals."""
     for how, sets in read(folder).items():
-        methods = [key for key in (REFERENCE, *LEARNERS, "default", "fit", "best") if any(key in found for found in sets.values())]
+        methods = [
+            key
+            for key in (REFERENCE, *LEARNERS, "teacher", "default", "fit", "best")
+            if any(key in found for found in sets.values())
+        ]
         tables = {method: compare(sets, method).set_index("set", drop=False) for method in methods}
         print(f"\nfolds: {how}; {len(sets)} data sets; MAE against the log forest's\n| method | {' | '.join(COLUMNS)} |")
         print("|---" * (1 + len(COLUMNS)) + "|")

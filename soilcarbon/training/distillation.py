@@ -210,7 +210,7 @@ def distil(
     """
     region, world = sets.train, raw.world
     here = plain_arrays(region)
-    there = (None, None) if world is None else plain_arrays(world)
+    there: tuple[np.ndarray | None, np.ndarray | None] = (None, None) if world is None else plain_arrays(world)
 
     def prior(inputs: torch.Tensor) -> np.ndarray | None:
         return None if networks is None else outputs_of(networks.pretrained, inputs).double().cpu().numpy()
