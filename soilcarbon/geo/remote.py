@@ -37,7 +37,8 @@ MARGIN = 64
 """Cells that are fetched beyond the extent on each side: the windows round profiles reach over it."""
 _MOST_BYTES = 2**34
 """Of a window, unpacked."""
-_ROWS = 512
+_STRIP_BYTES = 2**27
+"""Held in memory while a window is written, or a row of the file's own tiles."""
 _HAIR = 1e-3
 """Of a cell: by so much may the grids of tiles that are joined differ, and an extent lie beyond a cell's edge."""
 
@@ -122,6 +123,8 @@ def local_window(
             except MissingError:
                 if not skip_missing:
                     raise
+        if opened and len(opened) < len(places):
+            log.info("%s: %d of %d tiles are not there (the sea?)", stem, len(places) - len(opened), len(places))
         if not opened:
             raise UserError(f"{_name(places[0])}: no such file, nor one of the {len(places) - 1} other tiles; is the extent land?")
         _check_alike([(place, raster) for place, raster, _ in opened])
@@ -269,8 +272,9 @@ def _write(path: Path, grid: _Window, tiles: Sequence[_Tile]) -> None:
         **square,
     }
     masked = any(MaskFlags.per_dataset in flags for flags in model.mask_flag_enums)
-    covered = np.zeros((grid.height, grid.width), bool) if len(tiles) > 1 else None
-    strips = [(tile, at) for tile in tiles for at in range(0, int(tile.window.height), _ROWS)]
+    gaps = len(tiles) > 1 and model.nodatavals[0] is None and not masked  # between tiles: what is not written is masked
+    step = max(_STRIP_BYTES // (grid.width * model.count * np.dtype(model.dtypes[0]).itemsize), model.block_shapes[0][0])
+    strips = [(tile, at) for tile in tiles for at in range(0, int(tile.window.height), step)]
     with (
         atomic_write(path) as file,
         named_errors(path),
@@ -280,18 +284,16 @@ def _write(path: Path, grid: _Window, tiles: Sequence[_Tile]) -> None:
     ):
         _describe(out, model, tiles)
         for tile, at in strips:
-            window = Window(tile.window.col_off, tile.window.row_off + at, tile.window.width, min(_ROWS, tile.window.height - at))
+            window = Window(tile.window.col_off, tile.window.row_off + at, tile.window.width, min(step, tile.window.height - at))
             place = Window(tile.col, tile.row + at, window.width, window.height)
             with _named(tile):
                 out.write(tile.raster.read(window=window), window=place)
-                if masked or covered is not None:
-                    seen = tile.raster.dataset_mask(window=window)
-                    out.write_mask(seen, window=place) if masked else None
-            if covered is not None:
-                covered[place.toslices()] = True
+                if masked or gaps:
+                    shape = int(window.height), int(window.width)
+                    out.write_mask(
+                        tile.raster.dataset_mask(window=window) if masked else np.full(shape, 255, np.uint8), window=place
+                    )
             bar.step()
-        if covered is not None and not covered.all() and model.nodatavals[0] is None and not masked:
-            out.write_mask(covered.astype(np.uint8) * 255)
 
 
 @contextmanager

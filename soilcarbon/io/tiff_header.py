@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from soilcarbon.io.limits import LimitError
+from soilcarbon.io.limits import BLOCK_BYTES, LimitError
 
 _STARTS = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -85,6 +85,8 @@ def _taken(file: BinaryIO, size: int, at: int, length: int) -> bytes:
     """Return a part of the file."""
     if at + length > size:
         raise LimitError(f"its directory reaches to byte {at + length:,}, it has {size:,}")
+    if length > BLOCK_BYTES:  # of a remote file the size is a claim, too
+        raise LimitError(f"a directory of {length:,} bytes")
     file.seek(at)
     return file.read(length)
 

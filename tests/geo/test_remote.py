@@ -138,6 +138,25 @@ def test_tiles_of_one_grid_are_joined(server, tmp_path):
         local_window(tiles, "elevation", (10.8, 11.3, 45.7, 46.2), tmp_path / "fourth", skip_missing=True)
 
 
+@pytest.mark.parametrize("mask", [False, True])
+def test_gaps_and_masks_stay_missing(server, tmp_path, mask, monkeypatch):
+    monkeypatch.setattr(remote, "_STRIP_BYTES", 1)  # strips of one row of tiles
+    for k, west in enumerate((10, 12)):
+        values = write_cog(tmp_path / f"{k}.tif", west, 47, 200, 200, 0.005, seed=k, nodata=None, dtype="uint8")
+        if mask:
+            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(tmp_path / f"{k}.tif", "r+") as raster:
+                raster.write_mask(np.where(values[0] > 100, 255, 0).astype("uint8"))
+        server.files[f"/{k}.tif"] = (tmp_path / f"{k}.tif").read_bytes()
+    path = local_window([f"{server.address}/{k}.tif" for k in range(2)], "x", (10, 13, 46, 47), tmp_path / "cache", margin=0)
+    with rasterio.open(path) as raster:
+        found = raster.read(1, masked=True)
+    assert found.shape == (200, 600)
+    assert found.mask[:, 200:400].all()
+    expected = values[0] <= 100 if mask else np.zeros((200, 200), bool)
+    np.testing.assert_array_equal(found.mask[:, 400:], expected)
+    np.testing.assert_array_equal(found.data[:, 400:][~expected], values[0][~expected])
+
+
 def test_tiles_that_do_not_fit_each_other_are_refused(server, tmp_path):
     write_cog(tmp_path / "a.tif", height=100, width=100, cell=0.01)
     write_cog(tmp_path / "b.tif", west=11.0, height=100, width=100, cell=0.02)

@@ -1,5 +1,6 @@
 """A GeoTIFF that claims more than it holds is refused; whole ones of every form are read."""
 
+import io
 import struct
 from itertools import pairwise
 
@@ -10,6 +11,8 @@ from rasterio.transform import from_origin
 
 from soilcarbon.geo.raster import open_raster
 from soilcarbon.io.files import UserError
+from soilcarbon.io.limits import LimitError
+from soilcarbon.io.tiff_header import check_tiff_file
 
 PLAIN = {"driver": "GTiff", "height": 256, "width": 256, "count": 2, "dtype": "float32", "crs": "EPSG:4326"}
 PLAIN |= {"transform": from_origin(5, 50, 0.01, 0.01)}
@@ -96,3 +99,10 @@ def test_bytes_changed_at_random_end_in_a_raster_or_in_the_users_error(tmp_path)
             except UserError:
                 ends += 1
     assert ends
+
+
+def test_a_directory_is_not_believed_to_be_of_any_size():
+    """A server may say that its file has a petabyte, and its header that the directory fills it."""
+    header = b"II+\0" + struct.pack("<HHQ", 8, 0, 16) + struct.pack("<Q", 10**12)
+    with pytest.raises(LimitError, match="a directory of 20,000,000,000,000 bytes"):
+        check_tiff_file(io.BytesIO(header), 10**15)
