@@ -4,6 +4,7 @@
     python experiments/transfer.py covariates         forests of 200 profiles of a region by sets of categories
     python experiments/transfer.py interpolation      the same forest, coarse covariates taken from the cell or interpolated
     python experiments/transfer.py windows            pretrained networks with and without windows, in regions they have not seen
+    python experiments/transfer.py teachers --profiles 200   a pretrained network, fine-tuned, and teachers with and without it
     python experiments/transfer.py mixtures --out results/compare_realdata   means of methods that were compared
 
 Four regions, three folds of half-degree blocks, ln(1 + SOC). Finished pieces are kept in results/transfer and not computed again;
@@ -28,16 +29,20 @@ from sklearn.ensemble import RandomForestRegressor
 from soilcarbon.categories import Category, middle_cells
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import write_table
-from soilcarbon.network.network import SoilCarbonNet, predict
+from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
+from soilcarbon.network.network import Member, SoilCarbonNet, predict, to_target
 from soilcarbon.settings import GlobalSettings
 from soilcarbon.soil.dataset import SPLITS, Dataset, dataset_categories, read_dataset
 from soilcarbon.stats.groups import spatial_groups
 from soilcarbon.stats.metrics import mean_paired_differences, paired_differences
 from soilcarbon.stats.spatial_cv import make_folds
+from soilcarbon.training.distillation import Teacher
+from soilcarbon.training.ensemble import TEACHER_NETWORK
+from soilcarbon.training.loop import Profiles, Schedule, TrainingSets, encode_profiles, fit, outputs_of
 from soilcarbon.training.run import compute_statistics, new_specification, train_in_memory
 
 KEPT = Path("results/transfer")
-SIDE, FOLDS, SEED, DRAWS, PROFILES = 0.5, 3, 314, 2, 200
+SIDE, FOLDS, SEED, PROFILES = 0.5, 3, 314, 200
 COARSE = ("band", "topo", "climate", "vege", "bedrock")
 SETS = {
     "10 arc-minutes": COARSE,
@@ -70,13 +75,12 @@ def rows_of(data: Dataset, box: tuple[float, ...]) -> np.ndarray:
     return np.flatnonzero((data.lon >= box[0]) & (data.lon <= box[1]) & (data.lat >= box[2]) & (data.lat <= box[3]))
 
 
-def divisions(data: Dataset, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def divisions(data: Dataset, rows: np.ndarray, profiles: int = PROFILES) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yield fold, training rows, rows held out."""
     folds, _ = make_folds("blocks", data.lon[rows], data.lat[rows], FOLDS, SEED, block_size=SIDE)
     for fold in range(FOLDS):
-        for draw in range(DRAWS):
-            some = np.random.default_rng([SEED, fold, draw]).permutation(rows[folds != fold])[:PROFILES]
-            yield fold, some, rows[folds == fold]
+        some = np.random.default_rng([SEED, fold, 0]).permutation(rows[folds != fold])[: profiles or None]
+        yield fold, some, rows[folds == fold]
 
 
 def forests(data: Dataset, rows: np.ndarray, inputs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
@@ -131,25 +135,79 @@ def interpolated(values: np.ndarray, inverse: rasterio.Affine, lon: np.ndarray, 
     return np.divide(total, weights, out=np.full(len(lon), np.nan), where=weights > 0)
 
 
+def pretrained(data: Dataset, boxes: Mapping[str, tuple[float, ...]]) -> tuple[SoilCarbonNet, Dataset]:
+    """Return a network pretrained without any block of the regions, and the profiles it was trained on and validated with."""
+    groups = spatial_groups(data.lon, data.lat, SIDE)
+    inside = np.concatenate([rows_of(data, box) for box in boxes.values()])
+    outside = ~np.isin(groups, groups[inside])
+    world = replace(data, split={name: rows[outside[rows]] for name, rows in data.split.items() if name != "test"})
+    settings = read_settings(GlobalSettings, "", PRETRAINING)
+    numbers = compute_statistics(data.x[world.split["train"]], data.categories)
+    return train_in_memory(SoilCarbonNet(new_specification(settings, world, numbers)), world, settings), world
+
+
 def by_windows(options: argparse.Namespace) -> Results:
     """Compare networks pretrained without any block of the four regions, in them, without fine-tuning."""
     boxes = regions(options.regions)
     found: dict[str, pd.DataFrame] = {}
     for title, radius in WINDOWS.items():
         data = read_dataset(options.data_dir, windowed(dataset_categories(options.data_dir), radius), SPLITS)
-        groups = spatial_groups(data.lon, data.lat, SIDE)
-        here = {name: rows_of(data, box) for name, box in boxes.items()}
-        outside = ~np.isin(groups, groups[np.concatenate(list(here.values()))])
-        split = {name: rows[outside[rows]] for name, rows in data.split.items() if name != "test"}
-        settings = read_settings(
-            GlobalSettings, "", ["--config", "configs/realdata_fine.yaml", "--no-tensorboard", "--members", "4"]
-        )
-        world = replace(data, split=split)
-        start = SoilCarbonNet(new_specification(settings, world, compute_statistics(data.x[split["train"]], data.categories)))
-        predicted = predict(train_in_memory(start, world, settings), data.x)[0]
-        for name, rows in here.items():
-            found.setdefault(name, pd.DataFrame({"observed": data.y[rows], "group": groups[rows]}))[title] = predicted[rows]
+        predicted = predict(pretrained(data, boxes)[0], data.x)[0]
+        for name, rows in ((name, rows_of(data, box)) for name, box in boxes.items()):
+            groups = spatial_groups(data.lon[rows], data.lat[rows], SIDE)
+            found.setdefault(name, pd.DataFrame({"observed": data.y[rows], "group": groups}))[title] = predicted[rows]
     return found
+
+
+def by_teachers(options: argparse.Namespace) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Compare the parts of a taught network: pretrained, fine-tuned, teachers without and with what was pretrained."""
+    boxes = regions(options.regions)
+    data = read_dataset(options.data_dir, windowed(dataset_categories(options.data_dir), 0), SPLITS)
+    path = KEPT / "pretrained.pth"
+    if not path.is_file():
+        save_checkpoint(pretrained(data, boxes)[0], path)
+    network = load_checkpoint(path)
+    known = encode_profiles(network.specification, data.x, data.y, torch.device("cpu"))
+    groups = spatial_groups(data.lon, data.lat, SIDE)
+    inside = np.concatenate([rows_of(data, box) for box in boxes.values()])
+    elsewhere = data.split["train"][~np.isin(groups[data.split["train"]], groups[inside])]
+    facts = network.specification.model_copy(update={"members": 1, "center": "median"})
+    for name, box in boxes.items():
+        parts = []
+        for fold, train, test in divisions(data, rows_of(data, box), options.profiles):
+            outputs = teachers(network, known, elsewhere, train, test, fold)
+            columns = {key: to_target(torch.from_numpy(each)[None], facts)[0].numpy() for key, each in outputs.items()}
+            parts.append(pd.DataFrame({"observed": data.y[test], "group": groups[test]} | columns))
+        yield name, pd.concat(parts, ignore_index=True)
+
+
+def teachers(
+    network: SoilCarbonNet, known: Profiles, elsewhere: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+    """Return outputs (m,) at the profiles held out, by learner."""
+    x, output = known.encoded.numpy(), known.output.double().numpy()
+    prior = np.mean([outputs_of(each, known.encoded).double().numpy() for each in network.members()], axis=0)
+    sets, tuned = TrainingSets(known.take(train), known.take(train), known.take(test), network.specification), []
+    for k, each in enumerate(network.members()):
+        member = Member(network.specification)
+        member.load_state_dict(each.copy_of_tensors())
+        fit(member, sets, replace(Schedule(epochs=1), **TEACHER_NETWORK, seed=k))
+        tuned.append(outputs_of(member, known.encoded[test]).double().numpy())
+    forest = RandomForestRegressor(300, max_features=1 / 3, random_state=0, n_jobs=1).fit(x[train], output[train]).predict(x[test])
+    fitted = np.mean(tuned, axis=0)
+    alone = Teacher(seed).fit(x[train], output[train], x[elsewhere], output[elsewhere]).predict(x[test])
+    helped = Teacher(seed).fit(x[train], output[train], x[elsewhere], output[elsewhere], prior[train]).predict(x[test], prior[test])
+    return {
+        "forest": forest,
+        "pretrained": prior[test],
+        "fine-tuned": fitted,
+        "trees and process": alone,
+        "trees and process, half fine-tuned": (alone + fitted) / 2,
+        "round the pretrained": helped,
+        "round the pretrained, 20 % fine-tuned": helped + 0.2 * (fitted - helped),
+        "round the pretrained, half fine-tuned": (helped + fitted) / 2,
+        "round the pretrained, 20 % fine-tuned, and the forest": (helped + 0.2 * (fitted - helped) + forest) / 2,
+    }
 
 
 def windowed(categories: tuple[Category, ...], radius: int | None) -> tuple[Category, ...]:
@@ -204,7 +262,8 @@ FORESTS: Mapping[str, Callable[[Dataset, np.ndarray, argparse.Namespace], pd.Dat
 def main() -> None:
     """Compute what is not there, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=(*FORESTS, "windows", "mixtures"))
+    parser.add_argument("part", choices=(*FORESTS, "windows", "teachers", "mixtures"))
+    parser.add_argument("--profiles", type=int, default=PROFILES, help="of teachers: training profiles of a fold; 0: all")
     parser.add_argument("--data_dir", type=Path, default=Path("data/real/global"), help="of windows: prepared with --radius 2")
     parser.add_argument("--regions", type=Path, default=Path("../shared/realdata/regions.csv"), help="name and bounds of regions")
     parser.add_argument("--rasters", type=Path, default=Path("../shared/realdata/global"), help="coarse covariates, to interpolate")
@@ -217,10 +276,11 @@ def main() -> None:
         print(shown(by_mixtures(options), options.against))
         return
     boxes = regions(options.regions)
-    paths = {name: KEPT / f"{options.part}-{name}.csv" for name in boxes}
+    part = f"{options.part}_{options.profiles or 'all'}" if options.part == "teachers" else options.part
+    paths = {name: KEPT / f"{part}-{name}.csv" for name in boxes}
     if not options.show and not all(path.is_file() for path in paths.values()):
-        if options.part == "windows":
-            for name, table in by_windows(options).items():
+        if options.part in ("windows", "teachers"):
+            for name, table in by_windows(options).items() if options.part == "windows" else by_teachers(options):
                 write_table(paths[name], table)
         else:
             data = read_dataset(options.data_dir, None, SPLITS)

@@ -26,6 +26,8 @@ from soilcarbon.training.loop import Profiles, TrainingSets, outputs_of
 NETWORK_SHARE = 0.2
 """Of the fine-tuned network in the teacher's predictions; docs/transfer.md has what was tried."""
 TREES = 100
+WORLD_TREES = 50
+"""Of each kind of common trees, most of a teacher's computing time; the members of an ensemble have theirs each."""
 REGION_SHARE = 0.1
 """Of all weight in the common trees: the world has some fifty times as many profiles."""
 FEW_INPUTS = 20
@@ -86,7 +88,7 @@ class Teacher:
             weights = np.concatenate([np.full(n, REGION_SHARE / n), np.full(m, (1 - REGION_SHARE) / m)]) * (n + m)
             both = np.concatenate([region, world]), np.concatenate([output, world_output])
             for kind in (ExtraTreesRegressor, RandomForestRegressor):
-                common = kind(TREES, bootstrap=True, max_samples=0.4, **trees)
+                common = kind(WORLD_TREES, bootstrap=True, max_samples=0.4, **trees)
                 self._trees.append(common.fit(*both, sample_weight=weights))
         for each in self._trees:
             each.set_params(n_jobs=1)  # threads would add the trees' predictions in any order, and the last bits would differ

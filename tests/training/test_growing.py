@@ -116,6 +116,7 @@ def test_a_stopped_growing_run_resumes_to_the_same_bits(world, region, monkeypat
 
 def test_a_grown_network_learns_from_a_teacher_and_from_profiles_without_its_variables(world, region, monkeypatch, caplog):
     monkeypatch.setattr(distillation, "TREES", 10)
+    monkeypatch.setattr(distillation, "WORLD_TREES", 10)
     monkeypatch.setattr(distillation, "MIXED", 300)
     seen = []
     mix = distillation.mix_profiles
