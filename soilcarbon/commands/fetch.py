@@ -49,6 +49,8 @@ class FetchSettings(RemoteSettings, Settings):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
+    if arguments and not arguments[0].startswith("-"):
+        arguments = ["--source", *arguments]
     settings = read_settings(FetchSettings, __doc__, arguments, "soilcarbon fetch")
     if settings.list:
         print(sources_table())

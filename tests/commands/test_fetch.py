@@ -116,6 +116,7 @@ def test_the_table_names_unit_cell_licence_and_address_of_every_source(capsys):
         (["--source", "chelsa-2.1", "--rasters", "x.tif"], "give --source NAME"),
         (["--source", "chelsa-2.1"], "are required"),
         (["--source", "chelsa", "--bounds", "0", "1", "0", "1", "--out", "x"], "no source 'chelsa'; did you mean 'chelsa-2.1'?"),
+        (["glim", "--bounds", "0", "1", "0", "1", "--out", "x"], "glim: a zip file with a text grid"),
         (["--source", "glim", "--bounds", "0", "1", "0", "1", "--out", "x"], "glim: a zip file with a text grid"),
         (["--source", "chelsa-2.1", "--variables", "bio99", "--bounds", "0", "1", "0", "1", "--out", "x"], "no variable 'bio99'"),
         (["--source", "chelsa-2.1", "--bounds", "1", "0", "0", "1", "--out", "x"], "bounds are degrees"),
