@@ -376,11 +376,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/own_data"))
     parser.add_argument("--show", action="store_true")
     arguments = parser.parse_args()
+    logging.disable(logging.WARNING)
     if arguments.show:
         show(arguments.out)
         return
     warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     known = data_sets(arguments.realdata, arguments.realdata2)

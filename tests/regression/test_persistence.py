@@ -83,14 +83,16 @@ def test_a_loaded_model_predicts_the_same_to_the_bit(key, models, tmp_path):
     assert yaml.safe_load((tmp_path / "m.yaml").read_text())["record"]["reason"] == "it is simple"
 
 
-def test_trees_of_a_model_are_scikit_learns(models):
+@pytest.mark.parametrize(("few", "share"), [(7, 1.0), (6, 1 / 3)])
+def test_trees_of_a_model_are_scikit_learns_and_few_covariates_are_all_tried(few, share):
     samples, places = make_samples(120), make_samples(80, seed=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(learners._FOREST, "n_estimators", 12)
+        patch.setattr(learners, "_FEW", few)
         parts, facts = fit_parts("forest", samples, TASK)
     from sklearn.ensemble import RandomForestRegressor
 
-    plain = RandomForestRegressor(**learners._FOREST | {"n_estimators": 12}, random_state=TASK.seed)
+    plain = RandomForestRegressor(12, max_features=share, random_state=TASK.seed)
     plain.fit(samples.X[:, 2:].astype(np.float32), np.log1p(samples.y))
     expected = plain.predict(places.X[:, 2:].astype(np.float32))
     assert FittedModel("forest", facts, parts).outputs(places.X) == pytest.approx(expected, rel=1e-12)
