@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import time
+from contextlib import closing
 
 import geopandas
 import numpy as np
@@ -24,14 +25,13 @@ def package(path):
 
 
 def changed(path, *statements):
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         for statement in statements:
             database.execute(statement)
-    database.close()
 
 
 def endless(path):
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database:
         triggers = database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
     changed(path, *(f"DROP TRIGGER {name}" for (name,) in triggers), "ALTER TABLE zones RENAME TO kept", VIEW.format("zones"))
 
