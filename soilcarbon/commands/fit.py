@@ -6,10 +6,10 @@
     soilcarbon map --checkpoint model/mine.npz --rasters covariates/ --out results/mine/soc.tif     the map
 
 Folds are of whole spatial blocks: the dataset's, else as wide as residuals are correlated, else of places. The choice is the
-simplest learner whose mean absolute error is within one standard error, and within 1 %, of the lowest. Writes model/<run>.npz,
-which `predict` and `map` read, with calibrated intervals, area of applicability and errors for totals; beside it .yaml of the
-facts, with the table of the cross-validation; and results/<run>/cross_validation.csv and held_out.csv. The test split is not used
-unless you say so.
+stack, unless another learner's mean absolute error is surely lower, or a simpler one's surely at most 1 % higher; without
+networks, the simplest within one standard error, and 1 %, of the lowest. Writes model/<run>.npz, which `predict` and `map` read,
+with calibrated intervals, area of applicability and errors for totals; beside it .yaml of the facts, with the table of the
+cross-validation; and results/<run>/cross_validation.csv and held_out.csv. The test split is not used unless you say so.
 """
 
 import re

@@ -78,6 +78,29 @@ def test_no_more_than_one_per_cent_is_given_up_for_the_simpler():
     assert select(y, each, FOLDS).chosen == "ridge"
 
 
+def against_the_stack(ridge):
+    """Return observations and errors of size 3 of a stack, and a ridge's by fold."""
+    y, each = predicted(8, ridge, 4)
+    return y, each | {"stack": y + np.where(np.arange(100) % 2, 3.0, -3.0)}
+
+
+def test_another_than_the_stack_is_chosen_if_it_is_surely_better_and_not_if_it_was_lucky():
+    y, each = against_the_stack([2.5, 2.6, 2.4, 2.5, 2.5])
+    assert select(y, each, FOLDS).chosen == "ridge"  # 0.5 less, standard error 0.03
+    y, each = against_the_stack([2.0, 3.4, 2.1, 3.3, 2.9])  # 0.26 less, standard error 0.29: in one fold it may fail
+    found = select(y, each, FOLDS)
+    assert found.chosen == "stack" and "the lowest, ridge's, is 0.26 less; no simpler one is surely as good" in found.reason
+
+
+def test_a_simpler_one_than_the_stack_is_chosen_if_it_is_surely_no_more_than_one_per_cent_worse():
+    y, each = against_the_stack([3.01] * 5)
+    found = select(y, each, FOLDS)
+    assert found.chosen == "ridge" and "surely, within two standard errors of the difference, as good as stack" in found.reason
+    y, each = against_the_stack([3.05] * 5)
+    assert select(y, each, FOLDS).chosen == "stack"
+    assert "the lowest of 4; no simpler" in select(y, each, FOLDS).reason
+
+
 def test_folds_of_unequal_difficulty_do_not_hide_a_difference():
     hard = np.array([1, 2, 4, 8, 16.0])
     y, each = predicted(hard * 1.1, hard)
