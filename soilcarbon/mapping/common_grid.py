@@ -24,7 +24,7 @@ from rasterio.warp import reproject
 from soilcarbon.geo.crs import bounds_in, transformed
 from soilcarbon.geo.field import check_values, read_field
 from soilcarbon.geo.grid import Grid, Tile, crop_to_area
-from soilcarbon.geo.raster import cut_windows, find_layers
+from soilcarbon.geo.raster import cut_windows, find_layers, open_raster
 from soilcarbon.geo.resampling import Stack
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError
@@ -63,7 +63,7 @@ class CarbonMap:
     nodata
         Values that mean missing, if the file does not declare them; None: those that look so are asked about.
     depth
-        Of the soil, such as "0-30 cm"; compared as text.
+        Of the soil, such as "0-30cm"; "": of maps made here their own.
     """
 
     name: str
@@ -86,8 +86,10 @@ class Cells:
 
     Attributes
     ----------
-    name, path, depth, unit
+    name, path, unit
         "kg/m2" or "g/kg".
+    depth, years
+        As given, or as a map made here says: "0-30cm", "2010-2014"; "" where it is not known.
     grid, metres
         Its grid, and how wide a cell is.
 
@@ -99,13 +101,18 @@ class Cells:
 
     def __init__(self, product: CarbonMap) -> None:
         self._product, variable = product, product.variable
-        self.name, self.path, self.depth = product.name, product.path, product.depth
+        self.name, self.path = product.name, product.path
         netcdf = product.path.suffix.lower() in (".nc", ".nc4", ".cdf")
         self.bands: list[str] = []
+        tags: dict[str, str] = {}
         if not netcdf:
+            with open_raster(product.path) as raster:
+                tags = raster.tags()
             self.bands = [layer.name for layer in find_layers([product.path])]
             if variable is None and _PREDICTION in self.bands:
                 variable = _PREDICTION
+        self.depth = "".join((product.depth or tags.get("DEPTH", "")).split())[:40]
+        self.years = tags.get("YEARS", "")[:40]
         self._field = read_field(product.path, variable, product.unit, product.nodata)
         self.unit, self.grid, self.metres = self._field.unit, self._field.as_grid(), self._field.metres
         self._stack = None if self._field.layer is None else Stack([self._field.layer], self.grid)

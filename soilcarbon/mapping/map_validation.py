@@ -197,7 +197,8 @@ def score_pair(ours: Cells, theirs: Cells, covered: float) -> tuple[Shared, dict
     shared
         Both maps.
     row
-        map, reference, n (cells), cell_km, unit, area_km2, depth_map, depth_reference, scores, and over the cells that both have:
+        map, reference, n (cells), cell_km, unit, area_km2, depth_map, depth_reference, years_map, years_reference, scores, and over
+        the cells that both have:
         mean_map, mean_reference (weighted by area), and of densities total_map, total_reference (Mt; see `in_one_unit`).
     """
     shared = on_common_grid(ours, theirs, covered)
@@ -206,6 +207,7 @@ def score_pair(ours: Cells, theirs: Cells, covered: float) -> tuple[Shared, dict
     found = scores(second, first)
     row: dict[str, Any] = {"map": ours.name, "reference": theirs.name, "n": found["n"], "unit": ours.unit}
     row |= {"cell_km": max(ours.metres, theirs.metres) / 1000, "depth_map": ours.depth, "depth_reference": theirs.depth}
+    row |= {"years_map": ours.years, "years_reference": theirs.years}
     row |= {"area_km2": float(km2.sum())} | {name: found[name] for name in SCORES}
     for name, values in (("map", first), ("reference", second)):
         row[f"mean_{name}"] = float((values * km2).sum() / km2.sum())
@@ -304,6 +306,9 @@ class ValidationReport:
         names = ["difference", f"map: {ours}", f"product: {theirs}"]
         write_geotiff(tif, bands, names, shared.grid.transform, shared.grid.crs, [unit] * 3)
         title, about = f"{ours} against {theirs}", f"{row['n']:,} cells of {row['cell_km']:.3g} km"
+        for name, which in ((ours, "map"), (theirs, "reference")):
+            of = ", ".join(filter(None, (row[f"depth_{which}"], row[f"years_{which}"])))
+            about += f"; {name}: {of}" if of else ""
         scatter = shared.second[both], shared.first[both], unit, title, (theirs, ours), "cells"
 
         def difference(png: Path) -> None:

@@ -216,6 +216,16 @@ def test_depths_that_differ_are_reported(ours, caplog):
     assert "part of the bias is the difference in depth" in Path("out/report.html").read_text()
 
 
+def test_maps_made_here_say_their_depth_and_years(ours, caplog):
+    write("mine.tif", ours)
+    with rasterio.open("mine.tif", "r+") as raster:
+        raster.update_tags(DEPTH="0-20 cm", YEARS="2010-2014")
+    row = validated("other=ours.tif,depth=0-20cm", maps=["mine=mine.tif"]).loc["other"]
+    assert (row["depth_map"], row["years_map"], row["depth_reference"]) == ("0-20cm", "2010-2014", "0-20cm")
+    assert "mine: 0-20cm, 2010-2014; other: 0-20cm" in Path("out/report.html").read_text()
+    assert "depth" not in caplog.text.replace("depth=", "")
+
+
 def test_no_ground_in_common_and_other_mistakes(ours, capsys):
     write("away.tif", ours, west=10.0)
     write("empty.tif", np.full_like(ours, np.nan))
