@@ -33,8 +33,8 @@ STACKED = ("taught", "forest")
 MOST_GIVEN_UP = 0.01
 """Of the lowest MAE, by the choice of a simpler learner. On small tables one standard error is 5 % and more: the rule alone was 6 %
 above a forest on some of the data sets of `experiments/own_data.py`, and 2 to 3 % above this one on average."""
-INCUMBENT, DOUBT = "stack", 2.0
-"""Where it is there, another learner is chosen on evidence only, so many standard errors of its difference from the incumbent. Of
+PREFERRED, DOUBT = "stack", 2.0
+"""Where it is there, another learner is chosen on evidence only, so many standard errors of its difference from it. Of
 those with the lowest MAE many were lucky, and fail in the next fold."""
 _FEWEST_BLOCKS = 10
 """Of fewer blocks, a fold is one or two landscapes, and its score their luck."""
@@ -244,7 +244,7 @@ def jackknife(values: Any, folds: np.ndarray) -> float:
 def select(y: np.ndarray, predicted: Mapping[str, np.ndarray], folds: np.ndarray, unit: str = "g/kg") -> Selection:
     """Choose the simplest learner whose MAE is within one standard error, and within `MOST_GIVEN_UP`, of the lowest.
 
-    The error is that of the difference over folds: folds differ in difficulty, which all learners share. Where the incumbent is
+    The error is that of the difference over folds: folds differ in difficulty, which all learners share. Where `PREFERRED` is
     there, the upper end of a learner's difference from it, two standard errors above the estimate, is compared instead: the
     simplest is chosen whose upper end is within `MOST_GIVEN_UP` of the lowest.
 
@@ -288,8 +288,8 @@ def select(y: np.ndarray, predicted: Mapping[str, np.ndarray], folds: np.ndarray
 def _within(error: Mapping[str, np.ndarray], folds: np.ndarray, best: str) -> list[bool]:
     """Return for each learner whether it would do, from absolute errors (n,) of each."""
     given_up = MOST_GIVEN_UP * float(error[best].mean())
-    if INCUMBENT in error:
-        apart = [each - error[INCUMBENT] for each in error.values()]
+    if PREFERRED in error:
+        apart = [each - error[PREFERRED] for each in error.values()]
         highest = [float(each.mean()) + (DOUBT * jackknife(each, folds) if each.any() else 0.0) for each in apart]
         return [each <= min(highest) + given_up for each in highest]
     apart = [each - error[best] for each in error.values()]
@@ -308,12 +308,12 @@ def _reason(table: pd.DataFrame, chosen: str, best: str, unit: str) -> str:
     gap, of_gap = float(table.at[chosen, "difference"]), float(table.at[chosen, "difference_se"])
     if chosen == best and simplest:
         text += f", the lowest of {len(table)}, and the simplest"
-    elif INCUMBENT in table.index:
+    elif PREFERRED in table.index:
         text += f", the lowest of {len(table)}" if chosen == best else f"; the lowest, {best}'s, is {gap:.2g} less"
-        if chosen == INCUMBENT:
+        if chosen == PREFERRED:
             text += "; no simpler one is surely as good, within two standard errors of the difference"
         else:
-            text += f"; surely, within two standard errors of the difference, as good as {INCUMBENT} or the best of those that are"
+            text += f"; surely, within two standard errors of the difference, as good as {PREFERRED} or the best of those that are"
     elif chosen == best:
         least = f"one standard error of the difference or {100 * MOST_GIVEN_UP:g} %"
         text += f", the lowest of {len(table)}, by more than {least} from every simpler one"
