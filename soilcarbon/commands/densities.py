@@ -151,8 +151,8 @@ def check_soc_unit(settings: DensitySettings, horizons: "HorizonTable", soc: "Me
 
 def functions(horizons: "HorizonTable", measured: "dict[str, Measured]") -> dict[str, Any]:
     """Return the scores of bulk density functions against measured bulk density."""
+    from soilcarbon.soil.bulk_density import BULK_DENSITIES, score_bulk_density_functions
     from soilcarbon.soil.dataset import SOC_MAXIMUM
-    from soilcarbon.soil.density import BULK_DENSITIES, score_bulk_density_functions
 
     soc = measured["soc"].possible("g/kg", (0.0, SOC_MAXIMUM))
     bulk_density = measured["bulk_density"].possible("kg/m3", BULK_DENSITIES)

@@ -7,7 +7,7 @@ A raster's variables are its bands, named by their descriptions.
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import getLogger
@@ -26,8 +26,8 @@ from soilcarbon.geo.crs import as_text, transformed, unfit
 from soilcarbon.io import limits
 from soilcarbon.io.files import NODATA, UserError, atomic_write, nearest, read_paths
 from soilcarbon.io.nodata import nodata_of
-from soilcarbon.io.ranges import RemoteFile, is_address, shown
-from soilcarbon.io.tiff_header import check_tiff, check_tiff_file
+from soilcarbon.io.ranges import is_address, shown
+from soilcarbon.io.tiff_header import check_tiff
 from soilcarbon.progress import Progress
 
 log = getLogger(__name__)
@@ -52,8 +52,6 @@ EXACT = 2**24
 _SIDECAR = 2**22
 """Characters of a file beside a raster in which category names are looked for."""
 _CATEGORIES = re.compile(r'<CategoryNames>\s*<Category>|<GDALRasterAttributeTable(?![^>]*tableType="athematic")')
-_REMOTE_NAME = "remote.tif"
-"""What GDAL takes a remote file to be called: it learns no address."""
 _PICTURE = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
@@ -104,33 +102,18 @@ def check_path(path: Path) -> None:
         raise UserError(f"{name}: its path is not UTF-8; rename the file or folder") from error
 
 
-def open_raster(path: Path, remote: RemoteFile | None = None) -> Any:
-    """Open a GeoTIFF; the caller closes it, and reads from it inside `named_errors`. Of a remote one `path` is only a name."""
+def open_raster(path: Path) -> Any:
+    """Open a GeoTIFF; the caller closes it, and reads from it inside `named_errors`."""
     check_path(path)
     with named_errors(path):
-        if remote is not None:
-            check_tiff_file(remote, remote.size)  # type: ignore[arg-type]
-            raster = rasterio.open(_REMOTE_NAME, driver="GTiff", opener=_opener(remote))
-        else:
-            if path.is_file():
-                check_tiff(path)
-            raster = rasterio.open(path, driver="GTiff")
-    _check_blocks(raster, path)
+        if path.is_file():
+            check_tiff(path)
+        raster = rasterio.open(path, driver="GTiff")
+    check_blocks(raster, path)
     return raster
 
 
-def _opener(remote: RemoteFile) -> Callable[..., RemoteFile]:
-    """Return what opens a remote file for GDAL, and nothing else: no file beside it, no other place."""
-
-    def opener(path: str, *_: Any, **__: Any) -> RemoteFile:
-        if not path.endswith(_REMOTE_NAME):
-            raise FileNotFoundError(path)
-        return remote.again()
-
-    return opener
-
-
-def _check_blocks(raster: Any, path: Path) -> None:
+def check_blocks(raster: Any, path: Path) -> None:
     """Raise UserError if a strip or tile is too large to be held: GDAL unpacks it at once, whatever part is wanted."""
     bands = raster.count if raster.interleaving == Interleaving.pixel else 1
     for (height, width), dtype in zip(raster.block_shapes, raster.dtypes, strict=True):
@@ -273,17 +256,6 @@ def describe(layers: Sequence[Layer]) -> list[dict[str, Any]]:
         given = {each.name: list(each.missing) for each in layers if each.path == path and each.missing is not None}
         table[-1] |= {"nodata": given} if given else {}
     return table
-
-
-def given_nodata(rasters: Any) -> dict[str, tuple[float, ...]]:
-    """Return variable -> values that mean missing, from a record as of `describe`; what is of another form is ignored."""
-    found: dict[str, tuple[float, ...]] = {}
-    for each in rasters if isinstance(rasters, list | tuple) else []:
-        given = each.get("nodata") if isinstance(each, dict) else None
-        for name, values in given.items() if isinstance(given, dict) else []:
-            if isinstance(values, list | tuple) and all(type(value) in (int, float) and math.isfinite(value) for value in values):
-                found[str(name)] = tuple(map(float, values))
-    return found
 
 
 def check_raster(raster: Any, path: Path, layers: Sequence[Layer] = ()) -> None:

@@ -26,13 +26,16 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from soilcarbon.geo.crs import Bounds, as_text, bounds_in
-from soilcarbon.geo.raster import check_raster, named_errors, open_raster
+from soilcarbon.geo.raster import check_blocks, check_raster, named_errors, open_raster
 from soilcarbon.io.files import UserError, atomic_write, sha256, write_json
 from soilcarbon.io.ranges import MissingError, RemoteFile, https_address, is_address, shown
 from soilcarbon.io.stac import is_stac, read_assets
+from soilcarbon.io.tiff_header import check_tiff_file
 from soilcarbon.progress import Progress, progress
 
 log = getLogger(__name__)
+_REMOTE_NAME = "remote.tif"
+"""What GDAL takes a remote file to be called: it learns no address."""
 MARGIN = 64
 """Cells that are fetched beyond the extent on each side: the windows round profiles reach over it."""
 _MOST_BYTES = 2**34
@@ -151,13 +154,28 @@ def _open(place: str | Path, cache: Path) -> Iterator[tuple[Any, RemoteFile | No
     name = Path(shown(place))
     file = RemoteFile(place, cache)
     try:
-        with open_raster(name, file) as raster:
+        with _open_remote(file, name) as raster:
             check_raster(raster, name)
             yield raster, file
     except UserError as error:
         if file.error is not None and error is not file.error:
             raise file.error from error
         raise UserError(str(error).replace(str(name), shown(place))) from error
+
+
+def _open_remote(file: RemoteFile, name: Path) -> Any:
+    """Open a remote GeoTIFF, of which GDAL sees nothing else: no file beside it, no other place."""
+
+    def opener(path: str, *_: Any, **__: Any) -> RemoteFile:
+        if not path.endswith(_REMOTE_NAME):
+            raise FileNotFoundError(path)
+        return file.again()
+
+    with named_errors(name):
+        check_tiff_file(file, file.size)  # type: ignore[arg-type]
+        raster = rasterio.open(_REMOTE_NAME, driver="GTiff", opener=opener)
+    check_blocks(raster, name)
+    return raster
 
 
 def _check_alike(opened: Sequence[tuple[str | Path, Any]]) -> None:

@@ -64,3 +64,17 @@ def nodata_of(name: str, given: Mapping[str, tuple[float, ...]]) -> tuple[float,
     """
     pattern = next((each for each in given if each != EVERY and fnmatchcase(name, each)), EVERY)
     return given.get(name, given.get(pattern))
+
+
+def given_nodata(rasters: Any) -> dict[str, tuple[float, ...]]:
+    """Return variable -> values that mean missing, from a record of rasters as of `geo.raster.describe`.
+
+    What is of another form is ignored.
+    """
+    found: dict[str, tuple[float, ...]] = {}
+    for each in rasters if isinstance(rasters, list | tuple) else []:
+        given = each.get("nodata") if isinstance(each, dict) else None
+        for name, values in given.items() if isinstance(given, dict) else []:
+            if isinstance(values, list | tuple) and all(type(value) in (int, float) and math.isfinite(value) for value in values):
+                found[str(name)] = tuple(map(float, values))
+    return found

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from soilcarbon.geo.raster import given_nodata
+from soilcarbon.io.nodata import given_nodata
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.predictor import CHANGE, Cells, Predicted, untrusted_scores, warn_of_other_windows
 from soilcarbon.mapping.regression import RegressionPredictor

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.grid import cell_sizes
-from soilcarbon.geo.raster import given_nodata
 from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
 from soilcarbon.io.files import UserError
+from soilcarbon.io.nodata import given_nodata
 from soilcarbon.mapping.areal import change_bands, change_interval, described, sums_with_errors, with_change
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.native import Windows

@@ -15,8 +15,9 @@ from soilcarbon.io.columns import plain
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.io.points import PointTable, TableRule, read_points
 from soilcarbon.quantities import possible
+from soilcarbon.soil.bulk_density import BULK_DENSITIES, fill_bulk_density
 from soilcarbon.soil.dataset import SOC_MAXIMUM
-from soilcarbon.soil.density import BULK_DENSITIES, BY_MASS, Measured, fill_bulk_density, measurements
+from soilcarbon.soil.density import BY_MASS, Measured, measurements
 from soilcarbon.soil.depth import HIGHEST_LITTER, Horizons, from_surface
 from soilcarbon.soil.horizons import constant_columns, has_depths, measured_quantity, measured_soc, read_depths, typed
 from soilcarbon.soil.profiles import unit_hint

@@ -452,7 +452,7 @@ def _place_hints(made: Prepared) -> list[str]:
     shared = {name: count for name, count in split["shared_with_training"].items() if count}
     if shared:
         share = " and ".join(f"{count} of {split[name]} {name}" for name, count in shared.items())
-        advice = "; --split blocks gives a more honest score" if split["method"] == "random" else ""
+        advice = "; --split blocks avoids this optimistic bias of the scores" if split["method"] == "random" else ""
         hints.append(f"{share} profiles have all covariates of a training profile (they share its raster cell){advice}")
     cells = [nominal_metres(grid["crs"], min(grid["cell_size"])) for grid in facts["rasters"] if grid["crs"]]
     if cells and (hint := precision_hint(table["lon"].to_numpy(), table["lat"].to_numpy(), min(cells))):

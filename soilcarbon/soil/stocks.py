@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from soilcarbon.soil.density import PARTICLE_DENSITY, stones_by_volume
+from soilcarbon.soil.bulk_density import PARTICLE_DENSITY, stones_by_volume
 from soilcarbon.soil.depth import Horizons
 from soilcarbon.stats.monotone_spline import monotone_spline
 

@@ -245,7 +245,7 @@ def test_profiles_that_share_their_raster_cell_with_training_are_counted(world, 
     assert facts["split"]["shared_with_training"] == expected
     assert expected["test"] > 30
     assert f"{expected['test']} of {facts['split']['test']} test profiles have all covariates of a training profile" in caplog.text
-    assert "--split blocks gives a more honest score" in caplog.text
+    assert "--split blocks avoids this optimistic bias of the scores" in caplog.text
     _, facts = made(world, "--split", "blocks", "--block_size", "1")
     assert facts["split"]["shared_with_training"] == {"valid": 0, "test": 0}
 
