@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 _SCORED_TILE = 1024
 _STYLE, _ITEM, _ZONES = ".qml", "_stac.json", "_totals.gpkg"
 """Endings of the files for a GIS: QGIS style, STAC item, zones with their totals."""
+_FURTHER = tuple(f"_{name}{_STYLE}" for name in ("lower", "upper", "sd", "di", "inside"))
+"""Endings of the styles of further bands; the first band's has the map's own name, by which QGIS finds it."""
 SCORED_AT_MOST = 2 * 10**7
 """Cells of a map that are scored against a raster."""
 
@@ -254,7 +256,7 @@ def outputs(out: Path, plan: Plan) -> list[Path]:
     maps = [out.with_stem(f"{out.stem}_{name}") if name else out for name in plan.maps]
     beside = [out.with_name(f"{out.stem}{ending}") for ending in (".html", ".yaml", "_totals.csv", "_scores.json", _ZONES)]
     coarser = map(blocks_name, maps) if plan.aggregate else ()
-    own = (path.with_name(f"{path.stem}{ending}") for path in maps for ending in (".png", _STYLE, _ITEM))
+    own = (path.with_name(f"{path.stem}{ending}") for path in maps for ending in (".png", _STYLE, *_FURTHER, _ITEM))
     return [*maps, *own, *coarser, *beside]
 
 
@@ -423,22 +425,31 @@ def _write_for_gis(place: Path, folder: Path, plan: Plan, model: Predictor, view
         rows = totals[totals["zone"].isin(areas)]
         layers = {name or "totals": part.drop(columns="map") for name, part in rows.groupby("map", sort=False)}
         write_layers(place.with_name(f"{place.stem}{_ZONES}"), layers, plan.grid.crs, areas)
-    for view, text in zip(views, styles(views), strict=True):
-        write_text(view.tif.with_suffix(_STYLE), text)
+    made = [_write_styles(view.tif, texts) for view, texts in zip(views, styles(views), strict=True)]
     written = datetime.fromtimestamp(plan.checkpoint.stat().st_mtime, UTC)
     shared = {
         key: (place.with_name(f"{place.stem}{ending}"), what)
         for key, (ending, what) in _BESIDE.items()
         if place.with_name(f"{place.stem}{ending}").is_file()
     }
-    for name, view in zip(plan.maps, views, strict=True):
+    for name, view, files in zip(plan.maps, views, made, strict=True):
         own = {"map": (view.tif, view.title), "overview": (view.tif.with_suffix(".png"), "Picture")}
-        own["style"] = (view.tif.with_suffix(_STYLE), "QGIS style")
+        own |= files
         if plan.aggregate:
             own["aggregated"] = (blocks_name(view.tif), "Means of blocks of cells, with intervals")
         facts = {"description": bands_of(plan, model, name)[0].tags["MEANING"]}
         found = item(view.tif, own | shared, view.title, years_of(plan, model, name), written, facts)
         write_json(view.tif.with_name(f"{view.tif.stem}{_ITEM}"), found)
+
+
+def _write_styles(tif: Path, texts: Mapping[str, str]) -> dict[str, tuple[Path, str]]:
+    """Write the styles of a map's bands; return them as assets: key -> file and title."""
+    found = {}
+    for number, (band, text) in enumerate(texts.items()):
+        path = tif.with_name(f"{tif.stem}_{band}{_STYLE}") if number else tif.with_suffix(_STYLE)
+        write_text(path, text)
+        found[f"style_{band}" if number else "style"] = (path, f"QGIS style of the band {band}")
+    return found
 
 
 _BESIDE = {

@@ -22,7 +22,6 @@ from soilcarbon.geo.raster import open_raster
 from soilcarbon.html import Items, Section, Table, flattened, format_value, render
 from soilcarbon.io.files import write_text
 from soilcarbon.mapping.picture import (
-    DIFFERENCES,
     Band,
     Picture,
     Ramp,
@@ -30,8 +29,8 @@ from soilcarbon.mapping.picture import (
     drawn_shape,
     ground,
     linear_unit,
-    ramp_of,
     read_picture,
+    shared_ramps,
 )
 
 if TYPE_CHECKING:
@@ -156,11 +155,7 @@ def page_data(pictures: Sequence[Picture]) -> dict[str, Any]:
     """Return maps as plain containers for the script of the page: grids, values as codes, colours."""
     from matplotlib import colormaps
 
-    alike: dict[tuple[str, str, bool], list[Band]] = {}
-    for picture in pictures:
-        for band in picture.bands:
-            alike.setdefault((band.name, band.unit, picture.of_change), []).append(band)
-    ramps = {key: ramp_of(bands, diverging=key[2] and key[0] in DIFFERENCES) for key, bands in alike.items()}
+    ramps = shared_ramps(pictures)
     views = [
         {
             **_plain_grid(picture),

@@ -222,6 +222,15 @@ def ramp_of(bands: Sequence[Band], diverging: bool) -> Ramp | None:
     return Ramp("viridis", low, high, logarithmic, _beyond(lowest < low, highest > high), note)
 
 
+def shared_ramps(pictures: Sequence[Picture]) -> dict[tuple[str, str, bool], Ramp | None]:
+    """Return the ramp of each band by name, unit and whether it is of a change: the same for bands of several maps."""
+    alike: dict[tuple[str, str, bool], list[Band]] = {}
+    for picture in pictures:
+        for band in picture.bands:
+            alike.setdefault((band.name, band.unit, picture.of_change), []).append(band)
+    return {key: ramp_of(bands, diverging=key[2] and key[0] in DIFFERENCES) for key, bands in alike.items()}
+
+
 def _beyond(below: bool, above: bool) -> str:
     return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]
 

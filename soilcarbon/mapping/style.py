@@ -1,6 +1,6 @@
-"""QGIS style of a map (.qml): QGIS colours `soc.tif` by `soc.qml` beside it, with a legend in the band's unit.
+"""QGIS styles of a map (.qml), one for each band: QGIS colours `soc.tif` by `soc.qml` beside it, with a legend in the band's unit.
 
-In: the maps. Out: XML with the colour ramp that picture and page have; maps of one quantity share theirs, to be compared.
+In: the maps. Out: XML with the colour ramps that the page has; bands of one quantity share theirs, to be compared.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from xml.etree import ElementTree as Xml
 import numpy as np
 
 from soilcarbon.io.files import UserError
-from soilcarbon.mapping.picture import DIFFERENCES, Band, Ramp, View, ramp_of, read_picture
+from soilcarbon.mapping.picture import Ramp, View, read_picture, shared_ramps
 
 _SIDE = 1200
 """Cells along the longer side of a map that its ramp is chosen from, as its picture's."""
@@ -18,31 +18,31 @@ _STOPS = 33
 _DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
 
-def styles(views: Sequence[View]) -> list[str]:
-    """Return the style of each map, of its first band.
+def styles(views: Sequence[View]) -> list[dict[str, str]]:
+    """Return the styles of each map: band -> XML, the first band first; of a band without any value there is none.
 
     Raises
     ------
     UserError
         If a map is not readable, or none of its cells has a value.
     """
-    pictures = [read_picture(view, _SIDE, first=1) for view in views]
-    keys = [(picture.bands[0].name, picture.bands[0].unit, picture.of_change) for picture in pictures]
-    alike: dict[tuple[str, str, bool], list[Band]] = {}
-    for key, picture in zip(keys, pictures, strict=True):
-        alike.setdefault(key, []).append(picture.bands[0])
-    ramps = {key: ramp_of(bands, diverging=key[2] and key[0] in DIFFERENCES) for key, bands in alike.items()}
+    pictures = [read_picture(view, _SIDE) for view in views]
+    ramps = shared_ramps(pictures)
     found = []
-    for key, view in zip(keys, views, strict=True):
-        ramp = ramps[key]
-        if ramp is None:
-            raise UserError(f"{view.tif}: no cell has a value, so there are no colours to choose")
-        found.append(style(ramp, key[1]))
+    for picture in pictures:
+        of_bands = {band.name: ramps[band.name, band.unit, picture.of_change] for band in picture.bands}
+        if of_bands[picture.bands[0].name] is None:
+            raise UserError(f"{picture.view.tif}: no cell has a value, so there are no colours to choose")
+        texts = {}
+        for number, band in enumerate(picture.bands, 1):
+            if (ramp := of_bands[band.name]) is not None:
+                texts[band.name] = style(ramp, band.unit, number)
+        found.append(texts)
     return found
 
 
-def style(ramp: Ramp, unit: str) -> str:
-    """Return the style of a map's first band.
+def style(ramp: Ramp, unit: str, number: int = 1) -> str:
+    """Return the style of a band of a map by its number.
 
     A linear ramp has a continuous legend. A logarithmic one lists round values: QGIS spaces a continuous legend evenly.
 
@@ -56,7 +56,7 @@ def style(ramp: Ramp, unit: str) -> str:
     root = Xml.Element("qgis", version="3.22", styleCategories="Symbology", hasScaleBasedVisibilityFlag="0")
     pipe = Xml.SubElement(root, "pipe")
     renderer = Xml.SubElement(
-        pipe, "rasterrenderer", type="singlebandpseudocolor", band="1", opacity="1", alphaBand="-1", nodataColor="",
+        pipe, "rasterrenderer", type="singlebandpseudocolor", band=str(number), opacity="1", alphaBand="-1", nodataColor="",
         classificationMin=low, classificationMax=high,
     )  # fmt: skip
     Xml.SubElement(renderer, "rasterTransparency")

@@ -303,8 +303,11 @@ def test_everything_lies_beside_the_map(world):
         "soc.qml",
         "soc.tif",
         "soc.yaml",
+        "soc_lower.qml",
+        "soc_sd.qml",
         "soc_stac.json",
         "soc_totals.csv",
+        "soc_upper.qml",
         MANIFEST,
     ]
     Path("out/soc.png").unlink()

@@ -82,6 +82,19 @@ def test_maps_of_two_periods_share_a_style_and_the_change_is_centred_at_zero(res
     assert ends[0] == -ends[-1] and shader(change).findall("item")[16].get("color") == "#f6f7f7"
 
 
+def test_every_band_has_a_style_with_the_pages_ramp_of_it(results):
+    picture = read_picture(View("", results / "soc.tif"), 1200)
+    assert [band.name for band in picture.bands[1:]] == ["lower", "upper", "sd"]
+    assets = stac(results / "soc_stac.json")["assets"]
+    for number, band in enumerate(picture.bands, 1):
+        path = results / ("soc.qml" if number == 1 else f"soc_{band.name}.qml")
+        renderer = Xml.fromstring(path.read_text()).find(".//rasterrenderer")
+        ends = float(renderer.get("classificationMin")), float(renderer.get("classificationMax"))
+        ramp = ramp_of([band], False)
+        assert (renderer.get("band"), *ends) == (str(number), pytest.approx(ramp.low), pytest.approx(ramp.high))
+        assert path.name in [asset["href"].removeprefix("./") for asset in assets.values()]
+
+
 def test_a_logarithmic_ramp_lists_round_values():
     found = Xml.fromstring(style(Ramp("viridis", 1.3, 220.0, True, "both", ""), "")).find(".//colorrampshader")
     assert [each.get("label") for each in found.iter("item")] == ["1.3", "2", "5", "10", "20", "50", "100", "220"]
@@ -122,7 +135,17 @@ def test_a_stac_item_describes_the_map(results):
         values = raster.read(1, masked=True)
         assert raster.tags()["DEPTH"] == "0-30 cm" and raster.tags()["YEARS"] == "1998-2015"
     assert band["statistics"]["mean"] == pytest.approx(values.mean(), rel=1e-5)
-    assert set(found["assets"]) == {"map", "overview", "style", "page", "provenance", "totals"}
+    assert set(found["assets"]) == {
+        "map",
+        "overview",
+        "style",
+        "style_lower",
+        "style_upper",
+        "style_sd",
+        "page",
+        "provenance",
+        "totals",
+    }
     change = stac(results / "both_change_stac.json")
     assert (change["properties"]["start_datetime"], change["properties"]["end_datetime"]) == (
         "2000-01-01T00:00:00Z",
