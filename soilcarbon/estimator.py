@@ -161,7 +161,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         tags.non_deterministic = False
         return tags
 
-    def fit(self, x: Any, y: Any, groups: np.ndarray | None = None) -> Self:
+    def fit(self, x: Any, y: Any, groups: np.ndarray | None = None, world: Dataset | None = None) -> Self:
         """Train on covariates (N, F) and targets (N,).
 
         Parameters
@@ -170,6 +170,8 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
             Raw units.
         groups
             (N,) the block of each profile, which is held out whole. None: single profiles are.
+        world
+            Profiles elsewhere, in the same columns (`training.run.read_world`), to which a teacher is also fitted.
 
         Raises
         ------
@@ -186,6 +188,8 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
             start = load_checkpoint(self.init_from)
         elif self.freeze != "none":
             raise ValueError("freeze keeps weights as they were, so it needs init_from")
+        if world is not None and start is None:
+            raise ValueError("world is for the teacher of a network that is transferred, so it needs init_from")
         groups = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1]
         settings = self._settings(start, len(np.unique(groups)), len(y))
         growth = self._growth(start) if start else Growth()
@@ -210,7 +214,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
                 start = grow_to(start, growth, data, settings)
             settings = follow_checkpoint(settings, start, data)
         teacher = distil if settings.teacher != "none" else None
-        members = prepare_members(start, data, settings, pretrained, choose_device(self.device), distil=teacher)
+        members = prepare_members(start, data, settings, pretrained, choose_device(self.device), world, teacher)
         members = replace(members, schedule=replace(members.schedule, freeze=self.freeze))
         if teacher is None or pretrained or members.data.folds is None:
             self.network_ = _with_uncertainty(members, settings, data)

@@ -8,9 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from soilcarbon.benchmark.methods import CONSTANTS, METHODS, REFERENCE, STACK, Method
+from soilcarbon.benchmark.methods import CONSTANTS, METHODS, REFERENCE, STACKS, Method
 from soilcarbon.regression.learners import MEMBERS
-from soilcarbon.regression.selection import STACKED
 
 LIMITS = {"quick": 10.0, "full": 100.0}
 """Budget -> computing time at most."""
@@ -95,16 +94,19 @@ def _added(
     times: Callable[[Choice], float],
     most: float,
 ) -> Choice:
-    """Return the choice with those methods added to a field, in turn, that fit; the stack, a mean of others, costs nothing."""
+    """Return the choice with those methods added to a field, in turn, that fit; stacks, means of others, cost nothing."""
 
     def plus(key: str) -> Choice:
         keys = _sorted({*getattr(choice, name), key}, known)
         return replace(choice, methods=keys) if name == "methods" else replace(choice, beside=keys)
 
     for key in order:
-        if key != STACK and times(plus(key)) <= most:
+        if key not in STACKS and times(plus(key)) <= most:
             choice = plus(key)
-    return plus(STACK) if STACK in order and set(STACKED) <= set(getattr(choice, name)) else choice
+    for key in order:
+        if key in STACKS and set(STACKS[key]) <= set(getattr(choice, name)):
+            choice = plus(key)
+    return choice
 
 
 def _sorted(keys: Collection[str], known: Mapping[str, Method]) -> tuple[str, ...]:

@@ -5,34 +5,32 @@ depends on profiles (statistics and classes of covariates, filling, the transfor
 training alone.
 """
 
+import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from sklearn.dummy import DummyRegressor
 
 from soilcarbon.benchmark.baselines import BASELINES, INNER_FOLDS, Baseline, tune
-from soilcarbon.categories import Category, middle_cells
-from soilcarbon.estimator import SoilCarbonRegressor
-from soilcarbon.network.checkpoint import load_checkpoint
+from soilcarbon.categories import middle_cells
 from soilcarbon.network.growth import grow, plan_growth
-from soilcarbon.network.network import SoilCarbonNet
 from soilcarbon.network.network import predict as predict_with
 from soilcarbon.regression.estimators import POSITION, Samples
+from soilcarbon.regression.fit import with_transform
 from soilcarbon.regression.learners import LEARNERS, MEMBERS, Task
 from soilcarbon.regression.model import from_scale
 from soilcarbon.regression.parts import transformed
-from soilcarbon.regression.selection import STACKED, hold_out
-from soilcarbon.training.run import choose_transform
+from soilcarbon.regression.selection import hold_out
 
 REFERENCE = "forest"
 """The method whose cross-validation is the unit of computing time."""
 CONSTANTS = ("mean", "median")
-STACK = "stack"
+STACKS = {"stack": ("taught", "forest"), "transferred-stack": ("transferred-taught", "forest")}
+"""Method -> the methods that it is the mean of, on the scale that is learnt."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,7 @@ class Division:
     folds, fold
         (n,) int64, and which of them is held out.
     task
-        What is to be learnt; its transform is not used (`learnt`).
-    checkpoint
-        To be transferred; None: there is none.
+        What is to be learnt; its transform is not used (`learnt`), and its network is transferred by some methods only.
     tuned
         Whether inner folds choose parameters; else the first candidate is taken.
     """
@@ -57,7 +53,6 @@ class Division:
     folds: np.ndarray
     fold: int
     task: Task
-    checkpoint: Path | None = None
     tuned: bool = True
 
     @cached_property
@@ -72,8 +67,8 @@ class Division:
 
     @cached_property
     def learnt(self) -> Task:
-        """The task, with the transform that suits the targets of the profiles for training."""
-        return replace(self.task, transform=choose_transform(self.task.settings(target_transform="auto"), self.train.y))
+        """The task from scratch, with the transform that suits the targets of the profiles for training."""
+        return with_transform(replace(self.task, transfer=None), self.train.y)
 
 
 Seconds = Callable[[int, int, int], float]
@@ -143,9 +138,9 @@ def _taught(n: int, width: int, members: int, epochs: float = 1.2) -> float:
 # --- how methods predict ------------------------------------------------------------------------------------------------------
 
 
-def _learner(division: Division, key: str) -> np.ndarray:
-    """Predict by a learner of `soilcarbon fit`, as its cross-validation does."""
-    task = division.learnt
+def _learner(division: Division, key: str, transferred: bool = False) -> np.ndarray:
+    """Predict by a learner of `soilcarbon fit`, as its cross-validation does; its networks from scratch, or transferred."""
+    task = with_transform(division.task, division.train.y) if transferred else division.learnt
     outputs = hold_out(key, division.samples, task, division.folds, division.fold)
     return from_scale(outputs, task.specify(division.train))
 
@@ -164,46 +159,18 @@ def _baseline(division: Division, method: Baseline) -> np.ndarray:
     return np.asarray(fitted.predict(cells(division.held_out).X), np.float64).ravel()
 
 
-def _checkpoint(division: Division) -> SoilCarbonNet:
-    """Return the network to be transferred, predicting medians, or means, as the other methods do."""
-    assert division.checkpoint is not None  # such methods are only there with one
-    start = load_checkpoint(division.checkpoint)
+def _unchanged(division: Division) -> np.ndarray:
+    """Predict by the network to be transferred, without covariates that it has not, as medians or means as the others do."""
+    assert division.task.transfer is not None  # such methods are only there with one
+    start, categories = copy.deepcopy(division.task.transfer.network), division.task.categories
     start.respecify(center=division.task.center)
-    return start
-
-
-def _grown(start: SoilCarbonNet, categories: Sequence[Category]) -> SoilCarbonNet:
-    """Return a network that takes the covariates of some categories and predicts what it does without those that it has not."""
     growth = plan_growth(categories, start.specification.categories, most_filled=1.0)
     names = {
         kind: [name for each in growth.added if each.kind == kind for name in each.variables] for kind in ("numeric", "classes")
     }
-    return grow(start, growth, dict.fromkeys(names["numeric"], (0.0, 1.0)), dict.fromkeys(names["classes"], (0,)))
-
-
-def _covariates(samples: Samples) -> np.ndarray:
-    return np.ascontiguousarray(samples.X[:, POSITION:], np.float32)
-
-
-def _unchanged(division: Division) -> np.ndarray:
-    network = _grown(_checkpoint(division), division.task.categories)
-    return np.asarray(predict_with(network, _covariates(division.held_out))[0], np.float64)
-
-
-def _transferred(division: Division, teacher: Literal["none", "ensemble"]) -> np.ndarray:
-    task, train = division.task, division.train
-    start = _checkpoint(division)
-    network = SoilCarbonRegressor(
-        task.categories,
-        init_from=start,
-        teacher=teacher,
-        center=task.center,
-        target=task.target,
-        random_state=task.seed,
-        members=task.members,
-    )
-    network.fit(_covariates(train), train.y, train.groups)
-    return np.asarray(network.predict(_covariates(division.held_out)), np.float64)
+    network = grow(start, growth, dict.fromkeys(names["numeric"], (0.0, 1.0)), dict.fromkeys(names["classes"], (0,)))
+    x = np.ascontiguousarray(division.held_out.X[:, POSITION:], np.float32)
+    return np.asarray(predict_with(network, x)[0], np.float64)
 
 
 def as_method(baseline: Baseline) -> Method:
@@ -267,7 +234,7 @@ METHODS: Mapping[str, Method] = {
     "fine-tuned": Method(
         "network, transferred, fine-tuned",
         "all layers are trained on from the weights of --init_from",
-        partial(_transferred, teacher="none"),
+        partial(_learner, key="network", transferred=True),
         "network",
         _from_scratch,
         needs_checkpoint=True,
@@ -275,16 +242,24 @@ METHODS: Mapping[str, Method] = {
     "transferred-taught": Method(
         "network, transferred, taught",
         "a teacher, in which the fine-tuned network has a share, is distilled into the network of --init_from",
-        partial(_transferred, teacher="ensemble"),
+        partial(_learner, key="taught", transferred=True),
         "network",
         partial(_taught, epochs=2.4),  # twice as many as from scratch
+        needs_checkpoint=True,
+    ),
+    "transferred-stack": Method(
+        "stack, transferred",
+        "mean of that network and the forest",
+        partial(_learner, key="stack", transferred=True),
+        "network",
+        _trees,
         needs_checkpoint=True,
     ),
 }
 """Key -> method, in the order of tables."""
 
 
-def stacked(division: Division, known: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the stack's predictions from those of its parts: their mean on the scale that is learnt."""
+def stacked(division: Division, key: str, known: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return a stack's predictions from those of its parts: their mean on the scale that is learnt."""
     facts = division.learnt.specify(division.train)
-    return from_scale(np.mean([transformed(known[key], facts) for key in STACKED], axis=0), facts)
+    return from_scale(np.mean([transformed(known[each], facts) for each in STACKS[key]], axis=0), facts)

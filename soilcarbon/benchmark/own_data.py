@@ -25,19 +25,17 @@ from tqdm import tqdm
 
 from soilcarbon.benchmark.budget import ALWAYS, LIMITS, REPEATS, Choice, fit_into
 from soilcarbon.benchmark.experiment import places_on
-from soilcarbon.benchmark.methods import METHODS, REFERENCE, STACK, TUNED, Division, Method, expected_seconds, stacked
+from soilcarbon.benchmark.methods import METHODS, REFERENCE, STACKS, TUNED, Division, Method, expected_seconds, stacked
 from soilcarbon.categories import Category
 from soilcarbon.io.files import UserError, nearest, write_table, write_text
 from soilcarbon.io.resumption import is_sealed, seal
 from soilcarbon.io.tables import read_table
-from soilcarbon.network.checkpoint import load_checkpoint
-from soilcarbon.network.growth import grown_categories, plan_growth
-from soilcarbon.network.network import Growth
 from soilcarbon.parallel import worker_pool
 from soilcarbon.regression.fit import FEWEST, check_columns, samples_of
 from soilcarbon.regression.learners import FEWEST_OF_NETWORK, MOST_PROFILES, Task
-from soilcarbon.regression.selection import STACKED, draw_folds
-from soilcarbon.soil.dataset import SPLITS, Dataset, check_variables, read_dataset, recorded_categories
+from soilcarbon.regression.selection import draw_folds
+from soilcarbon.regression.transfer import read_transfer
+from soilcarbon.soil.dataset import SPLITS, Dataset, check_variables, read_dataset
 from soilcarbon.stats.groups import spatial_groups
 from soilcarbon.stats.spatial_cv import make_folds, read_folds, save_folds
 
@@ -58,8 +56,8 @@ class Design:
         Keys; with them come the constants and the reference.
     known
         Key -> method: `METHODS` and others.
-    checkpoint
-        Of a network to be transferred; None: there is none.
+    checkpoint, global_data
+        Of a network to be transferred, and the dataset to whose profiles elsewhere its teachers are fitted; None: there is none.
     strategies
         Cross-validation strategies; the verdict is based on the last.
     folds, block_size, land, nodata
@@ -79,6 +77,7 @@ class Design:
     target: str | None = None
     use_test: bool = False
     checkpoint: Path | None = None
+    global_data: Path | None = None
     strategies: tuple[str, ...] = ("place", "blocks")
     folds: int = 5
     block_size: float | None = None
@@ -131,20 +130,14 @@ def read_inputs(design: Design) -> Inputs:
     UserError
         If there are too few profiles, they have one target or no covariate that varies, or the checkpoint has another target.
     """
-    categories, target = design.categories, design.target or "soc"
-    if design.checkpoint is not None:
-        facts = load_checkpoint(design.checkpoint).specification
-        if design.target not in (None, facts.target):
-            raise UserError(f"{design.checkpoint}: predicts {facts.target!r}, not {design.target!r}; drop --init_from or --target")
-        wanted = design.categories or recorded_categories(design.data_dir)  # further ones are those that transferred networks gain
-        try:
-            growth = plan_growth(wanted, facts.categories, as_listed=False) if wanted else Growth()
-        except UserError as error:
-            listed = f"prepare the dataset with the categories of {design.checkpoint.with_suffix('.yaml')}, and others behind them"
-            raise UserError(f"{design.data_dir}: {error}; {listed}") from error
-        categories, target = grown_categories(facts.categories, growth), facts.target
-    splits = SPLITS if design.use_test else SPLITS[:2]
-    data = read_dataset(design.data_dir, categories, splits, target=target)
+    splits, transfer = SPLITS if design.use_test else SPLITS[:2], None
+    if design.checkpoint is None:
+        data = read_dataset(design.data_dir, design.categories, splits, target=design.target or "soc")
+    else:
+        data, transfer = read_transfer(
+            design.checkpoint, design.data_dir, design.categories, splits, design.target, design.global_data
+        )
+    target = transfer.network.specification.target if transfer else design.target or "soc"
     rows = np.concatenate([np.asarray(data.split[name], np.int64) for name in splits if name in data.split])  # as fit has them
     y = np.asarray(data.y, np.float64)[rows]
     if len(y) < FEWEST:
@@ -157,7 +150,7 @@ def read_inputs(design: Design) -> Inputs:
     check_variables(data.x[rows], data.categories, refuse="nothing")
     check_columns(data.x[rows], data.categories)
     size = design.block_size or data.block_size
-    return Inputs(data, rows, Task(data.categories, target, size, seed=design.seed, meaning=data.target))
+    return Inputs(data, rows, Task(data.categories, target, size, seed=design.seed, meaning=data.target, transfer=transfer))
 
 
 class Folds(NamedTuple):
@@ -250,7 +243,7 @@ def plan_runs(design: Design) -> Plan:
 
     def fold_seconds(key: str, strategy: str, choice: Choice) -> float:
         train = n - n // counts[strategy]
-        return 0.0 if key == STACK else expected_seconds(design.known[key], train, width, choice.members, choice.tuned)
+        return 0.0 if key in STACKS else expected_seconds(design.known[key], train, width, choice.members, choice.tuned)
 
     def alone(key: str, choice: Choice, strategy: str = last) -> float:
         reference = expected_seconds(design.known[REFERENCE], n - n // counts[last], width) * counts[last]
@@ -268,7 +261,7 @@ def plan_runs(design: Design) -> Plan:
         for strategy in strategies
         for key in (choice.methods if strategy == last else choice.beside)
         for fold in range(int(folds_for(design, strategy, repeat).folds.max()) + 1)
-        if key != STACK
+        if key not in STACKS
     ]
     seconds = {run: fold_seconds(run.method, run.strategy, choice) for run in runs}
     runs.sort(key=lambda run: (run.repeat, run.method != REFERENCE, run.strategy != last, seconds[run], run.method, run.fold))
@@ -278,8 +271,8 @@ def plan_runs(design: Design) -> Plan:
 def _wanted(design: Design, n: int) -> tuple[Choice, list[str]]:
     """Return what is to be computed if the budget allows for it, and what is not for another reason."""
     keys = [key for key in design.known if key in {*design.methods, *ALWAYS}]
-    if STACK in keys:
-        keys = [key for key in design.known if key in {*keys, *STACKED}]
+    parts = {each for key in keys for each in STACKS.get(key, ())}
+    keys = [key for key in design.known if key in {*keys, *parts}]
     tuned, changes = design.budget == "full", []
     if not tuned:
         keys = [key for key in keys if key not in TUNED]
@@ -306,8 +299,10 @@ def divide(design: Design, run: Run, choice: Choice) -> Division:
     """Return the division of the profiles of a run."""
     data, rows, task = read_inputs(design)
     folds, side, _ = folds_for(design, run.strategy, run.repeat)
-    task = replace(task, seed=design.seed + run.repeat, block_size=side, members=choice.members)
-    return Division(samples_of(replace(data, block_size=side), rows), folds, run.fold, task, design.checkpoint, choice.tuned)
+    data = replace(data, block_size=side)
+    transfer = task.transfer and task.transfer.outside(data)
+    task = replace(task, seed=design.seed + run.repeat, block_size=side, members=choice.members, transfer=transfer)
+    return Division(samples_of(data, rows), folds, run.fold, task, choice.tuned)
 
 
 def execute(design: Design, run: Run, choice: Choice) -> tuple[float, str]:
@@ -468,20 +463,20 @@ def gather(design: Design, plan: Plan, ledger: Ledger) -> dict[str, pd.DataFrame
         cut = min((run.repeat for run in runs if run not in ledger.done), default=plan.choice.repeats)
         keys = list(dict.fromkeys(run.method for run in sorted(runs, key=lambda run: list(design.known).index(run.method))))
         wanted = plan.choice.methods if strategy == plan.strategies[-1] else plan.choice.beside
-        parts = [_repeat(design, plan, known, strategy, repeat, keys, STACK in wanted) for repeat in range(cut)]
+        stacks = [key for key in STACKS if key in wanted]
+        parts = [_repeat(design, plan, known, strategy, repeat, keys, stacks) for repeat in range(cut)]
         found[strategy] = pd.concat(parts, ignore_index=True)
     return found
 
 
 def _repeat(
-    design: Design, plan: Plan, known: pd.DataFrame, strategy: str, repeat: int, keys: Sequence[str], stack: bool
+    design: Design, plan: Plan, known: pd.DataFrame, strategy: str, repeat: int, keys: Sequence[str], stacks: Sequence[str]
 ) -> pd.DataFrame:
     """Return the predictions of a repeat, a row per profile."""
     folds = folds_for(design, strategy, repeat).folds
     columns = {key: np.full(len(folds), np.nan) for key in keys}
-    stack = stack and all(key in keys for key in STACKED)
-    if stack:
-        columns[STACK] = np.full(len(folds), np.nan)
+    stacks = [key for key in stacks if set(STACKS[key]) <= set(keys)]
+    columns |= {key: np.full(len(folds), np.nan) for key in stacks}
     for fold in range(int(folds.max()) + 1):
         out = folds == fold
         for key in keys:
@@ -489,8 +484,8 @@ def _repeat(
             if table["profile_id"].tolist() != known.loc[out, "profile_id"].tolist():
                 raise UserError(f"{run_path(design, Run(strategy, repeat, fold, key))}: is of other profiles; give another --out")
             columns[key][out] = pd.to_numeric(table["predicted"]).to_numpy(np.float64)
-        if stack:
-            division = divide(design, Run(strategy, repeat, fold, STACK), plan.choice)
-            columns[STACK][out] = stacked(division, {key: columns[key][out] for key in STACKED})
+        for key in stacks:
+            division = divide(design, Run(strategy, repeat, fold, key), plan.choice)
+            columns[key][out] = stacked(division, key, {each: columns[each][out] for each in keys})
     order = [key for key in design.known if key in columns]
     return known.assign(repeat=repeat, fold=folds, **{key: columns[key] for key in order})

@@ -76,7 +76,11 @@ class CompareSettings(RasterSettings):
 
     runs: list[str] = Field([], description="instead of cross-validation: finished runs, as results/<run>, on their test split")
     regions: list[Path] = Field([], description="datasets of regions, the folder's name being the region's")
-    global_data: Path | None = Field(None, description="dataset the network is pretrained on, without the places of each region")
+    global_data: Path | None = Field(
+        None,
+        description="regions: dataset the network is pretrained on, without the places of each region; one dataset: the one it "
+        "was pretrained on, to whose profiles elsewhere teachers of transferred networks are fitted, too",
+    )
     pretrained: Path | None = Field(None, description="checkpoint whose settings the pretraining takes")
     regional: Path | None = Field(None, description="YAML file of settings of soilcarbon finetune: the fine-tuning to be compared")
     out: Path | None = Field(None, description="folder of the results [results/compare, its <dataset>, or results/skill for runs]")
@@ -145,9 +149,11 @@ class CompareSettings(RasterSettings):
                 raise ValueError(f"{name}: {double!r} comes twice")
 
     def _of_one_dataset(self) -> Self:
-        for name in ("regions", "global_data", "pretrained", "regional", "few_methods", "profiles", "sizes"):
+        for name in ("regions", "pretrained", "regional", "few_methods", "profiles", "sizes"):
             if self.given(name) and getattr(self, name):
                 raise ValueError(f"{name} is for a comparison in several regions; drop it, or data_dir")
+        if self.global_data and not self.init_from:
+            raise ValueError("global_data is for networks that are transferred: give --init_from, or drop it")
         return self
 
     def _of_regions(self) -> Self:
@@ -203,7 +209,8 @@ def _compare_methods(settings: CompareSettings, folder: Path, command: str) -> N
     check_writable(design.out)
     with locked(design.out):
         plain = {name: value for name, value in settings.as_plain().items() if name not in ("workers", "out")}
-        plain["digest"] = _digest([folder], [each for each in (design.checkpoint, design.land) if each])
+        folders = [each for each in (folder, design.global_data) if each]
+        plain["digest"] = _digest(folders, [each for each in (design.checkpoint, design.land) if each])
         begin_or_resume(design.out, plain, ("runs", "folds"), settings.resume)
         check_files(design.out, ("scores.csv", "predictions.csv", "report.html"), "compare")
         plan = plan_runs(design)
@@ -251,6 +258,7 @@ def design_of_one(settings: CompareSettings, folder: Path) -> "OneDesign":
         methods=(*(named or every), *own),
         known={**METHODS, **own},
         checkpoint=settings.init_from,
+        global_data=settings.global_data,
         strategies=tuple(settings.strategies) if settings.given("strategies") else ("place", "blocks"),
         nodata=settings.missing_values,
         repeats=settings.repeats if settings.given("repeats") else None,

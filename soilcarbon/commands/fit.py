@@ -3,6 +3,7 @@
     soilcarbon fit --data_dir data/mine                        the choice among mean, ridge, forest, boosting, kriging, networks
     soilcarbon fit --data_dir data/mine --model forest         one learner, cross-validated beside the mean
     soilcarbon fit --data_dir data/mine --candidates mean ridge forest boosting     a choice within seconds
+    soilcarbon fit --data_dir data/mine --init_from model/pretrain_model/world.pth --global_data data/world     networks transferred
     soilcarbon map --checkpoint model/mine.npz --rasters covariates/ --out results/mine/soc.tif     the map
 
 Folds are of whole spatial blocks: the dataset's, else as wide as residuals are correlated, else of places. The choice is the
@@ -10,14 +11,17 @@ stack, unless another learner's mean absolute error is surely lower, or a simple
 networks, the simplest within one standard error, and 1 %, of the lowest. Writes model/<run>.npz, which `predict` and `map` read,
 with calibrated intervals, area of applicability and errors for totals; beside it .yaml of the facts, with the table of the
 cross-validation; and results/<run>/cross_validation.csv and held_out.csv. The test split is not used unless you say so.
+
+With --init_from the learners network, taught and stack start from that network instead of from scratch, and gain a branch for each
+category that it has not. Scores are too good where it was pretrained on these profiles: --global_data tells how many that are.
 """
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from soilcarbon.categories import Category, unique_names
 from soilcarbon.commands.arguments import ensure_example_world, read_settings
@@ -26,6 +30,10 @@ from soilcarbon.io.manifest import check_files, result_set
 from soilcarbon.io.names import file_name
 from soilcarbon.io.resumption import check_record
 from soilcarbon.settings import Settings
+
+if TYPE_CHECKING:
+    from soilcarbon.regression.transfer import Transfer
+    from soilcarbon.soil.dataset import Dataset
 
 LearnerName = Literal["mean", "ridge", "forest", "boosting", "regression-kriging", "network", "taught", "stack"]
 _COLUMNS = ("mae", "rmse", "r2", "ccc")
@@ -44,7 +52,11 @@ class FitSettings(Settings):
     categories: tuple[Category, ...] | None = Field(
         None, description="list of {name, variables, radius, kind}; default: the dataset's own"
     )
-    target: str = Field("soc", description="the sample table's column to predict")
+    target: str = Field("soc", description="the sample table's column to predict [the checkpoint's, or soc]")
+    init_from: Path | None = Field(None, description="checkpoint that networks start from, instead of from scratch")
+    global_data: Path | None = Field(
+        None, description="with init_from: the dataset it was pretrained on, to whose profiles elsewhere teachers are fitted, too"
+    )
     center: Literal["mean", "median"] = Field(
         "median", description="what is predicted where logarithms are learnt: the median, which errs least, or the mean"
     )
@@ -59,11 +71,28 @@ class FitSettings(Settings):
 
     _check_categories = field_validator("categories")(unique_names)
 
+    @model_validator(mode="after")
+    def _global_data_needs_a_network(self) -> Self:
+        if self.global_data and not self.init_from:
+            raise ValueError("global_data is for networks that are transferred: give --init_from, or drop it")
+        return self
+
     @property
     def name(self) -> str:
         """Name of the model and its results."""
         name = self.run or file_name(self.data_dir.resolve().name)
         return name if re.match(r"[A-Za-z0-9]", name) else f"m{name}"
+
+
+def _read(settings: FitSettings, splits: Sequence[str]) -> "tuple[Dataset, Transfer | None]":
+    """Return the dataset, and what networks start from."""
+    from soilcarbon.regression.transfer import read_transfer  # slow to import, and --help needs none of it
+    from soilcarbon.soil.dataset import read_dataset
+
+    if settings.init_from is None:
+        return read_dataset(settings.data_dir, settings.categories, splits, target=settings.target), None
+    target = settings.target if settings.given("target") else None
+    return read_transfer(settings.init_from, settings.data_dir, settings.categories, splits, target, settings.global_data)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.regression.fit import check_columns, fit_model, with_facts
     from soilcarbon.regression.learners import Task
     from soilcarbon.regression.persistence import save_model
-    from soilcarbon.soil.dataset import SPLITS, check_variables, read_dataset, splits_of
+    from soilcarbon.soil.dataset import SPLITS, check_variables, splits_of
 
     ensure_example_world(settings.data_dir)
     path, results = settings.model_dir / f"{settings.name}.npz", Path("results") / settings.name
@@ -87,12 +116,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_writable(settings.model_dir, results)
     splits = splits_of(settings.data_dir, SPLITS if settings.use_test else SPLITS[:2])
     with locked(results, files=[path]):
-        data = read_dataset(settings.data_dir, settings.categories, splits, target=settings.target)
+        data, transfer = _read(settings, splits)
         rows = np.concatenate([data.split[name] for name in splits])
         check_variables(data.x[rows], data.categories, refuse="nothing")
         check_columns(data.x[rows], data.categories)
         task = Task(
-            data.categories, settings.target, data.block_size, center=settings.center, seed=settings.seed, meaning=data.target
+            data.categories,
+            transfer.network.specification.target if transfer else settings.target,
+            data.block_size,
+            center=settings.center,
+            seed=settings.seed,
+            meaning=data.target,
+            transfer=transfer,
         )
         found = fit_model(data, rows, task, settings.model, settings.candidates, settings.folds, settings.workers)
         counts = {name: len(data.split[name]) for name in splits}

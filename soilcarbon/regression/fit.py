@@ -54,7 +54,8 @@ def fit_model(
     data, rows
         The dataset, and the rows of the profiles to use.
     task
-        What is to be learnt; its transform is chosen here by the targets' skewness, as that of a network is.
+        What is to be learnt; its transform is chosen here by the targets' skewness, as that of a network is, or is that of the
+        network to start from.
     wanted
         Key of `LEARNERS`, which is cross-validated beside the mean; or "best": the choice among `candidates`.
     candidates
@@ -72,9 +73,11 @@ def fit_model(
         raise UserError(f"{len(y)} profiles are too few to fit and to check a model; {FEWEST} are the fewest, 40 are sensible")
     if np.ptp(y) == 0:
         raise UserError(f"all {len(y)} profiles have {task.target} {y[0]:g}: there is nothing to learn")
-    task = replace(task, transform=choose_transform(task.settings(target_transform="auto"), y))
+    task = with_transform(task, y)
     drawn, side, facts = draw_folds(samples_of(data, rows), task, folds)
-    task, samples = replace(task, block_size=side), samples_of(replace(data, block_size=side), rows)
+    data = replace(data, block_size=side)
+    task = replace(task, block_size=side, transfer=task.transfer and task.transfer.outside(data))
+    samples = samples_of(data, rows)
     keys = suitable(candidates if wanted == BEST else [*{"mean": 0, wanted: 0}], samples)
     outputs = cross_validate(keys, samples, task, drawn, workers)
     if wanted != BEST and wanted not in outputs:
@@ -89,6 +92,13 @@ def fit_model(
     record = model.record.model_copy(update={"folds": facts})
     held_out = pd.DataFrame({"profile_id": np.array(data.ids)[rows], "fold": drawn, "observed": y, **predicted})
     return Result(replace(model, record=record), selection, held_out)
+
+
+def with_transform(task: Task, y: np.ndarray) -> Task:
+    """Return a task with the transform that suits the targets (n,), or that of the network it starts from."""
+    if task.transfer:
+        return replace(task, transform=task.transfer.network.specification.target_transform)
+    return replace(task, transform=choose_transform(task.settings(target_transform="auto"), y))
 
 
 def _refit(

@@ -30,6 +30,7 @@ from soilcarbon.regression.parts import (
     encoded_cells,
     transformed,
 )
+from soilcarbon.regression.transfer import Transfer
 from soilcarbon.settings import TrainSettings
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.soil.target import Target
@@ -74,6 +75,8 @@ class Task:
         Unit, depth and years of the target.
     members
         Networks of an ensemble.
+    transfer
+        What networks start from; None: they are trained from scratch.
     """
 
     categories: tuple[Category, ...]
@@ -85,6 +88,7 @@ class Task:
     jobs: int = 1
     meaning: Target = Target()
     members: int = MEMBERS
+    transfer: Transfer | None = None
 
     def settings(self, **changes: Any) -> TrainSettings:
         """Return settings of training, as far as they matter to a specification."""
@@ -164,9 +168,10 @@ def _regression_kriging(samples: Samples, facts: Specification, task: Task) -> P
 
 
 def _network(samples: Samples, facts: Specification, task: Task, teacher: Literal["none", "ensemble"]) -> Parts:
-    """Train an ensemble from scratch, on all profiles where a teacher is distilled; else each member holds out a fold of groups."""
+    """Train an ensemble: from scratch with a teacher on all profiles, else each member holds out a fold of groups."""
     network = SoilCarbonRegressor(
         task.categories,
+        init_from=task.transfer.network if task.transfer else None,
         teacher=teacher,
         members=task.members,
         target_transform=facts.target_transform,
@@ -176,7 +181,8 @@ def _network(samples: Samples, facts: Specification, task: Task, teacher: Litera
         intervals=False,  # cross-validation calibrates them
     )
     x = np.ascontiguousarray(samples.X[:, POSITION:], np.float32)
-    return {"network": Network(network.fit(x, samples.y, samples.groups).network_)}
+    world = task.transfer.world if task.transfer else None
+    return {"network": Network(network.fit(x, samples.y, samples.groups, world).network_)}
 
 
 def _stack(samples: Samples, facts: Specification, task: Task) -> Parts:
@@ -202,7 +208,7 @@ LEARNERS: Mapping[str, Learner] = {
     "regression-kriging": Learner(
         "regression kriging", "random forest, and kriging of its out-of-bag residuals", _regression_kriging, 10
     ),
-    "network": Learner("network", f"{MEMBERS} networks from scratch, by folds", partial(_network, teacher="none"), 100, True),
+    "network": Learner("network", f"{MEMBERS} networks, by folds", partial(_network, teacher="none"), 100, True),
     "taught": Learner(
         "network, taught",
         f"{MEMBERS} networks that a teacher of trees and a Gaussian process was distilled into",

@@ -5,7 +5,7 @@ the network or load a checkpoint, train the members (`loop.fit`), assemble them,
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,10 +17,10 @@ from soilcarbon.categories import Category, column_slices, variable_columns
 from soilcarbon.io.files import UserError, check_writable, locked, read_yaml, sha256, write_json
 from soilcarbon.io.resumption import check_record
 from soilcarbon.network.checkpoint import is_bare, load_checkpoint, save_checkpoint
-from soilcarbon.network.growth import grow, grown_categories, named, plan_growth
+from soilcarbon.network.growth import MOST_FILLED, grow, grown_categories, named, plan_growth
 from soilcarbon.network.network import Growth, SoilCarbonNet, choose_device, predict
 from soilcarbon.network.specification import Specification, warn_of_far_inputs
-from soilcarbon.settings import RegionalSettings, TrainSettings
+from soilcarbon.settings import Layout, RegionalSettings, TrainSettings
 from soilcarbon.soil.dataset import (
     Dataset,
     Statistics,
@@ -234,26 +234,71 @@ def _read_data(settings: TrainSettings, start: SoilCarbonNet | None, growth: Gro
 
 
 def _read_world(settings: TrainSettings, data: Dataset, start: SoilCarbonNet | None) -> Dataset | None:
-    """Read the global dataset that the teacher is also fitted to, with the region's variables; None where there is none."""
+    """Read the global dataset that the teacher is also fitted to, by the settings; None where there is none."""
     if not isinstance(settings, RegionalSettings) or settings.global_data is None:
         return None
     if settings.teacher == "none":
         log.info("global_data: not used, since teacher is none")
         return None
-    theirs = _categories_of_world(settings.global_data, data.categories, start)
-    world = read_dataset(settings.global_data, theirs, ("train",), target=settings.target, layout=settings.layout)
+    added = {each.name for growth in start.record.growth for each in growth.added} if start else set()
+    return read_world(settings.global_data, data, added, settings.target, settings.layout)
+
+
+def read_world(folder: Path, data: Dataset, added: Collection[str], target: str, layout: Layout | None = None) -> Dataset:
+    """Read the training split of the global dataset, with the columns of a region's dataset.
+
+    Parameters
+    ----------
+    folder
+        The global dataset.
+    data
+        The region's.
+    added
+        Categories that a network gains in the region. Where the world's profiles have them not, they are missing there.
+    target, layout
+        Column to predict; names of the folder's files, None: the default ones.
+
+    Raises
+    ------
+    UserError
+        If it lacks another category, or its target has another unit.
+    """
+    known = {name for each in recorded_categories(folder) or () for name in each.variables} if added else set()
+    theirs = tuple(each for each in data.categories if each.name not in added or known.issuperset(each.variables))
+    world = read_dataset(folder, theirs, ("train",), target=target, layout=layout or Layout())
     if lacking := [each.name for each in data.categories if each not in theirs]:
         log.info("global_data: the world's profiles have no %s: taken as their means there", named(lacking))
         world = replace(world, x=_in_columns_of(data.categories, world), categories=data.categories)
-    require_unit(world, data.target.unit, settings.global_data, f"that of {settings.data_dir}")
+    require_unit(world, data.target.unit, folder, "that of the region's dataset")
     return world
 
 
-def _categories_of_world(folder: Path, ours: Sequence[Category], start: SoilCarbonNet | None) -> tuple[Category, ...]:
-    """Return the categories that the world's profiles have: all but those that the network grew by and their dataset lacks."""
-    added = {each.name for growth in start.record.growth for each in growth.added} if start else set()
-    known = {name for each in recorded_categories(folder) or () for name in each.variables} if added else set()
-    return tuple(each for each in ours if each.name not in added or known.issuperset(each.variables))
+def categories_of_transfer(
+    start: SoilCarbonNet, source: Path, folder: Path, wanted: Sequence[Category] | None, most_filled: float = MOST_FILLED
+) -> tuple[Category, ...]:
+    """Return the categories of a region's dataset for a network that is transferred to it: the network's, then those it gains.
+
+    Parameters
+    ----------
+    start, source
+        The network, and its file, for messages.
+    folder, wanted
+        The dataset, and the categories to use; None: those that it records.
+    most_filled
+        Largest share of the network's variables that the dataset may lack.
+
+    Raises
+    ------
+    UserError
+        If too many of the network's variables lack, or they are of another kind here.
+    """
+    wanted, theirs = wanted or recorded_categories(folder), start.specification.categories
+    try:
+        growth = plan_growth(wanted, theirs, most_filled, as_listed=False) if wanted else Growth()
+    except UserError as error:
+        listed = f"prepare the dataset with the categories of {source.with_suffix('.yaml')}, and others behind them"
+        raise UserError(f"{folder}: {error}; {listed}") from error
+    return grown_categories(theirs, growth)
 
 
 def _in_columns_of(categories: Sequence[Category], data: Dataset) -> np.ndarray:

@@ -18,7 +18,7 @@ from soilcarbon.benchmark import own_data
 from soilcarbon.benchmark.baselines import read_method
 from soilcarbon.benchmark.budget import ALWAYS, LIMITS, PLANNED, Choice, fit_into
 from soilcarbon.benchmark.experiment import places_on
-from soilcarbon.benchmark.methods import METHODS, STACK, TUNED, Division, as_method, expected_seconds
+from soilcarbon.benchmark.methods import METHODS, STACKS, TUNED, Division, as_method, expected_seconds
 from soilcarbon.benchmark.own_data import (
     Design,
     Ledger,
@@ -73,7 +73,7 @@ def design(mine, tmp_path, **changes):
 # --- leaks ----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", [key for key in METHODS if key not in (STACK, "taught", "transferred-taught")] + ["svr"])
+@pytest.mark.parametrize("key", [key for key in METHODS if key not in (*STACKS, "taught", "transferred-taught")] + ["svr"])
 def test_nothing_of_the_profiles_held_out_is_in_their_predictions(key, mine, tmp_path):
     own = {"svr": as_method(read_method(**SVR))}
     checkpoint = tmp_path / "world.pth"
@@ -164,7 +164,7 @@ def test_the_choice_fits_into_the_budget_and_has_a_network(n, width, budget):
         each = [
             expected_seconds(METHODS[key], n, width, choice.members, choice.tuned)
             for key in (*choice.methods, *choice.beside)
-            if key != STACK
+            if key not in STACKS
         ]
         return choice.repeats * sum(each) / expected_seconds(METHODS["forest"], n, width)
 
@@ -173,11 +173,24 @@ def test_the_choice_fits_into_the_budget_and_has_a_network(n, width, budget):
     lost = [each for each in changes if each.startswith("left out, beyond the budget")]
     assert all(each.endswith("--budget full allows for 100 times") is (budget == "quick") for each in lost)
     assert {*ALWAYS, "ridge", "network"} <= set(choice.methods) and set(ALWAYS) <= set(choice.beside) <= set(choice.methods)
-    assert (STACK in choice.methods) == ("taught" in choice.methods)
+    assert ("stack" in choice.methods) == ("taught" in choice.methods)
     if budget == "full":
         assert {"taught", "stack", "regression-kriging"} <= set(choice.methods)
     assert choice == wanted or changes
     assert fit_into(choice, METHODS, times, LIMITS[budget])[0] == choice
+
+
+def test_a_stack_is_the_mean_of_its_parts_on_the_scale_that_is_learnt(mine, tmp_path):
+    save_checkpoint(tiny_network(mine, tmp_path), tmp_path / "world.pth")
+    known = {**METHODS, "transferred-taught": METHODS["ridge"]}  # any other method, for its time
+    plan = design(
+        mine, tmp_path, methods=("transferred-stack",), known=known, checkpoint=tmp_path / "world.pth", strategies=("blocks",)
+    )
+    runs = plan_runs(plan)
+    assert "transferred-stack" in runs.choice.methods
+    table = own_data.gather(plan, runs, own_data.execute_all(plan, runs))["blocks"]
+    parts = np.log1p(table[["transferred-taught", "forest"]])
+    assert table["transferred-stack"].to_numpy() == pytest.approx(np.expm1(parts.mean(axis=1)).to_numpy())
 
 
 def test_what_runs_beyond_the_limit_is_stopped_whole():
