@@ -177,6 +177,12 @@ class PointSettings(Settings):
         )
 
 
+SOC_FACTOR: Any = Field(
+    None, gt=0, le=1, description="share of the SOC column that is carbon, for organic matter: 0.58 (van Bemmelen) or 0.5"
+)
+"""The setting `soc_factor` of whatever reads measured carbon."""
+
+
 class HorizonSettings(PointSettings):
     """Settings of how a table of profiles or horizons is read."""
 
@@ -184,9 +190,7 @@ class HorizonSettings(PointSettings):
         None, description="second table, with the coordinates (and years) of the profiles, joined by their ids"
     )
     depth_unit: Literal["cm", "m", "mm", "in"] | None = Field(None, description="unit of depths [as column names say, else cm]")
-    soc_factor: float | None = Field(
-        None, gt=0, le=1, description="share of the SOC column that is carbon, for organic matter: 0.58 (van Bemmelen) or 0.5"
-    )
+    soc_factor: float | None = SOC_FACTOR
 
 
 class MeasurementSettings(HorizonSettings):

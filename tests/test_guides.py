@@ -2,19 +2,13 @@
 
 import json
 import logging
-import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import PUBLISHED_WEIGHTS, needs_published_weights
+from doc_pages import ROOT, check_output, commands, pieces, run_command
 
-from soilcarbon.__main__ import dispatch
-
-ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "anhui"
 ONE_WORKER = ["--workers", "1"]
 SMALLER = {
@@ -25,39 +19,6 @@ SMALLER = {
     "finetune": ONE_WORKER,
 }
 """Command -> settings that are added to it here."""
-NUMBER = re.compile(r"[-−]?\d[\d,]*\.?\d*")
-
-
-def blocks(page: str) -> list[tuple[str, str]]:
-    """Return (kind, text) of the code blocks of a page, continued lines joined."""
-    found = re.findall(r"```(bash|text)\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
-    return [(kind, re.sub(r"\\\n\s*", " ", text)) for kind, text in found]
-
-
-def run_block(text: str) -> None:
-    """Run the lines of a block: those of soilcarbon in this process, others in a shell."""
-    for line in re.split(r"\n(?=soilcarbon |python )", text.strip()):
-        program, *words = shlex.split(line) if line.startswith(("soilcarbon ", "python ")) else (line, "")
-        if program == "soilcarbon":
-            dispatch([*words, *SMALLER.get(words[0], [])])
-        elif program == "python":
-            subprocess.run([sys.executable, ROOT / words[0], *words[1:]], check=True)
-        else:
-            subprocess.run(["bash", "-euc", line], check=True)
-
-
-def numbers(text: str) -> list[float]:
-    """Return the numbers in a text."""
-    return [float(each.replace(",", "").replace("−", "-")) for each in NUMBER.findall(text)]
-
-
-def check_output(shown: str, printed: str) -> None:
-    """Every line shown was printed: the same words, numbers to a fiftieth."""
-    lines = {tuple(NUMBER.sub("#", line).split()): line for line in printed.splitlines()}
-    for line in shown.strip().splitlines():
-        words = tuple(NUMBER.sub("#", line).split())
-        assert words in lines, f"not printed: {line}"
-        assert numbers(line) == pytest.approx(numbers(lines[words]), rel=0.02, abs=0.01), line
 
 
 @pytest.fixture
@@ -66,12 +27,13 @@ def run_page(tmp_path, monkeypatch, capsys, caplog):
 
     def run(page: str) -> int:
         printed, compared = "", 0
-        for kind, text in blocks(page):
+        for kind, text in pieces(page):
             if kind == "bash":
                 caplog.clear()
-                run_block(text)
+                for line in commands(text):
+                    run_command(line, SMALLER)
                 printed = capsys.readouterr().out + "\n" + "\n".join(caplog.messages)
-            else:
+            elif kind == "text":
                 check_output(text, printed)
                 compared += 1
         return compared
@@ -85,7 +47,7 @@ def run_page(tmp_path, monkeypatch, capsys, caplog):
 
 @pytest.mark.slow
 def test_tutorial(run_page):
-    assert run_page("tutorial.md") == 6
+    assert run_page("tutorial") == 6
     total = pd.read_csv("results/xuancheng_stock/socd_totals.csv").iloc[0]
     assert total[["total", "total_lower", "total_upper"]].tolist() == pytest.approx([14.8, 13.7, 15.9], abs=0.1)
     accuracy = pd.read_csv("results/xuancheng_validation/design_scores.csv").set_index("part").loc["area"]
@@ -94,20 +56,20 @@ def test_tutorial(run_page):
 
 @pytest.mark.slow
 def test_agency(run_page):
-    run_page("agency.md")
+    run_page("agency")
     assert pd.read_csv("results/agency/soc_totals.csv")["zone"].tolist() == ["whole map", "west", "east"]
     assert Path("data/survey/points.csv").is_file()
 
 
 @pytest.mark.slow
 def test_market_analyst(run_page):
-    assert run_page("market.md") == 1
+    assert run_page("market") == 1
     assert Path("results/project_claim/claim.html").is_file()
 
 
 @pytest.mark.slow
 def test_modeller(run_page):
-    run_page("modeller.md")
+    run_page("modeller")
     assert Path("results/drivers/report.html").is_file()
 
 
@@ -116,7 +78,7 @@ def test_modeller(run_page):
 def test_owner_of_the_published_weights(run_page, tmp_path):
     (tmp_path / "model" / "pretrain_model").mkdir(parents=True)
     (tmp_path / "model" / "pretrain_model" / "published.pth").symlink_to(PUBLISHED_WEIGHTS)
-    run_page("weights.md")
+    run_page("weights")
     assert Path("results/published/soc.tif").is_file()
 
 

@@ -60,6 +60,20 @@ def test_command_and_import_work_elsewhere(installed):
     assert ".yaml" in installed("-c", "import soilcarbon.settings as s; print(*s.PRESETS.iterdir())")
 
 
+def test_the_container_is_built_of_files_that_are_there():
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    copied = [words.split()[0] for words in re.findall(r"(?m)^COPY (.+)$", text)]
+    assert copied == ["requirements.txt", "."] and all((ROOT / name).exists() for name in copied)
+    kept = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    left_out = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    needed = [name for name in kept if name.startswith(("soilcarbon/", "configs/")) or name in ("pyproject.toml", "README.md")]
+    assert needed and not [name for name in needed if name.split("/")[0] in left_out]
+    assert text.index("pip install --no-cache-dir -r requirements.txt") < text.index("COPY . .")  # kept while the code changes
+    base = re.search(r"FROM python:(\d\.\d+)-slim", text)[1]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"Programming Language :: Python :: {base}" in project["classifiers"]
+
+
 def test_the_conda_environment_and_the_container_have_the_same_requirements():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     ours = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", each).groups() for each in project["dependencies"])

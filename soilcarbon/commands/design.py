@@ -23,7 +23,7 @@ from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import UserError, check_writable, locked, must_exist, sha256, write_table
 from soilcarbon.io.manifest import result_set
 from soilcarbon.io.resumption import seal
-from soilcarbon.settings import RasterSettings
+from soilcarbon.settings import RasterSettings, RemoteSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,11 +41,12 @@ _MOST_COMPACT, _FEW = 50, 6
 """Strata by default: compact ones half as many as points, but no more than this; others this few."""
 
 
-class DesignSettings(RasterSettings):
+class DesignSettings(RasterSettings, RemoteSettings):
     """Settings of a sampling design on rasters."""
 
     rasters: list[Path] = Field(
-        description="GeoTIFF files, folders of them, or YAML lists of both: covariates, or any raster of the area", min_length=1
+        description="GeoTIFF files, folders of them, YAML lists of both, or addresses: covariates, or any raster of the area",
+        min_length=1,
     )
     n_points: int = Field(ge=2, le=100_000, description="points to draw or choose, reserve points not counted")
     design: Literal["random", "stratified", "coverage", "clhs"] = Field(
@@ -146,7 +147,7 @@ def _population(settings: DesignSettings) -> "Population":
     from soilcarbon.geo.vector import read_areas
     from soilcarbon.mapping.sampling_design import Population
 
-    layers = find_layers(settings.rasters, settings.missing_values)
+    layers = find_layers(_local_rasters(settings), settings.missing_values)
     errors = _error_layers(settings) if settings.error_map else []
     masks = find_layers([settings.mask], settings.missing_values) if settings.mask else []
     if len(masks) > 1:
@@ -164,6 +165,18 @@ def _population(settings: DesignSettings) -> "Population":
         raise UserError(f"{len(apart)} rasters share no ground with the others, first {apart[0]}; see --like and --aoi")
     layers = with_classes(layers, choose_classes(layers, settings.classes))
     return Population(grid, layers, areas, masks[0] if masks else None, errors, settings.level)
+
+
+def _local_rasters(settings: DesignSettings) -> list[Path]:
+    """Return the rasters, remote ones fetched as far as the area of interest reaches."""
+    from soilcarbon.geo.remote import any_remote, local_rasters
+    from soilcarbon.geo.vector import read_areas
+
+    if not any_remote(settings.rasters):
+        return settings.rasters
+    if settings.aoi is None:
+        raise UserError("which part of the remote rasters? give --aoi; the whole is not fetched")
+    return local_rasters(settings.rasters, read_areas(settings.aoi, "EPSG:4326")[1], settings.cache)
 
 
 def _error_layers(settings: DesignSettings) -> "list[Layer]":

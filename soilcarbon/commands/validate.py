@@ -20,9 +20,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.io.files import check_writable, locked, write_table, write_yaml
+from soilcarbon.io.files import UserError, check_writable, locked, write_table, write_yaml
 from soilcarbon.io.manifest import result_set
-from soilcarbon.settings import NodataValues, PointSettings
+from soilcarbon.settings import SOC_FACTOR, NodataValues, PointSettings
 
 
 class Product(BaseModel):
@@ -85,6 +85,7 @@ class ValidateSettings(PointSettings):
     )
     value: str = Field("socd", description="its column")
     unit: str | None = Field(None, description="its unit: kg/m2, g/m2, t/ha, g/kg or % [kg/m2 of socd and socd_0_30, g/kg of soc]")
+    soc_factor: float | None = SOC_FACTOR
     depth: str = Field("", max_length=40, description="the depth of the points' values, such as 0-20cm; shown")
     sampling: Literal["auto", "random", "stratified", "weighted", "none"] = Field(
         "auto",
@@ -137,6 +138,26 @@ class ValidateSettings(PointSettings):
 log = logging.getLogger(__name__)
 
 
+def _unit_of_points(settings: ValidateSettings, points: Path) -> str:
+    """Return the unit of the points' values: as stated, or as the name of their column says.
+
+    Raises
+    ------
+    UserError
+        If neither says it, or the column is one of organic matter and neither its share of carbon nor its unit is stated.
+    """
+    from soilcarbon.io.columns import is_organic_matter
+    from soilcarbon.soil.target import organic_matter_unit, target_of
+
+    unit = settings.unit or ("kg/m2" if settings.value == "socd" else None)
+    if settings.soc_factor is not None:
+        return unit or organic_matter_unit(settings.value, points, "--unit")
+    if unit is None and is_organic_matter(settings.value):
+        looks = f"{settings.value!r} looks like organic matter, not carbon"
+        raise UserError(f"{points}: {looks}: --soc_factor 0.58 takes 58 % of it; --unit g/kg, if the maps are of it too")
+    return target_of(settings.value, unit, points, setting="--unit").unit
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(ValidateSettings, __doc__, arguments, "soilcarbon validate")
@@ -148,7 +169,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.mapping.design_validation import accuracy, comparisons
     from soilcarbon.mapping.map_validation import ValidationReport, depth_warnings, in_one_unit, score_pair, score_points
     from soilcarbon.mapping.probability_sample import SampleRule
-    from soilcarbon.soil.target import target_of
 
     maps, references = ([CarbonMap(**each.model_dump()) for each in group] for group in (settings.maps, settings.products))
     check_names(maps, references, settings.points, settings.out)
@@ -160,13 +180,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with locked(settings.out), rasterio.Env(**GDAL_SETTINGS), result_set(settings.out, "validate", names) as new:
         report = ValidationReport(new, [each.name for each in maps])
         if settings.points is not None:
-            unit = settings.unit or ("kg/m2" if settings.value == "socd" else None)
-            unit = target_of(settings.value, unit, settings.points, setting="--unit").unit
-            which = settings.points, settings.value, unit
+            which = settings.points, settings.value, _unit_of_points(settings, settings.points)
             pairs_of_strata = dict(each.split("=", 1) for each in settings.collapse)
             drawn = SampleRule(settings.sampling, settings.strata, tuple(settings.not_sampled), pairs_of_strata)
             bootstrap = settings.block_size, settings.seed
-            points, rows = score_points([*maps, *references], *which, *bootstrap, settings.table_rule(), drawn)
+            points, rows = score_points([*maps, *references], *which, *bootstrap, settings.table_rule(), drawn, settings.soc_factor)
             write_table(new / "points.csv", points.table)
             write_table(new / "point_scores.csv", rows)
             report.add_points(points, rows, settings.depth)

@@ -26,7 +26,7 @@ from pydantic import Field, field_validator, model_validator
 
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import UserError
-from soilcarbon.settings import ClimateSettings, PointSettings
+from soilcarbon.settings import ClimateSettings, PointSettings, RemoteSettings
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class ZonedSettings(PointSettings, ClimateSettings):
+class ZonedSettings(PointSettings, ClimateSettings, RemoteSettings):
     """Settings of random forests by climate zone."""
 
     samples: Path = Field(description="table of profile_id, lon, lat, year, targets and covariates; or a dataset folder")
@@ -52,7 +52,7 @@ class ZonedSettings(PointSettings, ClimateSettings):
     covariates: list[str] = Field(
         [], description="columns and variables to predict from [all variables of rasters and the dataset folder]"
     )
-    rasters: list[Path] = Field([], description="GeoTIFFs or folders of them whose variables are added as columns")
+    rasters: list[Path] = Field([], description="GeoTIFFs, folders of them, or addresses, whose variables are added as columns")
     periodic: Path | None = Field(
         None,
         description="folder of folders of GeoTIFFs by year (1985) or span (1985-1989); a profile takes the mean of its own period",

@@ -70,6 +70,7 @@ def score_points(
     seed: int,
     rule: TableRule = TableRule(),  # noqa: B008 - frozen
     drawn: SampleRule = SampleRule(sampling="none"),  # noqa: B008 - frozen
+    soc_factor: float | None = None,
 ) -> tuple[Points, pd.DataFrame]:
     """Score maps at independent points, those at which all of them have values.
 
@@ -89,6 +90,8 @@ def score_points(
         How the table is read.
     drawn
         How the points were drawn.
+    soc_factor
+        Share of the values, of organic matter, that is carbon; None: they are carbon.
 
     Returns
     -------
@@ -108,6 +111,9 @@ def score_points(
         raise UserError(f"unit = {unit!r}: expected one of {', '.join(UNITS)}")
     unit, factor = UNITS[known]
     table, observed, sample = _read(points, value, limits_of(known), rule, drawn)
+    if soc_factor is not None:
+        log.info("SOC is %r times %g", value, soc_factor)
+        observed = observed * soc_factor
     lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
     found = table[["profile_id", "lon", "lat"]].assign(observed=observed * factor)
     ends = {}

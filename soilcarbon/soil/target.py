@@ -143,7 +143,7 @@ def target_of(
     return Target("soc" if is_soc else column, unit, depth)
 
 
-def organic_matter_unit(column: str, where: Path | str) -> str:
+def organic_matter_unit(column: str, where: Path | str, setting: str = "--target_unit") -> str:
     """Return the unit of a column of organic matter, "g/kg", if its name says so.
 
     Raises
@@ -152,7 +152,7 @@ def organic_matter_unit(column: str, where: Path | str) -> str:
         If it does not: organic matter is given in per cent as often.
     """
     if not unit_is_stated(column):
-        raise UserError(f"{where}: is {column!r} in per cent or in g/kg? --target_unit % or --target_unit g/kg says it")
+        raise UserError(f"{where}: is {column!r} in per cent or in g/kg? {setting} % or {setting} g/kg says it")
     return "g/kg"
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 from soilcarbon.categories import class_variables, middle_cells
 from soilcarbon.geo.plausibility import check_layers, check_names, choose_classes, with_classes
 from soilcarbon.geo.raster import ABSURD, Layer, cut_windows, find_layers
+from soilcarbon.geo.remote import local_rasters
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.io.points import TableRule, read_points
 from soilcarbon.soil.dataset import check_samples, read_dataset, read_samples
@@ -214,7 +215,7 @@ class Sources:
         Columns and variables to use; none: all variables of the dataset folder and the rasters, but no column of the table, which
         may be a measurement.
     rasters, periodic
-        Static rasters, files or folders; and a folder as of `find_spans`.
+        Static rasters, files, folders or addresses; and a folder as of `find_spans`.
     year
         Column of sampling years; None: years are not used.
     first_year, period_years
@@ -227,6 +228,8 @@ class Sources:
         Variables that are class codes, see `geo.plausibility.choose_classes`.
     unit
         Of the targets.
+    cache
+        Folder of what is fetched of remote rasters.
     """
 
     samples: Path
@@ -242,6 +245,7 @@ class Sources:
     nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     classes: Sequence[str] = ()
     unit: str = "kg/m2"
+    cache: Path = Path("data/remote")
 
 
 @dataclass(frozen=True)
@@ -344,7 +348,8 @@ def _static_covariates(
     sources: Sources, lon: np.ndarray, lat: np.ndarray
 ) -> tuple[dict[str, np.ndarray], list[str], dict[str, str]]:
     """Return variable -> windows (n, 1, 1) of the static rasters, which are class codes, and variable -> unit as its file says."""
-    layers = find_layers(sources.rasters, sources.nodata)
+    extent = float(lon.min()), float(lon.max()), float(lat.min()), float(lat.max())
+    layers = find_layers(local_rasters(sources.rasters, extent, sources.cache), sources.nodata)
     if sources.periodic is None:
         check_names(layers, nodata=sources.nodata)
     classes = choose_classes(layers, sources.classes)

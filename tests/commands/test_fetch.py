@@ -3,11 +3,14 @@
 import shutil
 from pathlib import Path
 
+import geopandas
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import yaml
 from remote_server import serve
+from shapely.geometry import box
 
 from soilcarbon.__main__ import dispatch
 from soilcarbon.commands import fetch
@@ -15,6 +18,7 @@ from soilcarbon.geo.sources import SOURCES, find_source
 from soilcarbon.io import ranges
 from soilcarbon.io.files import UserError, run
 from soilcarbon.io.pickles import load_pickle
+from soilcarbon.zonal.space_time import Sources, read_space_time
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "anhui" / "data"
 COVARIATES = EXAMPLE / "covariates.tif"
@@ -62,6 +66,22 @@ def test_prepare_and_map_of_an_address_equal_those_of_the_file(server, workplace
         np.testing.assert_array_equal(near.read(), far.read())
     with pytest.raises(UserError, match="which part of it"):
         dispatch(["map", "--checkpoint", "model/near.npz", "--rasters", address, "--out", "whole.tif"])
+
+
+def test_zones_and_design_take_addresses(server, workplace):
+    address = Path(f"{server.address}/covariates.tif")
+    tables = [
+        read_space_time(Sources(EXAMPLE / "profiles.csv", ["som_gkg"], {}, rasters=[raster], year=None)).table
+        for raster in (COVARIATES, address)
+    ]
+    pd.testing.assert_frame_equal(*tables)
+    assert tables[0]["dem"].notna().sum() > 80
+    geopandas.GeoDataFrame(geometry=[box(118.9, 30.8, 119.1, 31.0)], crs="EPSG:4326").to_file("farm.gpkg")
+    for name, raster in (("near", COVARIATES), ("far", address)):
+        dispatch(["design", "--rasters", str(raster), "--n_points", "12", "--aoi", "farm.gpkg", "--out", name])
+    pd.testing.assert_frame_equal(pd.read_csv("near/points.csv"), pd.read_csv("far/points.csv"))
+    with pytest.raises(UserError, match="which part of the remote rasters.* give --aoi"):
+        dispatch(["design", "--rasters", str(address), "--n_points", "12"])
 
 
 def test_fetch_writes_the_window_and_replaces_no_other_file(server, workplace, capsys):

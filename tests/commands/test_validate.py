@@ -307,6 +307,21 @@ def test_points_have_their_usual_names_and_suspicious_units_are_reported(ours, c
     assert "are the units right" in caplog.text
 
 
+def test_points_of_organic_matter_become_carbon_by_a_factor(ours, capsys):
+    write("content.tif", 3 * ours, unit="g/kg", name="soc")
+    write_points(ours)
+    table = pd.read_csv("points.csv").assign(soc_gkg=lambda t: 3 * t["socd_0_20"], som_gkg=lambda t: 3 * t["socd_0_20"] / 0.58)
+    table.assign(humus_pct=table["som_gkg"] / 10).to_csv("points.csv", index=False)
+    given = ["--maps", "content.tif", "--points", "points.csv", "--out", "out", "--value"]
+    found = []
+    for more in (["soc_gkg"], ["som_gkg", "--soc_factor", "0.58"], ["humus_pct", "--soc_factor", "0.58", "--unit", "%"]):
+        assert run(lambda more=more: validate.main([*given, *more])) == 0
+        found.append(pd.read_csv("out/point_scores.csv")[["rmse", "me", "ccc"]].iloc[0].tolist())
+    assert found[1] == pytest.approx(found[0]) and found[2] == pytest.approx(found[0])
+    assert "--soc_factor 0.58 takes 58 % of it" in refused(capsys, *given, "som_gkg")
+    assert "in per cent or in g/kg? --unit %" in refused(capsys, *given, "humus_pct", "--soc_factor", "0.58")
+
+
 def test_a_missing_value_column_is_an_error_that_lists_the_others(ours, capsys):
     write_points(ours)
     assert "name one by --value" in refused(
