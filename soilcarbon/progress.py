@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -74,6 +75,20 @@ def progress(items: Iterable[T], description: str, total: int) -> Iterator[T]:
         for item in items:
             yield item
             steps.step()
+
+
+@contextmanager
+def quiet_training() -> Iterator[None]:
+    """Keep back messages of a training that is one of many, such as that a network used for one fold has no intervals to give."""
+    loggers = [logging.getLogger(f"soilcarbon.{name}") for name in ("training", "stats")]
+    before = [each.level for each in loggers]
+    try:
+        for each in loggers:
+            each.setLevel(logging.ERROR)
+        yield
+    finally:
+        for each, level in zip(loggers, before, strict=True):
+            each.setLevel(level)
 
 
 def duration(seconds: float) -> str:

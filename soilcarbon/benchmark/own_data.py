@@ -5,13 +5,12 @@ with a CSV per run of what the method predicts of the profiles held out, its che
 interrupted comparison resumes where it was.
 """
 
-import logging
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +30,7 @@ from soilcarbon.io.files import UserError, nearest, write_table, write_text
 from soilcarbon.io.resumption import is_sealed, seal
 from soilcarbon.io.tables import read_table
 from soilcarbon.parallel import worker_pool
+from soilcarbon.progress import quiet_training
 from soilcarbon.regression.fit import FEWEST, check_columns, samples_of
 from soilcarbon.regression.learners import FEWEST_OF_NETWORK, MOST_PROFILES, Task
 from soilcarbon.regression.selection import draw_folds
@@ -311,7 +311,7 @@ def execute(design: Design, run: Run, choice: Choice) -> tuple[float, str]:
     torch.set_num_threads(1)  # as in the processes of a pool: bits depend on it
     begin = time.process_time()
     try:
-        with threadpool_limits(1), _quiet():
+        with threadpool_limits(1), quiet_training():
             found = np.asarray(design.known[run.method].predict(division), np.float64)
     except (ValueError, UserError, ArithmeticError, np.linalg.LinAlgError) as error:  # of a fold: too few profiles, diverged
         return time.process_time() - begin, str(error).partition("\n")[0] or type(error).__name__
@@ -324,20 +324,6 @@ def execute(design: Design, run: Run, choice: Choice) -> tuple[float, str]:
     write_table(path, pd.DataFrame({"profile_id": ids, "predicted": found}))
     seal(path)
     return seconds, ""
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back warnings of training, such as of the intervals of a network that is used for one fold and has none to give."""
-    loggers = [logging.getLogger(f"soilcarbon.{name}") for name in ("training", "stats")]
-    before = [each.level for each in loggers]
-    try:
-        for each in loggers:
-            each.setLevel(logging.ERROR)
-        yield
-    finally:
-        for each, level in zip(loggers, before, strict=True):
-            each.setLevel(level)
 
 
 class Ledger:

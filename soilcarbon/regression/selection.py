@@ -17,7 +17,7 @@ from sklearn.ensemble import RandomForestRegressor
 
 from soilcarbon.io.files import UserError
 from soilcarbon.parallel import worker_pool
-from soilcarbon.progress import Progress
+from soilcarbon.progress import Progress, quiet_training
 from soilcarbon.regression.estimators import Samples
 from soilcarbon.regression.learners import FEWEST_OF_NETWORK, LEARNERS, MOST_PROFILES, Task, fit_parts
 from soilcarbon.regression.model import FittedModel, from_scale
@@ -174,7 +174,8 @@ def cross_validate(keys: Sequence[str], samples: Samples, task: Task, folds: np.
 
 def _attempt(key: str, samples: Samples, task: Task, folds: np.ndarray, fold: int) -> np.ndarray | Exception:
     try:
-        return hold_out(key, samples, task, folds, fold)
+        with quiet_training():
+            return hold_out(key, samples, task, folds, fold)
     except (ValueError, UserError) as error:  # too few profiles in a fold, a loss that is no longer finite
         return error
 
