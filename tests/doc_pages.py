@@ -50,16 +50,16 @@ def pieces(page: str) -> list[tuple[str, str]]:
 
 
 def commands(text: str) -> list[str]:
-    """Return the commands of a block: a line each, or several with what they read (<<'END')."""
+    """Return the commands of a block: a line each, or several of a loop or with what they read (<<'END')."""
     found, end = [], None
     for line in text.strip().splitlines():
         if end is not None:
             found[-1] += "\n" + line
-            end = None if line == end else end
+            end = None if line.strip() == end else end
         elif line.strip() and not line.startswith("#"):
             found.append(line)
-            if heredoc := re.search(r"<<'(\w+)'", line):
-                end = heredoc[1]
+            heredoc = re.search(r"<<'(\w+)'", line)
+            end = heredoc[1] if heredoc else "done" if re.search(r"\bdo\b(?!.*\bdone\b)", line) else None
     return found
 
 

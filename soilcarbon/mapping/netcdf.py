@@ -118,6 +118,7 @@ def write(data: xr.Dataset, path: Path) -> None:
     """
     packed = find_spec("netCDF4") is not None
     encoding: dict[Any, dict[str, Any]] = {name: {"_FillValue": None} for name in data.variables}
+    limits = [name for name in data.coords if str(name).endswith("_bnds")]
     for name in data.data_vars:
         if data[name].ndim > 1:
             encoding[name] = {"dtype": "float32", "_FillValue": _FILL} | ({"zlib": True, "complevel": 1} if packed else {})
@@ -125,6 +126,9 @@ def write(data: xr.Dataset, path: Path) -> None:
     kind: dict[str, Any] = {"engine": "scipy", "format": "NETCDF3_64BIT"}
     if packed:
         kind = {"engine": "netcdf4", "format": "NETCDF4_CLASSIC"}
+    data = data.reset_coords(limits)  # as coordinates they would be in a global attribute, at which iris fails
+    for name in ("areacella", "covered", "crs", *limits):
+        data[name].encoding["coordinates"] = None  # no depth
     try:
         data.to_netcdf(path, encoding=encoding, **kind)
     except (OSError, RuntimeError) as error:

@@ -137,6 +137,14 @@ def test_the_file_follows_the_conventions(world):
     assert "soilcarbon export --maps out/soc.tif --cell 1.0" in data.attrs["history"]
 
 
+def test_only_what_has_a_depth_says_so_and_bounds_are_no_coordinates(world):
+    raw = xr.open_dataset("out/cSoil.nc", decode_coords=False, decode_times=False)
+    assert "coordinates" not in raw.attrs  # iris does not read a file that has it
+    named = {name for name in raw.variables if "coordinates" in raw[name].attrs}
+    assert named == {"cSoil", "cSoil_standard_error", "cSoil_map", "cSoil_realizations"}
+    assert {raw[name].attrs["bounds"] for name in ("lat", "lon", "time", "depth")} <= set(raw.variables)
+
+
 def test_a_cf_checker_finds_nothing(world):
     pytest.importorskip("compliance_checker", reason="pip install compliance-checker")
     from compliance_checker.runner import CheckSuite, ComplianceChecker
@@ -160,6 +168,7 @@ def test_the_page_s_example_gives_the_interval_of_the_total(world):
     assert ends == pytest.approx((totals["total_lower"] * size, totals["total_upper"] * size), rel=0.01)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_iris_of_which_esmvaltool_is_made_reads_it(world):
     iris = pytest.importorskip("iris", reason="pip install scitools-iris")
     cube = iris.load_cube("out/cSoil.nc", iris.Constraint(cube_func=lambda cube: cube.var_name == "cSoil"))
@@ -167,6 +176,18 @@ def test_iris_of_which_esmvaltool_is_made_reads_it(world):
     assert [each.name() for each in cube.coords(dim_coords=True)] == ["time", "latitude", "longitude"]
     assert all(cube.coord(name).has_bounds() for name in ("time", "latitude", "longitude", "depth"))
     assert cube.cell_measure("cell_area").shape == cube.shape[1:] and len(cube.ancillary_variables()) == 1
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize(("project", "table"), [("OBS6", "Emon"), ("OBS", "Lmon")])
+def test_the_checker_of_esmvaltool_accepts_it(world, project, table):
+    reason = "pip install --no-deps esmvalcore, and what it imports; esmpy is not needed for its checker"
+    fixes, checks = (pytest.importorskip(f"esmvalcore.cmor.{name}", reason=reason) for name in ("fix", "check"))
+    iris, which, strict = pytest.importorskip("iris"), (project, table, "cSoil", "mon"), checks.CheckLevels.STRICT
+    cubes = fixes.fix_metadata(iris.load_raw("out/cSoil.nc"), "cSoil", project, "soilcarbon", table, frequency="mon")
+    cube = checks.cmor_check_metadata(cubes[0], *which, check_level=strict)  # raises at any discrepancy
+    cube = checks.cmor_check_data(cube, *which, check_level=strict)
+    assert cube.shape[-2:] == opened()["cSoil"].shape[-2:] and cube.coord("time").has_bounds()
 
 
 def test_ilamb_reads_it_and_converts_its_units(world):
