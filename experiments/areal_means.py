@@ -81,11 +81,12 @@ class Region:
 
 @dataclass(frozen=True)
 class Mapped:
-    """Means that a model predicts of cells (P, m), and of held-out profiles (n,); their folds (n,)."""
+    """Means that a model predicts of cells (P, m), and of profiles (n,), held out and not; their folds (n,)."""
 
     cells: np.ndarray
     held_out: np.ndarray
     folds: np.ndarray
+    fitted: np.ndarray
 
 
 def survey(seed: int, name: str, n: int, how: str, periods: int) -> Region:
@@ -128,7 +129,8 @@ def fit_forest(region: Region) -> Mapped:
     model = result.model
     place = np.column_stack([region.cell_lon, region.cell_lat])
     cells = [model.means(model.predict(np.column_stack([place, x]))) for x in region.cells]
-    return Mapped(np.stack(cells), model.means(result.held_out["forest"].to_numpy()), result.held_out["fold"].to_numpy())
+    fitted = model.means(model.predict(np.column_stack([region.lon, region.lat, region.x])))
+    return Mapped(np.stack(cells), model.means(result.held_out["forest"].to_numpy()), result.held_out["fold"].to_numpy(), fitted)
 
 
 def fit_network(region: Region, seed: int, name: str, pretrained: SoilCarbonNet, taught: bool) -> Mapped:
@@ -142,7 +144,7 @@ def fit_network(region: Region, seed: int, name: str, pretrained: SoilCarbonNet,
     cells = [as_means(predict(network, x)[1], facts).mean(0) for x in region.cells]
     members = as_means(predict(network, region.x)[1], facts)
     folds = group_folds(groups, 5, seed)
-    return Mapped(np.stack(cells), members[folds, np.arange(len(region.y))], folds)
+    return Mapped(np.stack(cells), members[folds, np.arange(len(region.y))], folds, members.mean(0))
 
 
 def evaluate(region: Region, mapped: Mapped) -> Iterator[dict[str, Any]]:
@@ -150,7 +152,7 @@ def evaluate(region: Region, mapped: Mapped) -> Iterator[dict[str, Any]]:
     n, lon, lat = len(region.y), region.cell_lon, region.cell_lat
     places = np.column_stack([region.lon, region.lat])
     known = np.maximum(mapped.held_out, 0), np.zeros(n, int), 1, places, region.period
-    errors = ErrorField.fit(region.y, *known, apart=kilometres_apart(places, mapped.folds))
+    errors = ErrorField.fit(region.y, *known, apart=kilometres_apart(places, mapped.folds), fitted=mapped.fitted)
     spread = [errors.spread(cells, np.ones((1, len(lon)))) * errors.growth(lon, lat) for cells in mapped.cells]
     alone = errors.cell_variance(mapped.cells[-1])
     changes = len(mapped.cells) > 1

@@ -180,7 +180,8 @@ def project_of_maps(_, seed):
     mapped = [np.maximum(model.predict(inputs(flat, np.full(len(flat), when))), 0.1).reshape(SIDE, SIDE) for when in (0, 1)]
     years = np.array(YEARS)[period]
     places = np.column_stack(lonlat(row, col))
-    errors = ErrorField.fit(y, held_out, np.zeros(len(y), int), 1, places, years, apart=kilometres_apart(places, folds))
+    known = y, held_out, np.zeros(len(y), int), 1, places, years
+    errors = ErrorField.fit(*known, apart=kilometres_apart(places, folds), fitted=np.maximum(model.predict(x), 0.1))
     rows, cols = np.indices((SIDE, SIDE))
     lon, lat = lonlat(rows.ravel(), cols.ravel())
     growth = errors.growth(lon, lat) / SIDE**2

@@ -22,6 +22,8 @@ _FINE = 4
 """Blocks along the shortest distance over which errors are shared; within one they are taken to be one error."""
 _WIDEST = 64
 """Cells along the side of a block."""
+_LEAST_OF_CHANGE = 8
+"""The same, at least, where the deviation of cells' changes is computed."""
 
 
 def period_of(name: str) -> int | None:
@@ -62,8 +64,8 @@ def sums_with_errors(
     sums = {name: zones.sums(each[None], place.km2, place.zones) for name, each in maps.items()}
     known = {name: place.zones.where(np.isfinite(each)) for name, each in maps.items()}
     number, lon, lat = error_blocks(place.grid, place.tile, errors.shortest_km)
-    growth = errors.growth(lon, lat)[number] * place.km2
-    spreads = {name: errors.spread(values[name], weights[name]) * growth for name in names}
+    growth = errors.growth(lon, lat)[number]
+    spreads = {name: errors.spread(values[name], weights[name]) * growth * place.km2 for name in names}
     shape, standardised = (len(maps) * count, len(lon)), dict[int | None, csr_array]()
     for k, (name, cells) in enumerate(known.items()):
         for period, sign in _parts(names, name):
@@ -126,6 +128,22 @@ def estimation(
     return Estimation(level, errors.standard_error, tuple(biases), shared, signed)
 
 
+def deviation_of_change(
+    errors: ErrorField, place: Place, periods: Sequence[str], before: np.ndarray, after: np.ndarray
+) -> np.ndarray:
+    """Return the standard deviation (h, w) of cells' changes from the first period to the last: that of the drawn errors of blocks.
+
+    `before`, `after` (h, w): spreads of both periods' predictions.
+    """
+    number, lon, lat = error_blocks(place.grid, place.tile, errors.shortest_km, _LEAST_OF_CHANGE)
+    wanted, found = np.unique(number[np.isfinite(before + after)]), np.full((3, len(lon)), np.nan)
+    if len(wanted):
+        first, last = (_number(periods, periods[k]) for k in (0, -1))
+        found[:, wanted] = errors.covariances(lon[wanted], lat[wanted], first, last) * errors.growth(lon[wanted], lat[wanted]) ** 2
+    alone, later, shared = found[:, number]
+    return np.asarray(np.sqrt(np.maximum(alone * before**2 + later * after**2 - 2 * shared * before * after, 0.0)))
+
+
 def change_bands(change: np.ndarray, deviation: np.ndarray, level: float) -> np.ndarray:
     """Return a change (h, w), the ends of its interval and its standard deviation, (4, h, w) float32."""
     reach = norm.ppf((1 + level) / 2) * deviation
@@ -166,12 +184,12 @@ def with_ends(sums: Mapping[str, Sums], cells: ZoneCells, lower: np.ndarray, upp
     }
 
 
-def error_blocks(grid: Grid, tile: Tile, range_km: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def error_blocks(grid: Grid, tile: Tile, range_km: float, least: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the number of each cell's block (h, w) of a tile, and longitude and latitude (b,) of the blocks' middles.
 
-    Blocks are squares of cells of the whole grid, so that what is drawn there is the same in every tile.
+    Blocks are squares of cells of the whole grid, at least so many wide, so that what is drawn there is the same in every tile.
     """
-    side = int(np.clip(range_km * 1000 / _FINE / nominal_metres(grid.crs, max(grid.cell)), 1, _WIDEST))
+    side = int(np.clip(range_km * 1000 / _FINE / nominal_metres(grid.crs, max(grid.cell)), least, _WIDEST))
     down, across = np.arange(tile.row, tile.row + tile.height) // side, np.arange(tile.col, tile.col + tile.width) // side
     rows, cols = np.unique(down), np.unique(across)
     row, col = (each.ravel() for each in np.meshgrid((rows + 0.5) * side, (cols + 0.5) * side, indexing="ij"))

@@ -20,7 +20,7 @@ from soilcarbon.geo.grid import cell_sizes
 from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
 from soilcarbon.io.files import UserError
 from soilcarbon.io.nodata import given_nodata
-from soilcarbon.mapping.areal import change_bands, change_interval, described, sums_with_errors, with_change
+from soilcarbon.mapping.areal import change_bands, change_interval, described, deviation_of_change, sums_with_errors, with_change
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.native import Windows
 from soilcarbon.mapping.predictor import CHANGE, Cells, Place, Predicted, Predictor, untrusted_scores, warn_of_other_windows
@@ -246,14 +246,15 @@ class NetworkPredictor(Predictor):
             return self.summary(mean, predicted.members)
         return self.summary(mean, predicted.members, *calibration.interval(mean, level))
 
-    def change(self, first: Predicted, last: Predicted, level: float) -> np.ndarray:
+    def change(self, place: Place, maps: Mapping[str, Predicted], level: float) -> np.ndarray:
         """See `Predictor`; with the interval of the error model, or else of the members' own differences."""
+        first, *_, last = maps.values()
         members = last.members - first.members
         if self.errors is None:
             return self.summary(members.mean(0), members)
-        before, after = (as_means(each.members, self.network.specification).mean(0) for each in (first, last))
-        spreads = (self.errors.spread(each, _everywhere(each)) for each in (before, after))
-        return change_bands(members.mean(0), self.errors.of_change(*spreads), level)
+        ends = (as_means(each.members, self.network.specification).mean(0) for each in (first, last))
+        before, after = (self.errors.spread(each, _everywhere(each)) for each in ends)
+        return change_bands(members.mean(0), deviation_of_change(self.errors, place, list(maps), before, after), level)
 
     @staticmethod
     def summary(mean: np.ndarray, members: np.ndarray, *interval: np.ndarray) -> np.ndarray:

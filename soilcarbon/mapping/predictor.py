@@ -159,8 +159,8 @@ class Predictor(ABC):
         """Return the bands (B, h, w) float32 of a map, in the order of `describe_bands`."""
 
     @abstractmethod
-    def change(self, first: Predicted, last: Predicted, level: float) -> np.ndarray:
-        """Return the bands (B, h, w) float32 of the change from one period to another."""
+    def change(self, place: Place, maps: Mapping[str, Predicted], level: float) -> np.ndarray:
+        """Return the bands (B, h, w) float32 of the change from the first period to the last, of maps in order of time."""
 
     def means(self, predicted: np.ndarray) -> np.ndarray:
         """Return predictions of any shape as means, which may be summed over an area."""

@@ -14,7 +14,7 @@ import sklearn
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.zonal_statistics import Sums
 from soilcarbon.io.files import UserError
-from soilcarbon.mapping.areal import change_bands, change_interval, described, sums_with_errors, with_change
+from soilcarbon.mapping.areal import change_bands, change_interval, described, deviation_of_change, sums_with_errors, with_change
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.predictor import Place, Predicted, Predictor
 from soilcarbon.regression.uncertainty import Uncertainty
@@ -68,13 +68,14 @@ class RegressionPredictor(Predictor):
             found[1:, here] += weight[here] * np.stack(self.uncertainty.calibration.interval(values[here], level, name))
         return found.astype(np.float32)
 
-    def change(self, first: Predicted, last: Predicted, level: float) -> np.ndarray:
+    def change(self, place: Place, maps: Mapping[str, Predicted], level: float) -> np.ndarray:
         """See `Predictor`."""
+        first, *_, last = maps.values()
         change, errors = last.members[0] - first.members[0], self.uncertainty.errors
         if errors is None:
             return np.asarray(change[None], np.float32)
         before, after = (errors.spread(self.means(each.members[0]), _weights(each)) for each in (first, last))
-        return change_bands(change, errors.of_change(before, after), level)
+        return change_bands(change, deviation_of_change(errors, place, list(maps), before, after), level)
 
     def sums(self, place: Place, maps: Mapping[str, Predicted]) -> dict[str, dict[str, Sums]]:
         """See `Predictor`."""

@@ -193,7 +193,7 @@ class _Worker:
         outside = {name: each[1] != 1 for name, each in unlike.items()}
         masks = self._masks(tile, maps, outside)
         place = Place(plan.grid, tile, zones.cell_areas(plan.grid, tile), ZoneCells.of(masks))
-        shown = self._shown(maps)
+        shown = self._shown(place, maps)
         sums = self._sums(place, maps, shown)
         blocks = self._blocks(place, maps, shown, outside) if plan.aggregate else []
         found = (each for name in plan.maps for each in (shown[name], unlike.get(name)) if each is not None)
@@ -209,12 +209,11 @@ class _Worker:
             }
         )
 
-    def _shown(self, maps: dict[str, Predicted]) -> dict[str, np.ndarray]:
+    def _shown(self, place: Place, maps: dict[str, Predicted]) -> dict[str, np.ndarray]:
         """Return the bands (B, h, w) of each map, and of the change if there are several."""
         shown = {name: self.model.bands(each, self.plan.level) for name, each in maps.items()}
         if len(maps) > 1:
-            first, *_, last = maps.values()
-            shown[CHANGE] = self.model.change(first, last, self.plan.level)
+            shown[CHANGE] = self.model.change(place, maps, self.plan.level)
         return shown
 
     def _sums(self, place: Place, maps: dict[str, Predicted], shown: dict[str, np.ndarray]) -> dict[str, dict[str, zones.Sums]]:

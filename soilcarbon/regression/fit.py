@@ -122,10 +122,10 @@ def _refit(
     what = "blocks" if task.block_size else "places"
     scale: Literal["log1p", "identity"] = "log1p" if task.transform == "log1p" else "identity"
     calibration, basis = calibrate(samples.y, predicted, samples.groups, scale, what)
-    means = model.means(predicted)
+    means, fitted = model.means(predicted), model.means(model.predict(samples.X))
     uncertainty = Uncertainty(
         calibration,
-        error_field(samples.y, means, samples.X[:, :POSITION], folds, task.seed),
+        error_field(samples.y, means, samples.X[:, :POSITION], folds, task.seed, fitted),
         _applicability(model, samples, folds, task.seed),
     )
     table = selection.table.astype(object).where(selection.table.notna(), None)

@@ -13,8 +13,12 @@ _LONG, _SHORT = (6.0, 2.5), (40.0, 15.0)
 """Ranges, as parts of the extent of the profiles."""
 _SHARES = (*product((0.2, 0.4, 0.6), (0.0, 0.2)), (0.2, 0.45), (0.4, 0.45))
 """Shares of the variance with the long and the short range."""
-_PERSISTENCE, _DRIFT = (0.0, 0.3, 0.6, 0.8, 0.95), (0.0, 0.02, 0.1)
-"""Shares of the correlated parts that persist, and of the variance that a period has in common."""
+_PERSISTENCE = {0.0: 1.0, 0.5: 2.0, 0.8: 5.0, 0.9: 10.0, 0.97: 33.0}
+"""Shares of the correlated parts that persist, and their prior weights, 1 / (1 - share): one model errs alike in both periods."""
+_DRIFT = {0.0: 0.3, 0.02: 0.3, 0.06: 0.3}
+"""Shares of the variance that a period has in common, of a model that keeps none of its held-out errors, and prior weights."""
+_LARGEST_DRIFT = (0.1, 0.1)
+"""The same of any model: one that does not react to a change at all, for want of covariates."""
 _BIAS = 0.01
 """Variance of a standardised bias that all places share, where there is one, before any is seen."""
 _ODDS = 20.0
@@ -81,24 +85,32 @@ class Decays:
         return self._kept[km]
 
 
-def posterior_shapes(points: np.ndarray, values: np.ndarray, period: np.ndarray, extent: float) -> tuple[tuple[Shape, ...], float]:
+def posterior_shapes(
+    points: np.ndarray, values: np.ndarray, period: np.ndarray, extent: float, kept: float = 0.0
+) -> tuple[tuple[Shape, ...], float]:
     """Return covariances with their posterior probabilities, of values (n,) at points (n, 3) in km.
 
-    And the share of their posterior mean that is corrected.
+    And the share of their posterior mean that is corrected, of errors that a model keeps: a half, more where they have structure.
 
-    First ranges and shares, then, of several periods and with the most probable of these, persistence and drift.
+    First ranges and shares, then, of several periods and with the most probable of these, persistence and drift. `kept` is the
+    share of held-out errors that a model keeps: one that keeps less follows its profiles and reacts less to covariates that change.
     """
     distance, several = Decays(points), len(np.unique(period)) > 1
     same = period[:, None] == period if several else None
     ranges = [(extent / long, extent / short) for long in _LONG for short in _SHORT]
-    middle = _PERSISTENCE[2] if several else 0.0
+    middle = 0.8 if several else 0.0
     first = [Shape(1.0, *shares, *km, middle, 0.0) for shares, km in product(_SHARES, ranges) if shares[1] or km[1] == ranges[0][1]]
     found = 0.5 + 0.5 * _probability_of_structure(first, distance, same, values)
     shapes = _weighted(first, distance, same, values)
     if not several:
         return shapes, found
     best = max(shapes, key=lambda shape: shape.weight)
-    second = [best._replace(persistence=kept, drift=drift) for kept, drift in product(_PERSISTENCE, _DRIFT) if best.nugget > drift]
+    drifts = [((1 - kept) * drift, prior) for drift, prior in _DRIFT.items()] + [_LARGEST_DRIFT]
+    second = [
+        best._replace(weight=one * other, persistence=persistence, drift=drift)
+        for (persistence, one), (drift, other) in product(_PERSISTENCE.items(), drifts)
+        if best.nugget > drift
+    ]
     over_time = _weighted(second, distance, same, values)
     both = (
         shape._replace(weight=shape.weight * other.weight, persistence=other.persistence, drift=other.drift)
@@ -127,9 +139,9 @@ def _probability_of_structure(shapes: Sequence[Shape], distance: Decays, same: n
 
 
 def _weighted(shapes: Sequence[Shape], distance: Decays, same: np.ndarray | None, values: np.ndarray) -> tuple[Shape, ...]:
-    """Return the shapes with posterior probabilities, equal before; those that have almost none are left out."""
+    """Return the shapes, whose weights are prior, with posterior probabilities; those that have almost none are left out."""
     found = np.array([_likelihood(covariance(shape, distance, same, 1.0), values) for shape in shapes])
-    weights = np.exp(found - found.max())
+    weights = np.exp(found - found.max()) * [shape.weight for shape in shapes]
     weights /= weights.sum()
     return tuple(
         shape._replace(weight=float(weight)) for shape, weight in zip(shapes, weights, strict=True) if weight > _LEAST_WEIGHT

@@ -153,7 +153,7 @@ def fit_errors(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, folds: n
     fold = np.arange(len(fitted)) >= len(chosen) if folds is None else folds
     try:
         apart = kilometres_apart(places[fitted], fold)[: len(chosen)]
-        return ErrorField.fit(y, predicted, one, 1, places[chosen], one, seed, apart)
+        return ErrorField.fit(y, predicted, one, 1, places[chosen], one, seed, apart, None if folds is None else means.mean(0))
     except ValueError as error:
         log.warning("no intervals of means and totals: %s", error)
         return None

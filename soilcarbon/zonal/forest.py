@@ -319,7 +319,8 @@ def estimate_uncertainty(method: ZonedForest, profiles: Profiles, held_out: pd.D
     try:
         lonlat = np.column_stack([profiles.lon, profiles.lat])
         apart = kilometres_apart(lonlat, held_out["fold"].to_numpy())
-        errors = ErrorField.fit(y, fitted, labels, len(names), lonlat, profiles.period, seed, apart)
+        seen = method.predict(profiles.x)
+        errors = ErrorField.fit(y, fitted, labels, len(names), lonlat, profiles.period, seed, apart, seen)
     except ValueError as error:
         log.warning("no intervals of totals: %s", error)
     predictors, weights = _importance(method)

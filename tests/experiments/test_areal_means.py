@@ -40,7 +40,7 @@ def test_errors_that_are_known_are_found_again():
     """Held-out predictions that are 3 too low everywhere: the corrected mean is near the truth, and the interval holds it."""
     region = survey(5, "denmark", 300, "even", 1)
     held_out = np.maximum(region.y - 3 + np.random.default_rng(0).normal(size=300), 0)
-    mapped = areal_means.Mapped(region.truth - 3, held_out, np.arange(300) % 5)
+    mapped = areal_means.Mapped(region.truth - 3, held_out, np.arange(300) % 5, held_out)
     zone = next(evaluate(region, mapped))
     assert abs(zone["mean"] - zone["truth"]) < 0.6 < 2.5 < abs(zone["map"] - zone["truth"])
     assert zone["lower"] <= zone["truth"] <= zone["upper"]

@@ -1,11 +1,13 @@
 """Sums of a map's errors over zones of a tile, against sums written out cell by cell."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from soilcarbon.geo.grid import Grid
 from soilcarbon.geo.zonal_statistics import ZoneCells, cell_areas
-from soilcarbon.mapping.areal import estimation, sums_with_errors
+from soilcarbon.mapping.areal import deviation_of_change, estimation, sums_with_errors
 from soilcarbon.mapping.predictor import CHANGE, Place
 from soilcarbon.stats.error_field import ErrorField
 
@@ -60,3 +62,22 @@ def test_the_budget_of_a_change_has_the_biases_of_both_periods(errors):
     assert mean.variances.bias == pytest.approx(np.mean((drawn - drawn.mean()) * biases))
     assert mean.variances.total == pytest.approx(drawn.var())
     assert mean.variances.shared == mean.variances.cells == 0
+
+
+@pytest.mark.parametrize("periods", [["2000", "2010"], ["1980", "1990"]])
+def test_the_interval_of_a_cell_s_change_is_that_of_a_zone_of_one_cell(errors, periods):
+    """Of cells one by one as zones, the drawn changes' deviation; of both periods, and of two that no profile is of."""
+    values = dict(zip(periods, (np.full(LON.shape, 5.0), 5.0 + LON - 10), strict=True))
+    values[periods[0]][:, :2] = np.nan
+    weights = {name: np.ones((1, *LON.shape)) for name in values}
+    each = np.arange(LON.size)
+    here = replace(place(), zones=ZoneCells([str(k) for k in each], each, each))
+    sums = sums_with_errors(errors, here, values, weights)[CHANGE]
+    expected = np.full(LON.size, np.nan)
+    for name, part in sums.items():
+        expected[int(name)] = part.weighted.std() / part.area
+    found = deviation_of_change(errors, here, periods, *(errors.spread(values[name], weights[name]) for name in periods))
+    ratio = found / expected.reshape(LON.shape)
+    assert (np.isnan(found) == np.isnan(values[periods[0]])).all()
+    assert np.nanmean(ratio) == pytest.approx(1, abs=0.05)
+    assert np.nanquantile(ratio, 0.05) > 0.75 and np.nanquantile(ratio, 0.95) < 1.3

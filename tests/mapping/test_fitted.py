@@ -76,7 +76,7 @@ def saved(tmp_path_factory):
                 predicted = model.predict(known.X)
                 uncertainty = Uncertainty(
                     calibrate(known.y, predicted, known.groups, "log1p", "blocks")[0],
-                    error_field(known.y, model.means(predicted), known.X[:, :2], known.groups % 3, 0),
+                    error_field(known.y, model.means(predicted), known.X[:, :2], known.groups % 3, 0, model.means(predicted)),
                     applicability(model.predictors(known.X[:, 2:].astype(np.float32)), np.ones(5), known.groups % 3, 0),
                 )
                 rows = ({"model": key, "n": 160, "mae": 1.5, "chosen": True},)

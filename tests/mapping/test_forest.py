@@ -208,7 +208,8 @@ def test_a_folder_of_periods_is_a_map_each_and_the_change(world, saved):
     labels = ClimateZones().labels(*(covariates()[name].ravel() for name in ("map", "mat"))).reshape(HEIGHT, WIDTH)
     deviation = np.array([*ERRORS.deviations, np.nan])[labels] * 0.5**0.5
     before, after = deviation * (1 + first[0]) ** 0.5, deviation * (1 + last[0]) ** 0.5
-    np.testing.assert_allclose(change[3], WIDENED * np.sqrt(before**2 + after**2 - 2 * 0.6 * before * after), rtol=1e-4)
+    expected = WIDENED * np.sqrt(before**2 + after**2 - 2 * 0.6 * before * after)
+    np.testing.assert_allclose(change[3], expected, rtol=0.35)  # the deviation of a hundred draws, of what profiles leave unknown
     np.testing.assert_allclose(change[2] - change[1], 2 * 1.6449 * change[3], rtol=1e-3)
     table = pd.read_csv("out/socd_totals.csv").set_index(["map", "zone"])
     assert table.index.get_level_values("zone").unique().tolist() == [

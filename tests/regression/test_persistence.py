@@ -44,7 +44,7 @@ def models():
                 predicted, folds = fitted.predict(samples.X), samples.groups % 3
                 known = Uncertainty(
                     calibrate(samples.y, predicted, samples.groups, "log1p", "blocks")[0],
-                    error_field(samples.y, fitted.means(predicted), samples.X[:, :2], folds, 0),
+                    error_field(samples.y, fitted.means(predicted), samples.X[:, :2], folds, 0, fitted.means(predicted)),
                     applicability(fitted.predictors(samples.X[:, 2:].astype(np.float32)), np.ones(9), folds, 0),
                 )
                 record = ModelRecord(reason="it is simple", cross_validation=({"model": key, "mae": 1.5, "chosen": True},))

@@ -142,7 +142,8 @@ def test_a_bias_of_its_own_period_is_learnt_and_part_of_a_change():
     assert changes[1].mean() == pytest.approx(0, abs=0.2)
     unseen = [each.sums(lon, lat, {2005: even})[0].std() for each in (found, none)]
     assert unseen[0] > 1.5 * unseen[1]  # a bias that no profile shows
-    assert found.of_change(np.ones(1), np.ones(1))[0] > none.of_change(np.ones(1), np.ones(1))[0]
+    alone, later, shared = np.mean([each.covariances(lon[:9], lat[:9], 1985, 2005) for each in (found, none)], axis=2).T
+    assert np.greater(*(alone + later - 2 * shared))  # a change, where one of the periods is known
 
 
 @pytest.mark.slow
@@ -172,6 +173,31 @@ def test_intervals_of_means_hold_the_truth_as_often_as_they_say(worlds, clustere
     print(f"covered {held}, by independent errors {alone}, of {worlds}")
     assert held >= 0.83 * worlds
     assert alone <= 0.7 * worlds
+
+
+@pytest.mark.parametrize(("keeps", "share"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0), (1.5, 1.0)])
+def test_only_errors_that_the_model_keeps_at_profiles_it_has_seen_are_corrected(keeps, share):
+    random = np.random.default_rng(8)
+    lon, lat = places(random, 60)
+    y, held_out, zero = 6 + random.normal(size=60), random.uniform(4, 6, 60), np.zeros(60, int)
+    known = held_out, zero, 1, np.column_stack([lon, lat]), zero
+    found = ErrorField.fit(y, *known, fitted=y - keeps * (y - held_out))
+    unseen, even = ErrorField.fit(y, *known), np.full((1, 60), 1 / 60)
+    assert found.corrected == pytest.approx(unseen.corrected * share) and unseen.corrected >= 0.5
+    assert summed(found, lon, lat, even).mean() == pytest.approx(share * summed(unseen, lon, lat, even).mean())
+
+
+def test_a_period_s_own_bias_is_corrected_wholly_and_a_model_that_reacts_has_less_of_it():
+    random = np.random.default_rng(9)
+    lon, lat = places(random, 400)
+    period, error = np.repeat([1990, 2010], 200), np.repeat([0.2, -0.2], 200) + random.normal(size=400)
+    known = 5 + error, np.full(400, 5.0), np.zeros(400, int), 1, np.column_stack([lon, lat]), period
+    follows, keeps = (ErrorField.fit(*known, fitted=5 + share * error) for share in (1.0, 0.1))
+    even = csr_array(np.full((1, 400), 1 / 400))
+    changes = [each.sums(lon, lat, {1990: -even, 2010: even})[0] / each.deviations[0] / 6**0.5 for each in (follows, keeps)]
+    assert follows.corrected == 0 and keeps.corrected > 0.4
+    assert -0.42 < changes[0].mean() < changes[1].mean() - 0.05 < -0.05
+    assert follows.drift > 1.3 * keeps.drift and changes[0].std() > changes[1].std()
 
 
 def test_many_profiles_are_averaged_in_squares():
