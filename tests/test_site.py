@@ -69,3 +69,18 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
         text = page.read_text(encoding="utf-8")
         loaded = re.findall(r"<(?:script|img|iframe)[^>]*src=\"([^\"]+)\"", text) + re.findall(r"<link[^>]*href=\"([^\"]+)\"", text)
         assert not [address for address in loaded if re.match(r"(\w+:)?//", address)], page.name
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.stem)
+def test_what_lies_in_a_list_is_indented_by_four(path):
+    """GitHub takes two spaces, the site's Markdown four."""
+    fence, wrong, before = False, [], ""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.startswith("- ") and re.fullmatch(r" +```", before):
+            wrong.append(number)  # an empty line has to part the block from the next item
+        before = line
+        if line.strip().startswith("```"):
+            fence = not fence
+        if (line.strip().startswith("```") or not fence) and re.match(r" {1,3}([-*] |\d+\. |```)", line):
+            wrong.append(number)
+    assert not wrong
