@@ -1,6 +1,6 @@
 """Methods on the data of one region: what a user gets by default beside a forest, cross-validated on real profiles.
 
-    python experiments/own_data.py [--sets NAME ...] [--folds blocks random] [--learners NAME ...] [--out FOLDER]
+    python experiments/own_data.py [--sets NAME ...] [--folds blocks random] [--learners NAME ...] [--no_intervals] [--out FOLDER]
     python experiments/own_data.py --show [--out FOLDER]
 
 Data sets are built from ../shared/realdata and ../shared/realdata2 (--realdata, --realdata2): regions with global rasters,
@@ -20,7 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -188,11 +188,11 @@ def log_forest(case: Case, fold: int) -> Found:
     return np.expm1(forest.predict(x[out])), None
 
 
-def default(case: Case, fold: int) -> Found:
-    """Predict by `SoilCarbonRegressor()` on the plain table."""
+def default(case: Case, fold: int, intervals: bool = True) -> Found:
+    """Predict by `SoilCarbonRegressor()` on the plain table; without intervals its predictions are the same."""
     out, x = case.folds == fold, case.table.x
-    model = SoilCarbonRegressor().fit(x[~out], case.table.y[~out])
-    return model.predict(x[out], return_interval=LEVEL)
+    model = SoilCarbonRegressor(intervals=intervals).fit(x[~out], case.table.y[~out])
+    return model.predict(x[out], return_interval=LEVEL) if intervals else (model.predict(x[out]), None)
 
 
 def teacher(case: Case, fold: int) -> Found:
@@ -217,7 +217,7 @@ def fit(case: Case, fold: int) -> Found:
     return predicted, None if calibration is None else np.stack(calibration.interval(predicted, LEVEL), axis=1)
 
 
-def learner(key: str) -> Callable[[Case, int], Found]:
+def learner(key: str) -> "Method":
     """Return a learner of `soilcarbon fit` as a function of a case and a fold."""
 
     def predict(case: Case, fold: int) -> Found:
@@ -227,18 +227,19 @@ def learner(key: str) -> Callable[[Case, int], Found]:
     return predict
 
 
-METHODS: Mapping[str, Callable[[Case, int], Found]] = {
+Method = Callable[[Case, int], Found]
+METHODS: Mapping[str, Method] = {
     REFERENCE: log_forest, "default": default, "teacher": teacher, "fit": fit, **{key: learner(key) for key in LEARNERS}
 }  # fmt: skip
 
 
-def cross_validate(case: Case, method: str) -> dict[str, np.ndarray]:
+def cross_validate(case: Case, method: Method) -> dict[str, np.ndarray]:
     """Return what a method predicts of every profile by folds without it, with intervals (NaN: none) and seconds per fit."""
     n = len(case.folds)
     found, ends, begun = np.empty(n), np.full((n, 2), np.nan), time.process_time()
     for fold in range(int(case.folds.max()) + 1):
         out = case.folds == fold
-        found[out], interval = METHODS[method](case, fold)
+        found[out], interval = method(case, fold)
         if interval is not None:
             ends[out] = interval
     seconds = np.array((time.process_time() - begun) / (case.folds.max() + 1))
@@ -373,6 +374,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+")
     parser.add_argument("--folds", nargs="+", choices=("blocks", "random"), default=["blocks", "random"])
     parser.add_argument("--learners", nargs="+", choices=list(METHODS), default=list(TRAINED))
+    parser.add_argument("--no_intervals", action="store_true", help="of default: half of the time")
     parser.add_argument("--out", type=Path, default=Path("results/own_data"))
     parser.add_argument("--show", action="store_true")
     arguments = parser.parse_args()
@@ -384,9 +386,10 @@ def main() -> None:
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     known = data_sets(arguments.realdata, arguments.realdata2)
+    methods = METHODS | {"default": partial(default, intervals=False)} if arguments.no_intervals else METHODS
     draw = cache(lambda name, how: Case.draw(known[name](), how))
     for name, how, method in jobs(arguments):
-        found = cross_validate(draw(name, how), method)
+        found = cross_validate(draw(name, how), methods[method])
         with atomic_write(arguments.out / f"{name}.{how}.{method}.npz") as file:
             np.savez_compressed(file, **found)
         error = np.abs(found["predicted"] - found["y"]).mean()
