@@ -15,8 +15,9 @@ _SHARES = (*product((0.2, 0.4, 0.6), (0.0, 0.2)), (0.2, 0.45), (0.4, 0.45))
 """Shares of the variance with the long and the short range."""
 _PERSISTENCE = {0.0: 1.0, 0.5: 2.0, 0.8: 5.0, 0.9: 10.0, 0.97: 33.0}
 """Shares of the correlated parts that persist, and their prior weights, 1 / (1 - share): one model errs alike in both periods."""
-_DRIFT = {0.0: 0.3, 0.02: 0.3, 0.06: 0.3}
-"""Shares of the variance that a period has in common, of a model that keeps none of its held-out errors, and prior weights."""
+_DRIFT = {0.0: 0.3, 0.06: 0.3, 0.2: 0.3}
+"""Shares of the variance that a period has in common, and prior weights, of a model that keeps none of its held-out errors; of one that
+keeps a share of them, (1 - share)^2 times as large."""
 _LARGEST_DRIFT = (0.1, 0.1)
 """The same of any model: one that does not react to a change at all, for want of covariates."""
 _BIAS = 0.01
@@ -105,7 +106,7 @@ def posterior_shapes(
     if not several:
         return shapes, found
     best = max(shapes, key=lambda shape: shape.weight)
-    drifts = [((1 - kept) * drift, prior) for drift, prior in _DRIFT.items()] + [_LARGEST_DRIFT]
+    drifts = [((1 - kept) ** 2 * drift, prior) for drift, prior in _DRIFT.items()] + [_LARGEST_DRIFT]
     second = [
         best._replace(weight=one * other, persistence=persistence, drift=drift)
         for (persistence, one), (drift, other) in product(_PERSISTENCE.items(), drifts)
