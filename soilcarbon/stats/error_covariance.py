@@ -16,8 +16,8 @@ _SHARES = (*product((0.2, 0.4, 0.6), (0.0, 0.2)), (0.2, 0.45), (0.4, 0.45))
 _PERSISTENCE = {0.0: 1.0, 0.5: 2.0, 0.8: 5.0, 0.9: 10.0, 0.97: 33.0}
 """Shares of the correlated parts that persist, and their prior weights, 1 / (1 - share): one model errs alike in both periods."""
 _DRIFT = {0.0: 0.3, 0.06: 0.3, 0.2: 0.3}
-"""Shares of the variance that a period has in common, and prior weights, of a model that keeps none of its held-out errors; of one that
-keeps a share of them, (1 - share)^2 times as large."""
+"""Shares of the variance that a period has in common, and prior weights, of a model that keeps none of its held-out errors; of
+one that keeps a share of them, (1 - share)^2 times as large."""
 _LARGEST_DRIFT = (0.1, 0.1)
 """The same of any model: one that does not react to a change at all, for want of covariates."""
 _BIAS = 0.01
