@@ -4,6 +4,7 @@ Times are in cross-validations of the reference, a default forest, on the same f
 expected times, so that it is the same whenever and wherever it is made; what then takes longer is stopped at the limit.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -11,11 +12,11 @@ from typing import Literal
 from soilcarbon.benchmark.methods import CONSTANTS, METHODS, REFERENCE, STACKS, Method
 from soilcarbon.regression.learners import MEMBERS
 
-LIMITS = {"quick": 10.0, "full": 100.0}
+LIMITS = {"quick": 10.0, "full": 100.0, "unlimited": math.inf}
 """Budget -> computing time at most."""
 PLANNED = 0.85
 """Share of the limit that is planned for."""
-REPEATS = {"quick": 1, "full": 3}
+REPEATS = {"quick": 1, "full": 3, "unlimited": 3}
 FEWER_MEMBERS = 3
 ALWAYS = (*CONSTANTS, REFERENCE)
 """Methods that are never left out."""
@@ -66,8 +67,9 @@ def fit_into(
     if choice is not choices[0] and choice.members < wanted.members:
         changes.append(f"networks are ensembles of {choice.members}, not of {wanted.members}")
     if lost := [key for key in wanted.methods if key not in choice.methods]:
-        more = f"; --budget full allows for {LIMITS['full']:g} times" if limit < LIMITS["full"] else ""
-        changes.append(f"left out, beyond the budget of {limit:g} times a forest's computing time: {', '.join(lost)}{more}")
+        next_budget = f"full allows for {LIMITS['full']:g} times" if limit < LIMITS["full"] else "unlimited has none"
+        why = f"left out, beyond the budget of {limit:g} times a forest's computing time"
+        changes.append(f"{why}: {', '.join(lost)}; --budget {next_budget}")
     if len(choice.beside) < len(choice.methods):
         changes.append(f"under other folds than those of the verdict, only {', '.join(choice.beside)}")
     if choice.repeats < wanted.repeats:

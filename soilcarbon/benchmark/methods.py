@@ -135,6 +135,11 @@ def _taught(n: int, width: int, members: int, epochs: float = 1.2) -> float:
     return members * (epochs + 0.0035 * min(n, 1500) + 0.005 * width + 0.5 * (_trees(n, width) - 0.22))
 
 
+def seconds_of_world(key: str, profiles: int, width: int, members: int) -> float:
+    """Return the further time that a method takes for the world's profiles: a taught network's teachers grow trees on them."""
+    return members * _trees(round(0.4 * profiles), width) / 3 if key == "transferred-taught" and profiles else 0.0
+
+
 # --- how methods predict ------------------------------------------------------------------------------------------------------
 
 

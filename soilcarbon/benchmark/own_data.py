@@ -24,7 +24,17 @@ from tqdm import tqdm
 
 from soilcarbon.benchmark.budget import ALWAYS, LIMITS, REPEATS, Choice, fit_into
 from soilcarbon.benchmark.experiment import places_on
-from soilcarbon.benchmark.methods import METHODS, REFERENCE, STACKS, TUNED, Division, Method, expected_seconds, stacked
+from soilcarbon.benchmark.methods import (
+    METHODS,
+    REFERENCE,
+    STACKS,
+    TUNED,
+    Division,
+    Method,
+    expected_seconds,
+    seconds_of_world,
+    stacked,
+)
 from soilcarbon.categories import Category
 from soilcarbon.io.files import UserError, nearest, write_table, write_text
 from soilcarbon.io.resumption import is_sealed, seal
@@ -84,7 +94,7 @@ class Design:
     land: Path | None = None
     nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict, compare=False)
     repeats: int | None = None
-    budget: Literal["quick", "full"] = "quick"
+    budget: Literal["quick", "full", "unlimited"] = "quick"
     workers: int = 0
     seed: int = 314
 
@@ -237,13 +247,17 @@ class Plan:
 def plan_runs(design: Design) -> Plan:
     """Choose the strategies and what fits into the budget."""
     strategies = strategies_of(design)
-    data, rows, _ = read_inputs(design)
+    data, rows, task = read_inputs(design)
+    world = len(task.transfer.world.split["train"]) if task.transfer and task.transfer.world else 0
     n, width, last = len(rows), sum(len(each.variables) for each in data.categories), strategies[-1]
     counts = {each: int(folds_for(design, each, 0).folds.max()) + 1 for each in strategies}
 
     def fold_seconds(key: str, strategy: str, choice: Choice) -> float:
         train = n - n // counts[strategy]
-        return 0.0 if key in STACKS else expected_seconds(design.known[key], train, width, choice.members, choice.tuned)
+        if key in STACKS:
+            return 0.0
+        further = seconds_of_world(key, world, width, choice.members)
+        return expected_seconds(design.known[key], train, width, choice.members, choice.tuned) + further
 
     def alone(key: str, choice: Choice, strategy: str = last) -> float:
         reference = expected_seconds(design.known[REFERENCE], n - n // counts[last], width) * counts[last]
@@ -273,7 +287,7 @@ def _wanted(design: Design, n: int) -> tuple[Choice, list[str]]:
     keys = [key for key in design.known if key in {*design.methods, *ALWAYS}]
     parts = {each for key in keys for each in STACKS.get(key, ())}
     keys = [key for key in design.known if key in {*keys, *parts}]
-    tuned, changes = design.budget == "full", []
+    tuned, changes = design.budget != "quick", []
     if not tuned:
         keys = [key for key in keys if key not in TUNED]
         changes.append("nothing is tuned but the penalty of ridge and the epoch of networks: --budget full tunes")

@@ -83,7 +83,8 @@ class Ranking:
     @property
     def spent(self) -> str:
         """Computing time as text."""
-        return f"computing time: {self.ratio:.1f} times that of a default forest's cross-validation (at most {self.limit:g})"
+        most = f" (at most {self.limit:g})" if np.isfinite(self.limit) else ""
+        return f"computing time: {self.ratio:.1f} times that of a default forest's cross-validation{most}"
 
 
 def score_table(found: Mapping[str, pd.DataFrame], methods: Mapping[str, Method], seed: int) -> pd.DataFrame:
@@ -306,7 +307,7 @@ def notes_of(plan: Plan, ledger: Ledger, found: Mapping[str, pd.DataFrame], chec
     notes += [f"{key}: left out; {why}" for key, why in ledger.failed.items()]
     stopped = sorted({key for repeat, key in ledger.stopped if repeat == 0})
     if stopped:
-        notes.append(f"stopped at the limit of computing time: {', '.join(stopped)}")
+        notes.append(f"stopped at the limit of computing time, which --budget raises: {', '.join(stopped)}")
     drawn = min(int(table["repeat"].nunique()) for table in found.values())
     if drawn < plan.choice.repeats:
         notes.append(f"draws of the folds: {drawn} of {plan.choice.repeats}, at the limit of computing time")

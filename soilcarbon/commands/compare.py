@@ -1,7 +1,7 @@
 """Compare methods on the same profiles by cross-validation: on your own data, or networks pretrained without each of some regions.
 
     soilcarbon compare --data_dir data/mine                     all methods on one dataset, within ten times a forest's time
-    soilcarbon compare --data_dir data/mine --budget full       tuned, repeated, within a hundred times
+    soilcarbon compare --data_dir data/mine --budget full       tuned, repeated, within a hundred times (unlimited: any time)
     soilcarbon compare --data_dir data/mine --init_from model/pretrain_model/world.pth      transferred networks as well
     soilcarbon compare                                          regions of the example world
     soilcarbon compare --config configs/realdata_compare.yaml   a comparison of your own, in a YAML file
@@ -70,8 +70,8 @@ class CompareSettings(RasterSettings):
     init_from: Path | None = Field(None, description="one dataset: checkpoint of networks that are transferred to it, too")
     target: str | None = Field(None, description="one dataset: the sample table's column to predict [the checkpoint's, or soc]")
     use_test: bool = Field(False, description="one dataset: use the test split too, which then tests nothing any more")
-    budget: Literal["quick", "full"] = Field(
-        "quick", description="one dataset: computing time of at most 10, or 100, cross-validations of a default forest"
+    budget: Literal["quick", "full", "unlimited"] = Field(
+        "quick", description="one dataset: computing time of at most 10, or 100, cross-validations of a default forest, or any"
     )
 
     runs: list[str] = Field([], description="instead of cross-validation: finished runs, as results/<run>, on their test split")

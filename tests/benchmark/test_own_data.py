@@ -158,7 +158,7 @@ def test_without_blocks_enough_places_are_held_out(mine, tmp_path, monkeypatch):
 @pytest.mark.parametrize("budget", LIMITS)
 def test_the_choice_fits_into_the_budget_and_has_a_network(n, width, budget):
     keys = tuple(key for key, each in METHODS.items() if not each.needs_checkpoint)
-    wanted = Choice(keys, keys, 3, tuned=budget == "full")
+    wanted = Choice(keys, keys, 3, tuned=budget != "quick")
 
     def times(choice):
         each = [
@@ -174,7 +174,8 @@ def test_the_choice_fits_into_the_budget_and_has_a_network(n, width, budget):
     assert all(each.endswith("--budget full allows for 100 times") is (budget == "quick") for each in lost)
     assert {*ALWAYS, "ridge", "network"} <= set(choice.methods) and set(ALWAYS) <= set(choice.beside) <= set(choice.methods)
     assert ("stack" in choice.methods) == ("taught" in choice.methods)
-    if budget == "full":
+    assert budget != "unlimited" or choice == wanted
+    if budget != "quick":
         assert {"taught", "stack", "regression-kriging"} <= set(choice.methods)
     assert choice == wanted or changes
     assert fit_into(choice, METHODS, times, LIMITS[budget])[0] == choice
