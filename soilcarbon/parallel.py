@@ -7,6 +7,7 @@ import io
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
@@ -41,9 +42,8 @@ def start_worker(single_threaded: bool = False) -> None:
     if single_threaded:
         for name in _THREAD_VARIABLES:  # of this worker alone, for libraries that it is still to load
             os.environ[name] = "1"
-        import torch
-
-        torch.set_num_threads(1)
+        if torch := sys.modules.get("torch"):  # it takes a second to import, and most workers need none
+            torch.set_num_threads(1)
         threadpool_limits(1)
 
 

@@ -15,11 +15,22 @@ import pytest
 import torch
 from simulated import make_samples
 
+from soilcarbon.benchmark.baselines import BASELINES
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
+from soilcarbon.regression import learners
 from soilcarbon.soil.dataset import write_dataset
+from soilcarbon.training import distillation
 
 os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])  # for the processes that tests start
 torch.set_num_threads(1)  # the tests themselves run side by side
+# forests and teachers of few trees, few penalties of ridge: what they cost is not what is tested
+learners._ALPHAS = learners._ALPHAS[::5]
+distillation.TREES, distillation.WORLD_TREES = 20, 10
+learners._FOREST["n_estimators"] = learners._BOOSTING["n_estimators"] = 60
+for _baseline in BASELINES.values():
+    if "n_estimators" in _baseline.regressor.get_params():
+        _baseline.regressor.set_params(n_estimators=60)
+        _baseline.while_tuning["n_estimators"] = 10
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 PUBLISHED_WEIGHTS = SHARED / "published" / "GSoilCPM.pth"
@@ -121,6 +132,7 @@ def no_drawing(monkeypatch):
 def light_maps(no_drawing, monkeypatch):
     """Let maps be made without figures, and with a sample of cells that is large enough for these small worlds."""
     monkeypatch.setattr("soilcarbon.mapping.plan._SPOTS", 3)
+    monkeypatch.setattr("soilcarbon.mapping.outputs.preview", lambda png, view: PIL.Image.new("RGB", (1, 1)).save(png))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import ast
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ LAYERS = (
 MODULES = sorted((ROOT / "soilcarbon").rglob("*.py"))
 
 
+@cache
 def imported(path: Path) -> set[str]:
     """Return the full names of what a file imports anywhere in it, type-checking blocks apart."""
     names = set()

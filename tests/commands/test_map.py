@@ -285,7 +285,7 @@ def test_area_of_applicability_is_mapped(world):
 
 def test_large_map_has_overviews(workplace):
     make_checkpoint(Path("model/m.pth"), members=1)
-    write_rasters(Path("rasters"), covariates(700, 1100), cell=0.01)
+    write_rasters(Path("rasters"), covariates(520, 1030), cell=0.01)
     assert make() == 0
     with rasterio.open("out/soc.tif") as raster:
         assert (raster.count, raster.overviews(1), raster.block_shapes) == (1, [2, 4], [(512, 512)])

@@ -1,5 +1,6 @@
 """Files that claim or have a great size, and hold nothing: refused in one or two lines, with little memory."""
 
+import re
 import subprocess
 import sys
 
@@ -7,41 +8,47 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-READ = {
-    "x.csv": "from soilcarbon.io.tables import read_text as read",
-    "x.geojson": "from soilcarbon.io.points import read_points as read",
-    "x.gpkg": "from soilcarbon.io.points import read_points as read",
-    "x.yaml": "from soilcarbon.io.files import read_yaml as read",
-    "x.pkl": "from soilcarbon.io.pickles import load_pickle as read",
-    "x.npz": "from soilcarbon.zonal.persistence import load_zoned as read",
-    "x.tif": "from soilcarbon.geo.raster import find_layers; read = lambda path: find_layers([path])",
-}
 PROGRAM = """
-import resource, sys
+import importlib, resource, sys
 from pathlib import Path
+import numpy as np
 from soilcarbon.io.files import run
-{load}
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-status = run(lambda: read(Path(sys.argv[1])))
-print(status, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+for each in sys.argv[1:]:
+    module, name, path = each.split(":")
+    read = getattr(importlib.import_module(f"soilcarbon.{module}"), name)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    status = run(lambda: read(Path(path)))
+    print(status, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, flush=True)
+    print("end of", path, file=sys.stderr, flush=True)
 """
+READ = {
+    "x.csv": "io.tables:read_text",
+    "x.geojson": "io.points:read_points",
+    "x.gpkg": "io.points:read_points",
+    "x.yaml": "io.files:read_yaml",
+    "x.pkl": "io.pickles:load_pickle",
+    "x.tif": "geo.grid:raster_grid",
+    "x.npz": "zonal.persistence:load_zoned",
+}
 
 
-def outcome(load, path):
-    """Return exit status, MiB taken, and the lines of the error."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM.format(load=load), str(path)], capture_output=True, text=True, timeout=60)
-    status, taken = done.stdout.split()
-    return int(status), int(taken), done.stderr.strip().splitlines()
+def outcomes(program, *words):
+    """Return exit status, MiB taken and the lines of the error of each `module:reader:path`, one after the other in a process."""
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, timeout=120)
+    errors = re.split(r"^end of .*\n", done.stderr, flags=re.MULTILINE)[:-1]
+    taken = [map(int, line.split()) for line in done.stdout.splitlines()]
+    return [(*each, error.strip().splitlines()) for each, error in zip(taken, errors, strict=True)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sparse files, and memory in KiB")
-@pytest.mark.parametrize("name", READ)
-def test_two_gigabytes_of_zeros_are_refused_unread(name, tmp_path):
-    with (tmp_path / name).open("wb") as file:
-        file.truncate(2**31)
-    status, taken, error = outcome(READ[name], tmp_path / name)
-    assert status == 2 and taken < 300, (status, taken)
-    assert len(error) <= 2 and name in error[-1]
+def test_two_gigabytes_of_zeros_are_refused_unread(tmp_path):
+    for name in READ:
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(2**31)
+    found = outcomes(PROGRAM, *(f"{reader}:{tmp_path / name}" for name, reader in READ.items()))
+    for name, (status, taken, error) in zip(READ, found, strict=True):
+        assert status == 2 and taken < 300, (name, status, taken)
+        assert len(error) <= 2 and name in error[-1]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory in KiB")
@@ -53,7 +60,10 @@ def test_a_raster_of_ten_gigabytes_is_cut_at_the_profiles_alone(tmp_path):
     ):  # fmt: skip
         pass
     assert path.stat().st_size < 10**6
-    load = "import numpy as np; from soilcarbon.geo.raster import cut_windows, find_layers\n"
-    load += "read = lambda path: cut_windows(find_layers([path]), np.linspace(20.1, 23.9, 200), np.linspace(39.1, 42.9, 200), 1)"
-    status, taken, _ = outcome(load, path)
+    cut = "lambda path: cut_windows(find_layers([path]), np.linspace(20.1, 23.9, 200), np.linspace(39.1, 42.9, 200), 1)"
+    program = PROGRAM.replace('getattr(importlib.import_module(f"soilcarbon.{module}"), name)', cut)
+    program = program.replace(
+        "import numpy as np", "import numpy as np\nfrom soilcarbon.geo.raster import cut_windows, find_layers"
+    )
+    ((status, taken, _),) = outcomes(program, f"::{path}")
     assert status == 0 and taken < 1000, (status, taken)

@@ -15,6 +15,8 @@ from soilcarbon.mapping.aggregation import cells_of_block
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.stats.error_field import ErrorField
 
+pytestmark = pytest.mark.usefixtures("light_maps")
+
 SIDE = 20
 """Cells: the map of 70 x 90 has 4 x 5 blocks, the lowest of 10 x 20, the rightmost of 20 x 10."""
 VARIANCES = ["variance_bias", "variance_correlated", "variance_cells", "variance_shared", "variance_floor"]

@@ -36,7 +36,7 @@ from soilcarbon.stats.spatial_cv import (
 from soilcarbon.stats.variogram import KM_PER_DEGREE, unit_vectors
 
 
-def clusters(n=600, towns=15, seed=0, spread=0.05):
+def clusters(n=300, towns=15, seed=0, spread=0.05):
     """Return lon, lat of profiles in small towns of a 10 x 10 degree area, a twentieth of them twins of another."""
     random = np.random.default_rng(seed)
     place = random.uniform([0, 40], [10, 50], (towns, 2))[random.integers(towns, size=n)] + random.normal(0, spread, (n, 2))
@@ -46,8 +46,8 @@ def clusters(n=600, towns=15, seed=0, spread=0.05):
 
 @pytest.fixture(scope="module")
 def grid():
-    """Return lon, lat of 2,500 places, regular over the area of `clusters`."""
-    lon, lat = np.meshgrid(np.linspace(0.1, 9.9, 50), np.linspace(40.1, 49.9, 50))
+    """Return lon, lat of 900 places, regular over the area of `clusters`."""
+    lon, lat = np.meshgrid(np.linspace(0.1, 9.9, 30), np.linspace(40.1, 49.9, 30))
     return lon.ravel(), lat.ravel()
 
 
@@ -116,7 +116,7 @@ def test_no_place_is_in_two_folds(strategy, grid):
 def test_single_profiles_do_leak_and_the_guard_says_where():
     lon, lat = clusters()
     folds, _ = make_folds("random", lon, lat)
-    with pytest.raises(ValueError, match=r"\d+ of 570 groups are in more than one fold, first \d+"):
+    with pytest.raises(ValueError, match=r"\d+ of 285 groups are in more than one fold, first \d+"):
         check_no_leak(folds, spatial_groups(lon, lat))
     with pytest.raises(ValueError, match="1 of 2 groups are in more than one fold, first 'b'"):
         check_no_leak(np.array([0, 1, 0, 1]), np.array(list("abbb")))
@@ -340,7 +340,7 @@ def test_no_other_number_of_clusters_matches_better(grid):
 
 def test_k_means_and_blocks_match_no_better_than_what_is_chosen(grid):
     reached = {}
-    for seed in range(6):
+    for seed in range(3):
         lon, lat = clusters(200, spread=(0.05, 0.3, 1.0)[seed % 3], seed=seed)
         found, facts = knndm_folds(lon, lat, 4, grid, 0)
         points, member, sizes = distinct_places(lon, lat)
@@ -415,12 +415,12 @@ def _cut(merges, n, q):
 
 
 def test_many_places_are_parted_before_they_are_compared(grid, monkeypatch):
-    lon, lat = clusters(1500, 40)
+    lon, lat = clusters(700, 40)
     whole = knndm_folds(lon, lat, 5, grid, 0)[1]
-    monkeypatch.setattr(spatial_cv, "_WARD_PLACES", 300)
+    monkeypatch.setattr(spatial_cv, "_WARD_PLACES", 150)
     merges, roots = spatial_cv._merges(distinct_places(lon, lat)[0], 0)
     assert 5 <= roots <= 30
-    _cut(merges, 1425, roots)
+    _cut(merges, 665, roots)
     folds, parted = knndm_folds(lon, lat, 5, grid, 0)
     assert parted["w_km"] < whole["w_km"] + 0.1 * whole["w_random_km"]
     check_no_leak(folds, spatial_groups(lon, lat))
