@@ -25,7 +25,7 @@ os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])  # for the p
 torch.set_num_threads(1)  # the tests themselves run side by side
 # forests and teachers of few trees, few penalties of ridge: what they cost is not what is tested
 learners._ALPHAS = learners._ALPHAS[::5]
-distillation.TREES, distillation.WORLD_TREES = 20, 10
+distillation.TREES, distillation.WORLD_TREES, distillation.ROWS_TO_FIT_KERNEL = 20, 10, 60
 learners._FOREST["n_estimators"] = learners._BOOSTING["n_estimators"] = 60
 for _baseline in BASELINES.values():
     if "n_estimators" in _baseline.regressor.get_params():
@@ -132,7 +132,7 @@ def no_drawing(monkeypatch):
 def light_maps(no_drawing, monkeypatch):
     """Let maps be made without figures, and with a sample of cells that is large enough for these small worlds."""
     monkeypatch.setattr("soilcarbon.mapping.plan._SPOTS", 3)
-    monkeypatch.setattr("soilcarbon.mapping.outputs.preview", lambda png, view: PIL.Image.new("RGB", (1, 1)).save(png))
+    monkeypatch.setattr("soilcarbon.mapping.outputs.preview", lambda png, *_: PIL.Image.new("RGB", (1, 1)).save(png))
 
 
 @pytest.fixture(scope="session")

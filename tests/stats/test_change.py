@@ -120,7 +120,7 @@ def test_no_spread_has_an_interval_of_no_width():
 def test_intervals_hold_the_true_change_as_often_as_they_say(paired):
     random = np.random.default_rng(11)
     held, above = [], []
-    for _ in range(1500):
+    for _ in range(700):
         before = random.normal(40, 6, 8)
         after = before + random.normal(3, 4, 8) if paired else random.normal(43, 12, 15)
         found = (paired_change if paired else unpaired_change)(before, after, level=0.8, one_sided=0.7)
@@ -133,7 +133,7 @@ def test_intervals_hold_the_true_change_as_often_as_they_say(paired):
 @pytest.mark.parametrize("shared", [True, False])
 def test_intervals_of_places_in_blocks_hold_where_those_of_single_places_do_not(shared):
     random = np.random.default_rng(1)
-    block, draws = np.repeat(np.arange(8), 4), 800
+    block, draws = np.repeat(np.arange(8), 4), 400
     held = np.zeros(2)
     for _ in range(draws):
         first, own, changed = random.normal(0, 3, 8), random.normal(0, 3, 8), random.normal(0, 1, 8)

@@ -92,8 +92,8 @@ def test_every_larger_area_has_about_its_share_of_test_blocks(clustered):
 
 def test_each_group_has_the_same_chance_to_be_held_out():
     groups = spatial_groups(*np.meshgrid(np.arange(6.0), np.arange(5.0)), 1.0).ravel()
-    held = np.mean([train_valid_test_split(groups, 0.2, 0.2, seed) == "test" for seed in range(2000)], axis=0)
-    assert held == pytest.approx(np.full(30, 0.2), abs=0.04)  # 4.5 standard errors
+    held = np.mean([train_valid_test_split(groups, 0.2, 0.2, seed) == "test" for seed in range(1000)], axis=0)
+    assert held == pytest.approx(np.full(30, 0.2), abs=0.055)  # 4.5 standard errors
 
 
 def test_well_sampled_blocks_are_tested_too(clustered):
