@@ -1,6 +1,9 @@
 """A small world of rasters and a checkpoint, and how a map of it is made, read and refused."""
 
 import json
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -110,10 +113,17 @@ def draw_nothing(monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", empty)
 
 
+@cache
+def _template():
+    folder = tempfile.TemporaryDirectory(prefix="soilcarbon-map-world-")  # removed when this process ends
+    write_rasters(Path(folder.name) / "rasters", covariates())
+    make_checkpoint(Path(folder.name) / "model/m.pth")
+    return folder
+
+
 def make_world(workplace):
     """Rasters, a checkpoint of three members, and an empty working directory."""
-    write_rasters(Path("rasters"), covariates())
-    make_checkpoint(Path("model/m.pth"))
+    shutil.copytree(_template().name, workplace, dirs_exist_ok=True)
     return workplace
 
 

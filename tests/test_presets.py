@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import make_dataset
+from map_world import draw_nothing
 
 import pred
 import train_global
@@ -36,6 +37,7 @@ def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        draw_nothing(patch)
         shutil.copytree(PRESETS, "configs")
         simulate.main(["--cell", "2", "--profiles", "600"])
         simulate.main(["--world", "china", "--cell", "1", "--profiles", "400"])
@@ -57,7 +59,7 @@ def test_sim_global():
 
 
 def test_sim_regional_and_sim_map():
-    executed("sim_regional", train_regional.main, *QUICK, "--members", "2")
+    executed("sim_regional", train_regional.main, *QUICK, "--members", "2", "--workers", "1")
     executed("sim_regional", pred.main)
     executed("sim_map", map.main, "--workers", "1")
     assert Path("results/anhui/soc.tif").is_file() and Path("results/anhui/scores.json").is_file()

@@ -28,7 +28,7 @@ from soilcarbon.stats.metrics import scores
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
 ROOT = Path(__file__).resolve().parents[1]
-QUICK = ["--epochs", "2", "--no-tensorboard"]
+QUICK = ["--epochs", "2", "--no-tensorboard", "--workers", "1"]
 
 
 def pretrain(folder, *more):

@@ -4,6 +4,8 @@ In: the maps. Out: XML with the colour ramps that the page has; bands of one qua
 """
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 from xml.etree import ElementTree as Xml
 
 import numpy as np
@@ -89,7 +91,13 @@ def _stops(ramp: Ramp) -> list[float]:
 
 
 def _colour(name: str, place: float) -> str:
-    from matplotlib import colormaps  # slow to import
-    from matplotlib.colors import to_hex
+    from matplotlib.colors import to_hex  # slow to import
 
-    return str(to_hex(colormaps[name](place)))
+    return str(to_hex(_colours(name)(place)))
+
+
+@cache
+def _colours(name: str) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps[name]  # a copy, whose table is made when it is first used

@@ -191,6 +191,12 @@ def test_an_ensemble_is_trained_from_different_seeds_into_one_file(dataset, work
     assert same(tensors[0], load_checkpoint("model/pretrain_model/single.pth").tensors())
 
 
+def test_members_of_two_processes_are_those_of_one_to_the_bit(dataset, workplace):
+    for name, workers in (("one", 1), ("two", 2)):
+        train(quick(dataset, run=name, members=2, epochs=2, target_transform="log1p", workers=workers))
+    assert same(*(weights(f"model/pretrain_model/{name}.pth") for name in ("one", "two")))
+
+
 @pytest.mark.parametrize("transform", ["none", "log1p"])
 def test_absurd_covariates_do_not_give_absurd_predictions(dataset, workplace, transform):
     train(quick(dataset, target_transform=transform))
