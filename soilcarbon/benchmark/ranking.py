@@ -269,7 +269,7 @@ def write_report(folder: Path, ranking: Ranking) -> None:
     names = {each: STRATEGY_NAMES[each] for each in ranking.strategies}
     changes = ranking.scores.rename(columns={"change": "value", "change_low": "low", "change_high": "high"})
     note = "Point: change of MAE from the strategy's strongest baseline; line: paired 95 % interval. Arrows: beyond the axis."
-    label = "change of MAE in %: left of the line is better"
+    label = f"change of MAE in %, n = {rows['n'].iloc[0]:,}: left of the line is better"
     drawn = page.draw(_FIGURE, "Change of MAE of each method", note, draw.differences, changes, look, names, label, "%")
     blocks: list[Block] = [ranking_table(ranking), drawn, Items(list(ranking.notes)), Note(ranking.spent.capitalize() + ".")]
     meanings = [(str(rows.at[key, "label"]), ranking.methods[str(key)].meaning) for key in rows.index]

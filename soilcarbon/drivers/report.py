@@ -81,19 +81,28 @@ def in_words(r: Results) -> str:
     """Return the result in one or two plain sentences, with which the report opens."""
     rows = _lead_rows(r, "driver")
     first, *others = rows[rows["target"] == r.reference].sort_values("share", ascending=False).head(2).itertuples(False)
-    text = f"Soil carbon in the {r.reference} follows {first.name} most ({first.share:.0f} % of what all drivers explain)"
+    text = f"Soil carbon in {_named(r.reference)} follows {first.name} most ({first.share:.0f} % of what all drivers explain)"
     text += f", then {others[0].name} ({others[0].share:.0f} %)." if others else "."
+    alike = []
     for model in r.models:
         found = [each for each in r.lead if each.model == model and each.kind == "importance" and each.zone == EVERYWHERE]
         sure = [each for each in found if each.significant]
         more, less = ([each.name for each in sure if (each.difference.value > 0) == up] for up in (True, False))
         parts = [f"{_listed(names)} too {much}" for names, much in ((more, "much"), (less, "little")) if names]
-        text += (
-            f" In the {model} it follows {' and '.join(parts)}."
-            if parts
-            else f" In the {model} no driver clearly counts for more or less."
-        )
-    return text
+        if parts:
+            text += f" In {_named(model)} it follows {' and '.join(parts)}."
+        else:
+            alike.append(_named(model))
+    return text + (f" In {_listed(alike)} no driver clearly counts for more or less." if alike else "")
+
+
+def _axis(r: Results) -> str:
+    return f"{_AXIS} (n = {r.facts['support']['places']:,})"
+
+
+def _named(target: str) -> str:
+    """Return the name of a target in a sentence: words have an article, names have none."""
+    return f"the {target}" if target[:1].islower() else target
 
 
 def _listed(names: list[str]) -> str:
@@ -161,7 +170,7 @@ def _importance(r: Results, figures: FigureFolder) -> list[Block]:
     note = f"Conditional permutation on held-out blocks, {r.facts['lead']} trained on half-samples; line: {level:g} % interval."
     for kind, name in (("driver", "drivers"), ("variable", "variables")):
         alt = f"Importance of each {kind}, by target; shares of it in the table that follows"
-        blocks.append(figures.draw(name, alt, note, draw.importance_bars, _lead_rows(r, kind), _AXIS))
+        blocks.append(figures.draw(name, alt, note, draw.importance_bars, _lead_rows(r, kind), _axis(r)))
         table = importance_table(r, kind)
         blocks.append(table if kind == "driver" else Details("All variables, by every learner and method", [table]))
     members = [[driver, ", ".join(names)] for driver, names in r.facts["drivers"].items()]
