@@ -152,7 +152,7 @@ def evaluate(region: Region, mapped: Mapped) -> Iterator[dict[str, Any]]:
     n, lon, lat = len(region.y), region.cell_lon, region.cell_lat
     places = np.column_stack([region.lon, region.lat])
     known = np.maximum(mapped.held_out, 0), np.zeros(n, int), 1, places, region.period
-    errors = ErrorField.fit(region.y, *known, apart=kilometres_apart(places, mapped.folds), fitted=mapped.fitted)
+    errors = ErrorField.fit(region.y, *known, apart=kilometres_apart(places, mapped.folds), fitted=mapped.fitted, timeless=True)
     spread = [errors.spread(cells, np.ones((1, len(lon)))) * errors.growth(lon, lat) for cells in mapped.cells]
     alone = errors.cell_variance(mapped.cells[-1])
     changes = len(mapped.cells) > 1

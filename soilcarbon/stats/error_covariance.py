@@ -13,13 +13,13 @@ _LONG, _SHORT = (6.0, 2.5), (40.0, 15.0)
 """Ranges, as parts of the extent of the profiles."""
 _SHARES = (*product((0.2, 0.4, 0.6), (0.0, 0.2)), (0.2, 0.45), (0.4, 0.45))
 """Shares of the variance with the long and the short range."""
-_PERSISTENCE = {0.0: 1.0, 0.5: 2.0, 0.8: 5.0, 0.9: 10.0, 0.97: 33.0}
-"""Shares of the correlated parts that persist, and their prior weights, 1 / (1 - share): one model errs alike in both periods."""
-_DRIFT = {0.0: 0.3, 0.06: 0.3, 0.2: 0.3}
-"""Shares of the variance that a period has in common, and prior weights, of a model that keeps none of its held-out errors; of
-one that keeps a share of them, (1 - share)^2 times as large."""
-_LARGEST_DRIFT = (0.1, 0.1)
-"""The same of any model: one that does not react to a change at all, for want of covariates."""
+_PERSISTENCE, _DRIFT = dict.fromkeys((0.0, 0.3, 0.6, 0.8, 0.95), 1.0), dict.fromkeys((0.0, 0.02, 0.1), 1.0)
+"""Shares of the correlated parts that persist, and of the variance that a period has in common, and their prior weights."""
+_LASTING = {0.0: 1.0, 0.5: 2.0, 0.8: 5.0, 0.9: 10.0, 0.97: 33.0}
+"""Shares that persist of a model that knows no time, 1 / (1 - share): it errs alike where covariates are alike."""
+_REACTING, _NOT_REACTING = {0.0: 0.3, 0.06: 0.3, 0.2: 0.3}, {0.1: 0.1}
+"""Shares that a period has in common, of such a model that keeps none of its held-out errors; of one that keeps a share of them,
+(1 - share)^2 times as large. And of one that does not react to a change at all, for want of covariates."""
 _BIAS = 0.01
 """Variance of a standardised bias that all places share, where there is one, before any is seen."""
 _ODDS = 20.0
@@ -87,29 +87,32 @@ class Decays:
 
 
 def posterior_shapes(
-    points: np.ndarray, values: np.ndarray, period: np.ndarray, extent: float, kept: float = 0.0
+    points: np.ndarray, values: np.ndarray, period: np.ndarray, extent: float, kept: float | None = None
 ) -> tuple[tuple[Shape, ...], float]:
     """Return covariances with their posterior probabilities, of values (n,) at points (n, 3) in km.
 
     And the share of their posterior mean that is corrected, of errors that a model keeps: a half, more where they have structure.
 
     First ranges and shares, then, of several periods and with the most probable of these, persistence and drift. `kept` is the
-    share of held-out errors that a model keeps: one that keeps less follows its profiles and reacts less to covariates that change.
+    share of held-out errors that a model keeps which knows of a period by its covariates alone; None: it may know the time. One
+    that keeps less follows its profiles and reacts less to covariates that change.
     """
     distance, several = Decays(points), len(np.unique(period)) > 1
     same = period[:, None] == period if several else None
     ranges = [(extent / long, extent / short) for long in _LONG for short in _SHORT]
-    middle = 0.8 if several else 0.0
+    middle = 0.6 if several else 0.0
     first = [Shape(1.0, *shares, *km, middle, 0.0) for shares, km in product(_SHARES, ranges) if shares[1] or km[1] == ranges[0][1]]
     found = 0.5 + 0.5 * _probability_of_structure(first, distance, same, values)
     shapes = _weighted(first, distance, same, values)
     if not several:
         return shapes, found
     best = max(shapes, key=lambda shape: shape.weight)
-    drifts = [((1 - kept) ** 2 * drift, prior) for drift, prior in _DRIFT.items()] + [_LARGEST_DRIFT]
+    persistences, drifts = _PERSISTENCE, _DRIFT
+    if kept is not None:
+        persistences, drifts = _LASTING, {(1 - kept) ** 2 * drift: prior for drift, prior in _REACTING.items()} | _NOT_REACTING
     second = [
         best._replace(weight=one * other, persistence=persistence, drift=drift)
-        for (persistence, one), (drift, other) in product(_PERSISTENCE.items(), drifts)
+        for (persistence, one), (drift, other) in product(persistences.items(), drifts.items())
         if best.nugget > drift
     ]
     over_time = _weighted(second, distance, same, values)

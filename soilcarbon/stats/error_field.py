@@ -153,6 +153,7 @@ class ErrorField:
         seed: int = 0,
         apart: np.ndarray | None = None,
         fitted: np.ndarray | None = None,
+        timeless: bool = False,
     ) -> "ErrorField":
         """Fit the model to errors of held-out profiles.
 
@@ -172,6 +173,8 @@ class ErrorField:
             (n,) km of each to the nearest profile that its prediction was fitted to (`kilometres_apart`); None: not known.
         fitted
             (n,) predictions of the map's own model, which has seen these profiles; None: it has not.
+        timeless
+            The model knows of a period by its covariates alone, and was fitted to all periods at once. It errs alike in all then.
 
         Raises
         ------
@@ -197,7 +200,7 @@ class ErrorField:
         chosen = _subsample(unit_vectors(*places.T), np.random.default_rng(seed))
         kept = 1.0 if fitted is None else float(np.clip(error @ ((y - seen) / scale_of(predicted)) / (error @ error), 0, 1))
         near = unit_vectors(*places[chosen].T) * EARTH_KM
-        shapes, found = posterior_shapes(near, standard[chosen], period[chosen], extent, 0.0 if fitted is None else kept)
+        shapes, found = posterior_shapes(near, standard[chosen], period[chosen], extent, kept if timeless else None)
         located = tuple((float(lon), float(lat)) for lon, lat in knots.round(5))
         cell = _root((y - predicted) / (1 + predicted))
         held = 0.0 if apart is None else float(_growth(apart, extent).mean())

@@ -319,8 +319,9 @@ def estimate_uncertainty(method: ZonedForest, profiles: Profiles, held_out: pd.D
     try:
         lonlat = np.column_stack([profiles.lon, profiles.lat])
         apart = kilometres_apart(lonlat, held_out["fold"].to_numpy())
-        seen = method.predict(profiles.x)
-        errors = ErrorField.fit(y, fitted, labels, len(names), lonlat, profiles.period, seed, apart, seen)
+        timeless = all(each.year not in each.columns for each in method.forests.values())
+        known = y, fitted, labels, len(names), lonlat, profiles.period, seed, apart, method.predict(profiles.x)
+        errors = ErrorField.fit(*known, timeless=timeless)
     except ValueError as error:
         log.warning("no intervals of totals: %s", error)
     predictors, weights = _importance(method)
