@@ -60,12 +60,22 @@ YAML_OF = {"own-data": "compare", "skill": "compare", "data-sources": "prepare",
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A folder with the files that the pages name."""
-    folder = tmp_path_factory.mktemp("world")
+def inputs(tmp_path_factory):
+    """A folder with the tables and rasters that the pages name."""
+    folder = tmp_path_factory.mktemp("inputs")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         doc_world.make_inputs()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(inputs, tmp_path_factory):
+    """A folder with the models and maps that they name, too."""
+    folder = tmp_path_factory.mktemp("world")
+    shutil.copytree(inputs, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
         doc_world.make_models()
     return folder
 
@@ -90,12 +100,16 @@ def lines():
     return [line for page in PAGES for kind, text in pieces(page) if kind in ("bash", "inline") for line in commands(text)]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in ("api", "python", "r")])
-def test_page(page, world, remote, tmp_path, monkeypatch, no_drawing):
-    shutil.copytree(world, tmp_path, dirs_exist_ok=True)
+QUICK = {"stocks", "choices", "scaling", "speed"}
+"""Pages that need no model."""
+RUN = [pytest.param(page, marks=[] if page in QUICK else pytest.mark.slow) for page in PAGES if page not in ("api", "python", "r")]
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_page(page, request, remote, tmp_path, monkeypatch, no_drawing):
+    shutil.copytree(request.getfixturevalue("inputs" if page in QUICK else "world"), tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    remote.files["/climate.tif"] = (world / "served" / "climate.tif").read_bytes()
+    remote.files["/climate.tif"] = Path("served/climate.tif").read_bytes()
     names = GIVEN.get(page, dict)()
     for kind, text in pieces(page):
         for old, new in {**REPLACED, "https://example.org": remote.address}.items():
