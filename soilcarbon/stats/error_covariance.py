@@ -17,7 +17,7 @@ _PERSISTENCE, _DRIFT = dict.fromkeys((0.0, 0.3, 0.6, 0.8, 0.95), 1.0), dict.from
 """Shares of the correlated parts that persist, and of the variance that a period has in common, and their prior weights."""
 _LASTING = {0.0: 1.0, 0.5: 2.0, 0.8: 5.0, 0.9: 10.0, 0.97: 33.0}
 """Shares that persist of a model that knows no time, 1 / (1 - share): it errs alike where covariates are alike."""
-_REACTING, _NOT_REACTING = {0.0: 0.3, 0.06: 0.3, 0.2: 0.3}, {0.1: 0.1}
+_REACTING, _NOT_REACTING = {0.1: 0.45, 0.3: 0.45}, {0.1: 0.1}
 """Shares that a period has in common, of such a model that keeps none of its held-out errors; of one that keeps a share of them,
 (1 - share)^2 times as large. And of one that does not react to a change at all, for want of covariates."""
 _BIAS = 0.01

