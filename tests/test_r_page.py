@@ -1,5 +1,6 @@
 """The Python calls of docs/r.md, with the arguments that reticulate makes of R's: lists of numbers, matrices, text."""
 
+import os
 import re
 from pathlib import Path
 
@@ -46,6 +47,21 @@ def test_commands(tmp_path, monkeypatch):
     assert 'sc$run("prepare"' in TEXT
     with pytest.raises(Exception, match="unknown setting"):
         soilcarbon.run("fit", data="data/xuancheng")
+
+
+@pytest.mark.slow
+def test_the_calls_of_a_map_run_as_they_stand(tmp_path, monkeypatch, no_drawing):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    calls = re.findall(r"(?ms)^sc\$(run\(.*?\))$", TEXT)  # settings by name: the same in R and in Python
+    assert len(calls) == 3
+    for call in calls:
+        exec(f"soilcarbon.{call}")
+    written = set(re.findall(r'"(results/[^"]+)"', TEXT))
+    assert written == {"results/xuancheng/soc.tif", "results/xuancheng/soc_totals.csv"} and all(map(os.path.isfile, written))
+    bands = re.search(r"soc.tif\"\)\s+# (.+)", TEXT)[1].split(", ")
+    with rasterio.open("results/xuancheng/soc.tif") as raster:
+        assert list(raster.descriptions) == bands
 
 
 def test_design_based_accuracy():
