@@ -163,6 +163,13 @@ def write_sources() -> None:
         write_raster(f"rasters/{name}.tif", of=values)
     reflectance = np.stack([0.1 * world["npp"] + 0.01 * k for k in range(7)])
     write_raster("rasters/reflectance.tif", *(f"b{k}" for k in range(7)), of=reflectance)
+    for name in ("gmted/10N010E_20101117_gmted_mea075", "slope/n45e000"):
+        write_raster(f"{name}.tif", of=world["slope" if name.startswith("slope") else "elevation"])
+    lines = "\n".join(" ".join(str(1 + (row + column) % 4) for column in range(8)) for row in range(6))
+    head = "ncols 8\nnrows 6\nxllcorner 9\nyllcorner 48.5\ncellsize 0.5\nNODATA_value -9999\n"
+    Path("glim_wgs84_0point5deg.txt.asc").write_text(f"{head}{lines}\n", encoding="ascii")
+    halves = [box(9, 48, 10.5, 52), box(10.5, 48, 13, 52)]
+    geopandas.GeoDataFrame({"code": [1, 3]}, geometry=halves, crs="EPSG:4326").to_file("glim_wgs84.gpkg")
     for k in range(1, 20):
         write_raster(f"wc2.1_30s_bio_{k}.tif", "", of=world["bio01"] + k)
     for k in range(23):

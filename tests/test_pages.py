@@ -27,6 +27,7 @@ OWN_TEST = {
     "api": "pyproject.toml",
 }
 """Pages whose blocks run without the files made here -> the test that runs them; those of `api` are doctests (make test)."""
+REAL = "real data are not in the repository"
 NOT_RUN = {
     r"make \w": ("needs minutes to hours", "tests/test_pages.py::test_targets_of_make_are_understood"),
     r"python3 -m venv|pip install": ("changes the installation", "tests/test_install.py::test_command_and_import_work_elsewhere"),
@@ -37,14 +38,13 @@ NOT_RUN = {
         "tests/commands/test_map_interruption.py::test_dask_workers_give",
     ),
     r"torchrun ": ("needs several processes", "tests/training/test_distributed.py::test_two_processes_train_as_one_does"),
-    r"gdal": ("GDAL's own programs are no part of this package", "tests/test_pages.py::test_what_is_not_run_has_a_reason"),
     r"python (benchmarks|experiments)/": ("takes minutes to hours", "tests/test_pages.py::test_arguments_of_experiments"),
-    r".* configs/realdata_\w+\.yaml": ("real data are not part of this", "tests/test_presets.py::test_compare"),
+    r".* configs/realdata_\w+\.yaml": (REAL, "tests/test_presets.py::test_compare"),
     r".* (data/real/|--runs north_macedonia)": (
-        "real data are not part of this",
+        REAL,
         "tests/commands/test_compare.py::test_runs_cover",
     ),
-    r".* \.\./shared/": ("real data are not part of this", "tests/commands/test_zones.py::test_"),
+    r".* \.\./shared/": (REAL, "tests/test_presets.py::test_sim_zoned"),
     r"soilcarbon fetch --source": ("servers of others", "tests/commands/test_fetch.py::test_a_source_is_fetched_by_its_pattern"),
 }
 """Start of a command -> why it is not run here, and the test of what it does."""
@@ -92,6 +92,8 @@ def reason(line):
     """Return why a command is not run, or None."""
     if "published.pth" in line and not PUBLISHED_WEIGHTS.is_file():
         return "the published weights are not here"
+    if line.startswith("gdal") and shutil.which(line.split()[0]) is None:
+        return "GDAL's own programs are not here"
     return next((why for start, (why, _) in NOT_RUN.items() if re.match(start, line)), None)
 
 
