@@ -156,6 +156,19 @@ def test_a_teacher_s_networks_are_trained_on_all_profiles_and_calibrated_by_othe
         without.predict(x, return_interval=0.9)
 
 
+@pytest.mark.usefixtures("few_mixtures")
+def test_only_a_teacher_s_predictions_from_scratch_are_learnt_without_dropout(monkeypatch):
+    x, y = problem(40)
+    seen = []
+    trained = estimator.train_members
+    monkeypatch.setattr(estimator, "train_members", lambda members: seen.append(members.schedule) or trained(members))
+    taught = SoilCarbonRegressor(epochs=1, members=2, intervals=False).fit(x, y)
+    for more in ({"teacher": "none"}, {"init_from": taught.network_}):
+        SoilCarbonRegressor(epochs=1, members=2, **more).fit(x, y)
+    assert [each.dropout for each in seen] == [False, True, True]
+    assert [(each.batch_size, each.lr) for each in seen] == [(64, 3e-3), (32, 1e-3), (128, 1e-3)]
+
+
 def test_of_logarithms_it_predicts_medians_and_on_request_means():
     x, y = problem(100)
     median, mean = (SoilCarbonRegressor(**QUICK, target_transform="log1p", **more).fit(x, y) for more in ({}, {"center": "mean"}))

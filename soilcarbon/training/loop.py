@@ -80,7 +80,8 @@ class Schedule:
 
     `l2_sp`: half of it times the squared distance to the initial weights is added to the loss. `keep_initial`: the initial weights,
     being pretrained, may be the best epoch. `seed` is that of the order of the profiles. `new`: categories whose branches were
-    added to the pretrained network, with `new_rate` times the learning rate; they are neither frozen nor pulled back.
+    added to the pretrained network, with `new_rate` times the learning rate; they are neither frozen nor pulled back. `dropout`:
+    hidden values are dropped in training, as published; a teacher's predictions have no noise, and are learnt better without.
     """
 
     epochs: int
@@ -96,6 +97,7 @@ class Schedule:
     seed: int = 0
     new: tuple[str, ...] = ()
     new_rate: float = 1.0
+    dropout: bool = True
 
     def rate_factor(self, epoch: int) -> float:
         """Return the factor of the learning rate in an epoch, counted from 1."""
@@ -180,6 +182,9 @@ def fit(member: Member, sets: TrainingSets, schedule: Schedule, log: Log | None 
         If the state is of another network.
     """
     member.freeze(schedule.freeze, schedule.new)
+    if not schedule.dropout:
+        for layer in (each for each in member.classifier if isinstance(each, torch.nn.Dropout)):
+            layer.p = 0.0
     optimiser = make_optimiser(member, schedule.lr, schedule.l2_sp, schedule.new, schedule.new_rate)
     shuffler = torch.Generator().manual_seed(schedule.seed)
     if state is not None and state.saved is not None:
