@@ -51,9 +51,9 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
     By default five networks are averaged, each of which holds out a fifth of the profiles. Up to 5,000 profiles they learn from a
     teacher (`training.distillation`: trees and a Gaussian process), which keeps them accurate on small tables: first such
     networks calibrate the intervals, then others, which predict, are trained on all profiles, since a fifth of a small table is
-    missed. That takes some twenty seconds of one core for 200 profiles. Of skewed targets, which are learnt as logarithms, it predicts medians,
-    whose absolute errors are the smallest; `center="mean"` predicts means, whose R2 is higher by up to 0.05 and whose absolute
-    errors may be a fifth larger.
+    missed. That takes some twenty seconds of one core for 200 profiles. Of skewed targets, which are learnt as logarithms, it
+    predicts medians, whose absolute errors are the smallest; `center="mean"` predicts means, whose R2 is higher by up to 0.05 and
+    whose absolute errors may be a fifth larger.
 
     Parameters
     ----------
