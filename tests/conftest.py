@@ -15,7 +15,6 @@ import pytest
 import torch
 from simulated import make_samples
 
-from soilcarbon.benchmark.baselines import BASELINES
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.regression import learners
 from soilcarbon.soil.dataset import write_dataset
@@ -23,14 +22,7 @@ from soilcarbon.training import distillation
 
 os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])  # for the processes that tests start
 torch.set_num_threads(1)  # the tests themselves run side by side
-# forests and teachers of few trees, few penalties of ridge: what they cost is not what is tested
-learners._ALPHAS = learners._ALPHAS[::5]
-distillation.TREES, distillation.WORLD_TREES, distillation.ROWS_TO_FIT_KERNEL = 20, 10, 60
-learners._FOREST["n_estimators"] = learners._BOOSTING["n_estimators"] = 60
-for _baseline in BASELINES.values():
-    if "n_estimators" in _baseline.regressor.get_params():
-        _baseline.regressor.set_params(n_estimators=60)
-        _baseline.while_tuning["n_estimators"] = 10
+os.fsync = lambda _: None  # no test outlives a power cut, and a disk takes milliseconds for each
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 PUBLISHED_WEIGHTS = SHARED / "published" / "GSoilCPM.pth"
@@ -41,6 +33,18 @@ needs_published_weights = pytest.mark.skipif(
     reason="the published weights (CC BY-NC) are not here; get GSoilCPM.pth from github.com/leizhang-geo/GSoilCPM",
 )
 needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real profiles (non-commercial) are not beside the checkout")
+
+
+@pytest.fixture(scope="module")
+def small_learners():
+    """Forests and teachers of few trees, and few penalties of ridge regression: what they cost is not what most tests are of."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"TREES": 20, "WORLD_TREES": 10, "ROWS_TO_FIT_KERNEL": 60}.items():
+            patch.setattr(distillation, name, value)
+        patch.setattr(learners, "_ALPHAS", learners._ALPHAS[::5])
+        for each in (learners._FOREST, learners._BOOSTING):
+            patch.setitem(each, "n_estimators", 60)
+        yield
 
 
 def make_dataset(

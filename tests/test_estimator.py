@@ -21,6 +21,8 @@ from soilcarbon.settings import GlobalSettings
 from soilcarbon.training import distillation
 from soilcarbon.training.run import train
 
+pytestmark = pytest.mark.usefixtures("small_learners")
+
 QUICK = {"epochs": 2, "teacher": "none", "members": 1}
 
 

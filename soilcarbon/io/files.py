@@ -427,7 +427,12 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_yaml(path: Path, value: Any) -> None:
     """Write plain containers, numbers and text to `path` as YAML, atomically, in the order given."""
-    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120))
+    how: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 120}
+    try:
+        text = yaml.dump(value, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), **how)  # ten times as fast where libyaml is
+    except UnicodeEncodeError:  # names of files need not be UTF-8, which libyaml requires
+        text = yaml.safe_dump(value, **how)
+    write_text(path, text)
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:

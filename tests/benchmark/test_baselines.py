@@ -193,7 +193,7 @@ def test_the_worlds_profiles_are_used_but_for_those_in_the_regions_groups_and_ne
             return super().fit(X, y, of_world)
 
     few = samples.take(slice(50))
-    method = dataclasses.replace(BASELINES["forest_world_log"], regressor=Spy(20), while_tuning={"n_estimators": 5})
+    method = dataclasses.replace(BASELINES["forest_world_log"], regressor=Spy(n_estimators=20), while_tuning={"n_estimators": 5})
     both = Samples(*(np.concatenate(pair) for pair in zip(samples, abroad, strict=True)))
     model, _ = tune(method, few, 5, world=both)
     outside = int((~np.isin(both.groups, few.groups)).sum())

@@ -41,6 +41,8 @@ from soilcarbon.regression import selection
 from soilcarbon.regression.learners import LEARNERS
 from soilcarbon.stats.groups import check_no_leak, spatial_groups
 
+pytestmark = pytest.mark.usefixtures("small_learners")
+
 CATEGORIES = (
     Category(name="topo", variables=("elevation", "slope"), radius=1),
     Category(name="climate", variables=("bio01",)),

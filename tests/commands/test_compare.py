@@ -31,6 +31,8 @@ from soilcarbon.stats.groups import spatial_groups
 from soilcarbon.stats.metrics import scores
 from soilcarbon.training.run import train
 
+pytestmark = pytest.mark.usefixtures("small_learners")
+
 CATEGORIES = (
     Category(name="topo", variables=("elevation", "slope")),
     Category(name="climate", variables=("bio01",)),

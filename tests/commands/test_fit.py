@@ -12,7 +12,7 @@ from soilcarbon.io.files import run
 from soilcarbon.regression.persistence import load_model
 from soilcarbon.soil.dataset import read_dataset
 
-pytestmark = pytest.mark.usefixtures("light_maps")
+pytestmark = pytest.mark.usefixtures("small_learners", "light_maps")
 
 
 def make(*more):

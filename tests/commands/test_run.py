@@ -14,6 +14,8 @@ from soilcarbon.commands.map import MapSettings
 from soilcarbon.io.files import UserError
 from soilcarbon.settings import RegionalSettings
 
+pytestmark = pytest.mark.usefixtures("small_learners")
+
 
 @pytest.mark.usefixtures("no_drawing")
 def test_a_map_from_python_is_that_of_the_command_line(workplace, capsys):

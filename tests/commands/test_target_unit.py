@@ -20,7 +20,7 @@ from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import run
 from soilcarbon.network.checkpoint import load_checkpoint
 
-pytestmark = pytest.mark.usefixtures("light_maps")
+pytestmark = pytest.mark.usefixtures("small_learners", "light_maps")
 
 UNITS = {"kg/m2": ("kg/m2", 1.0), "t/ha": ("t/ha", 10.0), "%": ("%", 2.0), "g/cm3": ("g/cm3", 0.01), "kg C m-2": ("kg/m2", 1.0)}
 """As stated -> as recorded, and how much larger the numbers are than kg/m2."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from soilcarbon.io.files import UserError, atomic_write, check_writable, locked, read_yaml, run, write_json, write_text
+from soilcarbon.io.files import UserError, atomic_write, check_writable, locked, read_yaml, run, write_json, write_text, write_yaml
 from soilcarbon.io.tables import read_table
 
 
@@ -74,6 +74,14 @@ def test_a_key_that_comes_twice_is_refused(tmp_path):
     (tmp_path / "c.yaml").write_text("run: a\nrun: b\n")
     with pytest.raises(UserError, match="'run' is given twice"):
         read_yaml(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("name", ["é 😀.tif", "not UTF-8 \udcff.tif"])
+def test_yaml_keeps_the_order_and_any_name_of_a_file(tmp_path, name):
+    value = {"b": [1.5, None, True, "1e5", "null"], "a": {name: name}}
+    write_yaml(tmp_path / "c.yaml", value)
+    found = read_yaml(tmp_path / "c.yaml")
+    assert found == value and list(found) == ["b", "a"]
 
 
 def test_a_locked_folder_is_refused_until_the_lock_ends(tmp_path):

@@ -24,7 +24,7 @@ from soilcarbon.regression.persistence import save_model
 from soilcarbon.regression.uncertainty import Uncertainty, applicability, calibrate, error_field
 from soilcarbon.stats.groups import spatial_groups
 
-pytestmark = pytest.mark.usefixtures("light_maps")
+pytestmark = pytest.mark.usefixtures("small_learners", "light_maps")
 
 HEIGHT, WIDTH, CELL, WEST, NORTH = 24, 30, 0.1, 20.0, 43.0
 RADIUS = 1

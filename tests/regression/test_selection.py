@@ -24,6 +24,8 @@ from soilcarbon.regression.selection import (
 )
 from soilcarbon.stats.groups import check_no_leak, spatial_groups
 
+pytestmark = pytest.mark.usefixtures("small_learners")
+
 CATEGORIES = (
     Category(name="relief", variables=("a", "b", "c", "d", "e")),
     Category(name="rock", variables=("rock",), kind="classes"),

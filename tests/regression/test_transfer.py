@@ -24,6 +24,8 @@ from soilcarbon.soil.dataset import read_dataset
 from soilcarbon.stats.groups import spatial_groups
 from soilcarbon.training import distillation, ensemble
 
+pytestmark = pytest.mark.usefixtures("small_learners")
+
 WORLD = (Category(name="climate", variables=("mat", "map", "sun")), Category(name="topo", variables=("elevation", "slope")))
 RADAR = Category(name="radar", variables=("vv", "vh"), radius=1)
 CHECKPOINT = Path("model/pretrain_model/g.pth")

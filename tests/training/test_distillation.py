@@ -31,9 +31,8 @@ WIDTH = 13
 @pytest.fixture
 def small(monkeypatch):
     """Few trees and few mixtures: what is tested is who is trained on what, not how well."""
-    monkeypatch.setattr(distillation, "TREES", 4)
-    monkeypatch.setattr(distillation, "WORLD_TREES", 4)
-    monkeypatch.setattr(distillation, "ROWS_TO_FIT_KERNEL", 20)
+    monkeypatch.setattr(distillation, "TREES", 10)
+    monkeypatch.setattr(distillation, "WORLD_TREES", 10)
     monkeypatch.setattr(distillation, "MIXED", 200)
 
 
@@ -88,7 +87,7 @@ def targets(members, k):
 
 # --- folds ----------------------------------------------------------------------------------------------------------------
 
-pytestmark = pytest.mark.usefixtures("small")
+pytestmark = pytest.mark.usefixtures("small_learners", "small")
 
 
 @pytest.mark.parametrize("block_size", [None, 0.5])
@@ -352,9 +351,8 @@ def test_the_region_has_its_share_of_all_weight(monkeypatch):
 
 
 def test_the_process_is_of_the_outputs_less_the_pretrained_networks(monkeypatch):
-    monkeypatch.setattr(distillation, "TREES", 4)
-    monkeypatch.setattr(distillation, "WORLD_TREES", 4)
-    monkeypatch.setattr(distillation, "ROWS_TO_FIT_KERNEL", 20)
+    monkeypatch.setattr(distillation, "TREES", 10)
+    monkeypatch.setattr(distillation, "WORLD_TREES", 10)
     (x, y), (places, true) = world_of(30, 1, noise=0), world_of(200, 2, noise=0)
     near = Teacher(1).fit(x, y, None, None, y + 0.5)  # a prior that is right but for its level
     process = 3 * near.predict(places, true + 0.5) - sum(trees.predict(places) for trees in near._trees)

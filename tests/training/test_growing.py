@@ -17,7 +17,7 @@ from soilcarbon.network.network import predict
 from soilcarbon.soil.dataset import read_dataset
 from soilcarbon.training import distillation
 
-pytestmark = pytest.mark.usefixtures("light_maps")
+pytestmark = pytest.mark.usefixtures("small_learners", "light_maps")
 
 WORLD = (
     Category(name="climate", variables=("mat", "map", "sun")),

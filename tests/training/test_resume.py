@@ -20,6 +20,8 @@ from soilcarbon.network.checkpoint import load_checkpoint, read_state, save_stat
 from soilcarbon.training import distillation, loop
 from soilcarbon.training.ensemble import BEST, FINISHED, RESUME
 
+pytestmark = pytest.mark.usefixtures("small_learners")
+
 
 @pytest.mark.parametrize("stop_at", [(0, 4), (1, 2), *(pytest.param(each, marks=pytest.mark.slow) for each in ((0, 1), (1, 5)))])
 def test_a_run_stopped_after_any_epoch_resumes_to_the_same_bits(dataset, workplace, monkeypatch, stop_at):

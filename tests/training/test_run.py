@@ -25,6 +25,8 @@ from soilcarbon.training.ensemble import member_seed
 from soilcarbon.training.run import train_in_memory
 from soilcarbon.training.uncertainty import shuffled_importance
 
+pytestmark = pytest.mark.usefixtures("small_learners")
+
 
 @pytest.mark.parametrize("transform", ["none", "log1p"])
 def test_it_beats_the_mean(tmp_path, workplace, transform):
