@@ -1,4 +1,4 @@
-# docker build -t soilcarbon . && docker run --rm -v "$PWD:/work" soilcarbon map --help
+# docker build -t soilcarbon . && docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" soilcarbon map --help
 # PyTorch's CPU build; for a GPU leave out the first pip line and run with --gpus all.
 FROM python:3.12-slim
 RUN apt-get update && apt-get install -y --no-install-recommends libexpat1 && rm -rf /var/lib/apt/lists/*
@@ -9,6 +9,7 @@ RUN pip install --no-cache-dir -r requirements.txt
 COPY . .
 RUN pip install --no-cache-dir --no-deps . && useradd --create-home user
 USER user
+ENV HOME=/tmp
 WORKDIR /work
 ENTRYPOINT ["soilcarbon"]
 CMD ["--help"]
