@@ -132,6 +132,8 @@ docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "site/index.html; with search: $(BIN)/python -m http.server --directory site"
 
+test test-all: export PYTHONDONTWRITEBYTECODE := # compiled modules are kept: to collect the tests takes half as long next time
+
 test: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
