@@ -164,7 +164,7 @@ def test_two_units_are_never_mixed(world, capsys):
     start = ["--init_from", "model/pretrain_model/g.pth", "--epochs", "1", "--no-tensorboard", "--run", "r"]
     teacher = ["--teacher", "ensemble", "--global_data", "data"]
     assert run(lambda: train_regional.main(["--data_dir", "content", *start, *teacher])) == 2
-    assert "data: stock is in kg/m2, that of content in g/kg" in error(capsys)
+    assert "data: stock is in kg/m2, that of the region's dataset in g/kg" in error(capsys)
     Path("r.yaml").write_text("epochs: 1\n")
     both = ["--regions", "content", "--global_data", "data", "--pretrained", model[1], "--regional", "r.yaml"]
     assert run(lambda: compare.main(both)) == 2
