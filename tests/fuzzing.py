@@ -299,11 +299,7 @@ KINDS: dict[str, tuple[str, Make, Callable[[Path], None]]] = {
     "samples": ("samples.csv", lambda path: path.write_text(samples()), read_samples),
     "horizons": ("horizons.tsv", lambda path: path.write_text(horizons()), read_points),
     "points": ("points.geojson", lambda path: path.write_text(geojson("points")), read_points),
-    "settings": (
-        "x.yaml",
-        lambda path: path.write_text(SETTINGS),
-        read_settings,
-    ),
+    "settings": ("x.yaml", lambda path: path.write_text(SETTINGS), read_settings),
     "dataset": ("data/dataset.yaml", lambda path: dataset(path.parent), read_dataset),
     "split": ("data/split/train.csv", lambda path: dataset(path.parents[1]), lambda path: read_dataset(path.parent)),
     "patches": ("data/patches/slope.pkl", lambda path: dataset(path.parents[1]), read_dataset),

@@ -33,17 +33,11 @@ NOT_RUN = {
     r"python3 -m venv|pip install": ("changes the installation", "tests/test_install.py::test_command_and_import_work_elsewhere"),
     r"docker |conda ": ("needs programs of others", "tests/test_install.py::test_the_container_is_built_of_files_that_are_there"),
     r"tensorboard ": ("serves until it is stopped", "tests/test_scripts.py::test_tensorboard_holds_graph_losses"),
-    r"dask |.* --scheduler ": (
-        "needs several machines",
-        "tests/commands/test_map_interruption.py::test_dask_workers_give",
-    ),
+    r"dask |.* --scheduler ": ("needs several machines", "tests/commands/test_map_interruption.py::test_dask_workers_give"),
     r"torchrun ": ("needs several processes", "tests/training/test_distributed.py::test_two_processes_train_as_one_does"),
     r"python (benchmarks|experiments)/": ("takes minutes to hours", "tests/test_pages.py::test_arguments_of_experiments"),
     r".* configs/realdata_\w+\.yaml": (REAL, "tests/test_presets.py::test_compare"),
-    r".* (data/real/|--runs north_macedonia)": (
-        REAL,
-        "tests/commands/test_compare.py::test_runs_cover",
-    ),
+    r".* (data/real/|--runs north_macedonia)": (REAL, "tests/commands/test_compare.py::test_runs_cover"),
     r".* \.\./shared/": (REAL, "tests/test_presets.py::test_sim_zoned"),
     r"soilcarbon fetch --source": ("servers of others", "tests/commands/test_fetch.py::test_a_source_is_fetched_by_its_pattern"),
 }

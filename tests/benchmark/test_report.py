@@ -14,16 +14,7 @@ from soilcarbon.benchmark import figures
 from soilcarbon.benchmark.experiment import SELECTED_ON_TEST, Run
 from soilcarbon.benchmark.figures import looks
 from soilcarbon.benchmark.report import FIGURES, as_markdown, in_words, skill_table, verdict, write_report
-from soilcarbon.benchmark.results import (
-    MEAN,
-    Comparison,
-    Method,
-    find_strongest,
-    floor_table,
-    gather,
-    pooled,
-    selection_table,
-)
+from soilcarbon.benchmark.results import MEAN, Comparison, Method, find_strongest, floor_table, gather, pooled, selection_table
 from soilcarbon.categories import Category
 from soilcarbon.html import Strong
 from soilcarbon.io.manifest import MANIFEST, result_set

@@ -133,11 +133,7 @@ def test_to_the_observed_bottom_if_requested(workplace):
         ([], {"lon": True}, "'True'"),
         ([], {"year": "15.06.90"}, "column 'year': 8 of 8 values are no years (first '15.06.90'); years of two digits?"),
         ([], {"rename": {"lon": "east"}}, "no column for lon (or longitude, long, lng ...); it has profile_id, east"),
-        (
-            [],
-            {"rename": {"profile_id": "key", "top": "d1", "bottom": "d2"}},
-            "no column for profile_id (or profile, id",
-        ),
+        ([], {"rename": {"profile_id": "key", "top": "d1", "bottom": "d2"}}, "no column for profile_id (or profile, id"),
         ([], {"rename": {"soc": "carbon"}}, "--soc takes one of"),
     ],
 )

@@ -137,11 +137,7 @@ def wrong_unit():
         (None, [], r"200 of 6,100 cells \(3\.3%\) lack some variable, most often evi"),
         (coarser_training, [], "category relief: windows of 7 cells"),
         (wrong_unit, [], "far from what the model was trained on: .* of bio01's values"),
-        (
-            None,
-            ["--crs", "EPSG:4326", "--resolution", "0.5", "--bounds", "-100", "19", "-40", "50"],
-            "the rasters cover only",
-        ),
+        (None, ["--crs", "EPSG:4326", "--resolution", "0.5", "--bounds", "-100", "19", "-40", "50"], "the rasters cover only"),
         (
             lambda: write_boxes(here=(10, 43, 19, 50), tiny=(11.01, 46.01, 11.03, 46.03)),
             ["--zones", "z.geojson"],

@@ -64,18 +64,7 @@ def test_processes_give_the_same_bytes_as_threads(world):
     assert Path("out/soc.tif").read_bytes() == Path("out/two.tif").read_bytes()
 
 
-COMMAND = [
-    sys.executable,
-    "-m",
-    "soilcarbon",
-    "map",
-    "--checkpoint",
-    "model/m.pth",
-    "--rasters",
-    "rasters",
-    "--out",
-    "out/soc.tif",
-]
+COMMAND = [sys.executable, "-m", "soilcarbon", "map", "--checkpoint", "model/m.pth", "--rasters", "rasters", "--out", "out/soc.tif"]
 
 
 @pytest.mark.slow

@@ -146,8 +146,7 @@ def test_a_colour_table_makes_classes_in_a_dataset_and_a_list_of_categories_must
 
 
 @pytest.mark.parametrize(
-    ("given", "classes"),
-    [([], ("lulc_2018",)), (["--classes", "none"], ()), (["--classes", "bio01"], ("bio01",))],
+    ("given", "classes"), [([], ("lulc_2018",)), (["--classes", "none"], ()), (["--classes", "bio01"], ("bio01",))]
 )
 def test_zonal_forests_keep_their_classes_and_maps_never_mix_them(given, classes, world):
     assert command(*ZONES, *CLIMATE, "--rasters", "climate.tif", "lulc_2018.tif", *given) == 0

@@ -16,10 +16,7 @@ from soilcarbon.io.pickles import load_pickle
 from soilcarbon.io.tables import read_table
 from soilcarbon.settings import build
 
-CATEGORIES = (
-    Category(name="climate", variables=("warm", "wet")),
-    Category(name="rock", variables=("rock",), kind="classes"),
-)
+CATEGORIES = (Category(name="climate", variables=("warm", "wet")), Category(name="rock", variables=("rock",), kind="classes"))
 
 
 @pytest.fixture
@@ -172,7 +169,7 @@ def test_variables_of_a_dataset_may_be_declared_classes(tmp_path):
     assert plain.variables == ("cover", "warm", "rock") and not plain.classes.any()
     assert coded.variables == ("warm", "cover", "rock") and coded.classes.tolist() == [False, True, False]
     assert [(each.name, each.kind) for each in coded.categories] == [
-        *(("land", "numeric"), ("land_classes", "classes"), ("bedrock", "numeric")),
+        *(("land", "numeric"), ("land_classes", "classes"), ("bedrock", "numeric"))
     ]
     assert np.array_equal(coded.x, plain.x[:, [1, 0, 2]])
     with pytest.raises(UserError, match="classes: no variable 'cove' in .*cover"):

@@ -26,7 +26,7 @@ def _kept(monkeypatch):
 def test_the_faults_of_the_model_are_significant_and_nothing_else():
     found = false_alarms.experiment(1, 800, FAULTY, 20)
     assert {words for words in found["significant"] if words.startswith("importance")} == {
-        *("importance temperature +", "importance productivity +", "importance lithology and texture -"),
+        *("importance temperature +", "importance productivity +", "importance lithology and texture -")
     }
     assert {words for words in found["significant"] if words.startswith("response")} <= {"response bio01 -", "response evi_mean +"}
 

@@ -267,10 +267,7 @@ def test_sums_survive_json_to_the_last_bit_and_add_up():
         "a": Sums(1, 0.1, np.array([1 / 3, 1e-300]), 0.3, (1 / 7, 2.0), 2.0, (0.1,), (1 / 3, 2.0)),
         "b": Sums(2, 0.2, np.array([1.0, 2.0]), 1.0),
     }
-    second = {
-        "a": Sums(3, 0.2, np.array([1.0, 2.0]), 0.1, (1.0, 0.5), 3.0, (0.2,)),
-        "c": Sums(1, 1.0, np.array([0.0, 0.0]), 0.0),
-    }
+    second = {"a": Sums(3, 0.2, np.array([1.0, 2.0]), 0.1, (1.0, 0.5), 3.0, (0.2,)), "c": Sums(1, 1.0, np.array([0.0, 0.0]), 0.0)}
     read = from_plain(json.loads(json.dumps(as_plain(first))))
     assert as_plain(read) == as_plain(first)
     assert as_plain(add(read, second)) == {

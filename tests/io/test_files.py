@@ -138,10 +138,7 @@ def test_excels_first_line_names_the_separator(tmp_path):
         (HEADER.encode("utf-16-le"), "NUL bytes"),
         (b"id,\x81\xff\n1,2\n", "nor Windows-1252"),
         (b"", "it is empty"),
-        (
-            (HEADER + 'P1;1;2;"open;5\nP2;1;2;;5\nP3;1;2;";5\n').encode(),
-            "1 quoted fields run .*swallow rows .2 line br",
-        ),
+        ((HEADER + 'P1;1;2;"open;5\nP2;1;2;;5\nP3;1;2;";5\n').encode(), "1 quoted fields run .*swallow rows .2 line br"),
         ((HEADER + 'P1;1;2;"open;5\nP2;1;2;;5\n').encode(), "unexpected end of data .a quote is opened and not closed"),
         ((HEADER + "P1;1;2;wet\nand dark;5\nP2;1;2;;5\n").encode(), "lines 2 and 3 have too few .*a line break within a text"),
         ((HEADER + "P1;1;2;;5\nP2;1;2").encode(), "its last line has 3 of 5 fields and no end"),

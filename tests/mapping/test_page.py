@@ -148,10 +148,7 @@ def totals_table(**changed):
 def test_totals_have_bounds_beside_and_shared_units_in_the_header():
     table = pages._totals_table(totals_table())
     assert list(table.header) == ["zone", "cells", "area (km2)", "mean (g/kg)", "total (Tg)"]
-    assert table.rows == [
-        ["Kenya", "584,521", "141,213", "22.6 [21.5, 23.5]", "319 [303, 332]"],
-        ["sea", "0", "0", "–", "–"],
-    ]
+    assert table.rows == [["Kenya", "584,521", "141,213", "22.6 [21.5, 23.5]", "319 [303, 332]"], ["sea", "0", "0", "–", "–"]]
     apart = pages._totals_table(totals_table(map=["a", "b"], mean_unit=["g/kg", "%"]))
     assert list(apart.header) == ["map", "zone", "cells", "area (km2)", "mean", "mean_unit", "total (Tg)"]
     one = {f"{name}_{end}": [np.nan, np.nan] for name in ("mean", "total") for end in ("lower", "upper")}

@@ -7,15 +7,7 @@ from conftest import REALDATA, needs_realdata
 
 from soilcarbon.io.files import UserError
 from soilcarbon.soil.bulk_density import PARTICLE_DENSITY, stones_by_volume
-from soilcarbon.soil.density import (
-    STANDARD_LAYERS,
-    UNITS,
-    Measured,
-    convert,
-    interval_densities,
-    soc_density,
-    soc_density_sd,
-)
+from soilcarbon.soil.density import STANDARD_LAYERS, UNITS, Measured, convert, interval_densities, soc_density, soc_density_sd
 from soilcarbon.soil.depth import IMPOSSIBLE_MEANS, Horizons, from_surface, harmonise
 
 

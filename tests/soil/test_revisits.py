@@ -47,11 +47,7 @@ def test_rows_of_one_place_are_averaged_and_noted(workplace):
 
 def test_missing_values_and_names_are_counted(workplace):
     table = places("a", "b", None, "c", soc=[1.0, np.nan, 2.0, 3.0], year=[2000, 2000, 2000, np.nan])
-    assert read(table).counts == {
-        "rows": 4,
-        "rows without a value": 1,
-        "rows without place, visit, group, stratum or block": 2,
-    }
+    assert read(table).counts == {"rows": 4, "rows without a value": 1, "rows without place, visit, group, stratum or block": 2}
 
 
 def test_places_within_metres_are_paired_once_the_nearest_first():

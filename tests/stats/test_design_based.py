@@ -6,15 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from soilcarbon.stats.design_based import (
-    by_zone,
-    compare_maps,
-    difference_estimate,
-    mean,
-    sampling_design,
-    total,
-    validate_map,
-)
+from soilcarbon.stats.design_based import by_zone, compare_maps, difference_estimate, mean, sampling_design, total, validate_map
 
 XUANCHENG = Path(__file__).resolve().parents[2].parent / "shared" / "realdata2" / "xuancheng_anhui"
 

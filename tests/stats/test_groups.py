@@ -21,11 +21,7 @@ def clustered():
 
 
 def test_a_group_number_is_row_and_column_from_the_south_west_corner():
-    assert spatial_groups(np.array([-180.0, -179.4, 0.0]), np.array([-90.0, -90.0, 0.0]), 0.5).tolist() == [
-        0,
-        1,
-        (180 << 32) + 360,
-    ]
+    assert spatial_groups(np.array([-180.0, -179.4, 0.0]), np.array([-90.0, -90.0, 0.0]), 0.5).tolist() == [0, 1, (180 << 32) + 360]
 
 
 def test_block_edges_fall_where_they_are_said_to_in_spite_of_rounding():

@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from soilcarbon.stats.power import (
-    minimum_detectable_change,
-    paired_survey,
-    required_places,
-    survey_power,
-    unpaired_survey,
-)
+from soilcarbon.stats.power import minimum_detectable_change, paired_survey, required_places, survey_power, unpaired_survey
 
 
 @pytest.mark.parametrize(

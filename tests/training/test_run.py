@@ -112,10 +112,7 @@ def test_scores_are_taken_every_eval_interval_epochs(dataset, workplace):
 
 @pytest.mark.parametrize(
     ("freeze", "trained"),
-    [
-        ("features", {"classifier.0", "classifier.3", "final_regressor.0"}),
-        ("all-but-head", {"final_regressor.0"}),
-    ],
+    [("features", {"classifier.0", "classifier.3", "final_regressor.0"}), ("all-but-head", {"final_regressor.0"})],
 )
 def test_frozen_layers_keep_their_weights_to_the_bit(dataset, workplace, freeze, trained):
     train(quick(dataset, epochs=1, lr=1e-5))
@@ -260,11 +257,7 @@ COSINE = [(1 + math.cos(math.pi * k / 5)) / 2 for k in range(5)]
 
 
 @pytest.mark.parametrize(
-    ("how", "expected"),
-    [
-        ({"members": 2, "lr_schedule": "cosine"}, [0.01 * share for share in COSINE * 2]),
-        ({}, [0.01] * 5),
-    ],
+    ("how", "expected"), [({"members": 2, "lr_schedule": "cosine"}, [0.01 * share for share in COSINE * 2]), ({}, [0.01] * 5)]
 )
 def test_the_learning_rate_of_each_epoch(dataset, workplace, rates, how, expected):
     train(regional(dataset, epochs=5, lr=0.01, init_from=None, **how))
