@@ -9,7 +9,7 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from soilcarbon.io.files import write_text
 from soilcarbon.io.manifest import REPORT as REPORT
-from soilcarbon.io.manifest import begin_files, finish_files
+from soilcarbon.io.manifest import begin_files
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _POLICY = "(policy)"
@@ -180,27 +180,17 @@ class FigureFolder:
     ----------
     folder
         Where the PNG files go.
-
-    Attributes
-    ----------
-    drawn
-        Names of the figures, without ".png".
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.drawn = folder, set[str]()
+        self.folder = folder
 
     def draw(self, name: str, alt: str, caption: str, plot: Callable[..., object], *values: Any) -> Figure:
         """Call `plot(path, *values)`, which writes a PNG, and return it as a figure."""
         path = self.folder / f"{name}.png"
         begin_files(self.folder, [path.name], REPORT)
         plot(path, *values)
-        self.drawn.add(name)
         return Figure(path, alt, caption)
-
-    def remove_others(self, names: Iterable[str]) -> None:
-        """Remove the figures of an earlier report, of these names, that were not drawn this time."""
-        finish_files(self.folder, [f"{name}.png" for name in names], [f"{name}.png" for name in self.drawn])
 
 
 # --- pages ---------------------------------------------------------------------------------------------------------

@@ -412,9 +412,6 @@ def points_for_normal_mean(values: np.ndarray) -> int:
 
 # --- validation of a map -------------------------------------------------------------------------------------------
 
-MEASURES = ("me", "mae", "mse", "rmse", "mec")
-"""Of `validate_map`."""
-
 
 def validate_map(
     observed: np.ndarray,
