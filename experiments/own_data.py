@@ -281,7 +281,10 @@ def read(folder: Path) -> dict[str, dict[str, dict[str, dict[str, np.ndarray]]]]
         name, how, method = path.stem.split(".")
         with np.load(path) as file:
             cases.setdefault(how, {}).setdefault(name, {})[method] = dict(file)
-    return {how: {name: with_derived(found) for name, found in sets.items() if REFERENCE in found} for how, sets in cases.items()}
+    return {
+        how: {name: with_derived(found) for name, found in sets.items() if {REFERENCE, "mean"} <= set(found)}
+        for how, sets in cases.items()
+    }
 
 
 def compare(sets: Mapping[str, dict[str, dict[str, np.ndarray]]], method: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Choice of a learner by spatial cross-validation: a preferred one, unless another is surely better or a simpler one as good.
+"""Choice of a learner by spatial cross-validation: a preferred one, unless another is surely better.
 
 In: profiles, learners. Out: what each learner predicts of the profiles held out, a table of scores with standard errors over
 folds, and the choice with its reason. No fold splits a place or block, and a learner computes everything from its training folds.
@@ -243,11 +243,12 @@ def jackknife(values: Any, folds: np.ndarray) -> float:
 
 
 def select(y: np.ndarray, predicted: Mapping[str, np.ndarray], folds: np.ndarray, unit: str = "g/kg") -> Selection:
-    """Choose the simplest learner whose MAE is within one standard error, and within `MOST_GIVEN_UP`, of the lowest.
+    """Choose the preferred learner, unless another's MAE is surely lower.
 
-    The error is that of the difference over folds: folds differ in difficulty, which all learners share. Where the first of
-    `PREFERRED` that is there has a lower MAE than the mean, the upper end of a learner's difference from it, two standard errors
-    above the estimate, is compared instead: the simplest is chosen whose upper end is within `MOST_GIVEN_UP` of the lowest.
+    The first of `PREFERRED` that is there is preferred, if its MAE is lower than the mean's. Of the learners the one is chosen for
+    which the upper end of the difference from it, two standard errors above the estimate, is the lowest. Where none is preferred,
+    it is the simplest whose MAE is within one standard error, and within `MOST_GIVEN_UP`, of the lowest. Standard errors are
+    those of differences over folds: folds differ in difficulty, which all learners share.
 
     Parameters
     ----------
@@ -294,11 +295,11 @@ def _preferred(mae: Mapping[str, float]) -> str | None:
 
 def _within(error: Mapping[str, np.ndarray], folds: np.ndarray, best: str) -> list[bool]:
     """Return for each learner whether it would do, from absolute errors (n,) of each."""
-    given_up = MOST_GIVEN_UP * float(error[best].mean())
     if preferred := _preferred({key: float(each.mean()) for key, each in error.items()}):
         apart = [each - error[preferred] for each in error.values()]
         highest = [float(each.mean()) + (DOUBT * jackknife(each, folds) if each.any() else 0.0) for each in apart]
-        return [each <= min(highest) + given_up for each in highest]
+        return [each == min(highest) for each in highest]
+    given_up = MOST_GIVEN_UP * float(error[best].mean())
     apart = [each - error[best] for each in error.values()]
     return [
         key == best or float(each.mean()) <= min(jackknife(each, folds), given_up) for key, each in zip(error, apart, strict=True)
@@ -318,9 +319,9 @@ def _reason(table: pd.DataFrame, chosen: str, best: str, unit: str) -> str:
     elif preferred := _preferred(table["mae"].to_dict()):
         text += f", the lowest of {len(table)}" if chosen == best else f"; the lowest, {best}'s, is {gap:.2g} less"
         if chosen == preferred:
-            text += "; no simpler one is surely as good, within two standard errors of the difference"
+            text += "; no other is surely, by two standard errors of the difference, better"
         else:
-            text += f"; surely, by two standard errors of the difference, at most {100 * MOST_GIVEN_UP:g} % above {preferred}'s"
+            text += f"; surely, by two standard errors of the difference, lower than {preferred}'s"
     elif chosen == best:
         least = f"one standard error of the difference or {100 * MOST_GIVEN_UP:g} %"
         text += f", the lowest of {len(table)}, by more than {least} from every simpler one"
