@@ -53,7 +53,7 @@ def model(forest, uncertainty, variables=NAMES, record=None):
 @pytest.fixture(scope="module")
 def trained():
     """Return forests of a zoned world, its profiles, and what was predicted of them in two folds."""
-    profiles, forest = zoned_world(500), method(width_precipitation=100, width_temperature=4)
+    profiles, forest = zoned_world(320), method(width_precipitation=100, width_temperature=4)
     folds = space_time_folds(profiles, forest, 2, 0)
     held_out = pd.concat([hold_out(profiles, folds, fold, forest, 0, repeats=1).predictions for fold in (0, 1)])
     return forest.fit(profiles.x, profiles.y, profiles.groups, 0), profiles, held_out.sort_values("row", ignore_index=True)
