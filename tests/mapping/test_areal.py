@@ -80,4 +80,4 @@ def test_the_interval_of_a_cell_s_change_is_that_of_a_zone_of_one_cell(errors, p
     ratio = found / expected.reshape(LON.shape)
     assert (np.isnan(found) == np.isnan(values[periods[0]])).all()
     assert np.nanmean(ratio) == pytest.approx(1, abs=0.05)
-    assert np.nanquantile(ratio, 0.05) > 0.75 and np.nanquantile(ratio, 0.95) < 1.3
+    assert np.nanquantile(ratio, 0.05) > 0.7 and np.nanquantile(ratio, 0.95) < 1.45  # of 200 draws, in blocks of 8 x 8 cells
