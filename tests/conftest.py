@@ -44,7 +44,7 @@ def small_learners():
         patch.setattr(learners, "_ALPHAS", learners._ALPHAS[::5])
         for each in (learners._FOREST, learners._BOOSTING):
             patch.setitem(each, "n_estimators", 60)
-        yield
+        yield patch
 
 
 def make_dataset(

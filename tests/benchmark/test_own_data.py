@@ -336,7 +336,8 @@ def test_it_is_resumed_and_the_number_of_workers_changes_no_bit(here, capsys, mo
 
 
 @pytest.mark.slow
-def test_two_processes_predict_the_same_bits(mine, tmp_path):
+def test_two_processes_predict_the_same_bits(mine, tmp_path, small_learners):
+    small_learners.undo()  # other processes have learners of their own size
     found = []
     for workers in (1, 2):
         plan = design(mine, tmp_path / str(workers), methods=("ridge",), strategies=("place",), folds=2, workers=workers)
