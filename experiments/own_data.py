@@ -212,6 +212,7 @@ def fit(case: Case, fold: int) -> Found:
     out = case.folds == fold
     train = case.samples.take(~out)
     data = Task(case.task.categories).dataset(train)
+    data.table["profile_id"] = np.arange(len(train.y)).astype(str)
     model = fit_model(data, np.arange(len(train.y)), Task(case.task.categories), candidates=SIMPLE).model
     predicted, calibration = model.predict(case.samples.X[out]), model.uncertainty.calibration
     return predicted, None if calibration is None else np.stack(calibration.interval(predicted, LEVEL), axis=1)
