@@ -21,8 +21,7 @@ import torch
 from loops import BATCH, Ours, PublishedLoop, facts_of, made_up, multiplications
 from measuring import keep, processor, timed
 
-from soilcarbon.commands.train import SMALL_BATCH
-from soilcarbon.training.ensemble import Members, RunFiles, TrainingData, train_members
+from soilcarbon.training.ensemble import SMALL_BATCH, Members, RunFiles, TrainingData, train_members
 from soilcarbon.training.loop import Schedule, encode_profiles
 
 LARGE = 1024

@@ -17,9 +17,6 @@ from soilcarbon.settings import GlobalSettings, TrainSettings
 if TYPE_CHECKING:
     from soilcarbon.training.ensemble import Distil
 
-SMALL_BATCH = 256
-"""Up to so many profiles a step is shorter than handing out its parts to threads; measured by benchmarks/epoch_speed.py."""
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
@@ -43,6 +40,7 @@ def run(settings: TrainSettings, distil: "Distil | None" = None) -> None:
     import torch  # here: it is slow to import, and --help needs none of it
 
     from soilcarbon.training.distributed import is_rank_zero, process_group
+    from soilcarbon.training.ensemble import SMALL_BATCH
     from soilcarbon.training.run import train
 
     if settings.batch_size <= SMALL_BATCH or settings.members > 1:  # several members are trained side by side

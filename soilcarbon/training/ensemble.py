@@ -6,7 +6,8 @@ In: encoded profiles, a specification, a schedule. Out: every member's best epoc
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,8 @@ from soilcarbon.training.run_log import RunLog, member_folder
 from soilcarbon.training.uncertainty import fold_groups, rows_outside
 
 log = logging.getLogger(__name__)
+SMALL_BATCH = 256
+"""Up to so many profiles a step is shorter than handing out its parts to threads; measured by benchmarks/epoch_speed.py."""
 LARGE_SMEARING = 1.5
 """Smearing factor above which a log-scale network's means are doubtful."""
 RESUME, FINISHED, BEST, SHARED = "resume.pth", "finished.pth", "best.pth", "shared.pth"
@@ -349,6 +352,17 @@ class RunFiles:
             path.with_suffix(".yaml").unlink(missing_ok=True)
 
 
+@contextmanager
+def _threads_for(batch_size: int) -> Iterator[None]:
+    """Use one thread of PyTorch for small batches: a second one gains nothing, and beside other work takes many times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if batch_size <= SMALL_BATCH else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def train_members(members: Members, files: RunFiles | None = None, workers: int = 1) -> list[Best]:
     """Train all members, on a CPU side by side in worker processes, and return their best epochs.
 
@@ -370,7 +384,8 @@ def train_members(members: Members, files: RunFiles | None = None, workers: int 
     """
     one_process = files is None or workers == 1 or members.count == 1 or distributed.size() > 1
     if files is None or one_process or members.data.profiles.output.is_cuda:
-        return [_train_with_files(members, k, files) for k in range(members.count)]
+        with _threads_for(members.schedule.batch_size):
+            return [_train_with_files(members, k, files) for k in range(members.count)]
     from soilcarbon.parallel import Task, run_tasks  # here: one member needs no processes
 
     shared = files.folder / SHARED

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 import own_data
-from own_data import REFERENCE, Case, Table, cross_validate, data_sets, jobs, show, with_derived
+from own_data import METHODS, REFERENCE, Case, Table, cross_validate, data_sets, jobs, show, with_derived
 
 from soilcarbon.stats.groups import check_no_leak, spatial_groups
 
@@ -34,12 +34,12 @@ def found_of(y, folds, log, **predicted):
 
 def test_the_choice_for_a_fold_does_not_know_its_errors():
     y, folds = np.linspace(10, 30, 40), np.arange(40) % 4
-    ridge = y + np.where(folds == 3, 0.0, 2.0)  # the best in fold 3, the worst elsewhere
-    forest = y + np.where(folds == 3, 5.0, 1.0)
+    ridge = y + np.where(folds == 0, 10.0, 1.0)  # the worst in fold 0, surely the best elsewhere
+    forest = y + np.where(folds == 0, 1.0, 3.0)
     derived = with_derived(found_of(y, folds, False, mean=np.full(40, 20.0), ridge=ridge, forest=forest))
     best = derived["best"]
-    assert (best["predicted"] - y)[folds == 3] == pytest.approx(np.full(10, 5.0))  # forest: 1, 1, 1 elsewhere, ridge 2, 2, 2
-    assert (best["predicted"] - y)[folds == 0] == pytest.approx(np.full(10, 2.0))  # ridge: 2, 2, 0 elsewhere, forest 1, 1, 5
+    assert (best["predicted"] - y)[folds == 0] == pytest.approx(np.full(10, 10.0))  # ridge
+    assert (best["predicted"] - y)[folds != 0] == pytest.approx(np.full(30, 3.0))  # the forest: with fold 0 nothing is sure
     assert np.isfinite(best["interval"]).all()
 
 
@@ -57,7 +57,7 @@ def test_a_case_from_profiles_to_tables(how, table, tmp_path, capsys):
     check_no_leak(case.folds, spatial_groups(table.lon, table.lat))
     assert [each.kind for each in case.task.categories] == ["numeric", "classes"]
     for method in (REFERENCE, "mean", "ridge"):
-        found = cross_validate(case, method)
+        found = cross_validate(case, METHODS[method])
         np.savez(tmp_path / f"mine.{how}.{method}.npz", **found)
         if method == "mean":
             fold = case.folds == 0
