@@ -1,4 +1,4 @@
-"""Fit a model to your own data: learners are cross-validated in space, the simplest of the best is fitted to all profiles.
+"""Fit a model to your own data: learners are cross-validated in space, and the chosen one is fitted to all profiles.
 
     soilcarbon fit --data_dir data/mine                        the choice among mean, ridge, forest, boosting, kriging, networks
     soilcarbon fit --data_dir data/mine --model forest         one learner, cross-validated beside the mean
