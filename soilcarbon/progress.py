@@ -1,4 +1,4 @@
-"""Progress of long work with the time left: a bar on a terminal, else a line now and then.
+"""Progress of long work with the time left: a bar on a terminal, else a line now and then; messages of parts of it kept back.
 
 Work of less than half a minute writes no line, and a bar is cleared where it ends.
 """

@@ -24,12 +24,12 @@ from soilcarbon.regression.fit import with_transform
 from soilcarbon.regression.learners import LEARNERS, MEMBERS, Task
 from soilcarbon.regression.model import from_scale
 from soilcarbon.regression.parts import transformed
-from soilcarbon.regression.selection import hold_out
+from soilcarbon.regression.selection import STACKED, hold_out
 
 REFERENCE = "forest"
 """The method whose cross-validation is the unit of computing time."""
 CONSTANTS = ("mean", "median")
-STACKS = {"stack": ("taught", "forest"), "transferred-stack": ("transferred-taught", "forest")}
+STACKS = {"stack": STACKED, "transferred-stack": ("transferred-taught", "forest")}
 """Method -> the methods that it is the mean of, on the scale that is learnt."""
 
 
@@ -93,6 +93,8 @@ class Method:
         Sets of its parameters, of which inner folds choose; 1: nothing is tuned.
     needs_checkpoint
         Whether it is a transferred network.
+    uses_world
+        Whether it grows trees on the world's profiles, too, for each member.
     """
 
     label: str
@@ -102,6 +104,7 @@ class Method:
     seconds: Seconds
     candidates: int = 1
     needs_checkpoint: bool = False
+    uses_world: bool = False
 
 
 # --- expected computing time: measured on one core, in seconds; only the ratios matter ----------------------------------------
@@ -133,11 +136,6 @@ def _from_scratch(n: int, width: int, members: int) -> float:
 
 def _taught(n: int, width: int, members: int, epochs: float = 1.2) -> float:
     return members * (epochs + 0.0035 * min(n, 1500) + 0.005 * width + 0.5 * (_trees(n, width) - 0.22))
-
-
-def seconds_of_world(key: str, profiles: int, width: int, members: int) -> float:
-    """Return the further time that a method takes for the world's profiles: a taught network's teachers grow trees on them."""
-    return members * _trees(round(0.4 * profiles), width) / 3 if key == "transferred-taught" and profiles else 0.0
 
 
 # --- how methods predict ------------------------------------------------------------------------------------------------------
@@ -185,10 +183,14 @@ def as_method(baseline: Baseline) -> Method:
     return Method(baseline.label, baseline.meaning, partial(_baseline, method=baseline), "baseline", seconds, count)
 
 
-def expected_seconds(method: Method, n: int, width: int, members: int = MEMBERS, tuned: bool = True) -> float:
-    """Return the expected computing time of one fold: n training profiles of so many columns; tuning is done with fewer trees."""
+def expected_seconds(method: Method, n: int, width: int, members: int = MEMBERS, tuned: bool = True, world: int = 0) -> float:
+    """Return the expected computing time of one fold: n training profiles, and so many of the world, of so many columns.
+
+    Tuning is done with fewer trees. Teachers grow a third as many trees as a forest on 0.4 of the world's profiles.
+    """
     tries = 1 + (INNER_FOLDS * method.candidates / 3 if tuned and method.candidates > 1 else 0)
-    return method.seconds(n, width, members) * tries
+    further = members * _trees(round(0.4 * world), width) / 3 if method.uses_world and world else 0.0
+    return method.seconds(n, width, members) * tries + further
 
 
 # --- the methods --------------------------------------------------------------------------------------------------------------
@@ -251,6 +253,7 @@ METHODS: Mapping[str, Method] = {
         "network",
         partial(_taught, epochs=2.4),  # twice as many as from scratch
         needs_checkpoint=True,
+        uses_world=True,
     ),
     "transferred-stack": Method(
         "stack, transferred",

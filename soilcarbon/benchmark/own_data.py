@@ -32,7 +32,6 @@ from soilcarbon.benchmark.methods import (
     Division,
     Method,
     expected_seconds,
-    seconds_of_world,
     stacked,
 )
 from soilcarbon.categories import Category
@@ -254,10 +253,7 @@ def plan_runs(design: Design) -> Plan:
 
     def fold_seconds(key: str, strategy: str, choice: Choice) -> float:
         train = n - n // counts[strategy]
-        if key in STACKS:
-            return 0.0
-        further = seconds_of_world(key, world, width, choice.members)
-        return expected_seconds(design.known[key], train, width, choice.members, choice.tuned) + further
+        return 0.0 if key in STACKS else expected_seconds(design.known[key], train, width, choice.members, choice.tuned, world)
 
     def alone(key: str, choice: Choice, strategy: str = last) -> float:
         reference = expected_seconds(design.known[REFERENCE], n - n // counts[last], width) * counts[last]

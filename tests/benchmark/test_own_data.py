@@ -183,6 +183,22 @@ def test_the_choice_fits_into_the_budget_and_has_a_network(n, width, budget):
     assert fit_into(choice, METHODS, times, LIMITS[budget])[0] == choice
 
 
+def test_the_worlds_profiles_in_the_blocks_of_a_fold_s_strategy_are_left_out_and_cost_time(mine, tmp_path):
+    save_checkpoint(tiny_network(mine, tmp_path), tmp_path / "world.pth")
+    world = make_dataset(tmp_path / "world", n=60, seed=1, categories=CATEGORIES)
+    plan = design(mine, tmp_path, checkpoint=tmp_path / "world.pth", global_data=world)
+    data, _, task = read_inputs(plan)
+    lon, lat, there = task.transfer.world.lon, task.transfer.world.lat, task.transfer.world.split["train"]
+    for strategy, side in (("place", None), ("blocks", 1.0)):
+        division = divide(plan, Run(strategy, 0, 0, "transferred-taught"), Choice((), (), 1))
+        inside = np.isin(spatial_groups(lon, lat, side), spatial_groups(data.lon, data.lat, side))
+        assert inside[there].any() == (strategy == "blocks")
+        assert division.task.transfer.world.split["train"].tolist() == [row for row in there if not inside[row]]
+    alone, beside = (expected_seconds(METHODS["transferred-taught"], 80, 5, world=count) for count in (0, 20_000))
+    assert beside - alone == pytest.approx(5 * expected_seconds(METHODS["forest"], 8000, 5) / 3)  # five members, 100 trees
+    assert expected_seconds(METHODS["taught"], 80, 5, world=20_000) == expected_seconds(METHODS["taught"], 80, 5)
+
+
 def test_a_stack_is_the_mean_of_its_parts_on_the_scale_that_is_learnt(mine, tmp_path):
     save_checkpoint(tiny_network(mine, tmp_path), tmp_path / "world.pth")
     known = {**METHODS, "transferred-taught": METHODS["ridge"]}  # any other method, for its time
@@ -353,6 +369,7 @@ def test_two_processes_predict_the_same_bits(mine, tmp_path, small_learners):
         (["--methods", "forrest"], "did you mean 'forest'"),
         (["--methods", "fine-tuned"], "give --init_from"),
         (["--regions", "mine"], "regions is for a comparison in several regions"),
+        (["--global_data", "mine"], "global_data is for networks that are transferred: give --init_from, or drop it"),
         (["--runs", "mine"], "give --data_dir, a dataset, or --runs"),
         (["--target", "ph"], "ph"),
         (["--init_from", "none.pth"], "none.pth"),

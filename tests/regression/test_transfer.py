@@ -15,7 +15,7 @@ from soilcarbon.commands import fit
 from soilcarbon.io.files import UserError, run
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import predict
-from soilcarbon.regression.fit import samples_of
+from soilcarbon.regression.fit import fit_model, samples_of
 from soilcarbon.regression.learners import Task, fit_parts
 from soilcarbon.regression.persistence import load_model
 from soilcarbon.regression.selection import hold_out
@@ -116,6 +116,22 @@ def test_profiles_of_the_world_near_the_regions_are_not_taught_from(small):
     assert sorted(kept) == [row for row in world.split["train"] if not inside[row]]
     with pytest.raises(UserError, match="every training profile lies in a place or block of this region"):
         found.outside(replace(data, block_size=90.0))
+
+
+def test_fit_leaves_them_out_in_the_blocks_of_its_folds_and_of_the_test_split(small, monkeypatch):
+    data, found = transfer(global_data=Path("world"))
+    tasks = []
+
+    def stop(_keys, _samples, task, *_):
+        tasks.append(task)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("soilcarbon.regression.fit.cross_validate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit_model(data, np.concatenate([data.split[name] for name in ("train", "valid")]), task_of(data, found))
+    side, world, kept = tasks[0].block_size, found.world, tasks[0].transfer.world.split["train"]
+    inside = np.isin(spatial_groups(world.lon, world.lat, side), spatial_groups(data.lon, data.lat, side))
+    assert inside[world.split["train"]].any() and len(kept) and not inside[kept].any()
 
 
 def test_profiles_that_pretraining_may_have_seen_are_counted(small, tmp_path, caplog):

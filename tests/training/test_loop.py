@@ -7,6 +7,7 @@ import torch
 from soilcarbon.categories import Category
 from soilcarbon.network.network import Member
 from soilcarbon.network.specification import Specification
+from soilcarbon.training import ensemble
 from soilcarbon.training.loop import Profiles, Schedule, TrainingSets, fit
 
 COLUMNS = {"numbers": 0, "windows": 1}
@@ -31,3 +32,20 @@ def test_without_dropout_weights_do_not_depend_on_random_numbers_drawn_in_traini
 
     np.testing.assert_array_equal(outputs(1, False), outputs(2, False))
     assert np.abs(outputs(1, True) - outputs(2, True)).max() > 1e-4
+
+
+@pytest.mark.parametrize(("batch", "threads"), [(32, 1), (1024, 2)])
+def test_small_batches_have_one_thread(batch, threads, monkeypatch):
+    facts = Specification(categories=(Category(name="relief", variables=("a",)),))
+    x = torch.zeros(4, facts.input_width)
+    known = ensemble.TrainingData(Profiles(x, x[:, 0], np.zeros(4)), 3, np.arange(4))
+    seen = []
+    monkeypatch.setattr(ensemble, "_train_with_files", lambda *_: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        ensemble.train_members(ensemble.Members(facts, [], known, Schedule(1, batch_size=batch), 2, 0))
+        assert seen == [threads, threads]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
