@@ -23,19 +23,7 @@ _WHOLE = 1e-4
 
 
 def cells_of_block(wide: float, grid: Grid) -> int:
-    """Return how many cells of a grid lie along the side of a block.
-
-    Parameters
-    ----------
-    wide
-        Of the block, in the unit of the grid's CRS.
-    grid
-        The map's.
-
-    Raises
-    ------
-    UserError
-        If it is no whole number of cells, or fewer than one or too many.
+    """Return how many cells of a grid lie along the side of a block, in the unit of its CRS; UserError if not 1 to `LARGEST`.
 
     Examples
     --------
@@ -69,19 +57,7 @@ def block_parts(parts: Sequence[Part], side: int) -> list[Part]:
 
 
 def block_bands(sums: Mapping[str, Sums], tile: Tile, plan: Plan, how: Estimation) -> np.ndarray:
-    """Return mean, lower and upper end and number of cells of each block of a tile, (4, h, w) float32.
-
-    Parameters
-    ----------
-    sums
-        By the number of the block in the tile.
-    tile
-        The map's.
-    plan
-        The map's.
-    how
-        How means are made of sums.
-    """
+    """Return mean, lower and upper end and number of cells of each block of a map's tile, (4, h, w) float32, from sums by block."""
     blocks = _tile_of_blocks(tile, plan.aggregate)
     found = np.full((4, blocks.height * blocks.width), np.nan)
     for name, part in sums.items():
@@ -93,10 +69,7 @@ def block_bands(sums: Mapping[str, Sums], tile: Tile, plan: Plan, how: Estimatio
 
 
 def describe_blocks(title: str, unit: str, plan: Plan, name: str, known: bool) -> list[Band]:
-    """Return name, unit and meaning of the bands of `block_bands`.
-
-    `known`: an error model gives the intervals.
-    """
+    """Return name, unit and meaning of the bands of `block_bands`; `known`: an error model gives the intervals."""
     what = f"{title} of the last period minus the first" if name == CHANGE and len(plan.periods) > 1 else title
     of = f"of blocks of {plan.aggregate} x {plan.aggregate} cells"
     corrected = ", corrected for the bias of profiles held out" if known else ""

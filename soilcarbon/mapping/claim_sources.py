@@ -41,34 +41,17 @@ def common_unit(unit: str) -> tuple[str, float]:
 
 @dataclass(frozen=True)
 class MeasuredChange:
-    """Change of places that were sampled at two visits.
+    """Change of places that were sampled at two visits, per hectare where it is a mass per area."""
 
-    Attributes
-    ----------
-    change
-        Of the mean, per hectare.
-    before, after, unit
-        Means of both visits.
-    facts
-        n_before, n_after, alone_before, alone_after (places without a partner), design ("paired" or "unpaired"), years (NaN if
-        unknown), sd_before, sd_after.
-    visits
-        Names of both.
-    chosen
-        Column -> value of the row, such as method and layer.
-    value
-        Column of the values.
-    settings
-        Of the command that made it.
-    """
-
-    change: Uncertain
-    before: float
+    change: Uncertain  # of the mean, per hectare
+    before: float  # before, after, unit: means of both visits
     after: float
     unit: str
+    # n_before, n_after, alone_before, alone_after (places without a partner), design ("paired" or "unpaired"), years (NaN if
+    # unknown), sd_before, sd_after
     facts: Mapping[str, Any]
-    visits: tuple[str, str]
-    chosen: Mapping[str, str]
+    visits: tuple[str, str]  # names of both
+    chosen: Mapping[str, str]  # column -> value of the row, such as method and layer
     value: str
     settings: Mapping[str, Any]
 
@@ -84,59 +67,30 @@ class MeasuredChange:
 
 @dataclass(frozen=True)
 class MappedMean:
-    """Mean of a map over its whole area; Uncertain without a standard error where the map has no interval.
+    """Mean of a map over its whole area; Uncertain without a standard error where the map has no interval."""
 
-    Attributes
-    ----------
-    mean, low, high, level
-        With the interval that the map's totals give.
-    map_mean
-        Of the map as it is, without a correction.
-    unit
-        Of the mean.
-    sources
-        Source of error -> variance of the mean, in the unit squared; they add up to that of its standard error. {} where the
-        totals have none.
-    """
-
-    mean: Uncertain
+    mean: Uncertain  # mean, low, high, level: with the interval that the map's totals give
     low: float
     high: float
     level: float
-    map_mean: float
+    map_mean: float  # of the map as it is, without a correction
     unit: str
+    # source of error -> variance of the mean, in the unit squared; they add up to that of its standard error. {} where the totals
+    # have none.
     sources: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """A map with the files beside it.
+    """A map with the files beside it; None in place of what a single map has not."""
 
-    Attributes
-    ----------
-    stock, stock_tif
-        Of the map, or of the last period; None in place of a file that is not there.
-    change, change_tif
-        From the first to the last period; None of a single map.
-    area_ha
-        Of the cells with a value.
-    facts
-        Model, depth, years, cells, CRS, periods, notes: for the page.
-    level
-        Of the intervals of cells.
-    unit
-        Of the map's cells.
-    files
-        That were read.
-    """
-
-    stock: MappedMean
+    stock: MappedMean  # stock, stock_tif: of the map, or of the last period; None in place of a file that is not there
     stock_tif: Path
-    change: MappedMean | None
+    change: MappedMean | None  # change, change_tif: from the first to the last period; None of a single map
     change_tif: Path | None
-    area_ha: float
-    facts: Mapping[str, Any]
-    level: float
+    area_ha: float  # of the cells with a value
+    facts: Mapping[str, Any]  # model, depth, years, cells, CRS, periods, notes: for the page
+    level: float  # of the intervals of cells
     unit: str
     files: tuple[Path, ...]
 
@@ -159,23 +113,10 @@ class Recorded:
 
 
 def read_change(path: Path, wanted: Sequence[str], unit: str | None, recorded: Recorded) -> MeasuredChange:
-    """Read a change from change.json, or from the folder that has it.
+    """Read a change from change.json, or from the folder that has it; UserError if no row or several fit.
 
-    Parameters
-    ----------
-    path
-        Of the file or folder.
-    wanted
-        COLUMN=VALUE that choose its row, such as method=esm_spline; group is "all" unless it is given.
-    unit
-        Of the values, where the file does not say it.
-    recorded
-        Gets the checksums that the file records.
-
-    Raises
-    ------
-    UserError
-        If it is no such file, or no row or several fit.
+    `wanted` are COLUMN=VALUE that choose the row, such as method=esm_spline; group is "all" unless it is given. `unit` is of the
+    values, where the file does not say it. `recorded` gets the checksums that the file records.
     """
     path = path / "change.json" if path.is_dir() else path
     facts = _read_json(path)
@@ -218,29 +159,11 @@ def _chosen(path: Path, rows: list[dict[str, Any]], wanted: Sequence[str]) -> tu
 
 
 def measurement_variance(path: Path, change: MeasuredChange, unit: str, recorded: Recorded) -> float:
-    """Return the variance of a change of means that the stated errors of cores make, independent between cores.
+    """Return the variance of a change of means that the stated errors of cores make; NaN where none were stated.
 
-    Parameters
-    ----------
-    path
-        stocks.csv of `soilcarbon stocks`, or the folder that has it.
-    change
-        Whose method, layer and visits are taken.
-    unit
-        Of the change: t/ha.
-    recorded
-        Gets the checksums that stocks.json beside it records.
-
-    Returns
-    -------
-    float
-        Sum over both visits of the mean variance of a core over the number of cores (of a group: of its places); NaN where no
-        errors were stated.
-
-    Raises
-    ------
-    UserError
-        If it is no such table.
+    It is the sum over both visits of the mean variance of a core over the number of cores (of a group: of its places), as their
+    errors are independent, in t/ha squared; from stocks.csv of `soilcarbon stocks` or its folder, by the method, layer and visits
+    of the change.
     """
     path = path / "stocks.csv" if path.is_dir() else path
     table = read_points(path).raw
@@ -270,13 +193,7 @@ def measurement_variance(path: Path, change: MeasuredChange, unit: str, recorded
 
 
 def read_map(path: Path) -> Mapped:
-    """Read the totals and facts beside a map; the path is that of `--out` of `soilcarbon map`, or of one of its periods.
-
-    Raises
-    ------
-    UserError
-        If they are not there, or are not those of a map.
-    """
+    """Read the totals and facts beside a map; the path is that of `--out` of `soilcarbon map`, or of one of its periods."""
     totals, facts = _beside(path)
     provenance = read_yaml(facts)
     settings, model = (each if isinstance(each, dict) else {} for each in (provenance.get("settings"), provenance.get("model")))

@@ -37,49 +37,22 @@ PICP_LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Validation:
-    """A map at the points where it has values.
+    """A map at the n points where it has values."""
 
-    Attributes
-    ----------
-    observed, predicted
-        (n,) in `unit`.
-    inside
-        (n,) bool, whether points lie in the map's own prediction intervals; None of a map that has none.
-    lon, lat
-        (n,) degrees.
-    given
-        How many points there were.
-    unit
-        Of the values.
-    sampled
-        The probability sample, if they are one.
-    """
-
-    observed: np.ndarray
+    observed: np.ndarray  # observed, predicted: (n,) in `unit`
     predicted: np.ndarray
-    inside: np.ndarray | None
-    lon: np.ndarray
+    inside: np.ndarray | None  # (n,) bool, whether points lie in the map's own prediction intervals; None of a map that has none
+    lon: np.ndarray  # lon, lat: (n,) degrees
     lat: np.ndarray
-    given: int
+    given: int  # how many points there were
     unit: str
     sampled: SampledPoints | None
 
     def facts(self, level: float, nominal: float) -> dict[str, Any]:
-        """Return the scores.
+        """Return the scores with intervals of a level; `nominal` is the coverage of the map's own prediction intervals.
 
-        Parameters
-        ----------
-        level
-            Of the intervals of scores.
-        nominal
-            Of the map's own prediction intervals.
-
-        Returns
-        -------
-        dict
-            n, given, unit, design; bias (mean of map minus point), bias_se, bias_low, bias_high, bias_t, bias_df, bias_p; rmse, mec
-            (1 - MSE / variance), r2 (squared correlation); and of a map with prediction intervals inside, inside_share,
-            inside_low, inside_high (Clopper-Pearson, 95 %), nominal.
+        bias is the mean of map minus point, mec 1 - MSE / variance, r2 the squared correlation; inside_low and inside_high are the
+        Clopper-Pearson interval (95 %) of the share of points inside the map's intervals, where it has some.
         """
         n = len(self.observed)
         error = self.predicted - self.observed
@@ -134,17 +107,7 @@ class Validation:
         }
 
     def near(self, profiles: Sequence[Path], rule: TableRule, tif: Path) -> dict[str, Any]:
-        """Return how many points lie at training profiles, and how many within one cell's width of one.
-
-        Parameters
-        ----------
-        profiles
-            Tables of profiles, or dataset folders with samples.csv.
-        rule
-            How tables are read.
-        tif
-            The map, for its cells.
-        """
+        """Return how many points lie at profiles (tables, or dataset folders), and how many within the width of a cell of one."""
         lon, lat = [], []
         for path in profiles:
             east, north = read_points(path / "samples.csv" if path.is_dir() else path, rule).places()
@@ -176,22 +139,7 @@ def _mean_error(error: np.ndarray, level: float) -> Estimate:
 
 
 def validate_stock(tif: Path, points: Path, value: str, unit: str, rule: TableRule, drawn: SampleRule) -> Validation:
-    """Validate a map at points of the same quantity.
-
-    Parameters
-    ----------
-    tif
-        The map.
-    points, value, unit
-        Table, its column and unit.
-    rule, drawn
-        How it is read, and how points were drawn.
-
-    Raises
-    ------
-    UserError
-        As of `score_points`.
-    """
+    """Validate a map at points of the same quantity; UserError as of `score_points`."""
     product = CarbonMap(_NAME, tif)
     compared, _ = score_points([product], points, value, unit, 0.5, 0, rule, drawn)
     table, factor = compared.table, common_unit(compared.unit)[1]
@@ -212,13 +160,7 @@ def validate_stock(tif: Path, points: Path, value: str, unit: str, rule: TableRu
 
 
 def validate_change(tif: Path, points: Path, value: str, unit: str, rule: TableRule, drawn: SampleRule) -> Validation:
-    """Validate a map of change at points where the change was measured; parameters as of `validate_stock`.
-
-    Raises
-    ------
-    UserError
-        If the table lacks the column, or the map has values at fewer than two of its points.
-    """
+    """Validate a map of change at points where the change was measured; UserError if it has values at fewer than two of them."""
     table, sample = read_sample(points, value, rule, drawn)
     table.check_measurement(value, "--change_value")
     observed, (lon, lat) = table.numbers(value), table.places()

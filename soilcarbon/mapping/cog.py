@@ -85,20 +85,9 @@ class Statistics:
 
 
 def write_tile(folder: Path, plan: str, tile: Tile, bands: np.ndarray | None, notes: str) -> Path:
-    """Write a tile, atomically; the same values give the same bytes and hence the same name.
+    """Write a tile's bands (B, h, w), missing = NaN, atomically; the same values give the same bytes and hence the same name.
 
-    Parameters
-    ----------
-    folder
-        Of the tiles.
-    plan
-        The plan's checksum.
-    tile
-        Its place.
-    bands
-        (B, h, w), missing = NaN; None: no cell has a value.
-    notes
-        Kept with the tile.
+    `plan` is the plan's checksum. None in place of bands: no cell has a value. `notes` are kept with the tile.
     """
     shape = (1, 1, 1) if bands is None else bands.shape
     coding = {"dtype": "float32", "nodata": NODATA, "compress": "zstd", "zstd_level": 1, "predictor": 3, "interleave": "band"}
@@ -189,25 +178,9 @@ def write_cog(
     bands: Sequence[Band],
     tags: Mapping[str, str],
 ) -> None:
-    """Join tiles into a Cloud Optimized GeoTIFF inside their folder, and read it back.
+    """Join tiles into a Cloud Optimized GeoTIFF inside their folder, and read it back; UserError if the disk is full.
 
-    Parameters
-    ----------
-    path
-        The file to write, in the tiles' folder.
-    grid
-        The map's.
-    tiles
-        Each tile that has values; the rest of the map is nodata.
-    first, bands
-        The map's bands are the tiles' from `first` (counted from 0) on.
-    tags
-        Metadata of the whole file.
-
-    Raises
-    ------
-    UserError
-        If it could not be written whole: the disk is full.
+    The map's bands are the tiles' from `first` on, counted from 0; what no tile covers is nodata. `tags` are of the whole file.
     """
     virtual = path.with_name(f"{path.name}.vrt")
     write_text(virtual, _mosaic(grid, tiles, first, bands, tags))

@@ -77,26 +77,9 @@ class CarbonMap:
 
 
 class Cells:
-    """The cells of a map of soil carbon, in kg/m2 or g/kg.
+    """The cells of a map of soil carbon, in kg/m2 or g/kg (`unit`); UserError if it cannot be read, or its unit is not known.
 
-    Parameters
-    ----------
-    product
-        The map.
-
-    Attributes
-    ----------
-    name, path, unit
-        "kg/m2" or "g/kg".
-    depth, years
-        As given, or as a map made here says: "0-30cm", "2010-2014"; "" where it is not known.
-    grid, metres
-        Its grid, and how wide a cell is.
-
-    Raises
-    ------
-    UserError
-        If it cannot be read, or its unit is not known.
+    `depth` and `years` are as given, or as a map made here says ("0-30cm", "2010-2014"), else "". `metres` is the width of a cell.
     """
 
     def __init__(self, product: CarbonMap) -> None:
@@ -125,13 +108,7 @@ class Cells:
             self._stack.close()
 
     def read(self, row: int, col: int, height: int, width: int) -> np.ndarray:
-        """Return a window (h, w) float64 of its grid, in the unit; missing = NaN.
-
-        Raises
-        ------
-        UserError
-            If it cannot be read, or values are negative or more than soil can hold.
-        """
+        """Return a window (h, w) float64 of its grid, missing = NaN; UserError if values are negative or more than soil holds."""
         if self._stack is not None:
             return self._converted(self._stack.read(row, col, height, width)[0])
         assert self._field.values is not None
@@ -154,22 +131,12 @@ class Cells:
 
 @dataclass(frozen=True)
 class Shared:
-    """Two maps on one grid.
-
-    Attributes
-    ----------
-    grid
-        Common to both.
-    first, second
-        (h, w) float64, missing = NaN.
-    km2
-        (h, w) true areas of the cells.
-    """
+    """Two maps on one grid, (h, w) float64 each, missing = NaN."""
 
     grid: Grid
     first: np.ndarray
     second: np.ndarray
-    km2: np.ndarray
+    km2: np.ndarray  # (h, w) true areas of the cells
 
     @property
     def both(self) -> np.ndarray:
@@ -178,19 +145,10 @@ class Shared:
 
 
 def on_common_grid(first: Cells, second: Cells, covered: float) -> Shared:
-    """Bring two maps to the grid of the one with the larger cells, where they share ground.
+    """Bring two maps to the grid of the one with the larger cells (of equal ones, the first), where they share ground.
 
-    Parameters
-    ----------
-    first, second
-        The maps; of equal cells the first one's grid is taken.
-    covered
-        Share of a coarser cell's area that must have values.
-
-    Raises
-    ------
-    UserError
-        If their units are of different things, they share no ground or no cell with values, or the grid would be too large.
+    `covered` is the share of a coarser cell's area that must have values. UserError if units are of different things, they share no
+    ground or no cell with values, or the grid would be too large.
     """
     if first.unit != second.unit:
         raise UserError(
@@ -288,13 +246,7 @@ def interval_at(product: CarbonMap, lon: np.ndarray, lat: np.ndarray, bands: Seq
 
 
 def check_names(maps: Sequence[CarbonMap], references: Sequence[CarbonMap], points: Path | None, out: Path) -> None:
-    """Raise UserError if files of two maps or pairs would have one name, or an input would be overwritten.
-
-    Raises
-    ------
-    UserError
-        Naming the first.
-    """
+    """Raise UserError if files of two maps or pairs would have one name, or an input would be overwritten."""
     products = [*maps, *references]
     singles = [each.name for each in products]
     pairs = [pair_name(ours.name, theirs.name) for ours in maps for theirs in references]

@@ -276,30 +276,14 @@ class _Variable:
 
 @dataclass(frozen=True)
 class _Covariates:
-    """A model's variables in a Dataset, turned north up.
+    """A model's variables in a Dataset, turned north up."""
 
-    Attributes
-    ----------
-    data
-        With these variables only, of dimensions `dims`.
-    dims
-        Names of the dimensions that run along y and x.
-    grid
-        North up.
-    turned
-        Whether y runs northwards, and x westwards.
-    wraps
-        Whether columns continue at the other side: all longitudes.
-    variables
-        In the model's order.
-    """
-
-    data: xr.Dataset
-    dims: tuple[str, str]
+    data: xr.Dataset  # with these variables only, of dimensions `dims`
+    dims: tuple[str, str]  # names of the dimensions that run along y and x
     grid: Grid
-    turned: tuple[bool, bool]
-    wraps: bool
-    variables: tuple[_Variable, ...]
+    turned: tuple[bool, bool]  # whether y runs northwards, and x westwards
+    wraps: bool  # whether columns continue at the other side: all longitudes
+    variables: tuple[_Variable, ...]  # in the model's order
 
     @classmethod
     def of(cls, data: xr.Dataset, model: Predictor) -> "_Covariates":

@@ -36,25 +36,13 @@ _EXPLAINED = (
 
 @dataclass(frozen=True)
 class SampledPoints:
-    """A probability sample at which maps are validated.
-
-    Attributes
-    ----------
-    design
-        Of its n points.
-    mapped
-        (n,) bool: where all maps have values; the estimates are of this part of the area.
-    observed
-        (n,) in `unit`.
-    predicted, inside
-        Map -> (n,) its values, NaN outside, and (n,) whether points lie in its prediction intervals, of maps that have these.
-    unit
-        Of the values.
-    """
+    """A probability sample of n points at which maps are validated."""
 
     design: SamplingDesign
-    mapped: np.ndarray
-    observed: np.ndarray
+    mapped: np.ndarray  # (n,) bool: where all maps have values; the estimates are of this part of the area
+    observed: np.ndarray  # (n,) in `unit`
+    # predicted, inside: map -> (n,) its values, NaN outside, and (n,) whether points lie in its prediction intervals, of maps that
+    # have these
     predicted: Mapping[str, np.ndarray]
     inside: Mapping[str, np.ndarray]
     unit: str
@@ -63,11 +51,8 @@ class SampledPoints:
 def accuracy(points: SampledPoints) -> pd.DataFrame:
     """Return the accuracy of each map: of the area, and of each stratum where there are several.
 
-    Returns
-    -------
-    DataFrame
-        map, part ("area", or "stratum" and its name), share (of the area), n, df, unit; me, mae, mse, rmse, mec and, of maps with
-        prediction intervals, picp, each with _se, _low, _high; me_t and me_p of the test for bias.
+    Columns: map, part ("area", or "stratum" and its name), share (of the area), n, df, unit; me, mae, mse, rmse, mec and, of maps
+    with prediction intervals, picp, each with _se, _low, _high; me_t and me_p of the test for bias.
     """
     design = points.design
     parts = {AREA: (1.0, points.mapped)}
@@ -92,13 +77,7 @@ def accuracy(points: SampledPoints) -> pd.DataFrame:
 
 
 def comparisons(points: SampledPoints) -> pd.DataFrame:
-    """Return, for each pair of maps, the difference of their mean squared errors with its paired t test.
-
-    Returns
-    -------
-    DataFrame
-        map, other, n, df, unit, mse_difference (map minus other), _se, _low, _high, t, p.
-    """
+    """Return, for each pair of maps, the difference of their mean squared errors (map minus other) with its paired t test."""
     rows = []
     for first, second in combinations(points.predicted, 2):
         each = compare_maps(points.observed, points.predicted[first], points.predicted[second], points.design, points.mapped)

@@ -41,54 +41,28 @@ _LEAST_SHARE = 0.01
 
 @dataclass(frozen=True)
 class Source:
-    """A map of a depth interval.
-
-    Attributes
-    ----------
-    product
-        The file.
-    depth
-        Upper and lower limit, cm.
-    years
-        First and last; None where the file does not say.
-    period
-        As error models number periods.
-    model, facts
-        Its model, and how it was made (the YAML beside it); None and {} where no errors are asked for.
-    """
+    """A map of a depth interval."""
 
     product: CarbonMap
-    depth: tuple[float, float]
-    years: tuple[int, int] | None
-    period: int
+    depth: tuple[float, float]  # upper and lower limit, cm
+    years: tuple[int, int] | None  # first and last; None where the file does not say
+    period: int  # as error models number periods
+    # model, facts: its model, and how it was made (the YAML beside it); None and {} where no errors are asked for
     model: Predictor | None
     facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Stocks:
-    """Stocks on a model's grid, (H, W) each, missing = NaN.
-
-    Attributes
-    ----------
-    grid
-        The model's.
-    mean, deviation
-        Mean, corrected for bias where an error model is known, and its standard error or None; kg m-2.
-    mapped
-        The maps' own area-weighted mean.
-    covered
-        Share of the cell's area that the maps have values in, 0 to 1.
-    realizations
-        (N, H, W), or None.
-    """
+    """Stocks on a model's grid, (H, W) each, kg m-2, missing = NaN."""
 
     grid: ModelGrid
+    # mean, deviation: mean, corrected for bias where an error model is known, and its standard error or None; kg m-2
     mean: np.ndarray
     deviation: np.ndarray | None
-    mapped: np.ndarray
-    covered: np.ndarray
-    realizations: np.ndarray | None
+    mapped: np.ndarray  # the maps' own area-weighted mean
+    covered: np.ndarray  # share of the cell's area that the maps have values in, 0 to 1
+    realizations: np.ndarray | None  # (N, H, W), or None
 
 
 @dataclass
@@ -103,21 +77,9 @@ class _Sums:
 
 
 def open_source(product: CarbonMap, checkpoint: Path | None, uncertainty: bool) -> Source:
-    """Return a map with its depth, years and model.
+    """Return a map with its depth and years by its tags, and its model: that given, or that which the YAML beside the map names.
 
-    Parameters
-    ----------
-    product
-        The map; its depth is that of its tags unless given.
-    checkpoint
-        The model's file; None: that which the YAML beside the map names.
-    uncertainty
-        Whether errors are asked for.
-
-    Raises
-    ------
-    UserError
-        If the depth is not known, the model is not that of the map, or it has no error model.
+    UserError if the depth is not known, the model is not that of the map, or it has no error model and `uncertainty` is asked for.
     """
     must_exist(product.path, "map")
     tags, facts = {}, {}
@@ -162,13 +124,7 @@ def _model_of(tif: Path, checkpoint: Path | None, facts: dict[str, Any], tags: d
 
 
 def layered(sources: Sequence[Source], bottom: float | None) -> list[Source]:
-    """Return the fewest maps that lie on each other from the surface to a depth, cm; None: to the greatest that can be had.
-
-    Raises
-    ------
-    UserError
-        If no maps reach it, naming the depths that can be had.
-    """
+    """Return the fewest maps that lie on each other from the surface to a depth, cm; None: to the greatest that can be had."""
     reached: dict[float, list[Source]] = {0.0: []}
     frontier = [0.0]
     while frontier:  # breadth first: the first way to a depth has the fewest maps
@@ -188,23 +144,10 @@ def layered(sources: Sequence[Source], bottom: float | None) -> list[Source]:
 
 
 def stocks(sources: Sequence[Source], grid: ModelGrid, covered: float, realizations: int) -> Stocks:
-    """Return the stocks of maps that lie on each other, on a model's grid.
+    """Return the stocks of maps that lie on each other (with models: all of them, or none), on a model's grid.
 
-    Parameters
-    ----------
-    sources
-        With models: all of them, or none.
-    grid
-        The model's.
-    covered
-        Share of a cell's area that must have values in every map.
-    realizations
-        How many to draw, 0 to `DRAWS`.
-
-    Raises
-    ------
-    UserError
-        If a map is no density, cannot be read, or no cell is covered.
+    `covered` is the share of a cell's area that must have values in every map; `realizations` is from 0 to `DRAWS`. UserError if a
+    map is no density, or no cell is covered.
     """
     whole, certain = grid.km2.ravel(), any(each.model is None for each in sources)
     sums = [_sum_up(source, grid) for source in sources]

@@ -21,13 +21,7 @@ _FAR_SHARE = 0.05
 
 
 class ForestPredictor(RegressionPredictor):
-    """Map with random forests by climate zone.
-
-    Parameters
-    ----------
-    path
-        Of the file.
-    """
+    """Map with random forests by climate zone."""
 
     missing_policy = "a tree sends it where such profiles went in training"
 

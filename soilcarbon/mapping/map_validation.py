@@ -41,21 +41,9 @@ _UNIT_RATIO = 4.0
 
 @dataclass(frozen=True)
 class Points:
-    """Points at which all maps have values.
+    """Points at which all maps have values."""
 
-    Attributes
-    ----------
-    table
-        profile_id, lon, lat, observed, and a column of each map by its name.
-    unit
-        Of the values.
-    given
-        How many there were.
-    sampled
-        Those of a probability sample, if they are one.
-    """
-
-    table: pd.DataFrame
+    table: pd.DataFrame  # profile_id, lon, lat, observed, and a column of each map by its name
     unit: str
     given: int
     sampled: SampledPoints | None = None
@@ -74,37 +62,10 @@ def score_points(
 ) -> tuple[Points, pd.DataFrame]:
     """Score maps at independent points, those at which all of them have values.
 
-    Parameters
-    ----------
-    products
-        The maps.
-    points
-        Table of profile_id, lon, lat and the value.
-    value, unit
-        Its column, and the unit: one of `field.UNITS`.
-    block_size
-        Side in degrees of the blocks of points that are resampled for intervals.
-    seed
-        Of the bootstrap.
-    rule
-        How the table is read.
-    drawn
-        How the points were drawn.
-    soc_factor
-        Share of the values, of organic matter, that is carbon; None: they are carbon.
-
-    Returns
-    -------
-    points
-        What was compared.
-    rows
-        map, reference ("points"), n, blocks, unit, and each score with _low and _high (95 %, whole blocks resampled); of a map with
-        prediction intervals coverage, coverage_low, coverage_high: the share of points inside (PICP).
-
-    Raises
-    ------
-    UserError
-        If a file cannot be read, units are of different quantities, or at fewer than two points all maps have values.
+    `unit` is of the column `value`; `soc_factor` is the share of organic matter that is carbon; blocks of points of `block_size`
+    degrees are resampled for intervals. Rows: map, reference ("points"), n, blocks, unit, each score with _low and _high (95 %); of
+    a map with prediction intervals coverage with its interval, the share of points inside (PICP). UserError if units are of
+    different quantities, or at fewer than two points all maps have values.
     """
     known = unit_of(unit)
     if known is None:
@@ -198,14 +159,8 @@ def _warn_of_units(found: pd.DataFrame, names: Sequence[str], unit: str) -> None
 def score_pair(ours: Cells, theirs: Cells, covered: float) -> tuple[Shared, dict[str, Any]]:
     """Score a map against a reference map on their common grid, cell by cell.
 
-    Returns
-    -------
-    shared
-        Both maps.
-    row
-        map, reference, n (cells), cell_km, unit, area_km2, depth_map, depth_reference, years_map, years_reference, scores, and over
-        the cells that both have:
-        mean_map, mean_reference (weighted by area), and of densities total_map, total_reference (Mt; see `in_one_unit`).
+    Columns: map, reference, n (cells), cell_km, unit, area_km2, depth and years of both, scores, and over the cells that both have
+    mean_map, mean_reference (weighted by area), and of densities total_map, total_reference (Mt; see `in_one_unit`).
     """
     shared = on_common_grid(ours, theirs, covered)
     both = shared.both
@@ -254,17 +209,7 @@ _SIDE = 1000
 class ValidationReport:
     """Report of a map validation, built up one pair of maps after the other, so that only one pair is in memory.
 
-    Parameters
-    ----------
-    folder
-        Where the report, its figures and the differences go.
-    maps
-        Names of the maps that are validated.
-
-    Attributes
-    ----------
-    lines
-        The results as text, for a terminal.
+    `lines` are the results as text, for a terminal.
     """
 
     def __init__(self, folder: Path, maps: Sequence[str]) -> None:

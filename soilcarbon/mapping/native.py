@@ -47,19 +47,9 @@ def natives_of(
 ) -> dict[int, Native]:
     """Return those categories, by number, whose windows are read on their own grid.
 
-    They are of more than one cell, of rasters that are coarser than the map, and in training were of such cells rather than of
-    the map's.
-
-    Parameters
-    ----------
-    windows
-        Variables and radius of each category.
-    layers
-        In the order of the variables. A category of several grids is not among the found: it has no cells of its own.
-    grid
-        The map's.
-    trained
-        Variable -> metres of its cells in training; a variable that is not there is read on the map's grid.
+    They are of more than one cell, of rasters of one grid that is coarser than the map's, and in training were of such cells rather
+    than of the map's. `windows` are variables and radius of each category, `layers` in the order of the variables, `trained` is
+    variable -> metres of its cells in training.
     """
     found, start = {}, 0
     fine = nominal_metres(grid.crs, sqrt(grid.cell[0] * grid.cell[1]))

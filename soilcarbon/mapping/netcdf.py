@@ -24,19 +24,7 @@ _EPOCH = datetime(1850, 1, 1, tzinfo=UTC)
 
 
 def dataset(stocks: Stocks, depth: float, years: tuple[int, int] | None, facts: Mapping[str, str]) -> xr.Dataset:
-    """Return stocks as a Dataset with CF attributes.
-
-    Parameters
-    ----------
-    stocks
-        kg m-2.
-    depth
-        Of the soil, cm from the surface.
-    years
-        First and last; None: not known, and there is no time.
-    facts
-        Global attributes: title, source, history ...
-    """
+    """Return stocks to a depth (cm) as a Dataset with CF attributes, `facts` being global ones; without years there is no time."""
     grid, dims = stocks.grid, ("lat", "lon")
     found: dict[str, Any] = {"cSoil": (dims, stocks.mean, _carbon("Carbon Mass in Soil Pool"))}
     if stocks.deviation is not None:
@@ -110,11 +98,6 @@ def write(data: xr.Dataset, path: Path) -> None:
     """Write a Dataset: compressed NetCDF-4 where the extra netcdf is installed, else classic NetCDF by SciPy.
 
     It is not written atomically: the path belongs into a folder of results that are not in place yet.
-
-    Raises
-    ------
-    UserError
-        If it cannot be written: the disk is full.
     """
     packed = find_spec("netCDF4") is not None
     encoding: dict[Any, dict[str, Any]] = {name: {"_FillValue": None} for name in data.variables}

@@ -77,17 +77,9 @@ def _fold(member: Member, facts: Specification) -> _Folded:
 
 
 class SlidingNetwork:
-    """Fully convolutional inference: every cell of a block of a raster.
+    """Fully convolutional inference: every cell of a block of a raster, by a network with statistics, on its device.
 
-    Parameters
-    ----------
-    network
-        With statistics; it stays on its device.
-
-    Attributes
-    ----------
-    halo
-        R, the largest radius of a category: a block reaches so many cells beyond what is predicted.
+    `halo` is R, the largest radius of a category: a block reaches so many cells beyond what is predicted.
     """
 
     def __init__(self, network: SoilCarbonNet) -> None:
@@ -103,21 +95,10 @@ class SlidingNetwork:
     def predict(
         self, block: np.ndarray, wanted: np.ndarray | None = None, native: Mapping[int, Windows] = MappingProxyType({})
     ) -> np.ndarray:
-        """Predict the cells of a block.
+        """Return each member's predictions (M, h, w) float32 of a block, in the target's unit; NaN where not wanted (h, w).
 
-        Parameters
-        ----------
-        block
-            (V, h+2R, w+2R) float32, raw units, missing = NaN; layers in the order of the specification's variables.
-        wanted
-            (h, w) bool; default: all cells.
-        native
-            Windows of categories, by number, that are of another grid; their layers of the block are not used.
-
-        Returns
-        -------
-        ndarray
-            (M, h, w) float32, each member's prediction in the target's unit; NaN where not wanted.
+        `block` is (V, h+2R, w+2R) float32, raw units, missing = NaN, in the order of the specification's variables. `native` has
+        windows of categories, by number, that are of another grid; their layers of the block are not used.
         """
         height, width = (side - 2 * self.halo for side in block.shape[1:])
         wanted = np.ones((height, width), bool) if wanted is None else wanted
@@ -174,15 +155,7 @@ class SlidingNetwork:
 
 
 class NetworkPredictor(Predictor):
-    """Map with a network or an ensemble of networks.
-
-    Parameters
-    ----------
-    path, device, stats, missing
-        As of `tiles.open_predictor`.
-    network
-        The network itself, instead of its file.
-    """
+    """Map with a network or an ensemble of networks: that of a file, or the network itself."""
 
     on_gpu = True
     missing_policy = "it is filled as in training"

@@ -206,13 +206,7 @@ def support_notes(plan: Plan, model: Predictor, tif: Path, sample: Sample) -> li
 
 
 def layer_to_score(path: Path, unit: str, nodata: Mapping[str, tuple[float, ...]] | None = None) -> Layer:
-    """Return the band of a raster that maps in a unit can be scored against: its only one, or the one called "prediction".
-
-    Raises
-    ------
-    UserError
-        If there is none, the file cannot be read, or says that it is in another unit.
-    """
+    """Return the band of a raster that maps in a unit can be scored against: its only one, or the one called "prediction"."""
     layers = find_layers([path], nodata)
     chosen = [layer for layer in layers if len(layers) == 1 or layer.name == "prediction"]
     if not chosen:
@@ -228,11 +222,6 @@ def score(tif: Path, grid: Grid, against: Layer) -> dict[str, Any]:
     """Score a map's prediction against a raster of the same target, cell by cell, where both have values.
 
     The raster is brought to the map's grid as covariates are. Of a large map every k-th row and column is taken.
-
-    Raises
-    ------
-    UserError
-        If the raster cannot be read, or shares no cell that has a value with the map.
     """
     step = math.ceil((grid.height * grid.width / SCORED_AT_MOST) ** 0.5)
     observed, predicted = [], []
@@ -261,13 +250,7 @@ def outputs(out: Path, plan: Plan) -> list[Path]:
 
 
 def check_inputs_stay(out: Path, plan: Plan, inputs: Sequence[Path | None]) -> None:
-    """Raise UserError if an input would be overwritten, or the name of an output is a folder's.
-
-    Raises
-    ------
-    UserError
-        Naming the first such file.
-    """
+    """Raise UserError if an input would be overwritten, or the name of an output is a folder's."""
     kept = {path.resolve() for path in [*map(Path, plan.stamps), *inputs] if path is not None and path.is_file()}
     for path in outputs(out, plan):
         if path.resolve() in kept:
@@ -277,13 +260,7 @@ def check_inputs_stay(out: Path, plan: Plan, inputs: Sequence[Path | None]) -> N
 
 
 def profiles_of(folder: Path, unit: str) -> Profiles:
-    """Return the profiles of a dataset, to be shown on the page of a map in a unit.
-
-    Raises
-    ------
-    UserError
-        If it cannot be read, or is in another unit.
-    """
+    """Return the profiles of a dataset, to be shown on the page of a map in a unit; UserError if they are in another one."""
     target = dataset_target(folder, "soc")
     table, y = read_samples(folder / "samples.csv", "soc", target_needed=False, limits=target.limits)
     if np.isfinite(y).any() and target.unit != unit:
@@ -292,13 +269,7 @@ def profiles_of(folder: Path, unit: str) -> Profiles:
 
 
 def claim(out: Path, plan: Plan) -> None:
-    """List the files of a map in the manifest of their folder; those beside a map made here, whose tags say so, are its own.
-
-    Raises
-    ------
-    UserError
-        If a file of that name is there that was not written here.
-    """
+    """List the files of a map in the manifest of their folder; those beside a map made here, whose tags say so, are its own."""
     paths = outputs(out, plan)
     ours = [path for path in paths[: len(plan.maps)] if path.is_file() and _is_own(path)]
     older = [path for path in paths if path in ours or path not in paths[: len(plan.maps)]] if ours else []
@@ -324,36 +295,11 @@ def finish(
     sample: Sample,
     profiles: Profiles | None = None,
 ) -> list[str]:
-    """Join the tiles in `folder` into the maps at `out`, with picture, page, totals and provenance beside them.
+    """Join the tiles in `folder` into the maps at `out`, with picture, page, totals and provenance; return a line on each map.
 
-    All is made in `folder` first, and renamed into place when nothing can fail any more.
-
-    Parameters
-    ----------
-    out
-        The map's path; the names of periods are appended to it.
-    folder, plan
-        The tiles, all computed, and their plan.
-    model
-        The plan's.
-    settings
-        Written beside the map.
-    reference
-        A band to score the map against.
-    sample
-        Of the first period's map.
-    profiles
-        Shown on the page.
-
-    Returns
-    -------
-    list of str
-        A line on each map, and on the scores.
-
-    Raises
-    ------
-    UserError
-        If no cell has a value, or the disk is full; maps that stood there before are untouched then.
+    All is made in `folder` first, and renamed into place when nothing can fail any more: UserError if no cell has a value, or the
+    disk is full, leaves maps that stood there before untouched. The map is scored against the band `reference`; `sample` is of the
+    first period.
     """
     tiles, notes = _gather(folder, plan)
     place = folder / out.name

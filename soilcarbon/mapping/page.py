@@ -60,33 +60,10 @@ def write_page(
 ) -> None:
     """Write one page with maps, all their bands, and their metadata.
 
-    Bands of one name and unit have the same colours in all maps, so that these can be compared; maps of change, whose first band
-    is called "change", have their own.
-
-    Parameters
-    ----------
-    page
-        The file to write.
-    title
-        Its heading.
-    views
-        The maps, at least one.
-    scores
-        By what was scored, such as a split, then by score: rmse, mae and me (in the unit of the first map's first band), r2,
-        ccc, n; others are shown as they are. None where undefined.
-    provenance
-        Anything nested; shown flat.
-    totals
-        Of `zonal_statistics.totals`, a row for each zone, perhaps with a column `map`.
-    notes
-        A sentence each.
-    profiles
-        To be shown on the maps, with a switch.
-
-    Raises
-    ------
-    UserError
-        If a map is not readable, has no CRS, or is rotated, or the page cannot be written.
+    Bands of one name and unit have the same colours in all maps, so that these can be compared; maps of change, whose first band is
+    called "change", have their own. `scores` are by what was scored, such as a split, then by name, in the unit of the first map's
+    first band; `provenance` is anything nested; `totals` are of `zonal_statistics.totals`, perhaps with a column `map`; `profiles`
+    are shown on the maps, with a switch. UserError if a map is not readable, has no CRS, or is rotated.
     """
     data, pictures = _fitting(views)
     if profiles is not None:
@@ -193,21 +170,11 @@ def _plain_band(band: Band, ramp: Ramp | None) -> dict[str, Any]:
 
 
 def quantise(values: np.ndarray, curve: float) -> dict[str, Any]:
-    """Quantise values to steps, to keep the page small.
+    """Quantise values (h, w), missing = NaN, to steps, to keep the page small.
 
-    Parameters
-    ----------
-    values
-        (h, w), missing = NaN.
-    curve
-        Positive: steps are even in asinh(value / curve), so below it of one size and beyond in proportion to the value.
-        0: even in the value.
-
-    Returns
-    -------
-    dict
-        curve; start and step, so that code k > 0 means start + step (k - 1), in asinh(value / curve) if curve is not 0; 0 means
-        missing; codes, base64 of zlib of the differences along rows, folded to 2 |d| or 2 |d| - 1, high bytes before low ones.
+    `curve` above 0: steps are even in asinh(value / curve), so below it of one size and beyond in proportion to the value. Code k >
+    0 means start + step (k - 1), in asinh(value / curve) if curve is not 0; 0 means missing; codes are base64 of zlib of the
+    differences along rows, folded to 2 |d| or 2 |d| - 1, high bytes before low ones.
     """
     known = np.isfinite(values)
     scaled = np.where(known, values, 0).astype(np.float64)

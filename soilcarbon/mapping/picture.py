@@ -61,23 +61,11 @@ class Band:
 
 @dataclass(frozen=True)
 class Picture:
-    """A decimated map.
-
-    Attributes
-    ----------
-    view
-        What it shows.
-    full
-        The grid of the file.
-    grid
-        The same extent in the (h, w) cells that are shown.
-    bands
-        In the order of the file.
-    """
+    """A decimated map."""
 
     view: View
     full: Grid
-    grid: Grid
+    grid: Grid  # the same extent in the (h, w) cells that are shown
     bands: list[Band]
 
     @property
@@ -88,28 +76,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Ramp:
-    """Colour ramp of a band.
+    """Colour ramp of a band."""
 
-    Attributes
-    ----------
-    colours
-        Name of matplotlib's colour map.
-    low, high
-        Values at the ends, in the band's unit; high > low.
-    logarithmic
-        Whether colours go with the logarithm; low is then positive.
-    extend
-        Which ends have values beyond them, in matplotlib's terms: neither, min, max or both.
-    note
-        What the colours alone do not show.
-    """
-
-    colours: str
-    low: float
+    colours: str  # name of matplotlib's colour map
+    low: float  # low, high: values at the ends, in the band's unit; high > low
     high: float
-    logarithmic: bool
-    extend: str
-    note: str
+    logarithmic: bool  # whether colours go with the logarithm; low is then positive
+    extend: str  # which ends have values beyond them, in matplotlib's terms: neither, min, max or both
+    note: str  # what the colours alone do not show
 
     def place(self, value: float) -> float:
         """Return where on the ramp a value lies: 0 at its low end, 1 at its high one."""
@@ -149,24 +123,10 @@ def round_values(low: float, high: float, at_most: int) -> list[float]:
 
 
 def read_picture(view: View, side: int, first: int | None = None) -> Picture:
-    """Read a map so that its longer side has at most `side` cells.
+    """Read the first bands of a map (default: all) so that its longer side has at most `side` cells.
 
-    Cells are averages of the file's, taken from its overviews where it has them. Missing is what the file declares,
-    -9999, and what is not finite.
-
-    Parameters
-    ----------
-    view
-        The map.
-    side
-        Cells.
-    first
-        Read only so many bands; default: all.
-
-    Raises
-    ------
-    UserError
-        If the file is not readable, has no CRS, or is rotated.
+    Cells are averages of the file's, taken from its overviews where it has them. Missing is what the file declares, -9999, and what
+    is not finite. UserError if the file is not readable, has no CRS, or is rotated.
     """
     full = raster_grid(view.tif)
     shrink = max(1.0, max(full.height, full.width) / side)
@@ -317,20 +277,7 @@ def linear_unit(grid: Grid) -> float:
 
 
 def preview(png: Path, view: View) -> None:
-    """Draw the first band of a map, with legend, axes and scale bar.
-
-    Parameters
-    ----------
-    png
-        The file to write.
-    view
-        The map; at most 1200 x 1200 averaged cells of it are read.
-
-    Raises
-    ------
-    UserError
-        If the map is not readable, has no CRS, or is rotated.
-    """
+    """Draw the first band of a map, of at most 1200 x 1200 averaged cells, with legend, axes and scale bar, as PNG."""
     picture = read_picture(view, _PREVIEW_SIDE, first=1)
     save(draw(picture, picture.of_change and picture.bands[0].name in DIFFERENCES), png)
 

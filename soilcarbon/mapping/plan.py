@@ -37,61 +37,31 @@ Stamps = tuple[tuple[int, int], ...]
 
 
 class Plan(BaseModel):
-    """Plan of a map: everything its output depends on.
-
-    Attributes
-    ----------
-    checkpoint, sha256
-        The model's file and its checksum.
-    statistics, missing
-        For a checkpoint that has none, else None.
-    layers, stamps
-        The covariates, each once, and the stamps of their files and the mask's.
-    periods
-        (name, the layers' numbers in the order of the model's variables), in order of time; one unnamed, or several.
-    mask
-        The layer that is above 0 where the map has values, or None.
-    grid, tile
-        The map's grid, and the side of its tiles in cells.
-    resampling, max_missing, level
-        As in the settings.
-    applicability
-        Whether each period's map has bands of the area of applicability.
-    inside_only
-        Whether means and totals are of cells that lie inside it in every period.
-    aggregate
-        Cells along the side of blocks whose means are mapped too; 0: none are.
-    shared
-        Standard deviation of an error that all measurements share: of the unit, and as a share of the mean.
-    device
-        "cpu" or "cuda".
-    areas
-        Checksums of the area of interest and of the zones that lie beside the plan, by file name.
-    versions
-        Of this project and the library that computes.
-    """
+    """Plan of a map: everything its output depends on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    checkpoint: Path
+    checkpoint: Path  # checkpoint, sha256: the model's file and its checksum
     sha256: str
-    statistics: dict[str, tuple[float, float]] | None
+    statistics: dict[str, tuple[float, float]] | None  # statistics, missing: for a checkpoint that has none, else None
     missing: Literal["mean", "zero"] | None
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer, ...]  # layers, stamps: the covariates, each once, and the stamps of their files and the mask's
     stamps: dict[str, Stamps]
+    # (name, the layers' numbers in the order of the model's variables), in order of time; one unnamed, or several
     periods: tuple[tuple[str, tuple[int, ...]], ...]
-    mask: Layer | None
-    grid: Grid
+    mask: Layer | None  # the layer that is above 0 where the map has values, or None
+    grid: Grid  # grid, tile: the map's grid, and the side of its tiles in cells
     tile: int
     resampling: Literal["bilinear", "nearest"]
     max_missing: float
     level: float
-    applicability: bool
-    inside_only: bool
-    aggregate: int
+    applicability: bool  # whether each period's map has bands of the area of applicability
+    inside_only: bool  # whether means and totals are of cells that lie inside it in every period
+    aggregate: int  # cells along the side of blocks whose means are mapped too; 0: none are
+    # standard deviation of an error that all measurements share: of the unit, and as a share of the mean
     shared: tuple[float, float]
     device: str
-    areas: dict[str, str]
-    versions: dict[str, str]
+    areas: dict[str, str]  # checksums of the area of interest and of the zones that lie beside the plan, by file name
+    versions: dict[str, str]  # of this project and the library that computes
 
     @property
     def digest(self) -> str:
@@ -129,17 +99,8 @@ def stamps_of(paths: Iterable[Path | str]) -> dict[str, Stamps]:
 def find_periods(periods: Sequence[str], nodata: Mapping[str, tuple[float, ...]] | None = None) -> dict[str, list[Layer]]:
     """Return the layers of each period that replace those of all periods, by its name in order of time; {"": []} of no period.
 
-    Parameters
-    ----------
-    periods
-        NAME=FOLDER each, or a folder of one folder for each year or span of years.
-    nodata
-        As of `find_layers`.
-
-    Raises
-    ------
-    UserError
-        If a folder cannot be read, there is one period only, or two of one name.
+    A period is NAME=FOLDER, or a folder of one folder for each year or span of years. UserError if there is one only, or two of one
+    name.
     """
     found: dict[str, list[Layer]] = {}
     for period in periods:
@@ -166,11 +127,6 @@ def layers_of(
 
     The model says which are classes, and, where `nodata` is silent, which values mean missing. Values that look like missing ones
     are asked about; layers refuse those that a sample of the rasters has missed (`geo.plausibility`).
-
-    Raises
-    ------
-    UserError
-        If a variable lacks, or a period holds none or changes what must be constant; see `geo.plausibility.check_layers`.
     """
     nodata = {**model.nodata, **({} if EVERY not in nodata else dict.fromkeys(model.nodata, nodata[EVERY])), **nodata}
     static, found = find_layers(rasters, nodata), find_periods(periods, nodata)
@@ -202,17 +158,7 @@ class Sample:
 
 
 def predict_sample(model: Predictor, layers: Sequence[Layer], grid: Grid) -> Sample:
-    """Predict a sample of cells as pred.py would, and warn where covariates are unlike the training data.
-
-    Parameters
-    ----------
-    model
-        With statistics.
-    layers
-        In the order of its variables.
-    grid
-        The map's.
-    """
+    """Predict a sample of cells as pred.py would, and warn where covariates are unlike the training data."""
     random = np.random.default_rng(0)
     places, covariates, positions = [], [], []
     for _ in range(_SPOTS):
@@ -244,13 +190,7 @@ def clear(folder: Path, out: Path) -> None:
 
 
 def begin(folder: Path, out: Path, plan: Plan, areas: Mapping[str, Sequence[Area]], resume: bool) -> dict[int, Path]:
-    """Write plan and areas into the tiles' folder, or resume an interrupted map `out`; return the tiles that are done.
-
-    Raises
-    ------
-    UserError
-        If the interrupted map has another plan.
-    """
+    """Write plan and areas into the tiles' folder, or resume an interrupted map `out` of the same plan; return finished tiles."""
     begun = (folder / PLAN).exists()
     changed = difference(plan, folder) if begun and resume else []
     if changed:

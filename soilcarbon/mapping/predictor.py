@@ -31,20 +31,11 @@ CHANGE = "change"
 
 @dataclass(frozen=True)
 class Predicted:
-    """A predicted block of a map.
+    """A predicted block of a map."""
 
-    Attributes
-    ----------
-    members
-        (M, h, w) in the target's unit, whose mean is the prediction; NaN where there is none.
-    zone
-        (h, w) int, index of the model's own zone; -1 where unknown. None of a model without zones.
-    weights
-        (Z, h, w) membership of a cell in each of them: 0 to 1, adding up to 1 where there is a prediction.
-    """
-
-    members: np.ndarray
-    zone: np.ndarray | None = None
+    members: np.ndarray  # (M, h, w) in the target's unit, whose mean is the prediction; NaN where there is none
+    zone: np.ndarray | None = None  # (h, w) int, index of the model's own zone; -1 where unknown. None of a model without zones.
+    # (Z, h, w) membership of a cell in each of them: 0 to 1, adding up to 1 where there is a prediction
     weights: np.ndarray | None = None
 
 
@@ -72,52 +63,26 @@ class Place:
 
 
 class Predictor(ABC):
-    """Interface of a model that a map can be made with.
-
-    Attributes
-    ----------
-    path
-        The model's file.
-    target, unit
-        What is predicted.
-    windows
-        Variables that are read in windows of one radius, in cells, group by group: the order of a block's layers.
-    classes
-        Variables that are class codes.
-    zones
-        The model's own zones; () of a model without.
-    nodata
-        Variable ("": all) -> values of rasters that mean missing, as given when the model was trained.
-    trained
-        Variable -> mean and standard deviation of the training profiles, of those where they are known.
-    applicability
-        The area of applicability; None where unknown.
-    on_gpu
-        Whether it can compute on one.
-    trained_cells
-        Variable -> metres of the cells that its windows had in training, of a model that takes windows at their own resolution.
-    zone_variables
-        Those that say which zone a cell belongs to.
-    missing_policy
-        What becomes of a missing covariate, as text.
-    version
-        The library that computes, and its version.
-    """
+    """Interface of a model that a map can be made with."""
 
     path: Path
     target: str
     unit: str
+    # variables that are read in windows of one radius, in cells, group by group: the order of a block's layers
     windows: tuple[tuple[tuple[str, ...], int], ...]
-    classes: frozenset[str] = frozenset()
+    classes: frozenset[str] = frozenset()  # variables that are class codes
+    # variable ("": all) -> values of rasters that mean missing, as given when the model was trained
     nodata: Mapping[str, tuple[float, ...]] = MappingProxyType({})
+    # variable -> mean and standard deviation of the training profiles, of those where they are known
     trained: Mapping[str, tuple[float, float]] = MappingProxyType({})
-    zones: tuple[str, ...] = ()
+    zones: tuple[str, ...] = ()  # the model's own zones; () of a model without
     applicability: ApplicabilityArea | None = None
     on_gpu: bool = False
+    # variable -> metres of the cells that its windows had in training, of a model that takes windows at their own resolution
     trained_cells: Mapping[str, float] = MappingProxyType({})
-    zone_variables: tuple[str, ...] = ()
-    missing_policy: str
-    version: tuple[str, str]
+    zone_variables: tuple[str, ...] = ()  # those that say which zone a cell belongs to
+    missing_policy: str  # what becomes of a missing covariate, as text
+    version: tuple[str, str]  # the library that computes, and its version
     errors: ErrorField | None = None
     """Error model of means and totals; None where the held-out profiles are too few, or unknown."""
 
@@ -227,18 +192,9 @@ def dissimilarity_bands(area: ApplicabilityArea) -> list[Band]:
 
 
 def dissimilarity(model: Predictor, cells: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Return dissimilarity index, and 1 inside the area of applicability or 0 outside, (2, h, w).
+    """Return dissimilarity index, and 1 inside the area of applicability or 0 outside, (2, h, w), of raw covariates (V, h, w).
 
     Both are NaN where not wanted, and where a covariate with a weight is missing.
-
-    Parameters
-    ----------
-    model
-        With an area of applicability.
-    cells
-        (V, h, w) raw covariates.
-    wanted
-        (h, w).
     """
     assert model.applicability is not None
     found = np.full((2, *wanted.shape), np.nan, np.float32)

@@ -32,54 +32,27 @@ _TILE = 1024
 
 @dataclass(frozen=True)
 class SampleRule:
-    """How the points of a table were drawn, as far as the user says it.
+    """How the points of a table were drawn, as far as the user says it."""
 
-    Attributes
-    ----------
-    sampling
-        "random": all with one probability; "stratified": so in each stratum; "weighted": by their weights, in strata if there is a
-        column of them; "none"; "auto": weighted where the table has inclusion probabilities, stratified where `strata` is given.
-    strata
-        Raster of strata (sizes are the true areas of its cells), or table of strata and sizes.
-    not_sampled
-        Strata of these that are not of the sampled area.
-    collapse
-        Stratum -> stratum it is joined with for variances.
-    """
-
+    # "random": all with one probability; "stratified": so in each stratum; "weighted": by their weights, in strata if there is a
+    # column of them; "none"; "auto": weighted where the table has inclusion probabilities, stratified where `strata` is given
     sampling: Sampling = "auto"
-    strata: Path | None = None
-    not_sampled: Sequence[str] = ()
-    collapse: Mapping[str, str] = field(default_factory=dict)
+    strata: Path | None = None  # raster of strata (sizes are the true areas of its cells), or table of strata and sizes
+    not_sampled: Sequence[str] = ()  # strata of these that are not of the sampled area
+    collapse: Mapping[str, str] = field(default_factory=dict)  # stratum -> stratum it is joined with for variances
 
 
 @dataclass(frozen=True)
 class DrawnPoints:
-    """The draw of the N points of a table.
+    """The draw of the N points of a table."""
 
-    Attributes
-    ----------
-    path
-        Of the table, for errors.
-    member
-        (N,) bool: drawn with a known probability; others may have been added.
-    stratum, unit
-        (N,) text, of the primary unit too; None: none.
-    weight
-        (N,) what each stands for; None: equal, in each stratum.
-    sizes
-        Stratum -> size; None: as the weights say.
-    collapse
-        As of `SampleRule`.
-    """
-
-    path: Path
-    member: np.ndarray
-    stratum: np.ndarray | None
+    path: Path  # of the table, for errors
+    member: np.ndarray  # (N,) bool: drawn with a known probability; others may have been added
+    stratum: np.ndarray | None  # stratum, unit: (N,) text, of the primary unit too; None: none
     unit: np.ndarray | None
-    weight: np.ndarray | None
-    sizes: dict[str, float] | None
-    collapse: Mapping[str, str]
+    weight: np.ndarray | None  # (N,) what each stands for; None: equal, in each stratum
+    sizes: dict[str, float] | None  # stratum -> size; None: as the weights say
+    collapse: Mapping[str, str]  # as of `SampleRule`
 
     def design(self) -> SamplingDesign:
         """Return the sampling design of the members; UserError where it is none."""
@@ -93,26 +66,7 @@ class DrawnPoints:
 def read_sample(path: Path, value: str, table_rule: TableRule, rule: SampleRule) -> tuple[PointTable, DrawnPoints | None]:
     """Read a table of points with the columns of its draw; of a probability sample, points without a value are left out.
 
-    Parameters
-    ----------
-    path, table_rule
-        As of `read_points`.
-    value
-        The column of measurements.
-    rule
-        How the points were drawn.
-
-    Returns
-    -------
-    points
-        The table, without points that were not measured.
-    drawn
-        Of its rows; None of ordinary points.
-
-    Raises
-    ------
-    UserError
-        If the table lacks what the design needs.
+    The draw is None of ordinary points. UserError if the table lacks what the design needs.
     """
     further = () if rule.sampling == "none" else tuple(SAMPLING)
     points = read_points(path, TableRule(**{**vars(table_rule), "further": further}))

@@ -24,23 +24,10 @@ from soilcarbon.training.uncertainty import check_level
 
 
 class RegressionPredictor(Predictor):
-    """Map with a regression model, its calibration and its error field.
-
-    Parameters
-    ----------
-    path
-        Of the model's file.
-    uncertainty
-        Of its predictions.
-
-    Attributes
-    ----------
-    strata
-        Names of the strata of the calibration, one for each zone of a prediction's weights; None: not by zone.
-    """
+    """Map with a regression model, its calibration and its error field."""
 
     version = ("scikit-learn", sklearn.__version__)
-    strata: tuple[str | None, ...] = (None,)
+    strata: tuple[str | None, ...] = (None,)  # of the calibration, one for each zone of a prediction's weights; None: not by zone
 
     def __init__(self, path: Path, uncertainty: Uncertainty) -> None:
         self.path, self.uncertainty = path, uncertainty

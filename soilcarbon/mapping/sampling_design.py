@@ -38,25 +38,13 @@ CHOSEN = {"coverage": "spatial coverage: no probability sample", "clhs": "condit
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells of an area, read from rasters.
+    """Cells of an area, read from rasters."""
 
-    Attributes
-    ----------
-    row, col
-        (m,) of the grid.
-    values
-        (m, V) of the covariates.
-    error
-        (m,) standard deviation of the map's error; NaN where there is no such map.
-    km2
-        (m,) what each stands for: its area, or, of a sample of cells, one for all.
-    """
-
-    row: np.ndarray
+    row: np.ndarray  # row, col: (m,) of the grid
     col: np.ndarray
-    values: np.ndarray
-    error: np.ndarray
-    km2: np.ndarray
+    values: np.ndarray  # (m, V) of the covariates
+    error: np.ndarray  # (m,) standard deviation of the map's error; NaN where there is no such map
+    km2: np.ndarray  # (m,) what each stands for: its area, or, of a sample of cells, one for all
 
     def part(self, chosen: np.ndarray) -> "Cells":
         """Return some of the cells."""
@@ -65,29 +53,15 @@ class Cells:
 
 @dataclass
 class Population:
-    """The cells of a grid that are to be sampled: those inside the area in which all rasters have values; a context.
-
-    Attributes
-    ----------
-    grid
-        Of the cells.
-    layers
-        Covariates.
-    areas
-        The area of interest; empty: all.
-    mask
-        Layer that is above 0 in the area.
-    errors
-        Layers of a map: one of standard deviations, or the lower and upper ends of its prediction intervals; empty: none.
-    level
-        Nominal coverage of these intervals, from whose width a standard deviation is taken as of a normal distribution.
-    """
+    """The cells of a grid that are to be sampled: those inside the area in which all rasters have values; a context."""
 
     grid: Grid
     layers: Sequence[Layer]
-    areas: Sequence[Area] = ()
-    mask: Layer | None = None
+    areas: Sequence[Area] = ()  # the area of interest; empty: all
+    mask: Layer | None = None  # layer that is above 0 in the area
+    # layers of a map: one of standard deviations, or the lower and upper ends of its prediction intervals; empty: none
     errors: Sequence[Layer] = ()
+    # nominal coverage of these intervals, from whose width a standard deviation is taken as of a normal distribution
     level: float = 0.9
     _open: ExitStack = field(default_factory=ExitStack)
 
@@ -131,13 +105,7 @@ class Population:
         return found
 
     def sample(self, most: int, seed: int) -> Cells:
-        """Return a random sample of so many cells, drawn in proportion to their areas, or all if there are fewer.
-
-        Raises
-        ------
-        UserError
-            If there is no cell.
-        """
+        """Return a random sample of so many cells, drawn in proportion to their areas, or all if there are fewer."""
         kept: list[Cells] = []
         keys = np.empty(0)
         total = 0
@@ -278,22 +246,12 @@ def _in_order(centres: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Strata:
-    """Strata of a population.
+    """Strata of a population."""
 
-    Attributes
-    ----------
-    names
-        Their numbers in the raster, as text.
-    cells, km2
-        (H,) how many cells, and their area.
-    spread
-        (H,) root of the mean squared error that the map predicts in each; NaN where there is no such map.
-    """
-
-    names: list[str]
-    cells: np.ndarray
+    names: list[str]  # their numbers in the raster, as text
+    cells: np.ndarray  # cells, km2: (H,) how many cells, and their area
     km2: np.ndarray
-    spread: np.ndarray
+    spread: np.ndarray  # (H,) root of the mean squared error that the map predicts in each; NaN where there is no such map
 
 
 def write_strata(path: Path, population: Population, assign: Assign, names: Sequence[str] = ()) -> Strata:
@@ -333,27 +291,9 @@ def write_strata(path: Path, population: Population, assign: Assign, names: Sequ
 def draw(path: Path, grid: Grid, strata: Strata, counts: np.ndarray, reserve: int, seed: int) -> pd.DataFrame:
     """Draw points at random in each stratum of a raster, every place with the same probability; so are their places in the cells.
 
-    Parameters
-    ----------
-    path, grid, strata
-        Of `write_strata`.
-    counts
-        (H,) points of each stratum.
-    reserve
-        Further points of each, to be used in their order.
-    seed
-        Of the draw.
-
-    Returns
-    -------
-    DataFrame
-        row, col (of the grid, with fractions), stratum, order, reserve, inclusion_probability (of the cell), weight
-        (km2 that a point stands for), stratum_size (km2).
-
-    Raises
-    ------
-    UserError
-        If a stratum has fewer cells than points are to be drawn.
+    `counts` (H,) are of each stratum, `reserve` further points of each, to be used in their order. Columns: row, col (of the grid,
+    with fractions), stratum, order, reserve, inclusion_probability (of the cell), weight (km2 that a point stands for),
+    stratum_size (km2). UserError if a stratum has fewer cells than points are to be drawn.
     """
     wanted = counts + reserve
     if (few := wanted > strata.cells).any():
@@ -416,15 +356,7 @@ def chosen_points(cells: Cells, chosen: np.ndarray) -> pd.DataFrame:
 
 
 def points_table(points: pd.DataFrame, grid: Grid, design: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Return the table that is written, main points first, and their x and y in the grid's CRS.
-
-    Returns
-    -------
-    table
-        profile_id (p1 ..., reserve points r1 ...), lon, lat, the columns of `draw` but row and col, design.
-    x, y
-        (n,).
-    """
+    """Return the table that is written, main points (p1 ...) before reserve points (r1 ...), and x and y in the grid's CRS."""
     if "reserve" in points:
         points = points.sort_values("reserve", kind="stable").reset_index(drop=True)
     spare = points["reserve"].to_numpy() == 1 if "reserve" in points else np.zeros(len(points), bool)

@@ -46,22 +46,9 @@ def item(
     made: datetime,
     properties: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the STAC item of a map.
+    """Return the STAC item of a map with assets (key -> file and its title), all in the folder of the item, the map among them.
 
-    Parameters
-    ----------
-    tif
-        The map.
-    assets
-        Key -> file and its title; all lie in the folder of the item. The map is among them.
-    title
-        Of the map.
-    years
-        First and last year that it is of; None where they are not known: then `made`.
-    made
-        When the model was written, UTC.
-    properties
-        Further ones.
+    `years` are the first and last that it is of; where they are not known, its time is `made`, when the model was written, UTC.
     """
     grid = raster_grid(tif)
     geometry, extent = _footprint(grid)

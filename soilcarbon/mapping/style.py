@@ -21,13 +21,7 @@ _DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
 
 def styles(views: Sequence[View]) -> list[dict[str, str]]:
-    """Return the styles of each map: band -> XML, the first band first; of a band without any value there is none.
-
-    Raises
-    ------
-    UserError
-        If a map is not readable, or none of its cells has a value.
-    """
+    """Return the styles of each map: band -> XML, the first band first; UserError if none of its cells has a value."""
     pictures = [read_picture(view, _SIDE) for view in views]
     ramps = shared_ramps(pictures)
     found = []

@@ -48,48 +48,24 @@ PATIENCE_S = 10
 
 
 class Notes(BaseModel):
-    """Sums and statistics of a tile, kept in its file.
-
-    Attributes
-    ----------
-    inside
-        Cells in the area of interest and not masked.
-    sums
-        Map -> zone -> `zonal_statistics.as_plain`.
-    statistics
-        Of each band: the arguments of `cog.Statistics`.
-    filled
-        Period -> cells with a value where some variable was missing and filled, and in how many each variable was.
-    valued
-        Period -> cells with a value, and those of them outside the area of applicability, or of which that is not known.
-    """
+    """Sums and statistics of a tile, kept in its file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
-    inside: int
-    sums: dict[str, dict[str, zones.Plain]] = {}
-    statistics: list[tuple[int, float, float, float, float]] = []
+    inside: int  # cells in the area of interest and not masked
+    sums: dict[str, dict[str, zones.Plain]] = {}  # map -> zone -> `zonal_statistics.as_plain`
+    statistics: list[tuple[int, float, float, float, float]] = []  # of each band: the arguments of `cog.Statistics`
+    # period -> cells with a value where some variable was missing and filled, and in how many each variable was
     filled: dict[str, tuple[int, list[int]]] = {}
+    # period -> cells with a value, and those of them outside the area of applicability, or of which that is not known
     valued: dict[str, tuple[int, int]] = {}
 
 
 def open_predictor(
     path: Path, device: str = "cpu", stats: dict[str, tuple[float, float]] | None = None, missing: str | None = None
 ) -> Predictor:
-    """Open a model's file: a fitted model or forests by climate zone (*.npz), or a network's checkpoint.
+    """Open a model's file, untrusted: a fitted model or forests by climate zone (*.npz), or a network's checkpoint.
 
-    Parameters
-    ----------
-    path
-        The file, untrusted.
-    device
-        "cpu" or "cuda", of a network.
-    stats, missing
-        For a checkpoint without statistics.
-
-    Raises
-    ------
-    UserError
-        If it cannot be read.
+    `device` ("cpu" or "cuda") is of a network; `stats` and `missing` are for a checkpoint without statistics.
     """
     if path.suffix.lower() == ".npz":
         from soilcarbon.mapping.fitted import FittedPredictor  # scikit-learn is slow to import, and so is torch
@@ -288,21 +264,9 @@ def _start_process() -> None:
 def workers(count: int, plan: Plan, scheduler: str | None, folder: Path) -> Iterator[tuple[Executor, int]]:
     """Yield an executor for tiles, and how many it runs at once.
 
-    Parameters
-    ----------
-    count
-        Processes on this machine; one, or a GPU, is served by threads of this process.
-    plan
-        The map's.
-    scheduler
-        Address of a Dask scheduler; its workers need this project on their Python path and the same file system.
-    folder
-        The tiles'.
-
-    Raises
-    ------
-    UserError
-        If Dask is not installed, or the scheduler or a worker fails.
+    `count` processes on this machine; one, or a GPU, is served by threads of this process. Workers of the Dask scheduler at an
+    address need this project on their Python path and the same file system. UserError if Dask is not installed, or the scheduler or
+    a worker fails.
     """
     if scheduler is not None:
         with _dask(scheduler, folder, plan.digest) as found:
@@ -349,13 +313,7 @@ def _opens(folder: Path, digest: str) -> bool:
 
 
 def compute(folder: Path, plan: Plan, done: Collection[int], pool: Executor, at_once: int) -> None:
-    """Compute the tiles of a plan that are not done yet, with a progress bar of cells.
-
-    Raises
-    ------
-    UserError
-        If a tile cannot be computed, or a worker was killed; finished tiles stay for --resume.
-    """
+    """Compute the tiles of a plan that are not done yet, with a progress bar of cells; after an error finished tiles stay."""
 
     def cells(tile: Tile) -> int:
         return tile.height * tile.width
