@@ -9,31 +9,16 @@ from soilcarbon.settings import NodataValues, RasterSettings
 
 
 class Target(BaseModel):
-    """Soil carbon whose drivers are analysed.
-
-    Attributes
-    ----------
-    name
-        Its name in the report.
-    kind
-        "observed" (profiles, or a map made from them) or "model" (output of a process model or Earth-system model).
-    path
-        GeoTIFF or NetCDF, of any grid; None: the target of the dataset's own profiles.
-    variable
-        The NetCDF variable or the band's description, where there are several.
-    unit
-        One of `geo.field.UNITS`, where the file does not state it; of the dataset's own profiles it is known.
-    nodata
-        Values that mean missing, if the file does not declare them: 255, or 250|255; none: none do.
-    """
+    """Soil carbon whose drivers are analysed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str = Field(min_length=1, max_length=80)
+    # "observed" (profiles, or a map made from them) or "model" (output of a process model or Earth-system model)
     kind: Literal["observed", "model"]
-    path: Path | None = None
-    variable: str | None = None
-    unit: str | None = None
-    nodata: NodataValues = None
+    path: Path | None = None  # GeoTIFF or NetCDF, of any grid; None: the target of the dataset's own profiles
+    variable: str | None = None  # the NetCDF variable or the band's description, where there are several
+    unit: str | None = None  # one of `geo.field.UNITS`, where the file does not state it; of the dataset's own profiles it is known
+    nodata: NodataValues = None  # values that mean missing, if the file does not declare them: 255, or 250|255; none: none do
 
 
 class Analysis(RasterSettings):

@@ -23,15 +23,8 @@ _MOST = 15
 def importance_bars(path: Path, table: "pd.DataFrame", label: str) -> None:
     """Draw the importances of each target side by side, with intervals, a panel per zone.
 
-    Parameters
-    ----------
-    path
-        The PNG file.
-    table
-        zone, target, name, importance, low, high, of one learner and method; the reference first. The 15 most important to the
-        reference are shown, in their order.
-    label
-        Of the axis.
+    `table`: zone, target, name, importance, low, high, of one learner and method; the reference first. The 15 most important to the
+    reference are shown, in their order.
     """
     zones, targets = (list(dict.fromkeys(table[column])) for column in ("zone", "target"))
     means = table[table["target"] == targets[0]].groupby("name", sort=False)["importance"].mean()
@@ -68,14 +61,8 @@ def importance_bars(path: Path, table: "pd.DataFrame", label: str) -> None:
 def response_curves(path: Path, table: "pd.DataFrame", bends: dict[tuple[str, str], float]) -> None:
     """Draw each variable's response, targets overlaid: line and interval, ticks where places lie, dots where a response bends.
 
-    Parameters
-    ----------
-    path
-        The PNG file.
-    table
-        zone, target, variable, at, density, value, low, high, of one learner and method; a panel per variable and zone.
-    bends
-        (target, variable) -> where it bends, NaN where it does not.
+    `table`: zone, target, variable, at, density, value, low, high, of one learner and method; a panel per variable and zone.
+    `bends`: (target, variable) -> where it bends, NaN where it does not.
     """
     targets = list(dict.fromkeys(table["target"]))
     shown = {key: some for key, some in table.groupby(["variable", "zone"], sort=False)}
@@ -110,13 +97,8 @@ def response_curves(path: Path, table: "pd.DataFrame", bends: dict[tuple[str, st
 def joint_surfaces(path: Path, table: "pd.DataFrame") -> None:
     """Draw second-order effects of two variables, a panel per target, on one ramp centred at zero.
 
-    Parameters
-    ----------
-    path
-        The PNG file.
-    table
-        target, first, second, at_first, at_second, value, low, high, of one learner and method; crosses mark where the interval
-        includes zero.
+    `table`: target, first, second, at_first, at_second, value, low, high, of one learner and method; crosses mark where the
+    interval includes zero.
     """
     from matplotlib.colors import Normalize
 
@@ -142,14 +124,7 @@ def joint_surfaces(path: Path, table: "pd.DataFrame") -> None:
 def mismatch_map(path: Path, places: "pd.DataFrame", models: Sequence[str], reference: str) -> None:
     """Draw where covariates make each model richer (red, pointing up) or poorer (blue, pointing down) than the reference.
 
-    Parameters
-    ----------
-    path
-        The PNG file.
-    places
-        lon, lat (degrees), and per model its predicted ln carbon less the reference's.
-    models, reference
-        Names.
+    `places`: lon, lat (degrees), and per model its predicted ln carbon less the reference's.
     """
     from matplotlib.colors import Normalize
 

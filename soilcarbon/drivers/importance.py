@@ -37,28 +37,12 @@ INSTALL_SHAP = "Shapley values of single variables need the package shap: pip in
 
 
 def strata_of(x: np.ndarray, columns: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
-    """Return conditional subgroups: a stratum for each row, within which some columns depend far less on the others.
+    """Return conditional subgroups: a stratum (N,) for each row of x (N, V), within which columns depend far less on the others.
 
     A tree of at most 12 leaves predicts the columns from the others; its leaves are the strata (Molnar et al. 2023, Data Min.
-    Knowl. Disc. 38, 2903-2941). Permuted within strata, a variable makes few combinations that do not occur, and less of what
-    it shares with others is counted as its own. With more strata less still is, but where variables are strongly correlated
-    little is left to permute, and noise grows.
-
-    Parameters
-    ----------
-    x
-        (N, V) without gaps.
-    columns
-        Whose strata are wanted, ints.
-    classes
-        (V,) bool: class codes.
-    seed
-        Of the rows used and of ties.
-
-    Returns
-    -------
-    array
-        (N,) int64.
+    Knowl. Disc. 38, 2903-2941). Permuted within strata, a variable makes few combinations that do not occur, and less of what it
+    shares with others is counted as its own. With more strata less still is, but where variables are strongly correlated little is
+    left to permute, and noise grows. `classes` (V,): which columns are class codes.
     """
     others = np.setdiff1d(np.arange(x.shape[1]), columns)
     if others.size == 0:
@@ -101,28 +85,12 @@ def permutation(
     seed: Sequence[int],
     draws: int = 1,
 ) -> np.ndarray:
-    """Return permutation importance: by how much the mean squared error grows when a group's columns are permuted together.
+    """Return permutation importance (G,): by how much the mean squared error grows when a group's columns are permuted together.
 
-    Where a driver's effect on ln carbon adds to the others', this is twice the variance of its effect; 0 where a group is not
-    used; it may fall below 0 by chance. Unlike a share, it does not depend on the effects of other drivers.
-
-    Parameters
-    ----------
-    model, x, z
-        Fitted; held-out covariates (n, V) and targets (n,).
-    groups
-        G index arrays of columns.
-    strata
-        (G, n) strata within which each group is permuted (conditional importance); None: among all rows.
-    seed
-        Of the permutations; the same for all targets, so that differences between them do not contain its random error.
-    draws
-        Permutations of each group, averaged.
-
-    Returns
-    -------
-    array
-        (G,) in squared units of z.
+    Where a driver's effect on ln carbon adds to the others', this is twice the variance of its effect; 0 where a group is not used;
+    it may fall below 0 by chance. Unlike a share, it does not depend on the effects of other drivers. Held-out x (n, V) and z (n,);
+    strata (G, n) within which each group is permuted (conditional importance), None: among all rows. The seed is the same for all
+    targets, so that differences between them do not contain the random error of the permutations, of which `draws` are averaged.
 
     Examples
     --------
@@ -178,26 +146,10 @@ def has_shap() -> bool:
 
 
 def variable_shapley(model: Any, x: np.ndarray, background: np.ndarray, seed: Sequence[int]) -> np.ndarray:
-    """Return interventional Shapley values of single variables: exact for trees (`shap.TreeExplainer`), sampled otherwise.
+    """Return interventional Shapley values (n, V) of single variables: exact for trees (`shap.TreeExplainer`), sampled otherwise.
 
-    Parameters
-    ----------
-    model
-        Fitted by `learners.fit`.
-    x, background
-        (n, V) rows to explain; (m, V) rows that variables outside a coalition are taken from.
-    seed
-        Of sampled values.
-
-    Returns
-    -------
-    array
-        (n, V); the sum over V is the prediction less the mean prediction of the background.
-
-    Raises
-    ------
-    UserError
-        If the model is made of trees and shap is not installed.
+    x (n, V) are the rows to explain, background (m, V) those that variables outside a coalition are taken from; the sum over V is
+    the prediction less the mean prediction of the background. UserError if the model is made of trees and shap is not installed.
     """
     if isinstance(model, Pipeline):
         return variable_shapley(model[-1], model[:-1].transform(x), model[:-1].transform(background), seed)
@@ -214,22 +166,11 @@ def variable_shapley(model: Any, x: np.ndarray, background: np.ndarray, seed: Se
 
 
 def group_shapley(model: Fitted, x: np.ndarray, background: np.ndarray, member: np.ndarray, seed: Sequence[int]) -> np.ndarray:
-    """Return interventional Shapley values of groups of variables, each of which enters whole (Lundberg and Lee 2017).
+    """Return interventional Shapley values (n, G) of groups of variables, each of which enters whole (Lundberg and Lee 2017).
 
     What correlated variables of a group share is not divided between them. Exact for up to 8 groups, as the value of every
-    coalition is computed; sampled for more.
-
-    Parameters
-    ----------
-    model, x, background, seed
-        As in `variable_shapley`; any fitted regressor.
-    member
-        (V,) int, 0..G-1: the group of each variable.
-
-    Returns
-    -------
-    array
-        (n, G); the sum over G is the prediction less the mean prediction of the background.
+    coalition is computed; sampled for more. As `variable_shapley`, of any regressor; `member` (V,) is the group of each variable,
+    0..G-1.
 
     Examples
     --------

@@ -39,26 +39,11 @@ class Fitted(Protocol):
 
 
 def log_target(y: np.ndarray) -> np.ndarray:
-    """Return ln(0.05 + y / median) less its mean: the log scale on which all targets are compared.
+    """Return ln(0.05 + y / median) less its mean: the log scale on which all targets (N,), 0 or more in any unit, are compared.
 
-    Stocks in kg/m2 and contents in g/kg become equal if they are proportional; what is compared is how carbon is distributed,
-    not how much there is. It is not divided by its spread: where a model exaggerates one driver its carbon varies more, and
-    all other drivers would then seem to matter less.
-
-    Parameters
-    ----------
-    y
-        (N,) in any unit, 0 or more.
-
-    Returns
-    -------
-    array
-        (N,) float64.
-
-    Raises
-    ------
-    ValueError
-        If a value is missing or negative, or all are equal.
+    Stocks in kg/m2 and contents in g/kg become equal if they are proportional; what is compared is how carbon is distributed, not
+    how much there is. It is not divided by its spread: where a model exaggerates one driver its carbon varies more, and all other
+    drivers would then seem to matter less. ValueError if a value is missing or negative, or all are equal.
 
     Examples
     --------
@@ -79,26 +64,10 @@ def log_target(y: np.ndarray) -> np.ndarray:
 
 
 def fit(name: str, x: np.ndarray, z: np.ndarray, categories: Sequence[Category], seed: int) -> Any:
-    """Fit a learner by its name.
+    """Fit "boosting", "forest" or "network" to covariates (n, V) of categories of radius 0, and targets (n,).
 
     Trees get each class code as the mean target of its places, so that one split separates rich classes from poor ones. The means
     used in training are of other places each (scikit-learn's `TargetEncoder`), shrunk to the overall mean where a class is rare.
-
-    Parameters
-    ----------
-    name
-        "boosting", "forest" or "network".
-    x, z
-        (n, V) covariates and (n,) targets.
-    categories
-        What the columns are, of radius 0.
-    seed
-        Of everything random.
-
-    Returns
-    -------
-    estimator
-        Fitted scikit-learn regressor; a `Pipeline` of encoder and trees where there are classes.
 
     Examples
     --------
@@ -135,15 +104,7 @@ def _class_encoder(categories: Sequence[Category], seed: int) -> ColumnTransform
 
 
 class NetworkLearner(RegressorMixin, BaseEstimator):
-    """Wrap SoilCarbonRegressor as a learner: targets are shifted to start at 0, and the batch grows with the rows.
-
-    Parameters
-    ----------
-    categories
-        What the columns are, of radius 0: the network's branches.
-    seed
-        Of everything random.
-    """
+    """Wrap SoilCarbonRegressor as a learner: targets are shifted to start at 0, and the batch grows with the rows."""
 
     def __init__(self, categories: Sequence[Category], seed: int = 0) -> None:
         self.categories, self.seed = categories, seed
@@ -167,21 +128,11 @@ class NetworkLearner(RegressorMixin, BaseEstimator):
 
 
 class CrossValidation(NamedTuple):
-    """Covariates, folds and seed of out-of-fold predictions.
+    """Covariates, folds and seed of out-of-fold predictions."""
 
-    Attributes
-    ----------
-    x, categories
-        (N, V) covariates, and the categories of their columns.
-    folds
-        (N,) 0..k-1.
-    seed
-        Of the learners.
-    """
-
-    x: np.ndarray
+    x: np.ndarray  # x, categories: (N, V) covariates, and the categories of their columns
     categories: Sequence[Category]
-    folds: np.ndarray
+    folds: np.ndarray  # (N,) 0..k-1
     seed: int
 
     def predict(self, name: str, z: np.ndarray) -> np.ndarray:
@@ -215,25 +166,9 @@ def matching_noise(
     """Find the multiple of the observations' residuals that makes a model's output as hard to predict as the observations.
 
     A model's output has no measurement error and no soil that covariates do not describe, so its weaker drivers are fitted more
-    fully; beside observations they would seem to matter more even if both followed the same relationship.
-
-    Parameters
-    ----------
-    validation, name
-        How the learner of this name is cross-validated.
-    z
-        (N,) log targets of the model.
-    residuals
-        (N,) of the observations, out of fold.
-    blocks
-        (N,) block of each place.
-    wanted
-        R2 of the observations, out of fold.
-
-    Returns
-    -------
-    factor, r2
-        Multiple of the residuals, 0 where the model is no easier to predict; the R2 reached.
+    fully; beside observations they would seem to matter more even if both followed the same relationship. z (N,) are log targets of
+    the model; residuals (N,) and R2 (`wanted`) of the observations, out of fold. Returns the multiple, 0 where the model is no
+    easier to predict, and the R2 reached.
     """
     noise = flip_signs(residuals, blocks, [validation.seed, 99])
 

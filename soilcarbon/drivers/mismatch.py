@@ -43,41 +43,24 @@ class Interval:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Contrast: one difference between a model and the observations.
+    """Contrast: one difference between a model and the observations."""
 
-    Attributes
-    ----------
-    kind
-        "importance" of a driver, or "response" to a variable.
-    model, name, zone
-        Which model; the driver or variable; `EVERYWHERE` or a zone.
-    observed, modelled
-        Importance: growth of the squared error of ln carbon when the driver is permuted within strata. Response: change of ln
-        carbon over the middle 90 % of places.
-    difference
-        modelled - observed.
-    ratio
-        Importance: modelled / observed, where both are significantly above 0. Response: none.
-    observed_rank, modelled_rank
-        Importance: the rank among all drivers, 1 the most important. Response: none.
-    distance
-        Response: root mean square difference of the curves of ln carbon, weighted by the density of places. Importance: none.
-    statistic
-        Largest studentised difference over its max-T critical value; significant above 1.
-    """
-
-    kind: str
-    model: str
+    kind: str  # "importance" of a driver, or "response" to a variable
+    model: str  # model, name, zone: which model; the driver or variable; `EVERYWHERE` or a zone
     name: str
     zone: str
+    # observed, modelled: importance: growth of the squared error of ln carbon when the driver is permuted within strata. Response:
+    # change of ln carbon over the middle 90 % of places.
     observed: Interval
     modelled: Interval
     difference: Interval
-    ratio: Interval
+    ratio: Interval  # importance: modelled / observed, where both are significantly above 0. Response: none.
+    # observed_rank, modelled_rank: importance: the rank among all drivers, 1 the most important. Response: none.
     observed_rank: Interval
     modelled_rank: Interval
+    # response: root mean square difference of the curves of ln carbon, weighted by the density of places. Importance: none.
     distance: Interval
-    statistic: float
+    statistic: float  # largest studentised difference over its max-T critical value; significant above 1
 
     @property
     def significant(self) -> bool:
@@ -160,20 +143,10 @@ def contrasts(
     curves: Sequence[tuple[str, np.ndarray]],
     level: float,
 ) -> list[Contrast]:
-    """Return all differences between models and the reference, the largest statistic first.
+    """Return all differences between models (number and name) and the reference, target 0, the largest statistic first.
 
-    Parameters
-    ----------
-    found
-        From `subsampling.read_refits`; the reference is target 0.
-    models
-        Number and name of each other target.
-    drivers, zones
-        Names; zones in which a target has no skill are to be NaN.
-    curves
-        Variable and weights (1 + Z, K) of each response, everywhere and in each zone.
-    level
-        Of intervals, and 1 - the family-wise error rate.
+    `found` is of `subsampling.read_refits`, NaN in zones in which a target has no skill; `curves` are variable and weights (1 + Z,
+    K) of each response, everywhere and in each zone; `level` is of intervals, and 1 - the family-wise error rate.
     """
     raised = extrapolate(found)
     v = found["conditional"].shape[2] - len(drivers)
@@ -232,47 +205,27 @@ def _max_t(gaps: Sequence[np.ndarray], level: float) -> list[float]:
 
 @dataclass(frozen=True)
 class Results:
-    """All tables of an analysis.
+    """All tables of an analysis."""
 
-    Attributes
-    ----------
-    facts
-        title, command, targets: {name: {kind, unit, ...}} with the reference first, learners as requested, lead, level, refits of
-        each learner, block_size, blocks, drivers: {name: variables}, zones: {name: places}, support: what was counted,
-        noise: {model: factor}, settings.
-    skill
-        As of `Screening`.
-    importance
-        target, learner, zone, method, kind (variable, driver), name, importance, low, high (by the method, of learners of
-        half-samples; permutation: growth of the squared error of ln carbon), share, share_low, share_high (% of the sum over its
-        kind), refits.
-    agreement
-        target, a, b ("learner: method"), tau (Kendall's, of variables).
-    responses
-        target, learner, zone, method (accumulated, partial), variable, at, density, value, low, high (ln carbon).
-    joint
-        target, learner, method, first, second, at_first, at_second, value, low, high.
-    shapes
-        (target, variable) -> shape of the lead's curves.
-    contrasts
-        Learner -> its contrasts, the largest statistic first.
-    ensemble
-        driver, observed, models, mean, low, high (importance over models), above, below (models significantly so), observed_rank,
-        mean_rank.
-    places
-        lon, lat, and per model its predicted log target less the reference's, out of fold.
-    """
-
+    # title, command, targets: {name: {kind, unit, ...}} with the reference first, learners as requested, lead, level, refits of
+    # each learner, block_size, blocks, drivers: {name: variables}, zones: {name: places}, support: what was counted, noise: {model:
+    # factor}, settings
     facts: dict[str, Any]
-    skill: pd.DataFrame
+    skill: pd.DataFrame  # as of `Screening`
+    # target, learner, zone, method, kind (variable, driver), name, importance, low, high (by the method, of learners of half-
+    # samples; permutation: growth of the squared error of ln carbon), share, share_low, share_high (% of the sum over its kind),
+    # refits
     importance: pd.DataFrame
-    agreement: pd.DataFrame
+    agreement: pd.DataFrame  # target, a, b ("learner: method"), tau (Kendall's, of variables)
+    # target, learner, zone, method (accumulated, partial), variable, at, density, value, low, high (ln carbon)
     responses: pd.DataFrame
-    joint: pd.DataFrame
-    shapes: dict[tuple[str, str], CurveShape]
-    contrasts: dict[str, list[Contrast]]
+    joint: pd.DataFrame  # target, learner, method, first, second, at_first, at_second, value, low, high
+    shapes: dict[tuple[str, str], CurveShape]  # (target, variable) -> shape of the lead's curves
+    contrasts: dict[str, list[Contrast]]  # learner -> its contrasts, the largest statistic first
+    # driver, observed, models, mean, low, high (importance over models), above, below (models significantly so), observed_rank,
+    # mean_rank
     ensemble: pd.DataFrame
-    places: pd.DataFrame
+    places: pd.DataFrame  # lon, lat, and per model its predicted log target less the reference's, out of fold
 
     @property
     def reference(self) -> str:
@@ -325,17 +278,7 @@ def _plain(value: Any) -> Any:
 def gather(
     support: Support, analysis: Analysis, screening: Screening, found: Mapping[str, Mapping[str, np.ndarray]], command: str
 ) -> Results:
-    """Return the tables of an analysis.
-
-    Parameters
-    ----------
-    support, analysis, screening
-        What was compared, how, and which learners have skill.
-    found
-        Learner -> what its refits left, the lead first.
-    command
-        That makes the same analysis.
-    """
+    """Return the tables of an analysis; `found`: learner -> what its refits left, the lead first."""
     study, level, able = screening.study, LEVEL, screening.able
     targets = [support.targets[k] for k in screening.order]
     names = [target.name for target in targets]

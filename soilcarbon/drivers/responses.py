@@ -66,16 +66,8 @@ def _bins(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
 def accumulated(model: Fitted, x: np.ndarray, column: int, grid: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return accumulated local effects (K,) of a variable (Apley and Zhu 2020, J. R. Stat. Soc. B 82, 1059-1086).
 
-    Each row is moved only across the bin it lies in, so that no combinations are made up that correlated variables rule out.
-
-    Parameters
-    ----------
-    model, x
-        Fitted; held-out rows (n, V).
-    column
-        The variable.
-    grid, weights
-        (K,) from `quantile_grid`; (K,) from `density`, by which the curve has mean 0.
+    Each row of x (n, V) is moved only across the bin it lies in, so that no combinations are made up that correlated variables rule
+    out. Grid (K,) of `quantile_grid`; weights (K,) of `density`, by which the curve has mean 0.
 
     Examples
     --------
@@ -99,7 +91,7 @@ def accumulated(model: Fitted, x: np.ndarray, column: int, grid: np.ndarray, wei
 def dependence(model: Any, x: np.ndarray, column: int, grid: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return partial dependence (K,) of a variable (Friedman 2001): the mean prediction if all rows had its value, centred.
 
-    Parameters as in `accumulated`; the model is a fitted scikit-learn regressor, and the first 150 rows are used.
+    As `accumulated`, of a fitted scikit-learn regressor and the first 150 rows.
     """
     curve = _partial_dependence(model, x, {column: grid})
     return np.asarray(curve - weights @ curve)
@@ -113,14 +105,7 @@ def _partial_dependence(model: Any, x: np.ndarray, grids: dict[int, np.ndarray])
 def joint_accumulated(model: Fitted, x: np.ndarray, columns: tuple[int, int], grids: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Return second-order accumulated local effects (K, L): the effect of two variables beyond the sum of their own effects.
 
-    Where a bin holds no row the effect is taken to be level.
-
-    Parameters
-    ----------
-    model, x
-        Fitted; held-out rows (n, V).
-    columns, grids
-        The two variables and their edges, (K,) and (L,).
+    Where a bin holds no row of x (n, V) the effect is taken to be level.
     """
     bins = [_bins(x[:, column], grid) for column, grid in zip(columns, grids, strict=True)]
     shape = (len(grids[0]) - 1, len(grids[1]) - 1)

@@ -70,51 +70,23 @@ _MIN_ZONE = 100
 
 @dataclass(frozen=True)
 class Study:
-    """Inputs shared by all refits.
+    """Inputs shared by all refits."""
 
-    Attributes
-    ----------
-    x
-        (N, V) float32 covariates without gaps.
-    categories
-        Categories of the columns, of radius 0.
-    z
-        (T, N) log target of each target, the reference first.
-    residuals, factors
-        (N,) of the reference out of fold; (T,) multiple of them that is added to each target.
-    blocks
-        (N,) block of each place.
-    drivers
-        Driver -> its columns; G of them.
-    strata
-        (V + G, N) of each variable and each driver, for conditional permutation.
-    zone_strata
-        (Z, G, N) of each driver among the places of each zone.
-    curves
-        Column, grid (K,) and weights (K,) of each of the R variables whose response is wanted.
-    pair
-        Two columns and their grids, or None.
-    zones
-        Zone -> (N,) bool.
-    shapley
-        Whether single variables get Shapley values.
-    seed
-        Of everything.
-    """
-
-    x: np.ndarray
-    categories: tuple[Category, ...]
-    z: np.ndarray
+    x: np.ndarray  # (N, V) float32 covariates without gaps
+    categories: tuple[Category, ...]  # categories of the columns, of radius 0
+    z: np.ndarray  # (T, N) log target of each target, the reference first
+    # residuals, factors: (N,) of the reference out of fold; (T,) multiple of them that is added to each target
     residuals: np.ndarray
     factors: np.ndarray
-    blocks: np.ndarray
-    drivers: dict[str, np.ndarray]
-    strata: np.ndarray
-    zone_strata: np.ndarray
+    blocks: np.ndarray  # (N,) block of each place
+    drivers: dict[str, np.ndarray]  # driver -> its columns; G of them
+    strata: np.ndarray  # (V + G, N) of each variable and each driver, for conditional permutation
+    zone_strata: np.ndarray  # (Z, G, N) of each driver among the places of each zone
+    # column, grid (K,) and weights (K,) of each of the R variables whose response is wanted
     curves: tuple[tuple[int, np.ndarray, np.ndarray], ...]
-    pair: tuple[tuple[int, int], tuple[np.ndarray, np.ndarray]] | None
-    zones: dict[str, np.ndarray]
-    shapley: bool
+    pair: tuple[tuple[int, int], tuple[np.ndarray, np.ndarray]] | None  # two columns and their grids, or None
+    zones: dict[str, np.ndarray]  # zone -> (N,) bool
+    shapley: bool  # whether single variables get Shapley values
     seed: int
 
     @property
@@ -163,12 +135,9 @@ def noisy_target(study: Study, target: int, refit: int) -> np.ndarray:
 def refit(study: Study, learner: str, number: int, targets: Sequence[int]) -> dict[str, np.ndarray]:
     """Fit a learner on one half for each target and measure its drivers on the other; NaN of other targets.
 
-    Returns
-    -------
-    dict
-        r2 (T,); permutation, conditional, impurity, shapley: (T, V + G) of variables and then of drivers; zones (T, Z, G),
-        zone_r2 (T, Z); curves, dependences (T, R, K), padded, and zone_curves (T, Z, R, K); joint, joint_dependences (T, K, L).
-        quarter_conditional (T, G), quarter_zones (T, Z, G): of drivers, mean of learners trained on the two quarters.
+    Returns r2 (T,); permutation, conditional, impurity, shapley: (T, V + G) of variables and then of drivers; zones (T, Z, G),
+    zone_r2 (T, Z); curves, dependences (T, R, K), padded, and zone_curves (T, Z, R, K); joint, joint_dependences (T, K, L);
+    quarter_conditional (T, G), quarter_zones (T, Z, G): of drivers, mean of learners trained on the two quarters.
     """
     empty = _empty(study)
     every = {target: _refit_target(study, learner, number, target) for target in targets}
@@ -265,18 +234,12 @@ def _measure_zones(
 
 
 def extrapolate(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Extrapolate conditional importances of drivers to infinite sample size, from half- and quarter-samples.
+    """Extrapolate conditional importances of drivers, of `refit` or `read_refits`, to infinite sample size.
 
-    A learner trained on half of the profiles underestimates importances, most of all of weak drivers, and one trained on
-    a quarter more so. The shortfall is taken to shrink with the root of the number of profiles; then a half's importance is too
-    low by 1 / (2^0.5 - 1) = 2.4 times its excess over a quarter's (Richardson extrapolation; Gray and Schucany 1972, The
-    Generalized Jackknife Statistic). The two quarters make up the half, so that the chance of its profiles is in both, and
-    grows little.
-
-    Parameters
-    ----------
-    found
-        From `refit` or `read_refits`.
+    A learner trained on half of the profiles underestimates importances, most of all of weak drivers, and one trained on a quarter
+    more so. The shortfall is taken to shrink with the root of the number of profiles; then a half's importance is too low by 1 /
+    (2^0.5 - 1) = 2.4 times its excess over a quarter's (Richardson extrapolation; Gray and Schucany 1972, The Generalized Jackknife
+    Statistic). The two quarters make up the half, so that the chance of its profiles is in both, and grows little.
 
     Examples
     --------
@@ -311,46 +274,23 @@ def read_refits(folder: Path, learner: str, count: int) -> dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Screening:
-    """A study, and the skill of its learners.
-
-    Attributes
-    ----------
-    study
-        Of all refits.
-    order
-        (T,) numbers of the support's targets, as the study has them: the reference (the first one observed) first.
-    able
-        Learner -> the study's targets it has skill on; learners without skill on the reference are not there. The first one is
-        the lead, which mismatches are based on.
-    skill
-        target, learner, n, r2, r2_low, r2_high, ccc, ccc_low, ccc_high, reported (whether its drivers are).
-    predicted
-        (T, N) log targets out of fold by the lead.
-    """
+    """A study, and the skill of its learners."""
 
     study: Study
+    # (T,) numbers of the support's targets, as the study has them: the reference (the first one observed) first
     order: tuple[int, ...]
+    # learner -> the study's targets it has skill on; learners without skill on the reference are not there. The first one is the
+    # lead, which mismatches are based on.
     able: dict[str, list[int]]
-    skill: pd.DataFrame
-    predicted: np.ndarray
+    skill: pd.DataFrame  # target, learner, n, r2, r2_low, r2_high, ccc, ccc_low, ccc_high, reported (whether its drivers are)
+    predicted: np.ndarray  # (T, N) log targets out of fold by the lead
 
 
 def screen(support: Support, analysis: Analysis, folder: Path) -> Screening:
-    """Cross-validate every learner on every target, and make the study of those with skill.
+    """Cross-validate every learner on every target, and make the study of those with skill; finished parts lie in `folder`.
 
-    A learner without skill on a target is not used: its importances would be those of its errors.
-
-    Parameters
-    ----------
-    support, analysis
-        What is compared, and how.
-    folder
-        Where finished parts lie.
-
-    Raises
-    ------
-    UserError
-        If blocks are too few, no learner has skill on the reference, or a setting names what is not there.
+    A learner without skill on a target is not used: its importances would be those of its errors. UserError if blocks are too few,
+    no learner has skill on the reference, or a setting names what is not there.
     """
     blocks = spatial_groups(support.lon, support.lat, analysis.block_size)
     if (count := len(np.unique(blocks))) < _MIN_BLOCKS:

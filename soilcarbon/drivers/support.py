@@ -36,35 +36,17 @@ _STRIP = 64
 
 @dataclass(frozen=True)
 class Support:
-    """Covariates and targets at the same N places.
+    """Covariates and targets at the same N places."""
 
-    Attributes
-    ----------
-    x
-        (N, V) float32, without gaps.
-    categories
-        The V variables as categories of radius 0.
-    y
-        (T, N) targets, 0 or more, in the order of `targets`.
-    targets, units
-        What they are, and "kg/m2" or "g/kg" of each.
-    lon, lat
-        (N,) degrees.
-    counts
-        (N,) profiles at each place; 1 of a raster's cell.
-    facts
-        Name -> number or text, of what was counted.
-    """
-
-    x: np.ndarray
-    categories: tuple[Category, ...]
-    y: np.ndarray
-    targets: tuple[Target, ...]
+    x: np.ndarray  # (N, V) float32, without gaps
+    categories: tuple[Category, ...]  # the V variables as categories of radius 0
+    y: np.ndarray  # (T, N) targets, 0 or more, in the order of `targets`
+    targets: tuple[Target, ...]  # targets, units: what they are, and "kg/m2" or "g/kg" of each
     units: tuple[str, ...]
-    lon: np.ndarray
+    lon: np.ndarray  # lon, lat: (N,) degrees
     lat: np.ndarray
-    counts: np.ndarray
-    facts: dict[str, Any]
+    counts: np.ndarray  # (N,) profiles at each place; 1 of a raster's cell
+    facts: dict[str, Any]  # name -> number or text, of what was counted
 
     def __len__(self) -> int:
         return len(self.x)
@@ -81,13 +63,7 @@ class Support:
 
 
 def make_support(analysis: Analysis) -> Support:
-    """Read targets and covariates, and bring them to a common support.
-
-    Raises
-    ------
-    UserError
-        If a file cannot be read, too few places have all targets, or a variable is missing everywhere.
-    """
+    """Read targets and covariates, and bring them to a common support; UserError if too few places have all targets."""
     fields = [
         None if each.path is None else read_field(each.path, each.variable, each.unit, each.nodata) for each in analysis.targets
     ]
@@ -322,13 +298,7 @@ def _complete(support: Support) -> Support:
 
 
 def drivers_of(support: Support, wanted: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
-    """Return driver -> its columns: those wanted, then each category's variables that none of them names.
-
-    Raises
-    ------
-    UserError
-        If a driver names a variable that is not there, or fewer than two drivers are left.
-    """
+    """Return driver -> its columns: those wanted, then each category's variables that none of them names; UserError if but one."""
     column = {name: k for k, name in enumerate(support.variables)}
     constant = set(support.facts["constant"])
     for driver, names in wanted.items():
@@ -348,13 +318,7 @@ def drivers_of(support: Support, wanted: Mapping[str, Sequence[str]]) -> dict[st
 
 
 def zones_of(support: Support, wanted: Mapping[str, Mapping[str, tuple[float, float]]]) -> dict[str, np.ndarray]:
-    """Return zone -> (N,) bool: where lon, lat or variables lie in all its ranges, the lower limit included.
-
-    Raises
-    ------
-    UserError
-        If a range is of an unknown variable, or a zone contains no place.
-    """
+    """Return zone -> (N,) bool: where lon, lat or variables lie in all its ranges, the lower limit included; at least one place."""
     values = {"lon": support.lon, "lat": support.lat} | dict(zip(support.variables, support.x.T, strict=True))
     found = {}
     for zone, ranges in wanted.items():
