@@ -29,23 +29,8 @@ MAX_ZONES = 100
 class ClimateZones:
     """Four climate zones by a threshold of precipitation and one of temperature.
 
-    Attributes
-    ----------
-    precipitation, temperature
-        Thresholds, in the unit of the values that are classified: mm and degrees C, or 100 for tenths of a degree.
-    width_precipitation, width_temperature
-        Widths of the bands, centred on the thresholds, over which one zone passes into the other; 0: a hard boundary.
-    names
-        Of wet and warm, wet and cool, dry and warm, dry and cool.
-
-    Notes
-    -----
-    Use long-term means: with the climate of each period a place would change its model over time.
-
-    Raises
-    ------
-    ValueError
-        If a number is not finite, a width is negative, or there are not four names.
+    Use long-term means: with the climate of each period a place would change its model over time. ValueError if a number is not
+    finite, a width is negative, or there are not four names.
 
     Examples
     --------
@@ -60,11 +45,15 @@ class ClimateZones:
            [0. , 0. , 0. , 1. ]])
     """
 
+    # precipitation, temperature: thresholds, in the unit of the values that are classified: mm and degrees C, or 100 for tenths of
+    # a degree
     precipitation: float = 400.0
     temperature: float = 10.0
+    # width_precipitation, width_temperature: widths of the bands, centred on the thresholds, over which one zone passes into the
+    # other; 0: a hard boundary
     width_precipitation: float = 0.0
     width_temperature: float = 0.0
-    names: tuple[str, ...] = ZONES
+    names: tuple[str, ...] = ZONES  # of wet and warm, wet and cool, dry and warm, dry and cool
 
     def __post_init__(self) -> None:
         numbers = self.precipitation, self.temperature, self.width_precipitation, self.width_temperature
@@ -104,17 +93,7 @@ class ClimateZones:
 
 @dataclass(frozen=True)
 class GivenZones:
-    """Zones of a given map of classes, such as climate types or ecoregions; same methods as `ClimateZones`.
-
-    Attributes
-    ----------
-    codes
-        Whole numbers, one for each zone.
-
-    Raises
-    ------
-    ValueError
-        If there is none, one comes twice, or one is no whole number.
+    """Zones of a given map of classes, such as climate types or ecoregions, by whole numbers; same methods as `ClimateZones`.
 
     Examples
     --------
@@ -122,7 +101,7 @@ class GivenZones:
     array([ 1,  0, -1])
     """
 
-    codes: tuple[float, ...]
+    codes: tuple[float, ...]  # whole numbers, one for each zone
 
     def __post_init__(self) -> None:
         if not self.codes or len(set(self.codes)) != len(self.codes) or any(code % 1 != 0 for code in self.codes):
@@ -171,13 +150,7 @@ Zones = ClimateZones | GivenZones | OneZone
 
 
 def given_zones(name: str, codes: np.ndarray) -> GivenZones:
-    """Return the zones of the codes (n,) of a column or variable.
-
-    Raises
-    ------
-    UserError
-        If they are no whole numbers, too many, or too large to be told apart in a map.
-    """
+    """Return the zones of the codes (n,) of a column or variable; UserError if too many, or too large to be told apart in a map."""
     try:
         zones = GivenZones(tuple(np.unique(codes).tolist()))
     except ValueError as error:
@@ -196,47 +169,19 @@ def given_zones(name: str, codes: np.ndarray) -> GivenZones:
 
 @dataclass(frozen=True)
 class ClimateVariable:
-    """What is said of the precipitation or the temperature that defines zones.
+    """What is said of the precipitation or the temperature that defines zones."""
 
-    Attributes
-    ----------
-    quantity
-        "precipitation" or "temperature".
-    name
-        Of the variable or column.
-    threshold, width
-        In mm a year or degrees C; in the variable's own unit where `own_threshold` and no unit is given.
-    own_threshold
-        Whether the user gave the threshold.
-    unit
-        Given by a setting; None: not.
-    stated
-        The unit as the file states it; "" where it does not.
-    """
-
-    quantity: str
-    name: str
+    quantity: str  # "precipitation" or "temperature"
+    name: str  # of the variable or column
+    # threshold, width: in mm a year or degrees C; in the variable's own unit where `own_threshold` and no unit is given
     threshold: float
     width: float
-    own_threshold: bool = False
-    unit: str | None = None
-    stated: str = ""
+    own_threshold: bool = False  # whether the user gave the threshold
+    unit: str | None = None  # given by a setting; None: not
+    stated: str = ""  # the unit as the file states it; "" where it does not
 
     def limits(self, values: np.ndarray, where: str) -> tuple[float, float]:
-        """Return threshold and width of the band in the unit of the values, which are checked for plausibility.
-
-        Parameters
-        ----------
-        values
-            Any shape, missing = NaN.
-        where
-            File, for messages.
-
-        Raises
-        ------
-        UserError
-            If the values are implausible in the unit.
-        """
+        """Return threshold and width of the band in the unit of the values (missing = NaN), which are checked for plausibility."""
         if self.unit is None and self.own_threshold:
             return self.threshold, self.width
         unit = self.unit or spelt_unit(self.quantity, self.stated)
@@ -274,13 +219,7 @@ def climate_variables(
 def zones_of(
     variables: Sequence[ClimateVariable], values: Sequence[np.ndarray], where: str, names: tuple[str, ...] = ZONES
 ) -> ClimateZones:
-    """Return climate zones whose thresholds are in the units of precipitation and temperature (any shape), which are checked.
-
-    Raises
-    ------
-    UserError
-        If values are implausible in their unit; see `ClimateVariable.limits`.
-    """
+    """Return climate zones whose thresholds are in the units of precipitation and temperature (any shape), which are checked."""
     (wet, width), (warm, other) = (each.limits(cells, where) for each, cells in zip(variables, values, strict=True))
     return ClimateZones(wet, warm, width, other, names)
 

@@ -70,19 +70,9 @@ LSWI (Xiao et al. 2002, Int. J. Remote Sens. 23, 3009-3022)."""
 
 
 def reflectance(stored: np.ndarray, scale: str) -> np.ndarray:
-    """Return surface reflectance, float64; NaN where it is not above 0 and at most 1, as over shadow, glint and fill.
+    """Return surface reflectance of stored values (missing = NaN), float64; NaN where it is not above 0 and at most 1.
 
-    Parameters
-    ----------
-    stored
-        A band as stored, any shape, missing = NaN.
-    scale
-        A key of `SCALES`.
-
-    Raises
-    ------
-    ValueError
-        For an unknown scale.
+    So it is over shadow, glint and fill. `scale` is a key of `SCALES`.
 
     Examples
     --------
@@ -98,19 +88,9 @@ def reflectance(stored: np.ndarray, scale: str) -> np.ndarray:
 
 
 def spectral_indices(bands: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return every index of `INDICES` that the bands allow; NaN where a band is missing or the index is beyond -1 to 1.
+    """Return every index of `INDICES` that bands of reflectance allow; NaN where a band is missing or the index is beyond -1 to 1.
 
     An index of mean bands is not the mean of an index: of several images take the indices first, then their mean.
-
-    Parameters
-    ----------
-    bands
-        Name, of `BANDS` -> reflectance, all of one shape.
-
-    Raises
-    ------
-    ValueError
-        If a band's name is unknown, or the bands allow no index.
 
     Examples
     --------
@@ -133,25 +113,10 @@ def write_indices(
     names: Sequence[str] = BANDS,
     nodata: Mapping[str, tuple[float, ...]] | None = None,
 ) -> None:
-    """Write the spectral indices of a raster as a GeoTIFF on its own grid, a band each.
+    """Write the spectral indices of a raster (`find_layers`), whose four bands lie in one file, as a GeoTIFF on its own grid.
 
-    Parameters
-    ----------
-    paths
-        Files or folders, see `soilcarbon.geo.raster.find_layers`; the four bands must lie in one file.
-    out
-        The file to write.
-    scale
-        A key of `SCALES`; where the file itself declares a scale, that has been applied, and this is "reflectance".
-    names
-        Names of its blue, red, nir and swir1 band.
-    nodata
-        As of `find_layers`.
-
-    Raises
-    ------
-    UserError
-        If a band is missing, they lie in several files, the raster has no CRS, is rotated or too large, or no cell has an index.
+    `scale` is a key of `SCALES`; where the file itself declares a scale, that has been applied, and this is "reflectance". `names`
+    are those of its blue, red, nir and swir1 band.
     """
     layers = pick_layers(find_layers(paths, nodata), names)
     path = layers[0].path
@@ -204,14 +169,8 @@ def cell_sizes(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
 def gradient(elevation: np.ndarray, width: np.ndarray, height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the gradient towards east and towards north, (H, W) each, metres per metre (Horn 1981, Proc. IEEE 69, 14-47).
 
-    NaN along the edge and beside a missing cell.
-
-    Parameters
-    ----------
-    elevation
-        (H, W) metres, north up, missing = NaN.
-    width, height
-        (H,) metres, the cell sizes of each row.
+    Elevation (H, W) is in metres, north up, missing = NaN; width and height (H,) are the cell sizes of each row, metres. NaN along
+    the edge and beside a missing cell.
 
     Examples
     --------
@@ -289,14 +248,7 @@ def flow_directions(filled: np.ndarray, width: np.ndarray, height: np.ndarray) -
 
 
 def flow_accumulation(receiver: np.ndarray, area: np.ndarray) -> np.ndarray:
-    """Return the area that drains through each cell, its own included, (n,).
-
-    Parameters
-    ----------
-    receiver
-        (n,) as returned by `flow_directions`, without a cycle.
-    area
-        (n,) of each cell, any unit.
+    """Return the area that drains through each cell, its own included, (n,); `receiver` is of `flow_directions`, without a cycle.
 
     Examples
     --------
@@ -316,23 +268,13 @@ def flow_accumulation(receiver: np.ndarray, area: np.ndarray) -> np.ndarray:
 
 
 def terrain_derivatives(elevation: np.ndarray, width: np.ndarray, height: np.ndarray) -> dict[str, np.ndarray]:
-    """Return slope, aspect, northness, eastness and topographic wetness index, (H, W) float64 each.
+    """Return slope, aspect, northness, eastness and topographic wetness index, (H, W) float64 each; arguments as of `gradient`.
 
-    slope: degrees. aspect: direction of descent, degrees clockwise from north, NaN on level land. northness, eastness: cosine
-    and sine of the aspect, 0 on level land; unlike the aspect they have no jump at north. twi: ln(a / tan(slope)), a the
-    drained area per metre of contour (Beven and Kirkby 1979, Hydrol. Sci. Bull. 24, 43-69), with D8 flow over filled
-    depressions, a contour as wide as the square root of the cell's area, and a gradient of at least 1 in 1000. All are NaN
-    along the edge and beside a missing cell. Inflow across the edge is unknown: give the raster a margin of whole catchments.
-
-    Parameters
-    ----------
-    elevation, width, height
-        As of `gradient`.
-
-    Raises
-    ------
-    ValueError
-        If elevation is no grid, or there is not one cell size for each of its rows.
+    slope: degrees. aspect: direction of descent, degrees clockwise from north, NaN on level land. northness, eastness: cosine and
+    sine of the aspect, 0 on level land; unlike the aspect they have no jump at north. twi: ln(a / tan(slope)), a the drained area
+    per metre of contour (Beven and Kirkby 1979, Hydrol. Sci. Bull. 24, 43-69), with D8 flow over filled depressions, a contour as
+    wide as the square root of the cell's area, and a gradient of at least 1 in 1000. All are NaN along the edge and beside a
+    missing cell. Inflow across the edge is unknown: give the raster a margin of whole catchments.
 
     Examples
     --------
@@ -360,22 +302,9 @@ def terrain_derivatives(elevation: np.ndarray, width: np.ndarray, height: np.nda
 
 
 def write_terrain(dem: Path, out: Path, nodata: Mapping[str, tuple[float, ...]] | None = None) -> None:
-    """Write the terrain derivatives of a digital elevation model as a GeoTIFF on its own grid, a band each.
+    """Write the terrain derivatives of a digital elevation model (one band, metres) as a GeoTIFF on its own grid, a band each.
 
-    Parameters
-    ----------
-    dem
-        GeoTIFF of one band, metres. A raster around the Earth is not joined at its seam.
-    out
-        The file to write.
-    nodata
-        As of `find_layers`.
-
-    Raises
-    ------
-    UserError
-        If the raster cannot be read, has several bands or no CRS, is rotated or too large, reaches beyond a pole, holds
-        implausible elevations, or no cell has all its neighbours.
+    A raster around the Earth is not joined at its seam. UserError if it reaches beyond a pole, or holds implausible elevations.
     """
     layers = find_layers([dem], nodata)
     if len(layers) != 1:
@@ -409,23 +338,7 @@ def write_zones(
 ) -> ClimateZones:
     """Write a GeoTIFF of climate zones on the grid of the precipitation: band "zone", 1 to 4, and a band of weights per zone.
 
-    Returns the zones, with thresholds in the units of the variables.
-
-    Parameters
-    ----------
-    rasters
-        Files or folders, see `soilcarbon.geo.raster.find_layers`.
-    variables
-        Precipitation and temperature: names, units, thresholds and widths of the bands.
-    out
-        The file to write.
-    nodata
-        As of `find_layers`.
-
-    Raises
-    ------
-    UserError
-        If a variable is missing, a file cannot be read or is too large, values are implausible, or no cell has both.
+    Returns the zones, with thresholds in the units of the variables, precipitation and temperature.
     """
     names = [each.name for each in variables]
     if names[0] == names[1]:

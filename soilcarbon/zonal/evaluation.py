@@ -36,23 +36,15 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Predictions of the profiles of one fold.
+    """Predictions of the profiles of one fold."""
 
-    Attributes
-    ----------
-    predictions
-        A row per profile: row (its number in the whole table), fold, zone (its name), observed, unzoned, zoned, blended; and
-        network, network zoned where there is one.
-    increases
-        A row per method, covariate and profile: method, row, covariate (column of x), increase of the squared error when the
-        covariate is permuted. Covariates that a forest does not use have none, and are left out.
-    trace
-        All candidates: forest (zone or "all"), and the columns of `SelectedForest.trace`.
-    """
-
+    # a row per profile: row (its number in the whole table), fold, zone (its name), observed, unzoned, zoned, blended; and network,
+    # network zoned where there is one
     predictions: pd.DataFrame
+    # a row per method, covariate and profile: method, row, covariate (column of x), increase of the squared error when the
+    # covariate is permuted. Covariates that a forest does not use have none, and are left out.
     increases: pd.DataFrame
-    trace: pd.DataFrame
+    trace: pd.DataFrame  # all candidates: forest (zone or "all"), and the columns of `SelectedForest.trace`
 
 
 def space_time_folds(profiles: Profiles, method: ZonedForest, k: int, seed: int) -> np.ndarray:
@@ -70,20 +62,10 @@ def hold_out(
     repeats: int = 5,
     network: ZonedNetwork | None = None,
 ) -> HeldOut:
-    """Train on all other folds, unzoned and zoned, and predict one.
+    """Train on all other folds, unzoned and zoned, and predict one of n profiles, all with a climate.
 
-    Parameters
-    ----------
-    profiles
-        n profiles, all with a climate.
-    folds, fold
-        (n,), and the one to hold out.
-    method
-        Zoned forest, not fitted, its zones with the bands of "blended".
-    seed, repeats
-        Of training and permutations; number of permutations of each covariate.
-    network
-        Not fitted, to be compared with the forests.
+    The method is not fitted, its zones with the bands of "blended"; nor is the network, which is compared with the forests.
+    `repeats` is the number of permutations of each covariate.
     """
     train, rows = profiles.take(folds != fold), np.flatnonzero(folds == fold)
     test, data = profiles.take(rows), (train.x, train.y, train.groups)
@@ -109,15 +91,10 @@ def hold_out(
 
 
 def permutation_increases(forest: SelectedForest, test: Profiles, rows: np.ndarray, seed: int, repeats: int) -> pd.DataFrame:
-    """Return the increase of each profile's squared error when a covariate is permuted among the profiles.
+    """Return the increase of each profile's squared error when a covariate is permuted among the profiles, the mean of the repeats.
 
     Permutation importance (Breiman 2001, Mach. Learn. 45, 5-32) before it is averaged. Of two correlated covariates each looks
-    unimportant beside the other.
-
-    Returns
-    -------
-    DataFrame
-        row, covariate (column of x), increase: the mean of the repeats.
+    unimportant beside the other. Columns: row, covariate (column of x), increase.
     """
     random, parts = np.random.default_rng(seed), []
     error = (forest.predict(test.x) - test.y) ** 2
@@ -145,26 +122,11 @@ def score_tables(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the scores of each method, and the paired differences between methods, for all profiles and for each zone.
 
-    Parameters
-    ----------
-    predictions
-        As of `HeldOut`, of all folds.
-    groups
-        (n,) the block of each of its rows; the bootstrap draws whole blocks.
-    zones
-        For the order of names.
-    seed, draws
-        Of the bootstrap.
-
-    Returns
-    -------
-    scores
-        zone, method, n, blocks, and r2, rmse, mae, me, ccc, each with _low and _high.
-    differences
-        zone, method, against (`PAIRS`), n, blocks, and the columns of `soilcarbon.stats.metrics.paired_differences`: rmse and
-        mae in percent, negative where the method errs less; r2 and ccc as differences, positive where it agrees better; each
-        with _low and _high. An interval that contains 0 does not separate the two. There is one for each zone and target: of
-        twenty such intervals one misses by chance.
+    Predictions are of all folds, `groups` (n,) the block of each, which the bootstrap draws whole. Scores: zone, method, n, blocks,
+    and r2, rmse, mae, me, ccc, each with _low and _high. Differences: zone, method, against (`PAIRS`), n, blocks, and those of
+    `stats.metrics.paired_differences`: rmse and mae in percent, negative where the method errs less; r2 and ccc as differences,
+    positive where it agrees better. An interval that contains 0 does not separate the two. There is one for each zone and target:
+    of twenty such intervals one misses by chance.
     """
     table: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
@@ -206,26 +168,10 @@ def importance_table(
 ) -> pd.DataFrame:
     """Return the permutation importance of each covariate as loss of R2, for all profiles (unzoned) and for each zone (zoned).
 
-    In a fold whose forest did not choose a covariate it is 0.
-
-    Parameters
-    ----------
-    increases, predictions
-        As of `HeldOut`, of all folds.
-    groups
-        (n,) the block of each row of `predictions`.
-    zones
-        For the order of names.
-    names
-        (V,) of the columns of x.
-    seed, draws
-        Of the bootstrap of whole blocks.
-
-    Returns
-    -------
-    DataFrame
-        zone, method, covariate, importance, low, high, chosen (share of folds whose forest uses it), n; by zone, in
-        descending order of importance. Covariates that no fold chose are left out.
+    Increases and predictions are of all folds; in a fold whose forest did not choose a covariate it is 0, and covariates that no
+    fold chose are left out. `groups` (n,) are the blocks that the bootstrap draws whole, `names` (V,) of the columns of x. Columns:
+    zone, method, covariate, importance, low, high, chosen (share of folds whose forest uses it), n; by zone, in descending order of
+    importance.
     """
     parts = []
     for zone, rows in _groups(predictions, zones):
@@ -260,18 +206,10 @@ _PAPERS = " (paper, China)"
 
 
 def draw_scores(path: Path, tables: Mapping[str, pd.DataFrame], score: str, label: str, paper: bool = False) -> None:
-    """Draw a score of each method, zone and target, with its interval.
+    """Draw a score ("r2" or "rmse") of each method, zone and target, with its interval, as PNG.
 
-    Parameters
-    ----------
-    path
-        The PNG file.
-    tables
-        Title -> a table of scores with a column target: a row of panels each, a panel per target.
-    score, label
-        "r2" or "rmse", and what it is called on the axis.
-    paper
-        Whether the paper's figures for China are drawn beside those of all zones, where it has the target.
+    `tables`: title -> a table of scores with a column target: a row of panels each, a panel per target. `paper`: whether the
+    paper's figures for China are drawn beside those of all zones, where it has the target.
     """
     targets = list(dict.fromkeys(target for table in tables.values() for target in table["target"]))
     size = 1.2 + 4.2 * len(targets), 0.9 + 2.6 * len(tables)

@@ -24,27 +24,10 @@ from soilcarbon.stats.metrics import scores
 
 
 def stratified_folds(groups: np.ndarray, strata: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Return folds of whole groups in which every stratum has about its share (`StratifiedGroupKFold`).
+    """Return folds (n,) of whole groups, 0 to k - 1, in which every stratum has about its share (`StratifiedGroupKFold`).
 
-    Parameters
-    ----------
-    groups
-        (n,) the place or block of each profile.
-    strata
-        (n,) of each profile: its zone and decade as one label, for instance. A stratum of fewer groups than folds cannot be in
-        all of them.
-    k, seed
-        Number of folds, at most that of the groups. The folds do not depend on the order of the profiles.
-
-    Returns
-    -------
-    array
-        (n,) int64 from 0 to k - 1.
-
-    Raises
-    ------
-    UserError
-        If there are fewer than two groups.
+    A stratum of fewer groups than folds cannot be in all of them; k is at most the number of groups. The folds do not depend on the
+    order of the profiles. UserError if there are fewer than two groups.
 
     Examples
     --------
@@ -69,24 +52,10 @@ def stratified_folds(groups: np.ndarray, strata: np.ndarray, k: int, seed: int) 
 
 
 def drop_correlated(x: np.ndarray, y: np.ndarray, limit: float = 0.95) -> list[int]:
-    """Return the columns to keep so that no two have |Pearson r| above the limit; constant ones are dropped too.
+    """Return the columns to keep of x (n, F) so that no two have |Pearson r| above the limit; constant ones are dropped too.
 
-    Columns are taken in order of their |r| with the target, so that of a correlated pair the better predictor stays.
-    Correlations are over the profiles that have both values.
-
-    Parameters
-    ----------
-    x
-        (n, F) covariates, missing = NaN.
-    y
-        (n,) target.
-    limit
-        0 to 1.
-
-    Raises
-    ------
-    UserError
-        If no column varies.
+    Columns are taken in order of their |r| with the target, so that of a correlated pair the better predictor stays. Correlations
+    are over the profiles that have both values. UserError if no column varies.
 
     Examples
     --------
@@ -119,13 +88,6 @@ def cross_validated_r2(x: np.ndarray, y: np.ndarray, folds: np.ndarray, seed: in
 
     Pooled, not averaged over folds as scikit-learn's searches do: folds of whole blocks differ in size and variance, and a small
     one of little variance would decide the average.
-
-    Parameters
-    ----------
-    x, y, folds
-        (n, F), (n,), (n,).
-    seed, parameters
-        Of each `RandomForestRegressor`.
     """
     forest = RandomForestRegressor(**parameters, random_state=seed, n_jobs=1)
     found = scores(y, cross_val_predict(forest, x, y, cv=PredefinedSplit(folds)))["r2"]
@@ -145,28 +107,10 @@ def search_subsets(
     pool: Executor | None,
     label: str = "",
 ) -> tuple[tuple[int, ...], pd.DataFrame]:
-    """Cross-validate every subset of the columns: 2^F - 1 of F, 1023 of ten.
+    """Cross-validate every subset of the columns of x (n, F): 2^F - 1 of F, 1023 of ten; the same seed and parameters for all.
 
-    Parameters
-    ----------
-    x, y, folds
-        (n, F), (n,), (n,) of the training profiles, and of no others.
-    seed, parameters
-        As of `cross_validated_r2`; the same for all subsets.
-    pool, label
-        As of `soilcarbon.parallel.map_in_order`; text of the progress bar.
-
-    Returns
-    -------
-    best
-        Columns of the highest R2; of equal ones the fewest, then the first.
-    trace
-        A row per subset: columns (tuple), count, r2. The highest of so many is optimistic, so it is no score of the model.
-
-    Raises
-    ------
-    UserError
-        If there is no column, or the target does not vary.
+    Returns the columns of the highest R2 (of equal ones the fewest, then the first), and a row per subset: columns (tuple), count,
+    r2. The highest of so many is optimistic, so it is no score of the model. UserError if the target does not vary.
     """
     if not x.shape[1] or np.ptp(y) == 0:
         raise UserError(

@@ -63,30 +63,8 @@ def decades(x: np.ndarray, year: int | None) -> np.ndarray:
 class SelectedForest:
     """Random forest with feature selection and hyperparameter search by cross-validation within the training profiles.
 
-    Correlated covariates are dropped, the rest ranked, every subset of the best tried, and hyperparameters drawn at random for
-    the best subset. Folds are of whole groups, stratified by decade. Missing values are handled by the trees.
-
-    Attributes
-    ----------
-    covariates
-        Columns of x that may be used.
-    year
-        Column of x of the sampling year; None: folds are not stratified.
-    best
-        Number of highest-ranked covariates of which every subset is tried, 2^best - 1.
-    inner_folds
-        Folds of the search.
-    candidates
-        Sets of hyperparameters that are tried.
-    search_trees, trees
-        Trees of a forest in the search, and of the final one.
-    pool
-        Processes of the search, see `soilcarbon.parallel.worker_pool`; None: this one.
-    label
-        Of progress bars.
-    columns, parameters, trace, forest
-        Set by `fit`: columns of x, hyperparameters, a row for each candidate (stage "subset" or "settings", columns, count, r2,
-        hyperparameters), and the forest.
+    Correlated covariates are dropped, the rest ranked, every subset of the best tried, and hyperparameters drawn at random for the
+    best subset. Folds are of whole groups, stratified by decade. Missing values are handled by the trees.
 
     Examples
     --------
@@ -97,35 +75,25 @@ class SelectedForest:
     (1,)
     """
 
-    covariates: tuple[int, ...]
-    year: int | None = None
-    best: int = 10
-    inner_folds: int = 5
-    candidates: int = 20
-    search_trees: int = 50
+    covariates: tuple[int, ...]  # columns of x that may be used
+    year: int | None = None  # column of x of the sampling year; None: folds are not stratified
+    best: int = 10  # number of highest-ranked covariates of which every subset is tried, 2^best - 1
+    inner_folds: int = 5  # folds of the search
+    candidates: int = 20  # sets of hyperparameters that are tried
+    search_trees: int = 50  # search_trees, trees: trees of a forest in the search, and of the final one
     trees: int = 300
+    # processes of the search, see `soilcarbon.parallel.worker_pool`; None: this one
     pool: Executor | None = field(default=None, repr=False)
     label: str = "forest"
+    # columns, parameters, trace, forest: set by `fit`: columns of x, hyperparameters, a row for each candidate (stage "subset" or
+    # "settings", columns, count, r2, hyperparameters), and the forest
     columns: tuple[int, ...] = field(init=False)
     parameters: dict[str, Any] = field(init=False)
     trace: pd.DataFrame = field(init=False, repr=False)
     forest: RandomForestRegressor = field(init=False, repr=False)
 
     def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, seed: int) -> Self:
-        """Select covariates and hyperparameters, and train.
-
-        Parameters
-        ----------
-        x, y, groups
-            (n, V), (n,), (n,); no fold splits a group.
-        seed
-            Of folds, hyperparameters and forests.
-
-        Raises
-        ------
-        UserError
-            If no covariate varies, or there is only one group, or one value of the target.
-        """
+        """Select covariates and hyperparameters, and train on x (n, V), y and groups (n,), which no fold splits."""
         kept = np.array(self.covariates)[drop_correlated(x[:, list(self.covariates)], y, MAX_CORRELATION)]
         importance = rank(x[:, kept], y, seed, self.search_trees)
         best = np.sort(kept[np.argsort(-importance, kind="stable")[: self.best]])
@@ -160,30 +128,16 @@ def _text(columns: Any) -> str:
 class ZonedForest:
     """Random forest for each climate zone; within a band at a boundary the weighted mean of the forests that meet there.
 
-    A zone's forest is trained on the profiles within the thresholds, whatever the widths of the bands. Without bands the map has
-    a seam along each boundary, as in the paper. With a band, a forest extrapolates by up to half its width.
-
-    Attributes
-    ----------
-    zones
-        Thresholds, widths and names; or the codes of a given map.
-    climate
-        Columns of x that define the zones: precipitation and temperature, or the code; () of one zone.
-    forest
-        Template of each zone's forest.
-    min_profiles
-        A zone of fewer profiles is predicted by the forest of all profiles.
-    everywhere
-        Fitted forest of all profiles; None: fitted if a zone needs it.
-    forests, counts
-        Set by `fit`: zone -> forest, zone -> number of its profiles.
+    A zone's forest is trained on the profiles within the thresholds, whatever the widths of the bands. Without bands the map has a
+    seam along each boundary, as in the paper. With a band, a forest extrapolates by up to half its width.
     """
 
-    zones: Zones
-    climate: tuple[int, ...]
-    forest: SelectedForest
-    min_profiles: int = 50
-    everywhere: SelectedForest | None = None
+    zones: Zones  # thresholds, widths and names; or the codes of a given map
+    climate: tuple[int, ...]  # columns of x that define the zones: precipitation and temperature, or the code; () of one zone
+    forest: SelectedForest  # template of each zone's forest
+    min_profiles: int = 50  # a zone of fewer profiles is predicted by the forest of all profiles
+    everywhere: SelectedForest | None = None  # fitted forest of all profiles; None: fitted if a zone needs it
+    # forests, counts: set by `fit`: zone -> forest, zone -> number of its profiles
     forests: dict[str, SelectedForest] = field(init=False, repr=False)
     counts: dict[str, int] = field(init=False)
 
@@ -241,22 +195,12 @@ class ZonedNetwork:
     """Network of ln(1 + target) at radius 0, pretrained on all profiles and fine-tuned in each zone, on the forests' folds.
 
     The best epoch is chosen on whole groups of the training profiles.
-
-    Attributes
-    ----------
-    covariates
-        Columns of x that it uses.
-    min_profiles
-        A zone of fewer profiles is predicted by the network of all profiles.
-    epochs
-        Of each training, at most.
-    everywhere, own
-        Set by `fit`: the network of all profiles, and zone number -> the fine-tuned one.
     """
 
-    covariates: tuple[int, ...]
-    min_profiles: int = 50
-    epochs: int = 100
+    covariates: tuple[int, ...]  # columns of x that it uses
+    min_profiles: int = 50  # a zone of fewer profiles is predicted by the network of all profiles
+    epochs: int = 100  # of each training, at most
+    # everywhere, own: set by `fit`: the network of all profiles, and zone number -> the fine-tuned one
     everywhere: SoilCarbonRegressor = field(init=False, repr=False)
     own: dict[int, SoilCarbonRegressor] = field(init=False, repr=False)
 
@@ -289,22 +233,12 @@ class ZonedNetwork:
 
 
 def estimate_uncertainty(method: ZonedForest, profiles: Profiles, held_out: pd.DataFrame, predicted: str, seed: int) -> Uncertainty:
-    """Estimate the uncertainty of a zoned forest from cross-validated predictions.
+    """Estimate the uncertainty of a zoned forest, fitted to all of these profiles, from cross-validated predictions.
 
     Intervals are calibrated on the scale of ln(1 + target), so that they widen in proportion to the prediction, and in each zone
     that has blocks enough. The area of applicability is one for all zones: a place in one zone that is like profiles of another
-    lies inside.
-
-    Parameters
-    ----------
-    method, profiles
-        Fitted to all of these profiles.
-    held_out
-        `soilcarbon.zonal.evaluation.HeldOut.predictions` of all folds, a row for each profile in their order.
-    predicted
-        Its column of predictions, made as the method makes them at a boundary.
-    seed
-        Of random draws.
+    lies inside. `held_out` are `evaluation.HeldOut.predictions` of all folds, a row for each profile in their order; `predicted` is
+    its column of predictions made as the method makes them at a boundary.
     """
     y, fitted = held_out["observed"].to_numpy(np.float64), held_out[predicted].to_numpy(np.float64)
     labels, names = method.labels(profiles.x), np.array(method.zones.names)

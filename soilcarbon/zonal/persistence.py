@@ -23,33 +23,16 @@ _MAX_VARIABLES = 1000
 
 @dataclass(frozen=True)
 class ZonedModel:
-    """Fitted zoned forest, the meaning of its numbers, and its uncertainty.
-
-    Attributes
-    ----------
-    forest
-        Fitted.
-    target, unit
-        Predicted quantity.
-    variables
-        Names of the columns of x.
-    uncertainty
-        Of its predictions.
-    record
-        Settings and scores of the training, plain containers.
-    classes
-        Variables that are class codes: never interpolated.
-    nodata
-        Variable ("": all) -> values of rasters that mean missing, as given by a setting.
-    """
+    """Fitted zoned forest, the meaning of its numbers, and its uncertainty."""
 
     forest: ZonedForest
-    target: str
+    target: str  # target, unit: predicted quantity
     unit: str
-    variables: tuple[str, ...]
+    variables: tuple[str, ...]  # names of the columns of x
     uncertainty: Uncertainty = Uncertainty()
-    record: Any = None
-    classes: tuple[str, ...] = ()
+    record: Any = None  # settings and scores of the training, plain containers
+    classes: tuple[str, ...] = ()  # variables that are class codes: never interpolated
+    # variable ("": all) -> values of rasters that mean missing, as given by a setting
     nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
@@ -125,13 +108,7 @@ def save_zoned(model: ZonedModel, path: Path) -> None:
 
 
 def load_zoned(path: Path) -> ZonedModel:
-    """Load what `save_zoned` wrote; the file may be untrusted.
-
-    Raises
-    ------
-    UserError
-        If the file is missing, damaged, compressed or foreign, or its numbers do not make a model.
-    """
+    """Load what `save_zoned` wrote; the file may be untrusted: UserError if its numbers do not make a model."""
     must_exist(path, "model; make one with soilcarbon zones")
     try:
         plain, arrays = read_archive(path)

@@ -38,19 +38,9 @@ NO_PERIOD = -1
 
 
 def period_of(year: np.ndarray, first: int, length: int) -> np.ndarray:
-    """Return the first year of the period each year lies in, (n,) int64; `NO_PERIOD` if it is missing or before the first.
+    """Return the first year of the period each year (n,) lies in, int64; `NO_PERIOD` if it is missing or before the first.
 
-    Parameters
-    ----------
-    year
-        (n,) with or without fraction: 1989.9 is a day of 1989. NaN is missing.
-    first, length
-        The first year of the first period, and the years of each: 1985 and 5 make 1985-1989, 1990-1994, ...
-
-    Raises
-    ------
-    ValueError
-        If the length is below 1.
+    1989.9 is a day of 1989. First year 1985 and a length of 5 make 1985-1989, 1990-1994, ...
 
     Examples
     --------
@@ -68,12 +58,7 @@ def period_of(year: np.ndarray, first: int, length: int) -> np.ndarray:
 def find_spans(folder: Path, nodata: Mapping[str, tuple[float, ...]] | None = None) -> dict[tuple[int, int], list[Layer]]:
     """Return (first year, last year) -> layers, of the folders named by a year (1985) or years (1985-1989), in order of time.
 
-    `nodata` is as of `find_layers`.
-
-    Raises
-    ------
-    UserError
-        If there is none, or they do not all hold the same variables.
+    UserError if there is none, or they do not all hold the same variables.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected a folder of GeoTIFFs in it for each year (1985) or span (1985-1989)")
@@ -105,33 +90,11 @@ def covariates_at(
     length: int,
     nodata: Mapping[str, tuple[float, ...]] | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[int, int]]:
-    """Return the values at each profile of the rasters of its own period.
+    """Return the values at each profile of the rasters of its own period: variable -> (n,) float64, NaN where nothing is known.
 
-    Of several years or spans within a period, the mean of those that have a value there. A span belongs to the period that
-    contains all of it.
-
-    Parameters
-    ----------
-    folder
-        As of `find_spans`.
-    lon, lat
-        (n,) degrees.
-    period, length
-        (n,) as of `period_of`, and the years of a period.
-    nodata
-        As of `find_layers`.
-
-    Returns
-    -------
-    values
-        Variable -> (n,) float64; NaN where nothing is known, as for profiles without a period.
-    unmatched
-        First year of a period -> number of its profiles for which there are no rasters; 0 where all have some.
-
-    Raises
-    ------
-    UserError
-        If the folder or its files cannot be read, or no profile's period contains a span.
+    Of several years or spans within a period, the mean of those that have a value there. A span belongs to the period that contains
+    all of it. Also returned: first year of a period -> number of its profiles for which there are no rasters. UserError if no
+    profile's period contains a span.
     """
     spans = find_spans(folder, nodata)
     for layers in spans.values():
@@ -170,24 +133,13 @@ def _means(spans: Sequence[Sequence[Layer]], names: Sequence[str], lon: np.ndarr
 
 @dataclass(frozen=True)
 class Profiles:
-    """Profiles of one target.
+    """Profiles of one target."""
 
-    Attributes
-    ----------
-    x
-        (n, V) variables, missing = NaN.
-    y
-        (n,) target.
-    lon, lat
-        (n,) degrees.
-    groups, period
-        (n,) the block of each profile, which no fold splits; the first year of its period, see `period_of`.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    lon: np.ndarray
+    x: np.ndarray  # (n, V) variables, missing = NaN
+    y: np.ndarray  # (n,) target
+    lon: np.ndarray  # lon, lat: (n,) degrees
     lat: np.ndarray
+    # groups, period: (n,) the block of each profile, which no fold splits; the first year of its period, see `period_of`
     groups: np.ndarray
     period: np.ndarray
 
@@ -201,94 +153,45 @@ class Profiles:
 
 @dataclass(frozen=True)
 class Sources:
-    """Sources of profiles and their covariates.
+    """Sources of profiles and their covariates."""
 
-    Attributes
-    ----------
-    samples
-        Table of profile_id, lon, lat, targets, year and further columns; or a dataset folder, whose variables are covariates.
-    targets
-        Columns to be predicted.
-    climate
-        Setting -> column that defines the zones: {"precipitation": ..., "temperature": ...} or {"zone": ...}.
-    covariates
-        Columns and variables to use; none: all variables of the dataset folder and the rasters, but no column of the table, which
-        may be a measurement.
-    rasters, periodic
-        Static rasters, files, folders or addresses; and a folder as of `find_spans`.
-    year
-        Column of sampling years; None: years are not used.
-    first_year, period_years
-        As of `period_of`.
-    rule
-        How a table is read.
-    nodata
-        Values that mean missing by variable of the rasters, see `io.nodata.parse_nodata`.
-    classes
-        Variables that are class codes, see `geo.plausibility.choose_classes`.
-    unit
-        Of the targets.
-    cache
-        Folder of what is fetched of remote rasters.
-    """
-
+    # table of profile_id, lon, lat, targets, year and further columns; or a dataset folder, whose variables are covariates
     samples: Path
-    targets: Sequence[str]
+    targets: Sequence[str]  # columns to be predicted
+    # setting -> column that defines the zones: {"precipitation": ..., "temperature": ...} or {"zone": ...}
     climate: Mapping[str, str]
+    # columns and variables to use; none: all variables of the dataset folder and the rasters, but no column of the table, which may
+    # be a measurement
     covariates: Sequence[str] = ()
-    rasters: Sequence[Path] = ()
+    rasters: Sequence[Path] = ()  # rasters, periodic: static rasters, files, folders or addresses; and a folder as of `find_spans`
     periodic: Path | None = None
-    year: str | None = "year"
-    first_year: int = 1985
+    year: str | None = "year"  # column of sampling years; None: years are not used
+    first_year: int = 1985  # first_year, period_years: as of `period_of`
     period_years: int = 5
     rule: TableRule = field(default_factory=TableRule)
+    # values that mean missing by variable of the rasters, see `io.nodata.parse_nodata`
     nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    classes: Sequence[str] = ()
-    unit: str = "kg/m2"
-    cache: Path = Path("data/remote")
+    classes: Sequence[str] = ()  # variables that are class codes, see `geo.plausibility.choose_classes`
+    unit: str = "kg/m2"  # of the targets
+    cache: Path = Path("data/remote")  # folder of what is fetched of remote rasters
 
 
 @dataclass(frozen=True)
 class SpaceTime:
-    """Profiles that have a climate, and a year where years are used.
+    """Profiles that have a climate, and a year where years are used."""
 
-    Attributes
-    ----------
-    table
-        A row per profile: profile_id, lon, lat, the targets (NaN where missing), `variables`, and its other columns.
-    covariates
-        The columns a model may use.
-    variables
-        Those, the columns of the climate, and the year: the columns of x.
-    period
-        (N,) first year of the period of each row, see `period_of`.
-    left_out
-        profile_id, reason.
-    classes
-        The variables that are class codes.
-    units
-        Variable -> unit as its raster states it.
-    nodata
-        As of `Sources`.
-    """
-
+    # a row per profile: profile_id, lon, lat, the targets (NaN where missing), `variables`, and its other columns
     table: pd.DataFrame
-    covariates: tuple[str, ...]
-    variables: tuple[str, ...]
-    period: np.ndarray
+    covariates: tuple[str, ...]  # the columns a model may use
+    variables: tuple[str, ...]  # those, the columns of the climate, and the year: the columns of x
+    period: np.ndarray  # (N,) first year of the period of each row, see `period_of`
     left_out: pd.DataFrame
-    classes: tuple[str, ...] = ()
-    units: Mapping[str, str] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()  # the variables that are class codes
+    units: Mapping[str, str] = field(default_factory=dict)  # variable -> unit as its raster states it
     nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def profiles(self, target: str, block_size: float) -> tuple[Profiles, np.ndarray]:
-        """Return the profiles that have a target, grouped in blocks of so many degrees, and their ids (n,).
-
-        Raises
-        ------
-        UserError
-            If fewer than two have.
-        """
+        """Return the profiles that have a target, at least two, grouped in blocks of so many degrees, and their ids (n,)."""
         known = self.table[target].notna().to_numpy()
         table = self.table[known]
         if len(table) < 2:
@@ -300,13 +203,7 @@ class SpaceTime:
 
 
 def read_space_time(sources: Sources) -> SpaceTime:
-    """Read profiles and add to each the covariates of its place and its own period.
-
-    Raises
-    ------
-    UserError
-        If a file or column is missing or wrong, a name comes twice, or no profile is left.
-    """
+    """Read profiles and add to each the covariates of its place and its own period; UserError if no profile is left."""
     table, found, classes = _read_table(sources)
     lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
     units: dict[str, str] = {}

@@ -42,34 +42,18 @@ FOLDS, TRACE = "folds", "trace"
 
 @dataclass(frozen=True)
 class Run:
-    """Folders and options of a training run.
+    """Folders and options of a training run."""
 
-    Attributes
-    ----------
-    name, results, models
-        Of the run; folders of tables and of models.
-    unit
-        Of the targets.
-    folds, block_size, seed
-        Of cross-validation, blocks in degrees.
-    blended
-        Whether the saved model passes over bands from zone to zone.
-    network
-        Whether the network is cross-validated too.
-    settings
-        All settings, for the record.
-    """
-
-    name: str
+    name: str  # name, results, models: of the run; folders of tables and of models
     results: Path
     models: Path
-    unit: str
-    folds: int = 5
+    unit: str  # of the targets
+    folds: int = 5  # folds, block_size, seed: of cross-validation, blocks in degrees
     block_size: float = 0.5
     seed: int = 314
-    blended: bool = False
-    network: bool = False
-    settings: Mapping[str, Any] | None = None
+    blended: bool = False  # whether the saved model passes over bands from zone to zone
+    network: bool = False  # whether the network is cross-validated too
+    settings: Mapping[str, Any] | None = None  # all settings, for the record
 
 
 def train_zoned(
@@ -77,25 +61,9 @@ def train_zoned(
 ) -> None:
     """Train, evaluate and save the forests of each target, and write all tables.
 
-    Parameters
-    ----------
-    run
-        Folders and options.
-    data
-        Profiles and covariates.
-    method
-        Not fitted, its zones with the bands of blended predictions.
-    targets
-        Columns of the table.
-    facts
-        All that decides the results, besides the data.
-    resume
-        Whether to keep the finished folds of an interrupted run of the same facts and data.
-
-    Raises
-    ------
-    UserError
-        If a folder cannot be written, holds another run, or the profiles are too few.
+    The method is not fitted, its zones with the bands of blended predictions. `facts` are all that decides the results, besides the
+    data: an interrupted run of the same facts and data is resumed. UserError if a folder holds another run, or the profiles are too
+    few.
     """
     models = {target: run.models / f"{run.name}_{target}.npz" for target in targets}
     for path in models.values():
