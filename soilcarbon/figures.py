@@ -110,24 +110,11 @@ def observed_against_predicted(
     labels: tuple[str, str] = ("observed", "predicted"),
     things: str = "profiles",
 ) -> None:
-    """Draw predictions against observations, with the 1:1 line and the scores.
+    """Draw predictions against observations (n,), with the 1:1 line and the scores, as PNG.
 
-    Both axes span the same range. They are logarithmic when the observations are right-skewed, as carbon contents
-    are; what is near or below zero then stands at the edge, as a triangle. Beyond 2,000 profiles their density is
-    shown.
-
-    Parameters
-    ----------
-    path
-        The PNG file.
-    observed, predicted
-        (n,) in `unit`.
-    unit
-        Of the target, such as "g/kg".
-    title
-        What was predicted where.
-    labels, things
-        What the axes show, and what is counted.
+    Both axes span the same range. They are logarithmic when the observations are right-skewed, as carbon contents are; what is near
+    or below zero then stands at the edge, as a triangle. Beyond 2,000 profiles their density is shown. `labels` are of the axes,
+    `things` what is counted.
     """
     title, unit, labels = literal(title), literal(unit), (literal(labels[0]), literal(labels[1]))
     logarithmic = is_skewed(observed)
@@ -191,23 +178,10 @@ def _scores_line(observed: np.ndarray, predicted: np.ndarray, unit: str) -> str:
 
 
 def residual_map(path: Path, lon: np.ndarray, lat: np.ndarray, residual: np.ndarray, unit: str, title: str) -> None:
-    """Draw a map of residuals: where more was observed than predicted, and where less.
+    """Draw a map of residuals (n,), observed - predicted: where more was observed than predicted, and where less, as PNG.
 
-    The ramp is centred at zero and ends at the 95th percentile of the absolute residuals, so that a few outliers
-    do not bleach the rest. Degrees are drawn as long as they are on the ground in the middle of the map.
-
-    Parameters
-    ----------
-    path
-        The PNG file.
-    lon, lat
-        (n,) degrees.
-    residual
-        (n,) observed - predicted, in `unit`.
-    unit
-        Of the target.
-    title
-        What was predicted where.
+    The ramp is centred at zero and ends at the 95th percentile of the absolute residuals, so that a few outliers do not bleach the
+    rest. Degrees are drawn as long as they are on the ground in the middle of the map.
     """
     from matplotlib.colors import Normalize
 
@@ -245,17 +219,7 @@ def residual_map(path: Path, lon: np.ndarray, lat: np.ndarray, residual: np.ndar
 
 
 def soc_maps(path: Path, maps: "Sequence[SocMap]", unit: str) -> None:
-    """Draw maps of SOC on one logarithmic ramp, the first over the whole width, the others in a row below it.
-
-    Parameters
-    ----------
-    path
-        The PNG file.
-    maps
-        What to draw, with the profiles on it.
-    unit
-        Of SOC.
-    """
+    """Draw maps of SOC on one logarithmic ramp, the first over the whole width, the others in a row below it."""
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
@@ -283,15 +247,8 @@ def soc_maps(path: Path, maps: "Sequence[SocMap]", unit: str) -> None:
 def skill_bars(path: Path, table: "pd.DataFrame", unit: str) -> None:
     """Draw MAE and CCC of each method in each region, with their intervals.
 
-    Parameters
-    ----------
-    path
-        The PNG file.
-    table
-        A row per region and method: region, method, n_test, and for mae and ccc the columns <score>,
-        <score>_low, <score>_high. Regions and methods are drawn in the order of the rows.
-    unit
-        Of MAE.
+    `table`: a row per region and method: region, method, n_test, and for mae and ccc the columns <score>, <score>_low,
+    <score>_high. Regions and methods are drawn in the order of the rows.
     """
     from matplotlib.figure import Figure
 

@@ -36,22 +36,7 @@ class Strong(str):
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a report.
-
-    Parameters
-    ----------
-    caption
-        Shown above it.
-    header
-        Names of the C columns.
-    rows
-        Cells, C each; the first cell names the row. Anything but text is shown by `format_value`; `Strong` is bold.
-    numeric
-        Whether each column is aligned as numbers; default: all but the first.
-    groups
-        Titles above the header, each with the number of columns it spans; "" for columns without one.
-    note
-        Shown below it.
+    """A table of a report; its first cells name the rows. Anything but text is shown by `format_value`; `Strong` is bold.
 
     Examples
     --------
@@ -174,13 +159,7 @@ class Section:
 
 
 class FigureFolder:
-    """Figures drawn into a folder, and which of them were drawn.
-
-    Parameters
-    ----------
-    folder
-        Where the PNG files go.
-    """
+    """Figures drawn into a folder as PNG files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -199,16 +178,8 @@ class FigureFolder:
 def write_report(path: Path, title: str, subject: str, verdict: Sequence[str], sections: Sequence[Section]) -> None:
     """Write a report as one HTML page, atomically.
 
-    Parameters
-    ----------
-    path
-        Of the page.
-    title, subject
-        The heading, and a line below it that says what the report is about.
-    verdict
-        The result, a sentence or two each; the first one is the largest.
-    sections
-        Those without blocks are left out.
+    `subject` is a line below the title that says what the report is about; `verdict` the result, a sentence or two each, the first
+    one the largest. Sections without blocks are left out.
     """
     kept = [section for section in sections if section.blocks]
     write_text(path, render("report.html", title=title, subject=subject, verdict=verdict, sections=kept))
@@ -217,14 +188,8 @@ def write_report(path: Path, title: str, subject: str, verdict: Sequence[str], s
 def render(template: str, **values: Any) -> str:
     """Return a page: a template of `templates/` that extends base.html, filled with values, which are escaped.
 
-    The Content-Security-Policy admits the page's own style and script by their hashes, pictures as data URIs, and nothing else.
-
-    Parameters
-    ----------
-    template
-        Name of the file.
-    **values
-        `title`, and what else the template shows; a missing one raises jinja2.UndefinedError.
+    The Content-Security-Policy admits the page's own style and script by their hashes, pictures as data URIs, and nothing else. A
+    value that is missing raises jinja2.UndefinedError.
 
     Examples
     --------

@@ -31,10 +31,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 def start_worker(single_threaded: bool = False) -> None:
     """Prepare a worker process: it leaves Ctrl-C to its parent, and ends when the parent is killed.
 
-    Parameters
-    ----------
-    single_threaded
-        Use one thread for linear algebra, OpenMP and PyTorch: processes side by side have a core each.
+    `single_threaded`: linear algebra, OpenMP and PyTorch use one thread, as processes side by side have a core each.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_at_signals(None, [signal.SIGTERM])
@@ -56,18 +53,7 @@ def process_pool(workers: int, initialise: Callable[..., None], *arguments: Any)
 
 @contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool of single-threaded worker processes, which end at once where the block ends by an exception.
-
-    Parameters
-    ----------
-    workers
-        Processes; 0: one per core.
-
-    Raises
-    ------
-    UserError
-        If a process was killed.
-    """
+    """Yield a pool of single-threaded processes (0: one per core), which end at once where the block ends by an exception."""
     with process_pool(workers or os.cpu_count() or 1, start_worker, True) as pool:
         try:
             yield pool
@@ -86,16 +72,7 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 def map_in_order(
     pool: Executor | None, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], description: str
 ) -> list[Any]:
-    """Return the results of many short calls in their order, with a progress bar.
-
-    Parameters
-    ----------
-    pool
-        Of `worker_pool`; None: the calls run in this process.
-    function, arguments
-        A function of a module, and the arguments of each call.
-    description
-        Before the bar.
+    """Return the results of many short calls in their order, with a progress bar; without a pool they run in this process.
 
     Examples
     --------
@@ -155,19 +132,7 @@ def _write_arrays(path: Path, function: Callable[..., dict[str, np.ndarray]], ar
 def run_tasks(tasks: Sequence[Task], workers: int, description: str) -> None:
     """Run the tasks whose file is not there as it was finished, with a progress bar; an interrupted run is resumed.
 
-    Parameters
-    ----------
-    tasks
-        In the order they are begun.
-    workers
-        Processes; 0: one per core; 1: this one alone.
-    description
-        Before the bar.
-
-    Raises
-    ------
-    UserError
-        Of a task, which is named; or if a process was killed.
+    They are begun in their order, by so many processes (0: one per core; 1: this one alone). An error of a task names it.
     """
     waiting = [task for task in tasks if not task.is_finished()]
     if workers == 1 or len(waiting) < 2:
@@ -192,13 +157,7 @@ def _named(task: Task) -> Iterator[None]:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a task's file.
-
-    Raises
-    ------
-    UserError
-        If it is not readable.
-    """
+    """Return the arrays of a task's file; UserError if it is not readable."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}

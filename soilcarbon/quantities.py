@@ -133,12 +133,7 @@ def unit_of(text: str | None) -> str | None:
 
 
 def to_standard(values: np.ndarray, quantity: str, unit: str) -> np.ndarray:
-    """Return values in the quantity's standard unit.
-
-    Raises
-    ------
-    ValueError
-        If the unit is none of the quantity's.
+    """Return values in the quantity's standard unit; ValueError if the unit is none of the quantity's.
 
     Examples
     --------
@@ -164,25 +159,9 @@ def check_plausible(
 ) -> None:
     """Raise a question if the values of a column or raster look like another unit.
 
-    Parameters
-    ----------
-    values
-        Any shape; NaN and infinite ones are not looked at. Few impossible values pass: they are the caller's to reject and count.
-    quantity
-        A key of `QUANTITIES`.
-    unit
-        What they are taken for; None: the standard unit.
-    where
-        File and column, as named in the question.
-    setting
-        That says the unit, such as "--stones_unit"; "": the question ends with the probable unit.
-    stated
-        The unit was stated by the user: only a majority of impossible values is asked about then.
-
-    Raises
-    ------
-    UserError
-        Naming counts, the first example, what the values look like, and the setting.
+    NaN and infinite values are not looked at. Few impossible ones pass: they are the caller's to reject and count. `unit` is what
+    they are taken for, by default the standard one, and if it was `stated` by the user only a majority of impossible values is
+    asked about. `where` (file and column) and `setting`, that says the unit, are named in the question.
 
     Examples
     --------

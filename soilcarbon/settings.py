@@ -39,13 +39,7 @@ S = TypeVar("S", bound="Settings")
 
 
 def find_config(path: Path) -> Path:
-    """Return a YAML file of settings: itself, or where there is none, the installed preset of that name (`configs/NAME.yaml`).
-
-    Raises
-    ------
-    UserError
-        If there is neither, naming the presets.
-    """
+    """Return a YAML file of settings: itself, or where there is none, the installed preset of that name (`configs/NAME.yaml`)."""
     if path.exists():
         return path
     if path.parent in (Path(), Path("configs")) and (PRESETS / path.name).is_file():
@@ -99,13 +93,7 @@ class Settings(BaseModel):
 
 
 def with_defaults(cls: type[S], values: Mapping[str, Any]) -> type[S]:
-    """Return the settings class with other defaults, which count as not given, as its own do.
-
-    Raises
-    ------
-    UserError
-        For a name that is no setting of the class.
-    """
+    """Return the settings class with other defaults, which count as not given, as its own do."""
     fields: dict[str, Any] = {}
     for name, value in values.items():
         if name not in cls.model_fields:
@@ -117,13 +105,7 @@ def with_defaults(cls: type[S], values: Mapping[str, Any]) -> type[S]:
 
 
 def build(cls: type[S], values: dict[str, Any], source: str = "settings") -> S:
-    """Make settings from values; invalid ones raise a UserError with one message.
-
-    Raises
-    ------
-    UserError
-        Naming the first setting at fault, its value and the rule.
-    """
+    """Make settings from values; UserError names the first setting at fault, its value and the rule."""
     try:
         return cls(**values)
     except ValidationError as error:

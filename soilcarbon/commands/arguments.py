@@ -125,13 +125,7 @@ def known_settings() -> list[str]:
 
 
 def from_yaml(cls: type[Settings], path: Path) -> dict[str, Any]:
-    """Return the settings of one command in a YAML file.
-
-    Raises
-    ------
-    UserError
-        For a name that is no setting of any command, or a file that is neither there nor a preset.
-    """
+    """Return the settings of one command in a YAML file; UserError for a name that is no setting of any command."""
     path = find_config(path)
     values = read_yaml(path)
     if set(values) - set(cls.model_fields):
@@ -143,23 +137,10 @@ def from_yaml(cls: type[Settings], path: Path) -> dict[str, Any]:
 
 
 def read_settings(cls: type[S], purpose: str | None, arguments: Sequence[str] | None = None, program: str = "") -> S:
-    """Resolve a command's settings from defaults, YAML file and command line.
+    """Resolve a command's settings from defaults, YAML file and command line; UserError for an unknown or ill-typed one.
 
-    Parameters
-    ----------
-    cls
-        The command's settings.
-    purpose
-        Shown by `--help`: the module's docstring.
-    arguments
-        The command line without the program's name, or `Keywords`; default `sys.argv[1:]`.
-    program
-        How the command is called, shown by `--help`; default `sys.argv[0]`.
-
-    Raises
-    ------
-    UserError
-        For an unknown or ill-typed setting, or a YAML file that cannot be read.
+    `purpose` and `program` are shown by `--help`: the module's docstring, and how the command is called. `arguments` are the
+    command line without the program's name, or `Keywords`; default `sys.argv[1:]`.
     """
     flags_given = _listed(cls, arguments.values) if isinstance(arguments, Keywords) else _typed(cls, purpose, arguments, program)
     path = flags_given.get("config")
@@ -199,14 +180,7 @@ def used_columns(used: Mapping[str, str], not_used: Sequence[str]) -> str:
 
 
 def command_line(program: str, arguments: Sequence[str] | None) -> str:
-    """Return the command that repeats a run, as it is typed.
-
-    Parameters
-    ----------
-    program
-        Such as "soilcarbon compare".
-    arguments
-        As of `read_settings`; `--resume` is left out: it continues a run, and repeats none.
+    """Return the command that repeats a run, as it is typed: without `--resume`, which continues a run, and repeats none.
 
     Examples
     --------

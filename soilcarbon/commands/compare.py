@@ -238,13 +238,7 @@ def _compare_methods(settings: CompareSettings, folder: Path, command: str) -> N
 
 
 def design_of_one(settings: CompareSettings, folder: Path) -> "OneDesign":
-    """Return the design of a comparison on one dataset.
-
-    Raises
-    ------
-    UserError
-        If a method is unknown.
-    """
+    """Return the design of a comparison on one dataset; UserError if a method is unknown."""
     from soilcarbon.benchmark.methods import METHODS, as_method
     from soilcarbon.benchmark.own_data import Design
 
@@ -329,13 +323,7 @@ def _cross_validate(settings: CompareSettings, command: str) -> None:
 
 
 def design_of(settings: CompareSettings) -> "Design":
-    """Return the design of an experiment.
-
-    Raises
-    ------
-    UserError
-        If a method or a setting of the fine-tuning is unknown.
-    """
+    """Return the design of an experiment; UserError if a method or a setting of the fine-tuning is unknown."""
     from soilcarbon.benchmark.baselines import BASELINES
     from soilcarbon.benchmark.experiment import Design
     from soilcarbon.benchmark.network_variants import VARIANTS

@@ -134,13 +134,7 @@ def _check_unchanged(path: Path) -> None:
 
 
 def _population(settings: DesignSettings) -> "Population":
-    """Return the cells to be sampled.
-
-    Raises
-    ------
-    UserError
-        If rasters cannot be read, or do not fit each other.
-    """
+    """Return the cells to be sampled; UserError if rasters do not fit each other."""
     from soilcarbon.geo import grid as grids
     from soilcarbon.geo.plausibility import check_layers, check_names, choose_classes, with_classes
     from soilcarbon.geo.raster import find_layers

@@ -21,13 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(settings: RegionalSettings) -> None:
-    """Fine-tune by the settings, and print the scores.
-
-    Raises
-    ------
-    UserError
-        If no checkpoint to start from is given.
-    """
+    """Fine-tune by the settings, and print the scores; UserError if no checkpoint to start from is given."""
     if settings.init_from is None and not settings.given("init_from"):
         raise UserError("--init_from is required: the checkpoint to fine-tune, or none to train from scratch")
     ensure_example_world(settings.data_dir)

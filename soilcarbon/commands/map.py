@@ -221,13 +221,7 @@ def _fetched(settings: MapSettings) -> MapSettings:
 def make_plan(
     settings: MapSettings, model: "Predictor", reference: "Layer | None" = None
 ) -> "tuple[Plan, dict[str, list[Area]], Sample]":
-    """Return the plan of the map; areas by the name of the file they go to; and a sample of cells predicted as profiles are.
-
-    Raises
-    ------
-    UserError
-        If rasters, areas, grid and checkpoint do not fit each other.
-    """
+    """Return the plan of the map; areas by the name of the file they go to; and a sample of cells predicted as profiles are."""
     from soilcarbon.geo import grid as grids
     from soilcarbon.geo.plausibility import ask_about_fill_values, check_names
     from soilcarbon.geo.raster import find_layers

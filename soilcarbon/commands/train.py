@@ -29,11 +29,6 @@ def run(settings: TrainSettings, distil: "Distil | None" = None) -> None:
     """Train by the settings, as a single process or one of a `torchrun` job, and print the scores.
 
     `distil`: see `training.run.train`.
-
-    Raises
-    ------
-    UserError
-        For anything wrong in settings, files or data, and for a loss that is no longer finite.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         end_with_parent()  # torchrun

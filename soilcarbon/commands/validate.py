@@ -141,10 +141,7 @@ log = logging.getLogger(__name__)
 def _unit_of_points(settings: ValidateSettings, points: Path) -> str:
     """Return the unit of the points' values: as stated, or as the name of their column says.
 
-    Raises
-    ------
-    UserError
-        If neither says it, or the column is one of organic matter and neither its share of carbon nor its unit is stated.
+    UserError if neither says it, or the column is one of organic matter and neither its share of carbon nor its unit is stated.
     """
     from soilcarbon.io.columns import is_organic_matter
     from soilcarbon.soil.target import organic_matter_unit, target_of
