@@ -40,27 +40,11 @@ _WKT = re.compile(
 
 
 def transformed(crs: CRS | str, other: CRS | str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Transform places from one CRS to another.
+    """Transform places from one CRS to another: anything rasterio understands; degrees are longitude and latitude, in this order.
 
-    Each place is taken for itself: its image does not depend on the others, to the last bit.
-
-    Parameters
-    ----------
-    crs, other
-        From and to: anything rasterio understands. Degrees are longitude and latitude, in this order.
-    x, y
-        Of one shape.
-
-    Returns
-    -------
-    x, y : ndarray
-        float64, of that shape. Both are NaN where a place has no image: it is not finite, beyond a pole, or outside
-        what either projection can hold.
-
-    Raises
-    ------
-    UserError
-        If there is no transformation between the CRS: they are of two planets, or one is a local system.
+    Each place is taken for itself: its image does not depend on the others, to the last bit. Both coordinates are NaN where a place
+    has no image: it is not finite, beyond a pole, or outside what either projection can hold. UserError if there is no
+    transformation between the CRS: they are of two planets, or one is a local system.
     """
     crs, other = CRS.from_user_input(crs), CRS.from_user_input(other)
     there = np.stack([np.asarray(x, np.float64), np.asarray(y, np.float64)])
@@ -97,10 +81,7 @@ def _on_earth(crs: CRS, places: np.ndarray) -> np.ndarray:
 def bounds_in(bounds: Bounds, crs: str, other: str) -> Bounds:
     """Return the extent, in `other`, of bounds given in `crs`; across the antimeridian x_max passes 180.
 
-    Raises
-    ------
-    UserError
-        If part of the ground has no place in a projection.
+    UserError if part of the ground has no place in a projection.
     """
     known, wanted = CRS.from_user_input(crs), CRS.from_user_input(other)
     if known == wanted:
@@ -162,13 +143,8 @@ def unfit(crs: CRS) -> str:
 def parse_crs(text: str) -> CRS:
     """Parse a CRS from untrusted text: a code like EPSG:3035, WKT, PROJ's "+proj=..." or PROJJSON.
 
-    GDAL accepts more than these as a CRS: names of files, which it reads, and addresses, which it fetches. Text from an
-    untrusted file must cause neither.
-
-    Raises
-    ------
-    CRSError
-        If it is nothing of these, or names an address.
+    GDAL accepts more than these as a CRS: names of files, which it reads, and addresses, which it fetches. Text from an untrusted
+    file must cause neither. CRSError if it is nothing of these, or names an address.
     """
     text = _without_schema(text.strip())
     form = _CODE.fullmatch(text) or _WKT.match(text) or text.startswith(("+proj=", "{"))
@@ -192,10 +168,7 @@ def _without_schema(text: str) -> str:
 def read_crs(text: str) -> str:
     """Parse a CRS given by the user, and return it as `as_text` does.
 
-    Raises
-    ------
-    UserError
-        If it is none, or `unfit` for a grid.
+    UserError if it is none, or `unfit` for a grid.
     """
     try:
         known = parse_crs(text)

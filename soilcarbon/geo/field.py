@@ -46,32 +46,18 @@ _REGULAR = 0.1
 
 @dataclass(frozen=True)
 class Field:
-    """Gridded carbon.
-
-    Attributes
-    ----------
-    path, variable, unit
-        Where it is from; "kg/m2" or "g/kg".
-    layer, grid
-        Of a GeoTIFF; None of a NetCDF.
-    values, lat, lon
-        Of a NetCDF: (H, W) in the unit, missing = NaN, and the centres (H,) from north to south, (W,) eastwards; None of a GeoTIFF.
-    factor
-        What a GeoTIFF's values are multiplied by.
-    times
-        That a NetCDF's values are the mean of.
-    """
+    """Gridded carbon."""
 
     path: Path
     variable: str
-    unit: str
-    layer: Layer | None = None
-    grid: Grid | None = None
-    values: np.ndarray | None = None
-    lat: np.ndarray | None = None
-    lon: np.ndarray | None = None
-    factor: float = 1.0
-    times: int = 1
+    unit: str  # "kg/m2" or "g/kg"
+    layer: Layer | None = None  # of a GeoTIFF
+    grid: Grid | None = None  # of a GeoTIFF
+    values: np.ndarray | None = None  # of a NetCDF: (H, W) in the unit, missing = NaN
+    lat: np.ndarray | None = None  # of a NetCDF: (H,) centres, from north to south
+    lon: np.ndarray | None = None  # of a NetCDF: (W,) centres, eastwards
+    factor: float = 1.0  # what a GeoTIFF's values are multiplied by
+    times: int = 1  # that a NetCDF's values are the mean of
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -112,10 +98,7 @@ class Field:
     def at(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
         """Return the value (N,) of the cell that each place (degrees) lies in, in the unit; NaN where missing or outside.
 
-        Raises
-        ------
-        UserError
-            If values are negative, or larger than soil can hold.
+        UserError if values are negative, or larger than soil can hold.
         """
         if self.layer is not None:
             windows, _ = cut_windows([self.layer], lon, lat, 0)
@@ -129,10 +112,7 @@ class Field:
     def as_grid(self) -> Grid:
         """Return its cells as a grid that rasters can be brought to.
 
-        Raises
-        ------
-        UserError
-            If rows or columns are unevenly spaced.
+        UserError if rows or columns are unevenly spaced.
         """
         if self.grid is not None:
             return self.grid
@@ -155,24 +135,14 @@ def edges_between(centres: np.ndarray) -> np.ndarray:
 
 
 def read_field(path: Path, variable: str | None = None, unit: str | None = None, nodata: tuple[float, ...] | None = None) -> Field:
-    """Read carbon on a grid.
+    """Read carbon on a grid: *.nc, *.nc4 or *.cdf are NetCDF, all else is GeoTIFF.
 
-    Parameters
-    ----------
-    path
-        *.nc, *.nc4 or *.cdf are NetCDF, all else is GeoTIFF.
-    variable
-        Which, where there are several; of NetCDF `cSoil` if it is there.
-    unit
-        Needed where the file does not state it; where it does, both must agree.
-    nodata
-        Values that mean missing, beside those that the file declares; None: values that look like missing ones are asked about.
+    `variable` says which, where there are several; of NetCDF `cSoil` if it is there. The unit is needed where the file does not
+    state it; where it does, both must agree. `nodata` are values that mean missing, beside those that the file declares; None:
+    values that look like missing ones are asked about.
 
-    Raises
-    ------
-    UserError
-        If it cannot be read, the variable is not there, the unit is unknown or another than the file's, no cell has a
-        value, or values are not carbon.
+    UserError if it cannot be read, the variable is not there, the unit is unknown or another than the file's, no cell has a value,
+    or values are not carbon.
     """
     must_exist(path, "map or model output")
     given = unit_of(unit)

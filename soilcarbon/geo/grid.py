@@ -41,26 +41,14 @@ class Tile:
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells of a map, north up.
+    """Cells of a map, north up."""
 
-    Attributes
-    ----------
-    crs
-        Anything rasterio understands, "EPSG:4326" or WKT.
-    x, y
-        Of the upper left corner, in the CRS's unit.
-    cell
-        Width and height of a cell, both positive, in the CRS's unit.
-    height, width
-        Rows and columns.
-    """
-
-    crs: str
-    x: float
+    crs: str  # anything rasterio understands, "EPSG:4326" or WKT
+    x: float  # of the upper left corner, in the CRS's unit, as y
     y: float
-    cell: tuple[float, float]
-    height: int
-    width: int
+    cell: tuple[float, float]  # width and height of a cell, both positive, in the CRS's unit
+    height: int  # rows
+    width: int  # columns
 
     @property
     def transform(self) -> Affine:
@@ -97,10 +85,7 @@ class Grid:
     def tile(self, number: int, side: int) -> Tile:
         """Return the tile of a number, as in `tiles(side)`.
 
-        Raises
-        ------
-        IndexError
-            If there is none of this number.
+        IndexError if there is none of this number.
         """
         if not 0 <= number < self.tile_count(side):
             raise IndexError(f"tile {number} of {self.tile_count(side)}")
@@ -111,10 +96,7 @@ class Grid:
     def crop(self, bounds: Bounds) -> "Grid":
         """Return the part whose cells touch the bounds, given in the grid's CRS; whole cells are kept.
 
-        Raises
-        ------
-        UserError
-            If no cell does.
+        UserError if no cell does.
         """
         x_min, x_max, y_min, y_max = bounds
         left, right = _touched(x_min - self.x, x_max - self.x, self.cell[0], self.width)
@@ -146,10 +128,7 @@ def north_up(raster: Any) -> Grid:
 def raster_grid(path: Path) -> Grid:
     """Return a raster's own grid, turned north up.
 
-    Raises
-    ------
-    UserError
-        If it is not readable, has no CRS or one that no map can be made in, or is rotated.
+    UserError if it is not readable, has no CRS or one that no map can be made in, or is rotated.
     """
     with named_errors(path), open_raster(path) as raster:
         check_raster(raster, path)
@@ -194,25 +173,14 @@ def target_grid(
     resolution: float | None = None,
     bounds: Bounds | None = None,
 ) -> Grid:
-    """Return the grid a map is made on.
+    """Return the grid a map is made on: that of the raster `like`, by default the layer with the smallest cells.
 
-    Parameters
-    ----------
-    layers
-        The covariates, at least one.
-    like
-        The raster to follow; default: the one with the smallest cells.
-    crs, resolution
-        The grid's own CRS and cell size, in its unit, instead of that raster's.
-    bounds
-        The extent, in the grid's CRS, taken as it is: the first cell starts at its upper left corner. Default: that
-        raster's; with a CRS or cell size that is not that raster's it is widened to whole multiples of the cell size, counted
-        from the CRS's origin, so that maps of one CRS and cell size have the same cells (as INSPIRE's grids).
+    `crs` and `resolution`, the cell's size in its unit, are taken instead of that raster's. Bounds, in the grid's CRS, are taken as
+    they are: the first cell starts at their upper left corner. Without them the extent is that raster's; with a CRS or cell size
+    that is not that raster's it is widened to whole multiples of the cell size, counted from the CRS's origin, so that maps of one
+    CRS and cell size have the same cells (as INSPIRE's grids).
 
-    Raises
-    ------
-    UserError
-        If rasters cannot be read, the CRS is none, or the extent holds no cell or absurdly many.
+    UserError if rasters cannot be read, the CRS is none, or the extent holds no cell or absurdly many.
     """
     if bounds is not None and not (all(map(math.isfinite, bounds)) and bounds[0] < bounds[1] and bounds[2] < bounds[3]):
         raise UserError(f"bounds {shown(bounds)}: they have to be finite, each lower limit below its upper limit")

@@ -30,25 +30,15 @@ _TURNS = (-360.0, 0.0, 360.0)
 
 @dataclass(frozen=True)
 class ModelGrid:
-    """Cells of a model between latitudes and longitudes.
+    """Cells of a model between latitudes and longitudes, degrees.
 
-    Attributes
-    ----------
-    lat, lon
-        (H,) and (W,) centres, degrees, in the model's own order.
-    lat_bounds, lon_bounds
-        (H, 2) and (W, 2) edges of the cells.
-
-    Raises
-    ------
-    UserError
-        If cells do not touch, or lie beyond the poles or one turn.
+    UserError if cells do not touch, or lie beyond the poles or one turn.
     """
 
-    lat: np.ndarray
-    lon: np.ndarray
-    lat_bounds: np.ndarray
-    lon_bounds: np.ndarray
+    lat: np.ndarray  # (H,) centres, in the model's own order
+    lon: np.ndarray  # (W,)
+    lat_bounds: np.ndarray  # (H, 2) edges of the cells
+    lon_bounds: np.ndarray  # (W, 2)
 
     def __post_init__(self) -> None:
         if len(self.lat) * len(self.lon) > _MOST_CELLS:
@@ -84,15 +74,10 @@ class ModelGrid:
         return ModelGrid(self.lat[rows], self.lon[cols], self.lat_bounds[rows], self.lon_bounds[cols])
 
     def overlaps(self, grid: Grid, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return which cells of a map's tile lie in which of the model's.
+        """Return which cells of a map's tile lie in which of the model's: numbers (m,) of both, row by row, and the shared km2.
 
         On a map in degrees the areas are exact. Cells of any other are cut into parts where fewer than eight lie along the side of
         one of the model's; each part belongs to the cell that its middle lies in, so that nothing is lost or counted twice.
-
-        Returns
-        -------
-        ours, theirs, km2
-            (m,) numbers of the model's cells, row by row, of the tile's, and the areas that both share.
         """
         return self._exact(grid, tile) if grid.geographic else self._by_parts(grid, tile)
 
@@ -162,10 +147,7 @@ def _within(bounds: np.ndarray, values: np.ndarray) -> np.ndarray:
 def regular_grid(cell: float, grid: Grid) -> ModelGrid:
     """Return cells of `cell` degrees, counted from 180 W and 90 N, that hold a map; northwards, of all longitudes at most.
 
-    Raises
-    ------
-    UserError
-        If half a turn is no multiple of the cell.
+    UserError if half a turn is no multiple of the cell.
     """
     rows, cols = round(180 / cell), round(360 / cell)
     if abs(rows * cell - 180) > 1e-6:
@@ -182,10 +164,7 @@ def regular_grid(cell: float, grid: Grid) -> ModelGrid:
 def own_grid(grid: Grid) -> ModelGrid:
     """Return the cells of a map in degrees as a model's grid.
 
-    Raises
-    ------
-    UserError
-        If it is in a projection.
+    UserError if it is in a projection.
     """
     if not grid.geographic:
         raise UserError("the map is not in degrees: give cell, the side of the model's cells, or grid, a file of the model")
@@ -202,10 +181,7 @@ def _from_edges(lat: np.ndarray, lon: np.ndarray) -> ModelGrid:
 def read_model_grid(path: Path) -> ModelGrid:
     """Read the grid of a model: of a NetCDF its latitudes and longitudes with their bounds, of a GeoTIFF in degrees its cells.
 
-    Raises
-    ------
-    UserError
-        If it cannot be read, or has no rows and columns of degrees.
+    UserError if it cannot be read, or has no rows and columns of degrees.
     """
     must_exist(path, "grid of a model")
     if path.suffix.lower() not in (".nc", ".nc4", ".cdf"):

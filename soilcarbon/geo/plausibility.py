@@ -64,19 +64,12 @@ _FAR = 8.0
 
 @dataclass(frozen=True)
 class Sample:
-    """Cells of one layer as stored, missing ones left out.
+    """Cells of one layer as stored, missing ones left out."""
 
-    Attributes
-    ----------
-    values, counts
-        (u,) the different values in order, of the file's type, and how often each occurs.
-    jumps
-        Share of horizontal neighbours that are alike; and of those that differ, the share that are not next to each other in the
-        order of `values`.
-    """
-
-    values: np.ndarray
-    counts: np.ndarray
+    values: np.ndarray  # (u,) the different ones in order, of the file's type
+    counts: np.ndarray  # (u,) how often each occurs
+    # share of horizontal neighbours that are alike; and of those that differ, the share that are not next to each other in the
+    # order of `values`
     jumps: tuple[float, float] = (0.0, 0.0)
 
 
@@ -95,10 +88,7 @@ def _windows(raster: Any, cells: int) -> list[Window]:
 def sample_layers(layers: Sequence[Layer]) -> list[Sample]:
     """Return a sample of the cells of each layer, file by file.
 
-    Raises
-    ------
-    UserError
-        If a file cannot be read.
+    UserError if a file cannot be read.
     """
     found: dict[Layer, Sample] = {}
     for path in dict.fromkeys(layer.path for layer in layers):
@@ -162,17 +152,9 @@ def fill_values(values: np.ndarray, counts: np.ndarray, dtype: np.dtype[Any] | s
     """Return the values at an edge of a distribution that look like missing ones that nobody declared -> how often they occur.
 
     That is: the limit of the integer type or another of `FILLS`, apart from all other values, perhaps with further ones beside it;
-    or any other value that is repeated and by far the most distant. A 255 among bytes that also hold 254 and 253 is a value.
+    or any other value that is repeated and by far the most distant. A 255 among bytes that also hold 254 and 253 is a value. The
+    different values (u,) are in order and as stored in the file, of `dtype`.
 
-    Parameters
-    ----------
-    values, counts
-        (u,) different values in order, as stored, and how often each occurs.
-    dtype
-        Of the file.
-
-    Examples
-    --------
     >>> fill_values(np.array([0, 40, 100, 255]), np.array([5, 5, 5, 9]), "uint8")
     {255.0: 9}
     >>> fill_values(np.arange(200, 256), np.ones(56), "uint8")
@@ -205,21 +187,9 @@ def ask_about_fill_values(
 ) -> list[Sample]:
     """Raise a question about values of layers that look like missing ones that nobody declared; return the samples looked at.
 
-    Layers for which the setting `nodata` says something are not asked about.
-
-    Parameters
-    ----------
-    layers
-        Variables.
-    at_points
-        Variable -> further values (any shape, NaN: missing), scale and offset applied: those that are to be used.
-    setting
-        That answers the question; `OF_FILE` where it is of a single file.
-
-    Raises
-    ------
-    UserError
-        Naming file, variable, counts and the setting.
+    Layers for which the setting `nodata` says something are not asked about. `at_points` are further values by variable (any shape,
+    NaN: missing), scale and offset applied: those that are to be used. The UserError names file, variable, counts and the setting
+    that answers it: `OF_FILE` where it is of a single file.
     """
     samples = sample_layers(layers)
     asked: list[tuple[Layer, dict[float, int], str]] = []
@@ -299,14 +269,8 @@ def ask_about_fills_of_array(path: Any, name: str, values: np.ndarray, dtype: np
 def refusing(layers: Sequence[Layer], trained: Mapping[str, tuple[float, float]]) -> list[Layer]:
     """Return layers that refuse fill values far from what a model was trained on, for reading tile by tile.
 
-    Refused are only the limits of integer types and the largest of `FILLS`: others could be values that are rare.
-
-    Parameters
-    ----------
-    layers
-        Variables.
-    trained
-        Variable -> mean and standard deviation of the training data.
+    Refused are only the limits of integer types and the largest of `FILLS`: others could be values that are rare. `trained` has the
+    mean and standard deviation of the training data by variable.
     """
     found = []
     for layer in layers:
@@ -383,10 +347,7 @@ def choose_classes(layers: Sequence[Layer], given: Sequence[str]) -> list[str]:
 def check_layers(layers: Sequence[Layer], at_points: Mapping[str, np.ndarray] | None = None) -> None:
     """Ask about fill values, refuse class codes that float32 cannot hold, and hint at variables that look like class codes.
 
-    Raises
-    ------
-    UserError
-        As `ask_about_fill_values` and `check_codes`.
+    UserError as of `ask_about_fill_values` and `check_codes`.
     """
     samples = ask_about_fill_values(layers, at_points)
     check_codes(layers, samples)

@@ -57,30 +57,18 @@ _PICTURE = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 @dataclass(frozen=True)
 class Layer:
-    """One band of one raster: one variable.
-
-    Attributes
-    ----------
-    name, path, band
-        The band is counted from 1.
-    classes
-        Whether its values are class codes: found with a colour table or category names, or said by a setting. They must be exact
-        in float32.
-    missing
-        Stored values that mean missing beside those the file declares; None: nothing was said (`geo.plausibility` asks).
-    refused
-        Stored values that are not read without a question: fill values far from what a model was trained on.
-    unit
-        As the file states it; "" where it does not.
-    """
+    """One band of one raster: one variable."""
 
     name: str
     path: Path
-    band: int
+    band: int  # counted from 1
+    # whether its values are class codes, exact in float32: found with a colour table or category names, or said by a setting
     classes: bool = False
+    # stored values that mean missing beside those the file declares; None: nothing was said (`geo.plausibility` asks)
     missing: tuple[float, ...] | None = None
+    # stored values that are not read without a question: fill values far from what a model was trained on
     refused: tuple[float, ...] = ()
-    unit: str = ""
+    unit: str = ""  # as the file states it; "" where it does not
 
 
 @contextmanager
@@ -135,20 +123,12 @@ def _open(path: Path) -> Iterator[Any]:
 def find_layers(paths: Sequence[Path], nodata: Mapping[str, tuple[float, ...]] | None = None) -> list[Layer]:
     """Return the variables that GeoTIFF files hold, in the order of the files and their bands.
 
-    A variable is named by its band's description, else by the file (`<stem>`, or `<stem>_<band>` of several);
-    characters that a file name cannot hold become "_". A band that says how opaque others are (alpha) is a mask and no variable.
+    Paths are files, folders whose *.tif and *.tiff are taken in order of their names, or YAML lists of both. A variable is named by
+    its band's description, else by the file (`<stem>`, or `<stem>_<band>` of several); characters that a file name cannot hold
+    become "_". A band that says how opaque others are (alpha) is a mask and no variable. `nodata` is as of
+    `io.nodata.parse_nodata`.
 
-    Parameters
-    ----------
-    paths
-        Files, folders whose *.tif and *.tiff are taken in order of their names, or YAML lists of both.
-    nodata
-        Values that mean missing, by variable, as of `io.nodata.parse_nodata`.
-
-    Raises
-    ------
-    UserError
-        If a file is missing or no GeoTIFF, has several pages or is a picture, a folder has none, or two bands have one name.
+    UserError if a file is missing or no GeoTIFF, has several pages or is a picture, a folder has none, or two bands have one name.
     """
     found: dict[Path, Path] = {}  # by where it truly lies: a file given twice is read once
     listed = [read_paths(path) if path.suffix.lower() in (".yaml", ".yml") else [path] for path in paths]
@@ -225,10 +205,7 @@ def _is_coded(raster: Any, band: int) -> bool:
 def pick_layers(layers: Sequence[Layer], variables: Sequence[str]) -> list[Layer]:
     """Return the layers of some variables, in the variables' order.
 
-    Raises
-    ------
-    UserError
-        If a variable is in none of them; each is named, with the nearest name there is.
+    UserError if a variable is in none of them; each is named, with the nearest name there is.
     """
     by_name = {layer.name: layer for layer in layers}
     missing = [name for name in variables if name not in by_name]
@@ -298,35 +275,17 @@ def _fault(place: Affine, width: int, height: int, far: float) -> str:
 
 
 def cut_windows(layers: Sequence[Layer], lon: np.ndarray, lat: np.ndarray, radius: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Cut the square window of every variable round every point.
+    """Cut the square window (N, S, S) float32 of every variable round every point, lon and lat (N,) in degrees.
 
-    Each raster keeps its own CRS and cells: a window is the cell that holds the point and `radius` cells on each
-    side, north up. Nodata, masked, NaN, infinite and -9999 cells are missing; scale and offset are applied. Beyond
-    a raster's edge a window is missing, but one that spans 360 degrees continues at its other side.
+    Each raster keeps its own CRS and cells: a window is the cell that holds the point and `radius` cells on each side, north up.
+    Nodata, masked, NaN, infinite and -9999 cells are missing; scale and offset are applied. Beyond a raster's edge a window is
+    missing, but one that spans 360 degrees continues at its other side.
 
-    A raster is visited by tiles, of which only those with points in them are read, and only as far as the windows
-    reach: reading a few points from a large raster is cheap, and memory stays small.
+    A raster is visited by tiles, of which only those with points in them are read, and only as far as the windows reach: reading a
+    few points from a large raster is cheap, and memory stays small.
 
-    Parameters
-    ----------
-    layers
-        Variables, as `find_layers` gives them.
-    lon, lat
-        (N,) degrees, EPSG:4326.
-    radius
-        r, cells; S = 2r+1.
-
-    Returns
-    -------
-    windows : dict
-        Variable -> (N, S, S) float32, missing = NaN.
-    inside : ndarray
-        (N,) bool: the point's own cell lies in every raster.
-
-    Raises
-    ------
-    UserError
-        If a raster has no CRS, is rotated, or cannot be read.
+    Also returned is (N,) whether the point's own cell lies in every raster. UserError if one has no CRS, is rotated, or cannot be
+    read.
     """
     lon, lat = np.asarray(lon, np.float64), np.asarray(lat, np.float64)
     size = 2 * radius + 1
@@ -402,34 +361,13 @@ def read_cells(
     undeclared: set[str],
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Read rows and columns [from, to) of some bands, beyond the edges too.
+    """Read rows and columns [from, to) of some bands of an open file, beyond the edges too: (B, rows, columns) float32.
 
-    Nodata, masked, NaN, infinite, absurdly large and -9999 cells are missing; scale and offset are applied.
-
-    Parameters
-    ----------
-    raster
-        An open file.
-    layers
-        Variables of this file.
-    rows, cols
-        In the file's own order; beyond its edges all is missing.
-    period
-        The raster comes again after so many columns, at least its width: one of the whole globe after its own width.
-    undeclared
-        What is missing without being declared as nodata, -9999 and infinite cells, is added here, with the layers' names.
-    out
-        (B, rows, columns) float32 to be filled, any view.
-
-    Returns
-    -------
-    ndarray
-        (B, rows, columns) float32, missing = NaN.
-
-    Raises
-    ------
-    RasterioError
-        If a part of the file cannot be read; see `named_errors`.
+    Rows and columns are in the file's own order; beyond its edges all is missing. It comes again after `period` columns, at least
+    its width: one of the whole globe after its own width. Nodata, masked, NaN, infinite, absurdly large and -9999 cells are
+    missing; scale and offset are applied. What is missing without being declared as nodata, -9999 and infinite cells, is added to
+    `undeclared`, with the layers' names. `out` is filled, any view. RasterioError if a part of the file cannot be read; see
+    `named_errors`.
     """
     height, width = rows[1] - rows[0], cols[1] - cols[0]
     block = np.empty((len(layers), height, width), np.float32) if out is None else out
@@ -500,14 +438,7 @@ def missing_cells(
 ) -> np.ndarray | None:
     """Return where cells as stored (any shape) have one of some values or are no number a covariate can have; None if nowhere.
 
-    Parameters
-    ----------
-    stored
-        Of the file's own type.
-    values
-        Nodata values; None and absurd ones say nothing.
-    reach
-        The least and the largest of the cells, if known.
+    Values that are None or absurd say nothing. `reach` are the least and the largest of the cells, if known.
     """
     reach, missing = reach or _reach(stored), None
     if stored.dtype.kind == "f" and not (reach[1] < ABSURD and reach[0] > -ABSURD):
@@ -565,22 +496,9 @@ def write_geotiff(
     crs: str = "EPSG:4326",
     units: Sequence[str] | None = None,
 ) -> None:
-    """Write a GeoTIFF, atomically: float32, deflated, missing cells as -9999, each band with its name.
+    """Write bands (B, H, W), missing = NaN, as a GeoTIFF, atomically: float32, deflated, missing cells as -9999, each named.
 
-    Parameters
-    ----------
-    path
-        The file.
-    bands
-        (B, H, W), missing = NaN.
-    names
-        (B,) the variables; they become the bands' descriptions.
-    transform
-        From column and row to the CRS's coordinates, of the cells' upper left corners.
-    crs
-        Anything rasterio understands.
-    units
-        (B,) the bands' units.
+    `transform` is from column and row to the CRS's coordinates, of the cells' upper left corners.
     """
     count, height, width = bands.shape
     tiles = {"tiled": True, "blockxsize": 256, "blockysize": 256} if min(height, width) >= 512 else {}

@@ -73,26 +73,14 @@ def crs_of(path: Path, cache: Path) -> str:
 def local_rasters(
     paths: Sequence[Path], extent: Bounds | None, cache: Path, margin: int = MARGIN, skip_missing: bool = False
 ) -> list[Path]:
-    """Return local paths of rasters: of remote ones and STAC items, GeoTIFFs of the window that covers an extent.
+    """Return local paths of rasters: of remote ones and STAC items, GeoTIFFs in `cache` of the window that covers an extent.
 
-    Parameters
-    ----------
-    paths
-        Local paths, which are returned as they are; addresses of GeoTIFFs; STAC items and item collections, local or remote, with
-        #key,key for some of their assets. Assets of one key are joined: tiles of one grid.
-    extent
-        lon_min, lon_max, lat_min, lat_max in degrees; None: not known, which a remote raster needs.
-    cache
-        Folder of what was fetched.
-    margin
-        Cells to fetch beyond the extent on each side.
-    skip_missing
-        Leave out tiles that the server does not have (the sea), as long as one is there.
+    Local paths are returned as they are. STAC items and item collections, local or remote, may have #key,key for some of their
+    assets; assets of one key are joined: tiles of one grid. The extent is lon_min, lon_max, lat_min, lat_max in degrees; a remote
+    raster needs it. `margin` cells beyond it are fetched on each side. `skip_missing` leaves out tiles that the server does not
+    have (the sea), as long as one is there.
 
-    Raises
-    ------
-    UserError
-        If a file cannot be read, covers nothing of the extent, or tiles of one key do not fit each other.
+    UserError if a file cannot be read, covers nothing of the extent, or tiles of one key do not fit each other.
     """
     found: list[Path] = []
     for path in paths:

@@ -130,37 +130,21 @@ class _View(NamedTuple):
 class Stack:
     """Covariate layers brought to one grid on the fly, read window by window.
 
-    A file whose CRS is the grid's and whose cells coincide with the grid's (or do when turned south up, or by whole
-    turns of longitude) is read without resampling. Of any other, continuous variables are interpolated between the
-    four cells round a target cell's centre. Where source cells are smaller than the target's they are averaged, with
-    a triangular kernel as wide as two target cells; from four source cells per target cell on, whole blocks of them are
-    averaged first. The kernel's width is one for a file, so that it does not depend on the window.
+    A file whose CRS is the grid's and whose cells coincide with the grid's (or do when turned south up, or by whole turns of
+    longitude) is read without resampling. Of any other, continuous variables are interpolated between the four cells round a target
+    cell's centre. Where source cells are smaller than the target's they are averaged, with a triangular kernel as wide as two
+    target cells; from four source cells per target cell on, whole blocks of them are averaged first. The kernel's width is one for
+    a file, so that it does not depend on the window. Layers of classes, the named variables, or with `resampling` "nearest" all
+    have the nearest neighbour's value.
 
-    Missing cells have no weight. A cell is missing if the source cells with values have less than half of the weight; where
-    blocks are averaged first, a block has the mean of its cells with values. A variable never depends on which others are read
-    with it. Where a file holds infinite values, or an undeclared fill value of 1e19 or more, all cells whose kernel
-    touches them are missing.
+    Missing cells have no weight. A cell is missing if the source cells with values have less than half of the weight; where blocks
+    are averaged first, a block has the mean of its cells with values. A variable never depends on which others are read with it.
+    Where a file holds infinite values, or an undeclared fill value of 1e19 or more, all cells whose kernel touches them are
+    missing.
 
-    A stack keeps files open: one for each thread and each process.
+    A stack keeps files open: one for each thread and each process. UserError if a file cannot be read, has no CRS, is rotated or
+    holds complex numbers.
 
-    Parameters
-    ----------
-    layers
-        V variables, as `rasters.find_layers` gives them.
-    grid
-        The map's.
-    nearest
-        Names of further variables whose values are classes, which always are the nearest neighbour's.
-    resampling
-        "nearest" takes the nearest neighbour for all.
-
-    Raises
-    ------
-    UserError
-        If a file cannot be read, has no CRS, is rotated or holds complex numbers.
-
-    Examples
-    --------
     >>> import tempfile
     >>> from soilcarbon.geo.raster import find_layers, write_geotiff
     >>> path = Path(tempfile.mkdtemp()) / "slope.tif"
@@ -224,25 +208,10 @@ class Stack:
         return method + (f"; nearest: {', '.join(classes)}" if classes else "")
 
     def read(self, row: int, col: int, height: int, width: int) -> np.ndarray:
-        """Read a window of all layers.
+        """Read a window of all layers: (V, height, width) float32, in the order of `layers`, north up, missing = NaN.
 
-        Parameters
-        ----------
-        row, col
-            Of the window's upper left cell, counted from the grid's; may lie outside the grid, where the rasters' own
-            data are read.
-        height, width
-            In cells; may reach beyond the grid.
-
-        Returns
-        -------
-        ndarray
-            (V, height, width) float32, in the order of `layers`, north up, missing = NaN.
-
-        Raises
-        ------
-        UserError
-            If a part of a file cannot be read.
+        Its upper left cell is counted from the grid's. It may lie outside the grid or reach beyond it, where the rasters' own data
+        are read. UserError if a part of a file cannot be read.
         """
         out = np.full((len(self.layers), height, width), np.nan, np.float32)
         for source in self._sources:

@@ -30,33 +30,17 @@ def _degree_tiles(bounds: Bounds, bucket: str, seconds: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Source:
-    """A public dataset.
+    """A public dataset."""
 
-    Attributes
-    ----------
-    name, what
-        For `soilcarbon fetch`, and for readers.
-    variables
-        Names of the files that are made.
-    cell, unit, licence
-        Of the data, as published.
-    address
-        Pattern of the address, {variable} in it.
-    by_hand
-        Why it cannot be fetched here, and what to do; "" where it can.
-    tiles
-        Of a dataset in tiles: from an extent to their addresses.
-    """
-
-    name: str
-    what: str
-    variables: tuple[str, ...]
-    cell: str
+    name: str  # for `soilcarbon fetch`
+    what: str  # for readers
+    variables: tuple[str, ...]  # names of the files that are made
+    cell: str  # as published, as are unit and licence
     unit: str
     licence: str
-    address: str
-    by_hand: str = ""
-    tiles: Callable[[Bounds], list[str]] | None = field(default=None, repr=False)
+    address: str  # pattern of the address, {variable} in it
+    by_hand: str = ""  # why it cannot be fetched here, and what to do; "" where it can
+    tiles: Callable[[Bounds], list[str]] | None = field(default=None, repr=False)  # from an extent to the addresses of tiles
 
     def addresses(self, variable: str, bounds: Bounds) -> list[str]:
         """Return the addresses of the files of a variable that cover lon_min, lon_max, lat_min, lat_max."""
@@ -161,10 +145,7 @@ SOURCES = (
 def find_source(name: str) -> Source:
     """Return a source that can be fetched.
 
-    Raises
-    ------
-    UserError
-        If there is none of the name, or it has to be fetched by hand.
+    UserError if there is none of the name, or it has to be fetched by hand.
     """
     source = next((each for each in SOURCES if each.name == name), None)
     if source is None:
@@ -178,10 +159,7 @@ def find_source(name: str) -> Source:
 def pick_variables(source: Source, wanted: Sequence[str]) -> list[str]:
     """Return the variables of a source that are wanted, all if none are named.
 
-    Raises
-    ------
-    UserError
-        If one is not in the source.
+    UserError if one is not in the source.
     """
     if unknown := next((name for name in wanted if name not in source.variables), None):
         raise UserError(f"{source.name} has no variable {unknown!r}{nearest(unknown, source.variables)}")

@@ -75,18 +75,10 @@ _NO_NETWORK = {"GDAL_HTTP_PROXY": "none://none", "GDAL_HTTPS_PROXY": "none://non
 
 @dataclass(frozen=True)
 class Area:
-    """A named area.
+    """A named area."""
 
-    Attributes
-    ----------
-    name
-        Unique among the areas of a file.
-    geometry
-        A GeoJSON Polygon or MultiPolygon in the CRS of the grid it is used on. Longitudes may pass 180.
-    """
-
-    name: str
-    geometry: dict[str, Any]
+    name: str  # unique among the areas of a file
+    geometry: dict[str, Any]  # a GeoJSON Polygon or MultiPolygon in the CRS of the grid it is used on. Longitudes may pass 180.
 
     @cached_property
     def shape(self) -> Any:
@@ -101,35 +93,21 @@ class Area:
 
 
 def read_areas(path: Path, crs: str, column: str | None = None) -> tuple[list[Area], Bounds]:
-    """Read the polygons of a vector file.
+    """Read the polygons of a vector file, in its order, and their extent, both in `crs`, the grid's: anything rasterio understands.
 
-    Geometries that are not valid (a ring that crosses itself) are repaired. Edges get vertices every 10 km before they
-    are brought to another CRS, so that a long straight border stays where it is. Polygons that the CRS cannot hold
-    (a pole in Mercator) are left out. All this is logged.
+    A file is a GeoPackage, shapefile, GeoJSON, FlatGeobuf, KML, a zip of one of these, or a folder (file geodatabase). Of several
+    layers the first with geometries is read; `file.gpkg:name` names another. What points to other files or to the network is
+    refused, and nothing is fetched.
 
-    Parameters
-    ----------
-    path
-        A GeoPackage, shapefile, GeoJSON, FlatGeobuf, KML, a zip of one of these, or a folder (file geodatabase). Of
-        several layers the first with geometries; `file.gpkg:name` names another. What points to other files or to
-        the network is refused, and nothing is fetched.
-    crs
-        Of the grid: anything rasterio understands.
-    column
-        Names the areas; rows of one name are one area. Default: a column with a word like name, zone, id or code in
-        its own name and no gaps; without any, areas are numbered from 1.
+    Geometries that are not valid (a ring that crosses itself) are repaired. Edges get vertices every 10 km before they are brought
+    to another CRS, so that a long straight border stays where it is. Polygons that the CRS cannot hold (a pole in Mercator) are
+    left out. All this is logged.
 
-    Returns
-    -------
-    areas : list of Area
-        In `crs`, in the order of the file.
-    bounds : tuple
-        Their extent in `crs`; longitudes within -180 to 180, all of them if they cross the antimeridian.
+    `column` names the areas; rows of one name are one area. Default: a column with a word like name, zone, id or code in its own
+    name and no gaps; without any, areas are numbered from 1. Longitudes of the extent are within -180 to 180, all of them if areas
+    cross the antimeridian.
 
-    Raises
-    ------
-    UserError
-        If the file is missing, unreadable or empty, has no CRS or no polygons, or the column is unknown or has gaps.
+    UserError if the file is missing, unreadable or empty, has no CRS or no polygons, or the column is unknown or has gaps.
     """
     import geopandas  # slow, and needed for this alone
 
@@ -446,26 +424,11 @@ def load_areas(path: Path) -> list[Area]:
 
 
 def write_layers(path: Path, layers: Mapping[str, pd.DataFrame], crs: str, shapes: Mapping[str, Any] | None = None) -> None:
-    """Write tables as layers of a GeoPackage.
+    """Write tables as layers of a GeoPackage, not atomically: into a folder of results that are not in place yet.
 
-    Parameters
-    ----------
-    path
-        The file. It is not written atomically: it belongs into a folder of results that are not in place yet.
-    layers
-        Name -> table, with columns lon and lat, or a column `zone` of keys of `shapes`.
-    crs
-        Of the geometries.
-    shapes
-        Zone -> its geometry; None: points.
+    Tables have columns lon and lat, or a column `zone` of keys of `shapes`, geometries in `crs`. UserError if it cannot be written:
+    the disk is full.
 
-    Raises
-    ------
-    UserError
-        If it cannot be written: the disk is full.
-
-    Examples
-    --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "points.gpkg"
     >>> write_layers(path, {"profiles": pd.DataFrame({"lon": [8.5], "lat": [47.4], "soc": [21.0]})}, "EPSG:4326")

@@ -78,8 +78,6 @@ def zone_masks(areas: Sequence[Area], grid: Grid, tile: Tile) -> list[tuple[str,
     a border that runs east to west twice, as on grids whose centres are at whole degrees.) On a geographic grid
     longitudes are angles: an area at -10 lies on a grid from 0 to 360.
 
-    Examples
-    --------
     >>> square = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]]}
     >>> grid = Grid("EPSG:4326", 0, 2, (1, 1), 2, 2)
     >>> [(name, mask.tolist()) for name, mask in zone_masks([Area("a", square)], grid, grid.tile(0, 2))]
@@ -108,19 +106,11 @@ def zone_masks(areas: Sequence[Area], grid: Grid, tile: Tile) -> list[tuple[str,
 
 
 class ZoneCells(NamedTuple):
-    """Zones of a tile by their cells; zones may overlap.
+    """Zones of a tile by their cells; zones may overlap."""
 
-    Attributes
-    ----------
-    names
-        (Z,) of the zones.
-    zone, cell
-        (n,) number of a zone, and of a cell of it in reading order.
-    """
-
-    names: Sequence[str]
-    zone: np.ndarray
-    cell: np.ndarray
+    names: Sequence[str]  # (Z,) of the zones
+    zone: np.ndarray  # (n,) number of a zone
+    cell: np.ndarray  # (n,) number of a cell of it, in reading order
 
     @classmethod
     def of(cls, masks: Sequence[tuple[str, np.ndarray]]) -> "ZoneCells":
@@ -133,8 +123,6 @@ class ZoneCells(NamedTuple):
     def blocks(cls, wanted: np.ndarray, side: int) -> "ZoneCells":
         """Return square blocks of side x side cells of a tile, of its wanted (h, w) cells, by number in reading order.
 
-        Examples
-        --------
         >>> blocks = ZoneCells.blocks(np.ones((2, 3), bool), 2)
         >>> blocks.names, blocks.zone.tolist()
         (['0', '1'], [0, 0, 1, 0, 0, 1])
@@ -158,20 +146,13 @@ class ZoneCells(NamedTuple):
 
 
 def cell_areas(grid: Grid, tile: Tile) -> np.ndarray:
-    """Return the true areas of a tile's cells on the WGS84 ellipsoid, km2, float64.
+    """Return the true areas of a tile's cells on the WGS84 ellipsoid, km2, float64: (h, 1) on a geographic grid, else (h, w).
 
-    On a geographic grid they are areas in a cylindrical equal-area projection. In any other CRS corners of
-    blocks of up to 4 cells (3 km) are brought to the equal-area plane of the nearer pole; the area of a block per cell is
-    interpolated between the blocks' middles. Blocks are those of the whole grid, so a cell's area is the same in every tile.
+    On a geographic grid they are areas in a cylindrical equal-area projection. In any other CRS corners of blocks of up to 4 cells
+    (3 km) are brought to the equal-area plane of the nearer pole; the area of a block per cell is interpolated between the blocks'
+    middles. Blocks are those of the whole grid, so a cell's area is the same in every tile. A cell of a block that is partly off
+    the Earth, at the rim of a world map, has the area of the nearest block that is not, on its own row if there is one.
 
-    Returns
-    -------
-    ndarray
-        (h, 1) on a geographic grid, else (h, w). A cell of a block that is partly off the Earth, at the rim of a world
-        map, has the area of the nearest block that is not, on its own row if there is one.
-
-    Examples
-    --------
     >>> cell_areas(Grid("EPSG:4326", 0, 1, (1, 1), 1, 1), Tile(0, 0, 0, 1, 1)).round(3).tolist()
     [[12308.464]]
     """
@@ -227,35 +208,18 @@ def _filled(density: np.ndarray, nominal: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over a zone's cells, of one tile or of many.
+    """Sums over a zone's cells, of one tile or of many."""
 
-    Attributes
-    ----------
-    cells
-        How many have a value.
-    area
-        Theirs, km2.
-    weighted
-        (M,) float64: the sum of values times km2, of each member of an ensemble, or with each drawn field of error.
-    mapped
-        The same of the map itself.
-    spread
-        Sum of the deviations of an error field times km2, of the period, or of the first and the last of a change; () without.
-    square
-        Sum of the variances of single cells times km2 squared; 0 without.
-    members
-        Sums like `weighted` of an ensemble's members, where `weighted` has drawn errors; () without.
-    ends
-        Lower and upper end of the interval of the only cell; None if there are more, or it has none.
-    """
-
-    cells: int
-    area: float
+    cells: int  # how many have a value
+    area: float  # theirs, km2
+    # (M,) float64: the sum of values times km2, of each member of an ensemble, or with each drawn field of error
     weighted: np.ndarray
-    mapped: float = math.nan
+    mapped: float = math.nan  # the same of the map itself
+    # sum of the deviations of an error field times km2, of the period, or of the first and the last of a change; () without
     spread: tuple[float, ...] = ()
-    square: float = 0.0
-    members: tuple[float, ...] = ()
+    square: float = 0.0  # sum of the variances of single cells times km2 squared; 0 without
+    members: tuple[float, ...] = ()  # sums like `weighted` of an ensemble's members, where `weighted` has drawn errors; () without
+    # lower and upper end of the interval of the only cell; None if there are more, or it has none
     ends: tuple[float, float] | None = None
 
     def __add__(self, other: "Sums") -> "Sums":
@@ -271,14 +235,7 @@ class Sums:
 def sums(values: np.ndarray, km2: np.ndarray, zones: ZoneCells) -> dict[str, Sums]:
     """Return the sums of a tile, of the zones that have cells with a value in it.
 
-    Parameters
-    ----------
-    values
-        (M, h, w) of M members; a cell with NaN in any has no value.
-    km2
-        The cells' areas, broadcastable to (h, w), of `cell_areas`.
-    zones
-        Their cells.
+    Values are (M, h, w) of M members; a cell with NaN in any has no value. `km2` is that of `cell_areas`.
     """
     known = np.isfinite(values).all(axis=0)
     km2, zones = np.broadcast_to(km2, known.shape), zones.where(known)
@@ -319,27 +276,15 @@ def from_plain(plain: Mapping[str, Plain]) -> dict[str, Sums]:
 
 @dataclass(frozen=True)
 class Estimation:
-    """How the mean of a map and its interval are made of sums.
+    """How the mean of a map and its interval are made of sums."""
 
-    Attributes
-    ----------
-    level
-        Of the interval.
-    least
-        Standard error of the error model's mean, `ErrorField.standard_error`; None: there is no error model.
-    biases
-        `ErrorField.biases` of a weight of 1, (M,) of each period that `Sums.spread` has.
-    shared
-        Standard deviation of an error that all measurements share: of the unit, and as a share of the mean.
-    signed
-        Values may be below 0, as those of a change.
-    """
-
-    level: float = 0.9
+    level: float = 0.9  # of the interval
+    # standard error of the error model's mean, `ErrorField.standard_error`; None: there is no error model
     least: float | None = None
-    biases: tuple[np.ndarray, ...] = ()
+    biases: tuple[np.ndarray, ...] = ()  # `ErrorField.biases` of a weight of 1, (M,) of each period that `Sums.spread` has
+    # standard deviation of an error that all measurements share: of the unit, and as a share of the mean
     shared: tuple[float, float] = (0.0, 0.0)
-    signed: bool = False
+    signed: bool = False  # values may be below 0, as those of a change
 
     def mean(self, part: Sums) -> ArealMean:
         """Return the mean of a zone with its interval: of a single cell that of the cell."""
@@ -382,29 +327,16 @@ def totals(
     the errors of an ensemble are shared by neighbouring cells, so the lower bounds of cells may not be summed to the lower bound of
     a zone; it describes the ensemble's spread only. A zone of a single cell has the interval of that cell.
 
-    A total is a mass, if the unit is a mass per area (kg/m2, t ha-1 ...): in t, kt, Mt or Pg, whatever suits the largest zone. Of
-    any other unit (g/kg is a concentration) there is none: a mass takes bulk density and depth.
+    A total is a mass, if the unit is a mass per area (kg/m2, t ha-1 ...): in t, kt, Mt or Pg, whatever suits the largest zone, or
+    the mass `largest` in Mt, where several tables are to have the same unit. Of any other unit (g/kg is a concentration) there is
+    none: a mass takes bulk density and depth.
 
-    Parameters
-    ----------
-    parts
-        Sums of all tiles, in an order that is the same in every run: then so is the last digit.
-    unit
-        Of the map.
-    order
-        The names of all zones; the rows follow them.
-    how
-        Level of the intervals, and what the error model says.
-    largest
-        Mass in Mt that decides the unit of totals, where several tables are to have the same; None: that of the largest zone.
-
-    Returns
-    -------
-    DataFrame
-        zone, cells, area_km2 (of the cells with a value), mean, mean_lower, mean_upper, mean_unit, map_mean (of the map as it is),
-        total, total_lower, total_upper, total_unit; with an error model variance, of the mean, and variance_bias, _correlated,
-        _cells, _shared, _floor, which add up to it (`stats.areal_mean.Variances`); of an ensemble variance_members, that of its
-        members' own means. Without cells: cells and area 0, the rest NaN. One member: the bounds NaN. No mass: totals NaN.
+    Parts are the sums of all tiles, in an order that is the same in every run: then so is the last digit. Rows follow `order`, the
+    names of all zones. Columns are zone, cells, area_km2 (of the cells with a value), mean, mean_lower, mean_upper, mean_unit,
+    map_mean (of the map as it is), total, total_lower, total_upper, total_unit; with an error model variance, of the mean, and
+    variance_bias, _correlated, _cells, _shared, _floor, which add up to it (`stats.areal_mean.Variances`); of an ensemble
+    variance_members, that of its members' own means. Without cells: cells and area 0, the rest NaN. One member: the bounds NaN. No
+    mass: totals NaN.
     """
     whole: dict[str, Sums] = reduce(add, parts, {})
     unknown = sorted(set(whole) - set(order))
@@ -460,8 +392,6 @@ def largest_mass(parts: Iterable[Mapping[str, Sums]], unit: str) -> float:
 def total_unit(largest: float) -> tuple[str, float]:
     """Return the unit that suits a mass in Mt, and how many Mt it is.
 
-    Examples
-    --------
     >>> [total_unit(mass)[0] for mass in (0.0005, 0.5, 20.0, 5000.0)]
     ['t', 'kt', 'Mt', 'Pg']
     """

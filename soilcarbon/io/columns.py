@@ -135,8 +135,6 @@ BY_ROW = "row"
 def plain(name: str) -> str:
     """Return a name without case and punctuation; a power of -1 or -3 is taken as division.
 
-    Examples
-    --------
     >>> plain("Bulk density [g cm-3]"), plain("SOC (g kg-1)"), plain("hzn_top")
     ('bulkdensitygcm3', 'socgkg', 'hzntop')
     """
@@ -146,21 +144,11 @@ def plain(name: str) -> str:
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of a table: those that were found, the units that their names state, and all that look relevant.
+    """Columns of a table: those that were found, the units that their names state, and all that look relevant."""
 
-    Attributes
-    ----------
-    found
-        Our name -> the table's column.
-    units
-        Our name -> unit stated by the column's name.
-    relevant
-        Columns of a known or telling name.
-    """
-
-    found: dict[str, str]
-    units: dict[str, str] = field(default_factory=dict)
-    relevant: tuple[str, ...] = ()
+    found: dict[str, str]  # our name -> the table's column
+    units: dict[str, str] = field(default_factory=dict)  # our name -> unit stated by the column's name
+    relevant: tuple[str, ...] = ()  # columns of a known or telling name
 
     def unused(self, used: Mapping[str, str]) -> list[str]:
         """Return the relevant columns that are not among the used ones (our name -> column), at most a dozen."""
@@ -176,26 +164,10 @@ _TELLING = re.compile(
 def find_columns(
     table: pd.DataFrame, path: Path | None = None, named: Mapping[str, str] | None = None, wanted: Sequence[str] = tuple(ALIASES)
 ) -> Columns:
-    """Find columns by their common names, or as they are named.
+    """Find columns by their common names, or as they are named: our name -> its column, `NOT_USED` or `BY_ROW`, which come first.
 
-    Parameters
-    ----------
-    table
-        Any table.
-    path
-        Of it, for errors.
-    named
-        Our name -> its column, `NOT_USED` or `BY_ROW`, which stand before what is found by name.
-    wanted
-        Our names that are looked for.
+    UserError, naming `path`, if a named column is not there, or one is named twice.
 
-    Raises
-    ------
-    UserError
-        If a named column is not there, or one is named twice.
-
-    Examples
-    --------
     >>> find_columns(pd.DataFrame(columns=["ID", "Longitude", "y", "Upper depth (cm)", "SOC_pct"])).found
     {'profile_id': 'ID', 'lon': 'Longitude', 'lat': 'y', 'top': 'Upper depth (cm)', 'soc': 'SOC_pct'}
     """
@@ -257,8 +229,6 @@ _CARBON = re.compile(r"carbon|(^|[_ .\-])(c|oc|soc)($|[_ .\-])", re.IGNORECASE)
 def is_organic_matter(name: str) -> bool:
     """Return whether a column is one of soil organic matter by its name, not of its carbon.
 
-    Examples
-    --------
     >>> [is_organic_matter(name) for name in ("SOM", "humus_pct", "Organic matter (%)", "humus_c", "soc", "omega")]
     [True, True, True, False, False, False]
     """

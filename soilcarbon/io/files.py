@@ -58,8 +58,6 @@ class UserError(Exception):
 def nearest(name: str, known: Sequence[str]) -> str:
     """Return "; did you mean 'x'?" for the nearest known name, or "".
 
-    Examples
-    --------
     >>> nearest("elevatoin", ["slope", "elevation"])
     "; did you mean 'elevation'?"
     """
@@ -128,15 +126,9 @@ def _drop_if_unwritable(stream: IO[str] | None) -> None:
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary binary file that is renamed to `path` once it is complete and on disk.
 
-    A write that fails half-way leaves the earlier file at `path`, and removes the temporary one.
+    A write that fails half-way leaves the earlier file at `path`, and removes the temporary one. UserError if the disk is full or
+    the file cannot be written.
 
-    Raises
-    ------
-    UserError
-        If the disk is full or the file cannot be written.
-
-    Examples
-    --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "new" / "values.bin"
     >>> with atomic_write(path) as file:
@@ -172,24 +164,13 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 def file_set(folder: Path, earlier: Collection[str] | None = None) -> Iterator[Path]:
     """Yield an empty folder for a set of files that take their places in `folder` together, once all are written and on disk.
 
-    Until then nothing in `folder` is touched, whatever happens: a full disk, an error, a killed process. Of a process killed
-    while the files are brought into place, `finish_set` brings the rest. Other files in `folder` stay as they are.
+    Until then nothing in `folder` is touched, whatever happens: a full disk, an error, a killed process. Of a process killed while
+    the files are brought into place, `finish_set` brings the rest. Other files in `folder` stay as they are.
 
-    Parameters
-    ----------
-    folder
-        Made if it is not there.
-    earlier
-        Paths, relative to `folder`, of files of an earlier set: replaced, or removed if the new set lacks them. Other files
-        are not replaced then. None: those that are replaced were named by the user.
+    `earlier` are paths, relative to `folder`, of files of an earlier set: replaced, or removed if the new set lacks them. Other
+    files are not replaced then. None: those that are replaced were named by the user. UserError if something cannot be written, or
+    would replace a file that is not of the earlier set, or a folder.
 
-    Raises
-    ------
-    UserError
-        If something cannot be written, or would replace a file that is not of the earlier set, or a folder.
-
-    Examples
-    --------
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> with file_set(folder) as new:
@@ -246,10 +227,7 @@ def file_set(folder: Path, earlier: Collection[str] | None = None) -> Iterator[P
 def finish_set(folder: Path) -> None:
     """Bring the files of a complete set into place, if an interrupted `file_set` left one in `folder`.
 
-    Raises
-    ------
-    UserError
-        If one cannot be moved; the set is complete, and the next call goes on.
+    UserError if one cannot be moved; the set is complete, and the next call goes on.
     """
     complete = folder / _COMPLETE
     if complete.is_symlink() or not complete.is_dir():
@@ -340,17 +318,8 @@ def sweep(folder: Path) -> None:
 def locked(*folders: Path, files: Sequence[Path] = ()) -> Iterator[None]:
     """Keep other runs out of folders, made if they are not there, and away from files, until this process ends, by any cause.
 
-    Parameters
-    ----------
-    folders
-        Of results; the lock is on the file `LOCK` in each. Those that were made for it and stay empty are removed again.
-    files
-        Files, or folders that are replaced as a whole; the lock is on a file beside each.
-
-    Raises
-    ------
-    UserError
-        If another run holds one.
+    The lock is on the file `LOCK` in each folder of results; those that were made for it and stay empty are removed again. Of
+    `files`, or of folders that are replaced as a whole, it is on a file beside each. UserError if another run holds one.
     """
     inside = [(each, each / LOCK) for each in folders]
     beside = [(each, each.with_name(f".{each.name}{LOCK}")) for each in map(Path.absolute, files)]
@@ -443,10 +412,7 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
 def check_writable(*folders: Path) -> None:
     """Make the folders and try to write in each, so that a long run does not fail at its end.
 
-    Raises
-    ------
-    UserError
-        If one cannot be made or written.
+    UserError if one cannot be made or written.
     """
     for folder in folders:
         try:
@@ -522,10 +488,7 @@ def sha256(path: Path) -> str:
 def read_paths(path: Path) -> list[Path]:
     """Read a YAML file that is a list of paths; relative ones count from the file's own folder.
 
-    Raises
-    ------
-    UserError
-        If it is missing, is not YAML, or holds something else.
+    UserError if it is missing, is not YAML, or holds something else.
     """
     value = _parse_yaml(path)
     if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
@@ -536,10 +499,7 @@ def read_paths(path: Path) -> list[Path]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping.
 
-    Raises
-    ------
-    UserError
-        If it is missing, is not YAML, or holds something else.
+    UserError if it is missing, is not YAML, or holds something else.
     """
     value = _parse_yaml(path)
     if value is None:

@@ -17,8 +17,6 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf|-")
 def guarded(text: str) -> str:
     """Return text as a cell that no spreadsheet runs.
 
-    Examples
-    --------
     >>> guarded("=1+1"), guarded("-2.5"), guarded("a=b"), guarded("'=1")
     ("'=1+1", '-2.5', 'a=b', "''=1")
     """
@@ -28,8 +26,6 @@ def guarded(text: str) -> str:
 def unguarded(text: str) -> str:
     """Return the text that a cell was made of by `guarded`.
 
-    Examples
-    --------
     >>> unguarded("'=1+1"), unguarded("'quoted'"), unguarded("-2.5")
     ('=1+1', "'quoted'", '-2.5')
     """

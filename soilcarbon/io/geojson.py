@@ -17,14 +17,7 @@ _LARGEST = 2**26
 def check_geojson(local: Path, path: Path) -> None:
     """Raise UserError if a GeoJSON file holds features or geometries of unknown types, or names a CRS that is unknown.
 
-    Files that are no GeoJSON, or too large, are passed.
-
-    Parameters
-    ----------
-    local
-        The file.
-    path
-        What it is called in messages.
+    Files that are no GeoJSON, or too large, are passed. `path` is what `local` is called in messages.
     """
     if local.is_dir() or local.stat().st_size > _LARGEST:
         return

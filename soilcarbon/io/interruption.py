@@ -41,13 +41,7 @@ def advise_resume() -> None:
 
 @contextmanager
 def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
-    """Yield a new folder of a unique name, which is removed afterwards, after an interruption too.
-
-    Parameters
-    ----------
-    parent
-        Where to make it; None: among the system's temporary files.
-    """
+    """Yield a new folder of a unique name, which is removed afterwards, after an interruption too."""
     with uninterrupted:
         folder = Path(tempfile.mkdtemp(prefix=".soilcarbon-", suffix=".partial", dir=parent))
         temporary.add(folder)
@@ -62,18 +56,10 @@ def end_at_signals(message: str | None = "interrupted", signals: list[signal.Sig
     """Let Ctrl-C, SIGTERM and SIGHUP end this process at once, with one line and exit status 128 + the signal's number.
 
     Worker processes that are started afterwards are not reached by Ctrl-C, which a terminal sends to all: this process ends them.
+    `message` None: no line. `signals` are by default all three that are not ignored.
 
-    Parameters
-    ----------
-    message
-        The line; None: no line.
-    signals
-        Those waited for; default: all three that are not ignored.
-
-    Returns
-    -------
-    callable
-        Brings back what was before. Where there are no POSIX signals, or in another thread than the main one, nothing changes.
+    Returns a function that brings back what was before. Where there are no POSIX signals, or in another thread than the main one,
+    nothing changes.
     """
     if os.name != "posix" or threading.current_thread() is not threading.main_thread() or _installed:
         return lambda: None

@@ -27,8 +27,6 @@ class LimitError(ValueError):
 def check_unpacked(claimed: int, size: int) -> None:
     """Raise LimitError if content of `claimed` bytes cannot come from a file of `size` bytes.
 
-    Examples
-    --------
     >>> check_unpacked(10**9, 1000)
     >>> check_unpacked(10**13, 1000)
     Traceback (most recent call last):
@@ -41,13 +39,8 @@ def check_unpacked(claimed: int, size: int) -> None:
 def check_nodes(value: Any, most: int = NODES) -> int:
     """Return how many values plain containers hold, each counted as often as it is referred to.
 
-    Raises
-    ------
-    LimitError
-        If they are more than `most`, or a container is part of itself.
+    LimitError if they are more than `most`, or a container is part of itself.
 
-    Examples
-    --------
     >>> pair = [1, 2]
     >>> check_nodes([pair, pair])
     7
@@ -77,8 +70,6 @@ def check_nodes(value: Any, most: int = NODES) -> int:
 def whole_number(text: str) -> int | float:
     """Return a whole number of JSON; one beyond all floats is infinite.
 
-    Examples
-    --------
     >>> whole_number("12"), whole_number("1" + "0" * 400)
     (12, inf)
     """

@@ -22,10 +22,7 @@ MANIFEST = "soilcarbon-files.json"
 def listed_files(folder: Path) -> dict[str, str]:
     """Return the files that were written into a folder by this program: name -> what it is a result of.
 
-    Raises
-    ------
-    UserError
-        If the manifest is not readable.
+    UserError if the manifest is not readable.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -38,23 +35,10 @@ def listed_files(folder: Path) -> dict[str, str]:
 
 
 def begin_files(folder: Path, names: Collection[str], purpose: str, adopted: Collection[str] = ()) -> None:
-    """List files as this program's own before they are written.
+    """List files that may be written into a folder of results as this program's own, before they are.
 
-    Parameters
-    ----------
-    folder
-        Of results; it exists.
-    names
-        Of all files that may be written into it.
-    purpose
-        What they are results of, such as "test".
-    adopted
-        Names of files that a version without manifests wrote.
-
-    Raises
-    ------
-    UserError
-        If a file of that name is not listed, or is a result of another purpose: then nothing is changed.
+    `purpose` is what they are results of, such as "test"; `adopted` are names that a version without manifests wrote. UserError if
+    a file of that name is not listed, or is a result of another purpose: then nothing is changed.
     """
     files = check_files(folder, names, purpose, adopted)
     write_json(folder / MANIFEST, {"files": {**files, **dict.fromkeys(names, purpose)}})
@@ -76,26 +60,9 @@ def result_set(folder: Path, purpose: str, names: Collection[str] = (), adopted:
     """Yield an empty folder for results, which take their places in `folder` together once all are written.
 
     Until then the results of an earlier run are whole; then those of the same purpose are replaced, or removed if they were not
-    written again.
+    written again. `names` will be written: what would be refused at the end is refused before the work is done. UserError as of
+    `begin_files`.
 
-    Parameters
-    ----------
-    folder
-        Of results; made if it is not there.
-    purpose
-        What the files are results of, such as "validate".
-    names
-        Of files that will be written: what would be refused at the end is refused before the work is done.
-    adopted
-        As of `begin_files`.
-
-    Raises
-    ------
-    UserError
-        If a file of the same name is not listed, or is a result of another purpose: then nothing is changed.
-
-    Examples
-    --------
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> with result_set(folder, "validate") as new:

@@ -13,8 +13,6 @@ _LONGEST = 100
 def file_name(text: str) -> str:
     """Return text as one component of a path: itself where it can be, else changed, with a checksum that keeps it distinct.
 
-    Examples
-    --------
     >>> file_name("socd_0_20"), file_name("SOC 0-30 cm")
     ('socd_0_20', 'SOC 0-30 cm')
     >>> file_name("../../escaped/x"), file_name("soc (g/kg)")

@@ -72,10 +72,7 @@ class _Header:
 def check_classic(path: Path) -> None:
     """Check that all that a classic NetCDF file says it holds lies within it.
 
-    Raises
-    ------
-    LimitError
-        If the file is torn, or claims more than it has.
+    LimitError if the file is torn, or claims more than it has.
     """
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -24,13 +24,8 @@ def as_texts(given: Any) -> Any:
 def parse_nodata(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
     """Return variable, or `EVERY`, -> values that mean missing; () where none do.
 
-    Raises
-    ------
-    ValueError
-        For what is neither a number, "none" nor VARIABLE=VALUE,VALUE.
+    ValueError for what is neither a number, "none" nor VARIABLE=VALUE,VALUE.
 
-    Examples
-    --------
     >>> parse_nodata(["-32768", "landcover=250,255", "aspect=none"])
     {'': (-32768.0,), 'landcover': (250.0, 255.0), 'aspect': ()}
     """
@@ -57,8 +52,6 @@ def nodata_of(name: str, given: Mapping[str, tuple[float, ...]]) -> tuple[float,
 
     A name may be a pattern, as of files.
 
-    Examples
-    --------
     >>> nodata_of("snow_03", {"snow_*": (254.0,)})
     (254.0,)
     """

@@ -35,8 +35,6 @@ FORMAT = 1
 def profile_key(profile_id: Any) -> str:
     """Return a profile id as text: 12, "12", 12.0, "12.0" and NumPy's 12 are one profile.
 
-    Examples
-    --------
     >>> [profile_key(value) for value in (12, 12.0, " 12.0 ", "v1.0")]
     ['12', '12', '12', 'v1.0']
     """
@@ -158,10 +156,7 @@ def _as_arrays(patches: Sequence[Any], ids: Sequence[str], path: Path) -> list[n
 def patch_paths(folder: Path, categories: Sequence[Category]) -> dict[str, Path]:
     """Return variable -> `<folder>/<variable>.pkl`, in table order.
 
-    Raises
-    ------
-    UserError
-        Naming the first file that is missing, and the nearest name that is there.
+    UserError names the first file that is missing, and the nearest name that is there.
     """
     paths = {name: folder / f"{name}.pkl" for category in categories for name in category.variables}
     if missing := [name for name, path in paths.items() if not path.is_file()]:
@@ -201,23 +196,9 @@ def _pack(folder: Path, ids: Sequence[str], categories: Sequence[Category]) -> t
 
 
 def read_packed(home: Path, folder: Path, ids: Sequence[str], categories: Sequence[Category]) -> np.ndarray:
-    """Return the packed array (N, F) of profiles, from the cache or from their patches.
+    """Return the packed array (N, F) of profiles, from the cache in the dataset folder `home`, or from the patches in `folder`.
 
-    Parameters
-    ----------
-    home
-        The dataset folder, which holds the cache.
-    folder
-        The folder of its patches.
-    ids
-        The N profiles.
-    categories
-        What is packed.
-
-    Raises
-    ------
-    UserError
-        If patches are missing or wrong.
+    UserError if patches are missing or wrong.
     """
     if len(ids) * sum(category.width for category in categories) < CACHED_FROM:
         return pack(folder, ids, categories)

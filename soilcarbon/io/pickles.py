@@ -410,19 +410,8 @@ def _load(path: Path, finish: Callable[[_Contents, Any], Any]) -> Any:
 def load_structure(content: bytes, admitted: Mapping[tuple[str, str], Any], persistent: Callable[[Any], Any]) -> Any:
     """Return what a pickle consists of, with stand-ins for what it asks for; nothing else of it is run.
 
-    Parameters
-    ----------
-    content
-        The pickle.
-    admitted
-        (module, name) -> stand-in, without state.
-    persistent
-        Returns the stand-in for a persistent id.
-
-    Raises
-    ------
-    Exception
-        Any, if it is damaged, or asks for more.
+    `admitted` has stand-ins without state by (module, name), `persistent` returns those of persistent ids. Any Exception if it is
+    damaged, or asks for more.
     """
 
     class Unpickler(_RestrictedUnpickler):

@@ -30,56 +30,27 @@ _FEW_SWAPPED, _SHARE_SWAPPED = 3, 0.1
 
 @dataclass(frozen=True)
 class TableRule:
-    """Rules by which a table of points or horizons is read.
+    """Rules by which a table of points or horizons is read."""
 
-    Attributes
-    ----------
-    columns
-        Our name -> the table's column, where it is not found by its name; `columns.NOT_USED` and `columns.BY_ROW` count too.
-    sites
-        A second table that has the coordinates (and years) of the profiles, joined by their ids.
-    crs
-        Coordinate system of the coordinates; None: longitude and latitude.
-    below_limit, missing
-        As of `values.Reading`.
-    depth_unit
-        One of `quantities.QUANTITIES["depth"].units`; None: as column names say, else cm.
-    further
-        Names of `columns.SAMPLING` that are looked for, too.
-    """
-
+    # our name -> the table's column, where it is not found by its name; `columns.NOT_USED` and `columns.BY_ROW` count too
     columns: Mapping[str, str] = field(default_factory=dict)
-    sites: Path | None = None
-    crs: str | None = None
-    below_limit: BelowLimit = "ask"
+    sites: Path | None = None  # a second table that has the coordinates (and years) of the profiles, joined by their ids
+    crs: str | None = None  # coordinate system of the coordinates; None: longitude and latitude
+    below_limit: BelowLimit = "ask"  # as of `values.Reading`, as is missing
     missing: Sequence[str] = ()
-    depth_unit: str | None = None
-    further: Sequence[str] = ()
+    depth_unit: str | None = None  # one of `quantities.QUANTITIES["depth"].units`; None: as column names say, else cm
+    further: Sequence[str] = ()  # names of `columns.SAMPLING` that are looked for, too
 
 
 @dataclass
 class PointTable:
-    """A table of points as text, and its columns.
+    """A table of points as text, and its columns."""
 
-    Attributes
-    ----------
-    path
-        Where it was read from, for errors.
-    raw
-        All columns as text exactly as written, NaN where there is nothing; no row is left out.
-    columns
-        Those that were found.
-    rule
-        By which it is read.
-    notes
-        Sentences on what was done, for the user.
-    """
-
-    path: Path
-    raw: pd.DataFrame
-    columns: Columns
-    rule: TableRule = field(default_factory=TableRule)
-    notes: list[str] = field(default_factory=list)
+    path: Path  # where it was read from, for errors
+    raw: pd.DataFrame  # all columns as text exactly as written, NaN where there is nothing; no row is left out
+    columns: Columns  # those that were found
+    rule: TableRule = field(default_factory=TableRule)  # by which it is read
+    notes: list[str] = field(default_factory=list)  # sentences on what was done, for the user
 
     @cached_property
     def reading(self) -> Reading:
@@ -142,10 +113,7 @@ class PointTable:
     def places(self) -> tuple[np.ndarray, np.ndarray]:
         """Return longitude and latitude (N,), degrees, NaN where missing or text; longitudes of 180 to 360 are turned.
 
-        Raises
-        ------
-        UserError
-            If they are swapped, projected, or in degrees and minutes.
+        UserError if they are swapped, projected, or in degrees and minutes.
         """
         self.require("lon", "lat")
         found = self.columns.found
@@ -172,17 +140,8 @@ class PointTable:
 def read_points(path: Path, rule: TableRule = TableRule()) -> PointTable:  # noqa: B008 - frozen
     """Read any of the formats as text, and find its columns; geometries become columns lon and lat.
 
-    Parameters
-    ----------
-    path
-        *.csv, *.tsv, *.txt; *.geojson, *.json; *.shp; *.gpkg, of several layers `file.gpkg:layer`.
-    rule
-        How it is read.
-
-    Raises
-    ------
-    UserError
-        If a file cannot be read, holds no rows, names a column twice, or has none of the ids of the sites.
+    They are *.csv, *.tsv, *.txt; *.geojson, *.json; *.shp; *.gpkg, of several layers `file.gpkg:layer`. UserError if a file cannot
+    be read, holds no rows, names a column twice, or has none of the ids of the sites.
     """
     raw = _read(path)
     named = dict(rule.columns)

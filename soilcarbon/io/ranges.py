@@ -48,8 +48,6 @@ _CHUNK_NAME = re.compile(r"(\d{8})\.([0-9a-f]{32})")
 def is_address(path: str | PurePath) -> bool:
     """Return whether a path is an address of a remote file.
 
-    Examples
-    --------
     >>> is_address("https://example.org/dem.tif"), is_address(Path("s3://bucket/dem.tif")), is_address("folder/dem.tif")
     (True, True, False)
     """
@@ -57,23 +55,12 @@ def is_address(path: str | PurePath) -> bool:
 
 
 def https_address(path: str | PurePath, trusted: str = "") -> str:
-    """Return the address to fetch a remote file from.
+    """Return the address to fetch a remote file from; as a path one of its two slashes is lost, and comes back.
 
-    Parameters
-    ----------
-    path
-        The address as given; as a path one of its two slashes is lost, and comes back.
-    trusted
-        Address of what named it, such as a STAC item or a server that redirects: only that one's own machine may be local.
+    `trusted` is the address of what named it, such as a STAC item or a server that redirects: only that one's own machine may be
+    local. UserError if it is neither https nor s3 (http is for servers on this machine), holds a password, or an untrusted file
+    names a host of a local network.
 
-    Raises
-    ------
-    UserError
-        If it is neither https nor s3 (http is for servers on this machine), holds a password, or an untrusted file names a host
-        of a local network.
-
-    Examples
-    --------
     >>> https_address("s3://copernicus-dem-90m/a/b.tif")
     'https://copernicus-dem-90m.s3.amazonaws.com/a/b.tif'
     >>> https_address(Path("https://example.org/dem.tif"))
@@ -108,8 +95,6 @@ def _is_private(host: str) -> bool:
 def shown(address: str | PurePath) -> str:
     """Return an address as text, without what follows a question mark, which may be a secret.
 
-    Examples
-    --------
     >>> shown(Path("https:/example.org/dem.tif?token=1"))
     'https://example.org/dem.tif'
     """
@@ -158,12 +143,7 @@ class MissingError(UserError):
 def request_part(address: str, first: int, last: int) -> Part:
     """Fetch the bytes `first` to `last`, both included, or up to the end; of a server without ranges a small file whole.
 
-    Raises
-    ------
-    MissingError
-        If there is no such file.
-    UserError
-        If the server refuses, or after `TRIES` tries.
+    MissingError if there is no such file, UserError if the server refuses, or after `TRIES` tries.
     """
     pause, reason = FIRST_PAUSE, ""
     for attempt in range(TRIES):
@@ -235,24 +215,15 @@ def _seconds(text: str | None) -> float:
 
 
 class RemoteFile(io.RawIOBase):
-    """A remote file, read in chunks that are kept in a folder of the cache.
+    """A remote file, read in chunks that are kept in a folder of its own in the cache, which may be deleted at any time.
 
-    Parameters
-    ----------
-    address
-        As of `https_address`.
-    cache
-        Folder; each file has one in it. It may be deleted at any time.
+    `size` in bytes and `version`, ETag or date, are as the server tells them. UserError if the file cannot be read, and neither is
+    it in the cache.
 
     Attributes
     ----------
     size, version
         Of the file: bytes, and ETag or date as the server tells it.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read, and neither is it in the cache.
     """
 
     def __init__(self, address: str, cache: Path) -> None:

@@ -17,21 +17,9 @@ RECORD = "settings.yaml"
 def begin_or_resume(folder: Path, facts: Mapping[str, Any], parts: Sequence[str], resume: bool) -> None:
     """Write the facts of a run into `settings.yaml` of its folder, after checking that its earlier results may stay.
 
-    Parameters
-    ----------
-    folder
-        Of the results.
-    facts
-        All that decides the results, as plain containers: settings, and a digest of the data.
-    parts
-        Names of folders in it that hold finished results.
-    resume
-        Whether finished results are kept.
-
-    Raises
-    ------
-    UserError
-        If finished results are of other facts, or are there and `resume` is not set, or `settings.yaml` is not of a run.
+    Facts are all that decides the results, as plain containers: settings, and a digest of the data. `parts` are names of folders
+    that hold finished results, kept with `resume`. UserError if these are of other facts, or are there without `resume`, or
+    `settings.yaml` is not of a run.
     """
     record = folder / RECORD
     if resume and record.is_file():
@@ -49,8 +37,6 @@ def begin_or_resume(folder: Path, facts: Mapping[str, Any], parts: Sequence[str]
 def check_record(path: Path, keys: set[str]) -> None:
     """Raise UserError if a file that is written beside a result, or of a run, is there and has not the keys of such a record.
 
-    Examples
-    --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "model.yaml"
     >>> write_yaml(path, {"lr": 0.1})
@@ -77,8 +63,6 @@ def seal(path: Path) -> None:
 def is_sealed(*paths: Path) -> bool:
     r"""Return whether intermediate results are there as they were sealed; one that is torn or was changed is logged.
 
-    Examples
-    --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "part.csv"
     >>> write_text(path, "a,b\n1,2\n"); seal(path); is_sealed(path)

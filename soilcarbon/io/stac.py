@@ -27,29 +27,18 @@ _PICTURES = {"thumbnail", "overview", "visual", "metadata", "data-mask"}
 
 @dataclass(frozen=True)
 class Asset:
-    """A raster file that a STAC item names: the asset's key, which names its variable, its place, and the item's id and extent.
-
-    Attributes
-    ----------
-    key, item
-        Names.
-    place
-        An https address, or a local path.
-    bounds
-        lon_min, lat_min, lon_max, lat_max in degrees; None where the item does not say.
-    """
+    """A raster file that a STAC item names: the asset's key, which names its variable, its place, and the item's id and extent."""
 
     key: str
     item: str
-    place: str | Path
+    place: str | Path  # an https address, or a local path
+    # lon_min, lat_min, lon_max, lat_max in degrees; None where the item does not say
     bounds: tuple[float, float, float, float] | None
 
 
 def is_stac(path: str | Path) -> bool:
     """Return whether a path, perhaps followed by # and keys of assets, is a JSON file.
 
-    Examples
-    --------
     >>> is_stac("items.json#B04,B08"), is_stac(Path("https:/example.org/search.geojson")), is_stac("dem.tif")
     (True, True, False)
     """
@@ -57,19 +46,10 @@ def is_stac(path: str | Path) -> bool:
 
 
 def read_assets(path: str | Path, cache: Path) -> list[Asset]:
-    """Return the GeoTIFFs that a STAC item or item collection names.
+    """Return the GeoTIFFs that a STAC item or item collection, local or remote, names.
 
-    Parameters
-    ----------
-    path
-        A local path or an address; `#key,key` at its end chooses assets, else all GeoTIFFs that are no pictures are taken.
-    cache
-        Folder in which remote files are kept.
-
-    Raises
-    ------
-    UserError
-        If it is not readable, is no item, names none, or leads elsewhere.
+    `#key,key` at the end of its path chooses assets, else all GeoTIFFs that are no pictures are taken. Remote files are kept in
+    `cache`. UserError if it is not readable, is no item, names none, or leads elsewhere.
     """
     text, _, keys = str(path).partition("#")
     chosen = [each for each in keys.split(",") if each]

@@ -36,13 +36,8 @@ _HEAD = 2**16
 def read_text(path: Path) -> str:
     r"""Read a text file: UTF-8, or UTF-16 with its byte-order mark, or else Windows-1252, which is logged.
 
-    Raises
-    ------
-    UserError
-        If it is missing, or no text; what it is and the way out are named.
+    UserError if it is missing, or no text; what it is and the way out are named.
 
-    Examples
-    --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "t.csv"
     >>> _ = path.write_bytes("id;Höhe\n".encode("utf-16"))
@@ -76,17 +71,10 @@ def read_text(path: Path) -> str:
 def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     r"""Read a CSV (or tab- or semicolon-separated) table as text: the header, and the rows exactly as written.
 
-    Blanks round a field, the apostrophe of a guarded one (`formulas`), empty lines, and empty fields beyond the header are
-    dropped; a short row is filled with "".
+    Blanks round a field, the apostrophe of a guarded one (`formulas`), empty lines, and empty fields beyond the header are dropped;
+    a short row is filled with "". UserError if the file is no text, has two columns of one name or rows longer than the header, is
+    torn off in its last line, or has a quote that is not closed: rows would be swallowed.
 
-    Raises
-    ------
-    UserError
-        If the file is no text, has two columns of one name or rows longer than the header, is torn off in its last line, or has a
-        quote that is not closed: rows would be swallowed.
-
-    Examples
-    --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "t.csv"
     >>> _ = path.write_text("id;soc\n007;12,50\n")
@@ -174,24 +162,10 @@ def _check_quotes(path: Path, several: Sequence[tuple[int, str]], header: Sequen
 
 
 def read_table(path: Path, columns: Sequence[str] = (), text: Sequence[str] = ("profile_id",)) -> "pd.DataFrame":
-    r"""Read a table with a header line (`read_rows`); columns of numbers as numbers.
+    r"""Read a table with a header line (`read_rows`); columns of numbers as numbers, those of `text` as written: an id stays "007".
 
-    Parameters
-    ----------
-    path
-        The file.
-    columns
-        Columns that must be there.
-    text
-        Columns kept as text, so that an id "007" stays "007".
+    UserError if the file is missing, empty, not text, or lacks one of `columns`.
 
-    Raises
-    ------
-    UserError
-        If the file is missing, empty, not text, or lacks a column.
-
-    Examples
-    --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "samples.csv"
     >>> _ = path.write_text("profile_id;soc\n007;12.5\n")

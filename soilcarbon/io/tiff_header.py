@@ -48,12 +48,7 @@ def check_tiff_file(file: BinaryIO, size: int) -> None:
 def check_tiff(path: Path) -> None:
     """Check that every strip and tile of a TIFF file, overviews and masks included, lies within it.
 
-    Raises
-    ------
-    LimitError
-        If the file is torn, or claims more than it has.
-    OSError
-        If it cannot be read.
+    LimitError if the file is torn, or claims more than it has; OSError if it cannot be read.
     """
     about = path.stat()
     _check(path, about.st_size, about.st_mtime_ns)

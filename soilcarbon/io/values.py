@@ -70,28 +70,10 @@ def numbers(
 ) -> np.ndarray:  # fmt: skip
     """Return a column as (N,) float64, NaN where it is missing.
 
-    Parameters
-    ----------
-    column
-        Text; numbers are taken as they are.
-    path, name
-        File and column, for errors.
-    reading
-        Rules for text that is no plain number.
-    notes
-        Gets sentences on what was done.
-    negative
-        Whether the quantity may be below 0. If not, `CODES` are missing, and counted by name.
-    signs
-        Gets "%" if the values carry per cent signs; None: such values are refused.
+    The text is as written; numbers are taken as they are. If the quantity may not be `negative`, `CODES` are missing, and counted
+    by name. `signs` gets "%" if the values carry per cent signs; where it is None such values are refused. UserError if something
+    else than numbers is there (counts, the first example, and what to do), or nothing is.
 
-    Raises
-    ------
-    UserError
-        If something else than numbers is there (counts, the first example, and what to do), or nothing is.
-
-    Examples
-    --------
     >>> notes = []
     >>> numbers(pd.Series(["1,55", "1", None]), Path("h.csv"), "bd", notes=notes), notes
     (array([1.55, 1.  ,  nan]), ["'bd': decimal commas"])
@@ -246,14 +228,8 @@ def years(column: pd.Series, path: Path, name: str, reading: Reading = Reading()
     """Return the years (N,) of a column of years or dates, NaN where it is missing.
 
     Read are years, with decimals too; dates beginning (ISO) or ending in a year of four digits; YYYYMMDD; Excel's serial numbers.
+    UserError if something else is there, such as years of two digits.
 
-    Raises
-    ------
-    UserError
-        If something else is there, such as years of two digits.
-
-    Examples
-    --------
     >>> years(pd.Series(["1987", "07/04/1987", "1987-04-07", "31874", "19870407", "-9999"]), Path("h.csv"), "date")
     array([1987., 1987., 1987., 1987., 1987.,   nan])
     """
@@ -297,8 +273,6 @@ _RANGE = re.compile(
 def depth_range(word: str) -> tuple[float, float, str] | None:
     """Return upper limit, lower limit and unit ("" if not said) of a depth range as text; None if it is none.
 
-    Examples
-    --------
     >>> [depth_range(word) for word in ("0-10", "10-to-20", "0 – 30 cm", "0_30", "30")]
     [(0.0, 10.0, ''), (10.0, 20.0, ''), (0.0, 30.0, 'cm'), (0.0, 30.0, ''), None]
     """
@@ -312,10 +286,7 @@ def depth_range(word: str) -> tuple[float, float, str] | None:
 def split_ranges(column: pd.Series, path: Path, name: str) -> tuple[np.ndarray, np.ndarray, str]:
     """Return upper and lower limits (N,), NaN where missing, and the unit that all name or "", of a column of depth ranges.
 
-    Raises
-    ------
-    UserError
-        If a cell is no range, or units differ.
+    UserError if a cell is no range, or units differ.
     """
     missing = is_missing(column)
     words = column.astype("str").to_numpy(object)
@@ -356,20 +327,9 @@ _MINUTES = re.compile(r".*\d\s*(°|º|d|deg|:|\s)\s*\d+(\.\d+)?\s*(['′’\"″
 def degrees(column: pd.Series, letters: pd.Series | None, path: Path, name: str, reading: Reading, notes: list[str]) -> np.ndarray:
     """Return a column of longitudes or latitudes (N,), NaN where it is missing or text; letters E, W, N and S give the sign.
 
-    Parameters
-    ----------
-    column, path, name, reading, notes
-        As of `numbers`; `name` is the column's.
-    letters
-        Column of letters E and W, or N and S, if there is one.
+    `letters` is a column of letters of their own, if there is one. UserError if degrees are in minutes and seconds, a letter and a
+    sign disagree, or nothing is a number.
 
-    Raises
-    ------
-    UserError
-        If degrees are in minutes and seconds, a letter and a sign disagree, or nothing is a number.
-
-    Examples
-    --------
     >>> degrees(pd.Series(["44.5W", "10.25 E"]), None, Path("p.csv"), "lon", Reading(), [])
     array([-44.5 ,  10.25])
     """

@@ -29,10 +29,7 @@ def _database(path: Path) -> sqlite3.Connection:
 def check_layer(path: Path, layer: str) -> None:
     """Check that a layer of a vector file can be read by GDAL and pyogrio without end or bound.
 
-    Raises
-    ------
-    LimitError
-        If it is no plain table, is damaged, or claims more features than the file has bytes.
+    LimitError if it is no plain table, is damaged, or claims more features than the file has bytes.
     """
     import pyogrio  # type: ignore[import-untyped]
 
@@ -45,10 +42,7 @@ def check_layer(path: Path, layer: str) -> None:
 def plain_tables(path: Path) -> set[str] | None:
     """Return the names of a GeoPackage's plain tables, whose pages are whole; None for a file of another format.
 
-    Raises
-    ------
-    LimitError
-        If it is damaged, another kind of database, or claims more features than it has bytes.
+    LimitError if it is damaged, another kind of database, or claims more features than it has bytes.
     """
     if path.is_dir():
         return None

@@ -57,23 +57,13 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class Response:
-    """Change of ln SOC at the surface per standard deviation of each factor.
+    """Change of ln SOC at the surface per standard deviation of each factor."""
 
-    Attributes
-    ----------
-    vigour
-        Of vegetation beyond what climate lets grow, in the period.
-    clay, relief
-        Of texture, and of the slope.
-    warmth, wetness
-        To 10 degrees C more, in the period, and to ln of rain over evaporation.
-    """
-
-    vigour: float = 0.4
-    clay: float = 0.3
-    relief: float = -0.15
-    warmth: float = -0.3
-    wetness: float = 0.3
+    vigour: float = 0.4  # of vegetation beyond what climate lets grow, in the period
+    clay: float = 0.3  # of texture
+    relief: float = -0.15  # of the slope
+    warmth: float = -0.3  # to 10 degrees C more, in the period
+    wetness: float = 0.3  # to ln of rain over evaporation
 
 
 RESPONSES: Mapping[str, Mapping[str, Response]] = {
@@ -91,23 +81,8 @@ RESPONSES: Mapping[str, Mapping[str, Response]] = {
 def make_china(out: Path, law: Law = "zoned", *, profiles: int = 6000, cell: float = 0.5, seed: int = 314) -> Path:
     """Make the dataset in a folder of `out`, china or china_unzoned, and return it; the same parameters give the same bytes.
 
-    Parameters
-    ----------
-    out
-        Parent folder.
-    law
-        A key of `RESPONSES`.
-    profiles
-        Number of profiles.
-    cell
-        Of the rasters, degrees.
-    seed
-        Of covariates and profiles.
-
-    Raises
-    ------
-    UserError
-        If the folder cannot be written, or holds other files than simulated ones.
+    `law` is a key of `RESPONSES`, `cell` in degrees. UserError if the folder cannot be written, or holds other files than simulated
+    ones.
     """
     folder = out / ("china" if law == "zoned" else "china_unzoned")
     check_writable(out)
@@ -161,14 +136,7 @@ class Period:
 class China:
     """Simulated China: M cells in reading order, NaN at sea.
 
-    Parameters
-    ----------
-    seed
-        The same seed gives the same covariates; `law` changes carbon only.
-    grid
-        Of its rasters.
-    law
-        A key of `RESPONSES`.
+    The same seed gives the same covariates; `law`, a key of `RESPONSES`, changes carbon only.
     """
 
     def __init__(self, seed: int, grid: Grid, law: Law) -> None:
@@ -287,8 +255,6 @@ class China:
 def mean_share(top: np.ndarray, bottom: np.ndarray, reach: np.ndarray) -> np.ndarray:
     """Return mean SOC of a layer as a share of that at the surface: deep + (1 - deep) exp(-z / reach), cm, integrated.
 
-    Examples
-    --------
     >>> mean_share(np.array([0.0, 30.0]), np.array([30.0, 100.0]), np.array([25.0])).round(2).tolist()
     [0.63, 0.21]
     """
@@ -299,8 +265,6 @@ def mean_share(top: np.ndarray, bottom: np.ndarray, reach: np.ndarray) -> np.nda
 def bulk_density(soc: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """Return bulk density, kg/m3, by SOC, g/kg, and depth, cm: low where rich in humus, higher below.
 
-    Examples
-    --------
     >>> bulk_density(np.array([0.0, 20.0]), np.array([0.0, 50.0])).round().tolist()
     [1480.0, 1276.0]
     """

@@ -28,11 +28,8 @@ _NEEDED = ("bio01", "bio12", "evi_mean", "evi_min", "slope")
 def model_output(covariates: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return the model's soil carbon, (H // 2, W // 2) in kg/m2, NaN where there is no soil.
 
-    Parameters
-    ----------
-    covariates
-        Variable -> (H, W), missing = NaN; bio01, bio12, evi_mean, evi_min, slope and bedrock are read. The model sees means of
-        2 x 2 cells.
+    Covariates are (H, W), missing = NaN; bio01, bio12, evi_mean, evi_min, slope and bedrock are read. The model sees means of 2 x 2
+    cells.
     """
     soil = ~np.isin(covariates["bedrock"], [WATER, ICE]) & np.all([np.isfinite(covariates[name]) for name in _NEEDED], axis=0)
     height, width = (size // COARSER * COARSER for size in soil.shape)
@@ -51,16 +48,9 @@ def model_output(covariates: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def write_cmip(path: Path, carbon: np.ndarray, west: float, north: float, cell: float) -> None:
-    """Write carbon (H, W), north up, as NetCDF: southern rows first, longitudes from 0 on, the same at two times.
+    """Write carbon (H, W), kg/m2, north up, as NetCDF: southern rows first, longitudes from 0 on, the same at two times.
 
-    Parameters
-    ----------
-    path
-        The file.
-    carbon
-        kg/m2, NaN where missing.
-    west, north, cell
-        Of the upper left corner, and the side of a cell, degrees.
+    `west` and `north` are of the upper left corner, `cell` the side of a cell, degrees.
     """
     height, width = carbon.shape
     lat = north - (np.arange(height) + 0.5) * cell

@@ -75,25 +75,8 @@ def make_world(
 
     Each of the folders `global`, `anhui`, `switzerland`, `denmark` and `australia` is a dataset (samples.csv, patches/, stats.csv,
     split/, dataset.yaml) with the rasters, the profiles and the true SOC it was made from. A folder's `dataset.yaml` is written
-    last: a folder without one is not whole.
-
-    Parameters
-    ----------
-    out
-        Folder.
-    profiles, region_profiles
-        Of the global dataset and of each region.
-    cell, region_cell
-        Degrees.
-    radius
-        Cells cut on each side of a profile: patches are (2 radius + 1) cells wide.
-    seed
-        Of the whole world.
-
-    Raises
-    ------
-    UserError
-        If the folder cannot be written, or holds other files than simulated ones.
+    last: a folder without one is not whole. Cells are in degrees; patches are (2 radius + 1) cells wide. UserError if the folder
+    cannot be written, or holds other files than simulated ones.
     """
     names = ["global", *REGIONS]
     check_writable(out)

@@ -28,8 +28,6 @@ def outlines() -> dict[str, Any]:
 def bumps(table: str, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     """Return the sum of a table's Gaussian bumps at points (M,): currents (degrees C), monsoons (mm a year), surveys (relative).
 
-    Examples
-    --------
     >>> bumps("monsoons", np.array([86.0]), np.array([23.0])).round().tolist()  # Bengal
     [936.0]
     """

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 class Grid:
     """A north-up raster's cells: upper left corner and cell in degrees, rows, columns.
 
-    Examples
-    --------
     >>> grid = Grid.over((10, 50, 12, 51), cell=0.5)
     >>> grid.height, grid.width, grid.centres()[0].tolist()
     (2, 4, [10.25, 10.75, 11.25, 11.75])
@@ -83,27 +81,11 @@ def draw_profiles(
     random: np.random.Generator,
     refused: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw profiles as surveys do: most in clusters of very unequal size, some scattered.
+    """Draw N profiles as surveys do, where there is soil: most in clusters of very unequal size, some scattered.
 
-    Parameters
-    ----------
-    gridded
-        Profiles are drawn where it has soil.
-    effort
-        (H, W) relative density of the survey.
-    count
-        N.
-    spread
-        How far, typically, profiles of a cluster lie from its centre, degrees.
-    random
-        Generator.
-    refused
-        Of candidates at lon, lat (M,): which may not be taken, (M,) bool.
-
-    Returns
-    -------
-    lon, lat, truth
-        (N,) degrees, rounded to 1e-5, and the true SOC of the cell, g/kg.
+    `effort` (H, W) is the relative density of the survey, `spread` how far, typically, profiles of a cluster lie from its centre,
+    degrees; `refused` says which of candidates at lon, lat (M,) may not be taken. Returns lon, lat (N,) in degrees, rounded to
+    1e-5, and the true SOC of the cell, g/kg.
     """
     grid, soil = gridded.grid, np.isfinite(gridded.truth)
     _, lats = grid.centres()

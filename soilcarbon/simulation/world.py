@@ -29,25 +29,13 @@ class Pedogenesis:
 
 @dataclass(frozen=True)
 class Region:
-    """A study region and how its soils depart from the world's.
+    """A study region and how its soils depart from the world's."""
 
-    Attributes
-    ----------
-    bounds
-        lon_min, lat_min, lon_max, lat_max, degrees.
-    coarser
-        Its cell, as a multiple of the setting region_cell: a continent at a province's cell would be a large file.
-    block_size
-        Of its split, degrees.
-    departure, why
-        How its SOC comes about, and the story behind it.
-    """
-
-    bounds: tuple[float, float, float, float]
-    coarser: int
-    block_size: float
-    departure: Pedogenesis
-    why: str
+    bounds: tuple[float, float, float, float]  # lon_min, lat_min, lon_max, lat_max, degrees
+    coarser: int  # its cell, as a multiple of the setting region_cell: a continent at a province's cell would be a large file
+    block_size: float  # of its split, degrees
+    departure: Pedogenesis  # how its SOC comes about
+    why: str  # the story behind it
 
 
 REGIONS = {
@@ -111,8 +99,6 @@ ROCK_EFFECT[[code for code, *_ in LITHOLOGY.values()]] = [effect for *_, effect 
 def evaporation(temperature: np.ndarray) -> np.ndarray:
     """Return potential evaporation in mm a year from the mean annual temperature in degrees C.
 
-    Examples
-    --------
     >>> evaporation(np.array([10.0])).tolist()
     [740.0]
     """
@@ -135,22 +121,13 @@ def soil_carbon(covariates: Mapping[str, np.ndarray], clay: np.ndarray, hollow: 
     earth per m2 and 30 cm. Each term is of the usual form (Jenny 1941; Lloyd and Taylor 1994); together they are
     this project's own and calibrated to nothing.
 
-    Parameters
-    ----------
-    covariates
-        (M,) each: evi_mean, evi_min, bio01, bio12, slope, bedrock, without missing values.
-    clay, hollow
-        (M,) standard normal: texture, and how far the place lies below its surroundings. No covariate shows them
-        wholly, so no model can know SOC exactly.
-    how
-        The exponents and factors.
-
-    Examples
-    --------
     >>> place = {"evi_mean": 0.3, "evi_min": 0.1, "bio01": 10.0, "bio12": 800.0, "slope": 3.0, "bedrock": 1}
     >>> place = {name: np.array([value]) for name, value in place.items()}
     >>> soil_carbon(place, clay=np.zeros(1), hollow=np.zeros(1), how=Pedogenesis()).round(1).tolist()
     [10.9]
+
+    Covariates (M,) are without missing values. `clay` and `hollow` are standard normal: texture, and how far the place lies below
+    its surroundings. No covariate shows them wholly, so no model can know SOC exactly.
     """
     temperature, slope = covariates["bio01"], covariates["slope"]
     evi, lean = np.maximum(covariates["evi_mean"], 0.02), np.maximum(covariates["evi_min"], 0)
@@ -168,8 +145,6 @@ def soil_carbon(covariates: Mapping[str, np.ndarray], clay: np.ndarray, hollow: 
 def departure_weight(region: Region, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     """Return the weight of a region's own pedogenesis at points, (M,): 1 inside, fading to 0 outside.
 
-    Examples
-    --------
     >>> departure_weight(REGIONS["denmark"], np.array([10.0, 13.55, 20.0]), np.array([56.0, 56.0, 56.0])).round(2).tolist()
     [1.0, 0.5, 0.0]
     """
@@ -261,21 +236,10 @@ def _belt(lat: np.ndarray, centre: float, width: float) -> np.ndarray:
 def bioclim(tmin: np.ndarray, tmax: np.ndarray, rain: np.ndarray) -> dict[str, np.ndarray]:
     """Return the 19 bioclimatic variables of a year, by their definitions (Hijmans et al. 2005; units of WorldClim 2).
 
-    Parameters
-    ----------
-    tmin, tmax
-        (12, M) monthly means of the daily minimum and maximum, degrees C.
-    rain
-        (12, M) monthly totals, mm.
+    In are monthly means (12, M) of the daily minimum and maximum, degrees C, and monthly totals of rain, mm. Out are bio01..bio19
+    (M,): degrees C, mm; bio03 and bio15 in %; bio04 = 100 standard deviations. A quarter is any three months in succession,
+    December and January included.
 
-    Returns
-    -------
-    dict
-        bio01..bio19 -> (M,): degrees C, mm; bio03 and bio15 in %; bio04 = 100 standard deviations. A quarter is
-        any three months in succession, December and January included.
-
-    Examples
-    --------
     >>> year = bioclim(np.full((12, 1), 5.0), np.full((12, 1), 15.0), np.full((12, 1), 50.0))
     >>> float(year["bio01"][0]), float(year["bio12"][0]), float(year["bio16"][0])
     (10.0, 600.0, 150.0)
@@ -298,8 +262,6 @@ def bioclim(tmin: np.ndarray, tmax: np.ndarray, rain: np.ndarray) -> dict[str, n
 def productivity(temperature: np.ndarray, rain: np.ndarray) -> np.ndarray:
     """Return net primary productivity in g dry matter per m2 and year: the Miami model (Lieth 1975).
 
-    Examples
-    --------
     >>> productivity(np.array([10.0]), np.array([800.0])).round().tolist()
     [1236.0]
     """
@@ -310,14 +272,9 @@ def productivity(temperature: np.ndarray, rain: np.ndarray) -> np.ndarray:
 
 
 class World:
-    """Simulated planet, drawn from one seed.
+    """Simulated planet, drawn from one seed: the same seed, the same planet.
 
-    Parameters
-    ----------
-    seed
-        Same seed, same planet.
-    warming
-        Degrees C by which the planet is warmer than that of the seed; vegetation, decay and SOC follow.
+    With `warming` it is warmer by so many degrees C; vegetation, decay and SOC follow.
     """
 
     def __init__(self, seed: int, warming: float = 0.0) -> None:
@@ -325,23 +282,11 @@ class World:
         self._fields = {name: RandomField((seed, k), *spectrum) for k, (name, spectrum) in enumerate(FIELDS.items())}
 
     def at(self, lon: np.ndarray, lat: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-        """Return covariates and SOC at points.
+        """Return covariates by variable, SOC, and SOC without regional departures, (M,) float32, at points in degrees.
 
-        Parameters
-        ----------
-        lon, lat
-            (M,) degrees.
-
-        Returns
-        -------
-        covariates
-            Variable -> (M,) float32: band1-band7 (reflectance, 0-1), elevation (m), slope (degrees), bio01-bio19
-            (as `bioclim`), evi_mean, evi_min, evi_max, bedrock (GLiM class). NaN at sea, and where clouds hid the
-            ground from the satellite or no geologist went.
-        truth
-            (M,) float32 SOC of 0-30 cm, g/kg, regional departures included. NaN at sea, on water and under ice.
-        undisturbed
-            (M,) float32, the same without regional departures.
+        Covariates are band1-band7 (reflectance, 0-1), elevation (m), slope (degrees), bio01-bio19 (as `bioclim`), evi_mean,
+        evi_min, evi_max, bedrock (GLiM class). NaN at sea, and where clouds hid the ground from the satellite or no geologist went.
+        SOC is of 0-30 cm, g/kg. NaN at sea, on water and under ice.
         """
         lon, lat = np.asarray(lon, float), np.asarray(lat, float)
         land = self._geography.at(lon, lat)["to_coast"] + 20 * self._fields["coast"](unit_vectors(lon, lat)) > 0

@@ -26,19 +26,10 @@ _FOLDS = 10
 
 
 def stones_by_volume(by_mass: np.ndarray, bulk_density: np.ndarray) -> np.ndarray:
-    """Return coarse fragments in per cent of the soil's volume by those in per cent of its mass.
+    """Return coarse fragments in per cent of the soil's volume by those in per cent of the whole soil's mass (beyond 100, 100).
 
-    The stones of w kg in 1 kg of soil fill w / `PARTICLE_DENSITY`, the fine earth (1 - w) / bulk density.
+    The stones of w kg in 1 kg of soil fill w / `PARTICLE_DENSITY`, the fine earth (1 - w) / bulk density, kg/m3.
 
-    Parameters
-    ----------
-    by_mass
-        Per cent of the mass of the whole soil, 0 to 100; beyond, 100.
-    bulk_density
-        Of fine earth, kg/m3.
-
-    Examples
-    --------
     >>> stones_by_volume(np.array([0.0, 40.0, 100.0]), np.array([1300.0, 1300.0, 1300.0])).round(1)
     array([  0. ,  24.6, 100. ])
     """
@@ -62,24 +53,14 @@ def mineral_bulk_density(soc: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pedotransfer:
-    """Pedotransfer function: bulk density of mineral soils as a straight line in ln(1 + SOC / 10), fitted to measured horizons.
+    """Pedotransfer function: bulk density of mineral soils as a straight line in ln(1 + SOC / 10), fitted to measured horizons."""
 
-    Attributes
-    ----------
-    intercept, slope
-        kg/m3.
-    horizons, profiles
-        Numbers it was fitted to.
-    rmse, bias, r2
-        Of predictions for profiles left out of the fit, kg/m3 (bias: predicted less measured).
-    """
-
-    intercept: float
-    slope: float
-    horizons: int
+    intercept: float  # kg/m3
+    slope: float  # kg/m3
+    horizons: int  # number it was fitted to
     profiles: int
-    rmse: float
-    bias: float
+    rmse: float  # of predictions for profiles left out of the fit, kg/m3, as are bias and r2
+    bias: float  # predicted less measured
     r2: float
 
     def __call__(self, soc: np.ndarray) -> np.ndarray:
@@ -88,24 +69,10 @@ class Pedotransfer:
 
 
 def fit_pedotransfer(profile: np.ndarray, soc: np.ndarray, bulk_density: np.ndarray) -> Pedotransfer:
-    """Fit bulk density to SOC on mineral horizons that have both, and cross-validate by whole profiles in ten folds.
+    """Fit bulk density (L,), kg/m3, to SOC (L,), g/kg, on mineral horizons that have both, and cross-validate by whole profiles.
 
-    Parameters
-    ----------
-    profile
-        (L,) int64.
-    soc
-        (L,) g/kg; horizons above `ORGANIC` or without a value are left out.
-    bulk_density
-        (L,) kg/m3; NaN where not measured.
+    ValueError if fewer than `FEWEST_PROFILES` profiles have both.
 
-    Raises
-    ------
-    ValueError
-        If fewer than `FEWEST_PROFILES` profiles have both.
-
-    Examples
-    --------
     >>> profile, soc = np.repeat(np.arange(30), 2), np.linspace(2.0, 60.0, 60)
     >>> found = fit_pedotransfer(profile, soc, 1600 - 200 * np.log1p(soc / 10))
     >>> round(found.intercept), round(found.slope), found.profiles
@@ -129,19 +96,11 @@ def _errors(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
 
 
 def score_bulk_density_functions(profile: np.ndarray, soc: np.ndarray, bulk_density: np.ndarray) -> dict[str, dict[str, float]]:
-    """Score the functions that estimate bulk density against measured bulk density.
+    """Score the functions that estimate bulk density (kg/m3) from SOC (g/kg) on horizons with both.
 
-    Parameters
-    ----------
-    profile, soc, bulk_density
-        As `fit_pedotransfer` takes them.
-
-    Returns
-    -------
-    dict
-        Function and soils -> horizons, measured (their mean), rmse, bias (estimated less measured) in kg/m3, and r2. The one
-        fitted to these horizons is scored on profiles left out, and is missing below `FEWEST_PROFILES`. Soils without a
-        measured horizon are missing.
+    Returns function and soils -> horizons, measured (their mean), rmse, bias (estimated less measured) in kg/m3, and r2. The one
+    fitted to these horizons is scored on profiles left out, and is missing below `FEWEST_PROFILES`. Soils without a measured
+    horizon are missing.
     """
     measured = np.isfinite(soc) & np.isfinite(bulk_density)
     mineral, organic = measured & (soc <= ORGANIC), measured & (soc > ORGANIC)
@@ -169,8 +128,6 @@ def estimate_bulk_density(soc: np.ndarray, mineral: Callable[[np.ndarray], np.nd
     The two do not meet at `ORGANIC`: organic layers are lighter than the line through mineral horizons. Values beyond
     `BULK_DENSITIES` are set to the limit.
 
-    Examples
-    --------
     >>> estimate_bulk_density(np.array([10.0, 40.0, 300.0])).round()
     array([1342., 1024.,  315.])
     """
@@ -180,21 +137,10 @@ def estimate_bulk_density(soc: np.ndarray, mineral: Callable[[np.ndarray], np.nd
 def fill_bulk_density(
     profile: np.ndarray, soc: np.ndarray, bulk_density: np.ndarray, sd: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Pedotransfer | None]:
-    """Estimate bulk density where it is missing, by a function fitted to these horizons if enough of them are measured.
+    """Estimate bulk density (L,), kg/m3, where missing, by a function fitted to these horizons if enough are measured.
 
-    Parameters
-    ----------
-    profile, soc, bulk_density
-        As `fit_pedotransfer` takes them.
-    sd
-        (L,) kg/m3, of the measured values.
-
-    Returns
-    -------
-    bulk_density, sd : ndarray
-        (L,) kg/m3; NaN where SOC is unknown too. The deviation of an estimate is its function's error.
-    pedotransfer : Pedotransfer or None
-        The function for mineral soils; None: `mineral_bulk_density`, for fewer than `FEWEST_PROFILES` are measured.
+    Returns bulk density, NaN where SOC is unknown too; its standard deviation, of an estimate its function's error; and the
+    function for mineral soils, None for `mineral_bulk_density`: fewer than `FEWEST_PROFILES` were measured.
     """
     missing = np.isnan(bulk_density)
     measured = profile[~missing & (soc <= ORGANIC)]

@@ -33,31 +33,16 @@ _TOPSOIL = 20.0
 
 @dataclass(frozen=True)
 class CoreRule:
-    """What makes a core, and what is measured of it.
+    """What makes a core, and what is measured of it."""
 
-    Attributes
-    ----------
-    place
-        Columns that name a place together; none: the column of ids.
-    visit
-        Column of visits, any text; None: the year, if there is a column of years.
-    units, deviations
-        Of soc, bulk_density and stones, as of `density.measurements`.
-    soc_factor
-        Share of the column of SOC, or of organic matter, that is carbon.
-    estimate
-        Whether bulk density that was not measured is estimated (`density.fill_bulk_density`).
-    bulk_density_of
-        As of `stocks.Cores`.
-    """
-
-    place: Sequence[str] = ()
-    visit: str | None = None
+    place: Sequence[str] = ()  # columns that name a place together; none: the column of ids
+    visit: str | None = None  # column of visits, any text; None: the year, if there is a column of years
+    # of soc, bulk_density and stones, as of `density.measurements`
     units: Mapping[str, str] = field(default_factory=dict)
     deviations: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(("soc", "bulk_density", "stones"), "0"))
-    soc_factor: float | None = None
-    estimate: bool = False
-    bulk_density_of: BulkDensityOf = "fine_earth"
+    soc_factor: float | None = None  # share of the column of SOC, or of organic matter, that is carbon
+    estimate: bool = False  # whether bulk density that was not measured is estimated (`density.fill_bulk_density`)
+    bulk_density_of: BulkDensityOf = "fine_earth"  # as of `stocks.Cores`
 
 
 @dataclass(frozen=True)
@@ -87,20 +72,8 @@ class _Rows:
 def read_cores(path: Path, rule: TableRule, cores: CoreRule, bulk_density: Path | None = None) -> CoreTable:
     """Read cores from a table of layers with SOC, and bulk density and stones from it or from a second table of other layers.
 
-    Parameters
-    ----------
-    path, rule
-        As of `points.read_points`.
-    cores
-        What makes a core.
-    bulk_density
-        Second table, with the same columns of places and visits.
-
-    Raises
-    ------
-    UserError
-        If there is no column of places, depths, SOC or bulk density; values look like another unit; layers of a core overlap, or
-        repeat while a column that may tell cores apart changes.
+    UserError if there is no column of places, depths, SOC or bulk density; values look like another unit; layers of a core overlap,
+    or repeat while a column that may tell cores apart changes.
     """
     first = second = _read(path, rule if bulk_density is None else _of_this_table(path, rule), cores)
     if bulk_density is not None:
@@ -309,31 +282,11 @@ def _layers(rows: _Rows, values: np.ndarray, sd: np.ndarray, codes: np.ndarray, 
 def read_reference(
     path: Path, rule: TableRule, once: pd.DataFrame, group: Mapping[str, str]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read cumulative reference soil masses of layers, the same for all cores or one set for each group of them.
+    """Read cumulative reference soil masses (N, K), t/ha, of the N cores in `once`, and perhaps lower limits (K,), cm.
 
-    Parameters
-    ----------
-    path
-        Table with a column of soil masses, of layers or cumulative ("cum" in its name), in t/ha or kg/m2 as its name says; of
-        depths if there are any; and of groups.
-    rule
-        How it is read.
-    once
-        N rows, one a core, with the columns of groups.
-    group
-        Columns by which masses differ: their name in the table -> in `once`.
-
-    Returns
-    -------
-    masses
-        (N, K) t/ha, cumulative.
-    depths
-        (K,) lower limits, cm, or None.
-
-    Raises
-    ------
-    UserError
-        If there is no column of masses, their unit is not plausible, or a group has none.
+    The table has a column of soil masses, of layers or cumulative ("cum" in its name), in t/ha or kg/m2 as its name says. Masses
+    are the same for all cores, or differ by the columns of `group`: name in the table -> in `once`. UserError if there is no column
+    of masses, their unit is not plausible, or a group has none.
     """
     points = read_points(path, TableRule(crs=rule.crs, missing=rule.missing, depth_unit=rule.depth_unit))
     named = [name for name in points.raw if "mass" in str(name).lower()]

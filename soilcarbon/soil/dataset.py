@@ -96,22 +96,10 @@ class Dataset:
 
 
 def check_variables(x: np.ndarray, categories: Sequence[Category], refuse: Literal["constant", "missing", "nothing"]) -> None:
-    """Log the share of missing cells, and refuse variables without information.
+    """Log the share of missing cells of covariates (N, F), and raise UserError for a variable without information.
 
-    Parameters
-    ----------
-    x
-        (N, F), of the profiles to train on or to predict.
-    categories
-        What its columns are.
-    refuse
-        "constant": variables that are missing in all cells or have one value (training from scratch). "missing": those
-        missing in all cells. "nothing": none (prediction; the checkpoint defines how missing cells are filled).
-
-    Raises
-    ------
-    UserError
-        Naming the first variable to be refused.
+    `refuse`: "constant": variables that are missing in all cells or have one value (training from scratch). "missing": those
+    missing in all cells. "nothing": none (prediction; the checkpoint defines how missing cells are filled).
     """
     gaps = {}
     for name, columns in variable_columns(categories).items():
@@ -145,27 +133,11 @@ def read_dataset(
     target_needed: bool = True,
     layout: Layout = Layout(),  # noqa: B008 - frozen
 ) -> Dataset:
-    """Read a dataset folder.
+    """Read a dataset folder; its categories are those of `dataset_categories` if none are given.
 
-    Parameters
-    ----------
-    folder
-        In the default layout, or another one.
-    categories
-        The variables wanted, by category; default: `dataset_categories`.
-    splits
-        The splits to read. A test split is left out where the dataset was made without one (`splits_of`).
-    target
-        The column of the sample table to predict.
-    target_needed
-        False: profiles without a target are kept, with y = NaN.
-    layout
-        Where the files lie in the folder.
-
-    Raises
-    ------
-    UserError
-        If a file is missing or anything in it is wrong; see `read_samples`, `read_split` and `io.patches.read_packed`.
+    A test split is left out where the dataset was made without one (`splits_of`). Unless the target is needed, profiles without one
+    are kept, with y = NaN. UserError if a file is missing or anything in it is wrong; see `read_samples`, `read_split` and
+    `io.patches.read_packed`.
     """
     _finish_interrupted(folder)
     path = folder / layout.samples
@@ -213,10 +185,7 @@ def dataset_categories(folder: Path) -> tuple[Category, ...]:
 def recorded_categories(folder: Path) -> tuple[Category, ...] | None:
     """Return the categories of the folder's `dataset.yaml`; None if it names none.
 
-    Raises
-    ------
-    UserError
-        If it has no valid table of categories.
+    UserError if it has no valid table of categories.
     """
     _finish_interrupted(folder)
     path = folder / "dataset.yaml"
@@ -229,10 +198,7 @@ def recorded_categories(folder: Path) -> tuple[Category, ...] | None:
 def split_method(folder: Path) -> tuple[Literal["random", "blocks"], float | None]:
     """Return the split method of the folder's `dataset.yaml`, and the side of the blocks, degrees, or None.
 
-    Raises
-    ------
-    UserError
-        If it was split by blocks of no possible size.
+    UserError if it was split by blocks of no possible size.
     """
     facts = split_record(folder)
     if facts.get("method") != "blocks":
@@ -258,29 +224,11 @@ def splits_of(folder: Path, names: Sequence[str] = SPLITS) -> list[str]:
 def read_samples(
     path: Path, target: str, target_needed: bool = True, limits: tuple[float, float] = (0.0, SOC_MAXIMUM)
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Read a sample table and check every value.
+    """Read a sample table (CSV with profile_id, lon, lat in degrees and the target) and check every value; return it and y (N,).
 
-    Parameters
-    ----------
-    path
-        CSV with profile_id, lon, lat (degrees) and the target.
-    target
-        The target's column.
-    target_needed
-        False: the column, or single values, may be missing (profiles to predict).
-    limits
-        The least and the largest possible target, in its unit.
-
-    Returns
-    -------
-    table, y
-        The table with ids as text, and the target (N,) float64.
-
-    Raises
-    ------
-    UserError
-        For a missing column; duplicate ids; coordinates that are no numbers, out of range, or swapped; a target that
-        is text, missing, or beyond the limits.
+    Ids are text. Unless the target is needed, its column or single values may be missing (profiles to predict). UserError for a
+    missing column; duplicate ids; coordinates that are no numbers, out of range, or swapped; a target that is text, missing, or
+    beyond the limits, the least and the largest possible in its unit.
     """
     table = read_table(path, ("profile_id", "lon", "lat", *((target,) if target_needed else ())))
     if table.empty:
@@ -339,10 +287,7 @@ def _check_coordinates(path: Path, lon: np.ndarray, lat: np.ndarray, ids: Sequen
 def read_split(folder: Path, names: Sequence[str], ids: Sequence[str]) -> dict[str, np.ndarray]:
     """Read the split files and return row numbers into `ids`.
 
-    Raises
-    ------
-    UserError
-        For a missing file or column, an empty split, an id not among `ids`, or a profile in two splits.
+    UserError for a missing file or column, an empty split, an id not among `ids`, or a profile in two splits.
     """
     row = {name: k for k, name in enumerate(ids)}
     split: dict[str, np.ndarray] = {}
@@ -367,11 +312,7 @@ def read_split(folder: Path, names: Sequence[str], ids: Sequence[str]) -> dict[s
 def read_statistics(path: Path, categories: Sequence[Category]) -> Statistics:
     """Read means and standard deviations of all numeric variables.
 
-    Raises
-    ------
-    UserError
-        If the file or a column is missing, a variable has no row or several, or a number is not finite or a deviation
-        not positive.
+    UserError if a variable has no row or several, or a number is not finite or a deviation not positive.
     """
     table = read_table(path, ("var_name", "v_mean", "v_std"), text=("var_name",))
     statistics: Statistics = {}
@@ -390,27 +331,10 @@ def read_statistics(path: Path, categories: Sequence[Category]) -> Statistics:
 
 
 def compute_statistics(patches: Mapping[str, np.ndarray], rows: np.ndarray) -> pd.DataFrame:
-    """Return each variable's mean and standard deviation over all cells of some profiles' patches.
+    """Return each variable's mean and population standard deviation over all cells of the patches (N, S, S) of some profiles (N,).
 
-    Parameters
-    ----------
-    patches
-        Variable -> (N, S, S), raw units, missing = NaN.
-    rows
-        (N,) bool: the profiles to use, those of the training split.
+    Those profiles are the training split. UserError if a variable is constant or all missing there: it cannot be standardised.
 
-    Returns
-    -------
-    DataFrame
-        var_name, v_mean, v_std (population standard deviation), raw units.
-
-    Raises
-    ------
-    UserError
-        If a variable is constant or all missing there: it cannot be standardised.
-
-    Examples
-    --------
     >>> compute_statistics({"slope": np.array([[[1.0]], [[3.0]], [[99.0]]])}, np.array([True, True, False]))
       var_name  v_mean  v_std
     0    slope     2.0    1.0
@@ -438,30 +362,13 @@ def write_dataset(
 ) -> None:
     """Write a dataset folder in the default layout, all files of it or none (`files.file_set`).
 
-    Parameters
-    ----------
-    folder
-        Made if it is not there. The files of an earlier dataset in it are replaced, others are not touched.
-    samples
-        N rows: profile_id (text, unique), lon, lat (degrees), soc (g/kg); further columns are kept.
-    patches
-        Variable -> (N, S, S), raw units, missing = NaN; at least the variables of `categories`.
-    split
-        (N,) text: "train", "valid" or "test"; None: places to predict, without split and statistics.
-    categories
-        The table the network is to be built from.
-    facts
-        Provenance: rasters, CRS, cell size, counts, checksums; plain containers.
-    statistics
-        var_name, v_mean, v_std; default: computed from the training profiles. Variables of kind "classes" have none.
-    further
-        File name -> a table to write beside the others.
+    The files of an earlier dataset in it are replaced, others are not touched. `split` is (N,) text: "train", "valid" or "test";
+    None: places to predict, without split and statistics. `facts` are the provenance: rasters, CRS, cell size, counts, checksums.
+    Statistics are by default computed from the training profiles; variables of kind "classes" have none. `further` tables by file
+    name are written beside the others.
 
-    Raises
-    ------
-    UserError
-        If a split is empty, a variable is constant or all missing or its name cannot be a file's, or a file would replace one
-        that is not of an earlier dataset; then nothing is written.
+    UserError if a split is empty, a variable is constant or all missing or its name cannot be a file's, or a file would replace one
+    that is not of an earlier dataset; then nothing is written.
     """
     splits = [name for name in SPLITS if split is not None and (split == name).any()]
     if split is not None:

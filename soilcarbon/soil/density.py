@@ -40,13 +40,8 @@ BY_MASS = ("mass_percent", "mass_fraction")
 def convert(values: np.ndarray, unit: str, to: str) -> np.ndarray:
     """Convert values from one of `UNITS` to another.
 
-    Raises
-    ------
-    ValueError
-        If a unit is unknown, or the two measure different things.
+    ValueError if a unit is unknown, or the two measure different things.
 
-    Examples
-    --------
     >>> convert(np.array([1.5, 2.0]), "%", "g/kg")
     array([15., 20.])
     """
@@ -98,8 +93,6 @@ def soc_density_sd(
     The root of the sum of squares of each deviation (in the unit of its quantity) times the derivative. Good to a few per cent of
     itself while the deviations stay below a third of their values.
 
-    Examples
-    --------
     >>> round(float(soc_density_sd(12.0, 1350.0, 30.0, 0.0, 1.2, 135.0, 0.0)), 3)  # 10 % each: sqrt(2) x 10 % of 4.86
     0.687
     """
@@ -114,21 +107,11 @@ def soc_density_sd(
 
 @dataclass(frozen=True)
 class Measured:
-    """A quantity of L horizons with its unit.
+    """A quantity of L horizons with its unit."""
 
-    Attributes
-    ----------
-    values
-        (L,), NaN where not measured.
-    unit
-        One of `UNITS`.
-    sd
-        Standard deviation of the values, in the same unit; one number or (L,).
-    """
-
-    values: np.ndarray
-    unit: str
-    sd: float | np.ndarray = 0.0
+    values: np.ndarray  # (L,), NaN where not measured
+    unit: str  # one of `UNITS`
+    sd: float | np.ndarray = 0.0  # standard deviation of the values, in the same unit; one number or (L,)
     stated: bool = True  # the unit was stated; else values that are unusual in it are asked about
 
     def take(self, rows: np.ndarray) -> "Measured":
@@ -143,12 +126,7 @@ class Measured:
     def usable(self, to: str, limits: tuple[float, float], counts: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
         """Return values and deviations (L,) in another unit, impossible values as NaN; add both kinds to `counts`.
 
-        Raises
-        ------
-        ValueError
-            If the unit cannot become `to`.
-        UserError
-            If most values are impossible in it, or look like another unit (`quantities.check_plausible`).
+        ValueError if the unit cannot become `to`; UserError if most values are impossible in it, or look like another unit.
         """
         values = convert(self.values, self.unit, to)
         sd = convert(np.broadcast_to(np.asarray(self.sd, float), values.shape), self.unit, to)
@@ -193,36 +171,19 @@ def interval_densities(
     smoothing: float = 0.1,
     min_covered: float = np.inf,
 ) -> Densities:
-    """Bring horizons to the SOC density of depth intervals.
+    """Bring L horizons of N profiles, from the surface (`depth.from_surface`), to the SOC density of K depth intervals, cm.
 
-    Parameters
-    ----------
-    horizons
-        L horizons of N profiles, from the surface (`depth.from_surface`).
-    soc, bulk_density, stones
-        Of the L horizons, of fine earth; coarse fragments as a share of volume or of mass (`stones_by_volume`). Horizons without
-        SOC are left out; missing bulk density is estimated; missing stones are taken as none. All are counted.
-    intervals
-        K pairs of upper and lower limit, cm, from 0 down.
-    multiply
-        "horizons": carbon per volume of each horizon, then depth, which keeps every horizon's carbon. "intervals": SOC, bulk
-        density and stones are brought to intervals first, then multiplied, as one must with maps of them; too much where
-        light soil rich in SOC lies above dense soil poor in it. "layers": the same through `STANDARD_LAYERS`, whose means
-        are weighted by how much of an interval each fills (Dong, Wang and Su): 15-20 cm is taken to be as 15-30 cm.
-    method, smoothing
-        How horizons are brought to intervals (`depth.harmonise`).
-    min_covered
-        Leave a profile out of an interval of which fewer centimetres were observed, or less than all of a thinner one.
-        0: the density is that down to the observed bottom, `reach` centimetres of it.
+    Horizons without SOC are left out; missing bulk density is estimated; missing stones are taken as none. All are counted.
+    ValueError for an unknown unit, or if an interval reaches below the standard layers that are to be weighted.
 
-    Raises
-    ------
-    ValueError
-        For an unknown unit, if most values of a kind are impossible in the unit named, or if an interval reaches below the
-        standard layers that are to be weighted.
+    `multiply`: "horizons": carbon per volume of each horizon, then depth, which keeps every horizon's carbon. "intervals": SOC,
+    bulk density and stones are brought to intervals first, then multiplied, as one must with maps of them; too much where light
+    soil rich in SOC lies above dense soil poor in it. "layers": the same through `STANDARD_LAYERS`, whose means are weighted by how
+    much of an interval each fills (Dong, Wang and Su): 15-20 cm is taken to be as 15-30 cm.
 
-    Examples
-    --------
+    `min_covered`: a profile is left out of an interval of which fewer centimetres were observed, or less than all of a thinner one.
+    0: the density is that down to the observed bottom, `reach` centimetres of it.
+
     >>> horizons = Horizons(np.array([0, 0]), np.array([0.0, 10.0]), np.array([10.0, 40.0]), 1)
     >>> soc, bulk_density = Measured(np.array([20.0, 10.0]), "g/kg"), Measured(np.array([1.0, 1.5]), "g/cm3")
     >>> interval_densities(horizons, soc, bulk_density, Measured(np.zeros(2), "percent"), [(0, 20)]).density
@@ -299,8 +260,6 @@ def weighted_layers(of_layers: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
     A layer in which a profile has no value is left out of its mean, as is the depth below the observed bottom.
 
-    Examples
-    --------
     >>> weighted_layers(np.array([[4.0, 2.0], [4.0, np.nan]]), np.array([[0.5, 0.5]]))
     array([[3.],
            [4.]])
@@ -321,15 +280,9 @@ def density_column(interval: tuple[float, float]) -> str:
 def standard_deviations(given: str, name: str, values: np.ndarray, table: pd.DataFrame, path: Path) -> np.ndarray:
     """Return the standard deviations (L,) of values (L,), in their unit, from a setting: a column, a number, or a share "10%".
 
-    `given` is the value of the setting `name`, which errors mention; `table`, read from `path`, has L rows.
+    `given` is the value of the setting `name`, which errors mention; `table`, read from `path`, has L rows. UserError if it is none
+    of these, or a deviation is negative or infinite.
 
-    Raises
-    ------
-    UserError
-        If it is none of these, or a deviation is negative or infinite.
-
-    Examples
-    --------
     >>> standard_deviations("10%", "soc_sd", np.array([20.0, 5.0]), pd.DataFrame(), Path("h.csv"))
     array([2. , 0.5])
     """
@@ -353,23 +306,8 @@ def measurements(
 ) -> dict[str, Measured]:
     """Return quantities of the L rows of a table read from `path`, each in its stated unit or g/kg, g/cm3 and per cent.
 
-    Parameters
-    ----------
-    table
-        With a column of numbers for each of `names`, NaN where missing.
-    path
-        For errors.
-    units
-        Name -> unit, where it was stated.
-    deviations
-        Name -> standard deviation, as of `standard_deviations`.
-    names
-        Of soc, bulk_density and stones.
-
-    Raises
-    ------
-    UserError
-        If values look like another unit, or a deviation is none.
+    `units` and `deviations` are by name, the latter as of `standard_deviations`. UserError if values look like another unit, or a
+    deviation is none.
     """
     found = {}
     for name in names:

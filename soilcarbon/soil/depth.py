@@ -146,36 +146,19 @@ def harmonise(
     smoothing: float = 0.1,
     limits: tuple[float, float] = (0.0, np.inf),
 ) -> Harmonised:
-    """Bring a property of horizons, whatever their state and order, to depth intervals.
+    """Bring a property of L horizons, whatever their state and order, to K depth intervals (cm), which may overlap.
 
-    Nothing is extrapolated: above the first horizon and below the last a profile has no value, and an interval that
-    they end in gets the mean over the observed part. `Harmonised.sufficient` flags where that is too little.
+    Horizons whose depths are unknown or impossible, or whose value is unknown or outside `limits`, are left out and counted.
+    Nothing is extrapolated: above the first horizon and below the last a profile has no value, and an interval that they end in
+    gets the mean over the observed part. `Harmonised.sufficient` flags where that is too little.
 
-    Parameters
-    ----------
-    horizons
-        Those whose depths are unknown or impossible are left out and counted.
-    value
-        (L,) of one unit; horizons whose value is unknown or outside `limits` are left out and counted.
-    intervals
-        K pairs of upper and lower limit, cm; they may overlap.
-    method
-        "mean": `weighted_mean`, over the observed centimetres. "spline": `mass_preserving_spline`, which also bridges gaps;
-        "spline_1cm": the same read at every centimetre, as R packages do (mpspline2).
-    smoothing
-        The spline's lambda.
-    limits
-        The least and the largest possible value. A spline overshoots beside a sharp change: where its mean of an interval is
-        outside, the interval gets the mean weighted by thickness, as by "mean" (NaN where it lies between two horizons), and
-        is counted.
+    `method`: "mean": `weighted_mean`, over the observed centimetres. "spline": `mass_preserving_spline` with lambda `smoothing`,
+    which also bridges gaps; "spline_1cm": the same read at every centimetre, as R packages do (mpspline2). A spline overshoots
+    beside a sharp change: where its mean of an interval is outside `limits`, the interval gets that of "mean" (NaN where it lies
+    between two horizons), and is counted.
 
-    Raises
-    ------
-    ValueError
-        If an interval is empty or infinite, or lambda negative or above `MOST_SMOOTHING`.
+    ValueError if an interval is empty or infinite, or lambda negative or above `MOST_SMOOTHING`.
 
-    Examples
-    --------
     >>> horizons = Horizons(np.array([0, 0]), np.array([0.0, 10.0]), np.array([10.0, 40.0]), 1)
     >>> found = harmonise(horizons, np.array([20.0, 8.0]), [(0, 30), (30, 60)])
     >>> found.mean, found.covered
@@ -229,30 +212,12 @@ def _usable(horizons: Horizons, value: np.ndarray, limits: tuple[float, float]) 
 def turn_litter(
     profile: np.ndarray, top: np.ndarray, bottom: np.ndarray, organic: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Bring organic layers that were described upwards from the mineral surface to negative depths.
+    """Bring organic layers that were described upwards from the mineral surface to negative depths, for `from_surface`.
 
-    Two spellings are recognised, each only above a mineral horizon that begins at 0: an O horizon from 5 to 0 cm, others above
-    it; and, where `organic` says which horizons are, O from 0 to 5 beside A from 0 to 10. (As aqp's
-    accumulateDepths, Soil Survey Staff.)
+    Two spellings are recognised, each only above a mineral horizon that begins at 0: an O horizon from 5 to 0 cm, others above it;
+    and, where `organic` says which horizons are, O from 0 to 5 beside A from 0 to 10. (As aqp's accumulateDepths, Soil Survey
+    Staff.) Returns top and bottom (L,), and the number of profiles with such layers.
 
-    Parameters
-    ----------
-    profile
-        (L,) int64.
-    top, bottom
-        (L,) cm; NaN is left alone.
-    organic
-        (L,) bool, horizons that are organic layers by their designation; None: not known.
-
-    Returns
-    -------
-    top, bottom : ndarray
-        (L,) cm, negative above the mineral surface: for `from_surface`.
-    turned : int
-        The number of profiles with such layers.
-
-    Examples
-    --------
     >>> turn_litter(np.array([0, 0]), np.array([5.0, 0.0]), np.array([0.0, 10.0]))
     (array([-5.,  0.]), array([ 0., 10.]), 1)
     """
@@ -280,28 +245,11 @@ def turn_litter(
 
 
 def from_surface(profile: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Count depths from the surface of the soil, organic layers included.
+    """Count depths (L,), cm, from the surface of the soil, organic layers included; return them and how many profiles were moved.
 
-    Until 1990 or so, organic layers were described upwards from the mineral surface, which had depth 0: a profile
-    with an O horizon from -8 to 0 cm is moved down by 8 cm, as horizons are counted today (FAO 2006, Guidelines for
-    Soil Description).
+    Until 1990 or so, organic layers were described upwards from the mineral surface, which had depth 0: a profile with an O horizon
+    from -8 to 0 cm is moved down by 8 cm, as horizons are counted today (FAO 2006, Guidelines for Soil Description).
 
-    Parameters
-    ----------
-    profile
-        (L,) int64: the profile of each horizon, 0 to N-1.
-    top, bottom
-        (L,) cm.
-
-    Returns
-    -------
-    top, bottom : ndarray
-        (L,) cm, no top above 0.
-    moved : int
-        The number of profiles that were moved.
-
-    Examples
-    --------
     >>> from_surface(np.array([0, 0]), np.array([-8.0, 0.0]), np.array([0.0, 15.0]))
     (array([0., 8.]), array([ 8., 23.]), 1)
     """
@@ -311,25 +259,10 @@ def from_surface(profile: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> tu
 
 
 def weighted_mean(horizons: Horizons, value: np.ndarray, interval: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Average horizons over a depth interval, each weighted by its thickness within it.
+    """Return the mean (N,) of horizons over a depth interval, each weighted by its thickness within it, and their number (N,).
 
-    Horizons that overlap each keep their own thickness as weight.
-
-    Parameters
-    ----------
-    horizons
-        top < bottom, no two with the same limits.
-    value
-        (L,) finite, per mass of soil (g/kg), not per volume.
-    interval
-        Upper and lower limit, cm.
-
-    Returns
-    -------
-    mean : ndarray
-        (N,) unit of `value`, over the observed centimetres; NaN where no horizon reaches into the interval.
-    n_layers : ndarray
-        (N,) int64: the horizons within the interval.
+    Values (L,) are per mass of soil (g/kg), not per volume. No two horizons have the same limits; those that overlap each keep
+    their own thickness as weight. NaN where no horizon reaches into the interval.
     """
     weight = horizons.bottom.clip(*interval) - horizons.top.clip(*interval)
     reached = weight > 0
@@ -363,13 +296,8 @@ def without_overlaps(horizons: Horizons, value: np.ndarray) -> tuple[Horizons, n
 def interval_weights(layers: Sequence[tuple[float, float]], interval: tuple[float, float]) -> np.ndarray:
     """Return the share (K,) of a depth interval in each of K layers: the weights of the layers' values in its mean.
 
-    Raises
-    ------
-    ValueError
-        If the layers overlap within the interval, or do not fill it.
+    ValueError if the layers overlap within the interval, or do not fill it.
 
-    Examples
-    --------
     >>> interval_weights([(0, 5), (5, 15), (15, 30), (30, 60), (60, 100)], (0, 20))
     array([0.25, 0.5 , 0.25, 0.  , 0.  ])
     """

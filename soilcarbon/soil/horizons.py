@@ -56,10 +56,7 @@ def _has_ranges(points: PointTable) -> bool:
 def read_depths(points: PointTable, profile: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return upper and lower limits (L,) in cm, NaN where missing, organic layers above the mineral surface negative.
 
-    Raises
-    ------
-    UserError
-        If depths are in another unit than said, or upper and lower are swapped.
+    UserError if depths are in another unit than said, or upper and lower are swapped.
     """
     found, units, rule = points.columns.found, points.columns.units, points.rule
     if "top" in points and "bottom" in points:
@@ -111,19 +108,8 @@ def _look_like_mm(profile: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> b
 def place_horizons(points: PointTable, measured: Mapping[str, np.ndarray], taken: frozenset[str] = frozenset()) -> HorizonTable:
     """Sort horizons into profiles and visits, and count their depths from the surface (`depth.from_surface`).
 
-    Parameters
-    ----------
-    points
-        With columns of ids, places and depths.
-    measured
-        Our name -> (L,) values, each horizon's own even where they are constant.
-    taken
-        Names of columns that will be made: the table's own of this name becomes <name>_input.
-
-    Raises
-    ------
-    UserError
-        If a column of depths holds no numbers, or ids are those of horizons.
+    `measured` has the values (L,) by our names, each horizon's own even where they are constant. A column of a name in it, or in
+    `taken`, becomes <name>_input. UserError if a column of depths holds no numbers, or ids are those of horizons.
     """
     points.require("profile_id")
     ids, year, (lon, lat) = points.ids(), sampling_years(points), points.places()
@@ -178,19 +164,10 @@ def _check_ids(ids: pd.Series, lon: np.ndarray, lat: np.ndarray, top: np.ndarray
 
 
 def constant_columns(table: pd.DataFrame, profile: np.ndarray, always: Sequence[str] = ()) -> pd.DataFrame:
-    """Return the first row of each profile (N rows), of the columns (of L rows) that are constant or empty within every profile.
+    """Return the first row of each profile, of the columns that are `always` kept, or constant or empty within every profile.
 
-    Parameters
-    ----------
-    table
-        L rows.
-    profile
-        (L,) int64, 0 to N-1 in the order in which they first come.
-    always
-        Columns that are kept in any case.
+    Profiles (L,) are numbered in the order in which they first come.
 
-    Examples
-    --------
     >>> constant_columns(pd.DataFrame({"plot": [1, 1, 2], "soc": [9, 7, 8]}), np.array([0, 0, 1])).to_dict("list")
     {'plot': [1, 2]}
     """
@@ -208,8 +185,6 @@ def _is_constant(column: pd.Series, profile: np.ndarray, first: np.ndarray) -> b
 def typed(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table of text with columns of plain numbers as numbers; codes such as 007 or 1e5 stay text.
 
-    Examples
-    --------
     >>> typed(pd.DataFrame({"a": ["1.5", None], "b": ["007", "12"]})).to_dict("list")
     {'a': [1.5, nan], 'b': ['007', '12']}
     """
@@ -227,10 +202,7 @@ def typed(table: pd.DataFrame) -> pd.DataFrame:
 def measured_soc(points: PointTable, soc_factor: float | None, setting: str = "--soc") -> tuple[str, np.ndarray, str | None]:
     """Return the column of SOC, its values (L,), those of organic matter times `soc_factor`, and the unit that is stated or None.
 
-    Raises
-    ------
-    UserError
-        If there is no column of SOC, or it is one of organic matter and there is no factor.
+    UserError if there is no column of SOC, or it is one of organic matter and there is no factor.
     """
     column = points.columns.found.get("soc") or (points.columns.found.get("som") if soc_factor is not None else None)
     if column is None:
@@ -276,29 +248,11 @@ def _stated(points: PointTable, ours: str, column: str, signs: list[str], per_ce
 def read_horizons(
     path: Path, rule: TableRule = TableRule(), soc_factor: float | None = None  # noqa: B008 - frozen
 ) -> tuple[HorizonTable, PointTable, dict[str, str]]:  # fmt: skip
-    """Read a table of horizons with their measurements.
+    """Read a table of horizons with their measurements, its columns and notes, and the units that names or per cent signs state.
 
-    Parameters
-    ----------
-    path, rule
-        As of `points.read_points`; the rule's columns may name soc, bulk_density, stones and year too.
-    soc_factor
-        Share of the column of SOC, or of organic matter, that is carbon.
-
-    Returns
-    -------
-    horizons
-        Their table has columns soc, bulk_density, stones and year, numbers with NaN for what is missing; NaN throughout where there
-        is no column. Visits of one place in several years are profiles of their own.
-    points
-        The table, its columns and notes.
-    units
-        Our name -> unit that the column's name or its per cent signs state.
-
-    Raises
-    ------
-    UserError
-        If there is no column of profiles, places, depths or SOC, or text in one that is no number.
+    The horizons' table has numbers in soc, bulk_density, stones and year, NaN throughout where there is no column. `soc_factor` is
+    the share of the column of SOC, or of organic matter, that is carbon. Visits of one place in several years are profiles of their
+    own. UserError if there is no column of profiles, places, depths or SOC, or text in one that is no number.
     """
     points = read_points(path, rule)
     points.require("profile_id", "lon", "lat", *(() if has_depths(points) else ("top", "bottom")))

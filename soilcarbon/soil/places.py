@@ -29,15 +29,8 @@ _WRITTEN = 5e-5
 def share_covariates(centres: Mapping[str, np.ndarray], split: np.ndarray) -> dict[str, int]:
     """Count profiles held out whose covariates are all those of a training profile: mostly they lie in its raster cell.
 
-    Parameters
-    ----------
-    centres
-        Variable -> (N,) value in the profile's own cell; missing = NaN.
-    split
-        (N,) "train", "valid" or "test".
+    `centres` has the variables (N,) in the profiles' own cells.
 
-    Examples
-    --------
     >>> share_covariates({"slope": np.array([1.0, 1.0, 2.0])}, np.array(["train", "test", "test"]))
     {'valid': 0, 'test': 1}
     """
@@ -51,8 +44,6 @@ def coordinate_step(lon: np.ndarray, lat: np.ndarray) -> tuple[float, str, float
 
     None if there is no such step of `STEPS`, or there are fewer than 10 places.
 
-    Examples
-    --------
     >>> lon = np.arange(20) / 60
     >>> coordinate_step(lon.round(5), 50 + lon.round(5))
     (0.016666666666666666, '1 arc minute', 1.0)
@@ -71,8 +62,6 @@ def coordinate_step(lon: np.ndarray, lat: np.ndarray) -> tuple[float, str, float
 def precision_hint(lon: np.ndarray, lat: np.ndarray, cell: float) -> str | None:
     """Return a sentence if coordinates are rounded to steps wider than a raster cell, `cell` metres.
 
-    Examples
-    --------
     >>> lon = np.arange(20) / 10
     >>> precision_hint(lon, 50 + lon, cell=250.0)[:91]
     '100 % of the places are multiples of 0.1 degrees: they may be 5,560 m off, and raster cells'

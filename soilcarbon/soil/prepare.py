@@ -84,10 +84,7 @@ class Prepared:
 class GlobalDataset:
     """The global dataset that a region's model was pretrained on: categories, splits and statistics.
 
-    Raises
-    ------
-    UserError
-        If the folder holds no dataset with splits.
+    UserError if the folder holds no dataset with splits.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -128,23 +125,9 @@ def prepare_dataset(
 ) -> Prepared:
     """Make a dataset folder from profiles and rasters.
 
-    Parameters
-    ----------
-    sources
-        Profiles, rasters and categories.
-    out
-        The folder to write.
-    split
-        None: the profiles are places to predict, without target, split and statistics.
-    parent
-        The global dataset whose categories, statistics and held-out places are kept.
-    settings
-        Written into `dataset.yaml`.
-
-    Raises
-    ------
-    UserError
-        If profiles, rasters and categories do not fit each other, or nothing is left; then nothing is written.
+    Without a rule of splitting the profiles are places to predict, without target, split and statistics. Categories, statistics and
+    held-out places of the `parent` are kept. `settings` are written into `dataset.yaml`. UserError if profiles, rasters and
+    categories do not fit each other, or nothing is left; then nothing is written.
     """
     profiles, target = _profiles_of(sources, split is None, parent)
     sources = _fetched(sources, profiles.table)
@@ -319,15 +302,8 @@ def _check_kinds(layers: Sequence[Layer], categories: Sequence[Category] | None)
 def without_constants(categories: Sequence[Category], patches: Mapping[str, np.ndarray], rows: np.ndarray) -> tuple[Category, ...]:
     """Return the categories without variables that are constant or missing over the training profiles, (N,) bool.
 
-    Only for categories that were not given: a folder of rasters often holds a mask.
+    Only for categories that were not given: a folder of rasters often holds a mask. UserError if no variable is left.
 
-    Raises
-    ------
-    UserError
-        If no variable is left.
-
-    Examples
-    --------
     >>> patches = {"slope": np.array([[[1.0]], [[3.0]]]), "mask": np.ones((2, 1, 1))}
     >>> table = [Category(name="relief", variables=("slope", "mask"))]
     >>> without_constants(table, patches, np.array([True, True]))[0].variables
@@ -360,10 +336,7 @@ def cut_patches(
 ) -> dict[str, np.ndarray]:
     """Return variable -> (N, S, S) round the profiles that have covariates; the others are moved to the rejected.
 
-    Raises
-    ------
-    UserError
-        If the profiles lie elsewhere, but would not if longitude and latitude were swapped.
+    UserError if the profiles lie elsewhere, but would not if longitude and latitude were swapped.
     """
 
     def cut(lon: np.ndarray, lat: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:

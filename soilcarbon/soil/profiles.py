@@ -44,21 +44,13 @@ class DepthRule:
 
 @dataclass
 class Profiles:
-    """Clean profiles, and the rows that were left out.
+    """Clean profiles, and the rows that were left out."""
 
-    Attributes
-    ----------
-    table
-        N rows: profile_id (text, unique), lon, lat (degrees), soc (g/kg), further columns as they came; of a horizon table also
-        cm_covered and n_layers, and of its columns those that are constant within every profile.
-    facts
-        Kind of table, columns, counts; plain values.
-    rejected
-        profile_id, reason: one row for each that was left out.
-    """
-
+    # N rows: profile_id (text, unique), lon, lat (degrees), soc (g/kg), further columns as they came; of a horizon table also
+    # cm_covered and n_layers, and of its columns those that are constant within every profile
     table: pd.DataFrame
-    facts: dict[str, Any]
+    facts: dict[str, Any]  # kind of table, columns, counts; plain values
+    # one row for each that was left out
     rejected: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"profile_id": [], "reason": []}, dtype="str"))
 
     def reject(self, *checks: tuple["np.ndarray | pd.Series", str]) -> None:
@@ -89,35 +81,14 @@ def read_profiles(
     """Read profiles, check every row, and bring horizons to one depth interval.
 
     A table with columns of upper and lower depth, or of depth ranges, is taken for horizons, unless it has a column cm_covered:
-    then they have been averaged already. Visits of one place in several years are profiles of their own. Of several good rows
-    with one profile_id the first is kept; a table of which many rows repeat one is refused.
+    then they have been averaged already. Visits of one place in several years are profiles of their own. Of several good rows with
+    one profile_id the first is kept; a table of which many rows repeat one is refused.
 
-    Parameters
-    ----------
-    path
-        As of `points.read_points`.
-    target
-        The column of the target; None: "soc", or "value_avg" of a WoSIS file.
-    depth
-        Depth harmonisation of horizons.
-    bounds
-        lon_min, lon_max, lat_min, lat_max, degrees: profiles beyond are dropped and only counted.
-    places_only
-        Rows are places to predict: no target is needed, and there is no column soc.
-    rule
-        How the table is read.
-    soc_factor
-        Share of the target's column, of organic matter, that is carbon; None: it is carbon.
-    unit
-        Of the target; None: by the name of its column (`target.target_of`).
+    The target's column is "soc" if none is named, or "value_avg" of a WoSIS file; `soc_factor` the share of it, of organic matter,
+    that is carbon; its unit by default that of its name (`target.target_of`). With `places_only` rows are places to predict,
+    without soc. Profiles beyond `bounds` (lon_min, lon_max, lat_min, lat_max, degrees) are dropped and only counted. UserError if
+    the file, a column or a whole column's content is wrong, or longitude and latitude look swapped.
 
-    Raises
-    ------
-    UserError
-        If the file, a column or a whole column's content is wrong, or longitude and latitude look swapped.
-
-    Examples
-    --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "horizons.csv"
     >>> _ = path.write_text(chr(10).join(["id,x,y,top,bottom,soc", "a,10,50,0,10,20", "a,10,50,10,30,8", "b,11,50,0,30,-3"]))
@@ -248,8 +219,6 @@ def _rows_as_profiles(
 def unit_hint(soc: np.ndarray) -> str | None:
     """Return a sentence if values of soil organic carbon (n,) look like per cent rather than g/kg.
 
-    Examples
-    --------
     >>> unit_hint(np.full(20, 12.0)) is None
     True
     """

@@ -29,35 +29,17 @@ STRATUM, STRATUM_SIZE = "stratum", "stratum_size"
 
 @dataclass(frozen=True)
 class VisitRule:
-    """What the columns of a table of visits mean.
+    """What the columns of a table of visits mean."""
 
-    Attributes
-    ----------
-    value
-        Column of values; None: the stocks of `soilcarbon stocks`.
-    place
-        Columns that name a place together; none: the column of ids.
-    visit
-        Column of visits, any text; None: the column "visit", or the year.
-    each
-        Columns whose values are told apart, such as depths; None: method and layer of stocks.
-    by
-        Columns of groups, such as treatments.
-    stratum, block, weight
-        Columns of the sampling design, or None.
-    located
-        Whether coordinates are needed.
-    """
-
-    value: str | None = None
-    place: Sequence[str] = ()
-    visit: str | None = None
-    each: Sequence[str] | None = None
-    by: Sequence[str] = ()
-    stratum: str | None = None
+    value: str | None = None  # column of values; None: the stocks of `soilcarbon stocks`
+    place: Sequence[str] = ()  # columns that name a place together; none: the column of ids
+    visit: str | None = None  # column of visits, any text; None: the column "visit", or the year
+    each: Sequence[str] | None = None  # columns whose values are told apart, such as depths; None: method and layer of stocks
+    by: Sequence[str] = ()  # columns of groups, such as treatments
+    stratum: str | None = None  # column of the sampling design, as block and weight are
     block: str | None = None
     weight: str | None = None
-    located: bool = False
+    located: bool = False  # whether coordinates are needed
 
 
 @dataclass(frozen=True)
@@ -76,10 +58,7 @@ class VisitTable:
 def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
     """Read a table of values at places and visits; several rows of one place and visit are averaged, and noted.
 
-    Raises
-    ------
-    UserError
-        If a column is not there, values are no numbers, or rows repeat a place and visit at several depths.
+    UserError if a column is not there, values are no numbers, or rows repeat a place and visit at several depths.
     """
     points = read_points(path, rule)
     points.raw = points.raw.reset_index(drop=True)
@@ -201,19 +180,8 @@ _SPAN = re.compile(r"(\d{4})\s*-\s*(\d{4})")
 def two_visits(table: VisitTable, path: Path, chosen: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, str]]:
     """Return the rows of the first and of the second visit, and their names.
 
-    Parameters
-    ----------
-    table
-        As of `read_visits`.
-    path
-        For errors.
-    chosen
-        Two visits by name, or spans of years such as 1985-1994; none: the only two there are, in the order of time.
-
-    Raises
-    ------
-    UserError
-        If there are not two, or their order is not known, or one has no row.
+    `chosen` are two visits by name, or spans of years such as 1985-1994; none: the only two there are, in the order of time.
+    UserError if there are not two, or their order is not known, or one has no row.
     """
     rows = table.rows
     names = sorted(rows["visit"].unique(), key=_as_number)
@@ -256,8 +224,6 @@ def _as_number(name: str) -> tuple[float, str]:
 def pair_by_name(first: pd.DataFrame, second: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows (P,) of each visit that are of one place, of its group, stratum and block.
 
-    Examples
-    --------
     >>> alike = {"group": "", "stratum": "", "block": ""}
     >>> first, second = (pd.DataFrame({"place": each} | alike) for each in (["a", "b"], ["c", "a"]))
     >>> pair_by_name(first, second)
@@ -273,8 +239,6 @@ def pair_by_name(first: pd.DataFrame, second: pd.DataFrame) -> tuple[np.ndarray,
 def pair_by_distance(first: pd.DataFrame, second: pd.DataFrame, metres: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows (P,) of each visit that lie within some metres, the nearest first, each in one pair at most.
 
-    Examples
-    --------
     >>> first = pd.DataFrame({"lon": [10.0, 10.001], "lat": 50.0, "group": "", "stratum": "", "block": ""})
     >>> pair_by_distance(first, first.iloc[::-1].assign(lat=50.00005), 10.0)  # 5.6 m apart
     (array([0, 1]), array([1, 0]))
@@ -306,13 +270,8 @@ def _positions(table: pd.DataFrame) -> np.ndarray:
 def named_numbers(given: Sequence[str], setting: str) -> Mapping[str, float]:
     """Return name -> number of settings such as "hill=14 plain=8"; of one number alone "" -> it.
 
-    Raises
-    ------
-    ValueError
-        If one is of another form.
+    ValueError if one is of another form.
 
-    Examples
-    --------
     >>> named_numbers(["hill=14", "plain=8"], "sd"), named_numbers(["9"], "sd")
     ({'hill': 14.0, 'plain': 8.0}, {'': 9.0})
     """

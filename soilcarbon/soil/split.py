@@ -48,29 +48,11 @@ class SplitRule:
 def draw_split(
     lon: np.ndarray, lat: np.ndarray, values: np.ndarray, rule: SplitRule, theirs: np.ndarray | None = None
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Split profiles into training, validation and test sets.
+    """Split profiles into training, validation and test sets; return (N,) text, and facts of how, plain values.
 
-    Parameters
-    ----------
-    lon, lat
-        (N,) degrees.
-    values
-        (N,) target, whose variogram gives the size of blocks if the rule has none.
-    rule
-        Its method is given.
-    theirs
-        (N,) the set of each profile, or "", in the dataset that the region's model was pretrained on. A group with one of its
-        training profiles is for training.
-
-    Returns
-    -------
-    split, facts
-        (N,) text "train", "valid" or "test"; and counts, method, block size and reasons, plain values.
-
-    Raises
-    ------
-    UserError
-        If a set would be empty, with a block size that works if there is one.
+    The variogram of the target `values` gives the size of blocks if the rule has none. `theirs` is the set of each profile, or "",
+    in the dataset that the region's model was pretrained on: a group with one of its training profiles is for training. UserError
+    if a set would be empty, with a block size that works if there is one.
     """
     theirs = np.full(len(lon), "") if theirs is None else theirs
 
@@ -113,8 +95,6 @@ def choose_block_size(lon: np.ndarray, lat: np.ndarray, values: np.ndarray, smal
 
     It is narrowed until there are blocks enough: five for the smallest set, hence fifty for a share of 0.1.
 
-    Examples
-    --------
     >>> lon, lat = (each.ravel() for each in np.meshgrid(np.arange(0, 2, 0.05), np.arange(0, 2, 0.05)))
     >>> choose_block_size(lon, lat, np.sin(20 * lon), 0.1)[0]
     0.24

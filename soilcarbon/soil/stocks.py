@@ -158,17 +158,10 @@ class Stocks:
 def fine_soil_density(
     bulk_density: np.ndarray, stones: np.ndarray, of: BulkDensityOf = "fine_earth", by_mass: bool = False
 ) -> np.ndarray:
-    """Return the mass of fine earth per volume of the whole soil, kg/m3.
+    """Return the mass of fine earth per volume of the whole soil, kg/m3, by bulk density (kg/m3, as `of` says: `Cores`) and stones.
 
-    Parameters
-    ----------
-    bulk_density
-        kg/m3, as `of` says (`Cores`).
-    stones
-        Per cent of volume, or of mass.
+    Stones are per cent of volume, or of mass.
 
-    Examples
-    --------
     >>> bulk_density, stones = np.array([1300.0]), np.array([10.0])
     >>> fine_soil_density(bulk_density, stones), fine_soil_density(bulk_density, stones, "whole_soil")
     (array([1170.]), array([1035.]))
@@ -263,8 +256,6 @@ def equivalent_mass_stocks(
 def smallest_masses(masses: np.ndarray, group: np.ndarray | None = None) -> np.ndarray:
     """Return reference masses (N, K): of each core's group, the smallest of the masses (N, K), NaN ones apart.
 
-    Examples
-    --------
     >>> smallest_masses(np.array([[1300.0], [1200.0], [1400.0]]), np.array([0, 0, 1]))
     array([[1200.],
            [1200.],

@@ -66,8 +66,6 @@ class Target:
 def title(name: str, depth: tuple[float, float] | None, years: tuple[int, int] | None) -> str:
     """Return a heading: what, depth, years.
 
-    Examples
-    --------
     >>> title("socd_0_20", (0.0, 20.0), (2010, 2010)), title("humus", None, None)
     ('SOC density, 0-20 cm, 2010', 'humus')
     """
@@ -81,8 +79,6 @@ def title(name: str, depth: tuple[float, float] | None, years: tuple[int, int] |
 def limits_of(unit: str) -> tuple[float, float]:
     """Return the least and the largest possible value in a unit; infinite for units of which that is not known.
 
-    Examples
-    --------
     >>> limits_of("%"), limits_of("t/ha"), limits_of("dimensionless")
     ((0.0, 100.0), (0.0, 20000.0), (-inf, inf))
     """
@@ -95,28 +91,11 @@ def limits_of(unit: str) -> tuple[float, float]:
 def target_of(
     column: str, unit: str | None, where: Path | str, depth: tuple[float, float] | None = None, setting: str = "--target_unit"
 ) -> Target:
-    """Return the meaning of a column, from its name and the unit that the user stated.
+    """Return the meaning of a column from its name, and from what the user stated: its unit, and the depth interval (cm).
 
-    Parameters
-    ----------
-    column
-        Its name in the file.
-    unit
-        As stated; None: by its name.
-    where
-        The file, for the question.
-    depth
-        Interval of the values, cm; None: by the name, such as soc_0_30.
-    setting
-        That states the unit, as named in the question.
+    UserError (of the file `where`, naming the `setting` that states the unit) if no unit is stated, and the name is none of soil
+    organic carbon in g/kg or of a density made here.
 
-    Raises
-    ------
-    UserError
-        If no unit is stated, and the name is none of soil organic carbon in g/kg or of a density made here.
-
-    Examples
-    --------
     >>> target_of("orgc_gkg", None, "points.csv"), target_of("socd_0_20", None, "points.csv").unit
     (Target(name='soc', unit='g/kg', depth=None, years=None), 'kg/m2')
     >>> target_of("humus", None, "points.csv")
@@ -146,10 +125,7 @@ def target_of(
 def organic_matter_unit(column: str, where: Path | str, setting: str = "--target_unit") -> str:
     """Return the unit of a column of organic matter, "g/kg", if its name says so.
 
-    Raises
-    ------
-    UserError
-        If it does not: organic matter is given in per cent as often.
+    UserError if it does not: organic matter is given in per cent as often.
     """
     if not unit_is_stated(column):
         raise UserError(f"{where}: is {column!r} in per cent or in g/kg? {setting} % or {setting} g/kg says it")
@@ -159,8 +135,6 @@ def organic_matter_unit(column: str, where: Path | str, setting: str = "--target
 def unit_is_stated(column: str) -> bool:
     """Return whether a column's name says g/kg.
 
-    Examples
-    --------
     >>> unit_is_stated("SOC (g/kg)"), unit_is_stated("soc")
     (True, False)
     """
@@ -168,21 +142,10 @@ def unit_is_stated(column: str) -> bool:
 
 
 def target_from_plain(facts: Mapping[str, Any] | None, column: str, where: Path | str) -> Target:
-    """Return the meaning of a column of a dataset's sample table, from the record of its target.
+    """Return the meaning of a column of a dataset's sample table, from the record of its target (`Target.as_plain`).
 
-    Parameters
-    ----------
-    facts
-        Of `Target.as_plain`, in dataset.yaml; None: the dataset has none, and its soc is in g/kg.
-    column
-        "soc", a further interval of it such as soc_0_5, or any other.
-    where
-        The file, for errors.
-
-    Raises
-    ------
-    UserError
-        If the record is damaged.
+    The column is "soc", a further interval of it such as soc_0_5, or any other. Without a record soc is in g/kg. UserError if it is
+    damaged.
     """
     own = Target()
     if facts is not None:

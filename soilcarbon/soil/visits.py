@@ -28,10 +28,7 @@ _MOST_COLUMNS = 40
 def sampling_years(points: PointTable) -> np.ndarray:
     """Return the years (N,) of a table, NaN where missing or implausible, which is noted; NaN throughout without a column of years.
 
-    Raises
-    ------
-    UserError
-        If most years are implausible, or text is no year.
+    UserError if most years are implausible, or text is no year.
     """
     year = points.years()
     bad = ~np.isnan(year) & ~possible(np.floor(year), "year", "year")
@@ -46,15 +43,8 @@ def sampling_years(points: PointTable) -> np.ndarray:
 def name_visits(ids: pd.Series, year: np.ndarray, notes: list[str]) -> tuple[pd.Series, np.ndarray]:
     """Return ids (N,) of visits, <id>_<year> where one id has several years, and which rows those are.
 
-    Rows without a year are a visit of their own then, with the id as it was.
+    Rows without a year are a visit of their own then, with the id as it was. UserError if the id of a visit is there already.
 
-    Raises
-    ------
-    UserError
-        If the id of a visit is there already.
-
-    Examples
-    --------
     >>> name_visits(pd.Series(["a", "a", "b"]), np.array([2009.0, 2015.4, 2009.0]), [])[0].tolist()
     ['a_2009', 'a_2015', 'b']
     """
@@ -91,10 +81,7 @@ def at_first_visit(ids: pd.Series, several: np.ndarray, lon: np.ndarray, lat: np
 def one_row_each(points: PointTable, *measured: str) -> pd.DataFrame:
     """Return profile_id, lon, lat, year (if there is one) and measured columns of a table with a row per profile or visit.
 
-    Raises
-    ------
-    UserError
-        If it holds horizons, or text in a measured column, or visits that lie too far apart.
+    UserError if it holds horizons, or text in a measured column, or visits that lie too far apart.
     """
     ids, year, (lon, lat) = points.ids(), sampling_years(points), points.places()
     lon, lat = lon.copy(), lat.copy()
@@ -111,21 +98,9 @@ def one_row_each(points: PointTable, *measured: str) -> pd.DataFrame:
 
 
 def check_one_row_each(points: PointTable, ids: pd.Series, target: str | None) -> None:
-    """Raise UserError if a table taken for one of profiles holds horizons or visits, by what changes where ids or places repeat.
+    """Raise UserError, naming columns that look like depths, if rows repeat an id of visits (N,) or a place as horizons do.
 
-    Parameters
-    ----------
-    points
-        The table.
-    ids
-        (N,) of visits (`name_visits`).
-    target
-        Its column of the measurement; rows that repeat an id with the same value are copies, which harm nobody.
-
-    Raises
-    ------
-    UserError
-        Naming what repeats, and the columns that look like depths.
+    Rows that repeat an id with the same value of the column `target` are copies, which harm nobody.
     """
     if points.rule.columns.get("profile_id") == BY_ROW:
         return
