@@ -1,5 +1,6 @@
 """A small simulated dataset with known truth, and the folders of real files that may be absent."""
 
+import logging
 import os
 import resource
 import signal
@@ -33,6 +34,13 @@ needs_published_weights = pytest.mark.skipif(
     reason="the published weights (CC BY-NC) are not here; get GSoilCPM.pth from github.com/leizhang-geo/GSoilCPM",
 )
 needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real profiles (non-commercial) are not beside the checkout")
+
+
+@pytest.fixture(autouse=True)
+def logging_stays_enabled() -> Iterator[None]:
+    """Enable logging again after a test of a script that disables it: the tests after it look at what is logged."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")
