@@ -200,23 +200,15 @@ def ask_about_fill_values(
         found, where = fill_values(values, counts, dtype), f"the {int(counts.sum())} cells looked at"
         if at_points is not None and layer.name in at_points:
             stored = _as_stored(layer, at_points[layer.name])
-            own, often = np.unique(stored, return_counts=True)
-            joined = np.concatenate([values.astype(np.float64), own[~np.isin(own, values.astype(np.float64))]])
-            tally = dict(zip(own.tolist(), often.tolist(), strict=True))
-            if more := fill_values(np.sort(joined), _counts(joined, values, counts, tally), dtype):
+            joined, at = np.unique(np.concatenate([values.astype(np.float64), stored]), return_inverse=True)
+            often = np.bincount(at, np.concatenate([counts, np.ones(stored.size)])).astype(np.int64)
+            if more := fill_values(joined, often, dtype):
                 found, where = more, f"{where} and the {stored.size} at profiles"
-                found = {value: int(counts[values == value].sum()) + tally.get(value, 0) for value in more}
         if found:
             asked.append((layer, found, where))
     if asked:
         raise UserError(_question(asked, layers, samples, setting))
     return samples
-
-
-def _counts(joined: np.ndarray, values: np.ndarray, counts: np.ndarray, tally: Mapping[float, int]) -> np.ndarray:
-    """Return how often each of the sorted joined values occurs in the sample and at the profiles."""
-    first = dict(zip(values.astype(np.float64).tolist(), counts.tolist(), strict=True))
-    return np.array([first.get(value, 0) + tally.get(value, 0) for value in np.sort(joined).tolist()])
 
 
 def _as_stored(layer: Layer, values: np.ndarray) -> np.ndarray:

@@ -36,10 +36,10 @@ def check_unpacked(claimed: int, size: int) -> None:
         raise LimitError(f"it claims {claimed:,} bytes, and has {size:,}")
 
 
-def check_nodes(value: Any, most: int = NODES) -> int:
+def check_nodes(value: Any) -> int:
     """Return how many values plain containers hold, each counted as often as it is referred to.
 
-    LimitError if they are more than `most`, or a container is part of itself.
+    LimitError if they are more than `NODES`, or a container is part of itself.
 
     >>> pair = [1, 2]
     >>> check_nodes([pair, pair])
@@ -59,8 +59,8 @@ def check_nodes(value: Any, most: int = NODES) -> int:
         total = 1
         for part in inside:
             total += count(part)
-            if total > most:
-                raise LimitError(f"it unfolds to more than {most:,} values")
+            if total > NODES:
+                raise LimitError(f"it unfolds to more than {NODES:,} values")
         found[id(each)] = total
         return total
 

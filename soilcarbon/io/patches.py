@@ -14,7 +14,7 @@ A cached array is used only if everything it was made of is unchanged. Where it 
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,39 +45,6 @@ def profile_key(profile_id: Any) -> str:
 # --- one variable ----------------------------------------------------------------------------------------------------
 
 
-def pack_variable(patches: Any, ids: Sequence[str], radius: int, path: Path) -> np.ndarray:
-    """Return one variable's windows (N, S*S) float32, missing = NaN, cut from the middle of its patches.
-
-    Parameters
-    ----------
-    patches
-        {profile_id: 2-D array}; or a list or array of N patches in profile order. A single number is a 1 x 1 patch.
-        -9999 is missing; so is what is infinite, or what float32 cannot hold, which is counted in a warning.
-    ids
-        The N profiles wanted.
-    radius
-        r, S = 2r+1.
-    path
-        Of the file, for errors.
-
-    Raises
-    ------
-    UserError
-        If profiles lack a patch; patches differ in shape, are not square with an odd side, are smaller than the
-        window, or do not hold numbers.
-
-    Examples
-    --------
-    >>> patches = {1: np.arange(9).reshape(3, 3), 2: np.full((3, 3), -9999)}
-    >>> pack_variable(patches, ["2", "1"], 0, Path("slope.pkl"))
-    array([[nan],
-           [ 4.]], dtype=float32)
-    """
-    if isinstance(patches, Mapping):
-        return _cut(list(patches.values()), _rows_of(list(patches), ids, path), ids, radius, path)[0]
-    return _cut(patches, None, ids, radius, path)[0]
-
-
 def _rows_of(keys: Sequence[Any], ids: Sequence[str], path: Path) -> np.ndarray:
     """Return the positions (N,) of the profiles among a file's keys."""
     wrong = next((kind for kind in {*map(type, keys)} if not issubclass(kind, (str, int, float, np.number))), None)
@@ -93,9 +60,10 @@ def _rows_of(keys: Sequence[Any], ids: Sequence[str], path: Path) -> np.ndarray:
 
 
 def _cut(patches: Any, rows: np.ndarray | None, ids: Sequence[str], radius: int, path: Path) -> tuple[np.ndarray, int]:
-    """Cut the windows for `pack_variable`; profile k's patch is patches[rows[k]], or patches[k] if `rows` is None.
+    """Return windows (N, S*S) float32, missing = NaN, cut from the middle of patches, and how many of their cells were infinite.
 
-    Return also the number of their cells that were infinite, or beyond float32.
+    Patches are a list or an array, a single number being a 1 x 1 patch; profile k's is patches[rows[k]], or patches[k] if `rows` is
+    None. -9999 is missing; so is what is infinite, or what float32 cannot hold, which is counted in a warning.
     """
     if not isinstance(patches, (list, tuple)) and not (isinstance(patches, np.ndarray) and patches.ndim > 0):
         raise UserError(f"{path}: expected {{profile_id: array}}, a list or an array; found {type(patches).__name__}")
@@ -170,13 +138,11 @@ def patch_paths(folder: Path, categories: Sequence[Category]) -> dict[str, Path]
     return paths
 
 
-def pack(folder: Path, ids: Sequence[str], categories: Sequence[Category]) -> np.ndarray:
-    """Read `<folder>/<variable>.pkl` of all categories into one packed array (N, F), one variable in memory at a time."""
-    return _pack(folder, ids, categories)[0]
+def pack(folder: Path, ids: Sequence[str], categories: Sequence[Category]) -> tuple[np.ndarray, int]:
+    """Read `<folder>/<variable>.pkl` of all categories into one packed array (N, F), one variable in memory at a time.
 
-
-def _pack(folder: Path, ids: Sequence[str], categories: Sequence[Category]) -> tuple[np.ndarray, int]:
-    """Return `pack`'s array, and how many of its cells were infinite."""
+    Return also how many of its cells were infinite, or beyond float32, and are missing.
+    """
     paths = patch_paths(folder, categories)
     x = np.empty((len(ids), sum(category.width for category in categories)), np.float32)
     known, rows, start, infinite = None, None, 0, 0
@@ -201,14 +167,14 @@ def read_packed(home: Path, folder: Path, ids: Sequence[str], categories: Sequen
     UserError if patches are missing or wrong.
     """
     if len(ids) * sum(category.width for category in categories) < CACHED_FROM:
-        return pack(folder, ids, categories)
+        return pack(folder, ids, categories)[0]
     paths = list(patch_paths(folder, categories).values())
     before = _file_states(paths)
     source = _source(paths, ids, categories)
     path = home / CACHE / f"{_checksum(source['categories'])[:16]}.npy"
     if (cached := _read_cache(path, source)) is not None:
         return cached
-    x, infinite = _pack(folder, ids, categories)
+    x, infinite = pack(folder, ids, categories)
     if _file_states(paths) == before and not infinite:  # they are to be told of each time
         _write_cache(path, x, source)
     return x

@@ -17,24 +17,8 @@ import pandas as pd
 from soilcarbon.io.files import UserError
 
 NO_VALUE = (
-    "",
-    "na",
-    "n/a",
-    "#n/a",
-    "nan",
-    "null",
-    "none",
-    "-",
-    "--",
-    "n.a.",
-    "#value!",
-    "#div/0!",
-    "(null)",
-    "<na>",
-    "missing",
-    ".",
-    "?",
-)
+    "", "na", "n/a", "#n/a", "n.a.", "<na>", "nan", "null", "(null)", "none", "missing", "#value!", "#div/0!", "-", "--", ".", "?",
+)  # fmt: skip
 """Words for missing, in lower case."""
 CODES = (-1.0, -9.0, -99.0, -99.9, -999.0, -999.9, -9999.0, -99999.0, -32768.0)
 """Codes for missing in columns that hold no negative number else."""

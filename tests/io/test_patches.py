@@ -13,7 +13,7 @@ import pytest
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.io import patches
 from soilcarbon.io.files import UserError
-from soilcarbon.io.patches import pack, pack_variable, patch_paths, read_packed
+from soilcarbon.io.patches import pack, patch_paths, read_packed
 from soilcarbon.io.pickles import dump_pickle, load_pickle
 from soilcarbon.soil.dataset import write_dataset
 
@@ -23,11 +23,14 @@ WINDOWS = [category.model_copy(update={"radius": 1}) for category in PUBLISHED_C
 
 # --- packing ---------------------------------------------------------------------------------------------------------
 
-PATH = Path("x.pkl")
+
+def packed(folder, patches, ids, radius):
+    dump_pickle(folder / "x.pkl", patches)
+    return pack(folder, ids, [Category(name="x", variables=("x",), radius=radius)])[0]
 
 
 @pytest.mark.parametrize("form", ["dict", "list", "array", "integer keys"])
-def test_every_form_of_patches_gives_the_same_windows(form):
+def test_every_form_of_patches_gives_the_same_windows(tmp_path, form):
     array = np.arange(4 * 9, dtype=float).reshape(4, 3, 3)
     ids = ["1", "2", "3", "4"]
     value = {
@@ -36,13 +39,13 @@ def test_every_form_of_patches_gives_the_same_windows(form):
         "array": array,
         "integer keys": dict(zip(np.arange(1, 5), array, strict=True)),
     }[form]
-    np.testing.assert_array_equal(pack_variable(value, ids, 1, PATH), array.reshape(4, 9))
-    np.testing.assert_array_equal(pack_variable(value, ids, 0, PATH), array[:, 1, 1][:, None])
+    np.testing.assert_array_equal(packed(tmp_path, value, ids, 1), array.reshape(4, 9))
+    np.testing.assert_array_equal(packed(tmp_path, value, ids, 0), array[:, 1, 1][:, None])
 
 
-def test_minus_9999_and_infinity_are_missing():
+def test_minus_9999_and_infinity_are_missing(tmp_path):
     patches = {"a": np.array([[-9999.0]]), "b": np.array([[np.inf]]), "c": np.array([[0.0]])}
-    np.testing.assert_array_equal(pack_variable(patches, ["a", "b", "c"], 0, PATH), [[np.nan], [np.nan], [0]])
+    np.testing.assert_array_equal(packed(tmp_path, patches, ["a", "b", "c"], 0), [[np.nan], [np.nan], [0]])
 
 
 @pytest.mark.parametrize(
@@ -53,22 +56,22 @@ def test_minus_9999_and_infinity_are_missing():
         ({"a": np.ones((3, 3)), "b": np.ones((3, 3))}, 2, "3 x 3 cells are smaller than the window of 5 x 5"),
         ({"a": np.ones((2, 2)), "b": np.ones((2, 2))}, 0, "odd side"),
         ({"a": np.ones((3, 5)), "b": np.ones((3, 5))}, 0, "square"),
-        ({"a": np.array([["x"]]), "b": np.array([["y"]])}, 0, "must hold numbers"),
-        ({"a": np.array([[1]], object), "b": np.array([[1]], object)}, 0, "must hold numbers"),
+        ({"a": np.array([["x"]]), "b": np.array([["y"]])}, 0, "not plain numbers"),
+        ({"a": np.array([[1]], object), "b": np.array([[1]], object)}, 0, "not plain numbers"),
         ({"a": np.array([[1j]]), "b": np.array([[1j]])}, 0, "must hold numbers"),
         ([np.ones((1, 1))], 0, "1 patches in profile order for 2 profiles"),
         ([np.ones((3, 3)), np.ones((5, 5))], 0, "differ in shape"),
         ({"a": [[1, 2], [3]], "b": [[1, 2], [3]]}, 0, "must be an array of numbers; found a list"),
         ({"a": 1.0, "b": 2.0}, 1, "1 x 1 cells are smaller than the window of 3 x 3"),
         ({"a": np.ones((1, 1)), "b": np.ones((1, 1)), " b": np.ones((1, 1))}, 0, "1 profiles have two patches"),
-        (np.array(3.0), 0, "found ndarray"),
+        (np.array(3.0), 0, "found float64"),
         ("text", 0, "found str"),
         (3.0, 0, "found float"),
     ],
 )
-def test_bad_patches_are_refused(patches, radius, words):
+def test_bad_patches_are_refused(tmp_path, patches, radius, words):
     with pytest.raises(UserError, match=words):
-        pack_variable(patches, ["a", "b"], radius, PATH)
+        packed(tmp_path, patches, ["a", "b"], radius)
 
 
 # --- the cache ---------------------------------------------------------------------------------------------------------
@@ -86,7 +89,7 @@ def no_patches_read(monkeypatch):
     def refuse(*_):
         raise AssertionError("patches were read")
 
-    return lambda: monkeypatch.setattr(patches, "_pack", refuse)
+    return lambda: monkeypatch.setattr(patches, "pack", refuse)
 
 
 def read(folder, ids=IDS, categories=WINDOWS):
@@ -94,7 +97,7 @@ def read(folder, ids=IDS, categories=WINDOWS):
 
 
 def truth(folder, ids=IDS, categories=WINDOWS):
-    return pack(folder / "patches", ids, categories)
+    return pack(folder / "patches", ids, categories)[0]
 
 
 def files_of(folder):
@@ -223,14 +226,14 @@ def test_a_damaged_or_altered_cache_is_not_used(dataset, caplog, what):
 
 
 def test_patches_that_change_while_they_are_read_leave_nothing_kept(dataset, monkeypatch):
-    real = patches._pack
+    real = patches.pack
 
     def meanwhile(*arguments):
         x = real(*arguments)
         dump_pickle(dataset / "patches" / "slope.pkl", load_pickle(dataset / "patches" / "slope.pkl"))
         return x
 
-    monkeypatch.setattr(patches, "_pack", meanwhile)
+    monkeypatch.setattr(patches, "pack", meanwhile)
     read(dataset)
     assert not (dataset / ".packed").exists()
 
