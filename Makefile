@@ -138,7 +138,7 @@ test: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --doctest-modules tests soilcarbon models.py
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --doctest-modules tests soilcarbon models.py
 
 test-all: test .venv/installed-docs
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow

@@ -15,6 +15,7 @@ import PIL.Image
 import pytest
 import torch
 from simulated import make_samples
+from threadpoolctl import threadpool_limits
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.regression import learners
@@ -22,7 +23,10 @@ from soilcarbon.soil.dataset import write_dataset
 from soilcarbon.training import distillation
 
 os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])  # for the processes that tests start
-torch.set_num_threads(1)  # the tests themselves run side by side
+# the tests run side by side, and threads that spin while others have their core take a hundred times as long as one thread
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+threadpool_limits(1)
+torch.set_num_threads(1)
 os.fsync = lambda _: None  # no test outlives a power cut, and a disk takes milliseconds for each
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
