@@ -90,15 +90,25 @@ class PointTable:
         longer = next((column for column in self.raw.columns if name.lower() in column.lower()), None)
         near = f"; did you mean {longer!r}?" if longer else nearest(name, list(self.raw.columns))
         what = "is no measurement" if name in self.raw.columns else f"is not in it{near}"
-        it_has = ", ".join(map(str, self.raw.columns[:12]))
-        raise UserError(f"{self.path}: the target column {name!r} {what} ({setting} takes one of {it_has})")
+        raise UserError(f"{self.path}: the target column {name!r} {what} ({setting} takes one of {self.shown})")
+
+    @property
+    def shown(self) -> str:
+        """Names of the first columns, for errors."""
+        return ", ".join(map(str, self.raw.columns[:12]))
+
+    def text(self, name: str, setting: str) -> pd.Series:
+        """Return a column that a setting names as text (N,), NaN where there is nothing; UserError if it is not there."""
+        if name not in self.raw:
+            raise UserError(f"{self.path}: no column {name!r} ({setting}){nearest(name, list(self.raw))}; it has {self.shown}")
+        words = self.raw[name].astype("str").str.strip()
+        return words.where(words != "")
 
     def ids(self) -> pd.Series:
         """Return ids (N,) as text exactly as written, NaN where there is none; row numbers if there is no column of ids."""
         if "profile_id" not in self:
             return pd.Series([str(k) for k in range(1, len(self.raw) + 1)], dtype="str")
-        ids = self["profile_id"].astype("str").str.strip()
-        return ids.where(ids != "").reset_index(drop=True)
+        return self.text(self.columns.found["profile_id"], "--columns")
 
     def numbers(self, column: str, negative: bool = True, signs: list[str] | None = None) -> np.ndarray:
         """Return a column of the table as numbers (N,) by the rules of `values.numbers`."""
@@ -173,13 +183,11 @@ def _joined(points: PointTable, sites: PointTable) -> PointTable:
         count = f"{int((~known).sum())} of {len(ids)} rows of {points.path.name} have no site in it"
         raise UserError(f"{sites.path}: {count} (first {lost!r}; its ids are such as {example!r}); ids must be written alike")
     row = {name: k for k, name in enumerate(theirs.tolist()) if isinstance(name, str)}
-    moved = sites.raw.reset_index(drop=True).reindex(ids.map(row).to_numpy()).reset_index(drop=True)
+    moved = sites.raw.reindex(ids.map(row).to_numpy()).reset_index(drop=True)
     placed = ("lon", "lat", "lon_letter", "lat_letter")
     taken = {ours: name for ours, name in sites.columns.found.items() if ours in placed or (ours == "year" and ours not in points)}
-    raw, found = (
-        points.raw.reset_index(drop=True),
-        {ours: name for ours, name in points.columns.found.items() if ours not in placed},
-    )
+    raw = points.raw.copy()
+    found = {ours: name for ours, name in points.columns.found.items() if ours not in placed}
     for ours, name in taken.items():
         free = name if name not in raw else f"{name}_site"
         raw[free], found[ours] = moved[name], free

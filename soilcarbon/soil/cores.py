@@ -6,13 +6,14 @@ A core is what one visit measured at one place. Places need no coordinates: plot
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from soilcarbon.io.columns import plain
-from soilcarbon.io.files import UserError, nearest
+from soilcarbon.io.files import UserError
 from soilcarbon.io.points import PointTable, TableRule, read_points
 from soilcarbon.quantities import possible
 from soilcarbon.soil.bulk_density import BULK_DENSITIES, fill_bulk_density
@@ -151,7 +152,7 @@ def _read(path: Path, rule: TableRule, cores: CoreRule) -> _Rows:
     place = _place(points, cores.place)
     year = np.full(len(place), np.nan) if points.columns.found.get("year") == cores.visit else sampling_years(points)
     if cores.visit is not None:
-        visit = _column(points, cores.visit, "--visit").reset_index(drop=True)
+        visit = points.text(cores.visit, "--visit")
     else:
         visit = pd.Series(np.where(np.isnan(year), "", np.floor(np.nan_to_num(year)).astype(np.int64).astype(str)), dtype="str")
     own: dict[str, object] = {"profile_id": place, "visit": visit}
@@ -165,7 +166,6 @@ def _read(path: Path, rule: TableRule, cores: CoreRule) -> _Rows:
     if several.any():
         first = several.index[several][0].replace("\n", ", visit ")
         raise UserError(f"{path}: --visit {cores.visit}: {int(several.sum())} cores have layers of several years (first {first})")
-    points.raw = points.raw.reset_index(drop=True)
     counts = {"rows": len(key), "no place or visit": int((~known).sum())}
     points.require(*(() if has_depths(points) else ("top", "bottom")))
     core = pd.factorize(key)[0]
@@ -196,24 +196,13 @@ def _of_this_table(path: Path, rule: TableRule) -> TableRule:
     return TableRule(named, rule.sites, rule.crs, rule.below_limit, rule.missing, rule.depth_unit)
 
 
-def _column(points: PointTable, name: str, setting: str) -> pd.Series:
-    """Return a column as text, NaN where there is nothing."""
-    if name not in points.raw:
-        it_has = ", ".join(map(str, points.raw.columns[:12]))
-        raise UserError(f"{points.path}: no column {name!r} ({setting}){nearest(name, list(points.raw))}; it has {it_has}")
-    words = points.raw[name].astype("str").str.strip()
-    return words.where(words != "")
-
-
 def _place(points: PointTable, columns: Sequence[str]) -> pd.Series:
     """Return the names of places (L,), NaN where missing: of the column of ids, or of several columns."""
     if not columns:
         points.require("profile_id")
         return points.ids()
-    parts = [_column(points, name, "--place").reset_index(drop=True) for name in columns]
-    name = parts[0]
-    for part in parts[1:]:
-        name = name + "_" + part
+    parts = [points.text(name, "--place") for name in columns]
+    name = reduce(lambda one, other: one + "_" + other, parts)
     if name.nunique() < len(pd.DataFrame(dict(enumerate(parts))).dropna().drop_duplicates()):
         raise UserError(f"{points.path}: different places have the same name {' _ '.join(columns)}; name them in one column")
     return name
@@ -300,7 +289,7 @@ def read_reference(
         raise UserError(f"{path}: column {named[0]!r}: {int(bad.sum())} of {bad.size} masses are missing or not above 0")
     unit = "kg/m2" if "kgm2" in plain(named[0]) else "t/ha"
     mass = mass * (10.0 if unit == "kg/m2" else 1.0)
-    groups = [_column(points, name, "--reference_by").reset_index(drop=True) for name in group]
+    groups = [points.text(name, "--reference_by") for name in group]
     label = pd.Series("", index=range(len(mass))) if not groups else pd.concat(groups, axis=1).agg("\n".join, axis=1)
     top = bottom = None
     if has_depths(points):

@@ -4,7 +4,7 @@ Depths come as two columns or as ranges in text, in any unit, counted downwards,
 `read_depths` brings all to centimetres below the surface. What is unusual is counted or noted (`PointTable.notes`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from soilcarbon.io.points import PointTable, TableRule, read_points
 from soilcarbon.io.values import depth_range, depths, is_missing, split_ranges
 from soilcarbon.quantities import check_plausible, to_standard
 from soilcarbon.soil.depth import HIGHEST_LITTER, Horizons, from_surface, turn_litter
-from soilcarbon.soil.visits import SITE, at_first_visit, check_hidden_visits, name_visits, sampling_years
+from soilcarbon.soil.visits import check_hidden_visits, placed_visits
 
 _SAME_PLACE = 1e-5
 """Degrees, about a metre."""
@@ -105,26 +105,18 @@ def _look_like_mm(profile: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> b
     return bool(first["bottom"].median() >= _THICK and deep.median() >= _DEEP)
 
 
-def place_horizons(points: PointTable, measured: Mapping[str, np.ndarray], taken: frozenset[str] = frozenset()) -> HorizonTable:
+def place_horizons(points: PointTable, measured: Mapping[str, np.ndarray], taken: Collection[str] = ()) -> HorizonTable:
     """Sort horizons into profiles and visits, and count their depths from the surface (`depth.from_surface`).
 
     `measured` has the values (L,) by our names, each horizon's own even where they are constant. A column of a name in it, or in
     `taken`, becomes <name>_input. UserError if a column of depths holds no numbers, or ids are those of horizons.
     """
     points.require("profile_id")
-    ids, year, (lon, lat) = points.ids(), sampling_years(points), points.places()
-    lon, lat = lon.copy(), lat.copy()
-    visits, several = name_visits(ids, year, points.notes)
-    far = at_first_visit(ids, several, lon, lat, points.notes)
-    top, bottom = read_depths(points, pd.factorize(visits)[0])
-    _check_ids(visits, lon, lat, top, points)
-    own = {"profile_id": visits, "lon": lon, "lat": lat, "top": top, "bottom": bottom, **measured}
-    own |= {SITE: ids} if several.any() else {}
-    own |= {"year": year} if "year" in points else {}
-    used = [points.columns.found[name] for name in (*own, "depth") if name in points]
-    others = typed(points.raw.drop(columns=used)).reset_index(drop=True)
-    others.columns = [f"{name}_input" if name in (*own, *taken) else name for name in others.columns]
-    table = pd.concat([pd.DataFrame(own), others], axis=1)
+    rows, far = placed_visits(points)
+    top, bottom = read_depths(points, pd.factorize(rows["profile_id"])[0])
+    _check_ids(rows, top, points)
+    rows = rows.assign(top=top, bottom=bottom, **measured)
+    table = beside_others(rows, points, [points.columns.found[name] for name in (*rows, "depth") if name in points], taken)
 
     named = table["profile_id"].notna().to_numpy()
     counts = {"rows": len(table), "no profile_id": int((~named).sum())}
@@ -150,14 +142,14 @@ def place_horizons(points: PointTable, measured: Mapping[str, np.ndarray], taken
     return HorizonTable(table, Horizons(profile, top, bottom, len(codes)), placed, once, moves, counts)
 
 
-def _check_ids(ids: pd.Series, lon: np.ndarray, lat: np.ndarray, top: np.ndarray, points: PointTable) -> None:
+def _check_ids(rows: pd.DataFrame, top: np.ndarray, points: PointTable) -> None:
     """Raise UserError if each id has one horizon only while most lower horizons share their place with another."""
-    if ids.dropna().duplicated().any() or len(ids) < 3:
+    if rows["profile_id"].dropna().duplicated().any() or len(rows) < 3:
         return
-    shared = pd.DataFrame({"lon": lon, "lat": lat}).duplicated(keep=False).to_numpy() & (top > 0)
-    if shared.sum() * 2 > len(ids):
+    shared = rows.duplicated(["lon", "lat"], keep=False).to_numpy() & (top > 0)
+    if shared.sum() * 2 > len(rows):
         name, used = points.columns.found["profile_id"], points.columns.found.values()
-        count = f"{shared.sum()} of {len(ids)} lie below another at their place"
+        count = f"{shared.sum()} of {len(rows)} lie below another at their place"
         saw = f"{points.path}: each {name!r} has one horizon only, while {count}"
         others = ", ".join(str(each) for each in points.raw.columns if each not in used)[:100]
         raise UserError(f"{saw}: an id of layers? --columns profile_id=NAME names that of profiles (not used: {others or 'none'})")
@@ -196,6 +188,12 @@ def typed(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns, index=table.index)
 
 
+def beside_others(rows: pd.DataFrame, points: PointTable, used: Sequence[str], taken: Collection[str] = ()) -> pd.DataFrame:
+    """Return rows with the columns of a table that are not used, typed; one of a name that is there, or taken, is <name>_input."""
+    others = typed(points.raw.drop(columns=list(used)))
+    return pd.concat([rows, others.rename(columns={name: f"{name}_input" for name in (*rows, *taken)})], axis=1)
+
+
 # --- measurements ----------------------------------------------------------------------------------------------------
 
 
@@ -210,8 +208,9 @@ def measured_soc(points: PointTable, soc_factor: float | None, setting: str = "-
             name = points.columns.found["som"]
             advice = f"{setting} {name} --soc_factor 0.58 takes 58 % of it for carbon (van Bemmelen), or another share"
             raise UserError(f"{points.path}: no column of SOC; {name!r} is organic matter: {advice}")
-        it_has = ", ".join(map(str, points.raw.columns[:12]))
-        raise UserError(f"{points.path}: no column of soil organic carbon is known by its name; {setting} takes one of {it_has}")
+        raise UserError(
+            f"{points.path}: no column of soil organic carbon is known by its name; {setting} takes one of {points.shown}"
+        )
     if soc_factor is None and is_organic_matter(column):
         raise UserError(
             f"{points.path}: {column!r} looks like organic matter, not carbon: --soc_factor 0.58 takes 58 % of it, 1 all of it"

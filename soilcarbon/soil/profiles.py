@@ -17,9 +17,9 @@ from soilcarbon.io.files import UserError
 from soilcarbon.io.points import PointTable, TableRule, read_points
 from soilcarbon.quantities import possible, to_standard
 from soilcarbon.soil.depth import Harmonised, Method, harmonise
-from soilcarbon.soil.horizons import has_depths, measured_soc, place_horizons, typed
+from soilcarbon.soil.horizons import beside_others, has_depths, measured_soc, place_horizons
 from soilcarbon.soil.target import Target, organic_matter_unit, target_of, unit_is_stated
-from soilcarbon.soil.visits import SITE, at_first_visit, check_one_row_each, name_visits, sampling_years
+from soilcarbon.soil.visits import SITE, check_one_row_each, placed_visits
 
 WOSIS_TARGET = "value_avg"
 """The measured value in the files of the WoSIS snapshots."""
@@ -200,20 +200,12 @@ def _rows_as_profiles(
     points: PointTable, soc: np.ndarray, target: str | None, places_only: bool
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Return a table of profiles or visits, one row each, and which visits are far from the first of their id (N,)."""
-    ids, year, (lon, lat) = points.ids(), sampling_years(points), points.places()
-    lon, lat = lon.copy(), lat.copy()
-    visits, several = name_visits(ids, year, points.notes)
-    far = at_first_visit(ids, several, lon, lat, points.notes)
+    rows, far = placed_visits(points)
     if not places_only:
-        check_one_row_each(points, visits, target)
-    own = {"profile_id": visits, "lon": lon, "lat": lat, "soc": soc}
-    own |= {SITE: ids} if several.any() else {}
-    own |= {"year": year} if "year" in points else {}
+        check_one_row_each(points, rows["profile_id"], target)
     used = [points.columns.found[name] for name in ("profile_id", "lon", "lat") if name in points] + ([target] if target else [])
     used += [points.columns.found["year"]] if points.columns.found.get("year") == "year" else []
-    others = typed(points.raw.drop(columns=used)).reset_index(drop=True)
-    others.columns = [f"{name}_input" if name in own else name for name in others.columns]
-    return pd.concat([pd.DataFrame(own), others], axis=1), far
+    return beside_others(rows.assign(soc=soc), points, used), far
 
 
 def unit_hint(soc: np.ndarray) -> str | None:
@@ -272,7 +264,7 @@ def _average_horizons(
 ) -> pd.DataFrame:
     """Return a row per profile with soc of the intervals, NaN where no horizon is usable; add counts to `facts`."""
     made = {"cm_covered", "n_layers", "moves", *(_column(interval) for interval in depth.further)}
-    found = place_horizons(points, {"soc": soc}, frozenset(made))
+    found = place_horizons(points, {"soc": soc}, made)
     value = found.table["soc"].to_numpy(np.float64)
     checks = _value_checks(value, name, target, points.path)
     fault = np.select([found.placed & bad for bad, _ in checks], np.arange(1, len(checks) + 1), 0)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -61,24 +62,22 @@ def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
     UserError if a column is not there, values are no numbers, or rows repeat a place and visit at several depths.
     """
     points = read_points(path, rule)
-    points.raw = points.raw.reset_index(drop=True)
     points.require(*(("lon", "lat") if visits.located else ()))
     value = visits.value or (STOCK if STOCK in points.raw else None)
     if value is None:
-        it_has = ", ".join(map(str, points.raw.columns[:12]))
-        raise UserError(f"{path}: no column {STOCK!r}, as soilcarbon stocks writes it; --value takes one of {it_has}")
+        raise UserError(f"{path}: no column {STOCK!r}, as soilcarbon stocks writes it; --value takes one of {points.shown}")
     points.check_measurement(value, "--value")
     each = list(visits.each) if visits.each is not None else [name for name in STOCKS_OF if name in points.raw]
     sizes = {} if visits.stratum or visits.weight else _drawn_strata(points)
     named = {"each": each, "by": visits.by, "stratum": [STRATUM if sizes else visits.stratum], "block": [visits.block]}
-    parts = {what: [_column(points, name, f"--{what}") for name in names if name] for what, names in named.items()}
-    place = [_column(points, name, "--place") for name in visits.place] or [points.ids()]
+    parts = {what: [points.text(name, f"--{what}") for name in names if name] for what, names in named.items()}
+    place = [points.text(name, "--place") for name in visits.place] or [points.ids()]
     if not visits.place:
         points.require("profile_id")
     visit_column = visits.visit or ("visit" if "visit" in points.raw else None)
     year = np.full(len(points.raw), np.nan) if points.columns.found.get("year") == visit_column else sampling_years(points)
     if visit_column is not None:
-        visit = _column(points, visit_column, "--visit")
+        visit = points.text(visit_column, "--visit")
     elif np.isnan(year).all():
         raise UserError(f"{path}: no column of visits or years; --visit COLUMN names it")
     else:
@@ -124,7 +123,7 @@ def _drawn_strata(points: PointTable) -> dict[str, float]:
     """
     if not {STRATUM, STRATUM_SIZE} <= set(points.raw):
         return {}
-    size, stratum = points.numbers(STRATUM_SIZE), _column(points, STRATUM, "--stratum")
+    size, stratum = points.numbers(STRATUM_SIZE), points.text(STRATUM, "--stratum")
     known = pd.DataFrame({"stratum": stratum, "size": size})[stratum.notna().to_numpy() & (size > 0)].drop_duplicates()
     if len(double := known[known["stratum"].duplicated(keep=False)]):
         saw = " and ".join(f"{each:g}" for each in double["size"].head(2))
@@ -139,20 +138,11 @@ def _drawn_strata(points: PointTable) -> dict[str, float]:
     return {str(name): float(each) for name, each in zip(known["stratum"], known["size"], strict=True)}
 
 
-def _column(points: PointTable, name: str, setting: str) -> pd.Series:
-    """Return a column as text, None where there is nothing."""
-    if name not in points.raw:
-        it_has = ", ".join(map(str, points.raw.columns[:12]))
-        raise UserError(f"{points.path}: no column {name!r} ({setting}){nearest(name, list(points.raw))}; it has {it_has}")
-    words = points.raw[name].astype("str").str.strip()
-    return words.where(words != "")
-
-
 def _weights(points: PointTable, name: str | None) -> np.ndarray | float:
     """Return sampling weights (L,), the inverse of a column of inclusion probabilities; NaN without a column."""
     if name is None:
         return float("nan")
-    _column(points, name, "--weight")
+    points.text(name, "--weight")
     found = points.numbers(name)
     if (bad := ~(found > 0)).any():
         raise UserError(f"{points.path}: column {name!r}: {int(bad.sum())} of {bad.size} weights are missing or not above 0")
@@ -164,12 +154,7 @@ def _weights(points: PointTable, name: str | None) -> np.ndarray | float:
 
 def _joined(columns: Sequence[pd.Series]) -> pd.Series | str:
     """Return columns of text as one, "" of none."""
-    if not columns:
-        return ""
-    found = columns[0]
-    for column in columns[1:]:
-        found = found + " " + column
-    return found
+    return reduce(lambda one, other: one + " " + other, columns) if columns else ""
 
 
 # --- two visits ------------------------------------------------------------------------------------------------------

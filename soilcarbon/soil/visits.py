@@ -40,6 +40,23 @@ def sampling_years(points: PointTable) -> np.ndarray:
     return year
 
 
+def placed_visits(points: PointTable) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return profile_id, lon, lat of rows (N,) as visits, and which lie far from the first of their id.
+
+    The table has the year, if there is one, and `SITE`, the id as given, if some were visited in several years.
+    """
+    ids, year, (lon, lat) = points.ids(), sampling_years(points), points.places()
+    lon, lat = lon.copy(), lat.copy()
+    visits, several = name_visits(ids, year, points.notes)
+    far = _at_first_visit(ids, several, lon, lat, points.notes)
+    rows = pd.DataFrame({"profile_id": visits, "lon": lon, "lat": lat})
+    if several.any():
+        rows[SITE] = ids
+    if "year" in points:
+        rows["year"] = year
+    return rows, far
+
+
 def name_visits(ids: pd.Series, year: np.ndarray, notes: list[str]) -> tuple[pd.Series, np.ndarray]:
     """Return ids (N,) of visits, <id>_<year> where one id has several years, and which rows those are.
 
@@ -61,20 +78,19 @@ def name_visits(ids: pd.Series, year: np.ndarray, notes: list[str]) -> tuple[pd.
     return visits, several
 
 
-def at_first_visit(ids: pd.Series, several: np.ndarray, lon: np.ndarray, lat: np.ndarray, notes: list[str]) -> np.ndarray:
+def _at_first_visit(ids: pd.Series, several: np.ndarray, lon: np.ndarray, lat: np.ndarray, notes: list[str]) -> np.ndarray:
     """Put the visits (in place) where the first of their id is, so that no fold splits them; return those too far away (N,)."""
     if not several.any():
         return np.zeros(len(ids), bool)
-    first = {name: place.transform("first").to_numpy() for name, place in
-             (("lon", pd.Series(lon).groupby(ids.to_numpy())), ("lat", pd.Series(lat).groupby(ids.to_numpy())))}  # fmt: skip
-    apart = np.maximum(np.abs(lon - first["lon"]), np.abs(lat - first["lat"]))
+    first_lon, first_lat = pd.DataFrame({"lon": lon, "lat": lat}).groupby(ids.to_numpy()).transform("first").to_numpy().T
+    apart = np.maximum(np.abs(lon - first_lon), np.abs(lat - first_lat))
     far, moved = several & (apart > SAME_SITE), several & (apart > 0) & (apart <= SAME_SITE)
     if moved.any():
         notes.append(
             f"{moved.sum()} rows of visits are put at the place of the first visit, up to {apart[moved].max():.4f} degrees away"
         )
     near = several & ~far
-    lon[near], lat[near] = first["lon"][near], first["lat"][near]
+    lon[near], lat[near] = first_lon[near], first_lat[near]
     return far
 
 
@@ -83,18 +99,12 @@ def one_row_each(points: PointTable, *measured: str) -> pd.DataFrame:
 
     UserError if it holds horizons, or text in a measured column, or visits that lie too far apart.
     """
-    ids, year, (lon, lat) = points.ids(), sampling_years(points), points.places()
-    lon, lat = lon.copy(), lat.copy()
-    visits, several = name_visits(ids, year, points.notes)
-    far = at_first_visit(ids, several, lon, lat, points.notes)
+    rows, far = placed_visits(points)
     if far.any():
-        raise UserError(
-            f"{points.path}: {far.sum()} visits lie far from the first of their profile_id (first {ids[far].iloc[0]!r})"
-        )
-    check_one_row_each(points, visits, measured[0] if measured else None)
-    values = {name: points.numbers(name, negative=False) for name in measured}
-    table = {"profile_id": visits, "lon": lon, "lat": lat, **({"year": year} if "year" in points else {}), **values}
-    return pd.DataFrame(table)
+        first = rows[SITE][far].iloc[0]
+        raise UserError(f"{points.path}: {far.sum()} visits lie far from the first of their profile_id (first {first!r})")
+    check_one_row_each(points, rows["profile_id"], measured[0] if measured else None)
+    return rows.drop(columns=SITE, errors="ignore").assign(**{name: points.numbers(name, negative=False) for name in measured})
 
 
 def check_one_row_each(points: PointTable, ids: pd.Series, target: str | None) -> None:
