@@ -166,13 +166,13 @@ def read_field(path: Path, variable: str | None = None, unit: str | None = None,
 def _resolve(path: Path, said: str | None, given: str | None) -> tuple[str, float]:
     """Return the unit that values are brought to and the factor, from what the file states and what the user gives."""
     declared = unit_of(said)
-    if said and declared is None and given is None:
-        raise UserError(f"{path}: its unit is {str(said)[:40]!r}; give unit: one of {', '.join(UNITS)}")
-    if declared is not None and given is not None and declared != given:
+    if declared and given and declared != given:
         raise UserError(f"{path}: its unit is {declared}, and {given} was given; drop the one that is wrong")
-    if declared is None and given is None:
-        raise UserError(f"{path}: it does not state its unit; give unit: one of {', '.join(UNITS)}")
-    return UNITS[declared or given or ""]
+    known = declared or given
+    if known is None:
+        saw = f"its unit is {str(said)[:40]!r}" if said else "it does not state its unit"
+        raise UserError(f"{path}: {saw}; give unit: one of {', '.join(UNITS)}")
+    return UNITS[known]
 
 
 def check_values(path: Path, variable: str, values: np.ndarray, unit: str) -> None:

@@ -190,27 +190,22 @@ def target_grid(
         if CRS.from_user_input(chosen) != CRS.from_user_input(follow.crs):
             raise UserError(f"crs {short_name(chosen)} needs --resolution, the cell's size in its unit")
         grid = follow if bounds is None else follow.crop(bounds)
-    elif bounds is None and CRS.from_user_input(chosen) == CRS.from_user_input(follow.crs) and _same_size(follow.cell, resolution):
+    elif (
+        bounds is None
+        and CRS.from_user_input(chosen) == CRS.from_user_input(follow.crs)
+        and all(math.isclose(size, resolution, rel_tol=1e-9) for size in follow.cell)
+    ):
         grid = follow
     elif math.isfinite(resolution) and resolution > 0:
         extent = bounds_in(follow.bounds, follow.crs, chosen) if bounds is None else bounds
-        _check_resolution(resolution, extent)
+        if max(extent[1] - extent[0], extent[3] - extent[2]) / resolution < 1 - _HAIR:
+            raise UserError(f"resolution {resolution:g} exceeds the map's extent, {shown(extent)}; is it in the unit of the CRS?")
         grid = _regular(chosen, resolution, _snapped(extent, resolution, chosen) if bounds is None else bounds)
     else:
         raise UserError(f"resolution {resolution}: a cell's size is a number above 0")
     if grid.height * grid.width > _MAXIMUM_CELLS:
         raise UserError(f"the map would have {grid.height:.6g} x {grid.width:.6g} cells; is the resolution in the unit of the CRS?")
     return grid
-
-
-def _same_size(cell: tuple[float, float], resolution: float) -> bool:
-    return all(math.isclose(size, resolution, rel_tol=1e-9) for size in cell)
-
-
-def _check_resolution(cell: float, extent: Bounds) -> None:
-    """Raise UserError if cells are wider and higher than the extent."""
-    if max(extent[1] - extent[0], extent[3] - extent[2]) / cell < 1 - _HAIR:
-        raise UserError(f"resolution {cell:g} exceeds the map's extent, {shown(extent)}; is it in the unit of the CRS?")
 
 
 def _snapped(extent: Bounds, cell: float, crs: str) -> Bounds:
@@ -261,9 +256,12 @@ def crop_to_area(grid: Grid, area: Bounds, path: Path) -> Grid:
 
 
 def apart(grid: Grid, layers: Sequence[Layer]) -> list[Path]:
-    """Return the rasters that share no ground with a grid."""
+    """Return the rasters that share no ground with a grid: none of a lattice of their cells has its middle on the other.
+
+    An extent would not do: that of the Earth in UTM, say, is none.
+    """
     own = {path: raster_grid(path) for path in dict.fromkeys(layer.path for layer in layers)}
-    return [path for path, other in own.items() if not (_reaches(grid, other) or _reaches(other, grid))]
+    return [path for path, other in own.items() if not (_on(grid, other).any() or _on(other, grid).any())]
 
 
 def covered(grid: Grid, layers: Sequence[Layer]) -> float:
@@ -277,14 +275,6 @@ def covered(grid: Grid, layers: Sequence[Layer]) -> float:
         return 0.0
     inside = np.logical_and.reduce([_on(grid, other) for other in own])
     return float(inside[on_earth].mean())
-
-
-def _reaches(grid: Grid, other: Grid) -> bool:
-    """Return whether some of a lattice of a grid's cells have their middle on another grid.
-
-    An extent would not do: that of the Earth in UTM, say, is none.
-    """
-    return bool(_on(grid, other).any())
 
 
 def _lattice(grid: Grid) -> tuple[np.ndarray, np.ndarray]:

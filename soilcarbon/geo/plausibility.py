@@ -280,16 +280,11 @@ def refusing(layers: Sequence[Layer], trained: Mapping[str, tuple[float, float]]
 def far_fills(dtype: str, trained: tuple[float, float], scale: float = 1.0, offset: float = 0.0) -> list[float]:
     """Return stored fill values far from a variable's training data, of this mean and standard deviation; see `refusing`."""
     mean, std = trained
-    return [value for value in _largest_fills(dtype) if abs(value * scale + offset - mean) > _FAR * std]
-
-
-def _largest_fills(dtype: str) -> list[float]:
-    """Return the limits of an integer type, and those of `FILLS` that are large and that it can hold."""
     fills = {value for value in FILLS if abs(value) >= 2**15 - 2}
     if np.dtype(dtype).kind in "iu":
         low, high = float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
         fills = {value for value in fills if low <= value <= high} | {low or high, high}
-    return sorted(fills)
+    return [value for value in sorted(fills) if abs(value * scale + offset - mean) > _FAR * std]
 
 
 # --- class codes -------------------------------------------------------------------------------------------------------

@@ -70,15 +70,12 @@ def crs_of(path: Path, cache: Path) -> str:
         return as_text(raster.crs)
 
 
-def local_rasters(
-    paths: Sequence[Path], extent: Bounds | None, cache: Path, margin: int = MARGIN, skip_missing: bool = False
-) -> list[Path]:
+def local_rasters(paths: Sequence[Path], extent: Bounds | None, cache: Path, margin: int = MARGIN) -> list[Path]:
     """Return local paths of rasters: of remote ones and STAC items, GeoTIFFs in `cache` of the window that covers an extent.
 
     Local paths are returned as they are. STAC items and item collections, local or remote, may have #key,key for some of their
     assets; assets of one key are joined: tiles of one grid. The extent is lon_min, lon_max, lat_min, lat_max in degrees; a remote
-    raster needs it. `margin` cells beyond it are fetched on each side. `skip_missing` leaves out tiles that the server does not
-    have (the sea), as long as one is there.
+    raster needs it. `margin` cells beyond it are fetched on each side.
 
     UserError if a file cannot be read, covers nothing of the extent, or tiles of one key do not fit each other.
     """
@@ -94,7 +91,7 @@ def local_rasters(
             found += [local_window(places, _stem(key), extent, cache, margin) for key, places in by_key.items()]
         elif is_address(path):
             address = https_address(path)
-            found.append(local_window([address], _stem(Path(shown(address)).stem), extent, cache, margin, skip_missing))
+            found.append(local_window([address], _stem(Path(shown(address)).stem), extent, cache, margin))
         else:
             found.append(path)
     return found
@@ -103,7 +100,10 @@ def local_rasters(
 def local_window(
     places: Sequence[str | Path], stem: str, extent: Bounds | None, cache: Path, margin: int = MARGIN, skip_missing: bool = False
 ) -> Path:
-    """Return a local GeoTIFF `<stem>.tif` of the window that covers an extent, joined of tiles; see `local_rasters`."""
+    """Return a local GeoTIFF `<stem>.tif` of the window that covers an extent, joined of tiles; see `local_rasters`.
+
+    `skip_missing` leaves out tiles that the server does not have (the sea), as long as one is there.
+    """
     if extent is None:
         raise UserError(f"{_name(places[0])}: which part of it? give --bounds or --aoi; the whole is not fetched")
     with ExitStack() as stack:
@@ -168,24 +168,19 @@ def _open_remote(file: RemoteFile, name: Path) -> Any:
 
 def _check_alike(opened: Sequence[tuple[str | Path, Any]]) -> None:
     """Raise UserError if tiles have not one CRS, cell size, type and bands."""
-    (first, model), *others = opened
-    for place, raster in others:
-        what = next(
-            (
-                name
-                for name, ours, theirs in (
-                    ("coordinate system", model.crs, raster.crs),
-                    ("cell size", np.round(model.res, 12).tolist(), np.round(raster.res, 12).tolist()),
-                    ("type", model.dtypes, raster.dtypes),
-                    ("number of bands", model.count, raster.count),
-                    ("nodata value", str(model.nodatavals), str(raster.nodatavals)),
-                )
-                if ours != theirs
-            ),
-            None,
-        )
-        if what:
-            differ = f"has another {what} than {_name(first)}"
+    kinds = [
+        {
+            "coordinate system": raster.crs,
+            "cell size": np.round(raster.res, 12).tolist(),
+            "type": raster.dtypes,
+            "number of bands": raster.count,
+            "nodata value": str(raster.nodatavals),
+        }
+        for _, raster in opened
+    ]
+    for (place, _), kind in zip(opened, kinds, strict=True):
+        if what := next((name for name, value in kind.items() if value != kinds[0][name]), None):
+            differ = f"has another {what} than {_name(opened[0][0])}"
             raise UserError(f"{_name(place)}: {differ}, so they are not joined; give a smaller extent, or each alone")
 
 
@@ -260,45 +255,32 @@ def _write(path: Path, grid: _Window, tiles: Sequence[_Tile]) -> None:
     """Write a window, atomically, strip by strip."""
     model = tiles[0].raster
     path.parent.mkdir(parents=True, exist_ok=True)
-    square = {"tiled": True, "blockxsize": 256, "blockysize": 256}
-    predictor = 3 if np.dtype(model.dtypes[0]).kind == "f" else 2
-    profile = {
-        "driver": "GTiff",
-        "crs": model.crs,
-        "transform": grid.transform,
-        "height": grid.height,
-        "width": grid.width,
-        "count": model.count,
-        "dtype": model.dtypes[0],
-        "nodata": model.nodatavals[0],
-        "compress": "deflate",
-        "predictor": predictor if np.dtype(model.dtypes[0]).itemsize <= 4 else 1,
-        "interleave": "band",
-        "BIGTIFF": "IF_SAFER",
-        **square,
-    }
+    dtype = np.dtype(model.dtypes[0])
+    predictor = 1 if dtype.itemsize > 4 else 3 if dtype.kind == "f" else 2
+    place = {"crs": model.crs, "transform": grid.transform, "height": grid.height, "width": grid.width, "count": model.count}
+    coding = {"dtype": model.dtypes[0], "nodata": model.nodatavals[0], "compress": "deflate", "predictor": predictor}
+    layout = {"interleave": "band", "tiled": True, "blockxsize": 256, "blockysize": 256, "BIGTIFF": "IF_SAFER"}
     masked = any(MaskFlags.per_dataset in flags for flags in model.mask_flag_enums)
     gaps = len(tiles) > 1 and model.nodatavals[0] is None and not masked  # between tiles: what is not written is masked
-    step = max(_STRIP_BYTES // (grid.width * model.count * np.dtype(model.dtypes[0]).itemsize), model.block_shapes[0][0])
+    step = max(_STRIP_BYTES // (grid.width * model.count * dtype.itemsize), model.block_shapes[0][0])
     strips = [(tile, at) for tile in tiles for at in range(0, int(tile.window.height), step)]
     with (
         atomic_write(path) as file,
         named_errors(path),
         rasterio.Env(GDAL_PAM_ENABLED=False, GDAL_TIFF_INTERNAL_MASK=True),
-        rasterio.open(file.name, "w", **profile) as out,
+        rasterio.open(file.name, "w", driver="GTiff", **place, **coding, **layout) as out,
         Progress(path.stem, len(strips)) as bar,
     ):
         _describe(out, model, tiles)
         for tile, at in strips:
             window = Window(tile.window.col_off, tile.window.row_off + at, tile.window.width, min(step, tile.window.height - at))
-            place = Window(tile.col, tile.row + at, window.width, window.height)
+            target = Window(tile.col, tile.row + at, window.width, window.height)
             with _named(tile):
-                out.write(tile.raster.read(window=window), window=place)
-                if masked or gaps:
-                    shape = int(window.height), int(window.width)
-                    out.write_mask(
-                        tile.raster.dataset_mask(window=window) if masked else np.full(shape, 255, np.uint8), window=place
-                    )
+                out.write(tile.raster.read(window=window), window=target)
+                if masked:
+                    out.write_mask(tile.raster.dataset_mask(window=window), window=target)
+                elif gaps:
+                    out.write_mask(np.full((int(window.height), int(window.width)), 255, np.uint8), window=target)
             bar.step()
 
 

@@ -154,13 +154,7 @@ class Stack:
     [[[0.0, 1.0, 3.0, 4.0]]]
     """
 
-    def __init__(
-        self,
-        layers: Sequence[Layer],
-        grid: Grid,
-        nearest: Collection[str] = (),
-        resampling: Kind = "bilinear",
-    ) -> None:
+    def __init__(self, layers: Sequence[Layer], grid: Grid, nearest: Collection[str] = (), resampling: Kind = "bilinear") -> None:
         self.layers = list(layers)
         self.grid = grid
         self._crs = CRS.from_user_input(grid.crs)

@@ -36,19 +36,9 @@ _EAST_SOUTH = 1e-7
 _LONG = 1000
 """Vertices from which a geometry is cut to a tile before it is rasterized."""
 _MASS = {
-    "mg": 1e-15,
-    "g": 1e-12,
-    "kg": 1e-9,
-    "Kg": 1e-9,
-    "Mg": 1e-6,
-    "t": 1e-6,
-    "tonnes": 1e-6,
-    "kt": 1e-3,
-    "Gg": 1e-3,
-    "Mt": 1.0,
-    "Tg": 1.0,
-    "Pg": 1e3,
-}
+    "mg": 1e-15, "g": 1e-12, "kg": 1e-9, "Kg": 1e-9, "Mg": 1e-6, "t": 1e-6, "tonnes": 1e-6, "kt": 1e-3, "Gg": 1e-3,
+    "Mt": 1.0, "Tg": 1.0, "Pg": 1e3,
+}  # fmt: skip
 """Mt (Tg); a milligram and a megagram differ in case alone."""
 _SURFACE = {"cm": 1e-10, "m": 1e-6, "ha": 1e-2, "km": 1.0}
 """km2, of the square or of the hectare."""

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from soilcarbon.io import limits
-from soilcarbon.io.columns import ALIASES, BY_ROW, NOT_USED, Columns, find_columns, require_columns
+from soilcarbon.io.columns import ALIASES, Columns, find_columns, require_columns
 from soilcarbon.io.files import UserError, must_exist, nearest
 from soilcarbon.io.tables import read_rows
 from soilcarbon.io.values import BelowLimit, Reading, degrees, has_decimal_commas, numbers, years
@@ -325,6 +325,3 @@ def check_not_swapped(lon: np.ndarray, lat: np.ndarray, path: Path) -> None:
     if several and not (known & ((np.abs(lat) > 180) | (np.abs(lon) > 90))).any():
         count = f"{wrong.sum()} of {lon.size} rows, first: lon {lon[wrong][0]:g}, lat {lat[wrong][0]:g}"
         raise UserError(f"{path}: longitude and latitude look swapped ({count}); swap the columns")
-
-
-__all__ = ["BY_ROW", "NOT_USED", "PointTable", "TableRule", "read_points", "table_file"]

@@ -180,11 +180,7 @@ def _request_once(address: str, first: int, last: int) -> Part:
             raise _PassingError(f"HTTP {error.code} {error.reason}", _seconds(error.headers.get("Retry-After"))) from error
         kind = MissingError if error.code in (403, 404, 410) else UserError
         raise kind(f"{shown(address)}: {_REASONS.get(error.code, str(error.reason))} (HTTP {error.code})") from error
-    except (
-        urllib.error.URLError,
-        http.client.HTTPException,
-        OSError,
-    ) as error:  # no such host, a broken connection
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:  # no such host, a broken connection
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise _PassingError(" ".join(str(reason).split())[:120] or type(error).__name__) from error
 

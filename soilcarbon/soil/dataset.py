@@ -144,7 +144,6 @@ def read_dataset(
     if not path.is_file():
         inner = next((other for other in sorted(folder.glob("DL_inputs/*")) if (other / layout.samples).is_file()), None)
         advice = f"did you mean --data_dir {inner}?" if inner else "make it with 'soilcarbon prepare' or 'soilcarbon simulate'"
-
         raise UserError(f"{path}: no sample table there; {advice}")
     meaning = dataset_target(folder, target)
     table, y = read_samples(path, target, target_needed, meaning.limits)
@@ -152,18 +151,19 @@ def read_dataset(
     chosen = tuple(categories) if categories is not None else dataset_categories(folder)
     split = read_split(folder / layout.split, splits_of(folder, splits), ids)
     x = read_packed(folder, folder / layout.patches, ids, chosen)
-    return Dataset(table, x, y, split, chosen, split_method(folder)[1], target=meaning, records_target=_records_target(folder))
+    recorded = "target" in _record(folder)
+    return Dataset(table, x, y, split, chosen, split_method(folder)[1], target=meaning, records_target=recorded)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """Return the facts of the folder's `dataset.yaml`; {} without one."""
+    path = folder / "dataset.yaml"
+    return read_yaml(path) if path.is_file() else {}
 
 
 def dataset_target(folder: Path, column: str) -> Target:
     """Return the meaning of a column of the folder's sample table, by its `dataset.yaml`; without, soc is in g/kg."""
-    path = folder / "dataset.yaml"
-    return target_from_plain(read_yaml(path).get("target") if path.is_file() else None, column, path)
-
-
-def _records_target(folder: Path) -> bool:
-    path = folder / "dataset.yaml"
-    return path.is_file() and "target" in read_yaml(path)
+    return target_from_plain(_record(folder).get("target"), column, folder / "dataset.yaml")
 
 
 def require_unit(data: Dataset, unit: str, folder: Path, other: str) -> None:
@@ -188,11 +188,10 @@ def recorded_categories(folder: Path) -> tuple[Category, ...] | None:
     UserError if it has no valid table of categories.
     """
     _finish_interrupted(folder)
-    path = folder / "dataset.yaml"
-    facts = read_yaml(path) if path.is_file() else {}
-    if facts.get("categories") is None:
+    table = _record(folder).get("categories")
+    if table is None:
         return None
-    return build(RunSettings, {"data_dir": folder, "categories": facts["categories"]}, str(path)).categories
+    return build(RunSettings, {"data_dir": folder, "categories": table}, str(folder / "dataset.yaml")).categories
 
 
 def split_method(folder: Path) -> tuple[Literal["random", "blocks"], float | None]:
@@ -211,8 +210,7 @@ def split_method(folder: Path) -> tuple[Literal["random", "blocks"], float | Non
 
 def split_record(folder: Path) -> dict[str, Any]:
     """Return how a dataset was split, by its `dataset.yaml`; {} if that is not said."""
-    path = folder / "dataset.yaml"
-    facts = read_yaml(path).get("split") if path.is_file() else None
+    facts = _record(folder).get("split")
     return facts if isinstance(facts, dict) else {}
 
 
@@ -409,9 +407,8 @@ def check_free(folder: Path, categories: Sequence[Category], further: Collection
 
 def earlier_files(folder: Path) -> set[str]:
     """Return the paths, relative to a folder, of the files of a dataset that was written into it; none if there was none."""
-    path = folder / "dataset.yaml"
     try:
-        facts = read_yaml(path) if path.is_file() else {}
+        facts = _record(folder)
     except UserError:
         return set()
     if not {"version", "profiles", "categories"} <= facts.keys():

@@ -6,8 +6,9 @@ from itertools import permutations
 import numpy as np
 import pandas as pd
 
+from soilcarbon.io.columns import BY_ROW
 from soilcarbon.io.files import UserError
-from soilcarbon.io.points import BY_ROW, PointTable
+from soilcarbon.io.points import PointTable
 from soilcarbon.io.values import depth_range
 from soilcarbon.quantities import check_plausible, possible
 
