@@ -40,8 +40,6 @@ from soilcarbon.training.run import follow_checkpoint
 PLAIN: Mapping[str, Any] = {"dropout": False, "batch_size": 64, "lr": 3e-3, "epochs": 8}
 """As networks are trained from scratch on a teacher's predictions."""
 OTHER_NETWORK = Path("results/transfer/pretrained.pth")
-WEIGHTED = 2
-"""Members of variants whose teachers are weighted, each compared with as many of those that are not."""
 Outputs = dict[str, np.ndarray]
 """Variant:member -> SOC (m,) at the profiles held out."""
 CPU = torch.device("cpu")
@@ -117,15 +115,15 @@ def by_confirmation(fold: Fold) -> Outputs:
 
 
 def by_seeds(fold: Fold) -> Outputs:
-    """Train the members that begin a second round through the pretrained ones from those of another pretraining instead."""
+    """Fit the teachers of members that begin a second round through the pretrained ones to those of another pretraining instead."""
     start = load_checkpoint(OTHER_NETWORK)
     start.respecify(center=fold.case.settings.center)
     other, rounds = Fold.of(replace(fold.case, start=start)), len(fold.members.pretrained)
-    return {f"two pretrainings:{k}": other.student(other.teach(k)[0], k, **PLAIN) for k in range(rounds, fold.members.count)}
+    return {f"teachers, two pretrainings:{k}": other.teach(k)[2] for k in range(rounds, fold.members.count)}
 
 
 def by_weights(fold: Fold, weights: Callable[[Fold], np.ndarray], name: str) -> Outputs:
-    """Train on teachers to whose common trees the world's profiles count by weights: they are drawn by these, with replacement."""
+    """Fit the first member's teacher to the world's profiles by weights: they are drawn by these, with replacement."""
     shares, world = weights(fold), fold.members.data.world
     assert world is not None
     rows = np.random.default_rng(0).choice(len(shares), len(shares), p=shares / shares.sum())
@@ -134,7 +132,7 @@ def by_weights(fold: Fold, weights: Callable[[Fold], np.ndarray], name: str) -> 
     assert whole is not None
     data = replace(fold.members.data, world=chosen, world_x=whole[rows])
     other = replace(fold, members=replace(fold.members, data=data))
-    return {f"{name}:{k}": other.student(other.teach(k)[0], k, **PLAIN) for k in range(WEIGHTED)}
+    return {f"teachers, {name}:0": other.teach(0)[2]}
 
 
 def density(fold: Fold) -> np.ndarray:
@@ -195,16 +193,15 @@ def read(out: Path, group: str) -> dict[str, pd.DataFrame]:
 
 
 def combined(table: pd.DataFrame, plain: pd.DataFrame) -> pd.DataFrame:
-    """Return means of members: of a variant, and of those without dropout, which also stand for members that a variant has not."""
+    """Return means of members: of a variant, and of as many teachers, which also stand for members that a variant has not."""
     given = [column for column in table.columns[3:] if ":" in column]
-    names = dict.fromkeys(column.split(":")[0] for column in given)
     result = table[["observed", "group", "present"]].copy()
-    for name in names:
+    for name in dict.fromkeys(column.split(":")[0] for column in given):
         own = {int(column.split(":")[1]): table[column] for column in given if column.split(":")[0] == name}
-        every = range(max(own) + 1)
-        result[name] = np.mean([own.get(k, plain.get(f"no dropout:{k}")) for k in every], axis=0)
-    if "no dropout" not in names:
-        result["no dropout"] = plain[[f"no dropout:{k}" for k in every]].mean(axis=1)
+        count = max(own) + 1
+        if name.startswith("teachers, "):
+            result["the teachers"] = plain[[f"the teachers:{k}" for k in range(count)]].mean(axis=1)
+        result[name] = np.mean([own[k] if k in own else plain[f"the teachers:{k}"] for k in range(count)], axis=0)
     return result
 
 
@@ -212,10 +209,11 @@ def report(out: Path) -> None:
     """Print what is there."""
     plain = read(out, "dropout")
     for group in GROUPS:
-        tables = {region: combined(table, plain.get(region, table)) for region, table in read(out, group).items()}
-        if tables:
-            print(shown(tables, "present" if group in ("dropout", "confirmation") else "no dropout"))
-        for name in ("present", "no dropout", "half fine-tuned") if group == "dropout" and tables else ():
+        tables = {name: combined(table, plain.get(name, table)) for name, table in read(out, group).items()}
+        if not tables:
+            continue
+        print(shown(tables, "present" if group in ("dropout", "confirmation") else "the teachers"))
+        for name in ("present", "no dropout", "half fine-tuned") if group == "dropout" else ():
             logs = [(np.log1p(each[name]), np.log1p(each["the teachers"])) for each in tables.values()]
             away = np.mean([np.sqrt(np.mean((a - b) ** 2)) / b.std() for a, b in logs])
             print(f"distance from the teacher: {name} {away:.3f}")
