@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     from soilcarbon.soil.horizons import HorizonTable
 
 
-TOPSOIL = 20.0
-"""cm: SOC of horizons that begin above is looked at for its unit."""
-
-
 class DensitySettings(MeasurementSettings):
     """Settings of soil organic carbon density from horizons."""
 
@@ -95,7 +91,7 @@ def compute(settings: DensitySettings) -> None:
     """Compute densities by the settings, write them, and print counts."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from soilcarbon.io.points import table_file
-    from soilcarbon.soil.density import interval_densities, measurements, tabulate  # here and below: slow, and --help needs none
+    from soilcarbon.soil.density import check_soc_unit, interval_densities, measurements, tabulate  # slow, and --help needs none
     from soilcarbon.soil.horizons import read_horizons
 
     left = settings.out.with_name(f"{settings.out.stem}_left_out.csv")
@@ -109,11 +105,12 @@ def compute(settings: DensitySettings) -> None:
     named = {name: getattr(settings, name) for name in ("soc", "bulk_density", "stones", "year")}
     horizons, points, units = read_horizons(settings.horizons, settings.table_rule(**named), settings.soc_factor)
     measured = measurements(horizons.table, settings.horizons, units | settings.stated_units, settings.deviations)
-    check_soc_unit(settings, horizons, measured["soc"])
+    placed = horizons.horizons.take(horizons.placed)
     soc, bulk_density, stones = (measured[name].take(horizons.placed) for name in ("soc", "bulk_density", "stones"))
+    check_soc_unit(soc, placed.top, settings.horizons)
     try:
         found = interval_densities(
-            horizons.horizons.take(horizons.placed),
+            placed,
             soc,
             bulk_density,
             stones,
@@ -138,24 +135,11 @@ def compute(settings: DensitySettings) -> None:
     print(f"{settings.out}: {len(table)} profiles; {left}: {len(left_out)} lines")
 
 
-def check_soc_unit(settings: DensitySettings, horizons: "HorizonTable", soc: "Measured") -> None:
-    """Raise UserError if no unit was stated and the SOC of topsoils looks like per cent."""
-    from soilcarbon.soil.dataset import SOC_MAXIMUM
-    from soilcarbon.soil.profiles import unit_hint
-
-    top = horizons.horizons.top < TOPSOIL
-    values = soc.possible("g/kg", (0.0, SOC_MAXIMUM))[horizons.placed & top]
-    if not soc.stated and (hint := unit_hint(values[values == values])):
-        raise UserError(f"{settings.horizons}: {hint.replace(': multiply by 10 if so', '')}: --soc_unit % or g/kg says which")
-
-
 def functions(horizons: "HorizonTable", measured: "dict[str, Measured]") -> dict[str, Any]:
     """Return the scores of bulk density functions against measured bulk density."""
-    from soilcarbon.soil.bulk_density import BULK_DENSITIES, score_bulk_density_functions
-    from soilcarbon.soil.dataset import SOC_MAXIMUM
+    from soilcarbon.soil.bulk_density import score_bulk_density_functions
 
-    soc = measured["soc"].possible("g/kg", (0.0, SOC_MAXIMUM))
-    bulk_density = measured["bulk_density"].possible("kg/m3", BULK_DENSITIES)
+    soc, bulk_density = (measured[name].possible(name) for name in ("soc", "bulk_density"))
     scores = score_bulk_density_functions(horizons.horizons.profile, soc, bulk_density)
     return {"functions of bulk density, kg/m3": scores}
 

@@ -16,20 +16,16 @@ from soilcarbon.io.columns import plain
 from soilcarbon.io.files import UserError
 from soilcarbon.io.points import PointTable, TableRule, read_points
 from soilcarbon.quantities import possible
-from soilcarbon.soil.bulk_density import BULK_DENSITIES, fill_bulk_density
-from soilcarbon.soil.dataset import SOC_MAXIMUM
-from soilcarbon.soil.density import BY_MASS, Measured, measurements
+from soilcarbon.soil.bulk_density import fill_bulk_density
+from soilcarbon.soil.density import BY_MASS, Measured, check_soc_unit, measurements
 from soilcarbon.soil.depth import HIGHEST_LITTER, Horizons, from_surface
 from soilcarbon.soil.horizons import constant_columns, has_depths, measured_quantity, measured_soc, read_depths, typed
-from soilcarbon.soil.profiles import unit_hint
 from soilcarbon.soil.stocks import BulkDensityOf, Cores, Layers
 from soilcarbon.soil.visits import TIMES, sampling_years
 
 _TELLING = re.compile(r"core|rep|point|plot|sample|id$|no$|nr$|tube|block|treat|hole|bore|pit|sub", re.IGNORECASE)
 """Names of columns of numbers that may tell cores of one place apart."""
 _MOST = 0.5
-_TOPSOIL = 20.0
-"""cm: SOC of layers that begin above is looked at for its unit."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +77,14 @@ def read_cores(path: Path, rule: TableRule, cores: CoreRule, bulk_density: Path 
         second = _read(bulk_density, _of_this_table(bulk_density, rule), cores)
     sources = {"soc": first, "bulk_density": second, "stones": second if "stones" in second.points else first}
     measured = _measured(sources, cores)
-    _check_soc_unit(first, measured["soc"])
+    check_soc_unit(measured["soc"], first.top, path)
     codes = pd.unique(first.key.dropna())
     if not len(codes):
         raise UserError(f"{path}: no row has a place" + (f" and a visit ({cores.visit})" if cores.visit else ""))
     counts = dict(first.counts)
     if second is not first:
         counts |= _check_second(first, second, codes)
-    values = {name: list(measured[name].usable(*_RANGES[name], counts)) for name in sources}
+    values = {name: list(measured[name].usable(name, counts)) for name in sources}
     missing = counts.pop("coarse fragments missing")
     counts["coarse fragments missing, taken as none"] = missing if "stones" in sources["stones"].points else 0
     if cores.estimate:
@@ -141,9 +137,6 @@ def _check_second(first: "_Rows", second: "_Rows", codes: np.ndarray) -> dict[st
         names = (each.dropna().iloc[0].replace("\n", ", visit ") for each in (second.key, first.key))
         raise UserError(f"{other}: none of its cores is in {path.name} (first {next(names)!r}; there {next(names)!r})")
     return {f"rows of {other.name} of no core in {path.name}": int(strange.sum())}
-
-
-_RANGES = {"soc": ("g/kg", (0.0, SOC_MAXIMUM)), "bulk_density": ("kg/m3", BULK_DENSITIES), "stones": ("percent", (0.0, 100.0))}
 
 
 def _read(path: Path, rule: TableRule, cores: CoreRule) -> _Rows:
@@ -242,13 +235,6 @@ def _tells_apart(key: pd.DataFrame, name: str) -> bool:
         return not numeric or bool(_TELLING.search(name))
     of_value = key.groupby(["core", "value"], dropna=False).size()
     return bool((2 * of_value > layers.reindex(of_value.index.get_level_values("core")).to_numpy()).mean() > _MOST)
-
-
-def _check_soc_unit(rows: _Rows, soc: Measured) -> None:
-    """Raise UserError if no unit was stated and the SOC of topsoils looks like per cent."""
-    values = soc.possible("g/kg", (0.0, SOC_MAXIMUM))[rows.top < _TOPSOIL]
-    if not soc.stated and (hint := unit_hint(values[values == values])):
-        raise UserError(f"{rows.points.path}: {hint.replace(': multiply by 10 if so', '')}: --soc_unit % or g/kg says which")
 
 
 def _layers(rows: _Rows, values: np.ndarray, sd: np.ndarray, codes: np.ndarray, cores: CoreRule) -> Layers:

@@ -15,11 +15,12 @@ import pandas as pd
 
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.io.values import numbers
-from soilcarbon.quantities import QUANTITIES, check_plausible
+from soilcarbon.quantities import QUANTITIES, check_plausible, possible, to_standard
 from soilcarbon.soil.bulk_density import BULK_DENSITIES, ORGANIC, Pedotransfer, fill_bulk_density, stones_by_volume
 from soilcarbon.soil.dataset import SOC_MAXIMUM
 from soilcarbon.soil.depth import IMPOSSIBLE_MEANS, Harmonised, Horizons, Method, harmonise, interval_weights
 from soilcarbon.soil.horizons import HorizonTable
+from soilcarbon.soil.profiles import unit_hint
 
 Multiply = Literal["horizons", "intervals", "layers"]
 STANDARD_LAYERS = ((0.0, 5.0), (5.0, 15.0), (15.0, 30.0), (30.0, 60.0), (60.0, 100.0))
@@ -27,31 +28,13 @@ STANDARD_LAYERS = ((0.0, 5.0), (5.0, 15.0), (15.0, 30.0), (30.0, 60.0), (60.0, 1
 _QUANTITIES = ("soc", "bulk_density", "stones")
 DEFAULT_UNITS = {"soc": "g/kg", "bulk_density": "g/cm3", "stones": "percent"}
 """Units of tables that state none."""
-UNITS = {unit: (QUANTITIES[name].name, scale[0]) for name in _QUANTITIES for unit, scale in QUANTITIES[name].units.items()}
-"""Unit -> what it measures, and how many of the standard unit it is (g/kg, kg/m3, per cent)."""
-_KEYS = {QUANTITIES[name].name: name for name in _QUANTITIES}
 BY_MASS = ("mass_percent", "mass_fraction")
 """Units of coarse fragments by mass; the others are by volume."""
+_TOPSOIL = 20.0
+"""cm: SOC of horizons that begin above is looked at for its unit."""
 
 
-# --- units and the equation ------------------------------------------------------------------------------------------
-
-
-def convert(values: np.ndarray, unit: str, to: str) -> np.ndarray:
-    """Convert values from one of `UNITS` to another.
-
-    ValueError if a unit is unknown, or the two measure different things.
-
-    >>> convert(np.array([1.5, 2.0]), "%", "g/kg")
-    array([15., 20.])
-    """
-    for name in (unit, to):
-        if name not in UNITS:
-            raise ValueError(f"unit {name!r} is none of {', '.join(UNITS)}")
-    if UNITS[unit][0] != UNITS[to][0]:
-        raise ValueError(f"{unit} is a unit of {UNITS[unit][0]}, {to} of {UNITS[to][0]}: one cannot become the other")
-    with np.errstate(over="ignore"):  # an infinite value is impossible, and counted as such
-        return np.asarray(values, float) * (UNITS[unit][1] / UNITS[to][1])
+# --- the equation ----------------------------------------------------------------------------------------------------
 
 
 def soc_density(soc: np.ndarray, bulk_density: np.ndarray, thickness: np.ndarray, stones: np.ndarray) -> np.ndarray:
@@ -110,7 +93,7 @@ class Measured:
     """A quantity of L horizons with its unit."""
 
     values: np.ndarray  # (L,), NaN where not measured
-    unit: str  # one of `UNITS`
+    unit: str  # one of those of a quantity, see `quantities.QUANTITIES`
     sd: float | np.ndarray = 0.0  # standard deviation of the values, in the same unit; one number or (L,)
     stated: bool = True  # the unit was stated; else values that are unusual in it are asked about
 
@@ -118,24 +101,20 @@ class Measured:
         """Return the quantity of some horizons, by number or (L,) bool."""
         return Measured(self.values[rows], self.unit, np.broadcast_to(self.sd, self.values.shape)[rows], self.stated)
 
-    def possible(self, to: str, limits: tuple[float, float]) -> np.ndarray:
-        """Return the values (L,) in another unit, with NaN for impossible ones."""
-        values = convert(self.values, self.unit, to)
-        return np.where((values >= limits[0]) & (values <= limits[1]), values, np.nan)
+    def possible(self, quantity: str) -> np.ndarray:
+        """Return the values (L,) in a quantity's standard unit, with NaN for impossible ones; ValueError if theirs is none."""
+        good = possible(self.values, quantity, self.unit)
+        return np.where(good, to_standard(self.values, quantity, self.unit), np.nan)
 
-    def usable(self, to: str, limits: tuple[float, float], counts: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return values and deviations (L,) in another unit, impossible values as NaN; add both kinds to `counts`.
+    def usable(self, quantity: str, counts: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return values and deviations (L,) in a quantity's standard unit, impossible values as NaN; add both kinds to `counts`.
 
-        ValueError if the unit cannot become `to`; UserError if most values are impossible in it, or look like another unit.
+        ValueError if the unit is of another quantity; UserError if most values are impossible in it, or look like another unit.
         """
-        values = convert(self.values, self.unit, to)
-        sd = convert(np.broadcast_to(np.asarray(self.sd, float), values.shape), self.unit, to)
-        what = UNITS[self.unit][0]
-        check_plausible(self.values, _KEYS[what], self.unit, setting=f"--{_KEYS[what]}_unit", stated=self.stated)
-        given = ~np.isnan(values)
-        impossible = given & ~((values >= limits[0]) & (values <= limits[1]))
-        counts |= {f"{what} missing": int((~given).sum()), f"{what} impossible": int(impossible.sum())}
-        return self.possible(to, limits), sd
+        check_plausible(self.values, quantity, self.unit, setting=f"--{quantity}_unit", stated=self.stated)
+        what, found, missing = QUANTITIES[quantity].name, self.possible(quantity), np.isnan(self.values)
+        counts |= {f"{what} missing": int(missing.sum()), f"{what} impossible": int((np.isnan(found) & ~missing).sum())}
+        return found, to_standard(np.broadcast_to(self.sd, self.values.shape), quantity, self.unit)
 
 
 @dataclass(frozen=True)
@@ -236,9 +215,9 @@ def _completed(
     estimated, and counts.
     """
     counts = {"horizons": len(horizons)}
-    carbon, carbon_sd = soc.usable("g/kg", (0.0, SOC_MAXIMUM), counts)
-    earth, earth_sd = bulk_density.usable("kg/m3", BULK_DENSITIES, counts)
-    rock, rock_sd = stones.usable("percent", (0.0, 100.0), counts)
+    carbon, carbon_sd = soc.usable("soc", counts)
+    earth, earth_sd = bulk_density.usable("bulk_density", counts)
+    rock, rock_sd = stones.usable("stones", counts)
     known = ~np.isnan(carbon)
     horizons = horizons.take(known)
     carbon, earth, rock, *sds = (each[known] for each in (carbon, earth, rock, carbon_sd, earth_sd, rock_sd))
@@ -317,6 +296,13 @@ def measurements(
         check_plausible(values, name, unit, f"{path}: {name.replace('_', ' ')}", f"--{name}_unit", stated is not None)
         found[name] = Measured(values, unit, sd, stated is not None)
     return found
+
+
+def check_soc_unit(soc: Measured, top: np.ndarray, path: Path) -> None:
+    """Raise UserError if no unit was stated and the SOC of horizons that begin (L,) in the topsoil looks like per cent."""
+    values = soc.possible("soc")[top < _TOPSOIL]
+    if not soc.stated and (hint := unit_hint(values[values == values])):
+        raise UserError(f"{path}: {hint}: --soc_unit % or g/kg says which")
 
 
 def tabulate(horizons: HorizonTable, found: Densities) -> tuple[pd.DataFrame, pd.DataFrame]:
