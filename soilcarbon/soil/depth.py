@@ -203,7 +203,7 @@ def _usable(horizons: Horizons, value: np.ndarray, limits: tuple[float, float]) 
     counts = {"depth missing or impossible": int((~placed).sum()), "value missing or impossible": int((placed & ~known).sum())}
     horizons, value = horizons.take(placed & known), value[placed & known]
     given = len(horizons)
-    horizons, value = _average_repeats(horizons, value)
+    horizons, (value,) = average_repeats(horizons, value)
     counts["same limits twice, averaged"] = given - len(horizons)
     counts["overlapping the one above"] = int(((horizons.top[1:] < horizons.bottom[:-1]) & horizons.follows).sum())
     return horizons, value, counts
@@ -311,16 +311,17 @@ def interval_weights(layers: Sequence[tuple[float, float]], interval: tuple[floa
     return share
 
 
-def _average_repeats(horizons: Horizons, value: np.ndarray) -> tuple[Horizons, np.ndarray]:
-    """Return the horizons by profile and depth, those with the same limits averaged into one."""
+def average_repeats(horizons: Horizons, *values: np.ndarray, same: float = 0.0) -> tuple[Horizons, list[np.ndarray]]:
+    """Return the horizons by profile and depth, those whose limits differ by no more than `same`, cm, averaged into one."""
     # by value too: a sum does not depend on the order given
-    order = np.lexsort((value, horizons.bottom, horizons.top, horizons.profile))
-    horizons, value = horizons.take(order), value[order]
-    same = horizons.follows & (np.diff(horizons.top) == 0) & (np.diff(horizons.bottom) == 0)
-    first = np.flatnonzero(np.concatenate(([True], ~same))[: len(horizons)])
-    repeats = np.diff(np.append(first, len(horizons)))
-    value = np.add.reduceat(value, first) / repeats if first.size else value
-    return horizons.take(first), value
+    order = np.lexsort((values[0], horizons.bottom, horizons.top, horizons.profile))
+    horizons, sorted_values = horizons.take(order), [value[order] for value in values]
+    repeated = horizons.follows & (np.diff(horizons.top) <= same) & (np.abs(np.diff(horizons.bottom)) <= same)
+    first = np.flatnonzero(np.concatenate(([True], ~repeated))[: len(horizons)])
+    if first.size < len(horizons):
+        repeats = np.diff(np.append(first, len(horizons)))
+        sorted_values = [np.add.reduceat(value, first) / repeats for value in sorted_values]
+    return horizons.take(first), sorted_values
 
 
 # --- the spline ------------------------------------------------------------------------------------------------------

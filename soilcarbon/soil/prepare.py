@@ -105,11 +105,6 @@ class GlobalDataset:
         held = {group: name for name in _SEEN if name in self.split for group in groups[self.split[name]].tolist()}
         return np.array([held.get(group, "") for group in spatial_groups(lon, lat, self.block_size).tolist()])
 
-    def statistics(self, categories: Sequence[Category]) -> pd.DataFrame:
-        """Return var_name, v_mean, v_std of the numeric variables."""
-        found = read_statistics(self.folder / "stats.csv", categories)
-        return pd.DataFrame([(name, *pair) for name, pair in found.items()], columns=["var_name", "v_mean", "v_std"])
-
 
 def _fetched(sources: Sources, table: pd.DataFrame) -> Sources:
     """Return sources whose remote rasters are fetched, as far as profiles lie in them."""
@@ -156,7 +151,8 @@ def prepare_dataset(
     drawn, statistics = None, None
     if split is not None:
         drawn, facts["split"] = _split(profiles.table, split, parent)
-        facts["split"]["shared_with_training"] = share_covariates(_centres(patches), drawn)
+        centres = {name: patch[:, patch.shape[1] // 2, patch.shape[1] // 2] for name, patch in patches.items()}
+        facts["split"]["shared_with_training"] = share_covariates(centres, drawn)
         training = drawn == "train"
         if sources.categories is None and parent is None:
             categories = without_constants(categories, patches, training)
@@ -194,7 +190,8 @@ def _statistics_of(
     rows: np.ndarray,
 ) -> tuple[pd.DataFrame, str]:
     """Return var_name, v_mean, v_std, and where they are from: the global dataset, or the training rows (N,) for own categories."""
-    statistics = parent.statistics([each for each in categories if each not in own])
+    theirs = read_statistics(parent.folder / "stats.csv", [each for each in categories if each not in own])
+    statistics = pd.DataFrame([(name, *pair) for name, pair in theirs.items()], columns=["var_name", "v_mean", "v_std"])
     if not own:
         return statistics, f"of {parent.folder}"
     numeric = {name: patches[name] for each in own if each.kind == "numeric" for name in each.variables}
@@ -397,7 +394,14 @@ def _hints(made: Prepared, depth: DepthRule, codes: Sequence[str]) -> list[str]:
         hints.append(f"class codes? {', '.join(codes)}; list categories in a YAML file to give them kind: classes")
     if "split" not in facts:
         return hints
-    hints += _place_hints(made)
+    split = facts["split"]
+    if shared := {name: count for name, count in split["shared_with_training"].items() if count}:
+        share = " and ".join(f"{count} of {split[name]} {name}" for name, count in shared.items())
+        advice = "; --split blocks avoids this optimistic bias of the scores" if split["method"] == "random" else ""
+        hints.append(f"{share} profiles have all covariates of a training profile (they share its raster cell){advice}")
+    cells = [nominal_metres(grid["crs"], min(grid["cell_size"])) for grid in facts["rasters"] if grid["crs"]]
+    if cells and (hint := precision_hint(table["lon"].to_numpy(), table["lat"].to_numpy(), min(cells))):
+        hints.append(hint)
     if "horizons" in facts["points"] and "cm_covered" in table:
         covered, least = pd.to_numeric(table["cm_covered"], errors="coerce"), 2 / 3 * (depth.interval[1] - depth.interval[0])
         if (short := int((covered < least).sum())) and depth.min_covered < least:
@@ -406,28 +410,7 @@ def _hints(made: Prepared, depth: DepthRule, codes: Sequence[str]) -> list[str]:
     assumed = facts["target"]["unit"] == "g/kg" and not facts["settings"].get("target_unit")
     if assumed and (unit := unit_hint(table["soc"].to_numpy())):
         hints.append(f"{unit}: --target_unit % if so")
-    groups = facts["split"]["groups"]
-    held = [groups[name] for name in ("valid", "test") if groups[name]]
-    if facts["split"]["method"] == "blocks" and min(held) < FEW_BLOCKS:
+    held = [split["groups"][name] for name in ("valid", "test") if split["groups"][name]]
+    if split["method"] == "blocks" and min(held) < FEW_BLOCKS:
         hints.append("so few blocks are held out that the score is that of single places; a smaller --block_size gives more")
-    return hints
-
-
-def _centres(patches: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the variables in the profiles' own cells, (N,) each."""
-    return {name: patch[:, patch.shape[1] // 2, patch.shape[1] // 2] for name, patch in patches.items()}
-
-
-def _place_hints(made: Prepared) -> list[str]:
-    """Return sentences on profiles that share their covariates, and on rounded coordinates."""
-    hints, facts, table = [], made.facts, made.profiles.table
-    split = facts["split"]
-    shared = {name: count for name, count in split["shared_with_training"].items() if count}
-    if shared:
-        share = " and ".join(f"{count} of {split[name]} {name}" for name, count in shared.items())
-        advice = "; --split blocks avoids this optimistic bias of the scores" if split["method"] == "random" else ""
-        hints.append(f"{share} profiles have all covariates of a training profile (they share its raster cell){advice}")
-    cells = [nominal_metres(grid["crs"], min(grid["cell_size"])) for grid in facts["rasters"] if grid["crs"]]
-    if cells and (hint := precision_hint(table["lon"].to_numpy(), table["lat"].to_numpy(), min(cells))):
-        hints.append(hint)
     return hints

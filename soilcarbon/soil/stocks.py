@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from soilcarbon.soil.bulk_density import PARTICLE_DENSITY, stones_by_volume
-from soilcarbon.soil.depth import Horizons
+from soilcarbon.soil.depth import Horizons, average_repeats
 from soilcarbon.stats.monotone_spline import monotone_spline
 
 BulkDensityOf = Literal["fine_earth", "fine_mass", "whole_soil"]
@@ -60,17 +60,8 @@ class Layers:
         """Sort layers, leave out those without a value, and average those of the same limits."""
         value, given = np.asarray(value, float), np.asarray(np.broadcast_to(sd, np.shape(value)), float)
         known = np.isfinite(value) & (horizons.bottom > horizons.top)
-        horizons, value, errors = horizons.take(known), value[known], np.nan_to_num(given[known])
-        order = np.lexsort((value, horizons.bottom, horizons.top, horizons.profile))
-        horizons, value, errors = horizons.take(order), value[order], errors[order]
-        above, below = horizons.top[:-1], horizons.top[1:]
-        same = horizons.follows & (below - above < _SAME) & (np.abs(np.diff(horizons.bottom)) < _SAME)
-        first = np.flatnonzero(np.concatenate(([True], ~same))[: len(horizons)])
-        if first.size < len(horizons):
-            repeats = np.diff(np.append(first, len(horizons)))
-            value, errors = np.add.reduceat(value, first) / repeats, np.add.reduceat(errors, first) / repeats
-            horizons = horizons.take(first)
-        return cls(horizons, value, errors)
+        horizons, means = average_repeats(horizons.take(known), value[known], np.nan_to_num(given[known]), same=_SAME)
+        return cls(horizons, *means)
 
     def overlapping(self) -> np.ndarray:
         """Return the cores (N,) bool in which layers overlap."""
