@@ -21,9 +21,9 @@ from pydantic import Field, field_validator, model_validator
 
 from soilcarbon import __version__
 from soilcarbon.commands.arguments import read_settings
+from soilcarbon.commands.validate import SampleSettings
 from soilcarbon.io.files import UserError, check_writable, locked, write_json
 from soilcarbon.io.manifest import result_set
-from soilcarbon.settings import PointSettings
 
 if TYPE_CHECKING:
     from soilcarbon.mapping.claim import Evidence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FILES = ("claim.html", "claim.json", "settings.yaml")
 
 
-class ClaimSettings(PointSettings):
+class ClaimSettings(SampleSettings):
     """Settings of a claim of stored carbon."""
 
     change: Path | None = Field(None, description="change.json of soilcarbon change, or its folder: the change of plots")
@@ -46,12 +46,6 @@ class ClaimSettings(PointSettings):
     change_value: str | None = Field(None, description="its column of measured changes, for a map of change")
     unit: str | None = Field(None, description="unit of the points, and of a change whose column does not say it [the map's]")
     profiles: list[Path] = Field([], description="dataset folders or tables of training profiles: are points among them?")
-    sampling: Literal["auto", "random", "stratified", "weighted", "none"] = Field(
-        "auto", description="how the points were drawn, as of soilcarbon validate"
-    )
-    strata: Path | None = Field(None, description="raster of the strata, or table of strata and their sizes (km2, cells, shares)")
-    not_sampled: list[str] = Field([], description="strata of it that are not of the sampled area")
-    collapse: list[str] = Field([], description="STRATUM=STRATUM it is joined with for variances")
     area_ha: float | None = Field(None, gt=0, description="area of the claim, ha [that of the map]")
     basis: Literal["auto", "plots", "difference", "map"] = Field(
         "auto",
@@ -74,14 +68,14 @@ class ClaimSettings(PointSettings):
     title: str = Field("Soil carbon claim", min_length=1, max_length=120, description="heading of the page")
     out: Path = Field(Path("results/claim"), description="folder of the page and the JSON")
 
-    @field_validator("of", "collapse")
+    @field_validator("of")
     @classmethod
     def _pairs(cls, given: list[str]) -> list[str]:
         if wrong := next((each for each in given if not all(each.partition("="))), None):
             raise ValueError(f"{wrong!r} is not of the form NAME=VALUE")
         return given
 
-    @field_validator("of", "not_sampled", mode="before")
+    @field_validator("of", mode="before")
     @classmethod
     def _texts(cls, given: Any) -> Any:
         return [str(each) for each in given] if isinstance(given, list) else given
@@ -144,7 +138,6 @@ def gather(settings: ClaimSettings, recorded: "Recorded") -> "tuple[Evidence, li
     from soilcarbon.mapping.claim import Evidence
     from soilcarbon.mapping.claim_sources import measurement_variance, read_change, read_map
     from soilcarbon.mapping.claim_validation import validate_change, validate_stock
-    from soilcarbon.mapping.probability_sample import SampleRule
 
     files: list[Path] = []
     measured = measurement = mapped = stock = changed = near = None
@@ -158,9 +151,7 @@ def gather(settings: ClaimSettings, recorded: "Recorded") -> "tuple[Evidence, li
         mapped = read_map(settings.map)
         files += mapped.files
     if mapped is not None and settings.points is not None:
-        collapse = dict(each.split("=", 1) for each in settings.collapse)
-        drawn = SampleRule(settings.sampling, settings.strata, tuple(settings.not_sampled), collapse)
-        how = settings.unit or mapped.unit, settings.table_rule(), drawn
+        how = settings.unit or mapped.unit, settings.table_rule(), settings.sample_rule
         files += [table_file(settings.points), *([settings.strata] if settings.strata is not None else [])]
         if settings.value:
             stock = validate_stock(mapped.stock_tif, settings.points, settings.value, *how)

@@ -17,9 +17,9 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from soilcarbon.commands.arguments import command_line, read_settings
-from soilcarbon.commands.validate import Product, product_of
 from soilcarbon.io.files import UserError, check_writable, locked, sha256
 from soilcarbon.io.manifest import result_set
+from soilcarbon.mapping.carbon_map import CarbonMap, fields_of
 from soilcarbon.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 class ExportSettings(Settings):
     """Settings of an export of maps to a model's grid."""
 
-    maps: list[Product] = Field(
+    maps: list[CarbonMap] = Field(
         min_length=1, description="maps of SOC density, each perhaps with ,depth=0-30cm ,unit=t/ha ,variable=BAND ,nodata=-32768"
     )
     grid: Path | None = Field(
@@ -46,11 +46,9 @@ class ExportSettings(Settings):
     @field_validator("maps", mode="before")
     @classmethod
     def _named_files(cls, given: Any) -> Any:
-        return (
-            [product_of(str(each)) if isinstance(each, (str, Path)) else each for each in given]
-            if isinstance(given, list)
-            else given
-        )
+        if not isinstance(given, list):
+            return given
+        return [fields_of(str(each)) if isinstance(each, (str, Path)) else each for each in given]
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -71,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import numpy as np  # here and below: slow to import, and --help needs none of these
 
     from soilcarbon.geo.model_grid import own_grid, read_model_grid, regular_grid
-    from soilcarbon.mapping.common_grid import CarbonMap, Cells
+    from soilcarbon.mapping.common_grid import Cells
     from soilcarbon.mapping.export import layered, open_source, stocks
     from soilcarbon.mapping.netcdf import dataset, provenance, write
 
@@ -81,9 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     inputs = [*(each.path for each in settings.maps), *settings.checkpoints, *([settings.grid] if settings.grid else [])]
     if any(path.resolve() == out.resolve() for path in inputs):
         raise UserError(f"{out}: is an input and would be overwritten; give --out another name")
-    products = [CarbonMap(**{name: getattr(each, name) for name in Product.model_fields}) for each in settings.maps]
-    checkpoints: Sequence[Path | None] = settings.checkpoints or [None] * len(products)
-    sources = [open_source(each, path, settings.uncertainty) for each, path in zip(products, checkpoints, strict=True)]
+    checkpoints: Sequence[Path | None] = settings.checkpoints or [None] * len(settings.maps)
+    sources = [open_source(each, path, settings.uncertainty) for each, path in zip(settings.maps, checkpoints, strict=True)]
     chosen = layered(sources, settings.depth)
     with Cells(chosen[0].product) as first:
         grid = read_model_grid(settings.grid) if settings.grid else None

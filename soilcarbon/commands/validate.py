@@ -15,78 +15,23 @@ difference-<map>-<product>.tif (map minus product) and figures.
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import UserError, check_writable, locked, write_table, write_yaml
 from soilcarbon.io.manifest import result_set
-from soilcarbon.settings import SOC_FACTOR, NodataValues, PointSettings
+from soilcarbon.mapping.carbon_map import CarbonMap, fields_of
+from soilcarbon.settings import SOC_FACTOR, PointSettings
+
+if TYPE_CHECKING:
+    from soilcarbon.mapping.probability_sample import SampleRule
 
 
-class Product(BaseModel):
-    """A file with a map of soil carbon.
+class SampleSettings(PointSettings):
+    """Settings of points that may be a probability sample."""
 
-    Attributes
-    ----------
-    name
-        Its name in the report.
-    path
-        GeoTIFF or NetCDF, of any grid.
-    unit
-        One of `geo.field.UNITS`, where the file does not declare it.
-    variable
-        The band's description or the NetCDF variable, where there are several; of our maps "prediction".
-    factor, offset
-        A value is the file's (its own scale and offset applied) times factor plus offset, in the unit.
-    nodata
-        Values that mean missing, if the file does not declare them: 255, or 250|255; none: none do.
-    depth
-        Of the soil, such as "0-30 cm".
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    name: str = Field(min_length=1, max_length=80)
-    path: Path
-    unit: str | None = None
-    variable: str | None = None
-    factor: float = Field(1.0, gt=0)
-    offset: float = 0.0
-    nodata: NodataValues = None
-    depth: str = Field("", max_length=40)
-
-
-def product_of(text: str) -> dict[str, str]:
-    """Return the fields of "NAME=FILE,unit=t/ha,..."; a file whose path has a comma is named in YAML."""
-    first, *others = text.split(",")
-    name, named, path = first.partition("=")
-    found = {"name": name, "path": path} if named else {"name": Path(first).stem, "path": first}
-    for each in others:
-        key, given, value = each.partition("=")
-        if not given or key not in Product.model_fields or key in found:
-            raise ValueError(f"{each!r} in {text!r} is none of unit=, variable=, factor=, offset=, nodata=, depth=")
-        found[key] = value
-    return found
-
-
-class ValidateSettings(PointSettings):
-    """Settings of a validation of maps at independent points and against reference maps."""
-
-    maps: list[Product] = Field(
-        min_length=1, description="NAME=FILE of the maps to validate, each perhaps with ,unit=t/ha ,variable=BAND ,depth=0-20cm"
-    )
-    products: list[Product] = Field(
-        [],
-        description="NAME=FILE of reference maps, each perhaps with ,unit=t/ha ,factor=0.1 ,offset=0 ,nodata=-32768",
-    )
-    points: Path | None = Field(
-        None, description="table of profile_id, lon, lat and a value, of profiles that no map was trained on"
-    )
-    value: str = Field("socd", description="its column")
-    unit: str | None = Field(None, description="its unit: kg/m2, g/m2, t/ha, g/kg or % [kg/m2 of socd and socd_0_30, g/kg of soc]")
-    soc_factor: float | None = SOC_FACTOR
-    depth: str = Field("", max_length=40, description="the depth of the points' values, such as 0-20cm; shown")
     sampling: Literal["auto", "random", "stratified", "weighted", "none"] = Field(
         "auto",
         description="how the points were drawn: at random, at random in each stratum, with unequal weights, or by no probability "
@@ -97,12 +42,6 @@ class ValidateSettings(PointSettings):
     collapse: list[str] = Field(
         [], description="STRATUM=STRATUM it is joined with for variances [one of a single point: with the one before it]"
     )
-    covered: float = Field(
-        0.5, gt=0, le=1, description="share of a coarser cell's area that must have values for their mean to count"
-    )
-    block_size: float = Field(0.5, gt=0, le=180, description="side of the blocks of points resampled for intervals, degrees")
-    out: Path = Field(Path("results/against"), description="folder of the report, tables, figures and differences")
-    seed: int = Field(314, ge=0, lt=2**31, description="seed of the bootstrap")
 
     @field_validator("not_sampled", mode="before")
     @classmethod
@@ -116,10 +55,43 @@ class ValidateSettings(PointSettings):
             raise ValueError(f"{wrong!r} is not of the form STRATUM=STRATUM")
         return given
 
+    @property
+    def sample_rule(self) -> "SampleRule":
+        """How the points were drawn."""
+        from soilcarbon.mapping.probability_sample import SampleRule  # slow to import, and --help does not need it
+
+        pairs = dict(each.split("=", 1) for each in self.collapse)
+        return SampleRule(self.sampling, self.strata, tuple(self.not_sampled), pairs)
+
+
+class ValidateSettings(SampleSettings):
+    """Settings of a validation of maps at independent points and against reference maps."""
+
+    maps: list[CarbonMap] = Field(
+        min_length=1, description="NAME=FILE of the maps to validate, each perhaps with ,unit=t/ha ,variable=BAND ,depth=0-20cm"
+    )
+    products: list[CarbonMap] = Field(
+        [],
+        description="NAME=FILE of reference maps, each perhaps with ,unit=t/ha ,factor=0.1 ,offset=0 ,nodata=-32768",
+    )
+    points: Path | None = Field(
+        None, description="table of profile_id, lon, lat and a value, of profiles that no map was trained on"
+    )
+    value: str = Field("socd", description="its column")
+    unit: str | None = Field(None, description="its unit: kg/m2, g/m2, t/ha, g/kg or % [kg/m2 of socd and socd_0_30, g/kg of soc]")
+    soc_factor: float | None = SOC_FACTOR
+    depth: str = Field("", max_length=40, description="the depth of the points' values, such as 0-20cm; shown")
+    covered: float = Field(
+        0.5, gt=0, le=1, description="share of a coarser cell's area that must have values for their mean to count"
+    )
+    block_size: float = Field(0.5, gt=0, le=180, description="side of the blocks of points resampled for intervals, degrees")
+    out: Path = Field(Path("results/against"), description="folder of the report, tables, figures and differences")
+    seed: int = Field(314, ge=0, lt=2**31, description="seed of the bootstrap")
+
     @field_validator("maps", "products", mode="before")
     @classmethod
     def _named_files(cls, given: Any) -> Any:
-        return [product_of(each) if isinstance(each, str) else each for each in given] if isinstance(given, list) else given
+        return [fields_of(each) if isinstance(each, str) else each for each in given] if isinstance(given, list) else given
 
     @model_validator(mode="after")
     def _something_to_do(self) -> Self:
@@ -162,12 +134,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import rasterio
 
     from soilcarbon.mapping.cog import GDAL_SETTINGS
-    from soilcarbon.mapping.common_grid import CarbonMap, Cells, check_names, pair_name
+    from soilcarbon.mapping.common_grid import Cells, check_names, pair_name
     from soilcarbon.mapping.design_validation import accuracy, comparisons
     from soilcarbon.mapping.map_validation import ValidationReport, depth_warnings, in_one_unit, score_pair, score_points
-    from soilcarbon.mapping.probability_sample import SampleRule
 
-    maps, references = ([CarbonMap(**each.model_dump()) for each in group] for group in (settings.maps, settings.products))
+    maps, references = settings.maps, settings.products
     check_names(maps, references, settings.points, settings.out)
     check_writable(settings.out)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it reports is raised as an error too
@@ -178,10 +149,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report = ValidationReport(new, [each.name for each in maps])
         if settings.points is not None:
             which = settings.points, settings.value, _unit_of_points(settings, settings.points)
-            pairs_of_strata = dict(each.split("=", 1) for each in settings.collapse)
-            drawn = SampleRule(settings.sampling, settings.strata, tuple(settings.not_sampled), pairs_of_strata)
             bootstrap = settings.block_size, settings.seed
-            points, rows = score_points([*maps, *references], *which, *bootstrap, settings.table_rule(), drawn, settings.soc_factor)
+            points, rows = score_points(
+                [*maps, *references], *which, *bootstrap, settings.table_rule(), settings.sample_rule, settings.soc_factor
+            )
             write_table(new / "points.csv", points.table)
             write_table(new / "point_scores.csv", rows)
             report.add_points(points, rows, settings.depth)

@@ -283,14 +283,10 @@ def gather(
     targets = [support.targets[k] for k in screening.order]
     names = [target.name for target in targets]
     lead, zones = next(iter(able)), list(study.zones)
-    grids = [
-        (
-            support.variables[column],
-            grid,
-            np.stack([weights, *(density(support.x[each, column], grid) for each in study.zones.values())]),
-        )
-        for column, grid, weights in study.curves
-    ]
+    grids = []
+    for column, grid, everywhere in study.curves:
+        by_zone = [density(support.x[inside, column], grid) for inside in study.zones.values()]
+        grids.append((support.variables[column], grid, np.stack([everywhere, *by_zone])))
     masked = {learner: _without_skill(arrays, analysis.min_skill, level) for learner, arrays in found.items()}
     weights = [(name, weights) for name, _, weights in grids]
     every = {
@@ -374,15 +370,8 @@ def _importance_rows(names: Sequence[str], support: Support, screening: Screenin
                     if not len(known):
                         continue
                     size, part = interval(raw, level), interval(share, level)
-                    row: dict[str, Any] = {
-                        "target": names[t],
-                        "learner": learner,
-                        "zone": zone,
-                        "method": method,
-                        "kind": kind,
-                        "name": name,
-                    }
-                    row |= {"importance": size.value, "low": size.low, "high": size.high}
+                    row: dict[str, Any] = {"target": names[t], "learner": learner, "zone": zone, "method": method}
+                    row |= {"kind": kind, "name": name, "importance": size.value, "low": size.low, "high": size.high}
                     yield row | {"share": part.value, "share_low": part.low, "share_high": part.high, "refits": len(known)}
 
 
@@ -430,14 +419,8 @@ def _joint_rows(names: Sequence[str], support: Support, screening: Screening, fo
         for t in screening.able[learner]:
             for method, array in (("accumulated", "joint"), ("partial", "joint_dependences")):
                 for i, j in np.ndindex(len(firsts), len(seconds)):
-                    row: dict[str, Any] = {
-                        "target": names[t],
-                        "learner": learner,
-                        "method": method,
-                        "first": first,
-                        "second": second,
-                    }
-                    row |= {"at_first": firsts[i], "at_second": seconds[j]}
+                    row: dict[str, Any] = {"target": names[t], "learner": learner, "method": method}
+                    row |= {"first": first, "second": second, "at_first": firsts[i], "at_second": seconds[j]}
                     yield row | vars(interval(arrays[array][:, t, i, j], level))
 
 

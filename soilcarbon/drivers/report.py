@@ -208,14 +208,15 @@ def _zones(r: Results, figures: FigureFolder) -> list[Block]:
     lost = [zone for zone in r.facts["zones"] if zone not in found]
     blocks: list[Block] = []
     if found:
-        note = f"Drivers permuted among held-out places of a zone, within strata; {lead}."
-        blocks.append(
-            figures.draw("zones", "Importance of each driver, by zone and target", note, draw.importance_bars, rows, _AXIS)
+        alt, note = (
+            "Importance of each driver, by zone and target",
+            f"Drivers permuted within strata among held-out places of a zone; {lead}.",
         )
+        blocks.append(figures.draw("zones", alt, note, draw.importance_bars, rows, _AXIS))
         blocks += [importance_table(r, "driver", zone) for zone in found]
-    curves = (
-        r.responses[(r.responses["zone"] != EVERYWHERE) & (r.responses["learner"] == lead)] if len(r.responses) else r.responses
-    )
+    curves = r.responses
+    if len(curves):
+        curves = curves[(curves["zone"] != EVERYWHERE) & (curves["learner"] == lead)]
     if len(curves):
         note = f"Accumulated local effects among the held-out places of a zone. Band: {100 * r.facts['level']:g} % interval."
         alt = "Response of carbon to each variable, by zone and target"
@@ -248,23 +249,11 @@ def _method(r: Results) -> list[Block]:
 
 def skill_table(r: Results) -> Table:
     """Return each learner's skill on each target, on held-out blocks."""
-
-    def scored(row: pd.Series, name: str) -> str:
-        return _bracketed(
-            Interval(*(np.nan if row[f"{name}{end}"] is None else row[f"{name}{end}"] for end in ("", "_low", "_high")))
-        )
-
-    rows = [
-        [
-            row["target"],
-            row["learner"],
-            int(row["n"]),
-            scored(row, "r2"),
-            scored(row, "ccc"),
-            "yes" if row["reported"] else "no skill",
-        ]
-        for _, row in r.skill.iterrows()
-    ]
+    rows = []
+    for _, row in r.skill.iterrows():
+        ends = [[row[f"{score}{end}"] for end in ("", "_low", "_high")] for score in ("r2", "ccc")]
+        scored = [_bracketed(Interval(*(np.nan if each is None else each for each in three))) for three in ends]
+        rows.append([row["target"], row["learner"], int(row["n"]), *scored, "yes" if row["reported"] else "no skill"])
     caption = f"Skill on held-out blocks of {r.facts['block_size']:g} degrees, of ln carbon [{100 * r.facts['level']:g} % interval]"
     note = f"Drivers of a learner whose R² is below {r.facts['settings']['min_skill']:g} would be those of its errors."
     return Table.grouped(caption, [("", ["Target", "Learner", "Places", "R²", "CCC", "Reported"])], rows, 2, note)
@@ -285,9 +274,8 @@ def importance_table(r: Results, kind: str, zone: str = EVERYWHERE) -> Table:
     rows = [[name, *(cells.get((*column, name), "–") for column in columns)] for name in order]
     groups = [("", [kind.capitalize()]), (f"{METHOD_NAMES[MAIN_METHOD]}, {lead}", targets)]
     if others:
-        groups.append(
-            (f"{r.reference}, other methods", [f"{learner}: {METHOD_NAMES.get(method, method)}" for learner, method in others])
-        )
+        names = [f"{learner}: {METHOD_NAMES.get(method, method)}" for learner, method in others]
+        groups.append((f"{r.reference}, other methods", names))
     caption = f"Share of importance, % [{100 * r.facts['level']:g} % interval]" + ("" if zone == EVERYWHERE else f", {zone}")
     return Table.grouped(caption, groups, rows)
 
@@ -334,18 +322,10 @@ def agreement_table(r: Results) -> Table:
 
 def ensemble_table(r: Results) -> Table:
     """Return the table of the model ensemble beside the observations."""
-    rows = [
-        [
-            row.driver,
-            _fixed(row.observed),
-            row.observed_rank,
-            _fixed(row.mean),
-            row.mean_rank,
-            f"{_fixed(row.low)} to {_fixed(row.high)}",
-        ]
-        + [row.above, row.below]
-        for row in r.ensemble.itertuples()
-    ]
+    rows = []
+    for row in r.ensemble.itertuples():
+        observed, mean, low, high = (_fixed(each) for each in (row.observed, row.mean, row.low, row.high))
+        rows.append([row.driver, observed, row.observed_rank, mean, row.mean_rank, f"{low} to {high}", row.above, row.below])
     models = ["mean", "rank", "range", "significantly above", "significantly below"]
     return Table.grouped("Importance in all models", [("", ["Driver", "Observed", "Rank"]), ("models", models)], rows)
 

@@ -74,12 +74,10 @@ def describe_blocks(title: str, unit: str, plan: Plan, name: str, known: bool) -
     of = f"of blocks of {plan.aggregate} x {plan.aggregate} cells"
     corrected = ", corrected for the bias of profiles held out" if known else ""
     by = "by the errors that cells share" if known else "between the members' own means"
-    ends = [Band(end, unit, {"MEANING": f"{what}, {end} end of the {plan.level:.0%} interval of the mean, {by}"}) for end in _ENDS]
-    return [Band("mean", unit, {"MEANING": f"{what}, mean {of}{corrected}"}), *ends, Band("cells", "", {"MEANING": _CELLS})]
-
-
-_ENDS = ("lower", "upper")
-_CELLS = "cells of the block with a value"
+    meanings = {"mean": f"{what}, mean {of}{corrected}"}
+    meanings |= {end: f"{what}, {end} end of the {plan.level:.0%} interval of the mean, {by}" for end in ("lower", "upper")}
+    bands = [Band(name, unit, {"MEANING": meaning}) for name, meaning in meanings.items()]
+    return [*bands, Band("cells", "", {"MEANING": "cells of the block with a value"})]
 
 
 def blocks_name(tif: Path) -> Path:

@@ -29,80 +29,38 @@ _AREAS_DIFFER = 0.05
 
 @dataclass(frozen=True)
 class Terms:
-    """How much is credited, and with which confidence.
+    """How much is credited, and with which confidence."""
 
-    Attributes
-    ----------
-    basis
-        One of `BASES`; "auto" for plots, else the corrected map.
-    rule, confidence, threshold
-        As of `stats.credit.credit`.
-    level
-        Of two-sided intervals.
-    shared_sd
-        Standard deviation of an error that all places of a visit share, in the unit of the change.
-    bias_level
-        A test for bias with a p below it is a warning.
-    power, sides
-        Of the minimum detectable change.
-    area_ha
-        None: that of the map.
-    co2e
-        Whether the credit is converted to CO2 equivalents.
-    """
-
-    basis: str
-    rule: Rule
+    basis: str  # one of `BASES`; "auto" for plots, else the corrected map
+    rule: Rule  # rule, confidence, threshold: as of `stats.credit.credit`
     confidence: float
     threshold: float
-    level: float
-    shared_sd: float
-    bias_level: float
-    power: float
+    level: float  # of two-sided intervals
+    shared_sd: float  # standard deviation of an error that all places of a visit share, in the unit of the change
+    bias_level: float  # a test for bias with a p below it is a warning
+    power: float  # power, sides: of the minimum detectable change
     sides: Sides
-    area_ha: float | None
-    co2e: bool
+    area_ha: float | None  # None: that of the map
+    co2e: bool  # whether the credit is converted to CO2 equivalents
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a claim rests on; None: not given.
+    """What a claim rests on; None: not given."""
 
-    Attributes
-    ----------
-    measured
-        Change of places that were sampled twice.
-    measurement
-        Variance of that change by the stated errors of cores, NaN if none were stated.
-    mapped
-        A map.
-    stock, change
-        Validation of the map, and of the map of change.
-    near
-        Of `Validation.near`.
-    """
-
-    measured: MeasuredChange | None = None
-    measurement: float | None = None
-    mapped: Mapped | None = None
-    stock: Validation | None = None
+    measured: MeasuredChange | None = None  # change of places that were sampled twice
+    measurement: float | None = None  # variance of that change by the stated errors of cores, NaN if none were stated
+    mapped: Mapped | None = None  # a map
+    stock: Validation | None = None  # stock, change: validation of the map, and of the map of change
     change: Validation | None = None
-    near: Mapping[str, Any] | None = None
+    near: Mapping[str, Any] | None = None  # of `Validation.near`
 
 
 def claim_facts(evidence: Evidence, terms: Terms) -> dict[str, Any]:
-    """Return all facts of a claim but its inputs and versions.
+    """Return all facts of a claim but its inputs and versions; what was not given is None.
 
-    Returns
-    -------
-    dict
-        area; map; validation (of the map, of the map of change); estimates (rows of stock and change by each method); change (the
-        claimed one); error_budget (rows of variances); minimum_detectable_change; deduction; warnings. What was not given is None.
-
-    Raises
-    ------
-    ValueError
-        If the asked basis is not there, or units or areas do not fit.
+    estimates are rows of stock and change by each method, change is the claimed one, error_budget rows of variances. ValueError if
+    the asked basis is not there, or units or areas do not fit.
     """
     area, area_of = _area(evidence, terms)
     rows = _estimates(evidence, terms, area)

@@ -17,8 +17,9 @@ from soilcarbon.geo.grid import nominal_metres, raster_grid
 from soilcarbon.geo.raster import cut_windows, find_layers
 from soilcarbon.io.files import UserError
 from soilcarbon.io.points import TableRule, read_points
+from soilcarbon.mapping.carbon_map import CarbonMap
 from soilcarbon.mapping.claim_sources import common_unit
-from soilcarbon.mapping.common_grid import CarbonMap, Cells, interval_at
+from soilcarbon.mapping.common_grid import Cells, interval_at
 from soilcarbon.mapping.design_validation import SampledPoints
 from soilcarbon.mapping.map_validation import score_points
 from soilcarbon.mapping.predictor import CHANGE
@@ -140,7 +141,7 @@ def _mean_error(error: np.ndarray, level: float) -> Estimate:
 
 def validate_stock(tif: Path, points: Path, value: str, unit: str, rule: TableRule, drawn: SampleRule) -> Validation:
     """Validate a map at points of the same quantity; UserError as of `score_points`."""
-    product = CarbonMap(_NAME, tif)
+    product = CarbonMap(name=_NAME, path=tif)
     compared, _ = score_points([product], points, value, unit, 0.5, 0, rule, drawn)
     table, factor = compared.table, common_unit(compared.unit)[1]
     lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)

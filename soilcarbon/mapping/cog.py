@@ -149,7 +149,8 @@ def _mosaic(grid: Grid, tiles: Sequence[Part], first: int, bands: Sequence[Band]
         return f"<Metadata>{entries}</Metadata>"
 
     corner = ", ".join(f"{number!r}" for number in (grid.x, grid.cell[0], 0.0, grid.y, 0.0, -grid.cell[1]))
-    lines = [f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}"><SRS>{_xml(_wkt(grid.crs))}</SRS>']
+    wkt = rasterio.CRS.from_user_input(grid.crs).to_wkt()
+    lines = [f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}"><SRS>{_xml(wkt)}</SRS>']
     lines += [f"<GeoTransform>{corner}</GeoTransform>", metadata(tags)]
     for k, band in enumerate(bands):
         lines.append(f'<VRTRasterBand dataType="Float32" band="{k + 1}"><Description>{_xml(band.name)}</Description>')
@@ -166,18 +167,7 @@ def _mosaic(grid: Grid, tiles: Sequence[Part], first: int, bands: Sequence[Band]
     return "\n".join([*lines, "</VRTDataset>"])
 
 
-def _wkt(crs: str) -> str:
-    return str(rasterio.CRS.from_user_input(crs).to_wkt())
-
-
-def write_cog(
-    path: Path,
-    grid: Grid,
-    tiles: Sequence[Part],
-    first: int,
-    bands: Sequence[Band],
-    tags: Mapping[str, str],
-) -> None:
+def write_cog(path: Path, grid: Grid, tiles: Sequence[Part], first: int, bands: Sequence[Band], tags: Mapping[str, str]) -> None:
     """Join tiles into a Cloud Optimized GeoTIFF inside their folder, and read it back; UserError if the disk is full.
 
     The map's bands are the tiles' from `first` on, counted from 0; what no tile covers is nodata. `tags` are of the whole file.

@@ -11,9 +11,8 @@ has on the whole is preserved, unlike by interpolation. Both are read in parts; 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -29,6 +28,7 @@ from soilcarbon.geo.resampling import Stack
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError
 from soilcarbon.io.names import file_name
+from soilcarbon.mapping.carbon_map import CarbonMap
 from soilcarbon.progress import progress
 
 _PREDICTION = "prediction"
@@ -42,38 +42,6 @@ _MOST_CELLS = 50_000_000
 """Of the common grid: three maps of it are in memory."""
 _HAIR = 1e-6
 """Of a cell."""
-
-
-@dataclass(frozen=True)
-class CarbonMap:
-    """A file with a map of soil carbon.
-
-    Attributes
-    ----------
-    name
-        What a report calls it.
-    path
-        GeoTIFF or NetCDF, of any grid.
-    unit
-        One of `geo.field.UNITS`, where the file does not declare it.
-    variable
-        The band's description or the NetCDF variable, where there are several; of our own maps "prediction".
-    factor, offset
-        A value is the file's (its own scale and offset applied) times factor plus offset, in the unit.
-    nodata
-        Values that mean missing, if the file does not declare them; None: those that look so are asked about.
-    depth
-        Of the soil, such as "0-30cm"; "": of maps made here their own.
-    """
-
-    name: str
-    path: Path
-    unit: str | None = None
-    variable: str | None = None
-    factor: float = 1.0
-    offset: float = 0.0
-    nodata: tuple[float, ...] | None = None
-    depth: str = ""
 
 
 class Cells:
@@ -103,7 +71,7 @@ class Cells:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._stack is not None:
             self._stack.close()
 
@@ -240,7 +208,7 @@ def interval_at(product: CarbonMap, lon: np.ndarray, lat: np.ndarray, bands: Seq
         return None
     found = []
     for name in ("lower", "upper"):
-        with Cells(replace(product, variable=name)) as cells:
+        with Cells(product.model_copy(update={"variable": name})) as cells:
             found.append(cells.at(lon, lat))
     return found[0], found[1]
 

@@ -25,7 +25,8 @@ from soilcarbon.geo.resampling import Stack
 from soilcarbon.io.files import UserError, must_exist, read_yaml, sha256
 from soilcarbon.io.nodata import parse_nodata
 from soilcarbon.mapping.areal import error_blocks, period_of
-from soilcarbon.mapping.common_grid import CarbonMap, Cells
+from soilcarbon.mapping.carbon_map import CarbonMap
+from soilcarbon.mapping.common_grid import Cells
 from soilcarbon.mapping.plan import find_periods
 from soilcarbon.mapping.predictor import Predictor
 from soilcarbon.mapping.tiles import open_predictor
@@ -159,14 +160,11 @@ def stocks(sources: Sequence[Source], grid: ModelGrid, covered: float, realizati
     mean, deviation, drawn = mapped, None, None
     if not certain:
         draws = np.sum([each.drawn[kept] / each.area[kept, None] for each in sums if each.drawn is not None], axis=0)
-        draws += np.outer(
-            np.sum([_shared(source, each, kept) for source, each in zip(sources, sums, strict=True)], axis=0), _scores()
-        )
+        shared = [_shared(source, each, kept) for source, each in zip(sources, sums, strict=True)]
+        draws += np.outer(np.sum(shared, axis=0), _scores())
         alone = np.sum([np.sqrt(each.square[kept]) / each.area[kept] for each in sums], axis=0)
-        least = np.sum(
-            [each.spread[kept] / each.area[kept] * _standard_error(source) for each, source in zip(sums, sources, strict=True)],
-            axis=0,
-        )
+        errors = [0.0 if each.model is None or each.model.errors is None else each.model.errors.standard_error for each in sources]
+        least = np.sum([each.spread[kept] / each.area[kept] * error for each, error in zip(sums, errors, strict=True)], axis=0)
         mean = np.maximum(mapped + draws.mean(1), _LEAST_SHARE * mapped)
         own = np.hypot(draws.std(1), alone)
         deviation = np.maximum(own, least)
@@ -199,10 +197,6 @@ def _scores() -> np.ndarray:
 def _factor(model: Predictor | None) -> float:
     """Return the factor from a model's unit to kg/m2."""
     return 1.0 if model is None else CARBON_UNITS[unit_of(model.unit) or "kg/m2"][1]
-
-
-def _standard_error(source: Source) -> float:
-    return 0.0 if source.model is None or source.model.errors is None else source.model.errors.standard_error
 
 
 def _realizations(

@@ -75,17 +75,11 @@ class ForestPredictor(RegressionPredictor):
     def predict_patches(self, x: np.ndarray, metres: Mapping[str, float], lonlat: np.ndarray) -> np.ndarray:  # noqa: ARG002 - no windows
         """See `Predictor`."""
         far = []
-        if self.applicability is not None:
-            for name, cells, mean, std in zip(
-                (self.model.variables[k] for k in self.uncertainty.predictors),
-                self.applicability_inputs(x.T).T.astype(np.float64),
-                self.applicability.mean,
-                self.applicability.std,
-                strict=True,
-            ):
-                known = cells[np.isfinite(cells)]
-                if known.size and (share := float((np.abs(known - mean) > FAR * std).mean())) > _FAR_SHARE:
-                    far.append(f"{share:.0%} of {name}'s values (mean {known.mean():.4g} here, {mean:.4g} there)")
+        for name, (mean, std) in self.trained.items():
+            cells = x[:, self.variables.index(name)].astype(np.float64)
+            known = cells[np.isfinite(cells)]
+            if known.size and (share := float((np.abs(known - mean) > FAR * std).mean())) > _FAR_SHARE:
+                far.append(f"{share:.0%} of {name}'s values (mean {known.mean():.4g} here, {mean:.4g} there)")
         if far:
             more = f" and {len(far) - 3} more variables" if len(far) > 3 else ""
             log.warning("far from what the forests were trained on: %s%s; are the units the same?", "; ".join(far[:3]), more)

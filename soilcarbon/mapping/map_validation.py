@@ -22,7 +22,8 @@ from soilcarbon.io.files import UserError
 from soilcarbon.io.names import file_name
 from soilcarbon.io.points import TableRule
 from soilcarbon.mapping import design_validation
-from soilcarbon.mapping.common_grid import CarbonMap, Cells, Shared, interval_at, on_common_grid, pair_name
+from soilcarbon.mapping.carbon_map import CarbonMap
+from soilcarbon.mapping.common_grid import Cells, Shared, interval_at, on_common_grid, pair_name
 from soilcarbon.mapping.design_validation import SampledPoints
 from soilcarbon.mapping.picture import View, draw, read_picture
 from soilcarbon.mapping.probability_sample import DrawnPoints, SampleRule, read_sample

@@ -15,22 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.grid import cell_sizes
-from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
+from soilcarbon.geo.zonal_statistics import LOWER, UPPER
 from soilcarbon.io.files import UserError
 from soilcarbon.io.nodata import given_nodata
-from soilcarbon.mapping.areal import change_bands, change_interval, described, deviation_of_change, sums_with_errors, with_change
+from soilcarbon.mapping.areal import change_interval, described
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.native import Windows
-from soilcarbon.mapping.predictor import CHANGE, Cells, Place, Predicted, Predictor, untrusted_scores, warn_of_other_windows
+from soilcarbon.mapping.predictor import CHANGE, Cells, Predicted, untrusted_scores, warn_of_other_windows
+from soilcarbon.mapping.regression import RegressionPredictor, summary
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import MAPS, Member, SoilCarbonNet, as_means, predict, to_target
 from soilcarbon.network.specification import Encoder, Specification, unfold_classes, warn_of_far_inputs
+from soilcarbon.regression.uncertainty import Uncertainty
 from soilcarbon.soil.dataset import Statistics, read_statistics
 from soilcarbon.soil.target import Target
 from soilcarbon.stats.metrics import worse_than_mean
-from soilcarbon.training.uncertainty import check_level
 
 log = logging.getLogger(__name__)
 CELLS_AT_ONCE = {"cpu": 2048, "cuda": 1 << 18}
@@ -154,26 +154,25 @@ class SlidingNetwork:
             yield top * width + np.flatnonzero(here), parts
 
 
-class NetworkPredictor(Predictor):
+class NetworkPredictor(RegressionPredictor):
     """Map with a network or an ensemble of networks: that of a file, or the network itself."""
 
     on_gpu = True
     missing_policy = "it is filled as in training"
     version = ("torch", torch.__version__)
+    precision = np.float32
 
     def __init__(
         self, path: Path, device: str, stats: Statistics | None, missing: str | None, network: SoilCarbonNet | None = None
     ) -> None:
-        self.path = path
         self.network = load_checkpoint(path, device) if network is None else network
+        super().__init__(path, Uncertainty(self.network.calibration, self.network.errors, self.network.applicability))
         if stats is not None:
             self.network.respecify(statistics=stats, missing=missing)
         facts = self.network.specification
         self.target, self.unit = facts.meaning.name, facts.unit
         self.windows = tuple((category.variables, category.radius) for category in facts.categories)
         self.classes = frozenset(facts.classes)
-        self.applicability = self.network.applicability
-        self.errors = self.network.errors
         self.nodata = given_nodata(self.network.record.rasters)
         self.trained = dict(facts.statistics or {})
         self.trained_cells = cell_sizes(self.network.record.rasters)
@@ -183,18 +182,12 @@ class NetworkPredictor(Predictor):
         """See `Predictor`."""
         facts = self.network.specification
         if facts.statistics is not None:
-            if stats is not None or missing is not None:
-                raise UserError(f"{self.path}: has its own statistics and rule for missing cells; drop --stats and --missing")
-            return None
+            return super().take_statistics(stats, missing)
         if stats is None:
             raise UserError(f"{self.path}: has no statistics; give those that its inputs are standardised with, --stats FILE")
         statistics = read_statistics(stats, facts.categories)
         self.network.respecify(statistics=statistics, missing=missing or "mean")
         return statistics
-
-    def check_level(self, level: float) -> None:
-        """See `Predictor`."""
-        check_level(self.network.calibration, level)
 
     def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:
         """See `Predictor`; any covariate may change."""
@@ -216,38 +209,17 @@ class NetworkPredictor(Predictor):
         """See `Predictor`."""
         calibration, mean = self.network.calibration, predicted.members.mean(0)
         if calibration is None:
-            return self.summary(mean, predicted.members)
-        return self.summary(mean, predicted.members, *calibration.interval(mean, level))
-
-    def change(self, place: Place, maps: Mapping[str, Predicted], level: float) -> np.ndarray:
-        """See `Predictor`; with the interval of the error model, or else of the members' own differences."""
-        first, *_, last = maps.values()
-        members = last.members - first.members
-        if self.errors is None:
-            return self.summary(members.mean(0), members)
-        ends = (as_means(each.members, self.network.specification).mean(0) for each in (first, last))
-        before, after = (self.errors.spread(each, _everywhere(each)) for each in ends)
-        return change_bands(members.mean(0), deviation_of_change(self.errors, place, list(maps), before, after), level)
-
-    @staticmethod
-    def summary(mean: np.ndarray, members: np.ndarray, *interval: np.ndarray) -> np.ndarray:
-        """Return the mean, an interval - that given, or the members' quantiles - and the members' standard deviation."""
-        several = len(members) > 1
-        between = interval or (np.quantile(members, [LOWER, UPPER], axis=0) if several else ())
-        return np.stack([mean, *between, *([members.std(0, ddof=1)] if several else [])]).astype(np.float32)
+            return summary(mean, predicted.members)
+        return summary(mean, predicted.members, *calibration.interval(mean, level))
 
     def means(self, predicted: np.ndarray) -> np.ndarray:
         """See `Predictor`; of an ensemble as if its members were alike."""
         facts = self.network.specification
         return np.asarray(as_means(np.stack([predicted] * facts.members), facts).mean(0))
 
-    def sums(self, place: Place, maps: Mapping[str, Predicted]) -> dict[str, dict[str, Sums]]:
-        """See `Predictor`; of means, with fields of error or, without an error model, member by member."""
-        means = {name: as_means(each.members, self.network.specification) for name, each in maps.items()}
-        if self.errors is None:
-            return {name: zones.sums(each, place.km2, place.zones) for name, each in with_change(means).items()}
-        values = {name: each.mean(0) for name, each in means.items()}
-        return sums_with_errors(self.errors, place, values, {name: _everywhere(each) for name, each in values.items()}, means)
+    def member_means(self, members: np.ndarray) -> np.ndarray:
+        """See `RegressionPredictor`; by each member's own smearing."""
+        return as_means(members, self.network.specification)
 
     def applicability_inputs(self, cells: np.ndarray) -> np.ndarray:
         """See `Predictor`."""
@@ -305,8 +277,3 @@ class NetworkPredictor(Predictor):
     def scores(self) -> dict[str, dict[str, float | None]]:
         """See `Predictor`."""
         return {split: untrusted_scores(each) for split, each in self.network.record.scores.items()}
-
-
-def _everywhere(values: np.ndarray) -> np.ndarray:
-    """Return the weights (1, h, w) of the only zone of an error model."""
-    return np.isfinite(values)[None].astype(np.float32)

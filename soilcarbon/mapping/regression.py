@@ -1,18 +1,18 @@
-"""Maps by regression models with calibrated intervals and correlated errors: what zoned forests and fitted models share.
+"""Maps by regression models with calibrated intervals and correlated errors: what networks, zoned forests and fitted models share.
 
 The interval of a cell is calibrated on held-out profiles. The interval of a total or of a change comes from simulated error fields
 with the correlation that held-out errors have in space and between periods (`stats.error_field`).
 """
 
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import sklearn
 
 from soilcarbon.geo import zonal_statistics as zones
-from soilcarbon.geo.zonal_statistics import Sums
+from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
 from soilcarbon.io.files import UserError
 from soilcarbon.mapping.areal import change_bands, change_interval, described, deviation_of_change, sums_with_errors, with_change
 from soilcarbon.mapping.cog import Band
@@ -26,8 +26,9 @@ from soilcarbon.training.uncertainty import check_level
 class RegressionPredictor(Predictor):
     """Map with a regression model, its calibration and its error field."""
 
-    version = ("scikit-learn", sklearn.__version__)
+    version = ("scikit-learn", metadata.version("scikit-learn"))
     strata: tuple[str | None, ...] = (None,)  # of the calibration, one for each zone of a prediction's weights; None: not by zone
+    precision: type[np.floating[Any]] = np.float64  # of predictions that are summed
 
     def __init__(self, path: Path, uncertainty: Uncertainty) -> None:
         self.path, self.uncertainty = path, uncertainty
@@ -56,20 +57,27 @@ class RegressionPredictor(Predictor):
         return found.astype(np.float32)
 
     def change(self, place: Place, maps: Mapping[str, Predicted], level: float) -> np.ndarray:
-        """See `Predictor`."""
+        """See `Predictor`; with the interval of the error model, or else of the members' own differences."""
         first, *_, last = maps.values()
-        change, errors = last.members[0] - first.members[0], self.uncertainty.errors
-        if errors is None:
-            return np.asarray(change[None], np.float32)
-        before, after = (errors.spread(self.means(each.members[0]), _weights(each)) for each in (first, last))
-        return change_bands(change, deviation_of_change(errors, place, list(maps), before, after), level)
+        members = last.members - first.members
+        if self.errors is None:
+            return summary(members.mean(0), members)
+        before, after = (self.errors.spread(self.member_means(each.members).mean(0), _weights(each)) for each in (first, last))
+        return change_bands(members.mean(0), deviation_of_change(self.errors, place, list(maps), before, after), level)
 
     def sums(self, place: Place, maps: Mapping[str, Predicted]) -> dict[str, dict[str, Sums]]:
-        """See `Predictor`."""
-        values = {name: self.means(each.members[0].astype(np.float64)) for name, each in maps.items()}
-        if self.errors is not None:
-            return sums_with_errors(self.errors, place, values, {name: _weights(each) for name, each in maps.items()})
-        return {name: zones.sums(each[None], place.km2, place.zones) for name, each in with_change(values).items()}
+        """See `Predictor`; of means, with fields of error or, without an error model, member by member."""
+        means = {name: self.member_means(each.members.astype(self.precision)) for name, each in maps.items()}
+        if self.errors is None:
+            return {name: zones.sums(each, place.km2, place.zones) for name, each in with_change(means).items()}
+        values = {name: each.mean(0) for name, each in means.items()}
+        weights = {name: _weights(each) for name, each in maps.items()}
+        several = any(len(each) > 1 for each in means.values())
+        return sums_with_errors(self.errors, place, values, weights, means if several else None)
+
+    def member_means(self, members: np.ndarray) -> np.ndarray:
+        """Return the predictions (M, h, w) of members as means, which may be summed over an area."""
+        return self.means(members)
 
     def interval_bands(self, value: str, level: float, change: bool) -> list[Band]:
         """Return the bands behind the prediction, by what it is called."""
@@ -90,5 +98,14 @@ class RegressionPredictor(Predictor):
 
 
 def _weights(predicted: Predicted) -> np.ndarray:
-    assert predicted.weights is not None
-    return predicted.weights
+    """Return the weights (Z, h, w) of the error model's zones: those of the prediction, or of the only one."""
+    if predicted.weights is not None:
+        return predicted.weights
+    return np.isfinite(predicted.members.mean(0))[None].astype(np.float32)
+
+
+def summary(mean: np.ndarray, members: np.ndarray, *interval: np.ndarray) -> np.ndarray:
+    """Return the mean, an interval - that given, or the members' quantiles - and the members' standard deviation."""
+    several = len(members) > 1
+    between = interval or (np.quantile(members, [LOWER, UPPER], axis=0) if several else ())
+    return np.stack([mean, *between, *([members.std(0, ddof=1)] if several else [])]).astype(np.float32)

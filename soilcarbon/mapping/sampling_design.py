@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -70,7 +69,7 @@ class Population:
         self._mask = self._open.enter_context(Stack([self.mask], self.grid, resampling="nearest")) if self.mask else None
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._open.close()
 
     def tiles(self, what: str) -> Iterator[tuple[Tile, Cells]]:
@@ -178,8 +177,8 @@ def covariate_strata(sample: Cells, layers: Sequence[Layer], count: int, seed: i
     if len(np.unique(standard, axis=0)) < count:
         raise UserError(f"--n_strata {count}: the covariates have fewer different values")
     kmeans = KMeans(count, n_init=5, random_state=seed).fit(standard, sample_weight=sample.km2)
-    centres = _in_order(kmeans.cluster_centers_)
-    nearest = CompactStrata(centres, np.zeros(count))
+    centres = kmeans.cluster_centers_
+    nearest = CompactStrata(centres[_ranks(centres)], np.zeros(count))
     return lambda cells: nearest.assign((encoded(cells.values) - mean) / deviation)
 
 
@@ -240,10 +239,6 @@ def _ranks(centres: np.ndarray) -> np.ndarray:
     return np.argsort(centred @ axis * np.sign(axis[np.abs(axis).argmax()]), kind="stable")
 
 
-def _in_order(centres: np.ndarray) -> np.ndarray:
-    return centres[_ranks(centres)]
-
-
 @dataclass(frozen=True)
 class Strata:
     """Strata of a population."""
@@ -259,17 +254,10 @@ def write_strata(path: Path, population: Population, assign: Assign, names: Sequ
     numbers = np.array([int(name) for name in names] if names else range(1, _MOST_STRATA + 1))
     sums = np.zeros((3, len(numbers)))
     grid = population.grid
-    coding = {
-        "driver": "GTiff",
-        "dtype": "uint16",
-        "nodata": 0,
-        "count": 1,
-        "compress": "deflate",
-        "tiled": True,
-        "bigtiff": "IF_SAFER",
-    }
-    shape = {"height": grid.height, "width": grid.width, "blockxsize": 256, "blockysize": 256}
-    with named_errors(path), rasterio.open(path, "w", crs=grid.crs, transform=grid.transform, **coding, **shape) as raster:
+    shape = {"height": grid.height, "width": grid.width, "crs": grid.crs, "transform": grid.transform}
+    coding = {"dtype": "uint16", "nodata": 0, "count": 1, "compress": "deflate", "bigtiff": "IF_SAFER"}
+    blocks = {"tiled": True, "blockxsize": 256, "blockysize": 256}
+    with named_errors(path), rasterio.open(path, "w", driver="GTiff", **shape, **coding, **blocks) as raster:
         for tile, cells in population.tiles("strata of the cells"):
             label = assign(cells)
             known = label >= 0

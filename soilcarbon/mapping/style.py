@@ -4,8 +4,6 @@ In: the maps. Out: XML with the colour ramps that the page has; bands of one qua
 """
 
 from collections.abc import Sequence
-from functools import cache
-from typing import Any
 from xml.etree import ElementTree as Xml
 
 import numpy as np
@@ -48,6 +46,9 @@ def style(ramp: Ramp, unit: str, number: int = 1) -> str:
     >>> [item.get("color") for item in Xml.fromstring(text).iter("item")][::16]
     ['#440154', '#21918c', '#fde725']
     """
+    from matplotlib import colormaps  # slow to import
+    from matplotlib.colors import to_hex
+
     low, high = f"{ramp.low:.9g}", f"{ramp.high:.9g}"
     root = Xml.Element("qgis", version="3.22", styleCategories="Symbology", hasScaleBasedVisibilityFlag="0")
     pipe = Xml.SubElement(root, "pipe")
@@ -63,8 +64,9 @@ def style(ramp: Ramp, unit: str, number: int = 1) -> str:
         minimumValue=low, maximumValue=high, labelPrecision="4",
     )  # fmt: skip
     suffix = f" {unit}" if unit else ""
+    colours = colormaps[ramp.colours]
     for value in _stops(ramp):
-        colour = _colour(ramp.colours, ramp.place(value))
+        colour = to_hex(colours(ramp.place(value)))
         Xml.SubElement(shader, "item", value=f"{value:.9g}", label=f"{value:.4g}{suffix}", color=colour, alpha="255")
     Xml.SubElement(
         shader, "rampLegendSettings", prefix="", suffix=suffix, direction="0", minimumLabel="", maximumLabel="", orientation="2",
@@ -82,16 +84,3 @@ def _stops(ramp: Ramp) -> list[float]:
         return [float(value) for value in np.linspace(ramp.low, ramp.high, _STOPS)]
     inside = [value for value in ramp.ticks() if 0.03 < ramp.place(value) < 0.97]
     return [ramp.low, *inside, ramp.high]
-
-
-def _colour(name: str, place: float) -> str:
-    from matplotlib.colors import to_hex  # slow to import
-
-    return str(to_hex(_colours(name)(place)))
-
-
-@cache
-def _colours(name: str) -> Any:
-    from matplotlib import colormaps
-
-    return colormaps[name]  # a copy, whose table is made when it is first used

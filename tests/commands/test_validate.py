@@ -12,14 +12,15 @@ from geo.test_field import write_netcdf
 from rasterio.transform import Affine
 
 from soilcarbon.commands import validate
-from soilcarbon.commands.validate import Product, ValidateSettings
+from soilcarbon.commands.validate import ValidateSettings
 from soilcarbon.geo.crs import transformed
 from soilcarbon.geo.grid import Grid, Tile
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError, run
 from soilcarbon.mapping import common_grid
-from soilcarbon.mapping.common_grid import CarbonMap, Cells, on_common_grid
+from soilcarbon.mapping.carbon_map import CarbonMap
+from soilcarbon.mapping.common_grid import Cells, on_common_grid
 from soilcarbon.settings import build
 
 pytestmark = pytest.mark.usefixtures("light_maps")
@@ -123,7 +124,7 @@ def test_a_coarser_product_is_met_on_its_own_grid_by_area_weighted_means(ours, s
     km2 = np.broadcast_to(cell_areas(grid, Tile(0, 0, 0, HEIGHT, WIDTH)), ours.shape)
     blocks = [(each).reshape(8, 5, 10, 5).sum((1, 3)) for each in (ours * km2, km2)]
     write("coarse.tif", blocks[0] / blocks[1], cell=0.5)
-    with Cells(CarbonMap("a", Path("ours.tif"))) as first, Cells(CarbonMap("b", Path("coarse.tif"))) as second:
+    with Cells(CarbonMap(name="a", path="ours.tif")) as first, Cells(CarbonMap(name="b", path="coarse.tif")) as second:
         shared = on_common_grid(*((second, first) if swapped else (first, second)), 0.5)
     assert (shared.grid.height, shared.grid.width) == (8, 10)
     np.testing.assert_allclose(shared.first, shared.second, rtol=1e-6)
@@ -156,7 +157,7 @@ def test_means_over_cells_that_share_no_edges_are_those_of_exact_areas(
     )
     area = cell_areas(Grid("EPSG:4326", WEST, NORTH, (CELL, CELL), HEIGHT, WIDTH), Tile(0, 0, 0, HEIGHT, WIDTH))
     exact = rows @ (values * area) @ cols.T / (rows @ np.broadcast_to(area, values.shape) @ cols.T)
-    with Cells(CarbonMap("a", Path("fine.tif"))) as first, Cells(CarbonMap("b", Path("coarse.tif"))) as second:
+    with Cells(CarbonMap(name="a", path="fine.tif")) as first, Cells(CarbonMap(name="b", path="coarse.tif")) as second:
         found = on_common_grid(second, first, 0.5).second
     np.testing.assert_allclose(found, exact, rtol=1e-5 if across == 64 else 0.05)  # blocks are cut by coarse edges
 
@@ -166,7 +167,7 @@ def test_half_of_a_cell_must_have_values(workplace):
     values[:, :4] = np.nan
     write("fine.tif", values)
     write("coarse.tif", np.full((1, 2), 3.0), cell=0.5)  # of its upper half only
-    with Cells(CarbonMap("a", Path("fine.tif"))) as first, Cells(CarbonMap("b", Path("coarse.tif"))) as second:
+    with Cells(CarbonMap(name="a", path="fine.tif")) as first, Cells(CarbonMap(name="b", path="coarse.tif")) as second:
         assert np.isfinite(on_common_grid(first, second, 0.2).first).tolist() == [[True, True]]
         assert np.isfinite(on_common_grid(first, second, 0.5).first).tolist() == [[False, True]]
 
@@ -397,7 +398,7 @@ def test_settings_of_a_product():
     found = build(ValidateSettings, {"maps": ["data/a.tif,unit=t/ha,factor=0.1,nodata=-1,depth=0-30 cm"], "points": "p.csv"}).maps[
         0
     ]
-    assert found == Product(name="a", path="data/a.tif", unit="t/ha", factor=0.1, nodata=-1, depth="0-30 cm")
+    assert found == CarbonMap(name="a", path="data/a.tif", unit="t/ha", factor=0.1, nodata=-1, depth="0-30 cm")
     with pytest.raises(UserError, match="colour"):
         build(ValidateSettings, {"maps": ["a.tif,colour=red"], "points": "p.csv"})
 

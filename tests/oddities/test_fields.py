@@ -18,7 +18,8 @@ from rasterio.transform import Affine
 from soilcarbon.commands import validate
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import UserError
-from soilcarbon.mapping.common_grid import CarbonMap, Cells
+from soilcarbon.mapping.carbon_map import CarbonMap
+from soilcarbon.mapping.common_grid import Cells
 from soilcarbon.soil.profiles import read_profiles
 
 pytestmark = pytest.mark.usefixtures("light_maps")
@@ -115,7 +116,7 @@ def write_field(path: Path, how: Spelling) -> tuple[CarbonMap, np.ndarray, float
         variable[:] = np.broadcast_to(stored.astype(how.dtype), (how.times, *stored.shape) if how.times else stored.shape)
     unit = how.unit[0].replace("kg m-2", "kg/m2").replace("g m-2", "g/m2") if how.unit[1] in ("given", "both") else None
     nodata = (how.fill,) if declared == "given" else None
-    return CarbonMap("m", path, unit, how.name, nodata=nodata), truth, 2e-4
+    return CarbonMap(name="m", path=path, unit=unit, variable=how.name, nodata=nodata), truth, 2e-4
 
 
 def check_field(folder: Path, how: Spelling) -> str:
