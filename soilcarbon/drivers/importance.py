@@ -91,15 +91,6 @@ def permutation(
     it may fall below 0 by chance. Unlike a share, it does not depend on the effects of other drivers. Held-out x (n, V) and z (n,);
     strata (G, n) within which each group is permuted (conditional importance), None: among all rows. The seed is the same for all
     targets, so that differences between them do not contain the random error of the permutations, of which `draws` are averaged.
-
-    Examples
-    --------
-    >>> class Mean:
-    ...     def predict(self, x):
-    ...         return x[:, 0]
-    >>> x = np.random.default_rng(0).normal(size=(1000, 2))
-    >>> permutation(Mean(), x, x[:, 0], [np.array([0]), np.array([1])], None, [0], 20).round()
-    array([2., 0.])
     """
     n, found = len(x), np.empty((len(groups), draws))
     error = float(np.mean((z - model.predict(x)) ** 2))
@@ -171,15 +162,6 @@ def group_shapley(model: Fitted, x: np.ndarray, background: np.ndarray, member: 
     What correlated variables of a group share is not divided between them. Exact for up to 8 groups, as the value of every
     coalition is computed; sampled for more. As `variable_shapley`, of any regressor; `member` (V,) is the group of each variable,
     0..G-1.
-
-    Examples
-    --------
-    >>> class Sum:
-    ...     def predict(self, x):
-    ...         return x.sum(1)
-    >>> x = np.array([[1.0, 2.0, 4.0]])
-    >>> group_shapley(Sum(), x, np.zeros((1, 3)), np.array([0, 0, 1]), [0])
-    array([[3., 4.]])
     """
     groups = int(member.max()) + 1
     if groups > _EXACT:
@@ -223,13 +205,7 @@ def _sampled_shapley(
 
 
 def shares(values: np.ndarray) -> np.ndarray:
-    """Return importances (..., G) as percentages of their sum over G, in which values below 0 count as 0.
-
-    Examples
-    --------
-    >>> shares(np.array([3.0, 1.0, -0.4])).tolist()
-    [75.0, 25.0, -10.0]
-    """
+    """Return importances (..., G) as percentages of their sum over G, in which values below 0 count as 0."""
     total = np.maximum(values, 0).sum(-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(100 * values / np.where(total > 0, total, np.nan))

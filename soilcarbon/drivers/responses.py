@@ -33,13 +33,8 @@ Shape = Literal["flat", "rising", "falling", "saturating", "threshold", "peaked"
 def quantile_grid(values: np.ndarray, bins: int = BINS) -> np.ndarray:
     """Return the edges (K,) of bins that hold about equally many of the values (N,); fewer where values repeat.
 
-    They reach from the first to the last percentile, or over the whole range if these are equal; values beyond are counted to
-    the outer bins, so that a single extreme value does not determine the length of the axis.
-
-    Examples
-    --------
-    >>> quantile_grid(np.arange(101.0), 4)
-    array([ 1., 25., 50., 75., 99.])
+    They reach from the first to the last percentile, or over the whole range if these are equal; values beyond are counted to the
+    outer bins, so that a single extreme value does not determine the length of the axis.
     """
     probabilities = np.linspace(_TAIL, 1 - _TAIL, bins + 1)
     edges = np.unique(np.quantile(values.astype(np.float64), probabilities, method="inverted_cdf"))
@@ -47,13 +42,7 @@ def quantile_grid(values: np.ndarray, bins: int = BINS) -> np.ndarray:
 
 
 def density(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Return the share of values (N,) nearest to each edge of a grid (K,), half a bin on either side; the sum is 1.
-
-    Examples
-    --------
-    >>> density(np.array([0.5, 0.6, 1.5, 1.7]), np.array([0.0, 1.0, 2.0]))
-    array([0.25, 0.5 , 0.25])
-    """
+    """Return the share of values (N,) nearest to each edge of a grid (K,), half a bin on either side; the sum is 1."""
     counts = np.bincount(_bins(values, grid), minlength=len(grid) - 1).astype(float)
     weights = np.concatenate([counts, [0]]) + np.concatenate([[0], counts])
     return np.asarray(weights / weights.sum())
@@ -68,15 +57,6 @@ def accumulated(model: Fitted, x: np.ndarray, column: int, grid: np.ndarray, wei
 
     Each row of x (n, V) is moved only across the bin it lies in, so that no combinations are made up that correlated variables rule
     out. Grid (K,) of `quantile_grid`; weights (K,) of `density`, by which the curve has mean 0.
-
-    Examples
-    --------
-    >>> class Square:
-    ...     def predict(self, x):
-    ...         return x[:, 0] ** 2
-    >>> x = np.array([[0.5], [1.5], [2.5], [3.5]])
-    >>> accumulated(Square(), x, 0, np.array([0.0, 2.0, 4.0]), np.array([0.25, 0.5, 0.25]))
-    array([-6., -2., 10.])
     """
     bins = _bins(x[:, column], grid)
     low, high = x.copy(), x.copy()
@@ -156,12 +136,6 @@ def shape_of(curve: np.ndarray, grid: np.ndarray, weights: np.ndarray) -> tuple[
     A line with one bend is fitted by weighted least squares. Saturating: the second part is at most a quarter as steep as the
     first; threshold: the first as the second; peaked and dipped: the parts have opposite signs. A curve that a straight line fits
     nearly as well is rising or falling; one that spans less than 0.15 of ln carbon is flat.
-
-    Examples
-    --------
-    >>> grid = np.linspace(0, 10, 11)
-    >>> shape_of(np.minimum(grid, 4.0), grid, np.full(11, 1 / 11))
-    ('saturating', 4.0)
     """
     if np.ptp(curve) < _FLAT:
         return "flat", np.nan

@@ -102,15 +102,7 @@ class Study:
 
 
 def half_samples(blocks: np.ndarray, seed: int, refit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows a refit is trained and tested on: a random half of the blocks each; refits 2k and 2k + 1 swap them.
-
-    Examples
-    --------
-    >>> train, test = half_samples(np.array([7, 7, 8, 9, 9, 5]), 0, 0)
-    >>> swapped = half_samples(np.array([7, 7, 8, 9, 9, 5]), 0, 1)
-    >>> np.array_equal(train, swapped[1]), len(train) + len(test)
-    (True, 6)
-    """
+    """Return the rows a refit is trained and tested on: a random half of the blocks each; refits 2k and 2k + 1 swap them."""
     distinct, member = np.unique(blocks, return_inverse=True)
     chosen = np.zeros(len(distinct), bool)
     chosen[np.random.default_rng([seed, refit // 2]).permutation(len(distinct))[: len(distinct) // 2]] = True
@@ -240,12 +232,6 @@ def extrapolate(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     more so. The shortfall is taken to shrink with the root of the number of profiles; then a half's importance is too low by 1 /
     (2^0.5 - 1) = 2.4 times its excess over a quarter's (Richardson extrapolation; Gray and Schucany 1972, The Generalized Jackknife
     Statistic). The two quarters make up the half, so that the chance of its profiles is in both, and grows little.
-
-    Examples
-    --------
-    >>> half_samples, quarter_samples = np.array([[9.0, 2 - 0.1 / 2**0.5]]), np.array([[2 - 0.1]])
-    >>> extrapolate({"conditional": half_samples, "quarter_conditional": quarter_samples})["conditional"].round(6).tolist()
-    [[9.0, 2.0]]
     """
     raised = {name: found[name].copy() for name in EXTRAPOLATED if name in found}
     for name, values in raised.items():

@@ -31,18 +31,6 @@ class ClimateZones:
 
     Use long-term means: with the climate of each period a place would change its model over time. ValueError if a number is not
     finite, a width is negative, or there are not four names.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> zones = ClimateZones(width_precipitation=50)
-    >>> precipitation, temperature = np.array([900.0, 400.0, 100.0]), np.array([20.0, 12.0, 5.0])
-    >>> [zones.names[k] for k in zones.labels(precipitation, temperature)]
-    ['humid', 'humid', 'arid']
-    >>> zones.weights(precipitation, temperature)
-    array([[1. , 0. , 0. , 0. ],
-           [0.5, 0. , 0.5, 0. ],
-           [0. , 0. , 0. , 1. ]])
     """
 
     # precipitation, temperature: thresholds, in the unit of the values that are classified: mm and degrees C, or 100 for tenths of
@@ -93,13 +81,7 @@ class ClimateZones:
 
 @dataclass(frozen=True)
 class GivenZones:
-    """Zones of a given map of classes, such as climate types or ecoregions, by whole numbers; same methods as `ClimateZones`.
-
-    Examples
-    --------
-    >>> GivenZones((2.0, 7.0)).labels(np.array([7.0, 2.0, 5.0]))
-    array([ 1,  0, -1])
-    """
+    """Zones of a given map of classes, such as climate types or ecoregions, by whole numbers; same methods as `ClimateZones`."""
 
     codes: tuple[float, ...]  # whole numbers, one for each zone
 

@@ -73,11 +73,6 @@ def reflectance(stored: np.ndarray, scale: str) -> np.ndarray:
     """Return surface reflectance of stored values (missing = NaN), float64; NaN where it is not above 0 and at most 1.
 
     So it is over shadow, glint and fill. `scale` is a key of `SCALES`.
-
-    Examples
-    --------
-    >>> reflectance(np.array([9000, 20000, 0]), "landsat_collection_2")
-    array([0.0475, 0.35  ,    nan])
     """
     if scale not in SCALES:
         raise ValueError(f"scale {scale!r}: expected one of {', '.join(SCALES)}")
@@ -91,11 +86,6 @@ def spectral_indices(bands: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return every index of `INDICES` that bands of reflectance allow; NaN where a band is missing or the index is beyond -1 to 1.
 
     An index of mean bands is not the mean of an index: of several images take the indices first, then their mean.
-
-    Examples
-    --------
-    >>> {name: values.round(2) for name, values in spectral_indices({"red": np.array([0.06]), "nir": np.array([0.4])}).items()}
-    {'ndvi': array([0.74]), 'savi': array([0.53])}
     """
     unknown = [name for name in bands if name not in BANDS]
     if unknown:
@@ -147,14 +137,8 @@ _NEIGHBOURS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1,
 def cell_sizes(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Return width and height of the cells of each row on the ground, (H,) and (H,) metres.
 
-    On a geographic grid they are those on the WGS84 ellipsoid at the middle of the row; in a projection the nominal ones,
-    its distortion is not corrected (do not use a world Mercator).
-
-    Examples
-    --------
-    >>> width, height = cell_sizes(Grid("EPSG:4326", 10, 61, (0.1, 0.1), height=10, width=5))
-    >>> width[[0, -1]].round(), height[[0, -1]].round()
-    (array([5419., 5572.]), array([11143., 11141.]))
+    On a geographic grid they are those on the WGS84 ellipsoid at the middle of the row; in a projection the nominal ones, its
+    distortion is not corrected (do not use a world Mercator).
     """
     crs = CRS.from_user_input(grid.crs)
     if not crs.is_geographic:
@@ -171,12 +155,6 @@ def gradient(elevation: np.ndarray, width: np.ndarray, height: np.ndarray) -> tu
 
     Elevation (H, W) is in metres, north up, missing = NaN; width and height (H,) are the cell sizes of each row, metres. NaN along
     the edge and beside a missing cell.
-
-    Examples
-    --------
-    >>> east, north = gradient(np.arange(9.0).reshape(3, 3), np.full(3, 10.0), np.full(3, 10.0))
-    >>> float(east[1, 1]), float(north[1, 1])
-    (0.1, -0.3)
     """
     z = np.pad(np.asarray(elevation, np.float64), 1, constant_values=np.nan)
     rows, columns = np.shape(elevation)
@@ -190,16 +168,9 @@ def gradient(elevation: np.ndarray, width: np.ndarray, height: np.ndarray) -> tu
 def fill_depressions(elevation: np.ndarray) -> np.ndarray:
     """Return elevations without depressions, (H, W): water of every cell runs downhill to the edge or to a missing cell.
 
-    Priority flood with epsilon (Barnes et al. 2014, Comput. Geosci. 62, 117-127): cells are raised as little as float64
-    allows, so that flats slope towards their outlet. A lake within the land drains; a missing cell, such as sea, is an outlet.
-    One core takes about 5 s per million cells.
-
-    Examples
-    --------
-    >>> z = np.full((5, 5), 9.0)
-    >>> z[2, 2:] = 3.0, 5.0, 4.0
-    >>> fill_depressions(z)[2].round(6)
-    array([9., 9., 5., 5., 4.])
+    Priority flood with epsilon (Barnes et al. 2014, Comput. Geosci. 62, 117-127): cells are raised as little as float64 allows, so
+    that flats slope towards their outlet. A lake within the land drains; a missing cell, such as sea, is an outlet. One core takes
+    about 5 s per million cells.
     """
     rows, columns = elevation.shape
     z = np.pad(np.asarray(elevation, np.float64), 1, constant_values=np.nan)
@@ -248,13 +219,7 @@ def flow_directions(filled: np.ndarray, width: np.ndarray, height: np.ndarray) -
 
 
 def flow_accumulation(receiver: np.ndarray, area: np.ndarray) -> np.ndarray:
-    """Return the area that drains through each cell, its own included, (n,); `receiver` is of `flow_directions`, without a cycle.
-
-    Examples
-    --------
-    >>> flow_accumulation(np.array([1, 2, -1, 2]), np.ones(4))
-    array([1., 2., 4., 1.])
-    """
+    """Return the area that drains through each cell, its own included, (n,); `receiver` is of `flow_directions`, without cycle."""
     total, drains = np.array(area, np.float64), receiver >= 0
     waiting = np.bincount(receiver[drains], minlength=len(receiver))
     ready = np.flatnonzero((waiting == 0) & drains)
@@ -275,13 +240,6 @@ def terrain_derivatives(elevation: np.ndarray, width: np.ndarray, height: np.nda
     per metre of contour (Beven and Kirkby 1979, Hydrol. Sci. Bull. 24, 43-69), with D8 flow over filled depressions, a contour as
     wide as the square root of the cell's area, and a gradient of at least 1 in 1000. All are NaN along the edge and beside a
     missing cell. Inflow across the edge is unknown: give the raster a margin of whole catchments.
-
-    Examples
-    --------
-    >>> plane = 100 - 3.0 * np.arange(5) * np.ones((5, 1))
-    >>> found = terrain_derivatives(plane, np.full(5, 30.0), np.full(5, 30.0))
-    >>> {name: float(values[2, 2].round(2)) for name, values in found.items()}
-    {'slope': 5.71, 'aspect': 90.0, 'northness': 0.0, 'eastness': 1.0, 'twi': 6.8}
     """
     elevation = np.asarray(elevation, np.float64)
     if elevation.ndim != 2 or width.shape != height.shape or width.shape != elevation.shape[:1]:

@@ -28,13 +28,6 @@ def stratified_folds(groups: np.ndarray, strata: np.ndarray, k: int, seed: int) 
 
     A stratum of fewer groups than folds cannot be in all of them; k is at most the number of groups. The folds do not depend on the
     order of the profiles. UserError if there are fewer than two groups.
-
-    Examples
-    --------
-    >>> groups, strata = np.arange(12) // 2, np.array(["wet", "dry"] * 6)
-    >>> folds = stratified_folds(groups, strata, 3, seed=0)
-    >>> np.bincount(folds), bool((folds[::2] == folds[1::2]).all())
-    (array([4, 4, 4]), True)
     """
     distinct = np.unique(groups).size
     if distinct < 2:
@@ -56,13 +49,6 @@ def drop_correlated(x: np.ndarray, y: np.ndarray, limit: float = 0.95) -> list[i
 
     Columns are taken in order of their |r| with the target, so that of a correlated pair the better predictor stays. Correlations
     are over the profiles that have both values. UserError if no column varies.
-
-    Examples
-    --------
-    >>> y = np.arange(6.0)
-    >>> x = np.column_stack([y + [0, 0.5, 0, 0.5, 0, 0.5], 2 * y, [3, 1, 2, 2, 1, 3]])
-    >>> drop_correlated(x, y)
-    [1, 2]
     """
     table = pd.DataFrame(np.asarray(x, np.float64))
     table = table.loc[:, table.nunique() > 1]

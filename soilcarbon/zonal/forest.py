@@ -65,14 +65,6 @@ class SelectedForest:
 
     Correlated covariates are dropped, the rest ranked, every subset of the best tried, and hyperparameters drawn at random for the
     best subset. Folds are of whole groups, stratified by decade. Missing values are handled by the trees.
-
-    Examples
-    --------
-    >>> random = np.random.default_rng(0)
-    >>> x = random.normal(size=(120, 3))
-    >>> forest = SelectedForest(covariates=(0, 1, 2), candidates=1, search_trees=5, trees=10)
-    >>> forest.fit(x, 3 * x[:, 1] + random.normal(size=120), groups=np.arange(120), seed=0).columns
-    (1,)
     """
 
     covariates: tuple[int, ...]  # columns of x that may be used

@@ -41,11 +41,6 @@ def period_of(year: np.ndarray, first: int, length: int) -> np.ndarray:
     """Return the first year of the period each year (n,) lies in, int64; `NO_PERIOD` if it is missing or before the first.
 
     1989.9 is a day of 1989. First year 1985 and a length of 5 make 1985-1989, 1990-1994, ...
-
-    Examples
-    --------
-    >>> period_of(np.array([1986.5, 1990, 1984]), first=1985, length=5)
-    array([1985, 1990,   -1])
     """
     if length < 1:
         raise ValueError(f"a period of {length} years: expected 1 or more")
