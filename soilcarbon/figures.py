@@ -194,24 +194,15 @@ def residual_map(path: Path, lon: np.ndarray, lat: np.ndarray, residual: np.ndar
     limit = float(np.quantile(np.abs(residual), 0.95)) if len(residual) else 0.0
     limit = limit or float(np.max(np.abs(residual), initial=0.0)) or 1.0
     order = np.argsort(np.abs(residual))  # the largest on top
-    points = axes.scatter(
-        lon[order],
-        lat[order],
-        c=residual[order],
-        s=float(np.clip(4000 / max(len(lon), 1), 5, 40)),
-        cmap="RdBu_r",
-        norm=Normalize(-limit, limit),
-        edgecolors="0.35",
-        linewidths=0.25,
-    )
+    style: dict[str, Any] = {"cmap": "RdBu_r", "norm": Normalize(-limit, limit), "edgecolors": "0.35", "linewidths": 0.25}
+    size = float(np.clip(4000 / max(len(lon), 1), 5, 40))
+    points = axes.scatter(lon[order], lat[order], c=residual[order], s=size, **style)
     axes.set_facecolor("0.94")
     axes.grid(color="white", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_aspect(stretch)
-    axes.set(
-        xlim=(middles[0] - spans[0] / 2, middles[0] + spans[0] / 2), ylim=(middles[1] - spans[1] / 2, middles[1] + spans[1] / 2)
-    )
-    axes.set(xlabel="longitude (degrees east)", ylabel="latitude (degrees north)")
+    xlim, ylim = ((middle - span / 2, middle + span / 2) for middle, span in zip(middles, spans, strict=True))
+    axes.set(xlim=xlim, ylim=ylim, xlabel="longitude (degrees east)", ylabel="latitude (degrees north)")
     bar = figure.colorbar(points, ax=axes, extend="both", shrink=0.8, aspect=30)
     bar.set_label(in_unit("observed - predicted", unit))
     axes.set_title(f"{title}\nn = {len(residual)}; red: more than predicted, blue: less", fontsize=9)
@@ -255,7 +246,8 @@ def skill_bars(path: Path, table: "pd.DataFrame", unit: str) -> None:
     regions, methods = list(dict.fromkeys(table["region"])), list(dict.fromkeys(table["method"]))
     figure = Figure(figsize=(9.5, 1.3 + 0.28 * len(regions) * (len(methods) + 1)), dpi=150, layout="constrained")
     panels: Sequence[Axes] = figure.subplots(1, 2, sharey=True)
-    colours = _method_colours(methods)
+    greys = np.linspace(0.82, 0.5, max(len(methods) - 1, 1))  # of all methods but the last
+    colours = {method: str(round(float(grey), 3)) for method, grey in zip(methods, greys, strict=False)} | {methods[-1]: _ORANGE}
     for axes, name, label in zip(
         panels, ("mae", "ccc"), (f"{in_unit('MAE', unit)}: less is better", "CCC: more is better"), strict=True
     ):
@@ -283,15 +275,6 @@ def skill_bars(path: Path, table: "pd.DataFrame", unit: str) -> None:
     handles, labels = first.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(methods), frameon=False, fontsize=9)
     save(figure, path)
-
-
-def _method_colours(methods: Sequence[str]) -> dict[str, str]:
-    """Return grey for all methods but the last, which is highlighted."""
-    greys = np.linspace(0.82, 0.5, max(len(methods) - 1, 1))
-    return {method: str(round(float(grey), 3)) for method, grey in zip(methods[:-1], greys, strict=False)} | {methods[-1]: _ORANGE}
-
-
-# --- several panels ---
 
 
 def short_label(text: object, longest: int = 34) -> str:

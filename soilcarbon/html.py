@@ -31,9 +31,6 @@ class Strong(str):
     """A table cell shown in bold."""
 
 
-# --- blocks of a report --------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Table:
     """A table of a report; its first cells name the rows. Anything but text is shown by `format_value`; `Strong` is bold.
@@ -172,9 +169,6 @@ class FigureFolder:
         return Figure(path, alt, caption)
 
 
-# --- pages ---------------------------------------------------------------------------------------------------------
-
-
 def write_report(path: Path, title: str, subject: str, verdict: Sequence[str], sections: Sequence[Section]) -> None:
     """Write a report as one HTML page, atomically.
 
@@ -230,9 +224,6 @@ def data_uri(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
-# --- text ----------------------------------------------------------------------------------------------------------
-
-
 def format_value(value: Any) -> str:
     """Return a value as a table shows it: three significant digits, thousands separated, "–" where there is none.
 
@@ -253,6 +244,12 @@ def format_value(value: Any) -> str:
     if not math.isfinite(number):
         return "–"
     return (f"{number:,.0f}" if 999.5 <= abs(number) < 1e9 else f"{number:.3g}").replace("-", "−")
+
+
+def with_interval(value: Any, low: Any, high: Any) -> str:
+    """Return a value and its interval as a table shows them; without the interval where there is none."""
+    value, low, high = (format_value(each) for each in (value, low, high))
+    return f"{value} [{low}, {high}]" if "–" not in (value, low) else value
 
 
 def flattened(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

@@ -183,7 +183,7 @@ def check_plausible(
     if not impossible_mostly:
         if stated or _is_usual(standard, found):
             return
-        saw = f"{given.size} values ({_range(given)}) are unusual for {found.name} in {unit}"
+        saw = f"{given.size} values ({given.min():.6g} to {given.max():.6g}) are unusual for {found.name} in {unit}"
     else:
         low, high = ((limit - found.units[unit][1]) / found.units[unit][0] for limit in found.limits)
         saw = f"{bad.sum()} of {given.size} values (first {given[bad][0]:.8g}) are no {found.name} in {unit} ({low:g} to {high:g})"
@@ -201,10 +201,6 @@ def check_plausible(
 def _typed(unit: str) -> str:
     """Return a unit as it is typed in a shell."""
     return f'"{unit}"' if " " in unit else unit
-
-
-def _range(values: np.ndarray) -> str:
-    return f"{values.min():.6g} to {values.max():.6g}"
 
 
 def _is_usual(standard: np.ndarray, quantity: Quantity) -> bool:

@@ -171,7 +171,7 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
         raise UserError(f"{path}: no group {settings.control!r} (--control); there are {', '.join(groups[:12])}")
     changes, pairs, plans = [], [], []
     for what in _sets(first, second, table.each):
-        of_set = [_those(each, what) for each in (first, second)]
+        of_set = [each[(each[list(what)] == pd.Series(what)).all(axis=1)].reset_index(drop=True) for each in (first, second)]
         by_group: dict[str, Change] = {}
         for group in [OVERALL, *groups]:
             mine = [each if group == OVERALL else each[each["group"] == group].reset_index(drop=True) for each in of_set]
@@ -216,18 +216,10 @@ def _sets(first: "pd.DataFrame", second: "pd.DataFrame", each: list[str]) -> lis
     return [dict(zip(each, map(str, row), strict=True)) for row in pd.concat([first, second])[each].drop_duplicates().to_numpy()]
 
 
-def _those(table: "pd.DataFrame", what: dict[str, str]) -> "pd.DataFrame":
-    """Return the rows of one set."""
-    for name, value in what.items():
-        table = table[table[name] == value]
-    return table.reset_index(drop=True)
-
-
 def _label(what: dict[str, str], group: str) -> str:
     """Return a set and a group as text."""
-    return (
-        " ".join([*(f"{name} {value}" for name, value in what.items()), *([] if group == OVERALL else [f"group {group}"])]) or "all"
-    )
+    words = [f"{name} {value}" for name, value in what.items()] + ([] if group == OVERALL else [f"group {group}"])
+    return " ".join(words) or "all"
 
 
 class _Compared:

@@ -189,6 +189,8 @@ def _error_layers(settings: DesignSettings) -> "list[Layer]":
 
 def _write_design(settings: DesignSettings, population: "Population", new: Path) -> list[str]:
     """Draw or choose the points, write all files into a folder, and return the summary."""
+    import pandas as pd
+
     from soilcarbon.mapping.sampling_design import CHOSEN, chosen_points, draw, points_table, write_strata
     from soilcarbon.stats.sample_selection import latin_hypercube, spatial_coverage
 
@@ -212,7 +214,9 @@ def _write_design(settings: DesignSettings, population: "Population", new: Path)
         strata = write_strata(new / STRATA_TIF, population, assign, names)
         counts, spreads = _allocated(settings, strata)
         points = draw(new / STRATA_TIF, population.grid, strata, counts, settings.reserve, settings.seed)
-        write_table(new / STRATA_CSV, _strata_table(strata, counts, settings.reserve, spreads))
+        facts = {"stratum": strata.names, "cells": strata.cells, "area_km2": strata.km2, "share": strata.km2 / strata.km2.sum()}
+        facts |= {"points": counts, "reserve": settings.reserve, "sd": spreads}
+        write_table(new / STRATA_CSV, pd.DataFrame(facts))
         design = "simple random" if len(counts) == 1 else f"stratified random, {by}"
         lines = _summary(settings, population, strata, counts, spreads, design)
     table, x, y = points_table(points, population.grid, design)
@@ -262,14 +266,6 @@ def _allocated(settings: DesignSettings, strata: "Strata") -> "tuple[np.ndarray,
         return allocate(settings.n_points, strata.km2, spreads if settings.allocation == "optimal" else None, least), spreads
     except ValueError as error:
         raise UserError(f"--n_points: {error}") from error
-
-
-def _strata_table(strata: "Strata", counts: "np.ndarray", reserve: int, spreads: "np.ndarray") -> "pd.DataFrame":
-    import pandas as pd
-
-    table = pd.DataFrame({"stratum": strata.names, "cells": strata.cells, "area_km2": strata.km2})
-    table["share"] = strata.km2 / strata.km2.sum()
-    return table.assign(points=counts, reserve=reserve, sd=spreads)
 
 
 def _summary(

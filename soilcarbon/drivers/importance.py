@@ -33,9 +33,6 @@ _ORDERS = 8
 INSTALL_SHAP = "Shapley values of single variables need the package shap: pip install 'soilcarbon[drivers]'"
 
 
-# --- permutation -------------------------------------------------------------------------------------------------------
-
-
 def strata_of(x: np.ndarray, columns: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
     """Return conditional subgroups: a stratum (N,) for each row of x (N, V), within which columns depend far less on the others.
 
@@ -108,9 +105,6 @@ def permutation(
     return found.mean(1)
 
 
-# --- impurity ----------------------------------------------------------------------------------------------------------
-
-
 def impurity(model: Any, variables: int) -> np.ndarray:
     """Return impurity importance (V,): each variable's share of the fall of training error at splits; NaN without trees.
 
@@ -126,9 +120,6 @@ def impurity(model: Any, variables: int) -> np.ndarray:
         inner = tree.nodes[~tree.nodes["is_leaf"].astype(bool)]
         found += np.bincount(inner["feature_idx"], inner["gain"], variables)
     return np.asarray(found / (found.sum() or 1.0))
-
-
-# --- Shapley values ----------------------------------------------------------------------------------------------------
 
 
 def has_shap() -> bool:

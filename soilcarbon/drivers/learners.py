@@ -74,19 +74,13 @@ def fit(name: str, x: np.ndarray, z: np.ndarray, categories: Sequence[Category],
         trees = RandomForestRegressor(30, max_features=0.25, min_samples_leaf=5, max_samples=share, random_state=seed, n_jobs=1)
     if not any(each.kind == "classes" for each in categories):
         return trees.fit(x, z)
-    return Pipeline([("encoder", _class_encoder(categories, seed)), ("trees", trees)]).fit(x, z)
-
-
-def _class_encoder(categories: Sequence[Category], seed: int) -> ColumnTransformer:
-    """Return the transformer that replaces class codes by mean targets and keeps all columns in their order."""
     ends = np.cumsum([len(each.variables) for each in categories]).tolist()
-    encoder = TargetEncoder(target_type="continuous", cv=KFold(5, shuffle=True, random_state=seed))
-    return ColumnTransformer(
-        [
-            (each.name, encoder if each.kind == "classes" else "passthrough", slice(end - len(each.variables), end))
-            for each, end in zip(categories, ends, strict=True)
-        ]
-    )
+    means = TargetEncoder(target_type="continuous", cv=KFold(5, shuffle=True, random_state=seed))
+    parts = [
+        (each.name, means if each.kind == "classes" else "passthrough", slice(end - len(each.variables), end))
+        for each, end in zip(categories, ends, strict=True)
+    ]
+    return Pipeline([("encoder", ColumnTransformer(parts)), ("trees", trees)]).fit(x, z)
 
 
 class NetworkLearner(RegressorMixin, BaseEstimator):
@@ -108,9 +102,6 @@ class NetworkLearner(RegressorMixin, BaseEstimator):
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Return predictions (n,) float64 at covariates (n, V)."""
         return np.asarray(self.network_.predict(x).astype(np.float64) + self.least_)
-
-
-# --- skill and noise ---------------------------------------------------------------------------------------------------
 
 
 class CrossValidation(NamedTuple):

@@ -116,9 +116,6 @@ def joint_dependence(model: Any, x: np.ndarray, columns: tuple[int, int], grids:
     return np.asarray(surface - surface.mean())
 
 
-# --- shapes ------------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class CurveShape:
     """A curve's shape, the share of refits that have it, and where it bends: value, low, high (NaN where it does not)."""

@@ -294,9 +294,6 @@ def _complete(support: Support) -> Support:
     )
 
 
-# --- drivers and zones -------------------------------------------------------------------------------------------------
-
-
 def drivers_of(support: Support, wanted: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
     """Return driver -> its columns: those wanted, then each category's variables that none of them names; UserError if but one."""
     column = {name: k for k, name in enumerate(support.variables)}

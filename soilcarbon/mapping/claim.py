@@ -73,7 +73,7 @@ def claim_facts(evidence: Evidence, terms: Terms) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "area": {"hectares": area, "source": area_of},
         "map": None if evidence.mapped is None else {**evidence.mapped.facts, "interval_level_of_cells": evidence.mapped.level},
-        "plots": None if evidence.measured is None else _plots(evidence.measured),
+        "plots": None if evidence.measured is None else evidence.measured.as_plain(),
         "validation": {**validation, "training_profiles": None if evidence.near is None else dict(evidence.near)},
         "estimates": rows,
         "change": None if basis is None else changes[basis],
@@ -155,12 +155,6 @@ def _basis(changes: Mapping[str, Any], asked: str) -> str | None:
         }
         raise ValueError(f"basis {asked}: there is no such change; it needs {needs[asked]}")
     return BASES[asked]
-
-
-def _plots(measured: MeasuredChange) -> dict[str, Any]:
-    """Return the facts of a measured change."""
-    facts = {**measured.facts, "design": measured.design, "visits": list(measured.visits), "chosen": dict(measured.chosen)}
-    return facts | {"before": measured.before, "after": measured.after, "unit": measured.unit}
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

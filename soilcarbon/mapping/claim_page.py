@@ -8,7 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from soilcarbon.html import Block, Details, Items, Note, Section, Strong, Table, flattened, format_value, write_report
+from soilcarbon.html import (
+    Block,
+    Details,
+    Items,
+    Note,
+    Section,
+    Strong,
+    Table,
+    flattened,
+    format_value,
+    with_interval,
+    write_report,
+)
 from soilcarbon.mapping.claim import PLOTS, UNCHECKED
 
 NOT_THE_STANDARD = (
@@ -98,8 +110,7 @@ def _stock_sentence(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _interval(row: Mapping[str, Any], of: str = "") -> str:
-    value, low, high = (format_value(row[f"{of}{name}"]) for name in ("value", "low", "high"))
-    return value if low == "–" else f"{value} [{low}, {high}]"
+    return with_interval(*(row[f"{of}{name}"] for name in ("value", "low", "high")))
 
 
 def _percent(share: float | None) -> str:
@@ -175,7 +186,7 @@ def _validation(found: Mapping[str, Any]) -> list[Block]:
                 counted = f"{scores['inside']} of {scores['n']}; binomial 95 % interval {ends}"
                 shown = f"{_percent(scores[key])} ({counted}; nominal {_percent(scores['nominal'])})"
             elif key == "bias":
-                shown += f" [{format_value(scores['bias_low'])}, {format_value(scores['bias_high'])}] {scores['unit']}"
+                shown = f"{with_interval(scores['bias'], scores['bias_low'], scores['bias_high'])} {scores['unit']}"
             elif kind == "unit":
                 shown += f" {scores['unit']}"
             elif kind == "p":

@@ -55,6 +55,11 @@ class MeasuredChange:
     value: str
     settings: Mapping[str, Any]
 
+    def as_plain(self) -> dict[str, Any]:
+        """Return its facts as plain containers."""
+        found = {**self.facts, "design": self.design, "visits": list(self.visits), "chosen": dict(self.chosen)}
+        return found | {"before": self.before, "after": self.after, "unit": self.unit}
+
     @property
     def design(self) -> str:
         """How the places were drawn, as far as the change was told."""
@@ -107,9 +112,6 @@ class Recorded:
             path = Path(str(name))
             state = "not here" if not path.is_file() else "the same" if sha256(path) == then else "changed"
             self.rows.append({"file": str(name), "recorded_by": str(source), "sha256": str(then), "now": state})
-
-
-# --- change and stocks ------------------------------------------------------------------------------------------------
 
 
 def read_change(path: Path, wanted: Sequence[str], unit: str | None, recorded: Recorded) -> MeasuredChange:
@@ -187,9 +189,6 @@ def measurement_variance(path: Path, change: MeasuredChange, unit: str, recorded
         count = len(own) if change.chosen.get("group", "all") == "all" else change.facts[places]
         variance += float((own**2).mean()) / count
     return variance if variance > 0 else math.nan
-
-
-# --- maps -------------------------------------------------------------------------------------------------------------
 
 
 def read_map(path: Path) -> Mapped:
@@ -275,9 +274,6 @@ _SOURCES = {
     "variance_floor": "raised to the standard error of the mean residual",
 }
 """Columns of a map's totals, and what they are of."""
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from soilcarbon.figures import observed_against_predicted, residual_map, save
 from soilcarbon.geo.field import UNITS, unit_of
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import mass_of, total_unit
-from soilcarbon.html import Block, FigureFolder, Items, Note, Section, Table, format_value, write_report
+from soilcarbon.html import Block, FigureFolder, Items, Note, Section, Table, format_value, with_interval, write_report
 from soilcarbon.io.files import UserError
 from soilcarbon.io.names import file_name
 from soilcarbon.io.points import TableRule
@@ -226,7 +226,8 @@ class ValidationReport:
         scores = [*SCORES, *(["coverage"] if "coverage" in rows else [])]
         body = []
         for row in rows.to_dict("records"):
-            body.append([str(row["map"]), *(_bounded(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))) for name in scores)])
+            ends = ([row[f"{name}{end}"] for end in ("", "_low", "_high")] for name in scores)
+            body.append([str(row["map"]), *(with_interval(*three) for three in ends)])
             self.lines.append(f"{row['map']} at {n:,} points: {_as_text(row, points.unit)}")
         header = ["map", *_titles(points.unit), *(["PICP"] if "coverage" in rows else [])]
         note = f"{which}; 95 % intervals by blocks. {_EXPLAINED}"
@@ -316,11 +317,6 @@ def _pair_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     names = [*both, "n", "cell_km", "area_km2", *SCORES, "mean_map", "mean_reference"]
     body = [[*(row[name] for name in names), *(row[f"total_{which}"] for which in both if total)] for row in rows]
     return Table.grouped("Maps against reference maps", groups, body, texts=2, note=_EXPLAINED)
-
-
-def _bounded(value: Any, low: Any, high: Any) -> str:
-    shown = [format_value(each) for each in (value, low, high)]
-    return f"{shown[0]} [{shown[1]}, {shown[2]}]" if shown[0] != "–" else "–"
 
 
 def _as_text(row: Mapping[str, Any], unit: str) -> str:

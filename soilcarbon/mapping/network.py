@@ -250,18 +250,10 @@ class NetworkPredictor(RegressionPredictor):
     def describe(self) -> dict[str, Any]:
         """See `Predictor`."""
         facts = self.network.specification
-        errors = {} if self.errors is None else {"errors": described(self.errors)}
-        return {
-            **errors,
-            "members": facts.members,
-            "target": self.target,
-            "unit": facts.unit,
-            "depth (cm)": facts.depth,
-            "years of the profiles": facts.years,
-            "target_transform": facts.target_transform,
-            "missing": facts.missing,
-            "center": facts.center,
-        }
+        found: dict[str, Any] = {} if self.errors is None else {"errors": described(self.errors)}
+        found |= {"members": facts.members, "target": self.target, "unit": facts.unit, "depth (cm)": facts.depth}
+        found |= {"years of the profiles": facts.years, "target_transform": facts.target_transform}
+        return found | {"missing": facts.missing, "center": facts.center}
 
     @property
     def meaning(self) -> Target:

@@ -71,12 +71,8 @@ def describe(plan: Plan, model: Predictor) -> dict[str, Any]:
         rasters.setdefault(str(layer.path), []).append(layer.name)
     for path, names in rasters.items():
         grid = raster_grid(Path(path))
-        rasters[path] = {
-            "variables": ", ".join(names),
-            "crs": short_name(grid.crs),
-            "cell": list(grid.cell),
-            "brought to the map": methods[Path(path)],
-        }
+        rasters[path] = {"variables": ", ".join(names), "crs": short_name(grid.crs), "cell": list(grid.cell)}
+        rasters[path]["brought to the map"] = methods[Path(path)]
     return {
         "model": {"checkpoint": plan.checkpoint.name, "sha256": plan.sha256, **model.describe()},
         "grid": as_plain(plan.grid),
@@ -430,15 +426,13 @@ def _gather(folder: Path, plan: Plan) -> tuple[list[Part], list[Notes]]:
         notes = [Notes.model_validate_json(text) for text in texts]
     except ValidationError as error:
         raise UserError(f"{folder}: the notes of a tile are damaged; run without --resume") from error
-    pairs = [
-        (plan.grid.tile(number, plan.tile), written[number], note)
-        for number, note in zip(sorted(written), notes, strict=True)
-        if not is_empty(written[number])
-    ]
-    if not pairs and not any(note.inside for note in notes):
+    valued = [(number, note) for number, note in zip(sorted(written), notes, strict=True) if not is_empty(written[number])]
+    if not valued and not any(note.inside for note in notes):
         raise UserError("no cell of the map has its centre in the area of interest, or the mask leaves none; see --aoi, --mask")
-    if not pairs:
+    if not valued:
         where = " in the area of interest" if plan.areas or plan.mask else ""
         lack = f"more than {plan.max_missing:.0%} of the variables are missing"
         raise UserError(f"no cell of the map has a value: everywhere{where} {lack}")
-    return [Part(tile, path, (tile.height, tile.width)) for tile, path, _ in pairs], [note for _, _, note in pairs]
+    tiles = {number: plan.grid.tile(number, plan.tile) for number, _ in valued}
+    parts = [Part(tile, written[number], (tile.height, tile.width)) for number, tile in tiles.items()]
+    return parts, [note for _, note in valued]

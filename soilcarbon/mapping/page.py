@@ -21,17 +21,7 @@ from soilcarbon.geo.grid import Grid, lonlat
 from soilcarbon.geo.raster import open_raster
 from soilcarbon.html import Items, Section, Table, flattened, format_value, render
 from soilcarbon.io.files import write_text
-from soilcarbon.mapping.picture import (
-    Band,
-    Picture,
-    Ramp,
-    View,
-    drawn_shape,
-    ground,
-    linear_unit,
-    read_picture,
-    shared_ramps,
-)
+from soilcarbon.mapping.picture import Band, Picture, Ramp, View, drawn_shape, ground, linear_unit, read_picture, shared_ramps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,11 +57,8 @@ def write_page(
     """
     data, pictures = _fitting(views)
     if profiles is not None:
-        data["profiles"] = {
-            "ids": list(profiles.ids),
-            "values": [_rounded(each) for each in profiles.values],
-            "unit": profiles.unit,
-        }
+        values = [float(f"{value:.6g}") if math.isfinite(value) else None for value in profiles.values]
+        data["profiles"] = {"ids": list(profiles.ids), "values": values, "unit": profiles.unit}
         for view, picture in zip(data["views"], pictures, strict=True):
             view["profiles"] = _placed(picture.grid, profiles)
     links = [quote(Path(os.path.relpath(view.tif, page.parent)).as_posix()) for view in views]
@@ -95,10 +82,6 @@ class Profiles:
     lat: np.ndarray
     values: np.ndarray
     unit: str
-
-
-def _rounded(value: float) -> float | None:
-    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def _placed(grid: Grid, profiles: Profiles) -> list[list[float]]:
@@ -125,21 +108,15 @@ def _fitting(views: Sequence[View]) -> tuple[dict[str, Any], list[Picture]]:
         side = int(side * 0.95 * (_BYTES / size) ** 0.5)
 
 
-# --- data of the script ------------------------------------------------------------------------------------------------
-
-
 def page_data(pictures: Sequence[Picture]) -> dict[str, Any]:
     """Return maps as plain containers for the script of the page: grids, values as codes, colours."""
     from matplotlib import colormaps
 
     ramps = shared_ramps(pictures)
-    views = [
-        {
-            **_plain_grid(picture),
-            "bands": [_plain_band(band, ramps[band.name, band.unit, picture.of_change]) for band in picture.bands],
-        }
-        for picture in pictures
-    ]
+    views = []
+    for picture in pictures:
+        bands = [_plain_band(band, ramps[band.name, band.unit, picture.of_change]) for band in picture.bands]
+        views.append({**_plain_grid(picture), "bands": bands})
     names = sorted({ramp.colours for ramp in ramps.values() if ramp})
     palettes = {name: colormaps[name](np.arange(256) / 255, bytes=True)[:, :3].tobytes().hex() for name in names}
     return {"views": views, "palettes": palettes}
@@ -201,9 +178,6 @@ def degree_lattice(grid: Grid) -> dict[str, Any]:
     lon, lat = (np.deg2rad(angle) for angle in lonlat(grid, rows, cols))
     sphere = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
     return {"side": _LATTICE, "lattice": [round(float(value), 9) if np.isfinite(value) else None for value in sphere.ravel()]}
-
-
-# --- tables ------------------------------------------------------------------------------------------------------------
 
 
 def _score_table(scores: Mapping[str, Mapping[str, Any]], unit: str) -> Table:

@@ -145,9 +145,6 @@ def layers_of(
     return layers, numbers
 
 
-# --- sample ----------------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Sample:
     """Cells of a map, by row and column (n,), and the predictions there (n,) from covariates cut as for profiles."""
@@ -176,9 +173,6 @@ def predict_sample(model: Predictor, layers: Sequence[Layer], grid: Grid) -> Sam
         metres |= dict.fromkeys(model.windows[k][0], native.metres)
     predicted = model.predict_patches(np.concatenate(covariates), metres, np.concatenate(positions))
     return Sample(rows, cols, predicted)
-
-
-# --- folder of tiles -------------------------------------------------------------------------------------------------------
 
 
 def clear(folder: Path, out: Path) -> None:

@@ -62,12 +62,7 @@ def item(
         "id": tif.stem,
         "geometry": geometry,
         "bbox": extent,
-        "properties": {
-            "title": title,
-            **times,
-            **_projection(grid),
-            **properties,
-        },
+        "properties": {"title": title, **times, **_projection(grid), **properties},
         "links": [],
         "assets": {key: _asset(path, what, tif) for key, (path, what) in assets.items()},
     }

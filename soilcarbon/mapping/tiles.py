@@ -174,16 +174,14 @@ class _Worker:
         blocks = self._blocks(place, maps, shown, outside) if plan.aggregate else []
         found = (each for name in plan.maps for each in (shown[name], unlike.get(name)) if each is not None)
         bands = np.concatenate([*found, *blocks])
-        statistics = [astuple(Statistics.of(band)) for band in bands]
-        return bands, Notes.model_validate(
-            {
-                "inside": count,
-                "sums": {name: zones.as_plain(each) for name, each in sums.items()},
-                "statistics": statistics,
-                "filled": filled,
-                "valued": {name: _valued(each, outside.get(name)) for name, each in maps.items()},
-            }
-        )
+        notes = {
+            "inside": count,
+            "sums": {name: zones.as_plain(each) for name, each in sums.items()},
+            "statistics": [astuple(Statistics.of(band)) for band in bands],
+            "filled": filled,
+            "valued": {name: _valued(each, outside.get(name)) for name, each in maps.items()},
+        }
+        return bands, Notes.model_validate(notes)
 
     def _shown(self, place: Place, maps: dict[str, Predicted]) -> dict[str, np.ndarray]:
         """Return the bands (B, h, w) of each map, and of the change if there are several."""
@@ -197,9 +195,10 @@ class _Worker:
         sums = self.model.sums(place, maps)
         if self.model.errors is None:
             return sums
-        return {
-            name: with_ends(each, place.zones, *shown[name][1:3]) if len(shown[name]) > 2 else each for name, each in sums.items()
-        }
+        for name, bands in shown.items():
+            if len(bands) > 2:
+                sums[name] = with_ends(sums[name], place.zones, *bands[1:3])
+        return sums
 
     def _blocks(
         self, place: Place, maps: dict[str, Predicted], shown: dict[str, np.ndarray], outside: dict[str, np.ndarray]

@@ -146,9 +146,6 @@ def given_zones(name: str, codes: np.ndarray) -> GivenZones:
     return zones
 
 
-# --- units of the climate ----------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class ClimateVariable:
     """What is said of the precipitation or the temperature that defines zones."""

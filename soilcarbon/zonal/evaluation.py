@@ -108,9 +108,6 @@ def permutation_increases(forest: SelectedForest, test: Profiles, rows: np.ndarr
     return pd.concat(parts, ignore_index=True)
 
 
-# --- tables ----------------------------------------------------------------------------------------------------------------
-
-
 def _groups(predictions: pd.DataFrame, zones: Zones) -> list[tuple[str, np.ndarray]]:
     """Return name and mask (n,) of all profiles, then of each zone that has some."""
     zone = predictions["zone"].to_numpy()
@@ -192,8 +189,6 @@ def importance_table(
     return pd.concat(parts, ignore_index=True)
 
 
-# --- figure --------------------------------------------------------------------------------------------------------------
-
 PAPER = {
     "socd_0_20": {"unzoned": {"r2": 0.46, "rmse": 2.38}, "zoned": {"r2": 0.63, "rmse": 2.03}},
     "socd_0_100": {"unzoned": {"r2": 0.43, "rmse": 8.06}, "zoned": {"r2": 0.62, "rmse": 6.16}},
@@ -241,16 +236,10 @@ def _panel(axes: Axes, table: pd.DataFrame, score: str, paper: Mapping[str, Mapp
         away = np.abs(ends.T - value)  # NaN, of a single block, draws no interval
         axes.errorbar(place, value, away, label=_label(method), fmt="o", markersize=5, color=_COLOURS[method], elinewidth=1.3)
         if method in paper:
-            axes.plot(
-                place[zones.index(ALL)] - len(methods) * _WIDTH / 2 - 0.02,
-                paper[method][score],
-                marker="D",
-                markersize=6,
-                markerfacecolor="none",
-                markeredgecolor=_COLOURS[method],
-                linestyle="none",
-                label=f"{_label(method)}{_PAPERS}",
-            )
+            beside = place[zones.index(ALL)] - len(methods) * _WIDTH / 2 - 0.02
+            style: dict[str, Any] = {"marker": "D", "markersize": 6, "markerfacecolor": "none", "linestyle": "none"}
+            style |= {"markeredgecolor": _COLOURS[method], "label": f"{_label(method)}{_PAPERS}"}
+            axes.plot(beside, paper[method][score], **style)
     counts = table.drop_duplicates("zone").set_index("zone")["n"]
     axes.set_xticks(np.arange(len(zones)), [f"{literal(zone)}\nn = {counts[zone]}" for zone in zones], fontsize=8)
     axes.axhline(0, color=INK, linewidth=0.8)

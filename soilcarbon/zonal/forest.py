@@ -34,15 +34,8 @@ _DEFAULT = {"max_features": 1 / 3, "min_samples_leaf": 1, "max_depth": 64}
 """Hyperparameters of the subset search, always among those that are tried."""
 _SPACE = {"max_features": uniform(0.2, 0.8), "min_samples_leaf": randint(1, 16), "max_depth": randint(4, 33)}
 """Values of the random search: share of covariates tried at a split, minimum profiles in a leaf, maximum depth of a tree."""
-_NETWORK: dict[str, Any] = {
-    "target_transform": "log1p",
-    "center": "mean",
-    "teacher": "none",
-    "select_on": "rmse",
-    "batch_size": 32,
-    "members": 1,
-    "patience": 15,
-}
+_NETWORK: dict[str, Any] = {"target_transform": "log1p", "center": "mean", "teacher": "none", "members": 1}
+_NETWORK |= {"select_on": "rmse", "batch_size": 32, "patience": 15}
 _FINE_TUNING_LR = 3e-4
 
 
@@ -94,7 +87,8 @@ class SelectedForest:
         chosen, subsets = search_subsets(x[:, best], y, folds, seed, trees | _DEFAULT, self.pool, f"{self.label}: subsets")
         self.columns = tuple(best[list(chosen)].tolist())
         x = x[:, list(self.columns)]
-        drawn = [_DEFAULT, *({k: np.asarray(v).item() for k, v in each.items()} for each in self._candidates(seed))]
+        random = ParameterSampler(_SPACE, self.candidates - 1, random_state=seed)
+        drawn = [_DEFAULT, *({k: np.asarray(v).item() for k, v in each.items()} for each in random)]
         candidates = [(x, y, folds, seed, trees | each) for each in drawn]
         r2 = map_in_order(self.pool, cross_validated_r2, candidates, f"{self.label}: hyperparameters")
         self.parameters = drawn[int(np.argmax(r2))]
@@ -103,9 +97,6 @@ class SelectedForest:
         self.trace = pd.concat([subsets.assign(stage="subset", columns=names), others], ignore_index=True)
         self.forest = RandomForestRegressor(self.trees, **self.parameters, random_state=seed, n_jobs=1).fit(x, y)
         return self
-
-    def _candidates(self, seed: int) -> ParameterSampler:
-        return ParameterSampler(_SPACE, self.candidates - 1, random_state=seed)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Return predictions (m,) at places of variables (m, V)."""
@@ -179,9 +170,6 @@ class ZonedForest:
         return predicted
 
 
-# --- the network by zone -----------------------------------------------------------------------------------------------
-
-
 @dataclass
 class ZonedNetwork:
     """Network of ln(1 + target) at radius 0, pretrained on all profiles and fine-tuned in each zone, on the forests' folds.
@@ -219,9 +207,6 @@ class ZonedNetwork:
             if rows.any():
                 zoned[rows] = network.predict(x[rows])
         return unzoned, zoned
-
-
-# --- uncertainty -------------------------------------------------------------------------------------------------------
 
 
 def estimate_uncertainty(method: ZonedForest, profiles: Profiles, held_out: pd.DataFrame, predicted: str, seed: int) -> Uncertainty:

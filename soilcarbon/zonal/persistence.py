@@ -74,9 +74,6 @@ class _Metadata(BaseModel):
             raise ValueError("a zone has no forest")
 
 
-# --- save --------------------------------------------------------------------------------------------------------------
-
-
 def save_zoned(model: ZonedModel, path: Path) -> None:
     """Write a model as .npz, and its metadata beside it as .yaml; both atomically."""
     method = model.forest
@@ -102,9 +99,6 @@ def save_zoned(model: ZonedModel, path: Path) -> None:
         fitted = trees.to_arrays([each.tree_ for each in forest.forest.estimators_])
         arrays |= {f"{k}_{name}": array for name, array in fitted.items()}
     write_archive(path, metadata | {"uncertainty": uncertainty}, arrays, metadata)
-
-
-# --- load --------------------------------------------------------------------------------------------------------------
 
 
 def load_zoned(path: Path) -> ZonedModel:
