@@ -168,9 +168,7 @@ SOC_FACTOR: Any = Field(
 class HorizonSettings(PointSettings):
     """Settings of how a table of profiles or horizons is read."""
 
-    sites: Path | None = Field(
-        None, description="second table, with the coordinates (and years) of the profiles, joined by their ids"
-    )
+    sites: Path | None = Field(None, description="second table, with coordinates (and years) of the profiles, joined by their ids")
     depth_unit: Literal["cm", "m", "mm", "in"] | None = Field(None, description="unit of depths [as column names say, else cm]")
     soc_factor: float | None = SOC_FACTOR
 
@@ -192,9 +190,7 @@ class MeasurementSettings(HorizonSettings):
         None, description="unit of coarse fragments, of volume unless it says mass (particle density 2.65) [the same, else percent]"
     )
     soc_sd: str = Field("0", description="its standard deviation: a column, a number in its unit, or a share of it such as 10%")
-    bulk_density_sd: str = Field(
-        "0", description="the same of bulk density that was measured; estimates have their function's error"
-    )
+    bulk_density_sd: str = Field("0", description="the same of measured bulk density; estimates have their function's error")
     stones_sd: str = Field("0", description="the same of coarse fragments")
 
     @property
@@ -271,12 +267,8 @@ class ClimateSettings(RasterSettings):
     temperature_unit: str | None = Field(
         None, description=f"its unit: {', '.join(QUANTITIES['temperature'].units)} [as its file says, else degC]"
     )
-    wet: float = Field(
-        400.0, description="precipitation at or above which a zone is wet: mm, or the variable's unit where none is given"
-    )
-    warm: float = Field(
-        10.0, description="temperature at or above which a zone is warm: degC, or the variable's unit where none is given"
-    )
+    wet: float = Field(400.0, description="precipitation from which a zone is wet: mm, or the variable's unit where none is given")
+    warm: float = Field(10.0, description="temperature from which a zone is warm: degC, or the variable's unit where none is given")
     band_widths: tuple[NonNegativeFloat, NonNegativeFloat] = Field(
         (50.0, 1.0),
         description="widths of the bands of both over which zones blend, in the units of wet and warm",
@@ -347,9 +339,7 @@ class TrainSettings(RunSettings):
         "auto",
         description="train on the target, on ln(1 + target), or on whichever is less skewed (auto: log1p if skewness is above 1)",
     )
-    published: bool = Field(
-        False, description="outputs as in the published code: of the target as it is, first 0.01, not standardised"
-    )
+    published: bool = Field(False, description="outputs as published: of the target as it is, first 0.01, not standardised")
     center: Literal["mean", "median"] = Field(
         "mean", description="what is predicted under log1p: the mean, right for totals, or the median, which errs least"
     )

@@ -56,17 +56,13 @@ class ChangeSettings(PointSettings):
     within: float | None = Field(None, gt=0, le=10_000, description="pair places by distance, up to so many metres [by their name]")
     stratum: str | None = Field(None, description="column of the strata of the sampling design [that of soilcarbon design]")
     sizes: list[str] = Field([], description="sizes of the strata in any unit, NAME=SIZE [column weight, or number of places]")
-    weight: str | None = Field(
-        None, description="column of sampling weights, or of inclusion probabilities, of designs where they differ"
-    )
+    weight: str | None = Field(None, description="column of sampling weights, or of inclusion probabilities, where they differ")
     block: str | None = Field(None, description="column of primary units: blocks, fields, clusters of places sampled together")
     years: float | None = Field(None, gt=0, description="years between the visits [of the column of years]")
     level: float = Field(0.9, gt=0, lt=1, description="confidence of the two-sided interval")
     one_sided: float = Field(0.9, ge=0.5, lt=1, description="confidence of the one-sided limits, least and most")
     power: float = Field(0.8, gt=0, lt=1, description="probability with which a survey is to find a true change")
-    sides: Literal["two", "one"] = Field(
-        "two", description="the planned test: two-sided with --level, or one-sided with --one_sided"
-    )
+    sides: Literal["two", "one"] = Field("two", description="planned test: two-sided with --level, one-sided with --one_sided")
     detect: float | None = Field(None, description="change to detect: the number of places at each visit that find it")
     sample_sizes: list[int] = Field([], description="numbers of places at each visit: the change that so many detect")
     sd: list[str] = Field([], description="planning without a table: sd between places at a visit, SD or NAME=SD of each stratum")

@@ -36,9 +36,7 @@ class ClaimSettings(SampleSettings):
     """Settings of a claim of stored carbon."""
 
     change: Path | None = Field(None, description="change.json of soilcarbon change, or its folder: the change of plots")
-    of: list[str] = Field(
-        [], description="which of its changes, COLUMN=VALUE: method=esm_spline layer=1 [the only one of all groups]"
-    )
+    of: list[str] = Field([], description="which of its changes: method=esm_spline layer=1 [the only one of all groups]")
     stocks: Path | None = Field(None, description="stocks.csv of soilcarbon stocks, or its folder: errors of cores, for the budget")
     map: Path | None = Field(None, description="map of soilcarbon map, as its --out; the files beside it are read")
     points: Path | None = Field(None, description="table of independent points at which the map is validated")

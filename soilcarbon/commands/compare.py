@@ -64,9 +64,7 @@ class CompareSettings(RasterSettings):
     preset = "sim_compare.yaml"
     preset_unless = ("config", "regions", "runs", "data_dir")
 
-    data_dir: Path | None = Field(
-        None, description="one dataset's folder, as soilcarbon prepare writes it: methods are compared on it"
-    )
+    data_dir: Path | None = Field(None, description="one dataset's folder, as soilcarbon prepare writes it: methods compared on it")
     init_from: Path | None = Field(None, description="one dataset: checkpoint of networks that are transferred to it, too")
     target: str | None = Field(None, description="one dataset: the sample table's column to predict [the checkpoint's, or soc]")
     use_test: bool = Field(False, description="one dataset: use the test split too, which then tests nothing any more")

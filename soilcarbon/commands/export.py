@@ -31,9 +31,7 @@ class ExportSettings(Settings):
     maps: list[CarbonMap] = Field(
         min_length=1, description="maps of SOC density, each perhaps with ,depth=0-30cm ,unit=t/ha ,variable=BAND ,nodata=-32768"
     )
-    grid: Path | None = Field(
-        None, description="NetCDF (or GeoTIFF) of the model whose grid is taken [that of the map, in degrees]"
-    )
+    grid: Path | None = Field(None, description="NetCDF or GeoTIFF of the model whose grid is taken [that of the map, in degrees]")
     cell: float | None = Field(None, gt=0, le=30, description="or the side of cells, degrees, counted from 180 W and 90 N")
     depth: float | None = Field(None, gt=0, description="of the soil from its surface, cm [the greatest that the maps reach]")
     years: tuple[int, int] | None = Field(None, description="first and last year the stocks are of [as the maps say]")

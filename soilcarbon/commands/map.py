@@ -85,14 +85,10 @@ class MapSettings(RasterSettings, RemoteSettings):
     )
     level: float = Field(0.9, gt=0, lt=1, description="nominal coverage of the prediction intervals")
     against: Path | None = Field(None, description="raster of the target, such as an older map, to score this one against")
-    profiles: Path | None = Field(
-        None, description="dataset folder whose profiles and measured values the page shows, with a switch"
-    )
+    profiles: Path | None = Field(None, description="dataset folder whose profiles and measurements the page shows, with a switch")
     stats: Path | None = Field(None, description="statistics (var_name, v_mean, v_std) for the published weights, which have none")
     missing: Literal["mean", "zero"] = Field("mean", description="filling of missing cells for the published weights")
-    applicability: bool = Field(
-        True, description="bands of dissimilarity and of the area of applicability, where the model has one"
-    )
+    applicability: bool = Field(True, description="bands of dissimilarity and the area of applicability, where the model has one")
     inside_only: bool = Field(False, description="means and totals are of cells inside the area of applicability only")
     tile: int = Field(512, ge=16, le=8192, description="side of the tiles the map is computed in, cells; memory grows with it")
     workers: int = Field(0, ge=0, le=1024, description="processes on this machine; 0: one per core")

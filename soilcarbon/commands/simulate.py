@@ -36,9 +36,7 @@ class SimulateSettings(Settings):
     world: Literal["example", "china"] = Field(
         "example", description="example: SOC of one depth, the whole world and four regions; china: horizons, zones, periods"
     )
-    law: Literal["zoned", "unzoned"] = Field(
-        "zoned", description="china: whether carbon depends on covariates differently in each zone"
-    )
+    law: Literal["zoned", "unzoned"] = Field("zoned", description="china: whether carbon depends differently on covariates by zone")
     profiles: int = Field(6000, ge=100, le=10_000_000, description="profiles of the global dataset (106167: the paper's size)")
     cell: float = Field(0.5, ge=0.05, le=2, description="cell of the global rasters, degrees; that of the regional ones is a tenth")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of the whole world")

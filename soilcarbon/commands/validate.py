@@ -74,16 +74,12 @@ class ValidateSettings(SampleSettings):
         [],
         description="NAME=FILE of reference maps, each perhaps with ,unit=t/ha ,factor=0.1 ,offset=0 ,nodata=-32768",
     )
-    points: Path | None = Field(
-        None, description="table of profile_id, lon, lat and a value, of profiles that no map was trained on"
-    )
+    points: Path | None = Field(None, description="table of profile_id, lon, lat, value, of profiles that no map was trained on")
     value: str = Field("socd", description="its column")
     unit: str | None = Field(None, description="its unit: kg/m2, g/m2, t/ha, g/kg or % [kg/m2 of socd and socd_0_30, g/kg of soc]")
     soc_factor: float | None = SOC_FACTOR
     depth: str = Field("", max_length=40, description="the depth of the points' values, such as 0-20cm; shown")
-    covered: float = Field(
-        0.5, gt=0, le=1, description="share of a coarser cell's area that must have values for their mean to count"
-    )
+    covered: float = Field(0.5, gt=0, le=1, description="share of a coarser cell's area that must have values for a mean to count")
     block_size: float = Field(0.5, gt=0, le=180, description="side of the blocks of points resampled for intervals, degrees")
     out: Path = Field(Path("results/against"), description="folder of the report, tables, figures and differences")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of the bootstrap")

@@ -49,9 +49,7 @@ class ZonedSettings(PointSettings, ClimateSettings, RemoteSettings):
     unit: str | None = Field(
         None, max_length=30, description="unit of the targets [that of the dataset folder; kg/m2 of socd_0_20, g/kg of soc]"
     )
-    covariates: list[str] = Field(
-        [], description="columns and variables to predict from [all variables of rasters and the dataset folder]"
-    )
+    covariates: list[str] = Field([], description="columns and variables to predict from [all of rasters and the dataset folder]")
     rasters: list[Path] = Field([], description="GeoTIFFs, folders of them, or addresses, whose variables are added as columns")
     periodic: Path | None = Field(
         None,
@@ -64,15 +62,11 @@ class ZonedSettings(PointSettings, ClimateSettings, RemoteSettings):
     )
     first_year: int = Field(1985, ge=1000, le=9999, description="first year of the first period")
     period_years: int = Field(5, ge=1, le=1000, description="years of a period")
-    year: str | None = Field(
-        "year", description="column of sampling years; profiles without one are left out; none: years are not used"
-    )
+    year: str | None = Field("year", description="column of sampling years; profiles without one are left out; none: not used")
     zone: str | None = Field(
         None, description="column or raster variable of zone codes, whole numbers, instead of precipitation and temperature"
     )
-    one_zone: bool = Field(
-        False, description="one forest for all profiles, without climate or zones: space-time maps of any region"
-    )
+    one_zone: bool = Field(False, description="one forest of all profiles, without climate or zones: space-time maps anywhere")
     zone_names: list[str] = Field(
         ["humid", "semi-humid", "semi-arid", "arid"],
         min_length=4,
@@ -86,9 +80,7 @@ class ZonedSettings(PointSettings, ClimateSettings, RemoteSettings):
     inner_folds: int = Field(5, ge=2, le=50, description="folds for selection and hyperparameters, within the training profiles")
     block_size: float = Field(0.5, gt=0, le=180, description="side of the blocks that no fold splits, degrees")
     trees: int = Field(300, ge=1, le=100_000, description="trees of a final forest")
-    network: bool = Field(
-        False, description="also cross-validate this project's network: one for all zones, and fine-tuned in each zone"
-    )
+    network: bool = Field(False, description="also cross-validate this project's network: for all zones, and fine-tuned in each")
     search_trees: int = Field(50, ge=1, le=100_000, description="trees of a forest in the search")
     run: str = Field("zoned", pattern=r"^[A-Za-z0-9][\w.-]*$", description="name of the run, of its models and results")
     model_dir: Path = Field(Path("model"), description="folder of models: <run>_<target>.npz, and .yaml of the metadata")
