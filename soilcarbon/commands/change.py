@@ -66,7 +66,6 @@ class ChangeSettings(PointSettings):
     detect: float | None = Field(None, description="change to detect: the number of places at each visit that find it")
     sample_sizes: list[int] = Field([], description="numbers of places at each visit: the change that so many detect")
     sd: list[str] = Field([], description="planning without a table: sd between places at a visit, SD or NAME=SD of each stratum")
-    sd_after: list[str] = Field([], description="the same of the second visit [as the first]")
     correlation: float | None = Field(
         None, ge=-1, le=1, description="of values of one place at both visits: the same places are visited"
     )
@@ -77,7 +76,7 @@ class ChangeSettings(PointSettings):
     )
     out: Path = Field(Path("results/change"), description="folder of the tables")
 
-    @field_validator("sd", "sd_after", "sd_difference", "sizes", "population", mode="before")
+    @field_validator("sd", "sd_difference", "sizes", "population", mode="before")
     @classmethod
     def _named_numbers(cls, given: Any) -> Any:
         from soilcarbon.soil.revisits import named_numbers
@@ -98,7 +97,7 @@ class ChangeSettings(PointSettings):
         planned = bool(self.sd or self.sd_difference)
         if self.table is None and not planned:
             raise ValueError("give --table, or --sd (or --sd_difference) to plan a survey")
-        if self.table is not None and (planned or self.sd_after or self.correlation is not None):
+        if self.table is not None and (planned or self.correlation is not None):
             raise ValueError("the table has its own standard deviations; give --table, or --sd and what goes with it")
         if planned and self.detect is None and not self.sample_sizes:
             raise ValueError("to plan, give --detect CHANGE or --sample_sizes NUMBERS")
@@ -393,8 +392,8 @@ def plan_alone(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict
     from soilcarbon.soil.revisits import named_numbers
     from soilcarbon.stats.power import paired_survey, unpaired_survey
 
-    given = {name: dict(named_numbers(getattr(settings, name), name)) for name in
-             ("sd", "sd_after", "sd_difference", "sizes", "population")}  # fmt: skip
+    names = ("sd", "sd_difference", "sizes", "population")
+    given = {name: dict(named_numbers(getattr(settings, name), name)) for name in names}
     strata = max((list(values) for values in given.values()), key=len)
     for name, values in given.items():
         if values and list(values) != [""] and set(values) != set(strata):
@@ -410,9 +409,9 @@ def plan_alone(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict
     if settings.sd_difference:
         survey = paired_survey(listed("sd_difference"), **more)
     elif settings.correlation is not None:
-        survey = paired_survey(sd=listed("sd"), sd_after=listed("sd_after"), correlation=settings.correlation, **more)
+        survey = paired_survey(sd=listed("sd"), correlation=settings.correlation, **more)
     else:
-        survey = unpaired_survey(listed("sd") or [], sd_after=listed("sd_after"), **more)
+        survey = unpaired_survey(listed("sd") or [], **more)
     rows = _plans(settings, survey, strata)
     for row in rows:
         words = f" ({row['by_stratum']})" if len(strata) > 1 else ""

@@ -59,7 +59,6 @@ class ClaimSettings(SampleSettings):
     shared_sd: float = Field(
         0.0, ge=0, description="sd of an error that all places of a visit share (laboratory), in the unit of the change (t/ha)"
     )
-    bias_level: float = Field(0.05, gt=0, lt=0.5, description="level of the test for bias: a smaller p is a warning")
     power: float = Field(0.8, gt=0, lt=1, description="of the minimum detectable change")
     sides: Literal["two", "one"] = Field("two", description="its test: two-sided with --level, or one-sided with --confidence")
     co2e: bool = Field(False, description="convert the credit to CO2 equivalents (x 44/12)")
@@ -109,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.mapping.cog import GDAL_SETTINGS
 
     check_writable(settings.out)
-    names = ("basis", "rule", "confidence", "threshold", "level", "shared_sd", "bias_level", "power", "sides", "area_ha", "co2e")
+    names = ("basis", "rule", "confidence", "threshold", "level", "shared_sd", "power", "sides", "area_ha", "co2e")
     terms, recorded = Terms(**{name: getattr(settings, name) for name in names}), Recorded()
     with rasterio.Env(**GDAL_SETTINGS), locked(settings.out), result_set(settings.out, "claim", FILES) as new:
         evidence, files = gather(settings, recorded)

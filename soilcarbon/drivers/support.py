@@ -103,11 +103,9 @@ def _of_profiles(analysis: Analysis, fields: Sequence[Field | None]) -> Support:
     x = middle_cells(data.x, data.categories)[:, [names.index(name) for each in categories for name in each.variables]]
     gridded = [field for field in fields if field is not None]
     if analysis.support == "profiles" or not gridded:
-        facts["support"] = "profiles"
-        facts |= _shared_cells(analysis.targets, fields, data, known)
-        counts = np.ones(int(known.sum()), np.int64)
-        places = (x[known], categories, y[:, known], analysis.targets, tuple(units), data.lon[known], data.lat[known])
-        return Support(*places, counts, facts)
+        facts |= {"support": "profiles"} | _shared_cells(analysis.targets, fields, data, known)
+        places = x[known], categories, y[:, known], analysis.targets, tuple(units), data.lon[known], data.lat[known]
+        return Support(*places, np.ones(int(known.sum()), np.int64), facts)
     coarsest = max(gridded, key=lambda field: field.metres)
     facts["support"] = f"cells of {coarsest.path.name}, {coarsest.metres / 1000:.3g} km wide"
     number = coarsest.cells(data.lon, data.lat)
@@ -121,16 +119,8 @@ def _of_profiles(analysis: Analysis, fields: Sequence[Field | None]) -> Support:
     middle = (_means(east + (lon - east + 180) % 360 - 180, member) + 180) % 360 - 180
     coded = [each.kind == "classes" for each in categories for _ in each.variables]
     columns = [(_modes if is_class else _means)(column, member) for column, is_class in zip(x[used].T, coded, strict=True)]
-    averaged = np.stack([_means(each, member) for each in y[:, used]])
-    places = (
-        np.stack(columns, axis=1),
-        categories,
-        averaged,
-        analysis.targets,
-        tuple(units),
-        middle,
-        _means(data.lat[used], member),
-    )
+    averaged, lat = np.stack([_means(each, member) for each in y[:, used]]), _means(data.lat[used], member)
+    places = np.stack(columns, axis=1), categories, averaged, analysis.targets, tuple(units), middle, lat
     return Support(*places, counts, facts)
 
 
@@ -169,11 +159,8 @@ def _of_rasters(analysis: Analysis, fields: Sequence[Field | None]) -> Support:
 
 def _all_cells(stack: Stack, grid: Grid) -> np.ndarray:
     """Return all layers on a grid, (cells, V)."""
-    parts = [
-        stack.read(row, 0, min(_STRIP, grid.height - row), grid.width).reshape(len(stack.layers), -1).T
-        for row in range(0, grid.height, _STRIP)
-    ]
-    return np.concatenate(parts)
+    strips = ((row, min(_STRIP, grid.height - row)) for row in range(0, grid.height, _STRIP))
+    return np.concatenate([stack.read(row, 0, rows, grid.width).reshape(len(stack.layers), -1).T for row, rows in strips])
 
 
 def _on_grid(field: Field, grid: Grid, coarsest: Field, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
@@ -282,16 +269,9 @@ def _complete(support: Support) -> Support:
         if (some := tuple(name for name in each.variables if name in kept))
     )
     facts = {"places": len(x), "filled": filled, "constant": names[~varies].tolist(), "left_out": int((~enough).sum())}
-    return replace(
-        support,
-        x=np.ascontiguousarray(x[:, varies], np.float32),
-        categories=categories,
-        y=support.y[:, enough],
-        lon=support.lon[enough],
-        lat=support.lat[enough],
-        counts=support.counts[enough],
-        facts=support.facts | facts,
-    )
+    kept_places = {name: getattr(support, name)[..., enough] for name in ("y", "lon", "lat", "counts")}
+    x = np.ascontiguousarray(x[:, varies], np.float32)
+    return replace(support, x=x, categories=categories, facts=support.facts | facts, **kept_places)
 
 
 def drivers_of(support: Support, wanted: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:

@@ -25,6 +25,8 @@ _MANY_DF = 1e6
 """Of a normal distribution, where a t distribution is asked for."""
 _FEW_POINTS = 30
 _AREAS_DIFFER = 0.05
+_BIAS_P = 0.05
+"""Of a test for bias: a smaller one is a warning."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,6 @@ class Terms:
     threshold: float
     level: float  # of two-sided intervals
     shared_sd: float  # standard deviation of an error that all places of a visit share, in the unit of the change
-    bias_level: float  # a test for bias with a p below it is a warning
     power: float  # power, sides: of the minimum detectable change
     sides: Sides
     area_ha: float | None  # None: that of the map
@@ -254,7 +255,7 @@ def warnings(facts: Mapping[str, Any], evidence: Evidence, terms: Terms) -> list
     found = []
     for name, title in (("map", "map"), ("map_of_change", "map of change")):
         if facts["validation"][name] is not None:
-            found += _of_validation(facts["validation"][name], title, terms)
+            found += _of_validation(facts["validation"][name], title)
     if evidence.mapped is not None and evidence.stock is None:
         found.append("The map was not validated at independent points (--points).")
     near = evidence.near
@@ -275,9 +276,9 @@ def warnings(facts: Mapping[str, Any], evidence: Evidence, terms: Terms) -> list
     return found
 
 
-def _of_validation(scores: Mapping[str, Any], title: str, terms: Terms) -> list[str]:
+def _of_validation(scores: Mapping[str, Any], title: str) -> list[str]:
     found = []
-    if scores["bias_p"] < terms.bias_level:
+    if scores["bias_p"] < _BIAS_P:
         word = "too high" if scores["bias"] > 0 else "too low"
         size = f"{abs(scores['bias']):.3g} {scores['unit']}"
         found.append(f"The {title} is biased: {word} at the points by {size} (p {scores['bias_p']:.2g}).")
