@@ -105,7 +105,7 @@ class Figure:
 
     def data_uri(self) -> str:
         """Return the file as a data URI."""
-        return data_uri(self.path.read_bytes(), "image/png")
+        return f"data:image/png;base64,{base64.b64encode(self.path.read_bytes()).decode()}"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,6 @@ class Items:
     """A list; an item of two texts shows the first in bold."""
 
     items: Sequence[str | tuple[str, str]]
-    ordered: bool = False
     kind: ClassVar[str] = "items"
 
 
@@ -211,17 +210,6 @@ def _environment() -> Environment:
     )
     environment.tests["strong"] = lambda value: isinstance(value, Strong)
     return environment
-
-
-def data_uri(content: bytes, media_type: str) -> str:
-    """Return bytes as a data URI.
-
-    Examples
-    --------
-    >>> data_uri(b"abc", "image/png")
-    'data:image/png;base64,YWJj'
-    """
-    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def format_value(value: Any) -> str:

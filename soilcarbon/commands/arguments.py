@@ -2,12 +2,14 @@
 
 import argparse
 import importlib
+import logging
 import re
 import shlex
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -177,6 +179,18 @@ def used_columns(used: Mapping[str, str], not_used: Sequence[str]) -> str:
     """Return which column of a table was taken for what (our name -> column), and which relevant ones were not, as text."""
     shown = ", ".join(ours if column == ours else f"{ours} = {column}" for ours, column in used.items())
     return f"columns: {shown}" + (f"; not used: {', '.join(not_used)}" if not_used else "")
+
+
+@contextmanager
+def gdal() -> Iterator[None]:
+    """Read rasters with a small cache and without GDAL's own messages: what it reports is raised as an error too."""
+    import rasterio  # slow to import, and --help does not need it
+
+    from soilcarbon.mapping.cog import GDAL_SETTINGS
+
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)
+    with rasterio.Env(**GDAL_SETTINGS):
+        yield
 
 
 def command_line(program: str, arguments: Sequence[str] | None) -> str:

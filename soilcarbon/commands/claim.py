@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from soilcarbon import __version__
-from soilcarbon.commands.arguments import read_settings
+from soilcarbon.commands.arguments import gdal, read_settings
 from soilcarbon.commands.validate import SampleSettings
 from soilcarbon.io.files import UserError, check_writable, locked, write_json
 from soilcarbon.io.manifest import result_set
@@ -99,18 +99,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(ClaimSettings, __doc__, arguments, "soilcarbon claim")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it reports is raised as an error too
-    import rasterio  # here and below: --help needs none of these, and they are slow to import
-
-    from soilcarbon.mapping.claim import Terms, claim_facts, plain
+    from soilcarbon.mapping.claim import Terms, claim_facts, plain  # here and below: slow to import, and --help needs none
     from soilcarbon.mapping.claim_page import verdict, write_claim
     from soilcarbon.mapping.claim_sources import Recorded, input_files
-    from soilcarbon.mapping.cog import GDAL_SETTINGS
 
     check_writable(settings.out)
     names = ("basis", "rule", "confidence", "threshold", "level", "shared_sd", "power", "sides", "area_ha", "co2e")
     terms, recorded = Terms(**{name: getattr(settings, name) for name in names}), Recorded()
-    with rasterio.Env(**GDAL_SETTINGS), locked(settings.out), result_set(settings.out, "claim", FILES) as new:
+    with gdal(), locked(settings.out), result_set(settings.out, "claim", FILES) as new:
         evidence, files = gather(settings, recorded)
         try:
             facts = claim_facts(evidence, terms)

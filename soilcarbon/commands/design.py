@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from soilcarbon.commands.arguments import read_settings
+from soilcarbon.commands.arguments import gdal, read_settings
 from soilcarbon.io.files import UserError, check_writable, locked, must_exist, sha256, write_table
 from soilcarbon.io.manifest import result_set
 from soilcarbon.io.resumption import seal
@@ -111,13 +111,8 @@ class DesignSettings(RasterSettings, RemoteSettings):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(DesignSettings, __doc__, arguments, "soilcarbon design")
-    import rasterio  # here and below: --help needs none of these, and they are slow to import
-
-    from soilcarbon.mapping.cog import GDAL_SETTINGS
-
-    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it reports is raised as an error too
     check_writable(settings.out)
-    with locked(settings.out), rasterio.Env(**GDAL_SETTINGS):
+    with locked(settings.out), gdal():
         _check_unchanged(settings.out / POINTS_CSV)
         population = _population(settings)
         with result_set(settings.out, "design", _FILES) as new, population:
@@ -135,7 +130,7 @@ def _check_unchanged(path: Path) -> None:
 
 def _population(settings: DesignSettings) -> "Population":
     """Return the cells to be sampled; UserError if rasters do not fit each other."""
-    from soilcarbon.geo import grid as grids
+    from soilcarbon.geo import grid as grids  # here and below: slow to import, and --help needs none of these
     from soilcarbon.geo.plausibility import check_layers, check_names, choose_classes, with_classes
     from soilcarbon.geo.raster import find_layers
     from soilcarbon.geo.vector import read_areas

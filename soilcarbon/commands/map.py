@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from soilcarbon import __version__
-from soilcarbon.commands.arguments import read_settings
+from soilcarbon.commands.arguments import gdal, read_settings
 from soilcarbon.io.files import UserError, check_writable, locked, must_exist, sha256
 from soilcarbon.io.names import file_name
 from soilcarbon.settings import RasterSettings, RemoteSettings
@@ -149,11 +149,7 @@ _MOST_TILES = 1_000_000
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(MapSettings, __doc__, arguments, "soilcarbon map")
-    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it reports is raised as an error too
-    import rasterio  # here and below: --help needs none of these, and they are slow to import
-
-    from soilcarbon.mapping.aggregation import blocks_name
-    from soilcarbon.mapping.cog import GDAL_SETTINGS
+    from soilcarbon.mapping.aggregation import blocks_name  # here and below: slow to import, and --help needs none of these
     from soilcarbon.mapping.outputs import check_inputs_stay, claim, finish, layer_to_score, profiles_of
     from soilcarbon.mapping.plan import begin, clear
     from soilcarbon.mapping.tiles import compute, open_predictor, workers
@@ -167,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = out.with_name(f".{out.name}.tiles")
     if folder.is_symlink():
         raise UserError(f"{folder}: is a link, and the tiles of the map would be written behind it; remove it")
-    with rasterio.Env(**GDAL_SETTINGS):
+    with gdal():
         reference = layer_to_score(settings.against, model.unit, settings.missing_values) if settings.against else None
         local = _fetched(settings)
         plan, areas, sample = make_plan(local, model, reference)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from soilcarbon.commands.arguments import read_settings
+from soilcarbon.commands.arguments import gdal, read_settings
 from soilcarbon.io.files import UserError, check_writable, locked, write_table, write_yaml
 from soilcarbon.io.manifest import result_set
 from soilcarbon.mapping.carbon_map import CarbonMap, fields_of
@@ -127,9 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(ValidateSettings, __doc__, arguments, "soilcarbon validate")
     import pandas as pd  # here and below: --help needs none of these, and they are slow to import
-    import rasterio
 
-    from soilcarbon.mapping.cog import GDAL_SETTINGS
     from soilcarbon.mapping.common_grid import Cells, check_names, pair_name
     from soilcarbon.mapping.design_validation import accuracy, comparisons
     from soilcarbon.mapping.map_validation import ValidationReport, depth_warnings, in_one_unit, score_pair, score_points
@@ -137,11 +135,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     maps, references = settings.maps, settings.products
     check_names(maps, references, settings.points, settings.out)
     check_writable(settings.out)
-    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it reports is raised as an error too
     tables = ("points.csv", "point_scores.csv", "product_scores.csv", "design_scores.csv", "design_comparisons.csv")
     differences = (f"difference-{pair_name(ours.name, theirs.name)}.tif" for ours in maps for theirs in references)
     names = [*tables, "settings.yaml", "report.html", *differences]
-    with locked(settings.out), rasterio.Env(**GDAL_SETTINGS), result_set(settings.out, "validate", names) as new:
+    with locked(settings.out), gdal(), result_set(settings.out, "validate", names) as new:
         report = ValidationReport(new, [each.name for each in maps])
         if settings.points is not None:
             which = settings.points, settings.value, _unit_of_points(settings, settings.points)

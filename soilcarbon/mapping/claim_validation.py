@@ -5,7 +5,7 @@ estimates are design-based (`stats.design_based`) and hold for the area; of othe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,21 +143,16 @@ def validate_stock(tif: Path, points: Path, value: str, unit: str, rule: TableRu
     """Validate a map at points of the same quantity; UserError as of `score_points`."""
     product = CarbonMap(name=_NAME, path=tif)
     compared, _ = score_points([product], points, value, unit, 0.5, 0, rule, drawn)
-    table, factor = compared.table, common_unit(compared.unit)[1]
-    lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
+    unit, factor = common_unit(compared.unit)
+    lon, lat, observed, predicted = (compared.table[name].to_numpy(np.float64) for name in ("lon", "lat", "observed", _NAME))
     with Cells(product) as cells:
         ends = interval_at(product, lon, lat, cells.bands)
-    observed = table["observed"].to_numpy(np.float64)
     inside = None if ends is None or np.isnan(ends).any() else (ends[0] <= observed) & (observed <= ends[1])
     sampled = compared.sampled
     if sampled is not None:
-        predicted = {name: each * factor for name, each in sampled.predicted.items()}
-        sampled = SampledPoints(
-            sampled.design, sampled.mapped, sampled.observed * factor, predicted, sampled.inside, common_unit(sampled.unit)[0]
-        )
-    predicted_here = table[_NAME].to_numpy(np.float64)
-    scaled = observed * factor, predicted_here * factor
-    return Validation(*scaled, inside, lon, lat, compared.given, common_unit(compared.unit)[0], sampled)
+        scaled = {name: each * factor for name, each in sampled.predicted.items()}
+        sampled = replace(sampled, observed=sampled.observed * factor, predicted=scaled, unit=unit)
+    return Validation(observed * factor, predicted * factor, inside, lon, lat, compared.given, unit, sampled)
 
 
 def validate_change(tif: Path, points: Path, value: str, unit: str, rule: TableRule, drawn: SampleRule) -> Validation:

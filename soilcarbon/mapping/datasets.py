@@ -30,12 +30,12 @@ from soilcarbon.geo.raster import missing_cells
 from soilcarbon.geo.vector import read_areas
 from soilcarbon.io.files import NODATA, UserError, nearest
 from soilcarbon.io.interruption import temporary_folder
-from soilcarbon.mapping.areal import estimation, with_ends
+from soilcarbon.mapping.areal import estimation
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.network import NetworkPredictor
 from soilcarbon.mapping.plan import WHOLE, own_zone
-from soilcarbon.mapping.predictor import Cells, Place, Predicted, Predictor, dissimilarity, dissimilarity_bands
-from soilcarbon.mapping.tiles import open_predictor
+from soilcarbon.mapping.predictor import Cells, Predicted, Predictor, dissimilarity, dissimilarity_bands
+from soilcarbon.mapping.tiles import open_predictor, place_of, zone_sums
 from soilcarbon.progress import progress
 
 _NORTH, _EAST = ("y", "lat", "latitude", "northing"), ("x", "lon", "longitude", "easting")
@@ -218,14 +218,9 @@ def zone_means(
     for part in progress(stack.grid.tiles(tile), "tiles", stack.grid.tile_count(tile)):
         found, unlike = task.predicted(part, *stack.pieces(part, known.halo))
         if np.isfinite(found.members[0]).any():
-            masks = [(WHOLE, np.ones((part.height, part.width), bool)), *zonal.zone_masks(areas, stack.grid, part)]
-            masks += [(own_zone(name), np.asarray(found.zone == k)) for k, name in enumerate(known.zones)]
-            if unlike is not None:
-                masks = [(name, mask & (unlike[1] == 1)) for name, mask in masks]
-            cells = zonal.ZoneCells.of(masks)
-            sums = known.sums(Place(stack.grid, part, zonal.cell_areas(stack.grid, part), cells), {"": found})[""]
-            shown = known.bands(found, level)
-            parts.append(with_ends(sums, cells, *shown[1:3]) if known.errors is not None and len(shown) > 2 else sums)
+            maps, left_out = {"": found}, {} if unlike is None else {"": unlike[1] != 1}
+            place = place_of(known, stack.grid, part, areas, maps, left_out)
+            parts.append(zone_sums(known, place, maps, {"": known.bands(found, level)})[""])
     return zonal.totals(parts, known.unit, order, estimation(known.errors, [""], "", level))
 
 

@@ -10,7 +10,7 @@ and written.
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -26,9 +26,9 @@ from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 from soilcarbon.geo import zonal_statistics as zones
-from soilcarbon.geo.grid import Tile
+from soilcarbon.geo.grid import Grid, Tile
 from soilcarbon.geo.resampling import Stack
-from soilcarbon.geo.vector import load_areas
+from soilcarbon.geo.vector import Area, load_areas
 from soilcarbon.geo.zonal_statistics import ZoneCells
 from soilcarbon.io.files import UserError, sha256
 from soilcarbon.mapping.aggregation import block_bands
@@ -167,11 +167,11 @@ class _Worker:
         if not any(np.isfinite(each.members[0]).any() for each in maps.values()):
             return None, Notes(inside=count)
         outside = {name: each[1] != 1 for name, each in unlike.items()}
-        masks = self._masks(tile, maps, outside)
-        place = Place(plan.grid, tile, zones.cell_areas(plan.grid, tile), ZoneCells.of(masks))
+        left_out = outside if plan.inside_only else {}
+        place = place_of(self.model, plan.grid, tile, self.zones, maps, left_out)
         shown = self._shown(place, maps)
-        sums = self._sums(place, maps, shown)
-        blocks = self._blocks(place, maps, shown, outside) if plan.aggregate else []
+        sums = zone_sums(self.model, place, maps, shown)
+        blocks = self._blocks(place, maps, shown, left_out) if plan.aggregate else []
         found = (each for name in plan.maps for each in (shown[name], unlike.get(name)) if each is not None)
         bands = np.concatenate([*found, *blocks])
         notes = {
@@ -190,36 +190,45 @@ class _Worker:
             shown[CHANGE] = self.model.change(place, maps, self.plan.level)
         return shown
 
-    def _sums(self, place: Place, maps: dict[str, Predicted], shown: dict[str, np.ndarray]) -> dict[str, dict[str, zones.Sums]]:
-        """Return map -> zone -> sums; with an error model a zone of one cell has that cell's interval."""
-        sums = self.model.sums(place, maps)
-        if self.model.errors is None:
-            return sums
-        for name, bands in shown.items():
-            if len(bands) > 2:
-                sums[name] = with_ends(sums[name], place.zones, *bands[1:3])
-        return sums
-
     def _blocks(
-        self, place: Place, maps: dict[str, Predicted], shown: dict[str, np.ndarray], outside: dict[str, np.ndarray]
+        self, place: Place, maps: dict[str, Predicted], shown: dict[str, np.ndarray], left_out: dict[str, np.ndarray]
     ) -> list[np.ndarray]:
         """Return of each map the bands (B, h, w) of means of blocks, in the upper left corner: a block lies in one tile."""
-        wanted = np.ones((place.tile.height, place.tile.width), bool)
-        if self.plan.inside_only:
-            wanted &= ~np.logical_or.reduce(list(outside.values()))
-        blocks = ZoneCells.blocks(wanted, self.plan.aggregate)
-        sums = self._sums(replace(place, zones=blocks), maps, shown)
+        blocks = ZoneCells.blocks(_kept(place.tile, left_out), self.plan.aggregate)
+        sums = zone_sums(self.model, replace(place, zones=blocks), maps, shown)
         return [block_bands(sums[name], place.tile, self.plan, self.how[name]) for name in self.plan.maps]
 
-    def _masks(self, tile: Tile, maps: dict[str, Predicted], outside: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
-        """Return the cells (h, w) of the whole map, of zones and of the model's own zones, by name."""
-        masks = [(WHOLE, np.ones((tile.height, tile.width), bool)), *zones.zone_masks(self.zones, self.plan.grid, tile)]
-        for k, name in enumerate(self.model.zones):
-            masks.append((own_zone(name), np.logical_or.reduce([each.zone == k for each in maps.values()])))
-        if self.plan.inside_only:
-            inside = ~np.logical_or.reduce(list(outside.values()))
-            masks = [(name, mask & inside) for name, mask in masks]
-        return masks
+
+def _kept(tile: Tile, left_out: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return which cells (h, w) are in none of the masks of what is left out."""
+    return ~np.logical_or.reduce([np.zeros((tile.height, tile.width), bool), *left_out.values()])
+
+
+def place_of(
+    model: Predictor,
+    grid: Grid,
+    tile: Tile,
+    areas: Sequence[Area],
+    maps: Mapping[str, Predicted],
+    left_out: Mapping[str, np.ndarray],
+) -> Place:
+    """Return a tile with the cells of the whole map, of areas and of the model's own zones, without those of masks (h, w)."""
+    kept = _kept(tile, left_out)
+    masks = [(WHOLE, kept), *((name, mask & kept) for name, mask in zones.zone_masks(areas, grid, tile))]
+    for k, name in enumerate(model.zones):
+        masks.append((own_zone(name), np.logical_or.reduce([each.zone == k for each in maps.values()]) & kept))
+    return Place(grid, tile, zones.cell_areas(grid, tile), ZoneCells.of(masks))
+
+
+def zone_sums(
+    model: Predictor, place: Place, maps: Mapping[str, Predicted], shown: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, zones.Sums]]:
+    """Return map -> zone -> sums; with an error model a zone of one cell has that cell's interval, of the bands `shown`."""
+    sums = model.sums(place, maps)
+    for name, bands in shown.items() if model.errors is not None else ():
+        if len(bands) > 2:
+            sums[name] = with_ends(sums[name], place.zones, *bands[1:3])
+    return sums
 
 
 def _valued(predicted: Predicted, outside: np.ndarray | None) -> tuple[int, int]:
