@@ -18,18 +18,13 @@ from rasterio.warp import transform, transform_bounds
 
 from soilcarbon.io.files import UserError
 
-GDAL_ERRORS = (CPLE_BaseError, RasterioError)
-"""What rasterio raises when GDAL fails."""
-Bounds = tuple[float, float, float, float]
-"""x_min, x_max, y_min, y_max in a CRS's own unit."""
-_POLE = 90.0 + 1e-9
-"""Degrees: latitudes up to here are a pole's, but for rounding."""
+GDAL_ERRORS = (CPLE_BaseError, RasterioError)  # what rasterio raises when GDAL fails
+Bounds = tuple[float, float, float, float]  # x_min, x_max, y_min, y_max in a CRS's own unit
+_POLE = 90.0 + 1e-9  # degrees: latitudes up to here are a pole's, but for rounding
 _SIDE, _LATTICE = 400, 21
 """Places along each side of an extent that is brought to another CRS, and rows and columns of those inside it."""
-_SLACK = 0.001
-"""Of an extent: a curved side may bulge by so much between two of its places."""
-_ROUND_THE_EARTH = 41_000_000.0
-"""Metres: a plane that is wider is not the ground's; Mercator's pole lies at 242,000 km."""
+_SLACK = 0.001  # of an extent: a curved side may bulge by so much between two of its places
+_ROUND_THE_EARTH = 41_000_000.0  # metres: a plane that is wider is not the ground's; Mercator's pole lies at 242,000 km
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_]*:[A-Za-z0-9_.-]+(\+([A-Za-z][A-Za-z0-9_]*:)?[A-Za-z0-9_.-]+)?")
 _WKT = re.compile(
     r"(PROJ|GEOG|GEOC|COMPD_|VERT_|LOCAL_|FITTED_)_?CS\s*[\[(]"

@@ -29,19 +29,14 @@ from soilcarbon.quantities import CARBON_UNITS as UNITS
 from soilcarbon.quantities import unit_of
 
 log = getLogger(__name__)
-_LARGEST = {"kg/m2": 2000.0, "g/kg": 1000.0}
-"""More is not soil: a peat of 30 m contains 2,000 kg/m2."""
+_LARGEST = {"kg/m2": 2000.0, "g/kg": 1000.0}  # more is not soil: a peat of 30 m contains 2,000 kg/m2
 _MISSING = 1e19
-_CELLS_AT_ONCE = 2**22
-"""Of a NetCDF of many times: 32 MB."""
-_CHUNK = 1024
-"""Cells along the side of a chunk of dask: whole tiles of 256 or 512."""
+_CELLS_AT_ONCE = 2**22  # of a NetCDF of many times: 32 MB
+_CHUNK = 1024  # cells along the side of a chunk of dask: whole tiles of 256 or 512
 AXES = {"lat": ("degrees_north", "latitude"), "lon": ("degrees_east", "longitude")}
 _TIMES = ("time", "month", "year")
-_FINEST, _FARTHEST = 1e-6, 720.0
-"""Degrees: no cell is smaller; no longitude is counted farther from Greenwich."""
-_REGULAR = 0.1
-"""Of a cell: so far may a centre lie from where a regular grid would have it."""
+_FINEST, _FARTHEST = 1e-6, 720.0  # degrees: no cell is smaller; no longitude is counted farther from Greenwich
+_REGULAR = 0.1  # of a cell: so far may a centre lie from where a regular grid would have it
 
 
 @dataclass(frozen=True)

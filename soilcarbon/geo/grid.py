@@ -18,14 +18,10 @@ from soilcarbon.geo.crs import Bounds, as_text, bounds_in, parse_crs, read_crs, 
 from soilcarbon.geo.raster import Layer, check_raster, named_errors, open_raster
 from soilcarbon.io.files import UserError
 
-_LATTICE = 21
-"""Cells along each side of a grid that are looked for on another one."""
-_HAIR = 1e-6
-"""Of a cell: bounds lie on cell edges, but for rounding."""
-_MAXIMUM_CELLS = 10**13
-"""A grid of more cells is a mistake: the land of the Earth at 4 m."""
-_RADIUS = 6_371_000.0
-"""Of the Earth, metres."""
+_LATTICE = 21  # cells along each side of a grid that are looked for on another one
+_HAIR = 1e-6  # of a cell: bounds lie on cell edges, but for rounding
+_MAXIMUM_CELLS = 10**13  # a grid of more cells is a mistake: the land of the Earth at 4 m
+_RADIUS = 6_371_000.0  # of the Earth, metres
 
 
 @dataclass(frozen=True)

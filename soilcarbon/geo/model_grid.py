@@ -20,10 +20,8 @@ from soilcarbon.io.files import UserError, must_exist
 _PARTS_ALONG = 8
 """Of a model's cell, into which cells of a projected map are cut at least, each part belonging where its middle lies."""
 _MOST_PARTS = 16
-_TOUCHING = 1e-4
-"""Degrees by which the bounds of neighbouring cells may differ."""
-_UNEVEN = 1e-3
-"""Degrees by which the rows of a regular grid may be unevenly spaced."""
+_TOUCHING = 1e-4  # degrees by which the bounds of neighbouring cells may differ
+_UNEVEN = 1e-3  # degrees by which the rows of a regular grid may be unevenly spaced
 _MOST_CELLS = 30_000_000
 _TURNS = (-360.0, 0.0, 360.0)
 

@@ -21,16 +21,11 @@ from soilcarbon.io.nodata import EVERY
 
 log = getLogger(__name__)
 
-_SAMPLE = 2**21
-"""Cells of all bands of a file that are looked at: a second at most."""
-_LEAST, _MOST = 2**15, 2**19
-"""Cells of a band that are looked at: bounds of its part of these."""
-_WINDOWS = 400
-"""Of a large file's blocks, parts of which are read."""
-_PART = (256, 4096)
-"""Rows and columns of such a part at most."""
-_GOLDEN = (math.sqrt(5) - 1) / 2
-"""Multiples of it, without their integers, cover 0 to 1 evenly however many are taken."""
+_SAMPLE = 2**21  # cells of all bands of a file that are looked at: a second at most
+_LEAST, _MOST = 2**15, 2**19  # cells of a band that are looked at: bounds of its part of these
+_WINDOWS = 400  # of a large file's blocks, parts of which are read
+_PART = (256, 4096)  # rows and columns of such a part at most
+_GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, without their integers, cover 0 to 1 evenly however many are taken
 FILLS = (
     *(-99.0, -999.0, -9999.0, -99999.0, -999999.0, -9999999.0, 999.0, 9999.0, 99999.0, 999999.0, 9999999.0, -1e4, -1e5, -1e6),
     *(250.0, 251.0, 252.0, 253.0, 254.0, 255.0, -128.0, -32768.0, -32767.0, 32767.0, 32766.0, 65535.0, 65534.0),
@@ -39,24 +34,18 @@ FILLS = (
 """Values that are used for missing: of the limits of types, rows of nines, and of satellite products (MODIS)."""
 _NINES = (-99.0, -999.0, -9999.0, -99999.0)
 """Codes for missing; where nothing else is negative they need not be as far from the values."""
-OF_FILE = "nodata="
-"""How the setting is written for a single file, such as a reference map."""
+OF_FILE = "nodata="  # how the setting is written for a single file, such as a reference map
 _APART, _LIMIT_APART, _ANY_APART = 1.0, 0.2, 10.0
 """Ranges of all other values by which such a value, the limit of an integer type, and any repeated value stand apart."""
 _STEPS, _FEW_STEPS = 20, 5
 """Mean steps between all other values by which the limit of a type, or a code below all values of 0 and more, stands apart."""
-_GROUP = 10
-"""Values that may stand apart together: products have several codes of no data."""
-_REPEATED = 10
-"""Cells from which on a value that is not of `FILLS` counts as repeated."""
-_FEW = 60
-"""More different integers than this are a measurement."""
+_GROUP = 10  # values that may stand apart together: products have several codes of no data
+_REPEATED = 10  # cells from which on a value that is not of `FILLS` counts as repeated
+_FEW = 60  # more different integers than this are a measurement
 _CONSTANT, _JUMPS = 0.5, 0.25
 """Of class codes so many neighbours are alike, and of those that differ so many are not next in the order of codes."""
-_IDENTIFIERS = 1000
-"""Times their range, which class codes are larger."""
-_FAR = 8.0
-"""Standard deviations from the mean of the training data beyond which fill values are not read without a question."""
+_IDENTIFIERS = 1000  # times their range, which class codes are larger
+_FAR = 8.0  # standard deviations from the mean of the training data beyond which fill values are not read without a question
 
 
 # --- samples -----------------------------------------------------------------------------------------------------------

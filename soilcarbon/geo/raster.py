@@ -33,24 +33,15 @@ from soilcarbon.progress import Progress
 log = getLogger(__name__)
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # `check_raster` says it; catch_warnings mixes up threads
 
-_CELLS_AT_ONCE = 2**24
-"""Cells held in memory while windows are cut: 64 MB of float32."""
-_MOST_CELLS = 10**8
-"""Of a raster that is held whole: a scene of Landsat has 6e7."""
-ABSURD = 1e19
-"""No covariate is as large: it is the fill value (1e20, 9.97e36, -3.4e38) of a writer that did not declare it."""
-_FAR, _FAR_DEGREES = 1e10, 1e4
-"""In the CRS's unit: no ground is as far from an origin."""
-_FINE = 1e-12
-"""Of a coordinate, and ..."""
-_TINY = 1e-12
-"""... in the CRS's unit: neighbouring cells have to differ in float64 by far more than rounding."""
-UNDECLARED = "%s: not declared as nodata, but taken as missing: %s"
-"""Log message on a file and what is missing in its variables."""
-EXACT = 2**24
-"""Integers up to this are told apart in float32, in which all covariates are held."""
-_SIDECAR = 2**22
-"""Characters of a file beside a raster in which category names are looked for."""
+_CELLS_AT_ONCE = 2**24  # cells held in memory while windows are cut: 64 MB of float32
+_MOST_CELLS = 10**8  # of a raster that is held whole: a scene of Landsat has 6e7
+ABSURD = 1e19  # no covariate is as large: it is the fill value (1e20, 9.97e36, -3.4e38) of a writer that did not declare it
+_FAR, _FAR_DEGREES = 1e10, 1e4  # in the CRS's unit: no ground is as far from an origin
+_FINE = 1e-12  # of a coordinate, and ...
+_TINY = 1e-12  # ... in the CRS's unit: neighbouring cells have to differ in float64 by far more than rounding
+UNDECLARED = "%s: not declared as nodata, but taken as missing: %s"  # log message on a file and what is missing in its variables
+EXACT = 2**24  # integers up to this are told apart in float32, in which all covariates are held
+_SIDECAR = 2**22  # characters of a file beside a raster in which category names are looked for
 _CATEGORIES = re.compile(r'<CategoryNames>\s*<Category>|<GDALRasterAttributeTable(?![^>]*tableType="athematic")')
 _PICTURE = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 

@@ -34,16 +34,11 @@ from soilcarbon.io.tiff_header import check_tiff_file
 from soilcarbon.progress import Progress, progress
 
 log = getLogger(__name__)
-_REMOTE_NAME = "remote.tif"
-"""What GDAL takes a remote file to be called: it learns no address."""
-MARGIN = 64
-"""Cells that are fetched beyond the extent on each side: the windows round profiles reach over it."""
-_MOST_BYTES = 2**34
-"""Of a window, unpacked."""
-_STRIP_BYTES = 2**27
-"""Held in memory while a window is written, or a row of the file's own tiles."""
-_HAIR = 1e-3
-"""Of a cell: by so much may the grids of tiles that are joined differ, and an extent lie beyond a cell's edge."""
+_REMOTE_NAME = "remote.tif"  # what GDAL takes a remote file to be called: it learns no address
+MARGIN = 64  # cells that are fetched beyond the extent on each side: the windows round profiles reach over it
+_MOST_BYTES = 2**34  # of a window, unpacked
+_STRIP_BYTES = 2**27  # held in memory while a window is written, or a row of the file's own tiles
+_HAIR = 1e-3  # of a cell: by so much may the grids of tiles that are joined differ, and an extent lie beyond a cell's edge
 
 
 @dataclass(frozen=True)

@@ -49,28 +49,17 @@ from soilcarbon.io.files import NODATA, UserError
 log = getLogger(__name__)
 ON_THE_GRID = "on the map's grid"
 
-_OPEN_FILES = 200
-"""Files kept open; a process may often open 1024."""
-_SIDE = 128
-"""Rows and columns of a piece of the map, which GDAL always warps as a whole."""
-_CELLS_KEPT = 2**24
-"""Cells of pieces that are kept for neighbouring windows: 64 MB."""
-_AS_FINE = 1 / 0.95
-"""Source cells per target cell up to which nothing is averaged; GDAL's threshold."""
-_BLOCKWISE = 4
-"""Source cells per target cell from which whole blocks of them are averaged first: GDAL's warper would hold them all."""
-_EXACT = 1e-9
-"""Of a source cell, by which a coordinate may be off: GDAL's approximation never is as good, so that it is not used."""
-_IMPLAUSIBLE = 1e15
-"""An interpolated value that is as large has taken from a fill value that is not declared."""
-_WHOLE = 1e-3
-"""Of a cell: grids that are shifted by less coincide."""
-_SAME_SIZE = 1e-6
-"""Cells that differ by less, relatively, are the same."""
-_DRIFT = 0.05
-"""Of a cell: grids whose cells coincide at one corner may part by so much at the other."""
-_LATTICE = 15
-"""Places along each side of a grid at which cells are compared."""
+_OPEN_FILES = 200  # files kept open; a process may often open 1024
+_SIDE = 128  # rows and columns of a piece of the map, which GDAL always warps as a whole
+_CELLS_KEPT = 2**24  # cells of pieces that are kept for neighbouring windows: 64 MB
+_AS_FINE = 1 / 0.95  # source cells per target cell up to which nothing is averaged; GDAL's threshold
+_BLOCKWISE = 4  # source cells per target cell from which whole blocks of them are averaged first: GDAL's warper would hold them all
+_EXACT = 1e-9  # of a source cell, by which a coordinate may be off: GDAL's approximation never is as good, so that it is not used
+_IMPLAUSIBLE = 1e15  # an interpolated value that is as large has taken from a fill value that is not declared
+_WHOLE = 1e-3  # of a cell: grids that are shifted by less coincide
+_SAME_SIZE = 1e-6  # cells that differ by less, relatively, are the same
+_DRIFT = 0.05  # of a cell: grids whose cells coincide at one corner may part by so much at the other
+_LATTICE = 15  # places along each side of a grid at which cells are compared
 
 Kind = Literal["bilinear", "nearest"]
 
@@ -82,19 +71,14 @@ class _Source:
     A source that coincides with the target has a shift and a period; of others the ratio decides the sampling.
     """
 
-    grid: Grid
-    """Turned north up, in thought."""
+    grid: Grid  # turned north up, in thought
     south_up: bool
     mirrored: bool
     wraps: bool
-    shift: tuple[int, int] | None = None
-    """Source row and column of the target's upper left cell, if the cells of both coincide."""
-    period: int | None = None
-    """Columns after which a source that coincides comes again."""
-    ratio: tuple[float, float] = (1.0, 1.0)
-    """Source cells per target cell, down and across."""
-    files: dict[Path, list[int]] = field(default_factory=dict)
-    """The positions of each file's layers."""
+    shift: tuple[int, int] | None = None  # source row and column of the target's upper left cell, if the cells of both coincide
+    period: int | None = None  # columns after which a source that coincides comes again
+    ratio: tuple[float, float] = (1.0, 1.0)  # source cells per target cell, down and across
+    files: dict[Path, list[int]] = field(default_factory=dict)  # the positions of each file's layers
 
     @property
     def transform(self) -> Affine:
@@ -117,14 +101,11 @@ class _Source:
 class _View(NamedTuple):
     """Layers of one source that are warped alike."""
 
-    positions: list[int]
-    """Of its B layers among the stack's."""
-    masks: list[int]
-    """Which of the B layers have missing cells: their masks (0 or 255) are further bands, in this order."""
+    positions: list[int]  # of its B layers among the stack's
+    masks: list[int]  # which of the B layers have missing cells: their masks (0 or 255) are further bands, in this order
     rasters: list[Any]
     """Virtual rasters of B + masks bands: of a source in degrees one for every turn by which it may reach the grid."""
-    options: dict[str, Any]
-    """How they are warped."""
+    options: dict[str, Any]  # how they are warped
 
 
 class Stack:

@@ -39,21 +39,14 @@ from soilcarbon.io.vector_limits import check_layer
 log = getLogger(__name__)
 
 _STEP_DEGREES = 0.1
-_STEP_METRES = 10_000.0
-"""Vertices along an edge that is brought to another CRS: a chord of 10 km leaves a great circle by 2 m."""
-_STEPS = 20_000
-"""... but no more than this across a file's extent."""
-_VERTICES = 2_000_000
-"""... and in all: the coasts of the world, 1.6 million km, have 160,000 such steps."""
-_CROSSINGS = 3000
-"""Of borders, that are repaired and joined."""
-_SAMPLED = 50_000
-"""Edges looked at for crossings."""
-_HAIR = 1e-6
-"""Degrees by which longitudes may pass 180 from rounding."""
+_STEP_METRES = 10_000.0  # vertices along an edge that is brought to another CRS: a chord of 10 km leaves a great circle by 2 m
+_STEPS = 20_000  # ... but no more than this across a file's extent
+_VERTICES = 2_000_000  # ... and in all: the coasts of the world, 1.6 million km, have 160,000 such steps
+_CROSSINGS = 3000  # of borders, that are repaired and joined
+_SAMPLED = 50_000  # edges looked at for crossings
+_HAIR = 1e-6  # degrees by which longitudes may pass 180 from rounding
 _POLYGON, _MULTIPOLYGON = "Polygon", "MultiPolygon"
-_NAMES = ("name", "zone", "region", "id", "code")
-"""Words of the columns that may name areas, in order of preference."""
+_NAMES = ("name", "zone", "region", "id", "code")  # words of the columns that may name areas, in order of preference
 _FORMATS = (".gpkg", ".shp", ".geojson", ".json", ".fgb", ".kml")
 _SHAPEFILE = (".shp", ".shx", ".dbf", ".prj", ".cpg")
 _GEODATABASE = (".gdbtable", ".gdbtablx", ".gdbindexes", ".spx", ".atx", ".freelist", ".horizon", ".lock", ".gdb", "")
@@ -65,10 +58,8 @@ _STARTS = re.compile(
 )
 """How files of these formats begin: GeoPackage, shapefile, FlatGeobuf, GeoJSON, KML."""
 _POINTERS = (b"<ogr", b"gdal_streamed_alg", b"<gdal", b"<vrt")
-_HEAD = 2**20
-"""Bytes: words of formats that point to other files are looked for in these; GDAL looks at fewer."""
-_UNPACKED = 2**33
-"""Bytes that an archive may unpack to."""
+_HEAD = 2**20  # bytes: words of formats that point to other files are looked for in these; GDAL looks at fewer
+_UNPACKED = 2**33  # bytes that an archive may unpack to
 _NO_NETWORK = {"GDAL_HTTP_PROXY": "none://none", "GDAL_HTTPS_PROXY": "none://none", "GML_DOWNLOAD_SCHEMA": "NO"}
 """GDAL's settings under which it reaches no host: a proxy of a kind that does not exist."""
 

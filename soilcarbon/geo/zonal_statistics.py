@@ -26,22 +26,17 @@ from soilcarbon.geo.grid import Grid, Tile, lonlat
 from soilcarbon.geo.vector import Area
 from soilcarbon.stats.areal_mean import ArealMean, Variances, areal_mean
 
-LOWER, UPPER = 0.05, 0.95
-"""Quantiles of an ensemble's members at a cell."""
+LOWER, UPPER = 0.05, 0.95  # quantiles of an ensemble's members at a cell
 _BLOCK_KM = 3.0
-_BLOCK_CELLS = 4
-"""In a projected CRS true areas are taken of blocks no larger than this, and interpolated."""
-_EAST_SOUTH = 1e-7
-"""Of a cell: centres are moved so far east and south, so that one on a border lies in one of the two areas."""
-_LONG = 1000
-"""Vertices from which a geometry is cut to a tile before it is rasterized."""
+_BLOCK_CELLS = 4  # in a projected CRS true areas are taken of blocks no larger than this, and interpolated
+_EAST_SOUTH = 1e-7  # of a cell: centres are moved so far east and south, so that one on a border lies in one of the two areas
+_LONG = 1000  # vertices from which a geometry is cut to a tile before it is rasterized
 _MASS = {
     "mg": 1e-15, "g": 1e-12, "kg": 1e-9, "Kg": 1e-9, "Mg": 1e-6, "t": 1e-6, "tonnes": 1e-6, "kt": 1e-3, "Gg": 1e-3,
     "Mt": 1.0, "Tg": 1.0, "Pg": 1e3,
 }  # fmt: skip
 """Mt (Tg); a milligram and a megagram differ in case alone."""
-_SURFACE = {"cm": 1e-10, "m": 1e-6, "ha": 1e-2, "km": 1.0}
-"""km2, of the square or of the hectare."""
+_SURFACE = {"cm": 1e-10, "m": 1e-6, "ha": 1e-2, "km": 1.0}  # km2, of the square or of the hectare
 _PER_SURFACE = re.compile(
     rf"(?P<mass>{'|'.join(_MASS)})\s*(?:S?O?C\b)?\s*"
     r"(?:(?:/|\bper\b)\s*(?:(?P<square>c?m|km)\s*(?:\^|\*\*)?\s*2|ha|hectare)"

@@ -126,10 +126,8 @@ UNITS_IN_NAMES: dict[str, dict[str, str]] = {
 }  # fmt: skip
 """Our name -> unit as it follows a column's name, without punctuation -> the unit."""
 _SHOWN = 12
-NOT_USED = "none"
-"""In place of a column: the table's own is not to be used."""
-BY_ROW = "row"
-"""In place of a column of ids: each row is a profile of its own."""
+NOT_USED = "none"  # in place of a column: the table's own is not to be used
+BY_ROW = "row"  # in place of a column of ids: each row is a profile of its own
 
 
 def plain(name: str) -> str:

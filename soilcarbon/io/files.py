@@ -40,10 +40,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-NODATA = -9999.0
-"""The number that stands for a missing cell in patches and in rasters written here."""
-LOCK = ".lock"
-"""File in a folder by which a run keeps other runs out of it; it is removed when the run ends."""
+NODATA = -9999.0  # the number that stands for a missing cell in patches and in rasters written here
+LOCK = ".lock"  # file in a folder by which a run keeps other runs out of it; it is removed when the run ends
 _BEING_MADE, _COMPLETE, _REMOVED = ".soilcarbon-new-", ".soilcarbon-complete", ".removed"
 """Folders in which a set of files is made, and waits to be moved; in the latter, names of files that the set does away with."""
 PARTIAL = re.compile(r"\.soilcarbon-[0-9a-f]{16}\.partial")

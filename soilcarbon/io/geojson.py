@@ -10,8 +10,7 @@ from typing import Any
 from soilcarbon.io.files import UserError, nearest
 
 _GEOMETRIES = ("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon", "GeometryCollection")
-_LARGEST = 2**26
-"""Bytes of a file that is looked at; a larger one takes too long."""
+_LARGEST = 2**26  # bytes of a file that is looked at; a larger one takes too long
 
 
 def check_geojson(local: Path, path: Path) -> None:

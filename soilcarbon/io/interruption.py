@@ -24,8 +24,7 @@ from typing import Any
 
 uninterrupted = threading.RLock()
 """Held for a moment while a temporary file is made and registered, or renamed and struck off; a run that ends keeps it."""
-temporary: set[Path] = set()
-"""Files and folders of this process that are removed when it is interrupted."""
+temporary: set[Path] = set()  # files and folders of this process that are removed when it is interrupted
 _PATIENCE_S = 1.0
 _SET_PARENT_DEATH_SIGNAL = 1  # of Linux' prctl(2)
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]

@@ -6,18 +6,12 @@ much larger than the file (aliases of YAML, shared containers of pickles, sparse
 
 from typing import Any
 
-YAML_BYTES = 2**19
-"""Of a YAML file, of which 100 kB take a second: a list of 8,000 paths has as many."""
-NODES = 1_000_000
-"""Values in a YAML file, or in the facts of a model file, each counted as often as it is referred to."""
-BLOCK_BYTES = 2**28
-"""Of a strip or tile of a GeoTIFF, or a chunk of a NetCDF, unpacked: it is held at once, twice."""
-UNPACKED_BYTES = 2**30
-"""That any file may unpack to. A larger one must have at least ..."""
-UNPACKED_RATIO = 2000
-"""... one byte for so many: deflate reaches 1,032."""
-AXIS = 10_000_000
-"""Places along a coordinate of a NetCDF."""
+YAML_BYTES = 2**19  # of a YAML file, of which 100 kB take a second: a list of 8,000 paths has as many
+NODES = 1_000_000  # values in a YAML file, or in the facts of a model file, each counted as often as it is referred to
+BLOCK_BYTES = 2**28  # of a strip or tile of a GeoTIFF, or a chunk of a NetCDF, unpacked: it is held at once, twice
+UNPACKED_BYTES = 2**30  # that any file may unpack to. A larger one must have at least ...
+UNPACKED_RATIO = 2000  # ... one byte for so many: deflate reaches 1,032
+AXIS = 10_000_000  # places along a coordinate of a NetCDF
 
 
 class LimitError(ValueError):

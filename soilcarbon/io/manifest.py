@@ -13,10 +13,8 @@ from pathlib import Path
 
 from soilcarbon.io.files import LOCK, UserError, file_set, files_below, write_json
 
-REPORT = "a report"
-"""Of figures, and of all reports of a version that did not tell them apart."""
-MANIFEST = "soilcarbon-files.json"
-"""File in a folder of results: {"files": {name: what it is a result of}}."""
+REPORT = "a report"  # of figures, and of all reports of a version that did not tell them apart
+MANIFEST = "soilcarbon-files.json"  # file in a folder of results: {"files": {name: what it is a result of}}
 
 
 def listed_files(folder: Path) -> dict[str, str]:

@@ -6,8 +6,7 @@ import re
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]|^[.~\s-]+|[.\s]+$')
 """Separators, what Windows forbids, and what hides a file or makes it a flag."""
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-_LONGEST = 100
-"""Bytes of UTF-8: file systems take 255, and endings and temporary names are added."""
+_LONGEST = 100  # bytes of UTF-8: file systems take 255, and endings and temporary names are added
 
 
 def file_name(text: str) -> str:

@@ -11,10 +11,8 @@ from typing import BinaryIO
 from soilcarbon.io.limits import AXIS, LimitError
 
 _DIMENSION, _VARIABLE, _ATTRIBUTE = 10, 11, 12
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}
-"""Type -> bytes of a value."""
-_MOST = 100_000
-"""Dimensions, variables or attributes; and characters of a name."""
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}  # type -> bytes of a value
+_MOST = 100_000  # dimensions, variables or attributes; and characters of a name
 
 
 class _Header:

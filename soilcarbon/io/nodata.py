@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-EVERY = ""
-"""Stands for all variables that are not named."""
+EVERY = ""  # stands for all variables that are not named
 
 
 def as_texts(given: Any) -> Any:

@@ -26,10 +26,8 @@ from soilcarbon.io.pickles import load_patches
 
 log = logging.getLogger(__name__)
 CACHE = ".packed"
-CACHED_FROM = 2**18
-"""Numbers in a packed array; smaller ones are read from the patches in a moment."""
-FORMAT = 1
-"""Version of the packing format: a cached array of another version is not used."""
+CACHED_FROM = 2**18  # numbers in a packed array; smaller ones are read from the patches in a moment
+FORMAT = 1  # version of the packing format: a cached array of another version is not used
 
 
 def profile_key(profile_id: Any) -> str:

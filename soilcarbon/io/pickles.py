@@ -45,8 +45,7 @@ _PLAIN = [
     rb"[IL]-?[0-9]{1,20}L?\n|F[^\n]{1,40}\n|[SV][^\n]*\n|g[0-9]{1,10}\n",
     *map(_short, (rb"\x8c", b"C", b"U")),
 ]
-_LENGTHS = {b"X": 4, b"B": 4, b"T": 4, b"\x8d": 8, b"\x8e": 8, b"\x96": 8}
-"""Opcode -> bytes of the length that follows it."""
+_LENGTHS = {b"X": 4, b"B": 4, b"T": 4, b"\x8d": 8, b"\x8e": 8, b"\x96": 8}  # opcode -> bytes of the length that follows it
 _NEW_DICT, _FRAME = b"csoilcarbon\ndict\n)R", b"\x95"
 _REPLACED = {b"}": _NEW_DICT, b"(d": _NEW_DICT, b"s": b"\x86a", b"u": b"ta", _FRAME: b""}
 """Instructions for dicts -> for a list of keys and values: SETITEM appends a pair, SETITEMS a tuple of all pairs. The length in a

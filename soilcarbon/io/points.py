@@ -22,8 +22,7 @@ from soilcarbon.io.values import BelowLimit, Reading, degrees, has_decimal_comma
 from soilcarbon.io.vector_limits import check_layer
 
 _MOST_UNMATCHED = 0.5
-_TEXTS = ("profile_id", "horizon", "stratum", "primary_unit")
-"""Columns of names, in which a comma is no decimal one."""
+_TEXTS = ("profile_id", "horizon", "stratum", "primary_unit")  # columns of names, in which a comma is no decimal one
 _FEW_SWAPPED, _SHARE_SWAPPED = 3, 0.1
 """Latitudes beyond 90 degrees, of so many and of this share of the places, show that longitude and latitude are swapped."""
 

@@ -22,18 +22,14 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from soilcarbon.io.files import UserError, atomic_write, write_json
 
-CHUNK = 2**18
-"""Bytes of the parts in which a file is kept: a tile of a Cloud Optimized GeoTIFF lies in one or two."""
+CHUNK = 2**18  # bytes of the parts in which a file is kept: a tile of a Cloud Optimized GeoTIFF lies in one or two
 TRIES, FIRST_PAUSE, LONGEST_PAUSE = 5, 1.0, 60.0
 """Requests for one part; seconds between the first two, doubled each time; and at most."""
-_AT_ONCE = 64
-"""Chunks in one request: 16 MiB."""
-_WHOLE = 2**26
-"""Bytes of a file that is taken whole where a server knows no ranges."""
+_AT_ONCE = 64  # chunks in one request: 16 MiB
+_WHOLE = 2**26  # bytes of a file that is taken whole where a server knows no ranges
 _TIMEOUT = 60.0
 _REDIRECTS = 5
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
-"""Statuses after which another try is sensible."""
+_PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses after which another try is sensible
 _REASONS = {
     401: "the server wants a login; use a presigned address, or download the file by hand",
     403: "the server does not allow it, or there is no such file",

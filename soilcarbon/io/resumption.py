@@ -10,8 +10,7 @@ from soilcarbon.io.files import UserError, read_yaml, sha256, write_text, write_
 from soilcarbon.io.interruption import advise_resume
 
 log = logging.getLogger(__name__)
-RECORD = "settings.yaml"
-"""File of the facts of a run in the folder of its results."""
+RECORD = "settings.yaml"  # file of the facts of a run in the folder of its results
 
 
 def begin_or_resume(folder: Path, facts: Mapping[str, Any], parts: Sequence[str], resume: bool) -> None:

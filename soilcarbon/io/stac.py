@@ -17,12 +17,10 @@ from soilcarbon.io.files import UserError, must_exist
 from soilcarbon.io.limits import LimitError, check_nodes, whole_number
 from soilcarbon.io.ranges import RemoteFile, https_address, is_address, shown
 
-_BYTES = 2**24
-"""Of a JSON file."""
+_BYTES = 2**24  # of a JSON file
 _MOST_ITEMS = 5000
 _TIFF = re.compile(r"image/tiff\b|image/x\.geotiff\b", re.IGNORECASE)
-_PICTURES = {"thumbnail", "overview", "visual", "metadata", "data-mask"}
-"""Roles of assets that hold no measurement."""
+_PICTURES = {"thumbnail", "overview", "visual", "metadata", "data-mask"}  # roles of assets that hold no measurement
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,7 @@ _NOT_TEXT = {
     b"%PDF": "a PDF: export its table as CSV",
 }
 """First bytes of files that are no text, and what to do with them."""
-_HEAD = 2**16
-"""Bytes that are looked at before the rest is read."""
+_HEAD = 2**16  # bytes that are looked at before the rest is read
 
 
 def read_text(path: Path) -> str:

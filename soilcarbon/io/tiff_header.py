@@ -17,8 +17,7 @@ _STARTS = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True)
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Type of a field -> bytes of a value."""
 _NUMBERS = {3: "u2", 4: "u4", 16: "u8"}
-_PLACES = ((273, 279), (324, 325))
-"""Fields of the offsets and lengths of strips, and of tiles."""
+_PLACES = ((273, 279), (324, 325))  # fields of the offsets and lengths of strips, and of tiles
 _MOST_DIRECTORIES = 1000
 
 

@@ -29,8 +29,7 @@ _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 _LIMIT = re.compile(r"\s*[<≤]\s*=?\s*(.*)")
 _NINES = re.compile(r"9{2,}(\.9+)?")
 _FEWEST_CODES = 3
-_FAR = 1.5
-"""A code of nines repeats, and is so many times the next largest value."""
+_FAR = 1.5  # a code of nines repeats, and is so many times the next largest value
 
 
 @dataclass(frozen=True)

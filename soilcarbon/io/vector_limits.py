@@ -11,8 +11,7 @@ from urllib.parse import quote
 
 from soilcarbon.io.limits import BLOCK_BYTES, LimitError
 
-_SECONDS = 60.0
-"""For looking through all pages of a GeoPackage: a gigabyte takes some seconds."""
+_SECONDS = 60.0  # for looking through all pages of a GeoPackage: a gigabyte takes some seconds
 _APPLICATIONS = (b"GPKG", b"GP10", b"GP11")
 
 

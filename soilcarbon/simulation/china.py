@@ -31,18 +31,13 @@ from soilcarbon.zonal.covariates import spectral_indices
 
 BOUNDS = (74.0, 18.0, 135.0, 54.0)
 PERIODS = tuple((first, first + 4) for first in range(1985, 2020, 5))
-SAMPLED = (1980, 2020)
-"""Sampling years, the last not included. There are no satellite data before the first period."""
+SAMPLED = (1980, 2020)  # sampling years, the last not included. There are no satellite data before the first period.
 DEPTHS = ((0.0, 20.0), (0.0, 100.0))
 Law = Literal["zoned", "unzoned"]
-_UNSEEN = 0.25
-"""Standard deviation, on ln SOC, of what differs within a cell, whose mean is the cell's."""
-_LABORATORY = 0.08
-"""The same of a measurement of SOC."""
-_DEEP = 0.12
-"""SOC far below, as a share of that at the surface."""
-_BANDS = {"blue": 2, "red": 0, "nir": 1, "swir1": 5}
-"""Band -> its column of `world.SPECTRA`."""
+_UNSEEN = 0.25  # standard deviation, on ln SOC, of what differs within a cell, whose mean is the cell's
+_LABORATORY = 0.08  # the same of a measurement of SOC
+_DEEP = 0.12  # SOC far below, as a share of that at the surface
+_BANDS = {"blue": 2, "red": 0, "nir": 1, "swir1": 5}  # band -> its column of `world.SPECTRA`
 _FIELDS = {
     "vigour": (6, 0.5, 0.5),
     "clay": (6, 0.5, 0.5),

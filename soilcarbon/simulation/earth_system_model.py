@@ -17,10 +17,8 @@ from soilcarbon.simulation.world import ICE, WATER, Pedogenesis, soil_carbon
 FAULTY = Pedogenesis(litter=2.4, q10=4.0, rock=0.0)
 """Decay doubles with every 5 degrees rather than every 9, litter follows vegetation more than squared, and parent material and
 texture have no effect: too much temperature, too much productivity, no lithology."""
-COARSER = 2
-"""Cells of the world along a side of the model's."""
-_FINE_EARTH = 0.39
-"""t/m2 of 0-30 cm, by which g/kg become kg/m2."""
+COARSER = 2  # cells of the world along a side of the model's
+_FINE_EARTH = 0.39  # t/m2 of 0-30 cm, by which g/kg become kg/m2
 _FILL = np.float32(1e20)
 _NEEDED = ("bio01", "bio12", "evi_mean", "evi_min", "slope")
 

@@ -28,18 +28,15 @@ from soilcarbon.stats.groups import spatial_groups, train_valid_test_split
 NOISE = 0.3
 """Standard deviation of the measurement noise on ln SOC: laboratory, and variation within a field. Its mean is such that measured
 SOC is right on average: a mean of many profiles is that of the land."""
-LARGEST = 580.0
-"""SOC of pure organic matter, g/kg; no measurement exceeds it."""
+LARGEST = 580.0  # SOC of pure organic matter, g/kg; no measurement exceeds it
 GLOBAL_BOUNDS = (-180.0, -60.0, 180.0, 84.0)
 VALID_SHARE, TEST_SHARE = 0.1, 0.2
-REGION_VALID_SHARE = 0.2
-"""In a region profiles are few: a tenth of them would be too few to choose an epoch by."""
+REGION_VALID_SHARE = 0.2  # in a region profiles are few: a tenth of them would be too few to choose an epoch by
 SPLIT_REASON = {
     "random": "single places, as in the published study; the regions show how well areas without profiles are mapped",
     "blocks": "profiles cluster, so places held out one by one would lie beside their training neighbours",
 }
-KEPT_IN_REGIONS = 0.1
-"""Of the global profiles that would fall into a region, the share that is there."""
+KEPT_IN_REGIONS = 0.1  # of the global profiles that would fall into a region, the share that is there
 UNITS = {
     **{variable: "reflectance" for variable in PUBLISHED_CATEGORIES[0].variables},
     **{"elevation": "m", "slope": "degrees", "bedrock": "GLiM class", "evi_mean": "EVI", "evi_min": "EVI", "evi_max": "EVI"},

@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-STEP = 0.25
-"""Cell of the fixed grid that outlines are drawn on, degrees; the outline is the same for any raster."""
+STEP = 0.25  # cell of the fixed grid that outlines are drawn on, degrees; the outline is the same for any raster
 KM_PER_DEGREE = 111.2
-LAND_REACH, SEA_REACH = 1800.0, 700.0
-"""Kilometres over land, and over sea, in which air loses, or regains, 63 % of its moisture."""
+LAND_REACH, SEA_REACH = 1800.0, 700.0  # kilometres over land, and over sea, in which air loses, or regains, 63 % of its moisture
 
 
 @cache

@@ -68,8 +68,7 @@ REGIONS = {
         why="old, weathered soils that burn often",
     ),
 }
-FADE = 1.5
-"""Degrees outside a region's bounds over which its departure fades."""
+FADE = 1.5  # degrees outside a region's bounds over which its departure fades
 
 # GLiM classes 1..16 (Hartmann and Moosdorf 2012): code, how common (standard deviations of a random field; + where
 # mountains stand), effect on ln SOC. wb, nd and ig are what the map says where it shows no rock.
@@ -90,8 +89,7 @@ LITHOLOGY = {
     "nd": (15, -2.2, 0.0, 0.00),  # no data
 }
 WATER, ICE = 11, 16
-ICE_BELOW = -2.0
-"""Mean temperature of the warmest quarter, degrees C, below which ice covers the land."""
+ICE_BELOW = -2.0  # mean temperature of the warmest quarter, degrees C, below which ice covers the land
 ROCK_EFFECT = np.zeros(17)
 ROCK_EFFECT[[code for code, *_ in LITHOLOGY.values()]] = [effect for *_, effect in LITHOLOGY.values()]
 

@@ -12,16 +12,12 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from soilcarbon.quantities import QUANTITIES
 
-PARTICLE_DENSITY = 2650.0
-"""kg/m3, of stones: quartz."""
-ORGANIC = 80.0
-"""g/kg: above it a soil is organic, and bulk density falls with SOC as in `organic_bulk_density`."""
+PARTICLE_DENSITY = 2650.0  # kg/m3, of stones: quartz
+ORGANIC = 80.0  # g/kg: above it a soil is organic, and bulk density falls with SOC as in `organic_bulk_density`
 MINERAL_SD, ORGANIC_SD = 260.0, 80.0
 """kg/m3: root mean square errors of the two published functions, on 1,288 mineral and 12 organic horizons of North Macedonia."""
-BULK_DENSITIES = QUANTITIES["bulk_density"].limits
-"""kg/m3; measured values outside are impossible."""
-FEWEST_PROFILES = 20
-"""Profiles with measured bulk density, at least, to fit a pedotransfer function to."""
+BULK_DENSITIES = QUANTITIES["bulk_density"].limits  # kg/m3; measured values outside are impossible
+FEWEST_PROFILES = 20  # profiles with measured bulk density, at least, to fit a pedotransfer function to
 _FOLDS = 10
 
 

@@ -28,12 +28,10 @@ from soilcarbon.soil.target import Target, target_from_plain
 from soilcarbon.stats.groups import spatial_groups
 
 log = logging.getLogger(__name__)
-SOC_MAXIMUM = Target().limits[1]
-"""g/kg: more carbon than soil is impossible."""
+SOC_MAXIMUM = Target().limits[1]  # g/kg: more carbon than soil is impossible
 
 SPLITS = ("train", "valid", "test")
-Statistics = dict[str, tuple[float, float]]
-"""Variable -> (mean, standard deviation), raw units."""
+Statistics = dict[str, tuple[float, float]]  # variable -> (mean, standard deviation), raw units
 
 
 @dataclass(frozen=True)

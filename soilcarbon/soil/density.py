@@ -26,12 +26,9 @@ Multiply = Literal["horizons", "intervals", "layers"]
 STANDARD_LAYERS = ((0.0, 5.0), (5.0, 15.0), (15.0, 30.0), (30.0, 60.0), (60.0, 100.0))
 """cm: GlobalSoilMap's down to a metre, from which Dong, Wang and Su weight theirs."""
 _QUANTITIES = ("soc", "bulk_density", "stones")
-DEFAULT_UNITS = {"soc": "g/kg", "bulk_density": "g/cm3", "stones": "percent"}
-"""Units of tables that state none."""
-BY_MASS = ("mass_percent", "mass_fraction")
-"""Units of coarse fragments by mass; the others are by volume."""
-_TOPSOIL = 20.0
-"""cm: SOC of horizons that begin above is looked at for its unit."""
+DEFAULT_UNITS = {"soc": "g/kg", "bulk_density": "g/cm3", "stones": "percent"}  # units of tables that state none
+BY_MASS = ("mass_percent", "mass_fraction")  # units of coarse fragments by mass; the others are by volume
+_TOPSOIL = 20.0  # cm: SOC of horizons that begin above is looked at for its unit
 
 
 # --- the equation ----------------------------------------------------------------------------------------------------

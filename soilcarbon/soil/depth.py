@@ -12,16 +12,12 @@ import numpy as np
 from scipy.linalg import solveh_banded
 
 Method = Literal["mean", "spline", "spline_1cm"]
-MOST_SMOOTHING = 1e9
-"""Long before this lambda a spline is constant."""
+MOST_SMOOTHING = 1e9  # long before this lambda a spline is constant
 IMPOSSIBLE_MEANS = "interval means of the spline that were impossible, replaced by the mean weighted by thickness"
 """Name of their count."""
-HIGHEST_LITTER = -100.0
-"""cm: a top above it is a code for an unknown depth, not an organic layer."""
-_DECIMALS = 6
-"""Of depths, cm."""
-_DEEPEST = 1e6
-"""cm: ten kilometres; a depth beyond it is a code or a slip."""
+HIGHEST_LITTER = -100.0  # cm: a top above it is a code for an unknown depth, not an organic layer
+_DECIMALS = 6  # of depths, cm
+_DEEPEST = 1e6  # cm: ten kilometres; a depth beyond it is a code or a slip
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,9 @@ from soilcarbon.quantities import check_plausible, to_standard
 from soilcarbon.soil.depth import HIGHEST_LITTER, Horizons, from_surface, turn_litter
 from soilcarbon.soil.visits import check_hidden_visits, placed_visits
 
-_SAME_PLACE = 1e-5
-"""Degrees, about a metre."""
-_ORGANIC = r"^\s*\d*\s*[OLFH](?![a-z]*(?:lu|um)\b)"
-"""Designations of organic layers: O, L, F, H, with a number before."""
-_THICK, _DEEP = 50.0, 300.0
-"""cm: where most uppermost of several layers are so thick, and most profiles so deep, depths are in mm."""
+_SAME_PLACE = 1e-5  # degrees, about a metre
+_ORGANIC = r"^\s*\d*\s*[OLFH](?![a-z]*(?:lu|um)\b)"  # designations of organic layers: O, L, F, H, with a number before
+_THICK, _DEEP = 50.0, 300.0  # cm: where most uppermost of several layers are so thick, and most profiles so deep, depths are in mm
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,7 @@ STEPS = {
     1 / 3600: "1 arc second",
 }
 """Degrees to whose multiples coordinates are often rounded, the coarsest first, and their names."""
-_WRITTEN = 5e-5
-"""Degrees: what a fraction loses when it is written with four decimals."""
+_WRITTEN = 5e-5  # degrees: what a fraction loses when it is written with four decimals
 
 
 def share_covariates(centres: Mapping[str, np.ndarray], split: np.ndarray) -> dict[str, int]:

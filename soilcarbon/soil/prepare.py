@@ -41,8 +41,7 @@ from soilcarbon.soil.split import FEW_BLOCKS, SplitRule, draw_split
 from soilcarbon.stats.groups import spatial_groups
 
 log = logging.getLogger(__name__)
-_SEEN = ("test", "valid", "train")
-"""A group with profiles in several splits is of the last of these."""
+_SEEN = ("test", "valid", "train")  # a group with profiles in several splits is of the last of these
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,8 @@ from soilcarbon.soil.horizons import beside_others, has_depths, measured_soc, pl
 from soilcarbon.soil.target import Target, organic_matter_unit, target_of, unit_is_stated
 from soilcarbon.soil.visits import SITE, check_one_row_each, placed_visits
 
-WOSIS_TARGET = "value_avg"
-"""The measured value in the files of the WoSIS snapshots."""
-_SUBSOIL = 30.0
-"""cm: below it a low content of carbon is common."""
+WOSIS_TARGET = "value_avg"  # the measured value in the files of the WoSIS snapshots
+_SUBSOIL = 30.0  # cm: below it a low content of carbon is common
 _LEADING = ("profile_id", "lon", "lat", "soc")
 
 

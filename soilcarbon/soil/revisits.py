@@ -18,14 +18,12 @@ from soilcarbon.soil.visits import sampling_years
 from soilcarbon.stats.groups import unit_vectors
 from soilcarbon.stats.variogram import EARTH_KM
 
-STOCK = "stock_t_ha"
-"""Column of values that `soilcarbon stocks` writes, and by which of its others values are told apart."""
+STOCK = "stock_t_ha"  # column of values that `soilcarbon stocks` writes, and by which of its others values are told apart
 STOCKS_OF = ("method", "layer")
 _LARGEST = 1e100
 
 
-STRATUM, STRATUM_SIZE = "stratum", "stratum_size"
-"""Columns of `soilcarbon design`."""
+STRATUM, STRATUM_SIZE = "stratum", "stratum_size"  # columns of `soilcarbon design`
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,8 @@ from soilcarbon.stats.spatial_cv import block_size_for_range
 from soilcarbon.stats.variogram import KM_PER_DEGREE, empirical_variogram, fit_variogram
 
 SETS = ("train", "valid", "test")
-FEW_BLOCKS = 5
-"""With fewer held-out blocks a score says little about areas elsewhere."""
-_WIDEST, _NARROWEST = 180.0, 1e-5
-"""Degrees, of a block."""
+FEW_BLOCKS = 5  # with fewer held-out blocks a score says little about areas elsewhere
+_WIDEST, _NARROWEST = 180.0, 1e-5  # degrees, of a block
 _WIDEST_CHOSEN = 0.5
 """Degrees, of a block that is chosen: beyond some 50 km soil is alike by climate and rock, which covariates explain."""
 

@@ -19,24 +19,16 @@ from soilcarbon.stats.monotone_spline import monotone_spline
 BulkDensityOf = Literal["fine_earth", "fine_mass", "whole_soil"]
 Mass = Literal["fine", "mineral"]
 Interpolation = Literal["linear", "spline"]
-ORGANIC_MATTER = 1 / 0.58
-"""Organic matter per carbon (van Bemmelen), for mineral soil mass."""
-T_PER_HA = 0.1
-"""t/ha of a centimetre of 1 kg/m3."""
-PER_KG_M2 = 10.0
-"""t/ha of 1 kg/m2."""
-_SAME = 1e-6
-"""cm: limits that differ by less are the same."""
-_SHARE = 1e-9
-"""Of a mass: rounding by which a core may miss its reference."""
-_LIGHTEST = 1e-6
-"""kg/m3, of a layer of nothing but stones, so that mass increases with depth."""
-_STEP = 1e-2
-"""Of a standard deviation: step of the numerical derivatives."""
+ORGANIC_MATTER = 1 / 0.58  # organic matter per carbon (van Bemmelen), for mineral soil mass
+T_PER_HA = 0.1  # t/ha of a centimetre of 1 kg/m3
+PER_KG_M2 = 10.0  # t/ha of 1 kg/m2
+_SAME = 1e-6  # cm: limits that differ by less are the same
+_SHARE = 1e-9  # of a mass: rounding by which a core may miss its reference
+_LIGHTEST = 1e-6  # kg/m3, of a layer of nothing but stones, so that mass increases with depth
+_STEP = 1e-2  # of a standard deviation: step of the numerical derivatives
 
 SURFACE, GAP, SHORT = "no SOC or bulk density at the surface", "a layer without SOC or bulk density above", "too short"
-OVERLAP, UNKNOWN = "layers overlap", "no reference mass: no core of its group is so deep"
-"""Reasons why a core has no stock."""
+OVERLAP, UNKNOWN = "layers overlap", "no reference mass: no core of its group is so deep"  # reasons why a core has no stock
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,13 @@ from soilcarbon.io.points import PointTable
 from soilcarbon.io.values import depth_range
 from soilcarbon.quantities import check_plausible, possible
 
-SITE = "site_id"
-"""Column of the id as given, of profiles that were visited in several years."""
-SAME_SITE = 0.01
-"""Degrees, about a kilometre: visits farther apart are not of one place."""
+SITE = "site_id"  # column of the id as given, of profiles that were visited in several years
+SAME_SITE = 0.01  # degrees, about a kilometre: visits farther apart are not of one place
 _FEW = 5
-_SHARE, _MOST = 0.1, 0.5
-"""Rows that repeat an id are refused if they are few and this share of the table, or most of it."""
+_SHARE, _MOST = 0.1, 0.5  # rows that repeat an id are refused if they are few and this share of the table, or most of it
 _DEPTHS = re.compile(r"depth|dpth|tief|prof(und|ond)|horiz|hz|layer", re.IGNORECASE)
 _PERHAPS_DEPTHS = re.compile(r"top|bot|upper|lower|from|until|min|max|limit|inter|incr|cm$", re.IGNORECASE)
-TIMES = re.compile(r"year|date|campaign|survey|visit|wave|jahr|anio", re.IGNORECASE)
-"""Names of columns that may tell visits apart."""
+TIMES = re.compile(r"year|date|campaign|survey|visit|wave|jahr|anio", re.IGNORECASE)  # names of columns that may tell visits apart
 _MOST_COLUMNS = 40
 
 
