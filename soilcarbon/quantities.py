@@ -110,25 +110,22 @@ CARBON_UNITS = {
 """Unit -> what it is brought to, and the factor."""
 
 
+_CARBON_SPELT = {
+    **{"kgm-2": "kg/m2", "gm-2": "g/m2", "gkg-1": "g/kg", "dgkg-1": "dg/kg"},
+    **dict.fromkeys(("percent", "pct", "percentage", "wt%", "mass%", "g/100g", "dag/kg", "dagkg-1"), "%"),
+    **dict.fromkeys(("tha-1", "mgha-1", "mg/ha", "ton/ha", "tons/ha", "tonne/ha", "tonnes/ha"), "t/ha"),
+    **dict.fromkeys(("mg/g", "‰", "permille"), "g/kg"),
+}
+"""The same as files spell them, without blanks and signs of powers."""
+
+
 def unit_of(text: str | None) -> str | None:
     """Return one of `CARBON_UNITS` for a unit as files spell it, such as "kg m-2" or "kgC m^-2"; None for any other."""
     if text is None:
         return None
     plain = re.sub(r"[\s_*^{}().]|of|carbon", "", str(text).lower()).replace("m²", "m2")
     plain = re.sub(r"(?<=g)c(?=m|/|ha|$)", "", plain)
-    spelt = {
-        "kgm-2": "kg/m2",
-        "gm-2": "g/m2",
-        "gkg-1": "g/kg",
-        "dgkg-1": "dg/kg",
-        "tha-1": "t/ha",
-        "mgha-1": "t/ha",
-        "mg/ha": "t/ha",
-        **dict.fromkeys(("percent", "pct", "percentage", "wt%", "mass%", "g/100g", "dag/kg", "dagkg-1"), "%"),
-        **dict.fromkeys(("ton/ha", "tons/ha", "tonne/ha", "tonnes/ha"), "t/ha"),
-        **dict.fromkeys(("mg/g", "‰", "permille"), "g/kg"),
-    }
-    found = spelt.get(plain, plain)
+    found = _CARBON_SPELT.get(plain, plain)
     return found if found in CARBON_UNITS else None
 
 

@@ -270,8 +270,7 @@ class ClimateSettings(RasterSettings):
     wet: float = Field(400.0, description="precipitation from which a zone is wet: mm, or the variable's unit where none is given")
     warm: float = Field(10.0, description="temperature from which a zone is warm: degC, or the variable's unit where none is given")
     band_widths: tuple[NonNegativeFloat, NonNegativeFloat] = Field(
-        (50.0, 1.0),
-        description="widths of the bands of both over which zones blend, in the units of wet and warm",
+        (50.0, 1.0), description="widths of the bands of both over which zones blend, in the units of wet and warm"
     )
 
     @field_validator("precipitation_unit", "temperature_unit")

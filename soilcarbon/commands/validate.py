@@ -71,8 +71,7 @@ class ValidateSettings(SampleSettings):
         min_length=1, description="NAME=FILE of the maps to validate, each perhaps with ,unit=t/ha ,variable=BAND ,depth=0-20cm"
     )
     products: list[CarbonMap] = Field(
-        [],
-        description="NAME=FILE of reference maps, each perhaps with ,unit=t/ha ,factor=0.1 ,offset=0 ,nodata=-32768",
+        [], description="NAME=FILE of reference maps, each perhaps with ,unit=t/ha ,factor=0.1 ,offset=0 ,nodata=-32768"
     )
     points: Path | None = Field(None, description="table of profile_id, lon, lat, value, of profiles that no map was trained on")
     value: str = Field("socd", description="its column")

@@ -169,12 +169,7 @@ def group_shapley(model: Fitted, x: np.ndarray, background: np.ndarray, member: 
 
 
 def _sampled_shapley(
-    model: Fitted,
-    x: np.ndarray,
-    background: np.ndarray,
-    member: np.ndarray,
-    seed: int | Sequence[int],
-    orders: int = _ORDERS,
+    model: Fitted, x: np.ndarray, background: np.ndarray, member: np.ndarray, seed: int | Sequence[int], orders: int = _ORDERS
 ) -> np.ndarray:
     """Return Shapley values (n, G) estimated from random orders of the groups (Castro et al. 2009).
 

@@ -385,11 +385,7 @@ def _agreement(importance: pd.DataFrame) -> pd.DataFrame:
 
 
 def _response_rows(
-    names: Sequence[str],
-    grids: Sequence[tuple[str, np.ndarray, np.ndarray]],
-    screening: Screening,
-    found: Found,
-    level: float,
+    names: Sequence[str], grids: Sequence[tuple[str, np.ndarray, np.ndarray]], screening: Screening, found: Found, level: float
 ) -> Rows:
     for learner, arrays in found.items():
         parts = [(EVERYWHERE, "accumulated", 0, arrays["curves"]), (EVERYWHERE, "partial", 0, arrays["dependences"])]

@@ -21,19 +21,10 @@ import pandas as pd
 from sklearn.metrics import r2_score
 
 from soilcarbon.categories import Category
+from soilcarbon.drivers import responses
 from soilcarbon.drivers.analysis import Analysis
 from soilcarbon.drivers.importance import group_shapley, has_shap, impurity, permutation, strata_of, variable_shapley
 from soilcarbon.drivers.learners import CrossValidation, Fitted, fit, flip_signs, log_target, matching_noise
-from soilcarbon.drivers.responses import (
-    BINS,
-    JOINT_BINS,
-    accumulated,
-    density,
-    dependence,
-    joint_accumulated,
-    joint_dependence,
-    quantile_grid,
-)
 from soilcarbon.drivers.support import Support, drivers_of, zones_of
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.parallel import Task, arrays_task, read_arrays, run_tasks
@@ -139,11 +130,11 @@ def refit(study: Study, learner: str, number: int, targets: Sequence[int]) -> di
 def _empty(study: Study) -> dict[str, np.ndarray]:
     """Return NaN arrays of the shapes of a refit's measurements of one target."""
     v, g, z, r = study.x.shape[1], len(study.drivers), len(study.zones), len(study.curves)
-    shapes: dict[str, tuple[int, ...]] = {"r2": (), "zones": (z, g), "zone_r2": (z,), "zone_curves": (z, r, BINS + 1)}
+    shapes: dict[str, tuple[int, ...]] = {"r2": (), "zones": (z, g), "zone_r2": (z,), "zone_curves": (z, r, responses.BINS + 1)}
     shapes |= dict.fromkeys(("permutation", "conditional", "impurity", "shapley"), (v + g,))
     shapes |= {"quarter_conditional": (g,), "quarter_zones": (z, g)}
-    shapes |= dict.fromkeys(("curves", "dependences"), (r, BINS + 1))
-    shapes |= dict.fromkeys(("joint", "joint_dependences"), (JOINT_BINS + 1, JOINT_BINS + 1))
+    shapes |= dict.fromkeys(("curves", "dependences"), (r, responses.BINS + 1))
+    shapes |= dict.fromkeys(("joint", "joint_dependences"), (responses.JOINT_BINS + 1, responses.JOINT_BINS + 1))
     return {name: np.full(shape, np.nan) for name, shape in shapes.items()}
 
 
@@ -203,13 +194,13 @@ def _zone_rows(study: Study, test: np.ndarray, budget: Budget) -> list[tuple[int
 
 def _measure_responses(study: Study, model: Fitted, x: np.ndarray, found: dict[str, np.ndarray]) -> None:
     for k, (column, grid, weights) in enumerate(study.curves):
-        found["curves"][k, : len(grid)] = accumulated(model, x, column, grid, weights)
-        found["dependences"][k, : len(grid)] = dependence(model, x, column, grid, weights)
+        found["curves"][k, : len(grid)] = responses.accumulated(model, x, column, grid, weights)
+        found["dependences"][k, : len(grid)] = responses.dependence(model, x, column, grid, weights)
     if study.pair:
         columns, grids = study.pair
         shape = np.s_[: len(grids[0]), : len(grids[1])]
-        found["joint"][shape] = joint_accumulated(model, x, columns, grids)
-        found["joint_dependences"][shape] = joint_dependence(model, x, columns, grids)
+        found["joint"][shape] = responses.joint_accumulated(model, x, columns, grids)
+        found["joint_dependences"][shape] = responses.joint_dependence(model, x, columns, grids)
 
 
 def _measure_zones(
@@ -221,8 +212,8 @@ def _measure_zones(
         x = study.x[rows]
         found["zone_r2"][k] = r2_score(z[rows], model.predict(x))
         for c, (column, grid, _) in enumerate(study.curves):
-            weights = density(study.x[zones[k], column], grid)
-            found["zone_curves"][k, c, : len(grid)] = accumulated(model, x, column, grid, weights)
+            weights = responses.density(study.x[zones[k], column], grid)
+            found["zone_curves"][k, c, : len(grid)] = responses.accumulated(model, x, column, grid, weights)
 
 
 def extrapolate(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -341,7 +332,8 @@ def _make_study(
     """Return the study of targets (z, residuals, factors, blocks) and groups (drivers, zones)."""
     z, (drivers, zones) = targets[0], groups
     columns, pair = _response_columns(support, analysis, drivers, z[0], lead)
-    grids = {column: quantile_grid(support.x[:, column]) for column in columns}
+    grids = {column: responses.quantile_grid(support.x[:, column]) for column in columns}
+    edges = [responses.quantile_grid(support.x[:, column], responses.JOINT_BINS) for column in pair or ()]
     single = [np.array([k]) for k in range(support.x.shape[1])]
 
     def strata(players: Sequence[np.ndarray], x: np.ndarray) -> list[np.ndarray]:
@@ -357,8 +349,8 @@ def _make_study(
         drivers,
         np.stack(strata([*single, *drivers.values()], support.x)),
         zone_strata,
-        tuple((column, grid, density(support.x[:, column], grid)) for column, grid in grids.items()),
-        pair and (pair, (quantile_grid(support.x[:, pair[0]], JOINT_BINS), quantile_grid(support.x[:, pair[1]], JOINT_BINS))),
+        tuple((column, grid, responses.density(support.x[:, column], grid)) for column, grid in grids.items()),
+        pair and (pair, (edges[0], edges[1])),
         zones,
         has_shap(),
         analysis.seed,

@@ -28,10 +28,7 @@ NOT_THE_STANDARD = (
     "under a standard (such as Verra VM0042 with VT0014) must check formula, levels, thresholds and rounding against that text."
 )
 _CHECKS = (
-    (
-        "Inputs.",
-        "Compute SHA-256 of every file listed (sha256sum FILE) and compare; explain those 'changed' or 'not here'.",
-    ),
+    ("Inputs.", "Compute SHA-256 of every file listed (sha256sum FILE) and compare; explain those 'changed' or 'not here'."),
     ("Sampling.", "How were plots and validation points drawn, when, and by whom? A random draw is not visible in a table."),
     ("Independence.", "Validation points must not have been used in training or in choosing the model."),
     ("Depth and soil mass.", "Changes compared by equivalent soil mass, to the same depth, by the same laboratory methods."),

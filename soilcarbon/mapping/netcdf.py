@@ -79,14 +79,8 @@ def _coordinates(stocks: Stocks, depth: float) -> dict[str, Any]:
 def _at(data: xr.Dataset, years: tuple[int, int]) -> xr.Dataset:
     """Return a Dataset whose stocks are of one time: the middle of the years."""
     ends = [(datetime(year, 1, 1, tzinfo=UTC) - _EPOCH).days for year in (years[0], years[1] + 1)]
-    about = {
-        "standard_name": "time",
-        "long_name": "time",
-        "units": f"days since {_EPOCH:%Y-%m-%d}",
-        "calendar": "standard",
-        "axis": "T",
-        "bounds": "time_bnds",
-    }
+    about = {"standard_name": "time", "long_name": "time", "units": f"days since {_EPOCH:%Y-%m-%d}"}
+    about |= {"calendar": "standard", "axis": "T", "bounds": "time_bnds"}
     names = [name for name in data.data_vars if str(name).startswith("cSoil")]
     moved = data[names].expand_dims(time=1).transpose("realization", "time", ..., missing_dims="ignore")
     found = data.drop_vars(names).assign(moved.data_vars)

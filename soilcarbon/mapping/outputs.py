@@ -369,11 +369,8 @@ def _write_for_gis(place: Path, folder: Path, plan: Plan, model: Predictor, view
         write_layers(place.with_name(f"{place.stem}{_ZONES}"), layers, plan.grid.crs, areas)
     made = [_write_styles(view.tif, texts) for view, texts in zip(views, styles(views), strict=True)]
     written = datetime.fromtimestamp(plan.checkpoint.stat().st_mtime, UTC)
-    shared = {
-        key: (place.with_name(f"{place.stem}{ending}"), what)
-        for key, (ending, what) in _BESIDE.items()
-        if place.with_name(f"{place.stem}{ending}").is_file()
-    }
+    beside = {key: (place.with_name(f"{place.stem}{ending}"), what) for key, (ending, what) in _BESIDE.items()}
+    shared = {key: (path, what) for key, (path, what) in beside.items() if path.is_file()}
     for name, view, files in zip(plan.maps, views, made, strict=True):
         own = {"map": (view.tif, view.title), "overview": (view.tif.with_suffix(".png"), "Picture")}
         own |= files

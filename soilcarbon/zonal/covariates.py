@@ -289,10 +289,7 @@ def write_terrain(dem: Path, out: Path, nodata: Mapping[str, tuple[float, ...]] 
 
 
 def write_zones(
-    rasters: Sequence[Path],
-    variables: Sequence[ClimateVariable],
-    out: Path,
-    nodata: Mapping[str, tuple[float, ...]] | None = None,
+    rasters: Sequence[Path], variables: Sequence[ClimateVariable], out: Path, nodata: Mapping[str, tuple[float, ...]] | None = None
 ) -> ClimateZones:
     """Write a GeoTIFF of climate zones on the grid of the precipitation: band "zone", 1 to 4, and a band of weights per zone.
 

@@ -20,17 +20,8 @@ from soilcarbon.io.resumption import begin_or_resume, check_record, is_sealed, s
 from soilcarbon.io.tables import read_table
 from soilcarbon.progress import Progress
 from soilcarbon.regression.archive import RECORDED, kind_of
-from soilcarbon.zonal.evaluation import (
-    ALL,
-    BLENDED,
-    UNZONED,
-    ZONED,
-    draw_scores,
-    hold_out,
-    importance_table,
-    score_tables,
-    space_time_folds,
-)
+from soilcarbon.zonal import evaluation
+from soilcarbon.zonal.evaluation import ALL, BLENDED, UNZONED, ZONED
 from soilcarbon.zonal.forest import ZonedForest, ZonedNetwork, estimate_uncertainty
 from soilcarbon.zonal.persistence import ZonedModel, save_zoned
 from soilcarbon.zonal.space_time import Profiles, SpaceTime
@@ -81,14 +72,14 @@ def train_zoned(
         with result_set(run.results, "zones") as new:
             for name, table in {**whole, "left_out": data.left_out}.items():
                 write_table(new / f"{name}.csv", table)
-            draw_scores(new / "scores.png", {"": whole["scores"]}, "rmse", f"RMSE ({run.unit}), held-out blocks")
+            evaluation.draw_scores(new / "scores.png", {"": whole["scores"]}, "rmse", f"RMSE ({run.unit}), held-out blocks")
 
 
 def train_target(run: Run, data: SpaceTime, method: ZonedForest, target: str) -> dict[str, pd.DataFrame]:
     """Cross-validate the forests of a target, save those of all profiles, and return name -> table."""
     profiles, ids = data.profiles(target, run.block_size)
     method = replace(method, forest=replace(method.forest, label=target))
-    folds = space_time_folds(profiles, method, run.folds, run.seed)
+    folds = evaluation.space_time_folds(profiles, method, run.folds, run.seed)
     blocks = np.unique(profiles.groups).size
     log.info("%s: %d profiles in %d blocks, %d covariates", target, len(profiles), blocks, len(data.covariates))
     parts, count = [], int(folds.max()) + 1
@@ -98,8 +89,8 @@ def train_target(run: Run, data: SpaceTime, method: ZonedForest, target: str) ->
             steps.step()
         predictions = pd.concat([part[0] for part in parts]).sort_values("row", ignore_index=True)
         increases = pd.concat([part[1] for part in parts], ignore_index=True)
-        scores, differences = score_tables(predictions, profiles.groups, method.zones, run.seed)
-        importances = importance_table(increases, predictions, profiles.groups, method.zones, data.variables, run.seed)
+        scores, differences = evaluation.score_tables(predictions, profiles.groups, method.zones, run.seed)
+        importances = evaluation.importance_table(increases, predictions, profiles.groups, method.zones, data.variables, run.seed)
         method = method if run.blended else replace(method, zones=method.zones.hard())
         method.fit(profiles.x, profiles.y, profiles.groups, run.seed)
         steps.step()
@@ -122,7 +113,7 @@ def _fold(
     increases, predictions = (run.results / FOLDS / f"{target}-{fold}-{name}.csv" for name in ("increases", "predictions"))
     if not is_sealed(increases, predictions):
         network = ZonedNetwork(method.forest.covariates, method.min_profiles) if run.network else None
-        found = hold_out(profiles, folds, fold, method, run.seed, network=network)
+        found = evaluation.hold_out(profiles, folds, fold, method, run.seed, network=network)
         _write_trace(run, data, f"{target}-{fold}", found.trace)
         for path, table in ((increases, found.increases), (predictions, found.predictions)):
             write_table(path, table)

@@ -69,8 +69,8 @@ def test_resume_keeps_finished_folds_and_ends_alike(workplace, monkeypatch, caps
     whole = {path.name: path.read_bytes() for path in Path("results/zoned").glob("*.csv")}
     assert load_zoned(Path("model/zoned_socd_0_20.npz")).forest.zones.width_precipitation == 50
     Path("results/zoned/folds/socd_0_20-1-predictions.csv").unlink()
-    held, real = [], train.hold_out
-    monkeypatch.setattr(train, "hold_out", lambda *more, **rest: held.append(more[2]) or real(*more, **rest))
+    held, real = [], train.evaluation.hold_out
+    monkeypatch.setattr(train.evaluation, "hold_out", lambda *more, **rest: held.append(more[2]) or real(*more, **rest))
     for more, words in ((), "--resume"), (("--resume", "--trees", "11"), "other values of trees"):
         assert command(*one, *more) == 2
         assert words in capsys.readouterr().err
