@@ -89,33 +89,34 @@ def test_a_file_that_is_a_link_is_replaced_and_not_followed(tmp_path):
 
 
 def test_two_processes_probe_one_folder_without_refusals(script, tmp_path):
-    code = "\n".join(
-        [
-            "from pathlib import Path",
-            "from soilcarbon.io import files",
-            "print('ready', flush=True)",
-            "for _ in range(1000):",
-            "    files.check_writable(Path('out'))",
-            "    files._swept.clear()",
-            "    files.write_text(Path('out/x'), 'x' * 100)",
-        ]
-    )
+    code = """
+import os, time
+from pathlib import Path
+from soilcarbon.io import files
+os.fsync = lambda _: None
+print("ready", flush=True)
+while not Path("both").exists():
+    time.sleep(0.001)
+for _ in range(300):
+    files.check_writable(Path("out"))
+    files._swept.clear()
+    files.write_text(Path("out/x"), "x" * 100)
+"""
     both = [script(code), script(code)]
+    (tmp_path / "both").touch()
     assert [process.wait(60) for process in both] == [0, 0], [process.stderr.read()[-300:] for process in both]
     assert names(tmp_path / "out") == ["x"]
 
 
 def test_files_left_by_a_killed_process_are_removed_at_the_next_run_and_no_others(script, tmp_path):
-    code = "\n".join(
-        [
-            "import time",
-            "from pathlib import Path",
-            "from soilcarbon.io.files import atomic_write",
-            "with atomic_write(Path('x')) as file:",
-            "    print('ready', flush=True)",
-            "    time.sleep(60)",
-        ]
-    )
+    code = """
+import time
+from pathlib import Path
+from soilcarbon.io.files import atomic_write
+with atomic_write(Path("x")) as file:
+    print("ready", flush=True)
+    time.sleep(60)
+"""
     killed, living = script(code), script(code)
     killed.kill()
     killed.wait()
@@ -145,16 +146,14 @@ def test_files_have_the_mode_that_the_user_wants(tmp_path, umask):
 
 # --- locks -------------------------------------------------------------------------------------------------------------
 
-HOLD = "\n".join(
-    [
-        "import time",
-        "from pathlib import Path",
-        "from soilcarbon.io.files import locked",
-        "with locked(Path('run'), files=[Path('model/a.pth')]):",
-        "    print('ready', flush=True)",
-        "    time.sleep(60)",
-    ]
-)
+HOLD = """
+import time
+from pathlib import Path
+from soilcarbon.io.files import locked
+with locked(Path("run"), files=[Path("model/a.pth")]):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_a_lock_refuses_the_same_name_only_and_ends_with_its_process(script, tmp_path):
@@ -172,24 +171,26 @@ def test_a_lock_refuses_the_same_name_only_and_ends_with_its_process(script, tmp
 
 
 def test_many_processes_at_once_never_hold_a_lock_together(script, tmp_path):
-    code = "\n".join(
-        [
-            "import os, time",
-            "from pathlib import Path",
-            "from soilcarbon.io.files import UserError, locked",
-            "print('ready', flush=True)",
-            "held = 0",
-            "while held < 100:",
-            "    try:",
-            "        with locked(files=[Path('x')]):",
-            "            os.close(os.open('alone', os.O_CREAT | os.O_EXCL))",
-            "            os.unlink('alone')",
-            "            held += 1",
-            "    except UserError:",
-            "        time.sleep(0.0002)",
-        ]
-    )
+    code = """
+import os, time
+from pathlib import Path
+from soilcarbon.io.files import UserError, locked
+print("ready", flush=True)
+while not Path("all").exists():
+    time.sleep(0.001)
+held = 0
+while held < 100:
+    try:
+        with locked(files=[Path("x")]):
+            os.close(os.open("alone", os.O_CREAT | os.O_EXCL))
+            time.sleep(0.0002)
+            os.unlink("alone")
+            held += 1
+    except UserError:
+        time.sleep(0.0002)
+"""
     every = [script(code) for _ in range(3)]
+    (tmp_path / "all").touch()
     assert [process.wait(60) for process in every] == [0, 0, 0], [process.stderr.read()[-300:] for process in every]
 
 
@@ -232,21 +233,19 @@ def test_no_damage_is_believed(tmp_path, ending):
 
 # --- signals -----------------------------------------------------------------------------------------------------------
 
-WRITES = "\n".join(
-    [
-        "import sys, time",
-        "from pathlib import Path",
-        "from soilcarbon.io import files, interruption",
-        "def main():",
-        "    with files.locked(Path('run')), interruption.temporary_folder(Path('run')) as folder:",
-        "        (folder / 'part').write_text('x')",
-        "        with files.atomic_write(Path('run/x')) as file:",
-        "            file.write(b'half')",
-        "            print('ready', flush=True)",
-        "            WAIT",
-        "sys.exit(files.run(main))",
-    ]
-)
+WRITES = """
+import sys, time
+from pathlib import Path
+from soilcarbon.io import files, interruption
+def main():
+    with files.locked(Path("run")), interruption.temporary_folder(Path("run")) as folder:
+        (folder / "part").write_text("x")
+        with files.atomic_write(Path("run/x")) as file:
+            file.write(b"half")
+            print("ready", flush=True)
+            WAIT
+sys.exit(files.run(main))
+"""
 SLEEP, BUSY = "time.sleep(60)", "sum(k for k in range(10**10))"
 SWALLOW = "exec('while True:\\n  try:\\n    time.sleep(0.1)\\n  except BaseException: pass')"
 
@@ -270,7 +269,7 @@ def test_a_signal_ends_a_run_with_one_line_and_leaves_nothing(script, tmp_path, 
 
 
 def test_a_signal_that_is_ignored_stays_ignored(script):
-    process = script(WRITES.replace("WAIT", "time.sleep(1)"), preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    process = script(WRITES.replace("WAIT", "time.sleep(0.3)"), preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
 
@@ -306,36 +305,39 @@ def test_a_command_can_be_interrupted_while_it_imports(tmp_path):
             assert errors == "interrupted\n"
 
 
-POOL = "\n".join(
-    [
-        "import sys, time",
-        "from soilcarbon.io import files",
-        "from soilcarbon.parallel import worker_pool",
-        "def main():",
-        "    with worker_pool(2) as pool:",
-        "        busy = [pool.submit(time.sleep, 60) for _ in range(2)]",
-        "        WAIT",
-        "        print('ready', flush=True)",
-        "        print(*pool._processes, flush=True)",
-        "        [each.result() for each in busy]",
-        "if __name__ == '__main__':",
-        "    sys.exit(files.run(main))",
-    ]
-)
+POOL = """
+import sys, time
+from pathlib import Path
+from soilcarbon.io import files
+from soilcarbon.parallel import worker_pool
+def work(k):
+    Path(f"at_work_{k}").touch()
+    time.sleep(60)
+def main():
+    with worker_pool(2) as pool:
+        busy = [pool.submit(work, k) for k in range(2)]
+        while WAIT and len(list(Path().glob("at_work_*"))) < 2:
+            time.sleep(0.02)
+        print("ready", flush=True)
+        print(*pool._processes, flush=True)
+        [each.result() for each in busy]
+if __name__ == "__main__":
+    sys.exit(files.run(main))
+"""
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "line", "wait"),
+    ("number", "status", "line", "at_work"),
     [
-        (signal.SIGINT, 130, "interrupted\n", "pass"),  # while they start
-        (signal.SIGKILL, -9, None, "pass"),
-        (signal.SIGTERM, 143, "interrupted\n", "time.sleep(3)"),  # at work
-        (signal.SIGKILL, -9, None, "time.sleep(3)"),
+        (signal.SIGINT, 130, "interrupted\n", False),  # while they start
+        (signal.SIGKILL, -9, None, False),
+        (signal.SIGTERM, 143, "interrupted\n", True),
+        (signal.SIGKILL, -9, None, True),
     ],
 )
-def test_worker_processes_end_with_their_parent(script, tmp_path, number, status, line, wait):
+def test_worker_processes_end_with_their_parent(script, tmp_path, number, status, line, at_work):
     path = tmp_path / "pool.py"
-    path.write_text(POOL.replace("WAIT", wait))
+    path.write_text(POOL.replace("WAIT", str(at_work)))
     process = script(f"import runpy; runpy.run_path({str(path)!r}, run_name='__main__')", start_new_session=True)
     workers = list(map(int, process.stdout.readline().split()))
     assert len(workers) == 2
@@ -347,8 +349,8 @@ def test_worker_processes_end_with_their_parent(script, tmp_path, number, status
     _, errors = process.communicate(timeout=30)
     assert process.returncode == status
     assert line is None or errors == line
-    assert all(gone(each, within=1.0 if "sleep" in wait else 15) for each in workers)
-    assert time.monotonic() - started < (3 if "sleep" in wait else 20)
+    assert all(gone(each, within=1.0 if at_work else 15) for each in workers)
+    assert time.monotonic() - started < (3 if at_work else 20)
 
 
 # --- streams -----------------------------------------------------------------------------------------------------------
