@@ -22,17 +22,6 @@ COLUMNS = 10_000_000
 class Category(BaseModel):
     """A group of variables that shares one branch of the network.
 
-    Attributes
-    ----------
-    name
-        Names the branch's tensors, `features_<name>.0.weight`.
-    variables
-        In the order of the branch's input channels.
-    radius
-        r; the branch sees a window of S = 2r+1 cells round the profile.
-    kind
-        "numeric": standardised. "classes": integer codes (lithology, land cover), one channel per class.
-
     Examples
     --------
     >>> relief = Category(name="relief", variables=("elevation", "slope"), radius=1)
@@ -41,10 +30,10 @@ class Category(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)
-    variables: tuple[str, ...] = Field(min_length=1)
-    radius: int = Field(0, ge=0, le=50)
-    kind: Literal["numeric", "classes"] = "numeric"
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)  # of the branch's tensors, `features_<name>.0.weight`
+    variables: tuple[str, ...] = Field(min_length=1)  # in the order of the branch's input channels
+    radius: int = Field(0, ge=0, le=50)  # r; the branch sees a window of S = 2r+1 cells round the profile
+    kind: Literal["numeric", "classes"] = "numeric"  # "classes": integer codes (lithology, land cover), one channel per class
 
     @field_validator("name")
     @classmethod

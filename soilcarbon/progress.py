@@ -22,13 +22,6 @@ log = logging.getLogger(__name__)
 class Progress:
     """Progress of so many steps, as a context.
 
-    Parameters
-    ----------
-    description
-        What is done.
-    total
-        Number of steps.
-
     Examples
     --------
     >>> with Progress("folds", 2) as progress:

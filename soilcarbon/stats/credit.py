@@ -19,19 +19,11 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 
 @dataclass(frozen=True)
 class Uncertain:
-    """An estimate with its standard error.
-
-    Attributes
-    ----------
-    value, standard_error
-        In one unit; the standard error is NaN where it is unknown.
-    df
-        Degrees of freedom of the t distribution; infinite: a normal distribution.
-    """
+    """An estimate with its standard error."""
 
     value: float
-    standard_error: float
-    df: float = float("inf")
+    standard_error: float  # in the unit of the value; NaN where it is unknown
+    df: float = float("inf")  # degrees of freedom of the t distribution; infinite: a normal distribution
 
     @classmethod
     def of_interval(cls, value: float, low: float, high: float, level: float) -> "Uncertain":
@@ -85,22 +77,12 @@ class Uncertain:
 
 @dataclass(frozen=True)
 class Credit:
-    """A credited change.
-
-    Attributes
-    ----------
-    rule
-        By which it was deducted.
-    credited, deduction
-        In the unit of the change; together the change, where that is positive.
-    relative_half_width
-        Half the width of the two-sided interval, as a share of the change; NaN where that is not positive.
-    """
+    """A credited change; credited and deducted part are together the change, where that is positive."""
 
     rule: Rule
     credited: float
     deduction: float
-    relative_half_width: float
+    relative_half_width: float  # of the two-sided interval, as a share of the change; NaN where that is not positive
 
 
 def credit(
@@ -108,25 +90,9 @@ def credit(
 ) -> Credit:
     """Deduct from a change for its uncertainty. A change of 0 or less, or one without a standard error, is credited with 0.
 
-    Parameters
-    ----------
-    change
-        Gains are positive.
-    rule
-        "lower_bound": credited is the one-sided lower limit of the change: with probability `confidence` it is not above the true
-        change. "discount": the half-width of the two-sided interval, as a share of the change, is deducted as far as it exceeds
-        a threshold; how often that is above the true change depends on the half-width, and is not stated by the rule.
-    confidence
-        One-sided, of "lower_bound", 0.5 to 1.
-    level
-        Of the two-sided interval.
-    threshold
-        Share of the change that is not deducted by "discount".
-
-    Raises
-    ------
-    ValueError
-        If a level is out of range, or the rule unknown.
+    "lower_bound": credited is the one-sided lower limit of the change: with probability `confidence`, 0.5 to 1, it is not above the
+    true change. "discount": the half-width of the two-sided interval of `level`, as a share of the change, is deducted as far as it
+    exceeds the threshold; how often that is above the true change depends on the half-width, and is not stated by the rule.
 
     Examples
     --------

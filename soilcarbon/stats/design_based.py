@@ -82,34 +82,16 @@ def _estimate(value: float, variance: float, df: int, n: int, level: float) -> E
 
 @dataclass(frozen=True)
 class SamplingDesign:
-    """How n points were drawn; made by `sampling_design`.
+    """How n points were drawn; made by `sampling_design`."""
 
-    Attributes
-    ----------
-    stratum
-        (n,) number of each point's stratum in `names`.
-    names
-        Of the strata, in order.
-    weight
-        (n,) what each point stands for in means; in a stratum of known size the sum is that size.
-    group, spread_weight
-        (n,) number of the stratum, after collapsing, and weight in it: of variances.
-    unit
-        (n,) number of the primary unit.
-    known_sizes
-        Whether the sizes of strata were given.
-    collapsed
-        Stratum -> the one it is joined with for variances.
-    """
-
-    stratum: np.ndarray
-    names: tuple[str, ...]
-    weight: np.ndarray
-    group: np.ndarray
+    stratum: np.ndarray  # (n,) number of each point's stratum in `names`
+    names: tuple[str, ...]  # of the strata, in order
+    weight: np.ndarray  # (n,) what each point stands for in means; in a stratum of known size the sum is that size
+    group: np.ndarray  # group, spread_weight: (n,) number of the stratum, after collapsing, and weight in it: of variances
     spread_weight: np.ndarray
-    unit: np.ndarray
-    known_sizes: bool
-    collapsed: Mapping[str, str]
+    unit: np.ndarray  # (n,) number of the primary unit
+    known_sizes: bool  # whether the sizes of strata were given
+    collapsed: Mapping[str, str]  # stratum -> the one it is joined with for variances
 
     @property
     def n(self) -> int:
@@ -324,16 +306,11 @@ def _within(design: SamplingDesign, domain: np.ndarray | None, **vectors: np.nda
 def total(
     values: np.ndarray, design: SamplingDesign, size: float | None = None, domain: np.ndarray | None = None, level: float = LEVEL
 ) -> Estimate:
-    """Estimate the total of a density over the sampled area, or over a part of it.
+    """Estimate the total of a density over the sampled area, or over a part of it; arguments as of `mean`.
 
-    Parameters
-    ----------
-    values, design, domain, level
-        As of `mean`.
-    size
-        Of the area (of the domain), if it is known: then the total is the mean times it. Else the Horvitz-Thompson estimator, for
-        which the weights have to be inverse inclusion probabilities (or the sizes of strata those of the area), not just
-        proportional to them.
+    If the size of the area (of the domain) is known, the total is the mean times it. Else it is the Horvitz-Thompson estimator, for
+    which the weights have to be inverse inclusion probabilities (or the sizes of strata those of the area), not just proportional
+    to them.
 
     Examples
     --------

@@ -26,22 +26,9 @@ _AHEAD = 4
 
 
 def unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """Return positions as unit vectors in space, so that distances are right across the date line and the poles.
+    """Return positions (N,) in degrees as unit vectors in space (N, 3): distances are right across the date line and the poles.
 
-    Parameters
-    ----------
-    lon, lat
-        (N,) degrees.
-
-    Returns
-    -------
-    array
-        (N, 3) float64.
-
-    Raises
-    ------
-    ValueError
-        If lengths differ, a value is not finite, or a latitude is beyond 90 degrees.
+    ValueError if lengths differ, a value is not finite, or a latitude is beyond 90 degrees.
 
     Examples
     --------
@@ -264,11 +251,6 @@ def group_folds(groups: np.ndarray, k: int, seed: int) -> np.ndarray:
 def inner_folds(groups: np.ndarray, k: int, seed: int) -> np.ndarray:
     """Return `group_folds` of k folds, or of as many as there are groups: the inner loop of a nested cross-validation.
 
-    Raises
-    ------
-    ValueError
-        If k or the number of groups is below 2.
-
     Examples
     --------
     >>> sorted(inner_folds(np.array([1, 1, 2, 3]), k=5, seed=0).tolist())
@@ -278,12 +260,7 @@ def inner_folds(groups: np.ndarray, k: int, seed: int) -> np.ndarray:
 
 
 def check_no_leak(folds: np.ndarray, groups: np.ndarray) -> None:
-    """Raise an error if profiles of one group (place, block, region) are in two folds.
-
-    Raises
-    ------
-    ValueError
-        With the number of such groups, and the first.
+    """Raise a ValueError if profiles of one group (place, block, region) are in two folds.
 
     Examples
     --------

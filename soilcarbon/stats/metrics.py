@@ -16,13 +16,7 @@ HIGHER_IS_BETTER = {"rmse": False, "mae": False, "r2": True, "ccc": True, "rpiq"
 
 
 def checked_vectors(may_be_infinite: Collection[str] = (), **vectors: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return vectors of one length as float64, checked to be finite; those named in `may_be_infinite` may be so, but not NaN.
-
-    Raises
-    ------
-    ValueError
-        If lengths differ or a value is not finite.
-    """
+    """Return vectors of one length as float64, checked to be finite; those named in `may_be_infinite` may be so, but not NaN."""
     arrays = {name: np.asarray(values, np.float64) for name, values in vectors.items()}
     if len({values.shape for values in arrays.values()}) > 1 or next(iter(arrays.values())).ndim != 1:
         raise ValueError(", ".join(f"{name} {values.shape}" for name, values in arrays.items()) + " must be vectors of one length")
@@ -111,21 +105,7 @@ def bootstrap_means(columns: np.ndarray, groups: np.ndarray | None, seed: int | 
 
     Profiles of one block have similar errors; drawn singly, as if independent, they would give too narrow an interval. Which
     groups a draw has depends on the seed and the groups alone, so that two methods on the same profiles can be compared draw by
-    draw.
-
-    Parameters
-    ----------
-    columns
-        (n, C), a row per profile, n at least 1.
-    groups
-        (n,) the group each profile belongs to, see `groups.spatial_groups`; None: each is its own.
-    seed, draws
-        Of the draws, and how many.
-
-    Raises
-    ------
-    ValueError
-        If groups are not as many as profiles.
+    draw. Groups are (n,), see `groups.spatial_groups`; None: each profile is its own.
 
     Examples
     --------
@@ -269,24 +249,8 @@ def mean_paired_differences(
     """Return `paired_differences` averaged over regions, each with the same weight whatever its number of profiles.
 
     Groups are drawn within each region, independently of the others, and the regions' changes averaged per draw. So the
-    interval is that of the mean over these regions, not of what to expect in another region.
-
-    Parameters
-    ----------
-    parts
-        observed, ours, theirs, groups of each region, as in `paired_differences`.
-    seed, draws, level
-        As in `bootstrap_scores`.
-
-    Returns
-    -------
-    dict
-        As of `paired_differences`; None where a region's is undefined.
-
-    Raises
-    ------
-    ValueError
-        If there are no regions, lengths differ or a value is not finite.
+    interval is that of the mean over these regions, not of what to expect in another region. `parts` are observed, ours, theirs and
+    groups of each region; a change is None where a region's is undefined.
 
     Examples
     --------
@@ -444,12 +408,7 @@ def picp_table(
 def worse_than_mean(ours: Mapping[str, Any], of_mean: Mapping[str, Any], unit: str) -> str:
     """Return a sentence if a model is no better than the mean of its training profiles, else "".
 
-    Parameters
-    ----------
-    ours, of_mean
-        Scores with rmse and mae, of the model's predictions and of the mean's, at the same profiles; None where undefined.
-    unit
-        Theirs.
+    Both have rmse and mae at the same profiles, in the unit given; None where undefined.
 
     Examples
     --------

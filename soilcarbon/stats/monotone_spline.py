@@ -10,15 +10,10 @@ import numpy as np
 
 
 def spline_slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the slopes (B, K) at the knots of the cubic spline through each of B curves of K points.
+    """Return the slopes (B, K) at the knots of the cubic spline through each of B curves of K points, x increasing.
 
     At both ends the third derivative is that of the cubic through the outermost four points; a spline of three points is their
     parabola, and one of two a straight line.
-
-    Parameters
-    ----------
-    x, y
-        (B, K), K >= 2; x increasing along the second axis.
 
     Examples
     --------
@@ -57,14 +52,7 @@ def spline_slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def hyman_filter(slopes: np.ndarray, secants: np.ndarray) -> np.ndarray:
     """Limit the slopes (B, K) of increasing curves so that a piecewise cubic with these slopes nowhere decreases.
 
-    A slope becomes at least 0 and at most three times the smaller of the secants beside it; at an end, of the only one there.
-
-    Parameters
-    ----------
-    slopes
-        (B, K) at the knots.
-    secants
-        (B, K-1) between them, 0 or more.
+    A slope becomes at least 0 and at most three times the smaller of the secants (B, K-1) beside it; at an end, of the only one.
 
     Examples
     --------
@@ -76,22 +64,10 @@ def hyman_filter(slopes: np.ndarray, secants: np.ndarray) -> np.ndarray:
 
 
 def monotone_spline(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Evaluate Hyman's monotone cubic spline through each of B increasing curves of K points.
+    """Evaluate Hyman's monotone cubic spline through each of B increasing curves of K points, at (B, M) or (M,) places: (B, M).
 
     Prefer it to linear interpolation where layers are thick and the property changes smoothly within them. Beyond the knots it goes
     on straight, with the slope of its end.
-
-    Parameters
-    ----------
-    x, y
-        (B, K), K >= 2; x increasing, y not decreasing along the second axis.
-    at
-        (B, M) places, or (M,) the same for all curves.
-
-    Returns
-    -------
-    ndarray
-        (B, M).
 
     Examples
     --------

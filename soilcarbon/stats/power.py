@@ -27,24 +27,12 @@ _LARGE = 35.0
 
 @dataclass(frozen=True)
 class Survey:
-    """Design of a survey of two visits; made by `paired_survey` and `unpaired_survey`.
+    """Design of a survey of two visits; made by `paired_survey` and `unpaired_survey`."""
 
-    Attributes
-    ----------
-    sds
-        (V, H) standard deviations in H strata: of differences (V = 1, paired), or of the values at both visits (V = 2, unpaired).
-    shares
-        (H,) shares of the strata in the area, sum 1.
-    allocation
-        Of places to strata: by their share ("proportional"), or by share x standard deviation ("neyman").
-    population
-        (H,) places there are in each stratum, for the finite population correction; infinite where there is none.
-    """
-
-    sds: np.ndarray
-    shares: np.ndarray
-    allocation: Allocation
-    population: np.ndarray
+    sds: np.ndarray  # (V, H) standard deviations in H strata: of differences (V = 1, paired), or of both visits (V = 2, unpaired)
+    shares: np.ndarray  # (H,) of the strata in the area, sum 1
+    allocation: Allocation  # of places to strata: by their share, or by share x standard deviation ("neyman")
+    population: np.ndarray  # (H,) places there are, for the finite population correction; infinite where there is none
 
     @property
     def paired(self) -> bool:
@@ -57,12 +45,7 @@ class Survey:
         return 2 * len(self.shares)
 
     def allocate(self, places: int) -> np.ndarray:
-        """Return the places (H,) of each stratum: two at least, none more than there are.
-
-        Raises
-        ------
-        ValueError
-            If there are fewer than two a stratum, or more than the population has.
+        """Return the places (H,) of each stratum: two at least, none more than there are; else a ValueError.
 
         Examples
         --------
@@ -147,22 +130,10 @@ def paired_survey(
     allocation: Allocation = "proportional",
     population: float | Sequence[float] | None = None,
 ) -> Survey:
-    """Survey that visits the same places twice.
+    """Survey that visits the same places twice, by the standard deviation of the differences of pairs; one, or (H,) by stratum.
 
-    Parameters
-    ----------
-    sd_difference
-        Standard deviation of the differences of pairs; one, or (H,) by stratum.
-    sd, sd_after, correlation
-        Instead of it: standard deviations between places at each visit (the second as the first, if not given), and the correlation
-        of pairs, which make sqrt(sd^2 + sd_after^2 - 2 correlation sd sd_after).
-    shares, allocation, population
-        As of `Survey`; shares of any sum.
-
-    Raises
-    ------
-    ValueError
-        If neither is given, or a number is out of range.
+    Instead of it: standard deviations between places at each visit (the second as the first, if not given), and the correlation of
+    pairs, which make sqrt(sd^2 + sd_after^2 - 2 correlation sd sd_after). The others are of `Survey`; shares may have any sum.
 
     Examples
     --------
@@ -188,14 +159,7 @@ def unpaired_survey(
     allocation: Allocation = "proportional",
     population: float | Sequence[float] | None = None,
 ) -> Survey:
-    """Survey that draws new places at the second visit, as many as at the first.
-
-    Parameters
-    ----------
-    sd, sd_after
-        Standard deviations between places at each visit (the second as the first, if not given); one, or (H,) by stratum.
-    shares, allocation, population
-        As of `Survey`.
+    """Survey that draws new places at the second visit, as many as at the first; arguments as of `paired_survey`.
 
     Examples
     --------
@@ -225,16 +189,9 @@ def _survey(
 
 
 def power_of_test(effect: float, df: float, confidence: float = 0.9, sides: Sides = "two") -> float:
-    """Power of a t test: the probability that it finds a change of `effect` standard errors.
+    """Power of a t test: the probability that it finds a change of `effect` (0 or more) standard errors of its estimate.
 
-    Parameters
-    ----------
-    effect
-        True change by the standard error of its estimate, 0 or more.
-    df
-        Degrees of freedom.
-    confidence, sides
-        The level of the interval that must exclude 0, and whether it is two-sided.
+    `confidence` is the level of the interval that must exclude 0.
 
     Examples
     --------

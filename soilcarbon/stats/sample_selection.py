@@ -26,20 +26,8 @@ _WARMTH, _COLDEST = 0.02, 1e-4
 def allocate(n: int, sizes: np.ndarray, spreads: np.ndarray | None = None, least: int = 2) -> np.ndarray:
     """Allocate n points to H strata in proportion to size, or to size times standard deviation (Neyman 1934), which is optimal.
 
-    Parameters
-    ----------
-    n
-        At least `least` times H.
-    sizes, spreads
-        (H,) areas, and standard deviations of what is measured within the strata: of the map's errors, where a map is to be
-        validated or corrected. Default: alike.
-    least
-        Points that each stratum has: two give a variance.
-
-    Raises
-    ------
-    ValueError
-        If n is too small.
+    Spreads (H,) are standard deviations within the strata of what is measured: of the map's errors, where a map is to be validated
+    or corrected. Each stratum has `least` points or more: two give a variance.
 
     Examples
     --------
@@ -112,17 +100,10 @@ class CompactStrata:
 
     The strata are a power diagram, k-means with a constraint on size: of a large raster a sample of cells makes it, and any other
     cell is assigned by it.
-
-    Attributes
-    ----------
-    centres
-        (H, d).
-    offsets
-        (H,) added to squared distances.
     """
 
-    centres: np.ndarray
-    offsets: np.ndarray
+    centres: np.ndarray  # (H, d)
+    offsets: np.ndarray  # (H,) added to squared distances
 
     @classmethod
     def fit(cls, points: np.ndarray, weights: np.ndarray, count: int, seed: int) -> "CompactStrata":
@@ -174,27 +155,13 @@ def spatial_coverage(points: np.ndarray, weights: np.ndarray, n: int, seed: int)
 
 @dataclass
 class LatinHypercube:
-    """Objective of a conditioned Latin hypercube sample (Minasny and McBratney 2006), kept up to date point by point.
+    """Objective of a conditioned Latin hypercube sample (Minasny and McBratney 2006), kept up to date point by point."""
 
-    Attributes
-    ----------
-    bins
-        (m, b) number of the quantile interval, or class, of every cell for each of b variables, counted on through all variables.
-    wanted
-        (B,) points that each of the B intervals should have.
-    values
-        (m, p) standardised numeric variables.
-    correlation
-        (p, p) of all cells.
-    chosen
-        (n,) the sample.
-    """
-
-    bins: np.ndarray
-    wanted: np.ndarray
-    values: np.ndarray
-    correlation: np.ndarray
-    chosen: np.ndarray
+    bins: np.ndarray  # (m, b) quantile interval, or class, of every cell for each of b variables, counted on through all variables
+    wanted: np.ndarray  # (B,) points that each of the B intervals should have
+    values: np.ndarray  # (m, p) standardised numeric variables
+    correlation: np.ndarray  # (p, p) of all cells
+    chosen: np.ndarray  # (n,) the sample
     _counts: np.ndarray = field(init=False)
     _sums: np.ndarray = field(init=False)
     _products: np.ndarray = field(init=False)
@@ -260,25 +227,9 @@ def latin_hypercube(
     of points that they have of the area; correlations should be those of all cells. The points are chosen, not drawn: no
     probability sample.
 
-    Parameters
-    ----------
-    values
-        (m, p) covariates of m cells, more than n.
-    weights
-        (m,) the cells' areas.
-    n, seed
-        Points, and seed of the search.
-    classes
-        Columns that are class codes.
-    iterations
-        Steps of the annealing; each tries 32 cells in the place of one point.
-
-    Returns
-    -------
-    chosen
-        (n,) rows.
-    objective, at_random
-        Of them, and of the random sample the search began with; 0 is the least.
+    `values` are covariates (m, p) of m cells, more than n, of which `classes` are columns of class codes; `weights` are the cells'
+    areas. Each step of the annealing tries 32 cells in the place of one point. Returned are the chosen rows (n,), the objective of
+    them and of the random sample the search began with; 0 is the least.
 
     Examples
     --------

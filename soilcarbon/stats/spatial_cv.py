@@ -127,11 +127,6 @@ def block_folds(lon: np.ndarray, lat: np.ndarray, k: int, block_size: float, see
 def cluster_regions(lon: np.ndarray, lat: np.ndarray, k: int, seed: int) -> np.ndarray:
     """Return compact regions (N,) 0..k-1 of profiles that have no region's label: k-means on the sphere.
 
-    Raises
-    ------
-    ValueError
-        If there are fewer places than regions.
-
     Examples
     --------
     >>> regions = cluster_regions(np.array([0.0, 1.0, 90.0, 91.0]), np.zeros(4), k=2, seed=0)
@@ -504,13 +499,7 @@ def make_folds(
 
 
 def save_folds(path: Path, ids: Sequence[str], folds: np.ndarray, facts: Mapping[str, Any]) -> None:
-    """Write folds to `path` (CSV: profile_id, fold), and their facts beside it as .yaml.
-
-    Raises
-    ------
-    ValueError
-        If ids repeat, or folds are not numbered 0..k-1 without a gap, one for each id.
-    """
+    """Write folds, numbered 0..k-1 without a gap, to `path` (CSV: profile_id, fold), and their facts beside it as .yaml."""
     folds, names = np.asarray(folds), [str(each) for each in ids]
     if len(set(names)) < len(names) or folds.shape != (len(names),):
         raise ValueError(f"{len(names)} ids, {len(set(names))} distinct, and folds {folds.shape}: expected one fold for each id")
@@ -521,26 +510,7 @@ def save_folds(path: Path, ids: Sequence[str], folds: np.ndarray, facts: Mapping
 
 
 def read_folds(path: Path, ids: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Read folds written by `save_folds`, for a table that may be in another order.
-
-    Parameters
-    ----------
-    path
-        The CSV.
-    ids
-        (N,) the table's ids.
-
-    Returns
-    -------
-    folds, facts
-        (N,) int64, in the order of `ids`; the facts saved with them.
-
-    Raises
-    ------
-    UserError
-        If a file or column is missing, an id is in the one table and not in the other, or repeated, or a fold is no
-        number 0, 1, ...
-    """
+    """Read folds written by `save_folds`, (N,) int64 in the order of a table's ids, and their facts; UserError unless they fit."""
     table, facts = read_table(path, ("profile_id", "fold")), read_yaml(path.with_suffix(".yaml"))
     fold = pd.to_numeric(table["fold"], errors="coerce").to_numpy(np.float64)
     number = np.isfinite(fold) & (fold >= 0) & (fold == np.floor(fold))

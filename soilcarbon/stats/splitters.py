@@ -15,13 +15,7 @@ from soilcarbon.stats.spatial_cv import block_folds, knndm_folds
 
 
 def positions(x: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return longitude and latitude (N,), degrees, of rows: of `groups` (N, 2), else the columns lon and lat of a DataFrame.
-
-    Raises
-    ------
-    ValueError
-        If there is neither.
-    """
+    """Return longitude and latitude (N,), degrees, of rows: of `groups` (N, 2), else the columns lon and lat of a DataFrame."""
     if groups is not None:
         found = np.asarray(groups, np.float64)
         if found.ndim != 2 or found.shape[1] != 2:

@@ -152,28 +152,17 @@ VARIOGRAM_MODELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = 
 class Variogram:
     """A variogram model: nugget + sill * rise(distance / scale).
 
-    Attributes
-    ----------
-    model
-        A key of `VARIOGRAM_MODELS`.
-    nugget, sill
-        Variance at no distance, and what distance adds to it (the partial sill); both 0 or more.
-    scale
-        Range parameter, km.
-    bounded
-        Whether the range was found among the lags; if not, it is only known to lie beyond (or before) them.
-
     Examples
     --------
     >>> Variogram("exponential", nugget=0.2, sill=0.8, scale=50.0, bounded=True).practical_range
     150.0
     """
 
-    model: str
-    nugget: float
-    sill: float
-    scale: float
-    bounded: bool
+    model: str  # a key of `VARIOGRAM_MODELS`
+    nugget: float  # variance at no distance, 0 or more
+    sill: float  # partial sill, what distance adds to it, 0 or more
+    scale: float  # range parameter, km
+    bounded: bool  # whether the range was found among the lags; if not, it is only known to lie beyond (or before) them
 
     @property
     def practical_range(self) -> float:
