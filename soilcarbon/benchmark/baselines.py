@@ -51,44 +51,22 @@ INNER_FOLDS = 3
 
 @dataclass(frozen=True)
 class Baseline:
-    """Baseline of a comparison: an unfitted regressor, its inputs and its parameter grid.
+    """Baseline of a comparison: an unfitted regressor, its inputs and its parameter grid."""
 
-    Attributes
-    ----------
-    label, meaning
-        As tables and figures name it; one line for a legend.
-    regressor
-        scikit-learn's, unfitted.
-    inputs
-        "covariates"; "scaled": the same, standardised, clipped at 4 standard deviations, missing ones the mean and classes one
-        column each of 0 and 1; "all": positions and covariates as they are.
-    log
-        Fit ln(1 + y) (`LogTarget`).
-    candidates
-        Parameters one set of which `tune` chooses; the first is taken where there is too little to choose by.
-    while_tuning
-        Parameters that make choosing cheaper, the same for all candidates: fewer trees.
-    """
-
-    label: str
-    meaning: str
-    regressor: BaseEstimator
+    label: str  # as tables and figures name it
+    meaning: str  # one line for a legend
+    regressor: BaseEstimator  # scikit-learn's, unfitted
+    # "scaled": covariates standardised, clipped at 4 standard deviations, missing ones the mean and classes one column each of 0
+    # and 1; "all": positions and covariates as they are
     inputs: Literal["covariates", "scaled", "all"] = "covariates"
-    log: bool = False
-    candidates: tuple[dict[str, Any], ...] = ({},)
-    while_tuning: Mapping[str, Any] = field(default_factory=dict)
+    log: bool = False  # fit ln(1 + y) (`LogTarget`)
+    candidates: tuple[dict[str, Any], ...] = ({},)  # parameters, one set of which `tune` chooses; the first where it cannot
+    while_tuning: Mapping[str, Any] = field(default_factory=dict)  # parameters that make choosing cheaper: fewer trees
 
     def pipeline(self, classes: Sequence[int] = (), seed: int = 0, **parameters: Any) -> Pipeline:
-        """Return the method as an unfitted pipeline of "columns" and "model".
+        """Return the method as an unfitted pipeline of "columns" and "model", with more parameters of the regressor.
 
-        Parameters
-        ----------
-        classes
-            Covariates (numbers, without the two of the position) that are class codes.
-        seed
-            Of the regressor, if it takes one.
-        parameters
-            Of the regressor.
+        `classes` are numbers of covariates, without the two of the position, that are class codes.
         """
         regressor = clone(self.regressor)
         unset = {name for name, value in regressor.get_params().items() if value is None}
@@ -203,30 +181,10 @@ def read_method(
     inputs: Literal["covariates", "scaled", "all"] = "scaled",
     target_transform: Literal["none", "log1p"] = "log1p",
 ) -> Baseline:
-    """Make a baseline of any regressor with scikit-learn's interface.
+    """Make a baseline of any regressor with scikit-learn's interface, by the import path of its class in one of `PACKAGES`.
 
-    Parameters
-    ----------
-    name
-        As tables name it.
-    estimator
-        Import path of its class, of one of `PACKAGES`.
-    parameters
-        Of its constructor.
-    grid
-        Parameter -> values, of which inner folds choose.
-    inputs
-        As `Baseline`.
-    target_transform
-        Fit the target, or ln(1 + target).
+    Inner folds choose of the grid's values. ValueError if it is no such regressor, or does not take the parameters.
 
-    Raises
-    ------
-    ValueError
-        If the estimator is not a regressor of `PACKAGES`, or does not take the parameters.
-
-    Examples
-    --------
     >>> read_method("svr", "sklearn.svm.SVR", {"C": 10}, grid={"epsilon": [0.1, 0.3]}).candidates
     ({'epsilon': 0.1}, {'epsilon': 0.3})
     """
@@ -272,35 +230,13 @@ def tune(
     """Choose a method's parameters by grouped cross-validation, and fit it to all profiles.
 
     The candidate of the lowest MAE wins, over all profiles held out in three folds of whole groups; at a tie the first. Of fewer
-    than two groups or eight profiles the first candidate is taken untried.
+    than two groups or eight profiles the first candidate is taken untried. ValueError if a target is missing or negative.
 
-    Parameters
-    ----------
-    method
-        What is tuned.
-    samples
-        The region's profiles to fit.
-    seed
-        Of the folds and of every fit.
-    world
-        Profiles of the world for a `WorldForest`, their groups numbered as the region's, as `groups.spatial_groups` does. Those in
-        a group of the region are left out: they may be the same profiles, and in the inner folds they would leak what is
-        held out. That none lies where predictions will be scored is the caller's to see to.
-    classes
-        Covariates that are class codes.
+    `world` are profiles of the world for a `WorldForest`, their groups numbered as the region's, as `groups.spatial_groups` does.
+    Those in a group of the region are left out: they may be the same profiles, and in the inner folds they would leak what is
+    held out. That none lies where predictions will be scored is the caller's to see to. `classes` are covariates that are class
+    codes.
 
-    Returns
-    -------
-    fitted, chosen
-        The pipeline and the chosen candidate.
-
-    Raises
-    ------
-    ValueError
-        If a target is missing or negative.
-
-    Examples
-    --------
     >>> random = np.random.default_rng(0)
     >>> X = np.column_stack([random.uniform(0, 5, (60, 2)), random.normal(size=(60, 2))])
     >>> samples = Samples(X, np.exp(2 + X[:, 2]), np.arange(60) // 3)

@@ -40,28 +40,16 @@ def fit_into(
 ) -> tuple[Choice, list[str]]:
     """Choose what is expected to fit into a budget: methods in turn, then methods under the other strategies, then repeats.
 
-    Parameters
-    ----------
-    wanted
-        Everything that is asked for.
-    known
-        Key -> method, in the order of tables.
-    times
-        Expected time of a choice.
-    limit
-        Of the time.
-
-    Returns
-    -------
-    choice, changes
-        And what was changed, a sentence each.
+    `known` has the methods in the order of tables, `times` gives the expected time of a choice, in the unit of the limit.
+    Returned are the choice and what was changed, a sentence each.
     """
     added = [key for key in wanted.methods if key not in METHODS]
     order = list(dict.fromkeys([*added, *_FIRST, *wanted.methods]))
-    most = PLANNED * limit
-    choices = [
-        _filled(wanted, order, members, known, times, most) for members in (wanted.members, min(FEWER_MEMBERS, wanted.members))
-    ]
+
+    def fits(choice: Choice) -> bool:
+        return times(choice) <= PLANNED * limit
+
+    choices = [_filled(wanted, order, members, known, fits) for members in (wanted.members, min(FEWER_MEMBERS, wanted.members))]
     choice = max(choices, key=lambda each: sum(known[key].kind == "network" for key in each.methods))  # at a tie the first
     changes = []
     if choice is not choices[0] and choice.members < wanted.members:
@@ -78,13 +66,13 @@ def fit_into(
 
 
 def _filled(
-    wanted: Choice, order: Sequence[str], members: int, known: Mapping[str, Method], times: Callable[[Choice], float], most: float
+    wanted: Choice, order: Sequence[str], members: int, known: Mapping[str, Method], fits: Callable[[Choice], bool]
 ) -> Choice:
     """Return the choice with so many members that has as much of what is wanted as fits."""
     choice = replace(wanted, methods=_sorted(ALWAYS, known), beside=_sorted(ALWAYS, known), repeats=1, members=members)
-    choice = _added(choice, "methods", [key for key in order if key in wanted.methods], known, times, most)
-    choice = _added(choice, "beside", [key for key in order if key in choice.methods], known, times, most)
-    fitting = [k for k in range(1, wanted.repeats + 1) if times(replace(choice, repeats=k)) <= most]
+    choice = _added(choice, "methods", [key for key in order if key in wanted.methods], known, fits)
+    choice = _added(choice, "beside", [key for key in order if key in choice.methods], known, fits)
+    fitting = [k for k in range(1, wanted.repeats + 1) if fits(replace(choice, repeats=k))]
     return replace(choice, repeats=max(fitting, default=1))
 
 
@@ -93,8 +81,7 @@ def _added(
     name: Literal["methods", "beside"],
     order: Sequence[str],
     known: Mapping[str, Method],
-    times: Callable[[Choice], float],
-    most: float,
+    fits: Callable[[Choice], bool],
 ) -> Choice:
     """Return the choice with those methods added to a field, in turn, that fit; stacks, means of others, cost nothing."""
 
@@ -103,7 +90,7 @@ def _added(
         return replace(choice, methods=keys) if name == "methods" else replace(choice, beside=keys)
 
     for key in order:
-        if key not in STACKS and times(plus(key)) <= most:
+        if key not in STACKS and fits(plus(key)):
             choice = plus(key)
     for key in order:
         if key in STACKS and set(STACKS[key]) <= set(getattr(choice, name)):

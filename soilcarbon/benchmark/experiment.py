@@ -6,7 +6,6 @@ profiles held out, with its checksum, so that an interrupted comparison resumes 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from soilcarbon import parallel
 from soilcarbon.benchmark.baselines import BASELINES, Baseline, tune
+from soilcarbon.benchmark.folds import CrossValidation, Folds, kept_folds, places_on
 from soilcarbon.benchmark.network_variants import (
     AS_SET,
     TOGETHER,
@@ -31,7 +31,6 @@ from soilcarbon.benchmark.network_variants import (
 )
 from soilcarbon.categories import middle_cells
 from soilcarbon.io.files import UserError, write_table
-from soilcarbon.io.resumption import is_sealed, seal
 from soilcarbon.io.tables import read_table
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.network.network import SoilCarbonNet
@@ -43,7 +42,7 @@ from soilcarbon.regression.fit import samples_of
 from soilcarbon.settings import GlobalSettings, RegionalSettings, build
 from soilcarbon.soil.dataset import Dataset, read_dataset, require_unit
 from soilcarbon.stats.groups import inner_folds
-from soilcarbon.stats.spatial_cv import make_folds, read_folds, sample_cell_centres, save_folds
+from soilcarbon.stats.spatial_cv import make_folds
 from soilcarbon.training.run import compute_statistics, new_specification, train_in_memory
 from soilcarbon.training.uncertainty import rows_outside
 
@@ -53,63 +52,22 @@ INTERVALS = {AS_SET: AS_SET, "quantile_forest": "quantile_forest", "quantile_for
 """What gives intervals -> the method whose prediction they go with."""
 SELECTED_ON_VALID, SELECTED_ON_TEST = "tuned", "tuned_selected_on_test"
 """The fine-tuned network whose epoch the validation set chooses, and the one whose epoch the profiles held out choose."""
-_MAP_PLACES = 2000
-"""Places of the map from which kNNDM measures distances."""
 
 
-@dataclass(frozen=True)
-class Design:
-    """Design of a comparison: methods, datasets and folds.
+@dataclass(frozen=True, kw_only=True)
+class Design(CrossValidation):
+    """Design of a comparison in several regions."""
 
-    Attributes
-    ----------
-    regions
-        Folders of the regions' datasets; a folder's name is the region's.
-    global_data
-        Folder of the dataset the network is pretrained on, again for each region, without any place of it.
-    pretrained
-        Checkpoint whose settings the pretraining takes.
-    regional
-        The fine-tuning to be compared, with `init_from` and `global_data` as far as its teacher needs them.
-    out
-        Folder of folds, networks and runs.
-    strategies
-        Cross-validation strategies, keys of `spatial_cv.STRATEGIES`; the verdict is based on the last.
-    methods, few_methods
-        Compared under the last strategy; under the others and in learning curves.
-    baselines
-        Key -> baseline: `BASELINES` and others.
-    folds, block_size, land
-        Folds of each strategy; side of blocks, degrees (None: the dataset's, or the residuals' range); raster above 0 where the
-        map will be, for kNNDM.
-    nodata
-        Variable and values of that raster that mean missing, as of `io.nodata.parse_nodata`.
-    profiles
-        Training profiles of each fold, drawn at random; 0: all that are not held out.
-    sizes, repeats
-        Learning curves: numbers of training profiles (0: all) and draws of each.
-    workers, seed
-        Processes (0: one per core); seed of folds and methods.
-    """
-
-    regions: tuple[Path, ...]
-    global_data: Path
-    pretrained: Path
-    regional: RegionalSettings
-    out: Path
-    strategies: tuple[str, ...] = ("random", "blocks")
-    methods: tuple[str, ...] = (*BASELINES, *VARIANTS)
-    few_methods: tuple[str, ...] = ()
-    baselines: Mapping[str, Baseline] = field(default_factory=lambda: BASELINES, compare=False)
-    folds: int = 5
-    block_size: float | None = None
-    land: Path | None = None
-    nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict, hash=False)
-    profiles: int = 0
-    sizes: tuple[int, ...] = ()
-    repeats: int = 3
-    workers: int = 0
-    seed: int = 314
+    regions: tuple[Path, ...]  # folders of their datasets; a folder's name is the region's
+    global_data: Path  # the dataset the network is pretrained on, again for each region, without any place of it
+    pretrained: Path  # checkpoint whose settings the pretraining takes
+    regional: RegionalSettings  # the fine-tuning compared, with `init_from` and `global_data` as far as its teacher needs them
+    methods: tuple[str, ...] = (*BASELINES, *VARIANTS)  # compared under the last strategy
+    few_methods: tuple[str, ...] = ()  # compared under the other strategies, and in learning curves
+    baselines: Mapping[str, Baseline] = field(default_factory=lambda: BASELINES, compare=False)  # by key; `BASELINES` and others
+    profiles: int = 0  # training profiles of each fold, drawn at random; 0: all that are not held out
+    sizes: tuple[int, ...] = ()  # learning curves: numbers of training profiles; 0: all
+    repeats: int = 3  # learning curves: draws of each
 
     def __post_init__(self) -> None:
         known = (*self.baselines, *VARIANTS)
@@ -177,58 +135,19 @@ def _in_blocks(data: Dataset, design: Design) -> Dataset:
     return replace(data, block_size=side)
 
 
-def folds_for(design: Design, region: str, data: Dataset, strategy: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return a region's folds (N,) under a strategy and their facts, from the folder if they were drawn before."""
-    path = design.out / "folds" / f"{region}-{strategy}.csv"
-    if is_sealed(path, path.with_suffix(".yaml")):
-        return read_folds(path, data.ids)
-    try:
+def folds_for(design: Design, region: str, data: Dataset, strategy: str) -> Folds:
+    """Return a region's folds under a strategy, from the folder if they were drawn before."""
+
+    def draw() -> tuple[np.ndarray, dict[str, Any]]:
         more: dict[str, Any] = {"block_size": data.block_size} if strategy == "blocks" else {}
         if strategy == "knndm":
             more["prediction_points"] = places_on(design.land, design.nodata, data, design.seed)
-        folds, facts = make_folds(strategy, data.lon, data.lat, design.folds, design.seed, **more)
-    except ValueError as error:
-        raise UserError(f"{region}: no folds by {strategy}: {error}") from error
-    save_folds(path, data.ids, folds, facts)
-    seal(path)
-    seal(path.with_suffix(".yaml"))
-    return folds, facts
-
-
-def places_on(
-    land: Path | None, nodata: Mapping[str, tuple[float, ...]], data: Dataset, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw prediction places of the map within the bounding box of a region's profiles."""
-    if land is None:
-        raise UserError(
-            "strategies: knndm needs the area of the map; give --land, a raster that is above 0 there, such as elevation"
-        )
-    from rasterio.errors import WindowError  # here and below: no other strategy needs them
-    from rasterio.vrt import WarpedVRT
-    from rasterio.windows import Window
-
-    from soilcarbon.geo.plausibility import ask_about_fill_values
-    from soilcarbon.geo.raster import find_layers, missing_cells, named_errors, open_raster
-
-    layers = find_layers([land], nodata)[:1]
-    ask_about_fill_values(layers)
-    with ExitStack() as opened, named_errors(land):
-        raster = opened.enter_context(open_raster(land))
-        if raster.crs is None:
-            raise UserError(f"{land}: has no coordinate reference system; give one to it")
-        if not raster.crs.is_geographic:
-            raster = opened.enter_context(WarpedVRT(raster, crs="EPSG:4326"))  # of the nearest cells
-        window = raster.window(data.lon.min(), data.lat.min(), data.lon.max(), data.lat.max()).round_offsets().round_lengths()
         try:
-            window = window.intersection(Window(0, 0, raster.width, raster.height))
-        except WindowError:
-            raise UserError(f"{land}: does not reach the region's profiles") from None
-        cells, transform = raster.read(1, window=window, masked=True).filled(0), raster.window_transform(window)
-        missing = missing_cells(cells, layers[0].missing or ())
-        here = (cells > 0) & (True if missing is None else ~missing)
-    lon = transform.c + transform.a * (np.arange(here.shape[1]) + 0.5)
-    lat = transform.f + transform.e * (np.arange(here.shape[0]) + 0.5)
-    return sample_cell_centres(here, lon, lat, _MAP_PLACES, seed)
+            return make_folds(strategy, data.lon, data.lat, design.folds, design.seed, **more)
+        except ValueError as error:
+            raise UserError(f"{region}: no folds by {strategy}: {error}") from error
+
+    return kept_folds(design.out / "folds" / f"{region}-{strategy}.csv", data.ids, draw)
 
 
 def pretrained_path(design: Design, region: str) -> Path:
@@ -288,7 +207,7 @@ def execute(design: Design, run: Run) -> None:
     if SELECTED_ON_VALID in run.methods and not run.curve:
         network = train_network(case, plain_settings(case.settings), valid=test)
         columns[SELECTED_ON_TEST] = predict_with(network, data.x[test])[0]
-    write_table(run_path(design, run), table.assign(**columns))
+    write_table(design.run_path(run.name), table.assign(**columns))
 
 
 def _as_set(case: Case) -> dict[str, np.ndarray]:
@@ -369,20 +288,15 @@ def execute_all(design: Design, runs: Sequence[Run]) -> None:
     data = read_inputs(design).regions
     for region, strategy in dict.fromkeys((each.region, each.strategy) for each in runs):
         folds_for(design, region, data[region], strategy)
-    tasks = [Task(run_path(design, each), execute, (design, each), f"run {each.name}") for each in runs]
+    tasks = [Task(design.run_path(each.name), execute, (design, each), f"run {each.name}") for each in runs]
     first = [Task(pretrained_path(design, each), pretrain, (design, each), f"pretraining without {each}") for each in data]
     parallel.run_tasks(first, design.workers, "pretraining")
     parallel.run_tasks(tasks, design.workers, "runs")
 
 
-def run_path(design: Design, run: Run) -> Path:
-    """Return a run's file."""
-    return design.out / "runs" / f"{run.name}.csv"
-
-
 def finished_runs(design: Design, runs: Sequence[Run]) -> Iterator[tuple[Run, pd.DataFrame]]:
     """Yield each run with its table."""
     for run in runs:
-        table = read_table(run_path(design, run), ("profile_id", "lon", "lat", "observed", "n_train", *run.methods))
+        table = read_table(design.run_path(run.name), ("profile_id", "lon", "lat", "observed", "n_train", *run.methods))
         numbers = table.drop(columns="profile_id").apply(pd.to_numeric, errors="coerce")
         yield run, numbers.assign(profile_id=table["profile_id"])

@@ -44,8 +44,6 @@ class Look:
 def looks(labels: Mapping[str, str], networks: Iterable[str], subject: str, strongest: str) -> dict[str, Look]:
     """Return a drawing style for each method: the subject orange, the strongest baseline blue, others in other colours.
 
-    Examples
-    --------
     >>> looks({"a": "network", "b": "forest"}, ["a"], subject="a", strongest="b")["b"].marker
     'o'
     """

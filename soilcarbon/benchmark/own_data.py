@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # a
 from tqdm import tqdm
 
 from soilcarbon.benchmark.budget import ALWAYS, LIMITS, REPEATS, Choice, fit_into
-from soilcarbon.benchmark.experiment import places_on
+from soilcarbon.benchmark.folds import CrossValidation, Folds, kept_folds, places_on
 from soilcarbon.benchmark.methods import (
     METHODS,
     REFERENCE,
@@ -34,7 +34,6 @@ from soilcarbon.benchmark.methods import (
     expected_seconds,
     stacked,
 )
-from soilcarbon.categories import Category
 from soilcarbon.io.files import UserError, nearest, write_table, write_text
 from soilcarbon.io.resumption import is_sealed, seal
 from soilcarbon.io.tables import read_table
@@ -46,56 +45,23 @@ from soilcarbon.regression.selection import draw_folds
 from soilcarbon.regression.transfer import read_transfer
 from soilcarbon.soil.dataset import SPLITS, Dataset, check_variables, read_dataset
 from soilcarbon.stats.groups import spatial_groups
-from soilcarbon.stats.spatial_cv import make_folds, read_folds, save_folds
+from soilcarbon.stats.spatial_cv import make_folds
 
 
-@dataclass(frozen=True)
-class Design:
-    """Design of a comparison on one dataset.
-
-    Attributes
-    ----------
-    data_dir, categories, target
-        The dataset, the variables wanted (None: its own, or the checkpoint's), and the column to predict.
-    use_test
-        Use the profiles of the test split too.
-    out
-        Folder of folds and runs.
-    methods
-        Keys; with them come the constants and the reference.
-    known
-        Key -> method: `METHODS` and others.
-    checkpoint, global_data
-        Of a network to be transferred, and the dataset to whose profiles elsewhere its teachers are fitted; None: there is none.
-    strategies
-        Cross-validation strategies; the verdict is based on the last.
-    folds, block_size, land, nodata
-        Folds of each strategy; side of blocks, degrees (None: the dataset's, or the range of residuals); raster above 0 where the
-        map will be, for kNNDM, and what is missing in it.
-    repeats
-        Draws of the folds; None: by the budget.
-    budget, workers, seed
-        Key of `LIMITS`; processes (0: one per core); seed of folds and methods.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Design(CrossValidation):
+    """Design of a comparison on one dataset."""
 
     data_dir: Path
-    out: Path
-    methods: tuple[str, ...] = tuple(METHODS)
-    known: Mapping[str, Method] = field(default_factory=lambda: METHODS, compare=False)
-    categories: tuple[Category, ...] | None = None
-    target: str | None = None
-    use_test: bool = False
-    checkpoint: Path | None = None
-    global_data: Path | None = None
+    methods: tuple[str, ...] = tuple(METHODS)  # keys; with them come the constants and the reference
+    known: Mapping[str, Method] = field(default_factory=lambda: METHODS, compare=False)  # by key; `METHODS` and others
+    target: str | None = None  # column to predict; None: the checkpoint's, or soc
+    use_test: bool = False  # use the profiles of the test split, too
+    checkpoint: Path | None = None  # of a network that is transferred
+    global_data: Path | None = None  # its dataset, to whose profiles elsewhere its teachers are fitted
     strategies: tuple[str, ...] = ("place", "blocks")
-    folds: int = 5
-    block_size: float | None = None
-    land: Path | None = None
-    nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict, compare=False)
-    repeats: int | None = None
-    budget: Literal["quick", "full", "unlimited"] = "quick"
-    workers: int = 0
-    seed: int = 314
+    repeats: int | None = None  # draws of the folds; None: by the budget
+    budget: Literal["quick", "full", "unlimited"] = "quick"  # key of `LIMITS`
 
     def __post_init__(self) -> None:
         for name in self.methods:
@@ -132,20 +98,12 @@ class Inputs(NamedTuple):
 
 @lru_cache(maxsize=1)
 def read_inputs(design: Design) -> Inputs:
-    """Read the dataset; a process of the pool reads it once.
-
-    Raises
-    ------
-    UserError
-        If there are too few profiles, they have one target or no covariate that varies, or the checkpoint has another target.
-    """
+    """Read the dataset; a process of the pool reads it once. UserError if there is nothing to compare methods on."""
     splits, transfer = SPLITS if design.use_test else SPLITS[:2], None
     if design.checkpoint is None:
-        data = read_dataset(design.data_dir, design.categories, splits, target=design.target or "soc")
+        data = read_dataset(design.data_dir, None, splits, target=design.target or "soc")
     else:
-        data, transfer = read_transfer(
-            design.checkpoint, design.data_dir, design.categories, splits, design.target, design.global_data
-        )
+        data, transfer = read_transfer(design.checkpoint, design.data_dir, None, splits, design.target, design.global_data)
     target = transfer.network.specification.target if transfer else design.target or "soc"
     rows = np.concatenate([np.asarray(data.split[name], np.int64) for name in splits if name in data.split])  # as fit has them
     y = np.asarray(data.y, np.float64)[rows]
@@ -162,46 +120,27 @@ def read_inputs(design: Design) -> Inputs:
     return Inputs(data, rows, Task(data.categories, target, size, seed=design.seed, meaning=data.target, transfer=transfer))
 
 
-class Folds(NamedTuple):
-    """Folds (n,) of the profiles used, the side of their blocks (None: places), and facts."""
-
-    folds: np.ndarray
-    block_size: float | None
-    facts: dict[str, Any]
-
-
 def folds_for(design: Design, strategy: str, repeat: int) -> Folds:
-    """Return the folds of a repeat, from the folder if they were drawn before.
-
-    Raises
-    ------
-    UserError
-        If no folds can be drawn, with what to change.
-    """
+    """Return the folds of the profiles used in a repeat, from the folder if they were drawn before."""
     data, rows, task = read_inputs(design)
-    path = design.out / "folds" / f"{strategy}-{repeat}.csv"
-    ids = [data.ids[k] for k in rows]
-    if is_sealed(path, path.with_suffix(".yaml")):
-        folds, facts = read_folds(path, ids)
-        return Folds(folds, facts.get("block_size"), facts)
     seed, lon, lat = design.seed + repeat, data.lon[rows], data.lat[rows]
-    if strategy == "blocks":
-        first = folds_for(design, strategy, 0).block_size if repeat else task.block_size
-        samples = samples_of(replace(data, block_size=first), rows)
-        folds, _, facts = draw_folds(samples, replace(task, seed=seed, block_size=first), design.folds)
-    else:
+
+    def draw() -> tuple[np.ndarray, dict[str, Any]]:
+        if strategy == "blocks":
+            side = folds_for(design, strategy, 0).block_size if repeat else task.block_size
+            samples = samples_of(replace(data, block_size=side), rows)
+            folds, _, facts = draw_folds(samples, replace(task, seed=seed, block_size=side), design.folds)
+            return folds, facts
+        more: dict[str, Any] = {}
+        if strategy == "knndm":
+            more["prediction_points"] = places_on(design.land, design.nodata, data, seed)
         most = min(design.folds, len(np.unique(spatial_groups(lon, lat))))
-        more: dict[str, Any] = (
-            {"prediction_points": places_on(design.land, design.nodata, data, seed)} if strategy == "knndm" else {}
-        )
         try:
-            folds, facts = make_folds(strategy, lon, lat, most, seed, **more)
+            return make_folds(strategy, lon, lat, most, seed, **more)
         except ValueError as error:
             raise UserError(f"no folds by {strategy}: {error}; give fewer --folds, or other --strategies") from error
-    save_folds(path, ids, folds, facts)
-    seal(path)
-    seal(path.with_suffix(".yaml"))
-    return Folds(folds, facts.get("block_size"), facts)
+
+    return kept_folds(design.out / "folds" / f"{strategy}-{repeat}.csv", [data.ids[k] for k in rows], draw)
 
 
 def strategies_of(design: Design) -> tuple[str, ...]:
@@ -215,27 +154,13 @@ def strategies_of(design: Design) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is computed.
+    """What is computed."""
 
-    Attributes
-    ----------
-    strategies
-        Those there are folds of; the verdict is based on the last.
-    runs
-        In their order, those of the reference first.
-    choice
-        Methods, repeats, members, tuning.
-    seconds
-        Run -> its expected time on one core.
-    changes
-        What was left out or shrunk, a sentence each.
-    """
-
-    strategies: tuple[str, ...]
-    runs: tuple[Run, ...]
+    strategies: tuple[str, ...]  # those there are folds of; the verdict is based on the last
+    runs: tuple[Run, ...]  # in their order, those of the reference first
     choice: Choice
-    seconds: Mapping[Run, float]
-    changes: tuple[str, ...]
+    seconds: Mapping[Run, float]  # expected, on one core
+    changes: tuple[str, ...]  # what was left out or shrunk, a sentence each
 
     @property
     def reference(self) -> list[Run]:
@@ -300,19 +225,15 @@ def _wanted(design: Design, n: int) -> tuple[Choice, list[str]]:
 # --- runs ---------------------------------------------------------------------------------------------------------------------
 
 
-def run_path(design: Design, run: Run) -> Path:
-    """Return a run's file."""
-    return design.out / "runs" / f"{run.name}.csv"
-
-
 def divide(design: Design, run: Run, choice: Choice) -> Division:
     """Return the division of the profiles of a run."""
     data, rows, task = read_inputs(design)
-    folds, side, _ = folds_for(design, run.strategy, run.repeat)
+    folds = folds_for(design, run.strategy, run.repeat)
+    side = folds.block_size
     data = replace(data, block_size=side)
     transfer = task.transfer and task.transfer.outside(data)
     task = replace(task, seed=design.seed + run.repeat, block_size=side, members=choice.members, transfer=transfer)
-    return Division(samples_of(data, rows), folds, run.fold, task, choice.tuned)
+    return Division(samples_of(data, rows), folds.folds, run.fold, task, choice.tuned)
 
 
 def execute(design: Design, run: Run, choice: Choice) -> tuple[float, str]:
@@ -329,7 +250,7 @@ def execute(design: Design, run: Run, choice: Choice) -> tuple[float, str]:
     if found.shape != ((division.folds == run.fold).sum(),) or not np.isfinite(found).all():
         return seconds, "its predictions are not finite"
     data, rows, _ = read_inputs(design)
-    path, ids = run_path(design, run), np.array(data.ids)[rows[division.folds == run.fold]]
+    path, ids = design.run_path(run.name), np.array(data.ids)[rows[division.folds == run.fold]]
     write_text(path.with_suffix(".seconds"), f"{seconds:.4f}\n")
     write_table(path, pd.DataFrame({"profile_id": ids, "predicted": found}))
     seal(path)
@@ -337,24 +258,14 @@ def execute(design: Design, run: Run, choice: Choice) -> tuple[float, str]:
 
 
 class Ledger:
-    """Computing time that runs took, which of them are done, and which methods are not continued.
-
-    Attributes
-    ----------
-    done
-        Finished runs.
-    failed
-        Method -> why it cannot be fitted.
-    stopped
-        Methods and repeats that would have gone beyond the limit: (repeat, method).
-    """
+    """Computing time that runs took, which of them are done, and which methods are not continued."""
 
     def __init__(self, plan: Plan, limit: float) -> None:
         self.plan, self.limit = plan, limit
         self.seconds: dict[Run, float] = {}
         self.done: set[Run] = set()
-        self.failed: dict[str, str] = {}
-        self.stopped: set[tuple[int, str]] = set()
+        self.failed: dict[str, str] = {}  # method -> why it cannot be fitted
+        self.stopped: set[tuple[int, str]] = set()  # repeat and method that would have gone beyond the limit
 
     @property
     def reference(self) -> float | None:
@@ -420,7 +331,7 @@ def _begin(
     design: Design, plan: Plan, run: Run, ledger: Ledger, running: Sequence[Run], pool: Executor | None
 ) -> Future[tuple[float, str]] | None:
     """Begin a run in the pool and return its future; None: it was there, or is not afforded, or was executed here."""
-    path = run_path(design, run)
+    path = design.run_path(run.name)
     if is_sealed(path):
         ledger.note(run, _seconds_of(path), "")
     elif ledger.affords(run, running):
@@ -476,9 +387,10 @@ def _repeat(
     for fold in range(int(folds.max()) + 1):
         out = folds == fold
         for key in keys:
-            table = read_table(run_path(design, Run(strategy, repeat, fold, key)), ("profile_id", "predicted"))
+            path = design.run_path(Run(strategy, repeat, fold, key).name)
+            table = read_table(path, ("profile_id", "predicted"))
             if table["profile_id"].tolist() != known.loc[out, "profile_id"].tolist():
-                raise UserError(f"{run_path(design, Run(strategy, repeat, fold, key))}: is of other profiles; give another --out")
+                raise UserError(f"{path}: is of other profiles; give another --out")
             columns[key][out] = pd.to_numeric(table["predicted"]).to_numpy(np.float64)
         for key in stacks:
             division = divide(design, Run(strategy, repeat, fold, key), plan.choice)

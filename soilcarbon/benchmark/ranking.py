@@ -17,8 +17,8 @@ from scipy.stats import norm, t
 from soilcarbon.benchmark import figures as draw
 from soilcarbon.benchmark.methods import CONSTANTS, Method
 from soilcarbon.benchmark.own_data import Ledger, Plan
+from soilcarbon.benchmark.report import OUTCOMES, bounds, fixed, in_percent, outcome_of
 from soilcarbon.benchmark.report import SCORES as TITLES
-from soilcarbon.benchmark.report import bounds, fixed, outcome_of
 from soilcarbon.benchmark.results import PLACES, STRATEGY_NAMES
 from soilcarbon.html import Block, Code, FigureFolder, Items, Note, Section, Strong, Table
 from soilcarbon.html import write_report as write_page
@@ -29,45 +29,27 @@ from soilcarbon.training.uncertainty import FEWEST_GROUPS
 SCORES = ("mae", "rmse", "r2", "ccc", "me")
 _SHOWN = ("mae", "rmse", "r2", "ccc")
 _FIGURE = "methods"
-_OUTCOMES = {"better": "is better than", "worse": "is worse than", "open": "does not differ clearly from"}
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Scores of methods on one dataset.
+    """Scores of methods on one dataset; the verdict is based on the last strategy."""
 
-    Attributes
-    ----------
-    name, target, unit
-        Of the dataset; of what is predicted.
-    methods
-        Key -> method.
-    scores
-        A row per strategy and method, in the order of methods: strategy, method, label, kind, n, groups, folds, repeats; each of
-        `SCORES` with `_se`, its standard error over folds; against, the strategy's strongest baseline, and change, change_low,
-        change_high, the change of MAE from it in % with a paired 95 % interval; the same from the mean of the training profiles, as
-        of_mean. The verdict is based on the last strategy.
-    facts
-        Strategy -> facts of its folds.
-    notes
-        What was left out, and other sentences for the reader.
-    ratio, limit
-        Computing time in cross-validations of a default forest, and the limit.
-    settings, command
-        As plain values; that repeats it.
-    """
-
-    name: str
+    name: str  # of the dataset
     target: str
     unit: str
     methods: Mapping[str, Method]
+    # A row per strategy and method, in the order of methods: strategy, method, label, kind, n, groups, folds, repeats; each of
+    # `SCORES` with `_se`, its standard error over folds; against, the strategy's strongest baseline, and change, change_low,
+    # change_high, the change of MAE from it in % with a paired 95 % interval; the same from the mean of the training profiles,
+    # as of_mean.
     scores: pd.DataFrame
-    facts: Mapping[str, Mapping[str, Any]]
-    notes: Sequence[str]
-    ratio: float
-    limit: float
-    settings: Mapping[str, Any]
-    command: str
+    facts: Mapping[str, Mapping[str, Any]]  # strategy -> facts of its folds
+    notes: Sequence[str]  # what was left out, and other sentences for the reader
+    ratio: float  # computing time in cross-validations of a default forest
+    limit: float  # of the ratio
+    settings: Mapping[str, Any]  # plain values
+    command: str  # that repeats it
 
     @property
     def strategies(self) -> list[str]:
@@ -100,12 +82,8 @@ def score_table(found: Mapping[str, pd.DataFrame], methods: Mapping[str, Method]
             ours = table[key].to_numpy()
             row: dict[str, Any] = {"strategy": strategy, "method": key, "label": methods[key].label, "kind": methods[key].kind}
             row |= {"n": table["profile_id"].nunique(), "groups": table["group"].nunique()}
-            row |= {
-                "folds": table["fold"].nunique(),
-                "repeats": table["repeat"].nunique(),
-                **_scores(table, key),
-                "against": strongest,
-            }
+            row |= {"folds": table["fold"].nunique(), "repeats": table["repeat"].nunique()}
+            row |= _scores(table, key) | {"against": strongest}
             row |= _change("change", table, observed, ours, reference, seed) | _change("of_mean", table, observed, ours, mean, seed)
             rows.append(row)
     numbers = [f"{name}{end}" for name in SCORES for end in ("", "_se")]
@@ -150,8 +128,6 @@ def few_groups_factor(groups: int) -> float:
     The bootstrap's variance lacks the factor n / (n - 1), and its quantiles are the normal's instead of Student's (Hesterberg 2015,
     The American Statistician 69, 371-386).
 
-    Examples
-    --------
     >>> [round(few_groups_factor(n), 2) for n in (5, 10, 40, 1000)]
     [1.58, 1.22, 1.05, 1.0]
     """
@@ -165,11 +141,11 @@ def verdict(ranking: Ranking) -> str:
     """Return the result in a sentence or two, from the table's rows of the last strategy."""
     rows, where = ranking.last, STRATEGY_NAMES[ranking.strategies[-1]]
     best = next(key for key in rows.index if key not in CONSTANTS)
-    row, gap = rows.loc[best], _percent(rows.loc[best], "of_mean")
+    row, gap = rows.loc[best], in_percent(rows.loc[best], "of_mean")
     name = f"{row['label']} ({where})"
     lowest = f"the lowest MAE has {name}, {gap} from the mean's"
     mean, median = (float(rows.at[key, "mae"]) for key in CONSTANTS)
-    if row["mae"] >= mean or outcome_of_change(row, "of_mean") != "better":
+    if row["mae"] >= mean or outcome_of(row, "of_mean") != "better":
         clearly = "" if row["mae"] >= mean else "clearly "
         return f"No method is {clearly}better than the mean of the training profiles: {lowest}."
     if row["mae"] >= median:
@@ -178,14 +154,14 @@ def verdict(ranking: Ranking) -> str:
     unit = f" {ranking.unit}" if ranking.unit else ""
     text = f"The lowest MAE has {name}: {row['mae']:.3g}{unit}, {gap} from the mean of the training profiles."
     if row["kind"] == "network":
-        outcome, other = _OUTCOMES[outcome_of_change(row, "change")], rows.at[row["against"], "label"]
-        return f"{text} It {outcome} the strongest baseline, {other}: MAE {_percent(row, 'change')}."
+        outcome, other = OUTCOMES[outcome_of(row, "change")], rows.at[row["against"], "label"]
+        return f"{text} It {outcome} the strongest baseline, {other}: MAE {in_percent(row, 'change')}."
     networks = [key for key in rows.index if rows.at[key, "kind"] == "network"]
     if not networks:
         return f"{text} No network was compared with it."
     other = rows.loc[networks[0]]
-    outcome = _OUTCOMES[outcome_of_change(other, "change")]
-    return f"{text} The best network, {other['label']}, {outcome} it: MAE {_percent(other, 'change')}."
+    outcome = OUTCOMES[outcome_of(other, "change")]
+    return f"{text} The best network, {other['label']}, {outcome} it: MAE {in_percent(other, 'change')}."
 
 
 def in_words(ranking: Ranking) -> str:
@@ -194,21 +170,11 @@ def in_words(ranking: Ranking) -> str:
     best = next(key for key in rows.index if key not in CONSTANTS)
     row, constant = rows.loc[best], min(float(rows.at[key, "mae"]) for key in CONSTANTS)
     unit = f" {ranking.unit}" if ranking.unit else ""
-    if row["mae"] >= constant or outcome_of_change(row, "of_mean") != "better":
+    if row["mae"] >= constant or outcome_of(row, "of_mean") != "better":
         all_places = f"one value of {ranking.target} for all places errs by {constant:.3g}{unit} on average"
-        return f"{where[:1].upper()}{where[1:]}, {all_places}, and nothing that was tried predicts it clearly better."
+        return f"{where}, {all_places}, and nothing that was tried predicts it clearly better."
     errs = f"a prediction of {ranking.target} by {row['label']} errs by {row['mae']:.3g}{unit} on average"
-    return f"{where[:1].upper()}{where[1:]}, {errs}; one value for all places would err by {constant:.3g}{unit}."
-
-
-def outcome_of_change(row: "pd.Series[Any]", name: str) -> str:
-    """Return "better", "worse" or "open", by the interval of a change."""
-    return outcome_of(pd.Series({"mae_low": row[f"{name}_low"], "mae_high": row[f"{name}_high"]}))
-
-
-def _percent(row: "pd.Series[Any]", name: str) -> str:
-    value, gap, interval = bounds(row, name, partial(fixed, places=1, sign=True)).partition(" ")
-    return f"{value} %{gap}{interval}"
+    return f"{where}, {errs}; one value for all places would err by {constant:.3g}{unit}."
 
 
 # --- table and report ---------------------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ FIGURES = ("changes_mae", "changes_ccc", "strategies", "learning_mae", "learning
 SCORES = {"mae": "MAE", "rmse": "RMSE", "ccc": "CCC", "r2": "R²", "rpiq": "RPIQ", "me": "ME"}
 IN_UNIT = ("mae", "rmse", "me")
 _IN_PERCENT = ("mae", "rmse")
+OUTCOMES = {"better": "is better than", "worse": "is worse than", "open": "does not differ clearly from"}
 _DEFINITIONS = (
     "MAE: mean absolute error. RMSE: root mean squared error, ruled by the largest misses. CCC: Lin's concordance, 1 is perfect, 0 "
     "no better than chance. R²: share of variance explained, below 0 worse than the mean. RPIQ: interquartile range over RMSE. "
@@ -88,14 +89,13 @@ def verdict(c: Comparison) -> str:
     ours, theirs, change = c.subject, c.strongest[c.last], c.change(c.last, c.subject)
     if ours == theirs or change is None:
         return f"The strongest method under {STRATEGY_NAMES[c.last]} is {c.label(theirs)}; no network was compared with it."
-    outcome = {"better": "is better than", "worse": "is worse than", "open": "does not differ clearly from"}[outcome_of(change)]
-    mae, gap, interval = changed(change, "mae").partition(" ")
+    outcome = OUTCOMES[outcome_of(change, "mae")]
     where = f"{STRATEGY_NAMES[c.last]}, mean of {_count(len(c.regions), 'region')}"
     means = c.means.xs(c.last, level="strategy")
     both = f"MAE {fixed(means['mae'][ours])} against {fixed(means['mae'][theirs])} {c.unit}"
     of = " as the mean of the regions' own changes" if len(c.regions) > 1 else ""
     text = f"{c.label(ours)} {outcome} the strongest baseline, {c.label(theirs)} ({where}): "
-    text += f"{both}; {mae} %{gap}{interval}{of}; CCC {changed(change, 'ccc')}."
+    text += f"{both}; {in_percent(change, 'mae')}{of}; CCC {changed(change, 'ccc')}."
     if "mean" in means.index and (verdict := worse_than_mean(means.loc[ours], means.loc["mean"], c.unit)):
         text += f" {c.label(ours)} is {verdict}."
     return text[:1].upper() + text[1:]
@@ -104,13 +104,13 @@ def verdict(c: Comparison) -> str:
 def in_words(c: Comparison) -> str:
     """Return the result in one plain sentence, with which the report opens."""
     ours, theirs, change = c.subject, c.strongest[c.last], c.change(c.last, c.subject)
-    means, where = c.means.xs(c.last, level="strategy")["mae"], PLACES[c.last]
+    means = c.means.xs(c.last, level="strategy")["mae"]
     ours = ours if ours in means.index else theirs
     target = c.target if c.target[1:2].isupper() else c.target[:1].lower() + c.target[1:]
     over = f" on average of {len(c.regions)} regions" if len(c.regions) > 1 else " on average"
-    text = f"{where[:1].upper()}{where[1:]}, a prediction of {target} by {c.label(ours)} errs by {means[ours]:.3g} {c.unit}{over}"
+    text = f"{PLACES[c.last]}, a prediction of {target} by {c.label(ours)} errs by {means[ours]:.3g} {c.unit}{over}"
     if ours != theirs and change is not None:
-        differs = {"better": "clearly more", "worse": "clearly less", "open": "no clear difference"}[outcome_of(change)]
+        differs = {"better": "clearly more", "worse": "clearly less", "open": "no clear difference"}[outcome_of(change, "mae")]
         text += f"; by {c.label(theirs)}, the strongest simple method, {means[theirs]:.3g} {c.unit}, {differs}"
     if "mean" in means.index:
         text += f"; one value for all places would err by {means['mean']:.3g} {c.unit}"
@@ -123,8 +123,6 @@ def in_words(c: Comparison) -> str:
 def fixed(value: float, places: int = 2, sign: bool = False) -> str:
     """Return a number with so many decimals and a true minus; a dash where there is none.
 
-    Examples
-    --------
     >>> fixed(-1234.567, 1), fixed(0.004, sign=True), fixed(float("nan"))
     ('−1,234.6', '0.00', '–')
     """
@@ -145,11 +143,18 @@ def changed(row: pd.Series | None, name: str) -> str:
     return "–" if row is None else bounds(row, name, partial(fixed, places=1 if name in _IN_PERCENT else 3, sign=True))
 
 
-def outcome_of(change: pd.Series) -> str:
-    """Return "better", "worse", or "open" where the interval of the change in MAE spans zero or there is none."""
-    if not np.isfinite([change["mae_low"], change["mae_high"]]).all():
+def in_percent(row: pd.Series | Mapping[Any, Any], name: str) -> str:
+    """Return a change in percent and its interval, as a sentence has them."""
+    value, gap, interval = bounds(row, name, partial(fixed, places=1, sign=True)).partition(" ")
+    return f"{value} %{gap}{interval}"
+
+
+def outcome_of(row: pd.Series | Mapping[Any, Any], name: str) -> str:
+    """Return "better", "worse", or "open" where the interval of a change of MAE spans zero or there is none."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if not np.isfinite([low, high]).all():
         return "open"
-    return "better" if change["mae_high"] < 0 else "worse" if change["mae_low"] > 0 else "open"
+    return "better" if high < 0 else "worse" if low > 0 else "open"
 
 
 def _count(n: int, of: str) -> str:

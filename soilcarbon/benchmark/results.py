@@ -47,13 +47,13 @@ STRATEGY_NAMES = {
 }
 """Cross-validation strategy -> its name in tables and figures."""
 PLACES = {
-    "random": "between the profiles",
-    "place": "between the profiles",
-    "blocks": "where no profile is near",
-    "region": "in a region without profiles",
-    "knndm": "as far from profiles as the map's cells are",
+    "random": "Between the profiles",
+    "place": "Between the profiles",
+    "blocks": "Where no profile is near",
+    "region": "In a region without profiles",
+    "knndm": "As far from profiles as the map's cells are",
 }
-"""Strategy -> where its errors hold, in words."""
+"""Strategy -> where its errors hold, as a sentence begins with it."""
 TARGETS = {"SOC": "Soil organic carbon"}
 _THIRDS = ("lowest", "middle", "highest")
 _IN_CELL = 4
@@ -75,66 +75,33 @@ class Method(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Results of a comparison, in tables; all but `scores` may be empty.
+    """Results of a comparison, in tables; all but `scores` may be empty."""
 
-    Attributes
-    ----------
-    title, target, unit
-        Of the page; the target's name and its unit.
-    subject
-        Key of the method that the report is about.
-    methods
-        Key -> method.
-    strongest
-        Strategy -> key of its strongest baseline. Strategies are in the order shown; the verdict is based on the last.
-    reasons
-        Strategy -> when to choose it.
-    regions
-        Region -> {fact: value}.
-    folds
-        Strategy -> {fact: {region: value}}.
-    scores
-        region, strategy, method, n_train, n_test, and for each score s, and s_log, of ln(1 + target): s, s_low, s_high.
-    differences
-        region (also `MEAN`), strategy, method, against; changes of mae and rmse in %, of ccc and r2 as they are, with _low, _high.
-    curves
-        region, method, n_train, repeat, mae, rmse, ccc.
-    coverage
-        region, strategy, method, level, stratum ("all" for all), n, coverage, low, high, mean_width, interval_score.
-    predictions
-        region, strategy, profile_id, lon, lat, group (place or block), observed, predicted (by the subject), di, inside (0, 1; both
-        may be NaN).
-    selection
-        region, score, chosen_on ("validation", "test"), value (mean over folds).
-    floor
-        region, n, floor_mae, median_mae: of predicting a profile by the median of others in its cell, and of the region.
-    notes
-        Sentences for the reader.
-    settings
-        As plain values.
-    command
-        That repeats it.
-    """
-
-    title: str
-    target: str
+    title: str  # of the page
+    target: str  # its name
     unit: str
-    subject: str
+    subject: str  # key of the method that the report is about
     methods: Mapping[str, Method]
-    strongest: Mapping[str, str]
-    reasons: Mapping[str, str]
-    regions: Mapping[str, Mapping[str, Any]]
-    folds: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    strongest: Mapping[str, str]  # strategy, in the order shown -> key of its strongest baseline; the verdict is of the last
+    reasons: Mapping[str, str]  # strategy -> when to choose it
+    regions: Mapping[str, Mapping[str, Any]]  # region -> {fact: value}
+    folds: Mapping[str, Mapping[str, Mapping[str, Any]]]  # strategy -> {fact: {region: value}}
+    # region, strategy, method, n_train, n_test, and for each score s, and s_log, of ln(1 + target): s, s_low, s_high
     scores: pd.DataFrame
+    # region (also `MEAN`), strategy, method, against; changes of mae and rmse in %, of ccc and r2 as they are, with _low, _high
     differences: pd.DataFrame
-    curves: pd.DataFrame
+    curves: pd.DataFrame  # region, method, n_train, repeat, mae, rmse, ccc
+    # region, strategy, method, level, stratum ("all" for all), n, coverage, low, high, mean_width, interval_score
     coverage: pd.DataFrame
+    # region, strategy, profile_id, lon, lat, group (place or block), observed, predicted (by the subject), di, inside (0, 1; both
+    # may be NaN)
     predictions: pd.DataFrame
-    selection: pd.DataFrame
+    selection: pd.DataFrame  # region, score, chosen_on ("validation", "test"), value (mean over folds)
+    # region, n, floor_mae, median_mae: of predicting a profile by the median of others in its cell, and of the region
     floor: pd.DataFrame
-    notes: Sequence[str] = ()
-    settings: Mapping[str, Any] | None = None
-    command: str = ""
+    notes: Sequence[str] = ()  # sentences for the reader
+    settings: Mapping[str, Any] | None = None  # plain values
+    command: str = ""  # that repeats it
 
     @property
     def last(self) -> str:
@@ -395,23 +362,7 @@ def compare(
     design: Design, runs: Sequence[tuple[Run, pd.DataFrame]], regions: Mapping[str, Dataset],
     folds: Mapping[tuple[str, str], Mapping[str, Any]], target: tuple[str, str], settings: Mapping[str, Any], command: str,
 ) -> Comparison:  # fmt: skip
-    """Make the tables of all finished runs.
-
-    Parameters
-    ----------
-    design
-        Of the experiment.
-    runs
-        Each with its table.
-    regions
-        Name -> dataset.
-    folds
-        (region, strategy) -> what its folds are.
-    target
-        The target's title and its unit.
-    settings, command
-        For the report.
-    """
+    """Make the tables of all finished runs; `folds`: (region, strategy) -> facts of its folds; `target`: its title and unit."""
     found, curves = gather(runs, regions)
     methods = describe_methods(design.baselines)
     table = score_table(found, methods, design.seed)

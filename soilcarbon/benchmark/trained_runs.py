@@ -43,12 +43,7 @@ def read_run(folder: Path) -> tuple[Dataset, dict[str, np.ndarray]]:
     """Read a finished run: its dataset, and predictions (m,) of its test profiles in the split's order.
 
     They are the network's, and those of the network it was fine-tuned from, where the run's checkpoint names one that
-    is still there.
-
-    Raises
-    ------
-    UserError
-        If the run has not been evaluated on the test profiles that its dataset has now.
+    is still there. UserError if the run has not been evaluated on the test profiles that its dataset has now.
     """
     for name in ("settings.yaml", "predictions.csv"):
         if not (folder / name).is_file():

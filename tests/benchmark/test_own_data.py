@@ -17,7 +17,7 @@ from soilcarbon.benchmark import methods as registry
 from soilcarbon.benchmark import own_data
 from soilcarbon.benchmark.baselines import read_method
 from soilcarbon.benchmark.budget import ALWAYS, LIMITS, PLANNED, Choice, fit_into
-from soilcarbon.benchmark.experiment import places_on
+from soilcarbon.benchmark.folds import places_on
 from soilcarbon.benchmark.methods import METHODS, STACKS, TUNED, Division, as_method, expected_seconds
 from soilcarbon.benchmark.own_data import (
     Design,
@@ -69,7 +69,7 @@ def cheap(method):
 
 def design(mine, tmp_path, **changes):
     read_inputs.cache_clear()
-    return Design(mine, tmp_path / "out", **{"methods": tuple(CHEAP), "workers": 1, "block_size": 1.0} | changes)
+    return Design(data_dir=mine, out=tmp_path / "out", **{"methods": tuple(CHEAP), "workers": 1, "block_size": 1.0} | changes)
 
 
 # --- leaks ----------------------------------------------------------------------------------------------------------------------
