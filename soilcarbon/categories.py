@@ -22,8 +22,6 @@ COLUMNS = 10_000_000
 class Category(BaseModel):
     """A group of variables that shares one branch of the network.
 
-    Examples
-    --------
     >>> relief = Category(name="relief", variables=("elevation", "slope"), radius=1)
     >>> relief.size, relief.width
     (3, 18)
@@ -74,8 +72,6 @@ PUBLISHED_CATEGORIES = (
 def first_repeated(names: Sequence[Hashable]) -> Any:
     """Return the first name that stands behind its equal, or None.
 
-    Examples
-    --------
     >>> first_repeated(["slope", "elevation", "slope"])
     'slope'
     """
@@ -100,8 +96,6 @@ def unique_names(categories: tuple[Category, ...] | None) -> tuple[Category, ...
 def separate_classes(categories: Sequence[Category], classes: Collection[str]) -> tuple[Category, ...]:
     """Return categories in which variables that are class codes stand apart, in categories of kind "classes".
 
-    Examples
-    --------
     >>> cover = Category(name="cover", variables=("trees", "class"))
     >>> [(each.name, each.variables, each.kind) for each in separate_classes([cover], {"class"})]
     [('cover', ('trees',), 'numeric'), ('cover_classes', ('class',), 'classes')]
@@ -126,8 +120,6 @@ def class_variables(categories: Sequence[Category]) -> list[str]:
 def consecutive(widths: Sequence[int]) -> list[slice]:
     """Return the slices of consecutive blocks of columns of given widths.
 
-    Examples
-    --------
     >>> consecutive([2, 1])
     [slice(0, 2, None), slice(2, 3, None)]
     """
@@ -137,8 +129,6 @@ def consecutive(widths: Sequence[int]) -> list[slice]:
 def packed_width(categories: Sequence[Category]) -> int:
     """Return F, the number of columns of the packed array.
 
-    Examples
-    --------
     >>> packed_width(PUBLISHED_CATEGORIES)
     32
     """
@@ -148,8 +138,6 @@ def packed_width(categories: Sequence[Category]) -> int:
 def column_slices(categories: Sequence[Category]) -> dict[str, slice]:
     """Return category -> its columns in the packed array (N, F).
 
-    Examples
-    --------
     >>> column_slices(PUBLISHED_CATEGORIES)["topo"]
     slice(7, 9, None)
     """
@@ -160,8 +148,6 @@ def column_slices(categories: Sequence[Category]) -> dict[str, slice]:
 def variable_columns(categories: Sequence[Category]) -> dict[str, slice]:
     """Return variable -> its columns in the packed array (N, F), one per cell of its window.
 
-    Examples
-    --------
     >>> variable_columns([Category(name="relief", variables=("elevation", "slope"), radius=1)])
     {'elevation': slice(0, 9, None), 'slope': slice(9, 18, None)}
     """

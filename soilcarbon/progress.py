@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 class Progress:
     """Progress of so many steps, as a context.
 
-    Examples
-    --------
     >>> with Progress("folds", 2) as progress:
     ...     progress.step()
     ...     progress.step()
@@ -59,8 +57,6 @@ class Progress:
 def progress(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     """Yield items, each of which is a step of `total` that ends when the next one is asked for.
 
-    Examples
-    --------
     >>> list(progress([3, 4], "numbers", 2))
     [3, 4]
     """
@@ -87,8 +83,6 @@ def quiet_training() -> Iterator[None]:
 def duration(seconds: float) -> str:
     """Return a time as text.
 
-    Examples
-    --------
     >>> duration(42), duration(600), duration(9000)
     ('42 s', '10 min', '2.5 h')
     """

@@ -20,51 +20,27 @@ LEVEL = 0.9
 
 @dataclass(frozen=True)
 class Change:
-    """Change of a mean between two visits, after minus before, in the unit of the values.
+    """Change of a mean between two visits, after minus before, in the unit of the values."""
 
-    Attributes
-    ----------
-    before, after
-        Means of the two visits; of a paired change, of the places of both.
-    change, standard_error
-        Their difference; the standard error is NaN where there are too few places.
-    df
-        Degrees of freedom: places (or primary units) minus strata; of an unpaired change Welch's.
-    low, high
-        Ends of the two-sided t interval of `level`.
-    least, most
-        One-sided limits: with confidence `one_sided` the change is above `least`; with the same, it is below `most`.
-    p
-        Two-sided p value of no change.
-    n_before, n_after
-        Places; of a paired change the pairs, twice.
-    paired
-        Whether places were paired.
-    sd_before, sd_after, correlation
-        Standard deviations between places of a visit, and the correlation of pairs (NaN if unpaired): for planning.
-    sd_difference
-        Standard deviation of the differences of pairs; NaN if unpaired.
-    """
-
-    before: float
+    before: float  # before, after: means of the two visits; of a paired change, of the places of both
     after: float
-    change: float
-    standard_error: float
-    df: float
-    low: float
+    change: float  # their difference
+    standard_error: float  # NaN where there are too few places
+    df: float  # degrees of freedom: places (or primary units) minus strata; of an unpaired change Welch's
+    low: float  # low, high: ends of the two-sided t interval of `level`
     high: float
-    least: float
-    most: float
-    p: float
+    least: float  # with confidence `one_sided` the change is above this
+    most: float  # with confidence `one_sided` the change is below this
+    p: float  # two-sided p value of no change
     level: float
     one_sided: float
-    n_before: int
+    n_before: int  # n_before, n_after: places; of a paired change the pairs, twice
     n_after: int
     paired: bool
-    sd_before: float
+    sd_before: float  # sd_before, sd_after: standard deviations between places of a visit, for planning
     sd_after: float
-    correlation: float = float("nan")
-    sd_difference: float = float("nan")
+    correlation: float = float("nan")  # of pairs; NaN if unpaired
+    sd_difference: float = float("nan")  # standard deviation of the differences of pairs; NaN if unpaired
 
 
 def paired_change(
@@ -155,7 +131,7 @@ def unpaired_change(
     designs = designs or (sampling_design(len(before)), sampling_design(len(after)))
     first, second = _mean(before, designs[0], population), _mean(after, designs[1], population)
     if units is None:
-        error, df = welch(first, second)
+        error, df = _welch(first, second)
     else:
         error, df = _between_units((before, after), designs, units)
     sds = _sd(before, designs[0]), _sd(after, designs[1])
@@ -168,18 +144,12 @@ def difference_of_changes(first: Change, second: Change) -> Change:
 
     Its means before and after are those of the second.
 
-    Examples
-    --------
     >>> control = paired_change(np.array([40.0, 52.0, 47.0]), np.array([41.0, 52.0, 46.0]))
     >>> treated = paired_change(np.array([41.0, 50.0, 49.0]), np.array([43.0, 53.0, 50.0]))
     >>> difference_of_changes(control, treated).change
     2.0
     """
-    if not (first.df > 0 and second.df > 0):
-        error, df = float("nan"), 0.0
-    else:
-        variances = first.standard_error**2, second.standard_error**2
-        error, df = _welch(variances, (first.df, second.df))
+    error, df = _welch(first, second)
     return _change(
         second.before, second.after, second.change - first.change, error, df, second.level, second.one_sided,
         (second.n_before, second.n_after), (second.sd_before, second.sd_after), second.paired, second.correlation,
@@ -190,8 +160,6 @@ def difference_of_changes(first: Change, second: Change) -> Change:
 def rate_per_year(change: Change, years: float) -> tuple[float, float, float]:
     """Return a change per year, and the ends of its interval, for two visits so many years apart.
 
-    Examples
-    --------
     >>> change = paired_change(np.array([40.0, 52.0, 47.0, 61.0]), np.array([42.0, 55.0, 46.0, 65.0]))
     >>> rate_per_year(change, 10.0)[0]
     0.2
@@ -199,19 +167,16 @@ def rate_per_year(change: Change, years: float) -> tuple[float, float, float]:
     return change.change / years, change.low / years, change.high / years
 
 
-def welch(first: Estimate, second: Estimate) -> tuple[float, float]:
+def _welch(first: Estimate | Change, second: Estimate | Change) -> tuple[float, float]:
     """Return the standard error of the difference of two independent estimates, and Welch's degrees of freedom."""
-    if first.df < 1 or second.df < 1:
+    if not (first.df > 0 and second.df > 0):
         return float("nan"), 0.0
-    return _welch((first.standard_error**2, second.standard_error**2), (first.df, second.df))
-
-
-def _welch(variances: tuple[float, float], df: tuple[float, float]) -> tuple[float, float]:
-    total = sum(variances)
+    one, other = first.standard_error**2, second.standard_error**2
+    total = one + other
     if not total > 0:
-        return 0.0, float(sum(df))
+        return 0.0, float(first.df + second.df)
     # shares, not variances: squares of the smallest vanish
-    return float(np.sqrt(total)), 1 / sum((each / total) ** 2 / freedom for each, freedom in zip(variances, df, strict=True))
+    return float(np.sqrt(total)), 1 / ((one / total) ** 2 / first.df + (other / total) ** 2 / second.df)
 
 
 def _mean(values: np.ndarray, design: SamplingDesign, population: Mapping[str, float] | None) -> Estimate:

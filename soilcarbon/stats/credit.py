@@ -29,8 +29,6 @@ class Uncertain:
     def of_interval(cls, value: float, low: float, high: float, level: float) -> "Uncertain":
         """Return the normal estimate whose interval of a level is as wide as that from low to high.
 
-        Examples
-        --------
         >>> round(Uncertain.of_interval(5.0, 3.0, 7.0, 0.9).standard_error, 3)
         1.216
         """
@@ -61,8 +59,6 @@ class Uncertain:
     def with_error(self, deviation: float) -> "Uncertain":
         """Return the estimate with a further, independent error of a known standard deviation; Satterthwaite's degrees of freedom.
 
-        Examples
-        --------
         >>> found = Uncertain(10.0, 3.0, df=9).with_error(4.0)
         >>> found.standard_error, round(found.df, 1)
         (5.0, 69.4)
@@ -94,8 +90,6 @@ def credit(
     true change. "discount": the half-width of the two-sided interval of `level`, as a share of the change, is deducted as far as it
     exceeds the threshold; how often that is above the true change depends on the half-width, and is not stated by the rule.
 
-    Examples
-    --------
     >>> change = Uncertain(10.0, 2.0)
     >>> round(credit(change).credited, 2), round(credit(change, "discount", threshold=0.15).credited, 2)
     (7.44, 8.21)

@@ -28,26 +28,14 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate of a probability sample.
-
-    Attributes
-    ----------
-    value, standard_error
-        In the values' unit; NaN where the sample has too few points.
-    low, high
-        Ends of the t interval.
-    df
-        Degrees of freedom: primary units minus strata.
-    n
-        Points it rests on.
-    """
+    """An estimate of a probability sample, in the values' unit; NaN where the sample has too few points."""
 
     value: float
     standard_error: float
-    low: float
+    low: float  # low, high: ends of the t interval
     high: float
-    df: int
-    n: int
+    df: int  # degrees of freedom: primary units minus strata
+    n: int  # points it rests on
 
     @property
     def t(self) -> float:
@@ -312,8 +300,6 @@ def total(
     which the weights have to be inverse inclusion probabilities (or the sizes of strata those of the area), not just proportional
     to them.
 
-    Examples
-    --------
     >>> design = sampling_design(4, weights=np.full(4, 25.0))  # each stands for 25 km2
     >>> total(np.array([3.0, 5.0, 7.0, 9.0]), design).value, total(np.array([3.0, 5.0, 7.0, 9.0]), design, size=100).value
     (600.0, 600.0)
@@ -363,8 +349,6 @@ def difference_estimate(
 def by_zone(zones: Sequence[Hashable] | np.ndarray, names: Sequence[Hashable]) -> dict[str, np.ndarray]:
     """Return zone -> domain (n,) bool, of the zone of each point as text.
 
-    Examples
-    --------
     >>> {name: domain.tolist() for name, domain in by_zone(["a", "b", "a"], ["a", "b"]).items()}
     {'a': [True, False, True], 'b': [False, True, False]}
     """
@@ -378,8 +362,6 @@ def points_for_normal_mean(values: np.ndarray) -> int:
     Cochran's rule, 28 + 25 G1^2, of the coefficient of skewness G1 (Sugden, Smith and Jones 2000). A sample that missed the largest
     values says too few.
 
-    Examples
-    --------
     >>> points_for_normal_mean(np.arange(20.0)), points_for_normal_mean(np.array([0.0] * 19 + [10.0]))
     (28, 454)
     """
@@ -469,8 +451,6 @@ def compare_maps(
 ) -> Estimate:
     """Estimate the difference of two maps' mean squared errors, first minus second; its `t` and `p` are the paired test.
 
-    Examples
-    --------
     >>> observed = np.array([3.0, 5.0, 7.0, 9.0])
     >>> compare_maps(observed, observed + [1, -1, 2, 1], observed + [0, 1, 1, 1], sampling_design(4)).value
     1.0

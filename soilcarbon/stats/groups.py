@@ -30,8 +30,6 @@ def unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
 
     ValueError if lengths differ, a value is not finite, or a latitude is beyond 90 degrees.
 
-    Examples
-    --------
     >>> unit_vectors(np.array([0.0, 90.0]), np.array([0.0, 0.0])).round(3).tolist()
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     """
@@ -251,8 +249,6 @@ def group_folds(groups: np.ndarray, k: int, seed: int) -> np.ndarray:
 def inner_folds(groups: np.ndarray, k: int, seed: int) -> np.ndarray:
     """Return `group_folds` of k folds, or of as many as there are groups: the inner loop of a nested cross-validation.
 
-    Examples
-    --------
     >>> sorted(inner_folds(np.array([1, 1, 2, 3]), k=5, seed=0).tolist())
     [0, 0, 1, 2]
     """
@@ -262,8 +258,6 @@ def inner_folds(groups: np.ndarray, k: int, seed: int) -> np.ndarray:
 def check_no_leak(folds: np.ndarray, groups: np.ndarray) -> None:
     """Raise a ValueError if profiles of one group (place, block, region) are in two folds.
 
-    Examples
-    --------
     >>> check_no_leak(np.array([0, 0, 1]), np.array(["a", "b", "b"]))
     Traceback (most recent call last):
     ...

@@ -107,8 +107,6 @@ def bootstrap_means(columns: np.ndarray, groups: np.ndarray | None, seed: int | 
     groups a draw has depends on the seed and the groups alone, so that two methods on the same profiles can be compared draw by
     draw. Groups are (n,), see `groups.spatial_groups`; None: each profile is its own.
 
-    Examples
-    --------
     >>> means = bootstrap_means(np.array([[1.0], [1.0], [4.0], [4.0]]), np.array([0, 0, 1, 1]), seed=0, draws=1000)
     >>> sorted(set(means.ravel().tolist()))
     [1.0, 2.5, 4.0]
@@ -252,8 +250,6 @@ def mean_paired_differences(
     interval is that of the mean over these regions, not of what to expect in another region. `parts` are observed, ours, theirs and
     groups of each region; a change is None where a region's is undefined.
 
-    Examples
-    --------
     >>> y = np.arange(6.0)
     >>> regions = [(y, y + 1, y + 2, None), (y, y + 2, y + 2, None)]
     >>> mean_paired_differences(regions, seed=0)["mae"]["value"]
@@ -276,8 +272,6 @@ def mean_paired_differences(
 def better(name: str, a: float | None, b: float | None) -> bool:
     """Return whether score a is better than score b; an undefined score (None) is worse than any other.
 
-    Examples
-    --------
     >>> better("rmse", 1.0, 2.0), better("ccc", 0.5, None)
     (True, True)
     """
@@ -410,8 +404,6 @@ def worse_than_mean(ours: Mapping[str, Any], of_mean: Mapping[str, Any], unit: s
 
     Both have rmse and mae at the same profiles, in the unit given; None where undefined.
 
-    Examples
-    --------
     >>> worse_than_mean({"rmse": 12.9, "mae": 10.7}, {"rmse": 11.0, "mae": 9.2}, "g/kg")
     'no better than the mean of the training profiles: RMSE 12.9 against 11, MAE 10.7 against 9.2 g/kg'
     >>> worse_than_mean({"rmse": 8.0, "mae": 6.0}, {"rmse": 11.0, "mae": 9.2}, "g/kg")
@@ -428,8 +420,6 @@ def worse_than_mean(ours: Mapping[str, Any], of_mean: Mapping[str, Any], unit: s
 def scores_of_constant(observed: np.ndarray, value: float) -> dict[str, float | None]:
     """Return rmse and mae, at observations (n,), of one value predicted everywhere.
 
-    Examples
-    --------
     >>> scores_of_constant(np.array([1.0, 3.0]), 2.0)
     {'rmse': 1.0, 'mae': 1.0}
     """

@@ -15,8 +15,6 @@ def spline_slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     At both ends the third derivative is that of the cubic through the outermost four points; a spline of three points is their
     parabola, and one of two a straight line.
 
-    Examples
-    --------
     >>> x = np.array([[0.0, 1.0, 3.0, 4.0, 6.0]])
     >>> spline_slopes(x, x**3 + x).round(6)  # a cubic is its own spline
     array([[  1.,   4.,  28.,  49., 109.]])
@@ -54,8 +52,6 @@ def hyman_filter(slopes: np.ndarray, secants: np.ndarray) -> np.ndarray:
 
     A slope becomes at least 0 and at most three times the smaller of the secants (B, K-1) beside it; at an end, of the only one.
 
-    Examples
-    --------
     >>> hyman_filter(np.array([[-1.0, 9.0, 9.0]]), np.array([[1.0, 2.0]]))
     array([[0., 3., 6.]])
     """
@@ -69,8 +65,6 @@ def monotone_spline(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
     Prefer it to linear interpolation where layers are thick and the property changes smoothly within them. Beyond the knots it goes
     on straight, with the slope of its end.
 
-    Examples
-    --------
     >>> x, y = np.array([[0.0, 1.0, 2.0, 3.0]]), np.array([[0.0, 0.0, 4.0, 4.0]])
     >>> monotone_spline(x, y, np.array([0.5, 1.5, 2.5]))
     array([[0., 2., 4.]])

@@ -17,6 +17,8 @@ import numpy as np
 from scipy import stats
 from scipy.optimize import brentq
 
+from soilcarbon.stats.sample_selection import allocate
+
 Sides = Literal["two", "one"]
 Allocation = Literal["proportional", "neyman"]
 _MOST = 10_000_000
@@ -47,32 +49,13 @@ class Survey:
     def allocate(self, places: int) -> np.ndarray:
         """Return the places (H,) of each stratum: two at least, none more than there are; else a ValueError.
 
-        Examples
-        --------
         >>> unpaired_survey([4.0, 12.0], shares=[0.5, 0.5], allocation="neyman").allocate(40)
         array([10, 30])
         """
         if places < self.fewest or places > self.population.sum():
             raise ValueError(f"{places} places: from {self.fewest} (two a stratum) to {self.population.sum():g} (all there are)")
-        weight = self.shares * (np.sqrt((self.sds**2).sum(axis=0)) if self.allocation == "neyman" else 1.0)
-        weight = weight if weight.sum() > 0 else self.shares
-        found = np.minimum(2.0, self.population)
-        free = np.ones(len(weight), bool)
-        for _ in weight:  # strata that reach a bound are fixed, and the others share the rest
-            rest = places - found[~free].sum()
-            ideal = np.where(free, rest * weight / max(weight[free].sum(), 1e-300), found)
-            bound = np.clip(ideal, np.minimum(2.0, self.population), self.population)
-            beyond = free & (bound != ideal)
-            found = np.where(free, bound, found)
-            if not beyond.any():
-                break
-            excess = (bound - ideal)[beyond].sum()  # above 0: strata that need two at least take from the others
-            free &= ~(beyond & ((bound > ideal) if excess >= 0 else (bound < ideal)))
-        whole = np.floor(found + 1e-9)
-        for _ in range(int(round(places - whole.sum()))):
-            gain = np.where(whole < self.population, found - whole, -np.inf)
-            whole[int(np.argmax(gain))] += 1
-        return whole.astype(np.int64)
+        spreads = np.sqrt((self.sds**2).sum(axis=0)) if self.allocation == "neyman" else None
+        return allocate(places, self.shares, spreads, most=self.population)
 
     def standard_error(self, places: int) -> float:
         """Return the standard error of the change, with so many places at each visit."""
@@ -92,32 +75,16 @@ class Survey:
 
 @dataclass(frozen=True)
 class Plan:
-    """A survey that detects a change, or the change that a survey detects.
+    """A survey that detects a change, or the change that a survey detects."""
 
-    Attributes
-    ----------
-    places
-        At each visit.
-    by_stratum
-        Places of each stratum.
-    change
-        True change, in the unit of the standard deviations.
-    power
-        Probability that the test finds it.
-    standard_error, df
-        Of the estimated change.
-    confidence, sides
-        Of the test: 0.9 and "two" find a change whose 90 % interval excludes 0; "one" one whose one-sided limit does.
-    """
-
-    places: int
-    by_stratum: tuple[int, ...]
-    change: float
-    power: float
-    standard_error: float
+    places: int  # at each visit
+    by_stratum: tuple[int, ...]  # places of each stratum
+    change: float  # true change, in the unit of the standard deviations
+    power: float  # probability that the test finds it
+    standard_error: float  # standard_error, df: of the estimated change
     df: float
-    confidence: float
-    sides: Sides
+    confidence: float  # of the test: with "two" sides 0.9 finds a change whose 90 % interval excludes 0
+    sides: Sides  # "one": the one-sided limit excludes 0
 
 
 def paired_survey(
@@ -135,8 +102,6 @@ def paired_survey(
     Instead of it: standard deviations between places at each visit (the second as the first, if not given), and the correlation of
     pairs, which make sqrt(sd^2 + sd_after^2 - 2 correlation sd sd_after). The others are of `Survey`; shares may have any sum.
 
-    Examples
-    --------
     >>> paired_survey(sd=10.0, correlation=0.5).sds
     array([[10.]])
     """
@@ -161,8 +126,6 @@ def unpaired_survey(
 ) -> Survey:
     """Survey that draws new places at the second visit, as many as at the first; arguments as of `paired_survey`.
 
-    Examples
-    --------
     >>> round(unpaired_survey(10.0).standard_error(50), 2)
     2.0
     """
@@ -193,8 +156,6 @@ def power_of_test(effect: float, df: float, confidence: float = 0.9, sides: Side
 
     `confidence` is the level of the interval that must exclude 0.
 
-    Examples
-    --------
     >>> round(power_of_test(0.5 * 34**0.5, 33, confidence=0.95), 4)  # Cohen: 34 pairs for an effect of 0.5
     0.8078
     """
@@ -211,8 +172,6 @@ def power_of_test(effect: float, df: float, confidence: float = 0.9, sides: Side
 def survey_power(survey: Survey, places: int, change: float, confidence: float = 0.9, sides: Sides = "two") -> float:
     """Power of a survey: the probability that it finds a true change.
 
-    Examples
-    --------
     >>> round(survey_power(unpaired_survey(2.0), 64, 1.0, confidence=0.95), 4)  # Cohen: 64 in each group for an effect of 0.5
     0.8015
     """
@@ -245,8 +204,6 @@ def minimum_detectable_change(
 def detectable_effect(df: float, power: float = 0.8, confidence: float = 0.9, sides: Sides = "two") -> float:
     """Smallest change, in standard errors of its estimate, that a t test finds with a given power.
 
-    Examples
-    --------
     >>> round(detectable_effect(30), 2)
     2.54
     """

@@ -23,14 +23,14 @@ _WARMTH, _COLDEST = 0.02, 1e-4
 # --- allocation ----------------------------------------------------------------------------------------------------
 
 
-def allocate(n: int, sizes: np.ndarray, spreads: np.ndarray | None = None, least: int = 2) -> np.ndarray:
+def allocate(
+    n: int, sizes: np.ndarray, spreads: np.ndarray | None = None, least: int = 2, most: np.ndarray | float = np.inf
+) -> np.ndarray:
     """Allocate n points to H strata in proportion to size, or to size times standard deviation (Neyman 1934), which is optimal.
 
     Spreads (H,) are standard deviations within the strata of what is measured: of the map's errors, where a map is to be validated
-    or corrected. Each stratum has `least` points or more: two give a variance.
+    or corrected. Each stratum has `least` points or more, as two give a variance, and not more than `most`, its population.
 
-    Examples
-    --------
     >>> allocate(20, np.array([50.0, 30, 20])).tolist(), allocate(20, np.array([50.0, 30, 20]), np.array([1.0, 1, 6])).tolist()
     ([10, 6, 4], [5, 3, 12])
     """
@@ -39,24 +39,29 @@ def allocate(n: int, sizes: np.ndarray, spreads: np.ndarray | None = None, least
     weight = np.asarray(sizes, np.float64) * (1.0 if spreads is None else np.asarray(spreads, np.float64))
     if not weight.sum() > 0:
         weight = np.asarray(sizes, np.float64)
-    fixed = np.zeros(len(weight), bool)
-    while True:
-        share = np.where(fixed, 0.0, weight)
-        wanted = np.where(fixed, least, (n - least * fixed.sum()) * share / max(share.sum(), 1e-300))
-        if not (low := ~fixed & (wanted < least)).any():
+    most = np.broadcast_to(most, weight.shape)
+    fewest = np.minimum(float(least), most)
+    found, free = fewest, np.ones(len(weight), bool)
+    for _ in weight:  # strata that reach a bound are fixed, and the others share the rest
+        rest = n - found[~free].sum()
+        ideal = np.where(free, rest * weight / max(weight[free].sum(), 1e-300), found)
+        bound = np.clip(ideal, fewest, most)
+        beyond = free & (bound != ideal)
+        found = np.where(free, bound, found)
+        if not beyond.any():
             break
-        fixed |= low
-    found = np.floor(wanted + 1e-9).astype(np.int64)
-    order = np.argsort(-(wanted - found), kind="stable")
-    found[order[: n - found.sum()]] += 1
-    return found
+        excess = (bound - ideal)[beyond].sum()  # above 0: strata that need more take from the others
+        free &= ~(beyond & ((bound > ideal) if excess >= 0 else (bound < ideal)))
+    whole = np.floor(found + 1e-9)
+    for _ in range(int(round(n - whole.sum()))):
+        gain = np.where(whole < most, found - whole, -np.inf)
+        whole[int(np.argmax(gain))] += 1
+    return whole.astype(np.int64)
 
 
 def expected_standard_error(counts: np.ndarray, sizes: np.ndarray, spreads: np.ndarray) -> float:
     """Return the standard error of a stratified mean that standard deviations (H,) within strata let expect.
 
-    Examples
-    --------
     >>> expected_standard_error(np.array([4, 4]), np.array([1.0, 1]), np.array([2.0, 2]))
     0.7071067811865476
     """
@@ -83,8 +88,6 @@ def cum_root_frequency(values: np.ndarray, weights: np.ndarray, count: int) -> n
     With Neyman allocation they nearly minimise the variance of a variable's mean, and of one that it predicts: here the size of
     a map's errors. Bounds that coincide, of values that are few, are given once.
 
-    Examples
-    --------
     >>> cum_root_frequency(np.linspace(0, 1, 10001), np.ones(10001), 4).round(2).tolist()
     [0.25, 0.5, 0.75]
     """
@@ -231,8 +234,6 @@ def latin_hypercube(
     areas. Each step of the annealing tries 32 cells in the place of one point. Returned are the chosen rows (n,), the objective of
     them and of the random sample the search began with; 0 is the least.
 
-    Examples
-    --------
     >>> x = np.linspace(0, 1, 1000)[:, None]
     >>> chosen, objective, _ = latin_hypercube(x, np.ones(1000), 10, seed=0)
     >>> sorted((x[chosen, 0] * 10).astype(int).tolist()), round(objective, 3)

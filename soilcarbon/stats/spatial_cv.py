@@ -127,8 +127,6 @@ def block_folds(lon: np.ndarray, lat: np.ndarray, k: int, block_size: float, see
 def cluster_regions(lon: np.ndarray, lat: np.ndarray, k: int, seed: int) -> np.ndarray:
     """Return compact regions (N,) 0..k-1 of profiles that have no region's label: k-means on the sphere.
 
-    Examples
-    --------
     >>> regions = cluster_regions(np.array([0.0, 1.0, 90.0, 91.0]), np.zeros(4), k=2, seed=0)
     >>> bool(regions[0] == regions[1] != regions[2] == regions[3])
     True
@@ -179,8 +177,6 @@ def held_out_distances(lon: np.ndarray, lat: np.ndarray, folds: np.ndarray) -> n
 def prediction_distances(lon: np.ndarray, lat: np.ndarray, prediction_points: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Return the distance of each prediction point (lon, lat) to the nearest profile, (M,) km.
 
-    Examples
-    --------
     >>> prediction_distances(np.array([0.0, 9.0]), np.zeros(2), (np.array([1.0]), np.array([0.0]))).round().tolist()
     [111.0]
     """
@@ -192,8 +188,6 @@ def distance_mismatch(
 ) -> float:
     """Return W, km: the Wasserstein distance between `held_out_distances` and `prediction_distances`; 0: equal distributions.
 
-    Examples
-    --------
     >>> lon, lat = np.array([0.0, 1.0, 2.0, 3.0]), np.zeros(4)
     >>> round(distance_mismatch(lon, lat, np.array([0, 1, 0, 1]), (lon + 1, lat)))
     83

@@ -33,8 +33,6 @@ _STRUCTURED = 0.1
 def arc_km(chord: np.ndarray | float) -> np.ndarray:
     """Return great-circle distances, km, of chords between unit vectors (of any shape).
 
-    Examples
-    --------
     >>> float(arc_km(2.0).round())  # half round the Earth
     20015.0
     """
@@ -152,8 +150,6 @@ VARIOGRAM_MODELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = 
 class Variogram:
     """A variogram model: nugget + sill * rise(distance / scale).
 
-    Examples
-    --------
     >>> Variogram("exponential", nugget=0.2, sill=0.8, scale=50.0, bounded=True).practical_range
     150.0
     """
