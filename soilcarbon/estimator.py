@@ -1,59 +1,53 @@
-"""Scikit-learn estimator of the network, for its cross-validation, inspection and pipelines.
+"""Scikit-learn estimator of the default model of one table, for its cross-validation, inspection and pipelines.
 
-In: covariates (N, F), raw units, missing = NaN, and a target (N,). Out: predictions (n,) in the target's unit, and a checkpoint
-that `soilcarbon map` and `soilcarbon predict` read.
+In: covariates (N, F), raw units, missing = NaN, and a target (N,). Out: predictions (n,) in the target's unit, and a file that
+`soilcarbon map`, `predict` and `validate` read.
 """
 
 import copy
+import multiprocessing
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, overload
 
 import numpy as np
-import pandas as pd
-import torch
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from soilcarbon.categories import Category, packed_width
 from soilcarbon.io.files import sha256
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
-from soilcarbon.network.growth import MOST_FILLED, grown_categories, plan_growth
-from soilcarbon.network.network import Growth, SoilCarbonNet, choose_device, predict
-from soilcarbon.network.specification import difference
-from soilcarbon.settings import RegionalSettings, build
+from soilcarbon.network.growth import MOST_FILLED, grown_categories
+from soilcarbon.network.network import Growth, SoilCarbonNet, predict
+from soilcarbon.regression.estimators import POSITION, Samples
+from soilcarbon.regression.learners import Task
+from soilcarbon.regression.parts import Trees
+from soilcarbon.regression.persistence import save_model
+from soilcarbon.regression.stack import stack
+from soilcarbon.settings import RegionalSettings
 from soilcarbon.soil.dataset import Dataset
-from soilcarbon.soil.target import target_from_plain
 from soilcarbon.stats.applicability import ApplicabilityArea
-from soilcarbon.stats.groups import group_folds
-from soilcarbon.training.distillation import Teacher, distil, plain_arrays
-from soilcarbon.training.ensemble import Members, assemble, member_seed, prepare_members, train_members
-from soilcarbon.training.run import compute_statistics, fit_uncertainty, follow_checkpoint, grow_to, new_specification
-from soilcarbon.training.uncertainty import check_level, fit_applicability
-
-MOST_TAUGHT = 5000
-"""Profiles up to which a teacher is worth its time; of more the network learns as much from the profiles themselves."""
-MEMBERS = 5
-_TRANSFERRED = {"epochs": 16, "batch_size": 128, "lr": 1e-3, "lr_schedule": "cosine", "select_on": "none", "patience": 0}
-_TAUGHT = _TRANSFERRED | {"epochs": 8, "batch_size": 64, "lr": 3e-3}
-_DIRECT = {"epochs": 200, "batch_size": 32, "lr": 1e-3, "lr_schedule": "constant", "select_on": "rmse", "patience": 30}
-_TUNED = _DIRECT | {"lr": 3e-4}
-"""Schedules with a teacher from a checkpoint and from scratch, then without one from scratch and from a checkpoint. From scratch
-networks come nearer to the teacher without dropout and by more and longer steps: the root mean squared difference of held-out
-predictions was 0.14 of their standard deviation, as with twice the epochs, and 0.19 with dropout, batches of 128 and lr 0.001."""
+from soilcarbon.training.arrays import (
+    VALIDATION_SHARE,
+    Start,
+    is_trained_on_all,
+    plan_start_growth,
+    resolve_settings,
+    train_on_arrays,
+)
+from soilcarbon.training.uncertainty import check_level
 
 
 class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
-    """Regressor: multi-branch network on packed covariates, trained from scratch or fine-tuned from a checkpoint.
+    """Regressor: multi-branch network on packed covariates, and a forest beside it; or a network fine-tuned from a checkpoint.
 
-    By default five networks are averaged, each of which holds out a fifth of the profiles. Up to 5,000 profiles they learn from a
-    teacher (`training.distillation`: trees and a Gaussian process), which keeps them accurate on small tables: first such
-    networks calibrate the intervals, then others, which predict, are trained on all profiles, since a fifth of a small table is
-    missed. That takes some twenty seconds of one core for 200 profiles. Of skewed targets, which are learnt as logarithms, it
-    predicts medians, whose absolute errors are the smallest; `center="mean"` predicts means, whose R2 is higher by up to 0.05 and
-    whose absolute errors may be a fifth larger.
+    By default, up to 5,000 profiles, it predicts the mean, on the scale that the target is learnt on, of a network and a random
+    forest: the learner `stack` of `soilcarbon fit`. The network is the mean of five that learn from a teacher
+    (`training.distillation`: trees and a Gaussian process), of all profiles; others, and forests, that miss a fifth of the
+    profiles each calibrate the intervals. That takes some twenty seconds of one core for 200 profiles. From a checkpoint, without
+    a teacher or with a single member it is the network alone; each of several members then holds out a fold. Of skewed targets,
+    which are learnt as logarithms, it predicts medians, whose absolute errors are the smallest; `center="mean"` predicts means,
+    whose R2 is higher by up to 0.05 and whose absolute errors may be a fifth larger.
 
     Parameters
     ----------
@@ -67,6 +61,9 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         As these settings of `soilcarbon finetune`, where the network grows.
     teacher
         "ensemble": distil one; "none": learn from the profiles; "auto": distil up to 5,000 profiles.
+    forest
+        "auto": average the network with a random forest where a teacher is distilled from scratch into two or more members;
+        "none": the network alone.
     members
         Networks; None: five, or as many as the checkpoint has. With two or more each holds out a fold of its own.
     epochs, batch_size, lr, select_on, patience
@@ -85,7 +82,11 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
     Attributes
     ----------
     network_
-        The trained `SoilCarbonNet`.
+        The trained `SoilCarbonNet`. Beside a forest it predicts medians.
+    model_
+        `FittedModel` of network and forest, which predicts; None: the network is alone.
+    forest_
+        The forest of `model_`.
     n_features_in_, feature_names_in_
         Number of columns, and their names where x was a DataFrame.
     applicability_
@@ -115,6 +116,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         max_filled: float = MOST_FILLED,
         new_rate: float = 1.0,
         teacher: Literal["auto", "none", "ensemble"] = "auto",
+        forest: Literal["auto", "none"] = "auto",
         members: int | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
@@ -130,7 +132,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         device: Literal["auto", "cpu", "cuda"] = "cpu",
         target: str = "soc",
         intervals: bool = True,
-        validation_share: float = 0.15,
+        validation_share: float = VALIDATION_SHARE,
         random_state: int = 314,
     ) -> None:
         self.categories = categories
@@ -138,6 +140,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         self.max_filled = max_filled
         self.new_rate = new_rate
         self.teacher = teacher
+        self.forest = forest
         self.members = members
         self.epochs = epochs
         self.batch_size = batch_size
@@ -163,7 +166,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         return tags
 
     def fit(self, x: Any, y: Any, groups: np.ndarray | None = None, world: Dataset | None = None) -> Self:
-        """Train on covariates (N, F) and targets (N,).
+        """Fit to covariates (N, F) and targets (N,).
 
         Parameters
         ----------
@@ -182,83 +185,51 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
             If a setting is not valid, the checkpoint cannot be read, or the loss is no longer finite.
         """
         x, y = validate_data(self, x, y, dtype=np.float32, ensure_all_finite="allow-nan", y_numeric=True, ensure_min_samples=3)
-        start = None
-        if isinstance(self.init_from, SoilCarbonNet):
-            start = copy.deepcopy(self.init_from)
-        elif self.init_from:
-            start = load_checkpoint(self.init_from)
-        elif self.freeze != "none":
-            raise ValueError("freeze keeps weights as they were, so it needs init_from")
-        if world is not None and start is None:
-            raise ValueError("world is for the teacher of a network that is transferred, so it needs init_from")
+        if self.forest not in ("auto", "none"):
+            raise ValueError(f"forest = {self.forest!r}: is none of auto, none")
+        start = self._start(world)
         groups = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1]
         settings = self._settings(start, len(np.unique(groups)), len(y))
-        growth = self._growth(start) if start else Growth()
-        categories = grown_categories(start.specification.categories, growth) if start else self._categories()
+        categories = grown_categories(start.network.specification.categories, start.growth) if start else self._categories()
         self._check_columns(categories)
         if self.target_transform == "log1p" and y.min() <= -1:
             raise ValueError("target_transform log1p needs targets above -1")
-        split = self._split(len(y), groups)
-        meaning = target_from_plain(None, self.target, "target")
-        data = Dataset(pd.DataFrame(index=range(len(y))), x, y.astype(np.float64), split, categories, groups=groups, target=meaning)
-        pretrained = start is not None
-        if start is None:
-            numbers = compute_statistics(x[split["train"]], categories)
-            # A column that is constant or missing in a fold has no information there, and does no harm.
-            statistics = {
-                name: (mean if np.isfinite(mean) else 0.0, std if std > 0 else 1.0) for name, (mean, std) in numbers.items()
-            }
-            with torch.random.fork_rng(devices=[]):  # these weights are drawn again by the members' seeds
-                start = SoilCarbonNet(new_specification(settings, data, statistics))
-        else:
-            if growth.added or growth.filled:
-                start = grow_to(start, growth, data, settings)
-            settings = follow_checkpoint(settings, start, data)
-        teacher = distil if settings.teacher != "none" else None
-        members = prepare_members(start, data, settings, pretrained, choose_device(self.device), world, teacher)
-        noisy = teacher is None or pretrained
-        members = replace(members, schedule=replace(members.schedule, freeze=self.freeze, dropout=noisy))
-        if noisy or members.data.folds is None:
-            self.network_ = _with_uncertainty(members, settings, data)
-        else:
-            self.network_ = _on_all_profiles(members, settings, data, self.intervals)
+        with_forest = self.forest == "auto" and is_trained_on_all(settings, start) and not self.published
+        if with_forest:
+            settings = settings.model_copy(update={"center": "median"})  # the mean of both becomes a mean
+        trained = train_on_arrays(x, y, groups, categories, settings, start, self.intervals, self.validation_share)
+        self.network_, self.model_ = trained.network, None
+        if with_forest:
+            jobs = -1 if multiprocessing.parent_process() is None else 1  # processes side by side have a core each
+            task = Task(categories, center=self.center, seed=self.random_state, jobs=jobs)
+            self.model_ = stack(trained, Samples(_with_position(x), y.astype(np.float64), groups), task)
         return self
 
-    def _settings(self, start: SoilCarbonNet | None, groups: int, profiles: int) -> RegionalSettings:
-        """Return the parameters as validated settings; those fixed by a checkpoint are left out."""
+    def _start(self, world: Dataset | None) -> Start | None:
+        """Return what training continues from."""
+        if self.init_from is None or self.init_from == "":
+            if self.freeze != "none":
+                raise ValueError("freeze keeps weights as they were, so it needs init_from")
+            if world is not None:
+                raise ValueError("world is for the teacher of a network that is transferred, so it needs init_from")
+            return None
+        path = None if isinstance(self.init_from, SoilCarbonNet) else Path(self.init_from)
+        network = load_checkpoint(path) if path else copy.deepcopy(self.init_from)
+        growth = Growth() if self.categories is None else plan_start_growth(self.categories, network, self.max_filled)
+        if path and self.categories is not None:
+            growth = growth.model_copy(update={"checkpoint": path.name, "sha256": sha256(path)})
+        return Start(network, growth, self.freeze, world)
+
+    def _settings(self, start: Start | None, groups: int, profiles: int) -> RegionalSettings:
+        """Return the parameters as validated settings."""
         names = set(RegionalSettings.model_fields) - {"categories", "init_from", "freeze"}
-        if start is not None:
-            names -= {"target_transform", "missing", "clip_inputs"}
-        given = {name: value for name, value in self.get_params(deep=False).items() if name in names and value is not None}
-        if given["teacher"] == "auto":
-            given["teacher"] = "ensemble" if profiles <= MOST_TAUGHT else "none"
-        schedules = (_DIRECT, _TUNED) if given["teacher"] == "none" else (_TAUGHT, _TRANSFERRED)
-        usual: dict[str, Any] = schedules[start is not None]
-        if given.get("select_on", usual["select_on"]) == "none":
-            usual = usual | {"patience": 0}
-        members = min(self.members or (start.specification.members if start else MEMBERS), groups)
-        fixed: dict[str, Any] = {"members": members, "validate_on": "folds" if members > 1 else "split", "init_from": None}
-        fixed |= {"data_dir": Path(), "seed": self.random_state, "tensorboard": False}
-        return build(RegionalSettings, {**usual, **given, **fixed})
+        given = {name: value for name, value in self.get_params(deep=False).items() if name in names}
+        return resolve_settings(given | {"seed": self.random_state}, start, groups, profiles)
 
     def _categories(self) -> tuple[Category, ...]:
         """Return the categories, by default one of all columns."""
         names = getattr(self, "feature_names_in_", [f"x{k}" for k in range(self.n_features_in_)])
         return tuple(self.categories or [Category(name="covariates", variables=tuple(map(str, names)))])
-
-    def _growth(self, start: SoilCarbonNet) -> Growth:
-        """Return how the network grows for the categories; ValueError if these are not in the order of the grown network's."""
-        theirs = start.specification.categories
-        if self.categories is None:
-            return Growth()
-        growth = plan_growth(self.categories, theirs, self.max_filled)
-        expected = grown_categories(theirs, growth)
-        if differs := difference(tuple(self.categories), expected):
-            raise ValueError(f"list the categories of init_from first, in its order, then those it gains: {differs}")
-        if isinstance(self.init_from, (str, Path)):
-            path = Path(self.init_from)
-            return growth.model_copy(update={"checkpoint": path.name, "sha256": sha256(path)})
-        return growth
 
     def _check_columns(self, categories: Sequence[Category]) -> None:
         """Raise an error unless the covariates are those of the categories: in number and, where both have names, in order."""
@@ -271,15 +242,12 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
             k = next(k for k, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
             raise ValueError(f"column {k + 1} of x is {found[k]!r}, the categories have {expected[k]!r} there")
 
-    def _split(self, n: int, groups: np.ndarray) -> dict[str, np.ndarray]:
-        """Return training and validation rows of a single member; the folds of several are made of both."""
-        if 1 < np.unique(groups).size < n:
-            folds = min(max(2, round(1 / self.validation_share)), np.unique(groups).size)
-            chooses = group_folds(groups, folds, self.random_state) == 0
-            return {"valid": np.flatnonzero(chooses), "train": np.flatnonzero(~chooses)}
-        order = np.random.default_rng(self.random_state).permutation(n)
-        held_out = min(max(1, round(self.validation_share * n)), n - 1)
-        return {"valid": order[:held_out], "train": order[held_out:]}
+    @property
+    def forest_(self) -> Trees | None:
+        """The forest, which predicts the transformed target; None: the network is alone."""
+        check_is_fitted(self)
+        forest = None if self.model_ is None else self.model_.parts["trees"]
+        return forest if isinstance(forest, Trees) else None
 
     @property
     def applicability_(self) -> ApplicabilityArea | None:
@@ -313,51 +281,30 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         x = validate_data(self, x, dtype=np.float32, ensure_all_finite="allow-nan", reset=False)
-        predicted = predict(self.network_, x)[0]
+        predicted = predict(self.network_, x)[0] if self.model_ is None else self.model_.predict(_with_position(x))
         if return_interval is None:
             return predicted.astype(np.float32)
-        if self.network_.calibration is None:
-            why = "fewer than 20 profiles were held out" if self.intervals else "intervals=False"
+        calibration = self.network_.calibration if self.model_ is None else self.model_.uncertainty.calibration
+        if calibration is None:
+            why = "fewer than 20 profiles, or of the groups too few, were held out" if self.intervals else "intervals=False"
             raise ValueError(f"no prediction intervals: {why}")
-        check_level(self.network_.calibration, return_interval)
-        interval = np.stack(self.network_.calibration.interval(predicted, return_interval), axis=1)
+        check_level(calibration, return_interval)
+        interval = np.stack(calibration.interval(predicted, return_interval), axis=1)
         return predicted.astype(np.float32), interval.astype(np.float32)
 
     def save(self, path: Path | str) -> None:
-        """Write the network as a checkpoint, which `soilcarbon map` and `load_checkpoint` read, and its facts as YAML beside it."""
+        """Write the model, which `soilcarbon map`, `predict` and `load_model` read, and its facts as YAML beside it.
+
+        With a forest it is a fitted model, as those of `soilcarbon fit` (.npz is their usual ending); a network alone is written
+        as a checkpoint (.pth), which can also be fine-tuned.
+        """
         check_is_fitted(self)
-        save_checkpoint(self.network_, Path(path))
+        if self.model_ is None:
+            save_checkpoint(self.network_, Path(path))
+        else:
+            save_model(self.model_, Path(path))
 
 
-def _with_uncertainty(members: Members, settings: RegionalSettings, data: Dataset) -> SoilCarbonNet:
-    """Train members, and calibrate them on the profiles that each held out."""
-    network = assemble(members, train_members(members), settings)
-    fit_uncertainty(network, data, members.data, settings.seed)
-    return network
-
-
-def _on_all_profiles(members: Members, settings: RegionalSettings, data: Dataset, intervals: bool) -> SoilCarbonNet:
-    """Train members on all profiles, by a schedule that needs no validation set; their intervals are those of others by folds.
-
-    The latter have half of the epochs and four fifths of the profiles: their errors are no smaller than those of the network that
-    predicts, so that its intervals hold what they promise (Barber et al. 2021, Ann. Stat. 49, 486).
-    """
-    known = members.data
-    rows = np.append(np.arange(len(known.rows)), 0)  # the validation set, which is not used, is a profile
-    x = None if known.x is None else known.x[rows]
-    everything = replace(
-        known, profiles=known.profiles.take(rows), train_count=len(known.rows), rows=known.rows[rows], folds=None, x=x
-    )
-    seed = member_seed(members.seed, members.count)
-    teacher = Teacher(seed).fit(*plain_arrays(known.profiles), None, None)
-    whole = replace(members, data=everything, seed=seed, distil=partial(distil, teacher=teacher))
-    network = assemble(whole, train_members(whole), settings)
-    if not intervals:
-        network.applicability = fit_applicability(network, data, known.rows, settings.seed)
-        return network
-    short = replace(members.schedule, epochs=max(1, members.schedule.epochs // 2))
-    by_folds = _with_uncertainty(replace(members, schedule=short), settings, data)
-    network.respecify(smearing=by_folds.specification.smearing)
-    network.record.calibrated_on = by_folds.record.calibrated_on
-    network.applicability, network.calibration, network.errors = by_folds.applicability, by_folds.calibration, by_folds.errors
-    return network
+def _with_position(x: np.ndarray) -> np.ndarray:
+    """Return X (n, 2 + F) of covariates (n, F) at places that are not known."""
+    return np.column_stack([np.full((len(x), POSITION), np.nan), x])

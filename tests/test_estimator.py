@@ -1,9 +1,13 @@
 """SoilCarbonRegressor: scikit-learn's own checks, and checkpoints that can be mapped."""
 
+import copy
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import xarray as xr
 from conftest import make_dataset
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestRegressor
@@ -11,19 +15,24 @@ from sklearn.inspection import permutation_importance
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from soilcarbon import estimator
 from soilcarbon.categories import Category
-from soilcarbon.estimator import SoilCarbonRegressor
-from soilcarbon.mapping.network import SlidingNetwork
+from soilcarbon.estimator import SoilCarbonRegressor, _with_position
+from soilcarbon.io.files import UserError
+from soilcarbon.mapping.datasets import load_model
+from soilcarbon.mapping.datasets import predict as map_of
+from soilcarbon.mapping.network import NetworkPredictor, SlidingNetwork
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.network.network import predict
-from soilcarbon.settings import GlobalSettings
-from soilcarbon.training import distillation
+from soilcarbon.regression import learners
+from soilcarbon.regression.prediction import load_for_prediction
+from soilcarbon.settings import GlobalSettings, PredictSettings
+from soilcarbon.training import arrays, distillation
 from soilcarbon.training.run import train
 
 pytestmark = pytest.mark.usefixtures("small_learners")
 
 QUICK = {"epochs": 2, "teacher": "none", "members": 1}
+SMALL = {"epochs": 2, "members": 2}
 
 
 @parametrize_with_checks([SoilCarbonRegressor(**QUICK)])
@@ -76,11 +85,11 @@ def test_a_network_is_fine_tuned_as_its_checkpoint_would_be(tmp_path):
 
 def test_whole_groups_choose_the_epoch():
     groups = np.repeat(np.arange(20), 5)
-    split = SoilCarbonRegressor(validation_share=0.2)._split(100, groups)
+    split = arrays.split_rows(groups, 0.2, 0)
     assert not set(groups[split["train"]]) & set(groups[split["valid"]])
     assert sorted(np.concatenate(list(split.values()))) == list(range(100))
     assert 10 <= len(split["valid"]) <= 30
-    alone = SoilCarbonRegressor()._split(10, np.zeros(10, int))  # one block has nothing to hold out
+    alone = arrays.split_rows(np.zeros(10, int), 0.15, 0)  # one block has nothing to hold out
     assert len(alone["valid"]) == 2
 
 
@@ -144,14 +153,15 @@ def test_a_teacher_s_networks_are_trained_on_all_profiles_and_calibrated_by_othe
     fitted = distillation.Teacher.fit
     monkeypatch.setattr(distillation.Teacher, "fit", lambda *each: seen.append(len(each[1])) or fitted(*each))
     calibrated = []
-    plain = estimator.fit_uncertainty
-    monkeypatch.setattr(estimator, "fit_uncertainty", lambda *each: calibrated.append(each) or plain(*each))
+    plain = arrays.fit_uncertainty
+    monkeypatch.setattr(arrays, "fit_uncertainty", lambda *each: calibrated.append(each) or plain(*each))
     with_intervals, without = (SoilCarbonRegressor(epochs=4, intervals=each).fit(x, y) for each in (True, False))
     assert seen == [60, 48, 48, 48, 48, 48, 60]  # the teacher of all; those of five folds; no folds without intervals
     np.testing.assert_array_equal(with_intervals.predict(x), without.predict(x))
     ((others, _, known, _),) = calibrated
-    assert others.calibration is with_intervals.network_.calibration and np.bincount(known.folds).tolist() == [12] * 5
-    assert np.abs(predict(others, x)[0] - with_intervals.predict(x)).max() > 0.01  # of folds, with half of the epochs
+    network = with_intervals.network_
+    assert others.calibration is network.calibration and np.bincount(known.folds).tolist() == [12] * 5
+    assert np.abs(predict(others, x)[0] - predict(network, x)[0]).max() > 0.01  # of folds, with half of the epochs
     assert with_intervals.network_.record.calibrated_on.startswith("60 profiles held out")
     assert without.applicability_.threshold == pytest.approx(with_intervals.applicability_.threshold, rel=0.5)
     with pytest.raises(ValueError, match="no prediction intervals: intervals=False"):
@@ -159,11 +169,109 @@ def test_a_teacher_s_networks_are_trained_on_all_profiles_and_calibrated_by_othe
 
 
 @pytest.mark.usefixtures("few_mixtures")
+@pytest.mark.parametrize("transform", ["log1p", "none"])
+def test_the_default_is_the_mean_of_network_and_forest_on_the_scale_of_the_transform(transform):
+    x, y = problem(60)
+    model = SoilCarbonRegressor(**SMALL, target_transform=transform, intervals=False).fit(x[:50], y[:50])
+    forward, back = (np.log1p, np.expm1) if transform == "log1p" else (np.asarray, np.asarray)
+    trees = learners._FOREST["n_estimators"]
+    forest = RandomForestRegressor(trees, random_state=314).fit(x[:50], forward(y[:50].astype(np.float64))).predict(x)
+    network = predict(model.network_, x)[0]
+    np.testing.assert_allclose(model.predict(x), back((forward(network) + forest) / 2), rtol=1e-6)
+    assert model.forest_.predict(_with_position(x)) == pytest.approx(forest, rel=1e-12)
+    alone = SoilCarbonRegressor(**SMALL, target_transform=transform, intervals=False, forest="none").fit(x[:50], y[:50])
+    np.testing.assert_array_equal(alone.predict(x), network.astype(np.float32))
+    assert alone.forest_ is None and np.abs(alone.predict(x) - model.predict(x)).max() > 0.1
+
+
+@pytest.mark.usefixtures("few_mixtures")
+def test_a_forest_joins_networks_from_scratch_that_a_teacher_teaches_by_folds_and_no_others():
+    x, y = problem(40)
+    model = SoilCarbonRegressor(**SMALL, intervals=False)
+    taught = clone(model).fit(x, y)
+    for more in ({"teacher": "none"}, {"init_from": taught.network_}, {"members": 1}, {"published": True}):
+        other = clone(model).set_params(**more).fit(x, y)
+        assert other.forest_ is None and other.model_ is None
+        np.testing.assert_array_equal(other.predict(x), predict(other.network_, x)[0].astype(np.float32))
+    with pytest.raises(ValueError, match="forest = 'some': is none of auto, none"):
+        SoilCarbonRegressor(forest="some").fit(x, y)
+
+
+@pytest.mark.usefixtures("few_mixtures")
+def test_with_a_forest_it_repeats_and_pickles_and_its_intervals_cover_new_profiles():
+    x, y = problem(300)
+    y = np.exp(2 + 0.3 * (x[:, 0] - 5) + np.random.default_rng(2).normal(0, 0.3, len(y)))
+    x[::9, 2] = np.nan
+    model = SoilCarbonRegressor(**SMALL).fit(x[:100], y[:100])
+    predicted, interval = model.predict(x[100:], return_interval=0.9)
+    assert 0.83 < ((interval[:, 0] <= y[100:]) & (y[100:] <= interval[:, 1])).mean() < 0.97
+    for again in (clone(model).fit(x[:100], y[:100]), pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        for one, other in zip((predicted, interval), again.predict(x[100:], return_interval=0.9), strict=True):
+            np.testing.assert_array_equal(one, other)
+    mean = clone(model).set_params(center="mean").fit(x[:100], y[:100])
+    factor = mean.model_.specification.smearing[0]
+    assert factor == pytest.approx(np.exp(0.3**2 / 2), abs=0.06)
+    assert np.median((mean.predict(x) + 1) / (model.predict(x) + 1)) == pytest.approx(factor, rel=1e-5)
+    np.testing.assert_array_equal(predict(mean.network_, x)[0], predict(model.network_, x)[0])
+
+
+@pytest.mark.usefixtures("few_mixtures")
+def test_intervals_stand_for_new_groups_and_are_refused_where_these_are_few():
+    x, y = problem(60)
+    some, few = (SoilCarbonRegressor(**SMALL).fit(x, y, np.arange(60) % count) for count in (20, 8))
+    assert some.model_.record.calibrated_on == "60 profiles held out by folds, standing for new groups (20)"
+    assert np.isfinite(some.predict(x, return_interval=0.95)[1]).all()
+    with pytest.raises(UserError, match="up to 0.952"):  # 20 of 21
+        some.predict(x, return_interval=0.96)
+    with pytest.raises(ValueError, match="no prediction intervals: .* the groups too few"):
+        few.predict(x, return_interval=0.9)
+
+
+@pytest.mark.usefixtures("few_mixtures")
+@pytest.mark.parametrize("name", ["m.npz", "m.pth"])
+def test_with_a_forest_the_whole_model_is_saved_whatever_the_file_is_called(name, tmp_path):
+    x, y = problem(60)
+    frame = pd.DataFrame(x, columns=["bio01", "slope", "evi"])
+    model = SoilCarbonRegressor(**SMALL).fit(frame, y)
+    model.save(tmp_path / name)
+    predicted, interval = model.predict(frame, return_interval=0.8)
+    layers = {each: (("lat", "lon"), frame[each].to_numpy()[:12].reshape(3, 4)) for each in ("slope", "evi", "bio01")}
+    data = xr.Dataset(layers, {"lat": [47.5, 47.4, 47.3], "lon": [8.1, 8.2, 8.3, 8.4]})
+    for known in (load_model(tmp_path / name), model):
+        found = map_of(known, data, level=0.8)
+        for band, expected in {"prediction": predicted, "lower": interval[:, 0], "upper": interval[:, 1]}.items():
+            np.testing.assert_allclose(found[band].to_numpy().ravel(), expected[:12], rtol=1e-6)
+        np.testing.assert_allclose(found["di"].to_numpy().ravel(), model.applicability_.index(x[:12]), rtol=1e-5)
+    opened = load_for_prediction(PredictSettings(data_dir=tmp_path, checkpoint=tmp_path / name), torch.device("cpu"))
+    np.testing.assert_allclose(opened.predict(_with_position(x))[0], predicted, rtol=1e-6)
+    assert opened.calibrated_on == "60 profiles held out by folds, standing for new profiles (60)"
+    assert opened.training_mean == pytest.approx(y.mean())
+    assert load_model(tmp_path / name).scores()["held out, profiles"]["r2"] == model.model_.record.cross_validation[0]["r2"]
+    with pytest.raises(UserError, match=f"{name}: a fitted model, .* not a network's checkpoint"):
+        load_checkpoint(tmp_path / name)
+
+
+def test_a_checkpoint_is_opened_by_its_content_too(tmp_path):
+    x, y = problem(60)
+    SoilCarbonRegressor(**QUICK).fit(x, y).save(tmp_path / "m.npz")
+    assert isinstance(load_model(tmp_path / "m.npz"), NetworkPredictor)
+    opened = load_for_prediction(PredictSettings(data_dir=tmp_path, checkpoint=tmp_path / "m.npz"), torch.device("cpu"))
+    assert opened.specification == load_checkpoint(tmp_path / "m.npz").specification
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_mixtures")
+@parametrize_with_checks([SoilCarbonRegressor(epochs=1, members=2)])
+def test_scikit_learns_own_checks_of_the_default(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.usefixtures("few_mixtures")
 def test_only_a_teacher_s_predictions_from_scratch_are_learnt_without_dropout(monkeypatch):
     x, y = problem(40)
     seen = []
-    trained = estimator.train_members
-    monkeypatch.setattr(estimator, "train_members", lambda members: seen.append(members.schedule) or trained(members))
+    trained = arrays.train_members
+    monkeypatch.setattr(arrays, "train_members", lambda members: seen.append(members.schedule) or trained(members))
     taught = SoilCarbonRegressor(epochs=1, members=2, intervals=False).fit(x, y)
     for more in ({"teacher": "none"}, {"init_from": taught.network_}):
         SoilCarbonRegressor(epochs=1, members=2, **more).fit(x, y)

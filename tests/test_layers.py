@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     "categories", "io", "quantities", "settings", "progress", "parallel", "html", "stats", "figures", "geo", "soil", "network",
-    "training", "estimator", "regression", "zonal", "mapping", "benchmark", "drivers", "simulation", "commands", "__main__",
+    "training", "regression", "estimator", "zonal", "mapping", "benchmark", "drivers", "simulation", "commands", "__main__",
 )  # fmt: skip
 """Lower first."""
 MODULES = sorted((ROOT / "soilcarbon").rglob("*.py"))

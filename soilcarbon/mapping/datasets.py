@@ -32,6 +32,7 @@ from soilcarbon.io.files import NODATA, UserError, nearest
 from soilcarbon.io.interruption import temporary_folder
 from soilcarbon.mapping.areal import estimation
 from soilcarbon.mapping.cog import Band
+from soilcarbon.mapping.fitted import FittedPredictor
 from soilcarbon.mapping.network import NetworkPredictor
 from soilcarbon.mapping.plan import WHOLE, own_zone
 from soilcarbon.mapping.predictor import Cells, Predicted, Predictor, dissimilarity, dissimilarity_bands
@@ -228,6 +229,8 @@ def _predictor(model: Predictor | SoilCarbonRegressor | Path | str) -> Predictor
     if isinstance(model, Predictor):
         return model
     if isinstance(model, SoilCarbonRegressor):
+        if model.model_ is not None:
+            return FittedPredictor(Path("regressor"), model.model_)
         return NetworkPredictor(Path("regressor"), "cpu", None, None, model.network_)
     return load_model(model)
 

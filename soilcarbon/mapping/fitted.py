@@ -13,6 +13,7 @@ from soilcarbon.mapping.regression import RegressionPredictor
 from soilcarbon.network.specification import warn_of_far_inputs
 from soilcarbon.regression.estimators import POSITION
 from soilcarbon.regression.learners import LEARNERS
+from soilcarbon.regression.model import FittedModel
 from soilcarbon.regression.parts import Kriged
 from soilcarbon.regression.persistence import load_model
 from soilcarbon.soil.target import Target
@@ -28,12 +29,14 @@ class FittedPredictor(RegressionPredictor):
     ----------
     path
         Of the file.
+    model
+        The model, where it need not be read.
     """
 
     missing_policy = "it is filled as in training; a forest's tree sends it where such profiles went"
 
-    def __init__(self, path: Path) -> None:
-        self.model = load_model(path)
+    def __init__(self, path: Path, model: FittedModel | None = None) -> None:
+        self.model = load_model(path) if model is None else model
         super().__init__(path, self.model.uncertainty)
         facts = self.model.specification
         self.target, self.unit = facts.meaning.name, facts.unit
@@ -114,6 +117,6 @@ class FittedPredictor(RegressionPredictor):
     def scores(self) -> dict[str, dict[str, float | None]]:
         """See `Predictor`; of held-out profiles."""
         names = ("n", "rmse", "mae", "me", "r2", "ccc")
-        chosen = next((row for row in self.model.record.cross_validation if row.get("chosen") is True), {})
+        chosen = next((row for row in self.model.record.cross_validation if row.get("chosen") == 1), {})
         strategy = str(self.model.record.folds.get("strategy", "folds"))[:20]
         return {f"held out, {strategy}": untrusted_scores({name: chosen[name] for name in names if name in chosen})}

@@ -63,14 +63,15 @@ class Notes(BaseModel):
 def open_predictor(
     path: Path, device: str = "cpu", stats: dict[str, tuple[float, float]] | None = None, missing: str | None = None
 ) -> Predictor:
-    """Open a model's file, untrusted: a fitted model or forests by climate zone (*.npz), or a network's checkpoint.
+    """Open a model's file, untrusted: a fitted model, forests by climate zone, or a network's checkpoint, by its content.
 
     `device` ("cpu" or "cuda") is of a network; `stats` and `missing` are for a checkpoint without statistics.
     """
-    if path.suffix.lower() == ".npz":
+    from soilcarbon.regression.archive import is_archive, kind_of
+
+    if is_archive(path):
         from soilcarbon.mapping.fitted import FittedPredictor  # scikit-learn is slow to import, and so is torch
         from soilcarbon.mapping.forest import ForestPredictor
-        from soilcarbon.regression.archive import kind_of
 
         return FittedPredictor(path) if kind_of(path) == "fitted" else ForestPredictor(path)
     from soilcarbon.mapping.network import NetworkPredictor

@@ -132,6 +132,11 @@ def read_state(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]
     except Exception as error:  # a hostile or torn file may raise anything at all
         if isinstance(error, OSError) and error.filename:
             raise
+        if _is_fitted(path):
+            raise UserError(
+                f"{path}: a fitted model, as of `soilcarbon fit`, and not a network's checkpoint; `map` and `predict` read it. "
+                'SoilCarbonRegressor(forest="none") saves a network alone'
+            ) from error
         reason = " ".join(str(error).split())[:120].removeprefix("Weights only load failed. ")
         shown = "" if reason.startswith("In PyTorch 2.6") else f" ({reason or type(error).__name__})"
         raise UserError(
@@ -140,6 +145,15 @@ def read_state(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]
     if not isinstance(state, dict):
         raise UserError(f"{path}: not a checkpoint: expected named tensors, found {type(state).__name__}")
     return state
+
+
+def _is_fitted(path: Path) -> bool:
+    """Return whether a file is an archive of `regression.archive`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "metadata.npy" in archive.namelist()
+    except Exception:
+        return False
 
 
 def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> SoilCarbonNet:

@@ -46,6 +46,15 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return metadata, arrays
 
 
+def is_archive(path: Path) -> bool:
+    """Return whether a model's file is such an archive, and no network's checkpoint: by its content, or else by its name."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(".npy") for name in archive.namelist())
+    except Exception:  # the one who opens it says what is wrong
+        return path.suffix.lower() == ".npz"
+
+
 def kind_of(path: Path) -> str:
     """Return the kind of model that an archive says it holds; "" where it says none, or cannot be read."""
     try:

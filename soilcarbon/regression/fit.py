@@ -83,7 +83,7 @@ def fit_model(
     if wanted != BEST and wanted not in outputs:
         raise UserError(f"model {wanted}: cannot be fitted to these {len(y)} profiles, see above; take another")
     specification = task.specify(samples)
-    predicted = {key: in_unit(samples, each, task, drawn) for key, each in outputs.items()}
+    predicted = {key: in_unit(y, each, specification, drawn) for key, each in outputs.items()}
     selection = select(y, predicted, drawn, specification.unit)
     if wanted != BEST:
         selection = given(selection, wanted)

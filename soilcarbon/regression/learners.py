@@ -4,6 +4,7 @@
 that depends on the profiles, statistics of covariates included, is computed from those given: cross-validation leaks nothing.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,6 @@ from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import PredefinedSplit
 
 from soilcarbon.categories import Category
-from soilcarbon.estimator import MEMBERS, MOST_TAUGHT, SoilCarbonRegressor
 from soilcarbon.network.specification import Specification
 from soilcarbon.regression.estimators import POSITION, RegressionKriging, Samples
 from soilcarbon.regression.parts import (
@@ -35,6 +35,7 @@ from soilcarbon.settings import TrainSettings
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.soil.target import Target
 from soilcarbon.stats.groups import inner_folds
+from soilcarbon.training.arrays import MEMBERS, MOST_TAUGHT, Start, plan_start_growth, resolve_settings, train_on_arrays
 from soilcarbon.training.run import compute_statistics, new_specification
 
 _TREES = 300
@@ -169,20 +170,18 @@ def _regression_kriging(samples: Samples, facts: Specification, task: Task) -> P
 
 def _network(samples: Samples, facts: Specification, task: Task, teacher: Literal["none", "ensemble"]) -> Parts:
     """Train an ensemble: from scratch with a teacher on all profiles, else each member holds out a fold of groups."""
-    network = SoilCarbonRegressor(
-        task.categories,
-        init_from=task.transfer.network if task.transfer else None,
-        teacher=teacher,
-        members=task.members,
-        target_transform=facts.target_transform,
-        center="median",
-        target=task.target,
-        random_state=task.seed,
-        intervals=False,  # cross-validation calibrates them
-    )
+    start, groups = None, np.unique(samples.groups, return_inverse=True)[1]
+    if task.transfer:
+        network = copy.deepcopy(task.transfer.network)
+        start = Start(network, plan_start_growth(task.categories, network), world=task.transfer.world)
     x = np.ascontiguousarray(samples.X[:, POSITION:], np.float32)
-    world = task.transfer.world if task.transfer else None
-    return {"network": Network(network.fit(x, samples.y, samples.groups, world).network_)}
+    if np.isinf(x).any():
+        raise ValueError("a covariate is infinite")
+    given = {"teacher": teacher, "members": task.members, "target_transform": facts.target_transform, "center": "median"}
+    given |= {"target": task.target, "seed": task.seed, "device": "cpu"}
+    settings = resolve_settings(given, start, int(groups.max()) + 1, len(x))
+    # No intervals: cross-validation calibrates them.
+    return {"network": Network(train_on_arrays(x, samples.y, groups, task.categories, settings, start, intervals=False).network)}
 
 
 def _stack(samples: Samples, facts: Specification, task: Task) -> Parts:

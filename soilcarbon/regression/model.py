@@ -42,7 +42,7 @@ class ModelRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     reason: str = ""
-    cross_validation: tuple[dict[str, str | int | float | None], ...] = ()
+    cross_validation: tuple[dict[str, str | bool | int | float | None], ...] = ()
     folds: dict[str, Any] = {}
     profiles: dict[str, int] = {}
     rasters: tuple[dict[str, Any], ...] = ()

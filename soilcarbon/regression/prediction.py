@@ -30,7 +30,7 @@ from soilcarbon.io.names import file_name
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import choose_device, predict
 from soilcarbon.network.specification import Specification, difference, unfold_classes, warn_of_far_inputs
-from soilcarbon.regression.archive import kind_of
+from soilcarbon.regression.archive import is_archive, kind_of
 from soilcarbon.regression.estimators import POSITION
 from soilcarbon.regression.persistence import load_model
 from soilcarbon.regression.uncertainty import Uncertainty
@@ -269,7 +269,7 @@ def load_for_prediction(settings: PredictSettings, device: torch.device) -> Open
         If it cannot be read, or its variables are not those the settings name.
     """
     path = settings.checkpoint_path
-    found = _open_fitted(path, settings) if path.suffix.lower() == ".npz" else _open_network(path, settings, device)
+    found = _open_fitted(path, settings) if is_archive(path) else _open_network(path, settings, device)
     theirs = found.specification.categories
     if settings.categories is not None and (differs := difference(_matching(settings.categories, theirs), theirs)):
         raise UserError(f"{path}: the checkpoint's variables are not the settings': {differs}")

@@ -16,6 +16,7 @@ import pandas as pd
 from sklearn.ensemble import RandomForestRegressor
 
 from soilcarbon.io.files import UserError
+from soilcarbon.network.specification import Specification
 from soilcarbon.parallel import worker_pool
 from soilcarbon.progress import Progress, quiet_training
 from soilcarbon.regression.estimators import Samples
@@ -185,12 +186,12 @@ def smearing(y: np.ndarray, outputs: np.ndarray, transform: str) -> float:
     return float(np.exp(np.log1p(y) - outputs).mean()) if transform == "log1p" else 1.0
 
 
-def in_unit(samples: Samples, outputs: np.ndarray, task: Task, folds: np.ndarray) -> np.ndarray:
+def in_unit(y: np.ndarray, outputs: np.ndarray, facts: Specification, folds: np.ndarray) -> np.ndarray:
     """Return held-out predictions (n,) in the target's unit; for means, a fold's smearing factor is that of the other folds."""
-    facts, found = task.specify(samples), np.empty(len(outputs))
+    found = np.empty(len(outputs))
     for fold in range(int(folds.max()) + 1):
         out = folds == fold
-        factor = smearing(samples.y[~out], outputs[~out], task.transform)
+        factor = smearing(y[~out], outputs[~out], facts.target_transform)
         found[out] = from_scale(outputs[out], facts.changed(smearing=(factor,)))
     return found
 

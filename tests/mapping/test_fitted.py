@@ -10,7 +10,6 @@ import rasterio
 from rasterio.transform import Affine
 
 import soilcarbon
-from soilcarbon import estimator
 from soilcarbon.categories import Category
 from soilcarbon.commands import map as make_map
 from soilcarbon.geo.raster import write_geotiff
@@ -23,6 +22,7 @@ from soilcarbon.regression.model import FittedModel, ModelRecord
 from soilcarbon.regression.persistence import save_model
 from soilcarbon.regression.uncertainty import Uncertainty, applicability, calibrate, error_field
 from soilcarbon.stats.groups import spatial_groups
+from soilcarbon.training import arrays
 
 pytestmark = pytest.mark.usefixtures("small_learners", "light_maps")
 
@@ -61,9 +61,8 @@ def saved(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, changes in {"_DIRECT": {"epochs": 2}, "_TAUGHT": {"epochs": 1}, "_FOREST": {"n_estimators": 12}}.items():
             for key, value in changes.items():
-                patch.setitem(getattr(learners if hasattr(learners, name) else estimator, name), key, value)
+                patch.setitem(getattr(learners if hasattr(learners, name) else arrays, name), key, value)
         patch.setitem(learners._BOOSTING, "n_estimators", 12)
-        patch.setattr(estimator, "MEMBERS", 2)
         patch.setattr("soilcarbon.training.distillation.MIXED", 200)
 
         def make(key):

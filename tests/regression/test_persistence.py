@@ -8,7 +8,6 @@ import pytest
 import yaml
 from simulated import make_samples
 
-from soilcarbon import estimator
 from soilcarbon.categories import Category
 from soilcarbon.io.files import UserError
 from soilcarbon.regression import learners
@@ -16,12 +15,13 @@ from soilcarbon.regression.learners import LEARNERS, Task, fit_parts
 from soilcarbon.regression.model import FittedModel, ModelRecord
 from soilcarbon.regression.persistence import load_model, save_model
 from soilcarbon.regression.uncertainty import Uncertainty, applicability, calibrate, error_field
+from soilcarbon.training import arrays
 
 CATEGORIES = (
     Category(name="relief", variables=("a", "b", "c", "d", "e")),
     Category(name="rock", variables=("rock",), kind="classes"),
 )
-TASK = Task(CATEGORIES, block_size=0.5)
+TASK = Task(CATEGORIES, block_size=0.5, members=2)
 REFUSED = "not a fitted model, or damaged"
 
 
@@ -32,9 +32,8 @@ def models():
     with pytest.MonkeyPatch.context() as patch:
         for name, changes in {"_DIRECT": {"epochs": 2}, "_TAUGHT": {"epochs": 1}, "_FOREST": {"n_estimators": 12}}.items():
             for key, value in changes.items():
-                patch.setitem(getattr(learners if hasattr(learners, name) else estimator, name), key, value)
+                patch.setitem(getattr(learners if hasattr(learners, name) else arrays, name), key, value)
         patch.setitem(learners._BOOSTING, "n_estimators", 12)
-        patch.setattr(estimator, "MEMBERS", 2)
         patch.setattr("soilcarbon.training.distillation.MIXED", 200)
 
         def model(key):

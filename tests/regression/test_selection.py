@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from simulated import make_samples
 
-from soilcarbon import estimator
 from soilcarbon.categories import Category
 from soilcarbon.io.files import UserError
 from soilcarbon.regression import learners, selection
@@ -23,6 +22,7 @@ from soilcarbon.regression.selection import (
     suitable,
 )
 from soilcarbon.stats.groups import check_no_leak, spatial_groups
+from soilcarbon.training import arrays
 
 pytestmark = pytest.mark.usefixtures("small_learners")
 
@@ -197,8 +197,7 @@ QUICK = {"_DIRECT": {"epochs": 2}, "_TAUGHT": {"epochs": 1}, "_FOREST": {"n_esti
 def quick(monkeypatch):
     for name, changes in QUICK.items():
         for key, value in changes.items():
-            monkeypatch.setitem(getattr(learners if hasattr(learners, name) else estimator, name), key, value)
-    monkeypatch.setattr(estimator, "MEMBERS", 2)
+            monkeypatch.setitem(getattr(learners if hasattr(learners, name) else arrays, name), key, value)
     monkeypatch.setattr("soilcarbon.training.distillation.MIXED", 200)
 
 
@@ -246,7 +245,9 @@ def test_means_are_medians_times_the_smearing_factor_of_the_other_folds():
     X = np.column_stack([random.uniform(0, 9, (300, 2)), random.normal(size=(300, 5)), np.ones(300)])
     samples, folds = Samples(X, y, np.arange(300)), np.arange(300) % 3
     outputs = np.full(300, 2.0)
-    median, mean = (in_unit(samples, outputs, Task(CATEGORIES, center=center), folds) for center in ("median", "mean"))
+    median, mean = (
+        in_unit(samples.y, outputs, Task(CATEGORIES, center=center).specify(samples), folds) for center in ("median", "mean")
+    )
     assert median == pytest.approx(np.expm1(2.0))
     assert mean[0] == pytest.approx(np.exp(2.0) * smearing(y[folds != 0], outputs[folds != 0], "log1p") - 1)
     assert mean.mean() == pytest.approx(y.mean(), rel=0.05) and median.mean() < 0.7 * y.mean()

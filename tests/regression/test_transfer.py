@@ -9,7 +9,6 @@ import pytest
 from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
 from training_runs import quick, train
 
-from soilcarbon import estimator
 from soilcarbon.categories import Category, packed_width
 from soilcarbon.commands import fit
 from soilcarbon.io.files import UserError, run
@@ -22,7 +21,7 @@ from soilcarbon.regression.selection import hold_out
 from soilcarbon.regression.transfer import read_transfer
 from soilcarbon.soil.dataset import read_dataset
 from soilcarbon.stats.groups import spatial_groups
-from soilcarbon.training import distillation, ensemble
+from soilcarbon.training import arrays, distillation, ensemble
 
 pytestmark = pytest.mark.usefixtures("small_learners")
 
@@ -50,8 +49,8 @@ def small(folder, monkeypatch):
     for name, value in {"TREES": 10, "WORLD_TREES": 10, "MIXED": 300}.items():
         monkeypatch.setattr(distillation, name, value)
     monkeypatch.setitem(ensemble.TEACHER_NETWORK, "epochs", 1)
-    monkeypatch.setitem(estimator._TRANSFERRED, "epochs", 1)
-    monkeypatch.setitem(estimator._TUNED, "epochs", 1)
+    monkeypatch.setitem(arrays._TRANSFERRED, "epochs", 1)
+    monkeypatch.setitem(arrays._TUNED, "epochs", 1)
 
 
 def transfer(**more):
@@ -83,7 +82,7 @@ def test_a_stack_of_a_grown_network_and_a_forest_is_written_and_read(small, caps
 
 
 def test_the_network_starts_from_the_pretrained_one(small, monkeypatch):
-    monkeypatch.setitem(estimator._TUNED, "lr", 1e-12)
+    monkeypatch.setitem(arrays._TUNED, "lr", 1e-12)
     data, found = transfer()
     parts, _ = fit_parts("network", samples_of(data), task_of(data, found))
     start = load_checkpoint(CHECKPOINT)
@@ -166,7 +165,7 @@ def test_what_does_not_fit_together_is_refused_in_a_line(more, words, small, cap
 @needs_published_weights
 def test_the_published_weights_take_the_datasets_statistics(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(estimator._TUNED, "epochs", 1)
+    monkeypatch.setitem(arrays._TUNED, "epochs", 1)
     make_dataset(tmp_path / "region", n=60, side=1)
     data, found = read_transfer(PUBLISHED_WEIGHTS, Path("region"), None, ("train", "valid"))
     parts, _ = fit_parts("network", samples_of(data), task_of(data, found))
