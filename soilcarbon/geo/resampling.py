@@ -33,17 +33,7 @@ from rasterio.vrt import WarpedVRT
 from soilcarbon.geo import raster as rasters
 from soilcarbon.geo.crs import transformed
 from soilcarbon.geo.grid import Grid, north_up
-from soilcarbon.geo.raster import (
-    UNDECLARED,
-    Layer,
-    check_raster,
-    is_masked,
-    named_errors,
-    open_raster,
-    read_cells,
-    refused_value,
-    spans_the_globe,
-)
+from soilcarbon.geo.raster import Layer
 from soilcarbon.io.files import NODATA, UserError
 
 log = getLogger(__name__)
@@ -213,16 +203,16 @@ class Stack:
         else:
             while len(self._open) >= _OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
-            self._open[path] = open_raster(path)
+            self._open[path] = rasters.open_raster(path)
         return self._open[path]
 
     def _add(self, path: Path) -> None:
         """Add a file to the source with the same grid."""
         raster = self._raster(path)
         positions = [k for k, layer in enumerate(self.layers) if layer.path == path]
-        check_raster(raster, path, [self.layers[k] for k in positions])
+        rasters.check_raster(raster, path, [self.layers[k] for k in positions])
         corner = raster.transform
-        found = _Source(north_up(raster), corner.e > 0, corner.a < 0, spans_the_globe(raster), files={path: positions})
+        found = _Source(north_up(raster), corner.e > 0, corner.a < 0, rasters.spans_the_globe(raster), files={path: positions})
         for source in self._sources:
             if (source.grid, source.south_up, source.mirrored) == (found.grid, found.south_up, found.mirrored):
                 source.files |= found.files
@@ -268,12 +258,14 @@ class Stack:
             neighbours = some == list(range(some[0], some[0] + len(some)))
             block = out[some[0] : some[0] + len(some)] if neighbours else np.empty((len(some), height, width), np.float32)
             turned = block[:, :: -1 if source.south_up else 1, :: -1 if source.mirrored else 1]
-            with named_errors(path):
-                read_cells(self._raster(path), [self.layers[k] for k in some], rows, cols, source.period, undeclared, turned)
+            with rasters.named_errors(path):
+                rasters.read_cells(
+                    self._raster(path), [self.layers[k] for k in some], rows, cols, source.period, undeclared, turned
+                )
             if not neighbours:
                 out[some] = block
         if undeclared - self._reported:
-            log.info(UNDECLARED, path.name, ", ".join(sorted(undeclared - self._reported)))
+            log.info(rasters.UNDECLARED, path.name, ", ".join(sorted(undeclared - self._reported)))
             self._reported |= undeclared
 
     # --- all other files -------------------------------------------------------------------------------------------
@@ -340,7 +332,7 @@ class Stack:
             raster = self._raster(path)
             for k in positions:
                 band = self.layers[k].band - 1
-                declared = raster.nodatavals[band] is not None or is_masked(raster, band + 1)
+                declared = raster.nodatavals[band] is not None or rasters.is_masked(raster, band + 1)
                 found.append(declared or bool(self.layers[k].missing) or _holds(raster.dtypes[band], NODATA))
         return np.flatnonzero(found).tolist()
 
@@ -382,7 +374,7 @@ class Stack:
                 raster = self._raster(layer.path)
                 seen = value * raster.scales[layer.band - 1] + raster.offsets[layer.band - 1]
                 if count := int(np.isclose(values, seen, rtol=1e-6, atol=0).sum()):
-                    raise refused_value(layer, value, count)
+                    raise rasters.refused_value(layer, value, count)
 
     def _named(self, view: _View, error: Exception) -> UserError:
         """Return the error of a file that GDAL could not read, by its name."""
@@ -416,7 +408,7 @@ def _virtual(
     values: list[dict[str, Any]]
     holes: list[dict[str, Any]]
     for path, positions in files.items():
-        with open_raster(path) as raster:
+        with rasters.open_raster(path) as raster:
             clean += [_clean(source, raster, layers[k]) for k in positions]
     step = width // across if source.wraps else -(-width // across)
     shifts = [step * (count - 1 - n if source.mirrored else n) for n in range(count)]
@@ -442,7 +434,7 @@ def _clean(source: _Source, raster: Any, layer: Layer) -> dict[str, Any]:
     """Return the arguments of `_piece` for a band of a file, all kinds of missing cells as NaN, scale and offset applied."""
     band, size = layer.band - 1, (source.grid.width, source.grid.height)
     nodata = raster.nodatavals[band]
-    masked = is_masked(raster, layer.band)
+    masked = rasters.is_masked(raster, layer.band)
     given = [value for value in layer.missing or () if value not in (NODATA, nodata)]
     # Overviews may be made by any rule.
     options = {"OVERVIEW_LEVEL": "NONE"}

@@ -4,12 +4,11 @@ In: the world's covariates on a grid. Out: soil carbon as such a model would giv
 cells, longitudes from 0 to 360, kg/m2, two times.
 """
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from scipy.io import netcdf_file
+import xarray as xr
 
 from soilcarbon.io.files import atomic_write
 from soilcarbon.simulation.world import ICE, WATER, Pedogenesis, soil_carbon
@@ -54,20 +53,13 @@ def write_cmip(path: Path, carbon: np.ndarray, west: float, north: float, cell: 
     lat = north - (np.arange(height) + 0.5) * cell
     lon = (west + (np.arange(width) + 0.5) * cell) % 360
     columns = np.argsort(lon)
-    memory = io.BytesIO()
-    with netcdf_file(memory, "w") as file:
-        for name, size in (("time", 2), ("lat", height), ("lon", width)):
-            file.createDimension(name, size)
-        axes = {"time": (np.array([0.0, 365.0]), "days since 2000-01-01"), "lat": (lat[::-1], "degrees_north")}
-        for name, (values, unit) in (axes | {"lon": (lon[columns], "degrees_east")}).items():
-            axis = file.createVariable(name, "f8", (name,))
-            axis[:] = values
-            axis.units = unit
-        variable = file.createVariable("cSoil", "f4", ("time", "lat", "lon"))
-        variable.units = "kg m-2"
-        variable._FillValue = _FILL
-        variable[:] = np.where(np.isnan(carbon), _FILL, carbon)[::-1, columns]
-        file.flush()
-        content = memory.getvalue()
+    values = np.broadcast_to(carbon[::-1, columns].astype(np.float32), (2, height, width))
+    axes = {
+        "time": ("time", [0.0, 365.0], {"units": "days since 2000-01-01"}),
+        "lat": ("lat", lat[::-1], {"units": "degrees_north"}),
+        "lon": ("lon", lon[columns], {"units": "degrees_east"}),
+    }
+    data = xr.Dataset({"cSoil": (("time", "lat", "lon"), values, {"units": "kg m-2"})}, axes)
+    filled = {"cSoil": {"_FillValue": _FILL}} | {name: {"_FillValue": None} for name in axes}
     with atomic_write(path) as target:
-        target.write(content)
+        target.write(data.to_netcdf(format="NETCDF3_CLASSIC", engine="scipy", encoding=filled))
