@@ -62,13 +62,7 @@ class Table:
         texts: int = 1,
         note: str = "",
     ) -> "Table":
-        """Return a table whose columns stand in titled groups, the first `texts` columns being text.
-
-        Examples
-        --------
-        >>> Table.grouped("", [("", ["model"]), ("region A", ["MAE", "R2"])], [["mean", 1.0, 0.0]]).header
-        ['model', 'MAE', 'R2']
-        """
+        """Return a table whose columns stand in titled groups, the first `texts` columns being text."""
         header = [name for _, names in groups for name in names]
         titled = [(title, len(names)) for title, names in groups] if any(title for title, _ in groups) else []
         return cls(caption, header, rows, [k >= texts for k in range(len(header))], titled, note)
@@ -234,7 +228,7 @@ def format_value(value: Any) -> str:
     return (f"{number:,.0f}" if 999.5 <= abs(number) < 1e9 else f"{number:.3g}").replace("-", "−")
 
 
-def with_interval(value: Any, low: Any, high: Any) -> str:
+def bracketed(value: Any, low: Any, high: Any) -> str:
     """Return a value and its interval as a table shows them; without the interval where there is none."""
     value, low, high = (format_value(each) for each in (value, low, high))
     return f"{value} [{low}, {high}]" if "–" not in (value, low) else value
@@ -261,11 +255,5 @@ def flattened(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def escape_markdown(text: object) -> str:
-    r"""Return text of which Markdown makes neither markup nor columns.
-
-    Examples
-    --------
-    >>> print(escape_markdown("a|b <c>"))
-    a\|b &lt;c&gt;
-    """
+    r"""Return text of which Markdown makes neither markup nor columns."""
     return " ".join(str(text).split()).translate(_MARKDOWN)

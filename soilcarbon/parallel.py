@@ -109,17 +109,7 @@ class Task:
 
 
 def arrays_task(path: Path, function: Callable[..., dict[str, np.ndarray]], arguments: tuple[Any, ...]) -> Task:
-    """Return the task that writes the arrays a function returns, for `read_arrays`.
-
-    Examples
-    --------
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "one.npz"
-    ...     run_tasks([arrays_task(path, lambda n: {"values": np.ones(n)}, (2,))], workers=1, description="demo")
-    ...     read_arrays(path)
-    {'values': array([1., 1.])}
-    """
+    """Return the task that writes the arrays a function returns, for `read_arrays`."""
     return Task(path, _write_arrays, (path, function, arguments), path.stem)
 
 

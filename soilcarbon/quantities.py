@@ -159,13 +159,6 @@ def check_plausible(
     NaN and infinite values are not looked at. Few impossible ones pass: they are the caller's to reject and count. `unit` is what
     they are taken for, by default the standard one, and if it was `stated` by the user only a majority of impossible values is
     asked about. `where` (file and column) and `setting`, that says the unit, are named in the question.
-
-    Examples
-    --------
-    >>> check_plausible(np.array([12.0, 9.5]), "temperature")
-    >>> check_plausible(np.array([285.0, 282.6]), "temperature", where="bio01.tif", setting="--temperature_unit")
-    Traceback (most recent call last):
-    soilcarbon.io.files.UserError: bio01.tif: 2 of 2 values (first 285) are no mean annual temperature in degC (-60 to 40); ...
     """
     found = QUANTITIES[quantity]
     unit = unit or found.unit

@@ -194,13 +194,7 @@ def gdal() -> Iterator[None]:
 
 
 def command_line(program: str, arguments: Sequence[str] | None) -> str:
-    """Return the command that repeats a run, as it is typed: without `--resume`, which continues a run, and repeats none.
-
-    Examples
-    --------
-    >>> command_line("soilcarbon compare", ["--folds", "3", "--out", "my results", "--resume"])
-    "soilcarbon compare --folds 3 --out 'my results'"
-    """
+    """Return the command that repeats a run, as it is typed: without `--resume`, which continues a run, and repeats none."""
     given = sys.argv[1:] if arguments is None else arguments
     return " ".join([program, *(shlex.quote(each) for each in given if each not in ("--resume", "--no-resume"))])
 

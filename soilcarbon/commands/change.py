@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 FILES = ("change.csv", "pairs.csv", "plan.csv", "change.json", "settings.yaml")
 OVERALL = "all"
+_DESIGNS = {True: "paired", False: "unpaired"}
 _UNITS = {"_t_ha": "t/ha", "_kg_m2": "kg/m2", "_gkg": "g/kg", "_g_kg": "g/kg"}
 
 
@@ -235,14 +236,10 @@ class _Compared:
 
     def row(self, settings: ChangeSettings) -> dict[str, Any]:
         """Return the row of the table of changes."""
-        from dataclasses import asdict
-
         from soilcarbon.stats.change import rate_per_year
 
-        facts = asdict(self.change)
-        facts["design"] = "paired" if facts.pop("paired") else "unpaired"
         rate = rate_per_year(self.change, self.years) if self.years > 0 else (float("nan"),) * 3
-        return facts | {
+        return _facts(self.change) | {
             "alone_before": self.alone[0],
             "alone_after": self.alone[1],
             "change_percent": 100 * self.change.change / self.change.before if self.change.before else float("nan"),
@@ -339,8 +336,6 @@ def _survey(values: "list[np.ndarray]", designs: "list[SamplingDesign]", populat
 
 def _contrasts(settings: ChangeSettings, what: dict[str, str], found: "dict[str, Change]") -> list[dict[str, Any]]:
     """Return rows of the differences between the changes of groups and that of their control, and log them."""
-    from dataclasses import asdict
-
     from soilcarbon.stats.change import difference_of_changes
 
     rows = []
@@ -348,12 +343,15 @@ def _contrasts(settings: ChangeSettings, what: dict[str, str], found: "dict[str,
         if group in (OVERALL, settings.control):
             continue
         difference = difference_of_changes(found[str(settings.control)], change)
-        facts = asdict(difference)
-        facts["design"] = "paired" if facts.pop("paired") else "unpaired"
         name = f"{group} - {settings.control}"
-        rows.append({**what, "group": name, **facts})
+        rows.append({**what, "group": name, **_facts(difference)})
         log.info("%s: %s", _label(what, name), _interval(difference))
     return rows
+
+
+def _facts(change: "Change") -> dict[str, Any]:
+    """Return a change as columns of a row."""
+    return {name: value for name, value in vars(change).items() if name != "paired"} | {"design": _DESIGNS[change.paired]}
 
 
 def _unit(column: str) -> str:
@@ -436,8 +434,6 @@ def _plans(settings: ChangeSettings, survey: "Survey | None", strata: Sequence[s
 
 def _plan_row(plan: "Plan", survey: "Survey", strata: Sequence[str]) -> dict[str, Any]:
     """Return a plan as a row."""
-    from dataclasses import asdict
-
     names = strata if len(strata) == len(plan.by_stratum) else [str(k + 1) for k in range(len(plan.by_stratum))]
     each = " ".join(f"{name}={places}" for name, places in zip(names, plan.by_stratum, strict=True))
-    return asdict(plan) | {"by_stratum": each if len(names) > 1 else "", "design": "paired" if survey.paired else "unpaired"}
+    return vars(plan) | {"by_stratum": each if len(names) > 1 else "", "design": _DESIGNS[survey.paired]}

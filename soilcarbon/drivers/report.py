@@ -96,10 +96,6 @@ def in_words(r: Results) -> str:
     return text + (f" In {_listed(alike)} no driver clearly counts for more or less." if alike else "")
 
 
-def _axis(r: Results) -> str:
-    return f"{_AXIS} (n = {r.facts['support']['places']:,})"
-
-
 def _named(target: str) -> str:
     """Return the name of a target in a sentence: words have an article, names have none."""
     return f"the {target}" if target[:1].islower() else target
@@ -144,17 +140,8 @@ def _lead_rows(r: Results, kind: str, zone: str = EVERYWHERE) -> pd.DataFrame:
 def _mismatch(r: Results, figures: FigureFolder) -> list[Block]:
     alt = "Where models are relatively richer or poorer in carbon than the observations"
     note = "Carbon predicted from covariates out of fold, each target relative to its own mean."
-    blocks: list[Block] = [
-        mismatch_table(r),
-        Note(_method_note(r)),
-        figures.draw("map", alt, note, draw.mismatch_map, r.places, r.models, r.reference),
-    ]
-    return [*blocks, ensemble_table(r)] if len(r.ensemble) and r.ensemble["models"].max() > 1 else blocks
-
-
-def _method_note(r: Results) -> str:
     level, refits = 100 * r.facts["level"], r.facts["refits"][r.facts["lead"]]
-    return (
+    explained = (
         f"Intervals of {level:g} % over {refits} refits of {r.facts['lead']} on random half-samples of the blocks, each tested on "
         "the other half. Importance: growth of the squared error of ln carbon when a driver is permuted within strata, "
         "extrapolated to infinite sample size. Response: change of ln carbon from the 5th to the 95th percentile of places; "
@@ -162,15 +149,21 @@ def _method_note(r: Results) -> str:
         f"above 1 (bold) significant, with a family-wise error rate of {100 - level:g} %. Noise is added to models so that they "
         "are as hard to predict as the observations."
     )
+    blocks: list[Block] = [
+        mismatch_table(r),
+        Note(explained),
+        figures.draw("map", alt, note, draw.mismatch_map, r.places, r.models, r.reference),
+    ]
+    return [*blocks, ensemble_table(r)] if len(r.ensemble) and r.ensemble["models"].max() > 1 else blocks
 
 
 def _importance(r: Results, figures: FigureFolder) -> list[Block]:
     blocks: list[Block] = []
-    level = 100 * r.facts["level"]
+    level, axis = 100 * r.facts["level"], f"{_AXIS} (n = {r.facts['support']['places']:,})"
     note = f"Conditional permutation on held-out blocks, {r.facts['lead']} trained on half-samples; line: {level:g} % interval."
     for kind, name in (("driver", "drivers"), ("variable", "variables")):
         alt = f"Importance of each {kind}, by target; shares of it in the table that follows"
-        blocks.append(figures.draw(name, alt, note, draw.importance_bars, _lead_rows(r, kind), _axis(r)))
+        blocks.append(figures.draw(name, alt, note, draw.importance_bars, _lead_rows(r, kind), axis))
         table = importance_table(r, kind)
         blocks.append(table if kind == "driver" else Details("All variables, by every learner and method", [table]))
     members = [[driver, ", ".join(names)] for driver, names in r.facts["drivers"].items()]

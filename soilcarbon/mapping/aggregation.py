@@ -23,13 +23,7 @@ _WHOLE = 1e-4
 
 
 def cells_of_block(wide: float, grid: Grid) -> int:
-    """Return how many cells of a grid lie along the side of a block, in the unit of its CRS; UserError if not 1 to `LARGEST`.
-
-    Examples
-    --------
-    >>> cells_of_block(0.1, Grid("EPSG:4326", 0, 1, (1 / 120, 1 / 120), 100, 100))
-    12
-    """
+    """Return how many cells of a grid lie along the side of a block, in the unit of its CRS; UserError if not 1 to `LARGEST`."""
     across, down = (wide / each for each in grid.cell)
     side = round(across)
     if side < 1 or max(abs(across - side), abs(down - side)) > _WHOLE * max(side, 1):

@@ -4,23 +4,11 @@ In: the facts as they are written to claim.json. Out: claim.html, which shows th
 are in the JSON.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from soilcarbon.html import (
-    Block,
-    Details,
-    Items,
-    Note,
-    Section,
-    Strong,
-    Table,
-    flattened,
-    format_value,
-    with_interval,
-    write_report,
-)
+from soilcarbon.html import Block, Details, Items, Note, Section, Strong, Table, bracketed, flattened, format_value, write_report
 from soilcarbon.mapping.claim import PLOTS, UNCHECKED
 
 NOT_THE_STANDARD = (
@@ -107,7 +95,7 @@ def _stock_sentence(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _interval(row: Mapping[str, Any], of: str = "") -> str:
-    return with_interval(*(row[f"{of}{name}"] for name in ("value", "low", "high")))
+    return bracketed(*(row[f"{of}{name}"] for name in ("value", "low", "high")))
 
 
 def _percent(share: float | None) -> str:
@@ -127,7 +115,8 @@ def _estimates(facts: Mapping[str, Any]) -> list[Block]:
         "Measured at both visits: the places alone. Map and probability sample: the map's mean plus the weighted mean of the "
         "residuals at the sample (difference estimator), free of bias whatever the map. Map alone: by the map's own error model."
     )
-    blocks: list[Block] = [Table("By each method that there is evidence for", header, rows, _numeric(7, 3), note=note)]
+    numeric = [False, True, True, False, True, True, True]
+    blocks: list[Block] = [Table("By each method that there is evidence for", header, rows, numeric, note=note)]
     detectable = facts["minimum_detectable_change"]
     if detectable is not None:
         blocks.append(
@@ -183,7 +172,7 @@ def _validation(found: Mapping[str, Any]) -> list[Block]:
                 counted = f"{scores['inside']} of {scores['n']}; binomial 95 % interval {ends}"
                 shown = f"{_percent(scores[key])} ({counted}; nominal {_percent(scores['nominal'])})"
             elif key == "bias":
-                shown = f"{with_interval(scores['bias'], scores['bias_low'], scores['bias_high'])} {scores['unit']}"
+                shown = f"{bracketed(scores['bias'], scores['bias_low'], scores['bias_high'])} {scores['unit']}"
             elif kind == "unit":
                 shown += f" {scores['unit']}"
             elif kind == "p":
@@ -207,7 +196,7 @@ def _errors(facts: Mapping[str, Any]) -> list[Block]:
     for of in dict.fromkeys(row["of"] for row in facts["error_budget"]):
         rows = [row for row in facts["error_budget"] if row["of"] == of]
         cells = [[row["source"], row["variance"], _percent(row["share"])] for row in rows]
-        blocks.append(Table(f"Variance of: {of}", ["source", f"variance {rows[0]['unit']}", "share"], cells, _numeric(3)))
+        blocks.append(Table(f"Variance of: {of}", ["source", f"variance {rows[0]['unit']}", "share"], cells))
     return blocks or ["Not known."]
 
 
@@ -253,8 +242,3 @@ def _everything(facts: Mapping[str, Any]) -> list[Block]:
         Table("Settings", ["name", "value"], settings, [False, False]),
         Details("All facts, as in claim.json", [Table("", ["name", "value"], rows, [False, False])]),
     ]
-
-
-def _numeric(columns: int, text: int = 0) -> Sequence[bool]:
-    """Return which columns are numbers: all but the first and another one."""
-    return [k not in (0, text) for k in range(columns)]

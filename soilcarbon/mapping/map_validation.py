@@ -17,7 +17,7 @@ from soilcarbon.figures import observed_against_predicted, residual_map, save
 from soilcarbon.geo.field import UNITS, unit_of
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import mass_of, total_unit
-from soilcarbon.html import Block, FigureFolder, Items, Note, Section, Table, format_value, with_interval, write_report
+from soilcarbon.html import Block, FigureFolder, Items, Note, Section, Table, bracketed, format_value, write_report
 from soilcarbon.io.files import UserError
 from soilcarbon.io.names import file_name
 from soilcarbon.io.points import TableRule
@@ -227,7 +227,7 @@ class ValidationReport:
         body = []
         for row in rows.to_dict("records"):
             ends = ([row[f"{name}{end}"] for end in ("", "_low", "_high")] for name in scores)
-            body.append([str(row["map"]), *(with_interval(*three) for three in ends)])
+            body.append([str(row["map"]), *(bracketed(*three) for three in ends)])
             self.lines.append(f"{row['map']} at {n:,} points: {_as_text(row, points.unit)}")
         header = ["map", *_titles(points.unit), *(["PICP"] if "coverage" in rows else [])]
         note = f"{which}; 95 % intervals by blocks. {_EXPLAINED}"

@@ -228,13 +228,7 @@ def _extent(grid: Grid) -> tuple[float, float]:
 
 
 def bar_length(width: float) -> float:
-    """Return the longest 1, 2 or 5 x 10^n metres within 0.3 of a map's width (m on the ground).
-
-    Examples
-    --------
-    >>> bar_length(3334)
-    1000.0
-    """
+    """Return the longest 1, 2 or 5 x 10^n metres within 0.3 of a map's width (m on the ground)."""
     longest = 0.3 * width
     power = 10.0 ** math.floor(math.log10(longest))
     return max(digit * power for digit in (1, 2, 5) if digit * power <= longest * (1 + 1e-9))

@@ -39,12 +39,6 @@ def style(ramp: Ramp, unit: str, number: int = 1) -> str:
     """Return the style of a band of a map by its number.
 
     A linear ramp has a continuous legend. A logarithmic one lists round values: QGIS spaces a continuous legend evenly.
-
-    Examples
-    --------
-    >>> text = style(Ramp("viridis", 0.0, 32.0, False, "max", ""), "g/kg")
-    >>> [item.get("color") for item in Xml.fromstring(text).iter("item")][::16]
-    ['#440154', '#21918c', '#fde725']
     """
     from matplotlib import colormaps  # slow to import
     from matplotlib.colors import to_hex
