@@ -341,14 +341,20 @@ def _variable(path: Path, data: xr.Dataset, wanted: str | None) -> str:
     return wanted or ("cSoil" if "cSoil" in there else there[0])
 
 
-def _axis(path: Path, data: xr.Dataset, name: str, which: str) -> str:
-    """Return the dimension of a variable that runs along latitude or longitude, by its units, standard name or name (CF)."""
+def is_axis(name: str, array: xr.Variable, which: str) -> bool:
+    """Return whether a variable runs along "lat" or "lon", by its units, standard name or name (CF)."""
     unit, standard = AXES[which]
+    attributes = array.attrs
+    named = attributes.get("units") == unit or attributes.get("standard_name") == standard or name in (which, standard)
+    return array.ndim == 1 and named
+
+
+def _axis(path: Path, data: xr.Dataset, name: str, which: str) -> str:
+    """Return the dimension of a variable that runs along latitude or longitude."""
     for dimension in map(str, data[name].dims):
-        if dimension in data.variables and data[dimension].ndim == 1:
-            attributes = data[dimension].attrs
-            if attributes.get("units") == unit or attributes.get("standard_name") == standard or dimension in (which, standard):
-                return dimension
+        if dimension in data.variables and is_axis(dimension, data.variables[dimension], which):
+            return dimension
+    unit = AXES[which][0]
     raise UserError(f"{path}: {name} has no axis {which} in {unit}; it needs a regular grid of lat and lon (cdo remapcon)")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from soilcarbon.geo.crs import bounds_in, transformed
-from soilcarbon.geo.field import AXES, edges_between, open_netcdf
+from soilcarbon.geo.field import AXES, edges_between, is_axis, open_netcdf
 from soilcarbon.geo.grid import Grid, Tile, lonlat, nominal_metres, raster_grid
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError, must_exist
@@ -198,14 +198,10 @@ def read_model_grid(path: Path) -> ModelGrid:
 
 def _axis(path: Path, data: xr.Dataset, which: str) -> tuple[np.ndarray, np.ndarray]:
     """Return centres (n,) and bounds (n, 2) of latitudes or longitudes."""
-    unit, standard = AXES[which]
     for name, array in data.variables.items():
-        attributes = array.attrs
-        if array.ndim != 1 or array.dims != (name,) or array.dtype.kind not in "iuf" or array.size < 2:
-            continue
-        if attributes.get("units") == unit or attributes.get("standard_name") == standard or name in (which, standard):
+        if array.dims == (name,) and array.dtype.kind in "iuf" and array.size > 1 and is_axis(str(name), array, which):
             centres = np.asarray(array.values, np.float64)
-            bounds = data.variables.get(str(attributes.get("bounds", "")))
+            bounds = data.variables.get(str(array.attrs.get("bounds", "")))
             if bounds is not None and bounds.shape == (len(centres), 2):
                 return centres, np.asarray(bounds.values, np.float64)
             turned = -1 if centres[-1] < centres[0] else 1
@@ -215,4 +211,5 @@ def _axis(path: Path, data: xr.Dataset, which: str) -> tuple[np.ndarray, np.ndar
                     if abs(edges[end] - edges[next_one]) > 90 - abs(edges[end]):
                         edges[end] = np.copysign(90.0, edges[end])
             return centres, np.stack([edges[:-1], edges[1:]], axis=1)
+    unit = AXES[which][0]
     raise UserError(f"{path}: has no axis {which} in {unit}; a model's grid has rows and columns of latitude and longitude")

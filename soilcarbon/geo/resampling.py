@@ -115,14 +115,6 @@ class Stack:
 
     A stack keeps files open: one for each thread and each process. UserError if a file cannot be read, has no CRS, is rotated or
     holds complex numbers.
-
-    >>> import tempfile
-    >>> from soilcarbon.geo.raster import find_layers, write_geotiff
-    >>> path = Path(tempfile.mkdtemp()) / "slope.tif"
-    >>> write_geotiff(path, np.array([[[0.0, 4.0], [0.0, 4.0]]]), ["slope"], Affine(1, 0, 0, 0, -1, 1))
-    >>> with Stack(find_layers([path]), Grid("EPSG:4326", 0, 1, (0.5, 0.5), 4, 4)) as stack:
-    ...     stack.read(0, 0, 1, 4).tolist()
-    [[[0.0, 1.0, 3.0, 4.0]]]
     """
 
     def __init__(self, layers: Sequence[Layer], grid: Grid, nearest: Collection[str] = (), resampling: Kind = "bilinear") -> None:

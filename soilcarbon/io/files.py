@@ -126,13 +126,6 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
     A write that fails half-way leaves the earlier file at `path`, and removes the temporary one. UserError if the disk is full or
     the file cannot be written.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "new" / "values.bin"
-    >>> with atomic_write(path) as file:
-    ...     _ = file.write(b"content")
-    >>> path.read_bytes()
-    b'content'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
@@ -168,15 +161,6 @@ def file_set(folder: Path, earlier: Collection[str] | None = None) -> Iterator[P
     `earlier` are paths, relative to `folder`, of files of an earlier set: replaced, or removed if the new set lacks them. Other
     files are not replaced then. None: those that are replaced were named by the user. UserError if something cannot be written, or
     would replace a file that is not of the earlier set, or a folder.
-
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> with file_set(folder) as new:
-    ...     write_text(new / "split" / "train.csv", "profile_id")
-    ...     (folder / "split").exists()
-    False
-    >>> [path.name for path in folder.rglob("*.csv")]
-    ['train.csv']
     """
     there = folder.is_dir()
     folder.mkdir(parents=True, exist_ok=True)

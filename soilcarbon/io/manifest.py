@@ -60,13 +60,6 @@ def result_set(folder: Path, purpose: str, names: Collection[str] = (), adopted:
     Until then the results of an earlier run are whole; then those of the same purpose are replaced, or removed if they were not
     written again. `names` will be written: what would be refused at the end is refused before the work is done. UserError as of
     `begin_files`.
-
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> with result_set(folder, "validate") as new:
-    ...     write_json(new / "scores.json", 1)
-    >>> listed_files(folder)
-    {'scores.json': 'validate'}
     """
     check_files(folder, names, purpose, adopted)
     earlier: set[str] = set()

@@ -362,11 +362,6 @@ def load_pickle(path: Path) -> Any:
 
     Examples
     --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "slope.pkl"
-    >>> dump_pickle(path, {"P1": np.ones((3, 3), np.float32)})
-    >>> load_pickle(path)["P1"].shape
-    (3, 3)
     """
     return _load(path, lambda contents, value: contents.made(value))
 

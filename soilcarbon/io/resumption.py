@@ -34,16 +34,7 @@ def begin_or_resume(folder: Path, facts: Mapping[str, Any], parts: Sequence[str]
 
 
 def check_record(path: Path, keys: set[str]) -> None:
-    """Raise UserError if a file that is written beside a result, or of a run, is there and has not the keys of such a record.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "model.yaml"
-    >>> write_yaml(path, {"lr": 0.1})
-    >>> check_record(path, {"version", "target"})  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-        ...
-    soilcarbon.io.files.UserError: ...model.yaml: would be replaced, and was not written here; move it, or choose another name
-    """
+    """Raise UserError if a file that is written beside a result, or of a run, is there and has not the keys of such a record."""
     if not os.path.lexists(path):
         return
     try:
@@ -60,15 +51,7 @@ def seal(path: Path) -> None:
 
 
 def is_sealed(*paths: Path) -> bool:
-    r"""Return whether intermediate results are there as they were sealed; one that is torn or was changed is logged.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "part.csv"
-    >>> write_text(path, "a,b\n1,2\n"); seal(path); is_sealed(path)
-    True
-    >>> write_text(path, "a,b\n1,3\n"); is_sealed(path)
-    False
-    """
+    """Return whether intermediate results are there as they were sealed; one that is torn or was changed is logged."""
     for path in paths:
         if not path.is_file():
             return False

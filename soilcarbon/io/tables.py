@@ -33,15 +33,9 @@ _HEAD = 2**16  # bytes that are looked at before the rest is read
 
 
 def read_text(path: Path) -> str:
-    r"""Read a text file: UTF-8, or UTF-16 with its byte-order mark, or else Windows-1252, which is logged.
+    """Read a text file: UTF-8, or UTF-16 with its byte-order mark, or else Windows-1252, which is logged.
 
     UserError if it is missing, or no text; what it is and the way out are named.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "t.csv"
-    >>> _ = path.write_bytes("id;Höhe\n".encode("utf-16"))
-    >>> read_text(path)
-    'id;Höhe\n'
     """
     must_exist(path, "table")
     nul = f"{path}: not readable as a table: it holds NUL bytes, so is no text in UTF-8; save it as CSV (UTF-8)"
@@ -68,17 +62,11 @@ def read_text(path: Path) -> str:
 
 
 def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    r"""Read a CSV (or tab- or semicolon-separated) table as text: the header, and the rows exactly as written.
+    """Read a CSV (or tab- or semicolon-separated) table as text: the header, and the rows exactly as written.
 
     Blanks round a field, the apostrophe of a guarded one (`formulas`), empty lines, and empty fields beyond the header are dropped;
     a short row is filled with "". UserError if the file is no text, has two columns of one name or rows longer than the header, is
     torn off in its last line, or has a quote that is not closed: rows would be swallowed.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "t.csv"
-    >>> _ = path.write_text("id;soc\n007;12,50\n")
-    >>> read_rows(path)
-    (['id', 'soc'], [['007', '12,50']])
     """
     text = read_text(path)
     said = re.match(r"sep=(.)\r?\n", text)  # as Excel writes
@@ -161,16 +149,9 @@ def _check_quotes(path: Path, several: Sequence[tuple[int, str]], header: Sequen
 
 
 def read_table(path: Path, columns: Sequence[str] = (), text: Sequence[str] = ("profile_id",)) -> "pd.DataFrame":
-    r"""Read a table with a header line (`read_rows`); columns of numbers as numbers, those of `text` as written: an id stays "007".
+    """Read a table with a header line (`read_rows`); columns of numbers as numbers, those of `text` as written: an id stays "007".
 
     UserError if the file is missing, empty, not text, or lacks one of `columns`.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "samples.csv"
-    >>> _ = path.write_text("profile_id;soc\n007;12.5\n")
-    >>> read_table(path, ["profile_id", "soc"])
-      profile_id   soc
-    0        007  12.5
     """
     import pandas as pd
 

@@ -8,7 +8,7 @@ in raw units, missing = NaN. `categories.category_views` gives each category's p
 
 import logging
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -394,11 +394,15 @@ def write_dataset(
         write_yaml(new / "dataset.yaml", record)
 
 
-def check_free(folder: Path, categories: Sequence[Category], further: Collection[str] = ()) -> None:
+def _file_names(variables: Iterable[str]) -> list[str]:
+    """Return the paths of the files of a dataset, relative to its folder."""
+    tables = ["dataset.yaml", "samples.csv", "stats.csv", "rejected.csv", *(f"split/{name}.csv" for name in SPLITS)]
+    return tables + [f"patches/{name}.pkl" for name in variables]
+
+
+def check_free(folder: Path, categories: Sequence[Category]) -> None:
     """Raise UserError if a dataset would replace a file in a folder that is not of an earlier dataset there."""
-    names = ["dataset.yaml", "samples.csv", "stats.csv", *further, *(f"split/{name}.csv" for name in SPLITS)]
-    names += [f"patches/{name}.pkl" for category in categories for name in category.variables]
-    earlier = earlier_files(folder)
+    names, earlier = _file_names(name for category in categories for name in category.variables), earlier_files(folder)
     if foreign := next((name for name in names if name not in earlier and os.path.lexists(folder / name)), None):
         raise UserError(f"{folder / foreign}: is there, and is not of an earlier run; move it, or choose another folder")
 
@@ -411,6 +415,5 @@ def earlier_files(folder: Path) -> set[str]:
         return set()
     if not {"version", "profiles", "categories"} <= facts.keys():
         return set()
-    groups = [group["variables"] for group in facts["categories"] or () if isinstance(group, dict) and "variables" in group]
-    patches = {f"patches/{name}.pkl" for group in groups if isinstance(group, list) for name in group}
-    return patches | {"dataset.yaml", "samples.csv", "stats.csv", "rejected.csv", *(f"split/{name}.csv" for name in SPLITS)}
+    groups = [group.get("variables") for group in facts["categories"] or () if isinstance(group, dict)]
+    return set(_file_names(name for group in groups if isinstance(group, list) for name in group))

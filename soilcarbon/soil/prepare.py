@@ -132,7 +132,7 @@ def prepare_dataset(
     _check_kinds(used, sources.categories)
     layers, used = (with_classes(each, class_variables(categories)) for each in (layers, used))
     _check_left(profiles, sources.points)
-    check_free(out, categories, ["rejected.csv"])
+    check_free(out, categories)
     check_writable(out)
     patches = cut_patches(profiles, layers, categories, sources)
     samples = ask_about_fill_values(used, patches)

@@ -16,7 +16,7 @@ from soilcarbon.geo.zonal_statistics import mass_of
 from soilcarbon.io.files import UserError
 from soilcarbon.io.points import PointTable, TableRule, read_points
 from soilcarbon.quantities import possible, to_standard
-from soilcarbon.soil.depth import Harmonised, Method, harmonise
+from soilcarbon.soil.depth import Method, harmonise
 from soilcarbon.soil.horizons import beside_others, has_depths, measured_soc, place_horizons
 from soilcarbon.soil.target import Target, organic_matter_unit, target_of, unit_is_stated
 from soilcarbon.soil.visits import SITE, check_one_row_each, placed_visits
@@ -261,8 +261,8 @@ def _average_horizons(
     points: PointTable, soc: np.ndarray, name: str, target: Target, depth: DepthRule, facts: dict[str, Any]
 ) -> pd.DataFrame:
     """Return a row per profile with soc of the intervals, NaN where no horizon is usable; add counts to `facts`."""
-    made = {"cm_covered", "n_layers", "moves", *(_column(interval) for interval in depth.further)}
-    found = place_horizons(points, {"soc": soc}, made)
+    further = [f"soc_{upper:g}_{lower:g}" for upper, lower in depth.further]
+    found = place_horizons(points, {"soc": soc}, ("cm_covered", "n_layers", "moves", *further))
     value = found.table["soc"].to_numpy(np.float64)
     checks = _value_checks(value, name, target, points.path)
     fault = np.select([found.placed & bad for bad, _ in checks], np.arange(1, len(checks) + 1), 0)
@@ -276,20 +276,8 @@ def _average_horizons(
     averaged = found.once.assign(
         soc=layers.mean[:, 0], cm_covered=layers.covered[:, 0], n_layers=layers.n_layers[:, 0], moves=found.moves
     )
-    if not depth.further:
-        return averaged
-    further, facts["further_depths"] = _further_columns(layers, depth.min_covered)
-    return pd.concat([averaged, further], axis=1)
-
-
-def _column(interval: tuple[float, float]) -> str:
-    """Return the column that holds soil organic carbon of a further interval."""
-    return f"soc_{interval[0]:g}_{interval[1]:g}"
-
-
-def _further_columns(layers: Harmonised, min_covered: float) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
-    """Return a column for each interval but the first, and of each how many profiles have a value or not."""
-    columns = [_column(interval) for interval in layers.intervals.tolist()]
-    enough, counts = layers.sufficient(min_covered)
-    further = pd.DataFrame(np.where(enough, layers.mean, np.nan)[:, 1:], columns=columns[1:])
-    return further, dict(zip(columns[1:], counts[1:], strict=True))
+    if further:
+        enough, counted = layers.sufficient(depth.min_covered)
+        averaged[further] = np.where(enough, layers.mean, np.nan)[:, 1:]
+        facts["further_depths"] = dict(zip(further, counted[1:], strict=True))
+    return averaged
