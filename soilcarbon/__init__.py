@@ -1,7 +1,6 @@
 """Soil organic carbon maps from soil profiles and environmental covariates.
 
 The names below are the public API. Each is imported when it is first used, so that `import soilcarbon` is quick.
-
 """
 
 import importlib
@@ -52,49 +51,35 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-_HOME = {
-    "SoilCarbonRegressor": "soilcarbon.estimator",
-    "load_model": "soilcarbon.mapping.datasets",
-    "predict": "soilcarbon.mapping.datasets",
-    "zone_means": "soilcarbon.mapping.datasets",
-    "run": "soilcarbon.commands.arguments",
-    "spatial_groups": "soilcarbon.stats.groups",
-    "group_folds": "soilcarbon.stats.groups",
-    "train_valid_test_split": "soilcarbon.stats.groups",
-    "predefined_split": "soilcarbon.stats.groups",
-    "block_folds": "soilcarbon.stats.spatial_cv",
-    "knndm_folds": "soilcarbon.stats.spatial_cv",
-    "BlockKFold": "soilcarbon.stats.splitters",
-    "KNNDMKFold": "soilcarbon.stats.splitters",
-    "make_folds": "soilcarbon.stats.spatial_cv",
-    "block_size_for_range": "soilcarbon.stats.spatial_cv",
-    "held_out_distances": "soilcarbon.stats.spatial_cv",
-    "sample_cell_centres": "soilcarbon.stats.spatial_cv",
-    "empirical_variogram": "soilcarbon.stats.variogram",
-    "fit_variogram": "soilcarbon.stats.variogram",
-    "scores": "soilcarbon.stats.metrics",
-    "bootstrap_scores": "soilcarbon.stats.metrics",
-    "paired_differences": "soilcarbon.stats.metrics",
-    "coverage": "soilcarbon.stats.metrics",
-    "interval_score": "soilcarbon.stats.metrics",
-    "picp_table": "soilcarbon.stats.metrics",
-    "ConformalCalibration": "soilcarbon.stats.conformal",
-    "ApplicabilityArea": "soilcarbon.stats.applicability",
-    "ErrorField": "soilcarbon.stats.error_field",
-    "areal_mean": "soilcarbon.stats.areal_mean",
-    "sampling_design": "soilcarbon.stats.design_based",
-    "difference_estimate": "soilcarbon.stats.design_based",
-    "validate_map": "soilcarbon.stats.design_based",
-    "paired_change": "soilcarbon.stats.change",
-    "unpaired_change": "soilcarbon.stats.change",
-    "minimum_detectable_change": "soilcarbon.stats.power",
-    "required_places": "soilcarbon.stats.power",
-    "open_map": "soilcarbon.geo.field",
-    "mass_preserving_spline": "soilcarbon.soil.depth",
-    "soc_density": "soilcarbon.soil.density",
-    "fixed_depth_stocks": "soilcarbon.soil.stocks",
-    "equivalent_mass_stocks": "soilcarbon.soil.stocks",
+_NAMES = {
+    "estimator": ("SoilCarbonRegressor",),
+    "mapping.datasets": ("load_model", "predict", "zone_means"),
+    "commands.arguments": ("run",),
+    "stats.groups": ("spatial_groups", "group_folds", "train_valid_test_split", "predefined_split"),
+    "stats.spatial_cv": (
+        "block_folds",
+        "knndm_folds",
+        "make_folds",
+        "block_size_for_range",
+        "held_out_distances",
+        "sample_cell_centres",
+    ),
+    "stats.splitters": ("BlockKFold", "KNNDMKFold"),
+    "stats.variogram": ("empirical_variogram", "fit_variogram"),
+    "stats.metrics": ("scores", "bootstrap_scores", "paired_differences", "coverage", "interval_score", "picp_table"),
+    "stats.conformal": ("ConformalCalibration",),
+    "stats.applicability": ("ApplicabilityArea",),
+    "stats.error_field": ("ErrorField",),
+    "stats.areal_mean": ("areal_mean",),
+    "stats.design_based": ("sampling_design", "difference_estimate", "validate_map"),
+    "stats.change": ("paired_change", "unpaired_change"),
+    "stats.power": ("minimum_detectable_change", "required_places"),
+    "geo.field": ("open_map",),
+    "soil.depth": ("mass_preserving_spline",),
+    "soil.density": ("soc_density",),
+    "soil.stocks": ("fixed_depth_stocks", "equivalent_mass_stocks"),
 }
+_HOME = {name: f"soilcarbon.{module}" for module, names in _NAMES.items() for name in names}
 __all__ = [*_HOME]
 
 

@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 if TYPE_CHECKING:
     import numpy as np
 
-COLUMNS = 10_000_000
-"""Cells of all windows of a profile: 200 variables at radius 50 have 2,000,000."""
+COLUMNS = 10_000_000  # cells of all windows of a profile: 200 variables at radius 50 have 2,000,000
 
 
 class Category(BaseModel):

@@ -14,8 +14,7 @@ from typing import Any, Self, TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
-EVERY = 30.0
-"""Seconds between two lines."""
+EVERY = 30.0  # seconds between two lines
 log = logging.getLogger(__name__)
 
 

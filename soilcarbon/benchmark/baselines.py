@@ -39,10 +39,8 @@ from soilcarbon.regression.estimators import (
 )
 from soilcarbon.stats.groups import inner_folds
 
-_CLIP_SD = 4.0
-"""Standardised covariates are clipped at as many standard deviations, as the network's inputs are (`clip_inputs`)."""
-_FEWEST_TUNED = 8
-"""Of fewer profiles each inner fold holds out two or three, and which candidate wins is chance."""
+_CLIP_SD = 4.0  # standardised covariates are clipped at as many standard deviations, as the network's inputs are (`clip_inputs`)
+_FEWEST_TUNED = 8  # of fewer profiles each inner fold holds out two or three, and which candidate wins is chance
 INNER_FOLDS = 3
 
 

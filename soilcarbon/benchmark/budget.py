@@ -12,14 +12,11 @@ from typing import Literal
 from soilcarbon.benchmark.methods import CONSTANTS, METHODS, REFERENCE, STACKS, Method
 from soilcarbon.regression.learners import MEMBERS
 
-LIMITS = {"quick": 10.0, "full": 100.0, "unlimited": math.inf}
-"""Budget -> computing time at most."""
-PLANNED = 0.85
-"""Share of the limit that is planned for."""
+LIMITS = {"quick": 10.0, "full": 100.0, "unlimited": math.inf}  # budget -> computing time at most
+PLANNED = 0.85  # share of the limit that is planned for
 REPEATS = {"quick": 1, "full": 3, "unlimited": 3}
 FEWER_MEMBERS = 3
-ALWAYS = (*CONSTANTS, REFERENCE)
-"""Methods that are never left out."""
+ALWAYS = (*CONSTANTS, REFERENCE)  # methods that are never left out
 _FIRST = ("ridge", "network", "idw", "unchanged", "fine-tuned", "boosting", "regression-kriging", "taught", "transferred-taught")
 """Methods that are taken in before others, after those that the user adds."""
 

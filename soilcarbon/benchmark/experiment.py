@@ -46,8 +46,7 @@ from soilcarbon.stats.spatial_cv import make_folds
 from soilcarbon.training.run import compute_statistics, new_specification, train_in_memory
 from soilcarbon.training.uncertainty import rows_outside
 
-LEVELS = (0.5, 0.8, 0.9, 0.95)
-"""Of prediction intervals."""
+LEVELS = (0.5, 0.8, 0.9, 0.95)  # of prediction intervals
 INTERVALS = {AS_SET: AS_SET, "quantile_forest": "quantile_forest", "quantile_forest_calibrated": "quantile_forest"}
 """What gives intervals -> the method whose prediction they go with."""
 SELECTED_ON_VALID, SELECTED_ON_TEST = "tuned", "tuned_selected_on_test"

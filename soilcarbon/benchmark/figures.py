@@ -24,10 +24,8 @@ NETWORK, BASELINE = "#D55E00", "#0072B2"  # Okabe and Ito (2008): distinguishabl
 _OTHERS = {"network": ["#CC79A7", "#E69F00", "#9A6324"], "baseline": ["#009E73", "#56B4E9", "0.35", "0.6", "#7A5195"]}
 _MARKERS = {"network": "sDP", "baseline": "ov^<>X"}
 _BAND = "0.88"
-_FEW = 4
-"""Methods in a panel of which each gets a band; of more, the subject and the strongest baseline."""
-_FEWEST = 8
-"""Minimum profiles of a bin for a median."""
+_FEW = 4  # methods in a panel of which each gets a band; of more, the subject and the strongest baseline
+_FEWEST = 8  # minimum profiles of a bin for a median
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from soilcarbon.io.resumption import is_sealed, seal
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.spatial_cv import read_folds, sample_cell_centres, save_folds
 
-_MAP_PLACES = 2000
-"""Places of the map from which kNNDM measures distances."""
+_MAP_PLACES = 2000  # places of the map from which kNNDM measures distances
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,16 +24,7 @@ from tqdm import tqdm
 
 from soilcarbon.benchmark.budget import ALWAYS, LIMITS, REPEATS, Choice, fit_into
 from soilcarbon.benchmark.folds import CrossValidation, Folds, kept_folds, places_on
-from soilcarbon.benchmark.methods import (
-    METHODS,
-    REFERENCE,
-    STACKS,
-    TUNED,
-    Division,
-    Method,
-    expected_seconds,
-    stacked,
-)
+from soilcarbon.benchmark.methods import METHODS, REFERENCE, STACKS, TUNED, Division, Method, expected_seconds, stacked
 from soilcarbon.io.files import UserError, nearest, write_table, write_text
 from soilcarbon.io.resumption import is_sealed, seal
 from soilcarbon.io.tables import read_table

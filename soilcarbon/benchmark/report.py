@@ -31,9 +31,7 @@ from soilcarbon.html import (
     escape_markdown,
     format_value,
 )
-from soilcarbon.html import (
-    write_report as write_page,
-)
+from soilcarbon.html import write_report as write_page
 from soilcarbon.io.files import write_text
 from soilcarbon.stats.metrics import worse_than_mean
 

@@ -13,15 +13,7 @@ import numpy as np
 import pandas as pd
 
 from soilcarbon.benchmark.baselines import Baseline
-from soilcarbon.benchmark.experiment import (
-    INTERVALS,
-    LEVELS,
-    SELECTED_ON_TEST,
-    SELECTED_ON_VALID,
-    Design,
-    Run,
-    interval_columns,
-)
+from soilcarbon.benchmark.experiment import INTERVALS, LEVELS, SELECTED_ON_TEST, SELECTED_ON_VALID, Design, Run, interval_columns
 from soilcarbon.benchmark.network_variants import AS_SET, VARIANTS
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.metrics import (
@@ -36,8 +28,7 @@ from soilcarbon.stats.metrics import (
 from soilcarbon.stats.spatial_cv import STRATEGIES
 from soilcarbon.training.uncertainty import FEWEST_GROUPS, fold_groups
 
-MEAN = "mean of regions"
-"""The name of the mean over regions in tables."""
+MEAN = "mean of regions"  # the name of the mean over regions in tables
 STRATEGY_NAMES = {
     "random": "random folds",
     "place": "folds of whole places",
@@ -56,8 +47,7 @@ PLACES = {
 """Strategy -> where its errors hold, as a sentence begins with it."""
 TARGETS = {"SOC": "Soil organic carbon"}
 _THIRDS = ("lowest", "middle", "highest")
-_IN_CELL = 4
-"""Profiles of one raster cell, at least, for the median of the others to say what a map could predict there."""
+_IN_CELL = 4  # profiles of one raster cell, at least, for the median of the others to say what a map could predict there
 _DRAWS = 1000
 _ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))
 

@@ -14,15 +14,12 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 1 << 20
-"""Distances held at once, 4 MB in float32: a block that stays in the processor's cache is passed over three times."""
+_BLOCK = 1 << 20  # distances held at once, 4 MB in float32: a block that stays in the processor's cache is passed over three times
 
-_FAR = 1e6
-"""Standard deviations at which a coordinate is clipped: beyond any training profile, and its square is finite in float32."""
+_FAR = 1e6  # standard deviations at which a coordinate is clipped: beyond any training profile, and its square is finite in float32
 
 _MAX_POINTS, _MAX_VARIABLES = 1_000_000, 10_000
-MOST_POINTS = 10_000
-"""Training profiles that an area keeps, 1.3 MB of 32 predictors; of more it keeps a random sample."""
+MOST_POINTS = 10_000  # training profiles that an area keeps, 1.3 MB of 32 predictors; of more it keeps a random sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,27 +171,11 @@ class ApplicabilityArea:
         return self.assess(x)[1]
 
     def assess(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return index and density in one pass over the distances.
+        """Return index and density of rows x (n, p), raw units, in one pass over the distances; ValueError if x has not p columns.
 
+        Both are (n,) float64 and NaN where a predictor with a weight is missing; the density is at least 1 inside, and 0 outside.
         Distances come as blocks of a matrix product: eight to thirty times as fast as a k-d tree on 17 to 200
         predictors that are not all functions of a few, because the tree then visits most of its leaves.
-
-        Parameters
-        ----------
-        x
-            (n, p) predictors in raw units; NaN where missing.
-
-        Returns
-        -------
-        index
-            (n,) float64; NaN where a predictor with a weight is missing.
-        density
-            (n,) float64 whole numbers; at least 1 inside, 0 outside, NaN where the index is.
-
-        Raises
-        ------
-        ValueError
-            If x has not p columns.
         """
         return self._assess(x, densities=True)
 
@@ -234,13 +215,7 @@ class ApplicabilityArea:
 
     @classmethod
     def from_plain(cls, plain: Any) -> "ApplicabilityArea":
-        """Make it from `to_plain`'s content, which may come from an untrusted file.
-
-        Raises
-        ------
-        ValueError
-            Naming what is missing, unknown, of another kind or size, not finite or out of range.
-        """
+        """Make it from `to_plain`'s content, which may come from an untrusted file; a ValueError names what is wrong with it."""
         names = set(cls.__dataclass_fields__)
         if not isinstance(plain, dict) or set(plain) != names:
             found = sorted(map(str, plain))[:10] if isinstance(plain, dict) else type(plain).__name__

@@ -14,8 +14,7 @@ from scipy import stats
 from soilcarbon.stats.design_based import Estimate, SamplingDesign, mean, sampling_design
 from soilcarbon.stats.metrics import checked_vectors
 
-LEVEL = 0.9
-"""Of intervals, where none is given."""
+LEVEL = 0.9  # of intervals, where none is given
 
 
 @dataclass(frozen=True)

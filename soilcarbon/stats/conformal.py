@@ -22,8 +22,7 @@ Tail = tuple[tuple[float, ...], tuple[float, ...]]
 """Ascending scores, and the share of new profiles (ascending, below 1) whose score each of them is not below."""
 
 _MAX_SCORES, _MAX_STRATA = 2000, 1000
-_ROUNDING = 1e-9
-"""By which a share may miss a level and still meet it: 9 tenths, added up, are less than 0.9."""
+_ROUNDING = 1e-9  # by which a share may miss a level and still meet it: 9 tenths, added up, are less than 0.9
 
 
 @dataclass(frozen=True)
@@ -186,13 +185,7 @@ class ConformalCalibration:
 
     @classmethod
     def from_plain(cls, plain: Any) -> "ConformalCalibration":
-        """Make it from `to_plain`'s content, which may come from an untrusted file.
-
-        Raises
-        ------
-        ValueError
-            Naming what is missing, unknown, of another kind or size, not finite or out of range.
-        """
+        """Make it from `to_plain`'s content, which may come from an untrusted file; a ValueError names what is wrong with it."""
         names = set(cls.__dataclass_fields__)
         if isinstance(plain, dict) and set(plain) == {"scale", "floor", "bounds", "overall", "groups"} and plain["floor"] is None:
             plain = {name: value for name, value in plain.items() if name != "floor"}  # written by version 0.1

@@ -22,8 +22,7 @@ from scipy import stats
 
 from soilcarbon.stats.metrics import checked_vectors
 
-LEVEL = 0.95
-"""Of intervals, where none is given."""
+LEVEL = 0.95  # of intervals, where none is given
 
 
 @dataclass(frozen=True)
@@ -373,11 +372,7 @@ def points_for_normal_mean(values: np.ndarray) -> int:
 
 
 def validate_map(
-    observed: np.ndarray,
-    predicted: np.ndarray,
-    design: SamplingDesign,
-    domain: np.ndarray | None = None,
-    level: float = LEVEL,
+    observed: np.ndarray, predicted: np.ndarray, design: SamplingDesign, domain: np.ndarray | None = None, level: float = LEVEL
 ) -> dict[str, Estimate]:
     """Estimate the accuracy of a map over the sampled area (Brus, Kempen and Heuvelink 2011; Brus 2022, ch. 25).
 

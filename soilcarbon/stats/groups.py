@@ -18,8 +18,7 @@ from soilcarbon.io.files import UserError
 if TYPE_CHECKING:
     from sklearn.model_selection import PredefinedSplit
 
-_PER_DEGREE = 100_000
-"""Positions are counted in 1e-5 degrees, about a metre: what two tables of one profile agree on."""
+_PER_DEGREE = 100_000  # positions are counted in 1e-5 degrees, about a metre: what two tables of one profile agree on
 _AHEAD = 4
 """How far one group may carry a split ahead of its share, in groups of mean size. On clustered profiles of the world
 (2,800 half-degree blocks, sizes 1 to 807) 4 keeps a country's share within 0.03; without it 0.1."""

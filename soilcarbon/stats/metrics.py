@@ -28,8 +28,7 @@ def checked_vectors(may_be_infinite: Collection[str] = (), **vectors: np.ndarray
     return tuple(arrays.values())
 
 
-SCORES = ("rmse", "mae", "me", "r2", "ccc", "rpiq")
-"""Of `scores`, beside n."""
+SCORES = ("rmse", "mae", "me", "r2", "ccc", "rpiq")  # of `scores`, beside n
 
 
 def _moments(observed: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -148,12 +147,7 @@ def _with_interval(values: np.ndarray, level: float) -> dict[str, float | None]:
 
 
 def bootstrap_scores(
-    observed: np.ndarray,
-    predicted: np.ndarray,
-    seed: int,
-    draws: int = 1000,
-    level: float = 0.95,
-    groups: np.ndarray | None = None,
+    observed: np.ndarray, predicted: np.ndarray, seed: int, draws: int = 1000, level: float = 0.95, groups: np.ndarray | None = None
 ) -> dict[str, int | dict[str, float | None]]:
     """Return `scores` with bootstrap percentile intervals.
 
@@ -239,10 +233,7 @@ def paired_differences(
 
 
 def mean_paired_differences(
-    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]],
-    seed: int,
-    draws: int = 1000,
-    level: float = 0.95,
+    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]], seed: int, draws: int = 1000, level: float = 0.95
 ) -> dict[str, dict[str, float | None]]:
     """Return `paired_differences` averaged over regions, each with the same weight whatever its number of profiles.
 

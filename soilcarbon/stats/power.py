@@ -21,10 +21,8 @@ from soilcarbon.stats.sample_selection import allocate
 
 Sides = Literal["two", "one"]
 Allocation = Literal["proportional", "neyman"]
-_MOST = 10_000_000
-"""Places: more are not asked for."""
-_LARGE = 35.0
-"""Standard errors beyond the critical value: the power is 1, and SciPy's non-central t loses its digits."""
+_MOST = 10_000_000  # places: more are not asked for
+_LARGE = 35.0  # standard errors beyond the critical value: the power is 1, and SciPy's non-central t loses its digits
 
 
 @dataclass(frozen=True)

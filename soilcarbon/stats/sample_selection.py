@@ -11,14 +11,10 @@ import numpy as np
 
 from soilcarbon.progress import Progress
 
-_HISTOGRAM = 400
-"""Classes of the histogram from which bounds of strata are made."""
-_STEPS = 300
-"""Steps in which strata are made compact and of equal area."""
-_CANDIDATES = 32
-"""Cells that are tried in the place of a point at once."""
-_WARMTH, _COLDEST = 0.02, 1e-4
-"""Temperature of the annealing at its start and end, of the first sample's objective."""
+_HISTOGRAM = 400  # classes of the histogram from which bounds of strata are made
+_STEPS = 300  # steps in which strata are made compact and of equal area
+_CANDIDATES = 32  # cells that are tried in the place of a point at once
+_WARMTH, _COLDEST = 0.02, 1e-4  # temperature of the annealing at its start and end, of the first sample's objective
 
 # --- allocation ----------------------------------------------------------------------------------------------------
 
@@ -217,12 +213,7 @@ class LatinHypercube:
 
 
 def latin_hypercube(
-    values: np.ndarray,
-    weights: np.ndarray,
-    n: int,
-    seed: int,
-    classes: Sequence[int] = (),
-    iterations: int = 10_000,
+    values: np.ndarray, weights: np.ndarray, n: int, seed: int, classes: Sequence[int] = (), iterations: int = 10_000
 ) -> tuple[np.ndarray, float, float]:
     """Choose n cells whose covariates fill their distribution evenly: a conditioned Latin hypercube, by simulated annealing.
 

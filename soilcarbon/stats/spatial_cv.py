@@ -31,25 +31,17 @@ STRATEGIES = {
     "knndm": "Held out as far from training profiles as the map's cells are from profiles: the score of that map.",
 }
 """Cross-validation strategy -> when to choose it."""
-SPATIAL = ("place", "blocks", "region", "knndm")
-"""Strategies that never split the profiles of one place."""
+SPATIAL = ("place", "blocks", "region", "knndm")  # strategies that never split the profiles of one place
 
-_NARROWEST_KM = 5.0
-"""Of a block, whatever the range: profiles of one survey cluster lie nearer."""
-_BLOCKS_PER_FOLD = 5
-"""Fewer blocks make folds that are one landscape each, and of very unequal size."""
-_KS_LEVEL = 0.05
-"""Of the test whether random folds hold out near enough (Linnenbrink et al. 2024)."""
-_CANDIDATES = 100
-"""Numbers of Ward's clusters tried, small ones more densely (Linnenbrink et al. 2024)."""
+_NARROWEST_KM = 5.0  # of a block, whatever the range: profiles of one survey cluster lie nearer
+_BLOCKS_PER_FOLD = 5  # fewer blocks make folds that are one landscape each, and of very unequal size
+_KS_LEVEL = 0.05  # of the test whether random folds hold out near enough (Linnenbrink et al. 2024)
+_CANDIDATES = 100  # numbers of Ward's clusters tried, small ones more densely (Linnenbrink et al. 2024)
 _OTHERS = (2_000, 60, 20)
 """Up to so many places, so many numbers of clusters of k-means and sizes of blocks are tried; of more places, fewer."""
-_KMEANS_CLUSTERS = 200
-"""More take long, and are as small as Ward's."""
-_WARD_PLACES = 5_000
-"""Up to so many places all pairs are compared (100 MB, a second); more are divided first."""
-_NEIGHBOURS = 32
-"""Looked up once; most held-out profiles have one of another fold among them."""
+_KMEANS_CLUSTERS = 200  # more take long, and are as small as Ward's
+_WARD_PLACES = 5_000  # up to so many places all pairs are compared (100 MB, a second); more are divided first
+_NEIGHBOURS = 32  # looked up once; most held-out profiles have one of another fold among them
 
 # --- blocks and regions ------------------------------------------------------------------------------------------
 

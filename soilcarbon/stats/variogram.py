@@ -11,21 +11,15 @@ import numpy as np
 
 from soilcarbon.stats.groups import unit_vectors
 
-EARTH_KM = 6371.0088
-"""Mean radius of the Earth (IUGG)."""
-KM_PER_DEGREE = EARTH_KM * np.pi / 180
-"""Along a meridian."""
+EARTH_KM = 6371.0088  # mean radius of the Earth (IUGG)
+KM_PER_DEGREE = EARTH_KM * np.pi / 180  # along a meridian
 
-_SAME_PLACE_KM = 0.001
-"""Pairs this near are left out: mostly one profile in two databases, which would bias the nugget to 0."""
+_SAME_PLACE_KM = 0.001  # pairs this near are left out: mostly one profile in two databases, which would bias the nugget to 0
 _LAGS = 15
 """Classes of distance; their widths grow with distance, so that short distances, which decide nugget and range, are resolved."""
-_MIN_PAIRS = 30
-"""A lag of fewer is not reliable (Journel and Huijbregts 1978) and is left out."""
-_MAX_PAIRS = 2_000_000
-"""Where there are more pairs, about so many are drawn evenly."""
-_STRUCTURED = 0.1
-"""Of the sill: where less depends on distance, a fitted range is that of noise."""
+_MIN_PAIRS = 30  # a lag of fewer is not reliable (Journel and Huijbregts 1978) and is left out
+_MAX_PAIRS = 2_000_000  # where there are more pairs, about so many are drawn evenly
+_STRUCTURED = 0.1  # of the sill: where less depends on distance, a fitted range is that of noise
 
 # --- distances on the sphere -------------------------------------------------------------------------------------
 
