@@ -354,27 +354,15 @@ def load_pickle(path: Path) -> Any:
     """Read a pickle that may hold NumPy arrays, plain containers, numbers and text, and nothing else.
 
     Arrays hold booleans, integers, floats or complex numbers, are read-only, and are never larger than their bytes in the file.
-
-    Raises
-    ------
-    UserError
-        If the file is missing, broken, or contains anything else; none of its code has run then.
-
-    Examples
-    --------
+    UserError if the file is missing, broken, or contains anything else; none of its code has run then.
     """
     return _load(path, lambda contents, value: contents.made(value))
 
 
 def load_patches(path: Path) -> tuple[list[Any] | None, Any]:
-    """Read a pickle of patches as `load_pickle` does, and return keys and values.
+    """Read a pickle of patches as `load_pickle` does, and return keys, None for a list or an array, and values.
 
-    Returns
-    -------
-    keys
-        Of a dict; None for a list or an array.
-    values
-        Of the dict, else the content itself. Arrays of one shape and dtype come as one array (N, ...).
+    Values are those of a dict, else the content itself. Arrays of one shape and dtype come as one array (N, ...).
     """
 
     def separated(contents: _Contents, value: Any) -> tuple[list[Any] | None, Any]:

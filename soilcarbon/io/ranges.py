@@ -211,11 +211,6 @@ class RemoteFile(io.RawIOBase):
 
     `size` in bytes and `version`, ETag or date, are as the server tells them. UserError if the file cannot be read, and neither is
     it in the cache.
-
-    Attributes
-    ----------
-    size, version
-        Of the file: bytes, and ETag or date as the server tells it.
     """
 
     def __init__(self, address: str, cache: Path) -> None:

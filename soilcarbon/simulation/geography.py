@@ -92,15 +92,9 @@ def _heights(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
 
 
 class Geography:
-    """Coasts, winds and mountain ranges as smooth functions of longitude and latitude.
+    """Coasts, winds and mountain ranges as smooth functions of longitude and latitude."""
 
-    Attributes
-    ----------
-    NAMES
-        What `at` returns: to_coast (km, negative at sea), dry_west and dry_east (0..1: how much moisture air has
-        lost that comes from the west, or the east), range_height (m).
-    """
-
+    # to_coast in km, negative at sea; dry_west, dry_east: share of moisture that air from there has lost; range_height in m
     NAMES = ("to_coast", "dry_west", "dry_east", "range_height")
 
     def __init__(self) -> None:

@@ -36,37 +36,17 @@ Statistics = dict[str, tuple[float, float]]  # variable -> (mean, standard devia
 
 @dataclass(frozen=True)
 class Dataset:
-    """N profiles with their covariates.
+    """N profiles with their covariates."""
 
-    Attributes
-    ----------
-    table
-        The sample table, N rows, all its columns.
-    x
-        (N, F) float32, raw units, missing = NaN; columns in the order of `categories`.
-    y
-        (N,) float64 target; NaN where unknown.
-    split
-        "train", "valid", "test" -> row numbers; only the splits that were read.
-    categories
-        What the columns of `x` are.
-    block_size
-        Side of the spatial blocks the dataset was split by, degrees; None: it was not split by blocks.
-    groups
-        (N,) label of the group of each profile that no fold may split; None: its block, or its place.
-    target, records_target
-        What `y` is: name, unit, depth, years; and whether the dataset's record says so, which older ones do not.
-    """
-
-    table: pd.DataFrame
-    x: np.ndarray
-    y: np.ndarray
-    split: dict[str, np.ndarray]
-    categories: tuple[Category, ...]
-    block_size: float | None = None
-    groups: np.ndarray | None = None
-    target: Target = Target()
-    records_target: bool = False
+    table: pd.DataFrame  # the sample table, N rows, all its columns
+    x: np.ndarray  # (N, F) float32, raw units, missing = NaN; columns in the order of `categories`
+    y: np.ndarray  # (N,) float64 target; NaN where unknown
+    split: dict[str, np.ndarray]  # "train", "valid", "test" -> row numbers; only the splits that were read
+    categories: tuple[Category, ...]  # what the columns of `x` are
+    block_size: float | None = None  # side of the spatial blocks it was split by, degrees; None: it was not split by blocks
+    groups: np.ndarray | None = None  # (N,) label of the group that no fold may split; None: of the block, or of the place
+    target: Target = Target()  # what `y` is: name, unit, depth, years
+    records_target: bool = False  # whether the dataset's record says so, which older ones do not
 
     @property
     def ids(self) -> list[str]:
