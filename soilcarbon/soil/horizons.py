@@ -160,15 +160,9 @@ def constant_columns(table: pd.DataFrame, profile: np.ndarray, always: Sequence[
     >>> constant_columns(pd.DataFrame({"plot": [1, 1, 2], "soc": [9, 7, 8]}), np.array([0, 0, 1])).to_dict("list")
     {'plot': [1, 2]}
     """
-    first = np.flatnonzero(~pd.Series(profile).duplicated())
-    kept = [name for name, column in table.items() if name in always or _is_constant(column, profile, first)]
-    return table[kept].iloc[first].reset_index(drop=True)
-
-
-def _is_constant(column: pd.Series, profile: np.ndarray, first: np.ndarray) -> bool:
-    """Return whether a column (L,) is constant or empty within every profile; `first` is the first row of each."""
-    values, expected = column.to_numpy(object), column.iloc[first].to_numpy(object)[profile]
-    return bool(((values == expected) | (pd.isna(values) & pd.isna(expected))).all())
+    several = (table.groupby(profile).nunique(dropna=False) > 1).any()
+    kept = [name for name in table if name in always or not several[name]]
+    return table.loc[~pd.Series(profile).duplicated().to_numpy(), kept].reset_index(drop=True)
 
 
 def typed(table: pd.DataFrame) -> pd.DataFrame:
