@@ -179,20 +179,12 @@ def climate_variables(
     settings: ClimateSettings, stated: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[ClimateVariable, ClimateVariable]:
     """Return precipitation and temperature as settings describe them; `stated` is variable -> unit as its file says."""
-    parts = [("precipitation", "wet", settings.band_widths[0]), ("temperature", "warm", settings.band_widths[1])]
-    first, second = (
-        ClimateVariable(
-            quantity,
-            name := getattr(settings, quantity),
-            getattr(settings, threshold),
-            width,
-            settings.given(threshold),
-            getattr(settings, f"{quantity}_unit"),
-            stated.get(name, ""),
-        )
-        for quantity, threshold, width in parts
-    )
-    return first, second
+    found = []
+    for quantity, threshold, width in zip(("precipitation", "temperature"), ("wet", "warm"), settings.band_widths, strict=True):
+        name, unit = getattr(settings, quantity), getattr(settings, f"{quantity}_unit")
+        limits = getattr(settings, threshold), width, settings.given(threshold)
+        found.append(ClimateVariable(quantity, name, *limits, unit, stated.get(name, "")))
+    return found[0], found[1]
 
 
 def zones_of(
