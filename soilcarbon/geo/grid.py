@@ -15,7 +15,7 @@ from rasterio.errors import CRSError
 from rasterio.transform import Affine
 
 from soilcarbon.geo.crs import Bounds, as_text, bounds_in, parse_crs, read_crs, short_name, shown, transformed
-from soilcarbon.geo.raster import Layer, check_raster, named_errors, open_raster
+from soilcarbon.geo.raster import Layer, by_file, check_raster, named_errors, open_raster
 from soilcarbon.io.files import UserError
 
 _LATTICE = 21  # cells along each side of a grid that are looked for on another one
@@ -156,10 +156,9 @@ def cell_sizes(rasters: Any) -> dict[str, float]:
 
 def finest(layers: Sequence[Layer]) -> Path:
     """Return the raster with the smallest cells on the ground, the first of equals."""
-    paths = list(dict.fromkeys(layer.path for layer in layers))
-    own = [raster_grid(path) for path in paths]
-    sizes = [nominal_metres(grid.crs, math.sqrt(grid.cell[0] * grid.cell[1])) for grid in own]
-    return paths[int(np.argmin(np.round(np.log(sizes), 3)))]
+    own = {path: raster_grid(path) for path in by_file(layers)}
+    sizes = {path: nominal_metres(grid.crs, math.sqrt(grid.cell[0] * grid.cell[1])) for path, grid in own.items()}
+    return min(sizes, key=lambda path: np.round(np.log(sizes[path]), 3))
 
 
 def target_grid(
@@ -256,7 +255,7 @@ def apart(grid: Grid, layers: Sequence[Layer]) -> list[Path]:
 
     An extent would not do: that of the Earth in UTM, say, is none.
     """
-    own = {path: raster_grid(path) for path in dict.fromkeys(layer.path for layer in layers)}
+    own = {path: raster_grid(path) for path in by_file(layers)}
     return [path for path, other in own.items() if not (_on(grid, other).any() or _on(other, grid).any())]
 
 
@@ -265,7 +264,7 @@ def covered(grid: Grid, layers: Sequence[Layer]) -> float:
 
     A share below a few hundredths is a rough figure, and 0 may miss a small raster: see `apart`.
     """
-    own = dict.fromkeys(raster_grid(path) for path in dict.fromkeys(layer.path for layer in layers))
+    own = {raster_grid(path) for path in by_file(layers)}
     on_earth = np.isfinite(lonlat(grid, *_lattice(grid))[0])
     if not on_earth.any():
         return 0.0

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from rasterio.windows import Window
 
-from soilcarbon.geo.raster import ABSURD, EXACT, Layer, is_masked, missing_cells, named_errors, open_raster, too_large_code
+from soilcarbon.geo.raster import ABSURD, EXACT, Layer, by_file, is_masked, missing_cells, named_errors, open_raster, too_large_code
 from soilcarbon.io.files import NODATA, UserError, nearest
 from soilcarbon.io.nodata import EVERY
 
@@ -80,8 +80,7 @@ def sample_layers(layers: Sequence[Layer]) -> list[Sample]:
     UserError if a file cannot be read.
     """
     found: dict[Layer, Sample] = {}
-    for path in dict.fromkeys(layer.path for layer in layers):
-        here = [layer for layer in layers if layer.path == path]
+    for path, here in by_file(layers).items():
         bands = [layer.band for layer in here]
         with named_errors(path), open_raster(path) as raster:
             masked = any(is_masked(raster, band) for band in bands)

@@ -24,7 +24,7 @@ from rasterio.windows import Window
 
 from soilcarbon.geo.crs import as_text, transformed, unfit
 from soilcarbon.io import limits
-from soilcarbon.io.files import NODATA, UserError, atomic_write, nearest, read_paths
+from soilcarbon.io.files import NODATA, UserError, atomic_write, nearest, read_paths, sha256
 from soilcarbon.io.nodata import nodata_of
 from soilcarbon.io.ranges import is_address, shown
 from soilcarbon.io.tiff_header import check_tiff
@@ -207,22 +207,23 @@ def pick_layers(layers: Sequence[Layer], variables: Sequence[str]) -> list[Layer
     return [by_name[name] for name in variables]
 
 
+def by_file(layers: Sequence[Layer]) -> dict[Path, list[Layer]]:
+    """Return the layers of each file, in the order of the files' first layers."""
+    found: dict[Path, list[Layer]] = {}
+    for layer in layers:
+        found.setdefault(layer.path, []).append(layer)
+    return found
+
+
 def describe(layers: Sequence[Layer]) -> list[dict[str, Any]]:
-    """Return, for each file of some layers: path, CRS, cell size in the CRS's unit (x, y), shape, variables, given nodata."""
-    table: list[dict[str, Any]] = []
-    for path in dict.fromkeys(layer.path for layer in layers):
+    """Return, of each file of some layers: name, CRS, cell size in its unit (x, y), shape, variables, given nodata, checksum."""
+    table = []
+    for path, here in by_file(layers).items():
         with _open(path) as raster:
-            table.append(
-                {
-                    "file": path,
-                    "crs": as_text(raster.crs) if raster.crs else None,
-                    "cell_size": [abs(float(size)) for size in raster.res],
-                    "shape": list(raster.shape),
-                    "variables": [layer.name for layer in layers if layer.path == path],
-                }
-            )
-        given = {each.name: list(each.missing) for each in layers if each.path == path and each.missing is not None}
-        table[-1] |= {"nodata": given} if given else {}
+            crs, size, shape = as_text(raster.crs) if raster.crs else None, [abs(float(each)) for each in raster.res], raster.shape
+        facts = {"file": path.name, "crs": crs, "cell_size": size, "shape": list(shape), "variables": [each.name for each in here]}
+        given = {each.name: list(each.missing) for each in here if each.missing is not None}
+        table.append(facts | ({"nodata": given} if given else {}) | {"sha256": sha256(path)})
     return table
 
 
@@ -282,10 +283,9 @@ def cut_windows(layers: Sequence[Layer], lon: np.ndarray, lat: np.ndarray, radiu
     size = 2 * radius + 1
     windows = {layer.name: np.full((lon.size, size, size), np.nan, np.float32) for layer in layers}
     inside = np.ones(lon.size, bool)
-    paths = list(dict.fromkeys(layer.path for layer in layers))
-    with Progress("covariates at the points", len(paths) * lon.size) as bar:
-        for path in paths:
-            here = [layer for layer in layers if layer.path == path]
+    files = by_file(layers)
+    with Progress("covariates at the points", len(files) * lon.size) as bar:
+        for path, here in files.items():
             undeclared: set[str] = set()
             with _open(path) as raster:
                 check_raster(raster, path, here)

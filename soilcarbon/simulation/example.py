@@ -17,7 +17,7 @@ from rasterio.transform import Affine
 from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.figures import SocMap, soc_maps
 from soilcarbon.geo.raster import cut_windows, describe, find_layers, write_geotiff
-from soilcarbon.io.files import check_writable, file_set, sha256, write_table
+from soilcarbon.io.files import check_writable, file_set, write_table
 from soilcarbon.simulation.earth_system_model import COARSER, model_output, write_cmip
 from soilcarbon.simulation.geography import bumps
 from soilcarbon.simulation.sampling import Grid, GriddedWorld, check_simulated, draw_profiles, rasterize_world
@@ -102,8 +102,7 @@ def _write_world(out: Path, surveys: Mapping[str, Survey], radius: int, seed: in
         windows, _ = cut_windows(layers, survey.lon, survey.lat, radius)
         if statistics is None:
             statistics = compute_statistics(windows, survey.split == "train")
-        rasters = [grid | {"file": grid["file"].name, "sha256": sha256(grid["file"])} for grid in describe(layers)]
-        facts = _facts(name, survey, rasters, seed)
+        facts = _facts(name, survey, describe(layers), seed)
         write_dataset(folder, samples, windows, survey.split, PUBLISHED_CATEGORIES, facts, statistics)
     maps = [
         SocMap(f"{name}, n = {len(each.lon):,}", each.gridded.truth, each.gridded.grid.bounds, each.lon, each.lat)

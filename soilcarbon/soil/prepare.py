@@ -17,7 +17,7 @@ import pandas as pd
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, class_variables, separate_classes
 from soilcarbon.geo.grid import nominal_metres
 from soilcarbon.geo.plausibility import ask_about_fill_values, check_codes, check_names, hidden_classes, with_classes
-from soilcarbon.geo.raster import Layer, cut_windows, describe, find_layers, pick_layers
+from soilcarbon.geo.raster import Layer, by_file, cut_windows, describe, find_layers, pick_layers
 from soilcarbon.geo.remote import any_remote, local_rasters
 from soilcarbon.io.files import UserError, check_writable, must_exist, sha256
 from soilcarbon.io.points import TableRule, table_file
@@ -142,7 +142,7 @@ def prepare_dataset(
         **({"target": target} if target else {}),
         "points": {"file": sources.points.name, "sha256": sha256(table_file(sources.points)), **profiles.facts},
         "rejected": profiles.counts(),
-        "rasters": [grid | {"file": grid["file"].name, "sha256": sha256(grid["file"])} for grid in describe(layers)],
+        "rasters": describe(layers),
         **({"sources": _sources_of(categories, sources)} if sources.world_rasters else {}),
         "missing_cells": {name: int((patch != patch).sum()) for name, patch in patches.items()},
         "settings": dict(settings),
@@ -273,12 +273,12 @@ def default_categories(layers: Sequence[Layer]) -> tuple[Category, ...]:
     if all(variable in names for category in PUBLISHED_CATEGORIES for variable in category.variables):
         return PUBLISHED_CATEGORIES
     files: dict[str, list[str]] = {}
-    for path in dict.fromkeys(layer.path for layer in layers):
+    for path, here in by_file(layers).items():
         stem = re.sub(r"\W", "_", path.stem.removeprefix("cov_"), flags=re.ASCII)
         name = stem if stem[:1].isalpha() else f"raster_{stem}"
         while name in files:
             name += "_"
-        files[name] = [layer.name for layer in layers if layer.path == path]
+        files[name] = [layer.name for layer in here]
     coded = [layer.name for layer in layers if layer.classes]
     if coded:
         log.info("classes, as their files have a colour table or category names: %s", ", ".join(coded))
