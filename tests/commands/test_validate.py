@@ -227,33 +227,6 @@ def test_maps_made_here_say_their_depth_and_years(ours, caplog):
     assert "depth" not in caplog.text.replace("depth=", "")
 
 
-def test_no_ground_in_common_and_other_mistakes(ours, capsys):
-    write("away.tif", ours, west=10.0)
-    write("empty.tif", np.full_like(ours, np.nan))
-    write("content.tif", ours, unit="g/kg")
-    write("bare.tif", ours, unit=None)
-    for product, words in (
-        ("away.tif", ["share no ground", "away.tif"]),
-        ("empty.tif", ["no cell in which both"]),
-        ("content.tif", ["g/kg", "not a density"]),
-        ("bare.tif", ["does not state its unit"]),
-        ("bare.tif,unit=stones", ["stones"]),
-        ("ours=ours.tif,factor=-1", ["greater than 0", "factor"]),
-        ("none.tif", ["none.tif"]),
-        ("a=ours.tif,colour=red", ["colour=red"]),
-        ("a=ours.tif,factor=x", ["factor"]),
-        ("ours=content.tif", ["called 'ours'"]),
-    ):
-        if product == "ours=ours.tif,factor=-1":
-            product = "negative=ours.tif,factor=-1"
-        error = refused(capsys, "--maps", "ours=ours.tif", "--products", product, "--out", "out")
-        assert all(word in error for word in words), error
-        assert error.count("\n") == 1
-    assert "same files" in refused(capsys, "--maps", "a=ours.tif", "--products", "A=ours.tif")
-    assert "overwritten" in refused(capsys, "--maps", "ours.tif", "--products", "a=ours.tif", "--out", ".")
-    assert "nothing to compare maps with" in refused(capsys, "--maps", "ours.tif")
-
-
 def test_a_map_of_many_bands_gives_its_prediction(ours):
     bands = np.stack([ours, ours - 1, ours + 1])
     write_geotiff(
@@ -323,13 +296,6 @@ def test_points_of_organic_matter_become_carbon_by_a_factor(ours, capsys):
     assert "in per cent or in g/kg? --unit %" in refused(capsys, *given, "humus_pct", "--soc_factor", "0.58")
 
 
-def test_a_missing_value_column_is_an_error_that_lists_the_others(ours, capsys):
-    write_points(ours)
-    assert "name one by --value" in refused(
-        capsys, "--maps", "ours.tif", "--points", "points.csv", "--value", "soc", "--out", "out"
-    )
-
-
 def test_coverage_of_a_maps_intervals_at_points(ours):
     bands = np.stack([ours, ours - 0.6 * 1.645, ours + 0.6 * 1.645])
     write_geotiff(
@@ -340,16 +306,6 @@ def test_coverage_of_a_maps_intervals_at_points(ours):
     row = pd.read_csv("out/point_scores.csv").iloc[0]
     assert row["coverage"] == pytest.approx(0.9, abs=0.05)
     assert row["coverage_low"] <= row["coverage"] <= row["coverage_high"]
-
-
-def test_points_elsewhere_or_of_another_thing(ours, capsys):
-    write_points(ours)
-    command = ["--maps", "ours.tif", "--points", "points.csv", "--value", "socd_0_20", "--out", "out"]
-    assert "not a density" in refused(capsys, *command, "--unit", "g/kg")
-    assert "'w'" in refused(capsys, *command[:-4], "--value", "w", "--out", "out")
-    table = pd.read_csv("points.csv").assign(lon=10.0)
-    table.to_csv("points.csv", index=False)
-    assert "0 of 300 points" in refused(capsys, *command)
 
 
 # --- the page --------------------------------------------------------------------------------------------------------------
@@ -375,25 +331,6 @@ def test_names_are_no_formulas(ours):
     validated("$x^$=ours.tif", maps=[r"$\frac{a}$=ours.tif"], more=["--points", "points.csv", "--value", "socd_0_20"])
 
 
-@pytest.mark.parametrize(
-    ("maps", "words"),
-    [
-        ("observed=ours.tif", "a column of the points"),
-        ("lon=ours.tif", "a column of the points"),
-        ("a\x07=ours.tif", "cannot be printed"),
-        ("a=ours.tif,factor=0", "greater than 0"),
-    ],
-)
-def test_names_and_factors_that_would_mislead_are_refused(maps, words, ours, capsys):
-    write_points(ours)
-    assert words in refused(capsys, "--maps", maps, "--points", "points.csv", "--value", "socd_0_20", "--out", "out")
-
-
-def test_a_factor_beyond_all_measure_is_no_gap(ours, capsys):
-    command = ["--maps", "ours.tif", "--products", "p=ours.tif,factor=1.7e308", "--out", "out"]
-    assert "above 2000" in refused(capsys, *command)
-
-
 def test_settings_of_a_product():
     found = build(ValidateSettings, {"maps": ["data/a.tif,unit=t/ha,factor=0.1,nodata=-1,depth=0-30 cm"], "points": "p.csv"}).maps[
         0
@@ -417,9 +354,51 @@ def test_tables_of_points_are_read_as_everywhere(ours, capsys):
     pd.testing.assert_frame_equal(pd.read_csv("out/point_scores.csv"), expected)
 
 
+# --- bad input -------------------------------------------------------------------------------------------------------------
+
+SOME = "--points points.csv --value socd_0_20"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--products away.tif", "ours (ours.tif) and away (away.tif) share no ground"),
+        ("--products empty.tif", "no cell in which both"),
+        ("--products content.tif", "is not a density"),
+        ("--products bare.tif", "does not state its unit"),
+        ("--products bare.tif,unit=stones", "stones"),
+        ("--products negative=ours.tif,factor=-1", "factor"),
+        ("--products none.tif", "none.tif"),
+        ("--products a=ours.tif,colour=red", "colour=red"),
+        ("--products a=ours.tif,factor=x", "factor"),
+        ("--products p=ours.tif,factor=1.7e308", "above 2000"),  # no gap
+        ("--products ours=content.tif", "called 'ours'"),
+        ("--products Ours=ours.tif", "same files"),
+        ("--products a=ours.tif --out .", "overwritten"),
+        ("", "nothing to compare maps with"),
+        (f"--maps observed=ours.tif {SOME}", "a column of the points"),
+        (f"--maps lon=ours.tif {SOME}", "a column of the points"),
+        (f"--maps a\x07=ours.tif {SOME}", "cannot be printed"),
+        (f"--maps a=ours.tif,factor=0 {SOME}", "greater than 0"),
+        ("--points points.csv --value soc", "name one by --value"),
+        ("--points points.csv --value w", "'w'"),
+        (f"{SOME} --unit g/kg", "not a density"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(ours, capsys, arguments, words):
+    write("away.tif", ours, west=10.0)
+    write("empty.tif", np.full_like(ours, np.nan))
+    write("content.tif", ours, unit="g/kg")
+    write("bare.tif", ours, unit=None)
+    write_points(ours)
+    error = refused(capsys, "--maps", "ours=ours.tif", "--out", "out", *arguments.split(" ") if arguments else ())
+    assert words in error and error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"lon": 10.0}, "0 of 300 points"),
         ({"socd_0_20": ["<1", *["2.5"] * 299]}, "1 values are below a limit of detection (first '<1')"),
         ({"socd_0_20": ["15-40", *["2.5"] * 299]}, "they look like classes"),
         ({"profile_id": "a", "depth": "0-10"}, "rows repeat ids, first 'a'"),
@@ -431,4 +410,4 @@ def test_tables_of_points_are_read_as_everywhere(ours, capsys):
 def test_unclear_tables_of_points_are_refused(ours, capsys, change, words):
     write_points(ours)
     pd.read_csv("points.csv").assign(**change).to_csv("points.csv", index=False)
-    assert words in refused(capsys, "--maps", "ours.tif", "--points", "points.csv", "--value", "socd_0_20", "--out", "out")
+    assert words in refused(capsys, "--maps", "ours.tif", *SOME.split(), "--out", "out")
