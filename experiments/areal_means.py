@@ -1,14 +1,14 @@
 """Coverage of the intervals of means: how often the interval of a map's mean holds the truth, on simulated regions.
 
-    python experiments/areal_means.py [--first 2000] [--seeds 20] [--models forest network taught] [--change] [--out FILE]
+    python experiments/areal_means.py [--first 2000] [--seeds 20] [--models forest network taught] [--change both] [--out FILE]
     python experiments/areal_means.py --show FILE
 
 Each seed is another planet with the soils of the example world, four regions of which are surveyed by 100 and 300 profiles, evenly
 and in clusters, with noise (30 %, right on average). A forest of `soilcarbon fit`, or a network fine-tuned from that of the example
 world (`model/pretrain_model/GSoilCPM.pth`, of `python train_global.py`), plain or taught, maps the region; its mean over all of it
-and over its four quarters is compared with the truth, by the error model that `soilcarbon map` uses. With --change half of the
-profiles are of a second period that is 2 degrees warmer, and the mean change is compared. FILE keeps finished cases, one JSON line
-each, also of several processes side by side. --show prints the table of docs/totals.md.
+and over its four quarters is compared with the truth, by the error model that `soilcarbon map` uses. With --change the mean change
+to a second period that is 2 degrees warmer is compared: half of the profiles are of each (both), or all of the first. FILE keeps
+finished cases, one JSON line each, also of several processes side by side. --show prints the table of docs/totals.md.
 """
 
 import argparse
@@ -81,16 +81,21 @@ class Region:
 
 @dataclass(frozen=True)
 class Mapped:
-    """Means that a model predicts of cells (P, m), and of profiles (n,), held out and not; their folds (n,)."""
+    """Means that a model predicts of cells (P, m), and of profiles (n,), held out and not; their folds (n,).
+
+    `averaging` as of `ErrorField.fit`.
+    """
 
     cells: np.ndarray
     held_out: np.ndarray
     folds: np.ndarray
     fitted: np.ndarray
+    averaging: np.ndarray | None = None
 
 
-def survey(seed: int, name: str, n: int, how: str, periods: int) -> Region:
-    """Survey a region of a planet: `how` is even or clustered."""
+def survey(seed: int, name: str, n: int, how: str, change: str) -> Region:
+    """Survey a region of a planet: `how` is even or clustered, `change` is no, both or first."""
+    periods = 1 if change == "no" else 2
     region = REGIONS[name]
     grid = Grid.over(region.bounds, round(CELL * region.coarser, 9))
     worlds = [rasterize_world(World(seed, WARMING * k), grid) for k in range(periods)]
@@ -107,12 +112,12 @@ def survey(seed: int, name: str, n: int, how: str, periods: int) -> Region:
         at = list(draw_profiles(there, np.ones(soil.shape), n, 0.05 * grid.cell * min(soil.shape), random)[:2])
     row, column = ((grid.north - at[1]) / grid.cell).astype(int), ((at[0] - grid.west) / grid.cell).astype(int)
     noise = NOISE * random.normal(size=n) - NOISE**2 / 2
-    period = random.integers(periods, size=n) if periods > 1 else np.zeros(n, np.int64)
+    period = random.integers(periods, size=n) if change == "both" else np.zeros(n, np.int64)
     cells = np.stack([np.stack([world.covariates[name] for name in VARIABLES], axis=-1) for world in worlds]).astype(np.float32)
     truth = np.stack([world.truth for world in worlds]).astype(np.float64)
     y = np.minimum(truth[period, row, column] * np.exp(noise), LARGEST)
     here = (lon[soil], lat[soil], area[soil], cells[:, soil], truth[:, soil])
-    return Region(*at, y, np.array(YEARS)[period] if periods > 1 else period, cells[period, row, column], *here)
+    return Region(*at, y, np.array(YEARS)[period] if change == "both" else period, cells[period, row, column], *here)
 
 
 def dataset(region: Region) -> Dataset:
@@ -144,7 +149,8 @@ def fit_network(region: Region, seed: int, name: str, pretrained: SoilCarbonNet,
     cells = [as_means(predict(network, x)[1], facts).mean(0) for x in region.cells]
     members = as_means(predict(network, region.x)[1], facts)
     folds = group_folds(groups, 5, seed)
-    return Mapped(np.stack(cells), members[folds, np.arange(len(region.y))], folds, members.mean(0))
+    gained = members.var(0, ddof=1) * (1 - 1 / len(members)) if network.record.settings["select_on"] == "none" else None
+    return Mapped(np.stack(cells), members[folds, np.arange(len(region.y))], folds, members.mean(0), gained)
 
 
 def evaluate(region: Region, mapped: Mapped) -> Iterator[dict[str, Any]]:
@@ -152,7 +158,8 @@ def evaluate(region: Region, mapped: Mapped) -> Iterator[dict[str, Any]]:
     n, lon, lat = len(region.y), region.cell_lon, region.cell_lat
     places = np.column_stack([region.lon, region.lat])
     known = np.maximum(mapped.held_out, 0), np.zeros(n, int), 1, places, region.period
-    errors = ErrorField.fit(region.y, *known, apart=kilometres_apart(places, mapped.folds), fitted=mapped.fitted, timeless=True)
+    apart = kilometres_apart(places, mapped.folds)
+    errors = ErrorField.fit(region.y, *known, apart=apart, fitted=mapped.fitted, timeless=True, averaging=mapped.averaging)
     spread = [errors.spread(cells, np.ones((1, len(lon)))) * errors.growth(lon, lat) for cells in mapped.cells]
     alone = errors.cell_variance(mapped.cells[-1])
     changes = len(mapped.cells) > 1
@@ -195,7 +202,7 @@ def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def run(case: dict[str, Any], pretrained: SoilCarbonNet | None) -> dict[str, Any]:
     """Return a case with what was found."""
-    region = survey(case["seed"], case["region"], case["n"], case["how"], 2 if case["change"] else 1)
+    region = survey(case["seed"], case["region"], case["n"], case["how"], case["change"])
     if case["model"] == "forest":
         mapped = fit_forest(region)
     else:
@@ -231,7 +238,7 @@ def show(lines: list[dict[str, Any]]) -> None:
         low, high = beta.ppf([0.025, 0.975], [held, held + 1], [count - held + 1, count - held]) if 0 < held < count else (0, 1)
         change, model, of, how, n = key
         print(
-            f"{'change' if change else 'mean':6} {model:8} {of:8} {how:9} {n or 'all':>4} {count:5} regions or quarters: "
+            f"change: {change:5} {model:8} {of:8} {how:9} {n or 'all':>4} {count:5} regions or quarters: "
             f"{100 * held / count:5.1f} % [{100 * low:.0f}, {100 * high:.0f}] (too low {100 * part['above'].mean():.1f}, too high "
             f"{100 * part['below'].mean():.1f}), width {100 * part['width'].mean():.1f} %, bias {100 * part['bias'].mean():+.1f} % "
             f"(map {100 * part['bias of the map'].mean():+.1f} %); naive {100 * part['naive'].mean():.1f} %, width "
@@ -245,7 +252,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--models", nargs="+", choices=("forest", "network", "taught"), default=["forest", "network"])
-    parser.add_argument("--change", action="store_true")
+    parser.add_argument("--change", choices=("no", "both", "first"), default="no")
     parser.add_argument("--out", type=Path, default=Path("results/areal_means.jsonl"))
     parser.add_argument("--show", type=Path)
     arguments = parser.parse_args()

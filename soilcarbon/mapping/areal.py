@@ -95,10 +95,13 @@ def sums_with_errors(
     return found
 
 
-def _number(periods: Sequence[str], name: str) -> int:
-    """Return the number of a period for the error model: its first year, or where its name has none its place before them."""
+def _number(periods: Sequence[str], name: str) -> int | None:
+    """Return the number of a period for the error model: its first year, or where its name has none its place before them.
+
+    None of the only period, if it has no year.
+    """
     year = period_of(name)
-    return year if year is not None else -periods.index(name)
+    return year if year is not None else -1 - periods.index(name) if len(periods) > 1 else None
 
 
 def with_change(maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

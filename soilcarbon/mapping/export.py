@@ -47,7 +47,7 @@ class Source:
     product: CarbonMap
     depth: tuple[float, float]  # upper and lower limit, cm
     years: tuple[int, int] | None  # first and last; None where the file does not say
-    period: int  # as error models number periods
+    period: int | None  # as error models number periods
     # model, facts: its model, and how it was made (the YAML beside it); None and {} where no errors are asked for
     model: Predictor | None
     facts: dict[str, Any]
@@ -96,7 +96,7 @@ def open_source(product: CarbonMap, checkpoint: Path | None, uncertainty: bool) 
         facts = read_yaml(beside) if beside.is_file() else {}
         model = _model_of(product.path, checkpoint, facts, tags)
     found = None if years is None else (int(years[0]), int(years[1]))
-    return Source(product, depth, found, period_of(tags.get("PERIOD", "")) or 0, model, facts)
+    return Source(product, depth, found, period_of(tags.get("PERIOD", "")), model, facts)
 
 
 def _pair(text: str) -> tuple[float, float] | None:

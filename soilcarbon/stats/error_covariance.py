@@ -20,6 +20,11 @@ _LASTING = {0.0: 1.0, 0.5: 2.0, 0.8: 5.0, 0.9: 10.0, 0.97: 33.0}
 _REACTING, _NOT_REACTING = {0.1: 0.45, 0.3: 0.45}, {0.1: 0.1}
 """Shares that a period has in common, of such a model that keeps none of its held-out errors; of one that keeps a share of them,
 (1 - share)^2 times as large. And of one that does not react to a change at all, for want of covariates."""
+_UNSEEN_DRIFT, _UNSEEN_PASSING = 0.12, 0.25
+"""Where profiles are of one period, which shows nothing of others: the drift and the share that does not persist, of a model that
+keeps none of its held-out errors; of one that keeps a share of them, (1 - share)^2 times as large."""
+_LEAST_LOST = 0.15
+"""Of 1 - that share: networks, which react to covariates as well as any model does, have it."""
 _BIAS = 0.01
 """Variance of a standardised bias that all places share, where there is one, before any is seen."""
 _ODDS = 20.0
@@ -95,7 +100,8 @@ def posterior_shapes(
 
     First ranges and shares, then, of several periods and with the most probable of these, persistence and drift. `kept` is the
     share of held-out errors that a model keeps which knows of a period by its covariates alone; None: it may know the time. One
-    that keeps less follows its profiles and reacts less to covariates that change.
+    that keeps less follows its profiles and reacts less to covariates that change. Of one period nothing shows how errors change
+    with time: persistence and drift follow from `kept` alone.
     """
     distance, several = Decays(points), len(np.unique(period)) > 1
     same = period[:, None] == period if several else None
@@ -105,7 +111,7 @@ def posterior_shapes(
     found = 0.5 + 0.5 * _probability_of_structure(first, distance, same, values)
     shapes = _weighted(first, distance, same, values)
     if not several:
-        return shapes, found
+        return tuple(_over_time(shape, kept or 0.0) for shape in shapes), found
     best = max(shapes, key=lambda shape: shape.weight)
     persistences, drifts = _PERSISTENCE, _DRIFT
     if kept is not None:
@@ -122,6 +128,17 @@ def posterior_shapes(
         if shape.nugget > other.drift and shape.weight * other.weight > _LEAST_WEIGHT
     )
     return tuple(both), found
+
+
+def _over_time(shape: Shape, kept: float) -> Shape:
+    """Return a shape of one period with the drift and the persistence that other periods have.
+
+    All places of the one period share its drift, so that it is no part of the variance of their errors.
+    """
+    square = max(1 - kept, _LEAST_LOST) ** 2
+    drift = _UNSEEN_DRIFT * square
+    one = {"long": (1 - drift) * shape.long, "short": (1 - drift) * shape.short}
+    return shape._replace(**one, persistence=1 - _UNSEEN_PASSING * square, drift=drift)
 
 
 def _probability_of_structure(shapes: Sequence[Shape], distance: Decays, same: np.ndarray | None, values: np.ndarray) -> float:

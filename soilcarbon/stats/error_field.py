@@ -63,6 +63,8 @@ _FEWEST = 10
 _MAX_KNOTS = 800
 """Places that errors are conditioned on; those of more profiles are averaged in squares."""
 _MAX_ZONES = 100
+_LEAST_OF_MEMBERS = 0.5
+"""Variance of the field that the averaging of members leaves, at least."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ class ErrorField:
         apart: np.ndarray | None = None,
         fitted: np.ndarray | None = None,
         timeless: bool = False,
+        averaging: np.ndarray | None = None,
     ) -> "ErrorField":
         """Fit the model to errors of held-out profiles.
 
@@ -175,6 +178,10 @@ class ErrorField:
             (n,) predictions of the map's own model, which has seen these profiles; None: it has not.
         timeless
             The model knows of a period by its covariates alone, and was fitted to all periods at once. It errs alike in all then.
+            Profiles of one period are taken to be of such a model.
+        averaging
+            (n,) variance by which the mean of an ensemble's members, which maps, errs less than the member that held a profile
+            out; None: the errors of both are as large.
 
         Raises
         ------
@@ -200,7 +207,12 @@ class ErrorField:
         chosen = _subsample(unit_vectors(*places.T), np.random.default_rng(seed))
         kept = 1.0 if fitted is None else float(np.clip(error @ ((y - seen) / scale_of(predicted)) / (error @ error), 0, 1))
         near = unit_vectors(*places[chosen].T) * EARTH_KM
+        timeless = timeless or len(np.unique(period)) == 1
         shapes, found = posterior_shapes(near, standard[chosen], period[chosen], extent, kept if timeless else None)
+        if averaging is not None:
+            shared = sum(shape.weight * (shape.long + shape.short) for shape in shapes)
+            less = float((averaging / scale_of(predicted) ** 2).mean() / (error**2).mean() / max(shared, 1e-9))
+            deviations = tuple(each * max(1 - less, _LEAST_OF_MEMBERS) ** 0.5 for each in deviations)
         located = tuple((float(lon), float(lat)) for lon, lat in knots.round(5))
         cell = _root((y - predicted) / (1 + predicted))
         held = 0.0 if apart is None else float(_growth(apart, extent).mean())
@@ -225,7 +237,9 @@ class ErrorField:
 
     def cell_variance(self, predicted: np.ndarray) -> np.ndarray:
         """Return the variance of a single cell's error beside the field: of the nugget, which neighbours do not share."""
-        return np.asarray(self._mean(lambda shape: shape.nugget) * (self.cell * (1 + predicted)) ** 2)
+        several = len(set(self.period)) > 1
+        nugget = self._mean(lambda shape: shape.nugget / (1.0 if several else 1 - shape.drift))
+        return np.asarray(nugget * (self.cell * (1 + predicted)) ** 2)
 
     @property
     def standard_error(self) -> float:
@@ -272,7 +286,8 @@ class ErrorField:
             (n,) degrees.
         weights
             Period, as in `fit` -> weights (R, n) of standardised errors: spreads times areas. None: unknown. A period that no
-            profile is of, or of unknown number where all are of one, has what all periods have in common.
+            profile is of has what all periods have in common, and errors of its own that nothing shows. None: unknown; where all
+            profiles are of one period, that one.
         """
         points, posterior = unit_vectors(lon, lat) * EARTH_KM, self._posterior_draws
         rows = next(iter(weights.values())).shape[0]
@@ -296,8 +311,7 @@ class ErrorField:
                     mean[row] += kriged @ posterior.weights(km, number, "mean")
                     deviation[row] += kriged @ posterior.weights(km, number, "deviation")
         totals = {period: each.sum(axis=1) for period, each in weights.items()}
-        for period, total in totals.items():
-            mean += np.outer(total, posterior.constants(self._period_number(period)))
+        mean += np.outer(sum(totals.values()), posterior.constants())
         mean, deviation = self.corrected * mean, WIDENED * deviation + self.biases(totals)[:, : DRAWS // 2]
         for period, total in totals.items():
             mean += np.outer(total, posterior.shifts(self._period_number(period)))
@@ -320,8 +334,8 @@ class ErrorField:
     def _period_number(self, period: int | None) -> int:
         """Return the number of a period's field: its rank among those of profiles, or one behind them for each that is not."""
         known = sorted(set(self.period))
-        if period in known:
-            return known.index(period)
+        if period in known or (period is None and len(known) == 1):
+            return 0 if period is None else known.index(period)
         return len(known) + (0 if period is None else 1 + abs(int(period)) % 1_000_000)
 
     @cached_property
@@ -489,65 +503,57 @@ class _Posterior:
         kept = self._array["persistence"]
         return np.asarray(self.sigma * (kept**0.5 * always + (1 - kept) ** 0.5 * own))
 
-    def _solution(self, what: str, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return weights (K, draws) and constants (draws,): of the posterior mean, or of what a draw deviates from it by.
-
-        Where all profiles are of one period the deviations of another are drawn as if they were of that one, with another seed.
-        """
+    def _solution(self, what: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return weights (K, draws) and constants (draws,): of the posterior mean, or of what a draw deviates from it by."""
         from scipy.linalg import cho_solve
 
-        shown = number if len(self.known) == 1 else 0
-        if (key := (what, shown)) not in self._cached:
-            data = np.repeat(self.values[:, None], self.count, axis=1) if what == "mean" else -self._simulated(shown)
+        if what not in self._cached:
+            data = np.repeat(self.values[:, None], self.count, axis=1) if what == "mean" else -self._simulated()
             weights, constants = np.empty_like(data), np.empty(self.count)
             for k, (root, ones, _) in self.solved.items():
                 here = np.flatnonzero(self.shape_of == k)
                 constants[here] = ones @ data[:, here] / ones.sum()
                 weights[:, here] = cho_solve((root, True), data[:, here] - constants[here])
-            self._cached[key] = weights, constants
-        found: tuple[np.ndarray, np.ndarray] = self._cached[key]
+            self._cached[what] = weights, constants
+        found: tuple[np.ndarray, np.ndarray] = self._cached[what]
         return found
 
-    def _simulated(self, shown: int) -> np.ndarray:
+    def _simulated(self) -> np.ndarray:
         """Return prior fields, biases and nuggets (K, draws) at the places of profiles."""
         kept, found = self._array["persistence"][:, None], np.empty((self.count, len(self.points)))
         always = self.prior(self.points, _ALWAYS)
         for number in np.unique(self.number).tolist():
-            rows, drawn = self.number == number, number + shown
-            own = self.prior(self.points[rows], drawn)
-            found[:, rows] = kept**0.5 * always[:, rows] + (1 - kept) ** 0.5 * own + self._bias(drawn)[:, None]
+            rows = self.number == number
+            own = self.prior(self.points[rows], number)
+            found[:, rows] = kept**0.5 * always[:, rows] + (1 - kept) ** 0.5 * own + self._bias(number)[:, None]
         nugget = np.array([shape.nugget for shape in self.shapes])[:, None] / self.counts
-        noise = np.random.default_rng([13, shown]).normal(size=found.shape)
+        noise = np.random.default_rng([13, 0]).normal(size=found.shape)
         return np.asarray((self.sigma[:, None] * (found + nugget**0.5 * noise)).T)
 
     def _factor(self, number: int) -> np.ndarray:
         """Return how far correlated errors of the profiles' periods are shared by a period, (K, draws)."""
-        kept = self._array["persistence"]
-        if len(self.known) == 1:
-            return np.ones((len(self.points), self.count))
-        return np.where((self.number == number)[:, None], 1.0, kept)
+        return np.where((self.number == number)[:, None], 1.0, self._array["persistence"])
 
     def weights(self, km: float, number: int, what: str) -> np.ndarray:
         """Return the weights (K, draws) of e^(-distance / km) between a place of a period and those of profiles."""
         if (key := (km, number, what)) not in self._cached:
             share = sum(self._array[name] * (self._array[f"{name}_km"] == km) for name in ("long", "short"))
-            self._cached[key] = self._solution(what, number)[0] * self._factor(number) * share
+            self._cached[key] = self._solution(what)[0] * self._factor(number) * share
         found: np.ndarray = self._cached[key]
         return found
 
-    def constants(self, number: int, what: str = "mean") -> np.ndarray:
+    def constants(self, what: str = "mean") -> np.ndarray:
         """Return what is added to the field everywhere, (draws,)."""
-        return self._solution(what, number)[1]
+        return self._solution(what)[1]
 
     def shifts(self, number: int, what: str = "mean") -> np.ndarray:
         """Return what is known of a period's own bias, (draws,)."""
-        weights, _ = self._solution(what, number)
-        same = self.number == number if len(self.known) > 1 else np.ones(len(self.points), bool)
-        return np.asarray(self._array["drift"] * weights[same].sum(axis=0))
+        weights, _ = self._solution(what)
+        return np.asarray(self._array["drift"] * weights[self.number == number].sum(axis=0))
 
     def biases(self, number: int) -> np.ndarray:
         """Return what draws (draws,) deviate by from the posterior mean everywhere in a period: mean, its own bias, hidden bias."""
-        known = self.constants(number, "deviation") + self.shifts(number, "deviation")
+        known = self.constants("deviation") + self.shifts(number, "deviation")
         return np.asarray(known + self.sigma * self._bias(number) + self.hidden)
 
 

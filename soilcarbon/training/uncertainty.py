@@ -153,7 +153,12 @@ def fit_errors(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, folds: n
     fold = np.arange(len(fitted)) >= len(chosen) if folds is None else folds
     try:
         apart = kilometres_apart(places[fitted], fold)[: len(chosen)]
-        return ErrorField.fit(y, predicted, one, 1, places[chosen], one, seed, apart, None if folds is None else means.mean(0))
+        known = y, predicted, one, 1, places[chosen], one, seed, apart
+        if folds is None:
+            return ErrorField.fit(*known)
+        # members that chose their epoch by the profiles they held out err less there, by about as much as their mean gains
+        gained = None if _chosen_by(network) else means.var(0, ddof=1) * (1 - 1 / len(means))
+        return ErrorField.fit(*known, means.mean(0), averaging=gained)
     except ValueError as error:
         log.warning("no intervals of means and totals: %s", error)
         return None
@@ -161,7 +166,12 @@ def fit_errors(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, folds: n
 
 def _chose_the_epoch(network: SoilCarbonNet, chosen: np.ndarray, folds: np.ndarray | None) -> bool:
     """Return whether the validation profiles are few and chose the best epoch, so that their errors are too small."""
-    return folds is None and network.record.settings.get("select_on", "none") != "none" and len(chosen) < MANY
+    return folds is None and _chosen_by(network) and len(chosen) < MANY
+
+
+def _chosen_by(network: SoilCarbonNet) -> bool:
+    """Return whether a validation score chose the best epoch."""
+    return network.record.settings.get("select_on", "none") != "none"
 
 
 def fit_calibration(

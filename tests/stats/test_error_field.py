@@ -87,7 +87,6 @@ def test_a_sum_does_not_depend_on_what_else_is_summed():
     change = errors.sums(lon, lat, {1985: csr_array(weights[:1]), 2015: csr_array(-weights[1:])})[0]
     parts = [summed(errors, lon, lat, weights[k : k + 1], period)[0] for k, period in enumerate((1985, 2015))]
     np.testing.assert_allclose(change, parts[0] - parts[1], rtol=1e-5, atol=1e-6)
-    assert np.corrcoef(*(each[: DRAWS // 2] - each.mean() for each in parts))[0, 1] < 0.6  # nothing is known of two periods
 
 
 def test_sizes_are_learnt_by_zone():
@@ -198,6 +197,35 @@ def test_a_period_s_own_bias_is_corrected_wholly_and_a_model_that_reacts_has_les
     assert follows.corrected == 0 and keeps.corrected > 0.4
     assert -0.42 < changes[0].mean() < changes[1].mean() - 0.05 < -0.05
     assert follows.drift > 1.3 * keeps.drift
+
+
+def test_profiles_of_one_period_tell_little_of_a_change_however_many_they_are():
+    random, narrow, change = np.random.default_rng(10), [], []
+    for n in (100, 600):
+        lon, lat = places(random, n)
+        error, zero, even = random.normal(size=n), np.zeros(n, int), csr_array(np.full((1, n), 1 / n))
+        known = 5 + error, np.full(n, 5.0), zero, 1, np.column_stack([lon, lat]), zero
+        for share in (0.2, 1.0):
+            found = ErrorField.fit(*known, fitted=5 + (1 - share) * error)
+            one_period = replace(found, shapes=tuple(each._replace(persistence=0.0) for each in found.shapes))
+            assert one_period.sums(lon, lat, {None: even}).std() == pytest.approx(found.sums(lon, lat, {0: even}).std(), rel=0.15)
+            narrow.append(found.sums(lon, lat, {None: even}).std() / found.deviations[0])
+            change.append(found.sums(lon, lat, {1990: -even, 2010: even}).std() / found.deviations[0])
+    assert narrow[2] < 0.6 * narrow[0] and narrow[3] < 0.6 * narrow[1]
+    assert change[2] > 0.8 * change[0] > 0.3  # a model that follows its profiles reacts less to covariates that change
+    assert change[0] > 1.5 * change[1] and change[3] > narrow[3]
+
+
+def test_errors_of_a_map_are_smaller_by_what_the_averaging_of_members_gains():
+    random = np.random.default_rng(11)
+    lon, lat = places(random, 150)
+    y, zero = 5 + simulated(lon, lat, random)[0], np.zeros(150, int)
+    known = y, np.full(150, 5.0), zero, 1, np.column_stack([lon, lat]), zero
+    single, mean, much = (ErrorField.fit(*known, averaging=None if v is None else np.full(150, v)) for v in (None, 0.1, 9.0))
+    shared = single.structured / (1 - single.drift)
+    assert mean.deviations[0] / single.deviations[0] == pytest.approx((1 - 0.1 / ((y - 5) ** 2).mean() / shared) ** 0.5, rel=0.02)
+    assert much.deviations[0] == pytest.approx(0.5**0.5 * single.deviations[0])
+    np.testing.assert_allclose(mean.values, single.values)  # what profiles show stays as it is
 
 
 def test_many_profiles_are_averaged_in_squares():
