@@ -20,11 +20,11 @@ _LASTING = {0.0: 1.0, 0.5: 2.0, 0.8: 5.0, 0.9: 10.0, 0.97: 33.0}
 _REACTING, _NOT_REACTING = {0.1: 0.45, 0.3: 0.45}, {0.1: 0.1}
 """Shares that a period has in common, of such a model that keeps none of its held-out errors; of one that keeps a share of them,
 (1 - share)^2 times as large. And of one that does not react to a change at all, for want of covariates."""
-_UNSEEN_DRIFT, _UNSEEN_PASSING = 0.12, 0.25
+_UNSEEN_DRIFT, _UNSEEN_PASSING = 0.1, 0.15
 """Where profiles are of one period, which shows nothing of others: the drift and the share that does not persist, of a model that
-keeps none of its held-out errors; of one that keeps a share of them, (1 - share)^2 times as large."""
-_LEAST_LOST = 0.15
-"""Of 1 - that share: networks, which react to covariates as well as any model does, have it."""
+keeps none of its held-out errors; of one that keeps a share of them, (1 - share)^2 and 1 - share times as large."""
+_LEAST_LOST = 0.2
+"""Of 1 - that share: networks, which react to covariates as well as any model does, have 0.13."""
 _BIAS = 0.01
 """Variance of a standardised bias that all places share, where there is one, before any is seen."""
 _ODDS = 20.0
@@ -135,10 +135,10 @@ def _over_time(shape: Shape, kept: float) -> Shape:
 
     All places of the one period share its drift, so that it is no part of the variance of their errors.
     """
-    square = max(1 - kept, _LEAST_LOST) ** 2
-    drift = _UNSEEN_DRIFT * square
+    lost = max(1 - kept, _LEAST_LOST)
+    drift = _UNSEEN_DRIFT * lost**2
     one = {"long": (1 - drift) * shape.long, "short": (1 - drift) * shape.short}
-    return shape._replace(**one, persistence=1 - _UNSEEN_PASSING * square, drift=drift)
+    return shape._replace(**one, persistence=1 - _UNSEEN_PASSING * lost, drift=drift)
 
 
 def _probability_of_structure(shapes: Sequence[Shape], distance: Decays, same: np.ndarray | None, values: np.ndarray) -> float:
