@@ -70,10 +70,7 @@ def profiles(seed, n):
     lon = (lon[chosen] + random.normal(0, 4, len(chosen)) + 180) % 360 - 180
     lat = np.clip(lat[chosen] + random.normal(0, 3, len(chosen)), -59, 83)
     covariates, _, truth = world.at(lon, lat)
-    covariates |= {
-        "clay": world._fields["clay"](unit_vectors(lon, lat)),
-        "hollow": -world._fields["hill"](unit_vectors(lon, lat)),
-    }
+    covariates |= {"clay": world._fields["clay"](unit_vectors(lon, lat)), "hollow": -world._fields["hill"](unit_vectors(lon, lat))}
     x = np.stack([covariates[name] for name in VARIABLES], axis=1).astype(np.float32)
     rows = np.flatnonzero(np.isfinite(truth) & np.isfinite(x).all(1))[:n]
     return x[rows], lon[rows], lat[rows]

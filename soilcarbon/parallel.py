@@ -74,8 +74,6 @@ def map_in_order(
 ) -> list[Any]:
     """Return the results of many short calls in their order, with a progress bar; without a pool they run in this process.
 
-    Examples
-    --------
     >>> map_in_order(None, pow, [(2, 3), (3, 2)], "powers")
     [8, 9]
     """

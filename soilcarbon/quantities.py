@@ -88,8 +88,6 @@ _SPELT = {
 def spelt_unit(quantity: str, text: str) -> str | None:
     """Return one of a quantity's units for a unit as files or users spell it; None for any other.
 
-    Examples
-    --------
     >>> spelt_unit("temperature", "Kelvin"), spelt_unit("precipitation", "kgm-2s-1"), spelt_unit("temperature", "mm")
     ('K', 'kg m-2 s-1', None)
     """
@@ -132,8 +130,6 @@ def unit_of(text: str | None) -> str | None:
 def to_standard(values: np.ndarray, quantity: str, unit: str) -> np.ndarray:
     """Return values in the quantity's standard unit; ValueError if the unit is none of the quantity's.
 
-    Examples
-    --------
     >>> to_standard(np.array([1.5, 2.0]), "soc", "%")
     array([15., 20.])
     """
@@ -177,9 +173,8 @@ def check_plausible(
     else:
         low, high = ((limit - found.units[unit][1]) / found.units[unit][0] for limit in found.limits)
         saw = f"{bad.sum()} of {given.size} values (first {given[bad][0]:.8g}) are no {found.name} in {unit} ({low:g} to {high:g})"
-    differing = {
-        scale: other for other, scale in reversed(list(found.units.items())) if scale != found.units[unit]
-    }  # g/cm3, not t/m3 too
+    # of units of one scale the first: g/cm3, not t/m3 too
+    differing = {scale: other for other, scale in reversed(list(found.units.items())) if scale != found.units[unit]}
     others = [other for other in found.units if other in differing.values() and _fits(given, quantity, other)]
     looks = f"they look like {' or '.join(others[:2])}" if others else "they look like no unit that is known"
     if setting and others:

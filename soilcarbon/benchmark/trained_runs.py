@@ -15,6 +15,7 @@ import pandas as pd
 from soilcarbon.benchmark.baselines import BASELINES
 from soilcarbon.benchmark.network_variants import VARIANTS
 from soilcarbon.benchmark.results import flat_scores
+from soilcarbon.categories import first_repeated
 from soilcarbon.html import Table
 from soilcarbon.io.files import UserError, read_yaml
 from soilcarbon.io.tables import read_table
@@ -62,7 +63,7 @@ def read_run(folder: Path) -> tuple[Dataset, dict[str, np.ndarray]]:
     test = dataset.split["test"]
     ids, found = [dataset.ids[k] for k in test], table["profile_id"].tolist()
     if sorted(found) != sorted(ids):
-        differing = sorted(set(found) ^ set(ids)) or [next(name for name in found if found.count(name) > 1)]
+        differing = sorted(set(found) ^ set(ids)) or [first_repeated(found)]
         raise UserError(
             f"{path}: its {len(found)} profiles are not the {len(ids)} test profiles of {settings.data_dir} "
             f"(first difference: profile_id {differing[0]!r}); {again}"

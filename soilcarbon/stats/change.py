@@ -5,8 +5,9 @@ units such as blocks). Out: `Change`. Errors of measurement that are independent
 them, and so of the interval; an error that all values of a visit share, such as another laboratory, is in no interval.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -82,12 +83,13 @@ def paired_change(
     design = sampling_design(len(before)) if design is None else design
     difference = _mean(after - before, design, population)
     together = np.corrcoef(before, after)[0, 1] if len(before) > 2 and np.ptp(before) and np.ptp(after) else np.nan
-    means = mean(before, design).value, mean(after, design).value
-    sds = _sd(before, design), _sd(after, design)
-    return _change(
-        *means, difference.value, difference.standard_error, difference.df, level, one_sided, (len(before), len(after)), sds,
-        True, float(together), _sd(after - before, design),
-    )  # fmt: skip
+    return Change(
+        **_intervals(difference.value, difference.standard_error, difference.df, level, one_sided),
+        **_visits((before, after), (design, design)),
+        paired=True,
+        correlation=float(together),
+        sd_difference=_sd(after - before, design),
+    )
 
 
 def unpaired_change(
@@ -133,9 +135,8 @@ def unpaired_change(
         error, df = _welch(first, second)
     else:
         error, df = _between_units((before, after), designs, units)
-    sds = _sd(before, designs[0]), _sd(after, designs[1])
-    sizes = len(before), len(after)
-    return _change(first.value, second.value, second.value - first.value, error, df, level, one_sided, sizes, sds, False)
+    intervals = _intervals(second.value - first.value, error, df, level, one_sided)
+    return Change(**intervals, **_visits((before, after), designs), paired=False)
 
 
 def difference_of_changes(first: Change, second: Change) -> Change:
@@ -149,11 +150,7 @@ def difference_of_changes(first: Change, second: Change) -> Change:
     2.0
     """
     error, df = _welch(first, second)
-    return _change(
-        second.before, second.after, second.change - first.change, error, df, second.level, second.one_sided,
-        (second.n_before, second.n_after), (second.sd_before, second.sd_after), second.paired, second.correlation,
-        second.sd_difference,
-    )  # fmt: skip
+    return replace(second, **_intervals(second.change - first.change, error, df, second.level, second.one_sided))
 
 
 def rate_per_year(change: Change, years: float) -> tuple[float, float, float]:
@@ -227,27 +224,29 @@ def _sd(values: np.ndarray, design: SamplingDesign) -> float:
     return float(np.sqrt((weight * (values - means[design.stratum]) ** 2).sum() * n / (n - strata)))
 
 
-def _change(
-    before: float,
-    after: float,
-    change: float,
-    error: float,
-    df: float,
-    level: float,
-    one_sided: float,
-    sizes: tuple[int, int],
-    sds: tuple[float, float],
-    paired: bool,
-    correlation: float = float("nan"),
-    sd_difference: float = float("nan"),
-) -> Change:
-    """Return a change with its intervals; NaN throughout them without degrees of freedom."""
-    known = df > 0 and error == error
-    half = float(stats.t.ppf((1 + level) / 2, df)) * error if known else float("nan")
-    one = float(stats.t.ppf(one_sided, df)) * error if known else float("nan")
-    ratio = abs(change) / error if known and error > 0 else float("nan")
-    p = float(2 * stats.t.sf(ratio, df)) if ratio == ratio else float("nan")
-    return Change(
-        before, after, change, error if known else float("nan"), float(df), change - half, change + half,
-        change - one, change + one, p, level, one_sided, *sizes, paired, *sds, correlation, sd_difference,
-    )  # fmt: skip
+def _visits(values: Sequence[np.ndarray], designs: Sequence[SamplingDesign]) -> dict[str, Any]:
+    """Return the fields of a `Change` that describe the two visits."""
+    found: dict[str, Any] = {}
+    for name, its, design in zip(("before", "after"), values, designs, strict=True):
+        found |= {name: mean(its, design).value, f"n_{name}": len(its), f"sd_{name}": _sd(its, design)}
+    return found
+
+
+def _intervals(change: float, error: float, df: float, level: float, one_sided: float) -> dict[str, Any]:
+    """Return the fields of a `Change` that say how sure it is; NaN without degrees of freedom."""
+    error = error if df > 0 else float("nan")
+    half = float(stats.t.ppf((1 + level) / 2, df)) * error
+    one = float(stats.t.ppf(one_sided, df)) * error
+    ratio = abs(change) / error if error > 0 else float("nan")
+    return {
+        "change": change,
+        "standard_error": error,
+        "df": float(df),
+        "low": change - half,
+        "high": change + half,
+        "least": change - one,
+        "most": change + one,
+        "p": float(2 * stats.t.sf(ratio, df)),
+        "level": level,
+        "one_sided": one_sided,
+    }
