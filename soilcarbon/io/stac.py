@@ -51,29 +51,24 @@ def read_assets(path: str | Path, cache: Path) -> list[Asset]:
     """
     text, _, keys = str(path).partition("#")
     chosen = [each for each in keys.split(",") if each]
+    base: str | Path
     if is_address(text):
-        base: str | Path = https_address(text)
-        where, content = shown(str(base)), _read_remote(str(base), cache)
+        base = https_address(text)
+        remote = RemoteFile(base, cache)
+        where, size, read = shown(base), remote.size, remote.read
     else:
-        base, where = Path(text), text
+        base = Path(text)
         must_exist(base, "STAC item")
-        if base.stat().st_size > _BYTES:
-            raise UserError(f"{where}: a JSON file of more than {_BYTES >> 20} MiB; is it an item?")
-        content = base.read_bytes()
-    items = _items(content, where)
+        where, size, read = text, base.stat().st_size, base.read_bytes
+    if size > _BYTES:
+        raise UserError(f"{where}: a JSON file of more than {_BYTES >> 20} MiB; is it an item?")
+    items = _items(read(), where)
     assets = [asset for item in items for asset in _assets_of(item, base, where, chosen)]
     if not assets:
         which = f"no assets {', '.join(chosen)}" if chosen else "no GeoTIFF among its assets"
         there = sorted({str(key) for item in items for key in item["assets"]})
         raise UserError(f"{where}: {which}; it has {', '.join(there[:12]) or 'none'}")
     return assets
-
-
-def _read_remote(address: str, cache: Path) -> bytes:
-    file = RemoteFile(address, cache)
-    if file.size > _BYTES:
-        raise UserError(f"{shown(address)}: a JSON file of more than {_BYTES >> 20} MiB; is it an item?")
-    return file.read()
 
 
 def _items(content: bytes, where: str) -> list[dict[str, Any]]:

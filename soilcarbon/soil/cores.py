@@ -21,7 +21,7 @@ from soilcarbon.soil.density import BY_MASS, Measured, check_soc_unit, measureme
 from soilcarbon.soil.depth import HIGHEST_LITTER, Horizons, from_surface
 from soilcarbon.soil.horizons import constant_columns, has_depths, measured_quantity, measured_soc, read_depths, typed
 from soilcarbon.soil.stocks import BulkDensityOf, Cores, Layers
-from soilcarbon.soil.visits import TIMES, sampling_years
+from soilcarbon.soil.visits import TIMES, visit_labels
 
 _TELLING = re.compile(r"core|rep|point|plot|sample|id$|no$|nr$|tube|block|treat|hole|bore|pit|sub", re.IGNORECASE)
 """Names of columns of numbers that may tell cores of one place apart."""
@@ -143,11 +143,7 @@ def _read(path: Path, rule: TableRule, cores: CoreRule) -> _Rows:
     """Return the rows of a table with their cores and depths; rows without a place or visit are left out and counted."""
     points = read_points(path, rule)
     place = _place(points, cores.place)
-    year = np.full(len(place), np.nan) if points.columns.found.get("year") == cores.visit else sampling_years(points)
-    if cores.visit is not None:
-        visit = points.text(cores.visit, "--visit")
-    else:
-        visit = pd.Series(np.where(np.isnan(year), "", np.floor(np.nan_to_num(year)).astype(np.int64).astype(str)), dtype="str")
+    visit, year = visit_labels(points, cores.visit)
     own: dict[str, object] = {"profile_id": place, "visit": visit}
     if not np.isnan(year).all():
         own["year"] = year

@@ -14,7 +14,7 @@ from soilcarbon.io.columns import SAMPLING, plain
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.io.points import PointTable, TableRule, read_points
 from soilcarbon.soil.horizons import has_depths
-from soilcarbon.soil.visits import sampling_years
+from soilcarbon.soil.visits import visit_labels
 from soilcarbon.stats.groups import unit_vectors
 from soilcarbon.stats.variogram import EARTH_KM
 
@@ -73,13 +73,11 @@ def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
     if not visits.place:
         points.require("profile_id")
     visit_column = visits.visit or ("visit" if "visit" in points.raw else None)
-    year = np.full(len(points.raw), np.nan) if points.columns.found.get("year") == visit_column else sampling_years(points)
-    if visit_column is not None:
-        visit = points.text(visit_column, "--visit")
-    elif np.isnan(year).all():
-        raise UserError(f"{path}: no column of visits or years; --visit COLUMN names it")
-    else:
-        visit = pd.Series(np.where(np.isnan(year), "", np.floor(np.nan_to_num(year)).astype(int).astype(str))).replace("", None)
+    visit, year = visit_labels(points, visit_column)
+    if visit_column is None:
+        if np.isnan(year).all():
+            raise UserError(f"{path}: no column of visits or years; --visit COLUMN names it")
+        visit = visit.replace("", None)
     if visit.isna().all():
         raise UserError(f"{path}: column {visit_column!r} is empty; --visit COLUMN names that of visits")
     rows = pd.DataFrame(
@@ -229,7 +227,8 @@ def pair_by_distance(first: pd.DataFrame, second: pd.DataFrame, metres: float) -
     known = [np.flatnonzero(each[["lon", "lat"]].notna().all(axis=1)) for each in (first, second)]
     if not (known[0].size and known[1].size):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    trees = [KDTree(_positions(each.iloc[rows])) for each, rows in zip((first, second), known, strict=True)]
+    places = [each.iloc[rows][["lon", "lat"]].to_numpy(float) for each, rows in zip((first, second), known, strict=True)]
+    trees = [KDTree(unit_vectors(*each.T) * EARTH_KM * 1000) for each in places]  # metres from the centre of the Earth
     near = trees[0].sparse_distance_matrix(trees[1], metres, output_type="coo_matrix")
     rows, columns = known[0][near.row], known[1][near.col]
     alike = ["group", "stratum"]
@@ -243,11 +242,6 @@ def pair_by_distance(first: pd.DataFrame, second: pd.DataFrame, metres: float) -
             taken.add(other)
     found = np.array(sorted(pairs.items()), np.int64).reshape(-1, 2)
     return found[:, 0], found[:, 1]
-
-
-def _positions(table: pd.DataFrame) -> np.ndarray:
-    """Return places (N, 3) in metres from the centre of the Earth."""
-    return np.asarray(unit_vectors(table["lon"].to_numpy(float), table["lat"].to_numpy(float)) * EARTH_KM * 1000)
 
 
 def named_numbers(given: Sequence[str], setting: str) -> Mapping[str, float]:

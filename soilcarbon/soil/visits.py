@@ -37,6 +37,14 @@ def sampling_years(points: PointTable) -> np.ndarray:
     return year
 
 
+def visit_labels(points: PointTable, column: str | None) -> tuple[pd.Series, np.ndarray]:
+    """Return the visits (N,) as text, of a column or else the year, "" where unknown; and the year, unless it names them."""
+    year = np.full(len(points.raw), np.nan) if points.columns.found.get("year") == column else sampling_years(points)
+    if column is not None:
+        return points.text(column, "--visit"), year
+    return pd.Series(["" if np.isnan(each) else f"{np.floor(each):.0f}" for each in year], dtype="str"), year
+
+
 def placed_visits(points: PointTable) -> tuple[pd.DataFrame, np.ndarray]:
     """Return profile_id, lon, lat of rows (N,) as visits, and which lie far from the first of their id.
 
