@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from soilcarbon.categories import first_repeated
 from soilcarbon.io.files import UserError, nearest
 
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -177,8 +178,7 @@ def find_columns(
             found[ours] = column
         elif column not in (NOT_USED, BY_ROW):
             raise UserError(f"{path}: no column {column!r} ({ours}={column}){nearest(column, columns)}")
-    double = next((name for name in found.values() if list(found.values()).count(name) > 1), None)
-    if double is not None:
+    if (double := first_repeated(list(found.values()))) is not None:
         raise UserError(f"{path}: column {double!r} is named twice; name different ones")
     by_name = {plain(name): name for name in reversed(columns) if name not in found.values()}
     known: list[str] = []
@@ -205,17 +205,6 @@ def _unit_of(column: str, ours: str) -> str | None:
     ends = [plain(in_brackets[1])] if in_brackets else []
     ends += [plain(part) for part in (column.rpartition("_")[2], "".join(column.split("_")[-2:]))]
     return next((suffixes[end] for end in ends if end in suffixes), None)
-
-
-def require_columns(table: pd.DataFrame, found: Mapping[str, str], wanted: Sequence[str], path: Path) -> None:
-    """Raise UserError if a needed column was not found, with all that are missing and names they may have."""
-    missing = [ours for ours in wanted if ours not in found]
-    if missing:
-        lacks = ", ".join(f"{ours} (or {', '.join((ALIASES | SAMPLING)[ours][1:4])} ...)" for ours in missing)
-        it_has = ", ".join(map(str, table.columns[:_SHOWN]))
-        blanks = "; its fields are not separated by , ; or tabs" if len(table.columns) == 1 else ""
-        example = f"--columns {missing[0]}=NAME"
-        raise UserError(f"{path}: no column for {lacks}; it has {it_has}{blanks}: name it by {example}")
 
 
 _ORGANIC_MATTER = re.compile(

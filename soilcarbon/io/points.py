@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from soilcarbon.io import limits
-from soilcarbon.io.columns import ALIASES, Columns, find_columns, require_columns
+from soilcarbon.io.columns import ALIASES, SAMPLING, Columns, find_columns
 from soilcarbon.io.files import UserError, must_exist, nearest
 from soilcarbon.io.tables import read_rows
 from soilcarbon.io.values import BelowLimit, Reading, degrees, has_decimal_commas, numbers, years
@@ -78,8 +78,12 @@ class PointTable:
         return ours in self.columns.found
 
     def require(self, *wanted: str) -> None:
-        """Raise UserError if one of our names has no column."""
-        require_columns(self.raw, self.columns.found, wanted, self.path)
+        """Raise UserError if some of our names have no column, with all that are missing and names they may have."""
+        if missing := [ours for ours in wanted if ours not in self]:
+            lacks = ", ".join(f"{ours} (or {', '.join((ALIASES | SAMPLING)[ours][1:4])} ...)" for ours in missing)
+            blanks = "; its fields are not separated by , ; or tabs" if len(self.raw.columns) == 1 else ""
+            saw = f"no column for {lacks}; it has {self.shown}{blanks}"
+            raise UserError(f"{self.path}: {saw}: name it by --columns {missing[0]}=NAME")
 
     def check_measurement(self, name: str, setting: str) -> None:
         """Raise UserError if a column that a setting names is not there, or has another meaning."""
