@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.sparse import csr_array
-from scipy.stats import beta, t
+from scipy.stats import t
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from soilcarbon.categories import PUBLISHED_CATEGORIES
@@ -222,7 +222,6 @@ def table(lines: list[dict[str, Any]]) -> pd.DataFrame:
             rows.append(
                 {name: line[name] for name in ("model", "change", "how", "n", "seed", "region")}
                 | {"of": "whole" if zone["zone"] == "whole" else "quarters", "held": held, "naive": naive}
-                | {"above": zone["truth"] > zone["upper"], "below": zone["truth"] < zone["lower"]}
                 | {"width": (zone["upper"] - zone["lower"]) / size, "naive width": np.diff(zone["naive"])[0] / size}
                 | {"bias": (zone["mean"] - zone["truth"]) / size, "bias of the map": (zone["map"] - zone["truth"]) / size}
             )
@@ -230,20 +229,25 @@ def table(lines: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def show(lines: list[dict[str, Any]]) -> None:
-    """Print the table of coverage, in per cent."""
-    whole = table(lines)
-    whole = pd.concat([whole, whole.assign(how="all", n=0)])
-    for key, part in whole.groupby(["change", "model", "of", "how", "n"], sort=True):
-        held, count = int(part["held"].sum()), len(part)
-        low, high = beta.ppf([0.025, 0.975], [held, held + 1], [count - held + 1, count - held]) if 0 < held < count else (0, 1)
-        change, model, of, how, n = key
-        print(
-            f"change: {change:5} {model:8} {of:8} {how:9} {n or 'all':>4} {count:5} regions or quarters: "
-            f"{100 * held / count:5.1f} % [{100 * low:.0f}, {100 * high:.0f}] (too low {100 * part['above'].mean():.1f}, too high "
-            f"{100 * part['below'].mean():.1f}), width {100 * part['width'].mean():.1f} %, bias {100 * part['bias'].mean():+.1f} % "
-            f"(map {100 * part['bias of the map'].mean():+.1f} %); naive {100 * part['naive'].mean():.1f} %, width "
-            f"{100 * part['naive width'].mean():.1f} %"
-        )
+    """Print the table of coverage, in per cent: a row for each class, of whole regions and of quarters."""
+    each = table(lines)
+    each = pd.concat([each, each.assign(how="all", n=0)])
+    of = ("whole", "quarters")
+    names = [f"{part}: {name}" for part in of for name in ("held (s.e.)", "naive", "width (naive)", "bias (of the map)")]
+    print("| change | model | sampling | profiles | maps |", " | ".join(names), "|\n" + "|---" * (5 + len(names)) + "|")
+    for (change, model, how, n), rows in each.groupby(["change", "model", "how", "n"], sort=True):
+        parts = [rows[rows["of"] == name] for name in of]
+        print(f"| {change} | {model} | {how} | {n or 'all'} | {len(parts[0])} |", " | ".join(map(_columns, parts)), "|")
+
+
+def _columns(part: pd.DataFrame) -> str:
+    """Return the columns of whole regions or quarters. Standard errors are those of clusters: a planet's region has one truth."""
+    held, region = part["held"].mean(), part.groupby(["seed", "region"]).ngroup()
+    sums = (part["held"] - held).groupby(region).sum()
+    error = (len(sums) / max(len(sums) - 1, 1) * (sums**2).sum()) ** 0.5 / len(part)
+    width, naive, bias, own = (100 * part[name].mean() for name in ("width", "naive width", "bias", "bias of the map"))
+    shares = f"**{100 * held:.1f}** ({100 * error:.1f}) | {100 * part['naive'].mean():.0f}"
+    return f"{shares} | {width:.0f} ({naive:.0f}) | {bias:+.1f} ({own:+.1f})"
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def test_a_case_is_evaluated_over_the_whole_and_its_quarters(change, capsys):
         assert change != "no" or zone["lower"] > 0
     show([found])
     printed = capsys.readouterr().out
-    assert f"change: {change}" in printed and "whole" in printed
+    assert f"| {change} | forest | even | 100 | 1 |" in printed and "nan" not in printed
 
 
 def test_errors_that_are_known_are_found_again():
