@@ -7,7 +7,7 @@ addresses, and to files below its own folder. https://stacspec.org, versions 1.0
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -52,6 +52,7 @@ def read_assets(path: str | Path, cache: Path) -> list[Asset]:
     text, _, keys = str(path).partition("#")
     chosen = [each for each in keys.split(",") if each]
     base: str | Path
+    read: Callable[[], bytes]
     if is_address(text):
         base = https_address(text)
         remote = RemoteFile(base, cache)
