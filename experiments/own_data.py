@@ -6,10 +6,11 @@
 Data sets are built from ../shared/realdata and ../shared/realdata2 (--realdata, --realdata2): regions with global rasters,
 North Macedonia and others with their own, countries of WISE, and tables of laboratory measurements, which have no rasters at
 all. Each is cross-validated by five folds of blocks, as `soilcarbon fit` draws them, and of places at random. `log-forest` is
-scikit-learn's random forest with default settings on ln(1 + SOC); `default` is `SoilCarbonRegressor()` on the plain table;
-`teacher` what `taught` is distilled from; `fit` is `soilcarbon fit` within the training folds, choosing among learners that are
-no networks; the others are its learners. `best` is the choice of its rule among all learners for each fold by their errors in
-the other folds. FOLDER keeps what is finished, a file per set, folds and learner, also of several processes side by side.
+scikit-learn's random forest with default settings on ln(1 + SOC); `default` is `SoilCarbonRegressor()` on the plain table,
+`default-network` the same without its forest; `teacher` what `taught` is distilled from; `fit` is `soilcarbon fit` within the
+training folds, choosing among learners that are no networks; the others are its learners. `best` is the choice of its rule among
+all learners for each fold by their errors in the other folds. FOLDER keeps what is finished, a file per set, folds and learner,
+also of several processes side by side.
 --show prints the tables of docs/own-data.md.
 """
 
@@ -54,7 +55,7 @@ SEED = 17
 FOLDS = 5
 LEVEL = 0.9
 SIMPLE = tuple(key for key, each in LEARNERS.items() if not each.network)
-REFERENCE = "log-forest"
+REFERENCE, ALONE = "log-forest", "default-network"
 TRAINED = (REFERENCE, *SIMPLE, "teacher", "default", "taught", "network", "fit")
 """What is trained, in this order; a stack and the choice need no more."""
 
@@ -188,10 +189,10 @@ def log_forest(case: Case, fold: int) -> Found:
     return np.expm1(forest.predict(x[out])), None
 
 
-def default(case: Case, fold: int, intervals: bool = True) -> Found:
+def default(case: Case, fold: int, intervals: bool = True, forest: Literal["auto", "none"] = "auto") -> Found:
     """Predict by `SoilCarbonRegressor()` on the plain table; without intervals its predictions are the same."""
     out, x = case.folds == fold, case.table.x
-    model = SoilCarbonRegressor(intervals=intervals).fit(x[~out], case.table.y[~out])
+    model = SoilCarbonRegressor(intervals=intervals, forest=forest).fit(x[~out], case.table.y[~out])
     return model.predict(x[out], return_interval=LEVEL) if intervals else (model.predict(x[out]), None)
 
 
@@ -230,7 +231,8 @@ def learner(key: str) -> "Method":
 
 Method = Callable[[Case, int], Found]
 METHODS: Mapping[str, Method] = {
-    REFERENCE: log_forest, "default": default, "teacher": teacher, "fit": fit, **{key: learner(key) for key in LEARNERS}
+    REFERENCE: log_forest, "default": default, ALONE: partial(default, intervals=False, forest="none"),
+    "teacher": teacher, "fit": fit, **{key: learner(key) for key in LEARNERS},
 }  # fmt: skip
 
 
@@ -337,7 +339,7 @@ def show(folder: Path) -> None:
     for how, sets in read(folder).items():
         methods = [
             key
-            for key in (REFERENCE, *LEARNERS, "teacher", "default", "fit", "best")
+            for key in (REFERENCE, *LEARNERS, "teacher", "default", ALONE, "fit", "best")
             if any(key in found for found in sets.values())
         ]
         tables = {method: compare(sets, method).set_index("set", drop=False) for method in methods}

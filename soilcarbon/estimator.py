@@ -213,8 +213,12 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
             if world is not None:
                 raise ValueError("world is for the teacher of a network that is transferred, so it needs init_from")
             return None
-        path = None if isinstance(self.init_from, SoilCarbonNet) else Path(self.init_from)
-        network = load_checkpoint(path) if path else copy.deepcopy(self.init_from)
+        path, network = None, self.init_from
+        if isinstance(network, SoilCarbonNet):
+            network = copy.deepcopy(network)
+        else:
+            path = Path(network)
+            network = load_checkpoint(path)
         growth = Growth() if self.categories is None else plan_start_growth(self.categories, network, self.max_filled)
         if path and self.categories is not None:
             growth = growth.model_copy(update={"checkpoint": path.name, "sha256": sha256(path)})

@@ -354,7 +354,9 @@ class Accelerator:
     def gradients(self, x: Tensor, output: Tensor, batch: int) -> Tensor:
         """Compute the gradients of a batch, of which this process has inputs (B, E) and outputs (B,), and return its loss."""
         front, set_gradients = self._front(x)
-        masks = [mask[distributed.share(batch)] for mask in self.dropout_masks(batch)]  # all processes draw the same mask
+        masks: list[Any] = [1.0, 1.0]  # without dropout nothing need be drawn
+        if any(self.dropout):
+            masks = [mask[distributed.share(batch)] for mask in self.dropout_masks(batch)]  # all processes draw the same mask
         first = front.relu_().mul_(masks[0])
         second = self.linear[2].forward(first).relu_().mul_(masks[1])
         predicted = self.linear[3].forward(second)[:, 0]

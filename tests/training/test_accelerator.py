@@ -99,6 +99,20 @@ def test_gradients_and_loss_are_autograds(table, folded_from, freeze, monkeypatc
     assert all(torch.equal(value, before[key]) for key, value in member.state_dict().items())
 
 
+def test_without_dropout_nothing_is_drawn_and_gradients_are_autograds():
+    member = member_of(PUBLISHED)
+    for layer in member.classifier:
+        layer.p = 0.0
+    plain, accelerator, (x, y) = copy.deepcopy(member), Accelerator(member, 1e-3), batch(PUBLISHED)
+    state = torch.get_rng_state()
+    loss = accelerator.gradients(x, y, len(x))
+    assert torch.equal(torch.get_rng_state(), state)
+    expected = MSE(plain.train()(x), y)
+    expected.backward()
+    torch.testing.assert_close(loss, expected.detach())
+    assert_same_gradients(member, plain)
+
+
 @pytest.mark.parametrize("table", ["radius 1", "radius 3", "mixed"])
 def test_windows_of_equal_cells_have_autograds_gradients(table):
     """As of rasters coarser than the window: every maximum is shared by four cells."""
