@@ -1,4 +1,4 @@
-"""Design-based estimation: means, totals and differences from a probability sample, with standard errors and t intervals.
+"""Design-based estimation: means, differences and accuracy of maps from a probability sample, with standard errors and t intervals.
 
 In: values at n sampled points and how they were drawn (`sampling_design`). Out: `Estimate`s. The randomness is that of the draw
 alone: nothing is assumed of the soil or of the map, errors that are correlated in space included.
@@ -45,11 +45,6 @@ class Estimate:
     def p(self) -> float:
         """Two-sided p value of that hypothesis."""
         return float(2 * stats.t.sf(abs(self.t), self.df)) if self.df > 0 else float("nan")
-
-    def times(self, factor: float) -> "Estimate":
-        """Return the estimate in another unit, or as a total: times a positive factor that is known."""
-        moved = {name: getattr(self, name) * factor for name in ("value", "standard_error", "low", "high")}
-        return replace(self, **moved)
 
     def within(self, least: float = -np.inf, most: float = np.inf) -> "Estimate":
         """Return the estimate with an interval that keeps to the values that are possible."""
@@ -288,27 +283,6 @@ def _within(design: SamplingDesign, domain: np.ndarray | None, **vectors: np.nda
         if values.shape != (design.n,):
             raise ValueError(f"{name} {values.shape} must be one for each of {design.n} points")
     return within, checked_vectors(**{name: np.where(within, values, 0.0) for name, values in arrays.items()})
-
-
-def total(
-    values: np.ndarray, design: SamplingDesign, size: float | None = None, domain: np.ndarray | None = None, level: float = LEVEL
-) -> Estimate:
-    """Estimate the total of a density over the sampled area, or over a part of it; arguments as of `mean`.
-
-    If the size of the area (of the domain) is known, the total is the mean times it. Else it is the Horvitz-Thompson estimator, for
-    which the weights have to be inverse inclusion probabilities (or the sizes of strata those of the area), not just proportional
-    to them.
-
-    >>> design = sampling_design(4, weights=np.full(4, 25.0))  # each stands for 25 km2
-    >>> total(np.array([3.0, 5.0, 7.0, 9.0]), design).value, total(np.array([3.0, 5.0, 7.0, 9.0]), design, size=100).value
-    (600.0, 600.0)
-    """
-    if size is not None:
-        return mean(values, design, domain, level).times(size)
-    within, (values,) = _within(design, domain, values=values)
-    value, all_of_it = float((design.weight * values).sum()), float(design.weight.sum())
-    variance = _variance(values * within, design) * all_of_it**2
-    return _estimate(value, variance, _degrees_of_freedom(design, np.ones(design.n, bool)), int(within.sum()), level)
 
 
 def difference_estimate(

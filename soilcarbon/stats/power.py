@@ -243,7 +243,6 @@ def required_places(survey: Survey, change: float, power: float = 0.8, confidenc
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
-    places = low if enough(low) else high
-    found = survey_power(survey, places, change, confidence, sides)
-    by_stratum = tuple(survey.allocate(places).tolist())
-    return Plan(places, by_stratum, change, found, survey.standard_error(places), survey.df(places), confidence, sides)
+    found = survey_power(survey, high, change, confidence, sides)
+    by_stratum = tuple(survey.allocate(high).tolist())
+    return Plan(high, by_stratum, change, found, survey.standard_error(high), survey.df(high), confidence, sides)
