@@ -242,6 +242,8 @@ def show(lines: list[dict[str, Any]]) -> None:
 
 def _columns(part: pd.DataFrame) -> str:
     """Return the columns of whole regions or quarters. Standard errors are those of clusters: a planet's region has one truth."""
+    if part.empty:
+        return " | ".join("-" * 4)
     held, region = part["held"].mean(), part.groupby(["seed", "region"]).ngroup()
     sums = (part["held"] - held).groupby(region).sum()
     error = (len(sums) / max(len(sums) - 1, 1) * (sums**2).sum()) ** 0.5 / len(part)
