@@ -24,7 +24,7 @@ import torch
 from scipy.spatial import cKDTree
 from transfer import shown
 
-from soilcarbon.benchmark.experiment import Design, Run, folds_for, pretrained_path, read_inputs, run_path
+from soilcarbon.benchmark.experiment import Design, Run, folds_for, pretrained_path, read_inputs
 from soilcarbon.benchmark.network_variants import Case
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.commands.compare import CompareSettings, design_of
@@ -178,7 +178,7 @@ def compute(design: Design, out: Path, groups: list[str]) -> None:
         for run, case in cases(design):
             path = out / f"{group}-{run.name}.csv"
             if not path.is_file():
-                known = pd.read_csv(run_path(design, run))
+                known = pd.read_csv(design.run_path(run.name))
                 block = spatial_groups(known["lon"].to_numpy(), known["lat"].to_numpy(), case.region.block_size)
                 table = pd.DataFrame({"observed": case.region.y[case.test], "group": block, "present": known["regional"]})
                 write_table(path, table.assign(**GROUPS[group](Fold.of(case))))
