@@ -1,8 +1,7 @@
 """Spatial cross-validation: folds by block, region and nearest-neighbour distance matching (kNNDM).
 
 In: positions (N,) in degrees. Out: fold numbers (N,) 0..k-1, which `groups.predefined_split` gives to scikit-learn, and facts of
-them for a report. `STRATEGIES` describes the use of each kind of folds; `held_out_distances` measures how far folds hold out,
-`distance_mismatch` by how much they miss a map's need.
+them for a report. `STRATEGIES` describes the use of each kind of folds; `held_out_distances` measures how far folds hold out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -173,19 +172,6 @@ def prediction_distances(lon: np.ndarray, lat: np.ndarray, prediction_points: tu
     [111.0]
     """
     return arc_km(cKDTree(unit_vectors(lon, lat)).query(unit_vectors(*prediction_points))[0])
-
-
-def distance_mismatch(
-    lon: np.ndarray, lat: np.ndarray, folds: np.ndarray, prediction_points: tuple[np.ndarray, np.ndarray]
-) -> float:
-    """Return W, km: the Wasserstein distance between `held_out_distances` and `prediction_distances`; 0: equal distributions.
-
-    >>> lon, lat = np.array([0.0, 1.0, 2.0, 3.0]), np.zeros(4)
-    >>> round(distance_mismatch(lon, lat, np.array([0, 1, 0, 1]), (lon + 1, lat)))
-    83
-    """
-    held_out, needed = held_out_distances(lon, lat, folds), prediction_distances(lon, lat, prediction_points)
-    return float(wasserstein_distance(held_out, needed))
 
 
 def sample_cell_centres(land: np.ndarray, lon: np.ndarray, lat: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,6 @@ from soilcarbon.stats.spatial_cv import (
     block_folds,
     block_size_for_range,
     cluster_regions,
-    distance_mismatch,
     held_out_distances,
     knndm_folds,
     make_folds,
@@ -49,6 +48,11 @@ def grid():
     """Return lon, lat of 900 places, regular over the area of `clusters`."""
     lon, lat = np.meshgrid(np.linspace(0.1, 9.9, 30), np.linspace(40.1, 49.9, 30))
     return lon.ravel(), lat.ravel()
+
+
+def distance_mismatch(lon, lat, folds, places):
+    """Return W, km: how far held-out profiles and places to be predicted differ in distance to the nearest profile."""
+    return float(wasserstein_distance(held_out_distances(lon, lat, folds), prediction_distances(lon, lat, places)))
 
 
 def draw(strategy, lon, lat, grid, k=5, seed=0):
