@@ -14,6 +14,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 import torch
+from remote_server import Server, serve
 from simulated import make_samples
 from threadpoolctl import threadpool_limits
 
@@ -132,6 +133,14 @@ def host() -> Iterator[tuple[str, list[str]]]:
         threading.Thread(target=serve, daemon=True).start()
         yield f"http://127.0.0.1:{server.getsockname()[1]}/x.geojson", seen
         server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def server(monkeypatch) -> Iterator[Server]:
+    """A server of files on this machine, asked again without a pause."""
+    monkeypatch.setattr("soilcarbon.io.ranges.time.sleep", lambda _: None)
+    with serve() as running:
+        yield running
 
 
 @pytest.fixture

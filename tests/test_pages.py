@@ -14,11 +14,9 @@ import numpy as np
 import pytest
 from conftest import PUBLISHED_WEIGHTS
 from doc_pages import PAGES, ROOT, commands, pieces, run_command
-from remote_server import serve
 from test_docs import CLASSES
 
 from soilcarbon.commands.arguments import from_yaml
-from soilcarbon.io import ranges
 
 OWN_TEST = {
     **dict.fromkeys(("tutorial", "agency", "market", "modeller", "weights"), "tests/test_guides.py"),
@@ -74,14 +72,6 @@ def world(inputs, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def remote(monkeypatch):
-    """A server on this machine in the place of example.org."""
-    monkeypatch.setattr(ranges.time, "sleep", lambda _: None)
-    with serve() as running:
-        yield running
-
-
 def reason(line):
     """Return why a command is not run, or None."""
     if "published.pth" in line and not PUBLISHED_WEIGHTS.is_file():
@@ -102,13 +92,13 @@ RUN = [pytest.param(page, marks=[] if page in QUICK else pytest.mark.slow) for p
 
 
 @pytest.mark.parametrize("page", RUN)
-def test_page(page, request, remote, tmp_path, monkeypatch, no_drawing):
+def test_page(page, request, server, tmp_path, monkeypatch, no_drawing):
     shutil.copytree(request.getfixturevalue("inputs" if page in QUICK else "world"), tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    remote.files["/climate.tif"] = Path("served/climate.tif").read_bytes()
+    server.files["/climate.tif"] = Path("served/climate.tif").read_bytes()
     names = GIVEN.get(page, dict)()
     for kind, text in pieces(page):
-        for old, new in {**REPLACED, "https://example.org": remote.address}.items():
+        for old, new in {**REPLACED, "https://example.org": server.address}.items():
             text = text.replace(old, new)
         if kind == "yaml":
             Path(f"{page}.yaml").write_text(text, encoding="utf-8")

@@ -9,13 +9,11 @@ import pandas as pd
 import pytest
 import rasterio
 import yaml
-from remote_server import serve
 from shapely.geometry import box
 
 from soilcarbon.__main__ import dispatch
 from soilcarbon.commands import fetch
 from soilcarbon.geo.sources import SOURCES, find_source
-from soilcarbon.io import ranges
 from soilcarbon.io.files import UserError, run
 from soilcarbon.io.pickles import load_pickle
 from soilcarbon.zonal.space_time import Sources, read_space_time
@@ -25,17 +23,9 @@ COVARIATES = EXAMPLE / "covariates.tif"
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(ranges.time, "sleep", lambda _: None)
-    with serve() as running:
-        running.files["/covariates.tif"] = COVARIATES.read_bytes()
-        yield running
-
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def server(server):
+    server.files["/covariates.tif"] = COVARIATES.read_bytes()
+    return server
 
 
 def prepare(rasters, out):

@@ -12,7 +12,6 @@ from remote_server import serve
 from soilcarbon.geo import remote
 from soilcarbon.geo.raster import find_layers
 from soilcarbon.geo.remote import crs_of, local_rasters, local_window
-from soilcarbon.io import ranges
 from soilcarbon.io.files import UserError
 from soilcarbon.io.ranges import CHUNK
 
@@ -31,13 +30,6 @@ def write_cog(path, west=10.0, north=47.0, height=900, width=1000, cell=0.001, c
         raster.descriptions = tuple(f"band{k}" for k in range(count))
         raster.scales, raster.offsets, raster.units = (0.1,) * count, (-5.0,) * count, ("degC",) * count
     return values
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(ranges.time, "sleep", lambda _: None)
-    with serve() as running:
-        yield running
 
 
 @pytest.fixture
