@@ -114,7 +114,7 @@ def forged(part, key, value):
     ],
 )
 def test_what_cannot_be_mapped(world, capsys, monkeypatch, prepared, more, words):
-    monkeypatch.setattr(mapping, "PATIENCE_S", 1)
+    monkeypatch.setattr(mapping, "PATIENCE_S", 0.2)
     if prepared:
         prepared()
     assert make(*more) == 2
