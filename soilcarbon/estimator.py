@@ -47,7 +47,7 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
     profiles each calibrate the intervals. That takes some twenty seconds of one core for 200 profiles. From a checkpoint, without
     a teacher or with a single member it is the network alone; each of several members then holds out a fold. Of skewed targets,
     which are learnt as logarithms, it predicts medians, whose absolute errors are the smallest; `center="mean"` predicts means,
-    whose R2 is higher by up to 0.05 and whose absolute errors may be a fifth larger.
+    which have no bias and may be summed, whose R2 is a little higher, and whose absolute errors are some 8 % larger.
 
     Parameters
     ----------
