@@ -160,9 +160,9 @@ def constant_columns(table: pd.DataFrame, profile: np.ndarray, always: Sequence[
     >>> constant_columns(pd.DataFrame({"plot": [1, 1, 2], "soc": [9, 7, 8]}), np.array([0, 0, 1])).to_dict("list")
     {'plot': [1, 2]}
     """
-    several = (table.groupby(profile).nunique(dropna=False) > 1).any()
-    kept = [name for name in table if name in always or not several[name]]
-    return table.loc[~pd.Series(profile).duplicated().to_numpy(), kept].reset_index(drop=True)
+    several = (table.groupby(profile).nunique(dropna=False) > 1).any().to_numpy()
+    first = ~pd.Series(profile).duplicated().to_numpy()
+    return table.loc[first, table.columns.isin(always) | ~several].reset_index(drop=True)
 
 
 def typed(table: pd.DataFrame) -> pd.DataFrame:
