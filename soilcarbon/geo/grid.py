@@ -181,23 +181,20 @@ def target_grid(
         raise UserError(f"bounds {shown(bounds)}: they have to be finite, each lower limit below its upper limit")
     follow = raster_grid(like or finest(layers))
     chosen = follow.crs if crs is None else read_crs(crs)
+    same_crs = CRS.from_user_input(chosen) == CRS.from_user_input(follow.crs)
     if resolution is None:
-        if CRS.from_user_input(chosen) != CRS.from_user_input(follow.crs):
+        if not same_crs:
             raise UserError(f"crs {short_name(chosen)} needs --resolution, the cell's size in its unit")
         grid = follow if bounds is None else follow.crop(bounds)
-    elif (
-        bounds is None
-        and CRS.from_user_input(chosen) == CRS.from_user_input(follow.crs)
-        and all(math.isclose(size, resolution, rel_tol=1e-9) for size in follow.cell)
-    ):
+    elif not (math.isfinite(resolution) and resolution > 0):
+        raise UserError(f"resolution {resolution}: a cell's size is a number above 0")
+    elif bounds is None and same_crs and all(math.isclose(size, resolution, rel_tol=1e-9) for size in follow.cell):
         grid = follow
-    elif math.isfinite(resolution) and resolution > 0:
+    else:
         extent = bounds_in(follow.bounds, follow.crs, chosen) if bounds is None else bounds
         if max(extent[1] - extent[0], extent[3] - extent[2]) / resolution < 1 - _HAIR:
             raise UserError(f"resolution {resolution:g} exceeds the map's extent, {shown(extent)}; is it in the unit of the CRS?")
         grid = _regular(chosen, resolution, _snapped(extent, resolution, chosen) if bounds is None else bounds)
-    else:
-        raise UserError(f"resolution {resolution}: a cell's size is a number above 0")
     if grid.height * grid.width > _MAXIMUM_CELLS:
         raise UserError(f"the map would have {grid.height:.6g} x {grid.width:.6g} cells; is the resolution in the unit of the CRS?")
     return grid
