@@ -79,8 +79,8 @@ realdata: .venv/installed
 	  $(BIN)/python -m soilcarbon map --checkpoint model/$$region.pth --rasters $(WORLD_RASTERS) --mask $(REALDATA)/global/landmask.tif \
 	    --bounds $$west $$east $$south $$north || exit; \
 	done
-	$(BIN)/python -m soilcarbon map --checkpoint $(WORLD) --rasters $(WORLD_RASTERS) \
-	  --mask $(REALDATA)/global/landmask.tif --out results/world/soc.tif
+	$(BIN)/python -m soilcarbon map --checkpoint $(WORLD) --rasters $(WORLD_RASTERS) --nodata "bmng_*=none" \
+	  --like $(REALDATA)/global/landmask.tif --mask $(REALDATA)/global/landmask.tif --out results/world/soc.tif
 	$(call local_region,north_macedonia_1km,$(REALDATA)/north_macedonia/points.csv,$(REALDATA)/north_macedonia/cov_*.tif,--nodata "S*ESA4=254",--mask $(REALDATA)/north_macedonia/mask.tif)
 	@test -d $(REALDATA2) || echo "no further real data in $(REALDATA2): without layers of 0.05 degrees and two regions"
 ifneq ($(wildcard $(REALDATA2)/xuancheng_anhui),)
