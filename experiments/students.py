@@ -1,6 +1,6 @@
-"""Variants of distillation, each against the present one: without dropout, other shares and weights in the teacher.
+"""Variants of distillation, each against the present one: with dropout, other teachers, another pretraining, weights.
 
-    make realdata && make compare             # networks without each region, and what the present ones predict
+    make realdata && make compare             # results/compare_realdata/pretrained: networks without each region
     python experiments/transfer.py teachers   # another network, for "seeds"
     python experiments/students.py            # half an hour of an idle core; --only dropout: one group of variants
 
@@ -37,9 +37,11 @@ from soilcarbon.training.ensemble import Members, RawProfiles, TeacherNetworks, 
 from soilcarbon.training.loop import Profiles, TrainingSets, encode_profiles, outputs_of
 from soilcarbon.training.run import follow_checkpoint
 
-PLAIN: Mapping[str, Any] = {"dropout": False, "batch_size": 64, "lr": 3e-3, "epochs": 8}
-"""As networks are trained from scratch on a teacher's predictions."""
+WITH_DROPOUT: Mapping[str, Any] = {"dropout": True, "batch_size": 128, "lr": 1e-3, "epochs": 16}
+"""The schedule before."""
 OTHER_NETWORK = Path("results/transfer/pretrained.pth")
+WEIGHTED = 2
+"""Members of variants whose teachers are weighted, each compared with as many of those that are not."""
 Outputs = dict[str, np.ndarray]
 """Variant:member -> SOC (m,) at the profiles held out."""
 CPU = torch.device("cpu")
@@ -100,30 +102,26 @@ def with_share(sets: TrainingSets, tuned: torch.Tensor, share: float) -> Trainin
 
 
 def by_dropout(fold: Fold) -> Outputs:
-    """Train without dropout, by more and longer steps, on the present teachers and on others, half fine-tuned networks."""
+    """Train as now, as before, and on teachers half of which are the fine-tuned network."""
     found: Outputs = {}
     for k in range(fold.members.count):
         sets, tuned, found[f"the teachers:{k}"] = fold.teach(k)
-        found[f"no dropout:{k}"] = fold.student(sets, k, **PLAIN)
-        found[f"half fine-tuned:{k}"] = fold.student(with_share(sets, tuned, 0.5), k, **PLAIN)
+        found[f"present:{k}"] = fold.student(sets, k)
+        found[f"with dropout:{k}"] = fold.student(sets, k, **WITH_DROPOUT)
+        found[f"half fine-tuned:{k}"] = fold.student(with_share(sets, tuned, 0.5), k)
     return found
 
 
-def by_confirmation(fold: Fold) -> Outputs:
-    """Train without dropout."""
-    return {f"no dropout:{k}": fold.student(fold.teach(k)[0], k, **PLAIN) for k in range(fold.members.count)}
-
-
 def by_seeds(fold: Fold) -> Outputs:
-    """Fit the teachers of members that begin a second round through the pretrained ones to those of another pretraining instead."""
+    """Train the members that begin a second round through the pretrained ones from those of another pretraining instead."""
     start = load_checkpoint(OTHER_NETWORK)
     start.respecify(center=fold.case.settings.center)
     other, rounds = Fold.of(replace(fold.case, start=start)), len(fold.members.pretrained)
-    return {f"teachers, two pretrainings:{k}": other.teach(k)[2] for k in range(rounds, fold.members.count)}
+    return {f"two pretrainings:{k}": other.student(other.teach(k)[0], k) for k in range(rounds, fold.members.count)}
 
 
 def by_weights(fold: Fold, weights: Callable[[Fold], np.ndarray], name: str) -> Outputs:
-    """Fit the first member's teacher to the world's profiles by weights: they are drawn by these, with replacement."""
+    """Train on teachers to whose common trees the world's profiles count by weights: they are drawn by these, with replacement."""
     shares, world = weights(fold), fold.members.data.world
     assert world is not None
     rows = np.random.default_rng(0).choice(len(shares), len(shares), p=shares / shares.sum())
@@ -132,7 +130,7 @@ def by_weights(fold: Fold, weights: Callable[[Fold], np.ndarray], name: str) -> 
     assert whole is not None
     data = replace(fold.members.data, world=chosen, world_x=whole[rows])
     other = replace(fold, members=replace(fold.members, data=data))
-    return {f"teachers, {name}:0": other.teach(0)[2]}
+    return {f"{name}:{k}": other.student(other.teach(k)[0], k) for k in range(WEIGHTED)}
 
 
 def density(fold: Fold) -> np.ndarray:
@@ -154,7 +152,6 @@ GROUPS: Mapping[str, Callable[[Fold], Outputs]] = {
     "seeds": by_seeds,
     "density": lambda fold: by_weights(fold, density, "weights by density"),
     "similarity": lambda fold: by_weights(fold, similarity, "weights by similarity"),
-    "confirmation": by_confirmation,
 }
 
 
@@ -178,42 +175,38 @@ def compute(design: Design, out: Path, groups: list[str]) -> None:
         for run, case in cases(design):
             path = out / f"{group}-{run.name}.csv"
             if not path.is_file():
-                known = pd.read_csv(design.run_path(run.name))
-                block = spatial_groups(known["lon"].to_numpy(), known["lat"].to_numpy(), case.region.block_size)
-                table = pd.DataFrame({"observed": case.region.y[case.test], "group": block, "present": known["regional"]})
-                write_table(path, table.assign(**GROUPS[group](Fold.of(case))))
+                data, test = case.region, case.test
+                block = spatial_groups(data.lon[test], data.lat[test], data.block_size)
+                write_table(path, pd.DataFrame({"observed": data.y[test], "group": block}).assign(**GROUPS[group](Fold.of(case))))
 
 
 def read(out: Path, group: str) -> dict[str, pd.DataFrame]:
-    """Return what a group has finished: region -> observed, group, present, and a column of each member."""
+    """Return what a group has finished: region -> observed, group, and a column of each member."""
     parts: dict[str, list[pd.DataFrame]] = {}
     for path in sorted(out.glob(f"{group}-*.csv")):
         parts.setdefault(path.stem.split("-")[1], []).append(pd.read_csv(path))
     return {region: pd.concat(each, ignore_index=True) for region, each in parts.items()}
 
 
-def combined(table: pd.DataFrame, plain: pd.DataFrame) -> pd.DataFrame:
-    """Return means of members: of a variant, and of as many teachers, which also stand for members that a variant has not."""
-    given = [column for column in table.columns[3:] if ":" in column]
-    result = table[["observed", "group", "present"]].copy()
-    for name in dict.fromkeys(column.split(":")[0] for column in given):
-        own = {int(column.split(":")[1]): table[column] for column in given if column.split(":")[0] == name}
-        count = max(own) + 1
-        if name.startswith("teachers, "):
-            result["the teachers"] = plain[[f"the teachers:{k}" for k in range(count)]].mean(axis=1)
-        result[name] = np.mean([own[k] if k in own else plain[f"the teachers:{k}"] for k in range(count)], axis=0)
+def combined(table: pd.DataFrame, present: pd.DataFrame) -> pd.DataFrame:
+    """Return means of members, and of as many present ones, which also stand for members that a variant has not."""
+    result, names = table[["observed", "group"]].copy(), [column for column in table if ":" in column]
+    for name in dict.fromkeys(column.split(":")[0] for column in names):
+        own = {int(column.split(":")[1]): table[column] for column in names if column.split(":")[0] == name}
+        every = range(max(own) + 1)
+        result["present"] = present[[f"present:{k}" for k in every]].mean(axis=1)
+        result[name] = np.mean([own[k] if k in own else present[f"present:{k}"] for k in every], axis=0)
     return result
 
 
 def report(out: Path) -> None:
     """Print what is there."""
-    plain = read(out, "dropout")
+    present = read(out, "dropout")
     for group in GROUPS:
-        tables = {name: combined(table, plain.get(name, table)) for name, table in read(out, group).items()}
-        if not tables:
-            continue
-        print(shown(tables, "present" if group in ("dropout", "confirmation") else "the teachers"))
-        for name in ("present", "no dropout", "half fine-tuned") if group == "dropout" else ():
+        tables = {name: combined(table, present[name]) for name, table in read(out, group).items()}
+        if tables:
+            print(shown(tables, "present"))
+        for name in ("present", "with dropout", "half fine-tuned") if group == "dropout" and tables else ():
             logs = [(np.log1p(each[name]), np.log1p(each["the teachers"])) for each in tables.values()]
             away = np.mean([np.sqrt(np.mean((a - b) ** 2)) / b.std() for a, b in logs])
             print(f"distance from the teacher: {name} {away:.3f}")
@@ -222,7 +215,7 @@ def report(out: Path) -> None:
 def main() -> None:
     """Compute what is not there, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=GROUPS, nargs="+", help="groups of variants [all but confirmation]")
+    parser.add_argument("--only", choices=GROUPS, nargs="+", help="groups of variants [all]")
     parser.add_argument("--config", default="configs/realdata_compare.yaml", help="the comparison whose networks are used")
     parser.add_argument("--out", type=Path, default=Path("results/students"), help="where finished folds are kept")
     parser.add_argument("--show", action="store_true", help="print what is there")
@@ -230,7 +223,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if not options.show:
         design = design_of(read_settings(CompareSettings, "", ["--config", options.config]))
-        compute(design, options.out, options.only or [name for name in GROUPS if name != "confirmation"])
+        compute(design, options.out, options.only or list(GROUPS))
     report(options.out)
 
 

@@ -251,7 +251,7 @@ METHODS: Mapping[str, Method] = {
         "a teacher, in which the fine-tuned network has a share, is distilled into the network of --init_from",
         partial(_learner, key="taught", transferred=True),
         "network",
-        partial(_taught, epochs=2.4),  # twice as many as from scratch
+        partial(_taught, epochs=1.6),  # and its network is fine-tuned
         needs_checkpoint=True,
         uses_world=True,
     ),

@@ -55,6 +55,7 @@ NOT_COMPARED = {"resume", "tensorboard", "device", "workers", "run", "model_dir"
 NOT_COMPARED |= {"data_dir", "samples", "patches", "stats", "split", "categories", "init_from", "global_data"}
 # (the content of the latter is compared)
 TEACHER_NETWORK: dict[str, Any] = {"epochs": 30, "batch_size": 32, "lr": 3e-4, "lr_schedule": "constant", "l2_sp": 0.02}
+TEACHER_NETWORK |= {"dropout": True}
 TEACHER_NETWORK |= {"freeze": "none", "select_on": "none", "patience": 0, "eval_interval": 30, "keep_initial": True}
 """Settings of the fine-tuned network in the ensemble teacher: its last epoch is used, so no profile need be held out for it."""
 
@@ -178,7 +179,7 @@ def prepare_members(
 ) -> Members:  # fmt: skip
     """Encode the data, and decide which profiles each member holds out.
 
-    Members are trained on a teacher's predictions where `distil` is given.
+    Members are trained on a teacher's predictions where `distil` is given, without dropout: these have no noise.
 
     Raises
     ------
@@ -206,7 +207,7 @@ def prepare_members(
     profiles = encode_profiles(facts, data.x[rows], data.y[rows], device)
     weights = [member.copy_of_tensors() for member in network.members()] if pretrained else []
     known = TrainingData(profiles, len(data.split["train"]), rows, folds, **raw)
-    schedule = replace(make_schedule(settings, pretrained), new=network.new)
+    schedule = replace(make_schedule(settings, pretrained), new=network.new, dropout=distil is None)
     return Members(facts, weights, known, schedule, settings.members, settings.seed, distil, network.record.growth)
 
 

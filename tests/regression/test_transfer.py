@@ -49,7 +49,7 @@ def small(folder, monkeypatch):
     for name, value in {"TREES": 10, "WORLD_TREES": 10, "MIXED": 300}.items():
         monkeypatch.setattr(distillation, name, value)
     monkeypatch.setitem(ensemble.TEACHER_NETWORK, "epochs", 1)
-    monkeypatch.setitem(arrays._TRANSFERRED, "epochs", 1)
+    monkeypatch.setitem(arrays._TAUGHT, "epochs", 1)
     monkeypatch.setitem(arrays._TUNED, "epochs", 1)
 
 

@@ -284,13 +284,15 @@ def test_the_network_itself_fine_tuned_has_its_share_in_the_predictions(distille
     members = prepare(dataset(), teacher="ensemble", start=start)
     seen = distilled(members)  # "fit" does nothing: the network is not tuned at all
     for k in range(3):
-        (tuned, how), (sets, _) = seen[2 * k : 2 * k + 2]
+        (tuned, how), (sets, learns) = seen[2 * k : 2 * k + 2]
         own = loop.outputs_of(list(start.members())[k % 2], sets.fit.encoded)
         torch.testing.assert_close(sets.fit.output, distillation.NETWORK_SHARE * own)
         torch.testing.assert_close(torch.from_numpy(priors[k]).float(), own)
         assert tuned.fit is tuned.train
         assert set(tuned.train.y) == set(sets.train.y)
         assert (how.select_on, how.epochs, how.seed) == ("none", 30, member_seed(member_seed(314, k), 0))
+        assert how.dropout and not learns.dropout  # profiles have noise, a teacher's predictions have none
+    assert prepare(dataset()).schedule.dropout
 
 
 def test_same_seed_same_members_other_seed_others_and_the_network_is_left_as_it_was():
