@@ -428,7 +428,7 @@ def test_means_are_corrected_by_what_held_out_profiles_show(world):
     assert ((half["mean_upper"] - half["mean_lower"]) < 0.7 * widths).all()
 
 
-def test_errors_of_two_periods_are_independent_where_profiles_are_of_one(world):
+def test_errors_persist_in_part_from_period_to_period_where_profiles_are_of_one(world):
     with_errors(bias=0.0)
     for year in (2000, 2010):
         write_rasters(Path(str(year)), {"bio01": covariates()["bio01"] + np.float32(year - 2000)})
@@ -436,7 +436,7 @@ def test_errors_of_two_periods_are_independent_where_profiles_are_of_one(world):
     table = pd.read_csv("out/soc_totals.csv").set_index("map")
     assert table.loc["change", "mean"] == pytest.approx(table.loc["2010", "mean"] - table.loc["2000", "mean"], abs=1e-6)
     widths = table["mean_upper"] - table["mean_lower"]
-    assert widths["change"] == pytest.approx(np.hypot(widths["2000"], widths["2010"]), rel=0.25)
+    assert 0.3 < widths["change"] / np.hypot(widths["2000"], widths["2010"]) < 0.8  # 1: independent, 0: the same errors in both
 
 
 def test_periods_give_a_map_each_and_the_change(world, capsys):
