@@ -414,14 +414,13 @@ def _selection(c: Comparison) -> list[Block]:
 def _floor(c: Comparison) -> list[Block]:
     if c.floor.empty:
         return []
-    mae = c.scores[(c.scores["method"] == c.subject) & (c.scores["strategy"] == c.last)].set_index("region")["mae"]
     rows = [
-        [row["region"], int(row["n"]), *map(fixed, (row["floor_mae"], row["median_mae"], mae.get(row["region"], np.nan)))]
+        [row["region"], int(row["n"]), *(fixed(row[name]) for name in ("floor_mae", "median_mae", "subject_mae"))]
         for _, row in c.floor.iterrows()
     ]
-    groups = [("", ["Region", "Profiles that share a cell"]), ("MAE on these", ["others of the cell", "region's median"])]
-    note = "Profiles of one raster cell share every covariate: no map of these covariates predicts them better than their median."
-    return [Table.grouped(f"Noise floor ({c.unit})", [*groups, ("MAE on all", [c.label(c.subject)])], rows, note=note)]
+    groups = [("", ["Region", "Profiles"]), ("MAE on these", ["others of the cell", "region's median", c.label(c.subject)])]
+    note = "Profiles of one raster cell share every covariate: what they differ by, no map of these covariates predicts."
+    return [Table.grouped(f"Noise floor ({c.unit}): cells of four profiles and more", groups, rows, note=note)]
 
 
 def _repeat(c: Comparison) -> list[Block]:

@@ -87,7 +87,8 @@ class Comparison:
     # may be NaN)
     predictions: pd.DataFrame
     selection: pd.DataFrame  # region, score, chosen_on ("validation", "test"), value (mean over folds)
-    # region, n, floor_mae, median_mae: of predicting a profile by the median of others in its cell, and of the region
+    # region, n, floor_mae, median_mae, subject_mae: of predicting a profile by the median of others in its cell, by that of the
+    # region, and by the subject
     floor: pd.DataFrame
     notes: Sequence[str] = ()  # sentences for the reader
     settings: Mapping[str, Any] | None = None  # plain values
@@ -292,24 +293,28 @@ def selection_table(found: Predictions, strategy: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def floor_table(regions: Mapping[str, Dataset]) -> pd.DataFrame:
+def floor_table(regions: Mapping[str, Dataset], predictions: pd.DataFrame) -> pd.DataFrame:
     """Return the error floor: the spread of profiles with identical covariates, which no map of these can distinguish.
 
-    Of cells with four profiles or more: the mean absolute error of predicting each by the median of the others in its
-    cell, and by the median of the region.
+    Of the profiles in cells with four or more: the mean absolute error of predicting each by the median of the others in its cell,
+    by the median of the region, and by the subject where all were held out (`predictions` of one strategy, as in `Comparison`).
     """
     rows = []
     for region, data in regions.items():
         cells = np.nan_to_num(data.x, nan=float(np.finfo(np.float32).min))  # NaN is not equal to NaN
         _, cell, count = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
-        error, plain = [], []
-        for number in np.flatnonzero(count >= _IN_CELL):
-            values = data.y[cell.ravel() == number]
-            error += [abs(value - np.median(np.delete(values, k))) for k, value in enumerate(values)]
-            plain += np.abs(values - np.median(data.y)).tolist()
-        if error:
-            mean_errors = {"floor_mae": float(np.mean(error)), "median_mae": float(np.mean(plain))}
-            rows.append({"region": region, "n": len(error)} | mean_errors)
+        members = [np.flatnonzero(cell.ravel() == number) for number in np.flatnonzero(count >= _IN_CELL)]
+        if not members:
+            continue
+        error = [abs(data.y[k] - np.median(data.y[each[each != k]])) for each in members for k in each]
+        chosen = np.concatenate(members)
+        row = {"region": region, "n": len(error), "floor_mae": float(np.mean(error))}
+        row |= {"median_mae": float(np.abs(data.y[chosen] - np.median(data.y)).mean()), "subject_mae": np.nan}
+        if len(predictions):
+            here = predictions[predictions["region"] == region].set_index("profile_id")
+            held_out = here.reindex([data.ids[k] for k in chosen])
+            row["subject_mae"] = float((held_out["predicted"] - held_out["observed"]).abs().mean(skipna=False))
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -375,6 +380,7 @@ def compare(
         for (region, strategy), t in found.items()
         if subject in t
     ]
+    predicted = pd.concat(predictions, ignore_index=True) if predictions else pd.DataFrame()
     name = TARGETS.get(target[0], target[0])
     return Comparison(
         title=f"{name}: the network compared with baselines",
@@ -390,9 +396,9 @@ def compare(
         differences=difference_table(found, methods, strongest, design.seed),
         curves=learning_curves(curves, design),
         coverage=coverage_table(found, design.seed),
-        predictions=pd.concat(predictions, ignore_index=True) if predictions else pd.DataFrame(),
+        predictions=predicted,
         selection=selection_table(found, last),
-        floor=floor_table(regions),
+        floor=floor_table(regions, predicted[predicted["strategy"] == last] if len(predicted) else predicted),
         notes=_notes(table, last, regions),
         settings=settings,
         command=command,

@@ -84,7 +84,7 @@ def synthetic(shift=0.0, seed=0):
         coverage=pd.DataFrame(covered),
         predictions=pd.concat(predictions, ignore_index=True),
         selection=pd.DataFrame(selection),
-        floor=pd.DataFrame([{"region": r, "n": 100, "floor_mae": 0.5, "median_mae": 1.1} for r in REGIONS]),
+        floor=pd.DataFrame([{"region": r, "n": 100, "floor_mae": 0.5, "median_mae": 1.1, "subject_mae": 0.9} for r in REGIONS]),
         notes=["a note"],
         settings={"folds": 5},
         command="soilcarbon compare --config mine.yaml",
@@ -103,9 +103,12 @@ def dataset(y, x):
 
 def test_the_floor_by_hand():
     data = dataset([1, 2, 6, 3, 50], [[0, np.nan]] * 4 + [[1, 1]])
-    row = floor_table({"r": data}).iloc[0]
+    predicted = pd.DataFrame({"profile_id": data.ids, "observed": data.y, "predicted": data.y + [1, -1, 2, 0, 99], "region": "r"})
+    row = floor_table({"r": data}, predicted).iloc[0]
     # of 1, 2, 3, 6 each against the median of the other three: 3-1, 3-2, 3-2, 6-2; of all five the median is 3
     assert (row["n"], row["floor_mae"], row["median_mae"]) == (4, (2 + 1 + 1 + 4) / 4, (2 + 1 + 0 + 3) / 4)
+    assert row["subject_mae"] == 1.0
+    assert np.isnan(floor_table({"r": data}, predicted[1:])["subject_mae"].iloc[0])  # one of them was not held out
 
 
 def test_the_strongest_baseline_is_no_network_and_large_errors_do_not_outvote():
