@@ -130,10 +130,8 @@ def end(status: int, message: str | None = None) -> None:
 
 
 def _end_workers() -> None:
-    """End worker processes: they are asked, and after a while killed."""
+    """End worker processes, which are asked, and after a while killed, and remove the semaphores of pools, begun ones too."""
     workers: dict[Any, BaseProcess] = {each.sentinel: each for each in active_children()}
-    if not workers:
-        return
     for each in workers.values():
         each.terminate()
     deadline = time.monotonic() + _PATIENCE_S

@@ -268,6 +268,22 @@ def test_a_signal_ends_a_run_with_one_line_and_leaves_nothing(script, tmp_path, 
     assert names(tmp_path) == ["run"]
 
 
+def test_a_pool_without_workers_yet_leaves_no_semaphores_to_be_warned_of(script):
+    process = script("""
+import time
+from soilcarbon.io.files import run
+from soilcarbon.parallel import worker_pool
+def work():
+    with worker_pool(2) as pool:
+        print("ready", flush=True)
+        time.sleep(60)
+run(work)
+""")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=10)
+    assert (process.returncode, errors) == (143, "interrupted\n")
+
+
 def test_a_signal_that_is_ignored_stays_ignored(script):
     process = script(WRITES.replace("WAIT", "time.sleep(0.3)"), preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
     process.send_signal(signal.SIGINT)
