@@ -170,11 +170,10 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
         of_set = [each[(each[list(what)] == pd.Series(what)).all(axis=1)].reset_index(drop=True) for each in (first, second)]
         by_group: dict[str, Change] = {}
         for group in [OVERALL, *groups]:
-            mine = [each if group == OVERALL else each[each["group"] == group].reset_index(drop=True) for each in of_set]
-            if not (len(mine[0]) and len(mine[1])):
+            if not all(len(each) and (group == OVERALL or (each["group"] == group).any()) for each in of_set):
                 log.info("%s: no place at one of the visits", _label(what, group))
                 continue
-            found = _compare(settings, mine[0], mine[1], group == OVERALL)
+            found = _compare(settings, of_set[0], of_set[1], group)
             by_group[group] = found.change
             head = {**what, "group": group}
             changes.append({**head, **found.row(settings)})
@@ -249,68 +248,92 @@ class _Compared:
         }
 
 
-def _compare(settings: ChangeSettings, first: "pd.DataFrame", second: "pd.DataFrame", whole: bool) -> _Compared:
-    """Return the change between the values of two visits; `whole`: of all strata, which all need places then."""
+def _compare(settings: ChangeSettings, first: "pd.DataFrame", second: "pd.DataFrame", group: str) -> _Compared:
+    """Return the change of a group between the rows of two visits.
+
+    Where sizes of strata or weights are known, a group is a part of the area (a domain), and its places tell its share of each
+    stratum; else they are a sample of their own.
+    """
     import numpy as np
     import pandas as pd
 
     from soilcarbon.soil.revisits import pair_by_distance, pair_by_name
     from soilcarbon.stats.change import paired_change, unpaired_change
 
+    known = bool(settings.sizes or settings.weight)
+    if group != OVERALL and not known:
+        first, second = (each[each["group"] == group].reset_index(drop=True) for each in (first, second))
+    inside = [np.full(len(each), group == OVERALL) | (each["group"] == group).to_numpy() for each in (first, second)]
     pairing = pair_by_name(first, second) if settings.within is None else pair_by_distance(first, second, settings.within)
-    smaller, paired = min(len(first), len(second)), len(pairing[0])
-    wanted = settings.design == "paired" or (settings.design == "auto" and 2 * paired >= smaller)
+    numbers, paired = [int(each.sum()) for each in inside], int(inside[0][pairing[0]].sum())
+    wanted = settings.design == "paired" or (settings.design == "auto" and 2 * paired >= min(numbers))
     if settings.design == "paired" and paired == 0:
+        of = "" if group == OVERALL else f" of group {group!r}"
         raise UserError(
-            f"{settings.table}: no place of the first visit is one of the second; --design unpaired, or --within METRES"
+            f"{settings.table}: no place{of} of the first visit is one of the second; --design unpaired, or --within METRES"
         )
     levels = settings.level, settings.one_sided
-    population = _population(settings) if whole else None
+    population = _population(settings, set(first["stratum"]) | set(second["stratum"])) if group == OVERALL else None
     if wanted:
         one, other = (table.iloc[rows].reset_index(drop=True) for table, rows in zip((first, second), pairing, strict=True))
-        design = _design(settings, one, whole, settings.block is not None)
-        change = paired_change(one["value"].to_numpy(), other["value"].to_numpy(), design, *levels, population)
+        within = inside[0][pairing[0]]
+        design = _design(settings, one, [one], settings.block is not None)
+        domain = None if within.all() else within
+        change = paired_change(one["value"].to_numpy(), other["value"].to_numpy(), design, *levels, population, domain)
+        one, other = one[within].reset_index(drop=True), other[within].reset_index(drop=True)
         values = {"before": one["value"], "after": other["value"], "difference": other["value"] - one["value"]}
         pairs = pd.DataFrame({"place": one["place"], "place_after": other["place"], **values})
-        survey = _survey([(other["value"] - one["value"]).to_numpy()], [design], population)
-        alone, when = (len(first) - paired, len(second) - paired), (one["year"], other["year"])
+        survey = _survey([(other["value"] - one["value"]).to_numpy()], [design.part(within)], population)
+        alone, when = (numbers[0] - paired, numbers[1] - paired), (one["year"], other["year"])
     else:
-        designs = _design(settings, first, whole), _design(settings, second, whole)
+        both = [first, second]
+        designs = _design(settings, first, both), _design(settings, second, both)
         units = None if settings.block is None else (first["block"].to_numpy(), second["block"].to_numpy())
-        values_of = [each["value"].to_numpy() for each in (first, second)]
-        change = unpaired_change(values_of[0], values_of[1], designs, *levels, units, population)
-        pairs, survey, alone = pd.DataFrame(), _survey(values_of, list(designs), population), (0, 0)
-        when = first["year"], second["year"]
+        values_of = [each["value"].to_numpy() for each in both]
+        domains = None if all(each.all() for each in inside) else (inside[0], inside[1])
+        change = unpaired_change(values_of[0], values_of[1], designs, *levels, units, population, domains)
+        of_group = [each[within] for each, within in zip(values_of, inside, strict=True)]
+        parts = [each.part(within) for each, within in zip(designs, inside, strict=True)]
+        pairs, survey, alone = pd.DataFrame(), _survey(of_group, parts, population), (0, 0)
+        when = first["year"][inside[0]], second["year"][inside[1]]
     means = [np.nan if each.isna().all() else float(each.mean()) for each in when]
     years = settings.years or means[1] - means[0]
     return _Compared(change, pairs, alone, years, None if settings.block is not None else survey)
 
 
-def _design(settings: ChangeSettings, rows: "pd.DataFrame", whole: bool, blocks: bool = False) -> "SamplingDesign":
-    """Return how the places of rows were drawn."""
-    from soilcarbon.soil.revisits import named_numbers
+def _design(settings: ChangeSettings, rows: "pd.DataFrame", visits: "list[pd.DataFrame]", blocks: bool = False) -> "SamplingDesign":
+    """Return how the places of rows were drawn; without sizes and weights a stratum counts by its places at the visits."""
+    import pandas as pd
+
+    from soilcarbon.soil.revisits import STRATUM, named_numbers
     from soilcarbon.stats.design_based import sampling_design
 
     strata = rows["stratum"].to_numpy() if settings.stratum else None
     weights = rows["weight"].to_numpy() if settings.weight else None
     sizes = dict(named_numbers(settings.sizes, "sizes")) if settings.sizes else None
-    if sizes and (lacking := sorted(set(rows["stratum"]) - sizes.keys())):
+    here = set(rows["stratum"])
+    if sizes and (lacking := sorted(here - sizes.keys())):
         raise UserError(f"--sizes: no size of stratum {lacking[0]!r}; it has {', '.join(sizes)}")
-    if sizes and not whole:
-        sizes = {name: size for name, size in sizes.items() if name in set(rows["stratum"])}
-    elif strata is not None and weights is None and not sizes:
-        sizes = rows["stratum"].value_counts().to_dict()  # proportional allocation
+    if strata is not None and weights is None and not sizes:
+        sizes = pd.concat(visits)["stratum"].value_counts().to_dict()
+    if empty := [name for name in sizes or {} if name not in here]:
+        seen = "that was sampled at both visits" if len(visits) == 1 else "at one of the visits"
+        left = f"leave it out, and the change is that of the others (--stratum {settings.stratum or STRATUM} --sizes, of these)"
+        raise UserError(f"{settings.table}: stratum {empty[0]!r} has no place {seen}; {left}")
     units = rows["block"].to_numpy() if blocks else None
     return sampling_design(len(rows), strata, sizes, weights, units)
 
 
-def _population(settings: ChangeSettings) -> dict[str, float] | None:
-    """Return the number of places there are in each stratum, "all" without strata; None if not given."""
+def _population(settings: ChangeSettings, strata: set[str]) -> dict[str, float] | None:
+    """Return the number of places there are in each of the strata, "all" without strata; None if not given."""
     from soilcarbon.soil.revisits import named_numbers
 
     found = dict(named_numbers(settings.population, "population"))
     if found and ("" in found) == bool(settings.stratum):
         raise UserError("--population: NAME=NUMBER for each stratum, or one number where there are none")
+    if found and settings.stratum and (unknown := sorted(found.keys() ^ strata)):
+        there = ", ".join(sorted(strata))
+        raise UserError(f"--population: strata {', '.join(found)}; in the table {there} ({unknown[0]!r} is not in both)")
     return {name or OVERALL: number for name, number in found.items()} or None
 
 

@@ -50,6 +50,7 @@ def paired_change(
     level: float = LEVEL,
     one_sided: float = LEVEL,
     population: Mapping[str, float] | None = None,
+    domain: np.ndarray | None = None,
 ) -> Change:
     """Change of a mean of places that were visited twice: the mean of their differences.
 
@@ -67,6 +68,9 @@ def paired_change(
         Of the one-sided limits.
     population
         Stratum ("all" without strata) -> number of places there are, for the finite population correction; None: infinitely many.
+    domain
+        (n,) bool: which places lie in a part of the area, whose share of each stratum they tell; without finite population
+        correction. Default: the whole area.
 
     Raises
     ------
@@ -81,7 +85,9 @@ def paired_change(
     """
     before, after = checked_vectors(before=np.asarray(before, float), after=np.asarray(after, float))
     design = sampling_design(len(before)) if design is None else design
-    difference = _mean(after - before, design, population)
+    difference = _mean(after - before, design, population, domain)
+    if domain is not None:
+        before, after, design = before[domain], after[domain], design.part(domain)
     together = np.corrcoef(before, after)[0, 1] if len(before) > 2 and np.ptp(before) and np.ptp(after) else np.nan
     return Change(
         **_intervals(difference.value, difference.standard_error, difference.df, level, one_sided),
@@ -100,6 +106,7 @@ def unpaired_change(
     one_sided: float = LEVEL,
     units: tuple[np.ndarray, np.ndarray] | None = None,
     population: Mapping[str, float] | None = None,
+    domains: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Change:
     """Change of a mean between two independent samples: the difference of their means, with Welch's degrees of freedom.
 
@@ -116,6 +123,8 @@ def unpaired_change(
         not independent. The designs need no units then, and there is no finite population correction.
     population
         As of `paired_change`.
+    domains
+        (n,) and (m,) bool: as of `paired_change`, at each visit.
 
     Raises
     ------
@@ -130,7 +139,12 @@ def unpaired_change(
     """
     before, after = (checked_vectors(values=np.asarray(each, float))[0] for each in (before, after))
     designs = designs or (sampling_design(len(before)), sampling_design(len(after)))
-    first, second = _mean(before, designs[0], population), _mean(after, designs[1], population)
+    within = domains or (None, None)
+    first, second = _mean(before, designs[0], population, within[0]), _mean(after, designs[1], population, within[1])
+    if domains is not None:
+        before, after = before[domains[0]], after[domains[1]]
+        designs = designs[0].part(domains[0]), designs[1].part(domains[1])
+        units = None if units is None else (units[0][domains[0]], units[1][domains[1]])
     if units is None:
         error, df = _welch(first, second)
     else:
@@ -175,10 +189,12 @@ def _welch(first: Estimate | Change, second: Estimate | Change) -> tuple[float, 
     return float(np.sqrt(total)), 1 / ((one / total) ** 2 / first.df + (other / total) ** 2 / second.df)
 
 
-def _mean(values: np.ndarray, design: SamplingDesign, population: Mapping[str, float] | None) -> Estimate:
+def _mean(
+    values: np.ndarray, design: SamplingDesign, population: Mapping[str, float] | None, domain: np.ndarray | None = None
+) -> Estimate:
     """Return the mean of a sample, its standard error with the finite population correction if the population is known."""
-    found = mean(values, design)
-    if population is None:
+    found = mean(values, design, domain)
+    if population is None or domain is not None:
         return found
     counts = np.bincount(design.stratum)
     whole = np.array([population.get(name, np.inf) for name in design.names])

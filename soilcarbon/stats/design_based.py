@@ -86,6 +86,13 @@ class SamplingDesign:
         sums = np.bincount(self.stratum, self.weight, len(self.names))
         return dict(zip(self.names, (sums / sums.sum()).tolist(), strict=True))
 
+    def part(self, within: np.ndarray) -> "SamplingDesign":
+        """Return the design of some of the points (n,) bool, with their weights; variances of a domain need all points."""
+        stratum, known = self.stratum[within], np.unique(self.stratum[within])
+        names, group = tuple(self.names[k] for k in known), np.unique(self.group[within], return_inverse=True)[1]
+        rows = self.weight[within], group, self.spread_weight[within], self.unit[within]
+        return SamplingDesign(np.searchsorted(known, stratum), names, *rows, False, {})
+
     def described(self) -> str:
         """Return how it is estimated, as a sentence for a report."""
         units, strata = np.unique(self.unit).size, len(self.names)

@@ -201,7 +201,7 @@ def test_plans_of_strata_name_them(workplace):
         (["--table", "t.csv", "--value", "soc", "--by", "crop", "--control", "rye"], "no group 'rye'"),
         (["--table", "t.csv", "--value", "soc", "--sizes", "u=1"], "--stratum names their column"),
         (["--table", "t.csv", "--value", "soc", "--stratum", "zone", "--sizes", "u=1"], "no size of stratum 'v'"),
-        (["--table", "t.csv", "--value", "soc", "--stratum", "zone", "--sizes", "u=1", "v=1", "w=1"], "stratum 'w' has a size"),
+        (["--table", "t.csv", "--value", "soc", "--stratum", "zone", "--sizes", "u=1", "v=1", "w=1"], "stratum 'w' has no place"),
         (["--table", "t.csv", "--value", "soc", "--weight", "zone"], "are no numbers"),
         (["--table", "t.csv", "--value", "soc", "--within", "5"], "no column for lon"),
         (["--table", "t.csv", "--value", "soc", "--population", "5"], "11 places of a population of 5"),
@@ -238,3 +238,53 @@ def test_a_stratum_of_two_sizes_is_asked_about(workplace, capsys):
     table.assign(stratum="u", stratum_size=table["year"]).to_csv("t.csv", index=False)
     assert of_table() == 2
     assert "stratum 'u' has several sizes (stratum_size: 2010 and 2018)" in capsys.readouterr().err
+
+
+def test_a_group_in_strata_is_a_part_of_the_area(workplace):
+    """Grass is most of the hill and little of the plain: its change is weighted by where it is, not by the strata's sizes."""
+    random = np.random.default_rng(6)
+    table = pd.DataFrame(
+        {"plot": range(100), "year": 2010, "soc": random.normal(60, 9, 100), "zone": ["hill"] * 30 + ["plain"] * 70}
+    )
+    table["use"] = ["grass"] * 24 + ["crop"] * 6 + ["grass"] * 7 + ["crop"] * 63
+    gain = np.where(table["zone"] == "hill", 6.0, 1.0) + random.normal(0, 1, 100)
+    pd.concat([table, table.assign(year=2020, soc=table["soc"] + gain)]).to_csv("t.csv", index=False)
+    assert of_table("--by", "use", "--stratum", "zone", "--sizes", "hill=300", "plain=700") == 0
+    assert result("grass")["change"] == pytest.approx(gain[table["use"] == "grass"].mean())  # all weights are 10
+    assert result()["change"] == pytest.approx(gain.mean())
+    table["drawn"] = 0.1
+    pd.concat([table, table.assign(year=2020, soc=table["soc"] + gain)]).to_csv("t.csv", index=False)
+    same = result("grass")
+    assert of_table("--by", "use", "--stratum", "zone", "--weight", "drawn") == 0
+    assert result("grass")["standard_error"] == pytest.approx(same["standard_error"], rel=0.1)
+
+
+def test_new_places_in_other_strata_are_no_change(workplace):
+    random = np.random.default_rng(7)
+    rows = [
+        (f"{zone}{year}{k}", year, zone, (80 if zone == "hill" else 40) + random.normal())
+        for year, counts in ((2010, {"hill": 10, "plain": 30}), (2020, {"hill": 30, "plain": 10}))
+        for zone, n in counts.items()
+        for k in range(n)
+    ]
+    table = pd.DataFrame(rows, columns=["plot", "year", "zone", "soc"])
+    table.to_csv("t.csv", index=False)
+    assert of_table("--stratum", "zone") == 0
+    means = table.groupby(["year", "zone"])["soc"].mean()
+    by_hand = sum(means[2020, zone] - means[2010, zone] for zone in ("hill", "plain")) / 2  # 40 places of each
+    assert (result()["design"], result()["change"]) == ("unpaired", pytest.approx(by_hand))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--sizes", "u=1", "v=1", "w=1"], "stratum 'w' has no place that was sampled at both visits; leave it out"),
+        (["--sizes", "u=1", "v=1", "--population", "U=50", "v=60"], "--population: strata U, v; in the table u, v"),
+        (["--sizes", "u=1", "v=1", "--population", "u=50"], "'v' is not both"),
+        (["--design", "unpaired", "--sizes", "u=1", "v=1", "w=1"], "stratum 'w' has no place at one of the visits"),
+    ],
+)
+def test_strata_that_do_not_fit_are_named(more, words, workplace, capsys):
+    write()
+    assert of_table("--stratum", "zone", *more) == 2
+    assert words in capsys.readouterr().err

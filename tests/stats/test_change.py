@@ -150,3 +150,27 @@ def test_intervals_of_places_in_blocks_hold_where_those_of_single_places_do_not(
 def test_values_that_do_not_fit_are_refused(before, after):
     with pytest.raises(ValueError):
         paired_change(np.array(before), np.array(after))
+
+
+def test_the_change_of_a_domain_by_the_textbook():
+    random = np.random.default_rng(5)
+    stratum, inside = np.repeat(["a", "b"], [30, 20]), random.random(50) < 0.4
+    before = random.normal(50, 8, 50)
+    after = before + np.where(stratum == "a", 6, 1) + random.normal(0, 2, 50)
+    sizes, counts = {"a": 300.0, "b": 700.0}, {"a": 30, "b": 20}
+    weight = np.array([sizes[each] / counts[each] for each in stratum])
+
+    def by_hand(values):  # Saerndal, Swensson and Wretman 1992, 5.8: the ratio of two totals of the domain
+        whole = (weight * inside).sum()
+        value = (weight * inside * values).sum() / whole
+        z = inside * (values - value)
+        return value, sum(sizes[k] ** 2 / counts[k] * z[stratum == k].var(ddof=1) for k in sizes) / whole**2
+
+    design = sampling_design(50, stratum, sizes)
+    found, (value, variance) = paired_change(before, after, design, domain=inside), by_hand(after - before)
+    assert (found.change, found.standard_error**2) == pytest.approx((value, variance))
+    assert (found.n_before, found.before) == (inside.sum(), pytest.approx(by_hand(before)[0]))
+    both = unpaired_change(before, after, (design, design), domains=(inside, inside))
+    parts = by_hand(before), by_hand(after)
+    assert both.change == pytest.approx(value)
+    assert both.standard_error**2 == pytest.approx(parts[0][1] + parts[1][1])
