@@ -280,7 +280,7 @@ def test_new_places_in_other_strata_are_no_change(workplace):
     [
         (["--sizes", "u=1", "v=1", "w=1"], "stratum 'w' has no place that was sampled at both visits; leave it out"),
         (["--sizes", "u=1", "v=1", "--population", "U=50", "v=60"], "--population: strata U, v; in the table u, v"),
-        (["--sizes", "u=1", "v=1", "--population", "u=50"], "'v' is not both"),
+        (["--sizes", "u=1", "v=1", "--population", "u=50"], "'v' is not in both"),
         (["--design", "unpaired", "--sizes", "u=1", "v=1", "w=1"], "stratum 'w' has no place at one of the visits"),
     ],
 )
