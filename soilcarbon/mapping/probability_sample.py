@@ -73,22 +73,30 @@ def read_sample(path: Path, value: str, table_rule: TableRule, rule: SampleRule)
     sampling = _resolved(points, rule)
     if sampling == "none":
         return points, None
+    measured = np.ones(len(points.raw), bool)
     if value in points.raw.columns:
-        _leave_out_unmeasured(points, value)
+        measured = ~is_missing(points.raw[value], points.rule.missing)
     member = np.ones(len(points.raw), bool)
     if "probability_sample" in points:
         member = points.numbers(points.columns.found["probability_sample"]) == 1
-    if member.sum() < 2:
-        raise UserError(f"{path}: {member.sum()} measured points are of a probability sample; two are the least")
-    stratum, sizes = (None, None) if sampling == "random" else _strata(points, member, rule)
+    reserve = points.numbers(points.columns.found["reserve"]) == 1 if "reserve" in points else np.zeros(len(member), bool)
+    _tell_unmeasured(points, value, measured, reserve)
+    if (member & measured).sum() < 2:
+        raise UserError(f"{path}: {(member & measured).sum()} measured points are of a probability sample; two are the least")
+    stratum, sizes = (None, None) if sampling == "random" else _strata(points, member & measured, rule)
     equal = sampling == "random" or (sampling == "stratified" and sizes is not None)
-    weight = None if equal else _weights(points, member)  # a column "weight" may be of anything, where none is needed
+    weight = None if equal else _weights(points, member & measured)  # a column "weight" may be of anything, where none is needed
     if sampling == "weighted" and weight is None:
         raise UserError(f"{path}: no column of weights or inclusion probabilities; --columns weight=NAME names it")
     if sampling == "stratified" and (stratum is None or (sizes is None and weight is None)):
         lacks = "strata (--columns stratum=NAME, or --strata raster.tif)" if stratum is None else "their sizes (--strata FILE)"
         raise UserError(f"{path}: a stratified sample needs {lacks}")
-    return points, DrawnPoints(path, member, stratum, _texts(points, "primary_unit"), weight, sizes, rule.collapse)
+    unit = _texts(points, "primary_unit")
+    if stratum is not None and sizes is None and weight is not None:
+        weight = _restored(path, stratum, weight, member & ~reserve, member & measured, rule)
+    points.raw = points.raw[measured].reset_index(drop=True)
+    parts = (None if each is None else each[measured] for each in (stratum, unit, weight))
+    return points, DrawnPoints(path, member[measured], *parts, sizes, rule.collapse)
 
 
 def _resolved(points: PointTable, rule: SampleRule) -> Sampling:
@@ -107,22 +115,40 @@ def _resolved(points: PointTable, rule: SampleRule) -> Sampling:
     return "none"
 
 
-def _leave_out_unmeasured(points: PointTable, value: str) -> None:
-    """Leave out points that were drawn and have no value: reserve points, and those that could not be reached."""
-    missing = is_missing(points.raw[value], points.rule.missing)
-    if not missing.any():
-        return
-    reserve = points.numbers(points.columns.found["reserve"]) == 1 if "reserve" in points else np.zeros(len(missing), bool)
-    unused, lost = int((missing & reserve).sum()), int((missing & ~reserve).sum())
+def _tell_unmeasured(points: PointTable, value: str, measured: np.ndarray, reserve: np.ndarray) -> None:
+    """Note points that were drawn and have no value: reserve points, and those that could not be reached; UserError if none has."""
+    unused, lost = int((~measured & reserve).sum()), int((~measured & ~reserve).sum())
     if unused:
         points.notes.append(f"{unused} reserve points without a value are left out")
     if lost:
-        used = int((~missing & reserve).sum())
+        used = int((measured & reserve).sum())
         instead = f", {used} reserve points have one" if used else ""
         points.notes.append(f"{lost} points that were drawn have no value{instead}: taken as missing at random in their strata")
-    points.raw = points.raw[~missing].reset_index(drop=True)
-    if points.raw.empty:
-        raise UserError(f"{points.path}: none of its {len(missing)} points has a value in {value!r}")
+    if not measured.any():
+        raise UserError(f"{points.path}: none of its {len(measured)} points has a value in {value!r}")
+
+
+def _restored(
+    path: Path, stratum: np.ndarray, weight: np.ndarray, drawn: np.ndarray, measured: np.ndarray, rule: SampleRule
+) -> np.ndarray:
+    """Return weights (N,) of which those of the measured points of a stratum sum to what all that were drawn in it stand for.
+
+    UserError if none of a stratum was measured and it is neither joined with another nor left out.
+    """
+    joined = {_label(one): _label(other) for one, other in rule.collapse.items()}
+    kept, there = drawn & ~np.isin(stratum, ["", *map(_label, rule.not_sampled)]), set(stratum[measured])
+    lost = sorted(set(stratum[kept]) - there)
+    if unknown := [name for name in lost if joined.get(name) not in there]:
+        way = "--not_sampled leaves it out of the area, --collapse joins it with another"
+        raise UserError(f"{path}: none of the points drawn in stratum {str(unknown[0])!r} has a value; {way}")
+    home = np.array([joined[name] if name in lost else name for name in stratum])
+    found = weight.copy()
+    for name in there:
+        own, whole = measured & (stratum == name), kept & (home == name)
+        if whole.any():
+            stands_for = np.where(np.isfinite(weight), weight, np.nanmean(weight[own]))
+            found[own] *= stands_for[whole].sum() / weight[own].sum()
+    return found
 
 
 def _texts(points: PointTable, ours: str) -> np.ndarray | None:
@@ -150,7 +176,8 @@ def _weights(points: PointTable, member: np.ndarray) -> np.ndarray | None:
         raise UserError(f"{points.path}: column {name!r}: {wrong.sum()} of {member.sum()} are no {expected}, first {first!r}")
     points.notes.append(f"weights of the points: {name!r}")
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(member, found if ours == "weight" else 1 / found, 1.0)
+        found = found if ours == "weight" else 1 / found
+    return np.where(member | (np.isfinite(found) & (found > 0)), found, np.nan)
 
 
 def _strata(points: PointTable, member: np.ndarray, rule: SampleRule) -> tuple[np.ndarray | None, dict[str, float] | None]:
@@ -174,14 +201,17 @@ def _strata(points: PointTable, member: np.ndarray, rule: SampleRule) -> tuple[n
             f"{points.path}: {count} of {member.sum()} points have no stratum; they lie outside, or it is to be filled in"
         )
     if sizes is None and "stratum_size" in points:
-        sizes = _column_sizes(points, stratum, member)
+        left_out = {_label(each) for each in rule.not_sampled}
+        sizes = {name: size for name, size in _column_sizes(points, stratum, member).items() if name not in left_out}
     return stratum, sizes
 
 
 def _column_sizes(points: PointTable, stratum: np.ndarray, member: np.ndarray) -> dict[str, float]:
-    """Return the sizes of strata that stand at every point."""
+    """Return the sizes of strata that stand at every point, those of strata whose points were not measured too."""
     name = points.columns.found["stratum_size"]
-    each = pd.Series(points.numbers(name, negative=False)[member]).groupby(stratum[member])
+    size = points.numbers(name, negative=False)
+    known = member | (np.isfinite(size) & (stratum != ""))
+    each = pd.Series(size[known]).groupby(stratum[known])
     spread, first = each.max() - each.min(), each.first()
     if (differ := spread > 1e-6 * first).any() or first.isna().any():
         which = spread.index[differ][0] if differ.any() else first.index[first.isna()][0]

@@ -173,6 +173,39 @@ def test_points_that_were_not_measured_or_not_drawn(world, caplog):
     assert pd.read_csv("out/point_scores.csv")["n"].iloc[0] == 12
 
 
+def test_strata_that_lost_points_keep_their_weight(world, capsys):
+    table, error = world
+    sizes = np.where(table["stratum"] == 1, 200.0, 600.0)
+    by_weight = table.assign(inclusion_probability=6 / sizes)
+    lost = table["id"].isin([7, 8, 9, 10])
+    by_hand = -(0.25 * error[:6].mean() + 0.75 * error[[6, 11]].mean())
+    for each in (by_weight, by_weight.assign(stratum_size=sizes)):
+        each.assign(soc=each["soc"].mask(lost)).to_csv("points.csv", index=False)
+        assert scores(*ARGUMENTS).loc[("m", "area")]["me"] == pytest.approx(by_hand)
+    spare = by_weight.assign(reserve=0, soc=by_weight["soc"].mask(lost))
+    instead = spare[spare["id"] == 6].assign(id=90, reserve=1, soc=25.0)
+    pd.concat([spare, instead]).to_csv("points.csv", index=False)
+    by_hand = -(0.25 * error[:6].mean() + 0.75 * np.mean([error[6], error[11], 25 - 20]))
+    assert scores(*ARGUMENTS).loc[("m", "area")]["me"] == pytest.approx(by_hand)
+
+
+def test_a_stratum_that_lost_all_points_is_asked_about(world, capsys):
+    table, error = world
+    sizes = np.where(table["stratum"] == 1, 200.0, 600.0)
+    table["stratum"] += table["id"].isin([10, 11])  # 3 of 2, 200 of its 600
+    sizes = np.where(table["stratum"] > 1, np.where(table["stratum"] == 2, 400.0, 200.0), sizes)
+    n = table.groupby("stratum")["id"].transform("size")
+    by_weight = table.assign(inclusion_probability=n / sizes, soc=table["soc"].mask(table["stratum"] == 3))
+    for each in (by_weight, by_weight.assign(stratum_size=sizes)):
+        each.to_csv("points.csv", index=False)
+        assert run(lambda: validate.main([*ARGUMENTS, "--out", "out"])) == 2
+        assert "stratum '3'" in (words := capsys.readouterr().err) and "--collapse" in words
+        found = scores(*ARGUMENTS, "--collapse", "3=2").loc[("m", "area")]["me"]
+        assert found == pytest.approx(-(0.25 * error[:6].mean() + 0.75 * error[6:10].mean()))
+        found = scores(*ARGUMENTS, "--not_sampled", "3").loc[("m", "area")]["me"]
+        assert found == pytest.approx(-(200 * error[:6].mean() + 400 * error[6:10].mean()) / 600)
+
+
 def test_a_map_of_a_part_is_validated_for_that_part(world):
     table, error = world
     with rasterio.open("map.tif") as raster:
