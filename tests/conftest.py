@@ -1,13 +1,18 @@
 """A small simulated dataset with known truth, and the folders of real files that may be absent."""
 
+import gc
 import logging
 import os
 import resource
+import shutil
 import signal
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -28,6 +33,7 @@ os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])  # for the p
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 threadpool_limits(1)
 torch.set_num_threads(1)
+gc.disable()  # until the tests are collected
 os.fsync = lambda _: None  # no test outlives a power cut, and a disk takes milliseconds for each
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -39,6 +45,12 @@ needs_published_weights = pytest.mark.skipif(
     reason="the published weights (CC BY-NC) are not here; get GSoilCPM.pth from github.com/leizhang-geo/GSoilCPM",
 )
 needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real profiles (non-commercial) are not beside the checkout")
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from here on, and among the objects of tests alone: the imported libraries have a million."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +76,14 @@ def make_dataset(
     folder: Path, n: int = 120, side: int = 3, seed: int = 0, categories: tuple[Category, ...] = PUBLISHED_CATEGORIES
 ) -> Path:
     """Write a dataset: SOC = exp of a smooth function of three variables, 60 % train, 20 % valid, 20 % test."""
+    shutil.copytree(_dataset(n, side, seed, categories).name, folder, dirs_exist_ok=True)
+    return folder
+
+
+@cache
+def _dataset(n: int, side: int, seed: int, categories: tuple[Category, ...]) -> TemporaryDirectory:
+    """Return the folder of which such datasets are copies: many tests begin with one."""
+    folder = TemporaryDirectory(prefix="soilcarbon-dataset-")  # removed when this process ends
     random = np.random.default_rng(seed)
     patches = {}
     for category in categories:
@@ -86,7 +106,7 @@ def make_dataset(
         }
     )
     split = np.array(["train", "train", "train", "valid", "test"])[np.arange(n) % 5]
-    write_dataset(folder, samples, patches, split, categories, {})
+    write_dataset(Path(folder.name), samples, patches, split, categories, {})
     return folder
 
 
@@ -105,14 +125,16 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """A disk on which no file may grow beyond a thousand bytes."""
+    """Write within a disk on which no file may grow beyond a thousand bytes: the log of the tests, too."""
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.fixture

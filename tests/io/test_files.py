@@ -1,6 +1,7 @@
 """Untrusted files are read without running them; files are written whole or not at all."""
 
 import pytest
+from conftest import full_disk
 
 from soilcarbon.io.files import UserError, atomic_write, check_writable, locked, read_yaml, run, write_json, write_text, write_yaml
 from soilcarbon.io.tables import read_table
@@ -16,10 +17,10 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
 
 
-def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path, full_disk):
+def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path):
     path = tmp_path / "x.txt"
     write_text(path, "old")
-    with pytest.raises(UserError, match=r"x\.txt: not written .*untouched"):
+    with pytest.raises(UserError, match=r"x\.txt: not written .*untouched"), full_disk():
         write_text(path, "n" * 100_000)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
