@@ -95,8 +95,8 @@ def read_sample(path: Path, value: str, table_rule: TableRule, rule: SampleRule)
     if stratum is not None and sizes is None and weight is not None:
         weight = _restored(path, stratum, weight, member & ~reserve, member & measured, rule)
     points.raw = points.raw[measured].reset_index(drop=True)
-    parts = (None if each is None else each[measured] for each in (stratum, unit, weight))
-    return points, DrawnPoints(path, member[measured], *parts, sizes, rule.collapse)
+    stratum, unit, weight = (None if each is None else each[measured] for each in (stratum, unit, weight))
+    return points, DrawnPoints(path, member[measured], stratum, unit, weight, sizes, rule.collapse)
 
 
 def _resolved(points: PointTable, rule: SampleRule) -> Sampling:
