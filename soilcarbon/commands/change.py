@@ -146,7 +146,8 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
     import pandas as pd  # here and below: slow to import, and --help does not need it
 
     from soilcarbon.io.points import table_file
-    from soilcarbon.soil.revisits import STRATUM, VisitRule, read_visits, two_visits
+    from soilcarbon.io.values import label
+    from soilcarbon.soil.revisits import STRATUM, VisitRule, check_written_alike, read_visits, two_visits, unlike_visits
 
     path = settings.table
     assert path is not None
@@ -157,12 +158,18 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
         sizes = [f"{name}={size!r}" for name, size in table.sizes.items()]
         settings = settings.model_copy(update={"stratum": STRATUM, "sizes": sizes})
     first, second, visits = two_visits(table, path, settings.visits)
+    if settings.within is None and settings.design != "unpaired":
+        check_written_alike(first, second, path)
+    table.notes.extend(unlike_visits(first, second, visits))
     for note in table.notes:
         log.info("%s", note)
     log.info("%s", ", ".join(f"{count} {what}" for what, count in table.counts.items()))
     if settings.stratum and not settings.sizes and not settings.weight:
         log.info("no sizes of strata (--sizes) and no weights: a stratum counts by its number of places")
     groups = sorted(set(first["group"]) | set(second["group"])) if settings.by else []
+    if OVERALL in groups:
+        raise UserError(f"{path}: a group of --by is called {OVERALL!r}, as the row of all groups is; call it something else")
+    settings = settings.model_copy(update={"control": settings.control and label(settings.control)})
     if settings.control is not None and settings.control not in groups:
         raise UserError(f"{path}: no group {settings.control!r} (--control); there are {', '.join(groups[:12])}")
     changes, pairs, plans = [], [], []
@@ -174,6 +181,11 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
                 log.info("%s: no place at one of the visits", _label(what, group))
                 continue
             found = _compare(settings, of_set[0], of_set[1], group)
+            if settings.design == "auto" and not found.change.paired:
+                log.info(
+                    "%s: %d of %d and %d places were sampled at both visits: compared as independent samples (--design)",
+                    _label(what, group), found.shared, found.change.n_before, found.change.n_after,
+                )  # fmt: skip
             by_group[group] = found.change
             head = {**what, "group": group}
             changes.append({**head, **found.row(settings)})
@@ -218,12 +230,12 @@ def _label(what: dict[str, str], group: str) -> str:
 
 
 class _Compared:
-    """A change, the pairs it rests on, places that have none, years between the visits, and the survey it was."""
+    """A change, its pairs, places that have none, years between the visits, the survey it was, and how many places both share."""
 
     def __init__(
-        self, change: "Change", pairs: "pd.DataFrame", alone: tuple[int, int], years: float, survey: "Survey | None"
+        self, change: "Change", pairs: "pd.DataFrame", alone: tuple[int, int], years: float, survey: "Survey | None", shared: int
     ) -> None:
-        self.change, self.pairs, self.alone, self.years, self.survey = change, pairs, alone, years, survey
+        self.change, self.pairs, self.alone, self.years, self.survey, self.shared = change, pairs, alone, years, survey, shared
 
     def detectable(self, settings: ChangeSettings) -> float:
         """Return the change that this survey detects with the power of settings; NaN if unknown."""
@@ -298,7 +310,7 @@ def _compare(settings: ChangeSettings, first: "pd.DataFrame", second: "pd.DataFr
         when = first["year"][inside[0]], second["year"][inside[1]]
     means = [np.nan if each.isna().all() else float(each.mean()) for each in when]
     years = settings.years or means[1] - means[0]
-    return _Compared(change, pairs, alone, years, None if settings.block is not None else survey)
+    return _Compared(change, pairs, alone, years, None if settings.block is not None else survey, paired)
 
 
 def _design(settings: ChangeSettings, rows: "pd.DataFrame", visits: "list[pd.DataFrame]", blocks: bool = False) -> "SamplingDesign":

@@ -6,6 +6,7 @@ whole column: decimal commas, per cent signs. What was done is appended to `note
 
 import datetime
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,30 @@ def is_missing(column: pd.Series, missing: Sequence[str] = ()) -> np.ndarray:
     """Return which cells (N,) are empty or a word for missing."""
     words = {*NO_VALUE, *(word.lower() for word in missing)}
     return np.asarray(column.isna() | column.astype("str").str.strip().str.lower().isin(words))
+
+
+def label(word: object) -> str:
+    """Return a name of a stratum or group: a whole number without a decimal point, composed letters (NFC), no blanks around it.
+
+    >>> label(" 1.0"), label("1.5"), label("o\u0308stlich") == label("\u00f6stlich")
+    ('1', '1.5', True)
+    """
+    text = unicodedata.normalize("NFC", str(word).strip())
+    return text.removesuffix(".0") if text.removesuffix(".0").lstrip("-").isdigit() else text
+
+
+def labels(column: pd.Series, where: str, missing: Sequence[str] = ()) -> pd.Series:
+    """Return a column (N,) of names of strata or groups as `label` writes them, NaN where missing.
+
+    UserError if two names differ in case or in blanks only; `where` names the file and the column.
+    """
+    found = column.astype("str").map(label).where(~is_missing(column, missing))
+    alike: dict[str, str] = {}
+    for name in found.dropna().unique():
+        other = alike.setdefault("".join(name.split()).casefold(), name)
+        if other != name:
+            raise UserError(f"{where}: {other!r} and {name!r} look like one name; write both alike")
+    return found
 
 
 def numbers(

@@ -20,7 +20,7 @@ from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.columns import SAMPLING, find_columns
 from soilcarbon.io.files import UserError
 from soilcarbon.io.points import PointTable, TableRule, read_points
-from soilcarbon.io.values import is_missing
+from soilcarbon.io.values import is_missing, label, labels
 from soilcarbon.stats.design_based import SamplingDesign, sampling_design
 
 Sampling = Literal["auto", "random", "stratified", "weighted", "none"]
@@ -135,8 +135,8 @@ def _restored(
 
     UserError if none of a stratum was measured and it is neither joined with another nor left out.
     """
-    joined = {_label(one): _label(other) for one, other in rule.collapse.items()}
-    kept, there = drawn & ~np.isin(stratum, ["", *map(_label, rule.not_sampled)]), set(stratum[measured])
+    joined = {label(one): label(other) for one, other in rule.collapse.items()}
+    kept, there = drawn & ~np.isin(stratum, ["", *map(label, rule.not_sampled)]), set(stratum[measured])
     lost = sorted(set(stratum[kept]) - there)
     if unknown := [name for name in lost if joined.get(name) not in there]:
         way = "--not_sampled leaves it out of the area, --collapse joins it with another"
@@ -152,14 +152,12 @@ def _restored(
 
 
 def _texts(points: PointTable, ours: str) -> np.ndarray | None:
-    """Return a column of names (N,), whole numbers without a decimal point; None if there is none."""
+    """Return a column of names (N,), "" where missing; None if there is none."""
     column = points.get(ours)
-    return None if column is None else np.array([_label(each) for each in column.fillna("").tolist()])
-
-
-def _label(word: object) -> str:
-    text = str(word).strip()
-    return text.removesuffix(".0") if text.removesuffix(".0").lstrip("-").isdigit() else text
+    if column is None:
+        return None
+    where = f"{points.path}: column {points.columns.found[ours]!r}"
+    return np.array(labels(column, where, points.rule.missing).fillna("").tolist())
 
 
 def _weights(points: PointTable, member: np.ndarray) -> np.ndarray | None:
@@ -186,13 +184,13 @@ def _strata(points: PointTable, member: np.ndarray, rule: SampleRule) -> tuple[n
     is_raster = rule.strata is not None and rule.strata.suffix.lower() in _RASTERS
     if rule.strata is not None:
         sizes = raster_sizes(rule.strata) if is_raster else table_sizes(rule.strata)
-        if unknown := next((name for name in rule.not_sampled if _label(name) not in sizes), None):
+        if unknown := next((name for name in rule.not_sampled if label(name) not in sizes), None):
             raise UserError(f"{rule.strata}: has no stratum {unknown!r} (--not_sampled); it has {', '.join(list(sizes)[:12])}")
-        sizes = {name: size for name, size in sizes.items() if name not in {_label(each) for each in rule.not_sampled}}
+        sizes = {name: size for name, size in sizes.items() if name not in {label(each) for each in rule.not_sampled}}
         if stratum is None and is_raster:
             windows, _ = cut_windows([_strata_layer(rule.strata)], *points.places(), 0)
             codes = next(iter(windows.values()))[:, 0, 0]
-            stratum = np.array(["" if np.isnan(code) else _label(float(code)) for code in codes])
+            stratum = np.array(["" if np.isnan(code) else label(float(code)) for code in codes])
     if stratum is None:
         return None, None
     if (member & (stratum == "")).any():
@@ -201,7 +199,7 @@ def _strata(points: PointTable, member: np.ndarray, rule: SampleRule) -> tuple[n
             f"{points.path}: {count} of {member.sum()} points have no stratum; they lie outside, or it is to be filled in"
         )
     if sizes is None and "stratum_size" in points:
-        left_out = {_label(each) for each in rule.not_sampled}
+        left_out = {label(each) for each in rule.not_sampled}
         sizes = {name: size for name, size in _column_sizes(points, stratum, member).items() if name not in left_out}
     return stratum, sizes
 
@@ -237,7 +235,7 @@ def raster_sizes(path: Path) -> dict[str, float]:
             known = np.isfinite(codes)
             values, member = np.unique(codes[known], return_inverse=True)
             for value, area in zip(values.tolist(), np.bincount(member, km2[known]).tolist(), strict=False):
-                found[_label(value)] = found.get(_label(value), 0.0) + area
+                found[label(value)] = found.get(label(value), 0.0) + area
     if not found:
         raise UserError(f"{path}: has no cell with a stratum")
     return found
@@ -252,7 +250,7 @@ def table_sizes(path: Path) -> dict[str, float]:
     if "stratum" not in columns or size is None:
         it_has = ", ".join(map(str, table.raw.columns[:12]))
         raise UserError(f"{path}: a table of strata has columns stratum and one of {', '.join(_SIZES)}; it has {it_has}")
-    labels = [_label(each) for each in table.raw[columns["stratum"]].fillna("").tolist()]
-    if double := next((name for name in labels if labels.count(name) > 1), None):
+    names = [label(each) for each in table.raw[columns["stratum"]].fillna("").tolist()]
+    if double := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"{path}: stratum {double!r} is there twice")
-    return dict(zip(labels, table.numbers(size, negative=False).tolist(), strict=True))
+    return dict(zip(names, table.numbers(size, negative=False).tolist(), strict=True))

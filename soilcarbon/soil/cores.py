@@ -15,7 +15,7 @@ import pandas as pd
 from soilcarbon.io.columns import plain
 from soilcarbon.io.files import UserError
 from soilcarbon.io.points import PointTable, TableRule, read_points
-from soilcarbon.quantities import possible
+from soilcarbon.quantities import check_plausible, possible
 from soilcarbon.soil.bulk_density import fill_bulk_density
 from soilcarbon.soil.density import BY_MASS, Measured, check_soc_unit, measurements
 from soilcarbon.soil.depth import HIGHEST_LITTER, Horizons, from_surface
@@ -26,6 +26,7 @@ from soilcarbon.soil.visits import TIMES, visit_labels
 _TELLING = re.compile(r"core|rep|point|plot|sample|id$|no$|nr$|tube|block|treat|hole|bore|pit|sub", re.IGNORECASE)
 """Names of columns of numbers that may tell cores of one place apart."""
 _MOST = 0.5
+_FEWEST_OF_VISIT = 10  # values of a visit whose unit is looked at for itself
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def read_cores(path: Path, rule: TableRule, cores: CoreRule, bulk_density: Path 
     sources = {"soc": first, "bulk_density": second, "stones": second if "stones" in second.points else first}
     measured = _measured(sources, cores)
     check_soc_unit(measured["soc"], first.top, path)
+    _check_each_visit(measured, sources)
     codes = pd.unique(first.key.dropna())
     if not len(codes):
         raise UserError(f"{path}: no row has a place" + (f" and a visit ({cores.visit})" if cores.visit else ""))
@@ -125,6 +127,19 @@ def _measured(sources: "Mapping[str, _Rows]", cores: CoreRule) -> dict[str, Meas
         table = rows.points.raw.assign(**{name: found[name]})
         measured |= measurements(table, rows.points.path, units | dict(cores.units), cores.deviations, (name,))
     return measured
+
+
+def _check_each_visit(measured: Mapping[str, Measured], sources: "Mapping[str, _Rows]") -> None:
+    """Raise UserError if the values of one visit look like another unit, though all together do not."""
+    for name, rows in sources.items():
+        visits = rows.table.groupby("visit").indices
+        for visit, own in visits.items() if len(visits) > 1 else ():
+            part = measured[name].take(own)
+            where = f"{rows.points.path}: visit {visit}"
+            if np.isfinite(part.values).sum() >= _FEWEST_OF_VISIT:
+                check_plausible(part.values, name, part.unit, f"{where}: {name.replace('_', ' ')}", f"--{name}_unit", part.stated)
+            if name == "soc":
+                check_soc_unit(part, rows.top[own], where)
 
 
 def _check_second(first: "_Rows", second: "_Rows", codes: np.ndarray) -> dict[str, int]:

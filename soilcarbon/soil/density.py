@@ -295,11 +295,11 @@ def measurements(
     return found
 
 
-def check_soc_unit(soc: Measured, top: np.ndarray, path: Path) -> None:
+def check_soc_unit(soc: Measured, top: np.ndarray, where: Path | str) -> None:
     """Raise UserError if no unit was stated and the SOC of horizons that begin (L,) in the topsoil looks like per cent."""
     values = soc.possible("soc")[top < _TOPSOIL]
     if not soc.stated and (hint := unit_hint(values[values == values])):
-        raise UserError(f"{path}: {hint}: --soc_unit % or g/kg says which")
+        raise UserError(f"{where}: {hint}: --soc_unit % or g/kg says which")
 
 
 def tabulate(horizons: HorizonTable, found: Densities) -> tuple[pd.DataFrame, pd.DataFrame]:

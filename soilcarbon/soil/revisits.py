@@ -13,6 +13,7 @@ from scipy.spatial import KDTree
 from soilcarbon.io.columns import SAMPLING, plain
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.io.points import PointTable, TableRule, read_points
+from soilcarbon.io.values import label, labels
 from soilcarbon.soil.horizons import has_depths
 from soilcarbon.soil.visits import visit_labels
 from soilcarbon.stats.groups import unit_vectors
@@ -21,6 +22,7 @@ from soilcarbon.stats.variogram import EARTH_KM
 STOCK = "stock_t_ha"  # column of values that `soilcarbon stocks` writes, and by which of its others values are told apart
 STOCKS_OF = ("method", "layer")
 _LARGEST = 1e100
+_ANOTHER_UNIT = 4.0  # times by which medians of two visits differ, where the unit is asked about
 
 
 STRATUM, STRATUM_SIZE = "stratum", "stratum_size"  # columns of `soilcarbon design`
@@ -69,6 +71,7 @@ def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
     sizes = {} if visits.stratum or visits.weight else _drawn_strata(points)
     named = {"each": each, "by": visits.by, "stratum": [STRATUM if sizes else visits.stratum], "block": [visits.block]}
     parts = {what: [points.text(name, f"--{what}") for name in names if name] for what, names in named.items()}
+    parts |= {what: [_labels(points, each) for each in parts[what]] for what in ("by", "stratum", "block")}
     place = [points.text(name, "--place") for name in visits.place] or [points.ids()]
     if not visits.place:
         points.require("profile_id")
@@ -119,7 +122,7 @@ def _drawn_strata(points: PointTable) -> dict[str, float]:
     """
     if not {STRATUM, STRATUM_SIZE} <= set(points.raw):
         return {}
-    size, stratum = points.numbers(STRATUM_SIZE), points.text(STRATUM, "--stratum")
+    size, stratum = points.numbers(STRATUM_SIZE), _labels(points, points.text(STRATUM, "--stratum"))
     known = pd.DataFrame({"stratum": stratum, "size": size})[stratum.notna().to_numpy() & (size > 0)].drop_duplicates()
     if len(double := known[known["stratum"].duplicated(keep=False)]):
         saw = " and ".join(f"{each:g}" for each in double["size"].head(2))
@@ -132,6 +135,10 @@ def _drawn_strata(points: PointTable) -> dict[str, float]:
             f"{len(known)} strata and their sizes as soilcarbon design wrote them; else --stratum, --sizes, --weight"
         )
     return {str(name): float(each) for name, each in zip(known["stratum"], known["size"], strict=True)}
+
+
+def _labels(points: PointTable, column: pd.Series) -> pd.Series:
+    return labels(column, f"{points.path}: column {column.name!r}", points.rule.missing)
 
 
 def _weights(points: PointTable, name: str | None) -> np.ndarray | float:
@@ -202,6 +209,27 @@ def _as_number(name: str) -> tuple[float, str]:
         return float("inf"), name
 
 
+def check_written_alike(first: pd.DataFrame, second: pd.DataFrame, path: Path) -> None:
+    """Raise UserError if names of places of two visits look alike and are not the same: "p1" and "P1", "1" and "1.0"."""
+    names = set(first["place"]), set(second["place"])
+    plainly = [{"".join(label(name).split()).casefold(): name for name in sorted(own)} for own in names]
+    differing = [key for key in plainly[0] if key in plainly[1] and plainly[0][key] not in names[1]]
+    if differing:
+        one, other = (each[differing[0]] for each in plainly)
+        saw = f"{len(differing)} places are written in two ways (first {one!r} at one visit, {other!r} at the other)"
+        raise UserError(f"{path}: {saw}; write them alike, or --design unpaired takes them for different places")
+
+
+def unlike_visits(first: pd.DataFrame, second: pd.DataFrame, visits: tuple[str, str]) -> list[str]:
+    """Return a sentence if the medians of two visits differ so much that one may be in another unit; else nothing."""
+    medians = [float(each["value"].median()) for each in (first, second)]
+    low, high = sorted(medians)
+    if not low > 0 or high < _ANOTHER_UNIT * low:
+        return []
+    shown = " and ".join(f"{median:.4g} ({visit})" for median, visit in zip(medians, visits, strict=True))
+    return [f"medians of the visits are {shown}, {high / low:.3g} times as much: are both in one unit?"]
+
+
 def pair_by_name(first: pd.DataFrame, second: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows (P,) of each visit that are of one place, of its group, stratum and block.
 
@@ -259,7 +287,7 @@ def named_numbers(given: Sequence[str], setting: str) -> Mapping[str, float]:
             value = float(number)
         except ValueError:
             value = float("nan")
-        if not np.isfinite(value) or name in found or (not name and len(given) > 1):
+        if not np.isfinite(value) or label(name) in found or (not name and len(given) > 1):
             raise ValueError(f"{setting} {text!r}: one number, or NAME=NUMBER for each stratum")
-        found[name] = value
+        found[label(name)] = value
     return found

@@ -288,3 +288,49 @@ def test_strata_that_do_not_fit_are_named(more, words, workplace, capsys):
     write()
     assert of_table("--stratum", "zone", *more) == 2
     assert words in capsys.readouterr().err
+
+
+def changed(**more):
+    """Write the table of two visits with columns replaced: name -> function of the table."""
+    write()
+    table = pd.read_csv("t.csv", dtype={"plot": str})
+    table.assign(**{name: make(table) for name, make in more.items()}).to_csv("t.csv", index=False)
+
+
+def numbered(table):
+    return table["zone"].map({"u": "1", "v": "2"}) + np.where(table["year"] == 2010, "", ".0")
+
+
+def test_strata_as_numbers_with_or_without_decimals_are_one(workplace):
+    changed()
+    assert of_table("--stratum", "zone", "--sizes", "u=3", "v=7") == 0
+    expected = result()["standard_error"]
+    changed(zone=numbered)
+    assert of_table("--stratum", "zone", "--sizes", "1.0=3", "2=7") == 0
+    assert result()["standard_error"] == pytest.approx(expected)
+    changed(zone=lambda table: table["zone"].where(table["plot"] != "p2"))  # empty: not of any stratum, and counted
+    assert of_table("--stratum", "zone") == 0
+    assert result()["n_before"] == 10
+
+
+@pytest.mark.parametrize(
+    ("new", "more", "words"),
+    [
+        ({"zone": lambda t: t["zone"].mask(t["plot"] == "p2", "U ")}, ["--stratum", "zone"], "'u' and 'U' look like one name"),
+        ({"crop": lambda t: t["crop"].mask(t["plot"] == "p0", "all")}, ["--by", "crop"], "a group of --by is called 'all'"),
+        ({"plot": lambda t: t["plot"].mask(t["year"] == 2018, t["plot"].str.upper())}, [], "11 places are written in two ways"),
+    ],
+)
+def test_names_that_look_alike_are_asked_about(new, more, words, workplace, capsys):
+    changed(**new)
+    assert of_table(*more) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_places_that_are_not_paired_and_another_unit_are_told(workplace, caplog):
+    changed(plot=lambda t: t["plot"] + t["year"].astype(str), soc=lambda t: t["soc"] / np.where(t["year"] == 2018, 10, 1))
+    with caplog.at_level("INFO"):
+        assert of_table() == 0
+    assert "0 of 12 and 12 places were sampled at both visits: compared as independent samples" in caplog.text
+    assert "are both in one unit?" in caplog.text
+    assert "are both in one unit?" in json.loads((workplace / "out" / "change.json").read_text())["notes"][0]

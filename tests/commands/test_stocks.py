@@ -244,3 +244,24 @@ def test_the_worked_example_end_to_end(workplace):
         other = expected[expected["method"] == theirs].set_index(["core", "layer"])[column]
         assert len(mine) == len(other) == 20
         np.testing.assert_allclose(mine, other[mine.index], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("column", "factor", "words"),
+    [("soc", 10, "visit 2020: the values (median"), ("stones", 100, "they look like fraction"), ("bd", 0.001, "bulk density")],
+)
+def test_a_visit_in_another_unit_is_asked_about(column, factor, words, workplace, capsys):
+    random = np.random.default_rng(8)
+    rows = [
+        (f"p{k}", year, "T", top, top + 10, soc * random.uniform(0.8, 1.2), random.uniform(1.2, 1.5), random.uniform(2, 20))
+        for k in range(6)
+        for year in (2010, 2020)
+        for top, soc in ((0, 20.0), (10, 15.0), (20, 12.0))
+    ]
+    table = pd.DataFrame(rows, columns=NAMES)
+    table.to_csv("h.csv", index=False)
+    assert make() == 0
+    table[column] /= np.where(table["year"] == 2020, factor, 1)
+    table.to_csv("h.csv", index=False)
+    assert make() == 2
+    assert words in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """`validate` with a probability sample: published figures, its columns and strata, and tables that do not say enough."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -248,3 +249,17 @@ def test_samples_that_do_not_say_enough(world, capsys, change, settings, words):
     error = capsys.readouterr().err
     assert words in error, error
     assert error.count("\n") <= 2
+
+
+def test_names_of_strata_in_other_writings(world, capsys):
+    table, error = world
+    sizes = np.where(table["stratum"] == 1, 200.0, 600.0)
+    names = np.where(table["stratum"] == 1, "Höhe", "Tal")
+    split = [unicodedata.normalize("NFD" if k % 2 else "NFC", each) for k, each in enumerate(names)]
+    table.assign(stratum=split, stratum_size=sizes, inclusion_probability=6 / sizes).to_csv("points.csv", index=False)
+    assert scores(*ARGUMENTS).loc[("m", "area")]["me"] == pytest.approx(by_hand(error)[0])
+    for other, words in (("tal", "look like one name"), ("NA", "1 of 12 points have no stratum")):
+        changed = np.where(table["id"] == 8, other, names)
+        table.assign(stratum=changed, inclusion_probability=6 / sizes).to_csv("points.csv", index=False)
+        assert run(lambda: validate.main([*ARGUMENTS, "--out", "out"])) == 2
+        assert words in capsys.readouterr().err
