@@ -202,6 +202,7 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
         "unit": _unit(table.value),
         "visits": list(visits),
         "counts": table.counts,
+        "sampled_km2": sum(table.sizes.values()) or None,
         "notes": table.notes,
         "changes": [{name: None if value != value else value for name, value in row.items()} for row in changes],
         "settings": settings.as_plain(),

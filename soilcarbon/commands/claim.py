@@ -12,6 +12,7 @@ shown. A deduction for uncertainty is made by a stated rule. Writes into results
 """
 
 import logging
+import math
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -131,9 +132,11 @@ def gather(settings: ClaimSettings, recorded: "Recorded") -> "tuple[Evidence, li
     from soilcarbon.mapping.claim import Evidence
     from soilcarbon.mapping.claim_sources import measurement_variance, read_change, read_map
     from soilcarbon.mapping.claim_validation import validate_change, validate_stock
+    from soilcarbon.mapping.probability_sample import drawn_km2
 
     files: list[Path] = []
     measured = measurement = mapped = stock = changed = near = None
+    points_km2 = math.nan
     if settings.change is not None:
         measured = read_change(settings.change, settings.of, settings.unit, recorded)
         files.append(_in(settings.change, "change.json"))
@@ -146,6 +149,7 @@ def gather(settings: ClaimSettings, recorded: "Recorded") -> "tuple[Evidence, li
     if mapped is not None and settings.points is not None:
         how = settings.unit or mapped.unit, settings.table_rule(), settings.sample_rule
         files += [table_file(settings.points), *([settings.strata] if settings.strata is not None else [])]
+        points_km2 = drawn_km2(settings.points, settings.table_rule())
         if settings.value:
             stock = validate_stock(mapped.stock_tif, settings.points, settings.value, *how)
         if settings.change_value:
@@ -157,7 +161,7 @@ def gather(settings: ClaimSettings, recorded: "Recorded") -> "tuple[Evidence, li
             assert validation is not None
             near = validation.near(settings.profiles, settings.table_rule(), mapped.stock_tif)
             files += [_in(path, "samples.csv") for path in settings.profiles]
-    return Evidence(measured, measurement, mapped, stock, changed, near), files
+    return Evidence(measured, measurement, mapped, stock, changed, near, points_km2), files
 
 
 def _in(path: Path, name: str) -> Path:

@@ -55,6 +55,7 @@ class Evidence:
     stock: Validation | None = None  # stock, change: validation of the map, and of the map of change
     change: Validation | None = None
     near: Mapping[str, Any] | None = None  # of `Validation.near`
+    points_km2: float = math.nan  # area that `soilcarbon design` drew the points of the validation in
 
 
 def claim_facts(evidence: Evidence, terms: Terms) -> dict[str, Any]:
@@ -272,7 +273,14 @@ def warnings(facts: Mapping[str, Any], evidence: Evidence, terms: Terms) -> list
         area = evidence.mapped.area_ha
         if abs(facts["area"]["hectares"] / area - 1) > _AREAS_DIFFER:
             found.append(f"The stated area differs from that of the map, {area:,.0f} ha.")
+        if abs(100 * evidence.points_km2 / area - 1) > _AREAS_DIFFER:
+            drawn = f"The points were drawn in {100 * evidence.points_km2:,.0f} ha, and the map has {area:,.0f} ha"
+            found.append(f"{drawn}: mean and scores by the points are of another area.")
         found += [f"Of the map: {note}." for note in evidence.mapped.facts["notes"]]
+    if evidence.measured is not None:
+        sampled = 100 * evidence.measured.facts["sampled_km2"]
+        if abs(sampled / facts["area"]["hectares"] - 1) > _AREAS_DIFFER:
+            found.append(f"The area differs from that in which the plots were drawn, {sampled:,.0f} ha.")
     return found
 
 

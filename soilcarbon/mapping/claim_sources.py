@@ -47,8 +47,8 @@ class MeasuredChange:
     before: float  # before, after, unit: means of both visits
     after: float
     unit: str
-    # n_before, n_after, alone_before, alone_after (places without a partner), design ("paired" or "unpaired"), years (NaN if
-    # unknown), sd_before, sd_after
+    # n_before, n_after, alone_before, alone_after (places without a partner), design ("paired" or "unpaired"), years and
+    # sampled_km2, the area that `soilcarbon design` drew places in (NaN if unknown), sd_before, sd_after
     facts: Mapping[str, Any]
     visits: tuple[str, str]  # names of both
     chosen: Mapping[str, str]  # column -> value of the row, such as method and layer
@@ -134,6 +134,8 @@ def read_change(path: Path, wanted: Sequence[str], unit: str | None, recorded: R
     names = ("n_before", "n_after", "alone_before", "alone_after", "years", "sd_before", "sd_after")
     more = {name: _number(path, row, name, needed=False) for name in names}
     more |= {name: more[name] * factor for name in ("sd_before", "sd_after")}
+    whole = chosen.get("group", "all") == "all"
+    more["sampled_km2"] = _number(path, facts, "sampled_km2", needed=False) if whole else math.nan
     more = {name: int(value) if name[0] in "na" and value.is_integer() else value for name, value in more.items()}  # counts
     visits = facts.get("visits")
     first, second = visits if isinstance(visits, list) and len(visits) == 2 else ("before", "after")
@@ -164,8 +166,8 @@ def measurement_variance(path: Path, change: MeasuredChange, unit: str, recorded
     """Return the variance of a change of means that the stated errors of cores make; NaN where none were stated.
 
     It is the sum over both visits of the mean variance of a core over the number of cores (of a group: of its places), as their
-    errors are independent, in t/ha squared; from stocks.csv of `soilcarbon stocks` or its folder, by the method, layer and visits
-    of the change.
+    errors are independent, in t/ha squared; cores of places without a partner, which are left out of a paired change, do not
+    count. From stocks.csv of `soilcarbon stocks` or its folder, by the method, layer and visits of the change.
     """
     path = path / "stocks.csv" if path.is_dir() else path
     table = read_points(path).raw
@@ -186,7 +188,9 @@ def measurement_variance(path: Path, change: MeasuredChange, unit: str, recorded
         own = pd.to_numeric(table.loc[here, deviation], errors="coerce")
         if own.empty:
             raise UserError(f"{path}: no stocks of visit {visit!r}{''.join(f', {k} {v}' for k, v in change.chosen.items())}")
-        count = len(own) if change.chosen.get("group", "all") == "all" else change.facts[places]
+        n, alone = change.facts[places], change.facts[f"alone_{places.removeprefix('n_')}"]
+        used = n / (n + alone) if n > 0 and alone > 0 else 1.0
+        count = len(own) * used if change.chosen.get("group", "all") == "all" else n
         variance += float((own**2).mean()) / count
     return variance if variance > 0 else math.nan
 

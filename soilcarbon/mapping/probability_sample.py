@@ -5,6 +5,7 @@ In: a table of points (`io.points`) with columns of the draw as `soilcarbon desi
 them a `stats.design_based.SamplingDesign`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +98,15 @@ def read_sample(path: Path, value: str, table_rule: TableRule, rule: SampleRule)
     points.raw = points.raw[measured].reset_index(drop=True)
     stratum, unit, weight = (None if each is None else each[measured] for each in (stratum, unit, weight))
     return points, DrawnPoints(path, member[measured], stratum, unit, weight, sizes, rule.collapse)
+
+
+def drawn_km2(path: Path, table_rule: TableRule) -> float:
+    """Return the area that `soilcarbon design` drew the points of a table in, km2; NaN of any other table."""
+    table = read_points(path, table_rule).raw
+    if not {"design", "stratum", "stratum_size", "inclusion_probability"} <= set(table):
+        return math.nan
+    size = pd.to_numeric(table["stratum_size"], errors="coerce")
+    return float(size.groupby(table["stratum"]).first().sum()) or math.nan
 
 
 def _resolved(points: PointTable, rule: SampleRule) -> Sampling:

@@ -391,3 +391,36 @@ def test_edited_files_are_refused(workplace, capsys, file, old, new, told):
     edit(workplace / file, old, new)
     assert make("--change", "change", "--map", "soc.tif") == 2
     assert told in capsys.readouterr().err
+
+
+# --- places and areas that are not of the claim -----------------------------------------------------------------------
+
+
+def test_cores_of_places_without_a_partner_are_not_in_the_budget(workplace):
+    write_plots()
+    table = pd.read_csv("stocks.csv")
+    alone = [
+        table[table["visit"] == visit].assign(profile_id=lambda t, v=visit: t["profile_id"] + f"_{v}") for visit in (2015, 2023)
+    ]
+    pd.concat([table, alone[0], alone[1].head(4)]).to_csv("stocks.csv", index=False)
+    assert run(lambda: change_command.main(["--table", "stocks.csv", "--out", "change", "--design", "paired"])) == 0
+    assert make("--change", "change", "--stocks", "stocks.csv", "--area_ha", "1") == 0
+    found = facts()
+    assert (found["plots"]["n_before"], found["plots"]["alone_before"], found["plots"]["alone_after"]) == (12, 12, 4)
+    assert found["error_budget"][0]["variance"] == pytest.approx(2 * 0.6**2 / 12)
+
+
+def test_an_area_other_than_that_of_the_draw_is_told(workplace):
+    write_plots()
+    table = pd.read_csv("stocks.csv").assign(stratum=1, stratum_size=8.5)
+    table.to_csv("stocks.csv", index=False)
+    assert run(lambda: change_command.main(["--table", "stocks.csv", "--out", "change"])) == 0
+    for hectares, told in (("850", False), ("85", True)):
+        assert make("--change", "change", "--area_ha", hectares) == 0
+        assert any("in which the plots were drawn, 850 ha" in each for each in facts()["warnings"]) == told
+    _, second = write_maps()
+    points = write_points(second).assign(design="simple random", stratum=1, inclusion_probability=0.01)
+    for km2, told in ((16.0, False), (4.0, True)):
+        points.assign(stratum_size=km2).to_csv("points.csv", index=False)
+        assert make("--map", "soc.tif", "--points", "points.csv", "--value", "socd") == 0
+        assert any("points were drawn in 400 ha, and the map has 1,600 ha" in each for each in facts()["warnings"]) == told
