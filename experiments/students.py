@@ -24,8 +24,9 @@ import torch
 from scipy.spatial import cKDTree
 from transfer import shown
 
-from soilcarbon.benchmark.experiment import Design, Run, folds_for, pretrained_path, read_inputs
 from soilcarbon.benchmark.network_variants import Case
+from soilcarbon.benchmark.regions import Design, read_inputs
+from soilcarbon.benchmark.runs import Run
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.commands.compare import CompareSettings, design_of
 from soilcarbon.io.files import write_table
@@ -157,16 +158,10 @@ GROUPS: Mapping[str, Callable[[Fold], Outputs]] = {
 
 def cases(design: Design) -> Iterator[tuple[Run, Case]]:
     """Yield every run of a design, and its case."""
-    inputs = read_inputs(design)
     for fold in range(design.folds):
-        for region, data in inputs.regions.items():
-            folds, _ = folds_for(design, region, data, design.strategies[-1])
-            rows = np.random.default_rng([design.seed, fold, 0]).permutation(np.flatnonzero(folds != fold))
-            start = load_checkpoint(pretrained_path(design, region))
-            start.respecify(center=design.regional.center)
-            chosen = rows[: design.profiles or None]
-            case = Case(data, chosen, np.flatnonzero(folds == fold), start, inputs.world, design.regional)
-            yield Run(region, design.strategies[-1], fold, design.methods, design.profiles), case
+        for region in read_inputs(design).regions:
+            run = Run(design.strategies[-1], fold, design.methods, region=region, size=design.profiles)
+            yield run, design.divide(run)
 
 
 def compute(design: Design, out: Path, groups: list[str]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from soilcarbon.benchmark.methods import CONSTANTS, METHODS, REFERENCE, STACKS, Method
+from soilcarbon.benchmark.methods import CONSTANTS, METHODS, REFERENCE, Method
 from soilcarbon.regression.learners import MEMBERS
 
 LIMITS = {"quick": 10.0, "full": 100.0, "unlimited": math.inf}  # budget -> computing time at most
@@ -87,10 +87,10 @@ def _added(
         return replace(choice, methods=keys) if name == "methods" else replace(choice, beside=keys)
 
     for key in order:
-        if key not in STACKS and fits(plus(key)):
+        if not known[key].parts and fits(plus(key)):
             choice = plus(key)
     for key in order:
-        if key in STACKS and set(STACKS[key]) <= set(getattr(choice, name)):
+        if known[key].parts and set(known[key].parts) <= set(getattr(choice, name)):
             choice = plus(key)
     return choice
 

@@ -5,36 +5,19 @@ In: how profiles are to be held out, positions. Out: fold numbers (N,) with fact
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from soilcarbon.io.files import UserError
+from soilcarbon.io.files import UserError, read_yaml, write_table, write_yaml
 from soilcarbon.io.resumption import is_sealed, seal
+from soilcarbon.io.tables import read_table
 from soilcarbon.soil.dataset import Dataset
-from soilcarbon.stats.spatial_cv import read_folds, sample_cell_centres, save_folds
+from soilcarbon.stats.spatial_cv import sample_cell_centres
 
 _MAP_PLACES = 2000  # places of the map from which kNNDM measures distances
-
-
-@dataclass(frozen=True, kw_only=True)
-class CrossValidation:
-    """Design of the cross-validation of a comparison; the verdict is based on the last strategy."""
-
-    out: Path  # folder of folds, runs and results
-    strategies: tuple[str, ...]  # keys of `spatial_cv.STRATEGIES`
-    folds: int = 5  # of each strategy
-    block_size: float | None = None  # side of blocks, degrees; None: the dataset's, or the range of residuals
-    land: Path | None = None  # raster that is above 0 where the map will be, for kNNDM
-    nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict, hash=False)  # of that raster, as `parse_nodata` has it
-    workers: int = 0  # processes; 0: one per core
-    seed: int = 314  # of folds and methods
-
-    def run_path(self, name: str) -> Path:
-        """Return the file of a run's predictions."""
-        return self.out / "runs" / f"{name}.csv"
 
 
 class Folds(NamedTuple):
@@ -50,15 +33,19 @@ class Folds(NamedTuple):
 
 
 def kept_folds(path: Path, ids: Sequence[str], draw: Callable[[], tuple[np.ndarray, dict[str, Any]]]) -> Folds:
-    """Return the folds of a file, which is written with those that are drawn if it is not there as it was left."""
+    """Return the folds of a file and the YAML file beside it, which are written with those drawn if not there as they were left."""
     record = path.with_suffix(".yaml")
-    if is_sealed(path, record):
-        return Folds(*read_folds(path, ids))
-    folds, facts = draw()
-    save_folds(path, ids, folds, facts)
-    seal(path)
-    seal(record)
-    return Folds(folds, facts)
+    if not is_sealed(path, record):
+        folds, facts = draw()
+        write_yaml(record, facts)
+        write_table(path, pd.DataFrame({"profile_id": ids, "fold": folds}))
+        seal(path)
+        seal(record)
+        return Folds(folds, facts)
+    table = read_table(path, ("profile_id", "fold"))
+    if table["profile_id"].tolist() != list(ids):
+        raise UserError(f"{path}: is of other profiles; give another --out")
+    return Folds(table["fold"].astype(np.int64).to_numpy(), read_yaml(record))
 
 
 def places_on(

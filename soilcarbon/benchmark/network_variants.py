@@ -1,23 +1,26 @@
-"""Variants of the network in a comparison: from scratch, pretrained, fine-tuned, distilled, and stacked with forests.
+"""Methods compared in regions: baselines, and the network from scratch, pretrained, fine-tuned, distilled, stacked with forests.
 
 In: a `Case`: one division of a region's profiles, and a network that has seen nothing of the region. Out: predictions of the
-profiles held out.
+profiles held out, and prediction intervals where a method has them.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import nnls
 
-from soilcarbon.benchmark.baselines import BASELINES, Baseline, tune
+from soilcarbon.benchmark.baselines import BASELINES, tune
+from soilcarbon.benchmark.methods import Method, Tables, as_method, class_columns
+from soilcarbon.categories import middle_cells
 from soilcarbon.network.network import SoilCarbonNet, to_target
 from soilcarbon.network.network import predict as predict_with
-from soilcarbon.regression.estimators import Samples
+from soilcarbon.network.specification import unfold_classes
+from soilcarbon.regression.estimators import QuantileForest, Samples
 from soilcarbon.regression.fit import samples_of
 from soilcarbon.settings import RegionalSettings
 from soilcarbon.soil.dataset import Dataset
@@ -27,14 +30,17 @@ from soilcarbon.training.loop import encode_profiles, outputs_of
 from soilcarbon.training.run import train_in_memory
 from soilcarbon.training.uncertainty import fold_groups, rows_outside
 
+LEVELS = (0.5, 0.8, 0.9, 0.95)  # of prediction intervals
 VALID_FOLDS = 7
 """A seventh of the blocks that are not held out is the validation set, which chooses a network's best epoch."""
-STACK = "stack"
-STACKED = ("tuned", "forest_log", "forest_world_log")
 AS_SET = "regional"
-BLEND = "blend"
-BLENDED = (AS_SET, "forest_log")
 """The variant that the comparison is about: as `soilcarbon finetune` trains it under the settings compared."""
+INTERVALS = {AS_SET: AS_SET, "quantile_forest": "quantile_forest", "quantile_forest_calibrated": "quantile_forest"}
+"""What gives intervals -> the method whose prediction they go with."""
+SELECTED_ON_VALID, SELECTED_ON_TEST = "tuned", "tuned_selected_on_test"
+"""The fine-tuned network whose epoch the validation set chooses, and the one whose epoch the profiles held out choose."""
+_STACKED = ("tuned", "forest_log", "forest_world_log")
+_BLENDED = (AS_SET, "forest_log")
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class Case:
         The dataset it was pretrained on.
     settings
         The fine-tuning that is compared.
+    whole
+        Whether methods also return prediction intervals, and what of them depends on the profiles held out.
     """
 
     region: Dataset
@@ -61,6 +69,7 @@ class Case:
     start: SoilCarbonNet
     world: Dataset
     settings: RegionalSettings
+    whole: bool = True
 
     @cached_property
     def samples(self) -> Samples:
@@ -74,10 +83,16 @@ class Case:
         return samples_of(world, rows_outside(self.world, self.region))
 
     @property
-    def classes(self) -> tuple[int, ...]:
-        """Covariates that are class codes."""
-        kinds = np.concatenate([np.full(each.width, each.kind == "classes") for each in self.region.categories])
-        return tuple(np.flatnonzero(kinds).tolist())
+    def tables(self) -> Tables:
+        """Both parts, and the profiles of the world, as baselines take them."""
+        categories = self.region.categories
+        classes = class_columns(categories, [each.width for each in categories])
+        train, held_out = self.samples.take(self.rows), self.samples.take(self.test)
+        return Tables(train, held_out, classes, self.settings.seed, elsewhere=self.elsewhere)
+
+    def predict(self, network: SoilCarbonNet) -> np.ndarray:
+        """Return a network's predictions (m,) of the profiles held out."""
+        return predict_with(network, self.region.x[self.test])[0]
 
     def dataset(self, valid: np.ndarray | None = None) -> Dataset:
         """Return the region with the split of this case: its rows, a few blocks of which (or `valid`) are the validation set."""
@@ -86,12 +101,6 @@ class Case:
         held_out = inner_folds(groups, k, self.settings.seed) == 0 if k > 1 else np.arange(len(self.rows)) % VALID_FOLDS == 0
         split = {"train": self.rows[~held_out], "valid": self.rows[held_out] if valid is None else valid}
         return replace(self.region, split=split)
-
-
-def predict_baseline(method: Baseline, case: Case) -> np.ndarray:
-    """Tune a baseline on a case's training set and return its predictions (m,) of the profiles held out."""
-    fitted, _ = tune(method, case.samples.take(case.rows), case.settings.seed, world=case.elsewhere, classes=case.classes)
-    return np.asarray(fitted.predict(case.samples.X[case.test]))
 
 
 def plain_settings(settings: RegionalSettings, **changes: Any) -> RegionalSettings:
@@ -113,9 +122,66 @@ def train_network(case: Case, settings: RegionalSettings, valid: np.ndarray | No
     return train_in_memory(copy.deepcopy(case.start), case.dataset(valid), settings, world, how)
 
 
-def _fine_tuned(case: Case, **changes: Any) -> np.ndarray:
-    network = train_network(case, plain_settings(case.settings, **changes))
-    return predict_with(network, case.region.x[case.test])[0]
+def interval_columns(method: str, level: float) -> tuple[str, str]:
+    """Return the names of the columns with the ends of a method's interval."""
+    return f"{method}_lower_{level:g}", f"{method}_upper_{level:g}"
+
+
+def _from_scratch(case: Case) -> np.ndarray:
+    blank = replace(case, start=case.start.blank(case.settings.seed))
+    return case.predict(train_network(blank, plain_settings(case.settings, lr=1e-3)))
+
+
+def _pretrained(case: Case) -> np.ndarray:
+    return case.predict(case.start)
+
+
+def _fine_tuned(case: Case) -> dict[str, np.ndarray]:
+    """Return predictions of the network whose epoch the validation set chooses and, if `whole`, the profiles held out."""
+    sets = {SELECTED_ON_VALID: None, **({SELECTED_ON_TEST: case.test} if case.whole else {})}
+    return {key: case.predict(train_network(case, plain_settings(case.settings), valid)) for key, valid in sets.items()}
+
+
+def _as_set(case: Case) -> dict[str, np.ndarray]:
+    """Return the prediction of the network fine-tuned as set, its intervals, and the dissimilarity index of each profile."""
+    network = train_network(case, case.settings)
+    columns = {AS_SET: case.predict(network)}
+    for level in LEVELS:
+        if network.calibration is not None and level <= network.calibration.highest_level():
+            ends = network.calibration.interval(columns[AS_SET], level)
+            columns |= dict(zip(interval_columns(AS_SET, level), ends, strict=True))
+    if network.applicability is not None:
+        cells = unfold_classes(middle_cells(case.region.x[case.test], case.region.categories), network.specification)
+        columns["di"] = network.applicability.index(cells)
+        columns["inside"] = network.applicability.is_inside(columns["di"])
+    return columns
+
+
+def _quantile_forest(case: Case) -> dict[str, np.ndarray]:
+    """Return a quantile forest's median and intervals, as they are and conformalised (Romano et al. 2019), on ln(1 + y)."""
+    method, (known, held_out, classes, seed, *_) = BASELINES["quantile_forest"], case.tables
+    shares = np.array([(1 + sign * level) / 2 for level in LEVELS for sign in (-1, 1)])
+
+    def quantiles(fitted: Any, X: np.ndarray) -> np.ndarray:
+        forest: QuantileForest = fitted["model"]
+        return np.log1p(forest.predict_quantiles(fitted["columns"].transform(X), shares))
+
+    fitted, chosen = tune(method, known, seed, classes=classes)
+    columns = {"quantile_forest": fitted.predict(held_out.X)}
+    if not case.whole:
+        return columns
+    found, inner, folds = quantiles(fitted, held_out.X), np.empty((len(known.y), len(shares))), inner_folds(known.groups, 3, seed)
+    for fold in range(int(folds.max()) + 1):
+        train = known.take(folds != fold)
+        inner[folds == fold] = quantiles(method.pipeline(classes, seed, **chosen).fit(train.X, train.y), known.X[folds == fold])
+    for k, level in enumerate(LEVELS):
+        (lower, upper), (low, high) = (each[:, 2 * k : 2 * k + 2].T for each in (found, inner))
+        columns |= dict(zip(interval_columns("quantile_forest", level), (np.expm1(lower), np.expm1(upper)), strict=True))
+        miss = np.maximum(low - np.log1p(known.y), np.log1p(known.y) - high)
+        wider = np.quantile(miss, min(1.0, level * (len(miss) + 1) / len(miss)), method="higher")
+        both = np.maximum(np.expm1(lower - wider), 0), np.expm1(np.maximum(upper + wider, lower - wider))
+        columns |= dict(zip(interval_columns("quantile_forest_calibrated", level), both, strict=True))
+    return columns
 
 
 def _teacher(case: Case) -> np.ndarray:
@@ -135,75 +201,68 @@ def _teacher(case: Case) -> np.ndarray:
     return to_target(torch.from_numpy(output)[None], facts)[0].numpy()
 
 
-def stack(case: Case, known: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
-    """Stack network and forests on the scale of ln(1 + y), by weights fitted on inner folds of whole blocks (Wolpert 1992).
+def _logs(case: Case, keys: tuple[str, ...], known: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
+    """Return ln(1 + prediction) of the profiles held out (m, K) by other methods, as far as they are known already."""
+    known, whole = known or {}, replace(case, whole=False)
+    return np.log1p(np.stack([known[key] if key in known else predict(key, whole) for key in keys], axis=1))
 
-    `known` are predictions (m,) of the profiles held out that are there already.
-    """
-    known = known or {}
+
+def stack(case: Case, known: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Stack network and forests on the scale of ln(1 + y), by weights fitted on inner folds of whole blocks (Wolpert 1992)."""
     folds = inner_folds(case.samples.groups[case.rows], 3, case.settings.seed)
-    held_out = np.empty((len(case.rows), len(STACKED)))
+    held_out = np.empty((len(case.rows), len(_STACKED)))
     for fold in range(int(folds.max()) + 1):
-        part = replace(case, rows=case.rows[folds != fold], test=case.rows[folds == fold])
-        held_out[folds == fold] = np.log1p(np.stack([predict(key, part) for key in STACKED], axis=1))
+        held_out[folds == fold] = _logs(replace(case, rows=case.rows[folds != fold], test=case.rows[folds == fold]), _STACKED)
     weights = nnls(held_out, np.log1p(case.region.y[case.rows]))[0]
-    logs = np.log1p(np.stack([known[key] if key in known else predict(key, case) for key in STACKED], axis=1))
-    return np.asarray(np.expm1(logs @ weights))
+    return np.asarray(np.expm1(_logs(case, _STACKED, known) @ weights))
 
 
-def blend(case: Case, known: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
-    """Return the mean of network and forest on the scale of ln(1 + y); `known` as of `stack`."""
-    known = known or {}
-    return np.asarray(np.expm1(np.mean([np.log1p(known[key] if key in known else predict(key, case)) for key in BLENDED], axis=0)))
+def blend(case: Case, known: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the mean of network and forest on the scale of ln(1 + y)."""
+    return np.asarray(np.expm1(np.mean(_logs(case, _BLENDED, known), axis=1)))
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One form of the network: its label, one line for a legend, how it predicts the profiles held out, and its kind."""
-
-    label: str
-    meaning: str
-    predict: Callable[[Case], np.ndarray]
-    kind: Literal["network", "forests"] = "network"
-
-
-VARIANTS: Mapping[str, Variant] = {
-    "scratch": Variant(
-        "network, from scratch",
-        "the network, trained on the region's profiles alone",
-        lambda case: _fine_tuned(replace(case, start=case.start.blank(case.settings.seed)), lr=1e-3),
+METHODS: Mapping[str, Method] = {
+    **{key: as_method(each) for key, each in BASELINES.items()},
+    "quantile_forest": replace(as_method(BASELINES["quantile_forest"]), predict=_quantile_forest),
+    "scratch": Method("network, from scratch", "the network, trained on the region's profiles alone", "network", _from_scratch),
+    "pretrained": Method(
+        "network, not fine-tuned", "the network as pretrained, without any profile of the region", "network", _pretrained
     ),
-    "pretrained": Variant(
-        "network, not fine-tuned",
-        "the network as pretrained, without any profile of the region",
-        lambda case: predict_with(case.start, case.region.x[case.test])[0],
-    ),
-    "tuned": Variant("network, fine-tuned", "all layers are trained on from the pretrained weights", _fine_tuned),
-    "teacher": Variant(
+    "tuned": Method("network, fine-tuned", "all layers are trained on from the pretrained weights", "network", _fine_tuned),
+    "teacher": Method(
         "the teacher itself",
         "the ensemble teacher itself: trees and a Gaussian process round the pretrained network",
-        _teacher,
         "forests",
+        _teacher,
     ),
-    STACK: Variant(
+    "stack": Method(
         "stack of network and forests",
         "the fine-tuned network, the regional and the global + regional forest, weighted by inner folds",
+        "network",
         stack,
+        parts=_STACKED,
     ),
-    AS_SET: Variant(
+    AS_SET: Method(
         "network, fine-tuned by --regional",
         "the network as soilcarbon finetune trains it under the settings compared, with its intervals",
-        lambda case: predict_with(train_network(case, case.settings), case.region.x[case.test])[0],
+        "network",
+        _as_set,
     ),
-    BLEND: Variant(
-        "mean of network and forest", "the mean of the network as set and the regional forest of ln(1+y), on that scale", blend
+    "blend": Method(
+        "mean of network and forest",
+        "the mean of the network as set and the regional forest of ln(1+y), on that scale",
+        "network",
+        blend,
+        parts=_BLENDED,
     ),
 }
-"""Key -> variant, in the order of tables."""
-TOGETHER = {STACK: stack, BLEND: blend}
-"""Variants of others' predictions, which are taken where they are there already."""
+"""Key -> method, in the order of tables: baselines first."""
+CALIBRATED = replace(
+    METHODS["quantile_forest"], label="quantile forest, calibrated", meaning="its intervals conformalised on inner folds"
+)
 
 
 def predict(key: str, case: Case) -> np.ndarray:
-    """Return predictions (m,) of a case's profiles held out, by a variant or a baseline of `BASELINES`, in the target's unit."""
-    return VARIANTS[key].predict(case) if key in VARIANTS else predict_baseline(BASELINES[key], case)
+    """Return predictions (m,) of a case's profiles held out, by one of `METHODS`, in the target's unit."""
+    return METHODS[key].columns(key, case, {})[key]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,16 +16,20 @@ from scipy.stats import norm, t
 
 from soilcarbon.benchmark import figures as draw
 from soilcarbon.benchmark.methods import CONSTANTS, Method
-from soilcarbon.benchmark.own_data import Ledger, Plan
 from soilcarbon.benchmark.report import OUTCOMES, bounds, fixed, in_percent, outcome_of
 from soilcarbon.benchmark.report import SCORES as TITLES
 from soilcarbon.benchmark.results import PLACES, STRATEGY_NAMES
+from soilcarbon.benchmark.runs import Ledger
 from soilcarbon.html import Block, Code, FigureFolder, Items, Note, Section, Strong, Table
 from soilcarbon.html import write_report as write_page
 from soilcarbon.regression.selection import jackknife
 from soilcarbon.stats import metrics
 from soilcarbon.training.uncertainty import FEWEST_GROUPS
 
+if TYPE_CHECKING:
+    from soilcarbon.benchmark.own_data import Design, OwnPlan
+
+FILES = ("scores.csv", "predictions.csv", "report.html")
 SCORES = ("mae", "rmse", "r2", "ccc", "me")
 _SHOWN = ("mae", "rmse", "r2", "ccc")
 _FIGURE = "methods"
@@ -44,12 +48,19 @@ class Ranking:
     # change_high, the change of MAE from it in % with a paired 95 % interval; the same from the mean of the training profiles,
     # as of_mean.
     scores: pd.DataFrame
+    predictions: Mapping[str, pd.DataFrame]  # strategy -> what every method predicts, as `own_data.gather` returns it
     facts: Mapping[str, Mapping[str, Any]]  # strategy -> facts of its folds
     notes: Sequence[str]  # what was left out, and other sentences for the reader
     ratio: float  # computing time in cross-validations of a default forest
     limit: float  # of the ratio
     settings: Mapping[str, Any]  # plain values
     command: str  # that repeats it
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Name -> table that is written."""
+        parts = [table.drop(columns="group").assign(strategy=each) for each, table in self.predictions.items()]
+        return {"scores": self.scores, "predictions": pd.concat(parts, ignore_index=True)}
 
     @property
     def strategies(self) -> list[str]:
@@ -267,7 +278,7 @@ def _folds(facts: Mapping[str, Any]) -> str:
     return f"{text}; {facts['no_blocks']}" if facts.get("no_blocks") else text
 
 
-def notes_of(plan: Plan, ledger: Ledger, found: Mapping[str, pd.DataFrame], checkpoint: Path | None) -> list[str]:
+def notes_of(design: "Design", plan: "OwnPlan", ledger: Ledger, found: Mapping[str, pd.DataFrame]) -> list[str]:
     """Return what was left out and why, and what the reader must know of the scores."""
     notes = list(plan.changes)
     notes += [f"{key}: left out; {why}" for key, why in ledger.failed.items()]
@@ -277,9 +288,10 @@ def notes_of(plan: Plan, ledger: Ledger, found: Mapping[str, pd.DataFrame], chec
     drawn = min(int(table["repeat"].nunique()) for table in found.values())
     if drawn < plan.choice.repeats:
         notes.append(f"draws of the folds: {drawn} of {plan.choice.repeats}, at the limit of computing time")
-    if checkpoint is not None:
+    if design.checkpoint is not None:
         notes.append(
-            f"{checkpoint} is taken as it is: if it was trained on profiles of this area, transferred networks score too well"
+            f"{design.checkpoint} is taken as it is: if it was trained on profiles of this area, transferred networks score too "
+            "well"
         )
     if (groups := found[plan.strategies[-1]]["group"].nunique()) < FEWEST_GROUPS:
         notes.append(f"{groups} blocks or places are few: intervals are wide, and a small difference cannot be seen")

@@ -5,6 +5,7 @@ without data is left out.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from soilcarbon.html import write_report as write_page
 from soilcarbon.io.files import write_text
 from soilcarbon.stats.metrics import worse_than_mean
 
+FILES = ("report.html", "report.md")
 FIGURES = ("changes_mae", "changes_ccc", "strategies", "learning_mae", "learning_ccc", "coverage", "dissimilarity", "residuals")
 SCORES = {"mae": "MAE", "rmse": "RMSE", "ccc": "CCC", "r2": "R²", "rpiq": "RPIQ", "me": "ME"}
 IN_UNIT = ("mae", "rmse", "me")
@@ -73,6 +75,11 @@ def as_markdown(c: Comparison) -> str:
     head = [f"# {escape_markdown(c.title)}", escape_markdown(_about(c)), escape_markdown(in_words(c))]
     head.append(f"**{escape_markdown(verdict(c))}**")
     return "\n\n".join([*head, *tables, "To repeat it:", code]) + "\n"
+
+
+def as_text(c: Comparison) -> str:
+    """Return the verdict and the main tables for the terminal: without Markdown's escapes."""
+    return re.sub(r"\\([^\w\s])", r"\1", as_markdown(c))
 
 
 def _about(c: Comparison) -> str:

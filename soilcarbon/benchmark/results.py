@@ -1,20 +1,27 @@
-"""Results of a comparison: tables of scores, paired differences, learning curves and coverage of prediction intervals.
+"""Results of a comparison in several regions: scores, paired differences, learning curves and coverage of prediction intervals.
 
-In: the table of predictions of each run (`experiment.finished_runs`) and the regions' datasets. Out: a `Comparison`, from which
-the report is made.
+In: the predictions of each run (`runs.held_out`) and the regions' datasets. Out: a `Comparison`, from which the report is made.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from soilcarbon.benchmark.baselines import Baseline
-from soilcarbon.benchmark.experiment import INTERVALS, LEVELS, SELECTED_ON_TEST, SELECTED_ON_VALID, Design, Run, interval_columns
-from soilcarbon.benchmark.network_variants import AS_SET, VARIANTS
+from soilcarbon.benchmark.methods import Method
+from soilcarbon.benchmark.network_variants import (
+    AS_SET,
+    CALIBRATED,
+    INTERVALS,
+    LEVELS,
+    SELECTED_ON_TEST,
+    SELECTED_ON_VALID,
+    interval_columns,
+)
+from soilcarbon.benchmark.runs import Run
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.metrics import (
     SCORES,
@@ -27,6 +34,9 @@ from soilcarbon.stats.metrics import (
 )
 from soilcarbon.stats.spatial_cv import STRATEGIES
 from soilcarbon.training.uncertainty import FEWEST_GROUPS, fold_groups
+
+if TYPE_CHECKING:
+    from soilcarbon.benchmark.regions import Design
 
 MEAN = "mean of regions"  # the name of the mean over regions in tables
 STRATEGY_NAMES = {
@@ -49,18 +59,11 @@ TARGETS = {"SOC": "Soil organic carbon"}
 _THIRDS = ("lowest", "middle", "highest")
 _IN_CELL = 4  # profiles of one raster cell, at least, for the median of the others to say what a map could predict there
 _DRAWS = 1000
+_UNWRITTEN = ("predictions", "means")
 _ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))
 
 Predictions = Mapping[tuple[str, str], pd.DataFrame]
 """(region, strategy) -> predictions of all folds, one under the other, with each profile's `group`."""
-
-
-class Method(NamedTuple):
-    """Description of a compared method: label, "baseline", "forests" (with a network in it) or "network", and a legend."""
-
-    label: str
-    kind: str
-    meaning: str
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,11 @@ class Comparison:
     notes: Sequence[str] = ()  # sentences for the reader
     settings: Mapping[str, Any] | None = None  # plain values
     command: str = ""  # that repeats it
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Name -> table that is written; each profile's predictions are with the runs."""
+        return {name: table for name, table in vars(self).items() if isinstance(table, pd.DataFrame) and name not in _UNWRITTEN}
 
     @property
     def last(self) -> str:
@@ -191,19 +199,17 @@ def pooled(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def gather(runs: Iterable[tuple[Run, pd.DataFrame]], regions: Mapping[str, Dataset]) -> tuple[Predictions, pd.DataFrame]:
+def gather(runs: Iterable[tuple[Run, pd.DataFrame]]) -> tuple[Predictions, pd.DataFrame]:
     """Put the folds of each region and strategy together, and score each run for the learning curves."""
     parts: dict[tuple[str, str], list[pd.DataFrame]] = {}
     curves = []
-    group_of = {name: dict(zip(data.ids, fold_groups(data).tolist(), strict=True)) for name, data in regions.items()}
     for run, table in runs:
-        table = table.assign(group=[group_of[run.region][each] for each in table["profile_id"]], fold=run.fold)
         if not run.curve:
             parts.setdefault((run.region, run.strategy), []).append(table)
         for method in run.methods:
             found = scores(table["observed"].to_numpy(), table[method].to_numpy())
             row = {"region": run.region, "strategy": run.strategy, "method": method, "n_train": int(table["n_train"].iloc[0])}
-            draw = {"size": run.size, "repeat": f"{run.fold}-{run.repeat}"}
+            draw = {"size": run.size, "repeat": f"{run.fold}-{run.draw}"}
             curves.append(row | draw | {name: found[name] for name in ("mae", "rmse", "ccc")})
     return {key: pd.concat(each, ignore_index=True) for key, each in parts.items()}, pd.DataFrame(curves)
 
@@ -318,7 +324,7 @@ def floor_table(regions: Mapping[str, Dataset], predictions: pd.DataFrame) -> pd
     return pd.DataFrame(rows)
 
 
-def learning_curves(curves: pd.DataFrame, design: Design) -> pd.DataFrame:
+def learning_curves(curves: pd.DataFrame, design: "Design") -> pd.DataFrame:
     """Return scores over the number of training profiles: the draws, and for all profiles the folds."""
     if curves.empty or not design.sizes:
         return pd.DataFrame()
@@ -329,14 +335,6 @@ def learning_curves(curves: pd.DataFrame, design: Design) -> pd.DataFrame:
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
-
-
-def describe_methods(baselines: Mapping[str, Baseline]) -> dict[str, Method]:
-    """Return key -> description of the method, of baselines and network variants."""
-    methods = {key: Method(each.label, "baseline", each.meaning) for key, each in baselines.items()}
-    methods |= {key: Method(each.label, each.kind, each.meaning) for key, each in VARIANTS.items()}
-    calibrated = Method("quantile forest, calibrated", "baseline", "its intervals conformalised on inner folds")
-    return methods | {"quantile_forest_calibrated": calibrated}
 
 
 def _notes(table: pd.DataFrame, last: str, regions: Mapping[str, Dataset]) -> list[str]:
@@ -353,18 +351,18 @@ def _notes(table: pd.DataFrame, last: str, regions: Mapping[str, Dataset]) -> li
     ]
 
 
-def compare(
-    design: Design, runs: Sequence[tuple[Run, pd.DataFrame]], regions: Mapping[str, Dataset],
+def summarise(
+    design: "Design", runs: Iterable[tuple[Run, pd.DataFrame]], regions: Mapping[str, Dataset],
     folds: Mapping[tuple[str, str], Mapping[str, Any]], target: tuple[str, str], settings: Mapping[str, Any], command: str,
 ) -> Comparison:  # fmt: skip
     """Make the tables of all finished runs; `folds`: (region, strategy) -> facts of its folds; `target`: its title and unit."""
-    found, curves = gather(runs, regions)
-    methods = describe_methods(design.baselines)
+    found, curves = gather(runs)
+    methods = {**design.known, "quantile_forest_calibrated": CALIBRATED}
     table = score_table(found, methods, design.seed)
-    best = find_strongest(table, design.baselines)
+    best = find_strongest(table, [key for key, each in methods.items() if each.kind == "baseline"])
     strongest = {strategy: best[strategy] for strategy in design.strategies}
     last, compared = design.strategies[-1], set(table["method"])
-    subject = next((key for key in (AS_SET, "tuned", *VARIANTS) if key in compared), AS_SET)
+    subject = next((key for key in (AS_SET, "tuned", *methods) if key in compared and methods[key].kind != "baseline"), AS_SET)
     names = {"median_km": "median distance (km)", "block_size": "block side (degrees)", "blocks": "blocks", "w_km": "W (km)"}
     facts = {
         strategy: {

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from soilcarbon.benchmark.baselines import BASELINES
-from soilcarbon.benchmark.network_variants import VARIANTS
+from soilcarbon.benchmark.network_variants import METHODS
 from soilcarbon.benchmark.results import flat_scores
 from soilcarbon.categories import first_repeated
 from soilcarbon.html import Table
@@ -94,7 +94,7 @@ def _predict_pretrained(checkpoint: Path, dataset: Dataset, again: str) -> dict[
         pretrained = grow(pretrained, growth, tuned.specification.statistics, tuned.specification.classes)
     if pretrained.specification.categories != dataset.categories:
         return {}
-    return {VARIANTS["pretrained"].label: predict(pretrained, dataset.x[dataset.split["test"]])[0]}
+    return {METHODS["pretrained"].label: predict(pretrained, dataset.x[dataset.split["test"]])[0]}
 
 
 def score_run(region: str, dataset: Dataset, predicted: Mapping[str, np.ndarray], seed: int) -> pd.DataFrame:

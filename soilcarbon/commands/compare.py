@@ -26,8 +26,7 @@ and forests.
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -41,9 +40,12 @@ from soilcarbon.io.resumption import begin_or_resume
 from soilcarbon.settings import RasterSettings, RegionalSettings, build, find_config
 
 if TYPE_CHECKING:
-    from soilcarbon.benchmark.baselines import Baseline
-    from soilcarbon.benchmark.experiment import Design
+    from soilcarbon.benchmark.methods import Method
     from soilcarbon.benchmark.own_data import Design as OneDesign
+    from soilcarbon.benchmark.regions import Design
+    from soilcarbon.benchmark.runs import CrossValidation
+
+_Read = tuple[list[Path | None], list[Path | None]]  # folders of datasets, and files, that a comparison depends on
 
 
 class MethodSettings(BaseModel):
@@ -173,94 +175,111 @@ class CompareSettings(RasterSettings):
         return self
 
 
-_MAY_CHANGE = {"resume", "workers", "out", "sizes", "repeats"}
-"""Settings that may differ when a comparison is resumed: it may draw more learning curves."""
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(CompareSettings, __doc__, arguments, "soilcarbon compare")
     command = command_line("soilcarbon compare", arguments)
     if settings.runs:
         _compare_runs(settings)
-    elif settings.data_dir:
+        return
+    from soilcarbon.benchmark import own_data, ranking, regions, report  # here and below: --help needs none, and they are slow
+
+    if settings.data_dir:
         ensure_example_world(settings.data_dir)
-        _compare_methods(settings, settings.data_dir, command)
-    else:
-        assert settings.global_data is not None  # checked by the settings
-        ensure_example_world(settings.global_data)
-        _cross_validate(settings, command)
+        one = design_of_one(settings, settings.data_dir)
+        read = [one.data_dir, one.global_data], [one.checkpoint, one.land]
+        _cross_validate(settings, command, one, read, own_data, ranking)
+        return
+    assert settings.global_data and settings.regional  # checked by the settings
+    ensure_example_world(settings.global_data)
+    design = design_of(settings)
+    if not design.pretrained.is_file():
+        raise UserError(
+            f"{design.pretrained}: no such checkpoint; a comparison in several regions trains it again without each. Make it with "
+            f"soilcarbon train --data_dir {design.global_data}, or compare on one dataset: --data_dir {design.regions[0]}"
+        )
+    read = [design.global_data, *design.regions], [design.pretrained, find_config(settings.regional), design.land]
+    _cross_validate(settings, command, design, read, regions, report)
 
 
-# --- one dataset ------------------------------------------------------------------------------------------------------
+# --- cross-validation -------------------------------------------------------------------------------------------------
 
 
-def _compare_methods(settings: CompareSettings, folder: Path, command: str) -> None:
-    import pandas as pd  # here and below: --help needs none of these, and they are slow to import
-
-    from soilcarbon.benchmark.own_data import execute_all, folds_for, gather, plan_runs, read_inputs
-    from soilcarbon.benchmark.ranking import Ranking, as_text, notes_of, score_table, write_report
-
-    design = design_of_one(settings, folder)
-    read_inputs.cache_clear()
-    target = read_inputs(design).data.target  # all that can be wrong with the input, before anything is cleared
+def _cross_validate(
+    settings: CompareSettings, command: str, design: "CrossValidation", read: _Read, compared: Any, reported: Any
+) -> None:
+    """Run a comparison: in a folder of its own, resumed if it was begun; `compared` and `reported` are the modules of its kind."""
+    compared.read_inputs.cache_clear()
+    compared.read_inputs(design)  # all that can be wrong with the input, before anything is cleared
     check_writable(design.out)
     with locked(design.out):
-        plain = {name: value for name, value in settings.as_plain().items() if name not in ("workers", "out")}
-        folders = [each for each in (folder, design.global_data) if each]
-        plain["digest"] = _digest(folders, [each for each in (design.checkpoint, design.land) if each])
-        begin_or_resume(design.out, plain, ("runs", "folds"), settings.resume)
-        check_files(design.out, ("scores.csv", "predictions.csv", "report.html"), "compare")
-        plan = plan_runs(design)
-        ledger = execute_all(design, plan)
-        found = gather(design, plan, ledger)
-        ranking = Ranking(
-            name=folder.resolve().name,
-            target=target.title,
-            unit=target.unit,
-            methods=design.known,
-            scores=score_table(found, design.known, design.seed),
-            facts={each: folds_for(design, each, 0).facts for each in plan.strategies},
-            notes=notes_of(plan, ledger, found, design.checkpoint),
-            ratio=ledger.ratio,
-            limit=ledger.limit,
-            settings=settings.as_plain(),
-            command=command,
-        )
+        plain = {name: value for name, value in settings.as_plain().items() if name not in design.may_change}
+        begin_or_resume(design.out, plain | {"digest": _digest(*read)}, design.kept, settings.resume)
+        check_files(design.out, reported.FILES, "compare")
+        result = compared.compare(design, settings.as_plain(), command)
         with result_set(design.out, "compare") as new:
-            write_table(new / "scores.csv", ranking.scores)
-            parts = [table.drop(columns="group").assign(strategy=each) for each, table in found.items()]
-            write_table(new / "predictions.csv", pd.concat(parts, ignore_index=True))
-            write_report(new, ranking)
-    print(f"{as_text(ranking)}\n-> {design.out / 'report.html'}")
+            for name, table in result.tables.items():
+                write_table(new / f"{name}.csv", table)
+            reported.write_report(new, result)
+    print(f"{reported.as_text(result)}\n-> {design.out / 'report.html'}")
 
 
 def design_of_one(settings: CompareSettings, folder: Path) -> "OneDesign":
     """Return the design of a comparison on one dataset; UserError if a method is unknown."""
-    from soilcarbon.benchmark.methods import METHODS, as_method
+    from soilcarbon.benchmark.methods import METHODS
     from soilcarbon.benchmark.own_data import Design
 
-    own = {name: as_method(each) for name, each in _own_methods(settings, METHODS).items()}
+    own = _own_methods(settings, METHODS)
     named = tuple(each for each in settings.methods if isinstance(each, str))
     every = (key for key, each in METHODS.items() if settings.init_from or not each.needs_checkpoint)
-    same = ("target", "use_test", "folds", "block_size", "land", "budget", "workers", "seed")
     return Design(
         data_dir=folder,
         out=settings.out or Path("results/compare") / (file_name(folder.resolve().name) or "data"),
         methods=(*(named or every), *own),
         known={**METHODS, **own},
         checkpoint=settings.init_from,
-        global_data=settings.global_data,
         strategies=tuple(settings.strategies) if settings.given("strategies") else ("place", "blocks"),
-        nodata=settings.missing_values,
         repeats=settings.repeats if settings.given("repeats") else None,
-        **{name: getattr(settings, name) for name in same},
+        **_alike(settings, "target", "use_test", "budget"),
     )
 
 
-def _own_methods(settings: CompareSettings, taken: Collection[str]) -> "dict[str, Baseline]":
+def design_of(settings: CompareSettings) -> "Design":
+    """Return the design of a comparison in several regions; UserError if a method or a setting of the fine-tuning is unknown."""
+    from soilcarbon.benchmark.network_variants import METHODS
+    from soilcarbon.benchmark.regions import Design
+
+    assert settings.global_data and settings.pretrained and settings.regional  # checked by the settings
+    values = from_yaml(RegionalSettings, settings.regional)
+    values |= {"data_dir": settings.global_data, "init_from": settings.pretrained, "seed": settings.seed}
+    values |= {"tensorboard": False, "device": "cpu"}
+    if values.get("teacher", "none") != "none":
+        values["global_data"] = settings.global_data
+    known = {**METHODS, **_own_methods(settings, METHODS)}
+    names = [each.name if isinstance(each, MethodSettings) else each for each in settings.methods]
+    return Design(
+        regions=tuple(settings.regions),
+        regional=build(RegionalSettings, values, str(settings.regional)),
+        out=settings.out or Path("results/compare"),
+        known=dict(sorted(known.items(), key=lambda pair: pair[1].kind != "baseline")),
+        methods=tuple(names) or tuple(METHODS),
+        strategies=tuple(settings.strategies),
+        few_methods=tuple(settings.few_methods),
+        sizes=tuple(settings.sizes),
+        **_alike(settings, "pretrained", "profiles", "repeats"),
+    )
+
+
+def _alike(settings: CompareSettings, *names: str) -> dict[str, Any]:
+    """Return fields of a design that are named as settings are: those of both kinds, and more."""
+    same = ("global_data", "folds", "block_size", "land", "workers", "seed", *names)
+    return {"nodata": settings.missing_values} | {name: getattr(settings, name) for name in same}
+
+
+def _own_methods(settings: CompareSettings, taken: Collection[str]) -> "dict[str, Method]":
     """Return the regressors that the settings name by their import path; none may have the name of another method."""
     from soilcarbon.benchmark.baselines import read_method
+    from soilcarbon.benchmark.methods import as_method
 
     found = {}
     for each in settings.methods:
@@ -268,91 +287,16 @@ def _own_methods(settings: CompareSettings, taken: Collection[str]) -> "dict[str
             if each.name in taken:
                 raise UserError(f"methods: {each.name!r} is the name of another method")
             try:
-                found[each.name] = read_method(**dict(each))
+                found[each.name] = as_method(read_method(**dict(each)))
             except ValueError as error:
                 raise UserError(f"methods: {error}") from error
     return found
 
 
-# --- cross-validation -------------------------------------------------------------------------------------------------
-
-
-def _cross_validate(settings: CompareSettings, command: str) -> None:
-    import pandas as pd  # here and below: --help needs none of these, and they are slow to import
-
-    from soilcarbon.benchmark.experiment import execute_all, finished_runs, folds_for, plan_runs, read_inputs
-    from soilcarbon.benchmark.report import write_report
-    from soilcarbon.benchmark.results import compare
-    from soilcarbon.network.checkpoint import load_checkpoint
-
-    design = design_of(settings)
-    if not design.pretrained.is_file():
-        raise UserError(
-            f"{design.pretrained}: no such checkpoint; a comparison in several regions trains it again without each. Make it with "
-            f"soilcarbon train --data_dir {design.global_data}, or compare on one dataset: --data_dir {design.regions[0]}"
-        )
-    runs = plan_runs(design)
-    read_inputs.cache_clear()
-    regions = read_inputs(design).regions  # all that can be wrong with the input, before anything is cleared
-    check_writable(design.out)
-    with locked(design.out):
-        plain = {name: value for name, value in settings.as_plain().items() if name not in _MAY_CHANGE}
-        assert settings.regional  # checked by the settings
-        read = [design.pretrained, find_config(settings.regional), *([settings.land] if settings.land else [])]
-        plain["digest"] = _digest([design.global_data, *design.regions], read)
-        begin_or_resume(design.out, plain, ("runs", "pretrained", "folds"), settings.resume)
-        check_files(design.out, ("report.html", "report.md"), "compare")
-        execute_all(design, runs)
-        folds: dict[tuple[str, str], Mapping[str, Any]] = {}
-        for name, data in regions.items():
-            folds |= {(name, strategy): folds_for(design, name, data, strategy)[1] for strategy in design.strategies}
-        facts = load_checkpoint(design.pretrained).specification
-        finished = list(finished_runs(design, runs))
-        comparison = compare(design, finished, regions, folds, (facts.meaning.title, facts.unit), settings.as_plain(), command)
-        every = {each.name: getattr(comparison, each.name) for each in fields(comparison) if each.name != "predictions"}
-        tables = {f"{name}.csv": table for name, table in every.items() if isinstance(table, pd.DataFrame)}
-        with result_set(design.out, "compare") as new:
-            for name, table in tables.items():
-                write_table(new / name, table)
-            write_report(new, comparison)
-    report = (design.out / "report.md").read_text(encoding="utf-8").strip()
-    print(re.sub(r"\\([^\w\s])", r"\1", report))  # without Markdown's escapes
-    print(f"\n{design.out / 'report.html'}")
-
-
-def design_of(settings: CompareSettings) -> "Design":
-    """Return the design of an experiment; UserError if a method or a setting of the fine-tuning is unknown."""
-    from soilcarbon.benchmark.baselines import BASELINES
-    from soilcarbon.benchmark.experiment import Design
-    from soilcarbon.benchmark.network_variants import VARIANTS
-
-    assert settings.global_data and settings.pretrained and settings.regional  # checked by the settings
-    baselines = BASELINES | _own_methods(settings, {*BASELINES, *VARIANTS})
-    values = from_yaml(RegionalSettings, settings.regional)
-    values |= {"data_dir": settings.global_data, "init_from": settings.pretrained, "seed": settings.seed}
-    values |= {"tensorboard": False, "device": "cpu"}
-    if values.get("teacher", "none") != "none":
-        values["global_data"] = settings.global_data
-    names = [each.name if isinstance(each, MethodSettings) else each for each in settings.methods]
-    same = ("global_data", "pretrained", "folds", "block_size", "land", "profiles", "repeats", "workers", "seed")
-    return Design(
-        regions=tuple(settings.regions),
-        regional=build(RegionalSettings, values, str(settings.regional)),
-        out=settings.out or Path("results/compare"),
-        strategies=tuple(settings.strategies),
-        methods=tuple(names) or (*BASELINES, *VARIANTS),
-        few_methods=tuple(settings.few_methods),
-        baselines=baselines,
-        sizes=tuple(settings.sizes),
-        nodata=settings.missing_values,
-        **{name: getattr(settings, name) for name in same},
-    )
-
-
-def _digest(folders: Iterable[Path], files: Iterable[Path]) -> str:
+def _digest(folders: Iterable[Path | None], files: Iterable[Path | None]) -> str:
     """Return a checksum of what runs depend on: datasets' folders, and files."""
-    paths = list(files)
-    for folder in folders:
+    paths = [path for path in files if path]
+    for folder in (folder for folder in folders if folder):
         data = (path for path in folder.rglob("*") if path.suffix in (".csv", ".pkl") or path.name == "dataset.yaml")
         paths += sorted(path for path in data if path.is_file())
     digest = hashlib.sha256()

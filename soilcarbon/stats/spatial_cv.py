@@ -4,12 +4,10 @@ In: positions (N,) in degrees. Out: fold numbers (N,) 0..k-1, which `groups.pred
 them for a report. `STRATEGIES` describes the use of each kind of folds; `held_out_distances` measures how far folds hold out.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.cluster.hierarchy import linkage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -17,8 +15,6 @@ from scipy.spatial import cKDTree
 from scipy.stats import ks_2samp, wasserstein_distance
 from sklearn.cluster import KMeans
 
-from soilcarbon.io.files import UserError, read_yaml, write_table, write_yaml
-from soilcarbon.io.tables import read_table
 from soilcarbon.stats.groups import check_k, check_no_leak, distinct_places, group_folds, spatial_groups
 from soilcarbon.stats.variogram import KM_PER_DEGREE, arc_km, empirical_variogram, fit_variogram, unit_vectors
 
@@ -465,39 +461,3 @@ def make_folds(
     median = float(np.median(held_out_distances(lon, lat, folds)))
     facts = {"strategy": strategy, "reason": STRATEGIES[strategy], "k": len(sizes), "seed": seed, "sizes": sizes}
     return folds, facts | {"median_km": median} | more
-
-
-# --- folds on disk -----------------------------------------------------------------------------------------------
-
-
-def save_folds(path: Path, ids: Sequence[str], folds: np.ndarray, facts: Mapping[str, Any]) -> None:
-    """Write folds, numbered 0..k-1 without a gap, to `path` (CSV: profile_id, fold), and their facts beside it as .yaml."""
-    folds, names = np.asarray(folds), [str(each) for each in ids]
-    if len(set(names)) < len(names) or folds.shape != (len(names),):
-        raise ValueError(f"{len(names)} ids, {len(set(names))} distinct, and folds {folds.shape}: expected one fold for each id")
-    if not np.array_equal(np.unique(folds), np.arange(len(np.unique(folds)))):
-        raise ValueError(f"folds are numbered {np.unique(folds)[:10].tolist()}: expected 0, 1, ... without a gap")
-    write_yaml(path.with_suffix(".yaml"), dict(facts))
-    write_table(path, pd.DataFrame({"profile_id": names, "fold": folds}))
-
-
-def read_folds(path: Path, ids: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Read folds written by `save_folds`, (N,) int64 in the order of a table's ids, and their facts; UserError unless they fit."""
-    table, facts = read_table(path, ("profile_id", "fold")), read_yaml(path.with_suffix(".yaml"))
-    fold = pd.to_numeric(table["fold"], errors="coerce").to_numpy(np.float64)
-    number = np.isfinite(fold) & (fold >= 0) & (fold == np.floor(fold))
-    named = table["profile_id"].fillna("").str.strip()
-    for wrong, rule in ((~number, "fold must be 0, 1, ..."), (named.duplicated().to_numpy(), "profile_id must be unique")):
-        if wrong.any():
-            raise UserError(
-                f"{path}: {rule}; not so in {int(wrong.sum())} of {len(table)} rows, first at {named[wrong.argmax()]!r}"
-            )
-    fold_of, wanted = dict(zip(named, fold.astype(np.int64).tolist(), strict=True)), [str(each).strip() for each in ids]
-    missing, unknown = [each for each in wanted if each not in fold_of], list(set(fold_of) - set(wanted))
-    if missing:
-        raise UserError(f"{path}: {len(missing)} of {len(wanted)} profiles have no fold, first {missing[0]!r}; draw folds anew")
-    if unknown:
-        raise UserError(
-            f"{path}: {len(unknown)} of {len(table)} profiles are not in this table, first {min(unknown)!r}; draw folds anew"
-        )
-    return np.array([fold_of[each] for each in wanted], np.int64), facts

@@ -14,24 +14,14 @@ from pyproj import Transformer
 from sklearn.base import clone
 
 from soilcarbon.benchmark import methods as registry
-from soilcarbon.benchmark import own_data
+from soilcarbon.benchmark import own_data, runs
 from soilcarbon.benchmark.baselines import read_method
 from soilcarbon.benchmark.budget import ALWAYS, LIMITS, PLANNED, Choice, fit_into
 from soilcarbon.benchmark.folds import places_on
-from soilcarbon.benchmark.methods import METHODS, STACKS, TUNED, Division, as_method, expected_seconds
-from soilcarbon.benchmark.own_data import (
-    Design,
-    Ledger,
-    Plan,
-    Run,
-    divide,
-    execute,
-    folds_for,
-    plan_runs,
-    read_inputs,
-    strategies_of,
-)
+from soilcarbon.benchmark.methods import METHODS, TUNED, Division, as_method, expected_seconds
+from soilcarbon.benchmark.own_data import Design, plan_runs, read_inputs, strategies_of
 from soilcarbon.benchmark.ranking import Ranking, few_groups_factor, in_words, score_table, verdict
+from soilcarbon.benchmark.runs import Ledger, Plan, Run, execute, execute_all
 from soilcarbon.categories import Category
 from soilcarbon.commands import compare, fit
 from soilcarbon.io.files import UserError, run
@@ -49,6 +39,7 @@ CATEGORIES = (
     Category(name="rock", variables=("lithology",), kind="classes"),
 )
 SVR = {"name": "svr", "estimator": "sklearn.svm.SVR", "parameters": {"C": 10}, "grid": {"epsilon": [0.1, 0.3]}}
+QUICK = Choice((), (), 1, members=2, tuned=True)
 CHEAP = ["mean", "median", "idw", "ridge", "forest", "boosting"]
 
 
@@ -75,7 +66,7 @@ def design(mine, tmp_path, **changes):
 # --- leaks ----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", [key for key in METHODS if key not in (*STACKS, "taught", "transferred-taught")] + ["svr"])
+@pytest.mark.parametrize("key", [key for key in METHODS if not METHODS[key].parts and "taught" not in key] + ["svr"])
 def test_nothing_of_the_profiles_held_out_is_in_their_predictions(key, mine, tmp_path):
     own = {"svr": as_method(read_method(**SVR))}
     checkpoint = tmp_path / "world.pth"
@@ -83,7 +74,7 @@ def test_nothing_of_the_profiles_held_out_is_in_their_predictions(key, mine, tmp
     if method.needs_checkpoint:
         save_checkpoint(tiny_network(mine, tmp_path), checkpoint)
     plan = design(mine, tmp_path, known={**METHODS, **own}, checkpoint=checkpoint if method.needs_checkpoint else None)
-    division = divide(plan, Run("blocks", 0, 1, key), Choice((), (), 1, members=2, tuned=True))
+    division = dataclasses.replace(plan, choice=QUICK).divide(Run("blocks", 1, (key,)))
     out = np.flatnonzero(division.folds == division.fold)
     samples = division.samples
     X, y = samples.X.copy(), samples.y.copy()
@@ -111,7 +102,7 @@ def test_transferred_networks_gain_the_dataset_s_own_categories(key, mine, tmp_p
     topo.save(tmp_path / "topo.pth")
     plan = design(mine, tmp_path, checkpoint=tmp_path / "topo.pth")
     assert read_inputs(plan).task.categories == CATEGORIES
-    division = divide(plan, Run("blocks", 0, 1, key), Choice((), (), 1, members=2, tuned=True))
+    division = dataclasses.replace(plan, choice=QUICK).divide(Run("blocks", 1, (key,)))
     predicted = METHODS[key].predict(division)
     topo.network_.respecify(center=division.task.center)  # medians, as all methods
     before = predict(topo.network_, division.held_out.X[:, 2:20].astype(np.float32))[0]
@@ -136,15 +127,15 @@ def test_categories_that_the_checkpoint_has_otherwise_say_how_to_prepare_them(mi
 @pytest.mark.parametrize("strategy", ["place", "blocks", "region"])
 def test_no_fold_splits_a_place_or_a_block_and_repeats_differ(strategy, mine, tmp_path):
     plan = design(mine, tmp_path, strategies=(strategy,), block_size=1.0)
-    first, second = (folds_for(plan, strategy, repeat) for repeat in (0, 1))
+    first, second = (plan.folds_for(strategy, repeat) for repeat in (0, 1))
     data, rows, _ = read_inputs(plan)
     lon, lat = data.lon[rows], data.lat[rows]
     for each in (first, second):
         check_no_leak(each.folds, spatial_groups(lon, lat, 1.0 if strategy == "blocks" else None))
     assert (first.folds != second.folds).any() and first.block_size == second.block_size == (1.0 if strategy == "blocks" else None)
-    division = divide(plan, Run(strategy, 0, 0, "ridge"), Choice((), (), 1))  # tuning holds out whole groups too
+    division = plan.divide(Run(strategy, 0, ("ridge",)))  # tuning holds out whole groups too
     assert (division.samples.groups == spatial_groups(lon, lat, first.block_size)).all()
-    assert (folds_for(plan, strategy, 0).folds == first.folds).all()
+    assert (plan.folds_for(strategy).folds == first.folds).all()
 
 
 def test_without_blocks_enough_places_are_held_out(mine, tmp_path, monkeypatch):
@@ -163,11 +154,7 @@ def test_the_choice_fits_into_the_budget_and_has_a_network(n, width, budget):
     wanted = Choice(keys, keys, 3, tuned=budget != "quick")
 
     def times(choice):
-        each = [
-            expected_seconds(METHODS[key], n, width, choice.members, choice.tuned)
-            for key in (*choice.methods, *choice.beside)
-            if key not in STACKS
-        ]
+        each = [expected_seconds(METHODS[key], n, width, choice.members, choice.tuned) for key in (*choice.methods, *choice.beside)]
         return choice.repeats * sum(each) / expected_seconds(METHODS["forest"], n, width)
 
     choice, changes = fit_into(wanted, METHODS, times, LIMITS[budget])
@@ -190,7 +177,7 @@ def test_the_worlds_profiles_in_the_blocks_of_a_fold_s_strategy_are_left_out_and
     data, _, task = read_inputs(plan)
     lon, lat, there = task.transfer.world.lon, task.transfer.world.lat, task.transfer.world.split["train"]
     for strategy, side in (("place", None), ("blocks", 1.0)):
-        division = divide(plan, Run(strategy, 0, 0, "transferred-taught"), Choice((), (), 1))
+        division = plan.divide(Run(strategy, 0, ("transferred-taught",)))
         inside = np.isin(spatial_groups(lon, lat, side), spatial_groups(data.lon, data.lat, side))
         assert inside[there].any() == (strategy == "blocks")
         assert division.task.transfer.world.split["train"].tolist() == [row for row in there if not inside[row]]
@@ -205,17 +192,17 @@ def test_a_stack_is_the_mean_of_its_parts_on_the_scale_that_is_learnt(mine, tmp_
     plan = design(
         mine, tmp_path, methods=("transferred-stack",), known=known, checkpoint=tmp_path / "world.pth", strategies=("blocks",)
     )
-    runs = plan_runs(plan)
-    assert "transferred-stack" in runs.choice.methods
-    table = own_data.gather(plan, runs, own_data.execute_all(plan, runs))["blocks"]
+    planned = plan_runs(plan)
+    assert "transferred-stack" in planned.choice.methods
+    table = own_data.gather(plan, planned, execute_all(plan, planned))["blocks"]
     parts = np.log1p(table[["transferred-taught", "forest"]])
     assert table["transferred-stack"].to_numpy() == pytest.approx(np.expm1(parts.mean(axis=1)).to_numpy())
 
 
 def test_what_runs_beyond_the_limit_is_stopped_whole():
-    runs = tuple(Run("blocks", repeat, fold, key) for repeat in (0, 1) for key in ("forest", "ridge", "network") for fold in (0, 1))
-    plan = Plan(("blocks",), runs, Choice(("forest", "ridge", "network"), (), 2), dict.fromkeys(runs, 1.0), ())
-    ledger = Ledger(plan, limit=4)
+    runs = [Run("blocks", fold, (key,), repeat) for repeat in (0, 1) for key in ("forest", "ridge", "network") for fold in (0, 1)]
+    mean = Run("blocks", 1, ("mean",))
+    ledger = Ledger(Plan((*runs, mean), dict.fromkeys([*runs, mean], 1.0), tuple(runs[:2]), limit=4, always=ALWAYS))
     assert ledger.affords(runs[0], ()) and ledger.reference is None
     for each in runs[:4]:
         ledger.note(each, 2.0, "")
@@ -223,9 +210,9 @@ def test_what_runs_beyond_the_limit_is_stopped_whole():
     assert ledger.affords(runs[4], ()) and ledger.affords(runs[4], [runs[5]])
     ledger.note(runs[4], 7.0, "")  # much longer than expected
     assert not ledger.affords(runs[5], ()) and ledger.stopped == {(0, "network")}
-    assert ledger.affords(Run("blocks", 0, 1, "mean"), ()) if (Run("blocks", 0, 1, "mean") in runs) else True
+    assert ledger.affords(mean, ())
     ledger.note(runs[1], 2.0, "too few profiles")
-    assert not ledger.affords(Run("blocks", 1, 0, "forest"), ()) and ledger.failed == {"forest": "too few profiles"}
+    assert not ledger.affords(Run("blocks", 0, ("forest",), 1), ()) and ledger.failed == {"forest": "too few profiles"}
 
 
 # --- table and verdict ------------------------------------------------------------------------------------------------------------
@@ -242,7 +229,7 @@ def ranking(errors, groups=40, noise=0.3):
     for key, size in errors.items():
         table[key] = y + sign * size * (1 + noise * random.uniform(-1, 1, n))
     scores = score_table({"blocks": table}, METHODS, 0)
-    return Ranking("mine", "SOC", "g/kg", METHODS, scores, {"blocks": {}}, [], 3.0, 10.0, {}, "")
+    return Ranking("mine", "SOC", "g/kg", METHODS, scores, {}, {"blocks": {}}, [], 3.0, 10.0, {}, "")
 
 
 @pytest.mark.parametrize(
@@ -343,7 +330,7 @@ def test_it_is_resumed_and_the_number_of_workers_changes_no_bit(here, capsys, mo
     damaged = next(Path("a/runs").glob("*-0-1-ridge.csv"))
     damaged.write_text("profile_id,predicted\n1,2\n")
     done = []
-    monkeypatch.setattr(own_data, "execute", lambda *each: done.append(each[1]) or execute(*each))
+    monkeypatch.setattr(runs, "execute", lambda *each: done.append(each[1]) or execute(*each))
     assert made("--methods", "ridge", "forest", "--out", "a", "--resume") == 0
     assert [f"{each.name}.csv" for each in done] == [damaged.name]
     assert Path("a/predictions.csv").read_bytes() == before
@@ -358,7 +345,7 @@ def test_two_processes_predict_the_same_bits(mine, tmp_path, small_learners):
     for workers in (1, 2):
         plan = design(mine, tmp_path / str(workers), methods=("ridge",), strategies=("place",), folds=2, workers=workers)
         planned = plan_runs(plan)
-        ledger = own_data.execute_all(plan, planned)
+        ledger = execute_all(plan, planned)
         found.append(own_data.gather(plan, planned, ledger)["place"])
     pd.testing.assert_frame_equal(*found, check_exact=True)
 

@@ -11,10 +11,12 @@ from matplotlib.image import imread
 
 from soilcarbon import figures as panels
 from soilcarbon.benchmark import figures
-from soilcarbon.benchmark.experiment import SELECTED_ON_TEST, Run
 from soilcarbon.benchmark.figures import looks
+from soilcarbon.benchmark.methods import Method
+from soilcarbon.benchmark.network_variants import SELECTED_ON_TEST
 from soilcarbon.benchmark.report import FIGURES, as_markdown, in_words, skill_table, verdict, write_report
-from soilcarbon.benchmark.results import MEAN, Comparison, Method, find_strongest, floor_table, gather, pooled, selection_table
+from soilcarbon.benchmark.results import MEAN, Comparison, find_strongest, floor_table, gather, pooled, selection_table
+from soilcarbon.benchmark.runs import Run
 from soilcarbon.categories import Category
 from soilcarbon.html import Strong
 from soilcarbon.io.manifest import MANIFEST, result_set
@@ -73,7 +75,7 @@ def synthetic(shift=0.0, seed=0):
         target="Soil organic carbon",
         unit="g/kg",
         subject="best",
-        methods={key: Method(f"the {key}", "network" if key in ("tuned", "best") else "baseline", "what") for key in METHODS},
+        methods={key: Method(f"the {key}", "what", "network" if key in ("tuned", "best") else "baseline", None) for key in METHODS},
         strongest=dict.fromkeys(STRATEGIES, "forest"),
         reasons=dict.fromkeys(STRATEGIES, "why"),
         regions={name: {"profiles": 100, "blocks": 20} for name in REGIONS},
@@ -121,14 +123,12 @@ def test_the_strongest_baseline_is_no_network_and_large_errors_do_not_outvote():
 def test_selection_on_the_test_profiles_is_compared_by_fold_means():
     runs = [
         (
-            Run("r", "blocks", fold, ("tuned",)),
-            pd.DataFrame(
-                {"profile_id": ids, "observed": y, "n_train": 2, "tuned": np.add(y, 2.0), SELECTED_ON_TEST: np.add(y, 1.0)}
-            ),
+            Run("blocks", fold, ("tuned",), region="r"),
+            pd.DataFrame({"observed": y, "n_train": 2, "fold": fold, "tuned": np.add(y, 2.0), SELECTED_ON_TEST: np.add(y, 1.0)}),
         )
-        for fold, ids, y in ((0, ["0", "1"], [1.0, 2.0]), (1, ["2", "3"], [3.0, 4.0]))
+        for fold, y in ((0, [1.0, 2.0]), (1, [3.0, 4.0]))
     ]
-    found, curves = gather(runs, {"r": dataset([1.0, 2, 3, 4], np.zeros((4, 2)))})
+    found, curves = gather(runs)
     table = selection_table(found, "blocks").set_index(["score", "chosen_on"])["value"]
     assert (table["rmse", "validation"], table["rmse", "test"]) == (2.0, 1.0)
     assert curves["mae"].tolist() == [2.0, 2.0] and len(found["r", "blocks"]) == 4
@@ -318,7 +318,7 @@ def test_untrusted_names_do_not_become_markup(tmp_path, monkeypatch):
     columns = ("region", "method", "stratum")
     tables = {name: table.replace({k: names for k in columns if k in table}) for name, table in tables.items()}
     regions = {names.get(name, name): {HOSTILE: HOSTILE} for name in REGIONS}
-    methods = {names.get(key, key): Method(f"_{key} {HOSTILE}", HOSTILE, HOSTILE) for key in METHODS}
+    methods = {names.get(key, key): Method(f"_{key} {HOSTILE}", HOSTILE, HOSTILE, None) for key in METHODS}
     facts = {"title": HOSTILE, "target": HOSTILE, "unit": HOSTILE, "subject": names["best"], "regions": regions}
     facts |= {"methods": methods, "notes": [HOSTILE], "settings": {HOSTILE: HOSTILE}, "command": HOSTILE}
     write_report(tmp_path, dataclasses.replace(c, **facts, **tables))

@@ -11,11 +11,12 @@ import pytest
 import yaml
 from damage import damage
 
-from soilcarbon.benchmark import experiment, figures, network_variants, trained_runs
+from soilcarbon.benchmark import figures, network_variants, trained_runs
 from soilcarbon.benchmark.baselines import BASELINES
-from soilcarbon.benchmark.experiment import Run, folds_for, plan_runs, pretrain, pretrained_path, read_inputs
 from soilcarbon.benchmark.network_variants import plain_settings
+from soilcarbon.benchmark.regions import plan_runs, pretrain, pretrained_path, read_inputs
 from soilcarbon.benchmark.results import MEAN
+from soilcarbon.benchmark.runs import Run
 from soilcarbon.categories import Category
 from soilcarbon.commands import compare
 from soilcarbon.commands.arguments import read_settings
@@ -98,8 +99,7 @@ def compared(study, tmp_path_factory):
     few = {"regressor": QuantileForest(30), "while_tuning": {"n_estimators": 5}}
     forest = dataclasses.replace(BASELINES["quantile_forest"], **few)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (experiment, network_variants):
-            patch.setattr(module, "plain_settings", lambda settings, **more: plain_settings(settings, **more | {"epochs": 5}))
+        patch.setattr(network_variants, "plain_settings", lambda settings, **more: plain_settings(settings, **more | {"epochs": 5}))
         patch.setitem(BASELINES, "quantile_forest", forest)
         patch.setattr(figures, "save", lambda _, path: path.write_bytes(b""))
         compare.main(["--config", str(config)])
@@ -232,7 +232,7 @@ def test_what_cannot_be_compared_is_refused(changes, words, study, tmp_path, mon
 def test_presets_name_methods_and_settings_that_exist(name, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     design = design_of(read_settings(CompareSettings, "", ["--config", f"configs/{name}.yaml"]))
-    assert design.regional.teacher == "ensemble" and plan_runs(design)
+    assert design.regional.teacher == "ensemble" and plan_runs(design).runs
 
 
 def test_fine_tuning_may_be_a_preset_away_from_the_checkout(study, tmp_path, monkeypatch):
@@ -245,24 +245,28 @@ def test_fine_tuning_may_be_a_preset_away_from_the_checkout(study, tmp_path, mon
 def test_folds_that_cannot_be_drawn_are_named(study, tmp_path):
     read_inputs.cache_clear()
     design = design_of(build(CompareSettings, settings_of(study, tmp_path / "o", strategies=["knndm"])))
-    data = read_inputs(design).regions["west"]
     with pytest.raises(UserError, match="give --land"):
-        folds_for(design, "west", data, "knndm")
-    with pytest.raises(UserError, match="no folds by wherever"):
-        folds_for(design, "west", data, "wherever")
+        design.folds_for("knndm", region="west")
+    with pytest.raises(UserError, match="west: no folds by wherever"):
+        design.folds_for("wherever", region="west")
 
 
 def test_runs_cover_every_fold_and_every_draw_once_and_are_named_apart(study):
     design = design_of(build(CompareSettings, settings_of(study, "o", folds=3, sizes=[25, 50], repeats=2)))
-    runs = plan_runs(design)
+    runs = plan_runs(design).runs
     assert len({each.name for each in runs}) == len(runs) == 2 * 2 * 3 + 2 * 3 * 2 * 2
     assert {each.strategy for each in runs if each.size} == {"blocks"}
     again = pickle.loads(pickle.dumps(design))  # as a process of the pool gets it, which reads its datasets once
-    assert again == design and hash(again) == hash(design) and set(again.baselines) == {*BASELINES, "svr"}
-    whole = plan_runs(dataclasses.replace(design, sizes=(0,)))
+    assert again == design and hash(again) == hash(design) and set(again.known) == {*network_variants.METHODS, "svr"}
+    whole = plan_runs(dataclasses.replace(design, sizes=(0,))).runs
     assert len([each for each in whole if each.curve]) == 2 * 3  # there is a single draw of all profiles
     names = {
-        Run(r, s, f, (), n, 0, c).name for r in "ab" for s in ("blocks", "random") for f in (0, 1) for n in (0, 50) for c in (0, 1)
+        Run(s, f, (), region=r, size=n, curve=c).name
+        for r in "ab"
+        for s in ("blocks", "random")
+        for f in (0, 1)
+        for n in (0, 50)
+        for c in (0, 1)
     }
     assert len(names) == 32
 

@@ -14,7 +14,6 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import adjusted_rand_score
 from sklearn.model_selection import cross_val_predict
 
-from soilcarbon.io.files import UserError
 from soilcarbon.stats import spatial_cv
 from soilcarbon.stats.groups import check_no_leak, distinct_places, group_folds, predefined_split, spatial_groups
 from soilcarbon.stats.metrics import scores
@@ -28,9 +27,7 @@ from soilcarbon.stats.spatial_cv import (
     knndm_folds,
     make_folds,
     prediction_distances,
-    read_folds,
     sample_cell_centres,
-    save_folds,
 )
 from soilcarbon.stats.variogram import KM_PER_DEGREE, unit_vectors
 
@@ -211,60 +208,6 @@ def test_scikit_learn_takes_the_folds():
         assert (folds[test] == fold).all()
         assert sorted([*train, *test]) == list(range(60))
         assert predicted[test] == pytest.approx(LinearRegression().fit(x[train], y[train]).predict(x[test]))
-
-
-@pytest.fixture
-def saved(tmp_path):
-    lon, lat = clusters(100)
-    folds, facts = make_folds("blocks", lon, lat, 4, block_size=2)
-    ids = [f"{k:03d}" for k in range(99)] + ["NA"]
-    save_folds(tmp_path / "folds.csv", ids, folds, facts)
-    return tmp_path / "folds.csv", ids, folds, facts
-
-
-def test_saved_folds_serve_a_table_in_another_order(saved):
-    path, ids, folds, facts = saved
-    order = np.random.default_rng(0).permutation(100)
-    again, same = read_folds(path, [ids[k] for k in order])
-    assert (again == folds[order]).all()
-    assert same == facts
-
-
-def test_strange_and_missing_profiles_are_named(saved):
-    path, ids, _, _ = saved
-    with pytest.raises(UserError, match=r"folds.csv: 2 of 102 profiles have no fold, first 'new'"):
-        read_folds(path, [*ids, "new", "newer"])
-    with pytest.raises(UserError, match=r"folds.csv: 3 of 100 profiles are not in this table, first '000'"):
-        read_folds(path, ids[3:])
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ("a,0\nb,1.5\nc,\n", "2 of 3 rows, first at 'b'"),
-        ("a,0\nb,-1\nc,1\n", "1 of 3 rows, first at 'b'"),
-        ("a,0\nb,1\na,1\n", "unique; not so in 1 of 3 rows, first at 'a'"),
-    ],
-)
-def test_spoilt_folds_are_refused(saved, rows, message):
-    path, _, _, _ = saved
-    path.write_text("profile_id,fold\n" + rows)
-    with pytest.raises(UserError, match=message):
-        read_folds(path, ["a", "b", "c"])
-
-
-def test_folds_without_their_facts_are_refused(saved):
-    path, ids, _, _ = saved
-    path.with_suffix(".yaml").unlink()
-    with pytest.raises(UserError, match=r"folds\.yaml"):
-        read_folds(path, ids)
-
-
-def test_only_whole_numberings_of_distinct_profiles_are_saved(tmp_path):
-    for ids, folds, message in ((["a", "a"], [0, 1], "distinct"), (["a", "b"], [0, 2], "gap"), (["a", "b"], [0], "one fold")):
-        with pytest.raises(ValueError, match=message):
-            save_folds(tmp_path / "folds.csv", ids, np.array(folds), {})
-    assert not any(tmp_path.iterdir())
 
 
 # --- how far is held out -----------------------------------------------------------------------------------------
