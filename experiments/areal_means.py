@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.sparse import csr_array
-from scipy.stats import t
+from scipy.stats import norm, t
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from soilcarbon.categories import PUBLISHED_CATEGORIES
@@ -39,7 +39,7 @@ from soilcarbon.simulation.sampling import Grid, GriddedWorld, draw_profiles, ra
 from soilcarbon.simulation.world import REGIONS, World
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.areal_mean import areal_mean
-from soilcarbon.stats.error_field import ErrorField, kilometres_apart
+from soilcarbon.stats.error_field import PASSING, ErrorField, kilometres_apart
 from soilcarbon.stats.groups import group_folds, spatial_groups
 
 CELL = 0.1
@@ -161,8 +161,8 @@ def evaluate(region: Region, mapped: Mapped) -> Iterator[dict[str, Any]]:
     apart = kilometres_apart(places, mapped.folds)
     errors = ErrorField.fit(region.y, *known, apart=apart, fitted=mapped.fitted, timeless=True, averaging=mapped.averaging)
     spread = [errors.spread(cells, np.ones((1, len(lon)))) * errors.growth(lon, lat) for cells in mapped.cells]
-    alone = errors.cell_variance(mapped.cells[-1])
     changes = len(mapped.cells) > 1
+    alone = (PASSING if changes else 1.0) * sum(map(errors.cell_variance, mapped.cells))
     east, north = lon >= np.median(lon), lat >= np.median(lat)
     zones = {"whole": np.ones(len(lon), bool), "sw": ~east & ~north, "nw": ~east & north, "se": east & ~north, "ne": east & north}
     residual = region.y - mapped.held_out
@@ -176,9 +176,8 @@ def evaluate(region: Region, mapped: Mapped) -> Iterator[dict[str, Any]]:
         weights = {when: csr_array((sign * share * each)[None]) for sign, when, each in zip(signs, periods, spread, strict=True)}
         drawn = errors.sums(lon, lat, weights)[0]
         truth, raw = (sum(sign * share @ each for sign, each in zip(signs, of, strict=True)) for of in (region.truth, mapped.cells))
-        least = errors.standard_error * float(share @ np.mean(spread, axis=0))
-        variance = 0.0 if changes else float(alone @ share**2)
-        found = areal_mean(raw, raw + drawn, level=LEVEL, variance=variance, least=0.0 if changes else least, signed=changes)
+        least = 0.0 if changes else errors.standard_error * float(share @ np.mean(spread, axis=0))
+        found = areal_mean(raw, raw + drawn, level=LEVEL, variance=float(alone @ share**2), least=least, signed=changes)
         naive = float(residual.mean()) + raw
         yield {
             "zone": zone,
@@ -187,7 +186,17 @@ def evaluate(region: Region, mapped: Mapped) -> Iterator[dict[str, Any]]:
             **{name: getattr(found, name) for name in ("mean", "lower", "upper")},
             "level_of_map": float(share @ region.truth[0]),
             "naive": [naive - half, naive + half],
+            **({"cells": cells_held(region, mapped, errors, spread, alone)} if changes and zone == "whole" else {}),
         }
+
+
+def cells_held(region: Region, mapped: Mapped, errors: ErrorField, spread: list[np.ndarray], alone: np.ndarray) -> float:
+    """Return the share of cells whose true change lies in their interval, as `mapping.areal.deviation_of_change` makes it."""
+    before, after = spread
+    first, last, shared = errors.covariances(region.cell_lon, region.cell_lat, *YEARS)
+    variance = first * before**2 + last * after**2 - 2 * shared * before * after + alone
+    error = np.subtract(*region.truth[::-1]) - np.subtract(*mapped.cells[::-1])
+    return float((np.abs(error) <= norm.ppf((1 + LEVEL) / 2) * variance**0.5).mean())
 
 
 def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -222,6 +231,7 @@ def table(lines: list[dict[str, Any]]) -> pd.DataFrame:
             rows.append(
                 {name: line[name] for name in ("model", "change", "how", "n", "seed", "region")}
                 | {"of": "whole" if zone["zone"] == "whole" else "quarters", "held": held, "naive": naive}
+                | {"cells": zone.get("cells")}
                 | {"width": (zone["upper"] - zone["lower"]) / size, "naive width": np.diff(zone["naive"])[0] / size}
                 | {"bias": (zone["mean"] - zone["truth"]) / size, "bias of the map": (zone["map"] - zone["truth"]) / size}
             )
@@ -234,10 +244,13 @@ def show(lines: list[dict[str, Any]]) -> None:
     each = pd.concat([each, each.assign(how="all", n=0)])
     of = ("whole", "quarters")
     names = [f"{part}: {name}" for part in of for name in ("held (s.e.)", "naive", "width (naive)", "bias (of the map)")]
-    print("| change | model | sampling | profiles | maps |", " | ".join(names), "|\n" + "|---" * (5 + len(names)) + "|")
+    print(
+        "| change | model | sampling | profiles | maps |", " | ".join(names), "| cells: held |\n" + "|---" * (6 + len(names)) + "|"
+    )
     for (change, model, how, n), rows in each.groupby(["change", "model", "how", "n"], sort=True):
         parts = [rows[rows["of"] == name] for name in of]
-        print(f"| {change} | {model} | {how} | {n or 'all'} | {len(parts[0])} |", " | ".join(map(_columns, parts)), "|")
+        cells = f"{100 * rows['cells'].dropna().mean():.0f}" if rows["cells"].notna().any() else "-"
+        print(f"| {change} | {model} | {how} | {n or 'all'} | {len(parts[0])} |", " | ".join(map(_columns, parts)), f"| {cells} |")
 
 
 def _columns(part: pd.DataFrame) -> str:

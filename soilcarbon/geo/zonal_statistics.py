@@ -291,7 +291,7 @@ class Estimation:
             drawn,
             level=self.level,
             variance=part.square / part.area**2,
-            least=self.least * float(spread.mean()),
+            least=0.0 if self.signed else self.least * float(spread.mean()),  # most of it cancels in a change
             signed=self.signed,
             biases=biases,
             shared=shared,

@@ -16,7 +16,7 @@ from soilcarbon.geo.grid import Grid, Tile, lonlat, nominal_metres
 from soilcarbon.geo.zonal_statistics import Estimation, Sums, ZoneCells
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.predictor import CHANGE, Place
-from soilcarbon.stats.error_field import ErrorField
+from soilcarbon.stats.error_field import PASSING, ErrorField
 
 _FINE = 4
 """Blocks along the shortest distance over which errors are shared; within one they are taken to be one error."""
@@ -78,8 +78,8 @@ def sums_with_errors(
     found = {}
     for k, (name, cells) in enumerate(known.items()):
         spread = np.stack([cells.sum(spreads[period]) for period, _ in _parts(names, name)])
-        # a cell's own error persists from period to period
-        square = np.zeros(count) if name == CHANGE else cells.sum(errors.cell_variance(values[name]) * place.km2**2)
+        alone = sum(errors.cell_variance(values[period]) for period, _ in _parts(names, name))
+        square = cells.sum(alone * place.km2**2) * (PASSING if name == CHANGE else 1)
         of_members = np.stack([cells.sum(each * place.km2) for each in differ[name]]) if name in differ else np.zeros((0, count))
         found[name] = {
             zone: replace(
@@ -132,19 +132,24 @@ def estimation(
 
 
 def deviation_of_change(
-    errors: ErrorField, place: Place, periods: Sequence[str], before: np.ndarray, after: np.ndarray
+    errors: ErrorField, place: Place, values: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """Return the standard deviation (h, w) of cells' changes from the first period to the last: that of the drawn errors of blocks.
+    """Return the standard deviation (h, w) of cells' changes from the first period to the last.
 
-    `before`, `after` (h, w): spreads of both periods' predictions.
+    It is that of the drawn errors of blocks, and of what of the cells' own errors does not persist. `values`, `weights`: as of
+    `sums_with_errors`.
     """
+    names = list(values)
+    ends = [(name, values[name], errors.spread(values[name], weights[name])) for name in (names[0], names[-1])]
+    (first, _, before), (last, _, after) = ends
     number, lon, lat = error_blocks(place.grid, place.tile, errors.shortest_km, _LEAST_OF_CHANGE)
     wanted, found = np.unique(number[np.isfinite(before + after)]), np.full((3, len(lon)), np.nan)
     if len(wanted):
-        first, last = (_number(periods, periods[k]) for k in (0, -1))
-        found[:, wanted] = errors.covariances(lon[wanted], lat[wanted], first, last) * errors.growth(lon[wanted], lat[wanted]) ** 2
+        at, when = (lon[wanted], lat[wanted]), (_number(names, first), _number(names, last))
+        found[:, wanted] = errors.covariances(*at, *when) * errors.growth(*at) ** 2
     alone, later, shared = found[:, number]
-    return np.asarray(np.sqrt(np.maximum(alone * before**2 + later * after**2 - 2 * shared * before * after, 0.0)))
+    cells = PASSING * sum(errors.cell_variance(each) for _, each, _ in ends)
+    return np.asarray(np.sqrt(np.maximum(alone * before**2 + later * after**2 - 2 * shared * before * after, 0.0) + cells))
 
 
 def change_bands(change: np.ndarray, deviation: np.ndarray, level: float) -> np.ndarray:

@@ -62,8 +62,9 @@ class RegressionPredictor(Predictor):
         members = last.members - first.members
         if self.errors is None:
             return summary(members.mean(0), members)
-        before, after = (self.errors.spread(self.member_means(each.members).mean(0), _weights(each)) for each in (first, last))
-        return change_bands(members.mean(0), deviation_of_change(self.errors, place, list(maps), before, after), level)
+        values = {name: self.member_means(each.members).mean(0) for name, each in maps.items()}
+        weights = {name: _weights(each) for name, each in maps.items()}
+        return change_bands(members.mean(0), deviation_of_change(self.errors, place, values, weights), level)
 
     def sums(self, place: Place, maps: Mapping[str, Predicted]) -> dict[str, dict[str, Sums]]:
         """See `Predictor`; of means, with fields of error or, without an error model, member by member."""

@@ -108,8 +108,9 @@ def test_blocks_and_cells_of_a_change_are_of_the_same_errors_too(here):
     change = read("out/soc_change.tif")
     known = np.isfinite(change[0])
     np.testing.assert_allclose((change[2] - change[1])[known], 2 * 1.64485 * change[3][known], rtol=1e-4)
-    pair = table.loc[("change", "pair"), ["mean_lower", "mean_upper"]].astype(float)  # hardly more is known of two neighbours
-    assert change[3, 30, 50] == pytest.approx((pair["mean_upper"] - pair["mean_lower"]) / 2 / 1.64485, rel=0.25)
+    pair = table.loc[("change", "pair")]  # two neighbours share all but the cells' own errors, of which half is left
+    assert change[3, 30, 50] ** 2 == pytest.approx(pair["variance"] + pair["variance_cells"], rel=0.4)
+    assert pair["variance_cells"] > 0.1 * pair["variance"]
 
 
 def test_variances_by_source_add_up_and_make_the_interval(here):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from soilcarbon.geo.grid import Grid
-from soilcarbon.geo.zonal_statistics import ZoneCells, cell_areas
+from soilcarbon.geo.zonal_statistics import Estimation, Sums, ZoneCells, cell_areas
 from soilcarbon.mapping.areal import deviation_of_change, estimation, sums_with_errors
 from soilcarbon.mapping.predictor import CHANGE, Place
 from soilcarbon.stats.error_field import ErrorField
@@ -44,9 +44,10 @@ def test_sums_of_periods_and_change_are_those_of_their_cells(errors):
         assert (found["2000"][zone].cells, change.cells) == (mask.sum(), known.sum())
         assert change.mapped == pytest.approx(((values["2010"] - values["2000"]) * here.km2)[known].sum())
         assert change.spread == pytest.approx([spread[name][known].sum() for name in ("2000", "2010")], rel=1e-2)
-        assert change.square == 0 and change.members == pytest.approx([change.mapped] * 2)
-        single = (errors.cell_variance(values["2010"]) * here.km2**2)[known].sum()
-        assert found["2010"][zone].square == pytest.approx(single)
+        assert change.members == pytest.approx([change.mapped] * 2)
+        alone = [(errors.cell_variance(values[name]) * here.km2**2)[known].sum() for name in ("2000", "2010")]
+        assert found["2010"][zone].square == pytest.approx(alone[1])
+        assert change.square == pytest.approx(0.1 * sum(alone))
     both = found["2010"]["west"], found["2010"]["east"]
     np.testing.assert_allclose((both[0] + both[1]).weighted, found["2010"]["all"].weighted, rtol=1e-6)
     east, west = (found["2000"][zone].spread[0] / found["2000"][zone].area for zone in ("east", "west"))
@@ -60,8 +61,16 @@ def test_the_budget_of_a_change_has_the_biases_of_both_periods(errors):
     drawn = part.weighted / part.area
     biases = errors.biases({2000: np.array([-part.spread[0]]), 2010: np.array([part.spread[1]])})[0] / part.area
     assert mean.variances.bias == pytest.approx(np.mean((drawn - drawn.mean()) * biases))
-    assert mean.variances.total == pytest.approx(drawn.var())
-    assert mean.variances.shared == mean.variances.cells == 0
+    assert mean.variances.cells == pytest.approx(part.square / part.area**2)
+    assert mean.variances.total == pytest.approx(drawn.var() + mean.variances.cells)
+    assert mean.variances.shared == mean.variances.floor == 0
+
+
+def test_a_change_is_not_widened_to_the_standard_error_of_the_mean_residual():
+    """Which is for the level: the errors of both periods are almost the same."""
+    part = Sums(9, 9.0, np.array([8.9, 9.1]), 9.0, spread=(90.0, 90.0))
+    level, change = (Estimation(0.9, 0.5, (), signed=signed).mean(part) for signed in (False, True))
+    assert level.variances.floor == pytest.approx(25, abs=0.1) and change.variances.floor == 0
 
 
 @pytest.mark.parametrize("periods", [["2000", "2010"], ["1980", "1990"]])
@@ -75,8 +84,8 @@ def test_the_interval_of_a_cell_s_change_is_that_of_a_zone_of_one_cell(errors, p
     sums = sums_with_errors(errors, here, values, weights)[CHANGE]
     expected = np.full(LON.size, np.nan)
     for name, part in sums.items():
-        expected[int(name)] = part.weighted.std() / part.area
-    found = deviation_of_change(errors, here, periods, *(errors.spread(values[name], weights[name]) for name in periods))
+        expected[int(name)] = (part.weighted.var() + part.square) ** 0.5 / part.area
+    found = deviation_of_change(errors, here, values, weights)
     ratio = found / expected.reshape(LON.shape)
     assert (np.isnan(found) == np.isnan(values[periods[0]])).all()
     assert np.nanmean(ratio) == pytest.approx(1, abs=0.05)
