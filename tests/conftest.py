@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
+import sklearn.utils.parallel
 import torch
 from remote_server import Server, serve
 from simulated import make_samples
@@ -33,12 +35,19 @@ os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])  # for the p
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 threadpool_limits(1)
 torch.set_num_threads(1)
+# one thread has scikit-learn's settings and the filters of warnings, which would be set again for every tree of every prediction
+sklearn.utils.parallel._FuncWrapper.__call__ = lambda self, *arguments, **named: self.function(*arguments, **named)
 gc.disable()  # until the tests are collected
 os.fsync = lambda _: None  # no test outlives a power cut, and a disk takes milliseconds for each
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 PUBLISHED_WEIGHTS = SHARED / "published" / "GSoilCPM.pth"
 REALDATA = SHARED / "realdata"
+
+FEW = {"band1", "band2", "elevation", "slope", "bio01", "bio12", "evi_mean", "bedrock"}
+FEW_CATEGORIES = tuple(
+    each.model_copy(update={"variables": tuple(name for name in each.variables if name in FEW)}) for each in PUBLISHED_CATEGORIES
+)
 
 needs_published_weights = pytest.mark.skipif(
     not PUBLISHED_WEIGHTS.is_file(),
@@ -72,18 +81,10 @@ def small_learners():
         yield patch
 
 
-def make_dataset(
+def simulate_dataset(
     folder: Path, n: int = 120, side: int = 3, seed: int = 0, categories: tuple[Category, ...] = PUBLISHED_CATEGORIES
 ) -> Path:
     """Write a dataset: SOC = exp of a smooth function of three variables, 60 % train, 20 % valid, 20 % test."""
-    shutil.copytree(_dataset(n, side, seed, categories).name, folder, dirs_exist_ok=True)
-    return folder
-
-
-@cache
-def _dataset(n: int, side: int, seed: int, categories: tuple[Category, ...]) -> TemporaryDirectory:
-    """Return the folder of which such datasets are copies: many tests begin with one."""
-    folder = TemporaryDirectory(prefix="soilcarbon-dataset-")  # removed when this process ends
     random = np.random.default_rng(seed)
     patches = {}
     for category in categories:
@@ -106,13 +107,32 @@ def _dataset(n: int, side: int, seed: int, categories: tuple[Category, ...]) -> 
         }
     )
     split = np.array(["train", "train", "train", "valid", "test"])[np.arange(n) % 5]
-    write_dataset(Path(folder.name), samples, patches, split, categories, {})
+    write_dataset(folder, samples, patches, split, categories, {})
+    return folder
+
+
+@cache
+def _simulated(**how: Any) -> TemporaryDirectory:
+    folder = TemporaryDirectory(prefix="soilcarbon-dataset-")  # removed when this process ends
+    simulate_dataset(Path(folder.name), **how)
+    return folder
+
+
+def make_dataset(folder: Path, n: int = 120, **how: Any) -> Path:
+    """Copy such a dataset, simulated once, into a folder: many tests begin with one."""
+    shutil.copytree(_simulated(n=n, **how).name, folder, dirs_exist_ok=True)
     return folder
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """A dataset of 120 profiles with the published variables, 3 x 3 cells each."""
+    """A dataset of 120 profiles with eight of the published variables in their categories, 3 x 3 cells each."""
+    return make_dataset(tmp_path / "data", categories=FEW_CATEGORIES)
+
+
+@pytest.fixture
+def published_dataset(tmp_path: Path) -> Path:
+    """The same with all 32 of them."""
     return make_dataset(tmp_path / "data")
 
 

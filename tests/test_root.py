@@ -33,15 +33,16 @@ def test_a_value_of_config_is_a_default_that_counts_as_not_given():
 def test_patches_of_a_category_are_those_of_the_pickles(dataset):
     data = utils.load_dataset(dataset)
     climate = data.patches["climate"]
-    assert climate.shape == (120, 19, 1, 1)
-    stored = load_pickle(dataset / "patches" / "bio07.pkl")
+    assert climate.shape == (120, 2, 1, 1)
+    stored = load_pickle(dataset / "patches" / "bio12.pkl")
     expected = np.stack([stored[name] for name in data.ids])[:, 1, 1]
-    np.testing.assert_array_equal(climate[:, 6, 0, 0].numpy(), expected)
+    np.testing.assert_array_equal(climate[:, 1, 0, 0].numpy(), expected)
     assert sorted(torch.cat(list(data.split.values())).tolist()) == list(range(120))
-    assert data.statistics["bio07"][0] == pytest.approx(expected[data.split["train"]].mean(), rel=0.05)
+    assert data.statistics["bio12"][0] == pytest.approx(expected[data.split["train"]].mean(), rel=0.05)
 
 
-def test_the_published_layout_is_recognised(dataset, tmp_path):
+def test_the_published_layout_is_recognised(published_dataset, tmp_path):
+    dataset = published_dataset
     published = tmp_path / "DL_inputs" / "anhui"
     (published / "samples").mkdir(parents=True)
     (dataset / "samples.csv").rename(published / "samples" / "df_soc_0to30.csv")

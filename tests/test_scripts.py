@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
+from conftest import FEW_CATEGORIES, PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
 
 import pred
 import train_global
@@ -166,14 +166,15 @@ def test_results_of_other_profiles_stand_beside_those_of_the_test(tmp_path, data
     folder = Path("results/g")
     (folder / "mine.png").write_text("the user's")
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
-    elsewhere = make_dataset(tmp_path / "kenya", seed=1)
+    elsewhere = make_dataset(tmp_path / "kenya", seed=1, categories=FEW_CATEGORIES)
     assert predict(elsewhere, "--on", "all") == 0
     assert predict(dataset, "--on", "valid") == 0
     assert predict(elsewhere) == 0
     assert {name: (folder / name).read_bytes() for name in before} == before
     names = {path.name for path in folder.glob("predictions*.csv")}
     assert names == {"predictions.csv", "predictions_all_kenya.csv", "predictions_valid.csv", "predictions_test_kenya.csv"}
-    assert predict(make_dataset(tmp_path / "other" / "kenya"), "--on", "all") == 2  # of the same name, and another place
+    namesake = make_dataset(tmp_path / "other" / "kenya", categories=FEW_CATEGORIES)
+    assert predict(namesake, "--on", "all") == 2  # of the same name, and another place
 
 
 def test_files_of_the_user_are_neither_replaced_nor_removed(dataset, workplace, capsys):
@@ -192,8 +193,8 @@ def test_fine_tuning_requires_a_checkpoint(dataset, workplace, capsys):
     assert run(lambda: train_regional.main(["--data_dir", str(dataset), "--run", "r", "--init_from", "none", *QUICK])) == 0
 
 
-def test_prediction_needs_only_the_checkpoint(tmp_path, workplace):
-    folder = make_dataset(tmp_path / "data")
+def test_prediction_needs_only_the_checkpoint(dataset, workplace):
+    folder = dataset
     assert pretrain(folder, "--missing", "zero") == 0
     assert predict(folder, "--on", "all") == 0
     first = pd.read_csv("results/g/predictions_all.csv")
@@ -449,9 +450,9 @@ def test_a_mistake_in_folds_and_teachers_likewise(dataset, workplace, capsys, ar
 
 def test_a_refused_run_leaves_no_folder_behind(tmp_path, dataset, workplace, capsys):
     assert pretrain(dataset) == 0
-    other = make_dataset(tmp_path / "other", categories=PUBLISHED_CATEGORIES[:2])
+    other = make_dataset(tmp_path / "other", categories=FEW_CATEGORIES[:1])
     assert fine_tune(other) == 2
-    assert "23 of the checkpoint's 32 variables are not in the dataset (bio01, " in lines(capsys)
+    assert "6 of the checkpoint's 8 variables are not in the dataset (elevation, " in lines(capsys)
     assert sorted(str(path) for path in Path().glob("*/*")) == ["log/g", "model/pretrain_model"]
 
 
@@ -462,7 +463,7 @@ def test_a_level_that_is_no_share_likewise(dataset, workplace, capsys, level):
 
 
 def test_windows_larger_than_the_patches_are_refused(dataset, workplace, capsys):
-    table = [category.model_dump(mode="json") | {"radius": 2} for category in PUBLISHED_CATEGORIES]
+    table = [category.model_dump(mode="json") | {"radius": 2} for category in FEW_CATEGORIES]
     Path("c.yaml").write_text(yaml.safe_dump({"categories": table}))
     assert pretrain(dataset, "--config", "c.yaml") == 2
     assert "patches of 3 x 3 cells are smaller than the window of 5 x 5" in lines(capsys)
@@ -475,7 +476,7 @@ def test_prediction_refuses_a_torn_checkpoint_other_variables_and_a_folder_it_ca
     capsys.readouterr()
     assert predict(dataset, "--results_dir", "file/results") == 2
     assert "cannot be written" in lines(capsys)
-    swapped = [category.model_dump(mode="json") for category in PUBLISHED_CATEGORIES]
+    swapped = [category.model_dump(mode="json") for category in FEW_CATEGORIES]
     swapped[1]["variables"].reverse()
     Path("c.yaml").write_text(yaml.safe_dump({"categories": swapped}))
     assert predict(dataset, "--config", "c.yaml") == 2

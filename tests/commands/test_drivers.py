@@ -17,7 +17,7 @@ from sklearn.ensemble import RandomForestRegressor
 from soilcarbon.categories import Category
 from soilcarbon.commands import drivers
 from soilcarbon.commands.arguments import read_settings
-from soilcarbon.drivers import learners, report
+from soilcarbon.drivers import learners, report, responses
 from soilcarbon.drivers.subsampling import BUDGETS, Budget
 from soilcarbon.html import FigureFolder
 from soilcarbon.io.files import UserError
@@ -36,6 +36,7 @@ def small(patch):
     """Let refits be measured on few rows, by forests of a few trees, and figures be drawn coarsely."""
     patch.setitem(BUDGETS, "forest", Budget(150, 60, 3, 4))
     patch.setattr(learners, "RandomForestRegressor", lambda _, **how: RandomForestRegressor(8, **how))
+    patch.setattr(responses, "JOINT_BINS", 4)
     patch.setattr("soilcarbon.figures.DPI", 60)
 
 
@@ -63,6 +64,7 @@ def make(folder, name="model", n=360):
         "drivers": {"temperature": ["warm"], "water": ["wet"]},
         "zones": {"north": {"lat": [50, 60]}},
         "support": "profiles",
+        "responses": ["warm", "wet"],
         "learners": ["forest"],
         "bootstraps": 10,
         "workers": 1,

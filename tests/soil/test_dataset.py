@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_dataset
+from conftest import make_dataset, simulate_dataset
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, category_views
 from soilcarbon.io.files import UserError
@@ -16,11 +16,11 @@ from soilcarbon.soil.dataset import check_variables, read_dataset, read_samples,
 
 
 def test_packed_array_holds_each_variables_window_in_table_order(dataset):
-    table = (Category(name="b", variables=("bio02", "bio01"), radius=1), Category(name="a", variables=("slope",)))
+    table = (Category(name="b", variables=("bio12", "bio01"), radius=1), Category(name="a", variables=("slope",)))
     data = read_dataset(dataset, table)
     assert data.x.shape == (120, 19)
     assert data.x.dtype == np.float32
-    for k, name in ((5, "bio02"), (77, "bio01")):
+    for k, name in ((5, "bio12"), (77, "bio01")):
         patch = load_pickle(dataset / "patches" / f"{name}.pkl")[data.ids[k]]
         np.testing.assert_array_equal(category_views(data.x, table)["b"][k, table[0].variables.index(name)], patch)
     assert all(np.shares_memory(view, data.x) for view in category_views(data.x, table).values())
@@ -40,7 +40,7 @@ def test_order_of_the_sample_table_decides_not_that_of_the_patches(dataset):
 
 def test_each_variables_patches_may_be_in_an_order_and_form_of_their_own(dataset):
     before = read_dataset(dataset)
-    for name, form in (("slope", lambda p: dict(reversed(p.items()))), ("bio07", lambda p: [p[key] for key in before.ids])):
+    for name, form in (("slope", lambda p: dict(reversed(p.items()))), ("bio01", lambda p: [p[key] for key in before.ids])):
         path = dataset / "patches" / f"{name}.pkl"
         dump_pickle(path, form(load_pickle(path)))
     np.testing.assert_array_equal(read_dataset(dataset).x, before.x)
@@ -145,7 +145,8 @@ def test_the_datasets_own_categories_are_the_default(tmp_path):
     assert read_dataset(folder).categories == table
 
 
-def test_published_layout_is_read_through_its_preset(tmp_path, dataset):
+def test_published_layout_is_read_through_its_preset(tmp_path, published_dataset):
+    dataset = published_dataset
     published = tmp_path / "DL_inputs" / "global"
     for category in PUBLISHED_CATEGORIES:
         for name in category.variables:
@@ -170,7 +171,7 @@ def test_a_dataset_whose_making_was_interrupted_is_the_old_one(dataset, monkeypa
     before = read_dataset(dataset)
     monkeypatch.setattr("soilcarbon.soil.dataset.write_table", no_space)
     with pytest.raises(UserError, match="No space.*untouched"):
-        make_dataset(dataset, seed=5)
+        simulate_dataset(dataset, seed=5)
     after = read_dataset(dataset)
     assert np.array_equal(after.x, before.x, equal_nan=True)
     assert after.table.equals(before.table)
@@ -180,7 +181,7 @@ def test_a_dataset_that_waits_to_be_moved_is_moved_when_it_is_read(dataset, monk
     with monkeypatch.context() as patched:
         patched.setattr("soilcarbon.io.files._move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            make_dataset(dataset, seed=5)
+            simulate_dataset(dataset, seed=5)
     make_dataset(dataset.with_name("other"), seed=5)
     assert read_dataset(dataset).table.equals(read_dataset(dataset.with_name("other")).table)
 

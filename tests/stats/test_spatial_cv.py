@@ -56,6 +56,12 @@ def draw(strategy, lon, lat, grid, k=5, seed=0):
     return make_folds(strategy, lon, lat, k, seed, block_size=1.0, prediction_points=grid)
 
 
+@pytest.fixture(scope="module")
+def drawn(grid):
+    """Return strategy -> folds of `clusters` and their facts."""
+    return {strategy: draw(strategy, *clusters(), grid) for strategy in STRATEGIES}
+
+
 # --- the side of blocks ------------------------------------------------------------------------------------------
 
 
@@ -109,14 +115,13 @@ def test_blocks_are_those_of_spatial_groups(grid):
 
 
 @pytest.mark.parametrize("strategy", SPATIAL)
-def test_no_place_is_in_two_folds(strategy, grid):
-    lon, lat = clusters()
-    check_no_leak(draw(strategy, lon, lat, grid)[0], spatial_groups(lon, lat))
+def test_no_place_is_in_two_folds(strategy, drawn):
+    check_no_leak(drawn[strategy][0], spatial_groups(*clusters()))
 
 
-def test_single_profiles_do_leak_and_the_guard_says_where():
+def test_single_profiles_do_leak_and_the_guard_says_where(drawn):
     lon, lat = clusters()
-    folds, _ = make_folds("random", lon, lat)
+    folds, _ = drawn["random"]
     with pytest.raises(ValueError, match=r"\d+ of 285 groups are in more than one fold, first \d+"):
         check_no_leak(folds, spatial_groups(lon, lat))
     with pytest.raises(ValueError, match="1 of 2 groups are in more than one fold, first 'b'"):
@@ -146,9 +151,9 @@ def test_folds_are_level_even_of_unlike_units():
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_seed_is_all_the_chance_there_is(strategy, grid):
+def test_the_seed_is_all_the_chance_there_is(strategy, grid, drawn):
     lon, lat = clusters()
-    folds, facts = draw(strategy, lon, lat, grid)
+    folds, facts = drawn[strategy]
     again, same = draw(strategy, lon, lat, grid)
     assert (folds == again).all()
     assert facts == same
@@ -160,10 +165,10 @@ def test_the_seed_is_all_the_chance_there_is(strategy, grid):
 
 
 @pytest.mark.parametrize("strategy", SPATIAL)
-def test_the_order_of_rows_does_not_matter(strategy, grid):
+def test_the_order_of_rows_does_not_matter(strategy, grid, drawn):
     lon, lat = clusters()
     order = np.random.default_rng(1).permutation(lon.size)
-    assert (draw(strategy, lon[order], lat[order], grid)[0] == draw(strategy, lon, lat, grid)[0][order]).all()
+    assert (draw(strategy, lon[order], lat[order], grid)[0] == drawn[strategy][0][order]).all()
 
 
 def test_regions_without_labels_are_clusters_also_over_the_date_line():
@@ -255,10 +260,9 @@ def test_places_are_drawn_from_land_in_proportion_to_area():
 # --- kNNDM -------------------------------------------------------------------------------------------------------
 
 
-def test_clustered_profiles_are_held_out_as_far_as_the_map_lies(grid):
+def test_clustered_profiles_are_held_out_as_far_as_the_map_lies(grid, drawn):
     lon, lat = clusters()
-    folds, facts = knndm_folds(lon, lat, 5, grid, 0)
-    random, _ = make_folds("place", lon, lat, 5)
+    (folds, facts), (random, _) = drawn["knndm"], drawn["place"]
     assert facts["method"] == "knndm"
     assert facts["ks_p"] < 0.05
     assert facts["w_km"] == pytest.approx(distance_mismatch(lon, lat, folds, grid), abs=0.01)

@@ -3,9 +3,12 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +43,8 @@ def start():
     """Start a command; what still runs when the test is over is ended."""
     started = []
 
-    def begin(words):
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    def begin(words, **more):
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | more
         started.append(subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         return started[-1]
 
@@ -83,14 +86,21 @@ def test_shares_make_up_the_batch(monkeypatch, size, count):
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_two_processes_train_as_one_does_and_one_of_them_writes(start, dataset, workplace):
-    """72 profiles in batches of 25: shares are unequal, and the last batch is smaller."""
-    both = start([*LAUNCH, *command(dataset, "both")])
-    with_one = run(lambda: train_global.main(command(dataset, "alone")[1:]))
-    out, errors = both.communicate(timeout=120)
-    assert both.returncode == 0, errors
-    assert with_one == 0
-    assert out.count("both -> model") == 1 and errors.count("from scratch") == 1
+def test_two_processes_train_as_one_does_and_one_of_them_writes(start, dataset, workplace, monkeypatch, capsys, caplog):
+    """72 profiles in batches of 25: shares are unequal, and the last batch is smaller. This process is rank 0."""
+    caplog.set_level("INFO")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    other = start([sys.executable, *command(dataset, "both")], RANK="1", LOCAL_RANK="1", **job)
+    with monkeypatch.context() as patched:
+        for name, value in {**job, "RANK": "0", "LOCAL_RANK": "0"}.items():
+            patched.setenv(name, value)
+        join = partial(torch.distributed.init_process_group, timeout=timedelta(seconds=100))
+        patched.setattr(torch.distributed, "init_process_group", join)
+        assert run(lambda: train_global.main(command(dataset, "both")[1:])) == 0
+    assert capsys.readouterr().out.count("both -> model") == 1 and caplog.text.count("from scratch") == 1
+    assert other.communicate(timeout=60) == ("", "") and other.returncode == 0
+    assert run(lambda: train_global.main(command(dataset, "alone")[1:])) == 0
     ours, plain = (epochs_of(Path("log") / run) for run in ("both", "alone"))
     assert [each["epoch"] for each in ours] == [0, 1, 2, 3, 4]
     losses, expected = ([each["loss"] for each in rows[1:]] for rows in (ours, plain))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import make_dataset
+from conftest import FEW_CATEGORIES, make_dataset
 from damage import damage
 from training_runs import ROOT, STAND, StopError, quick, regional, same, stop_after, stop_then_resume, train, weights
 
@@ -41,7 +41,7 @@ def test_a_stopped_run_with_a_schedule_resumes_to_the_same_bits(dataset, workpla
 def test_a_stopped_run_with_a_teacher_and_folds_resumes_to_the_same_bits(dataset, tmp_path, workplace, monkeypatch, stop_at):
     monkeypatch.setattr(distillation, "TREES", 10)
     monkeypatch.setattr(distillation, "MIXED", 300)
-    world = make_dataset(tmp_path / "world", n=200, seed=7)
+    world = make_dataset(tmp_path / "world", n=200, seed=7, categories=FEW_CATEGORIES)
     train(quick(world, target_transform="log1p"))
     how = {"teacher": "ensemble", "global_data": world, "members": 3, "validate_on": "folds", "lr_schedule": "cosine", **STAND}
     whole, cut = stop_then_resume(monkeypatch, partial(regional, dataset, center="median", **how), stop_at, "model")
@@ -166,7 +166,7 @@ def test_killed_at_random_moments_then_resumed_gives_the_same_bits(dataset, work
 def test_members_side_by_side_are_those_one_after_the_other_and_resume_when_killed(dataset, tmp_path, workplace):
     """By the command line, with two worker processes, a teacher and a world: all that is shared between processes."""
     train(quick(dataset, target_transform="log1p"))
-    world = make_dataset(tmp_path / "world", n=200, seed=7)
+    world = make_dataset(tmp_path / "world", n=200, seed=7, categories=FEW_CATEGORIES)
     arguments = ["--data_dir", str(dataset), "--init_from", "model/pretrain_model/g.pth", "--global_data", str(world)]
     arguments += ["--teacher", "ensemble", "--members", "3", "--validate_on", "folds", "--select_on", "none", "--patience", "0"]
     arguments += ["--epochs", "3", "--no-tensorboard"]

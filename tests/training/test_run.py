@@ -3,15 +3,19 @@
 import json
 import math
 import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
+from conftest import FEW_CATEGORIES, PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
 from training_runs import STAND, quick, regional, same, train, weights
 
 import train_global
+from soilcarbon import parallel
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
 from soilcarbon.io.files import UserError, run
 from soilcarbon.io.pickles import dump_pickle, load_pickle
@@ -152,7 +156,7 @@ def test_early_stopping_ends_the_run(dataset, workplace):
 
 def test_fine_tuning_keeps_the_checkpoints_policy(dataset, tmp_path, workplace):
     train(quick(dataset, target_transform="log1p", missing="zero", clip_inputs=3.0, members=2))
-    other = make_dataset(tmp_path / "other", seed=3)
+    other = make_dataset(tmp_path / "other", seed=3, categories=FEW_CATEGORIES)
     train(regional(other))
     first, second = (load_checkpoint(path).specification for path in ("model/pretrain_model/g.pth", "model/r.pth"))
     for name in ("statistics", "missing", "clip_inputs", "target_transform", "members", "categories"):
@@ -163,10 +167,10 @@ def test_fine_tuning_keeps_the_checkpoints_policy(dataset, tmp_path, workplace):
 
 
 def test_a_checkpoint_whose_variables_differ_is_refused(dataset, workplace):
-    table = (Category(name="a", variables=("bio01", "bio02")),)
+    table = (Category(name="a", variables=("bio01", "bio12")),)
     train(quick(dataset, categories=table))
-    swapped = (Category(name="a", variables=("bio02", "bio01")),)
-    with pytest.raises(UserError, match="variable 1 is 'bio02' here, 'bio01' there"):
+    swapped = (Category(name="a", variables=("bio12", "bio01")),)
+    with pytest.raises(UserError, match="variable 1 is 'bio12' here, 'bio01' there"):
         train(regional(dataset, categories=swapped))
 
 
@@ -190,10 +194,21 @@ def test_an_ensemble_is_trained_from_different_seeds_into_one_file(dataset, work
     assert same(tensors[0], load_checkpoint("model/pretrain_model/single.pth").tensors())
 
 
-def test_members_of_two_processes_are_those_of_one_to_the_bit(dataset, workplace):
-    for name, workers in (("one", 1), ("two", 2)):
-        train(quick(dataset, run=name, members=2, epochs=2, target_transform="log1p", workers=workers))
+class _Pickled(ThreadPoolExecutor):
+    """Workers that get copies, as processes do."""
+
+    def submit(self, function, *arguments):
+        return super().submit(*pickle.loads(pickle.dumps((function, *arguments))))
+
+
+@pytest.mark.parametrize("pool", ["thread", pytest.param("processes", marks=pytest.mark.slow)])
+def test_members_side_by_side_are_those_one_after_the_other_to_the_bit(dataset, workplace, monkeypatch, pool):
+    train(quick(dataset, run="one", members=2, epochs=2, target_transform="log1p"))
+    if pool == "thread":
+        monkeypatch.setattr(parallel, "worker_pool", lambda _: _Pickled(1))
+    train(quick(dataset, run="two", members=2, epochs=2, target_transform="log1p", workers=2))
     assert same(*(weights(f"model/pretrain_model/{name}.pth") for name in ("one", "two")))
+    assert not Path("log/two/shared.pth").exists()
 
 
 @pytest.mark.parametrize("transform", ["none", "log1p"])
@@ -202,7 +217,7 @@ def test_absurd_covariates_do_not_give_absurd_predictions(dataset, workplace, tr
     data = read_dataset(dataset)
     highest = data.y[data.split["train"]].max()
     for absurd in (1e30, -1e30, np.nan, 1e6):
-        predicted, members = predict(load_checkpoint("model/pretrain_model/g.pth"), np.full((1, 32), absurd, np.float32))
+        predicted, members = predict(load_checkpoint("model/pretrain_model/g.pth"), np.full((1, 8), absurd, np.float32))
         assert 0 <= predicted[0] <= highest + 1e-3
         assert ((members >= 0) & (members <= highest + 1e-3)).all()
 
@@ -230,10 +245,10 @@ def test_statistics_are_computed_from_training_profiles_where_the_file_is_absent
 
 
 @needs_published_weights
-def test_published_weights_fine_tune_with_supplied_statistics(dataset, workplace):
-    train(regional(dataset, init_from=PUBLISHED_WEIGHTS))
+def test_published_weights_fine_tune_with_supplied_statistics(published_dataset, workplace):
+    train(regional(published_dataset, init_from=PUBLISHED_WEIGHTS))
     facts = load_checkpoint("model/r.pth").specification
-    table = pd.read_csv(dataset / "stats.csv").set_index("var_name")
+    table = pd.read_csv(published_dataset / "stats.csv").set_index("var_name")
     assert facts.statistics["bio05"] == pytest.approx(tuple(table.loc["bio05", ["v_mean", "v_std"]]))
 
 
@@ -286,7 +301,7 @@ def test_a_loss_that_is_not_finite_names_epoch_and_batch_and_keeps_the_best(data
     with pytest.raises(UserError, match=r"no longer finite in epoch \d+, (batch \d+ of 3|after its last batch)"):
         train(quick(dataset, lr=1e18))
     assert same(before, weights("model/pretrain_model/g.pth"))
-    assert torch.isfinite(load_checkpoint("log/g/best.pth")(torch.zeros(1, 32))).all()
+    assert torch.isfinite(load_checkpoint("log/g/best.pth")(torch.zeros(1, 8))).all()
 
 
 def test_published_weights_are_not_overwritten(dataset, workplace):
