@@ -15,6 +15,7 @@ and overall), pairs.csv, plan.csv (required places or detectable changes), chang
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -160,8 +161,8 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
     first, second, visits = two_visits(table, path, settings.visits)
     if settings.within is None and settings.design != "unpaired":
         check_written_alike(first, second, path)
-    table.notes.extend(unlike_visits(first, second, visits))
-    for note in table.notes:
+    doubts = unlike_visits(first, second, visits)
+    for note in [*table.notes, *doubts]:
         log.info("%s", note)
     log.info("%s", ", ".join(f"{count} {what}" for what, count in table.counts.items()))
     if settings.stratum and not settings.sizes and not settings.weight:
@@ -187,6 +188,10 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
                     _label(what, group), found.shared, found.change.n_before, found.change.n_after,
                 )  # fmt: skip
             by_group[group] = found.change
+            if found.dominant is not None:
+                of = f"{_label(what, group)}: most of the variance is of stratum {found.dominant}, which has few places"
+                doubts.append(f"{of}: the interval holds less often than it says")
+                log.warning("%s", doubts[-1])
             head = {**what, "group": group}
             changes.append({**head, **found.row(settings)})
             pairs.append(found.pairs.assign(**head))
@@ -204,6 +209,7 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
         "counts": table.counts,
         "sampled_km2": sum(table.sizes.values()) or None,
         "notes": table.notes,
+        "warnings": doubts,
         "changes": [{name: None if value != value else value for name, value in row.items()} for row in changes],
         "settings": settings.as_plain(),
     }
@@ -230,13 +236,17 @@ def _label(what: dict[str, str], group: str) -> str:
     return " ".join(words) or "all"
 
 
+@dataclass(frozen=True)
 class _Compared:
-    """A change, its pairs, places that have none, years between the visits, the survey it was, and how many places both share."""
+    """A change and what it rests on."""
 
-    def __init__(
-        self, change: "Change", pairs: "pd.DataFrame", alone: tuple[int, int], years: float, survey: "Survey | None", shared: int
-    ) -> None:
-        self.change, self.pairs, self.alone, self.years, self.survey, self.shared = change, pairs, alone, years, survey, shared
+    change: "Change"
+    pairs: "pd.DataFrame"  # no row if unpaired
+    alone: tuple[int, int]  # places without a partner
+    years: float  # between the visits
+    survey: "Survey | None"  # that it was, for planning
+    shared: int  # places of both visits
+    dominant: str | None  # stratum of few places that makes most of its variance
 
     def detectable(self, settings: ChangeSettings) -> float:
         """Return the change that this survey detects with the power of settings; NaN if unknown."""
@@ -272,6 +282,7 @@ def _compare(settings: ChangeSettings, first: "pd.DataFrame", second: "pd.DataFr
 
     from soilcarbon.soil.revisits import pair_by_distance, pair_by_name
     from soilcarbon.stats.change import paired_change, unpaired_change
+    from soilcarbon.stats.design_based import dominant_stratum
 
     known = bool(settings.sizes or settings.weight)
     if group != OVERALL and not known:
@@ -298,6 +309,7 @@ def _compare(settings: ChangeSettings, first: "pd.DataFrame", second: "pd.DataFr
         pairs = pd.DataFrame({"place": one["place"], "place_after": other["place"], **values})
         survey = _survey([(other["value"] - one["value"]).to_numpy()], [design.part(within)], population)
         alone, when = (numbers[0] - paired, numbers[1] - paired), (one["year"], other["year"])
+        dominant = dominant_stratum(values["difference"].to_numpy(), design) if domain is None else None
     else:
         both = [first, second]
         designs = _design(settings, first, both), _design(settings, second, both)
@@ -309,9 +321,11 @@ def _compare(settings: ChangeSettings, first: "pd.DataFrame", second: "pd.DataFr
         parts = [each.part(within) for each, within in zip(designs, inside, strict=True)]
         pairs, survey, alone = pd.DataFrame(), _survey(of_group, parts, population), (0, 0)
         when = first["year"][inside[0]], second["year"][inside[1]]
+        dominants = [dominant_stratum(value, drawn) for value, drawn in zip(values_of, designs, strict=True)]
+        dominant = None if domains is not None or units is not None else dominants[0] or dominants[1]
     means = [np.nan if each.isna().all() else float(each.mean()) for each in when]
     years = settings.years or means[1] - means[0]
-    return _Compared(change, pairs, alone, years, None if settings.block is not None else survey, paired)
+    return _Compared(change, pairs, alone, years, None if settings.block is not None else survey, paired, dominant)
 
 
 def _design(settings: ChangeSettings, rows: "pd.DataFrame", visits: "list[pd.DataFrame]", blocks: bool = False) -> "SamplingDesign":

@@ -278,6 +278,7 @@ def warnings(facts: Mapping[str, Any], evidence: Evidence, terms: Terms) -> list
             found.append(f"{drawn}: mean and scores by the points are of another area.")
         found += [f"Of the map: {note}." for note in evidence.mapped.facts["notes"]]
     if evidence.measured is not None:
+        found += [f"Of the plots: {each}." for each in evidence.measured.warnings]
         sampled = 100 * evidence.measured.facts["sampled_km2"]
         if abs(sampled / facts["area"]["hectares"] - 1) > _AREAS_DIFFER:
             found.append(f"The area differs from that in which the plots were drawn, {sampled:,.0f} ha.")

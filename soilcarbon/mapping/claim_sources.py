@@ -54,6 +54,7 @@ class MeasuredChange:
     chosen: Mapping[str, str]  # column -> value of the row, such as method and layer
     value: str
     settings: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()  # sentences of `soilcarbon change`, of the chosen row or of all
 
     def as_plain(self) -> dict[str, Any]:
         """Return its facts as plain containers."""
@@ -146,6 +147,7 @@ def read_change(path: Path, wanted: Sequence[str], unit: str | None, recorded: R
         numbers["before"] * factor, numbers["after"] * factor, common,
         {**more, "design": str(row.get("design", ""))}, (str(first), str(second)), chosen, str(facts.get("value")),
         settings if isinstance(settings, dict) else {},
+        tuple(str(each) for each in facts.get("warnings") or []) if whole else (),
     )  # fmt: skip
 
 

@@ -333,4 +333,17 @@ def test_places_that_are_not_paired_and_another_unit_are_told(workplace, caplog)
         assert of_table() == 0
     assert "0 of 12 and 12 places were sampled at both visits: compared as independent samples" in caplog.text
     assert "are both in one unit?" in caplog.text
-    assert "are both in one unit?" in json.loads((workplace / "out" / "change.json").read_text())["notes"][0]
+    assert "are both in one unit?" in json.loads((workplace / "out" / "change.json").read_text())["warnings"][0]
+
+
+def test_a_stratum_of_few_places_that_makes_most_of_the_variance_is_told(workplace, caplog):
+    random = np.random.default_rng(11)
+    table = pd.DataFrame({"plot": range(20), "year": 2010, "soc": 50.0, "zone": np.repeat(list("abcde"), 4)})
+    gain = random.normal(0, np.where(table["zone"] == "c", 10, 1))
+    for spread, told in ((gain, True), (random.normal(0, 1, 20), False)):
+        caplog.clear()
+        pd.concat([table, table.assign(year=2020, soc=table["soc"] + spread)]).to_csv("t.csv", index=False)
+        with caplog.at_level("INFO"):
+            assert of_table("--stratum", "zone") == 0
+        assert ("most of the variance is of stratum c" in caplog.text) == told
+        assert bool(json.loads((workplace / "out" / "change.json").read_text())["warnings"]) == told

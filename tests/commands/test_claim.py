@@ -415,6 +415,10 @@ def test_an_area_other_than_that_of_the_draw_is_told(workplace):
     table = pd.read_csv("stocks.csv").assign(stratum=1, stratum_size=8.5)
     table.to_csv("stocks.csv", index=False)
     assert run(lambda: change_command.main(["--table", "stocks.csv", "--out", "change"])) == 0
+    plain = Path("change/change.json").read_text()
+    Path("change/change.json").write_text(plain.replace('"warnings": []', '"warnings": ["medians differ"]'))
+    assert make("--change", "change", "--area_ha", "850") == 0
+    assert "Of the plots: medians differ." in facts()["warnings"]
     for hectares, told in (("850", False), ("85", True)):
         assert make("--change", "change", "--area_ha", hectares) == 0
         assert any("in which the plots were drawn, 850 ha" in each for each in facts()["warnings"]) == told
