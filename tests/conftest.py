@@ -32,7 +32,7 @@ from soilcarbon.training import distillation
 
 os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])  # for the processes that tests start
 # the tests run side by side, and threads that spin while others have their core take a hundred times as long as one thread
-os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), "1")
 threadpool_limits(1)
 torch.set_num_threads(1)
 # one thread has scikit-learn's settings and the filters of warnings, which would be set again for every tree of every prediction
