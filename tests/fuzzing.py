@@ -557,6 +557,19 @@ def one(kind: str, folder: Path, k: int, seed: int, whole: bytes) -> str | None:
     return f"takes {resident() - before:,.0f} MB" if resident() - before > MEGABYTES else None
 
 
+def faults(kind: str, folder: Path, numbers: range, seed: int) -> Iterator[dict[str, object]]:
+    """Run cases of a kind in a folder of their own, and yield what is wrong with the ends of any."""
+    name, make, read = KINDS[kind]
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    make(folder / name)
+    read(folder / name)
+    whole = (folder / name).read_bytes()
+    for k in numbers:
+        print(json.dumps({"case": [kind, k]}), file=sys.stderr, flush=True)  # the last one, if this process dies
+        if fault := one(kind, folder, k, seed, whole):
+            yield {"kind": kind, "case": k, "fault": fault}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -568,20 +581,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     logging.disable()
     warnings.simplefilter("ignore")
-    cases = 0
     for kind in options.kinds:
-        folder = options.folder / kind
-        name, make, read = KINDS[kind]
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        make(folder / name)
-        read(folder / name)
-        whole = (folder / name).read_bytes()
-        for k in range(options.first, options.first + options.count):
-            print(json.dumps({"case": [kind, k]}), file=sys.stderr, flush=True)  # the last one, if this process dies
-            if fault := one(kind, folder, k, options.seed, whole):
-                print(json.dumps({"kind": kind, "case": k, "fault": fault}), flush=True)
-            cases += 1
-    print(json.dumps({"done": cases}), flush=True)
+        for fault in faults(kind, options.folder / kind, range(options.first, options.first + options.count), options.seed):
+            print(json.dumps(fault), flush=True)
+    print(json.dumps({"done": len(options.kinds) * options.count}), flush=True)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ def test_owner_of_the_published_weights(run_page, tmp_path):
     assert Path("results/published/soc.tif").is_file()
 
 
+@pytest.mark.slow
 def test_notebook(tmp_path, monkeypatch, capsys):
     plt = pytest.importorskip("matplotlib.pyplot")
     plt.switch_backend("agg")

@@ -18,12 +18,12 @@ MODULES = sorted((ROOT / "soilcarbon").rglob("*.py"))
 def imported(path: Path) -> set[str]:
     """Return the full names of what a file imports anywhere in it, type-checking blocks apart."""
     names = set()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     typing_only = {
-        id(each) for node in ast.walk(tree) if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        id(each) for node in nodes if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
         for each in ast.walk(node)
     }  # fmt: skip
-    for node in ast.walk(tree):
+    for node in nodes:
         if id(node) in typing_only:
             continue
         if isinstance(node, ast.Import):

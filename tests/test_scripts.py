@@ -313,6 +313,7 @@ def test_a_mistake_is_the_status_of_the_process(words):
     assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_first_step_waits_for_nothing_that_is_needed_later(dataset, workplace):
     program = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"

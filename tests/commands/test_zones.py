@@ -161,6 +161,7 @@ def test_bad_input_ends_with_status_2(arguments, words, workplace, capsys):
     assert not Path("model").exists()
 
 
+@pytest.mark.slow
 def test_the_preset_runs_from_simulated_horizons_to_scores(workplace, monkeypatch):
     assert run(lambda: simulate.main(["--world", "china", "--profiles", "350", "--cell", "1.5"])) == 0
     folder = workplace / "data/sim/china"

@@ -1,5 +1,6 @@
 """Layers on a map's grid, against cells that say where they are, own interpolation, and GDAL's."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -133,9 +134,10 @@ CASES = {
 }  # fmt: skip
 
 
-WINDOWED = [(case, "bilinear") for case in CASES] + [
-    pytest.param(case, "nearest", marks=[] if case in ("another datum", "finer to coarser", "across 180") else pytest.mark.slow)
-    for case in CASES
+QUICK = [(case, "bilinear") for case in ("projected to geographic", "much finer to coarser", "half a cell aside", "round the pole")]
+QUICK += [("another datum", "nearest"), ("across 180", "nearest"), ("edge of the Earth", "bilinear")]
+WINDOWED = [
+    pytest.param(*each, marks=[] if each in QUICK else pytest.mark.slow) for each in product(CASES, ("bilinear", "nearest"))
 ]
 
 

@@ -1,5 +1,6 @@
 """Fine-tuning on a dataset with categories of its own: the checkpoint grows, says so, and resumes to the bit."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -28,11 +29,21 @@ ROCK = Category(name="rock", variables=("litho",), kind="classes")
 OWN = (RADAR, *WORLD, ROCK)
 
 
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """The checkpoint of a network of the world's categories."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make_dataset(folder / "world", n=200, seed=1, categories=WORLD)
+        train(quick(folder / "world", members=2, epochs=5, target_transform="log1p"))
+    return folder / "model"
+
+
 @pytest.fixture
-def world(tmp_path, workplace):
-    folder = make_dataset(tmp_path / "world", n=200, seed=1, categories=WORLD)
-    train(quick(folder, members=2, epochs=5, target_transform="log1p"))
-    return folder
+def world(pretrained, tmp_path, workplace):
+    shutil.copytree(pretrained, workplace / "model")
+    return make_dataset(tmp_path / "world", n=200, seed=1, categories=WORLD)
 
 
 @pytest.fixture
@@ -65,8 +76,8 @@ def test_a_dataset_with_further_categories_grows_the_checkpoint(world, region, c
 
 def test_it_learns_from_what_only_the_region_has_and_can_be_fine_tuned_again(world, region):
     # the simulated target depends on the first three variables of OWN: vv, vh, mat
-    alone = train(regional(region, categories=WORLD, epochs=40, lr=2e-3))
-    grown = train(regional(region, epochs=40, lr=2e-3))
+    alone = train(regional(region, categories=WORLD, epochs=25, lr=3e-3))
+    grown = train(regional(region, epochs=25, lr=3e-3))
     assert grown["test"]["rmse"] < 0.8 * alone["test"]["rmse"]
     train(regional(region, run="again", init_from=Path("model/r.pth"), freeze="features", epochs=2, **STAND))
     net = load_checkpoint("model/again.pth")
@@ -107,7 +118,13 @@ def test_a_category_of_the_world_with_another_variable_and_a_constant_new_one_ar
         train(regional(folder))
 
 
-@pytest.mark.parametrize(("stop_at", "freeze"), [((0, 2), "none"), ((1, 1), "features"), ((1, 3), "all-but-head")])
+@pytest.mark.parametrize(
+    ("stop_at", "freeze"),
+    [
+        ((1, 1), "features"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (((0, 2), "none"), ((1, 3), "all-but-head"))),
+    ],
+)
 def test_a_stopped_growing_run_resumes_to_the_same_bits(world, region, monkeypatch, stop_at, freeze):
     how = {"epochs": 4, "lr": 0.01, "members": 2, "freeze": freeze, **STAND}
     whole, cut = stop_then_resume(monkeypatch, partial(regional, region, **how), stop_at, "model")
