@@ -228,6 +228,18 @@ def format_value(value: Any) -> str:
     return (f"{number:,.0f}" if 999.5 <= abs(number) < 1e9 else f"{number:.3g}").replace("-", "−")
 
 
+def fixed(value: float | None, places: int = 2, sign: bool = False) -> str:
+    """Return a number with so many decimals and a true minus; a dash where there is none.
+
+    >>> fixed(-1234.567, 1), fixed(0.004, sign=True), fixed(float("nan"))
+    ('−1,234.6', '0.00', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    rounded = round(float(value), places) + 0.0  # no minus, and no plus, before a zero
+    return f"{rounded:{'+' if sign and rounded else ''},.{places}f}".replace("-", "−")
+
+
 def bracketed(value: Any, low: Any, high: Any) -> str:
     """Return a value and its interval as a table shows them; without the interval where there is none."""
     value, low, high = (format_value(each) for each in (value, low, high))

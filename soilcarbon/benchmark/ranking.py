@@ -16,22 +16,21 @@ from scipy.stats import norm, t
 
 from soilcarbon.benchmark import figures as draw
 from soilcarbon.benchmark.methods import CONSTANTS, Method
-from soilcarbon.benchmark.report import OUTCOMES, bounds, fixed, in_percent, outcome_of
+from soilcarbon.benchmark.report import OUTCOMES, bounds, in_percent, outcome_of
 from soilcarbon.benchmark.report import SCORES as TITLES
-from soilcarbon.benchmark.results import PLACES, STRATEGY_NAMES
 from soilcarbon.benchmark.runs import Ledger
-from soilcarbon.html import Block, Code, FigureFolder, Items, Note, Section, Strong, Table
+from soilcarbon.html import Block, Code, FigureFolder, Items, Note, Section, Strong, Table, fixed
 from soilcarbon.html import write_report as write_page
-from soilcarbon.regression.selection import jackknife
+from soilcarbon.regression.selection import SCORES, score_errors
 from soilcarbon.stats import metrics
+from soilcarbon.stats.spatial_cv import STRATEGIES
 from soilcarbon.training.uncertainty import FEWEST_GROUPS
 
 if TYPE_CHECKING:
     from soilcarbon.benchmark.own_data import Design, OwnPlan
 
 FILES = ("scores.csv", "predictions.csv", "report.html")
-SCORES = ("mae", "rmse", "r2", "ccc", "me")
-_SHOWN = ("mae", "rmse", "r2", "ccc")
+_SHOWN = SCORES[:4]
 _FIGURE = "methods"
 
 
@@ -105,19 +104,11 @@ def score_table(found: Mapping[str, pd.DataFrame], methods: Mapping[str, Method]
 def _scores(table: pd.DataFrame, key: str) -> dict[str, Any]:
     """Return scores over all repeats, each with the standard error over folds that one repeat has."""
     found = metrics.scores(table["observed"].to_numpy(), table[key].to_numpy())
+    errors = [score_errors(*(part[name].to_numpy() for name in ("observed", key, "fold"))) for _, part in table.groupby("repeat")]
     row: dict[str, Any] = {}
     for name in SCORES:
-        errors = []
-        for _, part in table.groupby("repeat"):
-            y, predicted = part["observed"].to_numpy(), part[key].to_numpy()
-            one = partial(_score_of, y=y, predicted=predicted, name=name)
-            errors.append(jackknife(one, part["fold"].to_numpy()) ** 2)
-        row |= {name: found[name], f"{name}_se": float(np.sqrt(np.mean(errors)))}
+        row |= {name: found[name], f"{name}_se": float(np.sqrt(np.mean([each[name] ** 2 for each in errors])))}
     return row
-
-
-def _score_of(rows: np.ndarray, y: np.ndarray, predicted: np.ndarray, name: str) -> Any:
-    return metrics.scores(y[rows], predicted[rows])[name]
 
 
 def _change(
@@ -150,7 +141,7 @@ def few_groups_factor(groups: int) -> float:
 
 def verdict(ranking: Ranking) -> str:
     """Return the result in a sentence or two, from the table's rows of the last strategy."""
-    rows, where = ranking.last, STRATEGY_NAMES[ranking.strategies[-1]]
+    rows, where = ranking.last, STRATEGIES[ranking.strategies[-1]].title
     best = next(key for key in rows.index if key not in CONSTANTS)
     row, gap = rows.loc[best], in_percent(rows.loc[best], "of_mean")
     name = f"{row['label']} ({where})"
@@ -177,7 +168,7 @@ def verdict(ranking: Ranking) -> str:
 
 def in_words(ranking: Ranking) -> str:
     """Return the result in one plain sentence, with which the report opens."""
-    rows, where = ranking.last, PLACES[ranking.strategies[-1]]
+    rows, where = ranking.last, STRATEGIES[ranking.strategies[-1]].where
     best = next(key for key in rows.index if key not in CONSTANTS)
     row, constant = rows.loc[best], min(float(rows.at[key, "mae"]) for key in CONSTANTS)
     unit = f" {ranking.unit}" if ranking.unit else ""
@@ -209,8 +200,8 @@ def ranking_table(ranking: Ranking) -> Table:
     against = rows.at[rows["against"].iloc[0], "label"]
     groups: list[tuple[str, Sequence[str]]] = [("", ["Method", "Kind"])]
     names = [TITLES[name] + (unit if name in ("mae", "rmse") else "") for name in _SHOWN]
-    groups.append((STRATEGY_NAMES[ranking.strategies[-1]], [*names, f"MAE from {against}'s (%)", "MAE from the mean's (%)"]))
-    groups += [(STRATEGY_NAMES[each], [f"MAE{unit}"]) for each in beside]
+    groups.append((STRATEGIES[ranking.strategies[-1]].title, [*names, f"MAE from {against}'s (%)", "MAE from the mean's (%)"]))
+    groups += [(STRATEGIES[each].title, [f"MAE{unit}"]) for each in beside]
     counts = rows.iloc[0]
     repeated = f", {counts['repeats']} draws of the folds" if counts["repeats"] > 1 else ""
     caption = f"{counts['n']:,} profiles in {counts['groups']:,} blocks or places, {counts['folds']} folds{repeated}"
@@ -228,9 +219,9 @@ def _with_error(row: "pd.Series[Any]", name: str) -> str:
 def as_text(ranking: Ranking) -> str:
     """Return table, verdict, notes and time for the terminal."""
     table = ranking_table(ranking)
-    header = [*table.header[: 2 + len(_SHOWN) + 2], *(f"MAE, {STRATEGY_NAMES[each]}" for each in ranking.strategies[-2::-1])]
+    header = [*table.header[: 2 + len(_SHOWN) + 2], *(f"MAE, {STRATEGIES[each].title}" for each in ranking.strategies[-2::-1])]
     frame = pd.DataFrame(table.cells(), columns=header).drop(columns="Kind").set_index("Method").rename_axis(None)
-    where = STRATEGY_NAMES[ranking.strategies[-1]]
+    where = STRATEGIES[ranking.strategies[-1]].title
     lines = [f"{ranking.target} of {ranking.name}, {where}: {table.caption.partition('; bold')[0]}", frame.to_string()]
     return "\n".join([*lines, *(f"- {note}" for note in ranking.notes), verdict(ranking), ranking.spent])
 
@@ -243,7 +234,7 @@ def write_report(folder: Path, ranking: Ranking) -> None:
     strongest = rows["against"].iloc[0]
     subject = networks[0] if networks else rows.index[0]
     look = draw.looks({str(key): str(rows.at[key, "label"]) for key in rows.index}, networks, subject, strongest)
-    names = {each: STRATEGY_NAMES[each] for each in ranking.strategies}
+    names = {each: STRATEGIES[each].title for each in ranking.strategies}
     changes = ranking.scores.rename(columns={"change": "value", "change_low": "low", "change_high": "high"})
     note = "Point: change of MAE from the strategy's strongest baseline; line: paired 95 % interval. Arrows: beyond the axis."
     label = f"change of MAE in %, n = {rows['n'].iloc[0]:,}: left of the line is better"

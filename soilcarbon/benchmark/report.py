@@ -4,7 +4,6 @@ In: a `Comparison`. Out: report.html, which needs no network, report.md with the
 without data is left out.
 """
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,7 +15,7 @@ import pandas as pd
 import yaml
 
 from soilcarbon.benchmark import figures as draw
-from soilcarbon.benchmark.results import MEAN, PLACES, STRATEGY_NAMES, Comparison, pooled
+from soilcarbon.benchmark.results import MEAN, Comparison, pooled
 from soilcarbon.figures import short_label
 from soilcarbon.html import (
     Block,
@@ -30,11 +29,13 @@ from soilcarbon.html import (
     Strong,
     Table,
     escape_markdown,
+    fixed,
     format_value,
 )
 from soilcarbon.html import write_report as write_page
 from soilcarbon.io.files import write_text
 from soilcarbon.stats.metrics import worse_than_mean
+from soilcarbon.stats.spatial_cv import STRATEGIES
 
 FILES = ("report.html", "report.md")
 FIGURES = ("changes_mae", "changes_ccc", "strategies", "learning_mae", "learning_ccc", "coverage", "dissimilarity", "residuals")
@@ -93,9 +94,9 @@ def verdict(c: Comparison) -> str:
     """Return the result: the subject against the strongest baseline under the last strategy, with paired 95 % intervals."""
     ours, theirs, change = c.subject, c.strongest[c.last], c.change(c.last, c.subject)
     if ours == theirs or change is None:
-        return f"The strongest method under {STRATEGY_NAMES[c.last]} is {c.label(theirs)}; no network was compared with it."
+        return f"The strongest method under {STRATEGIES[c.last].title} is {c.label(theirs)}; no network was compared with it."
     outcome = OUTCOMES[outcome_of(change, "mae")]
-    where = f"{STRATEGY_NAMES[c.last]}, mean of {_count(len(c.regions), 'region')}"
+    where = f"{STRATEGIES[c.last].title}, mean of {_count(len(c.regions), 'region')}"
     means = c.means.xs(c.last, level="strategy")
     both = f"MAE {fixed(means['mae'][ours])} against {fixed(means['mae'][theirs])} {c.unit}"
     of = " as the mean of the regions' own changes" if len(c.regions) > 1 else ""
@@ -113,7 +114,7 @@ def in_words(c: Comparison) -> str:
     ours = ours if ours in means.index else theirs
     target = c.target if c.target[1:2].isupper() else c.target[:1].lower() + c.target[1:]
     over = f" on average of {len(c.regions)} regions" if len(c.regions) > 1 else " on average"
-    text = f"{PLACES[c.last]}, a prediction of {target} by {c.label(ours)} errs by {means[ours]:.3g} {c.unit}{over}"
+    text = f"{STRATEGIES[c.last].where}, a prediction of {target} by {c.label(ours)} errs by {means[ours]:.3g} {c.unit}{over}"
     if ours != theirs and change is not None:
         differs = {"better": "clearly more", "worse": "clearly less", "open": "no clear difference"}[outcome_of(change, "mae")]
         text += f"; by {c.label(theirs)}, the strongest simple method, {means[theirs]:.3g} {c.unit}, {differs}"
@@ -123,18 +124,6 @@ def in_words(c: Comparison) -> str:
 
 
 # --- numbers as text --------------------------------------------------------------------------------------------------
-
-
-def fixed(value: float, places: int = 2, sign: bool = False) -> str:
-    """Return a number with so many decimals and a true minus; a dash where there is none.
-
-    >>> fixed(-1234.567, 1), fixed(0.004, sign=True), fixed(float("nan"))
-    ('−1,234.6', '0.00', '–')
-    """
-    if not math.isfinite(value):
-        return "–"
-    rounded = round(float(value), places) + 0.0  # no minus, and no plus, before a zero
-    return f"{rounded:{'+' if sign and rounded else ''},.{places}f}".replace("-", "−")
 
 
 def bounds(row: pd.Series | Mapping[Any, Any], name: str, text: Callable[[float], str]) -> str:
@@ -171,7 +160,7 @@ def _title(score: str, unit: str) -> str:
 
 
 def _names(c: Comparison) -> dict[str, str]:
-    return {strategy: STRATEGY_NAMES[strategy] for strategy in c.strongest}
+    return {strategy: STRATEGIES[strategy].title for strategy in c.strongest}
 
 
 def _look(c: Comparison, methods: Sequence[str]) -> dict[str, draw.Look]:
@@ -244,7 +233,7 @@ def region_table(c: Comparison, region: str, strategy: str, suffix: str) -> Tabl
     shown = [[c.label(key), *(bounds(found[key], f"{s}{suffix}", text) for s in names)] for key in c.order if key in found]
     scale = "scores of ln(1 + target)" if suffix else "scores"
     counts = f"n train {rows['n_train'].iloc[0]:,}, n test {rows['n_test'].iloc[0]:,}" if len(rows) else ""
-    caption = f"{region}, {STRATEGY_NAMES[strategy]}: {scale} [95 % interval]; {counts}"
+    caption = f"{region}, {STRATEGIES[strategy].title}: {scale} [95 % interval]; {counts}"
     return Table(caption, ["Method", *(SCORES[s] if suffix else _title(s, c.unit) for s in names)], shown if names else [])
 
 
@@ -258,7 +247,7 @@ def folds_table(c: Comparison) -> Table:
         for strategy, its in c.folds.items():
             row += [*(values.get(region) for values in its.values()), fixed(mae.get((region, strategy), np.nan))]
         rows.append(row)
-    groups = [("", ["Region", *own]), *((STRATEGY_NAMES[s], [*its, f"MAE ({c.unit})"]) for s, its in c.folds.items())]
+    groups = [("", ["Region", *own]), *((STRATEGIES[s].title, [*its, f"MAE ({c.unit})"]) for s, its in c.folds.items())]
     note = "W: how far held-out profiles and the map's cells differ in distance to the training profiles, 0 is best."
     has_w = any("W (km)" in its for its in c.folds.values())
     return Table.grouped(f"Regions and folds, with the MAE of {c.label(c.subject)}", groups, rows, note=note if has_w else "")
@@ -287,7 +276,7 @@ def _skill(c: Comparison, page: FigureFolder) -> list[Block]:
 
 
 def _strategies(c: Comparison, page: FigureFolder) -> list[Block]:
-    blocks: list[Block] = [Items([(STRATEGY_NAMES[strategy], reason) for strategy, reason in c.reasons.items()])]
+    blocks: list[Block] = [Items([(STRATEGIES[each].title, STRATEGIES[each].reason) for each in c.strongest])]
     if len(c.strongest) > 1:
         values, label = c.means["mae"].rename("value").reset_index(), f"MAE ({short_label(c.unit)}), mean of regions"
         note = "The longer the line, the more a method gains from near neighbours in the training set."
@@ -357,7 +346,7 @@ def _intervals(c: Comparison, page: FigureFolder) -> list[Block]:
                 [stratum, f"{int(here['n'].max()):,}", *(fixed(v, p) for pair in pairs for v, p in zip(pair, (1, 2), strict=True))]
             )
         groups = [("", ["Stratum", "n"]), *((c.label(key), ["Coverage (%)", f"Width ({c.unit})"]) for key in keys)]
-        blocks.append(Table.grouped(f"Intervals of {percent} by stratum, {STRATEGY_NAMES[c.last]}", groups, rows))
+        blocks.append(Table.grouped(f"Intervals of {percent} by stratum, {STRATEGIES[c.last].title}", groups, rows))
     return blocks
 
 
@@ -396,7 +385,7 @@ def _residuals(c: Comparison, page: FigureFolder) -> list[Figure]:
     rows = c.held_out()
     if rows.empty:
         return []
-    note = f"{STRATEGY_NAMES[c.last]}. Patches of one colour are systematic errors. Each map has its own ramp."
+    note = f"{STRATEGIES[c.last].title}. Patches of one colour are systematic errors. Each map has its own ramp."
     return [page.draw("residuals", "Maps of observed minus predicted, by region", note, draw.residual_maps, rows, c.unit)]
 
 

@@ -32,29 +32,12 @@ from soilcarbon.stats.metrics import (
     picp_table,
     scores,
 )
-from soilcarbon.stats.spatial_cv import STRATEGIES
 from soilcarbon.training.uncertainty import FEWEST_GROUPS, fold_groups
 
 if TYPE_CHECKING:
     from soilcarbon.benchmark.regions import Design
 
 MEAN = "mean of regions"  # the name of the mean over regions in tables
-STRATEGY_NAMES = {
-    "random": "random folds",
-    "place": "folds of whole places",
-    "blocks": "spatial blocks",
-    "region": "whole regions",
-    "knndm": "kNNDM folds",
-}
-"""Cross-validation strategy -> its name in tables and figures."""
-PLACES = {
-    "random": "Between the profiles",
-    "place": "Between the profiles",
-    "blocks": "Where no profile is near",
-    "region": "In a region without profiles",
-    "knndm": "As far from profiles as the map's cells are",
-}
-"""Strategy -> where its errors hold, as a sentence begins with it."""
 TARGETS = {"SOC": "Soil organic carbon"}
 _THIRDS = ("lowest", "middle", "highest")
 _IN_CELL = 4  # profiles of one raster cell, at least, for the median of the others to say what a map could predict there
@@ -76,7 +59,6 @@ class Comparison:
     subject: str  # key of the method that the report is about
     methods: Mapping[str, Method]
     strongest: Mapping[str, str]  # strategy, in the order shown -> key of its strongest baseline; the verdict is of the last
-    reasons: Mapping[str, str]  # strategy -> when to choose it
     regions: Mapping[str, Mapping[str, Any]]  # region -> {fact: value}
     folds: Mapping[str, Mapping[str, Mapping[str, Any]]]  # strategy -> {fact: {region: value}}
     # region, strategy, method, n_train, n_test, and for each score s, and s_log, of ln(1 + target): s, s_low, s_high
@@ -387,7 +369,6 @@ def summarise(
         subject=subject,
         methods=methods,
         strongest=strongest,
-        reasons={strategy: STRATEGIES[strategy] for strategy in design.strategies},
         regions={name: {"profiles": len(data.y), "blocks": len(np.unique(fold_groups(data)))} for name, data in regions.items()},
         folds=facts,
         scores=table,

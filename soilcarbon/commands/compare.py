@@ -28,6 +28,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -206,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _cross_validate(
-    settings: CompareSettings, command: str, design: "CrossValidation", read: _Read, compared: Any, reported: Any
+    settings: CompareSettings, command: str, design: "CrossValidation", read: _Read, compared: ModuleType, reported: ModuleType
 ) -> None:
     """Run a comparison: in a folder of its own, resumed if it was begun; `compared` and `reported` are the modules of its kind."""
     compared.read_inputs.cache_clear()

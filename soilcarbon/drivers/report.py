@@ -12,7 +12,7 @@ from soilcarbon.drivers import figures as draw
 from soilcarbon.drivers.importance import MAIN_METHOD
 from soilcarbon.drivers.mismatch import EVERYWHERE, Interval, Results
 from soilcarbon.drivers.responses import CurveShape
-from soilcarbon.html import Block, Code, Details, FigureFolder, Note, Section, Strong, Table, format_value
+from soilcarbon.html import Block, Code, Details, FigureFolder, Note, Section, Strong, Table, fixed, format_value
 from soilcarbon.html import write_report as write_page
 from soilcarbon.io.files import write_json, write_table
 from soilcarbon.io.manifest import result_set
@@ -67,7 +67,7 @@ def verdict(r: Results) -> str:
         f"{row.name} {_bracketed(Interval(row.share, row.share_low, row.share_high), 0, ' %')}" for row in rows.itertuples(False)
     )
     skill = r.skill[(r.skill["target"] == r.reference) & (r.skill["learner"] == lead)].iloc[0]
-    parts = [f"{r.reference}: {top} of importance ({lead}, R² {_fixed(skill['r2'])})"]
+    parts = [f"{r.reference}: {top} of importance ({lead}, R² {fixed(skill['r2'])})"]
     for model in r.models:
         every = [each for each in r.lead if each.model == model]
         found = [each for each in every if each.significant]
@@ -108,18 +108,11 @@ def _listed(names: list[str]) -> str:
 # --- text of numbers ---------------------------------------------------------------------------------------------------
 
 
-def _fixed(value: float, places: int = 2) -> str:
-    """Return a number with so many decimals and a true minus; a dash where there is none."""
-    if value is None or not np.isfinite(value):
-        return "–"
-    return f"{round(float(value), places) + 0.0:,.{places}f}".replace("-", "−")
-
-
 def _bracketed(found: Interval, places: int = 2, unit: str = "") -> str:
     """Return a value and its interval; a dash where there is none."""
     if not np.isfinite(found.value):
         return "–"
-    return f"{_fixed(found.value, places)}{unit} [{_fixed(found.low, places)}, {_fixed(found.high, places)}]"
+    return f"{fixed(found.value, places)}{unit} [{fixed(found.low, places)}, {fixed(found.high, places)}]"
 
 
 def _rank(found: Interval) -> str:
@@ -285,7 +278,7 @@ def mismatch_table(r: Results) -> Table:
         key = each.kind, each.model, each.name, each.zone
         same = [learner for learner, found in others.items() if found.get(key, 0.0) * each.difference.value > 0]
         ranks = f"{_rank(each.observed_rank)} / {_rank(each.modelled_rank)}" if np.isfinite(each.observed_rank.value) else "–"
-        statistic = _fixed(each.statistic)
+        statistic = fixed(each.statistic)
         row = [each.model, each.kind, each.name, each.zone, Strong(statistic) if each.significant else statistic]
         row += [_bracketed(found) for found in (each.observed, each.modelled, each.difference, each.ratio, each.distance)]
         rows.append([*row, ranks, ", ".join(same) or "–"])
@@ -308,7 +301,7 @@ def shape_table(r: Results) -> Table:
 
 def agreement_table(r: Results) -> Table:
     """Return the table of Kendall's tau between learners and methods in ranking the reference's variables."""
-    rows = [[row.a, row.b, _fixed(row.tau)] for row in r.agreement[r.agreement["target"] == r.reference].itertuples()]
+    rows = [[row.a, row.b, fixed(row.tau)] for row in r.agreement[r.agreement["target"] == r.reference].itertuples()]
     caption = f"Kendall's tau of the order of variables, {r.reference}: 1 the same order, 0 none"
     return Table(caption, ["One", "Other", "Tau"], rows, [False, False, True])
 
@@ -317,7 +310,7 @@ def ensemble_table(r: Results) -> Table:
     """Return the table of the model ensemble beside the observations."""
     rows = []
     for row in r.ensemble.itertuples():
-        observed, mean, low, high = (_fixed(each) for each in (row.observed, row.mean, row.low, row.high))
+        observed, mean, low, high = (fixed(each) for each in (row.observed, row.mean, row.low, row.high))
         rows.append([row.driver, observed, row.observed_rank, mean, row.mean_rank, f"{low} to {high}", row.above, row.below])
     models = ["mean", "rank", "range", "significantly above", "significantly below"]
     return Table.grouped("Importance in all models", [("", ["Driver", "Observed", "Rank"]), ("models", models)], rows)
@@ -329,9 +322,9 @@ def support_table(r: Results) -> Table:
     for name, facts in r.facts["targets"].items():
         source = f"{facts['file']}: {facts['variable']}" if "file" in facts else "–"
         source += f", mean of {facts['times']:,} times" if facts.get("times", 1) > 1 else ""
-        cells = f"{facts['cells']:,} of {_fixed(facts['cell_km'], 0)} km" if "cells" in facts else "profiles"
+        cells = f"{facts['cells']:,} of {fixed(facts['cell_km'], 0)} km" if "cells" in facts else "profiles"
         row = [name, facts["kind"], facts["unit"], source, cells, facts["places"], facts["without"]]
-        rows.append([*row, _fixed(r.facts["noise"].get(name, np.nan))])
+        rows.append([*row, fixed(r.facts["noise"].get(name, np.nan))])
     names = ["Target", "Kind", "Unit", "File", "Cells", "With a value", "Without", "Noise added"]
     caption = f"Targets at {r.facts['support']['places']:,} places ({r.facts['support']['support']})"
     note = "Compared as ln(0.05 + carbon / median), so that units and levels do not matter."

@@ -243,6 +243,11 @@ def jackknife(values: Any, folds: np.ndarray) -> float:
     return float(np.sqrt((len(left) - 1) * left.var()))
 
 
+def score_errors(y: np.ndarray, predicted: np.ndarray, folds: np.ndarray) -> dict[str, float]:
+    """Return the standard error over folds of each of `SCORES` of predictions (n,)."""
+    return {name: jackknife(lambda some, name=name: metrics.scores(y[some], predicted[some])[name], folds) for name in SCORES}
+
+
 def select(y: np.ndarray, predicted: Mapping[str, np.ndarray], folds: np.ndarray, unit: str = "g/kg") -> Selection:
     """Choose the preferred learner, unless another's MAE is surely lower.
 
@@ -275,9 +280,8 @@ def select(y: np.ndarray, predicted: Mapping[str, np.ndarray], folds: np.ndarray
     for key, each in predicted.items():
         found = metrics.scores(y, each)
         row: dict[str, Any] = {"model": key, "n": len(y), "folds": int(np.unique(folds).size)}
-        for name in SCORES:
-            row[name] = found[name]
-            row[f"{name}_se"] = jackknife(lambda some, name=name, each=each: metrics.scores(y[some], each[some])[name], folds)
+        for name, error_of_score in score_errors(y, each, folds).items():
+            row |= {name: found[name], f"{name}_se": error_of_score}
         apart = error[key] - error[best]
         row["difference"], row["difference_se"] = float(apart.mean()), jackknife(apart, folds)
         rows.append(row)

@@ -5,7 +5,7 @@ them for a report. `STRATEGIES` describes the use of each kind of folds; `held_o
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.cluster.hierarchy import linkage
@@ -18,14 +18,43 @@ from sklearn.cluster import KMeans
 from soilcarbon.stats.groups import check_k, check_no_leak, distinct_places, group_folds, spatial_groups
 from soilcarbon.stats.variogram import KM_PER_DEGREE, arc_km, empirical_variogram, fit_variogram, unit_vectors
 
+
+class Strategy(NamedTuple):
+    """Cross-validation strategy: its name in tables and figures, where its errors hold, and when to choose it."""
+
+    title: str
+    where: str  # as a sentence begins with it
+    reason: str
+
+
 STRATEGIES = {
-    "random": "Single profiles: the score of filling gaps between profiles; too good for a map wherever profiles cluster.",
-    "place": "All profiles of one place together: as random, but no profile is predicted from its own twin.",
-    "blocks": "Square blocks: the score far from any profile; blocks should be as wide as the range of residual correlation.",
-    "region": "Whole regions: the score in a region without any profiles; the hardest test, and of transfer only.",
-    "knndm": "Held out as far from training profiles as the map's cells are from profiles: the score of that map.",
+    "random": Strategy(
+        "random folds",
+        "Between the profiles",
+        "Single profiles: the score of filling gaps between profiles; too good for a map wherever profiles cluster.",
+    ),
+    "place": Strategy(
+        "folds of whole places",
+        "Between the profiles",
+        "All profiles of one place together: as random, but no profile is predicted from its own twin.",
+    ),
+    "blocks": Strategy(
+        "spatial blocks",
+        "Where no profile is near",
+        "Square blocks: the score far from any profile; blocks should be as wide as the range of residual correlation.",
+    ),
+    "region": Strategy(
+        "whole regions",
+        "In a region without profiles",
+        "Whole regions: the score in a region without any profiles; the hardest test, and of transfer only.",
+    ),
+    "knndm": Strategy(
+        "kNNDM folds",
+        "As far from profiles as the map's cells are",
+        "Held out as far from training profiles as the map's cells are from profiles: the score of that map.",
+    ),
 }
-"""Cross-validation strategy -> when to choose it."""
+"""Key -> cross-validation strategy."""
 SPATIAL = ("place", "blocks", "region", "knndm")  # strategies that never split the profiles of one place
 
 _NARROWEST_KM = 5.0  # of a block, whatever the range: profiles of one survey cluster lie nearer
@@ -459,5 +488,5 @@ def make_folds(
         check_no_leak(folds, spatial_groups(lon, lat))
     sizes = np.bincount(folds).tolist()
     median = float(np.median(held_out_distances(lon, lat, folds)))
-    facts = {"strategy": strategy, "reason": STRATEGIES[strategy], "k": len(sizes), "seed": seed, "sizes": sizes}
+    facts = {"strategy": strategy, "reason": STRATEGIES[strategy].reason, "k": len(sizes), "seed": seed, "sizes": sizes}
     return folds, facts | {"median_km": median} | more

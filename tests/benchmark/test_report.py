@@ -77,7 +77,6 @@ def synthetic(shift=0.0, seed=0):
         subject="best",
         methods={key: Method(f"the {key}", "what", "network" if key in ("tuned", "best") else "baseline", None) for key in METHODS},
         strongest=dict.fromkeys(STRATEGIES, "forest"),
-        reasons=dict.fromkeys(STRATEGIES, "why"),
         regions={name: {"profiles": 100, "blocks": 20} for name in REGIONS},
         folds={"random": {}, "blocks": {"W (km)": dict.fromkeys(REGIONS, 3.1)}},
         scores=pd.DataFrame(rows),

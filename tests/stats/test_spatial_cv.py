@@ -159,7 +159,7 @@ def test_the_seed_is_all_the_chance_there_is(strategy, grid, drawn):
     assert facts == same
     assert np.unique(folds).tolist() == list(range(5))
     assert facts["sizes"] == np.bincount(folds).tolist()
-    assert facts["reason"] == STRATEGIES[strategy]
+    assert facts["reason"] == STRATEGIES[strategy].reason
     if strategy in ("random", "place", "blocks"):
         assert (folds != draw(strategy, lon, lat, grid, seed=1)[0]).any()
 
