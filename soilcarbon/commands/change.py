@@ -176,7 +176,7 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
     changes, pairs, plans = [], [], []
     for what in _sets(first, second, table.each):
         of_set = [each[(each[list(what)] == pd.Series(what)).all(axis=1)].reset_index(drop=True) for each in (first, second)]
-        by_group: dict[str, Change] = {}
+        by_group: dict[str, _Compared] = {}
         for group in [OVERALL, *groups]:
             if not all(len(each) and (group == OVERALL or (each["group"] == group).any()) for each in of_set):
                 log.info("%s: no place at one of the visits", _label(what, group))
@@ -187,7 +187,7 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
                     "%s: %d of %d and %d places were sampled at both visits: compared as independent samples (--design)",
                     _label(what, group), found.shared, found.change.n_before, found.change.n_after,
                 )  # fmt: skip
-            by_group[group] = found.change
+            by_group[group] = found
             if found.dominant is not None:
                 of = f"{_label(what, group)}: most of the variance is of stratum {found.dominant}, which has few places"
                 doubts.append(f"{of}: the interval holds less often than it says")
@@ -247,6 +247,8 @@ class _Compared:
     survey: "Survey | None"  # that it was, for planning
     shared: int  # places of both visits
     dominant: str | None  # stratum of few places that makes most of its variance
+    # of domains: of the pairs' differences, or of both visits, values, design and which places are in the group
+    sampled: "tuple[tuple[np.ndarray, SamplingDesign, np.ndarray], ...]" = ()
 
     def detectable(self, settings: ChangeSettings) -> float:
         """Return the change that this survey detects with the power of settings; NaN if unknown."""
@@ -278,54 +280,83 @@ def _compare(settings: ChangeSettings, first: "pd.DataFrame", second: "pd.DataFr
     stratum; else they are a sample of their own.
     """
     import numpy as np
-    import pandas as pd
 
     from soilcarbon.soil.revisits import pair_by_distance, pair_by_name
-    from soilcarbon.stats.change import paired_change, unpaired_change
-    from soilcarbon.stats.design_based import dominant_stratum
 
-    known = bool(settings.sizes or settings.weight)
-    if group != OVERALL and not known:
+    if group != OVERALL and not (settings.sizes or settings.weight):
         first, second = (each[each["group"] == group].reset_index(drop=True) for each in (first, second))
     inside = [np.full(len(each), group == OVERALL) | (each["group"] == group).to_numpy() for each in (first, second)]
     pairing = pair_by_name(first, second) if settings.within is None else pair_by_distance(first, second, settings.within)
-    numbers, paired = [int(each.sum()) for each in inside], int(inside[0][pairing[0]].sum())
-    wanted = settings.design == "paired" or (settings.design == "auto" and 2 * paired >= min(numbers))
-    if settings.design == "paired" and paired == 0:
+    shared = int(inside[0][pairing[0]].sum())
+    if settings.design == "paired" and shared == 0:
         of = "" if group == OVERALL else f" of group {group!r}"
         raise UserError(
             f"{settings.table}: no place{of} of the first visit is one of the second; --design unpaired, or --within METRES"
         )
-    levels = settings.level, settings.one_sided
     population = _population(settings, set(first["stratum"]) | set(second["stratum"])) if group == OVERALL else None
-    if wanted:
+    if settings.design == "paired" or (settings.design == "auto" and 2 * shared >= min(each.sum() for each in inside)):
         one, other = (table.iloc[rows].reset_index(drop=True) for table, rows in zip((first, second), pairing, strict=True))
-        within = inside[0][pairing[0]]
-        design = _design(settings, one, [one], settings.block is not None)
-        domain = None if within.all() else within
-        change = paired_change(one["value"].to_numpy(), other["value"].to_numpy(), design, *levels, population, domain)
-        one, other = one[within].reset_index(drop=True), other[within].reset_index(drop=True)
-        values = {"before": one["value"], "after": other["value"], "difference": other["value"] - one["value"]}
-        pairs = pd.DataFrame({"place": one["place"], "place_after": other["place"], **values})
-        survey = _survey([(other["value"] - one["value"]).to_numpy()], [design.part(within)], population)
-        alone, when = (numbers[0] - paired, numbers[1] - paired), (one["year"], other["year"])
-        dominant = dominant_stratum(values["difference"].to_numpy(), design) if domain is None else None
-    else:
-        both = [first, second]
-        designs = _design(settings, first, both), _design(settings, second, both)
-        units = None if settings.block is None else (first["block"].to_numpy(), second["block"].to_numpy())
-        values_of = [each["value"].to_numpy() for each in both]
-        domains = None if all(each.all() for each in inside) else (inside[0], inside[1])
-        change = unpaired_change(values_of[0], values_of[1], designs, *levels, units, population, domains)
-        of_group = [each[within] for each, within in zip(values_of, inside, strict=True)]
-        parts = [each.part(within) for each, within in zip(designs, inside, strict=True)]
-        pairs, survey, alone = pd.DataFrame(), _survey(of_group, parts, population), (0, 0)
-        when = first["year"][inside[0]], second["year"][inside[1]]
-        dominants = [dominant_stratum(value, drawn) for value, drawn in zip(values_of, designs, strict=True)]
-        dominant = None if domains is not None or units is not None else dominants[0] or dominants[1]
-    means = [np.nan if each.isna().all() else float(each.mean()) for each in when]
-    years = settings.years or means[1] - means[0]
-    return _Compared(change, pairs, alone, years, None if settings.block is not None else survey, paired, dominant)
+        alone = int(inside[0].sum()) - shared, int(inside[1].sum()) - shared
+        return _of_pairs(settings, (one, other), inside[0][pairing[0]], alone, population)
+    return _of_samples(settings, (first, second), (inside[0], inside[1]), shared, population)
+
+
+def _of_pairs(
+    settings: ChangeSettings,
+    visits: "tuple[pd.DataFrame, pd.DataFrame]",
+    within: "np.ndarray",
+    alone: tuple[int, int],
+    population: dict[str, float] | None,
+) -> _Compared:
+    """Return the change of pairs, rows of both visits that belong together, within a domain (n,) bool."""
+    import pandas as pd
+
+    from soilcarbon.stats.change import paired_change
+    from soilcarbon.stats.design_based import dominant_stratum
+
+    before, after = (each["value"].to_numpy() for each in visits)
+    design = _design(settings, visits[0], [visits[0]], settings.block is not None)
+    domain = None if within.all() else within
+    change = paired_change(before, after, design, settings.level, settings.one_sided, population, domain)
+    survey = _survey(settings, [(after - before)[within]], [design.part(within)], population)
+    names = {"place": visits[0]["place"], "place_after": visits[1]["place"]}
+    pairs = pd.DataFrame(names | {"before": before, "after": after, "difference": after - before})[within].reset_index(drop=True)
+    dominant = dominant_stratum(after - before, design) if domain is None else None
+    years = _years(settings, *(each["year"][within] for each in visits))
+    return _Compared(change, pairs, alone, years, survey, len(pairs), dominant, ((after - before, design, within),))
+
+
+def _of_samples(
+    settings: ChangeSettings,
+    visits: "tuple[pd.DataFrame, pd.DataFrame]",
+    within: "tuple[np.ndarray, np.ndarray]",
+    shared: int,
+    population: dict[str, float] | None,
+) -> _Compared:
+    """Return the change between the rows of two visits as independent samples, within a domain (n,) bool of each."""
+    import pandas as pd
+
+    from soilcarbon.stats.change import unpaired_change
+    from soilcarbon.stats.design_based import dominant_stratum
+
+    before, after = (each["value"].to_numpy() for each in visits)
+    designs = _design(settings, visits[0], list(visits)), _design(settings, visits[1], list(visits))
+    units = None if settings.block is None else (visits[0]["block"].to_numpy(), visits[1]["block"].to_numpy())
+    domains = None if within[0].all() and within[1].all() else within
+    change = unpaired_change(before, after, designs, settings.level, settings.one_sided, units, population, domains)
+    parts = [each.part(own) for each, own in zip(designs, within, strict=True)]
+    survey = _survey(settings, [before[within[0]], after[within[1]]], parts, population)
+    dominants = [dominant_stratum(values, design) for values, design in zip((before, after), designs, strict=True)]
+    dominant = dominants[0] or dominants[1] if domains is None and units is None else None
+    years = _years(settings, *(each["year"][own] for each, own in zip(visits, within, strict=True)))
+    sampled = tuple(zip((before, after), designs, within, strict=True)) if units is None else ()
+    return _Compared(change, pd.DataFrame(), (0, 0), years, survey, shared, dominant, sampled)
+
+
+def _years(settings: ChangeSettings, first: "pd.Series", second: "pd.Series") -> float:
+    """Return the years between two visits as stated, or of their rows; NaN if unknown."""
+    means = [float("nan") if each.isna().all() else float(each.mean()) for each in (first, second)]
+    return settings.years or means[1] - means[0]
 
 
 def _design(settings: ChangeSettings, rows: "pd.DataFrame", visits: "list[pd.DataFrame]", blocks: bool = False) -> "SamplingDesign":
@@ -364,14 +395,16 @@ def _population(settings: ChangeSettings, strata: set[str]) -> dict[str, float] 
     return {name or OVERALL: number for name, number in found.items()} or None
 
 
-def _survey(values: "list[np.ndarray]", designs: "list[SamplingDesign]", population: dict[str, float] | None) -> "Survey | None":
-    """Return the survey that values of strata make for planning; None where a stratum has one place."""
+def _survey(
+    settings: ChangeSettings, values: "list[np.ndarray]", designs: "list[SamplingDesign]", population: dict[str, float] | None
+) -> "Survey | None":
+    """Return the survey that values of strata make for planning; None where a stratum has one place, or places are in blocks."""
     import numpy as np
 
     from soilcarbon.stats.power import paired_survey, unpaired_survey
 
     names = designs[0].names
-    if any(each.names != names or np.bincount(each.stratum).min() < 2 for each in designs):
+    if settings.block is not None or any(each.names != names or np.bincount(each.stratum).min() < 2 for each in designs):
         return None
     sds = [
         [float(value[design.stratum == k].std(ddof=1)) for k in range(len(names))]
@@ -384,15 +417,20 @@ def _survey(values: "list[np.ndarray]", designs: "list[SamplingDesign]", populat
     return unpaired_survey(sds[0], sd_after=sds[1], shares=shares, allocation="neyman", population=there_are)
 
 
-def _contrasts(settings: ChangeSettings, what: dict[str, str], found: "dict[str, Change]") -> list[dict[str, Any]]:
+def _contrasts(settings: ChangeSettings, what: dict[str, str], found: "dict[str, _Compared]") -> list[dict[str, Any]]:
     """Return rows of the differences between the changes of groups and that of their control, and log them."""
-    from soilcarbon.stats.change import difference_of_changes
+    from soilcarbon.stats.change import difference_of_changes, difference_of_domains
 
-    rows = []
-    for group, change in found.items():
+    rows, control = [], found[str(settings.control)]
+    for group, each in found.items():
         if group in (OVERALL, settings.control):
             continue
-        difference = difference_of_changes(found[str(settings.control)], change)
+        known = settings.sizes or settings.weight
+        if known and each.sampled and len(each.sampled) == len(control.sampled):
+            both = [(*mine, within) for mine, (_, _, within) in zip(control.sampled, each.sampled, strict=True)]
+            difference = difference_of_domains(control.change, each.change, both)
+        else:
+            difference = difference_of_changes(control.change, each.change)
         name = f"{group} - {settings.control}"
         rows.append({**what, "group": name, **_facts(difference)})
         log.info("%s: %s", _label(what, name), _interval(difference))

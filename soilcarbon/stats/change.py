@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from soilcarbon.stats.design_based import Estimate, SamplingDesign, mean, sampling_design
+from soilcarbon.stats.design_based import Estimate, SamplingDesign, contrast, mean, sampling_design
 from soilcarbon.stats.metrics import checked_vectors
 
 LEVEL = 0.9  # of intervals, where none is given
@@ -164,6 +164,17 @@ def difference_of_changes(first: Change, second: Change) -> Change:
     2.0
     """
     error, df = _welch(first, second)
+    return replace(second, **_intervals(second.change - first.change, error, df, second.level, second.one_sided))
+
+
+def difference_of_domains(first: Change, second: Change, visits: Sequence[tuple[np.ndarray, SamplingDesign, Any, Any]]) -> Change:
+    """Difference of the changes of two domains of one sample, second minus first, as of `difference_of_changes`.
+
+    `visits` are one of paired changes, of the differences of pairs, or two: values (n,), design, and which points lie in the first
+    and in the second domain (n,) bool.
+    """
+    found = [contrast(values, design, other, one) for values, design, one, other in visits]
+    error, df = (found[0].standard_error, found[0].df) if len(found) == 1 else _welch(found[0], found[1])
     return replace(second, **_intervals(second.change - first.change, error, df, second.level, second.one_sided))
 
 

@@ -307,6 +307,28 @@ def mean(values: np.ndarray, design: SamplingDesign, domain: np.ndarray | None =
     return _estimate(value, _variance(deviation, design), _degrees_of_freedom(design, within), int(within.sum()), level)
 
 
+def contrast(values: np.ndarray, design: SamplingDesign, domain: np.ndarray, control: np.ndarray, level: float = LEVEL) -> Estimate:
+    """Estimate the difference between the means of two domains, domain minus control, of one sample.
+
+    Means of two parts of strata are not independent: the more points of a stratum lie in one, the fewer in the other.
+
+    >>> design = sampling_design(4, strata=list("aabb"), sizes={"a": 1, "b": 1})
+    >>> first = np.array([True, False, True, False])
+    >>> found = contrast(np.array([1.0, 2.0, 5.0, 8.0]), design, ~first, first)
+    >>> found.value, round(found.standard_error, 3)
+    (2.0, 3.536)
+    """
+    parts = []
+    for part in (domain, control):
+        within, (checked,) = _within(design, part, values=values)
+        weight = design.weight * within
+        centre = (weight * checked).sum() / weight.sum()
+        parts.append((centre, within * (checked - centre) / (weight.sum() / design.weight.sum())))
+    (one, its), (other, theirs) = parts
+    both = np.asarray(domain, bool) | np.asarray(control, bool)
+    return _estimate(one - other, _variance(its - theirs, design), _degrees_of_freedom(design, both), int(both.sum()), level)
+
+
 def _within(design: SamplingDesign, domain: np.ndarray | None, **vectors: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """Return which points lie in the domain (n,), and vectors that are checked there and 0 elsewhere."""
     within = np.ones(design.n, bool) if domain is None else np.asarray(domain, bool)

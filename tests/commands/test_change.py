@@ -257,6 +257,18 @@ def test_a_group_in_strata_is_a_part_of_the_area(workplace):
     same = result("grass")
     assert of_table("--by", "use", "--stratum", "zone", "--weight", "drawn") == 0
     assert result("grass")["standard_error"] == pytest.approx(same["standard_error"], rel=0.1)
+    how = ["--by", "use", "--stratum", "zone", "--sizes", "hill=300", "plain=700", "--control", "crop"]
+    assert of_table(*how) == 0
+    influence = np.zeros(100)  # all weights are 10; by hand, the difference of two ratios in one sample
+    for use, sign in (("grass", 1), ("crop", -1)):
+        inside = (table["use"] == use).to_numpy()
+        influence[inside] += sign * (gain - gain[inside].mean())[inside] / inside.sum()
+    parts = [(len(own), own.var(ddof=1)) for own in (influence[:30], influence[30:])]
+    found = result("grass - crop")
+    assert found["standard_error"] == pytest.approx(sum(n * variance for n, variance in parts) ** 0.5)
+    assert found["change"] == pytest.approx(result("grass")["change"] - result("crop")["change"])
+    assert of_table(*how, "--design", "unpaired") == 0
+    assert result("grass - crop")["change"] == pytest.approx(found["change"])
 
 
 def test_new_places_in_other_strata_are_no_change(workplace):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from soilcarbon.stats.change import difference_of_changes, paired_change, rate_per_year, unpaired_change
+from soilcarbon.stats.change import difference_of_changes, difference_of_domains, paired_change, rate_per_year, unpaired_change
 from soilcarbon.stats.design_based import sampling_design
 
 
@@ -174,3 +174,22 @@ def test_the_change_of_a_domain_by_the_textbook():
     parts = by_hand(before), by_hand(after)
     assert both.change == pytest.approx(value)
     assert both.standard_error**2 == pytest.approx(parts[0][1] + parts[1][1])
+
+
+def test_domains_of_one_sample_are_not_independent():
+    """Strata differ much, and each domain has half of each: the more of a stratum is in one, the less is in the other."""
+    random, truth, held, independent = np.random.default_rng(12), 1.0, 0, 0
+    for _ in range(300):
+        stratum, inside = np.repeat(["a", "b"], 20), random.random(40) < 0.5
+        gain = np.where(stratum == "a", 10.0, 0.0) + truth * inside + random.normal(0, 2, 40)
+        design = sampling_design(40, stratum, {"a": 1, "b": 1})
+        changes = [paired_change(np.zeros(40), gain, design, domain=part) for part in (~inside, inside)]
+        found = difference_of_domains(*changes, [(gain, design, ~inside, inside)])
+        held += found.low <= truth <= found.high
+        apart = difference_of_changes(*changes)
+        independent += apart.low <= truth <= apart.high
+        assert found.change == pytest.approx(apart.change)
+    assert 0.86 <= held / 300 <= 0.95
+    assert independent / 300 < 0.85
+    both = difference_of_domains(*changes, [(gain, design, ~inside, inside)] * 2)  # as of two independent visits
+    assert both.standard_error == pytest.approx(2**0.5 * found.standard_error)
