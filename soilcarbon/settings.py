@@ -256,6 +256,29 @@ class RemoteSettings(Settings):
         return plain
 
 
+class PeriodSettings(Settings):
+    """Settings of whatever reads rasters by period."""
+
+    periods: list[str] = Field(
+        [],
+        description="rasters that differ by period: NAME=FOLDER for each in order of time, or a folder of folders named by year "
+        "(1985) or years (1985-1989)",
+    )
+
+    @field_validator("periods")
+    @classmethod
+    def _periods_are_named(cls, periods: list[str]) -> list[str]:
+        names = [period.partition("=")[0] for period in periods if "=" in period]
+        for period, name in zip((period for period in periods if "=" in period), names, strict=True):
+            if not re.fullmatch(r"[\w.-]+=.+", period):
+                raise ValueError(f"{period!r} is not of the form NAME=FOLDER, the name of letters, digits, '-', '.' and '_'")
+            if names.count(name) > 1 or name == "change":
+                raise ValueError(f"period {name!r} is named twice" if name != "change" else "a period must not be named 'change'")
+        if len(periods) == len(names) == 1:
+            raise ValueError("one period alone has no change; give two or more, or none")
+        return periods
+
+
 class ClimateSettings(RasterSettings):
     """Settings of climate zones by precipitation and temperature."""
 

@@ -33,7 +33,7 @@ from soilcarbon import __version__
 from soilcarbon.commands.arguments import gdal, read_settings
 from soilcarbon.io.files import UserError, check_writable, locked, must_exist, sha256
 from soilcarbon.io.names import file_name
-from soilcarbon.settings import RasterSettings, RemoteSettings
+from soilcarbon.settings import PeriodSettings, RasterSettings, RemoteSettings
 
 if TYPE_CHECKING:
     from soilcarbon.geo.grid import Grid
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from soilcarbon.mapping.predictor import Predictor
 
 
-class MapSettings(RasterSettings, RemoteSettings):
+class MapSettings(RasterSettings, RemoteSettings, PeriodSettings):
     """Settings of a wall-to-wall map from a checkpoint and rasters."""
 
     preset = "sim_map.yaml"
@@ -72,11 +72,6 @@ class MapSettings(RasterSettings, RemoteSettings):
         "target's unit, or a share such as 5%; added to intervals of means",
     )
     zone_name: str | None = Field(None, description="its column that names the zones [one called name, id, zone or code]")
-    periods: list[str] = Field(
-        [],
-        description="NAME=FOLDER of rasters, one per period in order of time, or a folder of folders named by year (1985) or years "
-        "(1985-1989): a map each and the change from first to last",
-    )
     resampling: Literal["bilinear", "nearest"] = Field(
         "bilinear", description="resampling of numeric variables from another grid; classes always take the nearest"
     )
@@ -109,19 +104,6 @@ class MapSettings(RasterSettings, RemoteSettings):
         if text is not None and not re.fullmatch(r"\s*\d+(\.\d*)?\s*%?\s*", text):
             raise ValueError(f"{text!r} is no number of 0 or more in the target's unit, nor a share such as 5%")
         return text
-
-    @field_validator("periods")
-    @classmethod
-    def _periods_are_named(cls, periods: list[str]) -> list[str]:
-        names = [period.partition("=")[0] for period in periods if "=" in period]
-        for period, name in zip((period for period in periods if "=" in period), names, strict=True):
-            if not re.fullmatch(r"[\w.-]+=.+", period):
-                raise ValueError(f"{period!r} is not of the form NAME=FOLDER, the name of letters, digits, '-', '.' and '_'")
-            if names.count(name) > 1 or name == "change":
-                raise ValueError(f"period {name!r} is named twice" if name != "change" else "a period must not be named 'change'")
-        if len(periods) == len(names) == 1:
-            raise ValueError("one period alone has no change; give two or more, or none")
-        return periods
 
     @model_validator(mode="after")
     def _not_both(self) -> Self:

@@ -29,13 +29,13 @@ from pydantic import Field, field_validator
 from soilcarbon.categories import Category, unique_names
 from soilcarbon.commands.arguments import read_settings, used_columns
 from soilcarbon.io.files import UserError, locked
-from soilcarbon.settings import HorizonSettings, RasterSettings, RemoteSettings
+from soilcarbon.settings import HorizonSettings, PeriodSettings, RasterSettings, RemoteSettings
 
 if TYPE_CHECKING:
     from soilcarbon.soil.prepare import Prepared
 
 
-class PrepareSettings(HorizonSettings, RasterSettings, RemoteSettings):
+class PrepareSettings(HorizonSettings, RasterSettings, RemoteSettings, PeriodSettings):
     """Settings of a dataset made from profiles and rasters."""
 
     points: Path = Field(description="profiles or horizons: CSV, TSV, GeoPackage or GeoJSON")
@@ -132,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         unit=settings.target_unit,
         rasters=settings.rasters,
         world_rasters=settings.world_rasters,
+        periods=settings.periods,
         categories=settings.categories,
         radius=settings.radius,
         nodata=settings.missing_values,

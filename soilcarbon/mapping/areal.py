@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.grid import Grid, Tile, lonlat, nominal_metres
+from soilcarbon.geo.periods import years_of
 from soilcarbon.geo.zonal_statistics import Estimation, Sums, ZoneCells
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.predictor import CHANGE, Place
@@ -24,18 +25,6 @@ _WIDEST = 64
 """Cells along the side of a block."""
 _LEAST_OF_CHANGE = 8
 """The same, at least, where the deviation of cells' changes is computed."""
-
-
-def period_of(name: str) -> int | None:
-    """Return the first year of a period's name, as error models number periods; None if it has none.
-
-    Examples
-    --------
-    >>> period_of("1985-1989"), period_of("2000"), period_of("")
-    (1985, 2000, None)
-    """
-    first = name.partition("-")[0]
-    return int(first) if first.isdecimal() and len(first) == 4 else None
 
 
 def sums_with_errors(
@@ -100,8 +89,8 @@ def _number(periods: Sequence[str], name: str) -> int | None:
 
     None of the only period, if it has no year.
     """
-    year = period_of(name)
-    return year if year is not None else -1 - periods.index(name) if len(periods) > 1 else None
+    years = years_of(name)
+    return years[0] if years else -1 - periods.index(name) if len(periods) > 1 else None
 
 
 def with_change(maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -20,14 +20,14 @@ from scipy.sparse import csr_array
 
 from soilcarbon.geo.grid import Tile
 from soilcarbon.geo.model_grid import ModelGrid
+from soilcarbon.geo.periods import find_periods, years_of
 from soilcarbon.geo.raster import find_layers, pick_layers
 from soilcarbon.geo.resampling import Stack
 from soilcarbon.io.files import UserError, must_exist, read_yaml, sha256
 from soilcarbon.io.nodata import parse_nodata
-from soilcarbon.mapping.areal import error_blocks, period_of
+from soilcarbon.mapping.areal import error_blocks
 from soilcarbon.mapping.carbon_map import CarbonMap
 from soilcarbon.mapping.common_grid import Cells
-from soilcarbon.mapping.plan import find_periods
 from soilcarbon.mapping.predictor import Predictor
 from soilcarbon.mapping.tiles import open_predictor
 from soilcarbon.progress import progress
@@ -96,7 +96,7 @@ def open_source(product: CarbonMap, checkpoint: Path | None, uncertainty: bool) 
         facts = read_yaml(beside) if beside.is_file() else {}
         model = _model_of(product.path, checkpoint, facts, tags)
     found = None if years is None else (int(years[0]), int(years[1]))
-    return Source(product, depth, found, period_of(tags.get("PERIOD", "")), model, facts)
+    return Source(product, depth, found, (years_of(tags.get("PERIOD", "")) or [None])[0], model, facts)
 
 
 def _pair(text: str) -> tuple[float, float] | None:

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from soilcarbon.geo.grid import Grid, lonlat, nominal_metres
+from soilcarbon.geo.periods import find_periods, replaced
 from soilcarbon.geo.plausibility import ask_about_fill_values, check_codes, refusing, with_classes
 from soilcarbon.geo.raster import Layer, cut_windows, find_layers, pick_layers
 from soilcarbon.geo.vector import Area, write_areas
@@ -24,7 +25,6 @@ from soilcarbon.io.nodata import EVERY
 from soilcarbon.mapping.cog import TILE, whole_tiles
 from soilcarbon.mapping.native import natives_of
 from soilcarbon.mapping.predictor import CHANGE, Predictor
-from soilcarbon.zonal.space_time import find_spans
 
 log = logging.getLogger(__name__)
 PLAN, AREA, ZONES = "plan.json", "area.json", "zones.json"
@@ -96,30 +96,6 @@ def stamps_of(paths: Iterable[Path | str]) -> dict[str, Stamps]:
     return found
 
 
-def find_periods(periods: Sequence[str], nodata: Mapping[str, tuple[float, ...]] | None = None) -> dict[str, list[Layer]]:
-    """Return the layers of each period that replace those of all periods, by its name in order of time; {"": []} of no period.
-
-    A period is NAME=FOLDER, or a folder of one folder for each year or span of years. UserError if there is one only, or two of one
-    name.
-    """
-    found: dict[str, list[Layer]] = {}
-    for period in periods:
-        name, named, path = period.partition("=")
-        if named:
-            spans = {name: find_layers([Path(path)], nodata)}
-        elif not Path(period).is_dir():
-            raise UserError(f"period {period!r} is neither NAME=FOLDER nor a folder of one folder for each year or span of years")
-        else:
-            years = find_spans(Path(period), nodata)
-            spans = {f"{first}" if first == last else f"{first}-{last}": layers for (first, last), layers in years.items()}
-        if double := sorted(found.keys() & spans.keys()):
-            raise UserError(f"period {double[0]!r} is named twice")
-        found |= spans
-    if len(found) == 1:
-        raise UserError(f"{periods[0]}: one period alone has no change; give two or more, or none")
-    return found or {"": []}
-
-
 def layers_of(
     model: Predictor, rasters: Sequence[Path], periods: Sequence[str], nodata: Mapping[str, tuple[float, ...]]
 ) -> tuple[list[Layer], list[tuple[str, tuple[int, ...]]]]:
@@ -134,7 +110,7 @@ def layers_of(
     numbers = []
     for name, own in found.items():
         names = {layer.name for layer in own}
-        chosen = pick_layers([*own, *(layer for layer in static if layer.name not in names)], model.variables)
+        chosen = pick_layers(replaced(static, own), model.variables)
         chosen = refusing(with_classes(chosen, model.classes), model.trained)
         if own and not names & set(model.variables):
             raise UserError(f"period {name!r}: {own[0].path.parent} has none of the checkpoint's variables")

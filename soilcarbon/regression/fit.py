@@ -88,7 +88,8 @@ def fit_model(
     if wanted != BEST:
         selection = given(selection, wanted)
     log.info("%s; fitting it to all %d profiles", selection.reason, len(y))
-    model = _refit(selection, samples, task, outputs[selection.chosen], predicted[selection.chosen], drawn)
+    period = None if data.period is None else data.period[rows]
+    model = _refit(selection, samples, task, outputs[selection.chosen], predicted[selection.chosen], drawn, period)
     record = model.record.model_copy(update={"folds": facts})
     held_out = pd.DataFrame({"profile_id": np.array(data.ids)[rows], "fold": drawn, "observed": y, **predicted})
     return Result(replace(model, record=record), selection, held_out)
@@ -102,8 +103,9 @@ def with_transform(task: Task, y: np.ndarray) -> Task:
 
 
 def _refit(
-    selection: Selection, samples: Samples, task: Task, outputs: np.ndarray, predicted: np.ndarray, folds: np.ndarray
-) -> FittedModel:
+    selection: Selection, samples: Samples, task: Task, outputs: np.ndarray, predicted: np.ndarray, folds: np.ndarray,
+    period: np.ndarray | None,
+) -> FittedModel:  # fmt: skip
     """Return the chosen learner fitted to all profiles, with its uncertainty from what folds without them predicted."""
     if not LEARNERS[selection.chosen].network:  # it sees no windows, so the model needs none
         own = middle_cells(samples.X[:, POSITION:], task.categories)
@@ -125,7 +127,7 @@ def _refit(
     means, fitted = model.means(predicted), model.means(model.predict(samples.X))
     uncertainty = Uncertainty(
         calibration,
-        error_field(samples.y, means, samples.X[:, :POSITION], folds, task.seed, fitted),
+        error_field(samples.y, means, samples.X[:, :POSITION], folds, task.seed, fitted, period),
         _applicability(model, samples, folds, task.seed),
     )
     table = selection.table.astype(object).where(selection.table.notna(), None)

@@ -114,18 +114,20 @@ def calibrate(
 
 
 def error_field(
-    y: np.ndarray, means: np.ndarray, lonlat: np.ndarray, folds: np.ndarray, seed: int, fitted: np.ndarray
-) -> ErrorField | None:
+    y: np.ndarray, means: np.ndarray, lonlat: np.ndarray, folds: np.ndarray, seed: int, fitted: np.ndarray,
+    period: np.ndarray | None = None,
+) -> ErrorField | None:  # fmt: skip
     """Return the error model of totals from predictions of means (n,) at places (n, 2) held out by folds; None if it has none.
 
-    `fitted` (n,): what the model of the map, which has seen them, predicts there.
+    `fitted` (n,): what the model of the map, which has seen them, predicts there. `period` (n,): as `Dataset.period`.
     """
     one = np.zeros(len(y), np.int64)
     if min(y.min(), means.min()) < 0:
         log.warning("no intervals of totals: errors are relative to predictions, and some values are negative")
         return None
     try:
-        return ErrorField.fit(y, means, one, 1, lonlat, one, seed, kilometres_apart(lonlat, folds), fitted)
+        when, apart = one if period is None else period, kilometres_apart(lonlat, folds)
+        return ErrorField.fit(y, means, one, 1, lonlat, when, seed, apart, fitted, timeless=True)
     except ValueError as error:
         log.warning("no intervals of totals: %s", error)
         return None

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 SOC_MAXIMUM = Target().limits[1]  # g/kg: more carbon than soil is impossible
 
 SPLITS = ("train", "valid", "test")
+PERIOD = "period"
+"""Column of the sample table: first year of the period whose covariates a profile has, where they differ by period."""
 Statistics = dict[str, tuple[float, float]]  # variable -> (mean, standard deviation), raw units
 
 
@@ -46,6 +48,7 @@ class Dataset:
     block_size: float | None = None  # side of the spatial blocks it was split by, degrees; None: it was not split by blocks
     groups: np.ndarray | None = None  # (N,) label of the group that no fold may split; None: of the block, or of the place
     target: Target = Target()  # what `y` is: name, unit, depth, years
+    period: np.ndarray | None = None  # (N,) first year of the period whose covariates a profile has; None: there are no periods
     records_target: bool = False  # whether the dataset's record says so, which older ones do not
 
     @property
@@ -129,8 +132,20 @@ def read_dataset(
     chosen = tuple(categories) if categories is not None else dataset_categories(folder)
     split = read_split(folder / layout.split, splits_of(folder, splits), ids)
     x = read_packed(folder, folder / layout.patches, ids, chosen)
-    recorded = "target" in _record(folder)
-    return Dataset(table, x, y, split, chosen, split_method(folder)[1], target=meaning, records_target=recorded)
+    record = _record(folder)
+    period = _periods(table, path) if "periods" in record else None
+    block_size = split_method(folder)[1]
+    return Dataset(table, x, y, split, chosen, block_size, target=meaning, period=period, records_target="target" in record)
+
+
+def _periods(table: pd.DataFrame, path: Path) -> np.ndarray:
+    """Return the first year of the period of each profile (N,); UserError if some have none."""
+    years = pd.to_numeric(table[PERIOD], errors="coerce") if PERIOD in table else pd.Series(np.nan, table.index)
+    if not years.between(-9999, 9999).all():
+        raise UserError(
+            f"{path}: dataset.yaml says that covariates differ by period, and column {PERIOD!r} has not every one's year"
+        )
+    return years.to_numpy().astype(np.int64)
 
 
 def _record(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@
 
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pandas as pd
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, class_variables, separate_classes
 from soilcarbon.geo.grid import nominal_metres
+from soilcarbon.geo.periods import find_periods, replaced, years_of
 from soilcarbon.geo.plausibility import ask_about_fill_values, check_codes, check_names, hidden_classes, with_classes
 from soilcarbon.geo.raster import Layer, by_file, cut_windows, describe, find_layers, pick_layers
 from soilcarbon.geo.remote import any_remote, local_rasters
@@ -23,6 +24,7 @@ from soilcarbon.io.files import UserError, check_writable, must_exist, sha256
 from soilcarbon.io.points import TableRule, table_file
 from soilcarbon.settings import Layout
 from soilcarbon.soil.dataset import (
+    PERIOD,
     check_free,
     compute_statistics,
     dataset_categories,
@@ -52,6 +54,7 @@ class Sources:
     target: str | None  # its column of the target; None: see `profiles.read_profiles`
     rasters: Sequence[Path]  # GeoTIFF files, or folders of them
     world_rasters: Sequence[Path] = ()  # the same, of the variables that a pretrained network knows
+    periods: Sequence[str] = ()  # rasters that differ by period, see `geo.periods.find_periods`: a profile has those of its year
     categories: tuple[Category, ...] | None = None  # None: of the global dataset, else the published table, else one per file
     radius: int = 0  # cells cut on each side of a profile, at least
     bounds: tuple[float, float, float, float] | None = None  # lon_min, lon_max, lat_min, lat_max, degrees
@@ -125,16 +128,23 @@ def prepare_dataset(
     """
     profiles, target = _profiles_of(sources, split is None, parent)
     sources = _fetched(sources, profiles.table)
-    layers = find_layers([*sources.rasters, *sources.world_rasters], sources.nodata)
+    static = find_layers([*sources.rasters, *sources.world_rasters], sources.nodata)
+    stacks = {name: replaced(static, own) for name, own in find_periods(sources.periods, sources.nodata).items()}
+    layers = _every(stacks)
     check_names(layers, nodata=sources.nodata)
-    categories, own = _categories_of(sources, layers, parent)
-    used = pick_layers(layers, [name for category in categories for name in category.variables])
+    categories, own = _categories_of(sources, next(iter(stacks.values())), parent)
+    names = [name for category in categories for name in category.variables]
+    used = _every({period: pick_layers(each, names) for period, each in stacks.items()})
     _check_kinds(used, sources.categories)
-    layers, used = (with_classes(each, class_variables(categories)) for each in (layers, used))
+    classes = class_variables(categories)
+    layers, used = with_classes(layers, classes), with_classes(used, classes)
+    if sources.periods:
+        _date(profiles, stacks)
     _check_left(profiles, sources.points)
     check_free(out, categories)
     check_writable(out)
-    patches = cut_patches(profiles, layers, categories, sources)
+    stacks = {period: with_classes(each, classes) for period, each in stacks.items()}
+    patches = cut_patches(profiles, stacks, categories, sources)
     samples = ask_about_fill_values(used, patches)
     check_codes(used, samples)
     _check_left(profiles, sources.points)
@@ -144,6 +154,7 @@ def prepare_dataset(
         "rejected": profiles.counts(),
         "rasters": describe(layers),
         **({"sources": _sources_of(categories, sources)} if sources.world_rasters else {}),
+        **({"periods": profiles.table[PERIOD].value_counts().sort_index().to_dict()} if sources.periods else {}),
         "missing_cells": {name: int((patch != patch).sum()) for name, patch in patches.items()},
         "settings": dict(settings),
     }
@@ -327,12 +338,42 @@ def _check_left(profiles: Profiles, points: Path) -> None:
         raise UserError(f"{points}: no profile is left; " + ", ".join(f"{count} {reason}" for reason, count in why.items()))
 
 
+def _every(stacks: Mapping[str, Sequence[Layer]]) -> list[Layer]:
+    """Return the layers of all periods, each once."""
+    return list(dict.fromkeys(layer for layers in stacks.values() for layer in layers))
+
+
+def _date(profiles: Profiles, periods: Iterable[str]) -> None:
+    """Give profiles the first year of the period that their year lies in, column `PERIOD`; others are moved to the rejected.
+
+    UserError if a period is not named by years, two share a year, or profiles have no years.
+    """
+    first: dict[int, int] = {}
+    for name in periods:
+        years = years_of(name)
+        if years is None:
+            raise UserError(
+                f"period {name!r}: a profile takes the rasters of its year; name the period by years, 1985 or 1985-1989"
+            )
+        for year in range(years[0], years[1] + 1):
+            if year in first:
+                raise UserError(f"periods: {year} lies in two of them, {first[year]} and {name}")
+            first[year] = years[0]
+    if "year" not in profiles.table:
+        raise UserError("periods: the profiles have no column of years; name it, --year, or leave the periods out")
+    year = np.floor(pd.to_numeric(profiles.table["year"], errors="coerce"))
+    found = year.map(first)
+    profiles.reject((year.isna(), "no year"), (found.isna(), "no rasters of its year"))
+    profiles.table[PERIOD] = found.dropna().astype(np.int64).to_numpy()
+
+
 def cut_patches(
-    profiles: Profiles, layers: Sequence[Layer], categories: Sequence[Category], sources: Sources
+    profiles: Profiles, stacks: Mapping[str, Sequence[Layer]], categories: Sequence[Category], sources: Sources
 ) -> dict[str, np.ndarray]:
     """Return variable -> (N, S, S) round the profiles that have covariates; the others are moved to the rejected.
 
-    UserError if the profiles lie elsewhere, but would not if longitude and latitude were swapped.
+    `stacks`: the layers by period, named by its years, or those of the only one. UserError if the profiles lie elsewhere, but would
+    not if longitude and latitude were swapped.
     """
 
     def cut(lon: np.ndarray, lat: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
@@ -341,13 +382,20 @@ def cut_patches(
         inside, known = np.ones(lon.size, bool), np.zeros(lon.size)
         for category in categories:
             radius = max(sources.radius, category.radius)
-            cut_here, within = cut_windows(pick_layers(layers, category.variables), lon, lat, radius)
-            windows |= cut_here
-            inside &= within
-            known += sum(np.isfinite(window[:, radius, radius]) for window in cut_here.values())
+            for rows, layers in parts:
+                cut_here, within = cut_windows(pick_layers(layers, category.variables), lon[rows], lat[rows], radius)
+                for name, window in cut_here.items():
+                    windows.setdefault(name, np.empty((lon.size, *window.shape[1:]), window.dtype))[rows] = window
+                inside[rows] &= within
+                known[rows] += sum(np.isfinite(window[:, radius, radius]) for window in cut_here.values())
         return windows, inside, known / len(windows)
 
     lon, lat = profiles.table["lon"].to_numpy(), profiles.table["lat"].to_numpy()
+    parts: list[tuple[Any, Sequence[Layer]]] = [(slice(None), each) for each in stacks.values()]
+    if len(stacks) > 1:
+        period = profiles.table[PERIOD].to_numpy()
+        rows_of = {name: np.flatnonzero(period == int(name[:4])) for name in stacks}  # named by years, see `_date`
+        parts = [(rows_of[name], each) for name, each in stacks.items() if rows_of[name].size]
     windows, inside, known = cut(lon, lat)
     here = (inside & (known == 1)).mean()
     if here < 0.5:
@@ -387,10 +435,10 @@ def _hints(made: Prepared, depth: DepthRule, codes: Sequence[str]) -> list[str]:
     patches, facts, table = made.patches, made.facts, made.profiles.table
     hints = []
     named = [(grid["file"], name) for grid in facts["rasters"] for name in grid["variables"]]
-    if unused := [name for _, name in named if name not in patches]:
+    if unused := list(dict.fromkeys(name for _, name in named if name not in patches)):
         hints.append(f"in no category, not used: {', '.join(unused[:12])}{' ...' if len(unused) > 12 else ''}")
     if codes:
-        hints.append(f"class codes? {', '.join(codes)}; list categories in a YAML file to give them kind: classes")
+        hints.append(f"class codes? {', '.join(dict.fromkeys(codes))}; list categories in a YAML file to give them kind: classes")
     if "split" not in facts:
         return hints
     split = facts["split"]

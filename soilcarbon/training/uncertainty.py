@@ -153,12 +153,12 @@ def fit_errors(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, folds: n
     fold = np.arange(len(fitted)) >= len(chosen) if folds is None else folds
     try:
         apart = kilometres_apart(places[fitted], fold)[: len(chosen)]
-        known = y, predicted, one, 1, places[chosen], one, seed, apart
+        known = y, predicted, one, 1, places[chosen], one if data.period is None else data.period[chosen], seed, apart
         if folds is None:
-            return ErrorField.fit(*known)
+            return ErrorField.fit(*known, timeless=True)
         # members that chose their epoch by the profiles they held out err less there, by about as much as their mean gains
         gained = None if _chosen_by(network) else means.var(0, ddof=1) * (1 - 1 / len(means))
-        return ErrorField.fit(*known, means.mean(0), averaging=gained)
+        return ErrorField.fit(*known, means.mean(0), timeless=True, averaging=gained)
     except ValueError as error:
         log.warning("no intervals of means and totals: %s", error)
         return None

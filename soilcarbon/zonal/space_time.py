@@ -9,7 +9,6 @@ through space and time. Profiles that are left out are listed with the reason.
 """
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from soilcarbon.categories import class_variables, middle_cells
+from soilcarbon.geo.periods import find_spans
 from soilcarbon.geo.plausibility import check_layers, check_names, choose_classes, with_classes
 from soilcarbon.geo.raster import ABSURD, Layer, cut_windows, find_layers
 from soilcarbon.geo.remote import local_rasters
@@ -48,33 +48,6 @@ def period_of(year: np.ndarray, first: int, length: int) -> np.ndarray:
     known = np.isfinite(year) & (year >= first)
     whole = np.floor(np.where(known, year, first)).astype(np.int64)
     return np.where(known, first + (whole - first) // length * length, NO_PERIOD)
-
-
-def find_spans(folder: Path, nodata: Mapping[str, tuple[float, ...]] | None = None) -> dict[tuple[int, int], list[Layer]]:
-    """Return (first year, last year) -> layers, of the folders named by a year (1985) or years (1985-1989), in order of time.
-
-    UserError if there is none, or they do not all hold the same variables.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected a folder of GeoTIFFs in it for each year (1985) or span (1985-1989)")
-    spans: dict[tuple[int, int], list[Layer]] = {}
-    for path in sorted(folder.iterdir()):
-        named = re.fullmatch(r"(\d{4})(?:-(\d{4}))?", path.name)
-        if path.is_dir() and named:
-            years = int(named[1]), int(named[2] or named[1])
-            if years[0] > years[1]:
-                raise UserError(f"{path}: its last year is before its first")
-            spans[years] = find_layers([path], nodata)
-    if not spans:
-        raise UserError(f"{folder}: holds no folder named by a year (1985) or a span of years (1985-1989)")
-    spans = dict(sorted(spans.items()))
-    names = {years: {layer.name for layer in layers} for years, layers in spans.items()}
-    everything = set().union(*names.values())
-    for (begin, end), found in names.items():
-        if lacking := sorted(everything - found):
-            where = f"{begin}" if begin == end else f"{begin}-{end}"
-            raise UserError(f"{folder / where}: lacks {', '.join(lacking[:5])}, which other years have; give all years the same")
-    return spans
 
 
 def covariates_at(

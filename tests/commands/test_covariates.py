@@ -6,11 +6,11 @@ import rasterio
 from rasterio.transform import Affine
 
 from soilcarbon.commands import covariates
+from soilcarbon.geo.periods import find_spans
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import run
 from soilcarbon.zonal.climate_zones import ClimateZones
 from soilcarbon.zonal.covariates import INDICES, TERRAIN_UNITS
-from soilcarbon.zonal.space_time import find_spans
 
 GRID = Affine(0.1, 0, 80, 0, -0.1, 50)
 BANDS = ["blue", "red", "nir", "swir1"]

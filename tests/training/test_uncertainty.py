@@ -13,7 +13,7 @@ from soilcarbon.network.specification import Specification
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.conformal import ConformalCalibration
 from soilcarbon.stats.metrics import coverage
-from soilcarbon.training.uncertainty import FEWEST, fit_applicability, fit_calibration, held_out_predictions
+from soilcarbon.training.uncertainty import FEWEST, fit_applicability, fit_calibration, fit_errors, held_out_predictions
 
 TABLE = (Category(name="a", variables=("x", "y", "z")),)
 STATISTICS = {name: (0.0, 1.0) for name in ("x", "y", "z")}
@@ -124,6 +124,15 @@ def test_with_folds_training_and_validation_calibrate_and_never_the_test_split()
     for name, same in (("train", False), ("test", True), ("valid", False)):
         assert (fit_calibration(net, spoilt(data, data.split[name]), rows, np.arange(240) % 2) == first) is same
     assert fit_calibration(net, data, rows, 1 - np.arange(240) % 2) != first
+
+
+def test_the_error_model_knows_the_periods_of_the_profiles():
+    net = network(members=2)
+    data = profiles(net, 100, even)
+    rows, folds = np.arange(100), np.arange(100) % 2
+    dated = replace(data, period=np.where(rows < 50, 1985, 2005))
+    assert {*fit_errors(net, data, rows, folds, 0).period} == {0}
+    assert {*fit_errors(net, dated, rows, folds, 0).period} == {1985, 2005}
 
 
 def test_by_hand():

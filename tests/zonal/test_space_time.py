@@ -7,9 +7,10 @@ from conftest import make_dataset
 from rasterio.transform import Affine
 from simulated import write_zoned_samples
 
+from soilcarbon.geo.periods import find_spans
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import UserError
-from soilcarbon.zonal.space_time import NO_PERIOD, Sources, covariates_at, find_spans, period_of, read_space_time
+from soilcarbon.zonal.space_time import NO_PERIOD, Sources, covariates_at, period_of, read_space_time
 
 GRID = Affine(1, 0, 0, 0, -1, 2)
 LON, LAT = np.array([0.5, 1.5, 0.5]), np.array([1.5, 1.5, 0.5])
