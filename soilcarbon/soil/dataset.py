@@ -142,9 +142,7 @@ def _periods(table: pd.DataFrame, path: Path) -> np.ndarray:
     """Return the first year of the period of each profile (N,); UserError if some have none."""
     years = pd.to_numeric(table[PERIOD], errors="coerce") if PERIOD in table else pd.Series(np.nan, table.index)
     if not years.between(-9999, 9999).all():
-        raise UserError(
-            f"{path}: dataset.yaml says that covariates differ by period, and column {PERIOD!r} has not every one's year"
-        )
+        raise UserError(f"{path}: covariates differ by period, by dataset.yaml; column {PERIOD!r} lacks the year of a profile's")
     return years.to_numpy().astype(np.int64)
 
 
