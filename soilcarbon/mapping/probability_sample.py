@@ -7,7 +7,7 @@ them a `stats.design_based.SamplingDesign`.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ from soilcarbon.geo.grid import raster_grid
 from soilcarbon.geo.raster import Layer, cut_windows, find_layers
 from soilcarbon.geo.resampling import Stack
 from soilcarbon.geo.zonal_statistics import cell_areas
-from soilcarbon.io.columns import SAMPLING, find_columns
+from soilcarbon.io.columns import SAMPLING, find_columns, plain
 from soilcarbon.io.files import UserError
 from soilcarbon.io.points import PointTable, TableRule, read_points
 from soilcarbon.io.values import is_missing, label, labels
@@ -82,6 +82,7 @@ def read_sample(path: Path, value: str, table_rule: TableRule, rule: SampleRule)
         member = points.numbers(points.columns.found["probability_sample"]) == 1
     reserve = points.numbers(points.columns.found["reserve"]) == 1 if "reserve" in points else np.zeros(len(member), bool)
     _tell_unmeasured(points, value, measured, reserve)
+    _tell_doubles(points, member & measured)
     if (member & measured).sum() < 2:
         raise UserError(f"{path}: {(member & measured).sum()} measured points are of a probability sample; two are the least")
     stratum, sizes = (None, None) if sampling == "random" else _strata(points, member & measured, rule)
@@ -138,6 +139,15 @@ def _tell_unmeasured(points: PointTable, value: str, measured: np.ndarray, reser
         raise UserError(f"{points.path}: none of its {len(measured)} points has a value in {value!r}")
 
 
+def _tell_doubles(points: PointTable, member: np.ndarray) -> None:
+    """Note points of the sample that lie where another one does, which points drawn at random do not."""
+    if "lon" in points and "lat" in points and "primary_unit" not in points:
+        lon, lat = replace(points, notes=[]).places()  # its notes are taken where the map is read
+        place = pd.DataFrame({"lon": lon, "lat": lat})[member].dropna()
+        if (double := place.duplicated()).any():
+            points.notes.append(f"{int(double.sum())} points of the sample lie where another one does: copies? each counts")
+
+
 def _restored(
     path: Path, stratum: np.ndarray, weight: np.ndarray, drawn: np.ndarray, measured: np.ndarray, rule: SampleRule
 ) -> np.ndarray:
@@ -176,6 +186,9 @@ def _weights(points: PointTable, member: np.ndarray) -> np.ndarray | None:
     if ours is None:
         return None
     name = points.columns.found[ours]
+    if ours == "weight" and "prob" in plain(name):
+        way = f"--columns inclusion_probability={name} says the latter"
+        raise UserError(f"{points.path}: is {name!r} a weight or a probability? {way}")
     found = points.numbers(name)
     wrong = member & ~(np.isfinite(found) & (found > 0) & ((found <= 1) | (ours == "weight")))
     if wrong.any():

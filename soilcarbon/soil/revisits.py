@@ -149,7 +149,8 @@ def _weights(points: PointTable, name: str | None) -> np.ndarray | float:
     found = points.numbers(name)
     if (bad := ~(found > 0)).any():
         raise UserError(f"{points.path}: column {name!r}: {int(bad.sum())} of {bad.size} weights are missing or not above 0")
-    if plain(name) not in map(plain, SAMPLING["inclusion_probability"]):
+    if "prob" not in plain(name) and plain(name) not in map(plain, SAMPLING["inclusion_probability"]):
+        points.notes.append(f"{name!r}: weights, not inclusion probabilities (these have 'prob' in their name)")
         return found
     points.notes.append(f"{name!r}: inclusion probabilities; weights are their inverse")
     return np.asarray(1 / found)

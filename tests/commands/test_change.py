@@ -106,9 +106,11 @@ def test_strata_and_blocks(workplace):
 def test_weights_and_inclusion_probabilities(workplace):
     first, second = write()
     weight = np.arange(1.0, 13.0)
-    pd.concat([each.assign(w=weight, inclusion_probability=1 / weight) for each in (first, second)]).to_csv("t.csv", index=False)
+    pd.concat([each.assign(w=weight, inclusion_probability=1 / weight, prob=3 / weight) for each in (first, second)]).to_csv(
+        "t.csv", index=False
+    )
     expected = np.average((second["soc"] - first["soc"])[:-1], weights=weight[:-1])
-    for column in ("w", "inclusion_probability"):
+    for column in ("w", "inclusion_probability", "prob"):
         assert of_table("--weight", column) == 0
         assert result()["change"] == pytest.approx(expected)
 

@@ -251,6 +251,22 @@ def test_samples_that_do_not_say_enough(world, capsys, change, settings, words):
     assert error.count("\n") <= 2
 
 
+def test_probabilities_taken_for_weights_and_copies_of_points_are_told(world, capsys, caplog):
+    table, error = world
+    probability = 1 / np.arange(10, 22)
+    table.drop(columns="stratum").assign(prob=probability).to_csv("points.csv", index=False)
+    how = [*ARGUMENTS, "--sampling", "weighted", "--columns"]
+    assert run(lambda: validate.main([*how, "weight=prob", "--out", "out"])) == 2
+    assert "is 'prob' a weight or a probability?" in capsys.readouterr().err
+    assert scores(*how, "inclusion_probability=prob").loc[("m", "area")]["me"] == pytest.approx(
+        -np.average(error, weights=1 / probability)
+    )
+    caplog.set_level("INFO")
+    pd.concat([table, table.head(2).assign(id=[90, 91])]).to_csv("points.csv", index=False)
+    scores(*ARGUMENTS, "--sampling", "random")
+    assert "2 points of the sample lie where another one does" in caplog.text
+
+
 def test_names_of_strata_in_other_writings(world, capsys):
     table, error = world
     sizes = np.where(table["stratum"] == 1, 200.0, 600.0)
