@@ -105,14 +105,12 @@ class Comparison:
         return self.methods[method].label if method in self.methods else method
 
     def change(self, strategy: str, method: str, region: str = MEAN) -> pd.Series | None:
-        """Return the change from the strategy's strongest baseline to a method; of a single region, that is the mean."""
+        """Return the change from the strategy's strongest baseline to a method."""
         rows = self.differences
         if rows.empty:
             return None
         rows = rows[(rows["strategy"] == strategy) & (rows["method"] == method) & (rows["against"] == self.strongest[strategy])]
         found = rows[rows["region"] == region]
-        if found.empty and region == MEAN and rows["region"].nunique() == 1:
-            found = rows
         return None if found.empty else found.iloc[0]
 
     def changes(self, score: str) -> pd.DataFrame:
@@ -201,18 +199,19 @@ def flat_scores(found: Mapping[str, Any], suffix: str = "") -> dict[str, Any]:
     return {f"{name}{suffix}{end}": score[key] for name, score in found.items() if isinstance(score, dict) for end, key in _ENDS}
 
 
-def score_table(found: Predictions, methods: Iterable[str], seed: int) -> pd.DataFrame:
+def score_table(found: Predictions, methods: Iterable[str], seed: int, logs: bool = True) -> pd.DataFrame:
     """Return a row per region, strategy and method: scores in the target's unit and, as `<score>_log`, of ln(1 + y)."""
-    rows = []
+    rows, scales = [], {"": np.asarray} | ({"_log": np.log1p} if logs else {})
     for (region, strategy), table in found.items():
         observed, groups = table["observed"].to_numpy(), table["group"].to_numpy()
         for method in (key for key in methods if key in table.columns):
             predicted = table[method].to_numpy()
             row: dict[str, Any] = {"region": region, "strategy": strategy, "method": method}
             row |= {"n_train": int(table["n_train"].mean()), "n_test": len(table)}
-            row |= flat_scores(bootstrap_scores(observed, predicted, seed, groups=groups))
-            rows.append(row | flat_scores(bootstrap_scores(np.log1p(observed), np.log1p(predicted), seed, groups=groups), "_log"))
-    columns = [f"{name}{suffix}{end}" for name in SCORES for suffix in ("", "_log") for end, _ in _ENDS]
+            for suffix, scale in scales.items():
+                row |= flat_scores(bootstrap_scores(scale(observed), scale(predicted), seed, groups=groups), suffix)
+            rows.append(row)
+    columns = [f"{name}{suffix}{end}" for name in SCORES for suffix in scales for end, _ in _ENDS]
     return pd.DataFrame(rows).astype(dict.fromkeys(columns, float))
 
 

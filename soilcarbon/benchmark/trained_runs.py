@@ -14,7 +14,7 @@ import pandas as pd
 
 from soilcarbon.benchmark.baselines import BASELINES
 from soilcarbon.benchmark.network_variants import METHODS
-from soilcarbon.benchmark.results import flat_scores
+from soilcarbon.benchmark.results import score_table
 from soilcarbon.categories import first_repeated
 from soilcarbon.html import Table
 from soilcarbon.io.files import UserError, read_yaml
@@ -25,7 +25,7 @@ from soilcarbon.network.network import predict
 from soilcarbon.regression.fit import samples_of
 from soilcarbon.settings import PredictSettings, build
 from soilcarbon.soil.dataset import Dataset, read_dataset
-from soilcarbon.stats.metrics import bootstrap_scores, worse_than_mean
+from soilcarbon.stats.metrics import worse_than_mean
 
 TREES = 500
 NETWORK = "network"
@@ -104,12 +104,10 @@ def score_run(region: str, dataset: Dataset, predicted: Mapping[str, np.ndarray]
     Bootstrap draws are the same for every method, so their intervals differ by skill and not by luck.
     """
     train, test = np.concatenate([dataset.split["train"], dataset.split["valid"]]), dataset.split["test"]
-    groups = None if dataset.blocks is None else dataset.blocks[test]
-    rows = []
-    for method, values in {**predict_baselines(dataset, train, test, seed), **predicted}.items():
-        row = {"region": region, "method": method, "n_train": len(train), "n_test": len(test)}
-        rows.append(row | flat_scores(bootstrap_scores(dataset.y[test], values, seed, groups=groups)))
-    return pd.DataFrame(rows).astype({f"{name}{end}": float for name in SCORES for end in ("", "_low", "_high")})
+    methods = {**predict_baselines(dataset, train, test, seed), **predicted}
+    groups = test if dataset.blocks is None else dataset.blocks[test]
+    table = pd.DataFrame({"observed": dataset.y[test], "group": groups, "n_train": len(train), **methods})
+    return score_table({(region, "test"): table}, methods, seed, logs=False).drop(columns="strategy")
 
 
 def _number(name: str, value: float) -> str:
