@@ -17,7 +17,7 @@ from soilcarbon.benchmark.budget import ALWAYS, LIMITS, REPEATS, Choice, fit_int
 from soilcarbon.benchmark.methods import METHODS, REFERENCE, TUNED, Division, Method, expected_seconds
 from soilcarbon.benchmark.ranking import Ranking, notes_of, score_table
 from soilcarbon.benchmark.runs import CrossValidation, Ledger, Plan, Run, execute_all, held_out
-from soilcarbon.io.files import UserError, nearest
+from soilcarbon.io.files import UserError
 from soilcarbon.regression.fit import FEWEST, check_columns, samples_of
 from soilcarbon.regression.learners import FEWEST_OF_NETWORK, MOST_PROFILES, Task
 from soilcarbon.regression.selection import draw_folds
@@ -45,9 +45,8 @@ class Design(CrossValidation):
     choice: Choice = field(default=Choice((), (), 1), compare=False)  # what is computed, as planned
 
     def __post_init__(self) -> None:
+        self.check_methods(self.methods)
         for name in self.methods:
-            if name not in self.known:
-                raise UserError(f"method {name!r} is not known{nearest(name, list(self.known))}; there are {', '.join(self.known)}")
             if self.known[name].needs_checkpoint and self.checkpoint is None:
                 raise UserError(f"method {name!r} transfers a network: give --init_from, a checkpoint")
 

@@ -16,7 +16,7 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from soilcarbon import parallel
 from soilcarbon.benchmark.baselines import BASELINES
-from soilcarbon.benchmark.network_variants import METHODS, Case
+from soilcarbon.benchmark.network_variants import Case
 from soilcarbon.benchmark.results import Comparison, summarise
 from soilcarbon.benchmark.runs import CrossValidation, Plan, Run, execute_all, held_out
 from soilcarbon.io.files import UserError
@@ -42,16 +42,13 @@ class Design(CrossValidation):
     global_data: Path  # the dataset the network is pretrained on, again for each region, without any place of it
     pretrained: Path  # checkpoint whose settings the pretraining takes
     regional: RegionalSettings  # the fine-tuning compared, with `init_from` and `global_data` as far as its teacher needs them
-    methods: tuple[str, ...] = tuple(METHODS)  # compared under the last strategy
     few_methods: tuple[str, ...] = ()  # compared under the other strategies, and in learning curves
     profiles: int = 0  # training profiles of each fold, drawn at random; 0: all that are not held out
     sizes: tuple[int, ...] = ()  # learning curves: numbers of training profiles; 0: all
     repeats: int = 3  # learning curves: draws of each
 
     def __post_init__(self) -> None:
-        for name in (*self.methods, *self.few_methods):
-            if name not in self.known:
-                raise UserError(f"method {name!r}: expected one of {', '.join(self.known)}")
+        self.check_methods([*self.methods, *self.few_methods])
         baselines = [key for key, each in self.known.items() if each.kind == "baseline"]
         used = (self.methods, *([self.few_methods] if len(self.strategies) > 1 else []))
         if not all(set(each) & set(baselines) for each in used):

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from soilcarbon.benchmark.folds import Folds, kept_folds, places_on
 from soilcarbon.benchmark.methods import Method
-from soilcarbon.io.files import UserError, write_table, write_text
+from soilcarbon.io.files import UserError, nearest, write_table, write_text
 from soilcarbon.io.resumption import is_sealed, seal
 from soilcarbon.io.tables import read_table
 from soilcarbon.parallel import worker_pool
@@ -65,6 +65,7 @@ class CrossValidation(ABC):
 
     out: Path  # folder of folds, runs and results
     known: Mapping[str, Method] = field(compare=False)  # methods by key, in the order of tables
+    methods: tuple[str, ...]  # keys of those compared, under the last strategy at least
     strategies: tuple[str, ...]  # keys of `spatial_cv.STRATEGIES`; the verdict is based on the last
     folds: int = 5  # of each strategy
     block_size: float | None = None  # side of blocks, degrees; None: the dataset's, or the range of residuals
@@ -72,6 +73,12 @@ class CrossValidation(ABC):
     nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict, hash=False)  # of that raster, as `parse_nodata` has it
     workers: int = 0  # processes; 0: one per core
     seed: int = 314  # of folds and methods
+
+    def check_methods(self, names: Sequence[str]) -> None:
+        """Raise UserError if a method is not known."""
+        for name in names:
+            if name not in self.known:
+                raise UserError(f"method {name!r} is not known{nearest(name, list(self.known))}; there are {', '.join(self.known)}")
 
     @abstractmethod
     def profiles_of(self, region: str) -> tuple[Dataset, np.ndarray]:

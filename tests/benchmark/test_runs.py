@@ -69,10 +69,14 @@ KNOWN = {
 }
 
 
+def designed(kind, out):
+    return kind(out=out, known=KNOWN, methods=(), strategies=("place",), folds=3, workers=1)
+
+
 @pytest.fixture
 def toy(tmp_path):
     calls.clear()
-    return Toy(out=tmp_path, known=KNOWN, strategies=("place",), folds=3, workers=1)
+    return designed(Toy, tmp_path)
 
 
 def runs_of(*methods, region="r", **more):
@@ -157,6 +161,6 @@ def test_a_method_that_fails_ends_the_comparison_or_is_left_out(toy, key, why):
     with pytest.raises(UserError, match=f"^run r-place-0-all: {why}$"):
         execute_all(dataclasses.replace(toy, out=toy.out / "a"), Plan((*runs_of(key),)))
     runs = [*runs_of("mean", region=""), *runs_of(key, region="")]
-    ledger = execute_all(Lenient(out=toy.out / "b", known=KNOWN, strategies=("place",), folds=3, workers=1), Plan((*runs,)))
+    ledger = execute_all(designed(Lenient, toy.out / "b"), Plan((*runs,)))
     assert ledger.failed == {key: why} and ledger.done == set(runs[:3])
     assert [run.fold for run in calls if run.methods == (key,) and not run.region] == [0]  # its other folds are not begun

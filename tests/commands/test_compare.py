@@ -199,7 +199,7 @@ def test_pretraining_sees_nothing_of_the_region(study, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"methods": ["forrest"]}, "method 'forrest': expected one of mean, idw"),
+        ({"methods": ["forrest"]}, "method 'forrest' is not known; did you mean 'forest'?; there are mean, idw"),
         ({"methods": ["tuned"]}, "at least one baseline"),
         ({"methods": [SVR | {"name": "forest"}]}, "'forest' is the name of another method"),
         ({"methods": [SVR | {"estimator": "os.system"}]}, "expected a regressor of sklearn"),
