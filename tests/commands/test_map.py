@@ -95,8 +95,7 @@ def test_map_equals_pred_at_profiles(world):
     np.testing.assert_allclose(bands[2][known], np.quantile(members, 0.95, axis=1), rtol=1e-4)
 
 
-@pytest.mark.parametrize("members", [1, 3])
-@pytest.mark.parametrize("level", ["0.8", "0.5"])
+@pytest.mark.parametrize(("members", "level"), [(1, "0.5"), (3, "0.8")])
 def test_calibrated_intervals_are_those_of_pred_at_profiles(world, members, level):
     make_checkpoint(Path("model/m.pth"), members, calibration=calibration(), center="median", smearing=(1.3,) * members)
     table, rows, cols = predict_places("--level", level)
