@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -59,7 +59,16 @@ needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real prof
 def pytest_collection_finish() -> None:
     """Collect garbage from here on, and among the objects of tests alone: the imported libraries have a million."""
     gc.freeze()
+    gc.set_threshold(50_000)
     gc.enable()
+
+
+def slow_but(cases: Iterable[Any], *quick: Any) -> list[Any]:
+    """Return the cases of a parametrised test, all but the quick ones left to make test-all."""
+    cases = [each if isinstance(each, tuple) else (each,) for each in cases]
+    chosen = [each if isinstance(each, tuple) else (each,) for each in quick]
+    assert all(each in cases for each in chosen), "a quick case that is none"
+    return [pytest.param(*each, marks=[] if each in chosen else pytest.mark.slow) for each in cases]
 
 
 @pytest.fixture(autouse=True)

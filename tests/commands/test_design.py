@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import rasterio
 import shapely
+from conftest import slow_but
 from rasterio.transform import Affine
 
 from soilcarbon.commands import design, validate
@@ -62,7 +63,10 @@ def strata_raster(out="out"):
 HOWS = [["--design", "random"], [], ["--by", "covariates", "--n_strata", "4"], ["--by", "error", "--error_map", "map.tif"]]
 
 
-@pytest.mark.parametrize(("file", "how"), [*(("points.csv", how) for how in HOWS), ("points.gpkg", HOWS[3])])
+@pytest.mark.parametrize(
+    ("file", "how"),
+    slow_but([*(("points.csv", how) for how in HOWS), ("points.gpkg", HOWS[3])], ("points.gpkg", HOWS[3]), ("points.csv", HOWS[1])),
+)
 def test_validate_reads_what_design_writes(world, how, file):
     predicted, sd, _ = world
     points = designed("--n_points", "40", *how)

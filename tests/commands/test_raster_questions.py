@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import rasterio
 import yaml
+from conftest import slow_but
 from rasterio.transform import Affine
 
 from soilcarbon.__main__ import dispatch
@@ -168,7 +169,7 @@ def test_zones_of_seven_digits_have_names_of_their_own(world):
 # --- units of the climate ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("which", ["covariates", "zones"])
+@pytest.mark.parametrize("which", slow_but(["covariates", "zones"], "covariates"))
 def test_kelvin_is_asked_about_and_the_unit_moves_the_threshold(which, world, capfd):
     def made(climate, *more):
         if which == "covariates":

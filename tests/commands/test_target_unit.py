@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import rasterio
 import yaml
+from conftest import slow_but
 from rasterio.transform import Affine
 
 import pred
@@ -53,7 +54,7 @@ def error(capsys):
     return lines[-1]
 
 
-@pytest.mark.parametrize("stated", UNITS)
+@pytest.mark.parametrize("stated", slow_but(UNITS, "t/ha", "kg/m2"))
 def test_the_unit_stays_from_the_table_to_the_totals(world, stated, capsys):
     unit, factor = UNITS[stated]
     world.assign(stock=world["stock"] * factor, year=2012).to_csv("points.csv", index=False)

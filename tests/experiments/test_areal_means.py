@@ -24,7 +24,8 @@ def test_a_survey_is_of_the_truth_in_both_periods():
     assert not np.allclose(region.cells[0], region.cells[1], equal_nan=True)
 
 
-@pytest.mark.parametrize("change", ["no", *(pytest.param(each, marks=pytest.mark.slow) for each in ("first", "both"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["no", "first", "both"])
 def test_a_case_is_evaluated_over_the_whole_and_its_quarters(change, capsys):
     found = run({"seed": 5, "region": "denmark", "n": 100, "how": "even", "model": "forest", "change": change}, None)
     assert found["zones"][0]["zone"] == "whole"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import slow_but
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 import own_data
@@ -51,7 +52,7 @@ def test_a_stack_is_the_mean_on_the_scale_of_the_transform():
         assert derived["stack"]["predicted"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("how", ["blocks", "random"])
+@pytest.mark.parametrize("how", slow_but(["blocks", "random"], "random"))
 def test_a_case_from_profiles_to_tables(how, table, tmp_path, capsys):
     case = Case.draw(table, how)
     check_no_leak(case.folds, spatial_groups(table.lon, table.lat))

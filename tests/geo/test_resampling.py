@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from conftest import slow_but
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
@@ -136,12 +137,9 @@ CASES = {
 
 QUICK = [(case, "bilinear") for case in ("projected to geographic", "much finer to coarser", "half a cell aside", "round the pole")]
 QUICK += [("another datum", "nearest"), ("across 180", "nearest"), ("edge of the Earth", "bilinear")]
-WINDOWED = [
-    pytest.param(*each, marks=[] if each in QUICK else pytest.mark.slow) for each in product(CASES, ("bilinear", "nearest"))
-]
 
 
-@pytest.mark.parametrize(("case", "resampling"), WINDOWED)
+@pytest.mark.parametrize(("case", "resampling"), slow_but(product(CASES, ("bilinear", "nearest")), *QUICK))
 def test_any_window_gives_the_same_bits(tmp_path, monkeypatch, case, resampling):
     crs, west, north, cell, grid = CASES[case]
     whole_globe = case in ("globe", "globe, coarser", "globe from 0", "across 180", "round the pole", "edge of the Earth")

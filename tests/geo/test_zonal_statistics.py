@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import slow_but
 from rasterio.features import rasterize
 from rasterio.warp import transform
 
@@ -81,7 +82,7 @@ def test_a_centre_on_a_border_belongs_to_the_area_east_or_south_of_it():
     assert mask.astype(int).tolist() == [[1, 0], [0, 0]]
 
 
-@pytest.mark.parametrize("side", [1, 7, 16, 64])
+@pytest.mark.parametrize("side", slow_but([1, 7, 16, 64], 7, 64))
 def test_masks_of_tiles_are_parts_of_the_whole_mask(side):
     random = np.random.default_rng(1)
     grid = Grid(DEGREES, 10.1, 50.3, (0.1, 0.1), 40, 50)

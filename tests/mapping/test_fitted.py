@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+from conftest import slow_but
 from rasterio.transform import Affine
 
 import soilcarbon
@@ -104,7 +105,7 @@ def read(path="out/soc.tif"):
         return raster.read(masked=True).filled(np.nan), raster.descriptions
 
 
-@pytest.mark.parametrize("key", LEARNERS)
+@pytest.mark.parametrize("key", slow_but(LEARNERS, "ridge", "regression-kriging", "stack"))
 def test_a_map_is_what_the_model_predicts_at_the_cells(key, world, saved):
     path, model, known, row, col = saved(key)
     assert make(path, "--level", "0.8", "--tile", "16") == 0
@@ -135,7 +136,7 @@ def test_kriged_residuals_are_added_tile_by_tile(world, saved):
     assert abs(kriged[0]) > 0.01 and kriged[1:] == pytest.approx([0, 0], abs=1e-6)
 
 
-@pytest.mark.parametrize("key", ["regression-kriging", "network"])
+@pytest.mark.parametrize("key", slow_but(["regression-kriging", "network"], "regression-kriging"))
 def test_a_dataset_of_the_rasters_gives_the_same_map(key, world, saved):
     path = saved(key)[0]
     assert make(path, "--tile", "16") == 0

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import slow_but
 from map_world import CATEGORIES, STATISTICS, covariates, make, make_checkpoint, read
 from rasterio.transform import Affine
 
@@ -45,7 +46,7 @@ def patch_by_patch(rasters="rasters"):
     return predict(net, np.concatenate(packed, 1))[0].reshape(grid.height, grid.width)
 
 
-@pytest.mark.parametrize("tile", ["512", "32"])
+@pytest.mark.parametrize("tile", slow_but(["512", "32"], "32"))
 def test_a_coarse_category_has_the_windows_of_its_own_cells(world, tile, caplog):
     caplog.set_level("INFO")
     record = Record(rasters=tuple(

@@ -173,6 +173,7 @@ def test_bands_of_one_name_share_their_colours_but_not_with_maps_of_change(tmp_p
     assert data["palettes"]["viridis"].startswith("440154") and len(data["palettes"]["viridis"]) == 6 * 256
 
 
+@pytest.mark.slow
 def test_a_large_map_of_noise_still_makes_a_small_page(tmp_path, monkeypatch):
     values = soc(1300, 1300, holes=0)
     path = write_map(tmp_path / "m.tif", [values, 0.7 * values], transform=from_origin(20, 42, 0.001, 0.001))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from conftest import slow_but
 from matplotlib.image import imread
 from rasterio.transform import Affine
 
@@ -244,7 +245,7 @@ EDGES = {
 }
 
 
-@pytest.mark.parametrize("name", EDGES)
+@pytest.mark.parametrize("name", slow_but(EDGES, "nothing", "the globe in a plane", "one row", "antimeridian"))
 def test_any_map_gets_a_picture_and_a_page(tmp_path, name):
     bands, grid = EDGES[name]
     view = View(f"{name}: $\\frac{{ $", write_map(tmp_path / "m.tif", bands, **grid))

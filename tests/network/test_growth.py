@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import PUBLISHED_WEIGHTS, needs_published_weights
+from conftest import PUBLISHED_WEIGHTS, needs_published_weights, slow_but
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, variable_columns
 from soilcarbon.io.files import UserError
@@ -165,7 +165,7 @@ def trained(freeze="none", epochs=3, **how):
     return before, fit(member, sets, schedule).weights
 
 
-@pytest.mark.parametrize("freeze", ["none", "features", "all-but-head"])
+@pytest.mark.parametrize("freeze", slow_but(["none", "features", "all-but-head"], "features"))
 def test_new_branches_are_trained_whatever_is_frozen(freeze):
     before, after = trained(freeze)
     changed = {name: before[name] != after[name] for name in before}

@@ -504,7 +504,7 @@ def test_what_cannot_be_read_is_asked_about(oddity, tmp_path):
 # --- ordinary tables ---------------------------------------------------------------------------------------------------
 
 
-@examples(20)
+@examples(8)
 @given(
     soc=st.sampled_from(((1.0, 0.5), (5.0, 0.6), (12.0, 0.9), (40.0, 0.8), (350.0, 0.3))),
     stones=st.sampled_from(("none", "empty", "zeros", "few", "whole per cent", "to 90", "mostly none")),

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from conftest import slow_but
 from simulated import haversine
 
 from soilcarbon.regression import estimators
@@ -55,7 +56,7 @@ def test_inverse_distance_equals_the_sum_over_all_profiles(samples, places):
 # --- forests -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.parametrize("share", slow_but([0.1, 0.5], 0.5))
 def test_a_forest_that_cannot_split_predicts_the_two_means_in_their_shares(share, samples, abroad):
     here, there = samples.y[:30], abroad.y
     of_world = np.arange(430) >= 30

@@ -63,6 +63,7 @@ def task_of(data, found, **more):
     return Task(data.categories, "soc", 1.0, transform=transform, members=2, transfer=found, **more)
 
 
+@pytest.mark.slow
 def test_a_stack_of_a_grown_network_and_a_forest_is_written_and_read(small, capsys, caplog):
     caplog.set_level("INFO")
     arguments = ["--data_dir", "region", "--workers", "1", "--model", "stack", "--folds", "2"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REALDATA, needs_realdata
+from conftest import REALDATA, needs_realdata, slow_but
 
 from soilcarbon.io.files import UserError
 from soilcarbon.soil.profiles import DepthRule, read_profiles, unit_hint
@@ -287,7 +287,7 @@ def test_geopackage_in_any_crs(tmp_path):
 
 
 @needs_realdata
-@pytest.mark.parametrize("folder", ["global", "north_macedonia"])
+@pytest.mark.parametrize("folder", slow_but(["global", "north_macedonia"], "north_macedonia"))
 def test_real_horizons_give_the_real_points(folder):
     found = read_profiles(REALDATA / folder / "horizons.csv", "soc_gkg").table.set_index("profile_id")
     points = pd.read_csv(REALDATA / folder / "points.csv", dtype={"profile_id": str}, low_memory=False).set_index("profile_id")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import slow_but
 from scipy import stats
 
 from soilcarbon.stats.change import difference_of_changes, difference_of_domains, paired_change, rate_per_year, unpaired_change
@@ -116,7 +117,7 @@ def test_no_spread_has_an_interval_of_no_width():
     assert (same.low, same.high, same.df) == (1.0, 1.0, 5.0)
 
 
-@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("paired", slow_but([True, False], True))
 def test_intervals_hold_the_true_change_as_often_as_they_say(paired):
     random = np.random.default_rng(11)
     held, above = [], []
@@ -130,7 +131,7 @@ def test_intervals_hold_the_true_change_as_often_as_they_say(paired):
     assert np.mean(above) == pytest.approx(0.7, abs=0.03)
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", slow_but([True, False], True))
 def test_intervals_of_places_in_blocks_hold_where_those_of_single_places_do_not(shared):
     random = np.random.default_rng(1)
     block, draws = np.repeat(np.arange(8), 4), 400

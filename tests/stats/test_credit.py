@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from conftest import slow_but
 from scipy import stats
 
 from soilcarbon.stats.credit import Uncertain, credit
@@ -48,7 +49,7 @@ def test_a_shared_error_is_added():
     assert Uncertain(10.0, 3.0, df=9).with_error(0.0) == Uncertain(10.0, 3.0, df=9)
 
 
-@pytest.mark.parametrize("confidence", [0.667, 0.9])
+@pytest.mark.parametrize("confidence", slow_but([0.667, 0.9], 0.667))
 def test_the_lower_bound_is_above_the_truth_as_often_as_it_says(confidence):
     random = np.random.default_rng(0)
     values = random.normal(4.0, 5.0, (4000, 20))

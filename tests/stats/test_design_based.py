@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import slow_but
 
 from soilcarbon.stats.design_based import by_zone, compare_maps, difference_estimate, mean, sampling_design, validate_map
 
@@ -150,7 +151,7 @@ def drawn(random, kind, stratum):
     return points, sampling_design(60, stratum[points], {k: (stratum == k).sum() for k in range(3)})
 
 
-@pytest.mark.parametrize("kind", ["random", "stratified", "weighted"])
+@pytest.mark.parametrize("kind", slow_but(["random", "stratified", "weighted"], "stratified"))
 def test_intervals_hold_the_truth_as_often_as_they_say(kind):
     random = np.random.default_rng(3)
     stratum, zone, predicted, truth = land(random)
@@ -177,7 +178,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(kind):
     assert np.sqrt((error**2).mean()) == pytest.approx(value.std(), rel=0.1)
 
 
-@pytest.mark.parametrize("kind", ["random", "stratified", "weighted"])
+@pytest.mark.parametrize("kind", slow_but(["random", "stratified", "weighted"], "weighted"))
 def test_intervals_of_accuracy_hold_it_where_errors_are_normal(kind):
     random = np.random.default_rng(5)
     stratum, _, predicted, _ = land(random)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
+from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights, slow_but
 from training_runs import STAND, quick, regional, same, stop_then_resume, train, weights
 
 from soilcarbon.categories import Category, column_slices
@@ -120,10 +120,7 @@ def test_a_category_of_the_world_with_another_variable_and_a_constant_new_one_ar
 
 @pytest.mark.parametrize(
     ("stop_at", "freeze"),
-    [
-        ((1, 1), "features"),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in (((0, 2), "none"), ((1, 3), "all-but-head"))),
-    ],
+    slow_but([((0, 2), "none"), ((1, 1), "features"), ((1, 3), "all-but-head")], ((1, 1), "features")),
 )
 def test_a_stopped_growing_run_resumes_to_the_same_bits(world, region, monkeypatch, stop_at, freeze):
     how = {"epochs": 4, "lr": 0.01, "members": 2, "freeze": freeze, **STAND}

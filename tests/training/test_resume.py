@@ -23,7 +23,7 @@ from soilcarbon.training.ensemble import BEST, FINISHED, RESUME
 pytestmark = pytest.mark.usefixtures("small_learners")
 
 
-@pytest.mark.parametrize("stop_at", [(0, 4), (1, 2), *(pytest.param(each, marks=pytest.mark.slow) for each in ((0, 1), (1, 5)))])
+@pytest.mark.parametrize("stop_at", [(1, 2), *(pytest.param(each, marks=pytest.mark.slow) for each in ((0, 1), (0, 4), (1, 5)))])
 def test_a_run_stopped_after_any_epoch_resumes_to_the_same_bits(dataset, workplace, monkeypatch, stop_at):
     make = partial(quick, dataset, members=2, epochs=5, target_transform="log1p", lr=0.01)
     assert same(*stop_then_resume(monkeypatch, make, stop_at, "model/pretrain_model"))

@@ -62,6 +62,7 @@ def test_where_zones_differ_zoning_wins_significantly(profiles, found):
     assert r2["all", "zoned"] > 0.5 > r2["all", "unzoned"]
 
 
+@pytest.mark.slow
 def test_where_zones_do_not_differ_zoning_does_not_win():
     profiles = zoned_world(420, differs=False)
     differences = score_tables(run(profiles, 2)[0], profiles.groups, BANDS, 0)[1].set_index(["zone", "method"])
