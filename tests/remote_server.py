@@ -71,8 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("drop", "short"):
             body = body[: len(body) // 2]
             self.close_connection = True
+        state.bytes_sent += len(body)  # before: who has read them may look at once
         self.wfile.write(body)
-        state.bytes_sent += len(body)
 
     def empty(self, status, headers):
         self.send_response(status)

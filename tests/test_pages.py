@@ -86,8 +86,8 @@ def lines():
     return [line for page in PAGES for kind, text in pieces(page) if kind in ("bash", "inline") for line in commands(text)]
 
 
-QUICK = {"stocks", "choices", "scaling", "speed"}
-"""Pages that need no model."""
+QUICK = {"choices", "scaling", "speed"}
+"""Pages that need no model, and are run in every test."""
 RUN = [pytest.param(page, marks=[] if page in QUICK else pytest.mark.slow) for page in PAGES if page not in ("api", "python", "r")]
 
 

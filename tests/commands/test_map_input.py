@@ -327,7 +327,7 @@ def write_voids(rows=slice(0, 10), fill=-32768.0):
         raster.descriptions = ("evi",)
 
 
-@pytest.mark.parametrize("more", [(), ("--resolution", "0.05")])
+@pytest.mark.parametrize("more", [(), pytest.param(("--resolution", "0.05"), marks=pytest.mark.slow)])
 def test_a_fill_value_that_is_not_declared_is_asked_about_and_not_mapped(world, capsys, more):
     write_voids()
     assert make("--max_missing", "0", *more) == 2

@@ -146,9 +146,10 @@ def test_a_colour_table_makes_classes_in_a_dataset_and_a_list_of_categories_must
     assert command(*PREPARE, "lulc_2018.tif", "--config", "c.yaml") == 0
 
 
-@pytest.mark.parametrize(
-    ("given", "classes"), [([], ("lulc_2018",)), (["--classes", "none"], ()), (["--classes", "bio01"], ("bio01",))]
-)
+GIVEN = [([], ("lulc_2018",)), (["--classes", "none"], ()), (["--classes", "bio01"], ("bio01",))]
+
+
+@pytest.mark.parametrize(("given", "classes"), slow_but(GIVEN, GIVEN[0]))
 def test_zonal_forests_keep_their_classes_and_maps_never_mix_them(given, classes, world):
     assert command(*ZONES, *CLIMATE, "--rasters", "climate.tif", "lulc_2018.tif", *given) == 0
     model = load_zoned(Path("model/zoned_socd.npz"))

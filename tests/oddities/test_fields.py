@@ -140,7 +140,7 @@ def check_field(folder: Path, how: Spelling) -> str:
     return ""
 
 
-@examples(60)
+@examples(25)
 @given(how=spellings)
 def test_gridded_carbon_is_read_as_it_is_or_asked_about(how, tmp_path_factory):
     check_field(tmp_path_factory.mktemp("n"), how)
@@ -249,7 +249,7 @@ def check_points(folder: Path, how: Vector) -> str:
     return ""
 
 
-@examples(40)
+@examples(16)
 @given(how=vectors)
 def test_points_of_vector_files_lie_where_they_lie(how, tmp_path_factory):
     check_points(tmp_path_factory.mktemp("v"), how)

@@ -191,7 +191,7 @@ def check_ordinary(folder: Path, kind: str, seed: int, gaps: bool) -> None:
     assert not asked(lambda: check_layers(with_classes(layers, choose_classes(layers, []))))
 
 
-@examples(60)
+@examples(20)
 @given(kind=st.sampled_from(KINDS), seed=st.integers(0, 9999), gaps=st.booleans())
 def test_ordinary_rasters_raise_no_question(kind, seed, gaps, tmp_path_factory):
     check_ordinary(tmp_path_factory.mktemp("o"), kind, seed, gaps)

@@ -250,7 +250,7 @@ def check_grid(folder: Path, how: Spelling, grid: Grid) -> str:
     return ""
 
 
-@examples(25)
+@examples(12)
 @given(how=spellings, grid=st.sampled_from(tuple(GRIDS)))
 def test_a_map_reads_values_voids_and_scales_on_any_grid(how, grid, tmp_path_factory):
     check_grid(tmp_path_factory.mktemp("r"), how, GRIDS[grid])
@@ -302,7 +302,7 @@ def check_classes(folder: Path, codes: str, dtype: str, coloured: bool, said: bo
     return ""
 
 
-@examples(25)
+@examples(12)
 @given(codes=st.sampled_from(tuple(SERIES)), dtype=st.sampled_from(TYPES), coloured=st.booleans(), said=st.booleans(),
        name=st.sampled_from(("lulc_2018", "x", "zones", "mean_temperature")), grid=st.sampled_from(tuple(GRIDS)))  # fmt: skip
 def test_classes_are_codes_or_asked_about(codes, dtype, coloured, said, name, grid, tmp_path_factory):

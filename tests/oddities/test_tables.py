@@ -446,13 +446,13 @@ def check_profiles(folder: Path, how: Spelling) -> str:
     return ""
 
 
-@examples(25)
+@examples(12)
 @given(how=spellings)
 def test_densities_of_odd_tables(how, tmp_path_factory):
     check_densities(tmp_path_factory.mktemp("t"), how)
 
 
-@examples(25)
+@examples(12)
 @given(how=spellings)
 def test_profiles_of_odd_tables(how, tmp_path_factory):
     check_profiles(tmp_path_factory.mktemp("t"), how)

@@ -117,6 +117,7 @@ def test_horizons_lead_back_to_the_truth(datasets):
     assert abs(ratio.mean()) < 0.1
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_ones(datasets, tmp_path, capsys):
     arguments = ["--world", "china", "--profiles", "300", "--cell", str(CELL), "--out"]
     simulate.main([*arguments, str(tmp_path / "a")])

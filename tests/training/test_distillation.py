@@ -1,11 +1,13 @@
 """Which profiles a member is trained on: never its fold's, nor the world's at the region's places; and what a teacher predicts."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import slow_but
 from sklearn.ensemble import RandomForestRegressor
 
 from soilcarbon.categories import Category
@@ -113,8 +115,9 @@ def test_without_folds_all_members_have_the_splits():
         assert targets(members, k) == tuple(set(data.y[data.split[name]]) for name in ("train", "valid"))
 
 
-@pytest.mark.parametrize("teacher", ["none", "ensemble"])
-@pytest.mark.parametrize("block_size", [None, 0.5])
+@pytest.mark.parametrize(
+    ("teacher", "block_size"), slow_but(product(("none", "ensemble"), (None, 0.5)), ("none", None), ("ensemble", 0.5))
+)
 def test_a_member_does_not_depend_on_the_targets_of_its_fold(teacher, block_size):
     data, world = dataset(block_size=block_size), dataset(80, 1, west=12.0) if teacher != "none" else None
     known = prepare(data).data
@@ -124,8 +127,10 @@ def test_a_member_does_not_depend_on_the_targets_of_its_fold(teacher, block_size
         assert [torch.equal(a, b) for a, b in zip(first, other, strict=True)] == [k == fold for k in range(3)]
 
 
-@pytest.mark.parametrize("teacher", ["none", "ensemble"])
-@pytest.mark.parametrize("validate_on", ["folds", "split"])
+@pytest.mark.parametrize(
+    ("teacher", "validate_on"),
+    slow_but(product(("none", "ensemble"), ("folds", "split")), ("none", "split"), ("ensemble", "folds")),
+)
 def test_no_member_depends_on_the_targets_of_the_test_split(teacher, validate_on):
     data, world = dataset(), dataset(80, 1, west=12.0) if teacher != "none" else None
     first = trained(data, world, teacher=teacher, validate_on=validate_on)
@@ -172,7 +177,7 @@ def planted(world, region, shift):
     return Dataset(joined, np.concatenate([world.x, region.x]), np.concatenate([world.y, np.full(n, 900.0)]), split, TABLE, None)
 
 
-@pytest.mark.parametrize("block_size", [None, 0.5])
+@pytest.mark.parametrize("block_size", slow_but([None, 0.5], 0.5))
 def test_the_worlds_profiles_at_the_regions_places_never_reach_the_teacher_and_others_do(block_size):
     region, world = dataset(block_size=block_size), dataset(80, 1, west=40.0)
     shift = 0.0

@@ -87,7 +87,7 @@ def test_a_damaged_state_is_not_believed_and_the_run_ends_with_the_same_bits(dat
         with pytest.raises(StopError):
             train(quick(dataset, run="cut"))
     states = {RESUME: Path(f"log/cut/{RESUME}").read_bytes(), FINISHED: Path(f"log/whole/{FINISHED}").read_bytes()}
-    for seed in range(10):
+    for seed in range(6):
         name = (RESUME, FINISHED)[seed % 2]
         for each in (RESUME, FINISHED):
             Path(f"log/cut/{each}").unlink(missing_ok=True)
@@ -96,7 +96,7 @@ def test_a_damaged_state_is_not_believed_and_the_run_ends_with_the_same_bits(dat
         damage([path], seed)
         train(quick(dataset, run="cut", resume=True))
         assert same(weights("model/pretrain_model/whole.pth"), weights("model/pretrain_model/cut.pth"))
-    assert caplog.text.count("this member is trained again") >= 8  # a bit in a name or a time of the archive changes nothing
+    assert caplog.text.count("this member is trained again") >= 5  # a bit in a name or a time of the archive changes nothing
 
 
 def edited(state, name):
