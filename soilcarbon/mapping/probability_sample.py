@@ -29,6 +29,7 @@ _SIZES = ("stratum_size", "size", "area_km2", "km2", "area", "cells", "n_cells",
 """Names of the column of sizes in a table of strata, by preference."""
 _RASTERS = (".tif", ".tiff")
 _TILE = 1024
+_DISAGREE = 1.5  # times by which products of weight and inclusion probability may differ
 
 
 @dataclass(frozen=True)
@@ -195,10 +196,25 @@ def _weights(points: PointTable, member: np.ndarray) -> np.ndarray | None:
         expected = "weights above 0" if ours == "weight" else "inclusion probabilities above 0, up to 1"
         first = points.raw[name][wrong].iloc[0]
         raise UserError(f"{points.path}: column {name!r}: {wrong.sum()} of {member.sum()} are no {expected}, first {first!r}")
+    if ours == "weight" and "inclusion_probability" in points and "design" not in points.raw:
+        _check_weights_agree(points, found, member)
     points.notes.append(f"weights of the points: {name!r}")
     with np.errstate(divide="ignore", invalid="ignore"):
         found = found if ours == "weight" else 1 / found
     return np.where(member | (np.isfinite(found) & (found > 0)), found, np.nan)
+
+
+def _check_weights_agree(points: PointTable, weight: np.ndarray, member: np.ndarray) -> None:
+    """Raise UserError if weights are not about the inverse of the inclusion probabilities beside them: of something else, perhaps.
+
+    Those of `soilcarbon design` differ where the areas of cells do.
+    """
+    names = [points.columns.found[name] for name in ("weight", "inclusion_probability")]
+    product = (weight * points.numbers(names[1]))[member]
+    product = product[np.isfinite(product)]
+    if product.size and not product.max() <= _DISAGREE * product.min():
+        way = "--columns weight=none or inclusion_probability=none leaves one out"
+        raise UserError(f"{points.path}: {names[0]!r} is not the inverse of {names[1]!r}, and only one can count: {way}")
 
 
 def _strata(points: PointTable, member: np.ndarray, rule: SampleRule) -> tuple[np.ndarray | None, dict[str, float] | None]:

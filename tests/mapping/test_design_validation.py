@@ -267,6 +267,19 @@ def test_probabilities_taken_for_weights_and_copies_of_points_are_told(world, ca
     assert "2 points of the sample lie where another one does" in caplog.text
 
 
+def test_weights_that_contradict_inclusion_probabilities_are_asked_about(world, capsys):
+    """A column "weight" may be that of the samples, in grams."""
+    table, error = world
+    probability = np.where(table["stratum"] == 1, 6 / 200, 6 / 600)
+    table.assign(inclusion_probability=probability, weight=np.arange(500, 512)).to_csv("points.csv", index=False)
+    assert run(lambda: validate.main([*ARGUMENTS, "--out", "out"])) == 2
+    assert "'weight' is not the inverse of 'inclusion_probability'" in capsys.readouterr().err
+    found = scores(*ARGUMENTS, "--columns", "weight=none").loc[("m", "area")]
+    assert (found["me"], found["me_se"]) == pytest.approx(by_hand(error))
+    table.assign(inclusion_probability=probability, weight=2 / probability).to_csv("points.csv", index=False)
+    assert scores(*ARGUMENTS).loc[("m", "area")]["me"] == pytest.approx(by_hand(error)[0])
+
+
 def test_names_of_strata_in_other_writings(world, capsys):
     table, error = world
     sizes = np.where(table["stratum"] == 1, 200.0, 600.0)
