@@ -148,7 +148,15 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
 
     from soilcarbon.io.points import table_file
     from soilcarbon.io.values import label
-    from soilcarbon.soil.revisits import STRATUM, VisitRule, check_written_alike, read_visits, two_visits, unlike_visits
+    from soilcarbon.soil.revisits import (
+        STRATUM,
+        VisitRule,
+        check_written_alike,
+        lone_zeros,
+        read_visits,
+        two_visits,
+        unlike_visits,
+    )
 
     path = settings.table
     assert path is not None
@@ -161,7 +169,7 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
     first, second, visits = two_visits(table, path, settings.visits)
     if settings.within is None and settings.design != "unpaired":
         check_written_alike(first, second, path)
-    doubts = unlike_visits(first, second, visits)
+    doubts = unlike_visits(first, second, visits) + lone_zeros(first, second)
     for note in [*table.notes, *doubts]:
         log.info("%s", note)
     log.info("%s", ", ".join(f"{count} {what}" for what, count in table.counts.items()))

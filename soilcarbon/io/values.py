@@ -43,9 +43,17 @@ class Reading:
 
 
 def is_missing(column: pd.Series, missing: Sequence[str] = ()) -> np.ndarray:
-    """Return which cells (N,) are empty or a word for missing."""
+    """Return which cells (N,) are empty or a word for missing; a code that is a number is missing however it is written.
+
+    >>> is_missing(pd.Series(["999.0", "99", "n.d.", None]), ["999", "N.D."]).tolist()
+    [True, False, True, True]
+    """
     words = {*NO_VALUE, *(word.lower() for word in missing)}
-    return np.asarray(column.isna() | column.astype("str").str.strip().str.lower().isin(words))
+    text = column.astype("str").str.strip().str.lower()
+    found = column.isna() | text.isin(words)
+    if codes := [float(word) for word in words if _NUMBER.fullmatch(word)]:
+        found |= pd.to_numeric(text.str.replace(",", "."), errors="coerce").isin(codes)
+    return np.asarray(found)
 
 
 def label(word: object) -> str:

@@ -87,6 +87,7 @@ def read_cores(path: Path, rule: TableRule, cores: CoreRule, bulk_density: Path 
     if second is not first:
         counts |= _check_second(first, second, codes)
     values = {name: list(measured[name].usable(name, counts)) for name in sources}
+    counts["SOC of 0"] = int((values["soc"][0] == 0).sum())
     missing = counts.pop("coarse fragments missing")
     counts["coarse fragments missing, taken as none"] = missing if "stones" in sources["stones"].points else 0
     if cores.estimate:

@@ -22,6 +22,7 @@ from soilcarbon.stats.variogram import EARTH_KM
 STOCK = "stock_t_ha"  # column of values that `soilcarbon stocks` writes, and by which of its others values are told apart
 STOCKS_OF = ("method", "layer")
 _LARGEST = 1e100
+_FAR_FROM_ZERO = 0.1  # of the median: where no value is lower, one of 0 is asked about
 _ANOTHER_UNIT = 4.0  # times by which medians of two visits differ, where the unit is asked about
 
 
@@ -79,7 +80,9 @@ def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
     visit, year = visit_labels(points, visit_column)
     if visit_column is None:
         if np.isnan(year).all():
-            raise UserError(f"{path}: no column of visits or years; --visit COLUMN names it")
+            beside = [str(name) for name in points.raw if _YEAR.search(str(name))]
+            wide = f"; are {beside[0]} and {beside[1]} visits? A row for each place and visit is needed" if len(beside) > 1 else ""
+            raise UserError(f"{path}: no column of visits or years; --visit COLUMN names it{wide}")
         visit = visit.replace("", None)
     if visit.isna().all():
         raise UserError(f"{path}: column {visit_column!r} is empty; --visit COLUMN names that of visits")
@@ -163,6 +166,7 @@ def _joined(columns: Sequence[pd.Series]) -> pd.Series | str:
 
 # --- two visits ------------------------------------------------------------------------------------------------------
 
+_YEAR = re.compile(r"(?<!\d)(19|20)\d{2}(?!\d)")
 _SPAN = re.compile(r"(\d{4})\s*-\s*(\d{4})")
 
 
@@ -229,6 +233,16 @@ def unlike_visits(first: pd.DataFrame, second: pd.DataFrame, visits: tuple[str, 
         return []
     shown = " and ".join(f"{median:.4g} ({visit})" for median, visit in zip(medians, visits, strict=True))
     return [f"medians of the visits are {shown}, {high / low:.3g} times as much: are both in one unit?"]
+
+
+def lone_zeros(first: pd.DataFrame, second: pd.DataFrame) -> list[str]:
+    """Return a sentence if values of 0 stand far below all others of two visits, and may be missing ones; else nothing."""
+    rows = pd.concat([first, second])
+    zero, others = rows["value"] == 0, rows["value"][rows["value"] > 0]
+    if not zero.any() or others.empty or others.min() < _FAR_FROM_ZERO * others.median():
+        return []
+    saw = f"{int(zero.sum())} values are 0 (first {rows['place'][zero].iloc[0]!r}), the others {others.min():.3g} or more"
+    return [f"{saw}: are they missing? --missing_words 0 says so"]
 
 
 def pair_by_name(first: pd.DataFrame, second: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -361,3 +361,21 @@ def test_a_stratum_of_few_places_that_makes_most_of_the_variance_is_told(workpla
             assert of_table("--stratum", "zone") == 0
         assert ("most of the variance is of stratum c" in caplog.text) == told
         assert bool(json.loads((workplace / "out" / "change.json").read_text())["warnings"]) == told
+
+
+def test_zeros_far_below_all_others_are_told(workplace, caplog):
+    changed(soc=lambda t: t["soc"].mask((t["plot"] == "p2") & (t["year"] == 2018), 0.0))
+    with caplog.at_level("INFO"):
+        assert of_table() == 0
+    assert "1 values are 0 (first 'p2'), the others" in caplog.text
+    assert of_table("--missing_words", "0") == 0
+    assert result()["n_before"] == 10
+    assert json.loads((workplace / "out" / "change.json").read_text())["warnings"] == []
+
+
+def test_visits_side_by_side_are_refused(workplace, capsys):
+    write()
+    table = pd.read_csv("t.csv").pivot(index="plot", columns="year", values="soc").add_prefix("soc_").dropna()
+    table.to_csv("t.csv")
+    assert make("--table", "t.csv", "--value", "soc_2010") == 2
+    assert "are soc_2010 and soc_2018 visits?" in capsys.readouterr().err
