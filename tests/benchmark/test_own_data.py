@@ -199,6 +199,21 @@ def test_a_stack_is_the_mean_of_its_parts_on_the_scale_that_is_learnt(mine, tmp_
     assert table["transferred-stack"].to_numpy() == pytest.approx(np.expm1(parts.mean(axis=1)).to_numpy())
 
 
+def test_rows_are_in_the_dataset_s_order_and_what_is_not_whole_is_left_out(mine, tmp_path):
+    plan = design(mine, tmp_path, methods=("ridge",), repeats=2, strategies=("place",), budget="unlimited", folds=3)
+    planned = plan_runs(plan)
+    ledger = execute_all(plan, planned)
+    table, (data, rows, _) = own_data.gather(plan, planned, ledger)["place"], read_inputs(plan)
+    assert table["profile_id"].tolist() == 2 * [data.ids[k] for k in rows] and table["repeat"].tolist() == [0] * 96 + [1] * 96
+    np.testing.assert_array_equal(table["observed"], np.tile(data.y[rows], 2))
+    ledger.done.remove(Run("place", 1, ("ridge",), 1))
+    table = own_data.gather(plan, planned, ledger)["place"]
+    assert "ridge" in table and set(table["repeat"]) == {0}
+    ledger.done.remove(Run("place", 1, ("ridge",)))
+    table = own_data.gather(plan, planned, ledger)["place"]
+    assert "ridge" not in table and set(table["repeat"]) == {0, 1}
+
+
 def test_what_runs_beyond_the_limit_is_stopped_whole():
     runs = [Run("blocks", fold, (key,), repeat) for repeat in (0, 1) for key in ("forest", "ridge", "network") for fold in (0, 1)]
     mean = Run("blocks", 1, ("mean",))
