@@ -169,7 +169,7 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
     first, second, visits = two_visits(table, path, settings.visits)
     if settings.within is None and settings.design != "unpaired":
         check_written_alike(first, second, path)
-    doubts = unlike_visits(first, second, visits) + lone_zeros(first, second)
+    doubts = table.warnings + unlike_visits(first, second, visits) + lone_zeros(first, second)
     for note in [*table.notes, *doubts]:
         log.info("%s", note)
     log.info("%s", ", ".join(f"{count} {what}" for what, count in table.counts.items()))

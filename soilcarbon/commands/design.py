@@ -39,6 +39,8 @@ _SEAL = f"{POINTS_CSV}.sha256"
 _FILES = (POINTS_CSV, _SEAL, POINTS_GPKG, STRATA_TIF, STRATA_CSV, SETTINGS)
 _MOST_COMPACT, _FEW = 50, 6
 """Strata by default: compact ones half as many as points, but no more than this; others this few."""
+_OF_MAPS = ("prediction", "mean", "change")
+"""Bands of maps that are no error."""
 
 
 class DesignSettings(RasterSettings, RemoteSettings):
@@ -132,12 +134,14 @@ def _population(settings: DesignSettings) -> "Population":
     """Return the cells to be sampled; UserError if rasters do not fit each other."""
     from soilcarbon.geo import grid as grids  # here and below: slow to import, and --help needs none of these
     from soilcarbon.geo.plausibility import check_layers, check_names, choose_classes, with_classes
-    from soilcarbon.geo.raster import find_layers
+    from soilcarbon.geo.raster import check_no_vector, find_layers
     from soilcarbon.geo.vector import read_areas
     from soilcarbon.mapping.sampling_design import Population
 
     layers = find_layers(_local_rasters(settings), settings.missing_values)
     errors = _error_layers(settings) if settings.error_map else []
+    if settings.mask is not None:
+        check_no_vector(settings.mask, "a mask")
     masks = find_layers([settings.mask], settings.missing_values) if settings.mask else []
     if len(masks) > 1:
         raise UserError(f"{settings.mask}: has {len(masks)} bands; a mask has one")
@@ -177,7 +181,7 @@ def _error_layers(settings: DesignSettings) -> "list[Layer]":
     for names in (("lower", "upper"), ("sd",)):
         if set(names) <= found.keys():
             return [found[name] for name in names]
-    if len(found) == 1:
+    if len(found) == 1 and not set(_OF_MAPS) & found.keys():
         return list(found.values())
     raise UserError(f"{settings.error_map}: has bands {', '.join(list(found)[:12])}, and neither lower and upper nor sd")
 
@@ -223,12 +227,13 @@ def _write_design(settings: DesignSettings, population: "Population", new: Path)
 
 def _strata(settings: DesignSettings, population: "Population") -> "tuple[Assign, list[str], str]":
     """Return how cells are assigned to strata, the strata's names where they have any, and what they are by."""
-    from soilcarbon.geo.raster import find_layers
+    from soilcarbon.geo.raster import check_no_vector, find_layers
     from soilcarbon.mapping import sampling_design as designs
 
     if settings.design == "random":
         return designs.one_stratum, [], ""
     if settings.strata is not None:
+        check_no_vector(settings.strata, "strata")
         layers = find_layers([settings.strata], settings.missing_values)
         if len(layers) != 1:
             raise UserError(f"{settings.strata}: has {len(layers)} bands; a raster of strata has one")

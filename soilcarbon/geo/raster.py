@@ -43,6 +43,7 @@ UNDECLARED = "%s: not declared as nodata, but taken as missing: %s"  # log messa
 EXACT = 2**24  # integers up to this are told apart in float32, in which all covariates are held
 _SIDECAR = 2**22  # characters of a file beside a raster in which category names are looked for
 _CATEGORIES = re.compile(r'<CategoryNames>\s*<Category>|<GDALRasterAttributeTable(?![^>]*tableType="athematic")')
+_POLYGONS = (".gpkg", ".shp", ".geojson", ".json", ".kml", ".fgb")
 _PICTURE = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
@@ -109,6 +110,13 @@ def _open(path: Path) -> Iterator[Any]:
     """Open a GeoTIFF; errors on opening and on reading name the file."""
     with named_errors(path), open_raster(path) as raster:
         yield raster
+
+
+def check_no_vector(path: Path, what: str) -> None:
+    """Raise UserError if a file that is to be a raster has the ending of polygons; `what` it is of, such as "strata"."""
+    if path.suffix.lower() in _POLYGONS:
+        burn = "gdal_rasterize burns the polygons' numbers into one, on the grid of the map"
+        raise UserError(f"{path}: is a vector file, and {what} are to be a raster: {burn}")
 
 
 def find_layers(paths: Sequence[Path], nodata: Mapping[str, tuple[float, ...]] | None = None) -> list[Layer]:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from soilcarbon.geo.grid import raster_grid
-from soilcarbon.geo.raster import Layer, cut_windows, find_layers
+from soilcarbon.geo.raster import Layer, check_no_vector, cut_windows, find_layers
 from soilcarbon.geo.resampling import Stack
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.columns import SAMPLING, find_columns, plain
@@ -29,6 +29,8 @@ _SIZES = ("stratum_size", "size", "area_km2", "km2", "area", "cells", "n_cells",
 """Names of the column of sizes in a table of strata, by preference."""
 _RASTERS = (".tif", ".tiff")
 _TILE = 1024
+NO_SAMPLE = "no probability sample"
+"""How the words end that `soilcarbon design` writes of points that are none."""
 _DISAGREE = 1.5  # times by which products of weight and inclusion probability may differ
 
 
@@ -75,6 +77,8 @@ def read_sample(path: Path, value: str, table_rule: TableRule, rule: SampleRule)
     sampling = _resolved(points, rule)
     if sampling == "none":
         return points, None
+    if chosen := _chosen(points):
+        raise UserError(f"{path}: says of its points {chosen!r}: they were chosen, not drawn at random; --sampling none")
     measured = np.ones(len(points.raw), bool)
     if value in points.raw.columns:
         measured = ~is_missing(points.raw[value], points.rule.missing)
@@ -109,6 +113,13 @@ def drawn_km2(path: Path, table_rule: TableRule) -> float:
         return math.nan
     size = pd.to_numeric(table["stratum_size"], errors="coerce")
     return float(size.groupby(table["stratum"]).first().sum()) or math.nan
+
+
+def _chosen(points: PointTable) -> str | None:
+    """Return what `soilcarbon design` wrote of points that it chose and did not draw; None of others."""
+    if "design" not in points.raw:
+        return None
+    return next((each for each in points.raw["design"].dropna().unique() if str(each).endswith(NO_SAMPLE)), None)
 
 
 def _resolved(points: PointTable, rule: SampleRule) -> Sampling:
@@ -222,6 +233,7 @@ def _strata(points: PointTable, member: np.ndarray, rule: SampleRule) -> tuple[n
     stratum, sizes = _texts(points, "stratum"), None
     is_raster = rule.strata is not None and rule.strata.suffix.lower() in _RASTERS
     if rule.strata is not None:
+        check_no_vector(rule.strata, "strata")
         sizes = raster_sizes(rule.strata) if is_raster else table_sizes(rule.strata)
         if unknown := next((name for name in rule.not_sampled if label(name) not in sizes), None):
             raise UserError(f"{rule.strata}: has no stratum {unknown!r} (--not_sampled); it has {', '.join(list(sizes)[:12])}")

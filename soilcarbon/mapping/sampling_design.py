@@ -22,6 +22,7 @@ from soilcarbon.geo.resampling import Stack
 from soilcarbon.geo.vector import Area
 from soilcarbon.geo.zonal_statistics import cell_areas, inside
 from soilcarbon.io.files import UserError
+from soilcarbon.mapping.probability_sample import NO_SAMPLE
 from soilcarbon.progress import progress
 from soilcarbon.stats.sample_selection import CompactStrata, cum_root_frequency, order_keys
 
@@ -31,7 +32,7 @@ _EARTH = 6371.0
 """Radius, km."""
 _EDGE = 0.01
 """Of a cell: a point keeps so far from its edges, lest rounding moves it across."""
-CHOSEN = {"coverage": "spatial coverage: no probability sample", "clhs": "conditioned Latin hypercube: no probability sample"}
+CHOSEN = {"coverage": f"spatial coverage: {NO_SAMPLE}", "clhs": f"conditioned Latin hypercube: {NO_SAMPLE}"}
 """Designs whose points are chosen, not drawn -> what the points' table says of them."""
 
 

@@ -55,6 +55,7 @@ class VisitTable:
     sizes: dict[str, float] = field(default_factory=dict)  # of strata, where the table has those of `soilcarbon design`
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
@@ -106,7 +107,10 @@ def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
     if rows.empty:
         raise UserError(f"{path}: no row has a place, a visit and a value")
     key = ["place", "visit", *each, "group", "stratum", "block"]
-    again = int(rows.duplicated(key, keep=False).sum())
+    again, warnings = int(rows.duplicated(key, keep=False).sum()), []
+    if "design" in points.raw and points.raw["design"].str.endswith("no probability sample", na=False).any():
+        chosen = points.raw["design"].dropna().iloc[0]
+        warnings.append(f"places by {chosen}: intervals are as if they had been drawn at random")
     if again and has_depths(points):
         depth = points.columns.found.get("bottom") or points.columns.found["depth"]
         raise UserError(f"{path}: {again} rows repeat place and visit at several depths: --each {depth} tells these apart")
@@ -115,7 +119,9 @@ def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
         points.notes.append(f"{again} rows repeat place and visit (first {first!r}): averaged")
     rows = rows.groupby(key, sort=False, as_index=False).mean()
     where = " ".join(visits.place) or points.columns.found["profile_id"]
-    return VisitTable(rows, value, where, each, sizes, {what: count for what, count in counts.items() if count}, points.notes)
+    return VisitTable(
+        rows, value, where, each, sizes, {what: count for what, count in counts.items() if count}, points.notes, warnings
+    )
 
 
 def _drawn_strata(points: PointTable) -> dict[str, float]:

@@ -379,3 +379,12 @@ def test_visits_side_by_side_are_refused(workplace, capsys):
     table.to_csv("t.csv")
     assert make("--table", "t.csv", "--value", "soc_2010") == 2
     assert "are soc_2010 and soc_2018 visits?" in capsys.readouterr().err
+
+
+def test_places_that_were_chosen_are_told(workplace, caplog):
+    changed(design=lambda t: np.full(len(t), "spatial coverage: no probability sample"))
+    assert of_table() == 0
+    facts = json.loads((workplace / "out" / "change.json").read_text())
+    assert facts["warnings"] == [
+        "places by spatial coverage: no probability sample: intervals are as if they had been drawn at random"
+    ]

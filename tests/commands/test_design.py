@@ -104,6 +104,8 @@ def test_chosen_points_are_no_probability_sample(world, capsys):
         given = ["--maps", "m=map.tif", "--points", "sample.csv", "--value", "soc", "--out", "validated"]
         assert run(lambda given=given: validate.main(given)) == 0
         assert not Path("validated/design_scores.csv").exists()
+        assert run(lambda given=given: validate.main([*given, "--sampling", "random"])) == 2
+        assert "were chosen, not drawn at random" in capsys.readouterr().err
 
 
 # --- probabilities ---------------------------------------------------------------------------------------------------------
@@ -286,6 +288,17 @@ def test_a_table_with_measurements_is_not_overwritten(world, capsys):
     assert run(lambda: design.main(["--rasters", "covariates", "--n_points", "20", "--out", "out"])) == 2
     assert "was changed since it was drawn" in capsys.readouterr().err
     assert "soc" in pd.read_csv("out/points.csv")
+
+
+def test_polygons_and_maps_in_place_of_strata_and_errors_are_named(world, capsys):
+    given = ["--rasters", "covariates", "--n_points", "20", "--out", "out"]
+    for name in ("st.gpkg", "st.shp"):
+        for arguments in (["--strata", name], ["--mask", name]):
+            assert run(lambda more=arguments: design.main([*given, *more])) == 2
+            assert f"{name}: is a vector file" in capsys.readouterr().err
+    write_geotiff(Path("map.tif"), np.ones((1, HEIGHT, WIDTH)), ["prediction"], PLACE, CRS, ["kg/m2"])
+    assert run(lambda: design.main([*given, "--by", "error", "--error_map", "map.tif"])) == 2
+    assert "has bands prediction, and neither lower and upper nor sd" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
