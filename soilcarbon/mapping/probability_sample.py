@@ -31,7 +31,7 @@ _RASTERS = (".tif", ".tiff")
 _TILE = 1024
 NO_SAMPLE = "no probability sample"
 """How the words end that `soilcarbon design` writes of points that are none."""
-_DISAGREE = 1.5  # times by which products of weight and inclusion probability may differ
+_DISAGREE = 2.5  # times by which products of weight and inclusion probability may differ: cells of a grid in degrees do
 
 
 @dataclass(frozen=True)
