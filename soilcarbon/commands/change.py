@@ -120,6 +120,10 @@ class ChangeSettings(PointSettings):
 log = logging.getLogger(__name__)
 
 
+class EmptyStratumError(UserError):
+    """A stratum has no place, so that there is no change of all strata of a set or group."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(ChangeSettings, __doc__, arguments, "soilcarbon change")
@@ -181,7 +185,7 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
     settings = settings.model_copy(update={"control": settings.control and label(settings.control)})
     if settings.control is not None and settings.control not in groups:
         raise UserError(f"{path}: no group {settings.control!r} (--control); there are {', '.join(groups[:12])}")
-    changes, pairs, plans = [], [], []
+    changes, pairs, plans, empty = [], [], [], []
     for what in _sets(first, second, table.each):
         of_set = [each[(each[list(what)] == pd.Series(what)).all(axis=1)].reset_index(drop=True) for each in (first, second)]
         by_group: dict[str, _Compared] = {}
@@ -189,7 +193,12 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
             if not all(len(each) and (group == OVERALL or (each["group"] == group).any()) for each in of_set):
                 log.info("%s: no place at one of the visits", _label(what, group))
                 continue
-            found = _compare(settings, of_set[0], of_set[1], group)
+            try:
+                found = _compare(settings, of_set[0], of_set[1], group)
+            except EmptyStratumError as error:
+                empty.append(error)
+                log.warning("%s: left out: %s", _label(what, group), error)
+                continue
             if settings.design == "auto" and not found.change.paired:
                 log.info(
                     "%s: %d of %d and %d places were sampled at both visits: compared as independent samples (--design)",
@@ -208,7 +217,7 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
         if settings.control is not None and settings.control in by_group:
             changes += _contrasts(settings, what, by_group)
     if not changes:
-        raise UserError(f"{path}: no set of values has places at both visits")
+        raise empty[0] if empty else UserError(f"{path}: no set of values has places at both visits")
     facts = {
         "inputs": {str(path): sha256(table_file(path))},
         "value": table.value,
@@ -385,7 +394,7 @@ def _design(settings: ChangeSettings, rows: "pd.DataFrame", visits: "list[pd.Dat
     if empty := [name for name in sizes or {} if name not in here]:
         seen = "that was sampled at both visits" if len(visits) == 1 else "at one of the visits"
         left = f"leave it out, and the change is that of the others (--stratum {settings.stratum or STRATUM} --sizes, of these)"
-        raise UserError(f"{settings.table}: stratum {empty[0]!r} has no place {seen}; {left}")
+        raise EmptyStratumError(f"{settings.table}: stratum {empty[0]!r} has no place {seen}; {left}")
     units = rows["block"].to_numpy() if blocks else None
     return sampling_design(len(rows), strata, sizes, weights, units)
 

@@ -388,3 +388,22 @@ def test_places_that_were_chosen_are_told(workplace, caplog):
     assert facts["warnings"] == [
         "places by spatial coverage: no probability sample: intervals are as if they had been drawn at random"
     ]
+
+
+def test_sets_and_groups_whose_strata_are_empty_are_left_out(workplace, caplog, capsys):
+    """Few cores reach the lower layer, and none of them in one stratum; of one group one stratum was sampled once only."""
+    first, second = write()
+    deep = [each[each["zone"] == "v"].assign(layer=2) for each in (first, second)]
+    pd.concat([first.assign(layer=1), second.assign(layer=1), *deep]).to_csv("t.csv", index=False)
+    how = ["--each", "layer", "--stratum", "zone", "--sizes", "u=1", "v=2"]
+    with caplog.at_level("INFO"):
+        assert of_table(*how) == 0
+    assert pd.read_csv("out/change.csv")["layer"].tolist() == [1]
+    assert "layer 2: left out: t.csv: stratum 'u' has no place that was sampled at both visits" in caplog.text
+    pd.concat(deep).to_csv("t.csv", index=False)
+    assert of_table(*how) == 2
+    assert "stratum 'u' has no place" in capsys.readouterr().err
+    lone = second[(second["zone"] == "v") | (second["crop"] == "grass")]
+    pd.concat([first, lone]).to_csv("t.csv", index=False)
+    assert of_table("--design", "unpaired", "--by", "crop", "--stratum", "zone") == 0
+    assert pd.read_csv("out/change.csv")["group"].tolist() == ["all", "grass"]
