@@ -111,6 +111,11 @@ def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
     if "design" in points.raw and points.raw["design"].str.endswith("no probability sample", na=False).any():
         chosen = points.raw["design"].dropna().iloc[0]
         warnings.append(f"places by {chosen}: intervals are as if they had been drawn at random")
+    if not (visits.place or visits.block) and (plot := _shared_part(points)):
+        count = f"{rows['place'].nunique()} places are of {points.raw[plot].nunique()} {plot!r}"
+        warnings.append(
+            f"{count}, and count as independent: --place {plot} takes their mean, --block {plot} variances between these"
+        )
     if again and has_depths(points):
         depth = points.columns.found.get("bottom") or points.columns.found["depth"]
         raise UserError(f"{path}: {again} rows repeat place and visit at several depths: --each {depth} tells these apart")
@@ -122,6 +127,17 @@ def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
     return VisitTable(
         rows, value, where, each, sizes, {what: count for what, count in counts.items() if count}, points.notes, warnings
     )
+
+
+def _shared_part(points: PointTable) -> str | None:
+    """Return the column that ids begin with, as `soilcarbon stocks` joins columns of places, if several places share its values."""
+    ids, used = points.ids(), set(points.columns.found.values())
+    for name in (each for each in points.raw if each not in used and points.raw[each].notna().all()):
+        part = points.text(name, "--place")
+        joined = [one.startswith(f"{other}_") for one, other in zip(ids.fillna(""), part.fillna(""), strict=True)]
+        if all(joined) and part.nunique() < ids.nunique():
+            return str(name)
+    return None
 
 
 def _drawn_strata(points: PointTable) -> dict[str, float]:
@@ -232,13 +248,15 @@ def check_written_alike(first: pd.DataFrame, second: pd.DataFrame, path: Path) -
 
 
 def unlike_visits(first: pd.DataFrame, second: pd.DataFrame, visits: tuple[str, str]) -> list[str]:
-    """Return a sentence if the medians of two visits differ so much that one may be in another unit; else nothing."""
+    """Return sentences if the first visit is the later, or if medians differ so much that one may be in another unit."""
+    years = [float(each["year"].mean()) for each in (first, second)]
+    found = [f"the first visit, {visits[0]}, is later than {visits[1]}: the change is backwards"] if years[0] > years[1] else []
     medians = [float(each["value"].median()) for each in (first, second)]
     low, high = sorted(medians)
     if not low > 0 or high < _ANOTHER_UNIT * low:
-        return []
+        return found
     shown = " and ".join(f"{median:.4g} ({visit})" for median, visit in zip(medians, visits, strict=True))
-    return [f"medians of the visits are {shown}, {high / low:.3g} times as much: are both in one unit?"]
+    return [*found, f"medians of the visits are {shown}, {high / low:.3g} times as much: are both in one unit?"]
 
 
 def lone_zeros(first: pd.DataFrame, second: pd.DataFrame) -> list[str]:

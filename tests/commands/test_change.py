@@ -407,3 +407,19 @@ def test_sets_and_groups_whose_strata_are_empty_are_left_out(workplace, caplog, 
     pd.concat([first, lone]).to_csv("t.csv", index=False)
     assert of_table("--design", "unpaired", "--by", "crop", "--stratum", "zone") == 0
     assert pd.read_csv("out/change.csv")["group"].tolist() == ["all", "grass"]
+
+
+def test_cores_of_one_plot_and_visits_backwards_are_told(workplace, caplog):
+    first, second = write()
+    both = pd.concat([first, second])
+    cores = [both.assign(profile_id=both["plot"] + f"_c{k}", core=f"c{k}", soc=both["soc"] + k) for k in range(2)]
+    pd.concat(cores).drop(columns="crop").to_csv("t.csv", index=False)
+    columns = ["--columns", "profile_id=profile_id"]
+    for more, told in (([], True), (["--block", "plot"], False), (["--place", "plot"], False)):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            assert of_table(*columns, *more) == 0
+        assert ("26 places are of 13 'plot', and count as independent: --place plot" in caplog.text) == told
+    assert of_table(*columns, "--place", "plot", "--visits", "2018", "2010") == 0
+    warnings = json.loads((workplace / "out" / "change.json").read_text())["warnings"]
+    assert warnings == ["the first visit, 2018, is later than 2010: the change is backwards"]
