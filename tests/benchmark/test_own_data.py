@@ -287,6 +287,22 @@ def test_the_table_has_the_scores_of_fit_and_intervals_widen_with_few_groups():
     assert narrow["mae_se"] > 0 and narrow["against"] == "forest" and narrow["change"] == 0
 
 
+def test_standard_errors_of_several_repeats_are_those_of_one():
+    """The folds of a second repeat are those of the first, or each profile its own: the root of the mean square of both."""
+    random, n = np.random.default_rng(0), 40
+    table = pd.DataFrame({"profile_id": np.arange(n).astype(str), "group": np.arange(n), "observed": random.lognormal(3, 0.3, n)})
+    table = table.assign(mean=20.0, median=19.0, forest=table["observed"] + random.normal(0, 2, n))
+    folds = [np.arange(n) % 5, np.arange(n)]
+    errors = np.abs(table["forest"] - table["observed"]).to_numpy()
+    expected = [
+        np.array([errors[each == k].mean() for k in np.unique(each)]).std(ddof=1) / len(np.unique(each)) ** 0.5 for each in folds
+    ]
+    parts = [table.assign(repeat=k, fold=each) for k, each in enumerate(folds)]
+    found = score_table({"blocks": pd.concat(parts)}, METHODS, 0).set_index("method").loc["forest"]
+    assert found["mae_se"] == pytest.approx(np.sqrt(np.mean(np.square(expected)))) and found["repeats"] == 2
+    assert found["mae"] == pytest.approx(errors.mean())
+
+
 # --- the command ----------------------------------------------------------------------------------------------------------------
 
 

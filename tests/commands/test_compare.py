@@ -152,6 +152,16 @@ def test_intervals_and_applicability_are_there_for_every_profile(compared):
     assert row["coverage"] == pytest.approx(held.mean())
 
 
+def test_a_case_has_the_network_without_its_region_and_all_methods_aim_at_what_regional_says(compared):
+    design = design_of(read_settings(CompareSettings, "", ["--config", str(compared[1])]))
+    run, path = Run("blocks", 1, (), region="east", size=20, curve=True), pretrained_path(design, "east")
+    case = design.divide(run)
+    assert load_checkpoint(path).specification.center == "mean" and case.start.specification.center == "median"
+    assert len(case.rows) == 20 and not case.whole and case.region is read_inputs(design).regions["east"]
+    folds = design.folds_for("blocks", region="east").folds
+    assert (folds[case.rows] == 0).all() and (folds[case.test] == 1).all() and len(case.test) == (folds == 1).sum()
+
+
 def test_the_report_stands_alone(compared):
     page = (compared[0] / "report.html").read_text()
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
