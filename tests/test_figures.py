@@ -29,7 +29,7 @@ def ink(path):
     return float((imread(path)[..., :3].min(axis=-1) < 0.95).mean())
 
 
-@pytest.mark.parametrize("n", [1, 2, 150, 5000])
+@pytest.mark.parametrize("n", [1, 2, 150])
 def test_observed_against_predicted_draws_something_at_any_size(tmp_path, n):
     figures.observed_against_predicted(tmp_path / "new" / "figure.png", *soc(n), "g/kg", "anhui")
     assert 0.01 < ink(tmp_path / "new" / "figure.png") < 0.5

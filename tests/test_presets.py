@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import make_dataset
+from conftest import make_dataset, slow_but
 from map_world import draw_nothing
 
 import pred
@@ -89,7 +89,9 @@ def test_realdata_training(name, tmp_path):
     executed(name, train_global.main, *QUICK, "--data_dir", str(tmp_path / "data"), "--members", "1")
 
 
-@pytest.mark.parametrize("name", ["sim_compare", "realdata_compare", "realdata_curves", "realdata_untouched"])
+@pytest.mark.parametrize(
+    "name", slow_but(["sim_compare", "realdata_compare", "realdata_curves", "realdata_untouched"], "sim_compare")
+)
 def test_compare(name):
     for region in ("global", *REGIONS):
         link = Path("data/real") / region

@@ -52,6 +52,12 @@ def world(workplace):
     return make_world(workplace)
 
 
+@pytest.fixture
+def plain(workplace):
+    """The same with a network of one member, whose maps take half the time."""
+    return make_world(workplace, members=1)
+
+
 # --- what a map is -------------------------------------------------------------------------------------------------------
 
 
@@ -174,14 +180,14 @@ def test_a_change_has_the_members_quantiles_and_its_total_is_that_of_means(world
     assert means["a"] > 1.1 * np.nanmean(first[0])
 
 
-def test_tiles_leave_no_seam(world):
+def test_tiles_leave_no_seam(plain):
     assert make(out="out/whole.tif") == 0
     for side in (16, 33):
         assert make("--tile", str(side), out="out/tiles.tif") == 0
         np.testing.assert_allclose(read("out/tiles.tif"), read("out/whole.tif"), rtol=1e-4, atol=1e-4)
 
 
-def test_cells_that_lack_too_much_are_nodata_and_the_others_filled(world):
+def test_cells_that_lack_too_much_are_nodata_and_the_others_filled(plain):
     assert make() == 0
     known = np.isfinite(read()[0])
     expected = np.ones((HEIGHT, WIDTH), bool)
@@ -205,7 +211,7 @@ def test_antimeridian_is_no_edge(workplace):
     np.testing.assert_allclose(np.roll(read(), 36, axis=2), read("out/turned.tif"), rtol=1e-4, atol=1e-4)
 
 
-def test_rasters_of_other_grids_meet_on_the_map(world):
+def test_rasters_of_other_grids_meet_on_the_map(plain):
     layers = covariates()
     coarse = layers["bio01"][: HEIGHT // 2 * 2].reshape(HEIGHT // 2, 2, WIDTH // 2, 2).mean((1, 3))
     layers["bio12"][:] = 700  # of one value: whatever the resampling
@@ -221,7 +227,7 @@ def test_rasters_of_other_grids_meet_on_the_map(world):
     np.testing.assert_allclose(read(), read("out/same.tif"), rtol=1e-4, atol=1e-4)
 
 
-def test_own_crs_resolution_and_bounds(world):
+def test_own_crs_resolution_and_bounds(plain):
     assert make("--crs", "EPSG:3035", "--resolution", "20000", "--bounds", "4.4e6", "4.8e6", "2.55e6", "2.65e6") == 0
     with rasterio.open("out/soc.tif") as raster:
         assert (raster.crs.to_epsg(), raster.res, raster.shape) == (3035, (20000, 20000), (5, 20))
@@ -316,14 +322,14 @@ def test_everything_lies_beside_the_map(world):
     assert Path("out2/soc.png").read_text() == "the user's"
 
 
-def test_a_target_that_is_a_path_stays_in_the_folder_of_results(world):
+def test_a_target_that_is_a_path_stays_in_the_folder_of_results(plain):
     make_checkpoint(Path("model/evil.pth"), label="../../../escaped/x")
     assert run(lambda: make_map.main(["--checkpoint", "model/evil.pth", "--rasters", "rasters"])) == 0
     assert not list(Path().resolve().parent.parent.rglob("escaped*"))
     assert [path.parent for path in Path().rglob("*escaped_x*.tif")] == [Path("results/evil")]
 
 
-def test_map_is_scored_against_a_raster(world):
+def test_map_is_scored_against_a_raster(plain):
     assert make() == 0
     band = read()[0]
     write_geotiff(Path("truth.tif"), band[None] + 2, ["soc"], Affine(CELL, 0, WEST, 0, -CELL, NORTH))
@@ -335,7 +341,7 @@ def test_map_is_scored_against_a_raster(world):
     assert json.loads(Path("out/other_scores.json").read_text())["scores"]["mae"] == pytest.approx(0, abs=1e-4)
 
 
-def test_large_map_is_scored_on_every_kth_row_and_column(world, monkeypatch):
+def test_large_map_is_scored_on_every_kth_row_and_column(plain, monkeypatch):
     assert make() == 0
     band = read()[0]
     write_geotiff(Path("truth.tif"), band[None] * 1.5, ["soc"], Affine(CELL, 0, WEST, 0, -CELL, NORTH))
@@ -350,7 +356,7 @@ def test_large_map_is_scored_on_every_kth_row_and_column(world, monkeypatch):
 # --- areas, zones, periods -----------------------------------------------------------------------------------------------
 
 
-def test_area_of_interest_crops_and_masks(world):
+def test_area_of_interest_crops_and_masks(plain):
     write_boxes(left=(11.02, 46.03, 12.0, 47.0), right=(13.0, 46.5, 14.0, 48.0))
     assert make(out="out/all.tif") == 0
     assert make("--aoi", "z.geojson", "--tile", "16") == 0
@@ -363,7 +369,7 @@ def test_area_of_interest_crops_and_masks(world):
     np.testing.assert_allclose(part[inside], whole[inside], rtol=1e-4)
 
 
-def test_mask_leaves_its_zeros_and_gaps_out(world):
+def test_mask_leaves_its_zeros_and_gaps_out(plain):
     land = np.ones((7, 9), np.float32)
     land[:3, :2], land[5:, 6:] = 0, np.nan
     write_geotiff(Path("land.tif"), land[None], ["land"], Affine(1, 0, WEST, 0, -1, NORTH))
@@ -427,7 +433,7 @@ def test_means_are_corrected_by_what_held_out_profiles_show(world):
     assert ((half["mean_upper"] - half["mean_lower"]) < 0.7 * widths).all()
 
 
-def test_errors_persist_in_part_from_period_to_period_where_profiles_are_of_one(world):
+def test_errors_persist_in_part_from_period_to_period_where_profiles_are_of_one(plain):
     with_errors(bias=0.0)
     for year in (2000, 2010):
         write_rasters(Path(str(year)), {"bio01": covariates()["bio01"] + np.float32(year - 2000)})
@@ -458,7 +464,7 @@ def test_periods_give_a_map_each_and_the_change(world, capsys):
     assert table["mean"].iloc[3] == pytest.approx(table["mean"].iloc[2] - table["mean"].iloc[0], rel=1e-5)
 
 
-def test_periods_may_cover_different_ground(world):
+def test_periods_may_cover_different_ground(plain):
     layers = covariates()
     climate = ("bio01", "bio12")
     part = {name: np.where(np.arange(WIDTH) < 48, np.nan, layers[name]).astype(np.float32) for name in climate}

@@ -44,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("light_maps")
 
 @pytest.fixture
 def world(workplace):
-    return make_world(workplace)
+    return make_world(workplace, members=1)
 
 
 # --- bad input -----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("light_maps")
 
 @pytest.fixture
 def world(workplace):
-    return make_world(workplace)
+    return make_world(workplace, members=1)
 
 
 def test_resumed_map_has_the_same_bytes_and_a_torn_tile_is_not_believed(world, monkeypatch, caplog):

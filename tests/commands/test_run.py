@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("small_learners")
 
 @pytest.mark.usefixtures("no_drawing")
 def test_a_map_from_python_is_that_of_the_command_line(workplace, capsys):
-    make_world(workplace)
+    make_world(workplace, members=1)
     assert make("--workers", "1", "--bounds", "11", "12", "48", "49", "--no-applicability") == 0
     said = capsys.readouterr().out
     typed = {"checkpoint": Path("model/m.pth"), "rasters": "rasters", "out": "other/soc.tif", "bounds": (11, 12, 48, 49)}

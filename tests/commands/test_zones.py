@@ -126,6 +126,7 @@ def test_zones_of_a_raster_and_profiles_without_years(workplace):
     assert np.isnan(forest.predict(x)).all()
 
 
+@pytest.mark.slow
 def test_the_network_is_scored_on_the_same_profiles(workplace, monkeypatch):
     write_zoned_samples(workplace)
     monkeypatch.setattr(train, "ZonedNetwork", partial(ZonedNetwork, epochs=2))

@@ -64,6 +64,7 @@ def test_flipped_residuals_keep_size_and_block_but_lose_their_cause():
     assert abs(np.corrcoef(found, residuals)[0, 1]) < 0.15
 
 
+@pytest.mark.slow
 def test_noise_makes_a_model_as_hard_to_learn_as_observations():
     random = np.random.default_rng(0)
     x = random.normal(size=(600, 4)).astype(np.float32)

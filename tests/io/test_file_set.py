@@ -82,7 +82,7 @@ def test_error_at_any_call_leaves_the_old_set_or_the_new(folder, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
-@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_kill_at_any_call_leaves_the_old_set_or_the_new(folder, monkeypatch, step):
     for at in range(1, 200, step):
         process = os.fork()

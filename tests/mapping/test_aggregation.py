@@ -24,11 +24,11 @@ VARIANCES = ["variance_bias", "variance_correlated", "variance_cells", "variance
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A folder with rasters, and a network of three members with an error model and a calibration."""
+    """A folder with rasters, and a network of two members with an error model and a calibration."""
     folder = tmp_path_factory.mktemp("aggregation")
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
-        make_world(folder)
+        make_world(folder, members=2)
         network = load_checkpoint("model/m.pth")
         random = np.random.default_rng(0)
         lon, lat = WEST + 9 * random.random(200), NORTH - 7 * random.random(200)

@@ -154,6 +154,7 @@ def test_a_stac_item_describes_the_map(results):
     assert "zones" in change["assets"] and change["assets"]["map"]["href"] == "./both_change.tif"
 
 
+@pytest.mark.slow
 def test_pystac_validates_the_items(results):
     pystac = pytest.importorskip("pystac", reason="pip install 'pystac[validation]'")
     pytest.importorskip("jsonschema")
@@ -194,7 +195,7 @@ def test_zones_are_layers_with_their_totals(results):
 
 
 def test_predictions_are_points(workplace):
-    make_world(workplace)
+    make_world(workplace, members=1)
     lon, lat = np.linspace(10.1, 18.9, 20), np.linspace(43.1, 49.9, 20)
     places = pd.DataFrame({"profile_id": [f"p{k}" for k in range(20)], "lon": lon, "lat": lat})
     places.to_csv("places.csv", index=False)
@@ -216,7 +217,7 @@ def test_they_are_results_of_the_map(results):
 
 def test_a_style_that_was_not_written_here_is_kept(workplace, capsys):
     """Beside a map of a version that wrote neither styles nor a manifest, whose other files may be replaced."""
-    make_world(workplace)
+    make_world(workplace, members=1)
     assert make("--workers", "1") == 0
     (Path("out") / MANIFEST).unlink()
     Path("out/soc.qml").write_text("mine")

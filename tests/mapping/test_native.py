@@ -52,7 +52,7 @@ def test_a_coarse_category_has_the_windows_of_its_own_cells(world, tile, caplog)
     record = Record(rasters=tuple(
         {"crs": "EPSG:4326", "cell_size": [CELLS[each.name]] * 2, "variables": list(each.variables)} for each in CATEGORIES
     ))  # fmt: skip
-    make_checkpoint(Path("model/m.pth"), record=record)
+    make_checkpoint(Path("model/m.pth"), 1, record=record)
     assert make("--tile", tile) == 0
     mapped = read()[0]
     assert np.isfinite(mapped).mean() > 0.9
@@ -69,6 +69,6 @@ def test_a_coarse_category_has_the_windows_of_its_own_cells(world, tile, caplog)
 def test_windows_of_the_map_s_cells_are_taken_where_training_had_such_or_says_nothing(world, trained, more, caplog):
     caplog.set_level("INFO")
     facts = {"crs": "EPSG:4326", "cell_size": [trained, trained], "variables": ["elevation", "slope"]}
-    make_checkpoint(Path("model/m.pth"), record=Record(rasters=() if trained is None else (facts,)))
+    make_checkpoint(Path("model/m.pth"), 1, record=Record(rasters=() if trained is None else (facts,)))
     assert make(*more) == 0
     assert "are read at their own" not in caplog.text

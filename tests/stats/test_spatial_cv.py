@@ -395,6 +395,7 @@ def test_no_fold_holds_more_than_max_share(grid):
 # --- real profiles -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_realdata
 def test_held_out_distances_in_kenya_grow_from_strategy_to_strategy():
     import rasterio
