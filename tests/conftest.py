@@ -37,7 +37,7 @@ threadpool_limits(1)
 torch.set_num_threads(1)
 # one thread has scikit-learn's settings and the filters of warnings, which would be set again for every tree of every prediction
 sklearn.utils.parallel._FuncWrapper.__call__ = lambda self, *arguments, **named: self.function(*arguments, **named)
-gc.disable()  # until the tests are collected
+gc.set_threshold(10**9)  # no garbage is collected until the tests are
 os.fsync = lambda _: None  # no test outlives a power cut, and a disk takes milliseconds for each
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -60,7 +60,6 @@ def pytest_collection_finish() -> None:
     """Collect garbage from here on, and among the objects of tests alone: the imported libraries have a million."""
     gc.freeze()
     gc.set_threshold(50_000)
-    gc.enable()
 
 
 def slow_but(cases: Iterable[Any], *quick: Any) -> list[Any]:
