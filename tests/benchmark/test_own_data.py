@@ -1,6 +1,7 @@
 """Comparison on one dataset: nothing of a held-out profile in its prediction, budget, table and verdict, resumed runs."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -367,6 +368,31 @@ def test_it_is_resumed_and_the_number_of_workers_changes_no_bit(here, capsys, mo
     assert Path("a/predictions.csv").read_bytes() == before
     assert made("--methods", "forest", "--out", "a", "--resume") == 2
     assert "begun with other values of methods" in capsys.readouterr().err
+
+
+def test_a_comparison_is_continued_with_its_settings_and_data_alone(here, mine, capsys, monkeypatch):
+    def stop(*_):
+        raise UserError("stopped")
+
+    monkeypatch.setattr(own_data, "compare", stop)
+    (here / "mine").unlink()
+    shutil.copytree(mine, here / "mine")
+    for more, words in (([], "stopped"), (["--resume"], "stopped"), (["--resume", "--seed", "1"], "with other values of seed;")):
+        assert made(*more) == 2 and words in capsys.readouterr().err
+    samples = here / "mine" / "samples.csv"
+    samples.write_text(samples.read_text() + "\n")
+    assert made("--resume") == 2 and "with other values of the input files;" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tuned", [True, False])
+def test_the_first_candidate_is_taken_where_nothing_is_tuned(tuned, mine, tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr(registry, "tune", lambda method, *_, **__: tried.append(method.candidates) or ("fitted", {}))
+    plan = dataclasses.replace(design(mine, tmp_path), choice=Choice((), (), 1, tuned=tuned))
+    with pytest.raises(AttributeError):  # nothing was fitted
+        METHODS["idw"].predict(plan.divide(Run("blocks", 0, ("idw",))))
+    every = registry.BASELINES["idw"].candidates
+    assert tried == [every if tuned else every[:1]]
 
 
 @pytest.mark.slow
