@@ -50,7 +50,7 @@ class ChangeSettings(PointSettings):
     visits: list[str] = Field([], description="first and second visit, or spans of years: 1985-1994 2010-2019 [the only two]")
     each: list[str] | None = Field(None, description="columns whose values are analysed each for itself [method layer, of stocks]")
     by: list[str] = Field([], description="columns of groups, such as treatment: the change of each, and of all")
-    control: str | None = Field(None, description="group of --by against which the changes of the others are compared")
+    control: str = Field("", description="group of --by against which the changes of the others are compared")
     design: Literal["auto", "paired", "unpaired"] = Field(
         "auto",
         description="pairs of places, or independent samples; auto: pairs, if half of the places of the smaller visit have one",
@@ -105,7 +105,7 @@ class ChangeSettings(PointSettings):
             raise ValueError("to plan, give --detect CHANGE or --sample_sizes NUMBERS")
         if self.visits and len(self.visits) != 2:
             raise ValueError(f"visits: {' '.join(self.visits)}: the first and the second")
-        if self.control is not None and not self.by:
+        if self.control and not self.by:
             raise ValueError("control is one of the groups of --by; give the column")
         if self.sizes and self.table is not None and self.stratum is None:
             raise ValueError("sizes are of strata; --stratum names their column")
@@ -182,8 +182,8 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
     groups = sorted(set(first["group"]) | set(second["group"])) if settings.by else []
     if OVERALL in groups:
         raise UserError(f"{path}: a group of --by is called {OVERALL!r}, as the row of all groups is; call it something else")
-    settings = settings.model_copy(update={"control": settings.control and label(settings.control)})
-    if settings.control is not None and settings.control not in groups:
+    settings = settings.model_copy(update={"control": label(settings.control)})
+    if settings.control and settings.control not in groups:
         raise UserError(f"{path}: no group {settings.control!r} (--control); there are {', '.join(groups[:12])}")
     changes, pairs, plans, empty = [], [], [], []
     for what in _sets(first, second, table.each):
@@ -214,7 +214,7 @@ def analyse(settings: ChangeSettings) -> "tuple[dict[str, pd.DataFrame], dict[st
             pairs.append(found.pairs.assign(**head))
             plans += [{**head, **row} for row in _plans(settings, found.survey)]
             _log(settings, _label(what, group), found, visits)
-        if settings.control is not None and settings.control in by_group:
+        if settings.control and settings.control in by_group:
             changes += _contrasts(settings, what, by_group)
     if not changes:
         raise empty[0] if empty else UserError(f"{path}: no set of values has places at both visits")

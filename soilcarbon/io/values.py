@@ -21,6 +21,8 @@ NO_VALUE = (
     "", "na", "n/a", "#n/a", "n.a.", "<na>", "nan", "null", "(null)", "none", "missing", "#value!", "#div/0!", "-", "--", ".", "?",
 )  # fmt: skip
 """Words for missing, in lower case."""
+_NAMES = frozenset(("none", "missing", "-", "--", ".", "?"))
+"""Those that may be names of groups."""
 CODES = (-1.0, -9.0, -99.0, -99.9, -999.0, -999.9, -9999.0, -99999.0, -32768.0)
 """Codes for missing in columns that hold no negative number else."""
 BelowLimit = Literal["ask", "half", "zero", "drop"]
@@ -67,11 +69,12 @@ def label(word: object) -> str:
 
 
 def labels(column: pd.Series, where: str, missing: Sequence[str] = ()) -> pd.Series:
-    """Return a column (N,) of names of strata or groups as `label` writes them, NaN where missing.
+    """Return a column (N,) of names of strata or groups as `label` writes them, NaN where missing: "none" may be a treatment.
 
     UserError if two names differ in case or in blanks only; `where` names the file and the column.
     """
-    found = column.astype("str").map(label).where(~is_missing(column, missing))
+    unnamed = is_missing(column, missing) & ~column.astype("str").str.strip().str.lower().isin(_NAMES - set(missing))
+    found = column.astype("str").map(label).where(~unnamed)
     alike: dict[str, str] = {}
     for name in found.dropna().unique():
         other = alike.setdefault("".join(name.split()).casefold(), name)

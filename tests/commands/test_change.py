@@ -341,6 +341,15 @@ def test_names_that_look_alike_are_asked_about(new, more, words, workplace, caps
     assert words in capsys.readouterr().err
 
 
+def test_a_treatment_may_be_none(workplace):
+    changed(crop=lambda t: t["crop"].replace({"wheat": "none"}))
+    assert of_table("--by", "crop", "--control", "none") == 0
+    assert result("grass - none")["n_before"] == 6
+    changed(crop=lambda t: t["crop"].mask(t["plot"] == "p2", "NA"))
+    assert of_table("--by", "crop") == 0
+    assert (result()["n_before"], result("grass")["n_before"]) == (10, 5)
+
+
 def test_places_that_are_not_paired_and_another_unit_are_told(workplace, caplog):
     changed(plot=lambda t: t["plot"] + t["year"].astype(str), soc=lambda t: t["soc"] / np.where(t["year"] == 2018, 10, 1))
     with caplog.at_level("INFO"):
