@@ -15,7 +15,7 @@ from soilcarbon.io.files import UserError, nearest
 from soilcarbon.io.points import PointTable, TableRule, read_points
 from soilcarbon.io.values import label, labels
 from soilcarbon.soil.horizons import has_depths
-from soilcarbon.soil.visits import visit_labels
+from soilcarbon.soil.visits import SAME_SITE, visit_labels
 from soilcarbon.stats.groups import unit_vectors
 from soilcarbon.stats.variogram import EARTH_KM
 
@@ -120,6 +120,10 @@ def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
         depth = points.columns.found.get("bottom") or points.columns.found["depth"]
         raise UserError(f"{path}: {again} rows repeat place and visit at several depths: --each {depth} tells these apart")
     if again:
+        extent = rows.groupby(key, sort=False)[["lon", "lat"]].agg(np.ptp).max(axis=1)
+        if far := {str(each[0]) for each in extent.index[extent > SAME_SITE]}:
+            where = f"{len(far)} places have rows of one visit that lie far from each other"
+            raise UserError(f"{path}: {where} (first {extent.idxmax()[0]!r}): --place COLUMNS tells places apart")
         first = rows.loc[rows.duplicated(key, keep=False), "place"].iloc[0]
         points.notes.append(f"{again} rows repeat place and visit (first {first!r}): averaged")
     rows = rows.groupby(key, sort=False, as_index=False).mean()

@@ -96,3 +96,13 @@ def test_visits_that_are_unclear_are_asked_about(visits, chosen, words, workplac
     with pytest.raises(UserError) as error:
         two_visits(found, PATH, chosen)
     assert words in str(error.value)
+
+
+def test_rows_of_one_name_that_lie_far_apart_are_no_place(workplace):
+    table = pd.concat([places("a", "a", year=year, lon=[10.0, 10.5], lat=50.0, zone=["n", "s"]) for year in (2000, 2010)])
+    with pytest.raises(
+        UserError, match=r"1 places have rows of one visit that lie far from each other \(first 'a'\): --place COLUMNS"
+    ):
+        read(table)
+    assert len(read(table, place=["zone", "plot"]).rows) == 4
+    assert len(read(table.assign(lon=[10.0, 10.0002] * 2)).rows) == 2
