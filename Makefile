@@ -1,6 +1,7 @@
 # make demo       the example world: simulate, pretrain, fine-tune, evaluate and map four regions (SEED=1: another world)
 # make test       the test suite, with ruff and mypy
-# make test-all   the same, and what takes long: processes killed at random, a Dask cluster, a browser
+# make test-all   the same, and what takes long: processes killed at random, torchrun, a Dask cluster, a browser, the notebook and
+#                 most pages, further cases of tests of which one case is quick (conftest.slow_but)
 # make realdata   the same on real profiles and rasters (REALDATA=folder); with layers of 0.05 degrees, further profiles and
 #                 regions with covariates of their own where they are there (REALDATA2=folder)
 # make compare    after make realdata: the network against every baseline, on the same folds; hours of one core (CONFIG=file)
