@@ -12,7 +12,7 @@ from pathlib import Path
 import doc_world
 import numpy as np
 import pytest
-from conftest import PUBLISHED_WEIGHTS
+from conftest import PUBLISHED_WEIGHTS, slow_but
 from doc_pages import PAGES, ROOT, commands, pieces, run_command
 from test_docs import CLASSES
 
@@ -86,14 +86,12 @@ def lines():
     return [line for page in PAGES for kind, text in pieces(page) if kind in ("bash", "inline") for line in commands(text)]
 
 
-QUICK = {"choices", "scaling", "speed"}
-"""Pages that need no model, and are run in every test."""
-RUN = [pytest.param(page, marks=[] if page in QUICK else pytest.mark.slow) for page in PAGES if page not in ("api", "python", "r")]
+WITHOUT_MODEL = ("stocks", "choices", "scaling", "speed")
 
 
-@pytest.mark.parametrize("page", RUN)
+@pytest.mark.parametrize("page", slow_but([page for page in PAGES if page not in ("api", "python", "r")], *WITHOUT_MODEL[1:]))
 def test_page(page, request, server, tmp_path, monkeypatch, no_drawing):
-    shutil.copytree(request.getfixturevalue("inputs" if page in QUICK else "world"), tmp_path, dirs_exist_ok=True)
+    shutil.copytree(request.getfixturevalue("inputs" if page in WITHOUT_MODEL else "world"), tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     server.files["/climate.tif"] = Path("served/climate.tif").read_bytes()
     names = GIVEN.get(page, dict)()
