@@ -26,6 +26,7 @@ import rasterio
 import torch
 from sklearn.ensemble import RandomForestRegressor
 
+from soilcarbon.benchmark.baselines import BASELINES
 from soilcarbon.categories import Category, middle_cells
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import write_table
@@ -234,9 +235,13 @@ def by_mixtures(options: argparse.Namespace) -> Results:
 
 
 def shown(found: Results, against: str | None) -> str:
-    """Return MAE by region and changes against one method, by default the first."""
+    """Return MAE by region and changes against one method, by default the first; "best": each region's strongest baseline."""
     methods = [name for name in next(iter(found.values())) if name not in ("observed", "group")]
     reference = against or methods[0]
+    if reference == "best":
+        rivals = [name for name in methods if name in BASELINES]
+        best = {region: min(rivals, key=lambda name, t=t: (t[name] - t["observed"]).abs().mean()) for region, t in found.items()}
+        found = {f"{region} ({best[region]})": t.assign(best=t[best[region]]) for region, t in found.items()}
     lines = []
     for name in methods:
         parts = [tuple(t[each].to_numpy() for each in ("observed", name, reference, "group")) for t in found.values()]
@@ -268,7 +273,7 @@ def main() -> None:
     parser.add_argument("--regions", type=Path, default=Path("../shared/realdata/regions.csv"), help="name and bounds of regions")
     parser.add_argument("--rasters", type=Path, default=Path("../shared/realdata/global"), help="coarse covariates, to interpolate")
     parser.add_argument("--out", type=Path, default=Path("results/compare_realdata"), help="of mixtures: a finished comparison")
-    parser.add_argument("--against", help="method that changes are against [the first]")
+    parser.add_argument("--against", help="method that changes are against [the first]; best: each region's best baseline")
     parser.add_argument("--show", action="store_true", help="print what is there")
     options = parser.parse_args()
     torch.set_num_threads(1)

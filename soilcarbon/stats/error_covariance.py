@@ -24,7 +24,7 @@ _UNSEEN_DRIFT, _UNSEEN_PASSING = 0.1, 0.15
 """Where profiles are of one period, which shows nothing of others: the drift and the share that does not persist, of a model that
 keeps none of its held-out errors; of one that keeps a share of them, (1 - share)^2 and 1 - share times as large."""
 _LEAST_LOST = 0.16
-"""Of 1 - that share: networks, which react to covariates as well as any model does, have 0.13, with which 88 % of changes were held."""
+"""Of 1 - that share: networks, which react to covariates as well as any model, have 0.13, which held 88 % of changes."""
 _BIAS = 0.01
 """Variance of a standardised bias that all places share, where there is one, before any is seen."""
 _ODDS = 20.0

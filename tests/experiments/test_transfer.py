@@ -67,3 +67,5 @@ def test_mixtures_are_means_on_the_log_scale_and_changes_are_paired(runs):
     assert lines[1].split() == ["forest_log", "1.25"]
     assert lines[2].split()[:2] == ["regional", "1.25"] and "+0.0 [" in lines[2]
     assert "network + forest 0.75 (-40.0 [" in " ".join(lines[3].split())
+    assert "kenya (forest_log)" in transfer.shown(found, "best").splitlines()[0]
+    assert transfer.shown(found, "best").splitlines()[3].split("0.75")[1] == lines[3].split("0.75")[1]
