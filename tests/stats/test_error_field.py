@@ -31,12 +31,11 @@ def places(random, n=400, side=8.0):
     return 100 + side * random.random(n), 30 + side * random.random(n)
 
 
-def fitted(lon, lat, error, period=None, size=0.1):
+def fitted(lon, lat, error, period=None, size=0.1, timeless=False):
     """Return the error model of predictions of 5 whose error is `size` times sqrt(6) times `error`."""
     period = np.zeros(len(lon), int) if period is None else period
-    return ErrorField.fit(
-        5 + 6**0.5 * size * error, np.full(len(lon), 5.0), np.zeros(len(lon), int), 1, np.column_stack([lon, lat]), period
-    )
+    y, one = 5 + 6**0.5 * size * error, np.zeros(len(lon), int)
+    return ErrorField.fit(y, np.full(len(lon), 5.0), one, 1, np.column_stack([lon, lat]), period, timeless=timeless)
 
 
 def summed(errors, lon, lat, weights, period=None):
@@ -132,8 +131,8 @@ def test_a_bias_of_its_own_period_is_learnt_and_part_of_a_change():
     random = np.random.default_rng(5)
     lon, lat = places(random, 450)
     period = np.repeat([1985, 1990, 1995], 150)
-    found = fitted(lon, lat, np.repeat([0.5, -0.5, 0.0], 150) + random.normal(size=450), period)
-    none = fitted(lon, lat, random.normal(size=450), period)
+    found = fitted(lon, lat, np.repeat([0.5, -0.5, 0.0], 150) + random.normal(size=450), period, timeless=True)
+    none = fitted(lon, lat, random.normal(size=450), period, timeless=True)
     assert found.drift > 0.03 > none.drift
     even = csr_array(np.full((1, 450), 1 / 450))
     changes = [each.sums(lon, lat, {1985: -even, 1990: even})[0] for each in (found, none)]
@@ -143,6 +142,16 @@ def test_a_bias_of_its_own_period_is_learnt_and_part_of_a_change():
     assert unseen[0] > 1.5 * unseen[1]  # a bias that no profile shows
     alone, later, shared = np.mean([each.covariances(lon[:9], lat[:9], 1985, 2005) for each in (found, none)], axis=2).T
     assert np.greater(*(alone + later - 2 * shared))  # a change, where one of the periods is known
+
+
+def test_a_model_that_knows_the_time_has_a_bias_of_each_period_that_its_errors_do_not_show():
+    random = np.random.default_rng(6)
+    lon, lat = places(random, 300)
+    period = np.repeat([1985, 1995], 150)
+    error = random.normal(size=300)
+    error -= np.repeat([error[:150].mean(), error[150:].mean()], 150)
+    knows, timeless = (fitted(lon, lat, error, period, timeless=each) for each in (False, True))
+    assert knows.drift >= 0.1 > timeless.drift
 
 
 @pytest.mark.slow
