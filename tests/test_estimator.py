@@ -45,6 +45,7 @@ def problem(n=300):
     return x, 20 + 6 * np.tanh(x[:, 0] - 5) + 0.1 * x[:, 2]
 
 
+@pytest.mark.slow
 def test_cross_validation_and_inspection_work_on_it():
     x, y = problem()
     model = SoilCarbonRegressor(**QUICK | {"epochs": 60}, target_transform="log1p")

@@ -395,6 +395,7 @@ def test_predictions_of_another_split_and_runs_never_evaluated_are_refused(few_t
         compare.main(["--runs", "anhui"])
 
 
+@pytest.mark.slow
 def test_the_pretrained_network_stands_beside_the_fine_tuned_one(few_trees):
     import pred
     import train_global

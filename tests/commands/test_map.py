@@ -288,6 +288,7 @@ def test_area_of_applicability_is_mapped(world):
     np.testing.assert_allclose(read(), bands[:4], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_large_map_has_overviews(workplace):
     make_checkpoint(Path("model/m.pth"), members=1, categories=CATEGORIES[:1])
     write_rasters(Path("rasters"), {name: covariates(520, 1030)[name] for name in CATEGORIES[0].variables}, cell=0.01)

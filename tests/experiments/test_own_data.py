@@ -52,6 +52,7 @@ def test_a_stack_is_the_mean_on_the_scale_of_the_transform():
         assert derived["stack"]["predicted"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", slow_but(["blocks", "random"], "random"))
 def test_a_case_from_profiles_to_tables(how, table, tmp_path, capsys):
     case = Case.draw(table, how)

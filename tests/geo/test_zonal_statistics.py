@@ -196,6 +196,7 @@ def test_at_the_rim_of_a_world_map_cells_have_the_area_of_their_latitude(cell, w
     assert off_earth or np.abs(rim / middle - 1).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_a_world_map_has_the_area_of_the_earth():
     grid = Grid("ESRI:54009", -18_050_000.0, 9_025_000.0, (25_000.0, 25_000.0), 722, 1444)
     x, y = grid.x + 25_000 * (np.arange(1444) + 0.5), grid.y - 25_000 * (np.arange(722) + 0.5)

@@ -256,6 +256,7 @@ def test_a_full_disk_does_not_stop_a_run(dataset, caplog):
     assert files_of(dataset) == []
 
 
+@pytest.mark.slow
 def test_starts_at_the_same_time_get_the_same_and_leave_one_array(dataset):
     program = (
         "import sys, hashlib, json, time; sys.path.insert(0, sys.argv[1])\n"

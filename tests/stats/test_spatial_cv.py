@@ -366,6 +366,7 @@ def _cut(merges, n, q):
     return label
 
 
+@pytest.mark.slow
 def test_many_places_are_parted_before_they_are_compared(grid, monkeypatch):
     lon, lat = clusters(700, 40)
     whole = knndm_folds(lon, lat, 5, grid, 0)[1]
@@ -378,6 +379,7 @@ def test_many_places_are_parted_before_they_are_compared(grid, monkeypatch):
     check_no_leak(folds, spatial_groups(lon, lat))
 
 
+@pytest.mark.slow
 def test_no_fold_holds_more_than_max_share(grid):
     random = np.random.default_rng(0)
     lon, lat = clusters(300, 8)

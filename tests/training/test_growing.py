@@ -74,6 +74,7 @@ def test_a_dataset_with_further_categories_grows_the_checkpoint(world, region, c
                for a, b in zip(start.members(), grown.members(), strict=True))  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_learns_from_what_only_the_region_has_and_can_be_fine_tuned_again(world, region):
     # the simulated target depends on the first three variables of OWN: vv, vh, mat
     alone = train(regional(region, categories=WORLD, epochs=25, lr=3e-3))

@@ -327,6 +327,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(dataset, workplace, monkeypat
     assert same(before, weights("model/pretrain_model/g.pth"))
 
 
+@pytest.mark.slow
 def test_a_distilled_network_beats_the_mean(tmp_path, workplace, monkeypatch):
     monkeypatch.setattr(distillation, "MIXED", 3000)
     world, region = make_dataset(tmp_path / "world", n=400, seed=7), make_dataset(tmp_path / "region", n=150, seed=7)

@@ -128,6 +128,7 @@ def network(large):
     return ZonedNetwork((2, 3, 4), epochs=40).fit(samples.take(rows), labels[rows], 0)
 
 
+@pytest.mark.slow
 def test_fine_tuning_finds_what_differs_between_zones(large, network):
     samples, labels = large
     rows = samples.groups % 4 == 0
