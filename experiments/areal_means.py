@@ -39,7 +39,7 @@ from soilcarbon.simulation.sampling import Grid, GriddedWorld, draw_profiles, ra
 from soilcarbon.simulation.world import REGIONS, World
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.areal_mean import areal_mean
-from soilcarbon.stats.error_field import PASSING, ErrorField, kilometres_apart
+from soilcarbon.stats.error_field import NOT_PERSISTENT, ErrorField, kilometres_apart
 from soilcarbon.stats.groups import group_folds, spatial_groups
 
 CELL = 0.1
@@ -162,7 +162,7 @@ def evaluate(region: Region, mapped: Mapped) -> Iterator[dict[str, Any]]:
     errors = ErrorField.fit(region.y, *known, apart=apart, fitted=mapped.fitted, timeless=True, averaging=mapped.averaging)
     spread = [errors.spread(cells, np.ones((1, len(lon)))) * errors.growth(lon, lat) for cells in mapped.cells]
     changes = len(mapped.cells) > 1
-    alone = (PASSING if changes else 1.0) * sum(map(errors.cell_variance, mapped.cells))
+    alone = (NOT_PERSISTENT if changes else 1.0) * sum(map(errors.cell_variance, mapped.cells))
     east, north = lon >= np.median(lon), lat >= np.median(lat)
     zones = {"whole": np.ones(len(lon), bool), "sw": ~east & ~north, "nw": ~east & north, "se": east & ~north, "ne": east & north}
     residual = region.y - mapped.held_out

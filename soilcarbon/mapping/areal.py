@@ -17,7 +17,7 @@ from soilcarbon.geo.periods import years_of
 from soilcarbon.geo.zonal_statistics import Estimation, Sums, ZoneCells
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.predictor import CHANGE, Place
-from soilcarbon.stats.error_field import PASSING, ErrorField
+from soilcarbon.stats.error_field import NOT_PERSISTENT, ErrorField
 
 _FINE = 4
 """Blocks along the shortest distance over which errors are shared; within one they are taken to be one error."""
@@ -68,7 +68,7 @@ def sums_with_errors(
     for k, (name, cells) in enumerate(known.items()):
         spread = np.stack([cells.sum(spreads[period]) for period, _ in _parts(names, name)])
         alone = sum(errors.cell_variance(values[period]) for period, _ in _parts(names, name))
-        square = cells.sum(alone * place.km2**2) * (PASSING if name == CHANGE else 1)
+        square = cells.sum(alone * place.km2**2) * (NOT_PERSISTENT if name == CHANGE else 1)
         of_members = np.stack([cells.sum(each * place.km2) for each in differ[name]]) if name in differ else np.zeros((0, count))
         found[name] = {
             zone: replace(
@@ -137,7 +137,7 @@ def deviation_of_change(
         at, when = (lon[wanted], lat[wanted]), (_number(names, first), _number(names, last))
         found[:, wanted] = errors.covariances(*at, *when) * errors.growth(*at) ** 2
     alone, later, shared = found[:, number]
-    cells = PASSING * sum(errors.cell_variance(each) for _, each, _ in ends)
+    cells = NOT_PERSISTENT * sum(errors.cell_variance(each) for _, each, _ in ends)
     return np.asarray(np.sqrt(np.maximum(alone * before**2 + later * after**2 - 2 * shared * before * after, 0.0) + cells))
 
 

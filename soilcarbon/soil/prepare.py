@@ -130,16 +130,16 @@ def prepare_dataset(
     sources = _fetched(sources, profiles.table)
     static = find_layers([*sources.rasters, *sources.world_rasters], sources.nodata)
     stacks = {name: replaced(static, own) for name, own in find_periods(sources.periods, sources.nodata).items()}
-    layers = _every(stacks)
+    layers = _all_layers(stacks)
     check_names(layers, nodata=sources.nodata)
     categories, own = _categories_of(sources, next(iter(stacks.values())), parent)
     names = [name for category in categories for name in category.variables]
-    used = _every({period: pick_layers(each, names) for period, each in stacks.items()})
+    used = _all_layers({period: pick_layers(each, names) for period, each in stacks.items()})
     _check_kinds(used, sources.categories)
     classes = class_variables(categories)
     layers, used = with_classes(layers, classes), with_classes(used, classes)
     if sources.periods:
-        _date(profiles, stacks)
+        _assign_periods(profiles, stacks)
     _check_left(profiles, sources.points)
     check_free(out, categories)
     check_writable(out)
@@ -338,12 +338,12 @@ def _check_left(profiles: Profiles, points: Path) -> None:
         raise UserError(f"{points}: no profile is left; " + ", ".join(f"{count} {reason}" for reason, count in why.items()))
 
 
-def _every(stacks: Mapping[str, Sequence[Layer]]) -> list[Layer]:
+def _all_layers(stacks: Mapping[str, Sequence[Layer]]) -> list[Layer]:
     """Return the layers of all periods, each once."""
     return list(dict.fromkeys(layer for layers in stacks.values() for layer in layers))
 
 
-def _date(profiles: Profiles, periods: Iterable[str]) -> None:
+def _assign_periods(profiles: Profiles, periods: Iterable[str]) -> None:
     """Give profiles the first year of the period that their year lies in, column `PERIOD`; others are moved to the rejected.
 
     UserError if a period is not named by years, two share a year, or profiles have no years.
@@ -351,7 +351,7 @@ def _date(profiles: Profiles, periods: Iterable[str]) -> None:
     first: dict[int, int] = {}
     for name in periods:
         years = years_of(name)
-        if years is None:
+        if years is None or years[0] > years[1]:
             raise UserError(
                 f"period {name!r}: a profile takes the rasters of its year; name the period by years, 1985 or 1985-1989"
             )
@@ -394,7 +394,7 @@ def cut_patches(
     parts: list[tuple[Any, Sequence[Layer]]] = [(slice(None), each) for each in stacks.values()]
     if len(stacks) > 1:
         period = profiles.table[PERIOD].to_numpy()
-        rows_of = {name: np.flatnonzero(period == int(name[:4])) for name in stacks}  # named by years, see `_date`
+        rows_of = {name: np.flatnonzero(period == int(name[:4])) for name in stacks}  # named by years, see `_assign_periods`
         parts = [(rows_of[name], each) for name, each in stacks.items() if rows_of[name].size]
     windows, inside, known = cut(lon, lat)
     here = (inside & (known == 1)).mean()

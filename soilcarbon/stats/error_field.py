@@ -51,7 +51,7 @@ HIDDEN = 0.04
 NEAR, GROWTH = 0.35, 15.0
 """Variance of errors that neighbours share at a profile, as a share of that far from any, and how fast it grows: exponentially,
 by the distance as a part of the extent. As of errors in the cells of simulated regions, of forests and networks alike."""
-PASSING = 0.1
+NOT_PERSISTENT = 0.1
 """Share of a single cell's error, nugget, that does not persist from period to period: as of changes of cells in simulated regions.
 The nugget cancels in means, so that it matters for single cells and small zones alone. Profiles cannot show this share: at one
 place they seldom are of several periods, and part of it is measurement error."""
@@ -242,7 +242,7 @@ class ErrorField:
     def cell_variance(self, predicted: np.ndarray) -> np.ndarray:
         """Return the variance of a single cell's error beside the field: of the nugget, which neighbours do not share.
 
-        Of a cell's change it is the share `PASSING` of the sum of both periods'.
+        Of a cell's change it is the share `NOT_PERSISTENT` of the sum of both periods'.
         """
         several = len(set(self.period)) > 1
         nugget = self._mean(lambda shape: shape.nugget / (1.0 if several else 1 - shape.drift))

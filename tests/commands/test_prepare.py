@@ -459,6 +459,13 @@ def test_periods_that_profiles_do_not_fit_are_refused(world, capfd, names, colum
     assert words in refused(world, capfd, *periodic(world, *names))
 
 
+@pytest.mark.parametrize("name", ["now", "2005-2000"])
+def test_a_period_is_named_by_years_in_order(world, capfd, name):
+    folder = Path(periodic(world, "1985-1989", "1990-1994")[1])
+    words = refused(world, capfd, "--periods", f"1985-1989={folder / '1985-1989'}", f"{name}={folder / '1990-1994'}")
+    assert f"period '{name}': a profile takes the rasters of its year; name the period by years" in words
+
+
 def test_world_variables_without_a_raster_are_told_of_and_two_of_a_name_refused(world, caplog, capfd):
     made(world, out="world_data")
     (world / "local").mkdir()

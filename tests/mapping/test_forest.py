@@ -23,7 +23,7 @@ from soilcarbon.mapping import tiles as mapping
 from soilcarbon.mapping.forest import ForestPredictor
 from soilcarbon.mapping.predictor import Cells, Place
 from soilcarbon.regression.uncertainty import Uncertainty
-from soilcarbon.stats.error_field import HIDDEN, PASSING, WIDENED, ErrorField, Shape
+from soilcarbon.stats.error_field import HIDDEN, NOT_PERSISTENT, WIDENED, ErrorField, Shape
 from soilcarbon.zonal.climate_zones import ClimateZones, GivenZones
 from soilcarbon.zonal.evaluation import hold_out, space_time_folds
 from soilcarbon.zonal.forest import SelectedForest, ZonedForest, estimate_uncertainty
@@ -208,7 +208,7 @@ def test_a_folder_of_periods_is_a_map_each_and_the_change(world, saved):
     labels = ClimateZones().labels(*(covariates()[name].ravel() for name in ("map", "mat"))).reshape(HEIGHT, WIDTH)
     deviation = np.array([*ERRORS.deviations, np.nan])[labels] * 0.5**0.5
     before, after = deviation * (1 + first[0]) ** 0.5, deviation * (1 + last[0]) ** 0.5
-    alone = PASSING * sum(ERRORS.cell_variance(each[0]) for each in (first, last))
+    alone = NOT_PERSISTENT * sum(ERRORS.cell_variance(each[0]) for each in (first, last))
     expected = np.sqrt(WIDENED**2 * (before**2 + after**2 - 2 * 0.6 * before * after) + alone)
     np.testing.assert_allclose(change[3], expected, rtol=0.35)  # the deviation of a hundred draws, of what profiles leave unknown
     np.testing.assert_allclose(change[2] - change[1], 2 * 1.6449 * change[3], rtol=1e-3)
