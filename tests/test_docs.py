@@ -8,15 +8,13 @@ import shlex
 from pathlib import Path
 
 import pytest
-import yaml
 
-from soilcarbon.commands.arguments import COMMANDS, from_yaml, read_settings
+from soilcarbon.commands.arguments import COMMANDS, read_settings
 from soilcarbon.settings import GlobalSettings, PredictSettings, RegionalSettings, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {"train_global.py": GlobalSettings, "train_regional.py": RegionalSettings, "pred.py": PredictSettings}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PRESETS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
 def settings_class(command: str) -> type[Settings]:
@@ -68,12 +66,6 @@ def test_the_docs_name_no_command_that_is_not_there():
             assert name in COMMANDS, f"{page.name}: soilcarbon {name}"
         for name in re.findall(r"\bpython ([\w/]+\.py)", page.read_text(encoding="utf-8")):
             assert (ROOT / name).is_file(), f"{page.name}: python {name}"
-
-
-@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
-def test_every_key_of_a_preset_is_a_setting(path):
-    from_yaml(GlobalSettings, path)  # an unknown name raises
-    assert yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def test_links_lead_somewhere():

@@ -40,13 +40,6 @@ def test_a_profile_has_the_same_group_in_any_company(clustered):
         assert (spatial_groups(lon, lat, block_size)[::7] == spatial_groups(lon[::7], lat[::7], block_size)).all()
 
 
-def test_blocks_hold_what_is_in_them(clustered):
-    lon, lat = clustered
-    groups = spatial_groups(lon, lat, 2)
-    assert ((groups & 0xFFFFFFFF) == np.floor((lon + 180) / 2)).all()
-    assert ((groups >> 32) == np.floor((lat + 90) / 2)).all()
-
-
 def test_both_ends_of_the_date_line_are_one_place():
     assert np.unique(spatial_groups(np.array([-180.0, 180.0]), np.zeros(2))).size == 1
 
@@ -148,12 +141,6 @@ def test_an_unknown_fixed_split_is_refused():
 
 
 # --- folds -------------------------------------------------------------------------------------------------------
-
-
-def test_without_a_side_groups_are_places():
-    lon, lat = np.array([1.0, 1.1, 1.1]), np.array([2.0, 2.1, 2.1])
-    assert np.unique(spatial_groups(lon, lat, None)).size == 2
-    assert np.unique(spatial_groups(lon, lat, 5.0)).size == 1
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,16 +1,13 @@
 """Spatial folds: whole groups, held-out distances as stated; kNNDM against a plain search and R's definitions."""
 
 import numpy as np
-import pandas as pd
 import pytest
-from conftest import REALDATA, needs_realdata
 from scipy.cluster.hierarchy import cut_tree, linkage
 from scipy.stats import wasserstein_distance
 from simulated import field, haversine
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestRegressor
-from sklearn.linear_model import LinearRegression
 from sklearn.metrics import adjusted_rand_score
 from sklearn.model_selection import cross_val_predict
 
@@ -204,17 +201,6 @@ def test_misuse_is_refused(arguments, message):
 # --- use and keeping ---------------------------------------------------------------------------------------------
 
 
-def test_scikit_learn_takes_the_folds():
-    random = np.random.default_rng(0)
-    x, y = random.normal(size=(60, 2)), random.normal(size=60)
-    folds = group_folds(np.arange(60), 4, 0)
-    predicted = cross_val_predict(LinearRegression(), x, y, cv=predefined_split(folds))
-    for fold, (train, test) in enumerate(predefined_split(folds).split()):
-        assert (folds[test] == fold).all()
-        assert sorted([*train, *test]) == list(range(60))
-        assert predicted[test] == pytest.approx(LinearRegression().fit(x[train], y[train]).predict(x[test]))
-
-
 # --- how far is held out -----------------------------------------------------------------------------------------
 
 
@@ -395,35 +381,3 @@ def test_no_fold_holds_more_than_max_share(grid):
 
 
 # --- real profiles -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@needs_realdata
-def test_held_out_distances_in_kenya_grow_from_strategy_to_strategy():
-    import rasterio
-
-    box = pd.read_csv(REALDATA / "regions.csv", index_col="region").loc["kenya"]
-    profiles = pd.read_csv(REALDATA / "global" / "points.csv")
-    inside = profiles["lon"].between(box["lon_min"], box["lon_max"]) & profiles["lat"].between(box["lat_min"], box["lat_max"])
-    profiles = profiles[inside]
-    lon, lat = profiles["lon"].to_numpy(), profiles["lat"].to_numpy()
-    with rasterio.open(REALDATA / "global" / "landmask.tif") as file:
-        land, across, down = file.read(1) > 0, *file.xy(np.arange(900), np.arange(900))
-        across = np.asarray(file.xy(np.zeros(2160), np.arange(2160))[0])
-    land = (
-        land
-        & ((across > box["lon_min"]) & (across < box["lon_max"]))
-        & ((down > box["lat_min"]) & (down < box["lat_max"]))[:, None]
-    )
-    places = sample_cell_centres(land, across, np.asarray(down), 2000, 0)
-    residuals = np.log1p(profiles["soc_gkg"].to_numpy())
-    drawn = {strategy: make_folds(strategy, lon, lat, 5, residuals=residuals, prediction_points=places) for strategy in STRATEGIES}
-    sizes = {strategy: np.array(facts["sizes"]) / len(lon) for strategy, (_, facts) in drawn.items()}
-    assert all(sizes[strategy].min() > 0.19 and sizes[strategy].max() < 0.21 for strategy in ("random", "place", "blocks"))
-    assert all(sizes[strategy].min() > 0.05 and sizes[strategy].max() <= 0.5 for strategy in ("region", "knndm"))
-    far = {strategy: facts["median_km"] for strategy, (_, facts) in drawn.items()}
-    assert far["random"] < far["place"] < 10 < far["blocks"] < far["region"]
-    assert far["place"] < far["knndm"] < far["region"]
-    w = {strategy: distance_mismatch(lon, lat, folds, places) for strategy, (folds, _) in drawn.items()}
-    assert min(w, key=w.__getitem__) == "knndm"
-    assert drawn["blocks"][1]["blocks"] >= 25

@@ -1,10 +1,7 @@
 """The accelerator gives what autograd and plain Adam give, for every setting; any other network is trained by autograd."""
 
 import copy
-import subprocess
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -377,15 +374,6 @@ def test_a_state_of_another_network_is_refused_and_nothing_changes(damaged):
     with pytest.raises(ValueError, match="of another network"):
         optimiser.restore(state)
     assert all(torch.equal(before[name], value) for name, value in optimiser.state().items())
-
-
-@pytest.mark.slow
-def test_accelerated_steps_do_not_import_the_compiler():
-    """It would double the time up to the first step."""
-    steps = "import sys, torch; from soilcarbon.training.accelerator import *; from soilcarbon.network.specification import *\n"
-    steps += "Accelerator(Member(Specification()), 0.1).epoch(torch.ones(3, 32), torch.ones(3), torch.arange(3), 2)\n"
-    code = steps + "assert 'torch._dynamo' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[2])
 
 
 # --- CUDA graphs ---------------------------------------------------------------------------------------------------------
