@@ -12,9 +12,9 @@ import numpy as np
 from soilcarbon.geo.grid import Grid, Tile
 from soilcarbon.geo.zonal_statistics import Estimation, Sums
 from soilcarbon.io.files import UserError
+from soilcarbon.mapping.areal import CHANGE
 from soilcarbon.mapping.cog import Band, Part
 from soilcarbon.mapping.plan import Plan
-from soilcarbon.mapping.predictor import CHANGE
 
 LARGEST = 8192
 """Cells along the side of a block: that of the largest tile."""

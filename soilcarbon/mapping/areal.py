@@ -5,7 +5,7 @@ how means are made of them. They are the same for all predictors.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -16,15 +16,26 @@ from soilcarbon.geo.grid import Grid, Tile, lonlat, nominal_metres
 from soilcarbon.geo.periods import years_of
 from soilcarbon.geo.zonal_statistics import Estimation, Sums, ZoneCells
 from soilcarbon.mapping.cog import Band
-from soilcarbon.mapping.predictor import CHANGE, Place
 from soilcarbon.stats.error_field import NOT_PERSISTENT, ErrorField
 
+CHANGE = "change"
+"""The map of the last period minus the first."""
 _FINE = 4
 """Blocks along the shortest distance over which errors are shared; within one they are taken to be one error."""
 _WIDEST = 64
 """Cells along the side of a block."""
 _LEAST_OF_CHANGE = 8
 """The same, at least, where the deviation of cells' changes is computed."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tile of a grid: its cells' areas (h, 1) or (h, w) in km2, and the cells of zones that have some in it."""
+
+    grid: Grid
+    tile: Tile
+    km2: np.ndarray
+    zones: ZoneCells
 
 
 def sums_with_errors(

@@ -18,8 +18,8 @@ from soilcarbon.geo.zonal_statistics import mass_of
 from soilcarbon.io import limits
 from soilcarbon.io.files import UserError, must_exist, read_yaml, sha256
 from soilcarbon.io.points import read_points, table_file
+from soilcarbon.mapping.areal import CHANGE
 from soilcarbon.mapping.plan import WHOLE
-from soilcarbon.mapping.predictor import CHANGE
 from soilcarbon.stats.credit import Uncertain
 
 DENSITY = "t/ha"

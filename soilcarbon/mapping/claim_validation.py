@@ -17,12 +17,12 @@ from soilcarbon.geo.grid import nominal_metres, raster_grid
 from soilcarbon.geo.raster import cut_windows, find_layers
 from soilcarbon.io.files import UserError
 from soilcarbon.io.points import TableRule, read_points
+from soilcarbon.mapping.areal import CHANGE
 from soilcarbon.mapping.carbon_map import CarbonMap
 from soilcarbon.mapping.claim_sources import common_unit
 from soilcarbon.mapping.common_grid import Cells, interval_at
 from soilcarbon.mapping.design_validation import SampledPoints
 from soilcarbon.mapping.map_validation import score_points
-from soilcarbon.mapping.predictor import CHANGE
 from soilcarbon.mapping.probability_sample import SampleRule, read_sample
 from soilcarbon.stats.credit import Uncertain
 from soilcarbon.stats.design_based import Estimate, difference_estimate, mean, validate_map

@@ -1,28 +1,24 @@
 """Maps by fitted models, of whatever learner: a `Predictor`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from soilcarbon.io.nodata import given_nodata
-from soilcarbon.mapping.cog import Band
-from soilcarbon.mapping.predictor import CHANGE, Cells, Predicted, untrusted_scores, warn_of_other_windows
-from soilcarbon.mapping.regression import RegressionPredictor
+from soilcarbon.mapping.predictor import Cells, Predicted, Predictor, untrusted_scores, warn_of_other_windows
 from soilcarbon.network.specification import warn_of_far_inputs
 from soilcarbon.regression.estimators import POSITION
 from soilcarbon.regression.learners import LEARNERS
 from soilcarbon.regression.model import FittedModel
 from soilcarbon.regression.parts import Kriged
 from soilcarbon.regression.persistence import load_model
-from soilcarbon.soil.target import Target
 
 _CHUNK_VALUES = 4_000_000
 """Covariates that are packed at once, whatever the size of windows: 32 MB."""
 
 
-class FittedPredictor(RegressionPredictor):
+class FittedPredictor(Predictor):
     """Map with a model of `soilcarbon fit`.
 
     Parameters
@@ -38,24 +34,12 @@ class FittedPredictor(RegressionPredictor):
     def __init__(self, path: Path, model: FittedModel | None = None) -> None:
         self.model = load_model(path) if model is None else model
         super().__init__(path, self.model.uncertainty)
-        facts = self.model.specification
-        self.target, self.unit = facts.meaning.name, facts.unit
-        self.windows = tuple((category.variables, category.radius) for category in facts.categories)
-        self.classes = frozenset(facts.classes)
-        self.nodata, self.trained = given_nodata(self.model.record.rasters), dict(facts.statistics or {})
+        self.describe_inputs(self.model.specification, self.model.record.rasters)
         self._kriged = any(isinstance(part, Kriged) for part in self.model.parts.values())
-
-    @property
-    def meaning(self) -> Target:
-        """See `Predictor`."""
-        return self.model.specification.meaning
 
     def means(self, predicted: np.ndarray) -> np.ndarray:
         """See `Predictor`."""
         return self.model.means(predicted)
-
-    def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:
-        """See `Predictor`; any covariate may change."""
 
     def predict_patches(self, x: np.ndarray, metres: Mapping[str, float], lonlat: np.ndarray) -> np.ndarray:
         """See `Predictor`."""
@@ -91,28 +75,23 @@ class FittedPredictor(RegressionPredictor):
         """See `Predictor`."""
         return self.model.predictors_of_cells(cells.T)
 
-    def describe_bands(self, level: float, change: bool = False) -> list[Band]:
+    def method(self) -> str:
         """See `Predictor`."""
-        facts = self.model.specification
-        value = f"{self.title} of the last period minus the first" if change else self.title
-        how = LEARNERS[self.model.learner].meaning
+        facts, how = self.model.specification, LEARNERS[self.model.learner].meaning
         if facts.target_transform == "log1p":
             how = f"{facts.center} ({how}{', of ln(1+y)' if self.model.learner != 'mean' else ''})"
             how += "; totals are of means" if facts.center == "median" else ""
-        prediction = Band(CHANGE if change else "prediction", facts.unit, {"MEANING": f"{value}, {how}"})
-        return [prediction, *self.interval_bands(value, level, change)]
+        return how
 
     def describe(self) -> dict[str, Any]:
         """See `Predictor`."""
-        facts, record, errors = self.model.specification, self.model.record, self.uncertainty.errors
+        facts, record = self.model.specification, self.model.record
         found: dict[str, Any] = {"target": self.target, "unit": facts.unit, "learner": LEARNERS[self.model.learner].meaning}
         found |= {"target_transform": facts.target_transform, "center": facts.center, "chosen": record.reason}
         found["profiles"] = ", ".join(f"{count} {split}" for split, count in record.profiles.items())
         if record.calibrated_on:
             found["intervals"] = record.calibrated_on
-        if errors is not None:
-            found["errors"] = self.describe_errors(errors)
-        return found
+        return found | self.describe_errors()
 
     def scores(self) -> dict[str, dict[str, float | None]]:
         """See `Predictor`; of held-out profiles."""

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from soilcarbon.io.files import UserError
-from soilcarbon.mapping.cog import Band
-from soilcarbon.mapping.predictor import CHANGE, Cells, Predicted, untrusted_scores
-from soilcarbon.mapping.regression import RegressionPredictor
+from soilcarbon.mapping.predictor import Cells, Predicted, Predictor, untrusted_scores
 from soilcarbon.network.specification import FAR
+from soilcarbon.soil.target import target_of
 from soilcarbon.zonal.climate_zones import GivenZones, OneZone
 from soilcarbon.zonal.persistence import load_zoned
 
@@ -20,7 +18,7 @@ _FAR_SHARE = 0.05
 """Share of cells far from the training profiles from which on a warning is given."""
 
 
-class ForestPredictor(RegressionPredictor):
+class ForestPredictor(Predictor):
     """Map with random forests by climate zone."""
 
     missing_policy = "a tree sends it where such profiles went in training"
@@ -32,35 +30,23 @@ class ForestPredictor(RegressionPredictor):
         forests = (column for each in self.forest.forests.values() for column in each.columns)
         self._columns = sorted({*self.forest.climate, *self.uncertainty.predictors, *forests})
         self.target, self.unit = self.model.target, self.model.unit
+        self.meaning = target_of(self.target, self.unit, "")
         self.windows = ((tuple(self.model.variables[k] for k in self._columns), 0),)
         self.strata = self.forest.zones.names
-        self.zone_variables = tuple(self._climate)
+        self.zone_variables = tuple(self.model.variables[k] for k in self.forest.climate)
         self.zones = () if isinstance(self.forest.zones, OneZone) else self.strata
         self.classes = frozenset(self.model.classes)
         if isinstance(self.forest.zones, GivenZones):
-            self.classes |= frozenset(self._climate)
+            self.classes |= frozenset(self.zone_variables)
         self.nodata = self.model.nodata
         if self.applicability is not None:
             spread = zip(self.uncertainty.predictors, self.applicability.mean, self.applicability.std, strict=True)
             self.trained = {self.model.variables[k]: (float(mean), float(std)) for k, mean, std in spread}
 
-    @property
-    def _climate(self) -> list[str]:
-        return [self.model.variables[k] for k in self.forest.climate]
-
-    def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:
-        """See `Predictor`; zones are of a long-term climate."""
-        for period, names in layers.items():
-            if changed := sorted({*self._climate} & set(names)):
-                raise UserError(
-                    f"period {period!r} brings its own {changed[0]}, which defines the zones: a place would change its model over "
-                    "time; leave it to --rasters"
-                )
-
-    def _all_variables(self, x: np.ndarray) -> np.ndarray:
-        """Return the model's variables (n, V) from those it needs; the others are NaN."""
+    def _all_variables(self, x: np.ndarray, columns: Sequence[int]) -> np.ndarray:
+        """Return the model's variables (n, V) from some of its columns; the others are NaN."""
         whole = np.full((len(x), len(self.model.variables)), np.nan, np.float32)
-        whole[:, self._columns] = x
+        whole[:, columns] = x
         return whole
 
     def zone_weights(self, values: np.ndarray) -> np.ndarray:
@@ -68,8 +54,7 @@ class ForestPredictor(RegressionPredictor):
         if not len(values):
             return super().zone_weights(values)
         cells = values.reshape(len(values), -1).T
-        whole = np.full((len(cells), len(self.model.variables)), np.nan, np.float32)
-        whole[:, list(self.forest.climate)] = cells
+        whole = self._all_variables(cells, list(self.forest.climate))
         return np.asarray(self.forest.weights(whole).T.reshape(-1, *values.shape[1:]))
 
     def predict_patches(self, x: np.ndarray, metres: Mapping[str, float], lonlat: np.ndarray) -> np.ndarray:  # noqa: ARG002 - no windows
@@ -83,11 +68,11 @@ class ForestPredictor(RegressionPredictor):
         if far:
             more = f" and {len(far) - 3} more variables" if len(far) > 3 else ""
             log.warning("far from what the forests were trained on: %s%s; are the units the same?", "; ".join(far[:3]), more)
-        return self.forest.predict(self._all_variables(x))
+        return self.forest.predict(self._all_variables(x, self._columns))
 
     def predict(self, block: np.ndarray, wanted: np.ndarray, cells: Cells) -> Predicted:  # noqa: ARG002 - anywhere
         """See `Predictor`."""
-        x = self._all_variables(block[:, wanted].T)
+        x = self._all_variables(block[:, wanted].T, self._columns)
         values, zone = np.full(wanted.shape, np.nan, np.float32), np.full(wanted.shape, -1, np.int64)
         weights = np.zeros((len(self.strata), *wanted.shape), np.float32)
         if len(x):
@@ -102,30 +87,25 @@ class ForestPredictor(RegressionPredictor):
         """See `Predictor`."""
         return cells[[self._columns.index(k) for k in self.uncertainty.predictors]].T
 
-    def describe_bands(self, level: float, change: bool = False) -> list[Band]:
+    def method(self) -> str:
         """See `Predictor`."""
-        value = f"{self.title} of the last period minus the first" if change else self.title
-        how = "forests by climate zone" if self.zones else "random forest"
-        prediction = Band(CHANGE if change else "prediction", self.unit, {"MEANING": f"{value}, {how}"})
-        return [prediction, *self.interval_bands(value, level, change)]
+        return "forests by climate zone" if self.zones else "random forest"
 
     def describe(self) -> dict[str, Any]:
         """See `Predictor`."""
-        rules, errors = self.forest.zones, self.uncertainty.errors
+        rules = self.forest.zones
         found: dict[str, Any] = {"target": self.target, "unit": self.unit, "forests": {}}
         for name, count in self.forest.counts.items():
             own = "its own" if self.forest.has_own(name) else "that of all profiles"
             variables = ", ".join(self.model.variables[k] for k in self.forest.forests[name].columns)
             found["forests"][name] = f"{own}; {count} profiles; {variables}"
         if isinstance(rules, GivenZones):
-            found["zones by"] = f"codes of {self._climate[0]}"
+            found["zones by"] = f"codes of {self.zone_variables[0]}"
         elif not isinstance(rules, OneZone):
-            wet, warm = self._climate
+            wet, warm = self.zone_variables
             found[f"zones by {wet}"] = _threshold(rules.precipitation, rules.width_precipitation)
             found[f"zones by {warm}"] = _threshold(rules.temperature, rules.width_temperature)
-        if errors is not None:
-            found["errors"] = self.describe_errors(errors)
-        return found
+        return found | self.describe_errors()
 
     def scores(self) -> dict[str, dict[str, float | None]]:
         """See `Predictor`; of held-out profiles, by zone."""

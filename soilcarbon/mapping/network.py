@@ -5,7 +5,7 @@ Whatever is affine in front of the first ReLU of the head - 1x1 branches, fusion
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -18,18 +18,15 @@ from torch import Tensor, nn
 from soilcarbon.geo.grid import cell_sizes
 from soilcarbon.geo.zonal_statistics import LOWER, UPPER
 from soilcarbon.io.files import UserError
-from soilcarbon.io.nodata import given_nodata
-from soilcarbon.mapping.areal import change_interval, described
+from soilcarbon.mapping.areal import described
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.native import Windows
-from soilcarbon.mapping.predictor import CHANGE, Cells, Predicted, untrusted_scores, warn_of_other_windows
-from soilcarbon.mapping.regression import RegressionPredictor, summary
+from soilcarbon.mapping.predictor import Cells, Predicted, Predictor, summary, untrusted_scores, warn_of_other_windows
 from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import MAPS, Member, SoilCarbonNet, as_means, predict, to_target
 from soilcarbon.network.specification import Encoder, Specification, unfold_classes, warn_of_far_inputs
 from soilcarbon.regression.uncertainty import Uncertainty
 from soilcarbon.soil.dataset import Statistics, read_statistics
-from soilcarbon.soil.target import Target
 from soilcarbon.stats.metrics import worse_than_mean
 
 log = logging.getLogger(__name__)
@@ -154,7 +151,7 @@ class SlidingNetwork:
             yield top * width + np.flatnonzero(here), parts
 
 
-class NetworkPredictor(RegressionPredictor):
+class NetworkPredictor(Predictor):
     """Map with a network or an ensemble of networks: that of a file, or the network itself."""
 
     on_gpu = True
@@ -169,12 +166,7 @@ class NetworkPredictor(RegressionPredictor):
         super().__init__(path, Uncertainty(self.network.calibration, self.network.errors, self.network.applicability))
         if stats is not None:
             self.network.respecify(statistics=stats, missing=missing)
-        facts = self.network.specification
-        self.target, self.unit = facts.meaning.name, facts.unit
-        self.windows = tuple((category.variables, category.radius) for category in facts.categories)
-        self.classes = frozenset(facts.classes)
-        self.nodata = given_nodata(self.network.record.rasters)
-        self.trained = dict(facts.statistics or {})
+        self.describe_inputs(self.network.specification, self.network.record.rasters)
         self.trained_cells = cell_sizes(self.network.record.rasters)
         self._dense: SlidingNetwork | None = None
 
@@ -188,9 +180,6 @@ class NetworkPredictor(RegressionPredictor):
         statistics = read_statistics(stats, facts.categories)
         self.network.respecify(statistics=statistics, missing=missing or "mean")
         return statistics
-
-    def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:
-        """See `Predictor`; any covariate may change."""
 
     def predict_patches(self, x: np.ndarray, metres: Mapping[str, float], lonlat: np.ndarray) -> np.ndarray:  # noqa: ARG002 - anywhere
         """See `Predictor`."""
@@ -218,34 +207,32 @@ class NetworkPredictor(RegressionPredictor):
         return np.asarray(as_means(np.stack([predicted] * facts.members), facts).mean(0))
 
     def member_means(self, members: np.ndarray) -> np.ndarray:
-        """See `RegressionPredictor`; by each member's own smearing."""
+        """See `Predictor`; by each member's own smearing."""
         return as_means(members, self.network.specification)
 
     def applicability_inputs(self, cells: np.ndarray) -> np.ndarray:
         """See `Predictor`."""
         return unfold_classes(cells.T, self.network.specification)
 
-    def describe_bands(self, level: float, change: bool = False) -> list[Band]:
+    def method(self) -> str:
         """See `Predictor`."""
-        facts, count = self.network.specification, self.network.specification.members
-        value = f"{self.title} of the last period minus the first" if change else self.title
-        prediction = f"mean of {count} networks" if count > 1 else "one network"
-        if facts.target_transform == "log1p" and facts.center == "median":
-            prediction = f"median ({prediction}); totals are of means"
-        bands = [Band(CHANGE if change else "prediction", facts.unit, {"MEANING": f"{value}, {prediction}"})]
+        facts = self.network.specification
+        prediction = f"mean of {facts.members} networks" if facts.members > 1 else "one network"
+        median = facts.target_transform == "log1p" and facts.center == "median"
+        return f"median ({prediction}); totals are of means" if median else prediction
+
+    def spread_bands(self, value: str, level: float, change: bool) -> list[Band]:
+        """See `Predictor`; without calibrated intervals the quantiles of the members, and their standard deviation."""
+        count, meanings = self.network.specification.members, dict[str, str]()
         spread = f"over {count} networks: how far they differ, not how far they all may be wrong"
         if self.network.calibration is not None and not change:
-            for name in ("lower", "upper"):
-                meaning = f"{value}, {name} end of the {level:.0%} interval, calibrated on profiles held out"
-                bands.append(Band(name, facts.unit, {"MEANING": meaning}))
-        elif change and self.errors is not None:
-            return [*bands, *change_interval(self.errors, value, facts.unit, level)]
+            how = f"end of the {level:.0%} interval, calibrated on profiles held out"
+            meanings = {name: f"{name} {how}" for name in ("lower", "upper")}
         elif count > 1:
-            for name, share in (("lower", LOWER), ("upper", UPPER)):
-                bands.append(Band(name, facts.unit, {"MEANING": f"{value}, {share:.0%} quantile {spread}"}))
+            meanings = {name: f"{share:.0%} quantile {spread}" for name, share in (("lower", LOWER), ("upper", UPPER))}
         if count > 1:
-            bands.append(Band("sd", facts.unit, {"MEANING": f"{value}, standard deviation {spread}"}))
-        return bands
+            meanings["sd"] = f"standard deviation {spread}"
+        return [Band(name, self.unit, {"MEANING": f"{value}, {meaning}"}) for name, meaning in meanings.items()]
 
     def describe(self) -> dict[str, Any]:
         """See `Predictor`."""
@@ -254,11 +241,6 @@ class NetworkPredictor(RegressionPredictor):
         found |= {"members": facts.members, "target": self.target, "unit": facts.unit, "depth (cm)": facts.depth}
         found |= {"years of the profiles": facts.years, "target_transform": facts.target_transform}
         return found | {"missing": facts.missing, "center": facts.center}
-
-    @property
-    def meaning(self) -> Target:
-        """See `Predictor`."""
-        return self.network.specification.meaning
 
     def verdicts(self) -> list[str]:
         """See `Predictor`; of the profiles held out, against the mean of the training profiles."""

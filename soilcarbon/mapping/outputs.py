@@ -31,13 +31,13 @@ from soilcarbon.geo.vector import load_areas, write_layers
 from soilcarbon.io.files import UserError, write_json, write_table, write_text, write_yaml
 from soilcarbon.io.manifest import begin_files, finish_files
 from soilcarbon.mapping.aggregation import block_grid, block_parts, blocks_name, describe_blocks
-from soilcarbon.mapping.areal import estimation
+from soilcarbon.mapping.areal import CHANGE, estimation
 from soilcarbon.mapping.cog import Band, Part, Statistics, is_empty, read_notes, whole_tiles, write_cog
 from soilcarbon.mapping.native import natives_of
 from soilcarbon.mapping.page import Profiles, write_page
 from soilcarbon.mapping.picture import View, preview
 from soilcarbon.mapping.plan import WHOLE, ZONES, Plan, Sample, own_zone
-from soilcarbon.mapping.predictor import CHANGE, Predictor, dissimilarity_bands
+from soilcarbon.mapping.predictor import Predictor, dissimilarity_bands
 from soilcarbon.mapping.stac import item
 from soilcarbon.mapping.style import styles
 from soilcarbon.mapping.tiles import Notes

@@ -22,9 +22,10 @@ from soilcarbon.geo.vector import Area, write_areas
 from soilcarbon.io.files import UserError, write_text
 from soilcarbon.io.interruption import advise_resume
 from soilcarbon.io.nodata import EVERY
+from soilcarbon.mapping.areal import CHANGE
 from soilcarbon.mapping.cog import TILE, whole_tiles
 from soilcarbon.mapping.native import natives_of
-from soilcarbon.mapping.predictor import CHANGE, Predictor
+from soilcarbon.mapping.predictor import Predictor
 
 log = logging.getLogger(__name__)
 PLAN, AREA, ZONES = "plan.json", "area.json", "zones.json"

@@ -1,13 +1,17 @@
-"""Predictor interface of maps, implemented by networks and forests by climate zone.
+"""Predictor of maps: what networks, fitted models and forests by climate zone share.
 
 A `Predictor` predicts blocks of covariates, gives the uncertainty of a cell and of an area, and describes its bands. Nothing else
 of mapping depends on what kind of model it is. `tiles.open_predictor` opens one.
+
+The interval of a cell is calibrated on held-out profiles. The interval of a total or of a change comes from simulated error fields
+with the correlation that held-out errors have in space and between periods (`stats.error_field`).
 """
 
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -15,18 +19,31 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from soilcarbon.categories import Category
+from soilcarbon.geo import zonal_statistics
 from soilcarbon.geo.grid import Grid, Tile, cell_sizes, lonlat
-from soilcarbon.geo.zonal_statistics import Sums, ZoneCells
+from soilcarbon.geo.zonal_statistics import LOWER, UPPER, Sums
+from soilcarbon.io.files import UserError
+from soilcarbon.io.nodata import given_nodata
+from soilcarbon.mapping.areal import (
+    CHANGE,
+    Place,
+    change_bands,
+    change_interval,
+    described,
+    deviation_of_change,
+    sums_with_errors,
+    with_change,
+)
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.native import Windows
+from soilcarbon.network.specification import Specification
+from soilcarbon.regression.uncertainty import Uncertainty
 from soilcarbon.soil.dataset import Statistics
-from soilcarbon.soil.target import Target, target_of
+from soilcarbon.soil.target import Target
 from soilcarbon.stats.applicability import ApplicabilityArea
-from soilcarbon.stats.error_field import ErrorField
+from soilcarbon.training.uncertainty import check_level
 
 log = logging.getLogger(__name__)
-CHANGE = "change"
-"""The map of the last period minus the first."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +69,12 @@ class Cells(NamedTuple):
         return np.stack(lonlat(self.grid, self.tile.row + row + 0.5, self.tile.col + col + 0.5), axis=1)
 
 
-@dataclass(frozen=True)
-class Place:
-    """A tile of a grid: its cells' areas (h, 1) or (h, w) in km2, and the cells of zones that have some in it."""
-
-    grid: Grid
-    tile: Tile
-    km2: np.ndarray
-    zones: ZoneCells
-
-
 class Predictor(ABC):
-    """Interface of a model that a map can be made with."""
+    """A model that a map can be made with, its calibration and its error field."""
 
-    path: Path
     target: str
     unit: str
+    meaning: Target  # what is predicted, with its depth and years where known
     # variables that are read in windows of one radius, in cells, group by group: the order of a block's layers
     windows: tuple[tuple[tuple[str, ...], int], ...]
     classes: frozenset[str] = frozenset()  # variables that are class codes
@@ -76,15 +83,27 @@ class Predictor(ABC):
     # variable -> mean and standard deviation of the training profiles, of those where they are known
     trained: Mapping[str, tuple[float, float]] = MappingProxyType({})
     zones: tuple[str, ...] = ()  # the model's own zones; () of a model without
-    applicability: ApplicabilityArea | None = None
     on_gpu: bool = False
     # variable -> metres of the cells that its windows had in training, of a model that takes windows at their own resolution
     trained_cells: Mapping[str, float] = MappingProxyType({})
     zone_variables: tuple[str, ...] = ()  # those that say which zone a cell belongs to
     missing_policy: str  # what becomes of a missing covariate, as text
-    version: tuple[str, str]  # the library that computes, and its version
-    errors: ErrorField | None = None
-    """Error model of means and totals; None where the held-out profiles are too few, or unknown."""
+    version = ("scikit-learn", metadata.version("scikit-learn"))  # the library that computes, and its version
+    strata: tuple[str | None, ...] = (None,)  # of the calibration, one for each zone of a prediction's weights; None: not by zone
+    precision: type[np.floating[Any]] = np.float64  # of predictions that are summed
+
+    def __init__(self, path: Path, uncertainty: Uncertainty) -> None:
+        self.path, self.uncertainty = path, uncertainty
+        self.applicability = uncertainty.applicability
+        # error model of means and totals; None where the held-out profiles are too few, or unknown
+        self.errors = uncertainty.errors
+
+    def describe_inputs(self, facts: Specification, rasters: Sequence[Mapping[str, Any]]) -> None:
+        """Set what is predicted and from what: by a specification, and a record of the rasters that the profiles' values are of."""
+        self.target, self.unit, self.meaning = facts.meaning.name, facts.unit, facts.meaning
+        self.windows = tuple((category.variables, category.radius) for category in facts.categories)
+        self.classes = frozenset(facts.classes)
+        self.nodata, self.trained = given_nodata(rasters), dict(facts.statistics or {})
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -96,17 +115,24 @@ class Predictor(ABC):
         """Width, in cells, of a block's margin around the predicted cells: the largest radius."""
         return max(radius for _, radius in self.windows)
 
-    @abstractmethod
     def take_statistics(self, stats: Path | None, missing: Literal["mean", "zero"] | None) -> Statistics | None:
         """Read, keep and return the statistics that the file lacks; None if none. UserError if they lack, or are given in vain."""
+        if stats is not None or missing is not None:
+            raise UserError(f"{self.path}: has its own statistics and rule for missing cells; drop --stats and --missing")
+        return None
 
-    @abstractmethod
     def check_level(self, level: float) -> None:
         """Raise UserError if intervals of a level would be infinite."""
+        check_level(self.uncertainty.calibration, level, self.strata)
 
-    @abstractmethod
     def check_periods(self, layers: Mapping[str, Sequence[str]]) -> None:
-        """Raise UserError if a period (name -> variables of its own) changes what must be constant."""
+        """Raise UserError if a period (name -> variables of its own) changes zones, which are of a long-term climate."""
+        for period, names in layers.items():
+            if changed := sorted({*self.zone_variables} & set(names)):
+                raise UserError(
+                    f"period {period!r} brings its own {changed[0]}, which defines the zones: a place would change its model over "
+                    "time; leave it to --rasters"
+                )
 
     @abstractmethod
     def predict_patches(self, x: np.ndarray, metres: Mapping[str, float], lonlat: np.ndarray) -> np.ndarray:
@@ -119,46 +145,93 @@ class Predictor(ABC):
     def predict(self, block: np.ndarray, wanted: np.ndarray, cells: Cells) -> Predicted:
         """Predict the wanted (h, w) cells of a tile from its block (V, h + 2 halo, w + 2 halo), raw units, missing = NaN."""
 
-    @abstractmethod
     def bands(self, predicted: Predicted, level: float) -> np.ndarray:
         """Return the bands (B, h, w) float32 of a map, in the order of `describe_bands`."""
+        values = predicted.members[0]
+        if self.uncertainty.calibration is None:
+            return predicted.members
+        found = np.where(np.isfinite(values), np.stack([values, *np.zeros((2, *values.shape))]), np.nan)
+        for name, weight in zip(self.strata, _weights(predicted), strict=True):  # the ends pass from zone to zone as predictions do
+            here = weight > 0
+            found[1:, here] += weight[here] * np.stack(self.uncertainty.calibration.interval(values[here], level, name))
+        return found.astype(np.float32)
 
-    @abstractmethod
     def change(self, place: Place, maps: Mapping[str, Predicted], level: float) -> np.ndarray:
-        """Return the bands (B, h, w) float32 of the change from the first period to the last, of maps in order of time."""
+        """Return the bands (B, h, w) float32 of the change from the first period to the last, of maps in order of time.
+
+        The interval is that of the error model, or else of the members' own differences.
+        """
+        first, *_, last = maps.values()
+        members = last.members - first.members
+        if self.errors is None:
+            return summary(members.mean(0), members)
+        values = {name: self.member_means(each.members).mean(0) for name, each in maps.items()}
+        weights = {name: _weights(each) for name, each in maps.items()}
+        return change_bands(members.mean(0), deviation_of_change(self.errors, place, values, weights), level)
 
     def means(self, predicted: np.ndarray) -> np.ndarray:
         """Return predictions of any shape as means, which may be summed over an area."""
         return predicted
 
+    def member_means(self, members: np.ndarray) -> np.ndarray:
+        """Return the predictions (M, h, w) of members as means, which may be summed over an area."""
+        return self.means(members)
+
     def zone_weights(self, values: np.ndarray) -> np.ndarray:
         """Return the weights (Z, h, w) of the error model's zones, from `zone_variables` (k, h, w)."""
         return np.ones((1, *values.shape[1:]))
 
-    @abstractmethod
     def sums(self, place: Place, maps: Mapping[str, Predicted]) -> dict[str, dict[str, Sums]]:
-        """Return map -> zone -> sums of the periods' maps, in order of time, and of the change if there are several."""
+        """Return map -> zone -> sums of the periods' maps, in order of time, and of the change if there are several.
+
+        They are of means, with fields of error or, without an error model, member by member.
+        """
+        means = {name: self.member_means(each.members.astype(self.precision)) for name, each in maps.items()}
+        if self.errors is None:
+            return {name: zonal_statistics.sums(each, place.km2, place.zones) for name, each in with_change(means).items()}
+        values = {name: each.mean(0) for name, each in means.items()}
+        weights = {name: _weights(each) for name, each in maps.items()}
+        several = any(len(each) > 1 for each in means.values())
+        return sums_with_errors(self.errors, place, values, weights, means if several else None)
 
     @abstractmethod
     def applicability_inputs(self, cells: np.ndarray) -> np.ndarray:
         """Return the predictors (n, p) of the area of applicability of cells (V, n)."""
 
     @abstractmethod
+    def method(self) -> str:
+        """Return how a cell is predicted, for the meaning of its band."""
+
     def describe_bands(self, level: float, change: bool = False) -> list[Band]:
         """Return name, unit and meaning of each band."""
+        value = f"{self.title} of the last period minus the first" if change else self.title
+        prediction = Band(CHANGE if change else "prediction", self.unit, {"MEANING": f"{value}, {self.method()}"})
+        if change and self.errors is not None:
+            return [prediction, *change_interval(self.errors, value, self.unit, level)]
+        return [prediction, *self.spread_bands(value, level, change)]
+
+    def spread_bands(self, value: str, level: float, change: bool) -> list[Band]:
+        """Return the bands behind the prediction, by what it is called; `change`: without an error model."""
+        if change or self.uncertainty.calibration is None:
+            return []
+        how = f"end of the {level:.0%} interval of a profile, calibrated on profiles held out" + (", by zone" if self.zones else "")
+        return [Band(name, self.unit, {"MEANING": f"{value}, {name} {how}"}) for name in ("lower", "upper")]
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return the facts of the model as plain containers."""
 
-    @property
-    def meaning(self) -> Target:
-        """What is predicted, with its depth and years where known."""
-        return target_of(self.target, self.unit, "")
+    def describe_errors(self) -> dict[str, Any]:
+        """Return the facts of the error field, if there is one, as plain containers."""
+        if self.errors is None:
+            return {}
+        names = self.zones or ("everywhere",)
+        deviations = {name: round(each, 3) for name, each in zip(names, self.errors.deviations, strict=True)}
+        return {"errors": {"of the square root of 1 + prediction": deviations} | described(self.errors)}
 
     @property
     def title(self) -> str:
-        """The same as a heading."""
+        """What is predicted, as a heading."""
         return self.meaning.title
 
     def verdicts(self) -> list[str]:
@@ -182,6 +255,20 @@ def warn_of_other_windows(
         if category.radius and abs(np.log(theirs / ours)) > np.log(1.1):
             wide = f"{category.size * theirs:.3g} m wide in training, here {category.size * ours:.3g} m"
             log.warning("category %s: windows of %d cells were %s; see --like, --resolution", category.name, category.size, wide)
+
+
+def _weights(predicted: Predicted) -> np.ndarray:
+    """Return the weights (Z, h, w) of the error model's zones: those of the prediction, or of the only one."""
+    if predicted.weights is not None:
+        return predicted.weights
+    return np.isfinite(predicted.members.mean(0))[None].astype(np.float32)
+
+
+def summary(mean: np.ndarray, members: np.ndarray, *interval: np.ndarray) -> np.ndarray:
+    """Return the mean, an interval - that given, or the members' quantiles - and the members' standard deviation."""
+    several = len(members) > 1
+    between = interval or (np.quantile(members, [LOWER, UPPER], axis=0) if several else ())
+    return np.stack([mean, *between, *([members.std(0, ddof=1)] if several else [])]).astype(np.float32)
 
 
 def dissimilarity_bands(area: ApplicabilityArea) -> list[Band]:

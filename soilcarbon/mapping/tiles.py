@@ -32,11 +32,11 @@ from soilcarbon.geo.vector import Area, load_areas
 from soilcarbon.geo.zonal_statistics import ZoneCells
 from soilcarbon.io.files import UserError, sha256
 from soilcarbon.mapping.aggregation import block_bands
-from soilcarbon.mapping.areal import estimation, with_ends
+from soilcarbon.mapping.areal import CHANGE, Place, estimation, with_ends
 from soilcarbon.mapping.cog import GDAL_SETTINGS, Statistics, write_tile
 from soilcarbon.mapping.native import Windows, natives_of, read_windows
 from soilcarbon.mapping.plan import AREA, PLAN, WHOLE, ZONES, Plan, own_zone, stamps_of
-from soilcarbon.mapping.predictor import CHANGE, Cells, Place, Predicted, Predictor, dissimilarity
+from soilcarbon.mapping.predictor import Cells, Predicted, Predictor, dissimilarity
 from soilcarbon.parallel import process_pool, start_worker
 
 log = logging.getLogger(__name__)

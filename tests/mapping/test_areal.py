@@ -7,8 +7,7 @@ import pytest
 
 from soilcarbon.geo.grid import Grid
 from soilcarbon.geo.zonal_statistics import Estimation, Sums, ZoneCells, cell_areas
-from soilcarbon.mapping.areal import deviation_of_change, estimation, sums_with_errors
-from soilcarbon.mapping.predictor import CHANGE, Place
+from soilcarbon.mapping.areal import CHANGE, Place, deviation_of_change, estimation, sums_with_errors
 from soilcarbon.stats.error_field import ErrorField
 
 GRID = Grid("EPSG:4326", 10, 50, (0.05, 0.05), 20, 30)

@@ -20,8 +20,9 @@ from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import ZoneCells, cell_areas
 from soilcarbon.io.files import UserError, run
 from soilcarbon.mapping import tiles as mapping
+from soilcarbon.mapping.areal import Place
 from soilcarbon.mapping.forest import ForestPredictor
-from soilcarbon.mapping.predictor import Cells, Place
+from soilcarbon.mapping.predictor import Cells
 from soilcarbon.regression.uncertainty import Uncertainty
 from soilcarbon.stats.error_field import HIDDEN, NOT_PERSISTENT, WIDENED, ErrorField, Shape
 from soilcarbon.zonal.climate_zones import ClimateZones, GivenZones
