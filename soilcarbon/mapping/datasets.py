@@ -9,7 +9,7 @@ table of means and totals. Where the covariates are dask arrays, so is the map.
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -152,7 +152,7 @@ def predict(
         values = np.empty((len(bands), stack.grid.height, stack.grid.width), np.float32)
         for part in progress(stack.grid.tiles(tile), "tiles", stack.grid.tile_count(tile)):
             here = np.s_[:, part.row : part.row + part.height, part.col : part.col + part.width]
-            values[here] = task.bands(part, *stack.pieces(part, known.halo))
+            values[here] = task.bands(part, *stack.part(part, known.halo))
     return _as_dataset(values, bands, task)
 
 
@@ -217,7 +217,7 @@ def zone_means(
         raise UserError(f"a zone must not be named {double!r}, which another row of the table is called")
     task, parts = _Task(known, stack, level, max_missing, inside_only), []
     for part in progress(stack.grid.tiles(tile), "tiles", stack.grid.tile_count(tile)):
-        found, unlike = task.predicted(part, *stack.pieces(part, known.halo))
+        found, unlike = task.predicted(part, *stack.part(part, known.halo))
         if np.isfinite(found.members[0]).any():
             maps, left_out = {"": found}, {} if unlike is None else {"": unlike[1] != 1}
             place = place_of(known, stack.grid, part, areas, maps, left_out)
@@ -274,12 +274,12 @@ class _Variable:
 
 @dataclass(frozen=True)
 class _Covariates:
-    """A model's variables in a Dataset, turned north up."""
+    """A model's variables in a Dataset."""
 
-    data: xr.Dataset  # with these variables only, of dimensions `dims`
+    data: xr.Dataset  # with these variables only, of dimensions `dims`, turned north up
     dims: tuple[str, str]  # names of the dimensions that run along y and x
     grid: Grid
-    turned: tuple[bool, bool]  # whether y runs northwards, and x westwards
+    turns: Mapping[str, slice]  # dimension -> what turns it round, of those that ran northwards or westwards
     wraps: bool  # whether columns continue at the other side: all longitudes
     variables: tuple[_Variable, ...]  # in the model's order
 
@@ -312,50 +312,33 @@ class _Covariates:
         height, width = abs(down), abs(across)
         sizes = chosen.sizes[dims[0]], chosen.sizes[dims[1]]
         grid = Grid(crs[first], west - width / 2, north + height / 2, (width, height), *sizes)
-        south_up, mirrored = down > 0, across < 0
+        turns = {dim: slice(None, None, -1) for dim, turned in zip(dims, (down > 0, across < 0), strict=True) if turned}
         wraps = grid.geographic and abs(grid.width * width - 360) < width / 2
         variables = tuple(_variable(name, arrays[name], model) for name in model.variables)
-        return cls(chosen, dims, grid, (south_up, mirrored), wraps, variables)
+        return cls(chosen.isel(turns), dims, grid, turns, wraps, variables)
 
     @property
     def chunked(self) -> bool:
         """Whether the variables are dask arrays."""
         return any(self.data[each.name].chunks for each in self.variables)
 
-    def pieces(self, tile: Tile, halo: int) -> tuple[list[xr.Dataset], list[tuple[slice, slice]]]:
-        """Return the parts of the Dataset, not read yet, that hold a tile and its halo, and where each is in its block."""
-        (top, left), (height, width) = (tile.row - halo, tile.col - halo), (tile.height + 2 * halo, tile.width + 2 * halo)
-        rows = max(top, 0), min(top + height, self.grid.height)
-        shifts = range(left // self.grid.width * self.grid.width, left + width, self.grid.width) if self.wraps else (0,)
-        parts, places = [], []
-        for shift in shifts:
-            cols = max(left, shift), min(left + width, shift + self.grid.width)
-            if rows[0] < rows[1] and cols[0] < cols[1]:
-                inside = (
-                    _turned(rows, self.grid.height, self.turned[0]),
-                    _turned((cols[0] - shift, cols[1] - shift), self.grid.width, self.turned[1]),
-                )
-                parts.append(self.data.isel(dict(zip(self.dims, inside, strict=True))))
-                places.append((slice(rows[0] - top, rows[1] - top), slice(cols[0] - left, cols[1] - left)))
-        return parts, places
+    def part(self, tile: Tile, halo: int) -> tuple[xr.Dataset, tuple[slice, slice]]:
+        """Return the part of the Dataset, not read yet, that holds a tile and its halo, and where it is in the tile's block."""
+        top, left, height, width = tile.row - halo, tile.col - halo, tile.height + 2 * halo, tile.width + 2 * halo
+        rows = slice(max(top, 0), min(top + height, self.grid.height))
+        down = slice(rows.start - top, rows.stop - top)
+        if self.wraps and (left < 0 or left + width > self.grid.width):
+            cols = np.arange(left, left + width) % self.grid.width
+            return self.data.isel({self.dims[0]: rows, self.dims[1]: cols}), (down, slice(0, width))
+        inside = slice(max(left, 0), min(left + width, self.grid.width))
+        return self.data.isel({self.dims[0]: rows, self.dims[1]: inside}), (down, slice(inside.start - left, inside.stop - left))
 
-    def block(self, parts: Sequence[xr.Dataset], places: Sequence[tuple[slice, slice]], shape: tuple[int, int]) -> np.ndarray:
-        """Return a block (V, h, w) float32 from its parts, missing = NaN."""
-        found = np.full((len(self.variables), *shape), np.nan, np.float32)
-        steps = tuple(-1 if turn else 1 for turn in self.turned)
-        for part, place in zip(parts, places, strict=True):
-            read = part.compute()
-            for k, each in enumerate(self.variables):
-                found[k, *place] = each.cleaned(read[each.name].values)[:: steps[0], :: steps[1]]
+    def block(self, part: xr.Dataset, place: tuple[slice, slice], shape: tuple[int, int]) -> np.ndarray:
+        """Return a block (V, h, w) float32 from the part that it holds, missing = NaN."""
+        found, read = np.full((len(self.variables), *shape), np.nan, np.float32), part.compute()
+        for k, each in enumerate(self.variables):
+            found[k, *place] = each.cleaned(read[each.name].values)
         return found
-
-    def without_data(self) -> "_Covariates":
-        """Return the same for reading parts elsewhere: dask would carry the whole Dataset there."""
-        return replace(self, data=xr.Dataset())
-
-
-def _turned(span: tuple[int, int], size: int, turned: bool) -> slice:
-    return slice(size - span[1], size - span[0]) if turned else slice(*span)
 
 
 def _dims(name: str, array: xr.DataArray) -> tuple[str, str]:
@@ -416,10 +399,10 @@ class _Task:
     max_missing: float
     applicability: bool
 
-    def predicted(self, tile: Tile, parts: Sequence[xr.Dataset], places: Sequence[tuple[slice, slice]]) -> tuple[Predicted, Any]:
-        """Return a tile's prediction, and its bands di and inside or None, from the parts of its block."""
+    def predicted(self, tile: Tile, part: xr.Dataset, place: tuple[slice, slice]) -> tuple[Predicted, Any]:
+        """Return a tile's prediction, and its bands di and inside or None, from the part of the Dataset that it needs."""
         halo = self.model.halo
-        block = self.stack.block(parts, places, (tile.height + 2 * halo, tile.width + 2 * halo))
+        block = self.stack.block(part, place, (tile.height + 2 * halo, tile.width + 2 * halo))
         middle = block[:, halo : halo + tile.height, halo : halo + tile.width]
         wanted = np.isnan(middle).mean(0) <= self.max_missing
         with _one_at_a_time:
@@ -427,9 +410,9 @@ class _Task:
             known = np.isfinite(found.members[0])  # forests need a climate
             return found, dissimilarity(self.model, middle, known) if self.applicability else None
 
-    def bands(self, tile: Tile, parts: Sequence[xr.Dataset], places: Sequence[tuple[slice, slice]]) -> np.ndarray:
+    def bands(self, tile: Tile, part: xr.Dataset, place: tuple[slice, slice]) -> np.ndarray:
         """Return a tile's bands (B, h, w)."""
-        found, unlike = self.predicted(tile, parts, places)
+        found, unlike = self.predicted(tile, part, place)
         shown = self.model.bands(found, self.level)
         return shown if unlike is None else np.concatenate([shown, unlike])
 
@@ -440,11 +423,11 @@ def _lazily(task: _Task, count: int, side: int) -> Any:
     from dask import delayed
 
     stack = task.stack
-    there = replace(task, stack=stack.without_data())
+    there = replace(task, stack=replace(stack, data=xr.Dataset()))  # dask would carry the whole Dataset along
     rows: dict[int, list[Any]] = {}
     for tile in stack.grid.tiles(side):
-        parts, places = stack.pieces(tile, task.model.halo)
-        values = delayed(partial(there.bands, tile, places=places))(parts)
+        part, place = stack.part(tile, task.model.halo)
+        values = delayed(partial(there.bands, tile, place=place))(part)
         rows.setdefault(tile.row, []).append(da.from_delayed(values, (count, tile.height, tile.width), np.float32))
     return da.concatenate([da.concatenate(row, axis=2) for row in rows.values()], axis=1)
 
@@ -452,16 +435,15 @@ def _lazily(task: _Task, count: int, side: int) -> Any:
 def _as_dataset(values: Any, bands: Sequence[Band], task: _Task) -> xr.Dataset:
     """Return bands (B, H, W) as a Dataset on the covariates' own coordinates."""
     stack, model = task.stack, task.model
-    steps = tuple(-1 if turn else 1 for turn in stack.turned)
     found = xr.Dataset(
         {
-            band.name: (stack.dims, values[k, :: steps[0], :: steps[1]], {"units": band.unit, "long_name": band.tags["MEANING"]})
+            band.name: (stack.dims, values[k], {"units": band.unit, "long_name": band.tags["MEANING"]})
             for k, band in enumerate(bands)
         },
         {dim: stack.data[dim] for dim in stack.dims},
         {"title": model.title, "source": f"soil-carbon-mapper {__version__}"},
     )
-    return found.rio.write_crs(stack.grid.crs)
+    return found.isel(stack.turns).rio.write_crs(stack.grid.crs)
 
 
 def _warn_of_unusual(model: Predictor, stack: _Covariates) -> None:
@@ -472,15 +454,8 @@ def _warn_of_unusual(model: Predictor, stack: _Covariates) -> None:
         top, left = (int(random.integers(0, max(size - _SPOT, 0) + 1)) for size in (grid.height, grid.width))
         tile = Tile(0, top, left, min(_SPOT, grid.height), min(_SPOT, grid.width))
         shape = tile.height + 2 * model.halo, tile.width + 2 * model.halo
-        block, first, packed = stack.block(*stack.pieces(tile, model.halo), shape), 0, []
-        for names, radius in model.windows:
-            rim, size = model.halo - radius, 2 * radius + 1
-            layers = block[first : first + len(names), rim : shape[0] - rim, rim : shape[1] - rim]
-            windows = np.lib.stride_tricks.sliding_window_view(layers, (size, size), axis=(1, 2))
-            packed.append(np.moveaxis(windows, 0, 2).reshape(tile.height * tile.width, -1))
-            first += len(names)
-        found.append(np.concatenate(packed, axis=1))
-        row, col = (each.ravel() + 0.5 for each in np.mgrid[top : top + tile.height, left : left + tile.width])
-        places.append(np.stack(lonlat(grid, row, col), axis=1))
+        row, col = np.mgrid[: tile.height, : tile.width].reshape(2, -1)
+        found.append(model.packed(stack.block(*stack.part(tile, model.halo), shape), row, col))
+        places.append(np.stack(lonlat(grid, top + row + 0.5, left + col + 0.5), axis=1))
     metres = dict.fromkeys(model.variables, nominal_metres(grid.crs, grid.cell[0]))
     model.predict_patches(np.concatenate(found), metres, np.concatenate(places))

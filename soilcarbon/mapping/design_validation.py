@@ -26,6 +26,8 @@ from soilcarbon.stats.design_based import (
 
 AREA = "area"
 """The part that is all of it."""
+_ENDS = ("", "_se", "_low", "_high")
+"""Of the columns of an estimate: value, standard error, and the ends of its interval."""
 _TITLES = {"me": "ME", "mae": "MAE", "mse": "MSE", "rmse": "RMSE", "mec": "MEC", "picp": "PICP"}
 _EXPLAINED = (
     "Value, standard error and 95 % t interval. ME: mean of map minus point, with the two-sided p of no bias. MSE: mean squared "
@@ -70,8 +72,7 @@ def accuracy(points: SampledPoints) -> pd.DataFrame:
             bias = found["me"]
             row: dict[str, Any] = {"map": name, "part": part, "share": share, "n": bias.n, "df": bias.df, "unit": points.unit}
             for measure, each in found.items():
-                row |= {measure: each.value, f"{measure}_se": each.standard_error}
-                row |= {f"{measure}_low": each.low, f"{measure}_high": each.high}
+                row |= _columns(measure, each)
             rows.append(row | {"me_t": bias.t, "me_p": bias.p})
     return pd.DataFrame(rows)
 
@@ -81,11 +82,15 @@ def comparisons(points: SampledPoints) -> pd.DataFrame:
     rows = []
     for first, second in combinations(points.predicted, 2):
         each = compare_maps(points.observed, points.predicted[first], points.predicted[second], points.design, points.mapped)
-        row = {"map": first, "other": second, "n": each.n, "df": each.df, "unit": f"({points.unit})2", "mse_difference": each.value}
-        row |= {"mse_difference_se": each.standard_error, "mse_difference_low": each.low, "mse_difference_high": each.high}
-        rows.append(row | {"t": each.t, "p": each.p})
-    columns = ["map", "other", "n", "df", "unit", *(f"mse_difference{end}" for end in ("", "_se", "_low", "_high")), "t", "p"]
+        row = {"map": first, "other": second, "n": each.n, "df": each.df, "unit": f"({points.unit})2"}
+        rows.append(row | _columns("mse_difference", each) | {"t": each.t, "p": each.p})
+    columns = ["map", "other", "n", "df", "unit", *(f"mse_difference{end}" for end in _ENDS), "t", "p"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _columns(name: str, each: Estimate) -> dict[str, float]:
+    """Return an estimate as columns of a row."""
+    return dict(zip((f"{name}{end}" for end in _ENDS), (each.value, each.standard_error, each.low, each.high), strict=True))
 
 
 def described(points: SampledPoints) -> str:
@@ -101,7 +106,7 @@ def described(points: SampledPoints) -> str:
         names = ", ".join(f"{name} (about {n:,} points)" for name, n in few.items())
         text += f" Errors are so skewed that intervals hold less often than they say with fewer points than: {names}."
     observed = mean(points.observed, points.design, points.mapped)
-    return f"{text} Mean of the area by the points alone: {_shown(observed)} {points.unit}."
+    return f"{text} Mean of the area by the points alone: {_shown(_columns('mean', observed), 'mean')} {points.unit}."
 
 
 def section(points: SampledPoints, rows: pd.DataFrame, pairs: pd.DataFrame) -> Section:
@@ -113,7 +118,7 @@ def section(points: SampledPoints, rows: pd.DataFrame, pairs: pd.DataFrame) -> S
     if len(pairs):
         names = ["map", "other", f"MSE, difference ({points.unit})²", "t", "df", "p"]
         lines = [
-            [row["map"], row["other"], _shown(_of_row(row, "mse_difference")), row["t"], row["df"], _p(row["p"])]
+            [row["map"], row["other"], _shown(row, "mse_difference"), row["t"], row["df"], _p(row["p"])]
             for row in pairs.to_dict("records")
         ]
         numeric = [False, False, True, True, True, True]
@@ -130,7 +135,7 @@ def _table(caption: str, unit: str, rows: pd.DataFrame, note: str = "") -> Table
     body = []
     for row in rows.to_dict("records"):
         cells = [row["map"], *([row["part"], row["share"]] if strata else []), row["n"], row["df"]]
-        estimates = [_shown(_of_row(row, name)) if not _missing(row[name]) else "–" for name in measures]
+        estimates = [_shown(row, name) for name in measures]
         body.append([*cells, *estimates, _p(row["me_p"])])
     return Table(caption, header, body, note=note)
 
@@ -139,10 +144,10 @@ def lines(points: SampledPoints, rows: pd.DataFrame, pairs: pd.DataFrame) -> lis
     """Return the results as text, for a terminal."""
     found = []
     for row in rows[rows["part"] == AREA].to_dict("records"):
-        shown = [f"{_title(name, points.unit)} {_shown(_of_row(row, name))}" for name in ("me", "rmse", "mec")]
+        shown = [f"{_title(name, points.unit)} {_shown(row, name)}" for name in ("me", "rmse", "mec")]
         found.append(f"{row['map']} over the area, design-based: {', '.join(shown)}; bias t {row['me_t']:.2f}, p {_p(row['me_p'])}")
     for row in pairs.to_dict("records"):
-        difference = _shown(_of_row(row, "mse_difference"))
+        difference = _shown(row, "mse_difference")
         found.append(f"{row['map']} against {row['other']}: MSE differs by {difference}, paired t {row['t']:.2f}, p {_p(row['p'])}")
     return [*found, described(points)]
 
@@ -152,19 +157,11 @@ def _title(name: str, unit: str) -> str:
     return _TITLES[name] + units.get(name, "")
 
 
-def _of_row(row: Mapping[str, Any], name: str) -> Estimate:
-    value, error, low, high = (row[f"{name}{end}"] for end in ("", "_se", "_low", "_high"))
-    return Estimate(value, error, low, high, row["df"], row["n"])
-
-
-def _missing(value: Any) -> bool:
-    return bool(isinstance(value, float) and math.isnan(value))
-
-
-def _shown(each: Estimate) -> str:
-    value, error, low, high = (format_value(number) for number in (each.value, each.standard_error, each.low, each.high))
-    return value if error == "–" else f"{value} ± {error} [{low}, {high}]"
+def _shown(row: Mapping[str, Any], name: str) -> str:
+    """Return an estimate of a row as text."""
+    value, error, low, high = (format_value(row[f"{name}{end}"]) for end in _ENDS)
+    return value if "–" in (value, error) else f"{value} ± {error} [{low}, {high}]"
 
 
 def _p(value: float) -> str:
-    return "–" if _missing(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "–" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"

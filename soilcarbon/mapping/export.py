@@ -10,6 +10,7 @@ of several depth intervals are added one by one: their errors are taken to go to
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,7 +222,7 @@ def _sum_up(source: Source, grid: ModelGrid) -> _Sums:
     size = grid.shape[0] * grid.shape[1]
     drawn = None if source.model is None else np.zeros((size, DRAWS), np.float32)  # memory only of cells that are touched
     found = _Sums(np.zeros(size), np.zeros(size), drawn, np.zeros(size), np.zeros(size))
-    with Cells(source.product) as cells, _Zones(source, cells) as zones:
+    with Cells(source.product) as cells, _zone_rasters(source, cells) as zones:
         if cells.unit != "kg/m2":
             raise UserError(f"{cells.path}: is in {cells.unit}: a content is no stock; see soilcarbon densities")
         for tile in progress(cells.grid.tiles(_TILE), cells.path.name, cells.grid.tile_count(_TILE)):
@@ -231,7 +232,7 @@ def _sum_up(source: Source, grid: ModelGrid) -> _Sums:
     return found
 
 
-def _add(found: _Sums, source: Source, grid: ModelGrid, cells: Cells, zones: "_Zones", tile: Tile, read: np.ndarray) -> None:
+def _add(found: _Sums, source: Source, grid: ModelGrid, cells: Cells, zones: Stack | None, tile: Tile, read: np.ndarray) -> None:
     """Add the sums of a tile, whose values (h, w) are in kg/m2."""
     model, factor = source.model, _factor(source.model)
     ours, fine, km2 = grid.overlaps(cells.grid, tile)
@@ -253,7 +254,8 @@ def _add(found: _Sums, source: Source, grid: ModelGrid, cells: Cells, zones: "_Z
         return
     errors = model.errors
     number, lon, lat = error_blocks(cells.grid, tile, errors.shortest_km)
-    grown = errors.spread(np.nan_to_num(read), zones.weights(tile)) * errors.growth(lon, lat)[number]
+    where = np.empty((0, *read.shape)) if zones is None else zones.read(tile.row, tile.col, tile.height, tile.width)
+    grown = errors.spread(np.nan_to_num(read), model.zone_weights(where)) * errors.growth(lon, lat)[number]
     spread = grown.ravel()[fine] * km2 * factor
     inside = np.isfinite(spread)
     weights = csr_array((spread[inside], (place[inside], number.ravel()[fine][inside])), (len(touched), len(lon)))
@@ -262,37 +264,21 @@ def _add(found: _Sums, source: Source, grid: ModelGrid, cells: Cells, zones: "_Z
     found.square[touched] += summed(errors.cell_variance(np.nan_to_num(read)).ravel()[fine] * (km2 * factor) ** 2)
 
 
-class _Zones:
-    """Weights of the error model's zones, from the covariates that define them."""
-
-    def __init__(self, source: Source, cells: Cells) -> None:
-        self._model, self._stack = source.model, None
-        if self._model is None or not self._model.zone_variables:
-            return
-        settings = source.facts.get("settings", {})
-        try:
-            nodata = parse_nodata(list(settings.get("nodata", [])))
-            layers = find_layers([Path(each) for each in settings["rasters"]], nodata)
-            periods = find_periods([str(each) for each in settings.get("periods", [])], nodata)
-            known = [*layers, *(each for own in list(periods.values())[:1] for each in own)]
-            self._stack = Stack(pick_layers(known, self._model.zone_variables), cells.grid, self._model.classes)
-        except (UserError, KeyError, TypeError, AttributeError) as error:
-            names = ", ".join(self._model.zone_variables)
-            raise UserError(
-                f"{source.product.path}: its errors depend on zones, which take the rasters of {names} ({error}); --no-uncertainty "
-                "exports the map without standard errors"
-            ) from error
-
-    def __enter__(self) -> "_Zones":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._stack is not None:
-            self._stack.close()
-
-    def weights(self, tile: Tile) -> np.ndarray:
-        """Return the weights (Z, h, w) of a tile's cells."""
-        assert self._model is not None
-        if self._stack is None:
-            return self._model.zone_weights(np.empty((0, tile.height, tile.width)))
-        return self._model.zone_weights(self._stack.read(tile.row, tile.col, tile.height, tile.width))
+def _zone_rasters(source: Source, cells: Cells) -> AbstractContextManager[Stack | None]:
+    """Return the covariates that define the error model's zones, on the map's grid; of None where it has none."""
+    model = source.model
+    if model is None or not model.zone_variables:
+        return nullcontext(None)
+    settings = source.facts.get("settings", {})
+    try:
+        nodata = parse_nodata(list(settings.get("nodata", [])))
+        layers = find_layers([Path(each) for each in settings["rasters"]], nodata)
+        periods = find_periods([str(each) for each in settings.get("periods", [])], nodata)
+        known = [*layers, *(each for own in list(periods.values())[:1] for each in own)]
+        return Stack(pick_layers(known, model.zone_variables), cells.grid, model.classes)
+    except (UserError, KeyError, TypeError, AttributeError) as error:
+        names = ", ".join(model.zone_variables)
+        raise UserError(
+            f"{source.product.path}: its errors depend on zones, which take the rasters of {names} ({error}); --no-uncertainty "
+            "exports the map without standard errors"
+        ) from error

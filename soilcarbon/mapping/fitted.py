@@ -1,6 +1,6 @@
 """Maps by fitted models, of whatever learner: a `Predictor`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,24 +52,12 @@ class FittedPredictor(Predictor):
         """See `Predictor`."""
         values, rows, cols = np.full(wanted.shape, np.nan, np.float32), *np.nonzero(wanted)
         position = cells.lonlat(wanted) if self._kriged else np.full((len(rows), POSITION), np.nan)
-        for part, x in self._packed(block, rows, cols):
-            values[rows[part], cols[part]] = self.model.predict(np.column_stack([position[part], x]))
-        return Predicted(values[None], weights=np.isfinite(values)[None].astype(np.float32))
-
-    def _packed(self, block: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield slices of cells, and their packed covariates (n, F)."""
-        categories, views, first = self.model.specification.categories, [], 0
-        for category in categories:
-            layers = block[first : first + len(category.variables)]
-            first += len(category.variables)
-            rim = self.halo - category.radius
-            inner = layers[:, rim : layers.shape[1] - rim, rim : layers.shape[2] - rim]
-            views.append(np.lib.stride_tricks.sliding_window_view(inner, (category.size, category.size), axis=(1, 2)))
-        step = max(1, _CHUNK_VALUES // sum(category.width for category in categories))
+        step = max(1, _CHUNK_VALUES // sum(category.width for category in self.model.specification.categories))
         for start in range(0, len(rows), step):
             part = slice(start, start + step)
-            packed = [view[:, rows[part], cols[part]].swapaxes(0, 1).reshape(len(rows[part]), -1) for view in views]
-            yield part, np.concatenate(packed, axis=1)
+            x = np.column_stack([position[part], self.packed(block, rows[part], cols[part])])
+            values[rows[part], cols[part]] = self.model.predict(x)
+        return Predicted(values[None], weights=np.isfinite(values)[None].astype(np.float32))
 
     def applicability_inputs(self, cells: np.ndarray) -> np.ndarray:
         """See `Predictor`."""

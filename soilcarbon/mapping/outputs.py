@@ -5,7 +5,6 @@ In: the tiles of a plan, all computed. Out: files beside each other, under the m
 
 import logging
 import math
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,6 +23,7 @@ from soilcarbon import __version__
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.field import unit_of
 from soilcarbon.geo.grid import Grid, as_plain, raster_grid, short_name
+from soilcarbon.geo.periods import years_of as years_named
 from soilcarbon.geo.plausibility import ask_about_fill_values
 from soilcarbon.geo.raster import Layer, find_layers
 from soilcarbon.geo.resampling import ON_THE_GRID, Stack
@@ -107,12 +107,11 @@ def _tags(plan: Plan, model: Predictor, name: str) -> dict[str, str]:
 
 def years_of(plan: Plan, model: Predictor, name: str) -> tuple[int, int] | None:
     """Return the first and last year that a map is of, by its name among `Plan.maps`: its period's, else the profiles'."""
-    named = [each for each, _ in plan.periods] if name == CHANGE else [name]
-    found = [re.fullmatch(r"(\d{4})(?:-(\d{4}))?", each) for each in named]
-    if name and all(found):
-        years = [int(year) for each in found if each for year in each.groups() if year]
-        return min(years), max(years)
-    return model.meaning.years if not name else None
+    if not name:
+        return model.meaning.years
+    found = [years_named(each) for each in ([each for each, _ in plan.periods] if name == CHANGE else [name])]
+    years = [year for each in found if each for year in each]
+    return (min(years), max(years)) if all(found) else None
 
 
 _CORRECTED = (

@@ -115,6 +115,17 @@ class Predictor(ABC):
         """Width, in cells, of a block's margin around the predicted cells: the largest radius."""
         return max(radius for _, radius in self.windows)
 
+    def packed(self, block: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        """Return the packed covariates (n, F) of some cells of a tile, by row and column, from its block; see `predict`."""
+        parts, first = [], 0
+        for names, radius in self.windows:
+            rim, size = self.halo - radius, 2 * radius + 1
+            layers = block[first : first + len(names), rim : block.shape[1] - rim, rim : block.shape[2] - rim]
+            windows = np.lib.stride_tricks.sliding_window_view(layers, (size, size), axis=(1, 2))
+            parts.append(windows[:, rows, cols].swapaxes(0, 1).reshape(len(rows), -1))
+            first += len(names)
+        return np.concatenate(parts, axis=1)
+
     def take_statistics(self, stats: Path | None, missing: Literal["mean", "zero"] | None) -> Statistics | None:
         """Read, keep and return the statistics that the file lacks; None if none. UserError if they lack, or are given in vain."""
         if stats is not None or missing is not None:

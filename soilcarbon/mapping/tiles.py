@@ -10,7 +10,7 @@ and written.
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -23,7 +23,6 @@ import numpy as np
 import rasterio
 import torch
 from pydantic import BaseModel, ConfigDict
-from tqdm import tqdm
 
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.grid import Grid, Tile
@@ -38,11 +37,11 @@ from soilcarbon.mapping.native import Windows, natives_of, read_windows
 from soilcarbon.mapping.plan import AREA, PLAN, WHOLE, ZONES, Plan, own_zone, stamps_of
 from soilcarbon.mapping.predictor import Cells, Predicted, Predictor, dissimilarity
 from soilcarbon.parallel import process_pool, start_worker
+from soilcarbon.progress import Progress
 
 log = logging.getLogger(__name__)
 IN_FLIGHT = 2
 """Tiles submitted per worker: one is computed, the next waits."""
-LINE_EVERY_S = 10.0
 PATIENCE_S = 10
 """Timeout of the connection to a Dask scheduler."""
 
@@ -322,26 +321,23 @@ def _opens(folder: Path, digest: str) -> bool:
 
 
 def compute(folder: Path, plan: Plan, done: Collection[int], pool: Executor, at_once: int) -> None:
-    """Compute the tiles of a plan that are not done yet, with a progress bar of cells; after an error finished tiles stay."""
+    """Compute the tiles of a plan that are not done yet, showing progress by cells; after an error finished tiles stay."""
 
-    def cells(tile: Tile) -> int:
+    def cells(number: int) -> int:
+        tile = plan.grid.tile(number, plan.tile)
         return tile.height * tile.width
 
-    count = plan.grid.tile_count(plan.tile)
-    total = plan.grid.height * plan.grid.width
-    digest = plan.digest
+    digest, waiting = plan.digest, (number for number in range(plan.grid.tile_count(plan.tile)) if number not in done)
     running: set[Future[int]] = set()
     try:
-        with _progress(total, sum(cells(plan.grid.tile(number, plan.tile)) for number in done)) as report:
-            waiting = (number for number in range(count) if number not in done)
+        with Progress("cells of the map", plan.grid.height * plan.grid.width - sum(map(cells, done))) as bar:
             while True:
                 while len(running) < IN_FLIGHT * at_once and (number := next(waiting, None)) is not None:
                     running.add(pool.submit(compute_tile, folder, digest, number))
                 if not running:
                     return
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for each in finished:
-                    report(cells(plan.grid.tile(each.result(), plan.tile)))
+                bar.step(sum(cells(each.result()) for each in finished))
     except BrokenProcessPool as error:
         time.sleep(0.2)  # if a signal to all processes was the cause, it ends this one too
         raise UserError(
@@ -354,22 +350,3 @@ def compute(folder: Path, plan: Plan, done: Collection[int], pool: Executor, at_
     finally:
         for each in running:
             each.cancel()
-
-
-@contextmanager
-def _progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
-    """Yield a callback for numbers of finished cells: a progress bar, or log lines where there is no terminal."""
-    start = logged = time.monotonic()
-    finished = done
-    with tqdm(total=total, initial=done, unit="cells", unit_scale=True, disable=None, leave=False, smoothing=0.1) as bar:
-
-        def report(cells: int) -> None:
-            nonlocal logged, finished
-            finished += cells
-            bar.update(cells)
-            if bar.disable and time.monotonic() - logged > LINE_EVERY_S:
-                logged = time.monotonic()
-                rate = (finished - done) / (logged - start)
-                log.info("%.0f %%, %.3g cells per second, %.0f s left", 100 * finished / total, rate, (total - finished) / rate)
-
-        yield report
