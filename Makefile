@@ -99,15 +99,13 @@ drivers: .venv/installed
 	@test ! -d data/real/global || $(BIN)/python -m soilcarbon drivers --config configs/realdata_drivers.yaml --resume
 
 zoned: .venv/installed
-	for law in zoned unzoned; do \
-	  $(BIN)/python -m soilcarbon simulate --world china --law $$law --profiles 2500 --cell 0.25 --seed $(SEED) || exit; \
-	done
 	for world in china china_unzoned; do \
+	  $(BIN)/python -m soilcarbon simulate --world $$world --profiles 2500 --cell 0.25 --seed $(SEED) && \
 	  $(BIN)/python -m soilcarbon densities --horizons data/sim/$$world/horizons.csv --out data/sim/$$world/densities.csv || exit; \
 	done
 	$(BIN)/python -m soilcarbon zones --config configs/sim_zoned.yaml --seed $(SEED) --resume
 	$(BIN)/python -m soilcarbon zones --config configs/sim_zoned.yaml --seed $(SEED) --resume --run sim_unzoned \
-	  --samples data/sim/china_unzoned/densities.csv --rasters data/sim/china_unzoned/rasters --periodic data/sim/china_unzoned/periodic
+	  --samples data/sim/china_unzoned/densities.csv --rasters data/sim/china_unzoned/rasters --periods data/sim/china_unzoned/periodic
 	$(BIN)/python experiments/zoned_figure.py
 	for depth in 0_20 0_100; do \
 	  $(BIN)/python -m soilcarbon map --checkpoint model/sim_zoned_socd_$$depth.npz --rasters data/sim/china/rasters \

@@ -154,7 +154,7 @@ def check_plausible(
 
     NaN and infinite values are not looked at. Few impossible ones pass: they are the caller's to reject and count. `unit` is what
     they are taken for, by default the standard one, and if it was `stated` by the user only a majority of impossible values is
-    asked about. `where` (file and column) and `setting`, that says the unit, are named in the question.
+    asked about. `where` (file and column) and `setting`, the beginning of what says the unit, are named in the question.
     """
     found = QUANTITIES[quantity]
     unit = unit or found.unit
@@ -178,8 +178,8 @@ def check_plausible(
     others = [other for other in found.units if other in differing.values() and _fits(given, quantity, other)]
     looks = f"they look like {' or '.join(others[:2])}" if others else "they look like no unit that is known"
     if setting and others:
-        looks += f": {setting} {' or '.join(map(_typed, others[:2]))} says so"
-        looks += "" if impossible_mostly else f"; {setting} {_typed(unit)} if they are right"
+        looks += f": {setting}{' or '.join(map(_typed, others[:2]))} says so"
+        looks += "" if impossible_mostly else f"; {setting}{_typed(unit)} if they are right"
     raise UserError(f"{where}{': ' if where else ''}{saw}; {looks}")
 
 

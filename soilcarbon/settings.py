@@ -6,18 +6,18 @@ settings of any other command stand beside it, in `soilcarbon.commands`. A YAML 
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
     ValidationError,
-    ValidationInfo,
     create_model,
     field_validator,
     model_validator,
@@ -64,6 +64,7 @@ class Settings(BaseModel):
     yaml_only: ClassVar[tuple[str, ...]] = ("categories",)
     preset: ClassVar[str | None] = None
     preset_unless: ClassVar[tuple[str, ...]] = ()
+    replaced: ClassVar[Mapping[str, str]] = {}  # setting of an earlier version -> what says the same now
 
     config: Path | None = Field(None, description="YAML file of settings; flags win over it")
 
@@ -104,6 +105,13 @@ def with_defaults(cls: type[S], values: Mapping[str, Any]) -> type[S]:
     return create_model(cls.__name__, __base__=cls, __module__=cls.__module__, **fields)
 
 
+def instead_of(name: str, cls: type[Settings], known: Sequence[str] = (), dashes: str = "") -> str:
+    """Return what replaces a setting of an earlier version, else the nearest of the `known` ones, by default the class's."""
+    if name in cls.replaced:
+        return f"; it is {cls.replaced[name]} now"
+    return nearest(name, known or list(cls.model_fields)).replace("mean '", f"mean '{dashes}")
+
+
 def build(cls: type[S], values: dict[str, Any], source: str = "settings") -> S:
     """Make settings from values; UserError names the first setting at fault, its value and the rule."""
     try:
@@ -115,15 +123,35 @@ def build(cls: type[S], values: dict[str, Any], source: str = "settings") -> S:
         if first["type"] == "missing":
             raise UserError(f"--{name} is required: {cls.model_fields[str(first['loc'][0])].description}") from error
         if first["type"] == "extra_forbidden":
-            raise UserError(f"{source}: unknown setting {name!r}{nearest(name, list(cls.model_fields))}") from error
+            raise UserError(f"{source}: unknown setting {name!r}{instead_of(name, cls)}") from error
         shown = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
         raise UserError(f"setting {name}{shown}: {rule}" if name else f"{source}: {rule}") from error
+
+
+def _texts(given: Any) -> Any:
+    """Return a list of YAML as texts, of a mapping NAME=VALUE."""
+    pairs = [f"{name}={value}" for name, value in given.items()] if isinstance(given, Mapping) else given
+    return [str(each) for each in pairs] if isinstance(pairs, list) else pairs
+
+
+def _check_pairs(given: list[str]) -> list[str]:
+    """Return texts NAME=VALUE; ValueError for another one."""
+    if wrong := next((each for each in given if not all(each.partition("="))), None):
+        raise ValueError(f"{wrong!r} is not of the form NAME=VALUE")
+    return given
+
+
+Texts = Annotated[list[str], BeforeValidator(_texts)]
+"""Texts that may look like numbers, such as names of strata."""
+PAIRS = AfterValidator(_check_pairs)
+Pairs = Annotated[list[str], BeforeValidator(_texts), PAIRS]
+"""Texts NAME=VALUE, or a mapping of YAML; a flag that is given several times adds to them."""
 
 
 class PointSettings(Settings):
     """Settings of how a table of points is read."""
 
-    columns: list[str] = Field(
+    columns: Pairs = Field(
         [],
         description="columns that are not found by their names: profile_id=site year=date; none: not used; profile_id=row: no ids",
     )
@@ -133,29 +161,17 @@ class PointSettings(Settings):
     )
     missing_words: list[str] = Field([], description="further words and codes for missing in measured columns, such as n.d. or 999")
 
-    @field_validator("columns", mode="before")
-    @classmethod
-    def _columns_by_name(cls, given: Any) -> Any:
-        pairs = [f"{ours}={column}" for ours, column in given.items()] if isinstance(given, Mapping) else given
-        wrong = next((each for each in pairs or () if not re.fullmatch(r"\w+=.+", str(each))), None)
-        if wrong is not None:
-            raise ValueError(f"{wrong!r} is not of the form name=column, such as profile_id=site_no")
-        return pairs
-
-    def table_rule(self, **columns: str | None) -> "TableRule":
-        """Return the rule by which tables are read; `columns` are further ones, None: not named."""
+    def table_rule(self) -> "TableRule":
+        """Return the rule by which tables are read."""
         from soilcarbon.io.points import TableRule  # pandas is slow to import, and --help needs none of it
 
-        named = dict(each.split("=", 1) for each in self.columns) | {
-            name: column for name, column in columns.items() if column is not None
-        }
         return TableRule(
-            columns=named,
+            columns=dict(each.split("=", 1) for each in self.columns),
             sites=getattr(self, "sites", None),
             crs=self.crs,
             below_limit=self.below_limit,
             missing=tuple(self.missing_words),
-            depth_unit=getattr(self, "depth_unit", None),
+            depth_unit=self.stated_units.get("depth") if isinstance(self, UnitSettings) else None,
         )
 
 
@@ -165,44 +181,73 @@ SOC_FACTOR: Any = Field(
 """The setting `soc_factor` of whatever reads measured carbon."""
 
 
-class HorizonSettings(PointSettings):
+class UnitSettings(Settings):
+    """Settings of units that a table or raster does not state."""
+
+    quantities: ClassVar[tuple[str, ...]]  # whose units may be said
+    units: Pairs
+
+    @field_validator("units", check_fields=False)
+    @classmethod
+    def _units_are_known(cls, given: list[str]) -> list[str]:
+        for name, unit in (each.split("=", 1) for each in given):
+            if name not in cls.quantities:
+                raise ValueError(f"{name!r} is none of {', '.join(cls.quantities)}")
+            if spelt_unit(name, unit) is None:
+                raise ValueError(f"{name}: {unit!r} is none of {', '.join(QUANTITIES[name].units)}")
+        return given
+
+    @property
+    def stated_units(self) -> dict[str, str]:
+        """Units that were stated, by quantity."""
+        pairs = (each.split("=", 1) for each in self.units)
+        return {name: str(spelt_unit(name, unit)) for name, unit in pairs}
+
+
+class HorizonSettings(PointSettings, UnitSettings):
     """Settings of how a table of profiles or horizons is read."""
 
+    quantities: ClassVar[tuple[str, ...]] = ("depth",)
+    replaced = {"depth_unit": "--units depth=UNIT"}
+
     sites: Path | None = Field(None, description="second table, with coordinates (and years) of the profiles, joined by their ids")
-    depth_unit: Literal["cm", "m", "mm", "in"] | None = Field(None, description="unit of depths [as column names say, else cm]")
+    units: Pairs = Field([], description="depth=cm, m, mm or in [as column names say, else cm]")
     soc_factor: float | None = SOC_FACTOR
 
 
 class MeasurementSettings(HorizonSettings):
     """Settings of the measurements of horizons: SOC, bulk density and coarse fragments."""
 
-    soc: str | None = Field(None, description="the column of soil organic carbon [the first whose name is known]")
-    bulk_density: str | None = Field(None, description="the column of bulk density of fine earth [the same]")
-    stones: str | None = Field(None, description="the column of coarse fragments [the same; none: taken as 0]")
-    year: str | None = Field(None, description="the column of sampling years [the same]")
-    soc_unit: Literal["g/kg", "%", "mg/kg", "mg/g", "g/g", "dg/kg"] | None = Field(
-        None, description="unit of soil organic carbon [as its column's name says, else g/kg]"
-    )
-    bulk_density_unit: Literal["g/cm3", "kg/m3", "kg/dm3", "Mg/m3", "t/m3", "cg/cm3"] | None = Field(
-        None, description="unit of bulk density [the same, else g/cm3]"
-    )
-    stones_unit: Literal["percent", "fraction", "per_mille", "cm3/dm3", "mass_percent", "mass_fraction"] | None = Field(
-        None, description="unit of coarse fragments, of volume unless it says mass (particle density 2.65) [the same, else percent]"
-    )
-    soc_sd: str = Field("0", description="its standard deviation: a column, a number in its unit, or a share of it such as 10%")
-    bulk_density_sd: str = Field("0", description="the same of measured bulk density; estimates have their function's error")
-    stones_sd: str = Field("0", description="the same of coarse fragments")
+    quantities = ("depth", "soc", "bulk_density", "stones")
+    replaced = {
+        **HorizonSettings.replaced,
+        **{name: f"--columns {name}=COLUMN" for name in ("soc", "bulk_density", "stones", "year")},
+        **{f"{name}_unit": f"--units {name}=UNIT" for name in ("soc", "bulk_density", "stones")},
+        **{f"{name}_sd": f"--sd {name}=SD" for name in ("soc", "bulk_density", "stones")},
+    }
 
-    @property
-    def stated_units(self) -> dict[str, str]:
-        """Units that were stated, by quantity."""
-        given = {"soc": self.soc_unit, "bulk_density": self.bulk_density_unit, "stones": self.stones_unit}
-        return {name: unit for name, unit in given.items() if unit is not None}
+    units: Pairs = Field(
+        [],
+        description="units of depth, soc, bulk_density and stones, such as soc=% bulk_density=kg/m3 stones=mass_percent (of volume "
+        "unless it says mass) [as column names say, else cm, g/kg, g/cm3, percent]",
+    )
+    sd: Pairs = Field(
+        [],
+        description="standard deviations of soc, bulk_density (measured; estimates have their function's error) and stones: a "
+        "column, a number in the unit, or a share such as soc=10%",
+    )
+
+    @field_validator("sd")
+    @classmethod
+    def _deviations_are_of_measurements(cls, given: list[str]) -> list[str]:
+        if wrong := next((each for each in given if each.split("=")[0] not in cls.quantities[1:]), None):
+            raise ValueError(f"{wrong!r} is of none of {', '.join(cls.quantities[1:])}")
+        return given
 
     @property
     def deviations(self) -> dict[str, str]:
         """Standard deviation of each quantity, as it was given."""
-        return {"soc": self.soc_sd, "bulk_density": self.bulk_density_sd, "stones": self.stones_sd}
+        return dict.fromkeys(self.quantities[1:], "0") | dict(each.split("=", 1) for each in self.sd)
 
 
 def _values_of(given: Any) -> Any:
@@ -279,30 +324,22 @@ class PeriodSettings(Settings):
         return periods
 
 
-class ClimateSettings(RasterSettings):
+class ClimateSettings(RasterSettings, UnitSettings):
     """Settings of climate zones by precipitation and temperature."""
+
+    quantities = ("precipitation", "temperature")
+    replaced = {f"{name}_unit": f"--units {name}=UNIT" for name in quantities}
 
     precipitation: str = Field("map", description="variable or column of long-term mean annual precipitation")
     temperature: str = Field("mat", description="variable or column of long-term mean annual temperature")
-    precipitation_unit: str | None = Field(
-        None, description=f"its unit: {', '.join(QUANTITIES['precipitation'].units)} [as its file says, else mm]"
-    )
-    temperature_unit: str | None = Field(
-        None, description=f"its unit: {', '.join(QUANTITIES['temperature'].units)} [as its file says, else degC]"
+    units: Pairs = Field(
+        [], description='units of both, such as precipitation="kg m-2 s-1" temperature=K [as the files say, else mm and degC]'
     )
     wet: float = Field(400.0, description="precipitation from which a zone is wet: mm, or the variable's unit where none is given")
     warm: float = Field(10.0, description="temperature from which a zone is warm: degC, or the variable's unit where none is given")
     band_widths: tuple[NonNegativeFloat, NonNegativeFloat] = Field(
         (50.0, 1.0), description="widths of the bands of both over which zones blend, in the units of wet and warm"
     )
-
-    @field_validator("precipitation_unit", "temperature_unit")
-    @classmethod
-    def _unit_is_known(cls, text: str | None, info: ValidationInfo) -> str | None:
-        quantity = str(info.field_name).removesuffix("_unit")
-        if text is not None and (text := spelt_unit(quantity, given := text)) is None:
-            raise ValueError(f"{given!r} is none of {', '.join(QUANTITIES[quantity].units)}")
-        return text
 
 
 class RunSettings(Settings):

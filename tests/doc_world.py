@@ -219,7 +219,7 @@ def make_models() -> None:
     quiet("densities --horizons horizons.csv --depths 0 20 100 --out data/mine/densities.csv")
     few = "--trees 5 --search_trees 3 --best 2 --candidates 1 --workers 1 --folds 2 --inner_folds 2 --block_size 0.3"
     quiet(
-        "zones --samples data/mine/densities.csv --rasters covariates/static --periodic covariates/periodic "
+        "zones --samples data/mine/densities.csv --rasters covariates/static --periods covariates/periodic "
         f"--precipitation bio12 --temperature bio01 {few}"
     )
     shutil.rmtree("results/zoned")  # a second run of the name would ask

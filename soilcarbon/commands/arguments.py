@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from soilcarbon.io.files import UserError, nearest, read_yaml
-from soilcarbon.settings import PRESETS, Settings, build, find_config
+from soilcarbon.settings import PAIRS, PRESETS, Settings, build, find_config, instead_of
 
 S = TypeVar("S", bound=Settings)
 EXAMPLE_WORLD = Path("data/sim")
@@ -112,7 +112,8 @@ def _parser(cls: type[Settings], program: str, purpose: str) -> _Parser:
             continue
         shown = "" if field.is_required() or field.default in (None, [], "") else f" [{_as_typed(field.default)}]"
         words = (field.description or "").replace("%", "%%") + (" (required)" if field.is_required() else shown)
-        parser.add_argument(f"--{name}", dest=name, default=argparse.SUPPRESS, help=words, **_flag(field.annotation))
+        flag = _flag(field.annotation) | ({"action": "extend"} if PAIRS in field.metadata else {})
+        parser.add_argument(f"--{name}", dest=name, default=argparse.SUPPRESS, help=words, **flag)
     return parser
 
 
@@ -133,8 +134,8 @@ def from_yaml(cls: type[Settings], path: Path) -> dict[str, Any]:
     if set(values) - set(cls.model_fields):
         known = known_settings()
         for name in values:
-            if name not in known:
-                raise UserError(f"{path}: unknown setting {name!r}{nearest(str(name), known)}")
+            if name not in known or name in cls.replaced:
+                raise UserError(f"{path}: unknown setting {name!r}{instead_of(str(name), cls, known)}")
     return {name: value for name, value in values.items() if name in cls.model_fields}
 
 
@@ -158,7 +159,7 @@ def _typed(cls: type[Settings], purpose: str | None, arguments: Sequence[str] | 
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
         names = [name for name in cls.model_fields if name not in cls.yaml_only]
-        near = nearest(unknown[0].split("=")[0].strip("-"), names).replace("mean '", "mean '--")
+        near = instead_of(unknown[0].split("=")[0].strip("-"), cls, names, "--")
         raise UserError(f"unknown argument {unknown[0]!r}{near} (see --help)")
     found: dict[str, Any] = vars(parsed)
     for name, value in found.items():

@@ -14,7 +14,7 @@ and overall), pairs.csv, plan.csv (required places or detectable changes), chang
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +24,7 @@ from pydantic import Field, field_validator, model_validator
 from soilcarbon.commands.arguments import read_settings
 from soilcarbon.io.files import UserError, check_writable, locked, sha256, write_json, write_table
 from soilcarbon.io.manifest import result_set
-from soilcarbon.settings import PointSettings
+from soilcarbon.settings import PointSettings, Texts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ class ChangeSettings(PointSettings):
     value: str | None = Field(None, description="column of values [stock_t_ha]")
     place: list[str] = Field([], description="columns that name a sampled place together; rows of one are averaged [that of ids]")
     visit: str | None = Field(None, description="column of visits, any text [visit, or the year]")
-    visits: list[str] = Field([], description="first and second visit, or spans of years: 1985-1994 2010-2019 [the only two]")
+    visits: Texts = Field([], description="first and second visit, or spans of years: 1985-1994 2010-2019 [the only two]")
     each: list[str] | None = Field(None, description="columns whose values are analysed each for itself [method layer, of stocks]")
     by: list[str] = Field([], description="columns of groups, such as treatment: the change of each, and of all")
     control: str = Field("", description="group of --by against which the changes of the others are compared")
@@ -57,7 +57,7 @@ class ChangeSettings(PointSettings):
     )
     within: float | None = Field(None, gt=0, le=10_000, description="pair places by distance, up to so many metres [by their name]")
     stratum: str | None = Field(None, description="column of the strata of the sampling design [that of soilcarbon design]")
-    sizes: list[str] = Field([], description="sizes of the strata in any unit, NAME=SIZE [column weight, or number of places]")
+    sizes: Texts = Field([], description="sizes of the strata in any unit, NAME=SIZE [column weight, or number of places]")
     weight: str | None = Field(None, description="column of sampling weights, or of inclusion probabilities, where they differ")
     block: str | None = Field(None, description="column of primary units: blocks, fields, clusters of places sampled together")
     years: float | None = Field(None, gt=0, description="years between the visits [of the column of years]")
@@ -67,32 +67,24 @@ class ChangeSettings(PointSettings):
     sides: Literal["two", "one"] = Field("two", description="planned test: two-sided with --level, one-sided with --one_sided")
     detect: float | None = Field(None, description="change to detect: the number of places at each visit that find it")
     sample_sizes: list[int] = Field([], description="numbers of places at each visit: the change that so many detect")
-    sd: list[str] = Field([], description="planning without a table: sd between places at a visit, SD or NAME=SD of each stratum")
+    sd: Texts = Field([], description="planning without a table: sd between places at a visit, SD or NAME=SD of each stratum")
     correlation: float | None = Field(
         None, ge=-1, le=1, description="of values of one place at both visits: the same places are visited"
     )
-    sd_difference: list[str] = Field([], description="instead of sd and correlation: sd of the differences of pairs")
+    sd_difference: Texts = Field([], description="instead of sd and correlation: sd of the differences of pairs")
     allocation: Literal["proportional", "neyman"] = Field("neyman", description="of places to strata: by size, or by size x sd")
-    population: list[str] = Field(
+    population: Texts = Field(
         [], description="places there are, NUMBER or NAME=NUMBER of each stratum, where few: finite population correction"
     )
     out: Path = Field(Path("results/change"), description="folder of the tables")
 
-    @field_validator("sd", "sd_difference", "sizes", "population", mode="before")
+    @field_validator("sd", "sd_difference", "sizes", "population")
     @classmethod
-    def _named_numbers(cls, given: Any) -> Any:
+    def _numbers_are_named(cls, given: list[str]) -> list[str]:
         from soilcarbon.soil.revisits import named_numbers
 
-        pairs = [f"{name}={value}" for name, value in given.items()] if isinstance(given, Mapping) else given
-        texts = [str(each) for each in pairs] if isinstance(pairs, list) else pairs
-        if isinstance(texts, list):
-            named_numbers(texts, "setting")
-        return texts
-
-    @field_validator("visits", mode="before")
-    @classmethod
-    def _visits_are_text(cls, given: Any) -> Any:
-        return [str(each) for each in given] if isinstance(given, list) else given
+        named_numbers(given, "setting")
+        return given
 
     @model_validator(mode="after")
     def _something_to_do(self) -> "ChangeSettings":

@@ -16,15 +16,16 @@ import math
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from soilcarbon import __version__
 from soilcarbon.commands.arguments import gdal, read_settings
 from soilcarbon.commands.validate import SampleSettings
 from soilcarbon.io.files import UserError, check_writable, locked, write_json
 from soilcarbon.io.manifest import result_set
+from soilcarbon.settings import Pairs
 
 if TYPE_CHECKING:
     from soilcarbon.mapping.claim import Evidence
@@ -37,7 +38,7 @@ class ClaimSettings(SampleSettings):
     """Settings of a claim of stored carbon."""
 
     change: Path | None = Field(None, description="change.json of soilcarbon change, or its folder: the change of plots")
-    of: list[str] = Field([], description="which of its changes: method=esm_spline layer=1 [the only one of all groups]")
+    of: Pairs = Field([], description="which of its changes: method=esm_spline layer=1 [the only one of all groups]")
     stocks: Path | None = Field(None, description="stocks.csv of soilcarbon stocks, or its folder: errors of cores, for the budget")
     map: Path | None = Field(None, description="map of soilcarbon map, as its --out; the files beside it are read")
     points: Path | None = Field(None, description="table of independent points at which the map is validated")
@@ -65,18 +66,6 @@ class ClaimSettings(SampleSettings):
     co2e: bool = Field(False, description="convert the credit to CO2 equivalents (x 44/12)")
     title: str = Field("Soil carbon claim", min_length=1, max_length=120, description="heading of the page")
     out: Path = Field(Path("results/claim"), description="folder of the page and the JSON")
-
-    @field_validator("of")
-    @classmethod
-    def _pairs(cls, given: list[str]) -> list[str]:
-        if wrong := next((each for each in given if not all(each.partition("="))), None):
-            raise ValueError(f"{wrong!r} is not of the form NAME=VALUE")
-        return given
-
-    @field_validator("of", mode="before")
-    @classmethod
-    def _texts(cls, given: Any) -> Any:
-        return [str(each) for each in given] if isinstance(given, list) else given
 
     @model_validator(mode="after")
     def _something_to_claim(self) -> Self:

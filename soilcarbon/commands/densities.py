@@ -1,8 +1,8 @@
 """Compute soil organic carbon (SOC) density of depth intervals from soil horizons, one row per profile.
 
     soilcarbon densities --horizons horizons.csv --out data/mine/densities.csv
-    soilcarbon densities --horizons horizons.csv --depths 0 20 100 --soc humus_c --soc_unit % --bulk_density BLD --stones CRF
-    soilcarbon densities --horizons horizons.csv --multiply layers --soc_sd 10% --bulk_density_sd bd_sd
+    soilcarbon densities --horizons horizons.csv --depths 0 20 100 --columns soc=humus_c bulk_density=BLD stones=CRF --units soc=%
+    soilcarbon densities --horizons horizons.csv --multiply layers --sd soc=10% bulk_density=bd_sd
 
 Horizons need columns of profile, longitude and latitude (degrees), upper and lower depth (cm) and SOC; bulk density, coarse
 fragments and sampling year if there are any. Writes the table for `soilcarbon zones`: profile_id, lon, lat, year, and of each
@@ -102,8 +102,7 @@ def compute(settings: DensitySettings) -> None:
     check_record(record_file, {"intervals", "counts"})
     if not record_file.exists() and (foreign := next((path for path in (settings.out, left) if os.path.lexists(path)), None)):
         raise UserError(f"{foreign}: would be replaced, and was not written here; move it, or choose another --out")
-    named = {name: getattr(settings, name) for name in ("soc", "bulk_density", "stones", "year")}
-    horizons, points, units = read_horizons(settings.horizons, settings.table_rule(**named), settings.soc_factor)
+    horizons, points, units = read_horizons(settings.horizons, settings.table_rule(), settings.soc_factor)
     measured = measurements(horizons.table, settings.horizons, units | settings.stated_units, settings.deviations)
     placed = horizons.horizons.take(horizons.placed)
     soc, bulk_density, stones = (measured[name].take(horizons.placed) for name in ("soc", "bulk_density", "stones"))
@@ -181,7 +180,7 @@ def report(table: "pd.DataFrame", facts: dict[str, Any]) -> None:
         log.info("%s", note)
     for name, what in (("bulk_density", "bulk density"), ("stones", "coarse fragments")):
         if name not in facts["horizons"]["columns"]:
-            log.info("no column of %s found; --%s COLUMN names it, if there is one", what, name)
+            log.info("no column of %s found; --columns %s=NAME names it, if there is one", what, name)
     log.info("%s", ", ".join(f"{count} {what}" for what, count in facts["counts"].items()))
     for name, scores in facts["functions of bulk density, kg/m3"].items():
         shown = {key: round(value, 2 if key == "r2" else 0) for key, value in scores.items()}

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from soilcarbon.commands.arguments import gdal, read_settings
 from soilcarbon.io.files import UserError, check_writable, locked, must_exist, sha256, write_table
 from soilcarbon.io.manifest import result_set
 from soilcarbon.io.resumption import seal
-from soilcarbon.settings import RasterSettings, RemoteSettings
+from soilcarbon.settings import RasterSettings, RemoteSettings, Texts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +46,8 @@ _OF_MAPS = ("prediction", "mean", "change")
 class DesignSettings(RasterSettings, RemoteSettings):
     """Settings of a sampling design on rasters."""
 
+    replaced = {"iterations": "always 10,000"}
+
     rasters: list[Path] = Field(
         description="GeoTIFF files, folders of them, YAML lists of both, or addresses: covariates, or any raster of the area",
         min_length=1,
@@ -63,7 +65,7 @@ class DesignSettings(RasterSettings, RemoteSettings):
         None, ge=2, le=1000, description="strata to make [by geography half the points, at most 50; else at most 6]"
     )
     strata: Path | None = Field(None, description="raster of the strata, whole numbers from 1 (by raster)")
-    not_sampled: list[str] = Field([], description="strata of it that are not of the sampled area")
+    not_sampled: Texts = Field([], description="strata of it that are not of the sampled area")
     classes: list[str] = Field([], description="variables that are class codes [those with a colour table]; none: none are")
     error_map: Path | None = Field(
         None, description="map with bands lower and upper (of `soilcarbon map`), or sd, or one band of standard deviations"
@@ -78,14 +80,8 @@ class DesignSettings(RasterSettings, RemoteSettings):
     aoi: Path | None = Field(None, description="vector file of the area of interest")
     mask: Path | None = Field(None, description="raster of one band, such as land; cells where it is 0 or missing are left out")
     cells: int = Field(20_000, ge=100, le=10_000_000, description="cells sampled at most to make strata and to choose points from")
-    iterations: int = Field(10_000, ge=1, le=10_000_000, description="steps of the Latin hypercube's annealing")
     out: Path = Field(Path("results/design"), description="folder of the points, strata and settings")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of the draw")
-
-    @field_validator("not_sampled", mode="before")
-    @classmethod
-    def _codes_are_text(cls, given: Any) -> Any:
-        return [str(each) for each in given] if isinstance(given, list) else given
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -203,7 +199,7 @@ def _write_design(settings: DesignSettings, population: "Population", new: Path)
             chosen = spatial_coverage(places, sample.km2, settings.n_points, settings.seed)
         else:
             classes = [k for k, layer in enumerate(population.layers) if layer.classes]
-            how = settings.n_points, settings.seed, classes, settings.iterations
+            how = settings.n_points, settings.seed, classes
             chosen, objective, at_random = latin_hypercube(sample.values, sample.km2, *how)
             lines.append(f"objective {objective:.4g}; of a random sample {at_random:.4g}")
         points, design = chosen_points(sample, chosen), CHOSEN[settings.design]

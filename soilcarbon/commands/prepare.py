@@ -38,9 +38,11 @@ if TYPE_CHECKING:
 class PrepareSettings(HorizonSettings, RasterSettings, RemoteSettings, PeriodSettings):
     """Settings of a dataset made from profiles and rasters."""
 
+    replaced = {**HorizonSettings.replaced, "target_unit": "--unit"}
+
     points: Path = Field(description="profiles or horizons: CSV, TSV, GeoPackage or GeoJSON")
     target: str = Field("soc", description="the column to predict; written as 'soc' into samples.csv")
-    target_unit: str | None = Field(
+    unit: str | None = Field(
         None,
         max_length=30,
         pattern=r"^[^$\x00-\x1f\x7f]+$",
@@ -129,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sources = Sources(
         points=settings.points,
         target=settings.target if settings.given("target") else None,
-        unit=settings.target_unit,
+        unit=settings.unit,
         rasters=settings.rasters,
         world_rasters=settings.world_rasters,
         periods=settings.periods,

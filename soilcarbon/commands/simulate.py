@@ -1,7 +1,7 @@
 """Make an example world whose true soil carbon is known.
 
     soilcarbon simulate --out data/sim [--profiles 6000]
-    soilcarbon simulate --world china [--law unzoned]        horizons, climate zones and periods instead
+    soilcarbon simulate --world china                        horizons, climate zones and periods instead
 
 Out: five datasets, `global` and, on finer rasters, the regions anhui, switzerland, denmark and australia, each in a
 folder <out>/<name>/ that `train` and `finetune` read as it is:
@@ -32,11 +32,14 @@ REGION_PROFILES = 300
 class SimulateSettings(Settings):
     """Settings of a simulated dataset."""
 
+    replaced = {"law": "--world china or --world china_unzoned"}
+
     out: Path = Field(Path("data/sim"), description="folder to make the world in")
-    world: Literal["example", "china"] = Field(
-        "example", description="example: SOC of one depth, the whole world and four regions; china: horizons, zones, periods"
+    world: Literal["example", "china", "china_unzoned"] = Field(
+        "example",
+        description="example: SOC of one depth, the whole world and four regions; china: horizons, periods, and zones in which "
+        "carbon depends differently on covariates; china_unzoned: the same with one relationship everywhere",
     )
-    law: Literal["zoned", "unzoned"] = Field("zoned", description="china: whether carbon depends differently on covariates by zone")
     profiles: int = Field(6000, ge=100, le=10_000_000, description="profiles of the global dataset (106167: the paper's size)")
     cell: float = Field(0.5, ge=0.05, le=2, description="cell of the global rasters, degrees; that of the regional ones is a tenth")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of the whole world")
@@ -45,11 +48,12 @@ class SimulateSettings(Settings):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(SimulateSettings, __doc__, arguments, "soilcarbon simulate")
-    if settings.world == "china":
+    if settings.world != "example":
         from soilcarbon.simulation.china import make_china  # here: --help needs none of it
 
         with locked(settings.out):
-            folder = make_china(settings.out, settings.law, profiles=settings.profiles, cell=settings.cell, seed=settings.seed)
+            law: Literal["zoned", "unzoned"] = "zoned" if settings.world == "china" else "unzoned"
+            folder = make_china(settings.out, law, profiles=settings.profiles, cell=settings.cell, seed=settings.seed)
         print(f"{folder}: {settings.profiles:,} profiles, cells of {settings.cell:g} degrees")
         return
     from soilcarbon.simulation.example import make_world

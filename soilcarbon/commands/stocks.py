@@ -2,7 +2,7 @@
 
     soilcarbon stocks --horizons layers.csv --depths 0 30
     soilcarbon stocks --horizons soc.csv --bulk_density_table bd.csv --place Plot Point --visit Campaign --reference_by Block
-    soilcarbon stocks --horizons layers.csv --reference_mass 1300 2700 --soc_sd 5% --bulk_density_sd 8%
+    soilcarbon stocks --horizons layers.csv --reference_mass 1300 2700 --sd soc=5% bulk_density=8%
 
 Layers need columns of place, upper and lower depth (cm), SOC and bulk density (perhaps in a second table, of other layers);
 coarse fragments, years and coordinates if there are any. The reference mass of ESM is given, or the smallest fine soil mass to a
@@ -42,6 +42,8 @@ _THIN, _SHALLOW = 4.0, 0.25
 class StockSettings(MeasurementSettings):
     """Settings of SOC stocks by fixed depth and equivalent soil mass."""
 
+    replaced = {**MeasurementSettings.replaced, "errors": "--draws NUMBER (0: to first order)"}
+
     horizons: Path = Field(description="layers or horizons: CSV, TSV, GeoPackage or GeoJSON, with place, top, bottom (cm) and SOC")
     bulk_density_table: Path | None = Field(
         None, description="second table, with bulk density (and stones) of layers of other limits [the first has them]"
@@ -67,11 +69,12 @@ class StockSettings(MeasurementSettings):
         description="fine earth per its own volume; mass of fine earth per volume of all (stones are not taken off again); or all",
     )
     estimate: bool = Field(False, description="estimate bulk density that was not measured from SOC, as soilcarbon densities does")
-    errors: Literal["delta", "monte_carlo"] = Field("delta", description="propagation of errors: first order, or by random draws")
     layer_correlation: float = Field(
         0.0, ge=0, le=1, description="correlation of the errors of a core's layers: 0 independent, 1 the same throughout"
     )
-    draws: int = Field(1000, ge=100, le=1_000_000, description="draws of Monte Carlo")
+    draws: int = Field(
+        0, ge=0, le=1_000_000, description="random draws by which errors are propagated, 100 or more; 0: to first order instead"
+    )
     seed: int = Field(314, ge=0, lt=2**31, description="seed of the draws")
     out: Path = Field(Path("results/stocks"), description="folder of the tables")
 
@@ -93,6 +96,8 @@ class StockSettings(MeasurementSettings):
     def _one_reference(self) -> "StockSettings":
         if self.reference_mass and (self.reference_table or self.reference_by):
             raise ValueError("reference_mass is the same for all cores; give it, or reference_table, or reference_by")
+        if 0 < self.draws < 100:
+            raise ValueError(f"draws: {self.draws} are too few; 100 or more, or 0 for propagation to first order")
         if len(set(self.method)) < len(self.method):
             raise ValueError(f"method: {' '.join(self.method)}: each once")
         return self
@@ -115,7 +120,6 @@ def compute(settings: StockSettings) -> None:
     from soilcarbon.io.points import table_file  # here and below: slow to import, and --help does not need it
     from soilcarbon.soil.cores import CoreRule, read_cores
 
-    named = {name: getattr(settings, name) for name in ("soc", "bulk_density", "stones", "year")}
     rule = CoreRule(
         settings.place,
         settings.visit,
@@ -125,7 +129,7 @@ def compute(settings: StockSettings) -> None:
         settings.estimate,
         settings.bulk_density_of,
     )
-    table = read_cores(settings.horizons, settings.table_rule(**named), rule, settings.bulk_density_table)
+    table = read_cores(settings.horizons, settings.table_rule(), rule, settings.bulk_density_table)
     rows, left_out = stocks_of(settings, table, group_columns(settings, table))
     if rows.empty:
         raise UserError(f"{settings.horizons}: no core has a stock; {left_out['reason'].value_counts().to_dict()}")
@@ -171,7 +175,7 @@ def stocks_of(settings: StockSettings, table: "CoreTable", groups: dict[str, str
     from soilcarbon.soil.cores import read_reference
     from soilcarbon.soil.stocks import ErrorPropagation, equivalent_mass_stocks, fixed_depth_stocks, smallest_masses
 
-    errors = ErrorPropagation(settings.errors, settings.layer_correlation, settings.draws, settings.seed)
+    errors = ErrorPropagation(settings.layer_correlation, settings.draws, settings.seed)
     cores, once = table.cores, table.once
     masses, depths = None, None
     if settings.reference_table is not None:
@@ -270,7 +274,7 @@ def report(table: "CoreTable", rows: "pd.DataFrame", left_out: "pd.DataFrame") -
     for note in table.notes:
         log.info("%s", note)
     if "stones" not in table.units:
-        log.info("no column of coarse fragments found, so there are none; --stones COLUMN names it, if there is one")
+        log.info("no column of coarse fragments found, so there are none; --columns stones=NAME names it, if there is one")
     log.info("%s", ", ".join(f"{count} {what}" for what, count in table.counts.items()))
     for (method, layer), those in rows.groupby(["method", "layer"], sort=False):
         head = f"{METHODS[str(method)]}, {_extent(those, str(method))}"

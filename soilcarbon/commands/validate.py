@@ -23,7 +23,7 @@ from soilcarbon.commands.arguments import gdal, read_settings
 from soilcarbon.io.files import UserError, check_writable, locked, write_table, write_yaml
 from soilcarbon.io.manifest import result_set
 from soilcarbon.mapping.carbon_map import CarbonMap, fields_of
-from soilcarbon.settings import SOC_FACTOR, PointSettings
+from soilcarbon.settings import SOC_FACTOR, Pairs, PointSettings, Texts
 
 if TYPE_CHECKING:
     from soilcarbon.mapping.probability_sample import SampleRule
@@ -38,22 +38,10 @@ class SampleSettings(PointSettings):
         "sample; auto: as the columns that `soilcarbon design` writes say",
     )
     strata: Path | None = Field(None, description="raster of the strata, or table of strata and their sizes (km2, cells, shares)")
-    not_sampled: list[str] = Field([], description="strata of it that are not of the sampled area")
-    collapse: list[str] = Field(
+    not_sampled: Texts = Field([], description="strata of it that are not of the sampled area")
+    collapse: Pairs = Field(
         [], description="STRATUM=STRATUM it is joined with for variances [one of a single point: with the one before it]"
     )
-
-    @field_validator("not_sampled", mode="before")
-    @classmethod
-    def _codes_are_text(cls, given: Any) -> Any:
-        return [str(each) for each in given] if isinstance(given, list) else given
-
-    @field_validator("collapse")
-    @classmethod
-    def _pairs_of_strata(cls, given: list[str]) -> list[str]:
-        if wrong := next((each for each in given if not all(each.partition("="))), None):
-            raise ValueError(f"{wrong!r} is not of the form STRATUM=STRATUM")
-        return given
 
     @property
     def sample_rule(self) -> "SampleRule":
@@ -115,11 +103,11 @@ def _unit_of_points(settings: ValidateSettings, points: Path) -> str:
 
     unit = settings.unit or ("kg/m2" if settings.value == "socd" else None)
     if settings.soc_factor is not None:
-        return unit or organic_matter_unit(settings.value, points, "--unit")
+        return unit or organic_matter_unit(settings.value, points)
     if unit is None and is_organic_matter(settings.value):
         looks = f"{settings.value!r} looks like organic matter, not carbon"
         raise UserError(f"{points}: {looks}: --soc_factor 0.58 takes 58 % of it; --unit g/kg, if the maps are of it too")
-    return target_of(settings.value, unit, points, setting="--unit").unit
+    return target_of(settings.value, unit, points).unit
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

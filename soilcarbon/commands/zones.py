@@ -1,6 +1,6 @@
 r"""Train and evaluate random forests of soil carbon density by climate zone, and one for all zones.
 
-    soilcarbon zones --samples densities.csv --rasters climate/ terrain.tif --periodic landsat/ \
+    soilcarbon zones --samples densities.csv --rasters climate/ terrain.tif --periods landsat/ \
                      --precipitation bio12 --temperature bio01
     soilcarbon zones --samples data/mine --targets soc --precipitation bio12 --temperature bio01
     soilcarbon zones --samples densities.csv --rasters covariates/ --zone ecoregion      zones of a given map
@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 class ZonedSettings(PointSettings, ClimateSettings, RemoteSettings):
     """Settings of random forests by climate zone."""
 
+    replaced = {**ClimateSettings.replaced, "periodic": "--periods", "one_zone": "--zone none"}
+
     samples: Path = Field(description="table of profile_id, lon, lat, year, targets and covariates; or a dataset folder")
     targets: list[str] = Field(
         ["socd_0_20", "socd_0_100"],
@@ -51,7 +53,7 @@ class ZonedSettings(PointSettings, ClimateSettings, RemoteSettings):
     )
     covariates: list[str] = Field([], description="columns and variables to predict from [all of rasters and the dataset folder]")
     rasters: list[Path] = Field([], description="GeoTIFFs, folders of them, or addresses, whose variables are added as columns")
-    periodic: Path | None = Field(
+    periods: Path | None = Field(
         None,
         description="folder of folders of GeoTIFFs by year (1985) or span (1985-1989); a profile takes the mean of its own period",
     )
@@ -64,9 +66,10 @@ class ZonedSettings(PointSettings, ClimateSettings, RemoteSettings):
     period_years: int = Field(5, ge=1, le=1000, description="years of a period")
     year: str | None = Field("year", description="column of sampling years; profiles without one are left out; none: not used")
     zone: str | None = Field(
-        None, description="column or raster variable of zone codes, whole numbers, instead of precipitation and temperature"
+        "climate",
+        description="climate: zones by precipitation and temperature; else the column or raster variable of zone codes, whole "
+        "numbers; none: one forest of all profiles, for space-time maps anywhere",
     )
-    one_zone: bool = Field(False, description="one forest of all profiles, without climate or zones: space-time maps anywhere")
     zone_names: list[str] = Field(
         ["humid", "semi-humid", "semi-arid", "arid"],
         min_length=4,
@@ -99,15 +102,9 @@ class ZonedSettings(PointSettings, ClimateSettings, RemoteSettings):
         return names
 
     @model_validator(mode="after")
-    def _zones_or_one(self) -> Self:
-        if self.one_zone and self.zone is not None:
-            raise ValueError("one_zone has no zones, and zone names them; give one of the two")
-        return self
-
-    @model_validator(mode="after")
     def _periods_need_years(self) -> Self:
-        if self.periodic is not None and self.year is None:
-            raise ValueError("periodic rasters are matched by sampling year, so they need year")
+        if self.periods is not None and self.year is None:
+            raise ValueError("rasters by period are matched by sampling year, so they need year")
         return self
 
     @field_validator("targets")
@@ -164,7 +161,7 @@ def _unit(settings: ZonedSettings) -> str:
     units: dict[str, str] = {}
     for name in settings.targets:
         recorded = dataset_target(settings.samples, name).unit if settings.samples.is_dir() else ""
-        found = recorded or target_of(name, settings.unit, settings.samples, setting="--unit").unit
+        found = recorded or target_of(name, settings.unit, settings.samples).unit
         if recorded and settings.unit is not None and (stated := target_of(name, settings.unit, "").unit) != recorded:
             raise UserError(f"{settings.samples}: {name} is in {recorded} (dataset.yaml), and --unit says {stated}; drop it")
         units[name] = found
@@ -176,9 +173,9 @@ def _unit(settings: ZonedSettings) -> str:
 
 def _climate(settings: ZonedSettings) -> dict[str, str]:
     """Return setting -> column that defines the zones."""
-    if settings.one_zone:
+    if settings.zone is None:
         return {}
-    if settings.zone is not None:
+    if settings.zone != "climate":
         return {"zone": settings.zone}
     return {"precipitation": settings.precipitation, "temperature": settings.temperature}
 
@@ -189,9 +186,9 @@ def new_forest(settings: ZonedSettings, data: "SpaceTime", pool: "Executor | Non
     from soilcarbon.zonal.forest import SelectedForest, ZonedForest
 
     zones: Zones
-    if settings.one_zone:
+    if settings.zone is None:
         zones = OneZone()
-    elif settings.zone is None:
+    elif settings.zone == "climate":
         where, variables = str(settings.samples), climate_variables(settings, data.units)
         zones = zones_of(variables, [data.table[each.name].to_numpy() for each in variables], where, tuple(settings.zone_names))
         climate = (data.table[each.name].to_numpy() for each in variables)

@@ -118,7 +118,7 @@ def _measured(sources: "Mapping[str, _Rows]", cores: CoreRule) -> dict[str, Meas
     points.columns.found["soc"] = column
     found, units = {"soc": soc}, {"soc": unit} if unit else {}
     if "bulk_density" not in sources["bulk_density"].points and not cores.estimate:
-        way = "--bulk_density COLUMN names it, --bulk_density_table a second table, --estimate estimates it from SOC"
+        way = "--columns bulk_density=NAME names it, --bulk_density_table a second table, --estimate estimates it from SOC"
         raise UserError(f"{sources['bulk_density'].points.path}: no column of bulk density is known by its name; {way}")
     for name in ("bulk_density", "stones"):
         found[name], unit = measured_quantity(sources[name].points, name)
@@ -138,7 +138,7 @@ def _check_each_visit(measured: Mapping[str, Measured], sources: "Mapping[str, _
             part = measured[name].take(own)
             where = f"{rows.points.path}: visit {visit}"
             if np.isfinite(part.values).sum() >= _FEWEST_OF_VISIT:
-                check_plausible(part.values, name, part.unit, f"{where}: {name.replace('_', ' ')}", f"--{name}_unit", part.stated)
+                check_plausible(part.values, name, part.unit, f"{where}: {name.replace('_', ' ')}", f"--units {name}=", part.stated)
             if name == "soc":
                 check_soc_unit(part, rows.top[own], where)
 

@@ -108,7 +108,7 @@ class Measured:
 
         ValueError if the unit is of another quantity; UserError if most values are impossible in it, or look like another unit.
         """
-        check_plausible(self.values, quantity, self.unit, setting=f"--{quantity}_unit", stated=self.stated)
+        check_plausible(self.values, quantity, self.unit, setting=f"--units {quantity}=", stated=self.stated)
         what, found, missing = QUANTITIES[quantity].name, self.possible(quantity), np.isnan(self.values)
         counts |= {f"{what} missing": int(missing.sum()), f"{what} impossible": int((np.isnan(found) & ~missing).sum())}
         return found, to_standard(np.broadcast_to(self.sd, self.values.shape), quantity, self.unit)
@@ -256,24 +256,24 @@ def density_column(interval: tuple[float, float]) -> str:
 def standard_deviations(given: str, name: str, values: np.ndarray, table: pd.DataFrame, path: Path) -> np.ndarray:
     """Return the standard deviations (L,) of values (L,), in their unit, from a setting: a column, a number, or a share "10%".
 
-    `given` is the value of the setting `name`, which errors mention; `table`, read from `path`, has L rows. UserError if it is none
+    `given` is that of the quantity `name`, which errors mention; `table`, read from `path`, has L rows. UserError if it is none
     of these, or a deviation is negative or infinite.
 
-    >>> standard_deviations("10%", "soc_sd", np.array([20.0, 5.0]), pd.DataFrame(), Path("h.csv"))
+    >>> standard_deviations("10%", "soc", np.array([20.0, 5.0]), pd.DataFrame(), Path("h.csv"))
     array([2. , 0.5])
     """
     if given in table.columns:
         found = numbers(table[given], path, given)
         if bad := int((found < 0).sum()):
-            raise UserError(f"--{name} {given}: {bad} of {len(found)} are negative; a standard deviation is 0 or more")
+            raise UserError(f"--sd {name}={given}: {bad} of {len(found)} are negative; a standard deviation is 0 or more")
         return found
     try:
         number = float(given.removesuffix("%"))
     except ValueError:
         near = nearest(given, list(table.columns))
-        raise UserError(f"--{name} {given!r} is no column, number or share such as 10%{near}") from None
+        raise UserError(f"--sd {name}={given} is no column, number or share such as 10%{near}") from None
     if not 0 <= number < float("inf"):
-        raise UserError(f"--{name} {given}: a standard deviation is finite and 0 or more")
+        raise UserError(f"--sd {name}={given}: a standard deviation is finite and 0 or more")
     return np.abs(values * number / 100 if given.endswith("%") else np.full(len(values), number))
 
 
@@ -289,8 +289,8 @@ def measurements(
     for name in names:
         stated, values = units.get(name), table[name].to_numpy(float)
         unit = stated or DEFAULT_UNITS[name]
-        sd = standard_deviations(deviations[name], f"{name}_sd", values, table, path)
-        check_plausible(values, name, unit, f"{path}: {name.replace('_', ' ')}", f"--{name}_unit", stated is not None)
+        sd = standard_deviations(deviations[name], name, values, table, path)
+        check_plausible(values, name, unit, f"{path}: {name.replace('_', ' ')}", f"--units {name}=", stated is not None)
         found[name] = Measured(values, unit, sd, stated is not None)
     return found
 
@@ -299,7 +299,7 @@ def check_soc_unit(soc: Measured, top: np.ndarray, where: Path | str) -> None:
     """Raise UserError if no unit was stated and the SOC of horizons that begin (L,) in the topsoil looks like per cent."""
     values = soc.possible("soc")[top < _TOPSOIL]
     if not soc.stated and (hint := unit_hint(values[values == values])):
-        raise UserError(f"{where}: {hint}: --soc_unit % or g/kg says which")
+        raise UserError(f"{where}: {hint}: --units soc=% or soc=g/kg says which")
 
 
 def tabulate(horizons: HorizonTable, found: Densities) -> tuple[pd.DataFrame, pd.DataFrame]:

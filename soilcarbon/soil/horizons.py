@@ -70,12 +70,12 @@ def read_depths(points: PointTable, profile: np.ndarray) -> tuple[np.ndarray, np
         top, bottom = -top, -bottom
     stated = all(said)
     thickness, unit = np.abs(pair[1] - pair[0]), said[0] or "cm"
-    check_plausible(thickness, "thickness", unit, where, "--depth_unit", stated)
+    check_plausible(thickness, "thickness", unit, where, "--units depth=", stated)
     if np.isfinite(thickness).any():
-        check_plausible(np.nanmedian(thickness), "thickness", unit, where, "--depth_unit", stated)
+        check_plausible(np.nanmedian(thickness), "thickness", unit, where, "--units depth=", stated)
     if not stated and _look_like_mm(profile, top, bottom):
         raise UserError(
-            f"{where}: layers are so thick and profiles so deep that they look like mm: --depth_unit mm, or cm if right"
+            f"{where}: layers are so thick and profiles so deep that they look like mm: --units depth=mm, or depth=cm if right"
         )
     column = points.get("horizon")
     organic = None if column is None else np.asarray(column.astype("str").str.contains(_ORGANIC, regex=True) & column.notna())
@@ -188,7 +188,9 @@ def beside_others(rows: pd.DataFrame, points: PointTable, used: Sequence[str], t
 # --- measurements ----------------------------------------------------------------------------------------------------
 
 
-def measured_soc(points: PointTable, soc_factor: float | None, setting: str = "--soc") -> tuple[str, np.ndarray, str | None]:
+def measured_soc(
+    points: PointTable, soc_factor: float | None, setting: str = "--columns soc="
+) -> tuple[str, np.ndarray, str | None]:
     """Return the column of SOC, its values (L,), those of organic matter times `soc_factor`, and the unit that is stated or None.
 
     UserError if there is no column of SOC, or it is one of organic matter and there is no factor.
@@ -197,10 +199,10 @@ def measured_soc(points: PointTable, soc_factor: float | None, setting: str = "-
     if column is None:
         if "som" in points:
             name = points.columns.found["som"]
-            advice = f"{setting} {name} --soc_factor 0.58 takes 58 % of it for carbon (van Bemmelen), or another share"
+            advice = f"{setting}{name} --soc_factor 0.58 takes 58 % of it for carbon (van Bemmelen), or another share"
             raise UserError(f"{points.path}: no column of SOC; {name!r} is organic matter: {advice}")
         raise UserError(
-            f"{points.path}: no column of soil organic carbon is known by its name; {setting} takes one of {points.shown}"
+            f"{points.path}: no column of soil organic carbon is known by its name; {setting}NAME takes one of {points.shown}"
         )
     if soc_factor is None and is_organic_matter(column):
         raise UserError(

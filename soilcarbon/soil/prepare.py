@@ -188,7 +188,7 @@ def _profiles_of(sources: Sources, places_only: bool, parent: GlobalDataset | No
     target = profiles.facts.pop("target", None)
     if target and parent and target["unit"] != parent.target.unit:
         theirs = f"{parent.folder} is in {parent.target.unit}"
-        raise UserError(f"{sources.points}: the target is in {target['unit']}, and {theirs}; convert one, or see --target_unit")
+        raise UserError(f"{sources.points}: the target is in {target['unit']}, and {theirs}; convert one, or see --unit")
     return profiles, target
 
 
@@ -360,7 +360,7 @@ def _assign_periods(profiles: Profiles, periods: Iterable[str]) -> None:
                 raise UserError(f"periods: {year} lies in two of them, {first[year]} and {name}")
             first[year] = years[0]
     if "year" not in profiles.table:
-        raise UserError("periods: the profiles have no column of years; name it, --year, or leave the periods out")
+        raise UserError("periods: the profiles have no column of years; name it (--columns year=NAME), or leave the periods out")
     year = np.floor(pd.to_numeric(profiles.table["year"], errors="coerce"))
     found = year.map(first)
     profiles.reject((year.isna(), "no year"), (found.isna(), "no rasters of its year"))
@@ -454,9 +454,9 @@ def _hints(made: Prepared, depth: DepthRule, codes: Sequence[str]) -> list[str]:
         if (short := int((covered < least).sum())) and depth.min_covered < least:
             advice = f"--min_covered {least:g} leaves them out"
             hints.append(f"{short} profiles have less than {least:g} cm of the interval observed; {advice}")
-    assumed = facts["target"]["unit"] == "g/kg" and not facts["settings"].get("target_unit")
+    assumed = facts["target"]["unit"] == "g/kg" and not facts["settings"].get("unit")
     if assumed and (unit := unit_hint(table["soc"].to_numpy())):
-        hints.append(f"{unit}: --target_unit % if so")
+        hints.append(f"{unit}: --unit % if so")
     held = [split["groups"][name] for name in ("valid", "test") if split["groups"][name]]
     if split["method"] == "blocks" and min(held) < FEW_BLOCKS:
         hints.append("so few blocks are held out that the score is that of single places; a smaller --block_size gives more")

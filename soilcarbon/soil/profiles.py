@@ -161,7 +161,7 @@ def _target(
 ) -> tuple[str, np.ndarray, Target]:
     """Return the target's column, its values (L,), and what it is."""
     if unit is None or soc_factor is not None:
-        column, values, stated = measured_soc(points, soc_factor, "--target")
+        column, values, stated = measured_soc(points, soc_factor, "--target ")
         if unit is None and stated not in (None, "g/kg"):
             values, unit = to_standard(values, "soc", stated), "g/kg"
             points.notes.append(f"{column!r}: {stated} are turned into g/kg")
@@ -191,7 +191,7 @@ def check_not_percent(soc: np.ndarray, column: str, depth: tuple[float, float] |
     """Raise a question if values of SOC (n,), taken for g/kg, look like per cent; those of a subsoil may be as low."""
     hint = unit_hint(soc)
     if hint and not unit_is_stated(column) and (depth is None or depth[0] < _SUBSOIL):
-        raise UserError(f"{path}: {column}: {hint}; --target_unit % if so, --target_unit g/kg if not")
+        raise UserError(f"{path}: {column}: {hint}; --unit % if so, --unit g/kg if not")
 
 
 def _rows_as_profiles(
@@ -246,7 +246,7 @@ def _value_checks(values: np.ndarray, name: str, target: Target, path: Path) -> 
     least, most = target.limits
     wrong, known = int(((values < least) | (values > most)).sum()), int(np.isfinite(values).sum())
     if 2 * wrong > known:
-        raise UserError(f"{path}: {name}: {wrong} of {known} values lie beyond {least:g} to {most:g} {target.unit}: --target_unit")
+        raise UserError(f"{path}: {name}: {wrong} of {known} values lie beyond {least:g} to {most:g} {target.unit}: --unit")
     return [
         (np.isnan(values), f"{name} missing"),
         (values < least, f"{name} negative"),

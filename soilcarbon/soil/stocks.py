@@ -104,17 +104,14 @@ class ErrorPropagation:
 
     Attributes
     ----------
-    method
-        "delta": first order, by derivatives. "monte_carlo": normal errors drawn and stocks computed again.
     correlation
         Of the errors of one property between layers of a core: 0 independent of each other, 1 the same throughout.
     draws, seed
-        Of Monte Carlo.
+        Of Monte Carlo: normal errors drawn and stocks computed again. 0: the delta method, to first order by derivatives.
     """
 
-    method: Literal["delta", "monte_carlo"] = "delta"
     correlation: float = 0.0
-    draws: int = 1000
+    draws: int = 0
     seed: int = 314
 
 
@@ -392,7 +389,7 @@ def _propagate(
     kind = np.repeat(np.arange(len(values)), [value.size for value in values])
     value, sd = np.concatenate(values), np.concatenate(sds)
     split = np.cumsum([each.size for each in values])[:-1]
-    if errors.method == "delta":
+    if not errors.draws:
         tried = np.flatnonzero(sd)
         steps = np.zeros((tried.size, value.size))
         steps[np.arange(tried.size), tried] = _STEP * sd[tried]

@@ -1,6 +1,6 @@
 """The target of a dataset: its name, unit, depth interval and years, and which values are possible.
 
-A unit is stated (`--target_unit`), or follows from the name of the column: soil organic carbon (soc, orgc, toc ...) is in g/kg, and
+A unit is stated (`--unit`), or follows from the name of the column: soil organic carbon (soc, orgc, toc ...) is in g/kg, and
 socd_0_30, as `soilcarbon densities` writes it, in kg/m2. Any other name is asked about.
 """
 
@@ -88,12 +88,10 @@ def limits_of(unit: str) -> tuple[float, float]:
     return (0.0, DENSITY_LIMITS[spelt]) if spelt in DENSITY_LIMITS else (-np.inf, np.inf)
 
 
-def target_of(
-    column: str, unit: str | None, where: Path | str, depth: tuple[float, float] | None = None, setting: str = "--target_unit"
-) -> Target:
+def target_of(column: str, unit: str | None, where: Path | str, depth: tuple[float, float] | None = None) -> Target:
     """Return the meaning of a column from its name, and from what the user stated: its unit, and the depth interval (cm).
 
-    UserError (of the file `where`, naming the `setting` that states the unit) if no unit is stated, and the name is none of soil
+    UserError (of the file `where`) if no unit is stated, and the name is none of soil
     organic carbon in g/kg or of a density made here.
 
     >>> target_of("orgc_gkg", None, "points.csv"), target_of("socd_0_20", None, "points.csv").unit
@@ -115,20 +113,20 @@ def target_of(
             other = "something else than soil organic carbon"
         if other is not None:
             looks = f"looks like {other}, not like SOC in g/kg"
-            raise UserError(f"{where}: the target {column!r} {looks}; {setting} says its unit (%, kg/m2, g/kg ...)")
+            raise UserError(f"{where}: the target {column!r} {looks}; --unit says its unit (%, kg/m2, g/kg ...)")
         unit = "g/kg"
     unit = unit_of(unit) or unit.strip()
     is_soc = unit == "g/kg" and bool(_SOC.search(plain))
     return Target("soc" if is_soc else column, unit, depth)
 
 
-def organic_matter_unit(column: str, where: Path | str, setting: str = "--target_unit") -> str:
+def organic_matter_unit(column: str, where: Path | str) -> str:
     """Return the unit of a column of organic matter, "g/kg", if its name says so.
 
     UserError if it does not: organic matter is given in per cent as often.
     """
     if not unit_is_stated(column):
-        raise UserError(f"{where}: is {column!r} in per cent or in g/kg? {setting} % or {setting} g/kg says it")
+        raise UserError(f"{where}: is {column!r} in per cent or in g/kg? --unit % or --unit g/kg says it")
     return "g/kg"
 
 

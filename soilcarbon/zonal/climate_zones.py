@@ -164,7 +164,7 @@ class ClimateVariable:
         if self.unit is None and self.own_threshold:
             return self.threshold, self.width
         unit = self.unit or spelt_unit(self.quantity, self.stated)
-        source, setting = f"{where}: {self.name}", f"--{self.quantity}_unit"
+        source, setting = f"{where}: {self.name}", f"--units {self.quantity}="
         check_plausible(values, self.quantity, unit, source, setting, stated=self.unit is not None)
         unit = unit or QUANTITIES[self.quantity].unit
         known = np.asarray(values, np.float64)[np.isfinite(values)]
@@ -181,7 +181,7 @@ def climate_variables(
     """Return precipitation and temperature as settings describe them; `stated` is variable -> unit as its file says."""
     found = []
     for quantity, threshold, width in zip(("precipitation", "temperature"), ("wet", "warm"), settings.band_widths, strict=True):
-        name, unit = getattr(settings, quantity), getattr(settings, f"{quantity}_unit")
+        name, unit = getattr(settings, quantity), settings.stated_units.get(quantity)
         limits = getattr(settings, threshold), width, settings.given(threshold)
         found.append(ClimateVariable(quantity, name, *limits, unit, stated.get(name, "")))
     return found[0], found[1]

@@ -131,8 +131,8 @@ class Sources:
     # columns and variables to use; none: all variables of the dataset folder and the rasters, but no column of the table, which may
     # be a measurement
     covariates: Sequence[str] = ()
-    rasters: Sequence[Path] = ()  # rasters, periodic: static rasters, files, folders or addresses; and a folder as of `find_spans`
-    periodic: Path | None = None
+    rasters: Sequence[Path] = ()  # rasters, periods: static rasters, files, folders or addresses; and a folder as of `find_spans`
+    periods: Path | None = None
     year: str | None = "year"  # column of sampling years; None: years are not used
     first_year: int = 1985  # first_year, period_years: as of `period_of`
     period_years: int = 5
@@ -182,15 +182,15 @@ def read_space_time(sources: Sources) -> SpaceTime:
         table = _joined(table, {name: cells[:, 0, 0] for name, cells in windows.items()}, sources.rasters[0])
         found += windows
     period = period_of(year, sources.first_year, sources.period_years)
-    if sources.periodic is not None:
-        values, unmatched = covariates_at(sources.periodic, lon, lat, period, sources.period_years, sources.nodata)
-        table = _joined(table, values, sources.periodic)
+    if sources.periods is not None:
+        values, unmatched = covariates_at(sources.periods, lon, lat, period, sources.period_years, sources.nodata)
+        table = _joined(table, values, sources.periods)
         found += values
         why.append((period == NO_PERIOD, f"{sources.year} before {sources.first_year}"))
         why.append((np.isin(period, [begin for begin, count in unmatched.items() if count]), "no rasters of its period"))
     covariates = tuple(sources.covariates or (name for name in found if name != sources.climate.get("zone")))
     if not covariates:
-        raise UserError("no covariates: give --rasters, --periodic, a dataset folder as --samples, or name columns (--covariates)")
+        raise UserError("no covariates: give --rasters, --periods, a dataset folder as --samples, or name columns (--covariates)")
     climate = list(sources.climate.values())
     variables = tuple(dict.fromkeys([*covariates, *climate, *([sources.year] if sources.year else [])]))
     numbers = _numbers(table, variables, found, sources)
@@ -215,7 +215,7 @@ def _static_covariates(
     """Return variable -> windows (n, 1, 1) of the static rasters, which are class codes, and variable -> unit as its file says."""
     extent = float(lon.min()), float(lon.max()), float(lat.min()), float(lat.max())
     layers = find_layers(local_rasters(sources.rasters, extent, sources.cache), sources.nodata)
-    if sources.periodic is None:
+    if sources.periods is None:
         check_names(layers, nodata=sources.nodata)
     classes = choose_classes(layers, sources.classes)
     zone = sources.climate.get("zone")

@@ -80,7 +80,7 @@ def test_columns_of_other_names_and_units_give_the_same(workplace):
     table = table.assign(soc=table["soc"] / 10, bd=table["bd"] * 1000)
     table = table.rename(columns={"profile_id": "PID", "top": "upper", "bottom": "lower", "soc": "C", "bd": "rho", "cf": "skelet"})
     table.to_csv("h.csv", index=False, sep=";")
-    named = ["--soc", "C", "--soc_unit", "%", "--bulk_density", "rho", "--bulk_density_unit", "kg/m3", "--stones", "skelet"]
+    named = ["--columns", "soc=C", "bulk_density=rho", "stones=skelet", "--units", "soc=%", "--units", "bulk_density=kg/m3"]
     assert make(*named) == 0
     pd.testing.assert_frame_equal(result(), first)
 
@@ -88,7 +88,7 @@ def test_columns_of_other_names_and_units_give_the_same(workplace):
 @pytest.mark.parametrize(("given", "expected"), [("2", 0.1), ("10%", 0.1), ("error", 0.05)], ids=["number", "share", "column"])
 def test_deviations_as_number_share_or_column(given, expected, workplace):
     horizons(workplace, error=1.0)
-    assert make("--soc_sd", given, "--depths", "0", "20", "--depth_method", "mean") == 0
+    assert make("--sd", f"soc={given}", "--depths", "0", "20", "--depth_method", "mean") == 0
     found = result()
     assert found.loc["a", "socd_0_20_sd"] == pytest.approx(expected * found.loc["a", "socd_0_20"], rel=1e-3)
 
@@ -116,13 +116,13 @@ def test_to_the_observed_bottom_if_requested(workplace):
 @pytest.mark.parametrize(
     ("more", "change", "words"),
     [
-        (["--bulk_density_unit", "kg/m3"], {}, "look like g/cm3"),
-        (["--bulk_density", "rho"], {}, "no column 'rho' (bulk_density=rho)"),
-        (["--soc", "bd", "--bulk_density", "bd"], {}, "named twice"),
-        (["--soc_sd", "errors"], {}, "--soc_sd 'errors' is no column, number or share such as 10%"),
-        (["--soc_sd", "inf"], {}, "finite and 0 or more"),
-        (["--soc_sd", "nan"], {}, "finite and 0 or more"),
-        (["--soc_sd", "error"], {"error": -0.1}, "8 of 8 are negative"),
+        (["--units", "bulk_density=kg/m3"], {}, "look like g/cm3"),
+        (["--columns", "bulk_density=rho"], {}, "no column 'rho' (bulk_density=rho)"),
+        (["--columns", "soc=bd", "bulk_density=bd"], {}, "named twice"),
+        (["--sd", "soc=errors"], {}, "--sd soc=errors is no column, number or share such as 10%"),
+        (["--sd", "soc=inf"], {}, "finite and 0 or more"),
+        (["--sd", "soc=nan"], {}, "finite and 0 or more"),
+        (["--sd", "soc=error"], {"error": -0.1}, "8 of 8 are negative"),
         (["--depths", "20", "0"], {}, "the upper limit, 0 or more"),
         (["--depths", "0", "150", "--multiply", "layers"], {}, "do not fill 0-150 cm"),
         (["--depths", "0", "200"], {}, "no profile has a density"),
@@ -134,7 +134,11 @@ def test_to_the_observed_bottom_if_requested(workplace):
         ([], {"year": "15.06.90"}, "column 'year': 8 of 8 values are no years (first '15.06.90'); years of two digits?"),
         ([], {"rename": {"lon": "east"}}, "no column for lon (or longitude, long, lng ...); it has profile_id, east"),
         ([], {"rename": {"profile_id": "key", "top": "d1", "bottom": "d2"}}, "no column for profile_id (or profile, id"),
-        ([], {"rename": {"soc": "carbon"}}, "--soc takes one of"),
+        ([], {"rename": {"soc": "carbon"}}, "--columns soc=NAME takes one of"),
+        (["--soc_unit", "%"], {}, "unknown argument '--soc_unit'; it is --units soc=UNIT now"),
+        (["--units", "soc=furlongs"], {}, "soc: 'furlongs' is none of g/kg, %"),
+        (["--units", "temperature=K"], {}, "'temperature' is none of depth, soc, bulk_density, stones"),
+        (["--sd", "depth=1"], {}, "is of none of soc, bulk_density, stones"),
     ],
 )
 def test_bad_input_is_refused_and_nothing_is_written(more, change, words, workplace, capsys):

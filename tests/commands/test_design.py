@@ -94,7 +94,7 @@ def test_validate_reads_what_design_writes(world, how, file):
 
 def test_chosen_points_are_no_probability_sample(world, capsys):
     for kind in ("clhs", "coverage"):
-        points = designed("--n_points", "20", "--design", kind, "--iterations", "300", out=kind)
+        points = designed("--n_points", "20", "--design", kind, out=kind)
         assert not {"inclusion_probability", "weight", "stratum"} & set(points)
         assert points["design"].str.contains("no probability sample").all()
         assert "no probability sample" in capsys.readouterr().out
@@ -195,7 +195,7 @@ def test_cells_that_strata_are_made_of_are_a_sample_by_area(workplace, monkeypat
 
 def test_strata_of_a_sample_of_cells_cover_all_cells(world, monkeypatch):
     monkeypatch.setattr(sampling_design, "_TILE", 16)
-    for how in (["--n_strata", "5"], ["--by", "covariates"], ["--design", "clhs", "--iterations", "50"], ["--design", "coverage"]):
+    for how in (["--n_strata", "5"], ["--by", "covariates"], ["--design", "clhs"], ["--design", "coverage"]):
         out = how[1]
         points = designed("--n_points", "20", "--cells", "200", *how, out=out)
         assert (points["reserve"] == 0).sum() == 20 if "reserve" in points else len(points) == 20
@@ -256,9 +256,7 @@ def test_the_area_of_interest_and_the_mask_are_kept(world):
     land = (np.arange(WIDTH) < 30) * np.ones((HEIGHT, 1))
     write_geotiff(Path("land.tif"), land[None], ["land"], PLACE, CRS)
     for kind in ("stratified", "clhs"):
-        points = designed(
-            "--n_points", "12", "--aoi", "aoi.gpkg", "--mask", "land.tif", "--design", kind, "--iterations", "100", out=kind
-        )
+        points = designed("--n_points", "12", "--aoi", "aoi.gpkg", "--mask", "land.tif", "--design", kind, out=kind)
         row, col = cells_of(points)
         assert (col >= 10).all()
         assert (col < 30).all()
@@ -269,7 +267,7 @@ def test_the_area_of_interest_and_the_mask_are_kept(world):
 def test_classes_are_no_numbers(world):
     codes = np.where(np.arange(HEIGHT) % 2, 1.0, 900.0)[:, None] * np.ones((1, WIDTH))
     write_geotiff(Path("covariates/rock.tif"), codes[None], ["rock"], PLACE, CRS)
-    points = designed("--n_points", "20", "--design", "clhs", "--classes", "rock", "--iterations", "500")
+    points = designed("--n_points", "20", "--design", "clhs", "--classes", "rock")
     row, _ = cells_of(points)
     assert abs((row % 2).sum() - 10) <= 1
 

@@ -42,7 +42,7 @@ def test_a_design_is_measured_and_claimed(workplace):
     assert len(sampled) == 24 and sampled["stratum"].nunique() == 6
     measured(sampled, random).to_csv("layers.csv", index=False)
 
-    how = ["--horizons", "layers.csv", "--depths", "0", "30", "--bulk_density_of", "fine_earth", "--soc_sd", "5%"]
+    how = ["--horizons", "layers.csv", "--depths", "0", "30", "--bulk_density_of", "fine_earth", "--sd", "soc=5%"]
     assert run(lambda: stocks.main([*how, "--out", "stocks"])) == 0
     assert run(lambda: change.main(["--table", "stocks/stocks.csv", "--out", "change"])) == 0
     facts = json.loads(Path("change/change.json").read_text())

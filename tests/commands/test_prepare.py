@@ -566,7 +566,7 @@ GIVEN = "[{name: place, variables: [lon, lat]}, {name: relief, variables: [slope
         (None, ["--rasters", "nothing"], {}, "no such raster"),
         (points(soc_gkg="high"), [], {}, "'soc_gkg': 200 of 200 values are no numbers (first 'high'"),
         (points(longitude=100.0), [], {}, "no profile is left; 200 outside a raster"),
-        (points(soc_gkg=5000.0), [], {}, "200 of 200 values lie beyond 0 to 1000 g/kg: --target_unit"),
+        (points(soc_gkg=5000.0), [], {}, "200 of 200 values lie beyond 0 to 1000 g/kg: --unit"),
         (None, ["--bounds", "-10", "-5", "-10", "-5"], {}, "200 out of bounds"),
         (swapped, [], {}, "swapped: 0% of 200 profiles have covariates as they stand, 100% if swapped"),
         (lambda world: raster(world / "rasters" / "again.tif", "slope"), [], {}, "'slope'"),

@@ -178,9 +178,9 @@ def test_kelvin_is_asked_about_and_the_unit_moves_the_threshold(which, world, ca
         return [*ZONES, "--rasters", climate, *CLIMATE, "--run", f"{climate[:-4]}{len(more)}", *more]
 
     text = refused(capfd, *made("kelvin.tif"))
-    assert "are no mean annual temperature in degC" in text and "--temperature_unit K" in text
+    assert "are no mean annual temperature in degC" in text and "--units temperature=K" in text
     found = []
-    for arguments in (made("kelvin.tif", "--temperature_unit", "K"), made("climate.tif")):
+    for arguments in (made("kelvin.tif", "--units", "temperature=K"), made("climate.tif")):
         assert command(*arguments) == 0
         if which == "covariates":
             with rasterio.open("z.tif") as raster:

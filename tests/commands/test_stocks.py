@@ -59,7 +59,7 @@ def test_stocks_by_hand_and_cores_left_out(workplace, caplog):
 
 def test_kg_per_m2_sd_and_columns_of_the_core(workplace):
     write()
-    assert make("--soc_sd", "10%", "--method", "fixed_depth") == 0
+    assert make("--sd", "soc=10%", "--method", "fixed_depth") == 0
     table = pd.read_csv("out/stocks.csv")
     np.testing.assert_allclose(table["stock_kg_m2"] * 10, table["stock_t_ha"])
     assert table["treatment"].tolist() == ["T", "T", "C"]

@@ -58,7 +58,7 @@ def error(capsys):
 def test_the_unit_stays_from_the_table_to_the_totals(world, stated, capsys):
     unit, factor = UNITS[stated]
     world.assign(stock=world["stock"] * factor, year=2012).to_csv("points.csv", index=False)
-    assert made("--target_unit", stated) == 0
+    assert made("--unit", stated) == 0
     recorded = yaml.safe_load(Path("data/dataset.yaml").read_text())["target"]
     assert recorded == {"name": "stock", "unit": unit, "depth": None, "years": [2012, 2012]}
     assert train() == 0
@@ -94,9 +94,9 @@ ASKED = ["stock", "socd", "som", "humus", "ocs", "ph", "soc_t_ha", "LOI", "soc_k
 def test_a_name_that_is_not_soc_in_g_per_kg_is_asked_about(world, name, capsys):
     world.rename(columns={"stock": name}).to_csv("points.csv", index=False)
     assert made(target=name) == 2
-    assert re.search("--target_unit says its unit|looks like organic matter, not carbon: --soc_factor", error(capsys))
+    assert re.search("--unit says its unit|looks like organic matter, not carbon: --soc_factor", error(capsys))
     assert not Path("data").exists()
-    assert made("--target_unit", "%", target=name) == 0
+    assert made("--unit", "%", target=name) == 0
 
 
 TURNED = {"soc_pct": 10.0, "SOC (%)": 10.0, "soc_dagkg": 10.0, "soc_mgkg": 1e-3, "soc": 1.0, "SOC_gkg": 1.0, "OrgC": 1.0}
@@ -113,7 +113,7 @@ def test_a_name_that_says_its_unit_is_not_asked_about(world, name, factor):
 
 
 def test_fitted_models_keep_the_unit(world, capsys):
-    assert made("--target_unit", "t/ha") == 0
+    assert made("--unit", "t/ha") == 0
     assert run(lambda: fit.main(["--data_dir", "data", "--model", "mean", "--run", "m", "--workers", "1"])) == 0
     assert run(lambda: pred.main(["--checkpoint", "model/m.npz", "--data_dir", "data"])) == 0
     words = capsys.readouterr().out
@@ -125,36 +125,36 @@ def test_fitted_models_keep_the_unit(world, capsys):
 
 def test_plausible_values_depend_on_the_unit(world, capsys):
     world.assign(stock=world["stock"] * 150).to_csv("points.csv", index=False)  # up to 1,400
-    assert made("--target_unit", "t/ha") == 0
+    assert made("--unit", "t/ha") == 0
     assert yaml.safe_load(Path("data/dataset.yaml").read_text())["rejected"] == {}
     assert train() == 0
-    assert made("--target_unit", "g/kg", out="other") == 0
+    assert made("--unit", "g/kg", out="other") == 0
     rejected = yaml.safe_load(Path("other/dataset.yaml").read_text())["rejected"]
     assert rejected == {"stock above 1000 g/kg": int((world["stock"] * 150 > 1000).sum())}
-    assert made("--target_unit", "%") == 2  # most are
+    assert made("--unit", "%") == 2  # most are
     assert "of 200 values lie beyond 0 to 100 %" in error(capsys)
     world.assign(stock=world["stock"] - 5).to_csv("points.csv", index=False)
-    assert made("--target_unit", "dimensionless", out="signed") == 0  # logarithms, changes
+    assert made("--unit", "dimensionless", out="signed") == 0  # logarithms, changes
     assert yaml.safe_load(Path("signed/dataset.yaml").read_text())["rejected"] == {}
 
 
 def test_soc_that_looks_like_per_cent_is_asked_about(world, capsys):
     world.assign(soc=world["stock"] / 4).to_csv("points.csv", index=False)
     assert made(target="soc") == 2
-    assert "look like per cent, not g/kg; --target_unit % if so, --target_unit g/kg if not" in error(capsys)
-    assert made("--target_unit", "g/kg", target="soc") == 0
+    assert "look like per cent, not g/kg; --unit % if so, --unit g/kg if not" in error(capsys)
+    assert made("--unit", "g/kg", target="soc") == 0
 
 
 def test_stocks_of_horizons_are_not_averaged(world, capsys):
     layers = [world.assign(top=top, bottom=top + 15) for top in (0, 15)]
     pd.concat(layers).to_csv("horizons.csv", index=False)
-    assert made("--target_unit", "kg/m2", points="horizons.csv") == 2
+    assert made("--unit", "kg/m2", points="horizons.csv") == 2
     assert "cannot be averaged over depth" in error(capsys)
 
 
 def test_two_units_are_never_mixed(world, capsys):
     world.assign(soc=world["stock"] * 3).to_csv("points.csv", index=False)
-    assert made("--target_unit", "kg/m2") == 0
+    assert made("--unit", "kg/m2") == 0
     assert made(target="soc", out="content") == 0
     assert train() == 0
     model = ["--checkpoint", "model/pretrain_model/g.pth"]
@@ -184,14 +184,14 @@ def test_two_units_are_never_mixed(world, capsys):
 
 
 def test_a_sample_table_of_a_dataset_keeps_its_unit(world):
-    assert made("--target_unit", "kg/m2") == 0
+    assert made("--unit", "kg/m2") == 0
     assert made(points="data/samples.csv", target="soc", out="again") == 0
     assert yaml.safe_load(Path("again/dataset.yaml").read_text())["target"]["unit"] == "kg/m2"
 
 
 @pytest.mark.parametrize("damage", ["kg/m2", {"name": "a"}, {"name": "a", "unit": "b", "depth": [1]}, [1]])
 def test_a_damaged_record_is_refused(world, damage, capsys):
-    assert made("--target_unit", "kg/m2") == 0
+    assert made("--unit", "kg/m2") == 0
     facts = yaml.safe_load(Path("data/dataset.yaml").read_text()) | {"target": damage}
     Path("data/dataset.yaml").write_text(yaml.safe_dump(facts))
     assert train() == 2

@@ -143,7 +143,7 @@ STRANGERS = {  # command -> files of the user where it would write, with the arg
     "validate": (("out/report.html", "out/points-dem.png"), "--maps dem=dem.tif,unit=g/kg --points p.csv --value soc --out out"),
     "zones": (
         ("results/z/scores.csv", "results/z/settings.yaml", "model/z_soc.npz", "model/z_soc.yaml"),
-        "--samples p.csv --targets soc --rasters dem.tif --one_zone --year none --run z --best 1 --trees 5 --search_trees 5 "
+        "--samples p.csv --targets soc --rasters dem.tif --zone none --year none --run z --best 1 --trees 5 --search_trees 5 "
         "--candidates 1 --folds 2 --inner_folds 2 --workers 1",
     ),
     "fit": (("model/f.npz", "model/f.yaml", "results/f/held_out.csv"), "--data_dir E --run f --candidates ridge"),

@@ -326,7 +326,7 @@ def check_zones(folder: Path, units: dict[str, str], stated: bool) -> str:
         factor, offset = IN_UNITS[name][units[name]]
         fields.append(values * factor + offset)
     path = put(folder / "climate.tif", np.stack(fields), Spelling(dtype="float64"), names=("mat", "map"))
-    more = [word for name, unit in units.items() for word in (f"--{name}_unit", unit)] if stated else []
+    more = ["--units", *(f"{name}={unit}" for name, unit in units.items())] if stated else []
     if question := asked(lambda: covariates.main(["--climate", str(path), "--out", str(folder / "zones.tif"), *more])):
         return question
     with rasterio.open(folder / "zones.tif") as raster:

@@ -240,7 +240,7 @@ def written(how: Spelling) -> tuple[list[str], list[list[str]], list[dict], list
     said = {"soc": how.soc_unit, "bulk_density": how.density_unit, "stones": how.stones_unit, "depth": how.depth_unit}
     for quantity, (unit, where) in said.items():
         if where == "setting":
-            more += [f"--{quantity}_unit", unit]
+            more += ["--units", f"{quantity}={unit}"]
         elif where != "not":
             ends = IN_NAMES[unit]
             end = ends[int(where[-1]) % len(ends)]

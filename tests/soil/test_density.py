@@ -177,9 +177,9 @@ def test_own_horizons_estimate_what_they_lack():
     [
         (
             ("g/kg", "g/cm3"),
-            "4 of 4 values .first 1200. are no bulk density in g/cm3 .*look like kg/m3: --bulk_density_unit kg/m3 says so",
+            "4 of 4 values .first 1200. are no bulk density in g/cm3 .*look like kg/m3: --units bulk_density=kg/m3 says so",
         ),
-        (("%", "kg/m3"), "3 of 4 values .first 150. are no SOC in % .*look like g/kg or dg/kg: --soc_unit g/kg or dg/kg says so"),
+        (("%", "kg/m3"), "3 of 4 values .first 150. are no SOC in % .*look like g/kg or dg/kg: --units soc=g/kg or dg/kg says so"),
         (("kg/m3", "kg/m3"), "SOC: unit 'kg/m3' is none of g/kg"),
         (("furlong", "kg/m3"), "'furlong' is none of"),
     ],
@@ -254,5 +254,5 @@ def test_stones_by_mass_fill_less_than_their_share_of_the_mass():
 
 @pytest.mark.parametrize(("values", "looks"), [([0.4, 0.0, 0.2], "fraction"), ([400.0, 0.0, 350.0], "per_mille")])
 def test_stones_in_another_unit_are_asked_about(values, looks):
-    with pytest.raises(UserError, match=f"look like .*{looks}.*--stones_unit"):
+    with pytest.raises(UserError, match=f"look like .*{looks}.*--units stones="):
         Measured(np.array(values), "percent", stated=False).usable("stones", {})

@@ -190,7 +190,7 @@ def test_a_slip_is_no_organic_layer_and_swapped_columns_are_refused(tmp_path):
 @pytest.mark.parametrize(("factor", "unit"), [(0.01, "m"), (10, "mm")])
 def test_depths_in_another_unit_are_asked_about(tmp_path, factor, unit):
     path = write(tmp_path, soils(top=soils()["top"] * factor, bottom=soils()["bottom"] * factor))
-    with pytest.raises(UserError, match=f"depths .top, bottom.*look like {unit}.*--depth_unit"):
+    with pytest.raises(UserError, match=f"depths .top, bottom.*look like {unit}.*--units depth={unit}"):
         read_profiles(path, "soc")
     np.testing.assert_allclose(read_profiles(path, "soc", rule=TableRule(depth_unit=unit)).table["soc"], TOPSOIL)
 

@@ -227,7 +227,7 @@ def test_delta_method_and_monte_carlo_agree(method, correlation):
             return fixed_depth_stocks(cores, np.array([15.0, 30.0, 60.0]), errors)
         return equivalent_mass_stocks(cores, np.array([1500.0, 3300.0, 6500.0]), method, errors)
 
-    exact, drawn = run(ErrorPropagation(correlation=correlation)), run(ErrorPropagation("monte_carlo", correlation, draws=20_000))
+    exact, drawn = run(ErrorPropagation(correlation)), run(ErrorPropagation(correlation, draws=20_000))
     np.testing.assert_allclose(drawn.sd, exact.sd, rtol=0.04)
     np.testing.assert_allclose(drawn.layer_sd, exact.layer_sd, rtol=0.04)
     np.testing.assert_array_equal(drawn.stock, exact.stock)

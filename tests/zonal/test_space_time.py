@@ -91,7 +91,7 @@ def test_rasters_and_periods_become_covariates_and_columns_of_the_table_do_not(t
     write_geotiff(tmp_path / "static.tif", np.arange(1000.0).reshape(1, 25, 40), ["height"], PLACE)
     for year, value in ((1986, 1.0), (1988, 3.0), (1991, 9.0)):
         write_geotiff(tmp_path / f"p/{year}/x.tif", np.full((1, 25, 40), value), ["ndvi"], PLACE)
-    data = read(tmp_path / "s.csv", rasters=[tmp_path / "static.tif"], periodic=tmp_path / "p")
+    data = read(tmp_path / "s.csv", rasters=[tmp_path / "static.tif"], periods=tmp_path / "p")
     assert (data.covariates, data.variables) == (("height", "ndvi"), ("height", "ndvi", "map", "mat", "year"))
     assert data.left_out.set_index("profile_id")["reason"].to_dict() == {"p0": "year before 1985", "p1": "no rasters of its period"}
     assert data.table["ndvi"].unique().tolist() == [2.0]
