@@ -40,7 +40,7 @@ from soilcarbon.regression.fit import fit_model
 from soilcarbon.regression.learners import LEARNERS, Task
 from soilcarbon.regression.model import from_scale
 from soilcarbon.regression.parts import encoded_cells, transformed
-from soilcarbon.regression.selection import draw_folds, hold_out, select
+from soilcarbon.regression.selection import STACKED, draw_folds, hold_out, select
 from soilcarbon.regression.uncertainty import calibrate
 from soilcarbon.stats import metrics
 from soilcarbon.stats.groups import group_folds, spatial_groups
@@ -257,8 +257,8 @@ def with_derived(found: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str,
     """Return the methods of a case with the stack, and with the choice of `fit`'s rule for each fold by the other folds."""
     one = next(iter(found.values()))
     y, folds, log = one["y"], one["folds"], bool(one["log"])
-    if {"taught", "forest"} <= set(found):
-        parts = [found[key]["predicted"] for key in ("taught", "forest")]
+    if set(STACKED) <= set(found):
+        parts = [found[key]["predicted"] for key in STACKED]
         mean = np.expm1(np.mean(np.log1p(parts), axis=0)) if log else np.mean(parts, axis=0)
         found = found | {"stack": one | {"predicted": mean, "interval": np.full((len(y), 2), np.nan)}}
     keys = [key for key in LEARNERS if key in found]

@@ -42,12 +42,13 @@ class SoilCarbonRegressor(RegressorMixin, BaseEstimator):
     """Regressor: multi-branch network on packed covariates, and a forest beside it; or a network fine-tuned from a checkpoint.
 
     By default, up to 5,000 profiles, it predicts the mean, on the scale that the target is learnt on, of a network and a random
-    forest: the learner `stack` of `soilcarbon fit`. The network is the mean of five that learn from a teacher
-    (`training.distillation`: trees and a Gaussian process), of all profiles; others, and forests, that miss a fifth of the
-    profiles each calibrate the intervals. That takes some twenty seconds of one core for 200 profiles. From a checkpoint, without
-    a teacher or with a single member it is the network alone; each of several members then holds out a fold. Of skewed targets,
-    which are learnt as logarithms, it predicts medians, whose absolute errors are the smallest; `center="mean"` predicts means,
-    which have no bias and may be summed, whose R2 is a little higher, and whose absolute errors are some 8 % larger.
+    forest: the learner `stack` of `soilcarbon fit`, which has kriging in it besides where positions are known. The network is the
+    mean of five that learn from a teacher (`training.distillation`: trees and a Gaussian process), of all profiles; others, and
+    forests, that miss a fifth of the profiles each calibrate the intervals. That takes some twenty seconds of one core for 200
+    profiles. From a checkpoint, without a teacher or with a single member it is the network alone; each of several members then
+    holds out a fold. Of skewed targets, which are learnt as logarithms, it predicts medians, whose absolute errors are the
+    smallest; `center="mean"` predicts means, which have no bias and may be summed, whose R2 is a little higher, and whose absolute
+    errors are some 8 % larger.
 
     Parameters
     ----------

@@ -288,7 +288,10 @@ METHODS: Mapping[str, Method] = {
         uses_world=True,
     ),
     "transferred-stack": _stack(
-        "stack, transferred", "mean of that network and the forest", ("transferred-taught", "forest"), needs_checkpoint=True
+        "stack, transferred",
+        "mean of that network and regression kriging",
+        ("transferred-taught", "regression-kriging"),
+        needs_checkpoint=True,
     ),
 }
 """Key -> method, in the order of tables."""

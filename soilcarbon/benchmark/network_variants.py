@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 
 from soilcarbon.benchmark.baselines import BASELINES, tune
 from soilcarbon.benchmark.methods import Method, Tables, as_method, class_columns
@@ -39,8 +38,7 @@ INTERVALS = {AS_SET: AS_SET, "quantile_forest": "quantile_forest", "quantile_for
 """What gives intervals -> the method whose prediction they go with."""
 SELECTED_ON_VALID, SELECTED_ON_TEST = "tuned", "tuned_selected_on_test"
 """The fine-tuned network whose epoch the validation set chooses, and the one whose epoch the profiles held out choose."""
-_STACKED = ("tuned", "forest_log", "forest_world_log")
-_BLENDED = (AS_SET, "forest_log")
+_STACKED = (AS_SET, "kriging")
 
 
 @dataclass(frozen=True)
@@ -201,25 +199,13 @@ def _teacher(case: Case) -> np.ndarray:
     return to_target(torch.from_numpy(output)[None], facts)[0].numpy()
 
 
-def _logs(case: Case, keys: tuple[str, ...], known: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
-    """Return ln(1 + prediction) of the profiles held out (m, K) by other methods, as far as they are known already."""
-    known, whole = known or {}, replace(case, whole=False)
-    return np.log1p(np.stack([known[key] if key in known else predict(key, whole) for key in keys], axis=1))
-
-
 def stack(case: Case, known: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Stack network and forests on the scale of ln(1 + y), by weights fitted on inner folds of whole blocks (Wolpert 1992)."""
-    folds = inner_folds(case.samples.groups[case.rows], 3, case.settings.seed)
-    held_out = np.empty((len(case.rows), len(_STACKED)))
-    for fold in range(int(folds.max()) + 1):
-        held_out[folds == fold] = _logs(replace(case, rows=case.rows[folds != fold], test=case.rows[folds == fold]), _STACKED)
-    weights = nnls(held_out, np.log1p(case.region.y[case.rows]))[0]
-    return np.asarray(np.expm1(_logs(case, _STACKED, known) @ weights))
+    """Return the mean of network and regression kriging on the scale of ln(1 + y).
 
-
-def blend(case: Case, known: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the mean of network and forest on the scale of ln(1 + y)."""
-    return np.asarray(np.expm1(np.mean(_logs(case, _BLENDED, known), axis=1)))
+    Either is computed where it is not among the known predictions (m,) of other methods.
+    """
+    parts = [known[key] if key in known else predict(key, replace(case, whole=False)) for key in _STACKED]
+    return np.asarray(np.expm1(np.mean(np.log1p(parts), axis=0)))
 
 
 METHODS: Mapping[str, Method] = {
@@ -236,25 +222,18 @@ METHODS: Mapping[str, Method] = {
         "forests",
         _teacher,
     ),
-    "stack": Method(
-        "stack of network and forests",
-        "the fine-tuned network, the regional and the global + regional forest, weighted by inner folds",
-        "network",
-        stack,
-        parts=_STACKED,
-    ),
     AS_SET: Method(
         "network, fine-tuned by --regional",
         "the network as soilcarbon finetune trains it under the settings compared, with its intervals",
         "network",
         _as_set,
     ),
-    "blend": Method(
-        "mean of network and forest",
-        "the mean of the network as set and the regional forest of ln(1+y), on that scale",
+    "stack": Method(
+        "mean of network and kriging",
+        "the mean of the network as set and of regression kriging on the scale of ln(1+y)",
         "network",
-        blend,
-        parts=_BLENDED,
+        stack,
+        parts=_STACKED,
     ),
 }
 """Key -> method, in the order of tables: baselines first."""

@@ -7,10 +7,11 @@
     soilcarbon map --checkpoint model/mine.npz --rasters covariates/ --out results/mine/soc.tif     the map
 
 Folds are of whole spatial blocks: the dataset's, else as wide as residuals are correlated, else of places. The choice is the
-stack, or without networks the forest, unless another learner's mean absolute error is surely lower; where neither is better than
-the mean, the simplest within one standard error, and 1 %, of the lowest. Writes model/<run>.npz, which `predict` and `map` read,
-with calibrated intervals, area of applicability and errors for totals; beside it .yaml of the facts, with the table of the
-cross-validation; and results/<run>/cross_validation.csv and held_out.csv. The test split is not used unless you say so.
+stack, or without networks regression kriging, unless another learner's mean absolute error is surely lower; where neither is
+better than the mean, the simplest within one standard error, and 1 %, of the lowest. Writes model/<run>.npz, which `predict`
+and `map` read, with calibrated intervals, area of applicability and errors for totals; beside it .yaml of the facts, with the
+table of the cross-validation; and results/<run>/cross_validation.csv and held_out.csv. The test split is not used unless you
+say so.
 
 With --init_from the learners network, taught and stack start from that network instead of from scratch, and gain a branch for each
 category that it has not. Scores are too good where it was pretrained on these profiles: --global_data tells how many that are.

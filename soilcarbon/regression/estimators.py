@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+from scipy.linalg import cho_solve
 from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.compose import TransformedTargetRegressor
@@ -257,14 +258,19 @@ class RegressionKriging(RegressorMixin, BaseEstimator):
     X is longitude and latitude (degrees), then covariates. Residuals of profiles a tree was fitted to would be far too small.
     Kriging is Gaussian process regression with the exponential covariance (Matern, nu = 1/2) of the residuals' variogram, whose
     nugget is noise. Distances are chords, within 0.1 % of the arc up to 1,000 km. Where the residuals have no structure (none
-    found, or one of a range below the shortest lag, or too few pairs), there is no correction. The catch: in 8 of 20
-    simulations of pure noise some structure was found by chance, and the correction then changed MAE by -3 to +4 % with 300
-    profiles and by +1 to +21 % with 60.
+    found, or one of a range below the shortest lag, or too few pairs), there is no correction.
+
+    A variogram may find structure that does not carry over to the next block, or that is chance. With `groups`, the correction is
+    therefore multiplied by the slope, from 0 to 1, of the residuals on what is kriged for them from the other groups. Where there
+    is no structure, 60 profiles with one covariate that matters, the correction raised MAE by 4.0 % on average, by 22 % at worst;
+    shrunk by 0.3 and 4.0 % (60 simulations). With 300 profiles by 0.7 and 3.4 %; shrunk by 0.2 and 1.6 % (30).
 
     Attributes
     ----------
     variogram_
         Of the residuals, or None where there is no correction.
+    share_
+        Of the kriged residual that is added.
     """
 
     def __init__(
@@ -278,12 +284,21 @@ class RegressionKriging(RegressorMixin, BaseEstimator):
         self.n_estimators, self.max_features, self.min_samples_leaf = n_estimators, max_features, min_samples_leaf
         self.n_jobs, self.random_state = n_jobs, random_state
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
-        """Fit the forest, the variogram and the Gaussian process of its residuals."""
+    def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> Self:
+        """Fit the forest, the variogram and the Gaussian process of its residuals.
+
+        Parameters
+        ----------
+        X, y
+            Profiles.
+        groups
+            (n,) place or block of each, by which the correction is shrunk; None: it is not.
+        """
         enough = len(X) >= _FEWEST_KRIGED
         settings = self.get_params()
         self.forest_ = RandomForestRegressor(oob_score=enough, **settings).fit(X[:, POSITION:], y)
         self.variogram_: Variogram | None = None
+        self.share_ = 1.0
         if not enough:
             return self
         lon, lat, residual = X[:, 0], X[:, 1], y - self.forest_.oob_prediction_
@@ -294,15 +309,18 @@ class RegressionKriging(RegressorMixin, BaseEstimator):
             return self
         fitted = fit_variogram(lags)
         if fitted.practical_range > lags.km[0]:
-            self.variogram_ = fitted
             self.residuals_ = kriging(fitted).fit(points, residual)
+            if groups is not None:
+                kriged = kriged_from_other_groups(self.residuals_, residual, groups)
+                self.share_ = float(np.clip(residual @ kriged / max(kriged @ kriged, 1e-300), 0, 1))
+            self.variogram_ = fitted if self.share_ > 0 else None
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return predictions, (m,)."""
         predicted = self.forest_.predict(X[:, POSITION:])
         if self.variogram_ is not None:
-            predicted = predicted + self.residuals_.predict(unit_vectors(X[:, 0], X[:, 1]))
+            predicted = predicted + self.share_ * self.residuals_.predict(unit_vectors(X[:, 0], X[:, 1]))
         return np.asarray(predicted)
 
 
@@ -321,3 +339,24 @@ def kriging(variogram: Variogram) -> GaussianProcessRegressor:
     """
     kernel = ConstantKernel(variogram.sill) * Matern(variogram.scale / EARTH_KM, nu=0.5)
     return GaussianProcessRegressor(kernel, alpha=max(variogram.nugget, 1e-9 * variogram.sill), optimizer=None)
+
+
+def kriged_from_other_groups(process: GaussianProcessRegressor, values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return what a fitted process predicts of each of its values (n,) from those of the other groups (n,) alone.
+
+    In closed form, from the inverse C of the covariance matrix with the nugget: the errors of a group g are the solution e of
+    C[g, g] e = (C values)[g] (Dubrule 1983, Math. Geol. 15, 687-699, for groups).
+
+    Examples
+    --------
+    >>> points, values = unit_vectors([7.0, 7.1, 8.0], [50.0, 50.0, 50.0]), np.array([1.0, 2.0, -1.0])
+    >>> fitted = kriging(Variogram("exponential", 0.5, 2.0, 80.0, bounded=True)).fit(points, values)
+    >>> kriged_from_other_groups(fitted, values, np.array([0, 0, 1])).round(4)
+    array([-0.3274, -0.358 ,  0.6507])
+    """
+    inverse, found = cho_solve((process.L_, True), np.eye(len(values))), np.empty(len(values))
+    weights = np.ravel(process.alpha_)
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        found[rows] = values[rows] - np.linalg.solve(inverse[np.ix_(rows, rows)], weights[rows])
+    return found

@@ -159,11 +159,11 @@ def _boosting(samples: Samples, facts: Specification, task: Task) -> Parts:
 def _regression_kriging(samples: Samples, facts: Specification, task: Task) -> Parts:
     cells = cells_of_trees(samples.X, facts, filled=False)
     model = RegressionKriging(**_FOREST, max_features=_share(cells), random_state=task.seed, n_jobs=task.jobs)
-    model.fit(np.column_stack([samples.X[:, :POSITION], cells]), transformed(samples.y, facts))
+    model.fit(np.column_stack([samples.X[:, :POSITION], cells]), transformed(samples.y, facts), samples.groups)
     parts: Parts = {"trees": Trees(facts, tuple(each.tree_ for each in model.forest_.estimators_))}
     if model.variogram_ is not None:
         process, fitted = model.residuals_, model.variogram_
-        weights = np.asarray(process.alpha_, np.float64).ravel()
+        weights = model.share_ * np.asarray(process.alpha_, np.float64).ravel()
         parts["kriged"] = Kriged(np.asarray(process.X_train_, np.float64), weights, float(fitted.sill), float(fitted.scale))
     return parts
 
@@ -185,7 +185,7 @@ def _network(samples: Samples, facts: Specification, task: Task, teacher: Litera
 
 
 def _stack(samples: Samples, facts: Specification, task: Task) -> Parts:
-    return _network(samples, facts, task, "ensemble") | _forest(samples, facts, task)
+    return _network(samples, facts, task, "ensemble") | _regression_kriging(samples, facts, task)
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,10 @@ LEARNERS: Mapping[str, Learner] = {
     "forest": Learner("forest", f"random forest, {_TREES} trees", _forest, 5),
     "boosting": Learner("boosting", f"{_TREES} gradient-boosted trees", _boosting, 5),
     "regression-kriging": Learner(
-        "regression kriging", "random forest, and kriging of its out-of-bag residuals", _regression_kriging, 10
+        "regression kriging, shrunk",
+        "random forest, and kriging of its out-of-bag residuals as far as it predicts those of other blocks",
+        _regression_kriging,
+        10,
     ),
     "network": Learner("network", f"{MEMBERS} networks, by folds", partial(_network, teacher="none"), 100, True),
     "taught": Learner(
@@ -215,7 +218,7 @@ LEARNERS: Mapping[str, Learner] = {
         100,
         True,
     ),
-    "stack": Learner("stack", "mean of the taught network and the forest", _stack, 1, True),
+    "stack": Learner("stack", "mean of the taught network and regression kriging", _stack, 1, True),
 }
 """Key -> learner, the simplest first: the order in which the choice prefers them."""
 

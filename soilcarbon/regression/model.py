@@ -62,7 +62,7 @@ class FittedModel:
     specification
         Categories of covariates, their statistics and classes; target, unit, centre, smearing factor and bounds.
     parts
-        Name -> part. Their outputs are added up, those of a stack averaged.
+        Name -> part. Their outputs are added up; a stack is the mean of its network and the sum of its other parts.
     uncertainty, record
         From its cross-validation.
     """
@@ -81,8 +81,8 @@ class FittedModel:
         X
             (n, 2 + F): longitude and latitude, degrees, and packed covariates, raw units, missing = NaN.
         """
-        found = [part.predict(X) for part in self.parts.values()]
-        return np.mean(found, axis=0) if self.learner == "stack" else np.sum(found, axis=0)
+        total = np.sum([part.predict(X) for part in self.parts.values()], axis=0)
+        return np.asarray(total / 2 if self.learner == "stack" else total)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return predictions in the target's unit, (n,) float64; see `outputs`."""

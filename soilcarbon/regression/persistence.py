@@ -22,7 +22,7 @@ _SHAPES = {
     "regression-kriging": ("trees", "kriged"),
     "network": ("network",),
     "taught": ("network",),
-    "stack": ("network", "trees"),
+    "stack": ("network", "trees", "kriged"),
 }
 """Learner -> kinds of its parts; what is kriged may lack."""
 _OPTIONAL = {"kriged"}

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from soilcarbon.benchmark import network_variants
-from soilcarbon.benchmark.network_variants import METHODS, SELECTED_ON_TEST, Case, blend, interval_columns, plain_settings
+from soilcarbon.benchmark.network_variants import METHODS, SELECTED_ON_TEST, Case, interval_columns, plain_settings, stack
 from soilcarbon.categories import Category
 from soilcarbon.estimator import SoilCarbonRegressor
 from soilcarbon.regression.estimators import QuantileForest
@@ -90,10 +90,10 @@ def test_the_held_out_profiles_choose_the_epoch_of_one_network_alone(case, monke
     assert chosen[1] is case.test and chosen[:1] + chosen[2:] == [None] * 3
 
 
-def test_the_blend_is_the_mean_of_network_and_forest_on_the_log_scale(monkeypatch):
+def test_the_stack_is_the_mean_of_network_and_kriging_on_the_log_scale(monkeypatch):
     case = Case(None, None, None, None, None, None)
-    known = {"regional": np.array([0.0, 3.0]), "forest_log": np.array([8.0, 3.0]), "tuned": np.array([900.0, 900.0])}
-    np.testing.assert_allclose(blend(case, known), [2.0, 3.0])  # 1 + y: the geometric mean of 1 and 9
+    known = {"regional": np.array([0.0, 3.0]), "kriging": np.array([8.0, 3.0]), "tuned": np.array([900.0, 900.0])}
+    np.testing.assert_allclose(stack(case, known), [2.0, 3.0])  # 1 + y: the geometric mean of 1 and 9
     monkeypatch.setattr(network_variants, "predict", lambda key, _: known[key])
-    np.testing.assert_allclose(METHODS["blend"].columns("blend", case, {})["blend"], [2.0, 3.0])
-    np.testing.assert_allclose(blend(case, {"regional": np.array([8.0, 8.0])}), [8.0, 5.0])  # what is there is not computed again
+    np.testing.assert_allclose(METHODS["stack"].columns("stack", case, {})["stack"], [2.0, 3.0])
+    np.testing.assert_allclose(stack(case, {"regional": np.array([8.0, 8.0])}), [8.0, 5.0])  # what is there is not computed again

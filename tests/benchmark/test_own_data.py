@@ -196,7 +196,7 @@ def test_a_stack_is_the_mean_of_its_parts_on_the_scale_that_is_learnt(mine, tmp_
     planned = plan_runs(plan)
     assert "transferred-stack" in planned.choice.methods
     table = own_data.gather(plan, planned, execute_all(plan, planned))["blocks"]
-    parts = np.log1p(table[["transferred-taught", "forest"]])
+    parts = np.log1p(table[["transferred-taught", "regression-kriging"]])
     assert table["transferred-stack"].to_numpy() == pytest.approx(np.expm1(parts.mean(axis=1)).to_numpy())
 
 

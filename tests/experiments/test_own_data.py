@@ -46,9 +46,9 @@ def test_the_choice_for_a_fold_does_not_know_its_errors():
 
 def test_a_stack_is_the_mean_on_the_scale_of_the_transform():
     y, folds = np.linspace(10, 30, 40), np.arange(40) % 4
-    taught, forest = np.full(40, 8.0), np.full(40, 15.0)
+    taught, kriging = np.full(40, 8.0), np.full(40, 15.0)
     for log, expected in ((True, 11.0), (False, 11.5)):  # the root of 9 x 16, less 1
-        derived = with_derived(found_of(y, folds, log, forest=forest, taught=taught))
+        derived = with_derived(found_of(y, folds, log, taught=taught, **{"regression-kriging": kriging}))
         assert derived["stack"]["predicted"] == pytest.approx(expected)
 
 

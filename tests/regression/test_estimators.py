@@ -15,6 +15,7 @@ from soilcarbon.regression.estimators import (
     RegressionKriging,
     Samples,
     WorldForest,
+    kriged_from_other_groups,
     kriging,
 )
 from soilcarbon.stats.variogram import KM_PER_DEGREE, Variogram, unit_vectors
@@ -145,6 +146,36 @@ def test_regression_kriging_adds_what_the_out_of_bag_residuals_give():
     assert predicted == pytest.approx(np.expm1(plain + correction).clip(0, known.y.max()))
     assert 150 < inner.variogram_.practical_range < 600
     assert np.abs(predicted - places.y).mean() < 0.75 * np.abs(np.expm1(plain) - places.y).mean()
+
+
+def test_what_is_kriged_from_other_groups_is_what_a_process_of_them_alone_predicts():
+    both = scattered(60, 300.0, seed=1)
+    points, values, groups = unit_vectors(*both.X[:, :2].T), np.log1p(both.y) - 3, np.arange(60) // 4 % 11
+    noisy = dataclasses.replace(EXPONENTIAL, nugget=0.5)
+    found = kriged_from_other_groups(kriging(noisy).fit(points, values), values, groups)
+    for group in range(11):
+        out = groups == group
+        assert found[out] == pytest.approx(kriging(noisy).fit(points[~out], values[~out]).predict(points[out]))
+
+
+def test_the_correction_is_shrunk_by_the_slope_of_residuals_on_what_other_blocks_give():
+    both = scattered(300, 300.0, seed=0)
+    model = RegressionKriging(60, random_state=0).fit(both.X, both.y, both.groups)
+    residual = both.y - model.forest_.oob_prediction_
+    kriged = kriged_from_other_groups(model.residuals_, residual, both.groups)
+    assert model.share_ == pytest.approx(min(np.linalg.lstsq(kriged[:, None], residual)[0][0], 1)) and model.share_ > 0.5
+    found = model.predict(both.X) - model.forest_.predict(both.X[:, 2:])
+    assert found == pytest.approx(model.share_ * model.residuals_.predict(unit_vectors(*both.X[:, :2].T)))
+
+
+def test_structure_within_blocks_alone_is_not_kriged():
+    # a chessboard of blocks: near profiles are alike, and those of the next block are the opposite
+    random = np.random.default_rng(3)
+    X = np.column_stack([random.uniform(7, 13, 300), random.uniform(48, 52, 300), random.normal(size=(300, 2))])
+    column, row = np.floor(X[:, :2].T).astype(int)
+    blocks, y = 100 * column + row, 3 + (column + row) % 2 + 0.3 * random.normal(size=300)
+    assert RegressionKriging(60, random_state=0).fit(X, y).variogram_ is not None
+    assert RegressionKriging(60, random_state=0).fit(X, y, blocks).variogram_ is None
 
 
 @pytest.mark.parametrize(("sill", "scale"), [(0.0, 50.0), (0.05, 50.0), (1.0, 0.1)])

@@ -80,9 +80,9 @@ def test_no_more_than_one_per_cent_is_given_up_for_the_simpler():
     assert select(y, each, FOLDS).chosen == "ridge"
 
 
-@pytest.fixture(params=["forest", "stack"])
+@pytest.fixture(params=["forest", "regression-kriging", "stack"])
 def preferred(request):
-    """The learner that others must surely beat: the forest where there is no stack."""
+    """The learner that others must surely beat: kriging where there is no stack, the forest where there is no kriging."""
     return request.param
 
 
@@ -90,8 +90,8 @@ def against(preferred, ridge, mean=8, boosting=4):
     """Return observations and errors of size 3 of a preferred learner, and of others by fold."""
     y, each = predicted(mean, ridge, boosting)
     each[preferred] = y + np.where(np.arange(100) % 2, 3.0, -3.0)
-    if preferred == "stack":
-        each["forest"] = each["boosting"]  # where both are there, the stack is preferred
+    for other in {"forest": (), "regression-kriging": ("forest",), "stack": ("forest", "regression-kriging")}[preferred]:
+        each[other] = each["boosting"]  # where both are there, it is not preferred
     return y, {key: each[key] for key in LEARNERS if key in each}
 
 
@@ -219,12 +219,14 @@ def test_nothing_of_a_held_out_profile_is_in_its_prediction(key, quick):
 def test_every_profile_is_predicted_and_a_stack_is_the_mean_of_its_two(quick):
     samples = make_samples(80)
     folds = draw_folds(samples, TASK, 3)[0]
-    found = cross_validate(["mean", "forest", "taught", "stack"], samples, TASK, folds)
-    assert list(found) == ["mean", "forest", "taught", "stack"] and all(np.isfinite(each).all() for each in found.values())
-    np.testing.assert_array_equal(found["stack"], (found["forest"] + found["taught"]) / 2)
-    parts, facts = fit_parts("stack", samples, TASK)
-    both = np.mean([part.predict(samples.X) for part in parts.values()], axis=0)
-    np.testing.assert_array_equal(FittedModel("stack", facts, parts).outputs(samples.X), both)
+    keys = ["mean", "regression-kriging", "taught", "stack"]
+    found = cross_validate(keys, samples, TASK, folds)
+    assert list(found) == keys and all(np.isfinite(each).all() for each in found.values())
+    np.testing.assert_array_equal(found["stack"], (found["regression-kriging"] + found["taught"]) / 2)
+    (parts, facts), (alone, _) = (fit_parts(key, samples, TASK) for key in ("stack", "regression-kriging"))
+    kriged = FittedModel("regression-kriging", facts, alone).outputs(samples.X)
+    both = (parts["network"].predict(samples.X) + kriged) / 2
+    np.testing.assert_allclose(FittedModel("stack", facts, parts).outputs(samples.X), both, rtol=1e-12)
 
 
 def test_a_learner_that_fails_is_left_out_and_named(monkeypatch, caplog):
