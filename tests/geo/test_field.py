@@ -1,11 +1,8 @@
 """Carbon on a grid is read from what modellers hand over, in the right cell and unit, or refused in one line."""
 
-import io
-
 import numpy as np
 import pytest
 import xarray as xr
-from scipy.io import netcdf_file
 
 from soilcarbon.geo.field import read_field, unit_of
 from soilcarbon.geo.raster import write_geotiff
@@ -13,24 +10,13 @@ from soilcarbon.io.files import UserError
 from soilcarbon.simulation.earth_system_model import write_cmip
 
 
-def write_netcdf(path, lat, lon, values, unit="kg m-2", name="cSoil", more=(), axes=("lat", "lon"), fill=None):
-    """Write values (.., H, W) as classic NetCDF; `more` names the dimensions before lat and lon."""
-    memory = io.BytesIO()
-    with netcdf_file(memory, "w") as file:
-        for dimension, size in zip((*more, *axes), values.shape, strict=True):
-            file.createDimension(dimension, size)
-        for axis, centres in zip(axes, (lat, lon), strict=True):
-            variable = file.createVariable(axis, "f8", (axis,))
-            variable[:] = centres
-            variable.units = {"lat": "degrees_north", "lon": "degrees_east"}.get(axis, "m")
-        variable = file.createVariable(name, "f4", (*more, *axes))
-        if unit:
-            variable.units = unit
-        if fill is not None:
-            variable._FillValue = np.float32(fill)
-        variable[:] = values
-        file.flush()
-        path.write_bytes(memory.getvalue())
+def write_netcdf(path, lat, lon, values, unit="kg m-2", more=(), axes=("lat", "lon"), encoding=None, engine="scipy", **attributes):
+    """Write values (.., H, W) as NetCDF; `more` names the dimensions before lat and lon, `encoding` says how they are stored."""
+    units = {"lat": "degrees_north", "lon": "degrees_east"}
+    places = {name: (name, centres, {"units": units.get(name, "m")}) for name, centres in zip(axes, (lat, lon), strict=True)}
+    carbon = (*more, *axes), values, ({"units": unit} if unit else {}) | attributes
+    data = xr.Dataset({"cSoil": carbon}, places)
+    data.to_netcdf(path, engine=engine, encoding={"cSoil": {"_FillValue": None} | (encoding or {})})
     return path
 
 
@@ -76,20 +62,16 @@ def test_rows_may_run_along_longitude(tmp_path):
 
 
 def test_packed_values_are_unpacked(tmp_path):
-    packed = xr.Dataset(
-        {"cSoil": (("lat", "lon"), carbon_at(LAT[:, None], LON[None, :]), {"units": "kg m-2"})},
-        {"lat": ("lat", LAT, {"units": "degrees_north"}), "lon": ("lon", LON, {"units": "degrees_east"})},
-    )
     encoding = {"dtype": "int16", "scale_factor": 0.001, "add_offset": 5.0, "_FillValue": -32768}
-    packed.to_netcdf(tmp_path / "m.nc", engine="scipy", encoding={"cSoil": encoding})
-    assert read_field(tmp_path / "m.nc").at(np.array([10.0]), np.array([40.0])) == pytest.approx(carbon_at(40.0, 10.0), abs=1e-3)
+    path = write_netcdf(tmp_path / "m.nc", LAT, LON, carbon_at(LAT[:, None], LON[None, :]), encoding=encoding)
+    assert read_field(path).at(np.array([10.0]), np.array([40.0])) == pytest.approx(carbon_at(40.0, 10.0), abs=1e-3)
 
 
 def test_times_are_averaged_and_fill_values_are_missing(tmp_path):
     values = np.stack([np.full((45, 90), 2.0), np.full((45, 90), 4.0)]).astype(np.float32)
     values[0, 0, 0] = values[:, 1, 1] = 1e20
-    for name, fill in (("undeclared.nc", None), ("m.nc", 1e20)):
-        field = read_field(write_netcdf(tmp_path / name, LAT, LON, values, more=("time",), fill=fill))
+    for name, encoding in (("undeclared.nc", {}), ("m.nc", {"_FillValue": np.float32(1e20)})):
+        field = read_field(write_netcdf(tmp_path / name, LAT, LON, values, more=("time",), encoding=encoding))
         assert field.values[-1, 0] == 4 and np.isnan(field.values[-2, 1]) and field.values[0, 0] == 3
 
 
@@ -166,41 +148,29 @@ def test_what_is_not_carbon_on_a_grid_of_degrees_is_refused(tmp_path, change, gi
     refused(write_netcdf(tmp_path / "m.nc", **facts), words, **given)
 
 
-def write_cmip6(path, values):
+def write_cmip6(path, values, engine):
     """Write values (T, 45, 90) with what CMIP6 puts round them: bounds, a scalar coordinate, standard names, two fill values."""
-    memory = io.BytesIO()
-    with netcdf_file(memory, "w") as file:
-        for dimension, size in (("time", len(values)), ("lat", 45), ("lon", 90), ("bnds", 2), ("strlen", 4)):
-            file.createDimension(dimension, size)
-        axes = (
-            ("time", 15 + 30.4 * np.arange(len(values)), "days since 1850-01-01", "time"),
-            ("lat", LAT, "degrees_north", "latitude"),
-        )
-        for name, centres, unit, standard in (*axes, ("lon", LON, "degrees_east", "longitude")):
-            axis, edges = (file.createVariable(each, "f8", on) for each, on in ((name, (name,)), (f"{name}_bnds", (name, "bnds"))))
-            axis[:], axis.units, axis.standard_name, axis.bounds = centres, unit, standard, f"{name}_bnds"
-            edges[:] = np.stack([centres - 2, centres + 2], axis=1)
-        file.createVariable("type", "c", ("strlen",))[:] = list("land")
-        variable = file.createVariable("cSoil", "f4", ("time", "lat", "lon"))
-        variable.units, variable.coordinates, variable.cell_methods = "kg m-2", "type", "area: mean where land time: mean"
-        variable._FillValue = variable.missing_value = np.float32(1e20)
-        variable[:] = values
-        file.flush()
-        path.write_bytes(memory.getvalue())
+    time = 15 + 30.4 * np.arange(len(values))
+    axes = {"time": (time, "days since 1850-01-01"), "latitude": (LAT, "degrees_north"), "longitude": (LON, "degrees_east")}
+    found = {"type": ("strlen", np.array(list("land"), "S1"))}
+    for standard, (centres, unit) in axes.items():
+        name = standard if standard == "time" else standard[:3]
+        found[name] = name, centres, {"units": unit, "standard_name": standard, "bounds": f"{name}_bnds"}
+        found[f"{name}_bnds"] = (name, "bnds"), np.stack([centres - 2, centres + 2], axis=1)
+    about = {"units": "kg m-2", "coordinates": "type", "cell_methods": "area: mean where land time: mean"}
+    found["cSoil"] = ("time", "lat", "lon"), values, about | {"missing_value": np.float32(1e20)}
+    encoding = {"cSoil": {"_FillValue": np.float32(1e20)}, "time": {"_FillValue": None}}
+    xr.Dataset(found).to_netcdf(path, engine=engine, encoding=encoding)
     return path
 
 
-@pytest.mark.parametrize("hdf5", [False, True])
-def test_csoil_is_read_as_cmip6_writes_it(tmp_path, hdf5):
+@pytest.mark.parametrize("engine", ["scipy", "netcdf4"])
+def test_csoil_is_read_as_cmip6_writes_it(tmp_path, engine):
     values = np.stack([carbon_at(LAT[:, None], LON[None, :]) + t for t in (-1, 0, 1)]).astype(np.float32)
     values[:, :, :20] = 1e20
-    path = write_cmip6(tmp_path / "cSoil_Emon_MODEL_historical_r1i1p1f1_gn_185001-185003.nc", values)
-    if hdf5:
-        import rasterio.shutil
-
-        classic, path = path, tmp_path / "c4.nc"
-        rasterio.shutil.copy(f'netcdf:"{classic}":cSoil', path, driver="netCDF", FORMAT="NC4", COMPRESS="DEFLATE")
-        assert path.read_bytes()[1:4] == b"HDF"
+    pytest.importorskip({"scipy": "scipy", "netcdf4": "netCDF4"}[engine])
+    path = write_cmip6(tmp_path / "cSoil_Emon_MODEL_historical_r1i1p1f1_gn_185001-185003.nc", values, engine)
+    assert path.read_bytes()[1:4] == (b"HDF" if engine == "netcdf4" else b"DF\x02")
     field = read_field(path)
     assert (field.variable, field.unit, field.times, field.shape) == ("cSoil", "kg/m2", 3, (45, 90))
     west, north = np.array([-160.0, -160, 200, 10]), np.array([48.0, -88, 48, 0])
@@ -210,18 +180,8 @@ def test_csoil_is_read_as_cmip6_writes_it(tmp_path, hdf5):
 
 
 def test_of_several_variables_csoil_is_read_by_default(tmp_path):
-    memory = io.BytesIO()
-    with netcdf_file(memory, "w") as file:
-        file.createDimension("lat", 45)
-        file.createDimension("lon", 90)
-        for name, centres, unit in (("lat", LAT, "degrees_north"), ("lon", LON, "degrees_east")):
-            axis = file.createVariable(name, "f8", (name,))
-            axis[:], axis.units = centres, unit
-        for name, value in (("cVeg", 1.0), ("cSoil", 2.0)):
-            variable = file.createVariable(name, "f4", ("lat", "lon"))
-            variable[:], variable.units = value, "kg m-2"
-        file.flush()
-        (tmp_path / "m.nc").write_bytes(memory.getvalue())
+    with xr.load_dataset(write_netcdf(tmp_path / "m.nc", LAT, LON, np.full((45, 90), 2.0))) as data:
+        data.assign(cVeg=data["cSoil"] / 2).to_netcdf(tmp_path / "m.nc", engine="scipy")
     assert read_field(tmp_path / "m.nc").values.max() == 2
     assert read_field(tmp_path / "m.nc", "cVeg").values.max() == 1
 
@@ -238,24 +198,13 @@ def test_the_example_model_writes_what_is_read(tmp_path):
 # --- what NetCDF declares and does not declare missing -------------------------------------------------------------------
 
 
-def write_packed(path, carbon, stored_type="i2", scale=0.01, **attributes):
+def write_packed(path, carbon, dtype="i2", scale=0.01, fill=None, **attributes):
     """Write carbon (H, W; NaN: sea) as NetCDF-4, packed where there is a scale."""
-    netcdf = pytest.importorskip("netCDF4")
-    fill = attributes.pop("_FillValue", None)
-    with netcdf.Dataset(path, "w") as data:
-        for axis, centres, unit in (("lat", LAT, "degrees_north"), ("lon", LON, "degrees_east")):
-            data.createDimension(axis, len(centres))
-            data.createVariable(axis, "f8", (axis,))[:] = centres
-            data[axis].units = unit
-        variable = data.createVariable("cSoil", stored_type, ("lat", "lon"), fill_value=fill)
-        variable.set_auto_maskandscale(False)
-        variable.units = "kg m-2"
-        for name, value in {**({"scale_factor": scale} if scale != 1 else {}), **attributes}.items():
-            variable.setncattr(name, value)
-        sea = np.isnan(carbon)
-        stored = np.round(np.where(sea, 0, carbon) / scale) if stored_type != "f4" else np.where(sea, 0, carbon)
-        variable[:] = np.where(sea, -32768 if stored_type == "i2" else 999.0, stored).astype(stored_type)
-    return path
+    pytest.importorskip("netCDF4")
+    packed = {"scale_factor": scale} if scale != 1 else {}
+    stored = np.where(np.isnan(carbon), -32768 if packed else 999.0, np.round(carbon / scale) if packed else carbon)
+    how = {"encoding": {"_FillValue": fill}, "engine": "netcdf4"}
+    return write_netcdf(path, LAT, LON, stored.astype(dtype), **how, **packed, **attributes)
 
 
 def land():
@@ -275,7 +224,7 @@ def land():
     ],
 )
 def test_a_valid_range_is_of_packed_numbers_or_of_values(valid, tmp_path):
-    field = read_field(write_packed(tmp_path / "m.nc", land(), _FillValue=np.int16(-32768), **valid))
+    field = read_field(write_packed(tmp_path / "m.nc", land(), fill=np.int16(-32768), **valid))
     np.testing.assert_allclose(field.values, land()[::-1], atol=0.006)
 
 
@@ -283,22 +232,22 @@ def test_values_beyond_the_valid_range_are_missing(tmp_path):
     carbon = land()
     carbon[:, :10] = 150
     valid = {"valid_range": np.array([0, 9999], "i2")}
-    field = read_field(write_packed(tmp_path / "m.nc", carbon, _FillValue=np.int16(-32768), **valid))
+    field = read_field(write_packed(tmp_path / "m.nc", carbon, fill=np.int16(-32768), **valid))
     assert np.isnan(field.values[:, :10]).all() and np.isfinite(field.values[:, 10:60]).all()
 
 
 def test_a_range_that_leaves_nothing_in_one_reading_and_all_in_the_other_is_asked_about(tmp_path):
     valid = {"valid_min": np.int16(0), "valid_max": np.int16(100)}
-    path = write_packed(tmp_path / "m.nc", land(), _FillValue=np.int16(-32768), **valid)
+    path = write_packed(tmp_path / "m.nc", land(), fill=np.int16(-32768), **valid)
     with pytest.raises(UserError, match=r"the valid range 0 to 100 of cSoil leaves \d+ of 2700 values .*ncatted -a valid_range"):
         read_field(path)
 
 
 @pytest.mark.parametrize(
-    ("stored_type", "scale", "shown", "answers"), [("i2", 0.01, "-32768", (-32768.0, -327.68)), ("f4", 1, "999", (999.0,))]
+    ("dtype", "scale", "shown", "answers"), [("i2", 0.01, "-32768", (-32768.0, -327.68)), ("f4", 1, "999", (999.0,))]
 )
-def test_an_undeclared_fill_value_of_netcdf_is_asked_about(stored_type, scale, shown, answers, tmp_path):
-    path = write_packed(tmp_path / "m.nc", land(), stored_type, scale)
+def test_an_undeclared_fill_value_of_netcdf_is_asked_about(dtype, scale, shown, answers, tmp_path):
+    path = write_packed(tmp_path / "m.nc", land(), dtype, scale)
     with pytest.raises(UserError, match=rf"1350 of 4050 values of cSoil are {shown}, far from all others.*nodata={shown} takes"):
         read_field(path)
     for answer in answers:
@@ -307,18 +256,10 @@ def test_an_undeclared_fill_value_of_netcdf_is_asked_about(stored_type, scale, s
 
 def test_a_fill_value_among_packed_numbers_is_asked_about(tmp_path):
     """32767 x 0.001 = 32.767 is no number that stands for missing; 32767 is."""
-    netCDF4 = pytest.importorskip("netCDF4")
     packed = np.add.outer(np.arange(1000, 9000, 400), np.arange(20)).astype("i4")
     packed[:3, :4] = 32767
-    with netCDF4.Dataset(tmp_path / "f.nc", "w") as data:
-        for name, values, unit in (("lat", np.arange(50, 30, -1.0), "degrees_north"), ("lon", np.arange(20.0), "degrees_east")):
-            data.createDimension(name, 20)
-            data.createVariable(name, "f8", (name,))[:] = values
-            data[name].units = unit
-        variable = data.createVariable("cSoil", "i4", ("lat", "lon"))
-        variable.set_auto_maskandscale(False)
-        variable.setncatts({"scale_factor": 0.001, "units": "kg m-2"})
-        variable[:] = packed
+    lat, lon = np.arange(50, 30, -1.0), np.arange(20.0)
+    write_netcdf(tmp_path / "f.nc", lat, lon, packed, scale_factor=0.001)
     with pytest.raises(UserError, match=r"12 of 400 values of cSoil are 32767.*nodata=32767 takes them as missing"):
         read_field(tmp_path / "f.nc")
     assert np.isnan(read_field(tmp_path / "f.nc", nodata=(32767.0,)).values).sum() == 12

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
+from raster_files import write_raster
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
@@ -32,11 +32,7 @@ AREA = Path("area.gpkg")
 
 
 def make(path, west=0.0, north=10.0, cell=1.0, height=10, width=10, crs=DEGREES, transform=None):
-    place = transform or Affine(cell, 0, west, 0, -cell, north)
-    options = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": height, "width": width, "crs": crs}
-    with rasterio.open(path, "w", transform=place, **options) as raster:
-        raster.write(np.ones((1, height, width), np.uint8))
-    return path
+    return write_raster(path, np.ones((height, width), np.uint8), west, north, cell, crs, transform=transform)
 
 
 def layers_of(*paths):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasterio.transform import Affine
+from raster_files import write_raster
 
 from soilcarbon.geo.grid import Grid
 from soilcarbon.geo.plausibility import (
@@ -24,20 +24,10 @@ from soilcarbon.io.files import UserError
 from soilcarbon.io.nodata import parse_nodata
 
 SIDE = 60
-PLACE = Affine(0.1, 0, 10, 0, -0.1, 50)
 
 
-def put(path: Path, values, dtype="int16", nodata=None, names=("v",), colours=None, **options):
-    values = np.asarray(values)
-    values = values[None] if values.ndim == 2 else values
-    options |= {"count": len(values), "height": values.shape[1], "width": values.shape[2], "nodata": nodata, "dtype": dtype}
-    with rasterio.open(path, "w", driver="GTiff", crs="EPSG:4326", transform=PLACE, **options) as raster:
-        raster.write(values.astype(dtype))
-        if names:
-            raster.descriptions = names
-        if colours:
-            raster.write_colormap(1, {code: (code % 256, 90, 9, 255) for code in colours})
-    return path
+def put(path: Path, values, dtype="int16", names=("v",), **options):
+    return write_raster(path, np.asarray(values).astype(dtype), 10, 50, 0.1, names=names, **options)
 
 
 def holed(fill, low=20, high=1200):
@@ -165,6 +155,7 @@ def test_every_part_of_a_large_file_is_looked_at(tmp_path):
 # --- class codes -------------------------------------------------------------------------------------------------------
 
 CODES = np.array([10, 30, 60, 90, 120, 150, 190, 210])
+COLOURS = {code: (code, 90, 9, 255) for code in CODES.tolist()}
 
 
 def patches(codes=CODES):
@@ -173,7 +164,7 @@ def patches(codes=CODES):
 
 
 def test_a_colour_table_or_category_names_mark_classes_whatever_the_file_is_called(tmp_path):
-    put(tmp_path / "lulc_2018.tif", patches(), "uint8", names=None, colours=CODES.tolist())
+    put(tmp_path / "lulc_2018.tif", patches(), "uint8", names=None, colours=COLOURS)
     put(tmp_path / "soil.tif", patches(), "uint8", names=None)
     (tmp_path / "soil.tif.aux.xml").write_text(
         '<PAMDataset><PAMRasterBand band="1"><CategoryNames><Category>a</Category></CategoryNames></PAMRasterBand></PAMDataset>'
@@ -228,7 +219,7 @@ def test_codes_of_seven_digits_are_exact(tmp_path):
 
 
 def test_classes_are_never_mixed(tmp_path):
-    path = put(tmp_path / "a.tif", patches(), "uint8", colours=CODES.tolist())
+    path = put(tmp_path / "a.tif", patches(), "uint8", colours=COLOURS)
     with Stack(find_layers([path]), Grid("EPSG:4326", 10, 50, (0.03, 0.03), 200, 200)) as stack:
         assert set(np.unique(stack.read(0, 0, 200, 200))) == set(CODES.tolist())
 

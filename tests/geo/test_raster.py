@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from raster_files import write_raster
 from rasterio.transform import Affine
 from rasterio.warp import transform
 
@@ -20,20 +21,8 @@ def from_corner(west, north, cell):
     return Affine(cell, 0, west, 0, -cell, north)
 
 
-def make(
-    path: Path, values, origin=(0.0, 10.0), cell=1.0, crs="EPSG:4326", nodata=None, names=None, scale=None, grid=None, **options
-):
-    """Write bands (B, H, W), or one (H, W), as they are."""
-    values = np.asarray(values)
-    values = values[None] if values.ndim == 2 else values
-    options |= {"count": len(values), "height": values.shape[1], "width": values.shape[2], "dtype": values.dtype, "nodata": nodata}
-    with rasterio.open(path, "w", driver="GTiff", transform=grid or from_corner(*origin, cell), crs=crs, **options) as raster:
-        raster.write(values)
-        if names:
-            raster.descriptions = names
-        if scale:
-            raster.scales, raster.offsets = [scale[0]] * len(values), [scale[1]] * len(values)
-    return path
+def make(path: Path, values, origin=(0.0, 10.0), cell=1.0, crs="EPSG:4326", **options):
+    return write_raster(path, values, *origin, cell, crs, **options)
 
 
 def centres(height, width, origin, cell):
@@ -147,7 +136,7 @@ def test_longitudes_from_0_to_360(tmp_path):
 
 def test_south_up_raster_is_turned(tmp_path):
     y = np.repeat(np.arange(10, dtype=np.float32)[:, None] + 0.5, 10, 1)  # row 0 is the south
-    make(tmp_path / "y.tif", y, grid=Affine(1, 0, 2, 0, 1, 0))
+    make(tmp_path / "y.tif", y, transform=Affine(1, 0, 2, 0, 1, 0))
     window, _ = one(tmp_path / "y.tif", 5.5, 3.2, 1)
     assert window[0, :, 1].tolist() == [4.5, 3.5, 2.5]
 
@@ -229,7 +218,7 @@ def test_what_is_no_raster(tmp_path):
 
 def test_no_crs_rotated_and_truncated_are_errors(tmp_path):
     make(tmp_path / "free.tif", np.zeros((3, 3), np.uint8), crs=None)
-    make(tmp_path / "turned.tif", np.zeros((3, 3), np.uint8), grid=Affine(1, 0.5, 0, 0.5, -1, 10))
+    make(tmp_path / "turned.tif", np.zeros((3, 3), np.uint8), transform=Affine(1, 0.5, 0, 0.5, -1, 10))
     make(tmp_path / "torn.tif", np.random.default_rng(0).normal(size=(300, 300)), (0, 10), 0.01)
     torn = (tmp_path / "torn.tif").read_bytes()
     (tmp_path / "torn.tif").write_bytes(torn[: len(torn) // 2])
@@ -252,14 +241,14 @@ def test_no_crs_rotated_and_truncated_are_errors(tmp_path):
     ],
 )
 def test_cells_that_cannot_be_are_said(tmp_path, place, message):
-    make(tmp_path / "v.tif", np.ones((3, 3), np.uint8), grid=place, crs="EPSG:3035")
+    make(tmp_path / "v.tif", np.ones((3, 3), np.uint8), transform=place, crs="EPSG:3035")
     with rasterio.open(tmp_path / "v.tif") as raster, pytest.raises(UserError, match=f"v.tif: its cells .*{message}"):
         check_raster(raster, tmp_path / "v.tif")
 
 
 def test_cells_of_a_thousandth_of_a_second_and_of_a_millimetre_are_fine(tmp_path):
     for crs, place in (("EPSG:4326", Affine(3e-7, 0, 179, 0, -3e-7, 89)), ("EPSG:3857", Affine(1e-3, 0, 2e7, 0, -1e-3, 2e7))):
-        make(tmp_path / "v.tif", np.ones((3, 3), np.uint8), grid=place, crs=crs)
+        make(tmp_path / "v.tif", np.ones((3, 3), np.uint8), transform=place, crs=crs)
         with rasterio.open(tmp_path / "v.tif") as raster:
             check_raster(raster, tmp_path / "v.tif")
 

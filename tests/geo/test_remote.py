@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasterio.transform import from_origin
+from raster_files import write_raster
 from remote_server import serve
 
 from soilcarbon.geo import remote
@@ -18,17 +18,12 @@ from soilcarbon.io.ranges import CHUNK
 EXTENT = (10.2, 10.4, 46.55, 46.7)
 
 
-def write_cog(path, west=10.0, north=47.0, height=900, width=1000, cell=0.001, count=1, seed=0, crs="EPSG:4326", **more):
+def write_cog(path, west=10.0, north=47.0, height=900, width=1000, cell=0.001, count=1, seed=0, dtype="int16", **more):
     """Write noise, which deflate does not shrink, in tiles; return its values."""
-    values = np.random.default_rng(seed).integers(0, 30_000, (count, height, width)).astype(more.pop("dtype", "int16"))
-    profile = {"crs": crs, "transform": from_origin(west, north, cell, cell), "nodata": -9999} | more
-    with rasterio.open(
-        path, "w", driver="GTiff", height=height, width=width, count=count, dtype=values.dtype, tiled=True, blockxsize=128,
-        blockysize=128, compress="deflate", **profile,
-    ) as raster:  # fmt: skip
-        raster.write(values)
-        raster.descriptions = tuple(f"band{k}" for k in range(count))
-        raster.scales, raster.offsets, raster.units = (0.1,) * count, (-5.0,) * count, ("degC",) * count
+    values = np.random.default_rng(seed).integers(0, 30_000, (count, height, width)).astype(dtype)
+    layout = {"tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate", "nodata": -9999} | more
+    named = {"names": [f"band{k}" for k in range(count)], "units": ["degC"] * count}
+    write_raster(path, values, west, north, cell, scale=(0.1, -5.0), **named, **layout)
     return values
 
 

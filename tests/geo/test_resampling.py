@@ -1,12 +1,11 @@
 """Layers on a map's grid, against cells that say where they are, own interpolation, and GDAL's."""
 
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 from conftest import slow_but
+from raster_files import write_raster as make
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
@@ -26,21 +25,6 @@ RNG = np.random.default_rng(3)
 def own_draws():
     """Let a test draw the same numbers whatever ran before it."""
     RNG.bit_generator.state = np.random.default_rng(3).bit_generator.state
-
-
-def make(path: Path, values, west, north, cell, crs="EPSG:4326", nodata=None, transform=None, scale=None, names=None, **options):
-    """Write bands (B, H, W), or one (H, W), as they are."""
-    values = np.asarray(values)
-    values = values[None] if values.ndim == 2 else values
-    options |= {"count": len(values), "height": values.shape[1], "width": values.shape[2], "dtype": values.dtype, "nodata": nodata}
-    place = transform or Affine(cell, 0, west, 0, -cell, north)
-    with rasterio.open(path, "w", driver="GTiff", transform=place, crs=crs, **options) as raster:
-        raster.write(values)
-        if scale:
-            raster.scales, raster.offsets = [scale[0]] * len(values), [scale[1]] * len(values)
-        if names:
-            raster.descriptions = names
-    return path
 
 
 def noise(*shape, holes=0.0):
