@@ -58,14 +58,6 @@ def test_among_places_without_an_image_the_others_keep_theirs(crs, other, wide, 
         assert np.isnan(transformed(crs, other, x[tuple(place)], y[tuple(place)])).all()
 
 
-def test_one_place_without_an_image_is_found_among_many():
-    lon, lat = np.linspace(5, 13, 1000), np.full(1000, 50.0)
-    lon[[3, 500]], lat[3] = 99.1, 0.0
-    lat[500] = np.inf
-    x, _ = transformed(DEGREES, "EPSG:32632", lon, lat)
-    assert np.flatnonzero(np.isnan(x)).tolist() == [3, 500]
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("other", [DEGREES, "EPSG:4258", "EPSG:3035"])
 def test_what_is_not_finite_has_no_image(bad, other):

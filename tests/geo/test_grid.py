@@ -56,16 +56,6 @@ def test_tiles_cover_each_cell_once_in_reading_order(side):
     assert sorted(tiles, key=lambda tile: (tile.row, tile.col)) == tiles
 
 
-def test_a_tile_at_the_corner_is_what_is_left():
-    assert list(Grid(DEGREES, 0, 10, (1, 1), 14, 20).tiles(8))[-1] == Tile(5, 8, 16, 6, 4)
-
-
-@pytest.mark.parametrize("side", [1, 3, 7, 20, 1000])
-def test_a_tile_is_found_by_its_number_alone(side):
-    grid = Grid(DEGREES, 0, 10, (1, 1), 14, 20)
-    assert [grid.tile(number, side) for number in range(grid.tile_count(side))] == list(grid.tiles(side))
-
-
 def test_tiles_of_a_huge_grid_are_not_counted_one_by_one():
     grid = Grid("EPSG:3857", 0, 0, (1, 1), 3_000_001, 3_000_000)
     assert grid.tile_count(512) == 5860 * 5860
@@ -270,29 +260,6 @@ def test_cells_of_a_record_are_used_only_if_valid():
 )
 def test_a_rasters_grid_is_turned_north_up(tmp_path, place):
     assert raster_grid(make(tmp_path / "v.tif", transform=place)) == Grid(DEGREES, 10, 40, (0.5, 0.5), 10, 10)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"crs": None}, "has no coordinate reference system"),
-        ({"transform": Affine(1, 0.5, 0, 0.5, -1, 10)}, "its grid is rotated"),
-        (
-            {"crs": 'LOCAL_CS["a plan",UNIT["metre",1]]'},
-            "its coordinate reference system is neither in degrees nor a map projection",
-        ),
-        ({"crs": "EPSG:4807"}, "its coordinate reference system is in grads, not in degrees"),
-    ],
-)
-def test_a_raster_no_map_can_follow_is_named(tmp_path, options, message):
-    good, bad = make(tmp_path / "good.tif"), make(tmp_path / "bad.tif", **options)
-    for call in (
-        lambda: raster_grid(bad),
-        lambda: target_grid(layers_of(good), like=bad),
-        lambda: target_grid(layers_of(good, bad)),
-    ):
-        with pytest.raises(UserError, match=f"bad.tif: {message}"):
-            call()
 
 
 def test_a_map_follows_the_finest_raster_or_the_given_one(tmp_path):

@@ -13,7 +13,9 @@ from rasterio.transform import Affine
 from rasterio.warp import transform
 
 from soilcarbon.geo import raster as rasters
+from soilcarbon.geo.grid import raster_grid, target_grid
 from soilcarbon.geo.raster import Layer, check_raster, cut_windows, describe, find_layers, write_geotiff
+from soilcarbon.geo.resampling import Stack
 from soilcarbon.io.files import UserError
 
 
@@ -48,13 +50,6 @@ def test_a_point_the_rasters_crs_cannot_hold_is_outside_and_harms_no_other(tmp_p
     assert inside.tolist() == [True, False, False, False, False]
     assert windows["x"][:, 0, 0].tolist()[0] == x + 3500
     assert np.isnan(windows["x"][1:]).all()
-
-
-def test_rasters_that_are_not_the_earths_are_named(tmp_path):
-    for crs in ('LOCAL_CS["a plan",UNIT["metre",1]]', "IAU_2015:30100", "EPSG:4807"):
-        make(tmp_path / "v.tif", np.ones((3, 3), np.float32), crs=crs)
-        with pytest.raises(UserError, match="v.tif: its coordinate reference system is "):
-            one(tmp_path / "v.tif", 1.0, 9.0)
 
 
 def test_window_is_north_up_and_centred_on_the_cell_of_the_point(tmp_path):
@@ -216,15 +211,34 @@ def test_what_is_no_raster(tmp_path):
             find_layers([tmp_path / name])
 
 
-def test_no_crs_rotated_and_truncated_are_errors(tmp_path):
-    make(tmp_path / "free.tif", np.zeros((3, 3), np.uint8), crs=None)
-    make(tmp_path / "turned.tif", np.zeros((3, 3), np.uint8), transform=Affine(1, 0.5, 0, 0.5, -1, 10))
-    make(tmp_path / "torn.tif", np.random.default_rng(0).normal(size=(300, 300)), (0, 10), 0.01)
-    torn = (tmp_path / "torn.tif").read_bytes()
-    (tmp_path / "torn.tif").write_bytes(torn[: len(torn) // 2])
-    for name, message in (("free", "coordinate reference system"), ("turned", "rotated"), ("torn", "not readable")):
-        with pytest.raises(UserError, match=f"{name}.tif: .*{message}"):
-            one(tmp_path / f"{name}.tif", np.linspace(0.1, 2.9, 9), np.linspace(9.9, 7.1, 9))
+FAULTS = {
+    "has no coordinate reference system": {"crs": None},
+    "its coordinate reference system is neither in degrees nor a map projection": {"crs": 'LOCAL_CS["a plan",UNIT["metre",1]]'},
+    "its coordinate reference system is in grads, not in degrees": {"crs": "EPSG:4807"},
+    "its coordinate reference system is not the Earth's": {"crs": "IAU_2015:30100"},
+    "its grid is rotated": {"transform": Affine(1, 0.5, 0, 0.5, -1, 10)},
+    "holds complex numbers in bad": {},
+}
+
+
+@pytest.mark.parametrize("message", FAULTS)
+def test_what_cannot_be_read_cell_by_cell_is_named_by_every_reader(tmp_path, message):
+    values = np.zeros((3, 3), np.complex64 if "complex" in message else np.uint8)
+    good, bad = make(tmp_path / "good.tif", np.zeros((3, 3), np.uint8)), make(tmp_path / "bad.tif", values, **FAULTS[message])
+    readers = [lambda: one(bad, 1.0, 9.0), lambda: Stack(find_layers([bad]), raster_grid(good))]
+    if "complex" not in message:  # which a grid does not depend on
+        readers += [lambda: raster_grid(bad), lambda: target_grid(find_layers([good]), like=bad)]
+        readers += [lambda: target_grid(find_layers([good, bad]))]
+    for read in readers:
+        with pytest.raises(UserError, match=f"bad.tif: {message}"):
+            read()
+
+
+def test_a_torn_file_is_named(tmp_path):
+    torn = make(tmp_path / "torn.tif", np.random.default_rng(0).normal(size=(300, 300)), (0, 10), 0.01)
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"torn.tif: .*not readable"):
+        one(torn, np.linspace(0.1, 2.9, 9), np.linspace(9.9, 7.1, 9))
 
 
 @pytest.mark.parametrize(
@@ -302,9 +316,6 @@ def test_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["v.tif"]
 
 
-def test_complex_numbers_and_scales_beyond_all_measure(tmp_path):
-    make(tmp_path / "c.tif", np.ones((4, 4), np.complex64))
-    with pytest.raises(UserError, match="complex numbers"):
-        one(tmp_path / "c.tif", 1.5, 8.5)
+def test_scales_beyond_all_measure_leave_nothing(tmp_path):
     make(tmp_path / "s.tif", np.full((4, 4), 10, np.float32), scale=(1e30, 0.0))
     assert np.isnan(one(tmp_path / "s.tif", 1.5, 8.5)[0]).all()

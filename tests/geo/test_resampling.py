@@ -325,16 +325,6 @@ def test_more_files_than_may_be_open(tmp_path, monkeypatch):
             stack.close()
 
 
-def test_bad_files_are_named(tmp_path):
-    grid = Grid("EPSG:4326", 0, 10, (0.5, 0.5), 6, 6)
-    make(tmp_path / "free.tif", np.zeros((3, 3), np.uint8), 0, 10, 1, crs=None)
-    make(tmp_path / "turned.tif", np.zeros((3, 3), np.uint8), 0, 0, 0, transform=Affine(1, 0.5, 0, 0.5, -1, 10))
-    make(tmp_path / "imaginary.tif", np.zeros((3, 3), np.complex64), 0, 10, 1)
-    for name, message in (("free", "coordinate reference system"), ("turned", "rotated"), ("imaginary", "complex")):
-        with pytest.raises(UserError, match=f"{name}.tif: .*{message}"):
-            Stack(find_layers([tmp_path / f"{name}.tif"]), grid)
-
-
 @pytest.mark.parametrize("cell", [0.01, 0.007])
 def test_a_file_that_is_torn_while_it_is_in_use_is_named(tmp_path, cell):
     make(tmp_path / "torn.tif", RNG.normal(size=(300, 300)), 0, 10, 0.01)

@@ -6,15 +6,11 @@ import geopandas
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import rioxarray  # noqa: F401 - Dataset.rio
 import xarray as xr
 from map_world import (
-    CELL,
-    HEIGHT,
-    NORTH,
     VARIABLES,
-    WEST,
-    WIDTH,
     calibration,
     covariates,
     draw_nothing,
@@ -23,6 +19,7 @@ from map_world import (
     write_boxes,
     write_rasters,
 )
+from raster_files import write_raster
 
 import soilcarbon
 from soilcarbon.io.files import UserError
@@ -194,14 +191,11 @@ def test_what_does_not_fit_is_named(world, fault):
 
 
 def test_open_map_applies_scale_and_names_what_a_band_is(workplace):
-    import rasterio
-    from rasterio.transform import Affine
-
-    grid = {"crs": "EPSG:4326", "transform": Affine(CELL, 0, WEST, 0, -CELL, NORTH), "height": HEIGHT, "width": WIDTH}
-    with rasterio.open("t.tif", "w", driver="GTiff", dtype="int16", nodata=-1, count=2, **grid) as raster:
-        raster.write(np.full((2, HEIGHT, WIDTH), 250, np.int16))
-        raster.write(np.full((1, 1), -1, np.int16), 1, window=((0, 1), (0, 1)))
-        raster.scales, raster.offsets, raster.descriptions, raster.units = (0.1, 1), (-5, 0), ("t", "n"), ("degC", "")
+    values = np.full((2, 3, 4), 250, np.int16)
+    values[0, 0, 0] = -1
+    write_raster(Path("t.tif"), values, nodata=-1, names=("t", "n"), units=("degC", ""))
+    with rasterio.open("t.tif", "r+") as raster:
+        raster.scales, raster.offsets = (0.1, 1), (-5, 0)
         raster.update_tags(1, MEANING="mean annual temperature")
     data = soilcarbon.open_map("t.tif")
     assert list(data.data_vars) == ["t", "n"] and data["t"].attrs["units"] == "degC"

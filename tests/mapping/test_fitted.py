@@ -145,20 +145,3 @@ def test_a_dataset_of_the_rasters_gives_the_same_map(key, world, saved):
     assert tuple(found.data_vars) == names
     for name, band in zip(names, bands, strict=True):
         np.testing.assert_allclose(found[name].values, band, rtol=1e-4, atol=1e-4)
-
-
-def test_zones_and_periods_have_totals_and_a_change(world, saved):
-    path = saved("forest")[0]
-    layers = rasters()
-    for k, period in enumerate(("1990", "2010")):
-        values = layers["a"] + 0.3 * k
-        write_geotiff(Path(f"periods/{period}/a.tif"), values[None], ["a"], Affine(CELL, 0, WEST, 0, -CELL, NORTH))
-    assert make(path, "--periods", "periods") == 0
-    assert read("out/soc_change.tif")[1] == ("change", "lower", "upper", "sd")
-    assert set(pd.read_csv("out/soc_totals.csv")["map"]) == {"1990", "2010", "change"}
-
-
-def test_statistics_and_levels_that_a_model_cannot_take_are_refused(world, saved, capsys):
-    path = saved("forest")[0]
-    assert make(path, "--level", "0.999") == 2
-    assert "held-out profiles support intervals up to" in capsys.readouterr().err

@@ -19,7 +19,6 @@ from soilcarbon.geo.model_grid import regular_grid
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import ZoneCells, cell_areas
 from soilcarbon.io.files import UserError, run
-from soilcarbon.mapping import tiles as mapping
 from soilcarbon.mapping.areal import Place
 from soilcarbon.mapping.forest import ForestPredictor
 from soilcarbon.mapping.predictor import Cells
@@ -163,36 +162,11 @@ def test_a_blended_boundary_leaves_no_seam_and_a_hard_one_does(world, saved):
     assert (largest["blended"] < 0.02 * largest["hard"].max()).all()
 
 
-def test_tiles_leave_no_seam_and_a_resumed_map_has_the_same_bytes(world, saved, monkeypatch):
+def test_tiles_leave_no_seam(world, saved):
     assert make(saved, "--tile", "16") == 0
-    path, real, count = Path("out/socd.tif"), mapping.compute_tile, []
-    tiled, values = path.read_bytes(), read()
-
-    def stop(*arguments):
-        count.append(1)
-        if len(count) > 2:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(mapping, "compute_tile", stop)
-    assert make(saved, "--tile", "16") != 0
-    assert path.read_bytes() == tiled  # the older map stands
-    monkeypatch.setattr(mapping, "compute_tile", real)
-    assert make(saved, "--tile", "16", "--resume") == 0
-    assert path.read_bytes() == tiled
+    values = read()
     assert make(saved) == 0
     np.testing.assert_array_equal(read(), values)
-
-
-@pytest.mark.slow
-def test_processes_make_the_same_bytes_as_threads(world, saved):
-    more = ["--periods", "periodic", "--tile", "16"]
-    found = []
-    for workers in ("1", "2"):
-        assert make(saved, *more, "--workers", workers) == 0
-        found.append({path.name: path.read_bytes() for path in Path("out").glob("socd*.*") if path.suffix in (".tif", ".csv")})
-    assert len(found[0]) == 5
-    assert found[0] == found[1]
 
 
 # --- periods and totals ----------------------------------------------------------------------------------------------------

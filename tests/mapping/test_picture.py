@@ -6,6 +6,7 @@ import rasterio
 import rasterio.shutil
 from conftest import slow_but
 from matplotlib.image import imread
+from raster_files import write_raster
 from rasterio.transform import Affine
 
 from soilcarbon.geo.grid import Grid, lonlat
@@ -133,9 +134,7 @@ def test_whatever_is_declared_missing_is_missing(tmp_path, nodata):
 
 def test_a_raster_stored_south_up_is_shown_north_up(tmp_path):
     values = np.arange(12.0).reshape(3, 4)
-    grid = {"count": 1, "height": 3, "width": 4, "dtype": "float32", "crs": "EPSG:4326"}
-    with rasterio.open(tmp_path / "m.tif", "w", driver="GTiff", transform=Affine(1, 0, 10, 0, 1, 50), **grid) as raster:
-        raster.write(values[None].astype(np.float32))
+    write_raster(tmp_path / "m.tif", values.astype(np.float32), transform=Affine(1, 0, 10, 0, 1, 50))
     picture = read_picture(View("", tmp_path / "m.tif"), 100)
     np.testing.assert_array_equal(picture.bands[0].values, values[::-1])
     assert picture.bands[0].name == "band 1"
@@ -214,19 +213,6 @@ def test_nearly_constant_maps_show_the_rest_and_no_value_has_no_ramp():
 
 def test_ticks_are_round_in_a_narrow_logarithmic_ramp():
     assert Ramp("viridis", 11, 19, True, "neither", "").ticks() == [12, 14, 16, 18]
-
-
-@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32634"])
-@pytest.mark.parametrize(("cell", "corner"), [(1e-300, 20), (1e-300, 0), (1e-15, 20), (1e300, 0)])
-def test_cells_of_no_size_are_refused(tmp_path, cell, corner, crs):
-    tif = write_map(tmp_path / "m.tif", [soc(4, 5)])
-    with rasterio.open(tif, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as raster:
-        raster.transform = from_origin(corner, corner, cell, cell)
-        raster.crs = crs
-    with pytest.raises(UserError, match=r"m\.tif: its cells"):
-        preview(tmp_path / "m.png", View("", tif))
-    with pytest.raises(UserError, match=r"m\.tif: its cells"):
-        write_page(tmp_path / "m.html", "", [View("", tif)], {}, {})
 
 
 # --- PNG --------------------------------------------------------------------------------------------------------
