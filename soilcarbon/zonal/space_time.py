@@ -22,12 +22,13 @@ from soilcarbon.geo.plausibility import check_layers, check_names, choose_classe
 from soilcarbon.geo.raster import ABSURD, Layer, cut_windows, find_layers
 from soilcarbon.geo.remote import local_rasters
 from soilcarbon.io.files import UserError, nearest
-from soilcarbon.io.points import TableRule, read_points
+from soilcarbon.io.points import read_points
 from soilcarbon.soil.dataset import check_samples, read_dataset, read_samples
 from soilcarbon.soil.horizons import typed
 from soilcarbon.soil.target import limits_of
 from soilcarbon.soil.visits import one_row_each
 from soilcarbon.stats.groups import spatial_groups
+from soilcarbon.zonal.settings import ZonedSettings
 
 log = logging.getLogger(__name__)
 NO_PERIOD = -1
@@ -120,31 +121,6 @@ class Profiles:
 
 
 @dataclass(frozen=True)
-class Sources:
-    """Sources of profiles and their covariates."""
-
-    # table of profile_id, lon, lat, targets, year and further columns; or a dataset folder, whose variables are covariates
-    samples: Path
-    targets: Sequence[str]  # columns to be predicted
-    # setting -> column that defines the zones: {"precipitation": ..., "temperature": ...} or {"zone": ...}
-    climate: Mapping[str, str]
-    # columns and variables to use; none: all variables of the dataset folder and the rasters, but no column of the table, which may
-    # be a measurement
-    covariates: Sequence[str] = ()
-    rasters: Sequence[Path] = ()  # rasters, periods: static rasters, files, folders or addresses; and a folder as of `find_spans`
-    periods: Path | None = None
-    year: str | None = "year"  # column of sampling years; None: years are not used
-    first_year: int = 1985  # first_year, period_years: as of `period_of`
-    period_years: int = 5
-    rule: TableRule = field(default_factory=TableRule)
-    # values that mean missing by variable of the rasters, see `io.nodata.parse_nodata`
-    nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    classes: Sequence[str] = ()  # variables that are class codes, see `geo.plausibility.choose_classes`
-    unit: str = "kg/m2"  # of the targets
-    cache: Path = Path("data/remote")  # folder of what is fetched of remote rasters
-
-
-@dataclass(frozen=True)
 class SpaceTime:
     """Profiles that have a climate, and a year where years are used."""
 
@@ -170,72 +146,72 @@ class SpaceTime:
         return Profiles(x, y, lon, lat, groups, self.period[known]), table["profile_id"].to_numpy()
 
 
-def read_space_time(sources: Sources) -> SpaceTime:
+def read_space_time(settings: ZonedSettings) -> SpaceTime:
     """Read profiles and add to each the covariates of its place and its own period; UserError if no profile is left."""
-    table, found, classes = _read_table(sources)
+    table, found, classes = _read_table(settings)
     lon, lat = table["lon"].to_numpy(np.float64), table["lat"].to_numpy(np.float64)
     units: dict[str, str] = {}
-    year, why = _years(table, sources)
-    if sources.rasters:
-        windows, coded, units = _static_covariates(sources, lon, lat)
+    year, why = _years(table, settings)
+    if settings.rasters:
+        windows, coded, units = _static_covariates(settings, lon, lat)
         classes += coded
-        table = _joined(table, {name: cells[:, 0, 0] for name, cells in windows.items()}, sources.rasters[0])
+        table = _joined(table, {name: cells[:, 0, 0] for name, cells in windows.items()}, settings.rasters[0])
         found += windows
-    period = period_of(year, sources.first_year, sources.period_years)
-    if sources.periods is not None:
-        values, unmatched = covariates_at(sources.periods, lon, lat, period, sources.period_years, sources.nodata)
-        table = _joined(table, values, sources.periods)
+    period = period_of(year, settings.first_year, settings.period_years)
+    if settings.periods is not None:
+        values, unmatched = covariates_at(settings.periods, lon, lat, period, settings.period_years, settings.missing_values)
+        table = _joined(table, values, settings.periods)
         found += values
-        why.append((period == NO_PERIOD, f"{sources.year} before {sources.first_year}"))
+        why.append((period == NO_PERIOD, f"{settings.year} before {settings.first_year}"))
         why.append((np.isin(period, [begin for begin, count in unmatched.items() if count]), "no rasters of its period"))
-    covariates = tuple(sources.covariates or (name for name in found if name != sources.climate.get("zone")))
+    covariates = tuple(settings.covariates or (name for name in found if name != settings.climate.get("zone")))
     if not covariates:
         raise UserError("no covariates: give --rasters, --periods, a dataset folder as --samples, or name columns (--covariates)")
-    climate = list(sources.climate.values())
-    variables = tuple(dict.fromkeys([*covariates, *climate, *([sources.year] if sources.year else [])]))
-    numbers = _numbers(table, variables, found, sources)
+    climate = list(settings.climate.values())
+    variables = tuple(dict.fromkeys([*covariates, *climate, *([settings.year] if settings.year else [])]))
+    numbers = _numbers(table, variables, found, settings)
     why += [(~np.isfinite(numbers[name]), f"no {name}") for name in climate]
-    why.append((table[list(sources.targets)].isna().all(axis=1).to_numpy(), "no target"))
+    why.append((table[list(settings.targets)].isna().all(axis=1).to_numpy(), "no target"))
     reason = np.select([bad for bad, _ in why], [text for _, text in why], "")
     left_out = pd.DataFrame({"profile_id": table["profile_id"], "reason": reason})[reason != ""]
     table = table.assign(**numbers)[reason == ""].reset_index(drop=True)
     if table.empty:
-        raise UserError(f"{sources.samples}: no profile is left; the first has {left_out['reason'].iloc[0]}")
-    classes = [*(sources.classes or classes), *([sources.climate["zone"]] if "zone" in sources.climate else [])]
+        raise UserError(f"{settings.samples}: no profile is left; the first has {left_out['reason'].iloc[0]}")
+    classes = [*(settings.classes or classes), *([settings.climate["zone"]] if "zone" in settings.climate else [])]
     if unknown := [name for name in classes if name not in (*table, "none")]:
         raise UserError(f"classes: no column or variable {unknown[0]!r}{nearest(unknown[0], list(table))}")
     known = tuple(name for name in variables if name in classes)
     left_out = left_out.reset_index(drop=True)
-    return SpaceTime(table, covariates, variables, period[reason == ""], left_out, known, units, sources.nodata)
+    return SpaceTime(table, covariates, variables, period[reason == ""], left_out, known, units, settings.missing_values)
 
 
 def _static_covariates(
-    sources: Sources, lon: np.ndarray, lat: np.ndarray
+    settings: ZonedSettings, lon: np.ndarray, lat: np.ndarray
 ) -> tuple[dict[str, np.ndarray], list[str], dict[str, str]]:
     """Return variable -> windows (n, 1, 1) of the static rasters, which are class codes, and variable -> unit as its file says."""
     extent = float(lon.min()), float(lon.max()), float(lat.min()), float(lat.max())
-    layers = find_layers(local_rasters(sources.rasters, extent, sources.cache), sources.nodata)
-    if sources.periods is None:
-        check_names(layers, nodata=sources.nodata)
-    classes = choose_classes(layers, sources.classes)
-    zone = sources.climate.get("zone")
+    layers = find_layers(local_rasters(settings.rasters, extent, settings.cache), settings.missing_values)
+    if settings.periods is None:
+        check_names(layers, nodata=settings.missing_values)
+    classes = choose_classes(layers, settings.classes)
+    zone = settings.climate.get("zone")
     layers = with_classes(layers, [*classes, *([zone] if zone else [])])
     windows, _ = cut_windows(layers, lon, lat, 0)
-    used = (*sources.covariates, *sources.climate.values()) if sources.covariates else windows
+    used = (*settings.covariates, *settings.climate.values()) if settings.covariates else windows
     check_layers([layer for layer in layers if layer.name in used], windows)
     return windows, classes, {layer.name: layer.unit for layer in layers if layer.unit}
 
 
-def _years(table: pd.DataFrame, sources: Sources) -> tuple[np.ndarray, list[tuple[np.ndarray, str]]]:
+def _years(table: pd.DataFrame, settings: ZonedSettings) -> tuple[np.ndarray, list[tuple[np.ndarray, str]]]:
     """Return the sampling years (n,), and masks of profiles without a plausible one with the reason."""
-    if sources.year is None:
+    if settings.year is None:
         return np.full(len(table), np.nan), []
-    if sources.year not in table.columns:
-        near = nearest(sources.year, list(table))
-        raise UserError(f"{sources.samples}: no column {sources.year!r} of sampling years{near}; --year none does without")
-    year = _column(table, sources.year, sources.samples)
+    if settings.year not in table.columns:
+        near = nearest(settings.year, list(table))
+        raise UserError(f"{settings.samples}: no column {settings.year!r} of sampling years{near}; --year none does without")
+    year = _column(table, settings.year, settings.samples)
     implausible = ~((year >= 1000) & (year <= 9999))
-    return year, [(~np.isfinite(year), f"no {sources.year}"), (implausible, f"{sources.year} not from 1000 to 9999")]
+    return year, [(~np.isfinite(year), f"no {settings.year}"), (implausible, f"{settings.year} not from 1000 to 9999")]
 
 
 def _column(table: pd.DataFrame, name: str, samples: Path) -> np.ndarray:
@@ -250,29 +226,29 @@ def _column(table: pd.DataFrame, name: str, samples: Path) -> np.ndarray:
     return column.to_numpy(np.float64, copy=True)
 
 
-def _numbers(table: pd.DataFrame, variables: Sequence[str], found: Sequence[str], sources: Sources) -> dict[str, np.ndarray]:
+def _numbers(table: pd.DataFrame, variables: Sequence[str], found: Sequence[str], settings: ZonedSettings) -> dict[str, np.ndarray]:
     """Return variable -> (n,) float64, checked; `found` are those of rasters and the dataset folder."""
     numbers = {}
     for name in variables:
         if name not in table.columns:
-            near, key = nearest(name, list(table)), next((key for key, column in sources.climate.items() if column == name), None)
+            near, key = nearest(name, list(table)), next((key for key, column in settings.climate.items() if column == name), None)
             hint = f"; --{key} takes one of {', '.join(map(str, dict.fromkeys([*found, *table])))[:300]}" if key else ""
-            raise UserError(f"{sources.samples}: no column or variable {name!r}{near}{hint}")
-        if name in sources.targets:
+            raise UserError(f"{settings.samples}: no column or variable {name!r}{near}{hint}")
+        if name in settings.targets:
             raise UserError(f"{name!r} is a target, and must not be a covariate too")
-        column = _column(table, name, sources.samples)
+        column = _column(table, name, settings.samples)
         column[~(np.abs(column) <= ABSURD)] = np.nan  # as in rasters; as float32, which trees see, it would be infinite
         if not np.isfinite(column).any():
-            raise UserError(f"{sources.samples}: {name!r} has no number at any of the {len(table)} profiles")
+            raise UserError(f"{settings.samples}: {name!r} has no number at any of the {len(table)} profiles")
         numbers[name] = column
     return numbers
 
 
-def _read_table(sources: Sources) -> tuple[pd.DataFrame, list[str], list[str]]:
+def _read_table(settings: ZonedSettings) -> tuple[pd.DataFrame, list[str], list[str]]:
     """Return the table with its targets as numbers; the variables of a dataset folder, among its columns; which are class codes."""
-    samples, targets, limits = sources.samples, sources.targets, limits_of(sources.unit)
+    samples, targets, limits = settings.samples, settings.targets, limits_of(settings.unit or "")
     if not samples.is_dir():
-        return _read_points(sources), [], []
+        return _read_points(settings), [], []
     path = samples / "samples.csv"
     table, _ = read_samples(path, targets[0], target_needed=False, limits=limits)
     for target in targets:
@@ -285,29 +261,29 @@ def _read_table(sources: Sources) -> tuple[pd.DataFrame, list[str], list[str]]:
     return _joined(table, dict(zip(names, cells.T, strict=True)), samples), names, class_variables(dataset.categories)
 
 
-def _read_points(sources: Sources) -> pd.DataFrame:
+def _read_points(settings: ZonedSettings) -> pd.DataFrame:
     """Return a table of points, one row per profile or visit, its targets and years as numbers."""
-    path, year = sources.samples, sources.year
-    points = read_points(path, sources.rule)
+    path, year = settings.samples, settings.year
+    points = read_points(path, settings.table_rule())
     if year is not None and year in points.raw:
         points.columns.found["year"] = year
     elif year != "year":
         points.columns.found.pop("year", None)
     points.require("profile_id", "lon", "lat")
-    for target in sources.targets:
+    for target in settings.targets:
         if target not in points.raw:
             near = nearest(target, list(points.raw))
             raise UserError(f"{path}: no column {target!r}{near}; --targets names the columns to predict")
-    table = one_row_each(points, *sources.targets)
+    table = one_row_each(points, *settings.targets)
     for note in points.notes:
         log.info("%s", note)
     used = [points.columns.found[name] for name in ("profile_id", "lon", "lat", "year") if name in points]
     if year is not None and "year" in table:
         table = table.rename(columns={"year": year})
-    others = typed(points.raw.drop(columns=[*used, *sources.targets]))
+    others = typed(points.raw.drop(columns=[*used, *settings.targets]))
     table = pd.concat([table, others.drop(columns=[name for name in others if name in table])], axis=1)
-    for target in sources.targets:
-        table = check_samples(table, path, target, target_needed=False, limits=limits_of(sources.unit))[0]
+    for target in settings.targets:
+        table = check_samples(table, path, target, target_needed=False, limits=limits_of(settings.unit or ""))[0]
     return table
 
 

@@ -1,14 +1,12 @@
 """Training run of zoned forests: cross-validated by blocks, evaluated by zone, and the final model of each target saved.
 
-In: a space-time table and a model that is not fitted. Out: files in the folders of a `Run`. Each fold is written when it is
+In: a space-time table and a model that is not fitted. Out: files in the folders of the settings. Each fold is written when it is
 finished, so that an interrupted run can be resumed and ends alike.
 """
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from soilcarbon.zonal import evaluation
 from soilcarbon.zonal.evaluation import ALL, BLENDED, UNZONED, ZONED
 from soilcarbon.zonal.forest import ZonedForest, ZonedNetwork, estimate_uncertainty
 from soilcarbon.zonal.persistence import ZonedModel, save_zoned
+from soilcarbon.zonal.settings import ZonedSettings
 from soilcarbon.zonal.space_time import Profiles, SpaceTime
 
 log = logging.getLogger(__name__)
@@ -31,100 +30,87 @@ FOLDS, TRACE = "folds", "trace"
 """Folders of finished folds, and of all candidates of each."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """Folders and options of a training run."""
-
-    name: str  # name, results, models: of the run; folders of tables and of models
-    results: Path
-    models: Path
-    unit: str  # of the targets
-    folds: int = 5  # folds, block_size, seed: of cross-validation, blocks in degrees
-    block_size: float = 0.5
-    seed: int = 314
-    blended: bool = False  # whether the saved model passes over bands from zone to zone
-    network: bool = False  # whether the network is cross-validated too
-    settings: Mapping[str, Any] | None = None  # all settings, for the record
+_FREE = ("resume", "workers", "model_dir")
+"""Settings with another value of which a run may be resumed."""
 
 
-def train_zoned(
-    run: Run, data: SpaceTime, method: ZonedForest, targets: Sequence[str], facts: Mapping[str, Any], resume: bool
-) -> None:
+def train_zoned(settings: ZonedSettings, data: SpaceTime, method: ZonedForest) -> None:
     """Train, evaluate and save the forests of each target, and write all tables.
 
-    The method is not fitted, its zones with the bands of blended predictions. `facts` are all that decides the results, besides the
-    data: an interrupted run of the same facts and data is resumed. UserError if a folder holds another run, or the profiles are too
-    few.
+    The method is not fitted, its zones with the bands of blended predictions. An interrupted run of the same settings and data is
+    resumed. UserError if a folder holds another run, or the profiles are too few.
     """
-    models = {target: run.models / f"{run.name}_{target}.npz" for target in targets}
+    models = {target: settings.model_dir / f"{settings.run}_{target}.npz" for target in settings.targets}
     for path in models.values():
         if path.exists() and kind_of(path) != "zones":
             raise UserError(f"{path}: was not made by soilcarbon zones and would be lost; move it, or give --run another name")
         check_record(path.with_suffix(".yaml"), RECORDED)
     tables = (*(f"{name}.csv" for name in ("left_out", "scores", "differences", "importances", "predictions")), "scores.png")
-    check_files(run.results, tables, "zones")
-    check_writable(run.results, run.models)
-    with locked(run.results, files=list(models.values())):
+    check_files(settings.results, tables, "zones")
+    check_writable(settings.results, settings.model_dir)
+    with locked(settings.results, files=list(models.values())):
         digest = hashlib.sha256(data.table.to_csv(index=False).encode()).hexdigest()
-        begin_or_resume(run.results, {**facts, "digest": digest}, (FOLDS, TRACE), resume)
-        done = [train_target(run, data, method, target) for target in targets]
+        facts = {name: value for name, value in settings.as_plain().items() if name not in _FREE}
+        begin_or_resume(settings.results, {**facts, "digest": digest}, (FOLDS, TRACE), settings.resume)
+        done = [train_target(settings, data, method, target) for target in settings.targets]
         whole = {name: pd.concat([tables[name] for tables in done], ignore_index=True) for name in done[0]}
-        with result_set(run.results, "zones") as new:
+        with result_set(settings.results, "zones") as new:
             for name, table in {**whole, "left_out": data.left_out}.items():
                 write_table(new / f"{name}.csv", table)
-            evaluation.draw_scores(new / "scores.png", {"": whole["scores"]}, "rmse", f"RMSE ({run.unit}), held-out blocks")
+            evaluation.draw_scores(new / "scores.png", {"": whole["scores"]}, "rmse", f"RMSE ({settings.unit}), held-out blocks")
 
 
-def train_target(run: Run, data: SpaceTime, method: ZonedForest, target: str) -> dict[str, pd.DataFrame]:
+def train_target(settings: ZonedSettings, data: SpaceTime, method: ZonedForest, target: str) -> dict[str, pd.DataFrame]:
     """Cross-validate the forests of a target, save those of all profiles, and return name -> table."""
-    profiles, ids = data.profiles(target, run.block_size)
+    profiles, ids = data.profiles(target, settings.block_size)
+    blended, seed = settings.boundary == "blended", settings.seed
     method = replace(method, forest=replace(method.forest, label=target))
-    folds = evaluation.space_time_folds(profiles, method, run.folds, run.seed)
+    folds = evaluation.space_time_folds(profiles, method, settings.folds, seed)
     blocks = np.unique(profiles.groups).size
     log.info("%s: %d profiles in %d blocks, %d covariates", target, len(profiles), blocks, len(data.covariates))
     parts, count = [], int(folds.max()) + 1
     with Progress(f"{target}: folds, and the model of all profiles", count + 1) as steps:
         for fold in range(count):
-            parts.append(_fold(run, data, target, profiles, folds, fold, method))
+            parts.append(_fold(settings, data, target, profiles, folds, fold, method))
             steps.step()
         predictions = pd.concat([part[0] for part in parts]).sort_values("row", ignore_index=True)
         increases = pd.concat([part[1] for part in parts], ignore_index=True)
-        scores, differences = evaluation.score_tables(predictions, profiles.groups, method.zones, run.seed)
-        importances = evaluation.importance_table(increases, predictions, profiles.groups, method.zones, data.variables, run.seed)
-        method = method if run.blended else replace(method, zones=method.zones.hard())
-        method.fit(profiles.x, profiles.y, profiles.groups, run.seed)
+        scores, differences = evaluation.score_tables(predictions, profiles.groups, method.zones, seed)
+        importances = evaluation.importance_table(increases, predictions, profiles.groups, method.zones, data.variables, seed)
+        method = method if blended else replace(method, zones=method.zones.hard())
+        method.fit(profiles.x, profiles.y, profiles.groups, seed)
         steps.step()
     forests = {name if method.has_own(name) else ALL: forest for name, forest in method.forests.items()}
-    _write_trace(run, data, f"{target}-final", pd.concat([each.trace.assign(forest=name) for name, each in forests.items()]))
-    uncertainty = estimate_uncertainty(method, profiles, predictions, BLENDED if run.blended else ZONED, run.seed)
-    record = {"settings": run.settings, "scores": _plain(scores), "differences": _plain(differences)}
-    model = ZonedModel(method, target, run.unit, data.variables, uncertainty, record, data.classes, data.nodata)
-    save_zoned(model, run.models / f"{run.name}_{target}.npz")
-    log.info("%s: cross-validated R2 and RMSE (%s)\n%s", target, run.unit, _summary(scores, differences))
+    _write_trace(settings, data, f"{target}-final", pd.concat([each.trace.assign(forest=name) for name, each in forests.items()]))
+    uncertainty = estimate_uncertainty(method, profiles, predictions, BLENDED if blended else ZONED, seed)
+    record = {"settings": settings.as_plain(), "scores": _plain(scores), "differences": _plain(differences)}
+    model = ZonedModel(method, target, str(settings.unit), data.variables, uncertainty, record, data.classes, data.nodata)
+    save_zoned(model, settings.model_dir / f"{settings.run}_{target}.npz")
+    log.info("%s: cross-validated R2 and RMSE (%s)\n%s", target, settings.unit, _summary(scores, differences))
     predictions = predictions.assign(profile_id=ids[predictions["row"]]).drop(columns="row")
     tables = {"scores": scores, "differences": differences, "importances": importances, "predictions": predictions}
     return {name: table.assign(target=target) for name, table in tables.items()}
 
 
 def _fold(
-    run: Run, data: SpaceTime, target: str, profiles: Profiles, folds: np.ndarray, fold: int, method: ZonedForest
+    settings: ZonedSettings, data: SpaceTime, target: str, profiles: Profiles, folds: np.ndarray, fold: int, method: ZonedForest
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return predictions and increases of a fold, from its files if it was finished before."""
-    increases, predictions = (run.results / FOLDS / f"{target}-{fold}-{name}.csv" for name in ("increases", "predictions"))
+    increases, predictions = (settings.results / FOLDS / f"{target}-{fold}-{name}.csv" for name in ("increases", "predictions"))
     if not is_sealed(increases, predictions):
-        network = ZonedNetwork(method.forest.covariates, method.min_profiles) if run.network else None
-        found = evaluation.hold_out(profiles, folds, fold, method, run.seed, network=network)
-        _write_trace(run, data, f"{target}-{fold}", found.trace)
+        network = ZonedNetwork(method.forest.covariates, method.min_profiles) if settings.network else None
+        found = evaluation.hold_out(profiles, folds, fold, method, settings.seed, network=network)
+        _write_trace(settings, data, f"{target}-{fold}", found.trace)
         for path, table in ((increases, found.increases), (predictions, found.predictions)):
             write_table(path, table)
             seal(path)
     return read_table(predictions, text=("zone",)), read_table(increases, text=("method",))
 
 
-def _write_trace(run: Run, data: SpaceTime, name: str, trace: pd.DataFrame) -> None:
+def _write_trace(settings: ZonedSettings, data: SpaceTime, name: str, trace: pd.DataFrame) -> None:
     """Write the trace of all candidates, with names of covariates."""
     names = [" ".join(data.variables[int(k)] for k in text.split()) for text in trace["columns"]]
-    write_table(run.results / TRACE / f"{name}.csv", trace.assign(columns=names))
+    write_table(settings.results / TRACE / f"{name}.csv", trace.assign(columns=names))
 
 
 def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:

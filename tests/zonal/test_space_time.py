@@ -10,7 +10,8 @@ from simulated import write_zoned_samples
 from soilcarbon.geo.periods import find_spans
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import UserError
-from soilcarbon.zonal.space_time import NO_PERIOD, Sources, covariates_at, period_of, read_space_time
+from soilcarbon.zonal.settings import ZonedSettings
+from soilcarbon.zonal.space_time import NO_PERIOD, covariates_at, period_of, read_space_time
 
 GRID = Affine(1, 0, 0, 0, -1, 2)
 LON, LAT = np.array([0.5, 1.5, 0.5]), np.array([1.5, 1.5, 0.5])
@@ -77,12 +78,10 @@ def test_bad_folders_are_refused(tmp_path):
 
 PLACE = Affine(1, 0, 80, 0, -1, 50)
 """Of 25 x 40 cells, as large as the zoned world."""
-CLIMATE = {"precipitation": "map", "temperature": "mat"}
 
 
 def read(samples, **values):
-    given = {"targets": ["socd_0_20", "socd_0_100"], "climate": CLIMATE} | values
-    return read_space_time(Sources(samples, **given))
+    return read_space_time(ZonedSettings(samples=samples, **{"unit": "kg/m2"} | values))
 
 
 def test_rasters_and_periods_become_covariates_and_columns_of_the_table_do_not(tmp_path):
@@ -106,7 +105,7 @@ def test_rasters_and_periods_become_covariates_and_columns_of_the_table_do_not(t
 def test_a_dataset_folder_gives_its_variables(tmp_path):
     folder = make_dataset(tmp_path / "data", n=40)
     pd.read_csv(folder / "samples.csv").assign(year=2000).to_csv(folder / "samples.csv", index=False)
-    data = read(folder, targets=["soc"], climate={"precipitation": "bio12", "temperature": "bio01"})
+    data = read(folder, targets=["soc"], precipitation="bio12", temperature="bio01")
     assert (len(data.covariates), data.covariates[0], data.variables[-1]) == (32, "band1", "year")
     patch = pd.read_pickle(folder / "patches" / "bio12.pkl")  # noqa: S301 - made above
     assert data.table["bio12"].iloc[3] == patch[data.table["profile_id"].iloc[3]][1, 1]
@@ -116,7 +115,7 @@ def test_a_zone_is_a_covariate_only_if_it_is_named(tmp_path):
     write_zoned_samples(tmp_path)
     bands = np.stack([np.ones((25, 40)), np.arange(1000.0).reshape(25, 40)])
     write_geotiff(tmp_path / "r.tif", bands, ["eco", "height"], PLACE)
-    given = {"rasters": [tmp_path / "r.tif"], "climate": {"zone": "eco"}}
+    given = {"rasters": [tmp_path / "r.tif"], "zone": "eco"}
     assert read(tmp_path / "s.csv", **given).covariates == ("height",)
     assert read(tmp_path / "s.csv", **given, covariates=["eco", "height"]).covariates == ("eco", "height")
 
@@ -127,7 +126,7 @@ def test_a_zone_is_a_covariate_only_if_it_is_named(tmp_path):
         ({}, {}, "no covariates: give --rasters"),
         ({"covariates": ["a", "bb"]}, {}, "no column or variable 'bb'; did you mean 'b'"),
         (
-            {"covariates": ["a"], "climate": CLIMATE | {"precipitation": "rain"}},
+            {"covariates": ["a"], "precipitation": "rain"},
             {},
             "no column or variable 'rain'; --precipitation takes one of",
         ),
