@@ -7,7 +7,8 @@
 import logging
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from soilcarbon.geo.plausibility import ask_about_fill_values, check_codes, chec
 from soilcarbon.geo.raster import Layer, by_file, cut_windows, describe, find_layers, pick_layers
 from soilcarbon.geo.remote import any_remote, local_rasters
 from soilcarbon.io.files import UserError, check_writable, must_exist, sha256
-from soilcarbon.io.points import TableRule, table_file
+from soilcarbon.io.points import table_file
 from soilcarbon.settings import Layout
 from soilcarbon.soil.dataset import (
     PERIOD,
@@ -39,31 +40,12 @@ from soilcarbon.soil.dataset import (
 )
 from soilcarbon.soil.places import precision_hint, share_covariates
 from soilcarbon.soil.profiles import DepthRule, Profiles, read_profiles, unit_hint
+from soilcarbon.soil.settings import PrepareSettings
 from soilcarbon.soil.split import FEW_BLOCKS, SplitRule, draw_split
 from soilcarbon.stats.groups import spatial_groups
 
 log = logging.getLogger(__name__)
 _SEEN = ("test", "valid", "train")  # a group with profiles in several splits is of the last of these
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Sources of a dataset: table of profiles, rasters, categories."""
-
-    points: Path  # table of profiles or horizons
-    target: str | None  # its column of the target; None: see `profiles.read_profiles`
-    rasters: Sequence[Path]  # GeoTIFF files, or folders of them
-    world_rasters: Sequence[Path] = ()  # the same, of the variables that a pretrained network knows
-    periods: Sequence[str] = ()  # rasters that differ by period, see `geo.periods.find_periods`: a profile has those of its year
-    categories: tuple[Category, ...] | None = None  # None: of the global dataset, else the published table, else one per file
-    radius: int = 0  # cells cut on each side of a profile, at least
-    bounds: tuple[float, float, float, float] | None = None  # lon_min, lon_max, lat_min, lat_max, degrees
-    depth: DepthRule = field(default_factory=DepthRule)
-    rule: TableRule = field(default_factory=TableRule)  # how the table is read
-    unit: str | None = None  # of the target; None: by the name of its column, see `target.target_of`
-    soc_factor: float | None = None  # share of the target, of organic matter, that is carbon
-    nodata: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # variable -> values, see `io.nodata.parse_nodata`
-    cache: Path = Path("data/remote")  # of remote rasters
 
 
 @dataclass
@@ -108,63 +90,62 @@ class GlobalDataset:
         return np.array([held.get(group, "") for group in spatial_groups(lon, lat, self.block_size).tolist()])
 
 
-def _fetched(sources: Sources, table: pd.DataFrame) -> Sources:
-    """Return sources whose remote rasters are fetched, as far as profiles lie in them."""
-    if table.empty or not any_remote([*sources.rasters, *sources.world_rasters]):
-        return sources
+def _fetched(settings: PrepareSettings, table: pd.DataFrame) -> PrepareSettings:
+    """Return settings whose remote rasters are fetched, as far as profiles lie in them."""
+    if table.empty or not any_remote([*settings.rasters, *settings.world_rasters]):
+        return settings
     extent = float(table["lon"].min()), float(table["lon"].max()), float(table["lat"].min()), float(table["lat"].max())
-    rasters, world = (local_rasters(paths, extent, sources.cache) for paths in (sources.rasters, sources.world_rasters))
-    return replace(sources, rasters=rasters, world_rasters=world)
+    rasters, world = (local_rasters(paths, extent, settings.cache) for paths in (settings.rasters, settings.world_rasters))
+    return settings.model_copy(update={"rasters": rasters, "world_rasters": world})
 
 
-def prepare_dataset(
-    sources: Sources, out: Path, split: SplitRule | None, parent: GlobalDataset | None, settings: Mapping[str, Any]
-) -> Prepared:
+def prepare_dataset(settings: PrepareSettings) -> Prepared:
     """Make a dataset folder from profiles and rasters.
 
-    Without a rule of splitting the profiles are places to predict, without target, split and statistics. Categories, statistics and
-    held-out places of the `parent` are kept. `settings` are written into `dataset.yaml`. UserError if profiles, rasters and
-    categories do not fit each other, or nothing is left; then nothing is written.
+    Places to predict have no target, split and statistics. Categories, statistics and held-out places of a global dataset are kept.
+    UserError if profiles, rasters and categories do not fit each other, or nothing is left; then nothing is written.
     """
-    profiles, target = _profiles_of(sources, split is None, parent)
-    sources = _fetched(sources, profiles.table)
-    static = find_layers([*sources.rasters, *sources.world_rasters], sources.nodata)
-    stacks = {name: replaced(static, own) for name, own in find_periods(sources.periods, sources.nodata).items()}
+    parent = GlobalDataset(settings.global_data) if settings.global_data else None
+    plain, out = settings.as_plain(), settings.out
+    profiles, target = _profiles_of(settings, parent)
+    settings = _fetched(settings, profiles.table)
+    static = find_layers([*settings.rasters, *settings.world_rasters], settings.missing_values)
+    stacks = {name: replaced(static, own) for name, own in find_periods(settings.periods, settings.missing_values).items()}
     layers = _all_layers(stacks)
-    check_names(layers, nodata=sources.nodata)
-    categories, own = _categories_of(sources, next(iter(stacks.values())), parent)
+    check_names(layers, nodata=settings.missing_values)
+    categories, own = _categories_of(settings, next(iter(stacks.values())), parent)
     names = [name for category in categories for name in category.variables]
     used = _all_layers({period: pick_layers(each, names) for period, each in stacks.items()})
-    _check_kinds(used, sources.categories)
+    _check_kinds(used, settings.categories)
     classes = class_variables(categories)
     layers, used = with_classes(layers, classes), with_classes(used, classes)
-    if sources.periods:
+    if settings.periods:
         _assign_periods(profiles, stacks)
-    _check_left(profiles, sources.points)
+    _check_left(profiles, settings.points)
     check_free(out, categories)
     check_writable(out)
     stacks = {period: with_classes(each, classes) for period, each in stacks.items()}
-    patches = cut_patches(profiles, stacks, categories, sources)
+    patches = cut_patches(profiles, stacks, categories, settings)
     samples = ask_about_fill_values(used, patches)
     check_codes(used, samples)
-    _check_left(profiles, sources.points)
+    _check_left(profiles, settings.points)
     facts: dict[str, Any] = {
         **({"target": target} if target else {}),
-        "points": {"file": sources.points.name, "sha256": sha256(table_file(sources.points)), **profiles.facts},
+        "points": {"file": settings.points.name, "sha256": sha256(table_file(settings.points)), **profiles.facts},
         "rejected": profiles.counts(),
         "rasters": describe(layers),
-        **({"sources": _sources_of(categories, sources)} if sources.world_rasters else {}),
-        **({"periods": profiles.table[PERIOD].value_counts().sort_index().to_dict()} if sources.periods else {}),
+        **({"sources": _sources_of(categories, settings)} if settings.world_rasters else {}),
+        **({"periods": profiles.table[PERIOD].value_counts().sort_index().to_dict()} if settings.periods else {}),
         "missing_cells": {name: int((patch != patch).sum()) for name, patch in patches.items()},
-        "settings": dict(settings),
+        "settings": plain,
     }
     drawn, statistics = None, None
-    if split is not None:
-        drawn, facts["split"] = _split(profiles.table, split, parent)
+    if not settings.predict_only:
+        drawn, facts["split"] = _split(profiles.table, settings, parent)
         centres = {name: patch[:, patch.shape[1] // 2, patch.shape[1] // 2] for name, patch in patches.items()}
         facts["split"]["shared_with_training"] = share_covariates(centres, drawn)
         training = drawn == "train"
-        if sources.categories is None and parent is None:
+        if settings.categories is None and parent is None:
             categories = without_constants(categories, patches, training)
         if parent:
             kept = without_constants(own, patches, training) if own else ()
@@ -174,21 +155,25 @@ def prepare_dataset(
             facts["statistics"] = "of the training profiles"
     write_dataset(out, profiles.table, patches, drawn, categories, facts, statistics, {"rejected.csv": profiles.rejected})
     made = Prepared(profiles, patches, tuple(categories), facts)
-    codes = hidden_classes(used, samples) if sources.categories is None and parent is None else []
-    made.hints = _hints(made, sources.depth, codes)
+    codes = hidden_classes(used, samples) if settings.categories is None and parent is None else []
+    made.hints = _hints(made, settings, codes)
     return made
 
 
-def _profiles_of(sources: Sources, places_only: bool, parent: GlobalDataset | None) -> tuple[Profiles, dict[str, Any] | None]:
+def _profiles_of(settings: PrepareSettings, parent: GlobalDataset | None) -> tuple[Profiles, dict[str, Any] | None]:
     """Return the profiles, and facts of the target, which is in the unit of the global dataset; None of places to predict."""
-    unit = sources.unit or (None if places_only else _recorded_unit(sources))
+    column = settings.target if settings.given("target") else None
+    unit = settings.unit or (None if settings.predict_only else _recorded_unit(settings.points, column or "soc"))
+    further = list(pairwise(settings.depth_limits))
+    depth = DepthRule(settings.depth, settings.depth_method, settings.spline_lambda, further, settings.min_covered)
+    rule = settings.table_rule()
     profiles = read_profiles(
-        sources.points, sources.target, sources.depth, sources.bounds, places_only, sources.rule, sources.soc_factor, unit
+        settings.points, column, depth, settings.bounds, settings.predict_only, rule, settings.soc_factor, unit
     )
     target = profiles.facts.pop("target", None)
     if target and parent and target["unit"] != parent.target.unit:
         theirs = f"{parent.folder} is in {parent.target.unit}"
-        raise UserError(f"{sources.points}: the target is in {target['unit']}, and {theirs}; convert one, or see --unit")
+        raise UserError(f"{settings.points}: the target is in {target['unit']}, and {theirs}; convert one, or see --unit")
     return profiles, target
 
 
@@ -209,30 +194,29 @@ def _statistics_of(
     return statistics, f"of {parent.folder}; of the training profiles for the variables that it has not"
 
 
-def _recorded_unit(sources: Sources) -> str | None:
+def _recorded_unit(points: Path, column: str) -> str | None:
     """Return the unit of the target where the points are the sample table of another dataset, which records it."""
-    folder = sources.points.parent
-    is_dataset = sources.points.name == Layout().samples.name and (folder / "dataset.yaml").is_file()
-    return dataset_target(folder, sources.target or "soc").unit or None if is_dataset else None
+    is_dataset = points.name == Layout().samples.name and (points.parent / "dataset.yaml").is_file()
+    return dataset_target(points.parent, column).unit or None if is_dataset else None
 
 
 # --- categories and patches ------------------------------------------------------------------------------------------
 
 
 def _categories_of(
-    sources: Sources, layers: Sequence[Layer], parent: GlobalDataset | None
+    settings: PrepareSettings, layers: Sequence[Layer], parent: GlobalDataset | None
 ) -> tuple[tuple[Category, ...], tuple[Category, ...]]:
     """Return the categories, and those among them that the global dataset has not.
 
     With rasters of the world they are its categories, or those of its rasters, as far as they are there; then the local rasters'.
     """
     theirs = parent.categories if parent else None
-    if sources.categories:
+    if settings.categories:
         known = {name for each in theirs or () for name in each.variables}
-        return sources.categories, tuple(each for each in sources.categories if parent and not known & {*each.variables})
-    if not sources.world_rasters:
+        return settings.categories, tuple(each for each in settings.categories if parent and not known & {*each.variables})
+    if not settings.world_rasters:
         return theirs or default_categories(layers), ()
-    world = {layer.name for layer in find_layers(sources.world_rasters)}
+    world = {layer.name for layer in find_layers(settings.world_rasters)}
     theirs = theirs or default_categories([layer for layer in layers if layer.name in world])
     known, here = {name for each in theirs for name in each.variables}, {layer.name for layer in layers}
     if lacking := sorted(known - here):
@@ -262,9 +246,9 @@ def _narrowed(categories: Sequence[Category], names: Collection[str]) -> tuple[C
     return tuple(each.model_copy(update={"variables": variables}) for each, variables in kept if variables)
 
 
-def _sources_of(categories: Sequence[Category], sources: Sources) -> dict[str, list[str]]:
+def _sources_of(categories: Sequence[Category], settings: PrepareSettings) -> dict[str, list[str]]:
     """Return and log which categories come from which set of rasters."""
-    world = {layer.name for layer in find_layers(sources.world_rasters)}
+    world = {layer.name for layer in find_layers(settings.world_rasters)}
     found: dict[str, list[str]] = {"world_rasters": [], "rasters": []}
     for each in categories:
         sets = {"world_rasters" if name in world else "rasters" for name in each.variables}
@@ -368,7 +352,7 @@ def _assign_periods(profiles: Profiles, periods: Iterable[str]) -> None:
 
 
 def cut_patches(
-    profiles: Profiles, stacks: Mapping[str, Sequence[Layer]], categories: Sequence[Category], sources: Sources
+    profiles: Profiles, stacks: Mapping[str, Sequence[Layer]], categories: Sequence[Category], settings: PrepareSettings
 ) -> dict[str, np.ndarray]:
     """Return variable -> (N, S, S) round the profiles that have covariates; the others are moved to the rejected.
 
@@ -381,7 +365,7 @@ def cut_patches(
         windows: dict[str, np.ndarray] = {}
         inside, known = np.ones(lon.size, bool), np.zeros(lon.size)
         for category in categories:
-            radius = max(sources.radius, category.radius)
+            radius = max(settings.radius, category.radius)
             for rows, layers in parts:
                 cut_here, within = cut_windows(pick_layers(layers, category.variables), lon[rows], lat[rows], radius)
                 for name, window in cut_here.items():
@@ -402,7 +386,7 @@ def cut_patches(
         _, inside_if, known_if = cut(lat, np.where(np.abs(lon) > 90, np.nan, lon))
         if (there := (inside_if & (known_if == 1)).mean()) > max(0.9, 2 * here):
             raise UserError(
-                f"{sources.points}: longitude and latitude look swapped: {here:.0%} of {lon.size} profiles have covariates"
+                f"{settings.points}: longitude and latitude look swapped: {here:.0%} of {lon.size} profiles have covariates"
                 f" as they stand, {there:.0%} if swapped; swap the columns"
             )
     profiles.reject((~inside, "outside a raster"), (known == 0, "nodata in every variable"))
@@ -413,13 +397,15 @@ def cut_patches(
 # --- the split -------------------------------------------------------------------------------------------------------
 
 
-def _split(table: pd.DataFrame, rule: SplitRule, parent: GlobalDataset | None) -> tuple[np.ndarray, dict[str, Any]]:
+def _split(table: pd.DataFrame, settings: PrepareSettings, parent: GlobalDataset | None) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the split (N,) text of the profiles, and how it was made."""
     lon, lat = table["lon"].to_numpy(), table["lat"].to_numpy()
+    method, side = settings.split if settings.given("split") else None, settings.block_size
     if parent:
-        rule = replace(rule, method=rule.method or parent.method, block_size=rule.block_size or parent.block_size)
+        method, side = method or parent.method, side or parent.block_size
+    rule = SplitRule(method or "random", side, settings.valid_share, settings.test_share, settings.seed)
     theirs = parent.split_at(lon, lat) if parent else np.full(len(lon), "")
-    split, facts = draw_split(lon, lat, table["soc"].to_numpy(), replace(rule, method=rule.method or "random"), theirs)
+    split, facts = draw_split(lon, lat, table["soc"].to_numpy(), rule, theirs)
     if parent:
         known, kept = (theirs != "").sum(), (theirs == split).sum()
         log.info("%d of %d profiles lie at places of %s; %d keep the split they have there", known, len(table), parent.folder, kept)
@@ -430,7 +416,7 @@ def _split(table: pd.DataFrame, rule: SplitRule, parent: GlobalDataset | None) -
 # --- hints -----------------------------------------------------------------------------------------------------------
 
 
-def _hints(made: Prepared, depth: DepthRule, codes: Sequence[str]) -> list[str]:
+def _hints(made: Prepared, settings: PrepareSettings, codes: Sequence[str]) -> list[str]:
     """Return sentences on unused variables, class codes, shared covariates, thin profiles, units and few blocks."""
     patches, facts, table = made.patches, made.facts, made.profiles.table
     hints = []
@@ -450,11 +436,11 @@ def _hints(made: Prepared, depth: DepthRule, codes: Sequence[str]) -> list[str]:
     if cells and (hint := precision_hint(table["lon"].to_numpy(), table["lat"].to_numpy(), min(cells))):
         hints.append(hint)
     if "horizons" in facts["points"] and "cm_covered" in table:
-        covered, least = pd.to_numeric(table["cm_covered"], errors="coerce"), 2 / 3 * (depth.interval[1] - depth.interval[0])
-        if (short := int((covered < least).sum())) and depth.min_covered < least:
+        covered, least = pd.to_numeric(table["cm_covered"], errors="coerce"), 2 / 3 * (settings.depth[1] - settings.depth[0])
+        if (short := int((covered < least).sum())) and settings.min_covered < least:
             advice = f"--min_covered {least:g} leaves them out"
             hints.append(f"{short} profiles have less than {least:g} cm of the interval observed; {advice}")
-    assumed = facts["target"]["unit"] == "g/kg" and not facts["settings"].get("unit")
+    assumed = facts["target"]["unit"] == "g/kg" and not settings.unit
     if assumed and (unit := unit_hint(table["soc"].to_numpy())):
         hints.append(f"{unit}: --unit % if so")
     held = [split["groups"][name] for name in ("valid", "test") if split["groups"][name]]

@@ -26,8 +26,8 @@ _WIDEST_CHOSEN = 0.5
 class SplitRule:
     """Rule by which profiles are split into training, validation and test sets."""
 
-    method: Literal["random", "blocks"] | None = None  # single places, or whole blocks; None: as the global dataset, else places
-    block_size: float | None = None  # degrees; None: of the global dataset, else by `choose_block_size`
+    method: Literal["random", "blocks"] = "random"  # single places, or whole blocks
+    block_size: float | None = None  # degrees; None: by `choose_block_size`
     valid_share: float = 0.1
     test_share: float = 0.2  # 0: no test set
     seed: int = 314

@@ -16,7 +16,8 @@ from soilcarbon.commands import fetch
 from soilcarbon.geo.sources import SOURCES, find_source
 from soilcarbon.io.files import UserError, run
 from soilcarbon.io.pickles import load_pickle
-from soilcarbon.zonal.space_time import Sources, read_space_time
+from soilcarbon.zonal.settings import ZonedSettings
+from soilcarbon.zonal.space_time import read_space_time
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "anhui" / "data"
 COVARIATES = EXAMPLE / "covariates.tif"
@@ -60,10 +61,8 @@ def test_prepare_and_map_of_an_address_equal_those_of_the_file(server, workplace
 
 def test_zones_and_design_take_addresses(server, workplace):
     address = Path(f"{server.address}/covariates.tif")
-    tables = [
-        read_space_time(Sources(EXAMPLE / "profiles.csv", ["som_gkg"], {}, rasters=[raster], year=None)).table
-        for raster in (COVARIATES, address)
-    ]
+    how = {"samples": EXAMPLE / "profiles.csv", "targets": ["som_gkg"], "unit": "g/kg", "zone": None, "year": None}
+    tables = [read_space_time(ZonedSettings(**how, rasters=[raster])).table for raster in (COVARIATES, address)]
     pd.testing.assert_frame_equal(*tables)
     assert tables[0]["dem"].notna().sum() > 80
     geopandas.GeoDataFrame(geometry=[box(118.9, 30.8, 119.1, 31.0)], crs="EPSG:4326").to_file("farm.gpkg")
