@@ -95,11 +95,15 @@ class Field:
 
         UserError if values are negative, or larger than soil can hold.
         """
+        found = self.stored_at(lon, lat) * self.factor
+        check_values(self.path, self.variable, found, self.unit)
+        return found
+
+    def stored_at(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+        """Return the same (N,) float64, before it is multiplied by the factor, and unchecked."""
         if self.layer is not None:
             windows, _ = cut_windows([self.layer], lon, lat, 0)
-            found = windows[self.layer.name][:, 0, 0].astype(np.float64) * self.factor
-            check_values(self.path, self.variable, found, self.unit)
-            return found
+            return windows[self.layer.name][:, 0, 0].astype(np.float64)
         assert self.values is not None
         number = self.cells(lon, lat)
         return np.asarray(np.where(number < 0, np.nan, self.values.ravel()[np.maximum(number, 0)]))

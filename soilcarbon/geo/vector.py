@@ -27,7 +27,6 @@ import antimeridian
 import numpy as np
 import pandas as pd
 import shapely  # type: ignore[import-untyped]
-import shapely.geometry  # type: ignore[import-untyped]
 from rasterio.crs import CRS
 
 from soilcarbon.geo.crs import Bounds, short_name, shown
@@ -45,7 +44,6 @@ _VERTICES = 2_000_000  # ... and in all: the coasts of the world, 1.6 million km
 _CROSSINGS = 3000  # of borders, that are repaired and joined
 _SAMPLED = 50_000  # edges looked at for crossings
 _HAIR = 1e-6  # degrees by which longitudes may pass 180 from rounding
-_POLYGON, _MULTIPOLYGON = "Polygon", "MultiPolygon"
 _NAMES = ("name", "zone", "region", "id", "code")  # words of the columns that may name areas, in order of preference
 _FORMATS = (".gpkg", ".shp", ".geojson", ".json", ".fgb", ".kml")
 _SHAPEFILE = (".shp", ".shx", ".dbf", ".prj", ".cpg")
@@ -69,12 +67,7 @@ class Area:
     """A named area."""
 
     name: str  # unique among the areas of a file
-    geometry: dict[str, Any]  # a GeoJSON Polygon or MultiPolygon in the CRS of the grid it is used on. Longitudes may pass 180.
-
-    @cached_property
-    def shape(self) -> Any:
-        """The geometry as shapely's."""
-        return shapely.geometry.shape(self.geometry)
+    shape: Any  # shapely's Polygon or MultiPolygon in the CRS of the grid it is used on. Longitudes may pass 180.
 
     @cached_property
     def bounds(self) -> Bounds:
@@ -104,7 +97,7 @@ def read_areas(path: Path, crs: str, column: str | None = None) -> tuple[list[Ar
 
     frame = _read(path)
     kinds = frame.geom_type.where(~frame.is_empty).fillna("row without geometry")
-    usable = kinds.isin([_POLYGON, _MULTIPOLYGON]).to_numpy()
+    usable = kinds.isin(["Polygon", "MultiPolygon"]).to_numpy()
     others = ", ".join(f"{count} {kind}" for kind, count in kinds[~usable].value_counts().items())
     if not usable.any():
         raise UserError(f"{path}: holds no polygons, but {others}; areas are polygons")
@@ -124,7 +117,7 @@ def read_areas(path: Path, crs: str, column: str | None = None) -> tuple[list[Ar
     whole = geopandas.GeoSeries([shapely.union_all(_polygons(rows[k])) for k in groups.values()], crs=frame.crs)
 
     placed = _reproject(whole, crs, path)
-    areas = [Area(str(name), _geojson(polygons)) for name, polygons in zip(groups, placed, strict=True)]
+    areas = [Area(str(name), shapely.multipolygons(polygons)) for name, polygons in zip(groups, placed, strict=True)]
     if all(area.shape.is_empty for area in areas):
         raise UserError(f"{path}: none of its areas can be brought to {short_name(crs)}; give the map another CRS or other areas")
     x_min, y_min, x_max, y_max = shapely.total_bounds([area.shape for area in areas]).tolist()
@@ -326,11 +319,6 @@ def _polygons(geometries: Any) -> np.ndarray:
     return parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
 
 
-def _geojson(polygons: np.ndarray) -> dict[str, Any]:
-    rings = [[np.asarray(ring.coords).tolist() for ring in (part.exterior, *part.interiors)] for part in polygons]
-    return {"type": _MULTIPOLYGON, "coordinates": rings}
-
-
 def _crossings(shapes: np.ndarray) -> float:
     """Return at how many places the borders of geometries cross themselves and one another; of many, from a sample of their edges.
 
@@ -404,14 +392,13 @@ def _within_180(x_min: float, x_max: float) -> tuple[float, float]:
 
 def write_areas(path: Path, areas: Sequence[Area]) -> None:
     """Write areas as JSON, atomically, coordinates exactly as they are."""
-    # One line: indented, each number of a coastline would stand in its own.
-    write_text(path, json.dumps([{"name": area.name, "geometry": area.geometry} for area in areas], allow_nan=False) + "\n")
+    write_text(path, json.dumps([{"name": area.name, "shape": area.shape.wkb_hex} for area in areas]) + "\n")
 
 
 def load_areas(path: Path) -> list[Area]:
     """Load areas written by `write_areas`; UserError if there is no such file."""
     must_exist(path, "file of areas")
-    return [Area(**area) for area in json.loads(path.read_text(encoding="utf-8"))]
+    return [Area(each["name"], shapely.from_wkb(each["shape"])) for each in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def write_layers(path: Path, layers: Mapping[str, pd.DataFrame], crs: str, shapes: Mapping[str, Any] | None = None) -> None:

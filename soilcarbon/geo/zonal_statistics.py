@@ -12,11 +12,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import reduce
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
 import shapely  # type: ignore[import-untyped]
+from pydantic import PlainSerializer, PlainValidator
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 from rasterio.transform import Affine, array_bounds
@@ -63,9 +64,8 @@ def zone_masks(areas: Sequence[Area], grid: Grid, tile: Tile) -> list[tuple[str,
     a border that runs east to west twice, as on grids whose centres are at whole degrees.) On a geographic grid
     longitudes are angles: an area at -10 lies on a grid from 0 to 360.
 
-    >>> square = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]]}
     >>> grid = Grid("EPSG:4326", 0, 2, (1, 1), 2, 2)
-    >>> [(name, mask.tolist()) for name, mask in zone_masks([Area("a", square)], grid, grid.tile(0, 2))]
+    >>> [(name, mask.tolist()) for name, mask in zone_masks([Area("a", shapely.box(0, 0, 1, 1))], grid, grid.tile(0, 2))]
     [('a', [[False, False], [True, False]])]
     """
     place = grid.transform @ Affine.translation(tile.col + _EAST_SOUTH, tile.row + _EAST_SOUTH)
@@ -191,6 +191,10 @@ def _filled(density: np.ndarray, nominal: float) -> np.ndarray:
 # --- sums, means and totals --------------------------------------------------------------------------------------
 
 
+Array = Annotated[np.ndarray, PlainValidator(lambda given: np.asarray(given, np.float64)), PlainSerializer(np.ndarray.tolist)]
+"""An array that pydantic writes as JSON and reads back, to the last bit."""
+
+
 @dataclass(frozen=True)
 class Sums:
     """Sums over a zone's cells, of one tile or of many."""
@@ -198,7 +202,7 @@ class Sums:
     cells: int  # how many have a value
     area: float  # theirs, km2
     # (M,) float64: the sum of values times km2, of each member of an ensemble, or with each drawn field of error
-    weighted: np.ndarray
+    weighted: Array
     mapped: float = math.nan  # the same of the map itself
     # sum of the deviations of an error field times km2, of the period, or of the first and the last of a change; () without
     spread: tuple[float, ...] = ()
@@ -235,28 +239,6 @@ def sums(values: np.ndarray, km2: np.ndarray, zones: ZoneCells) -> dict[str, Sum
 def add(left: Mapping[str, Sums], right: Mapping[str, Sums]) -> dict[str, Sums]:
     """Return the sums of two parts of a map together."""
     return {**left, **{name: left[name] + part if name in left else part for name, part in right.items()}}
-
-
-Plain = tuple[int, float, list[float], float, list[float], float, list[float], tuple[float, float] | None]
-"""`Sums` as plain containers."""
-
-
-def as_plain(parts: Mapping[str, Sums]) -> dict[str, Plain]:
-    """Return sums as plain containers; JSON keeps every bit of them."""
-    return {
-        name: (each.cells, each.area, each.weighted.tolist(), each.mapped, [*each.spread], each.square, [*each.members], each.ends)
-        for name, each in parts.items()
-    }
-
-
-def from_plain(plain: Mapping[str, Plain]) -> dict[str, Sums]:
-    """Restore sums from the plain containers of `as_plain`."""
-    return {
-        name: Sums(
-            cells, area, np.array(weighted), mapped, tuple(spread), square, tuple(members), (ends[0], ends[1]) if ends else None
-        )
-        for name, (cells, area, weighted, mapped, spread, square, members, ends) in plain.items()
-    }
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from soilcarbon.io.points import TableRule, read_points
 from soilcarbon.mapping.areal import CHANGE
 from soilcarbon.mapping.carbon_map import CarbonMap
 from soilcarbon.mapping.claim_sources import common_unit
-from soilcarbon.mapping.common_grid import Cells, interval_at
 from soilcarbon.mapping.design_validation import SampledPoints
 from soilcarbon.mapping.map_validation import score_points
 from soilcarbon.mapping.probability_sample import SampleRule, read_sample
@@ -141,12 +140,10 @@ def _mean_error(error: np.ndarray, level: float) -> Estimate:
 
 def validate_stock(tif: Path, points: Path, value: str, unit: str, rule: TableRule, drawn: SampleRule) -> Validation:
     """Validate a map at points of the same quantity; UserError as of `score_points`."""
-    product = CarbonMap(name=_NAME, path=tif)
-    compared, _ = score_points([product], points, value, unit, 0.5, 0, rule, drawn)
+    compared, _ = score_points([CarbonMap(name=_NAME, path=tif)], points, value, unit, 0.5, 0, rule, drawn)
     unit, factor = common_unit(compared.unit)
     lon, lat, observed, predicted = (compared.table[name].to_numpy(np.float64) for name in ("lon", "lat", "observed", _NAME))
-    with Cells(product) as cells:
-        ends = interval_at(product, lon, lat, cells.bands)
+    ends = compared.intervals.get(_NAME)
     inside = None if ends is None or np.isnan(ends).any() else (ends[0] <= observed) & (observed <= ends[1])
     sampled = compared.sampled
     if sampled is not None:

@@ -23,7 +23,7 @@ from rasterio.warp import reproject
 from soilcarbon.geo.crs import bounds_in, transformed
 from soilcarbon.geo.field import check_values, read_field
 from soilcarbon.geo.grid import Grid, Tile, crop_to_area
-from soilcarbon.geo.raster import cut_windows, find_layers, open_raster
+from soilcarbon.geo.raster import find_layers, open_raster
 from soilcarbon.geo.resampling import Stack
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError
@@ -84,10 +84,7 @@ class Cells:
 
     def at(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
         """Return the value (n,) of the cell that each place (degrees) lies in; NaN where missing or outside."""
-        if self._field.layer is None:
-            return self._converted(self._field.at(lon, lat))
-        windows, _ = cut_windows([self._field.layer], lon, lat, 0)
-        return self._converted(windows[self._field.layer.name][:, 0, 0])
+        return self._converted(self._field.stored_at(lon, lat))
 
     def _converted(self, read: np.ndarray) -> np.ndarray:
         values, p = read.astype(np.float64), self._product

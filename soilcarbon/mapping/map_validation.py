@@ -47,6 +47,7 @@ class Points:
     table: pd.DataFrame  # profile_id, lon, lat, observed, and a column of each map by its name
     unit: str
     given: int
+    intervals: Mapping[str, tuple[np.ndarray, np.ndarray]]  # map -> ends of its own prediction intervals, of maps that have some
     sampled: SampledPoints | None = None
 
 
@@ -93,7 +94,8 @@ def score_points(
         worst = found[names].notna().sum().idxmin()
         raise UserError(f"{points}: at {rows.sum()} of {len(found)} points all maps have values; {worst} has the fewest")
     sampled = None if sample is None else _sampled(sample, found, rows, ends, unit)
-    compared = Points(found[rows].reset_index(drop=True), unit, len(found), sampled)
+    intervals = {name: (each[0][rows], each[1][rows]) for name, each in ends.items() if each is not None}
+    compared = Points(found[rows].reset_index(drop=True), unit, len(found), intervals, sampled)
     units = spatial_groups(lon[rows], lat[rows], block_size)
     table_rows = []
     for name in names:
@@ -108,10 +110,8 @@ def score_points(
         }
         for score in SCORES:
             row |= {f"{score}{end}": each[score][key] for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))}  # type: ignore[index]
-        interval = ends[name]
-        if interval is not None:
-            lower, upper = (end[rows] for end in interval)
-            share = coverage(observed, lower, upper, units, seed)
+        if name in intervals:
+            share = coverage(observed, *intervals[name], units, seed)
             row |= {"coverage": share["value"], "coverage_low": share["low"], "coverage_high": share["high"]}
         table_rows.append(row)
     return compared, pd.DataFrame(table_rows)

@@ -125,7 +125,7 @@ def make_totals(plan: Plan, folder: Path, notes: Sequence[Notes], model: Predict
     areas = load_areas(folder / ZONES) if ZONES in plan.areas else []
     order = [WHOLE, *map(own_zone, model.zones), *(area.name for area in areas)]
     periods = [name for name, _ in plan.periods]
-    parts = {name: [zones.from_plain(each.sums[name]) for each in notes] for name in plan.maps}
+    parts = {name: [each.sums[name] for each in notes] for name in plan.maps}
     largest = max(zones.largest_mass(each, model.unit) for each in parts.values())
     tables = {}
     for name, each in parts.items():
@@ -341,7 +341,7 @@ def _write_maps(place: Path, plan: Plan, model: Predictor, tiles: Sequence[Part]
 
     def write(path: Path, grid: Grid, parts: Sequence[Part], bands: Sequence[Band], name: str) -> None:
         nonlocal first
-        statistics = [sum((Statistics(*each.statistics[first + k]) for each in notes), Statistics()) for k in range(len(bands))]
+        statistics = [sum((each.statistics[first + k] for each in notes), Statistics()) for k in range(len(bands))]
         bands = [replace(band, tags={**band.tags, **each.tags()}) for band, each in zip(bands, statistics, strict=True)]
         write_cog(path, grid, parts, first, bands, _tags(plan, model, name))
         first += len(bands)

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import astuple, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -51,8 +51,8 @@ class Notes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
     inside: int  # cells in the area of interest and not masked
-    sums: dict[str, dict[str, zones.Plain]] = {}  # map -> zone -> `zonal_statistics.as_plain`
-    statistics: list[tuple[int, float, float, float, float]] = []  # of each band: the arguments of `cog.Statistics`
+    sums: dict[str, dict[str, zones.Sums]] = {}  # map -> zone -> sums
+    statistics: list[Statistics] = []  # of each band
     # period -> cells with a value where some variable was missing and filled, and in how many each variable was
     filled: dict[str, tuple[int, list[int]]] = {}
     # period -> cells with a value, and those of them outside the area of applicability, or of which that is not known
@@ -176,8 +176,8 @@ class _Worker:
         bands = np.concatenate([*found, *blocks])
         notes = {
             "inside": count,
-            "sums": {name: zones.as_plain(each) for name, each in sums.items()},
-            "statistics": [astuple(Statistics.of(band)) for band in bands],
+            "sums": sums,
+            "statistics": [Statistics.of(band) for band in bands],
             "filled": filled,
             "valued": {name: _valued(each, outside.get(name)) for name, each in maps.items()},
         }

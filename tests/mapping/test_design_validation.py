@@ -235,7 +235,7 @@ def test_a_map_of_a_part_is_validated_for_that_part(world):
         ({"stratum": ["", *[1] * 11]}, ["--strata", "strata.tif"], "1 of 12 points have no stratum"),
         ({}, ["--strata", "strata.tif", "--not_sampled", "7"], "no stratum '7'"),
         ({}, ["--strata", "map.csv"], "map.csv"),
-        ({}, ["--strata", "strata.tif", "--collapse", "1"], "STRATUM=STRATUM"),
+        ({}, ["--strata", "strata.tif", "--collapse", "1"], "collapse = ['1']"),
         ({"stratum_size": np.arange(12.0) + 1}, ["--sampling", "stratified"], "it is not one number"),
         ({"psu": "a"}, ["--strata", "strata.tif"], "a primary unit has points in two strata"),
         ({"soc": np.nan}, ["--sampling", "random"], "none of its 12 points has a value"),
