@@ -23,6 +23,7 @@ import sklearn.utils.parallel
 import torch
 from remote_server import Server, serve
 from simulated import make_samples
+from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
@@ -37,6 +38,7 @@ threadpool_limits(1)
 torch.set_num_threads(1)
 # one thread has scikit-learn's settings and the filters of warnings, which would be set again for every tree of every prediction
 sklearn.utils.parallel._FuncWrapper.__call__ = lambda self, *arguments, **named: self.function(*arguments, **named)
+BaseEstimator._get_param_names = classmethod(cache(BaseEstimator._get_param_names.__func__))  # of every tree that is cloned
 gc.set_threshold(10**9)  # no garbage is collected until the tests are
 os.fsync = lambda _: None  # no test outlives a power cut, and a disk takes milliseconds for each
 
@@ -85,7 +87,7 @@ def small_learners():
             patch.setattr(distillation, name, value)
         patch.setattr(learners, "_ALPHAS", learners._ALPHAS[::5])
         for each in (learners._FOREST, learners._BOOSTING):
-            patch.setitem(each, "n_estimators", 60)
+            patch.setitem(each, "n_estimators", 30)
         yield patch
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights
+from conftest import PUBLISHED_WEIGHTS, make_dataset, needs_published_weights, slow_but
 from training_runs import quick, train
 
 from soilcarbon.categories import Category, packed_width
@@ -93,7 +93,7 @@ def test_the_network_starts_from_the_pretrained_one(small, monkeypatch):
     assert np.expm1(parts["network"].predict(np.column_stack([data.lon, data.lat, data.x]))) == pytest.approx(before, rel=1e-4)
 
 
-@pytest.mark.parametrize("key", ["network", "taught"])
+@pytest.mark.parametrize("key", slow_but(["network", "taught"], "network"))
 def test_targets_of_profiles_held_out_change_no_prediction_of_them(key, small):
     data, found = transfer(global_data=Path("world"))
     folds = spatial_groups(data.lon, data.lat, 5.0) % 2

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import slow_but
 from scipy.sparse import csr_array
 
 from soilcarbon.stats.error_field import DRAWS, GROWTH, HIDDEN, NEAR, WIDENED, ErrorField, Shape
@@ -115,7 +116,7 @@ def test_correlation_and_its_absence_are_learnt():
     assert rough.standard_error == pytest.approx(1 / 20, rel=0.1)
 
 
-@pytest.mark.parametrize("truth", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("truth", slow_but([0.0, 0.5, 1.0], 0.0, 1.0))
 def test_what_lasts_from_period_to_period_is_learnt(truth):
     random, found = np.random.default_rng(2), []
     for _ in range(4):

@@ -133,7 +133,7 @@ def test_what_a_forest_knows_of_a_place_scores_only_where_twins_are_parted(strat
     covariates = np.column_stack([lon, lat, random.normal(size=(150, 3))[place]])  # shared within the place
     y = random.normal(size=150)[place] + random.normal(0, 0.3, 600)  # from place to place nothing but noise: R2 is 0 at best
     folds, _ = draw(strategy, lon, lat, grid)
-    forest = RandomForestRegressor(30, random_state=0)
+    forest = RandomForestRegressor(10, random_state=0)
     r2 = scores(y, cross_val_predict(forest, covariates, y, cv=predefined_split(folds)))["r2"]
     assert r2 > 0.3 if strategy == "random" else r2 < 0.1
 

@@ -196,15 +196,7 @@ def plain_losses(member, lr, strength, x, y, batches, masks):
 
 @pytest.mark.parametrize(
     ("table", "freeze", "strength"),
-    [
-        ("published", "none", 0.0),
-        ("published", "none", 0.2),
-        ("published", "features", 0.0),
-        ("published", "all-but-head", 0.3),
-        ("mixed", "none", 0.0),
-        ("mixed", "none", 0.2),
-        ("radius 3", "features", 0.0),
-    ],
+    [("published", "none", 0.2), ("published", "all-but-head", 0.3), ("mixed", "none", 0.0), ("radius 3", "features", 0.0)],
 )
 def test_the_weights_are_those_of_a_plain_loop(table, freeze, strength):
     """Three epochs in double precision, the last batch of each smaller, on the dropout that was drawn."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import slow_but
 
 from soilcarbon.categories import Category
 from soilcarbon.training.arrays import resolve_settings, train_on_arrays
@@ -9,7 +10,7 @@ from soilcarbon.training.arrays import resolve_settings, train_on_arrays
 CATEGORIES = (Category(name="all", variables=("a", "b", "c")),)
 
 
-@pytest.mark.parametrize(("teacher", "epochs"), [("ensemble", 2), ("none", 60)])
+@pytest.mark.parametrize(("teacher", "epochs"), slow_but([("ensemble", 2), ("none", 60)], ("none", 60)))
 def test_predictions_of_profiles_held_out_know_nothing_of_a_target_that_is_noise(teacher, epochs, small_learners):
     random = np.random.default_rng(0)
     x, y = random.normal(size=(100, 3)).astype(np.float32), random.normal(10, 1, 100)

@@ -122,9 +122,8 @@ def test_a_member_does_not_depend_on_the_targets_of_its_fold(teacher, block_size
     data, world = dataset(block_size=block_size), dataset(80, 1, west=12.0) if teacher != "none" else None
     known = prepare(data).data
     first = trained(data, world, teacher=teacher)
-    for fold in (0, 2):
-        other = trained(with_targets(data, known.rows[known.folds == fold], 700.0), world, teacher=teacher)
-        assert [torch.equal(a, b) for a, b in zip(first, other, strict=True)] == [k == fold for k in range(3)]
+    other = trained(with_targets(data, known.rows[known.folds == 1], 700.0), world, teacher=teacher)
+    assert [torch.equal(a, b) for a, b in zip(first, other, strict=True)] == [k == 1 for k in range(3)]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import FEW_CATEGORIES, make_dataset
+from conftest import FEW_CATEGORIES, make_dataset, slow_but
 from damage import damage
 from training_runs import ROOT, STAND, StopError, quick, regional, same, stop_after, stop_then_resume, train, weights
 
@@ -23,21 +23,13 @@ from soilcarbon.training.ensemble import BEST, FINISHED, RESUME
 pytestmark = pytest.mark.usefixtures("small_learners")
 
 
-@pytest.mark.parametrize("stop_at", [(1, 2), *(pytest.param(each, marks=pytest.mark.slow) for each in ((0, 1), (0, 4), (1, 5)))])
+@pytest.mark.parametrize("stop_at", slow_but([((1, 2),), ((0, 4),)], ((1, 2),)))
 def test_a_run_stopped_after_any_epoch_resumes_to_the_same_bits(dataset, workplace, monkeypatch, stop_at):
     make = partial(quick, dataset, members=2, epochs=5, target_transform="log1p", lr=0.01)
     assert same(*stop_then_resume(monkeypatch, make, stop_at, "model/pretrain_model"))
 
 
-@pytest.mark.parametrize("stop_at", [(0, 1), *(pytest.param(each, marks=pytest.mark.slow) for each in ((1, 2), (1, 4)))])
-def test_a_stopped_run_with_a_schedule_resumes_to_the_same_bits(dataset, workplace, monkeypatch, stop_at):
-    train(quick(dataset, target_transform="log1p"))
-    how = {"epochs": 4, "lr": 0.01, "lr_schedule": "cosine", "members": 2, **STAND}
-    whole, cut = stop_then_resume(monkeypatch, partial(regional, dataset, **how), stop_at, "model")
-    assert same(whole, cut)
-
-
-@pytest.mark.parametrize("stop_at", [(1, 1), *(pytest.param(each, marks=pytest.mark.slow) for each in ((0, 2), (2, 3)))])
+@pytest.mark.parametrize("stop_at", slow_but([((1, 1),), ((2, 3),)], ((1, 1),)))
 def test_a_stopped_run_with_a_teacher_and_folds_resumes_to_the_same_bits(dataset, tmp_path, workplace, monkeypatch, stop_at):
     monkeypatch.setattr(distillation, "TREES", 10)
     monkeypatch.setattr(distillation, "MIXED", 300)
@@ -111,7 +103,7 @@ def edited(state, name):
     return state
 
 
-@pytest.mark.parametrize("name", ["epoch", "score", "weights", "best"])
+@pytest.mark.parametrize("name", slow_but(["epoch", "score", "weights", "best"], "epoch", "best"))
 def test_an_edited_state_that_is_valid_is_not_believed(dataset, workplace, monkeypatch, caplog, name):
     monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
     train(quick(dataset, run="whole"))
