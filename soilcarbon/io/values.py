@@ -83,6 +83,27 @@ def labels(column: pd.Series, where: str, missing: Sequence[str] = ()) -> pd.Ser
     return found
 
 
+def named_numbers(given: Sequence[str], setting: str) -> dict[str, float]:
+    """Return name -> number of settings such as "hill=14 plain=8"; of one number alone "" -> it.
+
+    ValueError if one is of another form.
+
+    >>> named_numbers(["hill=14", "plain=8"], "sd"), named_numbers(["9"], "sd")
+    ({'hill': 14.0, 'plain': 8.0}, {'': 9.0})
+    """
+    found: dict[str, float] = {}
+    for text in given:
+        name, _, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = float("nan")
+        if not np.isfinite(value) or label(name) in found or (not name and len(given) > 1):
+            raise ValueError(f"{setting} {text!r}: one number, or NAME=NUMBER for each stratum")
+        found[label(name)] = value
+    return found
+
+
 def numbers(
     column: pd.Series, path: Path, name: str, reading: Reading = Reading(), notes: list[str] | None = None,  # noqa: B008 - frozen
     negative: bool = True, signs: list[str] | None = None,

@@ -1,7 +1,7 @@
 """Values at places that were visited several times: a table read, two visits chosen, places paired by name or by distance."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -12,9 +12,10 @@ from scipy.spatial import KDTree
 
 from soilcarbon.io.columns import SAMPLING, plain
 from soilcarbon.io.files import UserError, nearest
-from soilcarbon.io.points import PointTable, TableRule, read_points
+from soilcarbon.io.points import PointTable, read_points
 from soilcarbon.io.values import label, labels
 from soilcarbon.soil.horizons import has_depths
+from soilcarbon.soil.settings import ChangeSettings
 from soilcarbon.soil.visits import SAME_SITE, visit_labels
 from soilcarbon.stats.groups import unit_vectors
 from soilcarbon.stats.variogram import EARTH_KM
@@ -27,21 +28,6 @@ _ANOTHER_UNIT = 4.0  # times by which medians of two visits differ, where the un
 
 
 STRATUM, STRATUM_SIZE = "stratum", "stratum_size"  # columns of `soilcarbon design`
-
-
-@dataclass(frozen=True)
-class VisitRule:
-    """What the columns of a table of visits mean."""
-
-    value: str | None = None  # column of values; None: the stocks of `soilcarbon stocks`
-    place: Sequence[str] = ()  # columns that name a place together; none: the column of ids
-    visit: str | None = None  # column of visits, any text; None: the column "visit", or the year
-    each: Sequence[str] | None = None  # columns whose values are told apart, such as depths; None: method and layer of stocks
-    by: Sequence[str] = ()  # columns of groups, such as treatments
-    stratum: str | None = None  # column of the sampling design, as block and weight are
-    block: str | None = None
-    weight: str | None = None
-    located: bool = False  # whether coordinates are needed
 
 
 @dataclass(frozen=True)
@@ -58,26 +44,27 @@ class VisitTable:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
+def read_visits(path: Path, settings: ChangeSettings) -> VisitTable:
     """Read a table of values at places and visits; several rows of one place and visit are averaged, and noted.
 
     UserError if a column is not there, values are no numbers, or rows repeat a place and visit at several depths.
     """
-    points = read_points(path, rule)
-    points.require(*(("lon", "lat") if visits.located else ()))
-    value = visits.value or (STOCK if STOCK in points.raw else None)
+    points = read_points(path, settings.table_rule())
+    points.require(*(("lon", "lat") if settings.within is not None else ()))
+    value = settings.value or (STOCK if STOCK in points.raw else None)
     if value is None:
         raise UserError(f"{path}: no column {STOCK!r}, as soilcarbon stocks writes it; --value takes one of {points.shown}")
     points.check_measurement(value, "--value")
-    each = list(visits.each) if visits.each is not None else [name for name in STOCKS_OF if name in points.raw]
-    sizes = {} if visits.stratum or visits.weight else _drawn_strata(points)
-    named = {"each": each, "by": visits.by, "stratum": [STRATUM if sizes else visits.stratum], "block": [visits.block]}
+    each = list(settings.each) if settings.each is not None else [name for name in STOCKS_OF if name in points.raw]
+    sizes = {} if settings.stratum or settings.weight else _drawn_strata(points)
+    strata = [STRATUM if sizes else settings.stratum]
+    named: dict[str, Sequence[str | None]] = {"each": each, "by": settings.by, "stratum": strata, "block": [settings.block]}
     parts = {what: [points.text(name, f"--{what}") for name in names if name] for what, names in named.items()}
     parts |= {what: [_labels(points, each) for each in parts[what]] for what in ("by", "stratum", "block")}
-    place = [points.text(name, "--place") for name in visits.place] or [points.ids()]
-    if not visits.place:
+    place = [points.text(name, "--place") for name in settings.place] or [points.ids()]
+    if not settings.place:
         points.require("profile_id")
-    visit_column = visits.visit or ("visit" if "visit" in points.raw else None)
+    visit_column = settings.visit or ("visit" if "visit" in points.raw else None)
     visit, year = visit_labels(points, visit_column)
     if visit_column is None:
         if np.isnan(year).all():
@@ -91,7 +78,7 @@ def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
         {"place": _joined(place), "visit": visit, "value": points.numbers(value, negative=False), "year": year}
         | {name: column for name, column in zip(each, parts["each"], strict=True)}
         | {"group": _joined(parts["by"]), "stratum": _joined(parts["stratum"]), "block": _joined(parts["block"])}
-        | {"weight": _weights(points, visits.weight), "lon": np.nan, "lat": np.nan},
+        | {"weight": _weights(points, settings.weight), "lon": np.nan, "lat": np.nan},
         index=points.raw.index,
     )
     if "lon" in points and "lat" in points:
@@ -111,7 +98,7 @@ def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
     if "design" in points.raw and points.raw["design"].str.endswith("no probability sample", na=False).any():
         chosen = points.raw["design"].dropna().iloc[0]
         warnings.append(f"places by {chosen}: intervals are as if they had been drawn at random")
-    if not (visits.place or visits.block) and (plot := _shared_part(points)):
+    if not (settings.place or settings.block) and (plot := _shared_part(points)):
         count = f"{rows['place'].nunique()} places are of {points.raw[plot].nunique()} {plot!r}"
         warnings.append(
             f"{count}, and count as independent: --place {plot} takes their mean, --block {plot} variances between these"
@@ -127,7 +114,7 @@ def read_visits(path: Path, rule: TableRule, visits: VisitRule) -> VisitTable:
         first = rows.loc[rows.duplicated(key, keep=False), "place"].iloc[0]
         points.notes.append(f"{again} rows repeat place and visit (first {first!r}): averaged")
     rows = rows.groupby(key, sort=False, as_index=False).mean()
-    where = " ".join(visits.place) or points.columns.found["profile_id"]
+    where = " ".join(settings.place) or points.columns.found["profile_id"]
     return VisitTable(
         rows, value, where, each, sizes, {what: count for what, count in counts.items() if count}, points.notes, warnings
     )
@@ -313,24 +300,3 @@ def pair_by_distance(first: pd.DataFrame, second: pd.DataFrame, metres: float) -
             taken.add(other)
     found = np.array(sorted(pairs.items()), np.int64).reshape(-1, 2)
     return found[:, 0], found[:, 1]
-
-
-def named_numbers(given: Sequence[str], setting: str) -> Mapping[str, float]:
-    """Return name -> number of settings such as "hill=14 plain=8"; of one number alone "" -> it.
-
-    ValueError if one is of another form.
-
-    >>> named_numbers(["hill=14", "plain=8"], "sd"), named_numbers(["9"], "sd")
-    ({'hill': 14.0, 'plain': 8.0}, {'': 9.0})
-    """
-    found: dict[str, float] = {}
-    for text in given:
-        name, _, number = text.rpartition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            value = float("nan")
-        if not np.isfinite(value) or label(name) in found or (not name and len(given) > 1):
-            raise ValueError(f"{setting} {text!r}: one number, or NAME=NUMBER for each stratum")
-        found[label(name)] = value
-    return found

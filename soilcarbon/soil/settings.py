@@ -1,13 +1,13 @@
-"""Settings of a dataset made from profiles and rasters."""
+"""Settings of what is made of tables of soil: a dataset, stocks, changes."""
 
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from soilcarbon.categories import Category, unique_names
-from soilcarbon.settings import HorizonSettings, PeriodSettings, RasterSettings, RemoteSettings
+from soilcarbon.settings import HorizonSettings, PeriodSettings, PointSettings, RasterSettings, RemoteSettings, Texts
 
 
 class PrepareSettings(HorizonSettings, RasterSettings, RemoteSettings, PeriodSettings):
@@ -82,3 +82,72 @@ class PrepareSettings(HorizonSettings, RasterSettings, RemoteSettings, PeriodSet
         return limits
 
     _check_categories = field_validator("categories")(unique_names)
+
+
+class ChangeSettings(PointSettings):
+    """Settings of a change between two visits, and of the planning of a survey."""
+
+    table: Path | None = Field(None, description="table of values of places at visits, such as results/stocks/stocks.csv")
+    value: str | None = Field(None, description="column of values [stock_t_ha]")
+    place: list[str] = Field([], description="columns that name a sampled place together; rows of one are averaged [that of ids]")
+    visit: str | None = Field(None, description="column of visits, any text [visit, or the year]")
+    visits: Texts = Field([], description="first and second visit, or spans of years: 1985-1994 2010-2019 [the only two]")
+    each: list[str] | None = Field(None, description="columns whose values are analysed each for itself [method layer, of stocks]")
+    by: list[str] = Field([], description="columns of groups, such as treatment: the change of each, and of all")
+    control: str = Field("", description="group of --by against which the changes of the others are compared")
+    design: Literal["auto", "paired", "unpaired"] = Field(
+        "auto",
+        description="pairs of places, or independent samples; auto: pairs, if half of the places of the smaller visit have one",
+    )
+    within: float | None = Field(None, gt=0, le=10_000, description="pair places by distance, up to so many metres [by their name]")
+    stratum: str | None = Field(None, description="column of the strata of the sampling design [that of soilcarbon design]")
+    sizes: Texts = Field([], description="sizes of the strata in any unit, NAME=SIZE [column weight, or number of places]")
+    weight: str | None = Field(None, description="column of sampling weights, or of inclusion probabilities, where they differ")
+    block: str | None = Field(None, description="column of primary units: blocks, fields, clusters of places sampled together")
+    years: float | None = Field(None, gt=0, description="years between the visits [of the column of years]")
+    level: float = Field(0.9, gt=0, lt=1, description="confidence of the two-sided interval")
+    one_sided: float = Field(0.9, ge=0.5, lt=1, description="confidence of the one-sided limits, least and most")
+    power: float = Field(0.8, gt=0, lt=1, description="probability with which a survey is to find a true change")
+    sides: Literal["two", "one"] = Field("two", description="planned test: two-sided with --level, one-sided with --one_sided")
+    detect: float | None = Field(None, description="change to detect: the number of places at each visit that find it")
+    sample_sizes: list[int] = Field([], description="numbers of places at each visit: the change that so many detect")
+    sd: Texts = Field([], description="planning without a table: sd between places at a visit, SD or NAME=SD of each stratum")
+    correlation: float | None = Field(
+        None, ge=-1, le=1, description="of values of one place at both visits: the same places are visited"
+    )
+    sd_difference: Texts = Field([], description="instead of sd and correlation: sd of the differences of pairs")
+    allocation: Literal["proportional", "neyman"] = Field("neyman", description="of places to strata: by size, or by size x sd")
+    population: Texts = Field(
+        [], description="places there are, NUMBER or NAME=NUMBER of each stratum, where few: finite population correction"
+    )
+    out: Path = Field(Path("results/change"), description="folder of the tables")
+
+    @field_validator("sd", "sd_difference", "sizes", "population")
+    @classmethod
+    def _numbers_are_named(cls, given: list[str]) -> list[str]:
+        from soilcarbon.io.values import named_numbers
+
+        named_numbers(given, "setting")
+        return given
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> "ChangeSettings":
+        planned = bool(self.sd or self.sd_difference)
+        if self.table is None and not planned:
+            raise ValueError("give --table, or --sd (or --sd_difference) to plan a survey")
+        if self.table is not None and (planned or self.correlation is not None):
+            raise ValueError("the table has its own standard deviations; give --table, or --sd and what goes with it")
+        if planned and self.detect is None and not self.sample_sizes:
+            raise ValueError("to plan, give --detect CHANGE or --sample_sizes NUMBERS")
+        if self.visits and len(self.visits) != 2:
+            raise ValueError(f"visits: {' '.join(self.visits)}: the first and the second")
+        if self.control and not self.by:
+            raise ValueError("control is one of the groups of --by; give the column")
+        if self.sizes and self.table is not None and self.stratum is None:
+            raise ValueError("sizes are of strata; --stratum names their column")
+        return self
+
+    @property
+    def confidence(self) -> float:
+        """Of the planned test."""
+        return self.level if self.sides == "two" else self.one_sided

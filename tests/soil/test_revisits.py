@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 
 from soilcarbon.io.files import UserError
-from soilcarbon.io.points import TableRule
-from soilcarbon.soil.revisits import VisitRule, pair_by_distance, pair_by_name, read_visits, two_visits
+from soilcarbon.soil.revisits import pair_by_distance, pair_by_name, read_visits, two_visits
+from soilcarbon.soil.settings import ChangeSettings
 
 PATH = Path("t.csv")
 
 
 def read(table, **rule):
     table.to_csv(PATH, index=False)
-    return read_visits(PATH, TableRule(), VisitRule(**({"value": "soc"} | rule)))
+    return read_visits(PATH, ChangeSettings(table=PATH, **({"value": "soc"} | rule)))
 
 
 def places(*names, soc=10.0, **more):
