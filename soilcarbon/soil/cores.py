@@ -5,7 +5,7 @@ A core is what one visit measured at one place. Places need no coordinates: plot
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
@@ -20,27 +20,14 @@ from soilcarbon.soil.bulk_density import fill_bulk_density
 from soilcarbon.soil.density import BY_MASS, Measured, check_soc_unit, measurements
 from soilcarbon.soil.depth import HIGHEST_LITTER, Horizons, from_surface
 from soilcarbon.soil.horizons import constant_columns, has_depths, measured_quantity, measured_soc, read_depths, typed
-from soilcarbon.soil.stocks import BulkDensityOf, Cores, Layers
+from soilcarbon.soil.settings import StockSettings
+from soilcarbon.soil.stocks import Cores, Layers
 from soilcarbon.soil.visits import TIMES, visit_labels
 
 _TELLING = re.compile(r"core|rep|point|plot|sample|id$|no$|nr$|tube|block|treat|hole|bore|pit|sub", re.IGNORECASE)
 """Names of columns of numbers that may tell cores of one place apart."""
 _MOST = 0.5
 _FEWEST_OF_VISIT = 10  # values of a visit whose unit is looked at for itself
-
-
-@dataclass(frozen=True)
-class CoreRule:
-    """What makes a core, and what is measured of it."""
-
-    place: Sequence[str] = ()  # columns that name a place together; none: the column of ids
-    visit: str | None = None  # column of visits, any text; None: the year, if there is a column of years
-    # of soc, bulk_density and stones, as of `density.measurements`
-    units: Mapping[str, str] = field(default_factory=dict)
-    deviations: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(("soc", "bulk_density", "stones"), "0"))
-    soc_factor: float | None = None  # share of the column of SOC, or of organic matter, that is carbon
-    estimate: bool = False  # whether bulk density that was not measured is estimated (`density.fill_bulk_density`)
-    bulk_density_of: BulkDensityOf = "fine_earth"  # as of `stocks.Cores`
 
 
 @dataclass(frozen=True)
@@ -67,22 +54,23 @@ class _Rows:
     counts: dict[str, int]
 
 
-def read_cores(path: Path, rule: TableRule, cores: CoreRule, bulk_density: Path | None = None) -> CoreTable:
+def read_cores(settings: StockSettings) -> CoreTable:
     """Read cores from a table of layers with SOC, and bulk density and stones from it or from a second table of other layers.
 
     UserError if there is no column of places, depths, SOC or bulk density; values look like another unit; layers of a core overlap,
     or repeat while a column that may tell cores apart changes.
     """
-    first = second = _read(path, rule if bulk_density is None else _of_this_table(path, rule), cores)
-    if bulk_density is not None:
-        second = _read(bulk_density, _of_this_table(bulk_density, rule), cores)
+    path, rule, other = settings.horizons, settings.table_rule(), settings.bulk_density_table
+    first = second = _read(path, rule if other is None else _of_this_table(path, rule), settings)
+    if other is not None:
+        second = _read(other, _of_this_table(other, rule), settings)
     sources = {"soc": first, "bulk_density": second, "stones": second if "stones" in second.points else first}
-    measured = _measured(sources, cores)
+    measured = _measured(sources, settings)
     check_soc_unit(measured["soc"], first.top, path)
     _check_each_visit(measured, sources)
     codes = pd.unique(first.key.dropna())
     if not len(codes):
-        raise UserError(f"{path}: no row has a place" + (f" and a visit ({cores.visit})" if cores.visit else ""))
+        raise UserError(f"{path}: no row has a place" + (f" and a visit ({settings.visit})" if settings.visit else ""))
     counts = dict(first.counts)
     if second is not first:
         counts |= _check_second(first, second, codes)
@@ -90,7 +78,7 @@ def read_cores(path: Path, rule: TableRule, cores: CoreRule, bulk_density: Path 
     counts["SOC of 0"] = int((values["soc"][0] == 0).sum())
     missing = counts.pop("coarse fragments missing")
     counts["coarse fragments missing, taken as none"] = missing if "stones" in sources["stones"].points else 0
-    if cores.estimate:
+    if settings.estimate:
         if second is not first:
             raise UserError(
                 "--estimate: bulk density is estimated from the SOC of the same layer, which a second table does not have"
@@ -98,11 +86,11 @@ def read_cores(path: Path, rule: TableRule, cores: CoreRule, bulk_density: Path 
         counts["bulk density estimated"] = int((np.isnan(values["bulk_density"][0]) & ~np.isnan(values["soc"][0])).sum())
         numbers = pd.factorize(first.key)[0]
         values["bulk_density"] = list(fill_bulk_density(numbers, values["soc"][0], *values["bulk_density"])[:2])
-    layers = {name: _layers(sources[name], values[name][0], values[name][1], codes, cores) for name in sources}
+    layers = {name: _layers(sources[name], values[name][0], values[name][1], codes, settings) for name in sources}
     stones = layers["stones"] if "stones" in sources["stones"].points else None
     by_mass = measured["stones"].unit in BY_MASS
     return CoreTable(
-        Cores(layers["soc"], layers["bulk_density"], stones, cores.bulk_density_of, by_mass),
+        Cores(layers["soc"], layers["bulk_density"], stones, settings.bulk_density_of, by_mass),
         constant_columns(first.table, pd.factorize(first.key)[0], ("profile_id", "visit", "year", "lon", "lat")),
         {str(each.points.path): each.points.columns.found for each in (first, second)},
         {name: each.unit for name, each in measured.items() if name in sources[name].points},
@@ -111,13 +99,13 @@ def read_cores(path: Path, rule: TableRule, cores: CoreRule, bulk_density: Path 
     )
 
 
-def _measured(sources: "Mapping[str, _Rows]", cores: CoreRule) -> dict[str, Measured]:
+def _measured(sources: "Mapping[str, _Rows]", settings: StockSettings) -> dict[str, Measured]:
     """Return what was measured, each of its own table; UserError if there is no column of SOC or bulk density."""
     points = sources["soc"].points
-    column, soc, unit = measured_soc(points, cores.soc_factor)
+    column, soc, unit = measured_soc(points, settings.soc_factor)
     points.columns.found["soc"] = column
     found, units = {"soc": soc}, {"soc": unit} if unit else {}
-    if "bulk_density" not in sources["bulk_density"].points and not cores.estimate:
+    if "bulk_density" not in sources["bulk_density"].points and not settings.estimate:
         way = "--columns bulk_density=NAME names it, --bulk_density_table a second table, --estimate estimates it from SOC"
         raise UserError(f"{sources['bulk_density'].points.path}: no column of bulk density is known by its name; {way}")
     for name in ("bulk_density", "stones"):
@@ -126,7 +114,7 @@ def _measured(sources: "Mapping[str, _Rows]", cores: CoreRule) -> dict[str, Meas
     measured: dict[str, Measured] = {}
     for name, rows in sources.items():
         table = rows.points.raw.assign(**{name: found[name]})
-        measured |= measurements(table, rows.points.path, units | dict(cores.units), cores.deviations, (name,))
+        measured |= measurements(table, rows.points.path, units | settings.stated_units, settings.deviations, (name,))
     return measured
 
 
@@ -155,11 +143,11 @@ def _check_second(first: "_Rows", second: "_Rows", codes: np.ndarray) -> dict[st
     return {f"rows of {other.name} of no core in {path.name}": int(strange.sum())}
 
 
-def _read(path: Path, rule: TableRule, cores: CoreRule) -> _Rows:
+def _read(path: Path, rule: TableRule, settings: StockSettings) -> _Rows:
     """Return the rows of a table with their cores and depths; rows without a place or visit are left out and counted."""
     points = read_points(path, rule)
-    place = _place(points, cores.place)
-    visit, year = visit_labels(points, cores.visit)
+    place = _place(points, settings.place)
+    visit, year = visit_labels(points, settings.visit)
     own: dict[str, object] = {"profile_id": place, "visit": visit}
     if not np.isnan(year).all():
         own["year"] = year
@@ -170,7 +158,9 @@ def _read(path: Path, rule: TableRule, cores: CoreRule) -> _Rows:
     several = pd.Series(np.floor(year)).groupby(key.to_numpy()).nunique() > 1
     if several.any():
         first = several.index[several][0].replace("\n", ", visit ")
-        raise UserError(f"{path}: --visit {cores.visit}: {int(several.sum())} cores have layers of several years (first {first})")
+        raise UserError(
+            f"{path}: --visit {settings.visit}: {int(several.sum())} cores have layers of several years (first {first})"
+        )
     counts = {"rows": len(key), "no place or visit": int((~known).sum())}
     points.require(*(() if has_depths(points) else ("top", "bottom")))
     core = pd.factorize(key)[0]
@@ -179,11 +169,11 @@ def _read(path: Path, rule: TableRule, cores: CoreRule) -> _Rows:
     counts["depth missing or impossible"] = int((bad & known).sum())
     top[bad], bottom[bad] = np.nan, np.nan
     top[~bad], bottom[~bad], counts["shifted"] = from_surface(core[~bad], top[~bad], bottom[~bad])
-    kept_too = ("horizon", "profile_id") if cores.place else ("horizon",)
-    used = {name for ours, name in points.columns.found.items() if ours not in kept_too} | {cores.visit}
+    kept_too = ("horizon", "profile_id") if settings.place else ("horizon",)
+    used = {name for ours, name in points.columns.found.items() if ours not in kept_too} | {settings.visit}
     others = typed(points.raw.drop(columns=[name for name in points.raw if name in used]))
     table = pd.concat([pd.DataFrame(own), others.drop(columns=[name for name in others if name in own])], axis=1)
-    _check_repeats(points, place, others, pd.DataFrame({"core": core, "top": top, "bottom": bottom}), cores)
+    _check_repeats(points, place, others, pd.DataFrame({"core": core, "top": top, "bottom": bottom}), settings)
     kept = np.flatnonzero(known)
     points.raw = points.raw.iloc[kept].reset_index(drop=True)
     return _Rows(
@@ -213,7 +203,7 @@ def _place(points: PointTable, columns: Sequence[str]) -> pd.Series:
     return name
 
 
-def _check_repeats(points: PointTable, place: pd.Series, others: pd.DataFrame, key: pd.DataFrame, cores: CoreRule) -> None:
+def _check_repeats(points: PointTable, place: pd.Series, others: pd.DataFrame, key: pd.DataFrame, settings: StockSettings) -> None:
     """Raise UserError if layers repeat a core and its depths while one of the other columns changes that may tell cores apart.
 
     That of visits is asked about in any case, others unless columns of places were named.
@@ -225,8 +215,8 @@ def _check_repeats(points: PointTable, place: pd.Series, others: pd.DataFrame, k
     mine = np.isin(key["core"], key["core"][again])
     own = points.columns.found.get("profile_id", "")
     for name, column in others.items():
-        is_time = cores.visit is None and TIMES.search(str(name))
-        if (cores.place and not is_time) or not _tells_apart(key[mine].assign(value=column[mine]), str(name)):
+        is_time = settings.visit is None and TIMES.search(str(name))
+        if (settings.place and not is_time) or not _tells_apart(key[mine].assign(value=column[mine]), str(name)):
             continue
         way = f"several cores of a place? --place {own} {name} takes each for itself, --place {own} their mean"
         raise UserError(f"{points.path}: {count}, while {name} changes: {f'visits? --visit {name} says so' if is_time else way}")
@@ -249,7 +239,7 @@ def _tells_apart(key: pd.DataFrame, name: str) -> bool:
     return bool((2 * of_value > layers.reindex(of_value.index.get_level_values("core")).to_numpy()).mean() > _MOST)
 
 
-def _layers(rows: _Rows, values: np.ndarray, sd: np.ndarray, codes: np.ndarray, cores: CoreRule) -> Layers:
+def _layers(rows: _Rows, values: np.ndarray, sd: np.ndarray, codes: np.ndarray, settings: StockSettings) -> Layers:
     """Return a property of rows as layers of the cores `codes`; UserError if those of most cores overlap."""
     core = pd.Index(codes).get_indexer(rows.key)
     known = (core >= 0) & ~np.isnan(rows.top)
@@ -257,7 +247,7 @@ def _layers(rows: _Rows, values: np.ndarray, sd: np.ndarray, codes: np.ndarray, 
     overlapping = found.overlapping()
     if 2 * overlapping.sum() > len(codes):
         first = codes[overlapping][0].replace("\n", ", visit ").removesuffix(", visit ")
-        way = "several cores of a place? --place COLUMNS" if cores.visit else "several visits? --visit COLUMN"
+        way = "several cores of a place? --place COLUMNS" if settings.visit else "several visits? --visit COLUMN"
         count = f"layers of {int(overlapping.sum())} of {len(codes)} cores overlap (first {first})"
         raise UserError(f"{rows.points.path}: {count}; a stock needs layers that follow each other ({way})")
     return found

@@ -7,7 +7,15 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from soilcarbon.categories import Category, unique_names
-from soilcarbon.settings import HorizonSettings, PeriodSettings, PointSettings, RasterSettings, RemoteSettings, Texts
+from soilcarbon.settings import (
+    HorizonSettings,
+    MeasurementSettings,
+    PeriodSettings,
+    PointSettings,
+    RasterSettings,
+    RemoteSettings,
+    Texts,
+)
 
 
 class PrepareSettings(HorizonSettings, RasterSettings, RemoteSettings, PeriodSettings):
@@ -82,6 +90,70 @@ class PrepareSettings(HorizonSettings, RasterSettings, RemoteSettings, PeriodSet
         return limits
 
     _check_categories = field_validator("categories")(unique_names)
+
+
+class StockSettings(MeasurementSettings):
+    """Settings of SOC stocks by fixed depth and equivalent soil mass."""
+
+    replaced = {**MeasurementSettings.replaced, "errors": "--draws NUMBER (0: to first order)"}
+
+    horizons: Path = Field(description="layers or horizons: CSV, TSV, GeoPackage or GeoJSON, with place, top, bottom (cm) and SOC")
+    bulk_density_table: Path | None = Field(
+        None, description="second table, with bulk density (and stones) of layers of other limits [the first has them]"
+    )
+    place: list[str] = Field([], description="columns that name a sampled place together, such as Plot Point [that of ids]")
+    visit: str | None = Field(None, description="column of visits, any text [the year, if there is a column of years]")
+    method: list[Literal["fixed_depth", "esm_linear", "esm_spline"]] = Field(
+        ["fixed_depth", "esm_spline"], min_length=1, description="fixed_depth, esm_linear (uniform layers), esm_spline (Hyman's)"
+    )
+    depths: list[float] | None = Field(
+        None, min_length=2, description="0 and the lower limits, cm [0 30, or those of the table of reference masses]"
+    )
+    reference_mass: list[float] = Field(
+        [], description="reference masses of successive layers, t/ha of fine soil [the smallest mass to each depth of the cores]"
+    )
+    reference_table: Path | None = Field(None, description="table of reference masses of layers, with their depths and groups")
+    reference_by: list[str] = Field(
+        [], description="columns of cores that are compared with each other, each with its own reference: block, treatment, place"
+    )
+    mass: Literal["fine", "mineral"] = Field("fine", description="fine soil, or fine soil without organic matter (SOC / 0.58)")
+    bulk_density_of: Literal["fine_earth", "fine_mass", "whole_soil"] = Field(
+        "fine_earth",
+        description="fine earth per its own volume; mass of fine earth per volume of all (stones are not taken off again); or all",
+    )
+    estimate: bool = Field(False, description="estimate bulk density that was not measured from SOC, as soilcarbon densities does")
+    layer_correlation: float = Field(
+        0.0, ge=0, le=1, description="correlation of the errors of a core's layers: 0 independent, 1 the same throughout"
+    )
+    draws: int = Field(
+        0, ge=0, le=1_000_000, description="random draws by which errors are propagated, 100 or more; 0: to first order instead"
+    )
+    seed: int = Field(314, ge=0, lt=2**31, description="seed of the draws")
+    out: Path = Field(Path("results/stocks"), description="folder of the tables")
+
+    @field_validator("depths")
+    @classmethod
+    def _depths_descend(cls, limits: list[float] | None) -> list[float] | None:
+        if limits is not None and (limits[0] != 0 or any(upper >= lower for upper, lower in pairwise(limits))):
+            raise ValueError("0, the surface, and then lower limits, each below the one before: 0 30 100")
+        return limits
+
+    @field_validator("reference_mass")
+    @classmethod
+    def _masses_are_positive(cls, masses: list[float]) -> list[float]:
+        if any(mass <= 0 for mass in masses):
+            raise ValueError("masses of successive layers, t/ha, each above 0")
+        return masses
+
+    @model_validator(mode="after")
+    def _one_reference(self) -> "StockSettings":
+        if self.reference_mass and (self.reference_table or self.reference_by):
+            raise ValueError("reference_mass is the same for all cores; give it, or reference_table, or reference_by")
+        if 0 < self.draws < 100:
+            raise ValueError(f"draws: {self.draws} are too few; 100 or more, or 0 for propagation to first order")
+        if len(set(self.method)) < len(self.method):
+            raise ValueError(f"method: {' '.join(self.method)}: each once")
+        return self
 
 
 class ChangeSettings(PointSettings):
