@@ -7,6 +7,7 @@ settings of any other command stand beside it, in `soilcarbon.commands`. A YAML 
 import copy
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
@@ -146,6 +147,27 @@ Texts = Annotated[list[str], BeforeValidator(_texts)]
 PAIRS = AfterValidator(_check_pairs)
 Pairs = Annotated[list[str], BeforeValidator(_texts), PAIRS]
 """Texts NAME=VALUE, or a mapping of YAML; a flag that is given several times adds to them."""
+
+
+def _check_depths(limits: list[float]) -> list[float]:
+    """Return depth limits, none or several that descend from 0 or below; ValueError for others."""
+    if limits and (len(limits) < 2 or limits[0] < 0 or any(upper >= lower for upper, lower in pairwise(limits))):
+        raise ValueError("two or more limits are needed, the upper one 0 or more, each below the one before: 0 5 15 30 60 100")
+    return limits
+
+
+def _check_ranges(limits: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """Return pairs of a lower and an upper limit; ValueError if they are not in order."""
+    if limits is not None and any(low >= high for low, high in zip(limits[::2], limits[1::2], strict=True)):
+        raise ValueError("each lower limit must be below its upper limit")
+    return limits
+
+
+DepthLimits = Annotated[list[float], AfterValidator(_check_depths)]
+"""Limits of depth intervals that lie on each other, cm."""
+Interval = Annotated[tuple[float, float], AfterValidator(_check_ranges)]
+Bounds = Annotated[tuple[float, float, float, float] | None, AfterValidator(_check_ranges)]
+"""Two limits in x and two in y."""
 
 
 class PointSettings(Settings):

@@ -16,7 +16,6 @@ below the observed depth.
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +24,7 @@ from pydantic import Field, field_validator
 from soilcarbon.commands.arguments import read_settings, used_columns
 from soilcarbon.io.files import UserError, check_writable, file_set, locked, sha256, write_table, write_yaml
 from soilcarbon.io.resumption import check_record
-from soilcarbon.settings import MeasurementSettings
+from soilcarbon.settings import DepthLimits, MeasurementSettings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +39,7 @@ class DensitySettings(MeasurementSettings):
 
     horizons: Path = Field(description="horizons: CSV, TSV, GeoPackage or GeoJSON, with profile_id, lon, lat, top and bottom (cm)")
     out: Path = Field(Path("data/densities.csv"), description="the table to write; _left_out.csv and .yaml go beside it")
-    depths: list[float] = Field(
+    depths: DepthLimits = Field(
         [0.0, 20.0, 100.0], min_length=2, description="the upper limit and the lower ones, cm: 0 20 100 gives 0-20 and 0-100"
     )
     depth_method: Literal["mean", "spline", "spline_1cm"] = Field(
@@ -55,13 +54,6 @@ class DensitySettings(MeasurementSettings):
     min_covered: float | None = Field(
         None, ge=0, description="centimetres of an interval that must have been observed [all of it]; 0: to the observed bottom"
     )
-
-    @field_validator("depths")
-    @classmethod
-    def _depths_descend(cls, limits: list[float]) -> list[float]:
-        if limits[0] < 0 or any(upper >= lower for upper, lower in pairwise(limits)):
-            raise ValueError("the upper limit, 0 or more, and then lower ones, each below the one before: 0 20 100")
-        return limits
 
     @field_validator("out")
     @classmethod

@@ -33,7 +33,7 @@ from soilcarbon import __version__
 from soilcarbon.commands.arguments import gdal, read_settings
 from soilcarbon.io.files import UserError, check_writable, locked, must_exist, sha256
 from soilcarbon.io.names import file_name
-from soilcarbon.settings import PeriodSettings, RasterSettings, RemoteSettings
+from soilcarbon.settings import Bounds, PeriodSettings, RasterSettings, RemoteSettings
 
 if TYPE_CHECKING:
     from soilcarbon.geo.grid import Grid
@@ -59,7 +59,7 @@ class MapSettings(RasterSettings, RemoteSettings, PeriodSettings):
     like: Path | None = Field(None, description="raster whose grid the map takes [the finest of those used]")
     crs: str | None = Field(None, description="the map's own CRS instead, such as EPSG:3035")
     resolution: float | None = Field(None, gt=0, description="the map's own cell size, in the unit of its CRS")
-    bounds: tuple[float, float, float, float] | None = Field(None, description="map X_MIN X_MAX Y_MIN Y_MAX, in the map's CRS")
+    bounds: Bounds = Field(None, description="map X_MIN X_MAX Y_MIN Y_MAX, in the map's CRS")
     aoi: Path | None = Field(None, description="vector file of the area of interest; cells outside are nodata")
     mask: Path | None = Field(None, description="raster of one band, such as land; cells where it is 0 or missing are nodata")
     zones: Path | None = Field(None, description="vector file of zones to give means and totals for")
@@ -90,13 +90,6 @@ class MapSettings(RasterSettings, RemoteSettings, PeriodSettings):
     scheduler: str | None = Field(None, description="address of a Dask scheduler whose workers compute instead, tcp://HOST:8786")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute; auto takes CUDA when present")
     resume: bool = Field(False, description="continue an interrupted map of the same settings")
-
-    @field_validator("bounds")
-    @classmethod
-    def _area_is_not_empty(cls, limits: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if limits is not None and any(low >= high for low, high in zip(limits[::2], limits[1::2], strict=True)):
-            raise ValueError("each lower limit must be below its upper limit")
-        return limits
 
     @field_validator("shared_sd")
     @classmethod

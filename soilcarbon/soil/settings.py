@@ -1,6 +1,5 @@
 """Settings of what is made of tables of soil: a dataset, stocks, changes."""
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +7,10 @@ from pydantic import Field, field_validator, model_validator
 
 from soilcarbon.categories import Category, unique_names
 from soilcarbon.settings import (
+    Bounds,
+    DepthLimits,
     HorizonSettings,
+    Interval,
     MeasurementSettings,
     PeriodSettings,
     PointSettings,
@@ -49,10 +51,8 @@ class PrepareSettings(HorizonSettings, RasterSettings, RemoteSettings, PeriodSet
     predict_only: bool = Field(
         False, description="places without observations, for soilcarbon predict --on all: no target, split or statistics"
     )
-    bounds: tuple[float, float, float, float] | None = Field(
-        None, description="keep profiles within LON_MIN LON_MAX LAT_MIN LAT_MAX, degrees"
-    )
-    depth: tuple[float, float] = Field((0.0, 30.0), description="depth interval horizons are brought to, cm")
+    bounds: Bounds = Field(None, description="keep profiles within LON_MIN LON_MAX LAT_MIN LAT_MAX, degrees")
+    depth: Interval = Field((0.0, 30.0), description="depth interval horizons are brought to, cm")
     min_covered: float = Field(0.0, ge=0, description="leave out profiles with fewer centimetres of the interval observed")
     depth_method: Literal["mean", "spline", "spline_1cm"] = Field(
         "mean",
@@ -60,7 +60,7 @@ class PrepareSettings(HorizonSettings, RasterSettings, RemoteSettings, PeriodSet
         "the same read every centimetre, as R packages do",
     )
     spline_lambda: float = Field(0.1, ge=0, le=1e9, description="smoothness of the spline; 0 keeps the mass of every horizon")
-    depth_limits: list[float] = Field(
+    depth_limits: DepthLimits = Field(
         [], description="limits of further intervals, cm: 0 5 15 30 60 100 adds columns soc_0_5 to soc_60_100"
     )
     split: Literal["random", "blocks"] = Field("random", description="what is held out: single places or whole spatial blocks")
@@ -74,20 +74,6 @@ class PrepareSettings(HorizonSettings, RasterSettings, RemoteSettings, PeriodSet
     test_share: float = Field(0.2, ge=0, lt=1, description="share of the profiles in the test set; 0: none, for one of your own")
     radius: int = Field(0, ge=0, le=50, description="cells cut on each side of a profile, at least (more if a category needs more)")
     seed: int = Field(314, ge=0, lt=2**31, description="seed of the split")
-
-    @field_validator("depth", "bounds")
-    @classmethod
-    def _limits_in_order(cls, limits: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if limits is not None and any(low >= high for low, high in zip(limits[::2], limits[1::2], strict=True)):
-            raise ValueError("each lower limit must be below its upper limit")
-        return limits
-
-    @field_validator("depth_limits")
-    @classmethod
-    def _limits_descend(cls, limits: list[float]) -> list[float]:
-        if limits and (len(limits) < 2 or any(upper >= lower for upper, lower in pairwise(limits))):
-            raise ValueError("two or more limits are needed, each below the one before: 0 5 15 30 60 100")
-        return limits
 
     _check_categories = field_validator("categories")(unique_names)
 
@@ -106,9 +92,7 @@ class StockSettings(MeasurementSettings):
     method: list[Literal["fixed_depth", "esm_linear", "esm_spline"]] = Field(
         ["fixed_depth", "esm_spline"], min_length=1, description="fixed_depth, esm_linear (uniform layers), esm_spline (Hyman's)"
     )
-    depths: list[float] | None = Field(
-        None, min_length=2, description="0 and the lower limits, cm [0 30, or those of the table of reference masses]"
-    )
+    depths: DepthLimits = Field([], description="0 and the lower limits, cm [0 30, or those of the table of reference masses]")
     reference_mass: list[float] = Field(
         [], description="reference masses of successive layers, t/ha of fine soil [the smallest mass to each depth of the cores]"
     )
@@ -131,13 +115,6 @@ class StockSettings(MeasurementSettings):
     seed: int = Field(314, ge=0, lt=2**31, description="seed of the draws")
     out: Path = Field(Path("results/stocks"), description="folder of the tables")
 
-    @field_validator("depths")
-    @classmethod
-    def _depths_descend(cls, limits: list[float] | None) -> list[float] | None:
-        if limits is not None and (limits[0] != 0 or any(upper >= lower for upper, lower in pairwise(limits))):
-            raise ValueError("0, the surface, and then lower limits, each below the one before: 0 30 100")
-        return limits
-
     @field_validator("reference_mass")
     @classmethod
     def _masses_are_positive(cls, masses: list[float]) -> list[float]:
@@ -147,6 +124,8 @@ class StockSettings(MeasurementSettings):
 
     @model_validator(mode="after")
     def _one_reference(self) -> "StockSettings":
+        if self.depths and self.depths[0] != 0:
+            raise ValueError("depths: 0, the surface, and then lower limits")
         if self.reference_mass and (self.reference_table or self.reference_by):
             raise ValueError("reference_mass is the same for all cores; give it, or reference_table, or reference_by")
         if 0 < self.draws < 100:

@@ -123,7 +123,7 @@ def test_to_the_observed_bottom_if_requested(workplace):
         (["--sd", "soc=inf"], {}, "finite and 0 or more"),
         (["--sd", "soc=nan"], {}, "finite and 0 or more"),
         (["--sd", "soc=error"], {"error": -0.1}, "8 of 8 are negative"),
-        (["--depths", "20", "0"], {}, "the upper limit, 0 or more"),
+        (["--depths", "20", "0"], {}, "the upper one 0 or more"),
         (["--depths", "0", "150", "--multiply", "layers"], {}, "do not fill 0-150 cm"),
         (["--depths", "0", "200"], {}, "no profile has a density"),
         (["--out", "h.csv"], {}, "would overwrite"),
