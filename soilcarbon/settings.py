@@ -6,7 +6,7 @@ settings of any other command stand beside it, in `soilcarbon.commands`. A YAML 
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
@@ -65,7 +65,8 @@ class Settings(BaseModel):
     yaml_only: ClassVar[tuple[str, ...]] = ("categories",)
     preset: ClassVar[str | None] = None
     preset_unless: ClassVar[tuple[str, ...]] = ()
-    replaced: ClassVar[Mapping[str, str]] = {}  # setting of an earlier version -> what says the same now
+    # name of an earlier version -> the setting that takes its value now, or SETTING=NAME: one of its values NAME=VALUE
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     config: Path | None = Field(None, description="YAML file of settings; flags win over it")
 
@@ -106,11 +107,19 @@ def with_defaults(cls: type[S], values: Mapping[str, Any]) -> type[S]:
     return create_model(cls.__name__, __base__=cls, __module__=cls.__module__, **fields)
 
 
-def instead_of(name: str, cls: type[Settings], known: Sequence[str] = (), dashes: str = "") -> str:
-    """Return what replaces a setting of an earlier version, else the nearest of the `known` ones, by default the class's."""
-    if name in cls.replaced:
-        return f"; it is {cls.replaced[name]} now"
-    return nearest(name, known or list(cls.model_fields)).replace("mean '", f"mean '{dashes}")
+def with_present_names(cls: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by their names; those of an earlier version (`renamed`) are taken as what they are called now."""
+    found = {name: value for name, value in values.items() if name not in cls.renamed}
+    for name in values.keys() & cls.renamed.keys():
+        present, _, key = cls.renamed[name].partition("=")
+        if key:
+            pairs = _texts(found.get(present, []))
+            found[present] = [*(pairs if isinstance(pairs, list) else [pairs]), f"{key}={values[name]}"]
+        elif present in found:
+            raise UserError(f"{name} is an older name of {present}; give one of them")
+        else:
+            found[present] = values[name]
+    return found
 
 
 def build(cls: type[S], values: dict[str, Any], source: str = "settings") -> S:
@@ -124,7 +133,7 @@ def build(cls: type[S], values: dict[str, Any], source: str = "settings") -> S:
         if first["type"] == "missing":
             raise UserError(f"--{name} is required: {cls.model_fields[str(first['loc'][0])].description}") from error
         if first["type"] == "extra_forbidden":
-            raise UserError(f"{source}: unknown setting {name!r}{instead_of(name, cls)}") from error
+            raise UserError(f"{source}: unknown setting {name!r}{nearest(name, list(cls.model_fields))}") from error
         shown = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
         raise UserError(f"setting {name}{shown}: {rule}" if name else f"{source}: {rule}") from error
 
@@ -230,7 +239,7 @@ class HorizonSettings(PointSettings, UnitSettings):
     """Settings of how a table of profiles or horizons is read."""
 
     quantities: ClassVar[tuple[str, ...]] = ("depth",)
-    replaced = {"depth_unit": "--units depth=UNIT"}
+    renamed = {"depth_unit": "units=depth"}
 
     sites: Path | None = Field(None, description="second table, with coordinates (and years) of the profiles, joined by their ids")
     units: Pairs = Field([], description="depth=cm, m, mm or in [as column names say, else cm]")
@@ -241,11 +250,11 @@ class MeasurementSettings(HorizonSettings):
     """Settings of the measurements of horizons: SOC, bulk density and coarse fragments."""
 
     quantities = ("depth", "soc", "bulk_density", "stones")
-    replaced = {
-        **HorizonSettings.replaced,
-        **{name: f"--columns {name}=COLUMN" for name in ("soc", "bulk_density", "stones", "year")},
-        **{f"{name}_unit": f"--units {name}=UNIT" for name in ("soc", "bulk_density", "stones")},
-        **{f"{name}_sd": f"--sd {name}=SD" for name in ("soc", "bulk_density", "stones")},
+    renamed = {
+        **HorizonSettings.renamed,
+        **{name: f"columns={name}" for name in ("soc", "bulk_density", "stones", "year")},
+        **{f"{name}_unit": f"units={name}" for name in ("soc", "bulk_density", "stones")},
+        **{f"{name}_sd": f"sd={name}" for name in ("soc", "bulk_density", "stones")},
     }
 
     units: Pairs = Field(
@@ -350,7 +359,7 @@ class ClimateSettings(RasterSettings, UnitSettings):
     """Settings of climate zones by precipitation and temperature."""
 
     quantities = ("precipitation", "temperature")
-    replaced = {f"{name}_unit": f"--units {name}=UNIT" for name in quantities}
+    renamed = {f"{name}_unit": f"units={name}" for name in quantities}
 
     precipitation: str = Field("map", description="variable or column of long-term mean annual precipitation")
     temperature: str = Field("mat", description="variable or column of long-term mean annual temperature")

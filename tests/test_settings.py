@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, column_slices
-from soilcarbon.commands.arguments import read_settings
+from soilcarbon.commands.arguments import Keywords, known_settings, read_settings
 from soilcarbon.commands.compare import CompareSettings
 from soilcarbon.commands.map import MapSettings
 from soilcarbon.commands.prepare import PrepareSettings
 from soilcarbon.commands.zones import ZonedSettings
 from soilcarbon.io.files import UserError
 from soilcarbon.settings import GlobalSettings, PredictSettings, RegionalSettings, RunSettings, Settings
+from soilcarbon.soil.settings import StockSettings
 
 PRESETS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
@@ -71,6 +72,32 @@ def test_number_in_scientific_notation_without_point_is_a_number(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("lr: 1e-3\n")  # PyYAML reads this as text
     assert read_settings(GlobalSettings, "", ["--config", str(path), "--data_dir", "d"]).lr == 0.001
+
+
+def test_names_of_earlier_versions_are_taken_as_what_they_are_called_now(tmp_path):
+    older = tmp_path / "older.yaml"
+    older.write_text("horizons: a.csv\nsoc_unit: '%'\nerrors: 500\nunits: {depth: m}\n")
+    expected = StockSettings(horizons="a.csv", units=["depth=m", "soc=%"], draws=500)
+    assert read_settings(StockSettings, "", ["--config", str(older)]).model_dump(exclude={"config"}) == expected.model_dump(
+        exclude={"config"}
+    )
+    typed = ["--horizons", "a.csv", "--units", "depth=m", "--soc_unit=%", "--errors", "500"]
+    assert read_settings(StockSettings, "", typed) == expected
+    given = {"horizons": "a.csv", "units": ["depth=m"], "soc_unit": "%", "errors": 500}
+    assert read_settings(StockSettings, "", Keywords(given)) == expected
+    twice = ["--points", "a.csv", "--rasters", "b.tif", "--out", "c", "--unit", "%"]
+    with pytest.raises(UserError, match="target_unit is an older name of unit; give one of them"):
+        read_settings(PrepareSettings, "", Keywords({"points": "a.csv", "unit": "%", "target_unit": "%"}))
+    assert read_settings(PrepareSettings, "", [*twice[:-2], "--target_unit", "%"]).unit == "%"
+
+
+def test_older_names_are_no_settings_and_name_some():
+    known_settings()  # imports all commands
+    classes = [Settings]
+    for cls in classes:
+        classes += cls.__subclasses__()
+        for older, present in cls.renamed.items():
+            assert older not in cls.model_fields and present.partition("=")[0] in cls.model_fields, (cls, older)
 
 
 def test_a_yaml_may_hold_settings_of_other_scripts(tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from soilcarbon.io.files import UserError, nearest, read_yaml
-from soilcarbon.settings import PAIRS, PRESETS, Settings, build, find_config, instead_of
+from soilcarbon.settings import PAIRS, PRESETS, Settings, build, find_config, with_present_names
 
 S = TypeVar("S", bound=Settings)
 EXAMPLE_WORLD = Path("data/sim")
@@ -124,18 +124,18 @@ def known_settings() -> list[str]:
     classes = [Settings]
     for cls in classes:  # grows while it is read
         classes += cls.__subclasses__()
-    return sorted({name for cls in classes for name in cls.model_fields} - {"config"})
+    return sorted({name for cls in classes for name in (*cls.model_fields, *cls.renamed)} - {"config"})
 
 
 def from_yaml(cls: type[Settings], path: Path) -> dict[str, Any]:
     """Return the settings of one command in a YAML file; UserError for a name that is no setting of any command."""
     path = find_config(path)
-    values = read_yaml(path)
+    values = with_present_names(cls, read_yaml(path))
     if set(values) - set(cls.model_fields):
         known = known_settings()
         for name in values:
-            if name not in known or name in cls.replaced:
-                raise UserError(f"{path}: unknown setting {name!r}{instead_of(str(name), cls, known)}")
+            if name not in known:
+                raise UserError(f"{path}: unknown setting {name!r}{nearest(str(name), known)}")
     return {name: value for name, value in values.items() if name in cls.model_fields}
 
 
@@ -156,10 +156,10 @@ def read_settings(cls: type[S], purpose: str | None, arguments: Sequence[str] | 
 def _typed(cls: type[Settings], purpose: str | None, arguments: Sequence[str] | None, program: str) -> dict[str, Any]:
     """Return the settings of a command line."""
     parser = _parser(cls, program or Path(sys.argv[0]).name, purpose or "")
-    parsed, unknown = parser.parse_known_args(arguments)
+    parsed, unknown = parser.parse_known_args(list(_with_present_flags(cls, sys.argv[1:] if arguments is None else arguments)))
     if unknown:
         names = [name for name in cls.model_fields if name not in cls.yaml_only]
-        near = instead_of(unknown[0].split("=")[0].strip("-"), cls, names, "--")
+        near = nearest(unknown[0].split("=")[0].strip("-"), names).replace("mean '", "mean '--")
         raise UserError(f"unknown argument {unknown[0]!r}{near} (see --help)")
     found: dict[str, Any] = vars(parsed)
     for name, value in found.items():
@@ -168,11 +168,28 @@ def _typed(cls: type[Settings], purpose: str | None, arguments: Sequence[str] | 
     return found
 
 
+def _with_present_flags(cls: type[Settings], words: Sequence[str]) -> Iterator[str]:
+    """Yield the words of a command line with flags of an earlier version (`renamed`) as they are called now."""
+    prefix = ""
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag.removeprefix("--") in cls.renamed and flag.startswith("--"):
+            present, _, key = cls.renamed[flag.removeprefix("--")].partition("=")
+            prefix = f"{key}=" if key else ""
+            yield f"--{present}"
+            if not equals:
+                continue
+            word = value
+        yield prefix + word
+        prefix = ""
+
+
 def _listed(cls: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings of Python; those that are lists may be given as their only item."""
     lists = {name for name, field in cls.model_fields.items() if typing.get_origin(field.annotation) is list}
     return {
-        name: [value] if name in lists and isinstance(value, (str, Path, int, float)) else value for name, value in values.items()
+        name: [value] if name in lists and isinstance(value, (str, Path, int, float)) else value
+        for name, value in with_present_names(cls, values).items()
     }
 
 

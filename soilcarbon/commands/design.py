@@ -46,8 +46,6 @@ _OF_MAPS = ("prediction", "mean", "change")
 class DesignSettings(RasterSettings, RemoteSettings):
     """Settings of a sampling design on rasters."""
 
-    replaced = {"iterations": "always 10,000"}
-
     rasters: list[Path] = Field(
         description="GeoTIFF files, folders of them, YAML lists of both, or addresses: covariates, or any raster of the area",
         min_length=1,

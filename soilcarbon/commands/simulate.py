@@ -32,8 +32,6 @@ REGION_PROFILES = 300
 class SimulateSettings(Settings):
     """Settings of a simulated dataset."""
 
-    replaced = {"law": "--world china or --world china_unzoned"}
-
     out: Path = Field(Path("data/sim"), description="folder to make the world in")
     world: Literal["example", "china", "china_unzoned"] = Field(
         "example",

@@ -23,7 +23,7 @@ from soilcarbon.settings import (
 class PrepareSettings(HorizonSettings, RasterSettings, RemoteSettings, PeriodSettings):
     """Settings of a dataset made from profiles and rasters."""
 
-    replaced = {**HorizonSettings.replaced, "target_unit": "--unit"}
+    renamed = {**HorizonSettings.renamed, "target_unit": "unit"}
 
     points: Path = Field(description="profiles or horizons: CSV, TSV, GeoPackage or GeoJSON")
     target: str = Field("soc", description="the column to predict; written as 'soc' into samples.csv")
@@ -81,7 +81,7 @@ class PrepareSettings(HorizonSettings, RasterSettings, RemoteSettings, PeriodSet
 class StockSettings(MeasurementSettings):
     """Settings of SOC stocks by fixed depth and equivalent soil mass."""
 
-    replaced = {**MeasurementSettings.replaced, "errors": "--draws NUMBER (0: to first order)"}
+    renamed = {**MeasurementSettings.renamed, "errors": "draws"}
 
     horizons: Path = Field(description="layers or horizons: CSV, TSV, GeoPackage or GeoJSON, with place, top, bottom (cm) and SOC")
     bulk_density_table: Path | None = Field(

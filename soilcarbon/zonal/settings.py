@@ -12,7 +12,7 @@ from soilcarbon.settings import ClimateSettings, PointSettings, RemoteSettings
 class ZonedSettings(PointSettings, ClimateSettings, RemoteSettings):
     """Settings of random forests by climate zone."""
 
-    replaced = {**ClimateSettings.replaced, "periodic": "--periods", "one_zone": "--zone none"}
+    renamed = {**ClimateSettings.renamed, "periodic": "periods"}
 
     samples: Path = Field(description="table of profile_id, lon, lat, year, targets and covariates; or a dataset folder")
     targets: list[str] = Field(

@@ -135,7 +135,6 @@ def test_to_the_observed_bottom_if_requested(workplace):
         ([], {"rename": {"lon": "east"}}, "no column for lon (or longitude, long, lng ...); it has profile_id, east"),
         ([], {"rename": {"profile_id": "key", "top": "d1", "bottom": "d2"}}, "no column for profile_id (or profile, id"),
         ([], {"rename": {"soc": "carbon"}}, "--columns soc=NAME takes one of"),
-        (["--soc_unit", "%"], {}, "unknown argument '--soc_unit'; it is --units soc=UNIT now"),
         (["--units", "soc=furlongs"], {}, "soc: 'furlongs' is none of g/kg, %"),
         (["--units", "temperature=K"], {}, "'temperature' is none of depth, soc, bulk_density, stones"),
         (["--sd", "depth=1"], {}, "is of none of soc, bulk_density, stones"),
