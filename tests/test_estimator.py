@@ -8,11 +8,9 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from conftest import make_dataset, slow_but
+from conftest import slow_but
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestRegressor
-from sklearn.inspection import permutation_importance
-from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from soilcarbon.categories import Category
@@ -25,9 +23,8 @@ from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.network.network import predict
 from soilcarbon.regression import learners
 from soilcarbon.regression.prediction import load_for_prediction
-from soilcarbon.settings import GlobalSettings, PredictSettings
+from soilcarbon.settings import PredictSettings
 from soilcarbon.training import arrays, distillation
-from soilcarbon.training.run import train
 
 pytestmark = pytest.mark.usefixtures("small_learners")
 
@@ -43,34 +40,6 @@ def test_scikit_learns_own_checks(estimator, check):
 def problem(n=300):
     x = np.random.default_rng(0).normal([5, -3, 100], [2, 1, 30], (n, 3)).astype(np.float32)
     return x, 20 + 6 * np.tanh(x[:, 0] - 5) + 0.1 * x[:, 2]
-
-
-@pytest.mark.slow
-def test_cross_validation_and_inspection_work_on_it():
-    x, y = problem()
-    model = SoilCarbonRegressor(**QUICK | {"epochs": 60}, target_transform="log1p")
-    assert cross_val_score(model, x, y, cv=2).mean() > 0.6
-    importance = permutation_importance(model.fit(x, y), x, y, n_repeats=3, random_state=0).importances_mean
-    assert importance.argmin() == 1
-
-
-def test_missing_cells_are_taken_and_the_seed_repeats():
-    x, y = problem(80)
-    x[::7, 2] = np.nan
-    first, second = (clone(SoilCarbonRegressor(**QUICK)).fit(x, y).predict(x) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
-    assert np.isfinite(first).all()
-
-
-def test_it_fine_tunes_a_checkpoint(tmp_path, workplace):
-    folder = make_dataset(tmp_path / "data")
-    train(GlobalSettings(data_dir=folder, run="g", epochs=2, tensorboard=False))
-    path = "model/pretrain_model/g.pth"
-    x, y = np.random.default_rng(0).normal(10, 3, (50, 32)).astype(np.float32), np.arange(50.0)
-    model = SoilCarbonRegressor(init_from=path, **QUICK).fit(x, y)
-    assert model.network_.specification.statistics == load_checkpoint(path).specification.statistics
-    with pytest.raises(ValueError, match="x has 31 columns, the categories have 32"):
-        SoilCarbonRegressor(init_from=path).fit(x[:, :31], y)
 
 
 def test_a_network_is_fine_tuned_as_its_checkpoint_would_be(tmp_path):
@@ -106,6 +75,8 @@ def test_names_of_columns_are_the_variables_of_a_checkpoint_that_can_be_predicte
     np.testing.assert_allclose(model.predict(frame), predict(network, x)[0], rtol=1e-6)
     dense = SlidingNetwork(network).predict(x.T[:, :, None])
     np.testing.assert_allclose(dense.mean(0)[:, 0], predict(network, x)[0], rtol=1e-4)
+    with pytest.raises(ValueError, match="x has 2 columns, the categories have 3"):
+        SoilCarbonRegressor(init_from=network).fit(x[:, :2], y)
     with pytest.raises(ValueError, match="column 1 of x is 'slope', the categories have 'bio01' there"):
         SoilCarbonRegressor(init_from=network).fit(frame[["slope", "bio01", "evi"]], y)
     with pytest.raises(ValueError, match="feature names"):
@@ -119,11 +90,6 @@ def test_training_leaves_the_random_numbers_of_the_process_as_they_were():
     torch.manual_seed(1)
     SoilCarbonRegressor(**QUICK).fit(x, y)
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_nothing_can_be_frozen_without_a_checkpoint():
-    with pytest.raises(ValueError, match="needs init_from"):
-        SoilCarbonRegressor(freeze="features").fit(*problem(20))
 
 
 @pytest.mark.slow
@@ -265,28 +231,6 @@ def test_a_checkpoint_is_opened_by_its_content_too(tmp_path):
 @parametrize_with_checks([SoilCarbonRegressor(epochs=1, members=2)])
 def test_scikit_learns_own_checks_of_the_default(estimator, check):
     check(estimator)
-
-
-@pytest.mark.usefixtures("few_mixtures")
-def test_only_a_teacher_s_predictions_are_learnt_without_dropout(monkeypatch):
-    x, y = problem(40)
-    seen = []
-    trained = arrays.train_members
-    monkeypatch.setattr(arrays, "train_members", lambda members: seen.append(members.schedule) or trained(members))
-    taught = SoilCarbonRegressor(epochs=1, members=2, intervals=False).fit(x, y)
-    for more in ({"teacher": "none"}, {"init_from": taught.network_}):
-        SoilCarbonRegressor(epochs=1, members=2, **more).fit(x, y)
-    assert [each.dropout for each in seen] == [False, True, False]
-    assert [(each.batch_size, each.lr) for each in seen] == [(64, 3e-3), (32, 1e-3), (64, 3e-3)]
-
-
-def test_of_logarithms_it_predicts_medians_and_on_request_means():
-    x, y = problem(100)
-    median, mean = (SoilCarbonRegressor(**QUICK, target_transform="log1p", **more).fit(x, y) for more in ({}, {"center": "mean"}))
-    factor = mean.network_.specification.smearing[0]
-    assert abs(factor - 1) > 0.01
-    ratio = (mean.predict(x) + 1) / (median.predict(x) + 1)
-    assert np.median(ratio) == pytest.approx(factor, rel=1e-5)  # some are at the bounds of the training targets
 
 
 def test_intervals_are_of_the_profiles_held_out_and_cover_new_ones():

@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 import areal_means
-from areal_means import evaluate, run, show, survey
+from areal_means import evaluate, survey
 
 
 @pytest.fixture(autouse=True)
@@ -22,19 +22,6 @@ def test_a_survey_is_of_the_truth_in_both_periods():
     assert region.cells.shape[:2] == region.truth.shape
     assert (region.truth[1] < region.truth[0]).mean() > 0.6  # warmer soils hold less
     assert not np.allclose(region.cells[0], region.cells[1], equal_nan=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("change", ["no", "first", "both"])
-def test_a_case_is_evaluated_over_the_whole_and_its_quarters(change, capsys):
-    found = run({"seed": 5, "region": "denmark", "n": 100, "how": "even", "model": "forest", "change": change}, None)
-    assert found["zones"][0]["zone"] == "whole"
-    for zone in found["zones"]:
-        assert zone["lower"] < zone["mean"] < zone["upper"]
-        assert change != "no" or zone["lower"] > 0
-    show([found])
-    printed = capsys.readouterr().out
-    assert f"| {change} | forest | even | 100 | 1 |" in printed and "nan" not in printed
 
 
 def test_errors_that_are_known_are_found_again():

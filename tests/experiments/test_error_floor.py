@@ -2,12 +2,10 @@
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.dummy import DummyRegressor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 import error_floor as floor
@@ -62,38 +60,3 @@ def test_the_nugget_is_all_of_noise_and_part_of_a_field_with_noise(monkeypatch):
     both = floor.nugget(a_region(0.8, 0.4), reference)[0]  # variances 0.16 and 0.16
     true = 100 * (floor.mae_of(0.16) / floor.mae_of(0.32) - 1)
     assert true - 12 < both < true + 2  # of a field as smooth as this one the exponential model's nugget is too small
-
-
-def test_a_region_is_told_by_each_estimate(tmp_path, monkeypatch):
-    monkeypatch.setattr(floor, "KEPT", tmp_path)
-    monkeypatch.setattr(floor, "DRAWS", 20)
-    monkeypatch.setattr(floor, "BASELINES", {"forest_log": SimpleNamespace(pipeline=lambda *_: a_mean())})
-    region = a_region(0.8, 0.2, 600)
-    facts, found = floor.changes("here", region)
-    assert facts["profiles"] == "600" and facts["strongest"].startswith("forest_log ")
-    assert found["cell"][0] < -30 and found["hindsight"][0] <= 0
-    assert found["cells out"][0] == pytest.approx(found["blocks out"][0], abs=3)  # the mean knows no neighbours
-    assert {each.shape for each in found.values()} == {(21,)}
-    text = floor.as_table({"here": (facts, found), "there": (facts, found)})
-    assert "mean" in text.splitlines()[0] and "hindsight" in text
-
-
-def a_mean():
-    """Return a model that predicts the mean."""
-    return DummyRegressor()
-
-
-def test_profiles_of_a_finished_comparison_are_put_in_the_order_of_the_dataset(tmp_path, monkeypatch):
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "settings.yaml").write_text("regions: [data/real/here]\nmethods: [forest_log, regional, {name: svr}]\n")
-    for fold, names in enumerate((["01", "3"], ["2"])):
-        table = pd.DataFrame({"profile_id": names, "forest_log": [float(each) for each in names], "regional": 0.0})
-        table.to_csv(tmp_path / "runs" / f"here-blocks-{fold}-200.csv", index=False)
-    profiles = pd.DataFrame({"profile_id": ["3", "01", "2"], "lon": [0.0, 1, 2], "lat": 0.0})
-    data = Dataset(
-        profiles, np.array([[1.0], [np.nan], [np.nan]], np.float32), np.ones(3), {}, (Category(name="a", variables=("u",)),), None
-    )
-    monkeypatch.setattr(floor, "read_dataset", lambda *_: data)
-    [(name, region)] = floor.read_regions(tmp_path)
-    assert name == "here" and region.predicted["forest_log"].tolist() == [3, 1, 2] and region.fold.tolist() == [0, 0, 1]
-    assert region.cell[1] == region.cell[2] != region.cell[0]

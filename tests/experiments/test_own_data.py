@@ -1,30 +1,16 @@
 """Methods on the data of one region: derived methods on hand-made errors, one small case from profiles to tables."""
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-from conftest import slow_but
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 import own_data
-from own_data import METHODS, REFERENCE, Case, Table, cross_validate, data_sets, jobs, show, with_derived
-
-from soilcarbon.stats.groups import check_no_leak, spatial_groups
+from own_data import data_sets, with_derived
 
 REAL, REAL2 = (Path(__file__).resolve().parents[3] / "shared" / name for name in ("realdata", "realdata2"))
-
-
-@pytest.fixture
-def table():
-    random = np.random.default_rng(3)
-    x = pd.DataFrame(random.normal(size=(80, 3)), columns=["a", "b", "glim_class"]).round(3)
-    x["glim_class"] = random.integers(1, 4, 80)
-    y = np.exp(2 + 0.6 * x["a"].to_numpy() + 0.1 * random.normal(size=80))
-    return Table(x.astype(np.float32), y, random.uniform(10, 14, 80), random.uniform(50, 54, 80))
 
 
 def found_of(y, folds, log, **predicted):
@@ -50,29 +36,6 @@ def test_a_stack_is_the_mean_on_the_scale_of_the_transform():
     for log, expected in ((True, 11.0), (False, 11.5)):  # the root of 9 x 16, less 1
         derived = with_derived(found_of(y, folds, log, taught=taught, **{"regression-kriging": kriging}))
         assert derived["stack"]["predicted"] == pytest.approx(expected)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", slow_but(["blocks", "random"], "random"))
-def test_a_case_from_profiles_to_tables(how, table, tmp_path, capsys):
-    case = Case.draw(table, how)
-    check_no_leak(case.folds, spatial_groups(table.lon, table.lat))
-    assert [each.kind for each in case.task.categories] == ["numeric", "classes"]
-    for method in (REFERENCE, "mean", "ridge"):
-        found = cross_validate(case, METHODS[method])
-        np.savez(tmp_path / f"mine.{how}.{method}.npz", **found)
-        if method == "mean":
-            fold = case.folds == 0
-            assert found["predicted"][fold] == pytest.approx(np.full(fold.sum(), table.y[~fold].mean()))
-    show(tmp_path)
-    printed = capsys.readouterr().out
-    assert f"folds: {how}; 1 data sets" in printed and "| log-forest | 1 | +0.0 (+0.0 to +0.0) |" in printed
-
-
-def test_what_is_finished_is_not_done_again(tmp_path):
-    (tmp_path / "a.blocks.mean.npz").touch()
-    arguments = argparse.Namespace(sets=["a", "b"], folds=["blocks"], learners=["mean"], out=tmp_path)
-    assert list(jobs(arguments)) == [("b", "blocks", "mean")]
 
 
 @pytest.mark.skipif(not REAL2.is_dir(), reason="needs ../shared/realdata2")

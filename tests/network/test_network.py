@@ -64,10 +64,6 @@ def test_radius_0_computes_the_published_function():
     torch.testing.assert_close(net(x).double(), by_hand(net.state_dict(), x.double()), rtol=1e-5, atol=1e-5)
 
 
-def test_dropout_is_as_published():
-    assert [layer.p for layer in network().modules() if isinstance(layer, nn.Dropout)] == [0.2, 0.5]
-
-
 @needs_published_weights
 @pytest.mark.parametrize(
     ("x", "expected"),
@@ -123,12 +119,6 @@ def test_every_cell_of_a_window_matters_and_no_other(radius):
     x = torch.randn(64, category.width, requires_grad=True)
     net(x).sum().backward()
     assert (x.grad.abs().sum(0) > 0).all()
-
-
-def test_windows_may_differ_between_categories():
-    table = (Category(name="a", variables=("x", "y"), radius=2), Category(name="b", variables=("z",)))
-    net = network(categories=table)
-    assert net(torch.randn(4, 51)).shape == (4,)
 
 
 # --- encoding -----------------------------------------------------------------------------------------------------------
@@ -190,15 +180,6 @@ def test_wild_outputs_stay_within_the_bounds(transform):
     assert values.tolist()[2:] == [300.0, 300.0]
 
 
-def test_a_median_times_the_factor_is_a_mean():
-    facts = {"target_transform": "log1p", "members": 2, "smearing": (1.5, 0.9), "bounds": (0.0, 1e6)}
-    median, mean = (Specification(**facts, center=center) for center in ("median", "mean"))
-    outputs = torch.tensor([[0.5, 2.0, 4.0], [1.0, 3.0, 0.2]]).double()
-    medians, means = (to_target(outputs, each) for each in (median, mean))
-    torch.testing.assert_close(medians, torch.expm1(outputs))
-    torch.testing.assert_close(means + 1, (medians + 1) * torch.tensor([[1.5], [0.9]]).double())
-
-
 @pytest.mark.parametrize("shape", [(2, 50), (2, 5, 10)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_medians_are_brought_back_to_means_within_the_bounds(shape, dtype):
@@ -215,15 +196,6 @@ def test_medians_are_brought_back_to_means_within_the_bounds(shape, dtype):
     hole = medians.copy()
     hole[:, 3] = np.nan
     np.testing.assert_array_equal(np.isnan(as_means(hole, median)), np.isnan(hole))
-
-
-def test_without_a_factor_there_is_one_prediction():
-    members = np.ones((1, 3))
-    assert as_means(members, Specification(center="median")) is members
-    x = torch.randn(1, 5)
-    for transform in ("none", "log1p"):
-        median, mean = (Specification(target_transform=transform, center=center) for center in ("median", "mean"))
-        assert torch.equal(to_target(x, median), to_target(x, mean))
 
 
 def test_the_last_layer_of_what_enters_it_is_the_output():
@@ -282,12 +254,6 @@ def test_a_published_loader_reads_our_file(tmp_path):
         by_hand(member, net.encode(x).double()), net.member_outputs(net.encode(x))[0].double(), rtol=1e-5, atol=1e-5
     )
     assert {name for name in state if name.startswith("member_1.")} == {f"member_1.{name}" for name in known}
-
-
-def test_an_ensemble_is_the_mean_of_its_members():
-    net = full(members=3)
-    x = torch.randn(5, 32)
-    torch.testing.assert_close(net(x), torch.stack([Member.forward(m, net.encode(x)) for m in net.members()]).mean(0))
 
 
 def test_bare_weights_take_standardised_inputs_until_statistics_are_given(tmp_path):
@@ -355,16 +321,6 @@ def test_a_checkpoint_that_differs_is_refused_with_the_reason(tmp_path, change, 
     damaged(tmp_path / "x.pth", change)
     with pytest.raises(UserError, match=words):
         load_checkpoint(tmp_path / "x.pth")
-
-
-def test_a_calibration_comes_back(tmp_path):
-    net = full()
-    net.calibration = CALIBRATION
-    save_checkpoint(net, tmp_path / "x.pth")
-    assert load_checkpoint(tmp_path / "x.pth").calibration == CALIBRATION
-    assert "calibration:" in (tmp_path / "x.yaml").read_text()
-    save_checkpoint(full(), tmp_path / "x.pth")
-    assert load_checkpoint(tmp_path / "x.pth").calibration is None
 
 
 @pytest.mark.parametrize(

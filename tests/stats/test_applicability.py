@@ -51,14 +51,6 @@ def test_an_outlier_among_the_training_indices_does_not_set_the_threshold():
     assert area.threshold * area.mean_distance * area.std[0] == pytest.approx(1, abs=1e-5)
 
 
-def test_two_predictors_have_their_weights():
-    # both vary alike; the second counts three times the first: weights 0.5 and 1.5 in mean 1
-    area = ApplicabilityArea.fit(np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]]), np.array([2.0, 6]))
-    assert area.weights == (0.5, 1.5)
-    step = 1 / area.std[0] / area.mean_distance
-    assert area.index(np.array([[-1.0, 0], [0, -1]])) == pytest.approx([0.5 * step, 1.5 * step], rel=1e-6)
-
-
 def test_equals_a_plain_double_loop(monkeypatch):
     x, weights, folds = world()
     new = np.concatenate([x[:10], world(60, seed=1)[0] * 1.5])
@@ -100,26 +92,6 @@ def test_a_planted_region_outside_the_domain_is_found_and_the_rest_is_not():
     assert (area.inside(planted) == 0).all()
     assert (area.density(planted) == 0).all()
     assert area.density(same * 0.1).mean() > 5 * area.density(same * 1.5).mean()
-
-
-def test_what_has_no_weight_is_not_looked_at():
-    x, weights, folds = world()
-    area = ApplicabilityArea.fit(x, weights * [1, 1, 0, 1, -1], folds)
-    new = x + np.array([0, 0, 1e9, 0, 1e9])
-    assert area.index(new).max() < 1e-6
-    with pytest.raises(ValueError, match="varies and has a positive weight"):
-        ApplicabilityArea.fit(x, -weights, folds)
-
-
-def test_folds_of_whole_clusters_widen_the_area():
-    random = np.random.default_rng(4)
-    cluster = np.repeat(np.arange(20), 30)
-    x = random.normal(size=(20, 4))[cluster] + 0.05 * random.normal(size=(600, 4))
-    single, blocked = ApplicabilityArea.fit(x), ApplicabilityArea.fit(x, folds=cluster)
-    between = random.normal(size=(500, 4)) * 0.8
-    assert blocked.threshold > 3 * single.threshold
-    assert blocked.inside(between).mean() > single.inside(between).mean() + 0.3
-    assert blocked.mean_distance == single.mean_distance
 
 
 def test_a_place_that_lacks_a_predictor_is_neither_inside_nor_outside():

@@ -43,22 +43,11 @@ def test_scores_agree_with_scikit_learn():
     assert result["ccc"] == pytest.approx(slope / (observed.var() + predicted.var() + (observed.mean() - predicted.mean()) ** 2))
 
 
-def test_perfect_prediction():
-    observed = np.random.default_rng(0).lognormal(2, 1, 50)
-    assert scores(observed, observed) == {"n": 50, "rmse": 0, "mae": 0, "me": 0, "r2": 1, "ccc": 1, "rpiq": None}
-
-
 def test_scores_keep_their_digits_far_from_zero():
     observed, predicted = np.random.default_rng(0).normal(size=(2, 100))
     near, far = scores(observed, predicted), scores(observed + 1e7, predicted + 1e7)
     assert far["r2"] == pytest.approx(near["r2"], rel=1e-6)
     assert far["ccc"] == pytest.approx(near["ccc"], rel=1e-6)
-
-
-def test_the_mean_as_prediction_has_no_skill():
-    observed = np.random.default_rng(0).lognormal(2, 1, 50)
-    result = scores(observed, np.full(50, observed.mean()))
-    assert (result["r2"], result["ccc"]) == pytest.approx((0, 0), abs=1e-12)
 
 
 @pytest.mark.parametrize("observed", [[0.1, 0.1, 0.1], [5.0], [0.0, 0.0]])
@@ -100,17 +89,6 @@ def test_only_named_vectors_may_be_infinite_and_none_nan():
 # --- intervals ---------------------------------------------------------------------------------------------------
 
 
-def test_intervals_hold_the_value_and_repeat_with_the_seed():
-    observed, noise = np.random.default_rng(0).normal(size=(2, 200))
-    first = bootstrap_scores(observed, observed + noise, 1)
-    assert first == bootstrap_scores(observed, observed + noise, 1) != bootstrap_scores(observed, observed + noise, 2)
-    assert first["n"] == 200
-    for name, value in scores(observed, observed + noise).items():
-        if name != "n":
-            assert first[name]["value"] == value
-            assert first[name]["low"] < value < first[name]["high"]
-
-
 def test_intervals_agree_with_a_loop_over_draws():
     observed, noise = np.random.default_rng(0).normal(size=(2, 60))
     predicted = observed + noise
@@ -149,11 +127,6 @@ def test_intervals_over_blocks_are_those_of_resampling_whole_blocks():
     errors = [(predicted - observed)[groups == k] for k in range(12)]
     draws = [np.concatenate([errors[k] for k in random.integers(12, size=12)]).mean() for _ in range(4000)]
     assert (blocks["me"]["low"], blocks["me"]["high"]) == pytest.approx(np.quantile(draws, [0.025, 0.975]), rel=0.15)
-
-
-def test_groups_of_one_profile_each_change_nothing():
-    observed, predicted = np.random.default_rng(0).lognormal(2, 1, (2, 40))
-    assert bootstrap_scores(observed, predicted, 3) == bootstrap_scores(observed, predicted, 3, groups=np.arange(40))
 
 
 def test_for_rpiq_the_spread_is_that_of_all_profiles():
@@ -222,12 +195,6 @@ def width(interval):
     return interval["high"] - interval["low"]
 
 
-def test_a_method_does_not_differ_from_itself():
-    observed, ours, _, groups = methods(0)
-    for each in (paired_differences(observed, ours, ours, 0), mean_paired_differences([(observed, ours, ours, groups)] * 3, 0)):
-        assert each == dict.fromkeys(("mae", "rmse", "ccc", "r2"), {"value": 0, "low": 0, "high": 0})
-
-
 def test_differences_agree_with_a_loop_over_draws():
     observed, ours, theirs, _ = methods(0, 60, 60)
     loop = []
@@ -252,13 +219,6 @@ def test_what_is_hard_for_both_cancels():
         assert min(sign * paired[name]["low"], sign * paired[name]["high"]) > 0
     apart = [bootstrap_means(abs(each - observed)[:, None], None, seed, 1000) for seed, each in enumerate((ours, theirs))]
     assert width(paired["mae"]) < 0.7 * 100 * np.ptp(np.quantile(apart[0] / apart[1], [0.025, 0.975]))
-
-
-def test_more_regions_make_the_mean_surer_for_they_are_drawn_independently():
-    one, four = (mean_paired_differences([methods(0)] * count, 0) for count in (1, 4))
-    for name in ("mae", "rmse", "ccc", "r2"):
-        assert one[name]["value"] == pytest.approx(four[name]["value"])
-        assert width(one[name]) / width(four[name]) == pytest.approx(2, rel=0.2)
 
 
 def test_intervals_of_differences_cover_the_truth_about_as_often_as_they_say():

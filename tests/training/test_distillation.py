@@ -494,12 +494,6 @@ def test_missing_cells_stay_missing_and_spoil_no_others():
     assert np.isnan(codes).mean() == pytest.approx(0.2, abs=0.05)  # of one parent only
 
 
-def test_same_seed_same_places():
-    first, again, other = (made_between(seed, 50)[0] for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
-
-
 def test_a_teacher_of_one_region_leaves_out_what_fails_there():
     """Steps in one of six inputs: a third of the inputs at a split misses it, and a smooth process fails."""
     random = np.random.default_rng(1)
