@@ -269,10 +269,8 @@ def pair_by_name(first: pd.DataFrame, second: pd.DataFrame) -> tuple[np.ndarray,
     (array([0]), array([1]))
     """
     key = ["place", "group", "stratum", "block"]
-    rows = {each: k for k, each in enumerate(second[key].itertuples(index=False, name=None))}
-    pairs = [(k, rows[each]) for k, each in enumerate(first[key].itertuples(index=False, name=None)) if each in rows]
-    found = np.array(pairs, np.int64).reshape(-1, 2)
-    return found[:, 0], found[:, 1]
+    pairs = first.reset_index(drop=True)[key].reset_index().merge(second.reset_index(drop=True)[key].reset_index(), on=key)
+    return pairs["index_x"].to_numpy(), pairs["index_y"].to_numpy()
 
 
 def pair_by_distance(first: pd.DataFrame, second: pd.DataFrame, metres: float) -> tuple[np.ndarray, np.ndarray]:

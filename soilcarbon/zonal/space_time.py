@@ -23,7 +23,7 @@ from soilcarbon.geo.raster import ABSURD, Layer, cut_windows, find_layers
 from soilcarbon.geo.remote import local_rasters
 from soilcarbon.io.files import UserError, nearest
 from soilcarbon.io.points import read_points
-from soilcarbon.soil.dataset import check_samples, read_dataset, read_samples
+from soilcarbon.soil.dataset import check_samples, read_dataset
 from soilcarbon.soil.horizons import typed
 from soilcarbon.soil.target import limits_of
 from soilcarbon.soil.visits import one_row_each
@@ -246,19 +246,23 @@ def _numbers(table: pd.DataFrame, variables: Sequence[str], found: Sequence[str]
 
 def _read_table(settings: ZonedSettings) -> tuple[pd.DataFrame, list[str], list[str]]:
     """Return the table with its targets as numbers; the variables of a dataset folder, among its columns; which are class codes."""
-    samples, targets, limits = settings.samples, settings.targets, limits_of(settings.unit or "")
+    samples, path = settings.samples, settings.samples / "samples.csv"
     if not samples.is_dir():
         return _read_points(settings), [], []
-    path = samples / "samples.csv"
-    table, _ = read_samples(path, targets[0], target_needed=False, limits=limits)
-    for target in targets:
-        if target not in table.columns:
-            raise UserError(f"{path}: no column {target!r}{nearest(target, list(table))}; --targets names the columns to predict")
-        table[target] = read_samples(path, target, target_needed=False, limits=limits)[1]
-    dataset = read_dataset(samples, splits=(), target=targets[0], target_needed=False)
+    dataset = read_dataset(samples, splits=(), target=settings.targets[0], target_needed=False)
+    table = _checked(dataset.table, path, settings)
     names = [name for category in dataset.categories for name in category.variables]
     cells = middle_cells(dataset.x, dataset.categories)
     return _joined(table, dict(zip(names, cells.T, strict=True)), samples), names, class_variables(dataset.categories)
+
+
+def _checked(table: pd.DataFrame, path: Path, settings: ZonedSettings) -> pd.DataFrame:
+    """Return a table whose targets are there and possible, as numbers."""
+    for target in settings.targets:
+        if target not in table:
+            raise UserError(f"{path}: no column {target!r}{nearest(target, list(table))}; --targets names the columns to predict")
+        table[target] = check_samples(table, path, target, target_needed=False, limits=limits_of(settings.unit or ""))[1]
+    return table
 
 
 def _read_points(settings: ZonedSettings) -> pd.DataFrame:
@@ -270,21 +274,15 @@ def _read_points(settings: ZonedSettings) -> pd.DataFrame:
     elif year != "year":
         points.columns.found.pop("year", None)
     points.require("profile_id", "lon", "lat")
-    for target in settings.targets:
-        if target not in points.raw:
-            near = nearest(target, list(points.raw))
-            raise UserError(f"{path}: no column {target!r}{near}; --targets names the columns to predict")
-    table = one_row_each(points, *settings.targets)
+    targets = [name for name in settings.targets if name in points.raw]
+    table = one_row_each(points, *targets)
     for note in points.notes:
         log.info("%s", note)
     used = [points.columns.found[name] for name in ("profile_id", "lon", "lat", "year") if name in points]
     if year is not None and "year" in table:
         table = table.rename(columns={"year": year})
-    others = typed(points.raw.drop(columns=[*used, *settings.targets]))
-    table = pd.concat([table, others.drop(columns=[name for name in others if name in table])], axis=1)
-    for target in settings.targets:
-        table = check_samples(table, path, target, target_needed=False, limits=limits_of(settings.unit or ""))[0]
-    return table
+    others = typed(points.raw.drop(columns=[*used, *targets]))
+    return _checked(pd.concat([table, others.drop(columns=[name for name in others if name in table])], axis=1), path, settings)
 
 
 def _joined(table: pd.DataFrame, columns: dict[str, np.ndarray], source: Path) -> pd.DataFrame:

@@ -93,18 +93,6 @@ def test_deviations_as_number_share_or_column(given, expected, workplace):
     assert found.loc["a", "socd_0_20_sd"] == pytest.approx(expected * found.loc["a", "socd_0_20"], rel=1e-3)
 
 
-def test_the_papers_method_takes_15_to_20_cm_as_15_to_30(workplace):
-    rows = [
-        ("a", 10.0, 50.0, 1990, top, top + 5, soc, 1.0, 0.0)
-        for top, soc in ((0, 40), (5, 30), (10, 30), (15, 20), (20, 8), (25, 8))
-    ]
-    pd.DataFrame(rows, columns=NAMES).to_csv("h.csv", index=False)
-    assert make("--depths", "0", "20", "--depth_method", "mean", "--multiply", "layers") == 0
-    assert result().loc["a", "socd_0_20"] == pytest.approx((40 / 4 + 30 / 2 + 12 / 4) * 1000 * 20e-5)
-    assert make("--depths", "0", "20", "--depth_method", "mean") == 0
-    assert result().loc["a", "socd_0_20"] == pytest.approx((40 + 30 + 30 + 20) / 4 * 1000 * 20e-5)
-
-
 def test_to_the_observed_bottom_if_requested(workplace):
     horizons(workplace)
     assert make("--min_covered", "0", "--depth_method", "mean") == 0
@@ -145,17 +133,6 @@ def test_bad_input_is_refused_and_nothing_is_written(more, change, words, workpl
     assert make(*more) == 2
     assert words in capsys.readouterr().err
     assert not (workplace / "out" / "d.csv").exists()
-
-
-def test_dates_are_read_as_years(workplace):
-    horizons(workplace)
-    assert make() == 0
-    expected = result()["year"]
-    table = pd.read_csv("h.csv", dtype=str)
-    dates = table["year"].str.replace(r"\.0$", "", regex=True) + "-06-15"
-    table.assign(year=dates).to_csv("h.csv", index=False)
-    assert make() == 0
-    pd.testing.assert_series_equal(result()["year"], expected)
 
 
 def test_without_bulk_density_stones_and_year_all_is_estimated_and_logged(workplace):

@@ -267,15 +267,11 @@ def test_points_score_every_map_where_all_have_values(ours):
     assert Path("out/residuals-ours.png").is_file()
 
 
-def test_points_have_their_usual_names_and_suspicious_units_are_reported(ours, caplog):
+def test_suspicious_units_are_reported(ours, caplog):
     write_points(ours)
     validated(more=["--points", "points.csv", "--value", "socd_0_20"])
     assert "units" not in caplog.text
-    expected = pd.read_csv("out/point_scores.csv")
-    table = pd.read_csv("points.csv").rename(columns={"profile_id": "ID", "lon": "Longitude", "lat": "y"})
-    table.to_csv("points.csv", index=False)
-    validated(more=["--points", "points.csv", "--value", "socd_0_20"])
-    pd.testing.assert_frame_equal(pd.read_csv("out/point_scores.csv"), expected)
+    table = pd.read_csv("points.csv")
     table.assign(socd_0_20=10 * table["socd_0_20"]).to_csv("points.csv", index=False)
     validated(more=["--points", "points.csv", "--value", "socd_0_20"])
     assert "are the units right" in caplog.text
@@ -344,7 +340,7 @@ def test_tables_of_points_are_read_as_everywhere(ours, capsys):
     write_points(ours)
     validated(more=["--points", "points.csv", "--value", "socd_0_20"])
     expected, table = pd.read_csv("out/point_scores.csv"), pd.read_csv("points.csv")
-    other = table.rename(columns={"profile_id": "plot", "lon": "o"}).assign(
+    other = table.rename(columns={"profile_id": "plot", "lon": "o", "lat": "y"}).assign(
         o=(table["lon"] % 360).astype(str).str.replace(".", ",")
     )
     other.assign(socd_0_20=table["socd_0_20"].astype(str).str.replace(".", ",")).to_csv(

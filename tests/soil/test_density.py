@@ -1,14 +1,12 @@
 """SOC content to density: the equation and its units, its errors, depth intervals."""
 
 import numpy as np
-import pandas as pd
 import pytest
-from conftest import REALDATA, needs_realdata
 
 from soilcarbon.io.files import UserError
 from soilcarbon.soil.bulk_density import PARTICLE_DENSITY, stones_by_volume
 from soilcarbon.soil.density import STANDARD_LAYERS, Measured, interval_densities, soc_density, soc_density_sd
-from soilcarbon.soil.depth import IMPOSSIBLE_MEANS, Horizons, from_surface, harmonise
+from soilcarbon.soil.depth import IMPOSSIBLE_MEANS, Horizons, harmonise
 
 
 def densities(
@@ -198,32 +196,6 @@ def test_zeros_for_missing_bulk_density_are_no_wrong_unit_and_no_horizons_no_err
     found = densities(nothing.astype(int), *[nothing] * 5, [(0, 20)], 2)
     assert np.isnan(found.density).all()
     assert found.interval_counts == [{"without a horizon in it": 2}]
-
-
-# --- real horizons -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def macedonia():
-    table = pd.read_csv(REALDATA / "north_macedonia" / "horizons.csv")
-    profile, names = table["profile_id"].factorize()
-    top, bottom, _ = from_surface(profile, table["top"].to_numpy(float), table["bottom"].to_numpy(float))
-    others = (table[name].to_numpy(float) for name in ("soc_gkg", "BLD", "CRF"))
-    return (profile, top, bottom, *others), len(names)
-
-
-@needs_realdata
-def test_densities_of_real_horizons(macedonia):
-    horizons, profiles = macedonia
-    found = densities(*horizons, [(0, 20), (0, 100)], profiles, ("g/kg", "g/cm3"))
-    assert found.interval_counts[0] == {"profiles": 1916, "with fewer than 20 cm observed, left out": 338}
-    assert found.counts["bulk density impossible"] == 63
-    assert 3 < np.nanmedian(found.density[:, 0]) < 5  # kg/m2, as topsoils of the Balkans hold
-    measured = found.estimated[:, 0] == 0
-    whole = np.isfinite(found.density[:, 0])
-    assert 400 < measured.sum() < whole.sum()
-    per_mass = [np.nanmean(found.density[at, 0] / 20) for at in (measured, whole & ~measured)]
-    assert 0.5 < per_mass[0] / per_mass[1] < 2
 
 
 @pytest.mark.parametrize("multiply", ["horizons", "intervals", "layers"])

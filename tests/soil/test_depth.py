@@ -4,9 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import REALDATA, needs_realdata
 
-from soilcarbon.io.tables import read_table
 from soilcarbon.soil.depth import (
     IMPOSSIBLE_MEANS,
     Horizons,
@@ -20,7 +18,6 @@ from soilcarbon.soil.depth import (
 STANDARD = [(0, 5), (5, 15), (15, 30), (30, 60), (60, 100)]
 METHODS = ["mean", "spline", "spline_1cm"]
 ANY = (-np.inf, np.inf)
-WORLD = REALDATA.parent / "realdata2" / "profiles_world2" / "horizons.csv"
 
 
 def brought(profile, top, bottom, value, intervals, profiles, method="spline", *more, **options):
@@ -334,17 +331,6 @@ def test_means_of_the_spline_that_are_possible_stay_beside_those_that_are_not():
     assert np.isnan(one([(0, 10, 1001)], [(0, 2)], limits=(0, 1000)))
 
 
-@pytest.mark.skipif(not WORLD.is_file(), reason="the shared horizons are not here")
-def test_no_interval_of_real_horizons_is_zero_where_its_layers_hold_carbon():
-    table = read_table(WORLD)  # g/kg, cm
-    value = table["soc_gkg"].to_numpy(float)
-    profile = np.unique(table["profile_id"], return_inverse=True)[1]
-    horizons = Horizons(profile, table["top"].to_numpy(float), table["bottom"].to_numpy(float), profile.max() + 1)
-    layers, spline = (harmonise(horizons, value, STANDARD, method, 0.1, (0, 1000)) for method in ("mean", "spline"))
-    assert spline.counts[IMPOSSIBLE_MEANS] > 100
-    assert not ((spline.mean == 0) & (layers.mean > 0)).any()
-
-
 @pytest.mark.parametrize(
     ("interval", "smoothing", "message"),
     [(each, 0.1, "upper limit above its lower") for each in ((5, 5), (10, 5), (0, np.inf), (np.nan, 5))]
@@ -388,21 +374,3 @@ def test_weights_turn_means_of_layers_into_that_of_the_interval():
     for method in METHODS:
         found = brought(profile, top, bottom, value, [*STANDARD, (0, 100)], 60, method, limits=ANY).mean[deep]
         np.testing.assert_allclose(found[:, :5] @ interval_weights(STANDARD, (0, 100)), found[:, 5])
-
-
-# --- real horizons ---------------------------------------------------------------------------------------------------
-
-
-@needs_realdata
-def test_real_horizons_keep_their_mass():
-    table = read_table(REALDATA / "north_macedonia" / "horizons.csv")
-    profile, names = table["profile_id"].factorize()
-    top, bottom, soc = (table[name].to_numpy(float) for name in ("top", "bottom", "soc_gkg"))
-    horizons = Horizons(profile, *from_surface(profile, top, bottom)[:2], len(names))
-    smooth, exact = (harmonise(horizons, soc, [(0, 400)], "spline", each) for each in (0.1, 0.0))
-    mean = harmonise(horizons, soc, [(0, 400)])
-    whole = (mean.covered == mean.reach)[:, 0] & (mean.covered[:, 0] > 0)  # no gap: both methods see the same carbon
-    assert whole.sum() > 1500
-    differ = np.abs(exact.mean / mean.mean - 1)[whole] > 1e-9
-    assert differ.sum() <= exact.counts["overlapping the one above"] < 10  # overlaps are weighed differently
-    assert np.nanmedian(np.abs(smooth.mean / mean.mean - 1)[whole]) < 0.01

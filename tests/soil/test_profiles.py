@@ -175,26 +175,6 @@ def test_profiles_with_too_little_observed_are_left_out(tmp_path):
     assert (found.facts["kind"], found.table["cm_covered"].tolist()) == ("profiles", [17])
 
 
-def test_spline_and_further_intervals(tmp_path):
-    rows = [("a", 1, 2, top, top + 10, value) for top, value in ((0, 6), (20, 4), (40, 3), (60, 10))]
-    path = horizons(tmp_path / "h.csv", *rows, ("b", 1, 3, 0, 12, 8), ("c", 1, 4, 20, 30, 5))
-    further = [(0, 5), (5, 15), (15, 30), (30, 60), (60, 100)]
-    found = read_profiles(path, None, DepthRule((0.0, 20.0), "spline_1cm", further=further))
-    columns = ["soc_0_5", "soc_5_15", "soc_15_30", "soc_30_60", "soc_60_100"]
-    assert found.table["profile_id"].tolist() == ["a", "b"]
-    np.testing.assert_allclose(
-        found.table.loc[0, columns].astype(float), [6.105160, 5.618341, 4.316876, 4.192058, 9.7324], atol=1e-6
-    )
-    np.testing.assert_allclose(found.table.loc[1, ["soc", *columns]].astype(float), [8, 8, 8, np.nan, np.nan, np.nan])
-    assert found.table["cm_covered"].tolist() == [10, 12]
-    assert found.facts["horizons"]["below a gap, bridged by the spline"] == 3
-    assert found.facts["horizons"]["alone in their profile, the spline constant"] == 2
-    assert found.facts["further_depths"]["soc_0_5"] == {"profiles": 2, "without a horizon in it": 1}
-    table = read_profiles(path, None, DepthRule((0.0, 20.0), "spline", 0.0, further, 10)).table
-    assert (table["soc_5_15"].isna().tolist(), table["soc_15_30"].isna().tolist()) == ([True, True], [False, True])
-    assert read_profiles(path, None, DepthRule((40.0, 50.0), "spline", 0.0)).table["soc"].tolist() == pytest.approx([3])
-
-
 @pytest.mark.parametrize("rule", [DepthRule(method="spline"), DepthRule(further=[(0, 5)]), DepthRule(min_covered=10)])
 def test_depth_rules_need_horizons(tmp_path, rule):
     path = write(tmp_path / "p.csv", "profile_id,lon,lat,soc\na,1,2,3\n")
