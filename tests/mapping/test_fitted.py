@@ -6,15 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import rasterio
 from conftest import slow_but
+from map_world import make as make_map
+from map_world import read
 from rasterio.transform import Affine
 
 import soilcarbon
 from soilcarbon.categories import Category
-from soilcarbon.commands import map as make_map
 from soilcarbon.geo.raster import write_geotiff
-from soilcarbon.io.files import run
 from soilcarbon.mapping.tiles import open_predictor
 from soilcarbon.regression import learners
 from soilcarbon.regression.estimators import Samples
@@ -96,21 +95,15 @@ def world(workplace):
 
 
 def make(path, *more):
-    command = ["--checkpoint", str(path), "--rasters", "static", "--out", "out/soc.tif", "--workers", "1", *more]
-    return run(lambda: make_map.main(command))
-
-
-def read(path="out/soc.tif"):
-    with rasterio.open(path) as raster:
-        return raster.read(masked=True).filled(np.nan), raster.descriptions
+    return make_map("--workers", "1", *more, checkpoint=str(path), rasters="static")
 
 
 @pytest.mark.parametrize("key", slow_but(LEARNERS, "ridge", "regression-kriging", "stack"))
 def test_a_map_is_what_the_model_predicts_at_the_cells(key, world, saved):
     path, model, known, row, col = saved(key)
     assert make(path, "--level", "0.8", "--tile", "16") == 0
-    bands, names = read()
-    assert names == ("prediction", "lower", "upper", "di", "inside")
+    bands, names = read(), list(soilcarbon.open_map("out/soc.tif"))
+    assert names == ["prediction", "lower", "upper", "di", "inside"]
     predicted = model.predict(known.X)
     assert bands[0, row, col] == pytest.approx(predicted, rel=1e-4)
     calibration = open_predictor(path).uncertainty.calibration
@@ -129,9 +122,9 @@ def test_a_map_is_what_the_model_predicts_at_the_cells(key, world, saved):
 def test_kriged_residuals_are_added_tile_by_tile(world, saved):
     path, model, *_ = saved("regression-kriging")
     assert make(path, "--tile", "512") == 0
-    whole = read()[0]
+    whole = read()
     assert make(path, "--tile", "16") == 0
-    np.testing.assert_allclose(read()[0], whole, rtol=1e-5)
+    np.testing.assert_allclose(read(), whole, rtol=1e-5)
     kriged = model.parts["kriged"].predict(np.array([[WEST + 1.0, NORTH - 1.0], [0.0, 0.0], [np.nan, 0.0]]))
     assert abs(kriged[0]) > 0.01 and kriged[1:] == pytest.approx([0, 0], abs=1e-6)
 
@@ -141,7 +134,7 @@ def test_a_dataset_of_the_rasters_gives_the_same_map(key, world, saved):
     path = saved(key)[0]
     assert make(path, "--tile", "16") == 0
     found = soilcarbon.predict(path, soilcarbon.open_map("static").load(), tile=20)
-    bands, names = read()
-    assert tuple(found.data_vars) == names
+    bands, names = read(), list(soilcarbon.open_map("out/soc.tif"))
+    assert list(found.data_vars) == names
     for name, band in zip(names, bands, strict=True):
         np.testing.assert_allclose(found[name].values, band, rtol=1e-4, atol=1e-4)

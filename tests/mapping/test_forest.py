@@ -9,16 +9,17 @@ import pandas as pd
 import pytest
 import rasterio
 import xarray as xr
+from map_world import make as make_map
+from map_world import read
 from rasterio.transform import Affine
 from simulated import ZONED_QUICK, zoned_world
 
 import soilcarbon
-from soilcarbon.commands import map as make_map
 from soilcarbon.geo.grid import Grid
 from soilcarbon.geo.model_grid import regular_grid
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.geo.zonal_statistics import ZoneCells, cell_areas
-from soilcarbon.io.files import UserError, run
+from soilcarbon.io.files import UserError
 from soilcarbon.mapping.areal import Place
 from soilcarbon.mapping.forest import ForestPredictor
 from soilcarbon.mapping.predictor import Cells
@@ -100,13 +101,7 @@ def world(workplace):
 
 
 def make(saved, *more, kind="hard"):
-    command = ["--checkpoint", str(saved / f"{kind}.npz"), "--rasters", "static", "--out", "out/socd.tif", "--workers", "1"]
-    return run(lambda: make_map.main([*command, *more]))
-
-
-def read(path="out/socd.tif"):
-    with rasterio.open(path) as raster:
-        return raster.read(masked=True).filled(np.nan)
+    return make_map("--workers", "1", *more, checkpoint=str(saved / f"{kind}.npz"), rasters="static")
 
 
 def cells(layers):
@@ -123,7 +118,7 @@ def cells(layers):
 @pytest.mark.parametrize("kind", ["hard", "blended"])
 def test_a_map_is_what_the_forests_say_with_the_interval_of_its_zone(world, saved, kind):
     assert make(saved, "--level", "0.8", "--max_missing", "0.5", kind=kind) == 0
-    with rasterio.open("out/socd.tif") as raster:
+    with rasterio.open("out/soc.tif") as raster:
         assert raster.descriptions == ("prediction", "lower", "upper", "di", "inside")
         assert raster.units[:3] == ("kg/m2",) * 3
         assert "MEMBERS" not in raster.tags()
@@ -175,9 +170,9 @@ def test_tiles_leave_no_seam(world, saved):
 def test_a_folder_of_periods_is_a_map_each_and_the_change(world, saved):
     assert make(saved, "--periods", "periodic") == 0
     names = ["1985-1989", "2000-2004", "2015-2019", "change"]
-    assert sorted(path.name for path in Path("out").glob("*.tif")) == [f"socd_{name}.tif" for name in names]
-    first, last, change = (read(f"out/socd_{name}.tif") for name in (names[0], names[2], names[3]))
-    with rasterio.open("out/socd_change.tif") as raster:
+    assert sorted(path.name for path in Path("out").glob("*.tif")) == [f"soc_{name}.tif" for name in names]
+    first, last, change = (read(f"out/soc_{name}.tif") for name in (names[0], names[2], names[3]))
+    with rasterio.open("out/soc_change.tif") as raster:
         assert raster.descriptions == ("change", "lower", "upper", "sd")
     np.testing.assert_allclose(change[0], last[0] - first[0], atol=1e-6)
     labels = ClimateZones().labels(*(covariates()[name].ravel() for name in ("map", "mat"))).reshape(HEIGHT, WIDTH)
@@ -187,7 +182,7 @@ def test_a_folder_of_periods_is_a_map_each_and_the_change(world, saved):
     expected = np.sqrt(WIDENED**2 * (before**2 + after**2 - 2 * 0.6 * before * after) + alone)
     np.testing.assert_allclose(change[3], expected, rtol=0.35)  # the deviation of a hundred draws, of what profiles leave unknown
     np.testing.assert_allclose(change[2] - change[1], 2 * 1.6449 * change[3], rtol=1e-3)
-    table = pd.read_csv("out/socd_totals.csv").set_index(["map", "zone"])
+    table = pd.read_csv("out/soc_totals.csv").set_index(["map", "zone"])
     assert table.index.get_level_values("zone").unique().tolist() == [
         "whole map",
         *(f"climate zone {name}" for name in ClimateZones().names),
@@ -199,15 +194,15 @@ def test_a_folder_of_periods_is_a_map_each_and_the_change(world, saved):
     assert one["total"].iloc[1:].sum() == pytest.approx(one["total"].iloc[0])
     assert one["cells"].iloc[1:].sum() == one["cells"].iloc[0]
     explicit = [f"{name}=periodic/{name}" for name in names[:3]]
-    before = Path("out/socd_totals.csv").read_bytes()
+    before = Path("out/soc_totals.csv").read_bytes()
     assert make(saved, "--periods", *explicit) == 0
-    assert Path("out/socd_totals.csv").read_bytes() == before
+    assert Path("out/soc_totals.csv").read_bytes() == before
 
 
 def test_the_interval_of_a_total_is_that_of_the_double_sum_over_all_cells(world, saved):
     """Of 1,200 cells the variance of the total can be written out: spreads times areas times what distance leaves."""
     assert make(saved) == 0
-    found = pd.read_csv("out/socd_totals.csv").set_index("zone")
+    found = pd.read_csv("out/soc_totals.csv").set_index("zone")
     values = read()[0]
     labels = ClimateZones().labels(*(covariates()[name].ravel() for name in ("map", "mat")))
     lon, lat = (
@@ -237,7 +232,7 @@ def test_a_dataset_of_the_rasters_gives_the_same_map_and_means(world, saved):
     path, data = saved / "blended.npz", soilcarbon.open_map("static").load()
     found = soilcarbon.predict(path, data, tile=23)
     np.testing.assert_allclose(np.stack([found[name].values for name in found]), read(), rtol=1e-4, atol=1e-4)
-    table, means = pd.read_csv("out/socd_totals.csv"), soilcarbon.zone_means(path, data, tile=23)
+    table, means = pd.read_csv("out/soc_totals.csv"), soilcarbon.zone_means(path, data, tile=23)
     assert means["zone"].tolist() == table["zone"].tolist() and len(means) == 5
     np.testing.assert_allclose(means[["mean", "mean_lower"]], table[["mean", "mean_lower"]], rtol=1e-4)
 
@@ -245,7 +240,7 @@ def test_a_dataset_of_the_rasters_gives_the_same_map_and_means(world, saved):
 def test_exported_realisations_have_the_covariances_that_can_be_written_out(world, saved):
     """Cells of a model: their errors are double sums over the map's cells, by the deviation of each cell's own zone."""
     assert make(saved) == 0
-    soilcarbon.run("export", maps="out/socd.tif", cell=2.5, realizations=200, covered=0.3)
+    soilcarbon.run("export", maps="out/soc.tif", cell=2.5, realizations=200, covered=0.3)
     data = xr.open_dataset("out/cSoil.nc").load()
     known = np.isfinite(data["cSoil"].values.ravel())
     drawn = data["cSoil_realizations"].values.reshape(200, -1)[:, known].astype(float)
@@ -295,11 +290,11 @@ def test_sums_do_not_depend_on_tiles_nor_the_order_of_them(saved):
 def test_without_uncertainty_there_are_no_intervals(world, trained, saved, tmp_path):
     save_zoned(model(trained[0], Uncertainty(), record={"scores": "junk"}), tmp_path / "bare.npz")
     assert make(tmp_path, "--periods", "periodic", kind="bare") == 0
-    with rasterio.open("out/socd_change.tif") as raster:
+    with rasterio.open("out/soc_change.tif") as raster:
         assert raster.descriptions == ("change",)
-    with rasterio.open("out/socd_1985-1989.tif") as raster:
+    with rasterio.open("out/soc_1985-1989.tif") as raster:
         assert raster.descriptions == ("prediction",)
-    assert pd.read_csv("out/socd_totals.csv")["total_lower"].isna().all()
+    assert pd.read_csv("out/soc_totals.csv")["total_lower"].isna().all()
 
 
 def test_zones_of_a_map_take_the_nearest_code(workplace, trained, tmp_path):
@@ -314,7 +309,7 @@ def test_zones_of_a_map_take_the_nearest_code(workplace, trained, tmp_path):
     wet = np.where(np.arange(29)[None] < 14, 3.0, 1.0) * np.ones((22, 1))
     write_geotiff(Path("static/code.tif"), wet[None], ["code"], grid)
     assert make(tmp_path, "--like", "static/map.tif", kind="given") == 0
-    table = pd.read_csv("out/socd_totals.csv").set_index("zone")
+    table = pd.read_csv("out/soc_totals.csv").set_index("zone")
     assert table.index.tolist() == ["whole map", "zone 1", "zone 3"]
     assert table["cells"].iloc[1:].sum() == table["cells"].iloc[0] == HEIGHT * WIDTH
 
