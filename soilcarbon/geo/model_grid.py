@@ -60,17 +60,6 @@ class ModelGrid:
         wide = np.abs(np.diff(self.lon_bounds, axis=1))
         return np.asarray(tall * wide.T)
 
-    def crop(self, west: float, east: float, south: float, north: float) -> "ModelGrid":
-        """Return the rows and columns that a stretch of degrees touches; longitudes are angles."""
-        rows = (self.lat_bounds.max(1) > south) & (self.lat_bounds.min(1) < north)
-        left, right = self.lon_bounds.min(1), self.lon_bounds.max(1)
-        cols = np.logical_or.reduce([(right + turn > west) & (left + turn < east) for turn in _TURNS])
-        if not (rows.any() and cols.any()):
-            raise UserError(
-                f"the model's grid has no cell between {west:g} and {east:g} degrees east, {south:g} and {north:g} north"
-            )
-        return ModelGrid(self.lat[rows], self.lon[cols], self.lat_bounds[rows], self.lon_bounds[cols])
-
     def overlaps(self, grid: Grid, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return which cells of a map's tile lie in which of the model's: numbers (m,) of both, row by row, and the shared km2.
 

@@ -50,10 +50,8 @@ _PER_SURFACE = re.compile(
 
 def inside(areas: Sequence[Area], grid: Grid, tile: Tile) -> np.ndarray:
     """Return which cells of a tile have their centre in any of the areas: (h, w) bool."""
-    found = np.zeros((tile.height, tile.width), bool)
-    for _, mask in zone_masks(areas, grid, tile):
-        found |= mask
-    return found
+    masks = (mask for _, mask in zone_masks(areas, grid, tile))
+    return np.logical_or.reduce([np.zeros((tile.height, tile.width), bool), *masks])
 
 
 def zone_masks(areas: Sequence[Area], grid: Grid, tile: Tile) -> list[tuple[str, np.ndarray]]:

@@ -9,7 +9,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.warp import transform
 
-from soilcarbon.geo.crs import as_text, bounds_in, parse_crs, read_crs, short_name, transformed, unfit
+from soilcarbon.geo.crs import as_text, bounds_in, parse_crs, read_crs, short_name, transformed
 from soilcarbon.geo.grid import cell_sizes
 from soilcarbon.io.files import UserError
 
@@ -225,8 +225,3 @@ def test_codes_wkt_of_all_kinds_and_projjson_are_a_crs(code):
     texts = [known.to_wkt(), known.to_wkt(version="WKT2_2019"), known.to_wkt(version="WKT2_2015")]
     for text in (code, *texts, json.dumps(known.to_dict(projjson=True))):
         assert parse_crs(f" {text} ") == CRS.from_user_input(text)
-
-
-@pytest.mark.parametrize("crs", [DEGREES, "EPSG:4979", "EPSG:3035", "EPSG:2263", "EPSG:7405", "EPSG:3031", "EPSG:3460"])
-def test_degrees_and_projections_are_fit(crs):
-    assert unfit(CRS.from_user_input(crs)) == ""

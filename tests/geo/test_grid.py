@@ -1,6 +1,5 @@
 """Grids whose cells can be counted by hand."""
 
-import json
 import math
 from pathlib import Path
 
@@ -78,13 +77,6 @@ def test_a_longitude_is_found_on_any_turn():
     grid = Grid(DEGREES, 170, 10, (1, 1), 20, 20)
     for lon in (175.5, -184.5, 535.5):
         assert grid.places(np.array([lon]), np.array([0.0]))[1] == pytest.approx(5.5)
-
-
-def test_a_grid_survives_json():
-    for crs in (DEGREES, grids.read_crs("+proj=laea +lat_0=52 +lon_0=10 +ellps=GRS80"), grids.read_crs("EPSG:3035+5773")):
-        grid = Grid(crs, 0.1, 1 / 3, (0.1, 1e-5), 3, 4)
-        plain = json.loads(json.dumps(grids.as_plain(grid)))
-        assert Grid(plain["crs"], *plain["corner"], tuple(plain["cell"]), *plain["shape"]) == grid
 
 
 @pytest.mark.parametrize(("crs", "geographic"), [(DEGREES, True), ("EPSG:9518", True), ("EPSG:3035", False), ("EPSG:7405", False)])
@@ -354,9 +346,3 @@ def test_invalid_grids_are_errors(tmp_path, given, message):
     layers = layers_of(make(tmp_path / "a.tif"))
     with pytest.raises(UserError, match=message):
         target_grid(layers, **given)
-
-
-def test_a_followed_raster_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(grids, "_MAXIMUM_CELLS", 99)
-    with pytest.raises(UserError, match="the map would have 10 x 10 cells"):
-        target_grid(layers_of(make(tmp_path / "a.tif")))

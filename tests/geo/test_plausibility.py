@@ -218,12 +218,6 @@ def test_codes_of_seven_digits_are_exact(tmp_path):
     assert windows["v"].ravel().tolist() == [patches(codes)[0, 0], patches(codes)[-1, -1]]
 
 
-def test_classes_are_never_mixed(tmp_path):
-    path = put(tmp_path / "a.tif", patches(), "uint8", colours=COLOURS)
-    with Stack(find_layers([path]), Grid("EPSG:4326", 10, 50, (0.03, 0.03), 200, 200)) as stack:
-        assert set(np.unique(stack.read(0, 0, 200, 200))) == set(CODES.tolist())
-
-
 # --- what a file holds -------------------------------------------------------------------------------------------------
 
 

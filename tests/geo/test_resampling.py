@@ -155,11 +155,7 @@ def test_bilinear_is_scipys(tmp_path, case):
     make(tmp_path / "v.tif", values, west, north, cell, crs)
     found = read(tmp_path / "v.tif", grid)[0]
     cols, rows = np.meshgrid(np.arange(grid.width) + 0.5, np.arange(grid.height) + 0.5)
-    x, y = (
-        grid.transform @ (cols.ravel(), rows.ravel())
-        if hasattr(Affine, "__matmul__")
-        else grid.transform * (cols.ravel(), rows.ravel())
-    )
+    x, y = grid.transform @ (cols.ravel(), rows.ravel())
     if CRS.from_user_input(crs) != CRS.from_user_input(grid.crs):
         x, y = (np.array(v) for v in transform(grid.crs, crs, x, y))
     at = np.stack([(north - y) / cell - 0.5, (x - west) / cell - 0.5]).reshape(2, *found.shape)
