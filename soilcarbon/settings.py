@@ -1,7 +1,8 @@
 """Settings: typed, frozen declarations with default, unit and meaning, resolved from defaults, YAML and flags.
 
 Defaults here <- a YAML file (`--config FILE`) <- flags (`--lr 3e-4`). Those of training and prediction are declared here; the
-settings of any other command stand beside it, in `soilcarbon.commands`. A YAML file may hold settings of several commands.
+settings of any other command stand beside it, in `soilcarbon.commands`, or beside the code that takes them as they are
+(`soil.settings`, `zonal.settings`, `drivers.analysis`). A YAML file may hold settings of several commands.
 """
 
 import copy
