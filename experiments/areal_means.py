@@ -35,7 +35,7 @@ from soilcarbon.network.network import SoilCarbonNet, as_means, predict
 from soilcarbon.regression.fit import fit_model
 from soilcarbon.regression.learners import Task
 from soilcarbon.simulation.example import LARGEST, NOISE
-from soilcarbon.simulation.sampling import Grid, GriddedWorld, draw_profiles, rasterize_world
+from soilcarbon.simulation.sampling import GriddedWorld, centres, draw_profiles, grid_over, rasterize_world
 from soilcarbon.simulation.world import REGIONS, World
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.areal_mean import areal_mean
@@ -97,20 +97,20 @@ def survey(seed: int, name: str, n: int, how: str, change: str) -> Region:
     """Survey a region of a planet: `how` is even or clustered, `change` is no, both or first."""
     periods = 1 if change == "no" else 2
     region = REGIONS[name]
-    grid = Grid.over(region.bounds, round(CELL * region.coarser, 9))
+    grid = grid_over(region.bounds, round(CELL * region.coarser, 9))
     worlds = [rasterize_world(World(seed, WARMING * k), grid) for k in range(periods)]
     random = np.random.default_rng([seed, 7, list(REGIONS).index(name), n, how == "even"])
-    lon, lat = np.meshgrid(*grid.centres())
+    lon, lat = np.meshgrid(*centres(grid))
     soil = np.logical_and.reduce([np.isfinite(world.truth) for world in worlds])
     area = np.cos(np.radians(lat))
     if how == "even":
         chance = (soil * area).ravel()
         drawn = random.choice(chance.size, n, p=chance / chance.sum(), replace=n > soil.sum())
-        at = [axis.ravel()[drawn] + random.uniform(-0.45, 0.45, n) * grid.cell for axis in (lon, lat)]
+        at = [axis.ravel()[drawn] + random.uniform(-0.45, 0.45, n) * grid.cell[0] for axis in (lon, lat)]
     else:
         there = GriddedWorld(grid, {}, np.where(soil, worlds[0].truth, np.nan), worlds[0].undisturbed)
-        at = list(draw_profiles(there, np.ones(soil.shape), n, 0.05 * grid.cell * min(soil.shape), random)[:2])
-    row, column = ((grid.north - at[1]) / grid.cell).astype(int), ((at[0] - grid.west) / grid.cell).astype(int)
+        at = list(draw_profiles(there, np.ones(soil.shape), n, 0.05 * grid.cell[0] * min(soil.shape), random)[:2])
+    row, column = (each.astype(int) for each in grid.places(*at))
     noise = NOISE * random.normal(size=n) - NOISE**2 / 2
     period = random.integers(periods, size=n) if change == "both" else np.zeros(n, np.int64)
     cells = np.stack([np.stack([world.covariates[name] for name in VARIABLES], axis=-1) for world in worlds]).astype(np.float32)

@@ -19,11 +19,11 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from rasterio.transform import Affine
 
+from soilcarbon.geo.grid import Grid
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import check_writable, file_set, write_table, write_yaml
-from soilcarbon.simulation.sampling import Grid, GriddedWorld, check_simulated, draw_profiles, rasterize_world
+from soilcarbon.simulation.sampling import GriddedWorld, centres, check_simulated, draw_profiles, extent, grid_over, rasterize_world
 from soilcarbon.simulation.world import SPECTRA, RandomField, World, evaporation, productivity, unit_vectors
 from soilcarbon.soil.density import soc_density
 from soilcarbon.zonal.climate_zones import ZONES, ClimateZones
@@ -82,16 +82,13 @@ def make_china(out: Path, law: Law = "zoned", *, profiles: int = 6000, cell: flo
     folder = out / ("china" if law == "zoned" else "china_unzoned")
     check_writable(out)
     check_simulated(folder / "world.yaml")
-    grid = Grid.over(BOUNDS, cell)
-    china = China(seed, grid, law)
-    transform = Affine(grid.cell, 0, grid.west, 0, -grid.cell, grid.north)
-
+    china = China(seed, grid_over(BOUNDS, cell), law)
     with file_set(folder) as new:
-        _write_china(new, china, transform, profiles, seed, law)
+        _write_china(new, china, profiles, seed, law)
     return folder
 
 
-def _write_china(new: Path, china: "China", transform: Affine, profiles: int, seed: int, law: Law) -> None:
+def _write_china(new: Path, china: "China", profiles: int, seed: int, law: Law) -> None:
     """Write rasters, horizons and their record into a folder."""
     grid = china.grid
 
@@ -99,7 +96,7 @@ def _write_china(new: Path, china: "China", transform: Affine, profiles: int, se
         """Write some layers; the last unit is that of all that follow."""
         every = [*units, *[units[-1]] * (len(layers) - len(units))]
         cells = np.stack(list(layers.values())).reshape(-1, grid.height, grid.width)
-        write_geotiff(new / f"{name}.tif", cells, list(layers), transform, units=every)
+        write_geotiff(new / f"{name}.tif", cells, list(layers), grid.transform, units=every)
 
     write("rasters/climate", china.climate, "mm", "degrees C", "degrees C x 100", "%")
     write("rasters/relief", china.relief, "m", "degrees")
@@ -116,7 +113,7 @@ def _write_china(new: Path, china: "China", transform: Affine, profiles: int, se
     write_table(new / "horizons.csv", china.horizons(profiles, seed))
     responses = {zone: vars(response) for zone, response in RESPONSES[law].items()}
     facts = {"simulated": True, "seed": seed, "law": law, "responses": responses, "profiles": profiles}
-    write_yaml(new / "world.yaml", facts | {"crs": "EPSG:4326", "cell": grid.cell, "bounds": grid.bounds})
+    write_yaml(new / "world.yaml", facts | {"crs": "EPSG:4326", "cell": grid.cell[0], "bounds": extent(grid)})
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,7 @@ class China:
         gridded = rasterize_world(World(seed), grid)
         shown = {name: values.ravel().astype(np.float64) for name, values in gridded.covariates.items()}
         self.sea = ~np.isfinite(gridded.truth.ravel())
-        lon, lat = (axis.ravel() for axis in np.meshgrid(*grid.centres()))
+        lon, lat = (axis.ravel() for axis in np.meshgrid(*centres(grid)))
         self._points, self._seed = unit_vectors(lon, lat), seed
         self._fields = {name: self._field(k, spectrum) for k, (name, spectrum) in enumerate(_FIELDS.items())}
         names = {"map": "bio12", "mat": "bio01", "temperature_seasonality": "bio04", "rain_seasonality": "bio15"}
@@ -213,8 +210,7 @@ class China:
         gridded = GriddedWorld(self.grid, {}, np.where(self.sea, np.nan, 1.0).reshape(shape), np.zeros(shape))
         effort = np.select([self.zone == k for k in range(4)], [1.0, 0.9, 1.6, 0.6]).reshape(shape)
         lon, lat, _ = draw_profiles(gridded, effort, count, 0.8, random)
-        column = np.floor((lon - self.grid.west) / self.grid.cell).astype(np.int64)
-        row = np.floor((self.grid.north - lat) / self.grid.cell).astype(np.int64)
+        row, column = (np.floor(at).astype(np.int64) for at in self.grid.places(lon, lat))
         cell = row * self.grid.width + column
         year = random.choice(np.arange(*SAMPLED), count, p=_surveyed())
         at = np.maximum((year - PERIODS[0][0]) // 5, 0)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rasterio.transform import Affine
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.figures import SocMap, soc_maps
@@ -20,7 +19,7 @@ from soilcarbon.geo.raster import cut_windows, describe, find_layers, write_geot
 from soilcarbon.io.files import check_writable, file_set, write_table
 from soilcarbon.simulation.earth_system_model import COARSER, model_output, write_cmip
 from soilcarbon.simulation.geography import bumps
-from soilcarbon.simulation.sampling import Grid, GriddedWorld, check_simulated, draw_profiles, rasterize_world
+from soilcarbon.simulation.sampling import GriddedWorld, centres, check_simulated, draw_profiles, extent, grid_over, rasterize_world
 from soilcarbon.simulation.world import REGIONS, World
 from soilcarbon.soil.dataset import compute_statistics, write_dataset
 from soilcarbon.stats.groups import spatial_groups, train_valid_test_split
@@ -95,7 +94,7 @@ def _write_world(out: Path, surveys: Mapping[str, Survey], radius: int, seed: in
         paths = _write_rasters(folder, gridded)
         if name == "global":
             stock = model_output(gridded.covariates)
-            write_cmip(folder / "cSoil.nc", stock, gridded.grid.west, gridded.grid.north, COARSER * gridded.grid.cell)
+            write_cmip(folder / "cSoil.nc", stock, gridded.grid.x, gridded.grid.y, COARSER * gridded.grid.cell[0])
         samples = _sample_table(name, survey)
         write_table(folder / "profiles.csv", samples)
         layers = find_layers(paths)
@@ -105,7 +104,7 @@ def _write_world(out: Path, surveys: Mapping[str, Survey], radius: int, seed: in
         facts = _facts(name, survey, describe(layers), seed)
         write_dataset(folder, samples, windows, survey.split, PUBLISHED_CATEGORIES, facts, statistics)
     maps = [
-        SocMap(f"{name}, n = {len(each.lon):,}", each.gridded.truth, each.gridded.grid.bounds, each.lon, each.lat)
+        SocMap(f"{name}, n = {len(each.lon):,}", each.gridded.truth, extent(each.gridded.grid), each.lon, each.lat)
         for name, each in surveys.items()
     ]
     profiles = len(surveys["global"].lon)
@@ -116,8 +115,8 @@ def _write_world(out: Path, surveys: Mapping[str, Survey], radius: int, seed: in
 def _region_survey(world: World, name: str, cell: float, count: int, seed: int, random: np.random.Generator) -> Survey:
     """Return a region on its finer grid, surveyed evenly and split by blocks."""
     region = REGIONS[name]
-    gridded = rasterize_world(world, Grid.over(region.bounds, round(cell * region.coarser, 9)))
-    spread = 0.05 * gridded.grid.cell * min(gridded.truth.shape)
+    gridded = rasterize_world(world, grid_over(region.bounds, round(cell * region.coarser, 9)))
+    spread = 0.05 * gridded.grid.cell[0] * min(gridded.truth.shape)
     lon, lat, truth = draw_profiles(gridded, np.ones(gridded.truth.shape), count, spread, random)
     blocks = spatial_groups(lon, lat, region.block_size)
     split = train_valid_test_split(blocks, REGION_VALID_SHARE, TEST_SHARE, seed)
@@ -141,8 +140,8 @@ def _global_survey(
             refused |= held_out | inside & (random.uniform(size=len(lon)) > KEPT_IN_REGIONS)
         return refused
 
-    gridded = rasterize_world(world, Grid.over(GLOBAL_BOUNDS, cell))
-    cells = [axis.ravel() for axis in np.meshgrid(*gridded.grid.centres())]
+    gridded = rasterize_world(world, grid_over(GLOBAL_BOUNDS, cell))
+    cells = [axis.ravel() for axis in np.meshgrid(*centres(gridded.grid))]
     effort = (0.03 + bumps("surveys", *cells)).reshape(gridded.truth.shape)
     lon, lat, truth = draw_profiles(gridded, effort, count, 0.8, random, refused)
     split = train_valid_test_split(spatial_groups(lon, lat), VALID_SHARE, TEST_SHARE, seed)
@@ -166,8 +165,8 @@ def _facts(name: str, survey: Survey, rasters: list[dict[str, Any]], seed: int) 
         "seed": seed,
         "statistics": "of the training profiles of global",
         "crs": "EPSG:4326",
-        "cell": gridded.grid.cell,
-        "bounds": gridded.grid.bounds,
+        "cell": gridded.grid.cell[0],
+        "bounds": extent(gridded.grid),
         "rasters": rasters,
         "truth": "truth.tif: SOC of 0-30 cm, g/kg, without noise",
         "noise": f"normal on ln SOC, standard deviation {NOISE}, mean {-(NOISE**2) / 2:g}, in profiles only",
@@ -189,7 +188,7 @@ def _facts(name: str, survey: Survey, rasters: list[dict[str, Any]], seed: int) 
 
 def _write_rasters(folder: Path, gridded: GriddedWorld) -> list[Path]:
     """Write truth.tif and rasters/<category>.tif; return the paths of the latter."""
-    transform = Affine(gridded.grid.cell, 0, gridded.grid.west, 0, -gridded.grid.cell, gridded.grid.north)
+    transform = gridded.grid.transform
     write_geotiff(folder / "truth.tif", gridded.truth[None], ["soc"], transform, units=["g/kg"])
     paths = []
     for category in PUBLISHED_CATEGORIES:

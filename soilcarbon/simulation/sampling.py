@@ -10,42 +10,36 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from soilcarbon.geo.grid import Grid
 from soilcarbon.io.files import UserError, read_yaml
 
 if TYPE_CHECKING:
     from soilcarbon.simulation.world import World
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A north-up raster's cells: upper left corner and cell in degrees, rows, columns.
+def grid_over(bounds: tuple[float, float, float, float], cell: float) -> Grid:
+    """Return the grid of whole cells within lon_min, lat_min, lon_max, lat_max, degrees, from the upper left corner.
 
-    >>> grid = Grid.over((10, 50, 12, 51), cell=0.5)
-    >>> grid.height, grid.width, grid.centres()[0].tolist()
+    >>> grid = grid_over((10, 50, 12, 51), cell=0.5)
+    >>> grid.height, grid.width, centres(grid)[0].tolist()
     (2, 4, [10.25, 10.75, 11.25, 11.75])
     """
+    west, south, east, north = bounds
+    rows, columns = (max(1, int(extent / cell + 1e-6)) for extent in (north - south, east - west))
+    return Grid("EPSG:4326", west, north, (cell, cell), rows, columns)
 
-    west: float
-    north: float
-    cell: float
-    height: int
-    width: int
 
-    @classmethod
-    def over(cls, bounds: tuple[float, float, float, float], cell: float) -> "Grid":
-        """Return the grid of whole cells within lon_min, lat_min, lon_max, lat_max, from the upper left corner."""
-        west, south, east, north = bounds
-        return cls(west, north, cell, max(1, int((north - south) / cell + 1e-6)), max(1, int((east - west) / cell + 1e-6)))
+def centres(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Return the longitudes (W,) and latitudes (H,) of the cells' centres."""
+    lon, _ = grid.coordinates(np.zeros(grid.width), np.arange(grid.width) + 0.5)
+    _, lat = grid.coordinates(np.arange(grid.height) + 0.5, np.zeros(grid.height))
+    return lon, lat
 
-    @property
-    def bounds(self) -> list[float]:
-        """lon_min, lat_min, lon_max, lat_max, degrees."""
-        east, south = self.west + self.width * self.cell, self.north - self.height * self.cell
-        return [round(degrees, 6) for degrees in (self.west, south, east, self.north)]
 
-    def centres(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the longitudes (W,) and latitudes (H,) of the cells' centres."""
-        return self.west + (np.arange(self.width) + 0.5) * self.cell, self.north - (np.arange(self.height) + 0.5) * self.cell
+def extent(grid: Grid) -> list[float]:
+    """Return lon_min, lat_min, lon_max, lat_max, degrees."""
+    west, east, south, north = grid.bounds
+    return [round(degrees, 6) for degrees in (west, south, east, north)]
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,7 @@ class GriddedWorld:
 
 def rasterize_world(world: "World", grid: Grid) -> GriddedWorld:
     """Rasterise a world: each cell has the values at its centre."""
-    lon, lat = grid.centres()
+    lon, lat = centres(grid)
     rows = max(1, 2**18 // grid.width)  # at once
     parts = [
         world.at(*(axis.ravel() for axis in np.meshgrid(lon, lat[begin : begin + rows]))) for begin in range(0, grid.height, rows)
@@ -88,7 +82,8 @@ def draw_profiles(
     1e-5, and the true SOC of the cell, g/kg.
     """
     grid, soil = gridded.grid, np.isfinite(gridded.truth)
-    _, lats = grid.centres()
+    side = grid.cell[0]
+    _, lats = centres(grid)
     chance = (effort * soil * np.cos(np.radians(lats))[:, None]).ravel()
     cumulative = np.cumsum(chance)
 
@@ -100,7 +95,7 @@ def draw_profiles(
     clusters = max(4, count // 20)
     centre = np.stack(places(clusters))
     size = np.exp(0.9 * random.normal(size=clusters))
-    wide = spread / grid.cell * np.exp(0.5 * random.normal(size=clusters))
+    wide = spread / side * np.exp(0.5 * random.normal(size=clusters))
     found: list[np.ndarray] = []
     while sum(len(part) for part in found) < count:
         row, column = places(count)
@@ -108,13 +103,13 @@ def draw_profiles(
         member = random.choice(clusters, count, p=size / size.sum())
         shift = random.normal(size=(2, count)) * wide[member]
         row = np.where(clustered, centre[0, member] + shift[0], row)
-        narrowing = np.cos(np.radians(np.clip(grid.north - row * grid.cell, -85, 85)))
+        narrowing = np.cos(np.radians(np.clip(grid.y - row * side, -85, 85)))
         column = np.where(clustered, centre[1, member] + shift[1] / narrowing, column)
         inside = (row >= 0) & (row < grid.height) & (column >= 0) & (column < grid.width)
         row, column = row[inside], column[inside]
         # off the cells' edges, so that rounding moves no profile into the next cell
         in_row, in_column = (np.floor(at) + np.clip(at % 1, 0.01, 0.99) for at in (row, column))
-        lon, lat = np.round(grid.west + in_column * grid.cell, 5), np.round(grid.north - in_row * grid.cell, 5)
+        lon, lat = np.round(grid.x + in_column * side, 5), np.round(grid.y - in_row * side, 5)
         truth = gridded.truth[row.astype(int), column.astype(int)].astype(np.float64)
         taken = np.isfinite(truth) if refused is None else np.isfinite(truth) & ~refused(lon, lat)
         found.append(np.stack([lon, lat, truth], axis=1)[taken])

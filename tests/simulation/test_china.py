@@ -9,7 +9,7 @@ import yaml
 from soilcarbon.commands import simulate
 from soilcarbon.geo.raster import cut_windows, find_layers
 from soilcarbon.simulation.china import DEPTHS, PERIODS, RESPONSES, China, bulk_density, make_china, mean_share
-from soilcarbon.simulation.sampling import Grid
+from soilcarbon.simulation.sampling import grid_over
 from soilcarbon.soil.density import Measured, interval_densities, soc_density
 from soilcarbon.soil.depth import Horizons
 from soilcarbon.zonal.climate_zones import ZONES
@@ -26,7 +26,7 @@ def datasets(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def china():
-    return China(314, Grid.over((74.0, 18.0, 135.0, 54.0), CELL), "zoned")
+    return China(314, grid_over((74.0, 18.0, 135.0, 54.0), CELL), "zoned")
 
 
 def read(path):

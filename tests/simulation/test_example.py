@@ -332,7 +332,7 @@ def test_regions_take_the_global_statistics(out):
 @pytest.mark.parametrize("name", REGIONS)
 def test_regions_depart(out, name):
     region = REGIONS[name]
-    gridded = sampling.rasterize_world(World(314), sampling.Grid.over(region.bounds, 0.2 * region.coarser))
+    gridded = sampling.rasterize_world(World(314), sampling.grid_over(region.bounds, 0.2 * region.coarser))
     change = np.log(gridded.truth) - np.log(gridded.undisturbed)
     assert abs(np.nanmean(change)) > 0.2
     assert np.nanstd(change) > 0.02  # more than a factor
