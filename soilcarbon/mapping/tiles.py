@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import rasterio
@@ -26,6 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.grid import Grid, Tile
+from soilcarbon.geo.raster import Layer
 from soilcarbon.geo.resampling import Stack
 from soilcarbon.geo.vector import Area, load_areas
 from soilcarbon.geo.zonal_statistics import ZoneCells
@@ -33,7 +33,7 @@ from soilcarbon.io.files import UserError, sha256
 from soilcarbon.mapping.aggregation import block_bands
 from soilcarbon.mapping.areal import CHANGE, Place, estimation, with_ends
 from soilcarbon.mapping.cog import GDAL_SETTINGS, Statistics, write_tile
-from soilcarbon.mapping.native import Windows, natives_of, read_windows
+from soilcarbon.mapping.native import natives_of, read_windows
 from soilcarbon.mapping.plan import AREA, PLAN, WHOLE, ZONES, Plan, own_zone, stamps_of
 from soilcarbon.mapping.predictor import Cells, Predicted, Predictor, dissimilarity
 from soilcarbon.parallel import process_pool, start_worker
@@ -88,6 +88,13 @@ def open_planned(plan: Plan) -> Predictor:
 # --- one tile ----------------------------------------------------------------------------------------------------------
 
 
+class _Open(threading.local):
+    """Open rasters of a thread, by their layers and grid."""
+
+    def __init__(self) -> None:
+        self.stacks: dict[tuple[tuple[Layer, ...], Grid], Stack] = {}
+
+
 class _Worker:
     """State of a process between tiles: model, areas, and per thread the open rasters."""
 
@@ -104,39 +111,25 @@ class _Worker:
         level, shared = self.plan.level, self.plan.shared
         self.how = {name: estimation(self.model.errors, periods, name, level, shared) for name in self.plan.maps}
         self.lock = threading.Lock()
-        self._here = threading.local()
+        self._here = _Open()
         self._natives = {
             name: natives_of(self.model.windows, [self.plan.layers[n] for n in numbers], self.plan.grid, self.model.trained_cells)
             for name, numbers in self.plan.periods
         }
 
-    def stack(self, kind: Literal["covariates", "mask"]) -> Stack:
-        """Return this thread's open rasters."""
-        if not hasattr(self._here, kind):
-            layers = [self.plan.mask] if kind == "mask" and self.plan.mask else self.plan.layers
-            nearest = [layer.name for layer in layers] if kind == "mask" else self.model.classes
-            setattr(self._here, kind, Stack(layers, self.plan.grid, nearest, self.plan.resampling))
-        stack: Stack = getattr(self._here, kind)
-        return stack
-
-    def native(self, period: str, tile: Tile) -> dict[int, Windows]:
-        """Return the windows of a period's categories that are read on their own grid."""
-        if not hasattr(self._here, "native"):
-            self._here.native = {}
-        found, stacks = {}, self._here.native
-        for k, each in self._natives.get(period, {}).items():
-            if (period, k) not in stacks:
-                stacks[period, k] = Stack(each.layers, each.grid)
-            found[k] = read_windows(each, stacks[period, k], self.plan.grid, tile)
-        return found
+    def stack(self, layers: tuple[Layer, ...], grid: Grid, nearest: Collection[str] = ()) -> Stack:
+        """Return this thread's open rasters of some layers, brought to a grid."""
+        if (layers, grid) not in self._here.stacks:
+            self._here.stacks[layers, grid] = Stack(layers, grid, nearest, self.plan.resampling)
+        return self._here.stacks[layers, grid]
 
     def inside(self, tile: Tile) -> np.ndarray:
         """Return which cells (h, w) of a tile are in the area of interest and not masked."""
         found = np.ones((tile.height, tile.width), bool)
         if self.area is not None:
             found &= zones.inside(self.area, self.plan.grid, tile)
-        if self.plan.mask is not None and found.any():
-            found &= self.stack("mask").read(tile.row, tile.col, tile.height, tile.width)[0] > 0
+        if (mask := self.plan.mask) is not None and found.any():
+            found &= self.stack((mask,), self.plan.grid, [mask.name]).read(tile.row, tile.col, tile.height, tile.width)[0] > 0
         return found
 
     def compute(self, tile: Tile) -> tuple[np.ndarray | None, Notes]:
@@ -146,8 +139,8 @@ class _Worker:
         count = int(inside.sum())
         if not count:  # the covariates need not be read
             return None, Notes(inside=0)
-        halo = self.model.halo
-        block = self.stack("covariates").read(tile.row - halo, tile.col - halo, tile.height + 2 * halo, tile.width + 2 * halo)
+        halo, covariates = self.model.halo, self.stack(plan.layers, plan.grid, self.model.classes)
+        block = covariates.read(tile.row - halo, tile.col - halo, tile.height + 2 * halo, tile.width + 2 * halo)
         middle = block[:, halo : halo + tile.height, halo : halo + tile.width]
         missing = np.isnan(middle)
         maps: dict[str, Predicted] = {}
@@ -156,7 +149,8 @@ class _Worker:
         for name, numbers in plan.periods:
             gaps = missing[list(numbers)]
             wanted = inside & (gaps.mean(0) <= plan.max_missing)
-            native = self.native(name, tile)
+            own = self._natives[name].items()
+            native = {k: read_windows(each, self.stack(each.layers, each.grid), plan.grid, tile) for k, each in own}
             with self.lock:  # one tile computes while others are read and written
                 maps[name] = self.model.predict(block[list(numbers)], wanted, Cells(plan.grid, tile, native))
                 wanted = np.isfinite(maps[name].members[0])  # forests need a climate
