@@ -19,7 +19,7 @@ from soilcarbon.quantities import check_plausible, possible
 from soilcarbon.soil.bulk_density import fill_bulk_density
 from soilcarbon.soil.density import BY_MASS, Measured, check_soc_unit, measurements
 from soilcarbon.soil.depth import HIGHEST_LITTER, Horizons, from_surface
-from soilcarbon.soil.horizons import constant_columns, has_depths, measured_quantity, measured_soc, read_depths, typed
+from soilcarbon.soil.horizons import constant_columns, has_depths, measured_columns, read_depths, typed
 from soilcarbon.soil.settings import StockSettings
 from soilcarbon.soil.stocks import Cores, Layers
 from soilcarbon.soil.visits import TIMES, visit_labels
@@ -101,16 +101,10 @@ def read_cores(settings: StockSettings) -> CoreTable:
 
 def _measured(sources: "Mapping[str, _Rows]", settings: StockSettings) -> dict[str, Measured]:
     """Return what was measured, each of its own table; UserError if there is no column of SOC or bulk density."""
-    points = sources["soc"].points
-    column, soc, unit = measured_soc(points, settings.soc_factor)
-    points.columns.found["soc"] = column
-    found, units = {"soc": soc}, {"soc": unit} if unit else {}
+    found, units = measured_columns({name: rows.points for name, rows in sources.items()}, settings.soc_factor)
     if "bulk_density" not in sources["bulk_density"].points and not settings.estimate:
         way = "--columns bulk_density=NAME names it, --bulk_density_table a second table, --estimate estimates it from SOC"
         raise UserError(f"{sources['bulk_density'].points.path}: no column of bulk density is known by its name; {way}")
-    for name in ("bulk_density", "stones"):
-        found[name], unit = measured_quantity(sources[name].points, name)
-        units |= {name: unit} if unit else {}
     measured: dict[str, Measured] = {}
     for name, rows in sources.items():
         table = rows.points.raw.assign(**{name: found[name]})

@@ -227,6 +227,15 @@ def measured_quantity(points: PointTable, name: str) -> tuple[np.ndarray, str | 
     return values, _stated(points, name, points.columns.found.get(name, ""), signs, ("percent", "mass_percent"))
 
 
+def measured_columns(sources: Mapping[str, PointTable], soc_factor: float | None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return SOC, bulk density and stones (L,), each of its own table, and the units that are stated."""
+    column, soc, unit = measured_soc(sources["soc"], soc_factor)
+    sources["soc"].columns.found["soc"] = column
+    found: dict[str, tuple[np.ndarray, str | None]] = {"soc": (soc, unit)}
+    found |= {name: measured_quantity(sources[name], name) for name in ("bulk_density", "stones")}
+    return {name: values for name, (values, _) in found.items()}, {name: unit for name, (_, unit) in found.items() if unit}
+
+
 def _stated(points: PointTable, ours: str, column: str, signs: list[str], per_cent: tuple[str, ...]) -> str | None:
     """Return the unit that a column's name or its per cent signs state, or None; UserError if they contradict each other."""
     by_name = points.columns.units.get(ours)
@@ -248,18 +257,11 @@ def read_horizons(
     """
     points = read_points(path, rule)
     points.require("profile_id", "lon", "lat", *(() if has_depths(points) else ("top", "bottom")))
-    column, soc, unit = measured_soc(points, soc_factor)
-    points.columns.found["soc"] = column
-    values, units = {"soc": soc}, {"soc": unit} if unit else {}
-    for name in ("bulk_density", "stones"):
-        values[name], stated = measured_quantity(points, name)
-        units |= {name: stated} if stated else {}
+    values, units = measured_columns(dict.fromkeys(("soc", "bulk_density", "stones"), points), soc_factor)
     found = place_horizons(points, values)
     ranges = ("depth",) if not ("top" in points and "bottom" in points) else ("top", "bottom")
     used = ("profile_id", "lon", "lat", "lon_letter", "lat_letter", *ranges, "horizon", "year", *values)
-    points.columns.found.update({name: points.columns.found.pop(name) for name in used if name in points})
-    for name in set(points.columns.found) - set(used):
-        del points.columns.found[name]
+    points.columns = replace(points.columns, found={name: points.columns.found[name] for name in used if name in points})
     if "year" not in points:
         found = replace(found, once=found.once.assign(year=np.nan), table=found.table.assign(year=np.nan))
     return found, points, units
