@@ -27,9 +27,10 @@ from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES, Category
+from soilcarbon.html import FigureFolder
 from soilcarbon.regression import learners
 from soilcarbon.soil.dataset import write_dataset
-from soilcarbon.training import distillation
+from soilcarbon.training import arrays, distillation
 
 os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])  # for the processes that tests start
 # the tests run side by side, and threads that spin while others have their core take a hundred times as long as one thread
@@ -89,6 +90,18 @@ def small_learners():
         for each in (learners._FOREST, learners._BOOSTING):
             patch.setitem(each, "n_estimators", 30)
         yield patch
+
+
+def tiny_models(patch: pytest.MonkeyPatch) -> None:
+    """Let models of every learner be of a few trees and epochs: where it matters that they are whole, not how well they predict."""
+    for values, name, value in (
+        (arrays._DIRECT, "epochs", 2),
+        (arrays._TAUGHT, "epochs", 1),
+        (learners._FOREST, "n_estimators", 12),
+        (learners._BOOSTING, "n_estimators", 12),
+    ):
+        patch.setitem(values, name, value)
+    patch.setattr(distillation, "MIXED", 200)
 
 
 def simulate_dataset(
@@ -206,10 +219,28 @@ def no_drawing(monkeypatch):
 
 
 @pytest.fixture
-def light_maps(no_drawing, monkeypatch):
-    """Let maps be made without figures, and with a sample of cells that is large enough for these small worlds."""
+def whole_maps():
+    """Asked for beside `light_maps`: maps with their pages, styles and STAC items, which take a fifth of the time."""
+
+
+@pytest.fixture
+def light_maps(no_drawing, monkeypatch, request):
+    """Let maps be made without what lies beside them, and with a sample of cells that is large enough for these small worlds."""
     monkeypatch.setattr("soilcarbon.mapping.plan._SPOTS", 3)
     monkeypatch.setattr("soilcarbon.mapping.outputs.preview", lambda png, *_: PIL.Image.new("RGB", (1, 1)).save(png))
+    if "whole_maps" not in request.fixturenames:
+        for name in ("write_page", "_write_for_gis"):
+            monkeypatch.setattr(f"soilcarbon.mapping.outputs.{name}", lambda *_: None)
+
+
+def plot_nothing(monkeypatch):
+    """Let the figures of reports be empty files, which are not plotted; for a fixture of a whole module."""
+    plain = FigureFolder.draw
+
+    def draw(folder, name, alt, caption, _, *__):
+        return plain(folder, name, alt, caption, lambda path, *_: path.write_bytes(b""))
+
+    monkeypatch.setattr(FigureFolder, "draw", draw)
 
 
 @pytest.fixture(scope="session")

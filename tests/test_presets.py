@@ -19,7 +19,7 @@ from soilcarbon.io.files import run
 from soilcarbon.io.pickles import dump_pickle
 from soilcarbon.settings import PRESETS
 
-pytestmark = pytest.mark.usefixtures("small_learners", "light_maps")
+pytestmark = pytest.mark.usefixtures("small_learners", "light_maps", "whole_maps")
 
 QUICK = ["--epochs", "1", "--no-tensorboard", "--device", "cpu"]
 WORLD = "model/pretrain_model/GSoilCPM.pth"

@@ -242,7 +242,8 @@ def test_the_published_world_opens(tmp_path, workplace):
     stats = pd.read_csv(folder / "samples/df_var_stats.csv").set_index("var_name")
     z = []
     for name in (name for category in PUBLISHED_CATEGORIES for name in category.variables):
-        values = np.array([load_pickle(folder / f"{name}.pkl")[k][1, 1] for k in table["profile_id"]], float)
+        patches = load_pickle(folder / f"{name}.pkl")
+        values = np.array([patches[k][1, 1] for k in table["profile_id"]], float)
         values[values == -9999] = 0
         z.append((values - stats.loc[name, "v_mean"]) / stats.loc[name, "v_std"])
     with torch.no_grad():

@@ -15,14 +15,14 @@ from pyproj import Transformer
 from sklearn.base import clone
 
 from soilcarbon.benchmark import methods as registry
-from soilcarbon.benchmark import own_data, runs
+from soilcarbon.benchmark import own_data
 from soilcarbon.benchmark.baselines import read_method
 from soilcarbon.benchmark.budget import ALWAYS, LIMITS, PLANNED, Choice, fit_into
 from soilcarbon.benchmark.folds import places_on
 from soilcarbon.benchmark.methods import METHODS, TUNED, Division, as_method, expected_seconds
 from soilcarbon.benchmark.own_data import Design, plan_runs, read_inputs, strategies_of
 from soilcarbon.benchmark.ranking import Ranking, few_groups_factor, in_words, score_table, verdict
-from soilcarbon.benchmark.runs import Ledger, Plan, Run, execute, execute_all
+from soilcarbon.benchmark.runs import Ledger, Plan, Run, execute_all
 from soilcarbon.categories import Category
 from soilcarbon.commands import compare, fit
 from soilcarbon.io.files import UserError, run
@@ -354,24 +354,6 @@ def test_the_scores_are_those_of_fit(here):
     theirs = pd.read_csv("results/mine/cross_validation.csv").set_index("model")
     for name in ("mae", "mae_se", "rmse", "r2", "ccc", "ccc_se"):
         assert ours.loc[theirs.index, name].to_numpy() == pytest.approx(theirs[name].to_numpy(), rel=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("no_drawing")
-def test_it_is_resumed_and_the_number_of_workers_changes_no_bit(here, capsys, monkeypatch):
-    assert made("--methods", "ridge", "forest", "--out", "a") == 0
-    before = Path("a/predictions.csv").read_bytes()
-    assert made("--methods", "ridge", "forest", "--out", "a") == 2
-    assert "continue it with --resume" in capsys.readouterr().err
-    damaged = next(Path("a/runs").glob("*-0-1-ridge.csv"))
-    damaged.write_text("profile_id,predicted\n1,2\n")
-    done = []
-    monkeypatch.setattr(runs, "execute", lambda *each: done.append(each[1]) or execute(*each))
-    assert made("--methods", "ridge", "forest", "--out", "a", "--resume") == 0
-    assert [f"{each.name}.csv" for each in done] == [damaged.name]
-    assert Path("a/predictions.csv").read_bytes() == before
-    assert made("--methods", "forest", "--out", "a", "--resume") == 2
-    assert "begun with other values of methods" in capsys.readouterr().err
 
 
 def test_a_comparison_is_continued_with_its_settings_and_data_alone(here, mine, capsys, monkeypatch):

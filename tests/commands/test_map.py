@@ -101,6 +101,7 @@ def test_map_equals_pred_at_profiles(world):
     np.testing.assert_allclose(bands[2][known], np.quantile(members, 0.95, axis=1), rtol=1e-4)
 
 
+@pytest.mark.usefixtures("whole_maps")
 @pytest.mark.parametrize(("members", "level"), [(1, "0.5"), (3, "0.8")])
 def test_calibrated_intervals_are_those_of_pred_at_profiles(world, members, level):
     make_checkpoint(Path("model/m.pth"), members, calibration=calibration(), center="median", smearing=(1.3,) * members)
@@ -141,6 +142,7 @@ def test_a_higher_level_is_wider_and_another_map(world, monkeypatch, capsys):
     refused(capsys, "level")
 
 
+@pytest.mark.usefixtures("whole_maps")
 def test_totals_are_of_means_though_the_map_shows_medians(world):
     facts = {"smearing": (1.5, 1.2, 1.1), "calibration": calibration()}
     tables, bands = {}, {}
@@ -299,6 +301,7 @@ def test_large_map_has_overviews(workplace):
     assert rio_cogeo.cog_validate("out/soc.tif", strict=True) == (True, [], [])
 
 
+@pytest.mark.usefixtures("whole_maps")
 def test_everything_lies_beside_the_map(world):
     Path("lists").mkdir()
     Path("lists/c.yaml").write_text("- ../rasters/climate.tif\n- ../rasters\n")

@@ -146,7 +146,7 @@ def wrong_unit():
         (lambda: forged("record", "scores", {"train": {"mae": float("nan")}}), [], "lack some variable"),
     ],
 )
-def test_what_looks_wrong_is_a_warning(world, caplog, prepared, more, warning):
+def test_what_looks_wrong_is_a_warning(world, whole_maps, caplog, prepared, more, warning):
     if prepared:
         prepared()
     assert make(*more) == 0

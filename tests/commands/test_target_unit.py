@@ -55,7 +55,7 @@ def error(capsys):
 
 
 @pytest.mark.parametrize("stated", slow_but(UNITS, "t/ha", "kg/m2"))
-def test_the_unit_stays_from_the_table_to_the_totals(world, stated, capsys):
+def test_the_unit_stays_from_the_table_to_the_totals(whole_maps, world, stated, capsys):
     unit, factor = UNITS[stated]
     world.assign(stock=world["stock"] * factor, year=2012).to_csv("points.csv", index=False)
     assert made("--unit", stated) == 0

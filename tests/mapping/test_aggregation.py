@@ -113,6 +113,7 @@ def test_blocks_and_cells_of_a_change_are_of_the_same_errors_too(here):
     assert pair["variance_cells"] > 0.1 * pair["variance"]
 
 
+@pytest.mark.usefixtures("whole_maps")
 def test_variances_by_source_add_up_and_make_the_interval(here):
     write_zones(west=box(0, 0, HEIGHT, 40), cell=box(30, 50, 1, 1))
     assert make("--zones", "z.geojson", "--shared_sd", "4%") == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import slow_but
+from conftest import slow_but, tiny_models
 from map_world import make as make_map
 from map_world import read
 from rasterio.transform import Affine
@@ -15,14 +15,12 @@ import soilcarbon
 from soilcarbon.categories import Category
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.mapping.tiles import open_predictor
-from soilcarbon.regression import learners
 from soilcarbon.regression.estimators import Samples
 from soilcarbon.regression.learners import LEARNERS, Task, fit_parts
 from soilcarbon.regression.model import FittedModel, ModelRecord
 from soilcarbon.regression.persistence import save_model
 from soilcarbon.regression.uncertainty import Uncertainty, applicability, calibrate, error_field
 from soilcarbon.stats.groups import spatial_groups
-from soilcarbon.training import arrays
 
 pytestmark = pytest.mark.usefixtures("small_learners", "light_maps")
 
@@ -59,11 +57,7 @@ def saved(tmp_path_factory):
     """Return a function of a learner's key: the file of a small model, its profiles, and their cells."""
     folder, made = tmp_path_factory.mktemp("models"), {}
     with pytest.MonkeyPatch.context() as patch:
-        for name, changes in {"_DIRECT": {"epochs": 2}, "_TAUGHT": {"epochs": 1}, "_FOREST": {"n_estimators": 12}}.items():
-            for key, value in changes.items():
-                patch.setitem(getattr(learners if hasattr(learners, name) else arrays, name), key, value)
-        patch.setitem(learners._BOOSTING, "n_estimators", 12)
-        patch.setattr("soilcarbon.training.distillation.MIXED", 200)
+        tiny_models(patch)
 
         def make(key):
             if key not in made:

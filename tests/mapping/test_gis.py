@@ -36,7 +36,7 @@ from soilcarbon.mapping.style import style
 
 ROWS, COLS = 40, 60
 READERS = {"csv": pd.read_csv, "gpkg": geopandas.read_file}
-pytestmark = pytest.mark.usefixtures("light_maps")
+pytestmark = pytest.mark.usefixtures("light_maps", "whole_maps")
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import PUBLISHED_WEIGHTS, needs_published_weights, slow_but
+from conftest import slow_but
 
-from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, variable_columns
+from soilcarbon.categories import Category, variable_columns
 from soilcarbon.io.files import UserError
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.network.growth import grow, grown_categories, plan_growth
@@ -80,20 +80,6 @@ def test_before_training_it_predicts_what_the_pretrained_network_does(added, mem
     np.testing.assert_array_equal(predict(again, x)[1], after[1])
     assert again.record.growth == (growth,)
     assert again.new == ()
-
-
-@needs_published_weights
-@pytest.mark.parametrize("radius", [0, 2])
-def test_the_published_network_grows(radius):
-    net = load_checkpoint(PUBLISHED_WEIGHTS)
-    statistics = {name: (2.0 * k, 1.0 + k) for k, name in enumerate(v for c in PUBLISHED_CATEGORIES for v in c.variables)}
-    radar = Category(name="radar", variables=("vv", "vh"), radius=radius)
-    x = np.random.default_rng(0).normal(10, 20, (50, 32 + radar.width)).astype(np.float32)
-    for facts in (statistics | STATISTICS, None):  # None: inputs are standardised already, as the file's
-        net.respecify(statistics=None)
-        grown = grow(net, Growth(added=(radar,)), facts)
-        net.respecify(statistics=facts and statistics)
-        np.testing.assert_allclose(predict(grown, x)[0], predict(net, x[:, :32])[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("missing", ["mean", "zero"])

@@ -22,7 +22,7 @@ from soilcarbon.mapping.carbon_map import CarbonMap
 from soilcarbon.mapping.common_grid import Cells
 from soilcarbon.soil.profiles import read_profiles
 
-pytestmark = pytest.mark.usefixtures("light_maps")
+pytestmark = pytest.mark.usefixtures("light_maps", "whole_maps")
 
 netCDF4 = pytest.importorskip("netCDF4", reason="pip install 'soil-carbon-mapper[netcdf]'")
 HEIGHT, WIDTH, CELL, WEST, NORTH = 24, 30, 0.5, 12.0, 52.0

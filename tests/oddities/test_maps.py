@@ -20,7 +20,7 @@ from soilcarbon.commands import map as make_map
 from soilcarbon.geo.plausibility import check_layers, choose_classes, with_classes
 from soilcarbon.geo.raster import find_layers
 
-pytestmark = pytest.mark.usefixtures("light_maps")
+pytestmark = pytest.mark.usefixtures("light_maps", "whole_maps")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
-from conftest import slow_but
+from conftest import slow_but, tiny_models
 from simulated import make_samples
 
 from soilcarbon.categories import Category
@@ -16,7 +16,6 @@ from soilcarbon.regression.learners import LEARNERS, Task, fit_parts
 from soilcarbon.regression.model import FittedModel, ModelRecord
 from soilcarbon.regression.persistence import load_model, save_model
 from soilcarbon.regression.uncertainty import Uncertainty, applicability, calibrate, error_field
-from soilcarbon.training import arrays
 
 CATEGORIES = (
     Category(name="relief", variables=("a", "b", "c", "d", "e")),
@@ -31,11 +30,7 @@ def models():
     """Return a function of a learner's key: a small fitted model with all of its uncertainty."""
     made, samples = {}, make_samples(120)
     with pytest.MonkeyPatch.context() as patch:
-        for name, changes in {"_DIRECT": {"epochs": 2}, "_TAUGHT": {"epochs": 1}, "_FOREST": {"n_estimators": 12}}.items():
-            for key, value in changes.items():
-                patch.setitem(getattr(learners if hasattr(learners, name) else arrays, name), key, value)
-        patch.setitem(learners._BOOSTING, "n_estimators", 12)
-        patch.setattr("soilcarbon.training.distillation.MIXED", 200)
+        tiny_models(patch)
 
         def model(key):
             if key not in made:

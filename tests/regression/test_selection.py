@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from conftest import slow_but
+from conftest import slow_but, tiny_models
 from simulated import make_samples
 
 from soilcarbon.categories import Category
 from soilcarbon.io.files import UserError
-from soilcarbon.regression import learners, selection
+from soilcarbon.regression import selection
 from soilcarbon.regression.estimators import Samples
 from soilcarbon.regression.learners import LEARNERS, Task, fit_parts
 from soilcarbon.regression.model import FittedModel
@@ -23,7 +23,6 @@ from soilcarbon.regression.selection import (
     suitable,
 )
 from soilcarbon.stats.groups import check_no_leak, spatial_groups
-from soilcarbon.training import arrays
 
 pytestmark = pytest.mark.usefixtures("small_learners")
 
@@ -184,15 +183,10 @@ def test_learners_that_do_not_suit_the_number_of_profiles_are_left_out(caplog, m
 
 # --- cross-validation --------------------------------------------------------------------------------------------------------
 
-QUICK = {"_DIRECT": {"epochs": 2}, "_TAUGHT": {"epochs": 1}, "_FOREST": {"n_estimators": 15}, "_BOOSTING": {"n_estimators": 15}}
-
 
 @pytest.fixture
 def quick(monkeypatch):
-    for name, changes in QUICK.items():
-        for key, value in changes.items():
-            monkeypatch.setitem(getattr(learners if hasattr(learners, name) else arrays, name), key, value)
-    monkeypatch.setattr("soilcarbon.training.distillation.MIXED", 200)
+    tiny_models(monkeypatch)
 
 
 @pytest.mark.parametrize("key", slow_but(LEARNERS, *(key for key in LEARNERS if key != "taught")))  # a stack has the same network

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
-from scipy.spatial import cKDTree
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.io.files import UserError, read_yaml
@@ -132,24 +131,6 @@ def test_climate_is_consistent(rasters, name):
     assert bio[1].max() < 35
 
 
-def test_climate_follows_latitude_and_height(rasters):
-    layers = rasters["global"]
-    lon, lat = centres(layers)
-    land = np.isfinite(layers["bio01"])
-    low = land & (layers["elevation"] < 500)
-
-    def mean(name, where):
-        return layers[name][where].mean()
-
-    assert mean("bio01", low & (abs(lat) < 15)) > mean("bio01", low & (abs(abs(lat) - 45) < 10)) + 10
-    assert mean("bio01", low & (abs(lat) > 62)) < 0
-    assert mean("bio12", low & (abs(lat) < 8)) > 3 * mean("bio12", low & (abs(lat - 24) < 5) & (lon < 55))
-    assert mean("bio04", low & (lat > 50)) > 4 * mean("bio04", low & (abs(lat) < 10))
-    tibet = land & (abs(lat - 33.5) < 2) & (layers["elevation"] > 3500)
-    assert tibet.any()
-    assert mean("bio01", tibet) < mean("bio01", low & (abs(lat - 33.5) < 2)) - 10
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_vegetation_and_reflectance_are_plausible(rasters, name):
     layers = rasters[name]
@@ -168,13 +149,6 @@ def test_vegetation_and_reflectance_are_plausible(rasters, name):
     assert np.corrcoef(greenness[both & soil], layers["evi_mean"][both & soil])[0, 1] > 0.7
     classes = layers["bedrock"][np.isfinite(layers["bedrock"])]
     assert set(np.unique(classes)) <= set(range(1, 17))
-
-
-def test_lithology_is_coherent(rasters):
-    bedrock = rasters["switzerland"]["bedrock"]
-    known = np.isfinite(bedrock[:, 1:]) & np.isfinite(bedrock[:, :-1])
-    assert (bedrock[:, 1:] == bedrock[:, :-1])[known].mean() > 0.6
-    assert len(np.unique(rasters["global"]["bedrock"][np.isfinite(rasters["global"]["bedrock"])])) >= 14
 
 
 def test_sea_is_nodata_and_land_lies_where_it_should(rasters):
@@ -263,20 +237,6 @@ def test_soc_is_skewed_with_peat(rasters, samples):
     assert truth.min() > 0
     assert truth.max() > 200
     assert 0.002 < (truth > 120).mean() < 0.1
-
-
-def test_profiles_cluster(rasters, samples):
-    layers, table = rasters["global"], samples["global"]
-    lon, lat = centres(layers)
-    soil = np.isfinite(layers["truth"])
-    random = np.random.default_rng(0)
-    cell = random.choice(np.flatnonzero(soil), len(table), p=np.cos(np.radians(lat[soil])) / np.cos(np.radians(lat[soil])).sum())
-    even = np.stack([lon.flat[cell], lat.flat[cell]], 1) + random.uniform(-0.5, 0.5, (len(table), 2))
-
-    def nearest(points):
-        return cKDTree(points).query(points, k=2)[0][:, 1].mean()
-
-    assert nearest(table[["lon", "lat"]].to_numpy()) < 0.6 * nearest(even)
 
 
 def in_region(table, region):
