@@ -12,8 +12,6 @@ from conftest import slow_but
 from rasterio.transform import Affine
 
 from soilcarbon.__main__ import dispatch
-from soilcarbon.geo.grid import Grid
-from soilcarbon.geo.resampling import Stack
 from soilcarbon.io.files import run
 from soilcarbon.mapping.forest import ForestPredictor
 from soilcarbon.zonal.persistence import load_zoned
@@ -199,10 +197,3 @@ def test_a_unit_that_the_file_states_is_believed(world):
         assert command("covariates", "--climate", climate, *CLIMATE, "--out", out) == 0
     with rasterio.open("a.tif") as first, rasterio.open("b.tif") as second:
         np.testing.assert_array_equal(first.read(1), second.read(1))
-
-
-def test_classes_of_a_stack_of_the_map_are_the_nearest(world):
-    from soilcarbon.geo.raster import find_layers
-
-    with Stack(find_layers([Path("lulc_2018.tif")]), Grid("EPSG:4326", 10, 50, (0.03, 0.03), 200, 200)) as stack:
-        assert set(np.unique(stack.read(0, 0, 200, 200))) == set(CODES)

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import rasterio
 import yaml
-from geo.test_field import write_netcdf
 from rasterio.transform import Affine
 
 from soilcarbon.commands import validate
@@ -187,16 +186,6 @@ def test_another_projection(workplace, crs, metres):
     assert found["rmse"] < 0.02
     assert found["r2"] > 0.999
     assert found["n"] > 50
-
-
-def test_netcdf_meets_a_geotiff(ours):
-    lat, lon = np.arange(36.25, 40, 0.5), np.arange(100.25, 105, 0.5)
-    values = ours.reshape(8, 5, 10, 5).mean((1, 3))[::-1].astype(np.float32)
-    write_netcdf(Path("model.nc"), lat, lon, values)
-    found = validated("model=model.nc", "tenfold=model.nc,factor=2").set_index("cell_km", append=True)
-    assert found.loc["model", "n"].iloc[0] == 80
-    assert found.loc["model", "rmse"].iloc[0] < 0.01  # areas of cells differ a little from row to row
-    assert found.loc["tenfold", "mean_reference"].iloc[0] == pytest.approx(2 * found.loc["model", "mean_reference"].iloc[0])
 
 
 def test_other_extents_are_compared_where_they_meet(ours):

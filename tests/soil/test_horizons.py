@@ -32,13 +32,6 @@ def write(folder: Path, table: pd.DataFrame, name="h.csv", **how) -> Path:
     return folder / name
 
 
-def text_depths(form: str, reverse: bool = False) -> pd.DataFrame:
-    table = soils()
-    depth = [form.format(upper, lower) for upper, lower in zip(table["top"], table["bottom"], strict=True)]
-    table = table.drop(columns=["top", "bottom"]).assign(depth=depth)
-    return table[::-1] if reverse else table
-
-
 SPELLINGS = {
     "gsif": soils().rename(columns={"profile_id": "SOURCEID", "top": "UHDICM", "bottom": "LHDICM"}),
     "kssl": soils().rename(columns={"profile_id": "pedon_key", "top": "hzn_top", "bottom": "hzn_bot"}),
@@ -51,13 +44,6 @@ SPELLINGS = {
     "lucas": soils().rename(columns={"profile_id": "POINT_ID", "lon": "GPS_LONG", "lat": "GPS_LAT"}),
     "blanks": soils().rename(columns={"profile_id": "Profile ID", "top": "Upper depth (cm)", "bottom": "Lower-depth [cm]"}),
     "from and to": soils().rename(columns={"top": "Depth.from", "bottom": "Depth.to"}),
-    "mm": soils(top=soils()["top"] * 10, bottom=soils()["bottom"] * 10).rename(columns={"top": "top_mm", "bottom": "bottom_mm"}),
-    "m": soils(top=soils()["top"] / 100, bottom=soils()["bottom"] / 100).rename(columns={"top": "top (m)", "bottom": "bottom (m)"}),
-    "heights": soils(top=-soils()["top"], bottom=-soils()["bottom"]),
-    "range": text_depths("{}-{}"),
-    "range cm": text_depths("{} – {} cm"),
-    "range to": text_depths("{}-to-{}").rename(columns={"depth": "SoilDepthOfSample"}),
-    "deepest first": text_depths("{}_{}", reverse=True),
 }
 
 
@@ -70,14 +56,6 @@ def test_one_soil_in_many_spellings(tmp_path, spelling):
     horizons, _, _ = read_horizons(path)
     assert sorted(horizons.once["profile_id"]) == sorted(IDS)
     assert sorted(set(horizons.horizons.bottom.round(6))) == [10, 30, 60]
-
-
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
-@pytest.mark.parametrize(("sep", "decimal"), [(";", ","), ("\t", "."), (",", ".")])
-def test_files_of_many_kinds(tmp_path, encoding, sep, decimal):
-    table = soils(top=soils()["top"] + 0.0, remark="Höhe")
-    path = write(tmp_path, table, encoding=encoding, sep=sep, decimal=decimal)
-    np.testing.assert_allclose(read_profiles(path, None).table["soc"], TOPSOIL)
 
 
 def test_columns_are_named_by_the_user(tmp_path):
@@ -195,11 +173,6 @@ def test_depths_in_another_unit_are_asked_about(tmp_path, factor, unit):
     np.testing.assert_allclose(read_profiles(path, "soc", rule=TableRule(depth_unit=unit)).table["soc"], TOPSOIL)
 
 
-def test_inches_are_read_where_they_are_said(tmp_path):
-    path = write(tmp_path, soils(top=soils()["top"] / 2.54, bottom=soils()["bottom"] / 2.54))
-    np.testing.assert_allclose(read_profiles(path, "soc", rule=TableRule(depth_unit="in")).table["soc"], TOPSOIL)
-
-
 # --- places ------------------------------------------------------------------------------------------------------------
 
 
@@ -212,23 +185,6 @@ def test_columns_called_like_letters_that_hold_none_are_not_used(tmp_path):
     found = read_profiles(path, "soc")
     np.testing.assert_allclose(found.table[["lon", "lat"]].to_numpy(float), places()[["lon", "lat"]].to_numpy())
     assert not {"lon_letter", "lat_letter"} & set(found.facts["columns"])
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"lon": [315.5, 10.25, 290]},
-        {"lon": ["44.5W", "10.25E", "70W"], "lat": ["32.5S", "50.5 N", "5N"]},
-        {"lon": [44.5, 10.25, 70], "lat": [32.5, 50.5, 5], "EW": ["W", "E", "W"], "N/S": ["S", "N", "N"]},
-        {"lon": ["-44,5", "10,25", "-70"]},
-    ],
-    ids=["0 to 360", "letters", "own columns", "commas"],
-)
-def test_one_place_in_many_spellings(tmp_path, change):
-    path = write(tmp_path, places(**change), sep=";")
-    expected = places()[["lon", "lat"]].to_numpy()
-    np.testing.assert_allclose(read_profiles(path, "soc").table[["lon", "lat"]].to_numpy(float), expected)
-    np.testing.assert_allclose(one_row_each(read_points(path), "soc")[["lon", "lat"]].to_numpy(float), expected)
 
 
 def test_projected_coordinates_are_asked_about_and_transformed(tmp_path):
@@ -295,19 +251,6 @@ def test_units_in_names_and_organic_matter(tmp_path):
     np.testing.assert_allclose(found.table["soc"], TOPSOIL)
     assert found.facts["target"]["unit"] == "g/kg"
     assert read_horizons(path, soc_factor=0.58)[0].table["soc"].tolist() == pytest.approx([*SOC] * 3)
-
-
-@pytest.mark.parametrize("column", ["soc", "bulk_density", "stones"])
-@pytest.mark.parametrize("word", ["15-40", "trace", "n.d.", "<1", "1.5 g"])
-def test_text_in_measured_columns_is_refused(tmp_path, column, word):
-    table = soils(bulk_density=1.3, stones=5.0).astype({column: object})
-    table.loc[4, column] = word
-    path = write(tmp_path, table)
-    with pytest.raises(UserError, match=rf"column '{column}': 1 .*first '{word}'"):
-        read_horizons(path)
-    if column == "soc":
-        with pytest.raises(UserError, match="first"):
-            one_row_each(read_points(path, TableRule(columns={"profile_id": "row"})), "soc")
 
 
 def test_repeated_depths_with_another_time_are_asked_about(tmp_path):

@@ -24,21 +24,6 @@ def horizons(path: Path, *rows: tuple, header="profile_id,lon,lat,top,bottom,soc
 # --- tables --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "id,x,y,soc\n007,10,50,12.5\n",
-        "ID\tLongitude\tLatitude\tsoc\n007\t10\t50\t12.5\n",
-        "\ufeffprofile_id;Long;Lat;soc\n007;10;50;12.5\n",
-        "soc,lat,extra,lon,PROFILE_ID\n12.5,50,z,10,007\n",
-    ],
-)
-def test_columns_are_known_by_many_names(tmp_path, text):
-    table = read_profiles(write(tmp_path / "p.csv", text), None).table
-    assert list(table.columns[:4]) == ["profile_id", "lon", "lat", "soc"]
-    assert table.iloc[0, :4].tolist() == ["007", 10, 50, 12.5]
-
-
 def test_target_becomes_soc_other_columns_stay_and_missing_ids_are_numbered(tmp_path):
     path = write(tmp_path / "p.csv", "profile_id,lon,lat,soc,soc_gkg,year\na,1,2,bad,30,1999\n")
     row = read_profiles(path, "soc_gkg").table.iloc[0]
@@ -248,19 +233,6 @@ def test_geojson_points(tmp_path):
 def test_bad_geojson_is_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         read_profiles(write(tmp_path / "p.geojson", text), None)
-
-
-def test_geopackage_in_any_crs(tmp_path):
-    geopandas = pytest.importorskip("geopandas")
-    points = geopandas.GeoSeries(geopandas.points_from_xy([10.0, 10.1], [50.0, 50.1]), crs=4326)
-    frame = geopandas.GeoDataFrame({"id": [7, 8], "soc": [12.0, -1.0]}, geometry=points.to_crs(32632))
-    frame.to_file(tmp_path / "p.gpkg")
-    found = read_profiles(tmp_path / "p.gpkg", None)
-    assert found.table["profile_id"].tolist() == ["7"]
-    np.testing.assert_allclose(found.table[["lon", "lat", "soc"]], [[10, 50, 12]], atol=1e-9)
-    (tmp_path / "q.gpkg").write_text("no")
-    with pytest.raises(UserError, match="not a GeoPackage, whatever its name says"):
-        read_profiles(tmp_path / "q.gpkg", None)
 
 
 # --- real horizons -------------------------------------------------------------------------------------------------
