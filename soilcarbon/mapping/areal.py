@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.stats import norm
 
 from soilcarbon.geo import zonal_statistics as zones
 from soilcarbon.geo.grid import Grid, Tile, lonlat, nominal_metres
@@ -152,14 +151,8 @@ def deviation_of_change(
     return np.asarray(np.sqrt(np.maximum(alone * before**2 + later * after**2 - 2 * shared * before * after, 0.0) + cells))
 
 
-def change_bands(change: np.ndarray, deviation: np.ndarray, level: float) -> np.ndarray:
-    """Return a change (h, w), the ends of its interval and its standard deviation, (4, h, w) float32."""
-    reach = norm.ppf((1 + level) / 2) * deviation
-    return np.stack([change, change - reach, change + reach, deviation]).astype(np.float32)
-
-
 def change_interval(errors: ErrorField, value: str, unit: str, level: float) -> list[Band]:
-    """Return the bands of `change_bands` behind the change, by what it is called."""
+    """Return the bands behind a change by an error model: ends of its interval, and its deviation; `value` is what it is called."""
     how = f"errors shared with neighbouring cells, of which {errors.persistence:.0%} are shared by other periods"
     ends = [
         Band(name, unit, {"MEANING": f"{value}, {name} end of the {level:.0%} interval by {how}"}) for name in ("lower", "upper")

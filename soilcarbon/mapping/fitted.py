@@ -19,15 +19,7 @@ _CHUNK_VALUES = 4_000_000
 
 
 class FittedPredictor(Predictor):
-    """Map with a model of `soilcarbon fit`.
-
-    Parameters
-    ----------
-    path
-        Of the file.
-    model
-        The model, where it need not be read.
-    """
+    """Map with a model of `soilcarbon fit`: that of a file, or the model itself."""
 
     missing_policy = "it is filled as in training; a forest's tree sends it where such profiles went"
 

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from scipy.stats import norm
 
 from soilcarbon.categories import Category
 from soilcarbon.geo import zonal_statistics
@@ -27,7 +28,6 @@ from soilcarbon.io.nodata import given_nodata
 from soilcarbon.mapping.areal import (
     CHANGE,
     Place,
-    change_bands,
     change_interval,
     described,
     deviation_of_change,
@@ -178,7 +178,9 @@ class Predictor(ABC):
             return summary(members.mean(0), members)
         values = {name: self.member_means(each.members).mean(0) for name, each in maps.items()}
         weights = {name: _weights(each) for name, each in maps.items()}
-        return change_bands(members.mean(0), deviation_of_change(self.errors, place, values, weights), level)
+        change, deviation = members.mean(0), deviation_of_change(self.errors, place, values, weights)
+        reach = norm.ppf((1 + level) / 2) * deviation
+        return np.stack([change, change - reach, change + reach, deviation]).astype(np.float32)
 
     def means(self, predicted: np.ndarray) -> np.ndarray:
         """Return predictions of any shape as means, which may be summed over an area."""

@@ -9,6 +9,7 @@ import pytest
 import rasterio
 import shapely
 from conftest import slow_but
+from raster_files import write_raster
 from rasterio.transform import Affine
 
 from soilcarbon.commands import design, validate
@@ -118,9 +119,7 @@ def test_places_are_drawn_with_the_probabilities_written(workplace):
     stratum = np.where(np.arange(12) < 5, 1, 2)[:, None] * np.ones((1, 10))
     area = np.broadcast_to(cell_areas(grid, Tile(0, 0, 0, 12, 10)), (12, 10))
     km2 = np.array([area[stratum == k].sum() for k in (1, 2)])
-    with rasterio.open("strata.tif", "w", driver="GTiff", dtype="uint16", count=1, height=12, width=10, crs=grid.crs,
-                       transform=grid.transform, nodata=0) as raster:  # fmt: skip
-        raster.write(stratum.astype(np.uint16), 1)
+    write_raster("strata.tif", stratum.astype(np.uint16), crs=grid.crs, transform=grid.transform, nodata=0)
     strata, counts = Strata(["1", "2"], np.array([50, 70]), km2, np.full(2, np.nan)), np.array([6, 9])
     hits, runs = np.zeros((12, 10)), 1200
     for seed in range(runs):
@@ -160,10 +159,7 @@ def test_weights_add_up_to_the_area_and_points_lie_in_their_strata(world, monkey
 def test_points_are_drawn_tile_by_tile_as_one_draw(workplace):
     """Over many tiles each has its share of the points: the smallest keys of all count."""
     grid = Grid(CRS, 500_000, 5_400_000, (SIZE, SIZE), 40, 40)
-    with rasterio.open(
-        "strata.tif", "w", driver="GTiff", dtype="uint16", count=1, height=40, width=40, crs=CRS, transform=PLACE
-    ) as raster:
-        raster.write(np.ones((40, 40), np.uint16), 1)
+    write_raster("strata.tif", np.ones((40, 40), np.uint16), crs=CRS, transform=PLACE)
     km2 = cell_areas(grid, Tile(0, 0, 0, 40, 40)).sum()
     strata = Strata(["1"], np.array([1600]), np.array([km2]), np.full(1, np.nan))
     with pytest.MonkeyPatch.context() as patch:

@@ -30,6 +30,7 @@ from map_world import (
     write_boxes,
     write_rasters,
 )
+from raster_files import write_raster
 from rasterio.transform import Affine
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES
@@ -305,10 +306,7 @@ def test_nodata_declared_beside_the_file_counts(world):
     layers = covariates()
     wrong = layers["evi"].copy()
     wrong[:10] = 99999
-    with rasterio.open("rasters/plants.tif", "w", driver="GTiff", height=HEIGHT, width=WIDTH, count=1, dtype="float32",
-                       crs="EPSG:4326", transform=Affine(CELL, 0, WEST, 0, -CELL, NORTH)) as raster:  # fmt: skip
-        raster.write(wrong[None])
-        raster.descriptions = ("evi",)
+    write_raster("rasters/plants.tif", wrong, WEST, NORTH, CELL, names=("evi",))
     Path("rasters/plants.tif.aux.xml").write_text(
         '<PAMDataset><PAMRasterBand band="1"><NoDataValue>99999</NoDataValue></PAMRasterBand></PAMDataset>'
     )
@@ -321,10 +319,7 @@ def write_voids(rows=slice(0, 10), fill=-32768.0):
     """Replace the raster of evi by one with a fill value that it does not declare."""
     cells = covariates()["evi"].copy()
     cells[rows] = fill
-    with rasterio.open("rasters/plants.tif", "w", driver="GTiff", height=HEIGHT, width=WIDTH, count=1, dtype="float32",
-                       crs="EPSG:4326", transform=Affine(CELL, 0, WEST, 0, -CELL, NORTH)) as raster:  # fmt: skip
-        raster.write(cells[None])
-        raster.descriptions = ("evi",)
+    write_raster("rasters/plants.tif", cells, WEST, NORTH, CELL, names=("evi",))
 
 
 @pytest.mark.parametrize("more", [(), pytest.param(("--resolution", "0.05"), marks=pytest.mark.slow)])

@@ -9,7 +9,7 @@ import pytest
 import rasterio
 import yaml
 from conftest import slow_but
-from rasterio.transform import Affine
+from raster_files import write_raster
 
 from soilcarbon.__main__ import dispatch
 from soilcarbon.io.files import run
@@ -18,19 +18,16 @@ from soilcarbon.zonal.persistence import load_zoned
 
 pytestmark = pytest.mark.usefixtures("light_maps")
 
-SIDE, PLACE = 60, Affine(0.1, 0, 10, 0, -0.1, 50)
+SIDE = 60
 QUICK = ["--folds", "2", "--inner_folds", "2", "--candidates", "1", "--search_trees", "3", "--trees", "5", "--workers", "1"]
 CODES = np.array([10, 30, 60, 90, 120, 150, 190, 210])
 
 
 def put(name, bands, names, dtype="float32", colours=()):
     bands = np.asarray(bands, np.float64)
-    options = {"count": len(bands), "height": SIDE, "width": SIDE, "dtype": dtype, "crs": "EPSG:4326", "transform": PLACE}
-    with rasterio.open(name, "w", driver="GTiff", **options) as raster:
-        raster.write((bands if dtype == "float32" else bands.round()).astype(dtype))
-        raster.descriptions = names
-        if colours:
-            raster.write_colormap(1, {code: (code, 90, 9, 255) for code in colours})
+    table = {code: (code, 90, 9, 255) for code in colours}
+    values = (bands if dtype == "float32" else bands.round()).astype(dtype)
+    write_raster(name, values, 10, 50, 0.1, names=names, colours=table)
 
 
 @pytest.fixture

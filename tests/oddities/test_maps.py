@@ -12,8 +12,9 @@ import pytest
 import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
-from map_world import CATEGORIES, CELL, HEIGHT, NORTH, WEST, WIDTH, covariates, make_checkpoint, write_rasters
+from map_world import CATEGORIES, CELL, HEIGHT, NORTH, WEST, covariates, make_checkpoint, write_rasters
 from oddities.outcome import EXAMPLES, asked, examples
+from raster_files import write_raster
 from rasterio.transform import Affine
 
 from soilcarbon.commands import map as make_map
@@ -79,15 +80,11 @@ def write_odd(folder: Path, how: Spelling) -> bool:
         cells = np.array(bands)
         if how.south_up:
             place, cells = Affine(CELL, 0, WEST + how.turn, 0, CELL, NORTH - CELL * HEIGHT), cells[:, ::-1]
-        with rasterio.open(
-            folder / f"odd_{part[0]}.tif", "w", driver="GTiff", height=HEIGHT, width=WIDTH, count=len(part), dtype=how.dtype,
-            crs="EPSG:4326", transform=place, nodata=fill if how.declared else None,
-        ) as raster:  # fmt: skip
-            raster.write(cells.astype(how.dtype))
-            raster.descriptions = part
+        coloured = how.coloured and category.kind == "classes" and how.dtype == "uint16"
+        table = {code: (50 * code, 9, 9, 255) for code in range(1, 5)} if coloured else None
+        options = {"transform": place, "nodata": fill if how.declared else None, "names": part, "colours": table}
+        with rasterio.open(write_raster(folder / f"odd_{part[0]}.tif", cells.astype(how.dtype), **options), "r+") as raster:
             raster.scales, raster.offsets = scales, offsets
-            if how.coloured and category.kind == "classes" and how.dtype == "uint16":
-                raster.write_colormap(1, {code: (50 * code, 9, 9, 255) for code in range(1, 5)})
     return True
 
 
@@ -180,13 +177,8 @@ def check_ordinary(folder: Path, kind: str, seed: int, gaps: bool) -> None:
     cells = np.rint(cells) if np.dtype(dtype).kind in "iu" else cells
     if gaps and nodata is not None:
         cells = np.where((np.mgrid[:SIDE, :SIDE][0] - 60) ** 2 + (np.mgrid[:SIDE, :SIDE][1] - 40) ** 2 < 900, nodata, cells)
-    path = folder / "r.tif"
-    with rasterio.open(
-        path, "w", driver="GTiff", height=SIDE, width=SIDE, count=1, dtype=dtype, crs="EPSG:3035", nodata=nodata,
-        transform=Affine(250, 0, 4_000_000, 0, -250, 3_000_000),
-    ) as raster:  # fmt: skip
-        raster.write(cells.astype(dtype), 1)
-        raster.scales = [scale]
+    place = 4_000_000, 3_000_000, 250, "EPSG:3035"
+    path = write_raster(folder / "r.tif", cells.astype(dtype), *place, scale=(scale, 0.0), nodata=nodata)
     layers = find_layers([path])
     assert not asked(lambda: check_layers(with_classes(layers, choose_classes(layers, []))))
 

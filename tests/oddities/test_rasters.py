@@ -13,6 +13,7 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from oddities.outcome import EXAMPLES, asked, examples
+from raster_files import write_raster
 from rasterio.transform import Affine
 
 from soilcarbon.commands import covariates, prepare
@@ -88,19 +89,9 @@ def put(path: Path, stored: np.ndarray, how: Spelling, nodata=None, mask=None, n
         place = Affine(CELL, 0, west, 0, CELL, NORTH - CELL * SIDE)
         stored, mask = stored[:, ::-1], None if mask is None else mask[::-1]
     options = {"tiled": True, "blockxsize": 16, "blockysize": 16} if how.tiled else {}
-    with rasterio.open(
-        path, "w", driver="GTiff", crs="EPSG:4326", transform=place, count=len(stored), height=SIDE, width=SIDE, dtype=how.dtype,
-        nodata=nodata, **options,
-    ) as raster:  # fmt: skip
-        raster.write(stored.astype(how.dtype))
-        raster.scales, raster.offsets = [how.scale] * len(stored), [how.offset] * len(stored)
-        if mask is not None:
-            raster.write_mask(mask)
-        if names:
-            raster.descriptions = names
-        if len(colours):
-            raster.write_colormap(1, {int(code) % 256: (int(code) % 256, 90, 9, 255) for code in colours})
-    return path
+    table = {int(code) % 256: (int(code) % 256, 90, 9, 255) for code in colours}
+    bands = {"scale": (how.scale, how.offset), "mask": mask, "names": names, "colours": table}
+    return write_raster(path, stored.astype(how.dtype), transform=place, nodata=nodata, **bands, **options)
 
 
 def write_relief(folder: Path, how: Spelling) -> tuple[Path, dict[str, np.ndarray], float, list[str]] | None:
