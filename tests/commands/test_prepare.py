@@ -562,9 +562,7 @@ GIVEN = "[{name: place, variables: [lon, lat]}, {name: relief, variables: [slope
     ("change", "more", "options", "words"),
     [
         (None, [], {"points": "none.csv"}, "none.csv: no such"),
-        (None, [], {"target": None}, "'soc' is not in it; did you mean 'soc_gkg'"),
         (None, ["--rasters", "nothing"], {}, "no such raster"),
-        (points(soc_gkg="high"), [], {}, "'soc_gkg': 200 of 200 values are no numbers (first 'high'"),
         (points(longitude=100.0), [], {}, "no profile is left; 200 outside a raster"),
         (points(soc_gkg=5000.0), [], {}, "200 of 200 values lie beyond 0 to 1000 g/kg: --unit"),
         (None, ["--bounds", "-10", "-5", "-10", "-5"], {}, "200 out of bounds"),
@@ -579,7 +577,6 @@ GIVEN = "[{name: place, variables: [lon, lat]}, {name: relief, variables: [slope
         (None, ["--depth_limits", "0", "30", "15"], {}, "each below the one before"),
         (None, ["--depth_limits", "30"], {}, "two or more limits"),
         (None, ["--spline_lambda", "-1"], {}, "spline_lambda"),
-        (None, ["--depth_method", "spline"], {}, "need horizons"),
         (None, ["--valid_share", "0.5", "--test_share", "0.5"], {}, "leave no profiles to train on"),
         (None, ["--split", "blocks", "--block_size", "90"], {}, "split would be empty"),
         (None, ["--radios", "1"], {}, "did you mean '--radius'"),

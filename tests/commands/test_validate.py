@@ -385,11 +385,7 @@ def test_what_cannot_be_compared_is_refused(ours, capsys, arguments, words):
     [
         ({"lon": 10.0}, "0 of 300 points"),
         ({"socd_0_20": ["<1", *["2.5"] * 299]}, "1 values are below a limit of detection (first '<1')"),
-        ({"socd_0_20": ["15-40", *["2.5"] * 299]}, "they look like classes"),
         ({"profile_id": "a", "depth": "0-10"}, "rows repeat ids, first 'a'"),
-        ({"lon": 500_000.0, "lat": 5_000_000.0}, "--crs EPSG"),
-        ({"lon": "12°30'E"}, "degrees, minutes and seconds"),
-        ({"year": "87"}, "years of two digits?"),
     ],
 )
 def test_unclear_tables_of_points_are_refused(ours, capsys, change, words):
