@@ -70,6 +70,7 @@ def test_the_test_split_changes_nothing_unless_it_is_to_be_used(here):
     assert load_model(Path("model/b.npz")).record.profiles == {"train": 72, "valid": 24, "test": 24}
 
 
+@pytest.mark.slow
 def test_mean_and_median_are_two_centres(here):
     for center in ("mean", "median"):
         assert make("--model", "ridge", "--run", center, "--center", center) == 0

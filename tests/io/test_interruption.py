@@ -255,7 +255,7 @@ SWALLOW = "exec('while True:\\n  try:\\n    time.sleep(0.1)\\n  except BaseExcep
     [
         (signal.SIGINT, 130, SLEEP),
         (signal.SIGTERM, 143, SLEEP),
-        (signal.SIGHUP, 129, SLEEP),
+        pytest.param(signal.SIGHUP, 129, SLEEP, marks=pytest.mark.slow),
         (signal.SIGINT, 130, BUSY),
         (signal.SIGTERM, 143, SWALLOW),
     ],
@@ -309,7 +309,7 @@ def test_handlers_are_as_before_once_a_command_has_ended(interruptible):
 
 def test_a_command_can_be_interrupted_while_it_imports(tmp_path):
     """At moments from the start of the interpreter on: of Python itself, before any code of ours, only that it ends."""
-    for wait in (0.1, 0.3, 0.6):
+    for wait in (0.1, 0.4):
         words = [sys.executable, "-m", "soilcarbon", "train", "--data_dir", "nowhere", "--run", "x"]
         heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=heed)
@@ -347,7 +347,7 @@ if __name__ == "__main__":
     [
         (signal.SIGINT, 130, "interrupted\n", False),  # while they start
         pytest.param(signal.SIGKILL, -9, None, False, marks=pytest.mark.slow),
-        (signal.SIGTERM, 143, "interrupted\n", True),
+        pytest.param(signal.SIGTERM, 143, "interrupted\n", True, marks=pytest.mark.slow),
         (signal.SIGKILL, -9, None, True),
     ],
 )
