@@ -8,6 +8,11 @@ from matplotlib.image import imread
 from soilcarbon import figures
 
 
+@pytest.fixture(autouse=True)
+def _coarse(monkeypatch):
+    monkeypatch.setattr(figures, "DPI", 50)
+
+
 @pytest.fixture
 def drawn(monkeypatch):
     """Return a list that every figure saved is put into."""
@@ -29,7 +34,7 @@ def ink(path):
     return float((imread(path)[..., :3].min(axis=-1) < 0.95).mean())
 
 
-@pytest.mark.parametrize("n", [1, 2, 150])
+@pytest.mark.parametrize("n", [1, 150])
 def test_observed_against_predicted_draws_something_at_any_size(tmp_path, n):
     figures.observed_against_predicted(tmp_path / "new" / "figure.png", *soc(n), "g/kg", "anhui")
     assert 0.01 < ink(tmp_path / "new" / "figure.png") < 0.5
@@ -90,7 +95,7 @@ def test_residual_map_is_centred_at_zero_and_not_ruled_by_an_outlier(tmp_path, d
     assert ink(tmp_path / "f.png") > 0.1
 
 
-@pytest.mark.parametrize("n", [1, 3, 10_000])
+@pytest.mark.parametrize("n", [1, 10_000])
 def test_residual_map_draws_something_at_any_size(tmp_path, n):
     random = np.random.default_rng(0)
     figures.residual_map(tmp_path / "f.png", random.uniform(-180, 180, n), random.uniform(-60, 80, n), np.zeros(n), "g/kg", "zero")

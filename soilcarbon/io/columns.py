@@ -7,6 +7,7 @@ Names are compared without regard to case, blanks, hyphens, underscores, dots an
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -131,6 +132,7 @@ NOT_USED = "none"  # in place of a column: the table's own is not to be used
 BY_ROW = "row"  # in place of a column of ids: each row is a profile of its own
 
 
+@lru_cache(10_000)  # of every alias, for every table
 def plain(name: str) -> str:
     """Return a name without case and punctuation; a power of -1 or -3 is taken as division.
 
