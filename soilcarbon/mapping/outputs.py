@@ -33,13 +33,12 @@ from soilcarbon.io.manifest import begin_files, finish_files
 from soilcarbon.mapping.aggregation import block_grid, block_parts, blocks_name, describe_blocks
 from soilcarbon.mapping.areal import CHANGE, estimation
 from soilcarbon.mapping.cog import Band, Part, Statistics, is_empty, read_notes, whole_tiles, write_cog
+from soilcarbon.mapping.gis import item, styles
 from soilcarbon.mapping.native import natives_of
 from soilcarbon.mapping.page import Profiles, write_page
 from soilcarbon.mapping.picture import View, preview
 from soilcarbon.mapping.plan import WHOLE, ZONES, Plan, Sample, own_zone
 from soilcarbon.mapping.predictor import Predictor, dissimilarity_bands
-from soilcarbon.mapping.stac import item
-from soilcarbon.mapping.style import styles
 from soilcarbon.mapping.tiles import Notes
 from soilcarbon.soil.dataset import dataset_target, read_samples
 from soilcarbon.stats.metrics import scores

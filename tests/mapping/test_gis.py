@@ -30,9 +30,8 @@ from rasterio.transform import Affine
 import soilcarbon
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.manifest import MANIFEST, listed_files
+from soilcarbon.mapping.gis import item, style
 from soilcarbon.mapping.picture import Ramp, View, ramp_of, read_picture
-from soilcarbon.mapping.stac import item
-from soilcarbon.mapping.style import style
 
 ROWS, COLS = 40, 60
 READERS = {"csv": pd.read_csv, "gpkg": geopandas.read_file}

@@ -1,23 +1,34 @@
-"""STAC item of a map: where it lies, of what time, which bands it has, and the files beside it with their checksums.
+"""What a GIS looks for beside a map: QGIS styles of its bands, and a STAC item.
 
-In: a finished GeoTIFF and the files beside it. Out: a STAC 1.1 item (https://stacspec.org) with the extensions projection, raster
-and file, as plain containers. Paths are relative, so that the folder may be moved or put into a catalogue.
+In: finished GeoTIFFs and the files beside them. Out: a style (.qml) of each band, as XML, by which QGIS colours `soc.tif` as
+`soc.qml` beside it says, with a legend in the band's unit, and the colour ramps that the page has: bands of one quantity share
+theirs, to be compared. A STAC 1.1 item (https://stacspec.org) with the extensions projection, raster and file, as plain containers:
+where a map lies, of what time, which bands it has, and the files beside it with their checksums. Paths are relative, so that the
+folder may be moved or put into a catalogue.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as Xml
 
 import antimeridian
+import numpy as np
 import rasterio
 from rasterio.crs import CRS
 from rasterio.warp import transform_geom
 from shapely.geometry import box, mapping, shape  # type: ignore[import-untyped]
 
 from soilcarbon.geo.grid import Grid, nominal_metres, raster_grid
-from soilcarbon.io.files import NODATA, sha256
+from soilcarbon.io.files import NODATA, UserError, sha256
+from soilcarbon.mapping.picture import Ramp, View, read_picture, shared_ramps
 
+_SIDE = 1200
+"""Cells along the longer side of a map that its ramp is chosen from, as its picture's."""
+_STOPS = 33
+"""Colours of a ramp, between which QGIS interpolates."""
+_DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 _EXTENSIONS = {"projection": "v2.0.0", "raster": "v2.0.0", "file": "v2.1.0"}
 _KINDS: dict[str, tuple[str, list[str]]] = {
     ".tif": ("image/tiff; application=geotiff; profile=cloud-optimized", ["data"]),
@@ -36,6 +47,74 @@ _SHA256 = "1220"
 _STATISTICS = {"minimum": "MINIMUM", "maximum": "MAXIMUM", "mean": "MEAN", "stddev": "STDDEV"}
 _STEPS = 32
 """Vertices along each side of a footprint."""
+
+
+# --- QGIS styles -------------------------------------------------------------------------------------------------------
+
+
+def styles(views: Sequence[View]) -> list[dict[str, str]]:
+    """Return the styles of each map: band -> XML, the first band first; UserError if none of its cells has a value."""
+    pictures = [read_picture(view, _SIDE) for view in views]
+    ramps = shared_ramps(pictures)
+    found = []
+    for picture in pictures:
+        of_bands = {band.name: ramps[band.name, band.unit, picture.of_change] for band in picture.bands}
+        if of_bands[picture.bands[0].name] is None:
+            raise UserError(f"{picture.view.tif}: no cell has a value, so there are no colours to choose")
+        texts = {}
+        for number, band in enumerate(picture.bands, 1):
+            if (ramp := of_bands[band.name]) is not None:
+                texts[band.name] = style(ramp, band.unit, number)
+        found.append(texts)
+    return found
+
+
+def style(ramp: Ramp, unit: str, number: int = 1) -> str:
+    """Return the style of a band of a map by its number.
+
+    A linear ramp has a continuous legend. A logarithmic one lists round values: QGIS spaces a continuous legend evenly.
+    """
+    from matplotlib import colormaps  # slow to import
+    from matplotlib.colors import to_hex
+
+    low, high = f"{ramp.low:.9g}", f"{ramp.high:.9g}"
+    root = Xml.Element("qgis", version="3.22", styleCategories="Symbology", hasScaleBasedVisibilityFlag="0")
+    pipe = Xml.SubElement(root, "pipe")
+    renderer = Xml.SubElement(
+        pipe, "rasterrenderer", type="singlebandpseudocolor", band=str(number), opacity="1", alphaBand="-1", nodataColor="",
+        classificationMin=low, classificationMax=high,
+    )  # fmt: skip
+    Xml.SubElement(renderer, "rasterTransparency")
+    origin = Xml.SubElement(renderer, "minMaxOrigin")
+    Xml.SubElement(origin, "limits").text = "None"  # the ends are given, and not chosen anew for each part that is looked at
+    shader = Xml.SubElement(
+        Xml.SubElement(renderer, "rastershader"), "colorrampshader", colorRampType="INTERPOLATED", classificationMode="1", clip="0",
+        minimumValue=low, maximumValue=high, labelPrecision="4",
+    )  # fmt: skip
+    suffix = f" {unit}" if unit else ""
+    colours = colormaps[ramp.colours]
+    for value in _stops(ramp):
+        colour = to_hex(colours(ramp.place(value)))
+        Xml.SubElement(shader, "item", value=f"{value:.9g}", label=f"{value:.4g}{suffix}", color=colour, alpha="255")
+    Xml.SubElement(
+        shader, "rampLegendSettings", prefix="", suffix=suffix, direction="0", minimumLabel="", maximumLabel="", orientation="2",
+        useContinuousLegend=str(int(not ramp.logarithmic)),
+    )  # fmt: skip
+    for name in ("brightnesscontrast", "huesaturation", "rasterresampler"):
+        Xml.SubElement(pipe, name)
+    Xml.indent(root)
+    return _DOCTYPE + Xml.tostring(root, encoding="unicode") + "\n"
+
+
+def _stops(ramp: Ramp) -> list[float]:
+    """Return the values at which colours are given: evenly spaced ones, or the labels of a logarithmic ramp and its ends."""
+    if not ramp.logarithmic:
+        return [float(value) for value in np.linspace(ramp.low, ramp.high, _STOPS)]
+    inside = [value for value in ramp.ticks() if 0.03 < ramp.place(value) < 0.97]
+    return [ramp.low, *inside, ramp.high]
+
+
+# --- STAC --------------------------------------------------------------------------------------------------------------
 
 
 def item(
