@@ -128,17 +128,6 @@ def test_without_a_calibration_there_are_no_intervals(dataset, workplace, capsys
     assert "intervals cover" not in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_too_few_profiles_held_out_give_no_intervals_and_say_so(tmp_path, workplace, caplog):
-    folder = make_dataset(tmp_path / "small", n=90)  # 18 choose
-    assert pretrain(folder) == 0
-    assert "no intervals: 18 profiles were held out" in caplog.text
-    assert load_checkpoint("model/pretrain_model/g.pth").calibration is None
-    assert fine_tune(folder, "--validate_on", "folds", "--members", "2") == 0  # 72 are
-    assert load_checkpoint("model/r.pth").calibration is not None
-    assert predict(folder) == 0
-
-
 def test_prediction_scores_the_column_the_network_was_trained_on(dataset, workplace):
     table = pd.read_csv(dataset / "samples.csv")
     table.assign(humus=table["soc"] / 10).to_csv(dataset / "samples.csv", index=False)
@@ -410,13 +399,6 @@ def test_a_refused_run_leaves_no_folder_behind(tmp_path, dataset, workplace, cap
     assert fine_tune(other) == 2
     assert "6 of the checkpoint's 8 variables are not in the dataset (elevation, " in lines(capsys)
     assert sorted(str(path) for path in Path().glob("*/*")) == ["log/g", "model/pretrain_model"]
-
-
-def test_windows_larger_than_the_patches_are_refused(dataset, workplace, capsys):
-    table = [category.model_dump(mode="json") | {"radius": 2} for category in FEW_CATEGORIES]
-    Path("c.yaml").write_text(yaml.safe_dump({"categories": table}))
-    assert pretrain(dataset, "--config", "c.yaml") == 2
-    assert "patches of 3 x 3 cells are smaller than the window of 5 x 5" in lines(capsys)
 
 
 def test_prediction_refuses_a_torn_checkpoint_other_variables_and_a_folder_it_cannot_write(dataset, workplace, capsys):

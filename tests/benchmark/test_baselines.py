@@ -29,13 +29,6 @@ def fitted(key, samples, world=None, seed=0, candidate=0):
     return method.pipeline(classes, seed, **method.candidates[candidate] | FAST[key]).fit(X, y, **extra)
 
 
-def on_line(degrees, y):
-    """Return profiles on the equator, without informative covariates."""
-    degrees = np.asarray(degrees, float)
-    X = np.column_stack([degrees, np.zeros((len(degrees), 2))])
-    return Samples(X, np.asarray(y, float), np.arange(len(degrees)))
-
-
 # --- what all of them do ------------------------------------------------------------------------------------------------
 
 

@@ -11,13 +11,12 @@ from damage import damage
 from rasterio.transform import Affine
 from simulated import ZONED_NAMES, write_zoned_samples, zoned_world
 
-from soilcarbon.commands import densities, simulate, zones
 from soilcarbon.commands import map as make_map
+from soilcarbon.commands import zones
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import run
 from soilcarbon.zonal import train
 from soilcarbon.zonal.climate_zones import OneZone
-from soilcarbon.zonal.covariates import INDICES
 from soilcarbon.zonal.evaluation import METHODS, PAIRS
 from soilcarbon.zonal.forest import ZonedNetwork
 from soilcarbon.zonal.persistence import load_zoned
@@ -158,29 +157,3 @@ def test_bad_input_ends_with_status_2(arguments, words, workplace, capsys):
     assert command(*arguments) == 2
     assert words in capsys.readouterr().err
     assert not Path("model").exists()
-
-
-@pytest.mark.slow
-def test_the_preset_runs_from_simulated_horizons_to_scores(workplace, monkeypatch):
-    assert run(lambda: simulate.main(["--world", "china", "--profiles", "350", "--cell", "1.5"])) == 0
-    folder = workplace / "data/sim/china"
-    horizons = ["--horizons", str(folder / "horizons.csv"), "--out", str(folder / "densities.csv")]
-    assert run(lambda: densities.main(horizons)) == 0
-    preset = [
-        "--config",
-        str(Path(__file__).parents[2] / "configs/sim_zoned.yaml"),
-        *ONE,
-        *QUICK,
-        "--best",
-        "3",
-        "--candidates",
-        "1",
-    ]
-    monkeypatch.setattr(train, "ZonedNetwork", partial(ZonedNetwork, epochs=2))
-    assert run(lambda: zones.main(preset)) == 0
-    assert "year before 1985" in pd.read_csv("results/sim_zoned/left_out.csv")["reason"].unique().tolist()
-    model = load_zoned(Path("model/sim_zoned_socd_0_20.npz"))
-    assert set(INDICES) | {"map", "mat", "clay_map", "rain_5y", "slope"} <= set(model.variables)
-    scores = pd.read_csv("results/sim_zoned/scores.csv").query("zone == 'all'").set_index("method")
-    assert scores.loc["unzoned", "r2"] > 0.15
-    assert Path("results/sim_zoned/scores.png").is_file()

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import FEW_CATEGORIES, PUBLISHED_WEIGHTS, make_dataset, needs_published_weights, slow_but
+from conftest import FEW_CATEGORIES, make_dataset, slow_but
 from training_runs import STAND, quick, regional, same, train, weights
 
 import train_global
@@ -23,7 +23,7 @@ from soilcarbon.network.checkpoint import load_checkpoint
 from soilcarbon.network.network import SoilCarbonNet, predict
 from soilcarbon.network.specification import Specification
 from soilcarbon.soil.dataset import read_dataset
-from soilcarbon.training import distillation, ensemble, loop
+from soilcarbon.training import ensemble, loop
 from soilcarbon.training.accelerator import Accelerator
 from soilcarbon.training.ensemble import member_seed
 from soilcarbon.training.run import train_in_memory
@@ -225,14 +225,6 @@ def test_statistics_are_computed_from_training_profiles_where_the_file_is_absent
     assert (mean, std) == pytest.approx((cells.mean(), cells.std()))
 
 
-@needs_published_weights
-def test_published_weights_fine_tune_with_supplied_statistics(published_dataset, workplace):
-    train(regional(published_dataset, init_from=PUBLISHED_WEIGHTS))
-    facts = load_checkpoint("model/r.pth").specification
-    table = pd.read_csv(published_dataset / "stats.csv").set_index("var_name")
-    assert facts.statistics["bio05"] == pytest.approx(tuple(table.loc["bio05", ["v_mean", "v_std"]]))
-
-
 # --- learning rates, and no choice of an epoch -------------------------------------------------------------------------
 
 
@@ -306,19 +298,6 @@ def test_a_full_disk_keeps_the_previous_checkpoint(dataset, workplace, monkeypat
     with pytest.raises(UserError, match="No space left on device"):
         train(quick(dataset, seed=9))
     assert same(before, weights("model/pretrain_model/g.pth"))
-
-
-@pytest.mark.slow
-def test_a_distilled_network_beats_the_mean(tmp_path, workplace, monkeypatch):
-    monkeypatch.setattr(distillation, "MIXED", 3000)
-    world, region = make_dataset(tmp_path / "world", n=400, seed=7), make_dataset(tmp_path / "region", n=150, seed=7)
-    train(quick(world, target_transform="log1p", epochs=10))
-    how = {"teacher": "ensemble", "members": 2, "validate_on": "folds", "epochs": 6, "batch_size": 64, "lr": 1e-3}
-    scores = train(regional(region, center="median", lr_schedule="cosine", **STAND, **how))
-    assert scores["test"]["r2"] > 0.4
-    net = load_checkpoint("model/r.pth")
-    assert (net.specification.center, net.calibration.scale, net.calibration.bounds) == ("median", "log1p", (0.0, None))
-    assert net.calibration.highest_level() == pytest.approx(120 / 121)  # training and validation, of either fold
 
 
 def test_training_in_memory_gives_the_same_network(dataset, workplace):
