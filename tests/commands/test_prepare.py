@@ -10,74 +10,21 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import REALDATA, needs_realdata
+from prepare_world import CELL, NORTH, WEST, flags, made, profiles, raster, refused, split_of, write_world
 from rasterio.transform import Affine
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES, variable_columns
 from soilcarbon.commands import predict, prepare, train
 from soilcarbon.geo.raster import write_geotiff
 from soilcarbon.io.files import UserError, run, sha256
-from soilcarbon.regression.fit import fit_model
-from soilcarbon.regression.learners import Task
 from soilcarbon.soil.dataset import read_dataset
 from soilcarbon.soil.places import precision_hint
 from soilcarbon.soil.split import FEW_BLOCKS, SplitRule, draw_split
 
-CELL = 0.25
-WEST, NORTH = 10.0, 50.0
-
-
-def raster(path: Path, *names: str, crs="EPSG:4326", cell=CELL, side=80, hole=False) -> Path:
-    """Write bands lon, lat (their cells' centres) and others of noise; 20 x 20 degrees."""
-    rows, columns = np.mgrid[0:side, 0:side] + 0.5
-    rng = np.random.default_rng(0)
-    known = {"lon": WEST + columns * cell, "lat": NORTH - rows * cell}
-    bands = np.stack([known[name] if name in known else rng.normal(size=rows.shape) for name in names])
-    if hole:
-        bands[:, :8, :8] = np.nan
-    write_geotiff(path, bands, names, Affine(cell, 0, WEST, 0, -cell, NORTH), crs)
-    return path
-
-
-def profiles(path: Path, n=200, seed=0, **columns) -> pd.DataFrame:
-    """Write n profiles well inside the raster's known part."""
-    rng = np.random.default_rng(seed)
-    table = pd.DataFrame(
-        {
-            "id": [f"p{k:03d}" for k in range(n)],
-            "longitude": rng.uniform(13, 29, n).round(5),
-            "latitude": rng.uniform(31, 47, n).round(5),
-            "soc_gkg": rng.lognormal(2.5, 0.7, n).clip(0.1, 500),
-            "year": 1990,
-        }
-    )
-    for name, values in columns.items():
-        table[name] = values
-    table.to_csv(path, index=False)
-    return table
-
 
 @pytest.fixture
 def world(tmp_path):
-    (tmp_path / "rasters").mkdir()
-    raster(tmp_path / "rasters" / "cov_place.tif", "lon", "lat")
-    raster(tmp_path / "rasters" / "relief.tif", "slope")
-    profiles(tmp_path / "points.csv")
-    return tmp_path
-
-
-def flags(world: Path, *more: str, points="points.csv", out="out", target="soc_gkg") -> list[str]:
-    where = ["--points", str(world / points), "--rasters", str(world / "rasters"), "--out", str(world / out)]
-    return [*where, *(["--target", target] if target else []), *more]
-
-
-def made(world: Path, *more: str, **options) -> tuple[Path, dict]:
-    prepare.main(flags(world, *more, **options))
-    folder = world / options.get("out", "out")
-    return folder, yaml.safe_load((folder / "dataset.yaml").read_text())
-
-
-def split_of(folder: Path) -> dict[str, str]:
-    return {i: name for name in ("train", "valid", "test") for i in pd.read_csv(folder / "split" / f"{name}.csv")["profile_id"]}
+    return write_world(tmp_path)
 
 
 # --- what it makes -------------------------------------------------------------------------------------------------
@@ -416,56 +363,6 @@ def test_a_region_s_own_rasters_are_further_categories_cut_on_their_own_grid(wor
     assert [each.name for each in read_dataset(world / "alone").categories] == names
 
 
-def periodic(world: Path, *names: str) -> list[str]:
-    """Write rasters of ndvi, 1 higher in each further period; return the option."""
-    cells = np.random.default_rng(1).uniform(size=(1, 80, 80))
-    for k, name in enumerate(names):
-        (world / "periodic" / name).mkdir(parents=True)
-        write_geotiff(world / "periodic" / name / "ndvi.tif", cells + k, ["ndvi"], Affine(CELL, 0, WEST, 0, -CELL, NORTH))
-    return ["--periods", str(world / "periodic")]
-
-
-def test_profiles_take_the_rasters_of_their_year_and_the_error_model_knows_the_periods(world, caplog):
-    years = np.resize([1985, 1989.5, 2005, 1999, np.nan], 200)
-    profiles(world / "points.csv", year=years)
-    folder, facts = made(world, *periodic(world, "1985-1989", "2005"))
-    samples, rejected = pd.read_csv(folder / "samples.csv"), pd.read_csv(folder / "rejected.csv")
-    assert rejected["reason"].value_counts().to_dict() == {"no year": 40, "no rasters of its year": 40}
-    assert facts["periods"] == {1985: 80, 2005: 40}
-    np.testing.assert_array_equal(samples["period"], np.where(samples["year"] < 1990, 1985, 2005))
-    data = read_dataset(folder)
-    columns = variable_columns(data.categories)
-    ndvi, lon = data.x[:, columns["ndvi"]].ravel(), data.x[:, columns["lon"]].ravel()
-    np.testing.assert_array_equal(np.floor(ndvi), data.period == 2005)
-    np.testing.assert_allclose(lon, WEST + CELL * (np.floor((data.lon - WEST) / CELL) + 0.5), rtol=1e-6)
-    model = fit_model(data, data.rows("all"), Task(data.categories), wanted="ridge").model
-    assert {*model.uncertainty.errors.period} == {1985, 2005}
-    (folder / "samples.csv").write_text(samples.drop(columns="period").to_csv(index=False))
-    with pytest.raises(UserError, match="column 'period' lacks the year"):
-        read_dataset(folder)
-
-
-@pytest.mark.parametrize(
-    ("names", "columns", "words"),
-    [
-        (("now", "then"), {}, "holds no folder named by a year"),
-        (("1985-1989", "1989-1993"), {}, "1989 lies in two of them, 1985 and 1989-1993"),
-        (("1985-1989", "1990-1994"), {"year": np.nan}, "no year"),
-        (("2001", "2002"), {}, "200 no rasters of its year"),
-    ],
-)
-def test_periods_that_profiles_do_not_fit_are_refused(world, capfd, names, columns, words):
-    profiles(world / "points.csv", **columns)
-    assert words in refused(world, capfd, *periodic(world, *names))
-
-
-@pytest.mark.parametrize("name", ["now", "2005-2000"])
-def test_a_period_is_named_by_years_in_order(world, capfd, name):
-    folder = Path(periodic(world, "1985-1989", "1990-1994")[1])
-    words = refused(world, capfd, "--periods", f"1985-1989={folder / '1985-1989'}", f"{name}={folder / '1990-1994'}")
-    assert f"period '{name}': a profile takes the rasters of its year; name the period by years" in words
-
-
 def test_world_variables_without_a_raster_are_told_of_and_two_of_a_name_refused(world, caplog, capfd):
     made(world, out="world_data")
     (world / "local").mkdir()
@@ -521,19 +418,6 @@ def test_ids_that_are_formulas_are_written_so_that_none_runs_and_stay_ids(world)
 
 
 # --- bad input -----------------------------------------------------------------------------------------------------
-
-
-def refused(world: Path, capfd, *more: str, **options) -> str:
-    """Run, expect status 2 and one or two plain lines, and no dataset; return the lines."""
-    capfd.readouterr()
-    assert run(lambda: prepare.main(flags(world, *more, **options))) == 2
-    error = capfd.readouterr().err
-    assert 1 <= len(error.strip().splitlines()) <= 2
-    assert "Traceback" not in error
-    out = world / options.get("out", "out")
-    assert not (out / "dataset.yaml").exists()
-    assert not (out / "samples.csv").exists()
-    return error
 
 
 def swapped(world: Path) -> None:
