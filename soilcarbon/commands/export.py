@@ -68,8 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from soilcarbon.geo.model_grid import own_grid, read_model_grid, regular_grid
     from soilcarbon.mapping.common_grid import Cells
-    from soilcarbon.mapping.export import layered, open_source, stocks
-    from soilcarbon.mapping.netcdf import dataset, provenance, write
+    from soilcarbon.mapping.export import dataset, layered, open_source, provenance, stocks, write
 
     out = settings.out or settings.maps[0].path.with_name("cSoil.nc")
     if out.suffix.lower() not in (".nc", ".nc4"):

@@ -4,7 +4,6 @@ A branch is made of valid, stride-1 layers, so it gives at every cell what it gi
 Whatever is affine in front of the first ReLU of the head - 1x1 branches, fusion, first Linear - is multiplied out once.
 """
 
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,6 @@ from soilcarbon.regression.uncertainty import Uncertainty
 from soilcarbon.soil.dataset import Statistics, read_statistics
 from soilcarbon.stats.metrics import worse_than_mean
 
-log = logging.getLogger(__name__)
 CELLS_AT_ONCE = {"cpu": 2048, "cuda": 1 << 18}
 """Cells that go through the head together: on a CPU their activations stay in its cache."""
 

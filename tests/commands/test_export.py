@@ -258,10 +258,10 @@ def test_an_error_that_all_measurements_share_is_added(world):
 
 
 def test_without_the_extra_the_file_is_classic_netcdf(world, monkeypatch):
-    from soilcarbon.mapping import netcdf
+    from soilcarbon.mapping import export
 
     write_density("a.tif", 3.0, tags={"DEPTH": "0-30 cm", "YEARS": "2000-2004"})
-    monkeypatch.setattr(netcdf, "find_spec", lambda _: None)
+    monkeypatch.setattr(export, "find_spec", lambda _: None)
     soilcarbon.run("export", maps="a.tif", uncertainty=False, out="classic/c.nc")
     assert Path("classic/c.nc").read_bytes()[:4] == b"CDF\x02"
     check_cf("classic/c.nc")
