@@ -38,6 +38,7 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 threadpool_limits(1)
 torch.set_num_threads(1)
 # one thread has scikit-learn's settings and the filters of warnings, which would be set again for every tree of every prediction
+sklearn.utils.parallel._FuncWrapper.__init__ = lambda self, function: setattr(self, "function", function)
 sklearn.utils.parallel._FuncWrapper.__call__ = lambda self, *arguments, **named: self.function(*arguments, **named)
 BaseEstimator._get_param_names = classmethod(cache(BaseEstimator._get_param_names.__func__))  # of every tree that is cloned
 gc.set_threshold(10**9)  # no garbage is collected until the tests are
