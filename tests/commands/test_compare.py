@@ -98,10 +98,10 @@ def compared(study, tmp_path_factory):
     out = tmp_path_factory.mktemp("compared") / "out"
     config = out.parent / "compare.yaml"
     config.write_text(yaml.safe_dump(settings_of(study, out)))
-    few = {"regressor": QuantileForest(30), "while_tuning": {"n_estimators": 5}}
+    few = {"regressor": QuantileForest(15), "while_tuning": {"n_estimators": 5}}
     forest = dataclasses.replace(BASELINES["quantile_forest"], **few)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network_variants, "plain_settings", lambda settings, **more: plain_settings(settings, **more | {"epochs": 5}))
+        patch.setattr(network_variants, "plain_settings", lambda settings, **more: plain_settings(settings, **more | {"epochs": 2}))
         patch.setitem(BASELINES, "quantile_forest", forest)
         patch.setattr(distillation, "MIXED", 300)
         plot_nothing(patch)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import slow_but
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 import error_floor as floor
@@ -20,7 +21,7 @@ def test_distances_from_the_medians_of_a_cell_and_of_the_others_in_it():
     np.testing.assert_allclose(found, [[3, 4], [np.nan] * 2, [0, 0.5], [2, 3.5], [np.nan] * 2])
 
 
-@pytest.mark.parametrize(("size", "within"), [(2, 0.09), (4, 0.03), (8, 0.03)])
+@pytest.mark.parametrize(("size", "within"), slow_but([(2, 0.09), (4, 0.03), (8, 0.03)], (2, 0.09)))
 def test_the_two_bounds_hold_the_error_about_the_true_median_and_their_geometric_mean_is_near_it(size, within):
     logs = 0.8 * np.random.default_rng(0).normal(size=3000 * size)
     low, high = floor.about_medians(np.exp(logs), np.repeat(np.arange(3000), size)).mean(axis=0)

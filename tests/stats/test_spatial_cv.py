@@ -251,6 +251,7 @@ def test_no_other_number_of_clusters_matches_better(grid):
     assert facts["w_km"] <= min(w.values()) + 0.05 * facts["w_random_km"]
 
 
+@pytest.mark.slow
 def test_k_means_and_blocks_match_no_better_than_what_is_chosen(grid):
     reached = {}
     for seed in range(3):
