@@ -2,12 +2,12 @@
 
 import dataclasses
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import slow_but
+from html_tags import Tags
 from matplotlib.image import imread
 
 from soilcarbon import figures as panels
@@ -222,28 +222,6 @@ def test_markdown_holds_all_methods_under_all_strategies():
 
 
 # --- the page -----------------------------------------------------------------------------------------------------------
-
-
-class Tags(HTMLParser):
-    """Keep all elements, and whether every element that is opened is closed in turn."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.found, self.open, self.wrong = [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "br", "hr", "link"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(tag)
-
-    def named(self, name):
-        return [attributes for tag, attributes in self.found if tag == name]
 
 
 SECTIONS = ["skill", "strategies", "curves", "intervals", "dissimilarity", "residuals", "selection", "floor", "methods"]

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from html_tags import Tags
 from rasterio.transform import Affine
 from scipy import stats
 
@@ -264,20 +264,6 @@ def test_estimates_that_disagree_are_told(workplace):
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-class _Page(HTMLParser):
-    """Text of a page, and everything it would load."""
-
-    def __init__(self):
-        super().__init__()
-        self.text, self.loads = [], []
-
-    def handle_starttag(self, _, attributes):
-        self.loads += [value for name, value in attributes if name in ("src", "href") and not value.startswith(("data:", "#"))]
-
-    def handle_data(self, data):
-        self.text.append(data.strip())
-
-
 def leaves(value):
     if isinstance(value, dict):
         return [each for inner in value.values() for each in leaves(inner)]
@@ -291,12 +277,11 @@ def test_the_page_is_self_contained_and_holds_the_facts_of_the_json(workplace):
     validated = ("--map", "soc.tif", "--points", "points.csv", "--value", "socd", "--sampling", "random")
     assert make("--change", "change", "--stocks", "stocks.csv", *validated, "--co2e", "--title", "Farm <b>A</b>") == 0
     html = (workplace / "out" / "claim.html").read_text(encoding="utf-8")
-    page = _Page()
-    page.feed(html)
-    assert page.loads == []
+    page = Tags(html)
+    assert [each for each in page.links if not each.startswith(("data:", "#"))] == []
     assert "default-src 'none'" in html
     assert "<b>" not in html
-    text = " ".join(page.text)
+    text = " ".join(page.words)
     found = facts()
     assert [each for each in leaves(found) if each is not None and " ".join(str(each).split()) not in " ".join(text.split())] == []
     shown = format_value(found["deduction"]["credited_total_t_co2e"])
