@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -347,13 +348,21 @@ BAD = {
 }
 
 
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A folder with plots, maps and points."""
+    folder = tmp_path_factory.mktemp("inputs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_plots()
+        write_points(write_maps()[1])
+    return folder
+
+
 @pytest.mark.parametrize("name", BAD)
-def test_refused(workplace, capsys, name):
+def test_refused(inputs, workplace, capsys, name):
     arguments, told = BAD[name]
-    write_plots()
-    _, second = write_maps()
-    write_points(second)
-    capsys.readouterr()
+    shutil.copytree(inputs, workplace, dirs_exist_ok=True)
     assert make(*arguments) == 2
     message = capsys.readouterr().err
     assert told in message

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+from conftest import slow_but
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES
 from soilcarbon.io.files import UserError, read_yaml
@@ -252,7 +253,7 @@ def test_regions_take_the_global_statistics(out):
     assert all((out / name / "stats.csv").read_bytes() == (out / "global" / "stats.csv").read_bytes() for name in REGIONS)
 
 
-@pytest.mark.parametrize("name", REGIONS)
+@pytest.mark.parametrize("name", slow_but(REGIONS, "anhui"))
 def test_regions_depart(out, name):
     region = REGIONS[name]
     gridded = sampling.rasterize_world(World(314), sampling.grid_over(region.bounds, 0.2 * region.coarser))
