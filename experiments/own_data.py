@@ -38,9 +38,9 @@ from soilcarbon.io.files import atomic_write
 from soilcarbon.regression.estimators import Samples
 from soilcarbon.regression.fit import fit_model
 from soilcarbon.regression.learners import LEARNERS, Task
-from soilcarbon.regression.model import from_scale
+from soilcarbon.regression.model import MEANS, from_scale
 from soilcarbon.regression.parts import encoded_cells, transformed
-from soilcarbon.regression.selection import STACKED, draw_folds, hold_out, select
+from soilcarbon.regression.selection import draw_folds, hold_out, select
 from soilcarbon.regression.uncertainty import calibrate
 from soilcarbon.stats import metrics
 from soilcarbon.stats.groups import group_folds, spatial_groups
@@ -56,8 +56,8 @@ FOLDS = 5
 LEVEL = 0.9
 SIMPLE = tuple(key for key, each in LEARNERS.items() if not each.network)
 REFERENCE, ALONE = "log-forest", "default-network"
-TRAINED = (REFERENCE, *SIMPLE, "teacher", "default", "taught", "network", "fit")
-"""What is trained, in this order; a stack and the choice need no more."""
+TRAINED = (REFERENCE, *(key for key in SIMPLE if key not in MEANS), "teacher", "default", "taught", "network", "fit")
+"""What is trained, in this order; means of two and the choice need no more."""
 
 
 @dataclass(frozen=True)
@@ -257,10 +257,11 @@ def with_derived(found: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str,
     """Return the methods of a case with the stack, and with the choice of `fit`'s rule for each fold by the other folds."""
     one = next(iter(found.values()))
     y, folds, log = one["y"], one["folds"], bool(one["log"])
-    if set(STACKED) <= set(found):
-        parts = [found[key]["predicted"] for key in STACKED]
-        mean = np.expm1(np.mean(np.log1p(parts), axis=0)) if log else np.mean(parts, axis=0)
-        found = found | {"stack": one | {"predicted": mean, "interval": np.full((len(y), 2), np.nan)}}
+    for name, parts in MEANS.items():
+        if set(parts) <= set(found):
+            both = [found[key]["predicted"] for key in parts]
+            mean = np.expm1(np.mean(np.log1p(both), axis=0)) if log else np.mean(both, axis=0)
+            found = found | {name: one | {"predicted": mean, "interval": np.full((len(y), 2), np.nan)}}
     keys = [key for key in LEARNERS if key in found]
     if not {"mean", "ridge", "forest"} <= set(keys):
         return found

@@ -22,9 +22,9 @@ from soilcarbon.network.network import predict as predict_with
 from soilcarbon.regression.estimators import POSITION, Samples
 from soilcarbon.regression.fit import with_transform
 from soilcarbon.regression.learners import LEARNERS, MEMBERS, Task
-from soilcarbon.regression.model import from_scale
+from soilcarbon.regression.model import MEANS, from_scale
 from soilcarbon.regression.parts import transformed
-from soilcarbon.regression.selection import STACKED, hold_out
+from soilcarbon.regression.selection import hold_out
 
 REFERENCE = "forest"
 """The method whose cross-validation is the unit of computing time."""
@@ -233,8 +233,8 @@ def _mean_of(division: Division, known: Mapping[str, np.ndarray], parts: Sequenc
     return from_scale(np.mean([transformed(known[each], facts) for each in parts], axis=0), facts)
 
 
-def _stack(label: str, meaning: str, parts: tuple[str, ...], **more: Any) -> Method:
-    return Method(label, meaning, "network", partial(_mean_of, parts=parts), parts=parts, **more)
+def _mean(kind: Literal["baseline", "network"], label: str, meaning: str, parts: tuple[str, ...], **more: Any) -> Method:
+    return Method(label, meaning, kind, partial(_mean_of, parts=parts), parts=parts, **more)
 
 
 _TIMES: Mapping[str, Seconds] = {
@@ -246,7 +246,9 @@ _TIMES: Mapping[str, Seconds] = {
     "taught": _taught,
 }
 _LEARNERS = {
-    key: Method(
+    key: _mean("network" if each.network else "baseline", each.label, each.meaning, MEANS[key])
+    if key in MEANS
+    else Method(
         each.label, each.meaning, "network" if each.network else "baseline", partial(_learner, key=key), _TIMES.get(key, _trees)
     )
     for key, each in LEARNERS.items()
@@ -266,7 +268,6 @@ METHODS: Mapping[str, Method] = {
     "quantile-forest": as_method(BASELINES["quantile_forest"]),
     **{key: as_method(each) for key, each in TUNED.items()},
     **{key: each for key, each in _LEARNERS.items() if each.kind == "network"},
-    "stack": _stack(LEARNERS["stack"].label, LEARNERS["stack"].meaning, STACKED),
     "unchanged": Method(
         "network, transferred", "the network of --init_from as it is", "network", _unchanged, _linear, needs_checkpoint=True
     ),
@@ -287,7 +288,8 @@ METHODS: Mapping[str, Method] = {
         needs_checkpoint=True,
         uses_world=True,
     ),
-    "transferred-stack": _stack(
+    "transferred-stack": _mean(
+        "network",
         "stack, transferred",
         "mean of that network and regression kriging",
         ("transferred-taught", "regression-kriging"),

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from soilcarbon.regression.transfer import Transfer
     from soilcarbon.soil.dataset import Dataset
 
-LearnerName = Literal["mean", "ridge", "forest", "boosting", "regression-kriging", "network", "taught", "stack"]
+LearnerName = Literal["mean", "ridge", "forest", "boosting", "regression-kriging", "ridge-kriging", "network", "taught", "stack"]
 _COLUMNS = ("mae", "rmse", "r2", "ccc")
 
 
@@ -46,7 +46,7 @@ class FitSettings(Settings):
     data_dir: Path = Field(description="the dataset's folder, as soilcarbon prepare writes it")
     model: Literal["best", LearnerName] = Field("best", description="the learner, or best: the choice among candidates")
     candidates: list[LearnerName] = Field(
-        ["mean", "ridge", "forest", "boosting", "regression-kriging", "network", "taught", "stack"],
+        ["mean", "ridge", "forest", "boosting", "regression-kriging", "ridge-kriging", "network", "taught", "stack"],
         min_length=1,
         description="learners to choose among",
     )

@@ -46,7 +46,7 @@ _BOOSTING: dict[str, Any] = {"n_estimators": _TREES, "learning_rate": 0.05, "max
 _BOOSTING |= {"subsample": 0.5}
 _ALPHAS = np.geomspace(0.1, 10_000, 16)
 """Penalties of ridge regression, of which inner folds of whole groups choose."""
-MOST_PROFILES = {"regression-kriging": 5000, "network": 20_000, "taught": MOST_TAUGHT, "stack": MOST_TAUGHT}
+MOST_PROFILES = {"regression-kriging": 5000, "ridge-kriging": 5000, "network": 20_000, "taught": MOST_TAUGHT, "stack": MOST_TAUGHT}
 """Of some learners: kriging costs their cube, a teacher gains nothing on more, and cross-validated networks take hours."""
 FEWEST_OF_NETWORK = 30
 """Profiles: with fewer, a fold of a member has five."""
@@ -168,6 +168,10 @@ def _regression_kriging(samples: Samples, facts: Specification, task: Task) -> P
     return parts
 
 
+def _ridge_kriging(samples: Samples, facts: Specification, task: Task) -> Parts:
+    return _ridge(samples, facts, task) | _regression_kriging(samples, facts, task)
+
+
 def _network(samples: Samples, facts: Specification, task: Task, teacher: Literal["none", "ensemble"]) -> Parts:
     """Train an ensemble: from scratch with a teacher on all profiles, else each member holds out a fold of groups."""
     start, groups = None, np.unique(samples.groups, return_inverse=True)[1]
@@ -210,6 +214,7 @@ LEARNERS: Mapping[str, Learner] = {
         _regression_kriging,
         10,
     ),
+    "ridge-kriging": Learner("ridge and kriging", "mean of ridge regression and regression kriging", _ridge_kriging, 1),
     "network": Learner("network", f"{MEMBERS} networks, by folds", partial(_network, teacher="none"), 100, True),
     "taught": Learner(
         "network, taught",

@@ -13,6 +13,8 @@ from soilcarbon.network.specification import Specification, unfold_classes
 from soilcarbon.regression.parts import Part
 from soilcarbon.regression.uncertainty import Uncertainty
 
+MEANS = {"ridge-kriging": ("ridge", "regression-kriging"), "stack": ("taught", "regression-kriging")}
+"""Learner -> the two whose predictions, on the scale of the transform, it averages."""
 _LARGEST = 30.0
 """Of a prediction of ln(1 + y): e^30 is beyond any target."""
 
@@ -62,7 +64,7 @@ class FittedModel:
     specification
         Categories of covariates, their statistics and classes; target, unit, centre, smearing factor and bounds.
     parts
-        Name -> part. Their outputs are added up; a stack is the mean of its network and the sum of its other parts.
+        Name -> part. Their outputs are added up; of `MEANS` half of the sum is taken.
     uncertainty, record
         From its cross-validation.
     """
@@ -82,7 +84,7 @@ class FittedModel:
             (n, 2 + F): longitude and latitude, degrees, and packed covariates, raw units, missing = NaN.
         """
         total = np.sum([part.predict(X) for part in self.parts.values()], axis=0)
-        return np.asarray(total / 2 if self.learner == "stack" else total)
+        return np.asarray(total / 2 if self.learner in MEANS else total)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return predictions in the target's unit, (n,) float64; see `outputs`."""

@@ -20,6 +20,7 @@ _SHAPES = {
     "forest": ("trees",),
     "boosting": ("trees",),
     "regression-kriging": ("trees", "kriged"),
+    "ridge-kriging": ("linear", "trees", "kriged"),
     "network": ("network",),
     "taught": ("network",),
     "stack": ("network", "trees", "kriged"),

@@ -10,7 +10,7 @@ from soilcarbon.io.files import UserError
 from soilcarbon.regression import selection
 from soilcarbon.regression.estimators import Samples
 from soilcarbon.regression.learners import LEARNERS, Task, fit_parts
-from soilcarbon.regression.model import FittedModel
+from soilcarbon.regression.model import MEANS, FittedModel
 from soilcarbon.regression.selection import (
     cross_validate,
     draw_folds,
@@ -98,7 +98,7 @@ def against(preferred, ridge, mean=8, boosting=4):
 def test_another_than_the_preferred_is_chosen_if_it_is_surely_better_and_not_if_it_was_lucky(preferred):
     y, each = against(preferred, [2.5, 2.6, 2.4, 2.5, 2.5])
     found = select(y, each, FOLDS)  # 0.5 less, standard error 0.03
-    assert found.chosen == "ridge" and f"surely, by two standard errors of the difference, lower than {preferred}'s" in found.reason
+    assert found.chosen == "ridge" and f"surely (95 %) lower than {preferred}'s" in found.reason
     y, each = against(preferred, [2.0, 3.4, 2.1, 3.3, 2.9])  # 0.26 less, standard error 0.29: in one fold it may fail
     found = select(y, each, FOLDS)
     assert found.chosen == preferred and "the lowest, ridge's, is 0.26 less; no other is surely" in found.reason
@@ -175,7 +175,14 @@ def test_one_place_is_refused():
 
 
 def test_learners_that_do_not_suit_the_number_of_profiles_are_left_out(caplog, monkeypatch):
-    assert suitable(list(LEARNERS), make_samples(25)) == ["mean", "ridge", "forest", "boosting", "regression-kriging"]
+    assert suitable(list(LEARNERS), make_samples(25)) == [
+        "mean",
+        "ridge",
+        "forest",
+        "boosting",
+        "regression-kriging",
+        "ridge-kriging",
+    ]
     monkeypatch.setitem(selection.MOST_PROFILES, "regression-kriging", 50)
     assert "regression-kriging" not in suitable(list(LEARNERS), make_samples(60))
     assert "network: left out; 25 profiles" in caplog.text and "it takes at most 50 profiles, here are 60" in caplog.text
@@ -203,18 +210,20 @@ def test_nothing_of_a_held_out_profile_is_in_its_prediction(key, quick):
     np.testing.assert_array_equal(hold_out(key, samples._replace(X=X), TASK, folds, 1)[0], honest[0])
 
 
-@pytest.mark.slow
-def test_every_profile_is_predicted_and_a_stack_is_the_mean_of_its_two(quick):
+@pytest.mark.parametrize("key", slow_but(MEANS, "ridge-kriging"))
+def test_every_profile_is_predicted_and_a_mean_is_that_of_its_two(key, quick):
     samples = make_samples(80)
     folds = draw_folds(samples, TASK, 3)[0]
-    keys = ["mean", "regression-kriging", "taught", "stack"]
+    one, other = MEANS[key]
+    keys = [each for each in LEARNERS if each in ("mean", one, other, key)]
     found = cross_validate(keys, samples, TASK, folds)
     assert list(found) == keys and all(np.isfinite(each).all() for each in found.values())
-    np.testing.assert_array_equal(found["stack"], (found["regression-kriging"] + found["taught"]) / 2)
-    (parts, facts), (alone, _) = (fit_parts(key, samples, TASK) for key in ("stack", "regression-kriging"))
-    kriged = FittedModel("regression-kriging", facts, alone).outputs(samples.X)
-    both = (parts["network"].predict(samples.X) + kriged) / 2
-    np.testing.assert_allclose(FittedModel("stack", facts, parts).outputs(samples.X), both, rtol=1e-12)
+    np.testing.assert_array_equal(found[key], (found[one] + found[other]) / 2)
+    (facts, parts), *alone = ((facts, parts) for parts, facts in (fit_parts(each, samples, TASK) for each in (key, one, other)))
+    expected = np.mean(
+        [FittedModel(each, *those).outputs(samples.X) for each, those in zip((one, other), alone, strict=True)], axis=0
+    )
+    np.testing.assert_allclose(FittedModel(key, facts, parts).outputs(samples.X), expected, rtol=1e-6)
 
 
 def test_a_learner_that_fails_is_left_out_and_named(monkeypatch, caplog):
