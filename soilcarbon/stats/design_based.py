@@ -301,13 +301,11 @@ def mean(values: np.ndarray, design: SamplingDesign, domain: np.ndarray | None =
     within, (values,) = _within(design, domain, values=values)
     if not within.any():
         return Estimate(np.nan, np.nan, np.nan, np.nan, 0, 0)
-    weight = design.weight * within
-    value = float((weight * values).sum() / weight.sum())
-    deviation = within * (values - value) / (weight.sum() / design.weight.sum())
+    value, deviation = _linearised(values, within, design)
     return _estimate(value, _variance(deviation, design), _degrees_of_freedom(design, within), int(within.sum()), level)
 
 
-def contrast(values: np.ndarray, design: SamplingDesign, domain: np.ndarray, control: np.ndarray, level: float = LEVEL) -> Estimate:
+def contrast(values: np.ndarray, design: SamplingDesign, domain: np.ndarray, control: np.ndarray) -> Estimate:
     """Estimate the difference between the means of two domains, domain minus control, of one sample.
 
     Means of two parts of strata are not independent: the more points of a stratum lie in one, the fewer in the other.
@@ -318,15 +316,17 @@ def contrast(values: np.ndarray, design: SamplingDesign, domain: np.ndarray, con
     >>> found.value, round(found.standard_error, 3)
     (2.0, 3.536)
     """
-    parts = []
-    for part in (domain, control):
-        within, (checked,) = _within(design, part, values=values)
-        weight = design.weight * within
-        centre = (weight * checked).sum() / weight.sum()
-        parts.append((centre, within * (checked - centre) / (weight.sum() / design.weight.sum())))
-    (one, its), (other, theirs) = parts
-    both = np.asarray(domain, bool) | np.asarray(control, bool)
-    return _estimate(one - other, _variance(its - theirs, design), _degrees_of_freedom(design, both), int(both.sum()), level)
+    parts = [(within, checked) for within, (checked,) in (_within(design, part, values=values) for part in (domain, control))]
+    (one, its), (other, theirs) = (_linearised(checked, within, design) for within, checked in parts)
+    both = parts[0][0] | parts[1][0]
+    return _estimate(one - other, _variance(its - theirs, design), _degrees_of_freedom(design, both), int(both.sum()), LEVEL)
+
+
+def _linearised(values: np.ndarray, within: np.ndarray, design: SamplingDesign) -> tuple[float, np.ndarray]:
+    """Return the weighted mean of the points of a domain (n,), and the linearised values (n,) of which its variance is made."""
+    weight = design.weight * within
+    value = float((weight * values).sum() / weight.sum())
+    return value, within * (values - value) / (weight.sum() / design.weight.sum())
 
 
 def _within(design: SamplingDesign, domain: np.ndarray | None, **vectors: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
@@ -465,12 +465,7 @@ def _efficiency(
 
 
 def compare_maps(
-    observed: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    design: SamplingDesign,
-    domain: np.ndarray | None = None,
-    level: float = LEVEL,
+    observed: np.ndarray, first: np.ndarray, second: np.ndarray, design: SamplingDesign, domain: np.ndarray | None = None
 ) -> Estimate:
     """Estimate the difference of two maps' mean squared errors, first minus second; its `t` and `p` are the paired test.
 
@@ -479,4 +474,4 @@ def compare_maps(
     1.0
     """
     within, (observed, first, second) = _within(design, domain, observed=observed, first=first, second=second)
-    return mean((first - observed) ** 2 - (second - observed) ** 2, design, within, level)
+    return mean((first - observed) ** 2 - (second - observed) ** 2, design, within)

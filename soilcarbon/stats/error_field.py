@@ -36,7 +36,7 @@ import numpy as np
 
 from soilcarbon.stats.error_covariance import Decays, Shape, covariance, distances, is_valid, posterior_shapes
 from soilcarbon.stats.metrics import checked_vectors
-from soilcarbon.stats.variogram import EARTH_KM, unit_vectors
+from soilcarbon.stats.variogram import EARTH_KM, outermost, unit_vectors
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -411,9 +411,8 @@ def _root(values: np.ndarray) -> float:
 
 
 def _diameter(points: np.ndarray) -> float:
-    """Return the largest distance, km, between the points that lie outermost in some of 200 directions."""
-    directions = np.random.default_rng(0).normal(size=(3, 200))
-    outer = points[np.unique((points @ directions).argmax(0))]
+    """Return the largest distance, km, of points (n, 3)."""
+    outer = outermost(points)
     return float(np.linalg.norm(outer[:, None] - outer, axis=2).max())
 
 
@@ -465,7 +464,8 @@ class _Posterior:
         places = np.searchsorted(weights / weights[-1], (np.arange(self.count) + 0.5) / self.count)
         self.shape_of = np.random.default_rng(11).permutation(np.minimum(places, len(weights) - 1))
         self.shapes = [errors.shapes[k] for k in self.shape_of]
-        self.ranges = sorted({km for shape in self.shapes for km, share in _parts(shape) if share})
+        parts = ((km, share) for s in self.shapes for km, share in ((s.long_km, s.long), (s.short_km, s.short)))
+        self.ranges = sorted({km for km, share in parts if share})
         self._array = {name: np.array([getattr(shape, name) for shape in self.shapes]) for name in Shape._fields}
         self._cached: dict[Any, Any] = {}
         self.sigma, self.solved = self._solve(errors.shapes)
@@ -562,10 +562,6 @@ class _Posterior:
         """Return what draws (draws,) deviate by from the posterior mean everywhere in a period: mean, its own bias, hidden bias."""
         known = self.constants("deviation") + self.shifts(number, "deviation")
         return np.asarray(known + self.sigma * self._bias(number) + self.hidden)
-
-
-def _parts(shape: Shape) -> tuple[tuple[float, float], ...]:
-    return (shape.long_km, shape.long), (shape.short_km, shape.short)
 
 
 @lru_cache(maxsize=32)

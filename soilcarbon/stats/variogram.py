@@ -83,7 +83,9 @@ def empirical_variogram(
         raise ValueError(f"values {values.shape} must be {len(points)} finite numbers, one for each position")
     if len(points) < 2:
         raise ValueError("a semivariance needs two profiles or more")
-    max_km = _extent(points) / 3 if max_km is None else max_km
+    if max_km is None:
+        outer = outermost(points)
+        max_km = float(arc_km(np.linalg.norm(outer[:, None] - outer, axis=2).max())) / 3
     distance, difference = _pairs(points, values, max_km, np.random.default_rng(seed))
     lag = np.searchsorted(max_km * (np.arange(1, _LAGS) / _LAGS) ** 2, distance, side="left")
     pairs = np.bincount(lag, minlength=_LAGS)
@@ -98,11 +100,10 @@ def empirical_variogram(
     return EmpiricalVariogram(mean(distance), twice / 2, pairs[kept])
 
 
-def _extent(points: np.ndarray) -> float:
-    """Return the largest distance, km: between the points that lie outermost in some of 200 directions."""
+def outermost(points: np.ndarray) -> np.ndarray:
+    """Return those of the points (n, 3) that lie outermost in some of 200 directions: the farthest pair is, nearly, among them."""
     directions = np.random.default_rng(0).normal(size=(3, 200))
-    outer = points[np.unique((points @ directions).argmax(0))]
-    return float(arc_km(np.linalg.norm(outer[:, None] - outer, axis=2).max()))
+    return points[np.unique((points @ directions).argmax(0))]
 
 
 def _pairs(points: np.ndarray, values: np.ndarray, max_km: float, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
