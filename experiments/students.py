@@ -123,13 +123,11 @@ def by_seeds(fold: Fold) -> Outputs:
 
 def by_weights(fold: Fold, weights: Callable[[Fold], np.ndarray], name: str) -> Outputs:
     """Train on teachers to whose common trees the world's profiles count by weights: they are drawn by these, with replacement."""
-    shares, world = weights(fold), fold.members.data.world
-    assert world is not None
+    shares, raw = weights(fold), fold.members.data.raw
+    assert raw is not None and raw.world is not None and raw.world_x is not None
     rows = np.random.default_rng(0).choice(len(shares), len(shares), p=shares / shares.sum())
-    chosen = Profiles(world.encoded[rows], world.output[rows], world.y[rows])
-    whole = fold.members.data.world_x
-    assert whole is not None
-    data = replace(fold.members.data, world=chosen, world_x=whole[rows])
+    chosen = Profiles(raw.world.encoded[rows], raw.world.output[rows], raw.world.y[rows])
+    data = replace(fold.members.data, raw=replace(raw, world=chosen, world_x=raw.world_x[rows]))
     other = replace(fold, members=replace(fold.members, data=data))
     return {f"{name}:{k}": other.student(other.teach(k)[0], k) for k in range(WEIGHTED)}
 
@@ -143,8 +141,9 @@ def density(fold: Fold) -> np.ndarray:
 
 def similarity(fold: Fold) -> np.ndarray:
     """Return weights: a normal density of the distance to the region's nearest profile, its deviation the median distance."""
-    assert fold.members.data.world is not None
-    distance = cKDTree(fold.members.data.profiles.encoded.numpy()).query(fold.members.data.world.encoded.numpy())[0]
+    data = fold.members.data
+    assert data.raw is not None and data.raw.world is not None
+    distance = cKDTree(data.profiles.encoded.numpy()).query(data.raw.world.encoded.numpy())[0]
     return np.asarray(np.exp(-0.5 * (distance / np.median(distance)) ** 2))
 
 

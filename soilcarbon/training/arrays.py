@@ -23,7 +23,7 @@ from soilcarbon.soil.dataset import Dataset
 from soilcarbon.soil.target import target_from_plain
 from soilcarbon.stats.groups import group_folds
 from soilcarbon.training.distillation import Teacher, distil, plain_arrays
-from soilcarbon.training.ensemble import Members, assemble, member_seed, prepare_members, train_members
+from soilcarbon.training.ensemble import Members, TrainingData, assemble, member_seed, prepare_members, train_members
 from soilcarbon.training.run import compute_statistics, fit_uncertainty, follow_checkpoint, grow_to, new_specification
 from soilcarbon.training.uncertainty import fit_applicability, held_out_predictions
 
@@ -182,8 +182,7 @@ def _blank(settings: RegionalSettings, data: Dataset) -> SoilCarbonNet:
 
     A column that is constant or missing in a fold has no information there, and does no harm.
     """
-    numbers = compute_statistics(data.x[data.split["train"]], data.categories)
-    statistics = {name: (mean if np.isfinite(mean) else 0.0, std if std > 0 else 1.0) for name, (mean, std) in numbers.items()}
+    statistics = compute_statistics(data.x[data.split["train"]], data.categories, usable=True)
     with torch.random.fork_rng(devices=[]):
         return SoilCarbonNet(new_specification(settings, data, statistics))
 
@@ -207,10 +206,8 @@ def _on_all_profiles(members: Members, settings: RegionalSettings, data: Dataset
     """
     known = members.data
     rows = np.append(np.arange(len(known.rows)), 0)  # the validation set, which is not used, is a profile
-    x = None if known.x is None else known.x[rows]
-    everything = replace(
-        known, profiles=known.profiles.take(rows), train_count=len(known.rows), rows=known.rows[rows], folds=None, x=x
-    )
+    raw = known.raw and replace(known.raw, x=known.raw.x[rows])
+    everything = TrainingData(known.profiles.take(rows), len(known.rows), known.rows[rows], raw=raw)
     seed = member_seed(members.seed, members.count)
     teacher = Teacher(seed).fit(*plain_arrays(known.profiles), None, None)
     whole = replace(members, data=everything, seed=seed, distil=partial(distil, teacher=teacher))

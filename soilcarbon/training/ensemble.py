@@ -28,9 +28,10 @@ from soilcarbon.training import distributed
 from soilcarbon.training.loop import (
     Best,
     DivergedError,
+    Log,
     Profiles,
+    Save,
     Schedule,
-    State,
     TrainingSets,
     encode_profiles,
     fit,
@@ -61,6 +62,23 @@ TEACHER_NETWORK |= {"freeze": "none", "select_on": "none", "patience": 0, "eval_
 
 
 @dataclass(frozen=True)
+class RawProfiles:
+    """Raw covariates of profiles, and profiles of the global dataset, for a distillation.
+
+    Attributes
+    ----------
+    x
+        (n, F) packed covariates, raw units, missing = NaN.
+    world, world_x
+        Profiles of the world in no place of the region, and their packed covariates (m, F); None: there are none.
+    """
+
+    x: np.ndarray
+    world: Profiles | None = None
+    world_x: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class TrainingData:
     """Profiles of the training and validation splits, encoded once for all members.
 
@@ -74,19 +92,15 @@ class TrainingData:
         (n,) their rows in the dataset.
     folds
         (n,) the member that holds each of them out; None: all members have the validation split.
-    x
-        (n, F) packed covariates, raw units, from which synthetic profiles are mixed for the teacher.
-    world, world_x
-        Profiles of the global dataset at no place of the region, to which a teacher is also fitted, and their covariates (m, F).
+    raw
+        What a distillation needs of them; None: there is none.
     """
 
     profiles: Profiles
     train_count: int
     rows: np.ndarray
     folds: np.ndarray | None = None
-    x: np.ndarray | None = None
-    world: Profiles | None = None
-    world_x: np.ndarray | None = None
+    raw: RawProfiles | None = None
 
     def without_arrays(self) -> "TrainingData":
         """Return a copy without the large arrays."""
@@ -102,23 +116,6 @@ class TrainingData:
         if self.folds is None:
             return slice(self.train_count), slice(self.train_count, None)
         return np.flatnonzero(self.folds != k), np.flatnonzero(self.folds == k)
-
-
-@dataclass(frozen=True)
-class RawProfiles:
-    """Raw covariates of the training set, and profiles of the global dataset, for a distillation.
-
-    Attributes
-    ----------
-    x
-        (n, F) packed covariates of the training set, raw units, missing = NaN.
-    world, world_x
-        Profiles of the world in no place of the region, and their packed covariates (m, F); None: there are none.
-    """
-
-    x: np.ndarray
-    world: Profiles | None = None
-    world_x: np.ndarray | None = None
 
 
 class TeacherNetworks(NamedTuple):
@@ -167,12 +164,6 @@ def member_seed(seed: int, k: int) -> int:
     return int(np.random.SeedSequence([seed, k]).generate_state(1)[0])
 
 
-def make_schedule(settings: TrainSettings, keep_initial: bool) -> Schedule:
-    """Return the schedule of the settings."""
-    names = {field.name for field in fields(Schedule)} & set(type(settings).model_fields) - {"seed"}
-    return Schedule(**{name: getattr(settings, name) for name in names}, keep_initial=keep_initial)
-
-
 def prepare_members(
     network: SoilCarbonNet, data: Dataset, settings: TrainSettings, pretrained: bool, device: torch.device,
     world: Dataset | None = None, distil: Distil | None = None,
@@ -194,25 +185,27 @@ def prepare_members(
         if (found := len(np.unique(groups))) < settings.members:
             raise UserError(f"{found} places or blocks cannot be held out by {settings.members} members; lower --members")
         folds = group_folds(groups, settings.members, settings.seed)
-    raw: dict[str, Any] = {}
-    if distil is not None:
-        raw["x"] = data.x[rows]
-    if distil is not None and world is not None:
+    raw = None if distil is None else RawProfiles(data.x[rows])
+    if raw is not None and world is not None:
         there = rows_outside(world, data)
         if not len(there):
             raise UserError(
                 "global_data: every training profile lies in a place or block of this region; drop it, or name the world's"
             )
-        raw |= {"world": encode_profiles(facts, world.x[there], world.y[there], device), "world_x": world.x[there]}
+        raw = RawProfiles(raw.x, encode_profiles(facts, world.x[there], world.y[there], device), world.x[there])
     profiles = encode_profiles(facts, data.x[rows], data.y[rows], device)
     weights = [member.copy_of_tensors() for member in network.members()] if pretrained else []
-    known = TrainingData(profiles, len(data.split["train"]), rows, folds, **raw)
-    schedule = replace(make_schedule(settings, pretrained), new=network.new, dropout=distil is None)
+    known = TrainingData(profiles, len(data.split["train"]), rows, folds, raw)
+    names = {field.name for field in fields(Schedule)} & set(type(settings).model_fields) - {"seed"}
+    given = {name: getattr(settings, name) for name in names}
+    schedule = Schedule(**given, keep_initial=pretrained, new=network.new, dropout=distil is None)
     return Members(facts, weights, known, schedule, settings.members, settings.seed, distil, network.record.growth)
 
 
-def train_member(members: Members, k: int, log: RunLog | None = None, state: State | None = None) -> Best:
-    """Train member k; its weights, its teacher and its batches depend on its own seed alone.
+def train_member(
+    members: Members, k: int, log: Log | None = None, saved: dict[str, Any] | None = None, save: Save | None = None
+) -> Best:
+    """Train member k; its weights, its teacher and its batches depend on its own seed alone. `log` and further as of `loop.fit`.
 
     Raises
     ------
@@ -227,7 +220,7 @@ def train_member(members: Members, k: int, log: RunLog | None = None, state: Sta
         member = _initial_member(members, k, seed)
         if members.distil is not None:
             sets = _distilled(members, k, sets, members.distil)
-        return fit(member, sets, replace(members.schedule, seed=seed), log, state)
+        return fit(member, sets, replace(members.schedule, seed=seed), log, saved, save)
 
 
 def _initial_member(members: Members, k: int, seed: int) -> Member:
@@ -242,20 +235,15 @@ def _initial_member(members: Members, k: int, seed: int) -> Member:
 
 def _distilled(members: Members, k: int, sets: TrainingSets, distil: Distil) -> TrainingSets:
     """Return member k's sets with the predictions of its teacher, of which the network itself, fine-tuned, is one."""
-    data, seed, networks = members.data, member_seed(members.seed, k), None
-    assert data.x is not None
+    raw, seed, networks = members.data.raw, member_seed(members.seed, k), None
+    assert raw is not None
     if members.pretrained:
         own = member_seed(seed, 0)
         networks = TeacherNetworks(_initial_member(members, k, own), _initial_member(members, k, own))
         fit(networks.tuned, sets, replace(members.schedule, **TEACHER_NETWORK, seed=own))
-    log.info(
-        "member %d: a teacher fitted to %d profiles%s",
-        k,
-        len(sets.train.y),
-        f" and {len(data.world.y)} of the world" if data.world else "",
-    )
-    raw = RawProfiles(data.x[data.chosen(k)[0]], data.world, data.world_x)
-    return distil(sets, raw, networks, seed)
+    more = f" and {len(raw.world.y)} of the world" if raw.world else ""
+    log.info("member %d: a teacher fitted to %d profiles%s", k, len(sets.train.y), more)
+    return distil(sets, replace(raw, x=raw.x[members.data.chosen(k)[0]]), networks, seed)
 
 
 def assemble(members: Members, best: Sequence[Best], settings: TrainSettings) -> SoilCarbonNet:
@@ -432,7 +420,7 @@ def _train_with_files(members: Members, k: int, files: RunFiles | None) -> Best:
             save_state(folder / name, {**whole, DIGEST: digest_of(whole)})
 
     try:
-        best = train_member(members, k, run_log, State(saved, save))
+        best = train_member(members, k, run_log.epoch if run_log else None, saved, save)
         save({"epoch": best.epoch, "best": vars(best)}, FINISHED)
         if first:
             (folder / RESUME).unlink(missing_ok=True)
@@ -492,13 +480,14 @@ def _worker(small: Members, shared: Path, k: int, files: RunFiles, verbose: bool
 
 def _tensors_of(members: Members) -> dict[str, Any]:
     """Return the large tensors, to be memory-mapped by every worker from one file."""
-    data = members.data
+    large = {"profiles": members.data.profiles, **(vars(members.data.raw) if members.data.raw else {})}
     tensors: dict[str, Any] = {"pretrained": members.pretrained}
-    for name, profiles in (("profiles", data.profiles), ("world", data.world)):
-        if profiles is not None:
-            tensors[name] = [profiles.encoded, profiles.output, torch.from_numpy(profiles.y)]
-    raw = {"x": data.x, "world_x": data.world_x}
-    return tensors | {name: torch.from_numpy(np.require(each, requirements="W")) for name, each in raw.items() if each is not None}
+    for name, each in large.items():
+        if isinstance(each, Profiles):
+            tensors[name] = [each.encoded, each.output, torch.from_numpy(each.y)]
+        elif each is not None:
+            tensors[name] = torch.from_numpy(np.require(each, requirements="W"))
+    return tensors
 
 
 def _with_tensors(small: Members, tensors: dict[str, Any]) -> Members:
@@ -507,7 +496,8 @@ def _with_tensors(small: Members, tensors: dict[str, Any]) -> Members:
         if name in tensors:
             encoded, output, y = tensors[name]
             large[name] = Profiles(encoded, output, y.numpy())
-    return replace(small, pretrained=tensors["pretrained"], data=replace(small.data, **large))
+    data = replace(small.data, profiles=large.pop("profiles"), raw=RawProfiles(**large) if large else None)
+    return replace(small, pretrained=tensors["pretrained"], data=data)
 
 
 def fingerprint(members: Members, settings: TrainSettings) -> dict[str, Any]:
@@ -515,7 +505,7 @@ def fingerprint(members: Members, settings: TrainSettings) -> dict[str, Any]:
     data = members.data
     digest = hashlib.sha256() if data.folds is None else hashlib.sha256(data.folds.tobytes())
     digest.update(str(data.train_count).encode())
-    for profiles in (data.profiles, data.world):
+    for profiles in (data.profiles, data.raw.world if data.raw else None):
         for tensor in () if profiles is None else (profiles.encoded, profiles.output):
             digest.update(tensor.cpu().numpy().tobytes())
     for weights in members.pretrained:

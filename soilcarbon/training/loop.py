@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -117,27 +117,10 @@ class Best:
     weights: dict[str, Tensor]
 
 
-class Log(Protocol):
-    """Interface of the log of epochs; implemented by `run_log.RunLog`."""
-
-    def epoch(self, epoch: int, loss: float | None, scores: Scores, member: Member) -> None:
-        """Log the mean loss of an epoch, and the scores where it was evaluated."""
-
-
-@dataclass(frozen=True)
-class State:
-    """Saved training state of a member, and the function that saves it.
-
-    Attributes
-    ----------
-    saved
-        The last value given to `save`; None: start from the beginning.
-    save
-        Called every `SAVE_EVERY_S` seconds with plain containers of tensors and numbers; "best" is the best epoch so far.
-    """
-
-    saved: dict[str, Any] | None
-    save: Callable[[dict[str, Any]], None]
+Log = Callable[[int, float | None, Scores, Member], None]
+"""Takes the number of an epoch, its mean loss, and the scores where it was evaluated, as `run_log.RunLog.epoch` does."""
+Save = Callable[[dict[str, Any]], None]
+"""Takes a training state: plain containers of tensors and numbers, whose "best" is the best epoch so far."""
 
 
 class DivergedError(FloatingPointError):
@@ -158,7 +141,14 @@ def encode_profiles(specification: Specification, x: np.ndarray, y: np.ndarray, 
     return Profiles(encoded, torch.from_numpy(output).to(device), y)
 
 
-def fit(member: Member, sets: TrainingSets, schedule: Schedule, log: Log | None = None, state: State | None = None) -> Best:
+def fit(
+    member: Member,
+    sets: TrainingSets,
+    schedule: Schedule,
+    log: Log | None = None,
+    saved: dict[str, Any] | None = None,
+    save: Save | None = None,
+) -> Best:
     """Train one member and return its best epoch.
 
     Dropout is drawn from PyTorch's global generator, which the caller seeds.
@@ -171,8 +161,10 @@ def fit(member: Member, sets: TrainingSets, schedule: Schedule, log: Log | None 
         The data, and the hyper-parameters.
     log
         Where epochs are logged.
-    state
-        State to resume from, and the function that saves it.
+    saved
+        The state to resume from, the last one given to `save`; None: start from the beginning.
+    save
+        Called with the state every `SAVE_EVERY_S` seconds.
 
     Raises
     ------
@@ -187,16 +179,16 @@ def fit(member: Member, sets: TrainingSets, schedule: Schedule, log: Log | None 
             layer.p = 0.0
     optimiser = make_optimiser(member, schedule.lr, schedule.l2_sp, schedule.new, schedule.new_rate)
     shuffler = torch.Generator().manual_seed(schedule.seed)
-    if state is not None and state.saved is not None:
-        epoch, best = _restore(state.saved, member, optimiser, shuffler)
+    if saved is not None:
+        epoch, best = _restore(saved, member, optimiser, shuffler)
     else:
         epoch, best = 0, Best(0, None, member.copy_of_tensors())
         scores = evaluate(optimiser, sets, epoch, best, "before its first batch")
         if schedule.keep_initial:
             best.score = distributed.broadcast(scores["valid"].get(schedule.select_on))
         if log:
-            log.epoch(0, None, scores, member)
-    saved = time.monotonic()
+            log(0, None, scores, member)
+    last = time.monotonic()
 
     while epoch < schedule.epochs and not (schedule.patience and epoch - best.epoch >= schedule.patience):
         epoch += 1
@@ -213,10 +205,10 @@ def fit(member: Member, sets: TrainingSets, schedule: Schedule, log: Log | None 
             if schedule.select_on != "none" and metrics.better(schedule.select_on, score, best.score):
                 best = Best(epoch, score, member.copy_of_tensors())
         if log:
-            log.epoch(epoch, float(losses.double().mean()), scores, member)
-        if state is not None and time.monotonic() - saved > SAVE_EVERY_S:
-            state.save(_snapshot(epoch, best, member, optimiser, shuffler))
-            saved = time.monotonic()
+            log(epoch, float(losses.double().mean()), scores, member)
+        if save is not None and time.monotonic() - last > SAVE_EVERY_S:
+            save(_snapshot(epoch, best, member, optimiser, shuffler))
+            last = time.monotonic()
 
     if best.score is None:  # the score was never defined, so the last epoch is taken
         best = Best(epoch, None, member.copy_of_tensors())

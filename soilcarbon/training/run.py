@@ -17,7 +17,7 @@ from soilcarbon.categories import Category, column_slices, variable_columns
 from soilcarbon.io.files import UserError, check_writable, locked, read_yaml, sha256, write_json
 from soilcarbon.io.resumption import check_record
 from soilcarbon.network.checkpoint import is_bare, load_checkpoint, save_checkpoint
-from soilcarbon.network.growth import MOST_FILLED, grow, grown_categories, named, plan_growth
+from soilcarbon.network.growth import grow, grown_categories, named, plan_growth
 from soilcarbon.network.network import Growth, SoilCarbonNet, choose_device, predict
 from soilcarbon.network.specification import Specification, warn_of_far_inputs
 from soilcarbon.settings import Layout, RegionalSettings, TrainSettings
@@ -204,8 +204,7 @@ def grow_to(start: SoilCarbonNet, growth: Growth, data: Dataset, settings: Train
         If a new variable has no class codes.
     """
     own = _new_columns(data, growth)
-    numbers = compute_statistics(own, growth.added).items()
-    statistics = {name: (mean if np.isfinite(mean) else 0.0, std if std > 0 else 1.0) for name, (mean, std) in numbers}
+    statistics = compute_statistics(own, growth.added, usable=True)
     if start.specification.statistics is None:
         kept = grown_categories(start.specification.categories, growth.model_copy(update={"added": ()}))
         statistics |= read_statistics(settings.data_dir / settings.stats, kept)
@@ -274,7 +273,7 @@ def read_world(folder: Path, data: Dataset, added: Collection[str], target: str,
 
 
 def categories_of_transfer(
-    start: SoilCarbonNet, source: Path, folder: Path, wanted: Sequence[Category] | None, most_filled: float = MOST_FILLED
+    start: SoilCarbonNet, source: Path, folder: Path, wanted: Sequence[Category] | None
 ) -> tuple[Category, ...]:
     """Return the categories of a region's dataset for a network that is transferred to it: the network's, then those it gains.
 
@@ -284,8 +283,6 @@ def categories_of_transfer(
         The network, and its file, for messages.
     folder, wanted
         The dataset, and the categories to use; None: those that it records.
-    most_filled
-        Largest share of the network's variables that the dataset may lack.
 
     Raises
     ------
@@ -294,7 +291,7 @@ def categories_of_transfer(
     """
     wanted, theirs = wanted or recorded_categories(folder), start.specification.categories
     try:
-        growth = plan_growth(wanted, theirs, most_filled, as_listed=False) if wanted else Growth()
+        growth = plan_growth(wanted, theirs, as_listed=False) if wanted else Growth()
     except UserError as error:
         listed = f"prepare the dataset with the categories of {source.with_suffix('.yaml')}, and others behind them"
         raise UserError(f"{folder}: {error}; {listed}") from error
@@ -408,12 +405,18 @@ def follow_checkpoint(settings: AnySettings, start: SoilCarbonNet, data: Dataset
     return settings.model_copy(update=resolved)
 
 
-def compute_statistics(x: np.ndarray, categories: Sequence[Category]) -> Statistics:
-    """Return every numeric variable's mean and standard deviation over all cells of profiles (n, F)."""
+def compute_statistics(x: np.ndarray, categories: Sequence[Category], usable: bool = False) -> Statistics:
+    """Return every numeric variable's mean and standard deviation over all cells of profiles (n, F).
+
+    `usable`: one that is missing everywhere has mean 0, one that does not vary deviation 1, so that inputs stay finite.
+    """
     columns = variable_columns(categories)
     names = [name for category in categories if category.kind == "numeric" for name in category.variables]
     cells = {name: x[:, columns[name]].astype(np.float64) for name in names}
-    return {name: (float(np.nanmean(values)), float(np.nanstd(values))) for name, values in cells.items()}
+    found = {name: (float(np.nanmean(values)), float(np.nanstd(values))) for name, values in cells.items()}
+    if not usable:
+        return found
+    return {name: (mean if np.isfinite(mean) else 0.0, std if std > 0 else 1.0) for name, (mean, std) in found.items()}
 
 
 def _classes(x: np.ndarray, categories: Sequence[Category]) -> dict[str, tuple[int, ...]]:
