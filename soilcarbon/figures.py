@@ -80,11 +80,11 @@ def is_skewed(values: np.ndarray) -> bool:
     return bool(middle > 0 and high - middle > 2 * (middle - low))
 
 
-def _plain_numbers(axis: "Axis", decades: float) -> None:
-    """Label a logarithmic axis 1, 2, 5, 10, 20, ... rather than in powers of ten."""
+def plain_numbers(axis: "Axis", few: bool) -> None:
+    """Label a logarithmic axis 1, 10, 100, ... rather than in powers of ten; of few decades also 2, 5, 20, ..."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -131,7 +131,7 @@ def observed_against_predicted(
         axes.annotate(below, (1, 0), (-4, 8), "axes fraction", "offset points", ha="right", color=_ORANGE, fontsize=8)
     if logarithmic:
         for axis in (axes.xaxis, axes.yaxis):
-            _plain_numbers(axis, float(np.log10(high / low)))
+            plain_numbers(axis, high < 1000 * low)
     axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle=(0, (5, 3)))
     axes.annotate("1:1", (high, high), (-20, -10), textcoords="offset points", ha="right", color=INK, fontsize=9)
     axes.set(xlim=(low, high), ylim=(low, high), xlabel=in_unit(labels[0], unit), ylabel=in_unit(labels[1], unit))
@@ -154,7 +154,7 @@ def _points_or_density(
     cells = axes.hexbin(
         x, y, gridsize=60, extent=extent, bins="log", mincnt=1, cmap="viridis", xscale=scale, yscale=scale, linewidths=0.1
     )
-    _plain_numbers(figure.colorbar(cells, ax=axes, label=things, shrink=0.7).ax.yaxis, 0)
+    plain_numbers(figure.colorbar(cells, ax=axes, label=things, shrink=0.7).ax.yaxis, True)
 
 
 def in_unit(name: str, unit: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from soilcarbon.figures import INK, is_skewed, legend, panels, save, short_label
+from soilcarbon.figures import INK, is_skewed, legend, panels, plain_numbers, save, short_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -241,7 +241,7 @@ def error_against_dissimilarity(path: Path, predictions: "pd.DataFrame", unit: s
             ax.axvline(float(inside.max()), color=NETWORK, linewidth=1.2, linestyle=(0, (4, 3)))
         if is_skewed(di) and di.min() > 0:
             ax.set_xscale("log")
-            _plain_log(ax, di.min(), di.max())
+            plain_numbers(ax.xaxis, di.max() < 100 * di.min())
         ax.set_ylim(0, 1.14 * high.max() or 1.0)
         for place, some, top in zip(x, bins, high, strict=True):
             ax.annotate(f"{len(some)}", (place, top), (0, 3), textcoords="offset points", ha="center", fontsize=6.5, color=INK)
@@ -249,14 +249,6 @@ def error_against_dissimilarity(path: Path, predictions: "pd.DataFrame", unit: s
     figure.supxlabel("dissimilarity to the training profiles", fontsize=8.5)
     figure.supylabel(f"absolute error ({short_label(unit)}): median, middle half", fontsize=8.5)
     save(figure, path)
-
-
-def _plain_log(ax: "Axes", low: float, high: float) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def residual_maps(path: Path, predictions: "pd.DataFrame", unit: str) -> None:

@@ -315,8 +315,7 @@ def _intervals(c: Comparison, page: FigureFolder) -> list[Block]:
     every = c.coverage[c.coverage["stratum"] == "all"]
     together = pooled(every, ["strategy", "method", "level"])
     names = {strategy: name for strategy, name in _names(c).items() if strategy in set(every["strategy"])}
-    keys = [key for key in [*c.order, *c.methods] if key in set(every["method"])]
-    keys = list(dict.fromkeys(keys))
+    keys = [key for key in dict.fromkeys([*c.order, *c.methods]) if key in set(every["method"])]
     columns = ["strategy", "method", "region", "level", "coverage"]
     single = every[columns] if every["region"].nunique() > 1 else every[columns].iloc[:0]
     levels, cells = sorted(every["level"].unique()), together.set_index(["strategy", "method", "level"])

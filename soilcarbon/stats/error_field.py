@@ -15,15 +15,11 @@ Technometrics 35, 403): some hundred profiles do not determine them. Given these
 (Matheron's rule; Chiles and Delfiner 2012, section 7.3), so that its average over an area is block kriging of errors: profiles
 that cluster share their weight. After Wadoux and Heuvelink 2023 (Methods in Ecology and Evolution 14, 1320-1332).
 
-Errors grow with the distance to the nearest profile, and where profiles cluster most of the map is farther from them than held-out
-profiles are from those that their model was fitted to, so drawn errors are multiplied by a growth with that distance. What else
-held-out profiles cannot show makes such intervals too narrow on simulated land whose
-truth is known. So they have a further bias of size `HIDDEN` and are widened by `WIDENED`, chosen on simulated regions
-(`experiments/areal_means.py`). The map's model has seen these profiles: one that follows them closely, as a forest does, does not
-err on the map as it did where they were held out. So of the error that they show only that share is corrected which the model
-keeps: the regression of its errors at these profiles, seen, on those held out (0.4 of forests, 0.9 of networks). And of that a
-half, or more as far as it is probable that there is one and not noise alone (Bayesian model averaging). What profiles show of a
-period's own bias is corrected wholly, since its prior size is that of simulated regions.
+Drawn errors are multiplied by a growth with the distance to the nearest profile; a bias of size `HIDDEN`, which held-out profiles
+cannot show, is added, and the spread multiplied by `WIDENED`. Of the posterior mean only a share is corrected: what the map's
+model, which has seen these profiles, keeps of their held-out errors (the regression of the former on the latter), and of that a
+half, or more as far as it is probable that there is an error and not noise alone (Bayesian model averaging). A period's own bias is
+corrected wholly. Reasons and what was tried: docs/totals.md, `experiments/areal_means.py`.
 """
 
 import logging
@@ -397,11 +393,7 @@ def kilometres_apart(places: np.ndarray, folds: np.ndarray) -> np.ndarray:
 
 
 def scale_of(predicted: np.ndarray) -> np.ndarray:
-    """Return (1 + prediction)^(1/2), which errors of the field are in proportion to.
-
-    With that root the corrected means of simulated regions err least: errors in proportion to predictions themselves would let
-    places with little carbon decide about the bias where there is much.
-    """
+    """Return (1 + prediction)^(1/2), which errors of the field are in proportion to: in places of little carbon they are small."""
     return np.sqrt(1 + np.maximum(predicted, 0.0))
 
 
