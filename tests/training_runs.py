@@ -1,5 +1,6 @@
 """Short trainings for tests: global and regional settings, weights of checkpoints, interruptions, what keeps the last epoch."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,11 @@ def weights(path):
     return {name: value for name, value in torch.load(path, weights_only=True).items() if name != "_extra_state"}
 
 
+def epochs_of(folder):
+    """Return what a member's log folder says of each epoch."""
+    return [json.loads(line) for line in (Path(folder) / "epochs.jsonl").read_text().splitlines()]
+
+
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -47,6 +53,14 @@ def same(a, b):
 
 class StopError(Exception):
     """An interruption."""
+
+
+def stop(monkeypatch, make, member, epoch):
+    """Train until the state of a member after an epoch is on disk."""
+    with monkeypatch.context() as patched:
+        stop_after(patched, member, epoch)
+        with pytest.raises(StopError):
+            train(make(run="cut"))
 
 
 def stop_after(patched, member, epoch):
@@ -68,10 +82,7 @@ def stop_then_resume(monkeypatch, make, stop_at, folder):
     """Train to the end; train anew, stop after an epoch of a member, and continue; return both checkpoints' weights."""
     monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
     whole = train(make(run="whole"))
-    with monkeypatch.context() as patched:
-        stop_after(patched, *stop_at)
-        with pytest.raises(StopError):
-            train(make(run="cut"))
+    stop(monkeypatch, make, *stop_at)
     assert train(make(run="cut", resume=True)) == whole
     first, second = (load_checkpoint(f"{folder}/{run}.pth") for run in ("whole", "cut"))
     assert first.calibration == second.calibration

@@ -64,6 +64,20 @@ def batch(facts, n=7, seed=3):
     return tuple(torch.randn(*shape, generator=random, dtype=torch.float64) * 2 for shape in ((n, width(facts)), (n,)))
 
 
+def step_and_autograd(member, x, y):
+    """Return the accelerator that has set the member's gradients, and a copy with autograd's on the same dropout; losses agree."""
+    optimiser = Accelerator(member, 1e-3)
+    masks = optimiser.dropout_masks(len(x))
+    plain = by_autograd(member, masks)
+    optimiser.dropout_masks = lambda _: masks
+    expected = MSE(Member.forward(plain, x), y)
+    expected.backward()
+    with torch.no_grad():
+        found = optimiser.gradients(x, y, len(y))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-12)
+    return optimiser, plain
+
+
 def assert_same_gradients(member, plain):
     for (name, ours), theirs in zip(member.named_parameters(), plain.parameters(), strict=True):
         if theirs.requires_grad:
@@ -81,33 +95,10 @@ def test_gradients_and_loss_are_autograds(table, folded_from, freeze, monkeypatc
     monkeypatch.setattr("soilcarbon.training.accelerator.FOLDED_FROM", folded_from)
     member = member_of(TABLES[table], freeze)
     before = copy.deepcopy(member.state_dict())
-    x, y = batch(TABLES[table])
-    optimiser = Accelerator(member, 1e-3)
-    masks = optimiser.dropout_masks(len(x))
-    plain = by_autograd(member, masks)
-    optimiser.dropout_masks = lambda _: masks
-    expected = MSE(Member.forward(plain, x), y)
-    expected.backward()
-    with torch.no_grad():
-        found = optimiser.gradients(x, y, len(y))
-    assert found.item() == pytest.approx(expected.item(), rel=1e-12)
+    optimiser, plain = step_and_autograd(member, *batch(TABLES[table]))
     assert_same_gradients(member, plain)
     assert optimiser.linear[0].weight.gradient.any() == (freeze == "none")  # nothing is computed for what is frozen
     assert all(torch.equal(value, before[key]) for key, value in member.state_dict().items())
-
-
-def test_without_dropout_nothing_is_drawn_and_gradients_are_autograds():
-    member = member_of(PUBLISHED)
-    for layer in member.classifier:
-        layer.p = 0.0
-    plain, accelerator, (x, y) = copy.deepcopy(member), Accelerator(member, 1e-3), batch(PUBLISHED)
-    state = torch.get_rng_state()
-    loss = accelerator.gradients(x, y, len(x))
-    assert torch.equal(torch.get_rng_state(), state)
-    expected = MSE(plain.train()(x), y)
-    expected.backward()
-    torch.testing.assert_close(loss, expected.detach())
-    assert_same_gradients(member, plain)
 
 
 @pytest.mark.parametrize("table", ["radius 1", "radius 3", "mixed"])
@@ -121,14 +112,7 @@ def test_windows_of_equal_cells_have_autograds_gradients(table):
         for _ in range(facts.channels(category)):
             x[:, start : start + category.size**2] = x[:, start : start + 1]
             start += category.size**2
-    optimiser = Accelerator(member, 1e-3)
-    masks = optimiser.dropout_masks(len(x))
-    plain = by_autograd(member, masks)
-    optimiser.dropout_masks = lambda _: masks
-    MSE(Member.forward(plain, x), y).backward()
-    with torch.no_grad():
-        optimiser.gradients(x, y, len(y))
-    assert_same_gradients(member, plain)
+    assert_same_gradients(member, step_and_autograd(member, x, y)[1])
 
 
 def test_a_map_that_is_zero_everywhere_gets_no_gradient_as_by_autograd():
@@ -215,16 +199,17 @@ def test_the_weights_are_those_of_a_plain_loop(table, freeze, strength):
 @pytest.mark.parametrize("table", ["published", "mixed"])
 @pytest.mark.parametrize("strength", [0.0, 0.2])
 def test_by_autograd_and_accelerated_the_weights_are_the_same(table, freeze, strength):
-    """Two epochs without dropout, in double precision, at half the rates in the second."""
+    """Two epochs without dropout, for which nothing is drawn, in double precision, at half the rates in the second."""
     x, y = batch(TABLES[table], n=50)
     found = []
     for kind in (Optimiser, Accelerator):
         member = member_of(TABLES[table], freeze)
         member.classifier[2].p = member.classifier[5].p = 0.0
-        optimiser = kind(member, 1e-2, strength)
+        optimiser, state = kind(member, 1e-2, strength), torch.get_rng_state()
         losses = [optimiser.epoch(x, y, torch.arange(50), 16)]
         optimiser.scale_rate(0.5)
         losses.append(optimiser.epoch(x, y, torch.arange(50).flip(0), 16))
+        assert torch.equal(torch.get_rng_state(), state)
         found.append((torch.cat(losses).detach(), optimiser.outputs(x), dict(member.state_dict())))
     torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-8)
 

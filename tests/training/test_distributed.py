@@ -1,6 +1,5 @@
 """Several processes train as one does, rank 0 alone writes, and a killed process ends the job, which resumes."""
 
-import json
 import os
 import signal
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training_runs import epochs_of
 
 import train_global
 from soilcarbon.io.files import run
@@ -52,10 +52,6 @@ def start():
     for process in started:
         process.kill()
         process.communicate()
-
-
-def epochs_of(folder):
-    return [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
 
 
 def workers_of(pid):

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from conftest import FEW_CATEGORIES, make_dataset, slow_but
 from damage import damage
-from training_runs import ROOT, STAND, StopError, quick, regional, same, stop_after, stop_then_resume, train, weights
+from training_runs import ROOT, STAND, quick, regional, same, stop, stop_then_resume, train, weights
 
 from soilcarbon.io.files import UserError
 from soilcarbon.network.checkpoint import load_checkpoint, read_state, save_state
@@ -74,10 +74,7 @@ def test_resume_refuses_other_settings_and_says_when_there_is_nothing(dataset, w
 def test_a_damaged_state_is_not_believed_and_the_run_ends_with_the_same_bits(dataset, workplace, monkeypatch, caplog):
     monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
     train(quick(dataset, run="whole"))
-    with monkeypatch.context() as patched:
-        stop_after(patched, 0, 2)
-        with pytest.raises(StopError):
-            train(quick(dataset, run="cut"))
+    stop(monkeypatch, partial(quick, dataset), 0, 2)
     states = {RESUME: Path(f"log/cut/{RESUME}").read_bytes(), FINISHED: Path(f"log/whole/{FINISHED}").read_bytes()}
     for seed in range(6):
         name = (RESUME, FINISHED)[seed % 2]
@@ -107,10 +104,7 @@ def edited(state, name):
 def test_an_edited_state_that_is_valid_is_not_believed(dataset, workplace, monkeypatch, caplog, name):
     monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
     train(quick(dataset, run="whole"))
-    with monkeypatch.context() as patched:
-        stop_after(patched, 0, 2)
-        with pytest.raises(StopError):
-            train(quick(dataset, run="cut"))
+    stop(monkeypatch, partial(quick, dataset), 0, 2)
     path = Path(f"log/cut/{RESUME}")
     save_state(path, edited(read_state(path), name))
     train(quick(dataset, run="cut", resume=True))

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import FEW_CATEGORIES, make_dataset, slow_but
-from training_runs import STAND, quick, regional, same, train, weights
+from training_runs import STAND, epochs_of, quick, regional, same, train, weights
 
 import train_global
 from soilcarbon import parallel
@@ -43,7 +43,7 @@ def test_it_beats_the_mean(tmp_path, workplace, transform):
 @pytest.mark.parametrize("transform", ["none", "log1p"])
 def test_the_best_epoch_is_that_of_the_validation_scores(dataset, workplace, transform):
     train(quick(dataset, epochs=12, lr=0.01, select_on="mae", target_transform=transform))
-    lines = [json.loads(line) for line in (workplace / "log/g/epochs.jsonl").read_text().splitlines()]
+    lines = epochs_of("log/g")
     assert [line["epoch"] for line in lines] == list(range(13))
     best = min(lines[1:], key=lambda line: line["valid"]["mae"])
     net = load_checkpoint("model/pretrain_model/g.pth")
@@ -110,7 +110,7 @@ def max_of(folder):
 
 def test_scores_are_taken_every_eval_interval_epochs(dataset, workplace):
     train(quick(dataset, epochs=7, eval_interval=3))
-    lines = [json.loads(line) for line in (workplace / "log/g/epochs.jsonl").read_text().splitlines()]
+    lines = epochs_of("log/g")
     assert [line["epoch"] for line in lines if "valid" in line] == [0, 3, 6, 7]
 
 
@@ -149,7 +149,7 @@ def test_covariates_in_another_unit_give_a_warning(dataset, workplace, caplog):
 
 def test_early_stopping_ends_the_run(dataset, workplace):
     train(quick(dataset, epochs=500, lr=0.05, patience=2))
-    lines = [json.loads(line) for line in (workplace / "log/g/epochs.jsonl").read_text().splitlines()]
+    lines = epochs_of("log/g")
     best = load_checkpoint("model/pretrain_model/g.pth").record.epoch[0]
     assert lines[-1]["epoch"] == best + 2 < 500
 
@@ -258,7 +258,7 @@ def test_where_no_score_chooses_the_last_epoch_stands_however_bad(dataset, workp
     train(regional(dataset, epochs=4, lr=lr, members=2, eval_interval=3, **STAND))
     net = load_checkpoint("model/r.pth")
     assert net.record.epoch == (4, 4)
-    lines = [json.loads(line) for line in (workplace / "log/r/member_1/epochs.jsonl").read_text().splitlines()]
+    lines = epochs_of("log/r/member_1")
     assert [(line["member"], line["epoch"]) for line in lines] == [(1, k) for k in range(5)]
     train(regional(dataset, run="mae", epochs=4, lr=lr, members=2, eval_interval=3, select_on="mae", validate_on="split"))
     chosen = load_checkpoint("model/mae.pth").record.epoch
@@ -349,16 +349,13 @@ def test_training_learns_where_the_network_may_be_used(tmp_path, workplace):
 # --- scale of the output ------------------------------------------------------------------------------------------------
 
 
-def first_rmse(workplace, run="g"):
-    return json.loads((workplace / f"log/{run}/epochs.jsonl").read_text().splitlines()[0])["valid"]["rmse"]
-
-
 def test_an_untrained_network_predicts_about_the_mean_of_the_training_targets(dataset, workplace):
     y = read_dataset(dataset).y
     train(quick(dataset, epochs=1, target_transform="none"))
     train(quick(dataset, epochs=1, run="p", published=True))
-    assert first_rmse(workplace) < 1.2 * y.std()
-    assert first_rmse(workplace, "p") == pytest.approx(np.sqrt(np.mean(y**2)), rel=0.2)  # it starts near 0
+    ours, published = (epochs_of(f"log/{run}")[0]["valid"]["rmse"] for run in "gp")
+    assert ours < 1.2 * y.std()
+    assert published == pytest.approx(np.sqrt(np.mean(y**2)), rel=0.2)  # it starts near 0
     specifications = [load_checkpoint(f"model/pretrain_model/{run}.pth").specification for run in "gp"]
     assert [each.output_scale == (0.0, 1.0) for each in specifications] == [False, True]
 
