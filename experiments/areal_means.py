@@ -1,14 +1,15 @@
 """Coverage of the intervals of means: how often the interval of a map's mean holds the truth, on simulated regions.
 
-    python experiments/areal_means.py [--first 2000] [--seeds 20] [--models forest network taught] [--change both] [--out FILE]
+    python experiments/areal_means.py [--first 2000] [--seeds 20] [--models forest network] [--change both] [--out FILE]
     python experiments/areal_means.py --show FILE
 
-Each seed is another planet with the soils of the example world, four regions of which are surveyed by 100 and 300 profiles, evenly
-and in clusters, with noise (30 %, right on average). A forest of `soilcarbon fit`, or a network fine-tuned from that of the example
-world (`model/pretrain_model/GSoilCPM.pth`, of `python train_global.py`), plain or taught, maps the region; its mean over all of it
-and over its four quarters is compared with the truth, by the error model that `soilcarbon map` uses. With --change the mean change
-to a second period that is 2 degrees warmer is compared: half of the profiles are of each (both), or all of the first. FILE keeps
-finished cases, one JSON line each, also of several processes side by side. --show prints the table of docs/totals.md.
+Each seed is another planet with the soils of the example world, four regions of which are surveyed by 100 and 300 profiles,
+evenly and in clusters, with noise (30 %, right on average). A forest of `soilcarbon fit`, its mean of ridge regression and
+regression kriging, or a network fine-tuned from that of the example world (`model/pretrain_model/GSoilCPM.pth`, of `python
+train_global.py`), plain or taught, maps the region; its mean over all of it and over its four quarters is compared with the
+truth, by the error model that `soilcarbon map` uses. With --change the mean change to a second period that is 2 degrees warmer
+is compared: half of the profiles are of each (both), or all of the first. FILE keeps finished cases, one JSON line each, also
+of several processes side by side. --show prints the table of docs/totals.md.
 """
 
 import argparse
@@ -47,6 +48,8 @@ WARMING = 2.0
 YEARS = (2000, 2020)
 LEVEL = 0.9
 LEAST_CELLS = 30
+SIMPLE = ("forest", "ridge-kriging")
+"""Learners of `soilcarbon fit` that need no pretrained network."""
 VARIABLES = [name for category in PUBLISHED_CATEGORIES for name in category.variables]
 PRETRAINED = Path("model/pretrain_model/GSoilCPM.pth")
 
@@ -127,15 +130,15 @@ def dataset(region: Region) -> Dataset:
     return Dataset(table, region.x, region.y, {"train": np.arange(n), "valid": np.arange(0)}, PUBLISHED_CATEGORIES)
 
 
-def fit_forest(region: Region) -> Mapped:
-    """Map with the forest of `soilcarbon fit`, cross-validated as there."""
+def fit_learner(region: Region, key: str) -> Mapped:
+    """Map with a learner of `soilcarbon fit`, cross-validated as there."""
     data = dataset(region)
-    result = fit_model(data, np.arange(len(region.y)), Task(PUBLISHED_CATEGORIES, jobs=1), wanted="forest")
+    result = fit_model(data, np.arange(len(region.y)), Task(PUBLISHED_CATEGORIES, jobs=1), wanted=key)
     model = result.model
     place = np.column_stack([region.cell_lon, region.cell_lat])
     cells = [model.means(model.predict(np.column_stack([place, x]))) for x in region.cells]
     fitted = model.means(model.predict(np.column_stack([region.lon, region.lat, region.x])))
-    return Mapped(np.stack(cells), model.means(result.held_out["forest"].to_numpy()), result.held_out["fold"].to_numpy(), fitted)
+    return Mapped(np.stack(cells), model.means(result.held_out[key].to_numpy()), result.held_out["fold"].to_numpy(), fitted)
 
 
 def fit_network(region: Region, seed: int, name: str, pretrained: SoilCarbonNet, taught: bool) -> Mapped:
@@ -212,8 +215,8 @@ def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def run(case: dict[str, Any], pretrained: SoilCarbonNet | None) -> dict[str, Any]:
     """Return a case with what was found."""
     region = survey(case["seed"], case["region"], case["n"], case["how"], case["change"])
-    if case["model"] == "forest":
-        mapped = fit_forest(region)
+    if case["model"] in SIMPLE:
+        mapped = fit_learner(region, case["model"])
     else:
         assert pretrained is not None
         mapped = fit_network(region, case["seed"], case["region"], pretrained, case["model"] == "taught")
@@ -270,7 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--first", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--models", nargs="+", choices=("forest", "network", "taught"), default=["forest", "network"])
+    parser.add_argument("--models", nargs="+", choices=(*SIMPLE, "network", "taught"), default=["forest", "network"])
     parser.add_argument("--change", choices=("no", "both", "first"), default="no")
     parser.add_argument("--out", type=Path, default=Path("results/areal_means.jsonl"))
     parser.add_argument("--show", type=Path)
@@ -281,7 +284,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    pretrained = load_checkpoint(PRETRAINED) if arguments.models != ["forest"] else None
+    pretrained = load_checkpoint(PRETRAINED) if not set(arguments.models) <= set(SIMPLE) else None
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for case in cases(arguments):
         done = arguments.out.read_text(encoding="utf-8").splitlines() if arguments.out.is_file() else []
