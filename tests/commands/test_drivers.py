@@ -35,8 +35,8 @@ HOSTILE = "<script>alert(1)</script> & $x_1$ | *m*"
 def small(patch):
     """Let refits be measured on few rows, by forests of a few trees, and figures be drawn coarsely."""
     patch.setitem(BUDGETS, "forest", Budget(150, 60, 3, 4))
-    patch.setattr(learners, "RandomForestRegressor", lambda _, **how: RandomForestRegressor(8, **how))
-    patch.setattr(responses, "JOINT_BINS", 4)
+    patch.setattr(learners, "RandomForestRegressor", lambda _, **how: RandomForestRegressor(5, **how))
+    patch.setattr(responses, "JOINT_BINS", 3)
     patch.setattr("soilcarbon.figures.DPI", 60)
 
 
