@@ -32,11 +32,15 @@ def places(random, n=400, side=8.0):
     return 100 + side * random.random(n), 30 + side * random.random(n)
 
 
-def fitted(lon, lat, error, period=None, size=0.1, timeless=False):
+UNIT = 6**-0.5
+"""Size of errors in `fitted` by which they are those given, in g/kg."""
+
+
+def fitted(lon, lat, error, period=None, size=0.1, **more):
     """Return the error model of predictions of 5 whose error is `size` times sqrt(6) times `error`."""
-    period = np.zeros(len(lon), int) if period is None else period
-    y, one = 5 + 6**0.5 * size * error, np.zeros(len(lon), int)
-    return ErrorField.fit(y, np.full(len(lon), 5.0), one, 1, np.column_stack([lon, lat]), period, timeless=timeless)
+    zone = np.zeros(len(lon), int)
+    y, period = 5 + 6**0.5 * size * error, zone if period is None else period
+    return ErrorField.fit(y, np.full(len(lon), 5.0), zone, 1, np.column_stack([lon, lat]), period, **more)
 
 
 def summed(errors, lon, lat, weights, period=None):
@@ -200,8 +204,7 @@ def test_a_period_s_own_bias_is_corrected_wholly_and_a_model_that_reacts_has_les
     random = np.random.default_rng(9)
     lon, lat = places(random, 400)
     period, error = np.repeat([1990, 2010], 200), np.repeat([0.2, -0.2], 200) + random.normal(size=400)
-    known = 5 + error, np.full(400, 5.0), np.zeros(400, int), 1, np.column_stack([lon, lat]), period
-    follows, keeps = (ErrorField.fit(*known, fitted=5 + share * error, timeless=True) for share in (1.0, 0.1))
+    follows, keeps = (fitted(lon, lat, error, period, UNIT, fitted=5 + share * error, timeless=True) for share in (1.0, 0.1))
     even = csr_array(np.full((1, 400), 1 / 400))
     changes = [each.sums(lon, lat, {1990: -even, 2010: even})[0] / each.deviations[0] / 6**0.5 for each in (follows, keeps)]
     assert follows.corrected == 0 and keeps.corrected > 0.4
@@ -213,10 +216,9 @@ def test_profiles_of_one_period_tell_little_of_a_change_however_many_they_are():
     random, narrow, change = np.random.default_rng(10), [], []
     for n in (100, 600):
         lon, lat = places(random, n)
-        error, zero, even = random.normal(size=n), np.zeros(n, int), csr_array(np.full((1, n), 1 / n))
-        known = 5 + error, np.full(n, 5.0), zero, 1, np.column_stack([lon, lat]), zero
+        error, even = random.normal(size=n), csr_array(np.full((1, n), 1 / n))
         for share in (0.2, 1.0):
-            found = ErrorField.fit(*known, fitted=5 + (1 - share) * error)
+            found = fitted(lon, lat, error, size=UNIT, fitted=5 + (1 - share) * error)
             one_period = replace(found, shapes=tuple(each._replace(persistence=0.0) for each in found.shapes))
             assert one_period.sums(lon, lat, {None: even}).std() == pytest.approx(found.sums(lon, lat, {0: even}).std(), rel=0.15)
             narrow.append(found.sums(lon, lat, {None: even}).std() / found.deviations[0])
@@ -229,11 +231,11 @@ def test_profiles_of_one_period_tell_little_of_a_change_however_many_they_are():
 def test_errors_of_a_map_are_smaller_by_what_the_averaging_of_members_gains():
     random = np.random.default_rng(11)
     lon, lat = places(random, 150)
-    y, zero = 5 + simulated(lon, lat, random)[0], np.zeros(150, int)
-    known = y, np.full(150, 5.0), zero, 1, np.column_stack([lon, lat]), zero
-    single, mean, much = (ErrorField.fit(*known, averaging=None if v is None else np.full(150, v)) for v in (None, 0.1, 9.0))
+    error = simulated(lon, lat, random)[0]
+    gained = (None, np.full(150, 0.1), np.full(150, 9.0))
+    single, mean, much = (fitted(lon, lat, error, size=UNIT, averaging=each) for each in gained)
     shared = single.structured / (1 - single.drift)
-    assert mean.deviations[0] / single.deviations[0] == pytest.approx((1 - 0.1 / ((y - 5) ** 2).mean() / shared) ** 0.5, rel=0.02)
+    assert mean.deviations[0] / single.deviations[0] == pytest.approx((1 - 0.1 / (error**2).mean() / shared) ** 0.5, rel=0.02)
     assert much.deviations[0] == pytest.approx(0.5**0.5 * single.deviations[0])
     np.testing.assert_allclose(mean.values, single.values)  # what profiles show stays as it is
 
@@ -293,15 +295,14 @@ def test_errors_grow_away_from_profiles_as_far_as_held_out_ones_do_not_show_it()
     random = np.random.default_rng(0)
     lon, lat = random.uniform(0, 1, (2, 60))  # all in one corner of 4 x 4 degrees, but one
     lon[0] = lat[0] = 4
-    at, error = np.column_stack([lon, lat]), random.normal(size=60)
-    known = 5 + error, np.full(60, 5.0), np.zeros(60, int), 1, at, np.zeros(60, int)
+    error = random.normal(size=60)
     extent = 6371.0088 * np.radians(np.hypot(4 - lat.min(), 4 - lon.min()))
-    found = ErrorField.fit(*known, apart=np.full(60, extent / GROWTH))
+    found = fitted(lon, lat, error, size=UNIT, apart=np.full(60, extent / GROWTH))
     assert found.held == pytest.approx(1 - (1 - NEAR) / np.e, rel=0.03)
     places = np.array([lon[5], 4.0, 2.5]), np.array([lat[5], 4.0, 2.5])
     expected = [(NEAR / found.held) ** 0.5, (NEAR / found.held) ** 0.5, (1 / found.held) ** 0.5]
     np.testing.assert_allclose(found.growth(*places), expected, rtol=0.03)
-    unknown = ErrorField.fit(*known)
+    unknown = fitted(lon, lat, error, size=UNIT)
     assert unknown.growth(*places).tolist() == [1, 1, 1]
     plain = unknown.to_plain()
     assert ErrorField.from_plain(found.to_plain()) == found and ErrorField.from_plain(plain) == unknown
