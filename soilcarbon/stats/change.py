@@ -212,10 +212,15 @@ def _mean(
     if (counts > whole).any():
         k = int((counts > whole).argmax())
         raise ValueError(f"stratum {design.names[k]!r}: {counts[k]} places of a population of {whole[k]:g}")
-    means = np.bincount(design.stratum, design.weight * values) / np.bincount(design.stratum, design.weight)
     left = np.sqrt(1 - counts / whole)
-    corrected = mean((values - means[design.stratum]) * left[design.stratum], design)
+    corrected = mean((values - _centres(values, design.weight, design)) * left[design.stratum], design)
     return replace(found, standard_error=corrected.standard_error)
+
+
+def _centres(values: np.ndarray, weight: np.ndarray, design: SamplingDesign) -> np.ndarray:
+    """Return the weighted mean of each place's stratum (n,)."""
+    means = np.bincount(design.stratum, weight * values) / np.bincount(design.stratum, weight)
+    return np.asarray(means[design.stratum])
 
 
 def _between_units(
@@ -225,8 +230,7 @@ def _between_units(
     effects, strata = [], []
     for sign, value, design in zip((-1, 1), values, designs, strict=True):
         weight = design.weight / design.weight.sum()
-        means = np.bincount(design.stratum, weight * value) / np.bincount(design.stratum, weight)
-        centre = means[design.stratum] if design.known_sizes else (weight * value).sum()
+        centre = _centres(value, weight, design) if design.known_sizes else (weight * value).sum()
         effects.append(sign * weight * (value - centre))
         strata += [design.names[k] for k in design.stratum]
     unit = np.unique(np.concatenate([np.asarray(each).astype(str) for each in units]), return_inverse=True)[1]
@@ -247,8 +251,7 @@ def _sd(values: np.ndarray, design: SamplingDesign) -> float:
     n, strata = len(values), np.unique(design.stratum).size
     if n <= strata:
         return float("nan")
-    means = np.bincount(design.stratum, weight * values) / np.bincount(design.stratum, weight)
-    return float(np.sqrt((weight * (values - means[design.stratum]) ** 2).sum() * n / (n - strata)))
+    return float(np.sqrt((weight * (values - _centres(values, weight, design)) ** 2).sum() * n / (n - strata)))
 
 
 def _visits(values: Sequence[np.ndarray], designs: Sequence[SamplingDesign]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 In: standardised errors of profiles at places in km, and their periods. Out: `Shape`s with posterior probabilities.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
@@ -78,18 +79,14 @@ def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(square, 0.0))
 
 
-class Decays:
-    """Exponential correlations of places, kept by their range."""
+Decay = Callable[[float], np.ndarray]
+"""Range, km -> e^(-distance / range), (n, n)."""
 
-    def __init__(self, points: np.ndarray) -> None:
-        self._distance = distances(points, points)
-        self._kept: dict[float, np.ndarray] = {}
 
-    def decay(self, km: float) -> np.ndarray:
-        """Return e^(-distance / km), (n, n)."""
-        if km not in self._kept:
-            self._kept[km] = np.exp(-self._distance / km)
-        return self._kept[km]
+def decay_of(points: np.ndarray) -> Decay:
+    """Return the exponential correlations of points (n, 3) in km by their range; each is computed once."""
+    apart = distances(points, points)
+    return cache(lambda km: np.exp(-apart / km))
 
 
 def posterior_shapes(
@@ -104,13 +101,13 @@ def posterior_shapes(
     that keeps less follows its profiles and reacts less to covariates that change. Of one period nothing shows how errors change
     with time: persistence and drift follow from `kept` alone.
     """
-    distance, several = Decays(points), len(np.unique(period)) > 1
+    decay, several = decay_of(points), len(np.unique(period)) > 1
     same = period[:, None] == period if several else None
     ranges = [(extent / long, extent / short) for long in _LONG for short in _SHORT]
     middle = 0.6 if several else 0.0
     first = [Shape(1.0, *shares, *km, middle, 0.0) for shares, km in product(_SHARES, ranges) if shares[1] or km[1] == ranges[0][1]]
-    found = 0.5 + 0.5 * _probability_of_structure(first, distance, same, values)
-    shapes = _weighted(first, distance, same, values)
+    found = 0.5 + 0.5 * _probability_of_structure(first, decay, same, values)
+    shapes = _weighted(first, decay, same, values)
     if not several:
         return tuple(_over_time(shape, kept or 0.0) for shape in shapes), found
     best = max(shapes, key=lambda shape: shape.weight)
@@ -122,7 +119,7 @@ def posterior_shapes(
         for (persistence, one), (drift, other) in product(persistences.items(), drifts.items())
         if best.nugget > drift
     ]
-    over_time = _weighted(second, distance, same, values)
+    over_time = _weighted(second, decay, same, values)
     both = (
         shape._replace(weight=shape.weight * other.weight, persistence=other.persistence, drift=other.drift)
         for shape, other in product(shapes, over_time)
@@ -142,7 +139,7 @@ def _over_time(shape: Shape, kept: float) -> Shape:
     return shape._replace(**one, persistence=1 - _UNSEEN_PASSING * lost, drift=drift)
 
 
-def _probability_of_structure(shapes: Sequence[Shape], distance: Decays, same: np.ndarray | None, values: np.ndarray) -> float:
+def _probability_of_structure(shapes: Sequence[Shape], decay: Decay, same: np.ndarray | None, values: np.ndarray) -> float:
     """Return the posterior probability of a bias and a correlation of one of the shapes, against independent errors without bias.
 
     The latter are `_ODDS` times as probable before; the variance has the prior 1 / variance.
@@ -152,7 +149,7 @@ def _probability_of_structure(shapes: Sequence[Shape], distance: Decays, same: n
     n = len(values)
     found = []
     for shape in shapes:
-        root = np.linalg.cholesky(covariance(shape, distance, same, 1.0) + _BIAS)
+        root = np.linalg.cholesky(covariance(shape, decay, same, 1.0) + _BIAS)
         rest = solve_triangular(root, values, lower=True, check_finite=False)
         found.append(-np.log(np.diag(root)).sum() - 0.5 * n * np.log(rest @ rest))
     alone = -0.5 * n * np.log(values @ values)
@@ -160,9 +157,9 @@ def _probability_of_structure(shapes: Sequence[Shape], distance: Decays, same: n
     return float(1 / (1 + np.exp(-np.clip(evidence, -50, 50))))
 
 
-def _weighted(shapes: Sequence[Shape], distance: Decays, same: np.ndarray | None, values: np.ndarray) -> tuple[Shape, ...]:
+def _weighted(shapes: Sequence[Shape], decay: Decay, same: np.ndarray | None, values: np.ndarray) -> tuple[Shape, ...]:
     """Return the shapes, whose weights are prior, with posterior probabilities; those that have almost none are left out."""
-    found = np.array([_likelihood(covariance(shape, distance, same, 1.0), values) for shape in shapes])
+    found = np.array([_likelihood(covariance(shape, decay, same, 1.0), values) for shape in shapes])
     weights = np.exp(found - found.max()) * [shape.weight for shape in shapes]
     weights /= weights.sum()
     return tuple(
@@ -170,14 +167,14 @@ def _weighted(shapes: Sequence[Shape], distance: Decays, same: np.ndarray | None
     )
 
 
-def covariance(shape: Shape, distance: Decays, same: np.ndarray | None, counts: np.ndarray | float) -> np.ndarray:
+def covariance(shape: Shape, decay: Decay, same: np.ndarray | None, counts: np.ndarray | float) -> np.ndarray:
     """Return the covariance (n, n) of means of `counts` profiles, relative to the variance of one.
 
     `same` (n, n) tells which are of one period; None: all are.
     """
-    found = shape.long * distance.decay(shape.long_km)
+    found = shape.long * decay(shape.long_km)
     if shape.short:
-        found += shape.short * distance.decay(shape.short_km)
+        found += shape.short * decay(shape.short_km)
     found = found + shape.drift if same is None else np.where(same, found + shape.drift, shape.persistence * found)
     found[np.diag_indices_from(found)] += shape.nugget / np.asarray(counts)
     return found

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from soilcarbon.stats.error_covariance import Decays, Shape, covariance, distances, is_valid, posterior_shapes
+from soilcarbon.stats.error_covariance import Shape, covariance, decay_of, distances, is_valid, posterior_shapes
 from soilcarbon.stats.metrics import checked_vectors
 from soilcarbon.stats.variogram import EARTH_KM, outermost, unit_vectors
 
@@ -450,8 +450,7 @@ class _Posterior:
         self.count = DRAWS // 2
         self.points = unit_vectors(*np.array(errors.places).T) * EARTH_KM
         self.values, self.counts = np.array(errors.values), np.array(errors.counts, float)
-        self.known = sorted(set(errors.period))
-        self.number = np.array([self.known.index(each) for each in errors.period])
+        self.number = np.unique(errors.period, return_inverse=True)[1]
         weights = np.cumsum([shape.weight for shape in errors.shapes])
         places = np.searchsorted(weights / weights[-1], (np.arange(self.count) + 0.5) / self.count)
         self.shape_of = np.random.default_rng(11).permutation(np.minimum(places, len(weights) - 1))
@@ -467,11 +466,11 @@ class _Posterior:
         """Return the deviation of each draw, and of each shape in use the Cholesky root and what it makes of ones and values."""
         from scipy.linalg import cho_solve
 
-        distance, random, n = Decays(self.points), np.random.default_rng(12), len(self.values)
+        decay, random, n = decay_of(self.points), np.random.default_rng(12), len(self.values)
         same = self.number[:, None] == self.number
         solved = {}
         for k in np.unique(self.shape_of).tolist():
-            root = np.linalg.cholesky(covariance(shapes[k], distance, same, self.counts))
+            root = np.linalg.cholesky(covariance(shapes[k], decay, same, self.counts))
             ones = cho_solve((root, True), np.ones(n))
             rest = self.values - ones @ self.values / ones.sum()
             variance = rest @ cho_solve((root, True), rest) / (n - 1)
