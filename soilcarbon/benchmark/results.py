@@ -53,7 +53,6 @@ Predictions = Mapping[tuple[str, str], pd.DataFrame]
 class Comparison:
     """Results of a comparison, in tables; all but `scores` may be empty."""
 
-    title: str  # of the page
     target: str  # its name
     unit: str
     subject: str  # key of the method that the report is about
@@ -83,6 +82,11 @@ class Comparison:
     def tables(self) -> dict[str, pd.DataFrame]:
         """Name -> table that is written; each profile's predictions are with the runs."""
         return {name: table for name, table in vars(self).items() if isinstance(table, pd.DataFrame) and name not in _UNWRITTEN}
+
+    @property
+    def title(self) -> str:
+        """Title of the page."""
+        return f"{self.target}: the network compared with baselines"
 
     @property
     def last(self) -> str:
@@ -362,7 +366,6 @@ def summarise(
     predicted = pd.concat(predictions, ignore_index=True) if predictions else pd.DataFrame()
     name = TARGETS.get(target[0], target[0])
     return Comparison(
-        title=f"{name}: the network compared with baselines",
         target=name,
         unit=target[1],
         subject=subject,

@@ -72,7 +72,6 @@ def synthetic(shift=0.0, seed=0):
         for on in ("validation", "test")
     ]
     return Comparison(
-        title="Soil organic carbon: a network and baselines",
         target="Soil organic carbon",
         unit="g/kg",
         subject="best",
@@ -247,7 +246,7 @@ def report(tmp_path_factory):
     tables = {name: table.replace({k: names for k in columns if k in table}) for name, table in tables.items()}
     regions = {names.get(name, name): {HOSTILE: HOSTILE} for name in REGIONS}
     methods = {names.get(key, key): Method(f"_{key} {HOSTILE}", HOSTILE, HOSTILE, None) for key in METHODS}
-    facts = {"title": HOSTILE, "target": HOSTILE, "unit": HOSTILE, "subject": names["best"], "regions": regions}
+    facts = {"target": HOSTILE, "unit": HOSTILE, "subject": names["best"], "regions": regions}
     facts |= {"methods": methods, "notes": [HOSTILE], "settings": {HOSTILE: HOSTILE}, "command": HOSTILE}
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
