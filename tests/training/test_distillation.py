@@ -221,6 +221,16 @@ def test_a_resumed_run_must_have_the_same_world():
     assert fingerprint(members, how.model_copy(update={"global_data": "moved"})) == prints[3]
 
 
+def test_processes_side_by_side_read_the_same_data_from_their_shared_file():
+    members = prepare(dataset(), dataset(80, 1, west=40.0), teacher="ensemble")
+    small = replace(members, pretrained=[], data=members.data.without_arrays())
+    again = ensemble._with_tensors(small, ensemble._tensors_of(members))
+    how = settings(teacher="ensemble", global_data="w")
+    assert fingerprint(again, how) == fingerprint(members, how)
+    for name in ("x", "world_x"):
+        np.testing.assert_array_equal(getattr(again.data.raw, name), getattr(members.data.raw, name))
+
+
 # --- distilled training sets -----------------------------------------------------------------------------------------------
 
 
