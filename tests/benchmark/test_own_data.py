@@ -18,11 +18,10 @@ from soilcarbon.benchmark import methods as registry
 from soilcarbon.benchmark import own_data
 from soilcarbon.benchmark.baselines import read_method
 from soilcarbon.benchmark.budget import ALWAYS, LIMITS, PLANNED, Choice, fit_into
-from soilcarbon.benchmark.folds import places_on
 from soilcarbon.benchmark.methods import METHODS, TUNED, as_method, expected_seconds
 from soilcarbon.benchmark.own_data import Design, plan_runs, read_inputs, strategies_of
 from soilcarbon.benchmark.ranking import Ranking, in_words, score_table, verdict
-from soilcarbon.benchmark.runs import Ledger, Plan, Run, execute_all
+from soilcarbon.benchmark.runs import Ledger, Plan, Run, execute_all, places_on
 from soilcarbon.categories import Category
 from soilcarbon.commands import compare, fit
 from soilcarbon.estimator import SoilCarbonRegressor

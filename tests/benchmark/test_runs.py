@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from soilcarbon.benchmark.folds import kept_folds
 from soilcarbon.benchmark.methods import Method
-from soilcarbon.benchmark.runs import CrossValidation, Plan, Run, execute_all, held_out
+from soilcarbon.benchmark.runs import CrossValidation, Plan, Run, execute_all, held_out, kept_folds
 from soilcarbon.io.files import UserError
 from soilcarbon.io.resumption import seal
 from soilcarbon.soil.dataset import Dataset
