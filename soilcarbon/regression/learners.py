@@ -113,11 +113,7 @@ class Task:
 
 def _statistics(x: np.ndarray, categories: tuple[Category, ...]) -> dict[str, tuple[float, float]]:
     """Return means and deviations; a variable that is constant or missing at all profiles tells nothing, and does no harm."""
-    x = np.where(np.isinf(x), np.nan, x)
-    empty = np.isnan(x).all(axis=0)
-    x[:, empty] = 0
-    found = compute_statistics(x, categories)
-    return {name: (mean, std if std > 0 else 1.0) for name, (mean, std) in found.items()}
+    return compute_statistics(np.where(np.isinf(x), np.nan, x), categories, usable=True)
 
 
 Parts = dict[str, Part]
