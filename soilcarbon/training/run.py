@@ -413,7 +413,10 @@ def compute_statistics(x: np.ndarray, categories: Sequence[Category], usable: bo
     columns = variable_columns(categories)
     names = [name for category in categories if category.kind == "numeric" for name in category.variables]
     cells = {name: x[:, columns[name]].astype(np.float64) for name in names}
-    found = {name: (float(np.nanmean(values)), float(np.nanstd(values))) for name, values in cells.items()}
+    found = {
+        name: (np.nan, np.nan) if np.isnan(values).all() else (float(np.nanmean(values)), float(np.nanstd(values)))
+        for name, values in cells.items()
+    }
     if not usable:
         return found
     return {name: (mean if np.isfinite(mean) else 0.0, std if std > 0 else 1.0) for name, (mean, std) in found.items()}
