@@ -229,6 +229,7 @@ def test_clustered_profiles_are_held_out_as_far_as_the_map_lies(grid, drawn):
     assert far == pytest.approx(np.median(prediction_distances(lon, lat, grid)), rel=0.4)
 
 
+@pytest.mark.slow
 def test_no_other_number_of_clusters_matches_better(grid):
     lon, lat = clusters(200, spread=0.3)
     found, facts = knndm_folds(lon, lat, 4, grid, 0)

@@ -338,6 +338,7 @@ def test_the_teacher_learns_a_smooth_function():
     assert rmse(Teacher(1).fit(*world_of(200, 1), None, None), x, y) < 0.5 * y.std()
 
 
+@pytest.mark.slow
 def test_a_world_of_the_same_function_helps_few_profiles(monkeypatch):
     monkeypatch.setattr(distillation, "TREES", 30)
     x, y = world_of(400, 0, noise=0)

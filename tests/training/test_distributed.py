@@ -82,6 +82,7 @@ def test_shares_make_up_the_batch(monkeypatch, size, count):
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does_and_one_of_them_writes(start, dataset, workplace, monkeypatch, capsys, caplog):
     """72 profiles in batches of 25: shares are unequal, and the last batch is smaller. This process is rank 0."""
     caplog.set_level("INFO")
