@@ -30,7 +30,7 @@ def test_a_run_stopped_after_any_epoch_resumes_to_the_same_bits(dataset, workpla
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop_at", [((1, 1),), ((2, 3),)])
+@pytest.mark.parametrize("stop_at", [(1, 1), (2, 3)])
 def test_a_stopped_run_with_a_teacher_and_folds_resumes_to_the_same_bits(dataset, tmp_path, workplace, monkeypatch, stop_at):
     monkeypatch.setattr(distillation, "TREES", 10)
     monkeypatch.setattr(distillation, "MIXED", 300)
