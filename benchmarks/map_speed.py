@@ -5,7 +5,7 @@
 
 All on one set of rasters (32 variables as 16-bit integers, tiled, deflated, with gaps), one network of one member:
 
-  map          make_map.py's own path: read, predict, write tiles, join them to a Cloud Optimized GeoTIFF, read it back;
+  map          the path of `soilcarbon map`: read, predict, write tiles, join them to a Cloud Optimized GeoTIFF, read it back;
                once with the start of its processes and once without
   patches      cut every cell's windows and predict them, as prepare.py and pred.py do for profiles, in batches
   per sample   the same, patch by patch through a Dataset and DataLoader, as the published code does
@@ -42,6 +42,7 @@ from soilcarbon.mapping import cog as cogs
 from soilcarbon.mapping import tiles as mapping
 from soilcarbon.mapping.network import NetworkPredictor, SlidingNetwork
 from soilcarbon.mapping.plan import Plan, begin, stamps_of
+from soilcarbon.mapping.predictor import summary
 from soilcarbon.network.checkpoint import load_checkpoint, save_checkpoint
 from soilcarbon.network.network import FUSED, HIDDEN, MAPS, Member, SoilCarbonNet, dilations, predict
 from soilcarbon.network.specification import Specification
@@ -85,14 +86,15 @@ def make_network(path, radius):
     return load_checkpoint(path)
 
 
-def make_map(folder, layers, checkpoint, device, cores):
+def make_map(folder, layers, checkpoint, tile, device, cores):
     """Return seconds of a whole map, and of it without the start of the processes."""
     by_name = {layer.name: layer for layer in layers}
     plan = Plan(
         checkpoint=checkpoint, sha256=sha256(checkpoint), statistics=None, missing=None,
         layers=tuple(by_name[name] for name in VARIABLES), stamps=stamps_of({layer.path for layer in layers}),
-        periods=(("", tuple(range(len(VARIABLES)))),), mask=None, grid=raster_grid(layers[0].path), tile=512, resampling="bilinear",
-        max_missing=0.25, level=0.9, applicability=False, device=device, areas={}, versions={},
+        periods=(("", tuple(range(len(VARIABLES)))),), mask=None, grid=raster_grid(layers[0].path), tile=tile,
+        resampling="bilinear", max_missing=0.25, level=0.9, applicability=False, inside_only=False, aggregate=0,
+        shared=(0.0, 0.0), device=device, areas={}, versions={},
     )  # fmt: skip
     start = time.perf_counter()
     tiles = folder / "tiles"
@@ -102,7 +104,8 @@ def make_map(folder, layers, checkpoint, device, cores):
         first = list(pool.map(mapping.compute_tile, [tiles] * at_once, [plan.digest] * at_once, range(at_once)))
         begun = time.perf_counter()
         mapping.compute(tiles, plan, [], pool, at_once)
-    parts = [(plan.grid.tile(number, plan.tile), path) for number, path in cogs.whole_tiles(tiles, plan.digest).items()]
+    written = [(plan.grid.tile(number, plan.tile), path) for number, path in cogs.whole_tiles(tiles, plan.digest).items()]
+    parts = [(tile, path, (tile.height, tile.width)) for tile, path in written]
     path = tiles / "map.tif"
     cogs.write_cog(path, plan.grid, parts, 0, NetworkPredictor(checkpoint, device, None, None).describe_bands(0.9), {})
     end = time.perf_counter()
@@ -179,7 +182,7 @@ def steps():
             start = time.perf_counter()
             predicted = network.predict(block)
             between = time.perf_counter()
-            NetworkPredictor.summary(predicted.mean(0), predicted)
+            summary(predicted.mean(0), predicted)
             end = time.perf_counter()
             seconds, more = ((after - before) / 0.512**2 for before, after in ((start, between), (between, end)))
             found[f"r = {radius}, {members} members"] = {"network": seconds, "bands": more}
@@ -231,7 +234,7 @@ def main():
         for radius, side in ((0, options.side), (3, options.side // 2)):
             layers = make_rasters(folder / f"r{radius}", side)
             network = make_network(folder / "network.pth", radius)
-            whole, running = make_map(folder, layers, folder / "network.pth", device, cores)
+            whole, running = make_map(folder, layers, folder / "network.pth", min(512, side // 2), device, cores)
             rows, cols = (axis.ravel() + side // 2 for axis in np.mgrid[:100, :100])
             lon, lat = 10 + 0.0025 * (cols + 0.5), 50 - 0.0025 * (rows + 0.5)
             torch.set_num_threads(cores)
