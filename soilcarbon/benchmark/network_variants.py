@@ -1,4 +1,4 @@
-"""Methods compared in regions: baselines, and the network from scratch, pretrained, fine-tuned, distilled, stacked with forests.
+"""Methods compared in regions: baselines, and the network from scratch, pretrained, fine-tuned, distilled, averaged with kriging.
 
 In: a `Case`: one division of a region's profiles, and a network that has seen nothing of the region. Out: predictions of the
 profiles held out, and prediction intervals where a method has them.
