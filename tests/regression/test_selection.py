@@ -7,7 +7,7 @@ from simulated import make_samples
 
 from soilcarbon.categories import Category
 from soilcarbon.io.files import UserError
-from soilcarbon.regression import selection
+from soilcarbon.regression import estimators, selection
 from soilcarbon.regression.estimators import Samples
 from soilcarbon.regression.learners import LEARNERS, Task, fit_parts
 from soilcarbon.regression.model import MEANS, FittedModel
@@ -23,6 +23,7 @@ from soilcarbon.regression.selection import (
     suitable,
 )
 from soilcarbon.stats.groups import check_no_leak, spatial_groups
+from soilcarbon.stats.variogram import Variogram
 
 pytestmark = pytest.mark.usefixtures("small_learners")
 
@@ -224,6 +225,18 @@ def test_every_profile_is_predicted_and_a_mean_is_that_of_its_two(key, quick):
         [FittedModel(each, *those).outputs(samples.X) for each, those in zip((one, other), alone, strict=True)], axis=0
     )
     np.testing.assert_allclose(FittedModel(key, facts, parts).outputs(samples.X), expected, rtol=1e-6)
+
+
+def test_kriging_is_shrunk_by_the_groups_of_the_profiles(quick, monkeypatch):
+    samples, given, weights = make_samples(80), [], []
+    monkeypatch.setattr(estimators, "fit_variogram", lambda _: Variogram("exponential", 0.1, 1.0, 200.0, True))
+    for slope in (1.0, 0.5):
+        monkeypatch.setattr(
+            estimators, "kriged_from_other_groups", lambda _, values, groups, k=slope: given.append(groups) or values / k
+        )
+        weights.append(fit_parts("regression-kriging", samples, TASK)[0]["kriged"].weights)
+    assert all(each is samples.groups for each in given) and len(given) == 2
+    np.testing.assert_allclose(weights[1], weights[0] / 2)
 
 
 def test_a_learner_that_fails_is_left_out_and_named(monkeypatch, caplog):
