@@ -111,6 +111,11 @@ class PublishedLoop:
         self.folder = tempfile.TemporaryDirectory()
         self.log = SummaryWriter(self.folder.name)
 
+    def close(self):
+        """Wait for the log's writer, and remove the log."""
+        self.log.close()
+        self.folder.cleanup()
+
     def _moved(self, tensors):
         return [each.to(self.device) for each in tensors]
 

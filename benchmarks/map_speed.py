@@ -86,13 +86,15 @@ def make_network(path, radius):
     return load_checkpoint(path)
 
 
-def make_map(folder, layers, checkpoint, tile, device, cores):
-    """Return seconds of a whole map, and of it without the start of the processes."""
-    by_name = {layer.name: layer for layer in layers}
+def make_map(folder, layers, checkpoint, device, cores):
+    """Return seconds by cell of a whole map, and of it without the start of the processes and their first tiles."""
+    by_name, grid, tile = {layer.name: layer for layer in layers}, raster_grid(layers[0].path), 512
+    while grid.tile_count(tile) < 4 * cores:
+        tile //= 2
     plan = Plan(
         checkpoint=checkpoint, sha256=sha256(checkpoint), statistics=None, missing=None,
         layers=tuple(by_name[name] for name in VARIABLES), stamps=stamps_of({layer.path for layer in layers}),
-        periods=(("", tuple(range(len(VARIABLES)))),), mask=None, grid=raster_grid(layers[0].path), tile=tile,
+        periods=(("", tuple(range(len(VARIABLES)))),), mask=None, grid=grid, tile=tile,
         resampling="bilinear", max_missing=0.25, level=0.9, applicability=False, inside_only=False, aggregate=0,
         shared=(0.0, 0.0), device=device, areas={}, versions={},
     )  # fmt: skip
@@ -101,7 +103,8 @@ def make_map(folder, layers, checkpoint, tile, device, cores):
     tiles.mkdir()
     begin(tiles, folder / "map.tif", plan, {}, resume=False)
     with mapping.workers(cores, plan, None, tiles) as (pool, at_once):
-        first = list(pool.map(mapping.compute_tile, [tiles] * at_once, [plan.digest] * at_once, range(at_once)))
+        few = min(at_once, grid.tile_count(tile))
+        first = list(pool.map(mapping.compute_tile, [tiles] * few, [plan.digest] * few, range(few)))
         begun = time.perf_counter()
         mapping.compute(tiles, plan, [], pool, at_once)
     written = [(plan.grid.tile(number, plan.tile), path) for number, path in cogs.whole_tiles(tiles, plan.digest).items()]
@@ -109,10 +112,11 @@ def make_map(folder, layers, checkpoint, tile, device, cores):
     path = tiles / "map.tif"
     cogs.write_cog(path, plan.grid, parts, 0, NetworkPredictor(checkpoint, device, None, None).describe_bands(0.9), {})
     end = time.perf_counter()
-    assert len(first) == at_once
     shutil.move(path, folder / "map.tif")
     shutil.rmtree(tiles)
-    return end - start, end - begun
+    cells = grid.height * grid.width
+    before = sum(part.height * part.width for part in (grid.tile(number, tile) for number in first))
+    return (end - start) / cells, (end - begun) / (cells - before)
 
 
 class OneByOne(Dataset):
@@ -234,19 +238,18 @@ def main():
         for radius, side in ((0, options.side), (3, options.side // 2)):
             layers = make_rasters(folder / f"r{radius}", side)
             network = make_network(folder / "network.pth", radius)
-            whole, running = make_map(folder, layers, folder / "network.pth", min(512, side // 2), device, cores)
+            whole, running = make_map(folder, layers, folder / "network.pth", device, cores)
             rows, cols = (axis.ravel() + side // 2 for axis in np.mgrid[:100, :100])
             lon, lat = 10 + 0.0025 * (cols + 0.5), 50 - 0.0025 * (rows + 0.5)
             torch.set_num_threads(cores)
             seconds, predicted = in_batches(layers, lon, lat, radius, network)
             with rasterio.open(folder / "map.tif") as raster:
-                mapped = raster.read(1, window=Window(side // 2, side // 2, 100, 100)).ravel()
+                mapped = np.ravel(raster.read(1, window=Window(side // 2, side // 2, 100, 100)))
             assert np.allclose(mapped, predicted, rtol=1e-4, atol=1e-5), "the map is not what pred.py says"
             few = 1000 if radius == 0 else 300
-            cells = side * side
             found = {
-                "map, with the start of processes": cells / whole,
-                "map": cells / running,
+                "map, with the start of processes": 1 / whole,
+                "map": 1 / running,
                 "patches in batches": len(lon) / seconds,
                 "patches, per sample": few / per_sample(layers, lon[:few], lat[:few], radius, network),
                 "forest of 300 trees": 1 / forest(layers, cores),

@@ -38,9 +38,8 @@ HEIGHT, WIDTH, CELL, WEST, NORTH = 70, 90, 0.1, 10.0, 50.0
 
 def make_checkpoint(path, members=3, categories=CATEGORIES, record=None, calibration=None, **facts):
     facts = {"target_transform": "log1p", "bounds": (0.0, 300.0), "clip_inputs": 4.0, "statistics": STATISTICS, **facts}
-    network = SoilCarbonNet(
-        Specification(categories=categories, classes={"bedrock": (1, 2, 3)}, members=members, **facts), record or Record()
-    )
+    classes = {"bedrock": (1, 2, 3)} if any(each.kind == "classes" for each in categories) else {}
+    network = SoilCarbonNet(Specification(categories=categories, classes=classes, members=members, **facts), record or Record())
     for k, member in enumerate(network.members()):
         member.initialise(k)
         with torch.no_grad():

@@ -22,7 +22,7 @@ from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.native import Windows
 from soilcarbon.mapping.predictor import Cells, Predicted, Predictor, summary, untrusted_scores, warn_of_other_windows
 from soilcarbon.network.checkpoint import load_checkpoint
-from soilcarbon.network.network import MAPS, Member, SoilCarbonNet, as_means, predict, to_target
+from soilcarbon.network.network import MAPS, Member, SoilCarbonNet, as_means, choose_device, predict, to_target
 from soilcarbon.network.specification import Encoder, Specification, unfold_classes, warn_of_far_inputs
 from soilcarbon.regression.uncertainty import Uncertainty
 from soilcarbon.soil.dataset import Statistics, read_statistics
@@ -160,7 +160,7 @@ class NetworkPredictor(Predictor):
     def __init__(
         self, path: Path, device: str, stats: Statistics | None, missing: str | None, network: SoilCarbonNet | None = None
     ) -> None:
-        self.network = load_checkpoint(path, device) if network is None else network
+        self.network = load_checkpoint(path, choose_device(device)) if network is None else network
         super().__init__(path, Uncertainty(self.network.calibration, self.network.errors, self.network.applicability))
         if stats is not None:
             self.network.respecify(statistics=stats, missing=missing)

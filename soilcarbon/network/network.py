@@ -401,6 +401,9 @@ def as_means(members: np.ndarray, specification: Specification) -> np.ndarray:
 def choose_device(name: str) -> torch.device:
     """Return the device for "auto" (CUDA when present), "cpu" or "cuda".
 
+    On CUDA, convolutions of this process are computed in float32 from then on, as on a CPU, and not in TF32, PyTorch's default,
+    which keeps 10 bits of each number.
+
     Raises
     ------
     UserError
@@ -413,4 +416,7 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda was requested, but PyTorch finds no CUDA device; use --device cpu or auto")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cuda")

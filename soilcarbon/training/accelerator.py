@@ -26,7 +26,14 @@ from soilcarbon.training import distributed
 EVALUATED_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 22}  # inputs; on a CPU their activations stay in its cache
 FOLDED_FROM = 128  # profiles in a batch: from here on it is cheaper to multiply out what is affine before the first ReLU
 LEVELS = 1 << 16  # dropout is decided by a whole number of so many: its probability is the layer's to 1 in 131,072
+SLICES = 32  # of the weights, for Adam on a GPU, which gives each tensor of a list few of its processors
 Layout = list[tuple[str, int, int]]  # name, channels and window's side of branches
+
+
+def relu_gradient(d: Tensor, outputs: Tensor) -> Tensor:
+    """Return the loss's derivative d by a ReLU's outputs, which may have been dropped after it, as one by its inputs."""
+    gradient: Tensor = torch.ops.aten.threshold_backward(d, outputs, 0)
+    return gradient
 
 
 def covers(member: nn.Module) -> bool:
@@ -67,7 +74,8 @@ class _Linear:
         self.weight, self.bias = weight, bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addmm(self.bias.value, x, self.weight.value.t())
+        weight = self.weight.value.t()  # on a GPU products by the transposed view take three times as long as with its copy
+        return torch.addmm(self.bias.value, x, weight.contiguous() if weight.is_cuda else weight)
 
     def set_gradients(self, d: Tensor, x: Tensor) -> None:
         """Set the weights' gradients for inputs x and the loss's derivative d by the outputs."""
@@ -228,7 +236,11 @@ class Accelerator:
                 _bind(layer, pair.weight, pair.bias)
         self.widths = [sum(channels * size**2 for _, channels, size in run) for run in runs]
         self.maps = [MAPS * len(run) for run in runs]
-        self.dropout = [round(layer.p * LEVELS) for layer in member.classifier if isinstance(layer, nn.Dropout)]
+        hidden = [len(layer.weight.value) for layer in self.linear[1:3]]
+        dropped = [round(layer.p * LEVELS) for layer in member.classifier if isinstance(layer, nn.Dropout)]
+        self.dropout = hidden if any(dropped) else []
+        by_value = torch.tensor(dropped, device=like.device).repeat_interleave(torch.tensor(hidden, device=like.device))
+        self.least, self.factors = (by_value - LEVELS // 2).to(torch.int16), (LEVELS / (LEVELS - by_value)).to(like.dtype)
 
         # Branches, fusion, hidden layers, last layer: what is trained is the buffer's end.
         self.trained_layers = sum(layer.weight.requires_grad for layer in linear)
@@ -236,8 +248,11 @@ class Accelerator:
         length = sum(sum(part) for part, k in parts if linear[k].weight.requires_grad)
         self.trained = Pair(*(half[len(half) - length :] for half in buffer))
         mean, square = (torch.zeros_like(self.trained.value) for _ in range(2))
-        self.memory = [mean, square, like.new_zeros((), dtype=torch.float32)]
-        """Adam's: running means of the gradients and of their squares, and steps taken; they change in place."""
+        size = -(-length // (4 * SLICES)) * 4 if like.is_cuda else length
+        slices = [each.split(size) for each in (*self.trained, mean, square)]
+        self.memory = [mean, square, like.new_zeros(len(slices[0]), dtype=torch.float32)]
+        """Adam's: running means of the gradients and of their squares, and steps taken, by slice; they change in place."""
+        self._by_slice = [list(each) for each in (*slices, self.memory[2].unbind())]
         self.lr, self.l2_sp, self.start = lr, l2_sp, self.trained.value.clone() if l2_sp else None
         # On a GPU the rate is a tensor there, which a captured step reads.
         self.rate: Any = torch.tensor(lr, device=like.device) if like.is_cuda else lr
@@ -266,9 +281,9 @@ class Accelerator:
 
     def adam_step(self) -> None:
         """Take one Adam step by PyTorch's functional interface: importing the class takes longer than a first step."""
-        (value, gradient), (mean, square, steps) = self.trained, self.memory
+        value, gradient, mean, square, steps = self._by_slice
         adam(
-            [value], [gradient], [mean], [square], [], [steps], fused=True, capturable=value.is_cuda,
+            value, gradient, mean, square, [], steps, fused=True, capturable=value[0].is_cuda,
             amsgrad=False, beta1=0.9, beta2=0.999, lr=self.rate, weight_decay=0.0, eps=1e-8, maximize=False,
         )  # fmt: skip
 
@@ -290,13 +305,15 @@ class Accelerator:
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of Adam's state (running means and step counts)."""
-        return {str(k): tensor.clone() for k, tensor in enumerate(self.memory)}
+        mean, square, steps = self.memory
+        return {"0": mean.clone(), "1": square.clone(), "2": steps[0].clone()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore a state returned by `state`; ValueError if it belongs to another network."""
-        theirs = [value for k in range(len(self.memory)) if isinstance(value := state.get(str(k)), Tensor)]
-        shapes = [[(each.shape, each.dtype) for each in tensors] for tensors in (self.memory, theirs)]
-        if len(state) != len(self.memory) or shapes[0] != shapes[1]:
+        ours = self.state()
+        theirs = [value for name in ours if isinstance(value := state.get(name), Tensor)]
+        shapes = [[(each.shape, each.dtype) for each in tensors] for tensors in (ours.values(), theirs)]
+        if len(state) != len(ours) or shapes[0] != shapes[1]:
             raise ValueError("the optimiser's state is of another network")
         for tensor, value in zip(self.memory, theirs, strict=True):
             tensor.copy_(value)
@@ -341,21 +358,17 @@ class Accelerator:
 
         return torch.addmm(whole, x, (first.weight.value @ weight).t()), set_gradients
 
-    def dropout_masks(self, batch: int) -> list[Tensor]:
+    def dropout_masks(self, batch: int) -> tuple[Tensor, ...]:
         """Draw the dropout masks of the hidden layers, (B, 256) and (B, 128): 0, or 1 / (1 - p)."""
-        widths = [layer.weight.value.shape[0] for layer in self.linear[1:3]]
-        bits = torch.empty(batch * sum(widths) // 4, dtype=torch.int64, device=self.trained.value.device)
-        levels = bits.random_(-(2**63), None).view(torch.int16).view(batch, -1).split(widths, 1)
-        return [
-            (each >= dropped - LEVELS // 2).to(self.trained.value.dtype).mul_(LEVELS / (LEVELS - dropped))
-            for each, dropped in zip(levels, self.dropout, strict=True)
-        ]
+        bits = torch.empty(batch * sum(self.dropout) // 4, dtype=torch.int64, device=self.trained.value.device)
+        levels = bits.random_(-(2**63), None).view(torch.int16).view(batch, -1)
+        return (levels >= self.least).to(self.factors.dtype).mul_(self.factors).split(self.dropout, 1)
 
     def gradients(self, x: Tensor, output: Tensor, batch: int) -> Tensor:
         """Compute the gradients of a batch, of which this process has inputs (B, E) and outputs (B,), and return its loss."""
         front, set_gradients = self._front(x)
         masks: list[Any] = [1.0, 1.0]  # without dropout nothing need be drawn
-        if any(self.dropout):
+        if self.dropout:
             masks = [mask[distributed.share(batch)] for mask in self.dropout_masks(batch)]  # all processes draw the same mask
         first = front.relu_().mul_(masks[0])
         second = self.linear[2].forward(first).relu_().mul_(masks[1])
@@ -364,9 +377,9 @@ class Accelerator:
         d = ((predicted - output) * (2 / batch))[:, None]
         self.linear[3].set_gradients(d, second)
         if self.trained_layers > 1:
-            d = self.linear[3].backward(d).mul_(masks[1]).mul_(second.sign())
+            d = relu_gradient(self.linear[3].backward(d).mul_(masks[1]), second)
             self.linear[2].set_gradients(d, first)
-            set_gradients(self.linear[2].backward(d).mul_(masks[0]).mul_(first.sign()))
+            set_gradients(relu_gradient(self.linear[2].backward(d).mul_(masks[0]), first))
         value = distributed.add_gradients([self.trained.gradient], value)
         if self.start is not None:
             moved = self.trained.value - self.start
