@@ -4,8 +4,9 @@ A branch is made of valid, stride-1 layers, so it gives at every cell what it gi
 Whatever is affine in front of the first ReLU of the head - 1x1 branches, fusion, first Linear - is multiplied out once.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -27,48 +28,59 @@ from soilcarbon.network.specification import Encoder, Specification, unfold_clas
 from soilcarbon.regression.uncertainty import Uncertainty
 from soilcarbon.soil.dataset import Statistics, read_statistics
 from soilcarbon.stats.metrics import worse_than_mean
+from soilcarbon.training.accelerator import covers
 
 CELLS_AT_ONCE = {"cpu": 2048, "cuda": 1 << 18}
 """Cells that go through the head together: on a CPU their activations stay in its cache."""
 
 
 @dataclass(frozen=True)
-class _Folded:
-    """One member: its branches with windows, and the head as three matrices."""
+class _Slid:
+    """One member, as it is slid.
+
+    Attributes
+    ----------
+    branches
+        Per category; None where the branch is multiplied into the head, which then takes its inputs.
+    head
+        Returns (n,) for the maps, or inputs, of all branches, (K, n).
+    """
 
     branches: list[nn.Module | None]
-    """Per category; None where the branch is multiplied into the first matrix."""
-    weights: tuple[Tensor, Tensor, Tensor]
-    biases: tuple[Tensor, Tensor, Tensor]
+    head: Callable[[Tensor], Tensor]
 
-    def head(self, parts: Tensor) -> Tensor:
-        """Return (n,) for the inputs (K, n) of the first matrix."""
-        outputs = []
-        for hidden in parts.split(CELLS_AT_ONCE[parts.device.type], 1):
-            for weight, bias in zip(self.weights[:2], self.biases[:2], strict=True):
-                hidden = torch.addmm(bias, weight, hidden).relu_()
-            outputs.append(torch.addmm(self.biases[2], self.weights[2], hidden)[0])
-        return torch.cat(outputs)
+    def outputs(self, parts: Tensor) -> Tensor:
+        """Return (n,) for (K, n), few cells at a time."""
+        return torch.cat([self.head(part) for part in parts.split(CELLS_AT_ONCE[parts.device.type], 1)])
 
 
-def _fold(member: Member, facts: Specification) -> _Folded:
-    """Multiply out the affine layers in front of the head's first ReLU, in float64."""
+def _slid(member: Member, facts: Specification) -> _Slid:
+    """Multiply out the affine layers in front of the head's first ReLU, in float64; other layers stay as they are."""
+    modules = {category: member.get_submodule(f"features_{category.name}") for category in facts.categories}
+    if not covers(member):
+        return _Slid([*modules.values()], lambda maps: member.final_regressor(member.fused(maps.T))[:, 0])
     tensors = {name: value.double() for name, value in member.tensors().items()}
     fusion, linear = tensors["features_merge.0.weight"].flatten(1), tensors["classifier.0.weight"]
     first, bias = linear @ fusion, linear @ tensors["features_merge.0.bias"] + tensors["classifier.0.bias"]
-    branches: list[nn.Module | None] = []
     columns = []
     for category, part in zip(facts.categories, first.split(MAPS, 1), strict=True):
         name = f"features_{category.name}"
         if category.radius == 0:
             bias = bias + part @ tensors[f"{name}.0.bias"]
             part = part @ tensors[f"{name}.0.weight"].flatten(1)
-        branches.append(member.get_submodule(name) if category.radius else None)
         columns.append(part)
     weights = (torch.cat(columns, 1), tensors["classifier.3.weight"], tensors["final_regressor.0.weight"])
     biases = (bias, tensors["classifier.3.bias"], tensors["final_regressor.0.bias"])
-    one, two, three = (weight.float().contiguous() for weight in weights)
-    return _Folded(branches, (one, two, three), (*(each.float()[:, None] for each in biases),))  # type: ignore[arg-type]
+    single = [each.float().contiguous() for each in weights], [each.float()[:, None] for each in biases]
+    branches = [module if category.radius else None for category, module in modules.items()]
+    return _Slid(branches, partial(_multiplied, *single))
+
+
+def _multiplied(weights: Sequence[Tensor], biases: Sequence[Tensor], hidden: Tensor) -> Tensor:
+    """Return (n,) by the three matrices of the head for inputs (K, n) of the first."""
+    for weight, bias in zip(weights[:2], biases[:2], strict=True):
+        hidden = torch.addmm(bias, weight, hidden).relu_()
+    return torch.addmm(biases[2], weights[2], hidden)[0]
 
 
 class SlidingNetwork:
@@ -85,7 +97,8 @@ class SlidingNetwork:
         self._encoder = Encoder(facts.model_copy(update={"categories": per_cell})).to(self.device)
         self._encoders = [Encoder(facts.model_copy(update={"categories": (each,)})).to(self.device) for each in per_cell]
         self._channels = [facts.channels(category) for category in facts.categories]
-        self._members = [_fold(member.eval(), facts) for member in network.members()]
+        self._members = [_slid(member.eval(), facts) for member in network.members()]
+        self._branched = any(branch is not None for member in self._members for branch in member.branches)
 
     def predict(
         self, block: np.ndarray, wanted: np.ndarray | None = None, native: Mapping[int, Windows] = MappingProxyType({})
@@ -100,13 +113,13 @@ class SlidingNetwork:
         predicted = np.full((len(self._members), height * width), np.nan, np.float32)
         x = torch.from_numpy(np.require(block, np.float32, ["C", "W"]))
         with torch.inference_mode():
-            for cells, parts in self._windows(x, wanted, native) if self.halo else self._cells(x.flatten(1), wanted.ravel()):
-                outputs = torch.stack([member.head(part) for member, part in zip(self._members, parts, strict=True)])
+            for cells, parts in self._windows(x, wanted, native) if self._branched else self._cells(x.flatten(1), wanted.ravel()):
+                outputs = torch.stack([member.outputs(part) for member, part in zip(self._members, parts, strict=True)])
                 predicted[:, cells] = to_target(outputs, self.specification).cpu().numpy()
         return predicted.reshape(-1, height, width)
 
     def _cells(self, x: Tensor, wanted: np.ndarray) -> Iterator[tuple[slice | np.ndarray, list[Tensor]]]:
-        """Yield cells and each member's inputs (K, n) of the head, where no branch has a window: x (V, cells)."""
+        """Yield cells and each member's inputs (K, n) of the head, where all branches are multiplied into it: x (V, cells)."""
         at_once = CELLS_AT_ONCE[self.device.type]
         chosen = None if wanted.all() else np.flatnonzero(wanted)
         for start in range(0, x.shape[1] if chosen is None else chosen.size, at_once):
@@ -121,7 +134,7 @@ class SlidingNetwork:
         return [branch(encoded[None])[0] for member in self._members if (branch := member.branches[k]) is not None]
 
     def _windows(self, x: Tensor, wanted: np.ndarray, native: Mapping[int, Windows]) -> Iterator[tuple[np.ndarray, list[Tensor]]]:
-        """Yield cells and each member's inputs (K, n) of the head, where branches have windows, strip by strip of x (V, H, W)."""
+        """Yield cells and each member's inputs (K, n) of the head, where some branches are not, strip by strip of x (V, H, W)."""
         height, width = wanted.shape
         own = {k: self._maps_of(k, windows) for k, windows in native.items()}
         rows = max(1, 16 * CELLS_AT_ONCE[self.device.type] // width)

@@ -112,9 +112,12 @@ class Member(nn.Module):
         maps = []
         for (name, channels, size), columns in zip(self.layout, self.input_columns, strict=True):
             branch, part = self.get_submodule(name), encoded[:, columns]  # (B, C*S*S)
-            # On a single cell a 1x1 convolution is a matrix product, and faster as one.
-            maps.append(_as_linear(branch, part) if size == 1 else branch(part.unflatten(1, (channels, size, size))).flatten(1))
-        features: Tensor = self.classifier(_as_linear(self.features_merge, torch.cat(maps, 1)))
+            maps.append(_of_cells(branch, part) if size == 1 else branch(part.unflatten(1, (channels, size, size))).flatten(1))
+        return self.fused(torch.cat(maps, 1))
+
+    def fused(self, maps: Tensor) -> Tensor:
+        """Return the inputs of the last layer, (B, 128), for the maps of all branches at single cells, (B, 32 K)."""
+        features: Tensor = self.classifier(_of_cells(self.features_merge, maps))
         return features
 
     def initialise(self, seed: int) -> None:
@@ -161,10 +164,12 @@ class Member(nn.Module):
         return masks
 
 
-def _as_linear(layers: nn.Module, x: Tensor) -> Tensor:
-    convolution = layers.get_submodule("0")
-    assert isinstance(convolution, nn.Conv2d)
-    return functional.linear(x, convolution.weight.flatten(1), convolution.bias)
+def _of_cells(layers: nn.Module, x: Tensor) -> Tensor:
+    """Return what layers give for single cells (B, C). A 1x1 convolution alone is a matrix product, and faster as one."""
+    first, *others = layers.children()
+    if others or type(first) is not nn.Conv2d:
+        return torch.flatten(layers(x[:, :, None, None]), 1)
+    return functional.linear(x, first.weight.flatten(1), first.bias)
 
 
 class Growth(BaseModel):

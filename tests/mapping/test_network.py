@@ -63,6 +63,30 @@ def test_sliding_gives_what_patches_give(categories, missing):
     np.testing.assert_allclose(slid.predict(block), patch_by_patch(network, block), rtol=1e-5, atol=1e-5)
 
 
+class Residual(nn.Module):
+    """A layer that the package does not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Conv2d(32, 32, 1), nn.ReLU(), nn.Conv2d(32, 32, 1))
+
+    def forward(self, x):
+        return x + self.inner(x)
+
+
+@pytest.mark.parametrize(("part", "layer"), [("features_climate", Residual()), ("features_merge", nn.Tanh())])
+@pytest.mark.parametrize("categories", [PLAIN, MIXED])
+def test_a_further_layer_acts_at_profiles_and_on_maps(categories, part, layer):
+    network = make_network(categories, members=2)
+    block = make_block(9, 11, max(each.radius for each in categories))
+    before = patch_by_patch(network, block)
+    network.get_submodule(part).append(layer)  # of one member
+    slid = SlidingNetwork(network.eval()).predict(block)
+    np.testing.assert_allclose(slid, patch_by_patch(network, block), rtol=1e-5, atol=1e-5)
+    assert np.abs(slid[0] - before[0]).mean() > 0.01
+    np.testing.assert_allclose(slid[1], before[1], rtol=1e-5, atol=1e-5)
+
+
 def test_every_member_keeps_its_own_smearing_and_the_bounds():
     network = make_network(MIXED, target_transform="log1p", members=2, smearing=(1.0, 3.0), bounds=(0.0, 1.2))
     slid = SlidingNetwork(network)
