@@ -20,7 +20,7 @@ category that it has not. Scores are too good where it was pretrained on these p
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -45,11 +45,7 @@ class FitSettings(Settings):
 
     data_dir: Path = Field(description="the dataset's folder, as soilcarbon prepare writes it")
     model: Literal["best", LearnerName] = Field("best", description="the learner, or best: the choice among candidates")
-    candidates: list[LearnerName] = Field(
-        ["mean", "ridge", "forest", "boosting", "regression-kriging", "ridge-kriging", "network", "taught", "stack"],
-        min_length=1,
-        description="learners to choose among",
-    )
+    candidates: list[LearnerName] = Field([*get_args(LearnerName)], min_length=1, description="learners to choose among")
     categories: tuple[Category, ...] | None = Field(
         None, description="list of {name, variables, radius, kind}; default: the dataset's own"
     )

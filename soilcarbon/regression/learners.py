@@ -190,36 +190,60 @@ def _stack(samples: Samples, facts: Specification, task: Task) -> Parts:
 
 @dataclass(frozen=True)
 class Learner:
-    """A learner: its label in tables, one line on what it is, how it is fitted, and how long that takes beside the others."""
+    """A learner.
+
+    Attributes
+    ----------
+    label, meaning
+        As tables name it, and in one line.
+    fit
+        Returns what it has learnt.
+    parts
+        Kinds of its parts, in the order in which they are added up.
+    cost
+        How long it takes to fit beside the others.
+    """
 
     label: str
     meaning: str
     fit: Fit
+    parts: tuple[str, ...]
     cost: int
-    network: bool = False
+
+    @property
+    def network(self) -> bool:
+        """Whether there is a network in it, which sees windows."""
+        return Network.kind in self.parts
 
 
 LEARNERS: Mapping[str, Learner] = {
-    "mean": Learner("mean", "the mean of the profiles, everywhere", _mean, 1),
-    "ridge": Learner("ridge", "linear regression, shrunk; penalty by inner folds", _ridge, 1),
-    "forest": Learner("forest", f"random forest, {_TREES} trees", _forest, 5),
-    "boosting": Learner("boosting", f"{_TREES} gradient-boosted trees", _boosting, 5),
+    "mean": Learner("mean", "the mean of the profiles, everywhere", _mean, ("constant",), 1),
+    "ridge": Learner("ridge", "linear regression, shrunk; penalty by inner folds", _ridge, ("linear",), 1),
+    "forest": Learner("forest", f"random forest, {_TREES} trees", _forest, ("trees",), 5),
+    "boosting": Learner("boosting", f"{_TREES} gradient-boosted trees", _boosting, ("trees",), 5),
     "regression-kriging": Learner(
         "regression kriging, shrunk",
         "random forest, and kriging of its out-of-bag residuals as far as it predicts those of other blocks",
         _regression_kriging,
+        ("trees", "kriged"),
         10,
     ),
-    "ridge-kriging": Learner("ridge and kriging", "mean of ridge regression and regression kriging", _ridge_kriging, 1),
-    "network": Learner("network", f"{MEMBERS} networks, by folds", partial(_network, teacher="none"), 100, True),
+    "ridge-kriging": Learner(
+        "ridge and kriging",
+        "mean of ridge regression and regression kriging",
+        _ridge_kriging,
+        ("linear", "trees", "kriged"),
+        1,
+    ),
+    "network": Learner("network", f"{MEMBERS} networks, by folds", partial(_network, teacher="none"), ("network",), 100),
     "taught": Learner(
         "network, taught",
         f"{MEMBERS} networks that a teacher of trees and a Gaussian process was distilled into",
         partial(_network, teacher="ensemble"),
+        ("network",),
         100,
-        True,
     ),
-    "stack": Learner("stack", "mean of the taught network and regression kriging", _stack, 1, True),
+    "stack": Learner("stack", "mean of the taught network and regression kriging", _stack, ("network", "trees", "kriged"), 1),
 }
 """Key -> learner, the simplest first: the order in which the choice prefers them."""
 

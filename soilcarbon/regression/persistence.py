@@ -14,19 +14,8 @@ from soilcarbon.regression.model import FittedModel, ModelRecord
 from soilcarbon.regression.parts import PARTS
 from soilcarbon.regression.uncertainty import Uncertainty
 
-_SHAPES = {
-    "mean": ("constant",),
-    "ridge": ("linear",),
-    "forest": ("trees",),
-    "boosting": ("trees",),
-    "regression-kriging": ("trees", "kriged"),
-    "ridge-kriging": ("linear", "trees", "kriged"),
-    "network": ("network",),
-    "taught": ("network",),
-    "stack": ("network", "trees", "kriged"),
-}
-"""Learner -> kinds of its parts; what is kriged may lack."""
 _OPTIONAL = {"kriged"}
+"""Parts that a model may lack."""
 
 
 class _Metadata(BaseModel):
@@ -42,7 +31,7 @@ class _Metadata(BaseModel):
         """Raise ValueError if the parts are not those of the learner, or the specification is not one of it."""
         if self.learner not in LEARNERS:
             raise ValueError(f"learner {self.learner[:40]!r} is not known")
-        whole = set(_SHAPES[self.learner])
+        whole = set(LEARNERS[self.learner].parts)
         if not whole - _OPTIONAL <= set(self.parts) <= whole:
             raise ValueError(f"its parts are not those of {self.learner}")
         facts = self.specification
@@ -83,7 +72,7 @@ def load_model(path: Path | str) -> FittedModel:
         metadata = _Metadata(**plain)
         metadata.check()
         facts, parts = metadata.specification, {}
-        for name in sorted(metadata.parts, key=_SHAPES[metadata.learner].index):
+        for name in sorted(metadata.parts, key=LEARNERS[metadata.learner].parts.index):
             own = {key.removeprefix(f"{name}/"): arrays.pop(key) for key in list(arrays) if key.startswith(f"{name}/")}
             parts[name] = PARTS[name].from_plain(metadata.parts[name], own, facts)
         if arrays:

@@ -1,6 +1,7 @@
 """soilcarbon fit: a model of any learner from a dataset folder, which predict reads; what is refused; the test split untouched."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import yaml
 
 from soilcarbon.commands import fit, predict
 from soilcarbon.io.files import run
+from soilcarbon.regression.learners import LEARNERS
 from soilcarbon.regression.persistence import load_model
 from soilcarbon.soil.dataset import read_dataset
 
@@ -23,6 +25,12 @@ def make(*more):
 def here(dataset, monkeypatch):
     monkeypatch.chdir(dataset.parent)
     return dataset.parent
+
+
+def test_the_setting_and_its_page_name_every_learner():
+    assert get_args(fit.LearnerName) == tuple(LEARNERS)
+    page = (Path(__file__).parents[2] / "docs/own-data.md").read_text(encoding="utf-8")
+    assert not [key for key in LEARNERS if f"\n| `{key}` | " not in page]
 
 
 def test_a_choice_is_fitted_written_and_explained(here, capsys):
