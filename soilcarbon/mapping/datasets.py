@@ -8,6 +8,7 @@ table of means and totals. Where the covariates are dask arrays, so is the map.
 """
 
 import math
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 import rioxarray  # noqa: F401 - gives Datasets their CRS
 import xarray as xr
+from sklearn.utils.validation import check_is_fitted
 
 from soilcarbon import __version__
 from soilcarbon.estimator import SoilCarbonRegressor
@@ -229,9 +231,13 @@ def _predictor(model: Predictor | SoilCarbonRegressor | Path | str) -> Predictor
     if isinstance(model, Predictor):
         return model
     if isinstance(model, SoilCarbonRegressor):
+        check_is_fitted(model)
         if model.model_ is not None:
             return FittedPredictor(Path("regressor"), model.model_)
         return NetworkPredictor(Path("regressor"), "cpu", None, None, model.network_)
+    if not isinstance(model, (str, os.PathLike)):
+        kind = type(model).__name__
+        raise UserError(f"model: is a {kind}; expected a SoilCarbonRegressor (of a Pipeline the last step), or load_model(FILE)")
     return load_model(model)
 
 

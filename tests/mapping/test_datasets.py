@@ -20,6 +20,8 @@ from map_world import (
     write_rasters,
 )
 from raster_files import write_raster
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
 
 import soilcarbon
 from soilcarbon.io.files import UserError
@@ -188,6 +190,16 @@ def test_what_does_not_fit_is_named(world, fault):
     change, words = BAD[fault]
     with pytest.raises(UserError, match=words):
         soilcarbon.predict("model/m.pth", change(soilcarbon.open_map("rasters").load()))
+
+
+def test_what_is_no_fitted_model_is_named(world):
+    model = soilcarbon.SoilCarbonRegressor()
+    for given, error, words in (
+        (model, NotFittedError, "not fitted yet"),
+        (make_pipeline(model), UserError, "is a Pipeline; expected"),
+    ):
+        with pytest.raises(error, match=words):
+            soilcarbon.predict(given, soilcarbon.open_map("rasters"))
 
 
 def test_open_map_applies_scale_and_names_what_a_band_is(workplace):
