@@ -64,7 +64,8 @@ class ModelGrid:
         """Return which cells of a map's tile lie in which of the model's: numbers (m,) of both, row by row, and the shared km2.
 
         On a map in degrees the areas are exact. Cells of any other are cut into parts where fewer than eight lie along the side of
-        one of the model's; each part belongs to the cell that its middle lies in, so that nothing is lost or counted twice.
+        one of the model's; each part belongs to the cell that its middle lies in, so that nothing is lost or counted twice. No
+        pair of cells is there twice.
         """
         return self._exact(grid, tile) if grid.geographic else self._by_parts(grid, tile)
 
@@ -97,7 +98,9 @@ class ModelGrid:
         fine = np.add.outer(np.arange(tile.height).repeat(parts) * tile.width, np.arange(tile.width).repeat(parts)).ravel()
         area = np.broadcast_to(cell_areas(grid, tile), (tile.height, tile.width)).ravel() / parts**2
         inside = found >= 0
-        return found[inside], fine[inside], area[fine[inside]]
+        # parts of one cell in the same one of the model's are together: their errors are one
+        pair, which = np.unique(found[inside] * area.size + fine[inside], return_inverse=True)
+        return pair // area.size, pair % area.size, np.bincount(which, area[fine[inside]])
 
     def cells(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
         """Return the number of the cell that each place (n,) lies in, row by row; -1 outside."""

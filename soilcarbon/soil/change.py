@@ -29,6 +29,7 @@ from soilcarbon.stats.change import (
     Change,
     difference_of_changes,
     difference_of_domains,
+    joint_design,
     paired_change,
     rate_per_year,
     unpaired_change,
@@ -46,6 +47,7 @@ from soilcarbon.stats.power import (
 
 log = logging.getLogger(__name__)
 OVERALL = "all"
+_ROUNDING = 1e-9  # of a mean: a standard error as small is that of equal values
 _DESIGNS = {True: "paired", False: "unpaired"}
 _UNITS = {"_t_ha": "t/ha", "_kg_m2": "kg/m2", "_gkg": "g/kg", "_g_kg": "g/kg"}
 
@@ -100,9 +102,8 @@ def analyse(settings: ChangeSettings) -> tuple[dict[str, pd.DataFrame], dict[str
                     _label(what, group), found.shared, found.change.n_before, found.change.n_after,
                 )  # fmt: skip
             by_group[group] = found
-            if found.dominant is not None:
-                of = f"{_label(what, group)}: most of the variance is of stratum {found.dominant}, which has few places"
-                doubts.append(f"{of}: the interval holds less often than it says")
+            for doubt in found.doubts:
+                doubts.append(f"{_label(what, group)}: {doubt}")
                 log.warning("%s", doubts[-1])
             head = {**what, "group": group}
             changes.append({**head, **found.row(settings)})
@@ -156,7 +157,7 @@ class _Compared:
     years: float  # between the visits
     survey: Survey | None  # that it was, for planning
     shared: int  # places of both visits
-    dominant: str | None  # stratum of few places that makes most of its variance
+    doubts: tuple[str, ...]  # what the interval does not say, as sentences
     # of domains: of the pairs' differences, or of both visits, values, design and which places are in the group
     sampled: tuple[tuple[np.ndarray, SamplingDesign, np.ndarray], ...] = ()
 
@@ -218,9 +219,9 @@ def _of_pairs(
     survey = _survey(settings, [(after - before)[within]], [design.part(within)], population)
     names = {"place": visits[0]["place"], "place_after": visits[1]["place"]}
     pairs = pd.DataFrame(names | {"before": before, "after": after, "difference": after - before})[within].reset_index(drop=True)
-    dominant = dominant_stratum(after - before, design) if domain is None else None
+    doubts = _doubts(change, population, *([(after - before, design)] if domain is None else []))
     years = _years(settings, *(each["year"][within] for each in visits))
-    return _Compared(change, pairs, alone, years, survey, len(pairs), dominant, ((after - before, design, within),))
+    return _Compared(change, pairs, alone, years, survey, len(pairs), doubts, ((after - before, design, within),))
 
 
 def _of_samples(
@@ -232,17 +233,35 @@ def _of_samples(
 ) -> _Compared:
     """Return the change between the rows of two visits as independent samples, within a domain (n,) bool of each."""
     before, after = (each["value"].to_numpy() for each in visits)
-    designs = _design(settings, visits[0], list(visits)), _design(settings, visits[1], list(visits))
-    units = None if settings.block is None else (visits[0]["block"].to_numpy(), visits[1]["block"].to_numpy())
+    blocks = visits[0]["block"].to_numpy(), visits[1]["block"].to_numpy()
+    units = blocks if settings.block is not None and np.isin(*blocks).any() else None  # else drawn anew
+    first, second = (_design(settings, each, list(visits), settings.block is not None and units is None) for each in visits)
+    designs = first, second
     domains = None if within[0].all() and within[1].all() else within
     change = unpaired_change(before, after, designs, settings.level, settings.one_sided, units, population, domains)
     parts = [each.part(own) for each, own in zip(designs, within, strict=True)]
     survey = _survey(settings, [before[within[0]], after[within[1]]], parts, population)
-    dominants = [dominant_stratum(values, design) for values, design in zip((before, after), designs, strict=True)]
-    dominant = dominants[0] or dominants[1] if domains is None and units is None else None
+    drawn = list(zip((before, after), designs, strict=True))
+    if units is not None:
+        drawn = [(np.zeros(len(before) + len(after)), joint_design(designs, units))]
+    doubts = _doubts(change, population, *(drawn if domains is None else []))
     years = _years(settings, *(each["year"][own] for each, own in zip(visits, within, strict=True)))
     sampled = tuple(zip((before, after), designs, within, strict=True)) if units is None else ()
-    return _Compared(change, pd.DataFrame(), (0, 0), years, survey, shared, dominant, sampled)
+    return _Compared(change, pd.DataFrame(), (0, 0), years, survey, shared, doubts, sampled)
+
+
+def _doubts(change: Change, population: dict[str, float] | None, *drawn: tuple[np.ndarray, SamplingDesign]) -> tuple[str, ...]:
+    """Return what the interval of a change of values (n,) by these designs does not say."""
+    found = []
+    if population is None and change.standard_error <= _ROUNDING * abs(change.before):
+        found.append("the standard error is 0: values of one visit may be copied from the other, or modelled")
+    joined = {one: other for _, design in drawn for one, other in design.collapsed.items()}
+    found += [f"stratum {one} has one place or block: for variances it is joined with {other}" for one, other in joined.items()]
+    dominant = next((name for each in drawn if (name := dominant_stratum(*each)) is not None), None)
+    if dominant is not None:
+        of = f"most of the variance is of stratum {dominant}, which has few places"
+        found.append(f"{of}: the interval holds less often than it says")
+    return tuple(found)
 
 
 def _years(settings: ChangeSettings, first: pd.Series, second: pd.Series) -> float:
@@ -294,8 +313,8 @@ def _survey(
     shares = list(designs[0].shares.values())
     there_are = None if population is None else [population.get(name, np.inf) for name in names]
     if len(sds) == 1:
-        return paired_survey(sds[0], shares=shares, allocation="neyman", population=there_are)
-    return unpaired_survey(sds[0], sd_after=sds[1], shares=shares, allocation="neyman", population=there_are)
+        return paired_survey(sds[0], shares=shares, allocation=settings.allocation, population=there_are)
+    return unpaired_survey(sds[0], sd_after=sds[1], shares=shares, allocation=settings.allocation, population=there_are)
 
 
 def _contrasts(settings: ChangeSettings, what: dict[str, str], found: dict[str, _Compared]) -> list[dict[str, Any]]:

@@ -120,7 +120,8 @@ def unpaired_change(
         As of `paired_change`.
     units
         (n,) and (m,) primary units (blocks, sites) that both visits share: variances are those between them, as the two means are
-        not independent. The designs need no units then, and there is no finite population correction.
+        not independent. The designs need no units then, and there is no finite population correction. Units that were drawn anew
+        at the second visit belong into the designs.
     population
         As of `paired_change`.
     domains
@@ -213,36 +214,35 @@ def _mean(
         k = int((counts > whole).argmax())
         raise ValueError(f"stratum {design.names[k]!r}: {counts[k]} places of a population of {whole[k]:g}")
     left = np.sqrt(1 - counts / whole)
-    corrected = mean((values - _centres(values, design.weight, design)) * left[design.stratum], design)
+    corrected = mean((values - _centres(values, design.weight, design.stratum)) * left[design.stratum], design)
     return replace(found, standard_error=corrected.standard_error)
 
 
-def _centres(values: np.ndarray, weight: np.ndarray, design: SamplingDesign) -> np.ndarray:
+def _centres(values: np.ndarray, weight: np.ndarray, stratum: np.ndarray) -> np.ndarray:
     """Return the weighted mean of each place's stratum (n,)."""
-    means = np.bincount(design.stratum, weight * values) / np.bincount(design.stratum, weight)
-    return np.asarray(means[design.stratum])
+    own = np.unique(stratum, return_inverse=True)[1]
+    return np.asarray((np.bincount(own, weight * values) / np.bincount(own, weight))[own])
+
+
+def joint_design(designs: Sequence[SamplingDesign], units: Sequence[np.ndarray]) -> SamplingDesign:
+    """Return the design of the places of both visits together, whose primary units (n,) and (m,) the visits share."""
+    strata = [each.names[k] for each in designs for k in each.stratum]
+    unit = np.concatenate([np.asarray(each).astype(str) for each in units])
+    return sampling_design(len(unit), strata, weights=np.ones(len(unit)), units=unit)
 
 
 def _between_units(
     values: tuple[np.ndarray, np.ndarray], designs: tuple[SamplingDesign, SamplingDesign], units: tuple[np.ndarray, np.ndarray]
 ) -> tuple[float, float]:
     """Return the standard error of a difference of means, between the primary units of both visits, and degrees of freedom."""
-    effects, strata = [], []
-    for sign, value, design in zip((-1, 1), values, designs, strict=True):
+    joint, effects = joint_design(designs, units), []
+    groups = np.split(joint.group, [len(values[0])])
+    for sign, value, design, group in zip((-1, 1), values, designs, groups, strict=True):
         weight = design.weight / design.weight.sum()
-        centre = _centres(value, weight, design) if design.known_sizes else (weight * value).sum()
+        centre = _centres(value, weight, group) if design.known_sizes else (weight * value).sum()
         effects.append(sign * weight * (value - centre))
-        strata += [design.names[k] for k in design.stratum]
-    unit = np.unique(np.concatenate([np.asarray(each).astype(str) for each in units]), return_inverse=True)[1]
-    stratum = np.unique(strata, return_inverse=True)[1]
-    variance, df = 0.0, 0
-    for k in range(int(stratum.max()) + 1):
-        here = stratum == k
-        sums = np.bincount(np.unique(unit[here], return_inverse=True)[1], np.concatenate(effects)[here])
-        if len(sums) > 1:
-            variance += len(sums) / (len(sums) - 1) * float(((sums - sums.mean()) ** 2).sum())
-            df += len(sums) - 1
-    return (float(np.sqrt(variance)), float(df)) if df else (float("nan"), 0.0)
+    found = mean(joint.n * np.concatenate(effects), joint)
+    return found.standard_error, float(found.df)
 
 
 def _sd(values: np.ndarray, design: SamplingDesign) -> float:
@@ -251,7 +251,7 @@ def _sd(values: np.ndarray, design: SamplingDesign) -> float:
     n, strata = len(values), np.unique(design.stratum).size
     if n <= strata:
         return float("nan")
-    return float(np.sqrt((weight * (values - _centres(values, weight, design)) ** 2).sum() * n / (n - strata)))
+    return float(np.sqrt((weight * (values - _centres(values, weight, design.stratum)) ** 2).sum() * n / (n - strata)))
 
 
 def _visits(values: Sequence[np.ndarray], designs: Sequence[SamplingDesign]) -> dict[str, Any]:

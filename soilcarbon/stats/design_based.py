@@ -253,7 +253,8 @@ def dominant_stratum(values: np.ndarray, design: SamplingDesign) -> str | None:
     >>> dominant_stratum(np.array([0.0, 9.0, 1.0, 2.0, 1.0, 2.0]), design)
     'a'
     """
-    parts, groups = _variances(values, design), np.unique(design.group)
+    _, deviation = _linearised(values, np.ones(design.n, bool), design)
+    parts, groups = _variances(deviation, design), np.unique(design.group)
     if len(groups) < 2 or not parts.sum() > 0:
         return None
     k = int(parts.argmax())

@@ -103,6 +103,31 @@ def test_strata_and_blocks(workplace):
     assert result()["df"] == 1
 
 
+def test_blocks_drawn_anew_are_two_samples_of_blocks(workplace, caplog):
+    random = np.random.default_rng(3)
+    table = pd.DataFrame({"plot": range(12), "year": np.repeat([2010, 2020], 6), "block": np.repeat(list("abcdef"), 2)})
+    table["zone"] = np.where(table["block"].isin(["c", "f"]), "v", "u")
+    table["soc"] = random.normal(50, 9, 12)
+    table.to_csv("t.csv", index=False)
+    assert of_table("--block", "block") == 0
+    means = table.groupby("block")["soc"].mean().to_numpy()
+    test = stats.ttest_ind(means[3:], means[:3], equal_var=False)
+    assert result()[["low", "high", "df"]].tolist() == pytest.approx([*test.confidence_interval(0.9), test.df])
+    with caplog.at_level("INFO"):
+        assert of_table("--block", "block", "--stratum", "zone") == 0
+    told = "stratum v has one place or block: for variances it is joined with u"
+    assert told in caplog.text and told in json.loads((workplace / "out" / "change.json").read_text())["warnings"][0]
+
+
+def test_equal_changes_are_told_but_where_all_places_were_sampled(workplace):
+    first, _ = write()
+    pd.concat([first, first.assign(year=2018, soc=first["soc"] + 2)]).to_csv("t.csv", index=False)
+    for more, told in (([], ["standard error is 0"]), (["--population", "12"], [])):
+        assert of_table(*more) == 0
+        found = json.loads((workplace / "out" / "change.json").read_text())["warnings"]
+        assert len(found) == len(told) and all(word in each for word, each in zip(told, found, strict=True))
+
+
 def test_weights_and_inclusion_probabilities(workplace):
     first, second = write()
     weight = np.arange(1.0, 13.0)
@@ -183,6 +208,10 @@ def test_plans_of_strata_name_them(workplace):
     assert pd.read_csv("out/plan.csv")["by_stratum"].tolist() == ["hill=20 plain=20"]
     assert make(*given, "--sample_sizes", "30", "--allocation", "proportional") == 0
     assert pd.read_csv("out/plan.csv")["by_stratum"].tolist() == ["hill=20 plain=10"]
+    write()
+    for how in ("neyman", "proportional"):  # of a table too
+        assert of_table("--stratum", "zone", "--sizes", "u=1", "v=3", "--sample_sizes", "400", "--allocation", how) == 0
+        assert (pd.read_csv("out/plan.csv")["by_stratum"].tolist() == ["1=100 2=300"]) == (how == "proportional")
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,17 @@ def test_blocks_shared_by_both_visits_by_hand():
     assert unpaired_change(before, after).standard_error > 4
 
 
+def test_a_stratum_of_one_shared_block_is_joined_with_another_for_variances():
+    random = np.random.default_rng(0)
+    stratum, block, weight = list("aaaaaabbbb"), np.array(list("uuvvwwxxxx")), np.repeat([0.5 / 6, 0.5 / 4], [6, 4])
+    before, gain = random.normal(60, 9, 10), random.normal(1, 1, 10)
+    drawn = (sampling_design(10, stratum, {"a": 1, "b": 1}),) * 2
+    found = unpaired_change(before, before + gain, drawn, units=(block, block))
+    effects = [(weight * (gain - (weight * gain).sum()))[block == each].sum() for each in "uvwx"]
+    assert (found.change, found.df) == (pytest.approx((weight * gain).sum()), 3)
+    assert found.standard_error**2 == pytest.approx(4 / 3 * np.square(effects).sum())
+
+
 def test_single_places_units_are_welch_without_the_shared_part():
     before, after = visits(12, 10)
     apart = unpaired_change(before, after, units=(np.arange(12), 100 + np.arange(10)))

@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 from conftest import slow_but
 
-from soilcarbon.stats.design_based import by_zone, compare_maps, difference_estimate, mean, sampling_design, validate_map
+from soilcarbon.stats.design_based import (
+    by_zone,
+    compare_maps,
+    difference_estimate,
+    dominant_stratum,
+    mean,
+    sampling_design,
+    validate_map,
+)
 
 XUANCHENG = Path(__file__).resolve().parents[2].parent / "shared" / "realdata2" / "xuancheng_anhui"
 
@@ -91,6 +99,12 @@ def test_collapsed_strata():
     other = sampling_design(5, strata, sizes, collapse={1: 10})
     assert mean(values, other).standard_error ** 2 == pytest.approx(0.49 * np.var([1, 7, 9], ddof=1) / 3 + 0.09 * 2 / 2)
     assert "stratum 1 is joined with 10" in other.described()
+
+
+def test_weights_that_vary_are_no_variance_of_equal_values():
+    strata, weights = np.repeat(list("ab"), [4, 20]), np.r_[1, 9, 1, 9, np.ones(20)]
+    values = np.random.default_rng(0).normal(50, 1, 24)
+    assert dominant_stratum(values, sampling_design(24, strata, weights=weights)) is None
 
 
 def test_a_stratum_without_points_goes_to_its_neighbour():
