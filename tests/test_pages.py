@@ -22,6 +22,7 @@ OWN_TEST = {
     **dict.fromkeys(("tutorial", "agency", "market", "modeller", "weights"), "tests/test_guides.py"),
     "python": "tests/test_python_page.py",
     "r": "tests/test_r_page.py",
+    "extending": "tests/test_extending_page.py",
     "api": "pyproject.toml",
 }
 """Pages whose blocks run without the files made here -> the test that runs them; those of `api` are doctests (make test)."""
@@ -89,7 +90,9 @@ def lines():
 WITHOUT_MODEL = ("stocks", "choices", "scaling", "speed")
 
 
-@pytest.mark.parametrize("page", slow_but([page for page in PAGES if page not in ("api", "python", "r")], *WITHOUT_MODEL[1:]))
+@pytest.mark.parametrize(
+    "page", slow_but([page for page in PAGES if page not in ("api", "python", "r", "extending")], *WITHOUT_MODEL[1:])
+)
 def test_page(page, request, server, tmp_path, monkeypatch, no_drawing):
     shutil.copytree(request.getfixturevalue("inputs" if page in WITHOUT_MODEL else "world"), tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
