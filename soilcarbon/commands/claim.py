@@ -59,7 +59,10 @@ class ClaimSettings(SampleSettings):
     threshold: float = Field(0.1, ge=0, le=1, description="half-width, as a share of the change, that discount does not deduct")
     level: float = Field(0.9, gt=0, lt=1, description="confidence of two-sided intervals")
     shared_sd: float = Field(
-        0.0, ge=0, description="sd of an error that all places of a visit share (laboratory), in the unit of the change (t/ha)"
+        0.0,
+        ge=0,
+        description="sd of an error of the change that all places share (laboratory), t/ha [of one at each visit: root of the sum of "
+        "squares]",
     )
     power: float = Field(0.8, gt=0, lt=1, description="of the minimum detectable change")
     sides: Literal["two", "one"] = Field("two", description="its test: two-sided with --level, or one-sided with --confidence")

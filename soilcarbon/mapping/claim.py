@@ -117,10 +117,10 @@ def _estimates(evidence: Evidence, terms: Terms, area: float) -> list[dict[str, 
                 continue
             shared = terms.shared_sd if quantity == "change" else 0.0
             corrected = None if validation is None else validation.corrected(mean.map_mean, terms.level)
-            if corrected is not None and validation is not None:
+            if corrected is not None and validation is not None and validation.sampled is not None:
                 if validation.unit != mean.unit:
                     raise ValueError(f"the map is in {mean.unit}, its points in {validation.unit}")
-                n = len(validation.observed)
+                n = int(validation.sampled.mapped.sum())
                 rows.append(_row(quantity, CORRECTED, corrected.with_error(shared), mean.unit, terms, area, n))
             row = _row(quantity, MAP, mean.mean.with_error(shared), mean.unit, terms, area, None)
             if not shared and mean.level == terms.level and mean.mean.known:  # as the totals say, which may be skewed

@@ -312,11 +312,12 @@ def _pair_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     rows = in_one_unit(rows)
     unit, total = str(rows[0]["unit"]), rows[0].get("total_unit")
     both = ["map", "reference"]
+    note = f"{_EXPLAINED} Scores count each cell once; means and totals are by area."
     groups = [("", [*both, "cells", "cell (km)", "area (km2)", *_titles(unit)]), (f"mean ({unit})", both)]
     groups += [(f"total ({total})", both)] if total else []
     names = [*both, "n", "cell_km", "area_km2", *SCORES, "mean_map", "mean_reference"]
     body = [[*(row[name] for name in names), *(row[f"total_{which}"] for which in both if total)] for row in rows]
-    return Table.grouped("Maps against reference maps", groups, body, texts=2, note=_EXPLAINED)
+    return Table.grouped("Maps against reference maps", groups, body, texts=2, note=note)
 
 
 def _as_text(row: Mapping[str, Any], unit: str) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from soilcarbon.stats.metrics import check_level
+
 _LEAST_SHARE = 0.01
 """Of the map's mean, below which no correction lowers it."""
 
@@ -99,8 +101,7 @@ def areal_mean(
     >>> round(found.mean, 2), round(found.lower, 1), round(found.upper, 1)
     (21.0, 20.1, 21.9)
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level {level} must lie between 0 and 1")
+    check_level(level)
     centre, own = float(drawn.mean()), float(drawn.std())
     bias = 0.0 if biases is None else float(np.mean((drawn - centre) * biases))
     floor = max(least**2 - own**2 - variance, 0.0)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from soilcarbon.stats.design_based import Estimate, SamplingDesign, contrast, mean, sampling_design
-from soilcarbon.stats.metrics import checked_vectors
+from soilcarbon.stats.metrics import check_level, checked_vectors
 
 LEVEL = 0.9  # of intervals, where none is given
 
@@ -264,6 +264,8 @@ def _visits(values: Sequence[np.ndarray], designs: Sequence[SamplingDesign]) -> 
 
 def _intervals(change: float, error: float, df: float, level: float, one_sided: float) -> dict[str, Any]:
     """Return the fields of a `Change` that say how sure it is; NaN without degrees of freedom."""
+    check_level(level)
+    check_level(one_sided, "one_sided")
     error = error if df > 0 else float("nan")
     half = float(stats.t.ppf((1 + level) / 2, df)) * error
     one = float(stats.t.ppf(one_sided, df)) * error

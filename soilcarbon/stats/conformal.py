@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from soilcarbon.stats.metrics import checked_vectors
+from soilcarbon.stats.metrics import check_level, checked_vectors
 
 log = logging.getLogger(__name__)
 
@@ -159,8 +159,7 @@ class ConformalCalibration:
         ValueError
             If the level is out of range, or a prediction is not on the scale.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level {level} must lie between 0 and 1")
+        check_level(level)
         predicted = np.asarray(predicted, np.float64)
         share = level if len(self.overall) == 1 else (1 + level) / 2
         labels, which = np.unique(_labels("" if stratum is None else stratum), return_inverse=True)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from soilcarbon.stats.metrics import checked_vectors
+from soilcarbon.stats.metrics import check_level, checked_vectors
 
 LEVEL = 0.95  # of intervals, where none is given
 _MOST_OF_VARIANCE, _FEW_UNITS = 0.7, 4  # a stratum with more of the variance of a mean than this, of so few units, is told
@@ -53,6 +53,7 @@ class Estimate:
 
 
 def _estimate(value: float, variance: float, df: int, n: int, level: float) -> Estimate:
+    check_level(level)
     if df < 1:
         return Estimate(value, np.nan, np.nan, np.nan, 0, n)
     error = float(np.sqrt(variance))

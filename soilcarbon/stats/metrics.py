@@ -28,6 +28,12 @@ def checked_vectors(may_be_infinite: Collection[str] = (), **vectors: np.ndarray
     return tuple(arrays.values())
 
 
+def check_level(level: float, what: str = "level") -> None:
+    """Raise ValueError unless a level of confidence or coverage lies between 0 and 1: 90 % are 0.9."""
+    if not 0 < level < 1:
+        raise ValueError(f"{what} {level} must lie between 0 and 1")
+
+
 SCORES = ("rmse", "mae", "me", "r2", "ccc", "rpiq")  # of `scores`, beside n
 
 
@@ -348,8 +354,7 @@ def interval_score(y: np.ndarray, lower: np.ndarray, upper: np.ndarray, level: f
     [5.0, 25.0]
     """
     y, lower, upper = _checked(y, lower, upper)
-    if not 0 < level < 1:
-        raise ValueError(f"level {level} must lie between 0 and 1")
+    check_level(level)
     return (upper - lower) + 2 / (1 - level) * (np.maximum(lower - y, 0) + np.maximum(y - upper, 0))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from scipy import stats
 from scipy.optimize import brentq
 
+from soilcarbon.stats.metrics import check_level
 from soilcarbon.stats.sample_selection import allocate
 
 Sides = Literal["two", "one"]
@@ -157,6 +158,7 @@ def power_of_test(effect: float, df: float, confidence: float = 0.9, sides: Side
     >>> round(power_of_test(0.5 * 34**0.5, 33, confidence=0.95), 4)  # Cohen: 34 pairs for an effect of 0.5
     0.8078
     """
+    check_level(confidence, "confidence")
     critical = float(stats.t.ppf((1 + confidence) / 2 if sides == "two" else confidence, df))
     if effect > critical + _LARGE:
         return 1.0

@@ -205,6 +205,15 @@ def test_a_stratified_sample_corrects_the_map_by_the_sizes_of_strata(workplace):
     assert (stock["df"], "strata.csv" in facts()["inputs"]) == (38, True)
 
 
+def test_points_that_were_added_to_a_sample_are_none_of_its_points(workplace):
+    _, second = write_maps()
+    points = write_points(second)
+    points.assign(probability_sample=(points.index < 25).astype(int)).to_csv("points.csv", index=False)
+    assert make("--map", "soc.tif", "--points", "points.csv", "--value", "socd", "--sampling", "random") == 0
+    stock = row(facts(), "stock", "map and")
+    assert (stock["n"], stock["df"]) == (25, 24)
+
+
 def test_points_that_are_no_probability_sample_validate_and_do_not_correct(workplace):
     _, second = write_maps()
     points = write_points(second)

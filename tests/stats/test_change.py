@@ -164,6 +164,12 @@ def test_values_that_do_not_fit_are_refused(before, after):
         paired_change(np.array(before), np.array(after))
 
 
+@pytest.mark.parametrize("wrong", [{"level": 90}, {"one_sided": 0}, {"level": np.nan}])
+def test_levels_are_shares(wrong):
+    with pytest.raises(ValueError, match="must lie between 0 and 1"):
+        paired_change(*visits(), **wrong)
+
+
 def test_the_change_of_a_domain_by_the_textbook():
     random = np.random.default_rng(5)
     stratum, inside = np.repeat(["a", "b"], [30, 20]), random.random(50) < 0.4

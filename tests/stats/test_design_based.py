@@ -132,6 +132,11 @@ def test_samples_that_cannot_be(arguments, words):
         sampling_design(**arguments)
 
 
+def test_a_level_is_a_share():
+    with pytest.raises(ValueError, match="level 95 must lie between 0 and 1"):
+        mean(np.arange(4.0), sampling_design(4), level=95)
+
+
 def test_too_few_points_have_no_interval():
     design = sampling_design(3)
     one = mean(np.array([4.0, 1, 2]), design, np.array([True, False, False]))

@@ -119,6 +119,7 @@ def test_power_is_that_of_simulated_surveys(name, places, sides):
         (lambda: required_places(paired_survey(1.0), 1e-6), "more than 10000000 places"),
         (lambda: minimum_detectable_change(unpaired_survey([1, 1], shares=[1, 1]), 3), "two a stratum"),
         (lambda: minimum_detectable_change(paired_survey(1.0), 10, power=1.0), "below 1"),
+        (lambda: required_places(paired_survey(1.0), 1.0, confidence=90), "confidence 90 must lie between 0 and 1"),
     ],
 )
 def test_impossible_plans_are_refused(call, words):
