@@ -61,8 +61,8 @@ class ClaimSettings(SampleSettings):
     shared_sd: float = Field(
         0.0,
         ge=0,
-        description="sd of an error of the change that all places share (laboratory), t/ha [of one at each visit: root of the sum of "
-        "squares]",
+        description="sd of an error of the change that all places share (laboratory), t/ha; of one at each visit, the root of "
+        "the sum of squares",
     )
     power: float = Field(0.8, gt=0, lt=1, description="of the minimum detectable change")
     sides: Literal["two", "one"] = Field("two", description="its test: two-sided with --level, or one-sided with --confidence")
