@@ -52,7 +52,7 @@ class Layers:
         """Sort layers, leave out those without a value, and average those of the same limits."""
         value, given = np.asarray(value, float), np.asarray(np.broadcast_to(sd, np.shape(value)), float)
         known = np.isfinite(value) & (horizons.bottom > horizons.top)
-        horizons, means = average_repeats(horizons.take(known), value[known], np.nan_to_num(given[known]), same=_SAME)
+        horizons, means = average_repeats(horizons.take(known), value[known], given[known], same=_SAME)
         return cls(horizons, *means)
 
     def overlapping(self) -> np.ndarray:

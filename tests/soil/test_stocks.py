@@ -198,6 +198,9 @@ def test_errors_at_fixed_depth_by_hand():
     alike = fixed_depth_stocks(cores, np.array([10.0, 30.0]), ErrorPropagation(correlation=1.0))
     np.testing.assert_allclose(alike.sd, [[2.6, 5.6]])
     assert np.isnan(fixed_depth_stocks(one_core(), np.array([10.0])).sd).all()
+    for errors in (ErrorPropagation(), ErrorPropagation(draws=1000)):  # of an error that is not known
+        found = fixed_depth_stocks(one_core(soc_sd=np.array([2.0, np.nan])), np.array([10.0, 30.0]), errors)
+        np.testing.assert_allclose(found.sd, [[2.6, np.nan]], rtol=0.1)
 
 
 def test_errors_of_one_layer_are_those_of_densities():
