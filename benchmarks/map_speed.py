@@ -20,6 +20,7 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -34,7 +35,8 @@ from sklearn.ensemble import RandomForestRegressor
 from torch.utils.data import DataLoader, Dataset
 
 from soilcarbon.categories import PUBLISHED_CATEGORIES
-from soilcarbon.geo.grid import raster_grid
+from soilcarbon.geo.crs import transformed
+from soilcarbon.geo.grid import Grid, raster_grid
 from soilcarbon.geo.raster import cut_windows, find_layers
 from soilcarbon.geo.resampling import Stack
 from soilcarbon.io.files import sha256
@@ -169,6 +171,31 @@ def forest(layers, cores):
     return (time.perf_counter() - start) / (2 * side * side)
 
 
+def reading(layers):
+    """Print and return what it takes to read the layers on several grids: processor seconds per million cells of a map."""
+    own, found = raster_grid(layers[0].path), {}
+    cell, corner = own.cell[0], (own.x + own.width / 4 * own.cell[0], own.y - own.height / 4 * own.cell[1])
+    projected = transformed(own.crs, "EPSG:3035", *(np.array([each]) for each in corner))
+    side = own.height // 2
+    grids = {
+        "the map's grid": replace(own, x=corner[0], y=corner[1], height=side, width=side),
+        "half a cell aside": replace(own, x=corner[0] + cell / 2, y=corner[1], height=side, width=side),
+        "another CRS": Grid("EPSG:3035", projected[0][0], projected[1][0], (250.0, 250.0), side // 2, side // 2),
+        "cells 8 times as wide": replace(
+            own, x=corner[0], y=corner[1], cell=(8 * cell, 8 * cell), height=side // 8, width=side // 8
+        ),
+    }
+    print("\nreading 32 layers: processor seconds per million cells of the map")
+    for what, grid in grids.items():
+        with Stack(layers, grid) as stack:
+            start = time.process_time()
+            for tile in grid.tiles(512):
+                stack.read(tile.row, tile.col, tile.height, tile.width)
+            found[what] = (time.process_time() - start) / grid.height / grid.width * 1e6
+        print(f"  {what:<25}{found[what]:8.2f}")
+    return found
+
+
 def steps():
     """Print and return what single steps take on one thread, for docs/scaling.md: core seconds per million cells."""
     torch.set_num_threads(1)
@@ -237,6 +264,8 @@ def main():
         folder = Path(name)
         for radius, side in ((0, options.side), (3, options.side // 2)):
             layers = make_rasters(folder / f"r{radius}", side)
+            if radius == 0:
+                read = reading(layers)
             network = make_network(folder / "network.pth", radius)
             whole, running = make_map(folder, layers, folder / "network.pth", device, cores)
             rows, cols = (axis.ravel() + side // 2 for axis in np.mgrid[:100, :100])
@@ -259,7 +288,8 @@ def main():
             ratios[f"radius {radius}"] = {what: found["map"] / speed for what, speed in found.items()}
             for what, speed in found.items():
                 print(f"  {what:<37}{speed:12,.0f}{found['map'] / speed:20.2f}")
-    keep("map_speed", {"device": device, "a map's speed / this": ratios, "core seconds per million cells": steps()})
+    seconds = {f"reading, {what}": number for what, number in read.items()} | steps()
+    keep("map_speed", {"device": device, "a map's speed / this": ratios, "core seconds per million cells": seconds})
 
 
 if __name__ == "__main__":

@@ -1,51 +1,44 @@
-"""Covariate rasters resampled to the grid of a map on the fly, window by window, by GDAL's warper.
+"""Covariate rasters resampled to the grid of a map on the fly, window by window.
 
 In: layers of GeoTIFFs in any CRS and cell size, and a `Grid`. Out: float32 arrays on that grid, missing = NaN.
 
     with Stack(find_layers([Path("covariates")]), grid) as stack:
         patch = stack.read(row=-7, col=1017, height=526, width=526)  # (V, 526, 526), beyond the grid's edges too
 
-Files whose cells are the grid's are read as they are. Of any other grid, all files become one virtual raster (GDAL's VRT) that
-masks missing cells, applies scale and offset and repeats a global raster round the Earth; a `WarpedVRT` brings it
-to the grid in pieces of 128 x 128 cells, counted from the grid's corner, with exact coordinates. A cell is always part of the
-same piece, so that it has the same bits whatever window it is read in: GDAL's values depend on the window in their last digits.
+Files whose cells are the grid's are read as they are. Of any other grid, the places of the map's cells are computed exactly, once
+for all its layers, and values are interpolated as by GDAL's warper, with a sparse matrix of the weights of the source's cells. A
+cell has the same bits whatever window it is read in, and whatever layers are read with it.
 """
 
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from logging import getLogger
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Any, Literal, NamedTuple, Self
-from xml.sax.saxutils import escape
+from types import TracebackType
+from typing import Any, Literal, Self
 
 import numpy as np
-import rasterio
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
-from rasterio.transform import Affine
-from rasterio.vrt import WarpedVRT
+from scipy.sparse import csr_array
 
 from soilcarbon.geo import raster as rasters
 from soilcarbon.geo.crs import transformed
 from soilcarbon.geo.grid import Grid, north_up
 from soilcarbon.geo.raster import Layer
-from soilcarbon.io.files import NODATA, UserError
 
 log = getLogger(__name__)
 ON_THE_GRID = "on the map's grid"
 
 _OPEN_FILES = 200  # files kept open; a process may often open 1024
-_SIDE = 128  # rows and columns of a piece of the map, which GDAL always warps as a whole
-_CELLS_KEPT = 2**24  # cells of pieces that are kept for neighbouring windows: 64 MB
+_WEIGHTS = 2**21  # of a matrix: 24 MB
+_CELLS = 2**22  # of the source, of all layers, that are interpolated at once: 32 MB
 _AS_FINE = 1 / 0.95  # source cells per target cell up to which nothing is averaged; GDAL's threshold
-_BLOCKWISE = 4  # source cells per target cell from which whole blocks of them are averaged first: GDAL's warper would hold them all
-_EXACT = 1e-9  # of a source cell, by which a coordinate may be off: GDAL's approximation never is as good, so that it is not used
-_IMPLAUSIBLE = 1e15  # an interpolated value that is as large has taken from a fill value that is not declared
+_BLOCKWISE = 4  # source cells per target cell from which whole blocks of them are averaged first, which takes less time
+_HAIR = 1e-10  # of a cell: a place so near an edge lies on both sides of it; GDAL's
+_HALF = 0.5 - 1e-9  # of the weight, that cells with values need
 _WHOLE = 1e-3  # of a cell: grids that are shifted by less coincide
 _SAME_SIZE = 1e-6  # cells that differ by less, relatively, are the same
 _DRIFT = 0.05  # of a cell: grids whose cells coincide at one corner may part by so much at the other
@@ -70,14 +63,18 @@ class _Source:
     ratio: tuple[float, float] = (1.0, 1.0)  # source cells per target cell, down and across
     files: dict[Path, list[int]] = field(default_factory=dict)  # the positions of each file's layers
 
-    @property
-    def transform(self) -> Affine:
-        """From (column, row) of the files to coordinates; the columns of a global raster close round the Earth exactly."""
+    def places(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return row and column, with fractions, of coordinates in the source's CRS; NaN outside of it."""
         grid = self.grid
-        across = 360.0 / grid.width if self.wraps else grid.cell[0]
-        place = Affine(across, 0.0, grid.x, 0.0, -grid.cell[1], grid.y)
-        flip = (-1 if self.mirrored else 1, -1 if self.south_up else 1)
-        return place @ Affine(flip[0], 0, grid.width * self.mirrored, 0, flip[1], grid.height * self.south_up)
+        row, col = grid.places(x, y)
+        if grid.geographic:
+            turn = 360.0 / grid.cell[0]
+            col = np.where(col > turn - _HAIR, col - turn, col)
+            if self.wraps:
+                col *= grid.width / turn  # the columns close round the Earth exactly
+        with np.errstate(invalid="ignore"):
+            inside = (row >= -_HAIR) & (row <= grid.height + _HAIR) & (col >= -_HAIR) & (col <= grid.width + _HAIR)
+        return np.where(inside, row, np.nan), np.where(inside, col, np.nan)
 
     @property
     def blocks(self) -> tuple[int, int]:
@@ -86,16 +83,6 @@ class _Source:
         while self.wraps and self.grid.width % across:  # else there would be half a block at the seam
             across -= 1
         return down, across
-
-
-class _View(NamedTuple):
-    """Layers of one source that are warped alike."""
-
-    positions: list[int]  # of its B layers among the stack's
-    masks: list[int]  # which of the B layers have missing cells: their masks (0 or 255) are further bands, in this order
-    rasters: list[Any]
-    """Virtual rasters of B + masks bands: of a source in degrees one for every turn by which it may reach the grid."""
-    options: dict[str, Any]  # how they are warped
 
 
 class Stack:
@@ -123,9 +110,6 @@ class Stack:
         self._crs = CRS.from_user_input(grid.crs)
         self._nearest = {layer.name for layer in layers if resampling == "nearest" or layer.classes or layer.name in nearest}
         self._open: OrderedDict[Path, Any] = OrderedDict()
-        self._views: list[_View] | None = None
-        self._warped = ExitStack()
-        self._pieces: dict[tuple[int, int, int], np.ndarray] = {}
         self._reported: set[str] = set()
         self._sources: list[_Source] = []
         try:
@@ -143,9 +127,6 @@ class Stack:
 
     def close(self) -> None:
         """Close all files; a later `read` opens them again."""
-        self._views = None
-        self._pieces.clear()
-        self._warped.close()
         while self._open:
             self._open.popitem()[1].close()
 
@@ -171,21 +152,17 @@ class Stack:
         are read. UserError if a part of a file cannot be read.
         """
         out = np.full((len(self.layers), height, width), np.nan, np.float32)
+        places: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for source in self._sources:
             if source.shift is not None:
+                top, left = row + source.shift[0], col + source.shift[1]
                 for path, positions in source.files.items():
-                    self._read_directly(source, path, positions, row, col, out)
-        if all(source.shift is not None for source in self._sources):
-            return out
-        if self._views is None:
-            self._views = [view for source in self._sources if source.shift is None for view in self._split(source)]
-        for number, view in enumerate(self._views):
-            for down in range(row // _SIDE, -(-(row + height) // _SIDE)):
-                for right in range(col // _SIDE, -(-(col + width) // _SIDE)):
-                    top, left = down * _SIDE - row, right * _SIDE - col
-                    here = np.s_[max(top, 0) : min(top + _SIDE, height), max(left, 0) : min(left + _SIDE, width)]
-                    there = tuple(slice(part.start - at, part.stop - at) for part, at in zip(here, (top, left), strict=True))
-                    out[:, *here][view.positions] = self._piece(number, view, down, right)[:, *there]
+                    self._read_cells(source, path, positions, top, left, out, positions)
+                continue
+            if (crs := source.grid.crs) not in places:
+                x, y = self.grid.coordinates(np.arange(row, row + height) + 0.5, np.arange(col, col + width) + 0.5)
+                places[crs] = transformed(self._crs, crs, *np.meshgrid(x, y))
+            self._interpolate(source, *source.places(*places[crs]), out)
         return out
 
     def _raster(self, path: Path) -> Any:
@@ -211,7 +188,7 @@ class Stack:
                 return
         found.shift, found.period = self._coincidence(found)
         if found.shift is None:
-            found.ratio = self._ratio(found)
+            found.period, found.ratio = found.grid.width if found.wraps else None, self._ratio(found)
         self._sources.append(found)
 
     # --- files whose cells are the grid's --------------------------------------------------------------------------
@@ -234,11 +211,11 @@ class Stack:
             return (row, col), round(turn)
         return (row, col), theirs.width if source.wraps else None
 
-    def _read_directly(self, source: _Source, path: Path, positions: Sequence[int], row: int, col: int, out: np.ndarray) -> None:
-        """Fill a file's layers of `out` (V, height, width) from a source whose cells are the grid's."""
-        assert source.shift is not None
+    def _read_cells(
+        self, source: _Source, path: Path, positions: Sequence[int], top: int, left: int, out: np.ndarray, at: list[int]
+    ) -> None:
+        """Read cells of a file's layers, from a row and a column of its source on, to `out[at]` (B, height, width)."""
         height, width = out.shape[1:]
-        top, left = row + source.shift[0], col + source.shift[1]
         rows, cols = (top, top + height), (left, left + width)
         if source.south_up:
             rows = source.grid.height - rows[1], source.grid.height - rows[0]
@@ -246,13 +223,13 @@ class Stack:
             cols = source.grid.width - cols[1], source.grid.width - cols[0]
         undeclared: set[str] = set()
         for band in _groups(len(positions), height * width):
-            some = positions[band]
+            some = at[band]
             neighbours = some == list(range(some[0], some[0] + len(some)))
             block = out[some[0] : some[0] + len(some)] if neighbours else np.empty((len(some), height, width), np.float32)
             turned = block[:, :: -1 if source.south_up else 1, :: -1 if source.mirrored else 1]
             with rasters.named_errors(path):
                 rasters.read_cells(
-                    self._raster(path), [self.layers[k] for k in some], rows, cols, source.period, undeclared, turned
+                    self._raster(path), [self.layers[k] for k in positions[band]], rows, cols, source.period, undeclared, turned
                 )
             if not neighbours:
                 out[some] = block
@@ -281,207 +258,130 @@ class Stack:
         chosen = inside if inside.any() else known
         return tuple(np.median(steps[:, chosen], axis=1).tolist()) if chosen.any() else (1.0, 1.0)
 
-    def _split(self, source: _Source) -> Iterator[_View]:
-        """Yield the views of a source: of its continuous variables and of its classes."""
-        for kind in ("bilinear", "nearest"):
-            files = {
-                path: [k for k in at if (self.layers[k].name in self._nearest) == (kind == "nearest")]
-                for path, at in source.files.items()
-            }
-            if not any(files.values()):
+    def _interpolate(self, source: _Source, rows: np.ndarray, cols: np.ndarray, out: np.ndarray) -> None:
+        """Fill the layers of `out` (V, h, w) from a source, given its places (h, w) of the cells; NaN: outside of it."""
+        known = np.isfinite(rows)
+        if not known.any():
+            return
+        size = (source.grid.height, source.grid.width)
+        row = _Axis(rows[known], source.ratio[0], source.blocks[0], size[0])
+        col = _Axis(cols[known], source.ratio[1], source.blocks[1], size[1], source.wraps)
+        layers, weights = [k for at in source.files.values() for k in at], row.weights.shape[1] * col.weights.shape[1]
+        if known.size > 1 and max(known.sum() * weights / _WEIGHTS, len(layers) * row.count * col.count / _CELLS) > 1:
+            axis = int(rows.shape[1] > rows.shape[0])
+            for half in (slice(rows.shape[axis] // 2), slice(rows.shape[axis] // 2, None)):
+                part = (half, slice(None)) if axis == 0 else (slice(None), half)
+                self._interpolate(source, rows[part], cols[part], out[:, *part])
+            return
+        classes = [k for k in layers if self.layers[k].name in self._nearest]
+        others = [k for k in layers if k not in classes]
+        found = [*self._nearest_cells(source, classes, row, col), *self._weighted_cells(source, others, row, col)]
+        for k, each in zip([*classes, *others], found, strict=True):
+            out[k][known] = each
+
+    def _parts(
+        self, source: _Source, layers: Sequence[int], row: "_Axis", col: "_Axis"
+    ) -> Iterator[tuple[slice, slice, slice, np.ndarray]]:
+        """Yield the cells that the axes need of some layers, in parts: which layers, rows and columns of blocks, and their cells."""
+        most, start = max(1, _CELLS // (row.block * col.block)), 0
+        for path, at in source.files.items():
+            here = [k for k in at if k in layers]
+            for first in range(0, len(here), most):
+                some = here[first : first + most]
+                wide = min(col.count, max(1, most // len(some)))
+                tall = min(row.count, max(1, most // (len(some) * wide)))
+                for top, left in product(range(0, row.count, tall), range(0, col.count, wide)):
+                    down, across = min(tall, row.count - top), min(wide, col.count - left)
+                    cells = np.empty((len(some), down * row.block, across * col.block), np.float32)
+                    corner = (row.start + top) * row.block, (col.start + left) * col.block
+                    self._read_cells(source, path, some, *corner, cells, list(range(len(some))))
+                    yield slice(start, start + len(some)), slice(top, top + down), slice(left, left + across), cells
+                start += len(some)
+
+    def _nearest_cells(self, source: _Source, layers: Sequence[int], row: "_Axis", col: "_Axis") -> np.ndarray:
+        """Return the values (B, n) of the cells that hold the axes' places."""
+        found = np.empty((len(layers), len(row.nearest)), np.float32)
+        for some, down, across, cells in self._parts(source, layers, row, col):
+            at = row.nearest - down.start * row.block, col.nearest - across.start * col.block
+            here = (at[0] >= 0) & (at[0] < cells.shape[1]) & (at[1] >= 0) & (at[1] < cells.shape[2])
+            found[some, here] = cells[:, at[0][here], at[1][here]]
+        return found
+
+    def _weighted_cells(self, source: _Source, layers: Sequence[int], row: "_Axis", col: "_Axis") -> np.ndarray:
+        """Return the interpolated values (B, n) at the axes' places; missing = NaN."""
+        values = np.empty((len(layers), row.count, col.count), np.float64 if row.block * col.block > 1 else np.float32)
+        shares = np.empty(values.shape, values.dtype)
+        """Of the cells of each block that lie in the source, those with a value."""
+        for some, down, across, cells in self._parts(source, layers, row, col):
+            known = np.isfinite(cells)
+            cells[~known] = 0.0
+            if row.block * col.block == 1:
+                values[some, down, across], shares[some, down, across] = cells, known
                 continue
-            blocks, masks = (source.blocks, self._holed(files)) if kind == "bilinear" else ((1, 1), [])
-            virtual = [_virtual(source, files, self.layers, masks, blocks, turns) for turns in self._turns(source)]
-            down, across = (max(1.0, ratio / block) for ratio, block in zip(source.ratio, blocks, strict=True))
-            options = {
-                "XSCALE": 1 / across,  # else GDAL would take the kernel's width from the window's
-                "YSCALE": 1 / down,
-                "UNIFIED_SRC_NODATA": "NO",  # each band by its own missing cells
-                "SAMPLE_GRID": "YES",
-                "resampling": Resampling[kind],
-            }
-            positions = [k for at in files.values() for k in at]
-            yield _View(positions, masks, [self._warped.enter_context(rasterio.open(each)) for each in virtual], options)
+            counts = _block_sums(known, row.block, col.block)
+            values[some, down, across] = _block_sums(cells, row.block, col.block) / np.maximum(counts, 1)
+            shares[some, down, across] = counts / np.maximum(np.outer(row.inside[down], col.inside[across]), 1)
+        weights = row.weights[:, :, None] * col.weights[:, None, :]
+        rows, cols = (each.first[:, None] + np.arange(each.weights.shape[1]) for each in (row, col))
+        columns, starts = rows[:, :, None] * col.count + cols[:, None, :], np.arange(len(weights) + 1) * weights[0].size
+        matrix = csr_array((weights.ravel(), columns.ravel(), starts), shape=(len(weights), row.count * col.count))
 
-    def _turns(self, source: _Source) -> list[range]:
-        """Return by which turns of 360 degrees a source is moved to the grid: each item is one virtual raster."""
-        theirs = source.grid
-        if not theirs.geographic:
-            return [range(1)]
-        west, east = -180.0, 180.0  # what a projection's coordinates become
-        if self.grid.geographic:  # a turn on each side, for windows beyond its edges
-            west, east = self.grid.x - 360.0, self.grid.bounds[1] + 360.0
-        first = math.floor((west - theirs.bounds[1]) / 360.0) + 1
-        last = math.ceil((east - theirs.x) / 360.0) - 1
-        if source.wraps:
-            return [range(first - 1, last + 2)]
-        return [range(turn, turn + 1) for turn in range(first, last + 1)]
+        def weighted(blocks: np.ndarray) -> np.ndarray:
+            return np.asarray((matrix @ blocks.reshape(len(blocks), matrix.shape[1]).T.astype(np.float64)).T)
 
-    def _holed(self, files: dict[Path, list[int]]) -> list[int]:
-        """Return which of the layers, counted as in `files`, may have missing cells."""
-        found = []
-        for path, positions in files.items():
-            raster = self._raster(path)
-            for k in positions:
-                band = self.layers[k].band - 1
-                declared = raster.nodatavals[band] is not None or rasters.is_masked(raster, band + 1)
-                found.append(declared or bool(self.layers[k].missing) or _holds(raster.dtypes[band], NODATA))
-        return np.flatnonzero(found).tolist()
+        found, holed = weighted(values), np.flatnonzero((shares < 1).any(axis=(1, 2)))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            known = weighted(shares[holed]) >= _HALF
+            found[holed] = np.where(known, found[holed] / weighted(shares[holed] > 0), np.nan)
+        return found
 
-    def _piece(self, number: int, view: _View, down: int, right: int) -> np.ndarray:
-        """Return a piece of the map's lattice, of a view's layers: (B, 128, 128) float32, missing = NaN."""
-        if (number, down, right) in self._pieces:
-            return self._pieces[number, down, right]
-        place = self.grid.transform @ Affine.translation(right * _SIDE, down * _SIDE)
-        west, east, count = place.c, (place @ (_SIDE, 0))[0], len(view.positions)
-        out = np.full((count, _SIDE, _SIDE), np.nan, np.float32)
-        for raster in view.rasters:
-            if len(view.rasters) > 1 and self.grid.geographic and (raster.bounds.left > east + 1 or raster.bounds.right < west - 1):
-                continue
-            target = {"crs": self._crs, "transform": place, "height": _SIDE, "width": _SIDE, "dtype": "float32"}
-            missing = {"src_nodata": math.nan, "nodata": math.nan}
-            try:
-                with WarpedVRT(raster, **target, **missing, **view.options, tolerance=_EXACT) as warped:
-                    values = warped.read(
-                        out=np.full((count + len(view.masks), _SIDE, _SIDE), np.nan, np.float32)
-                    )  # GDAL may leave cells
-            except RasterioError as error:
-                raise self._named(view, error) from error
-            found, weight = values[:count], values[count:]
-            with np.errstate(invalid="ignore"):
-                found[~(np.abs(found) < _IMPLAUSIBLE)] = np.nan
-            self._refuse(view, found)
-            found[view.masks] = np.where(weight >= 255 / 2, found[view.masks], np.nan)
-            out = np.where(np.isnan(out), found, out)
-        while self._pieces and sum(piece.size for piece in self._pieces.values()) + out.size > _CELLS_KEPT:
-            self._pieces.pop(next(iter(self._pieces)))
-        self._pieces[number, down, right] = out
-        return out
 
-    def _refuse(self, view: _View, found: np.ndarray) -> None:
-        """Raise UserError where a layer has one of its refused values; where only they are mixed the result is exactly this."""
-        for k, values in zip(view.positions, found, strict=True):
-            layer = self.layers[k]
-            for value in layer.refused:
-                raster = self._raster(layer.path)
-                seen = value * raster.scales[layer.band - 1] + raster.offsets[layer.band - 1]
-                if count := int(np.isclose(values, seen, rtol=1e-6, atol=0).sum()):
-                    raise rasters.refused_value(layer, value, count)
+class _Axis:
+    """Interpolation along one axis of a source: of n places, counted in its cells, from blocks of `block` cells.
 
-    def _named(self, view: _View, error: Exception) -> UserError:
-        """Return the error of a file that GDAL could not read, by its name."""
-        paths = list(dict.fromkeys(self.layers[k].path for k in view.positions))
-        texts = []
-        cause: BaseException | None = error
-        while cause is not None:
-            texts.append(str(cause))
-            cause = cause.__cause__ or cause.__context__
-        path = next((path for path in paths if any(path.name in text for text in texts)), paths[0])
-        return UserError(f"{path}: not readable as a GeoTIFF ({' '.join(texts[-1].split())[:150]}); is the file whole?")
+    Attributes
+    ----------
+    start, count
+        First block, and number of blocks, that any place is interpolated from.
+    first, weights
+        (n,) first block of each place, counted from `start`, and (n, k) weights of the k blocks from it on.
+    nearest
+        (n,) the cell of each place, counted from the first one of `start`.
+    inside
+        (count,) cells of each block that lie in the source.
+    """
+
+    def __init__(self, places: np.ndarray, ratio: float, block: int, size: int, wraps: bool = False) -> None:
+        scale = ratio / block if ratio / block > _AS_FINE else 1.0
+        taps = 2 * math.ceil(scale)
+        self.block = block
+        first = np.floor(places / block - 0.5).astype(np.int64) - taps // 2 + 1
+        each = first[:, None] + np.arange(taps)
+        self.weights = np.maximum(1 - np.abs(each + 0.5 - places[:, None] / block) / scale, 0.0)
+        nearest = np.floor(places + _HAIR).astype(np.int64).clip(0, size - 1)
+        if wraps:  # places beside each other may lie at both edges: all are counted in the first one's turn
+            turns = np.round((first[0] - first) / (size // block)).astype(np.int64)
+            first, nearest = first + turns * (size // block), nearest + turns * size
+        else:
+            self.weights[(each < 0) | (each >= -(-size // block))] = 0.0
+        self.weights /= self.weights.sum(axis=1, keepdims=True)
+        self.start = int(first.min())
+        self.first, self.nearest = first - self.start, nearest - self.start * block
+        self.count = int(self.first.max()) + taps
+        cells = np.arange(self.start * block, (self.start + self.count) * block)
+        self.inside = ((cells >= 0) & (cells < size) | wraps).reshape(-1, block).sum(axis=1)
+
+
+def _block_sums(cells: np.ndarray, down: int, across: int) -> np.ndarray:
+    """Return the sums (B, h / down, w / across) float64 of blocks of cells (B, h, w)."""
+    lines = cells.reshape(len(cells), -1, down, cells.shape[2]).sum(axis=2, dtype=np.float64)
+    sums = lines[:, :, ::across].copy()
+    for k in range(1, across):
+        sums += lines[:, :, k::across]
+    return sums
 
 
 def _groups(bands: int, cells: int) -> Iterator[slice]:
     """Yield as many bands at a time as may be held in memory."""
     at_once = max(1, rasters._CELLS_AT_ONCE // max(cells, 1))
     return (slice(first, min(first + at_once, bands)) for first in range(0, bands, at_once))
-
-
-def _virtual(
-    source: _Source,
-    files: dict[Path, list[int]],
-    layers: Sequence[Layer],
-    masks: Sequence[int],
-    blocks: tuple[int, int],
-    turns: range,
-) -> str:
-    """Return a virtual raster (VRT, as XML) of some layers of a source and of their masks, repeated for each turn."""
-    (width, height), (down, across), count = (source.grid.width, source.grid.height), blocks, len(turns)
-    clean: list[dict[str, Any]] = []
-    values: list[dict[str, Any]]
-    holes: list[dict[str, Any]]
-    for path, positions in files.items():
-        with rasters.open_raster(path) as raster:
-            clean += [_clean(source, raster, layers[k]) for k in positions]
-    step = width // across if source.wraps else -(-width // across)
-    shifts = [step * (count - 1 - n if source.mirrored else n) for n in range(count)]
-    if masks or blocks != (1, 1):
-        inner = _dataset(source, source.transform, (width, height), [_band(_piece(**each)) for each in clean])
-        size, how = (width, height, width / across, height / down), "nearest" if blocks == (1, 1) else "average"
-        values, holes = (
-            [{"file": inner, "band": f"{prefix}{k + 1}", "size": size, "resampling": how} for k in which]
-            for prefix, which in (("", range(len(clean))), ("mask,", masks))
-        )
-    else:
-        values, holes = clean, []
-    bands = [
-        _band("".join(_piece(**each, shift=shift) for shift in shifts), nodata)
-        for some, nodata in ((values, "nan"), (holes, ""))
-        for each in some
-    ]
-    place = Affine.translation(360.0 * turns[-1 if source.mirrored else 0], 0) @ source.transform @ Affine.scale(across, down)
-    return _dataset(source, place, (step * count, -(-height // down)), bands)
-
-
-def _clean(source: _Source, raster: Any, layer: Layer) -> dict[str, Any]:
-    """Return the arguments of `_piece` for a band of a file, all kinds of missing cells as NaN, scale and offset applied."""
-    band, size = layer.band - 1, (source.grid.width, source.grid.height)
-    nodata = raster.nodatavals[band]
-    masked = rasters.is_masked(raster, layer.band)
-    given = [value for value in layer.missing or () if value not in (NODATA, nodata)]
-    # Overviews may be made by any rule.
-    options = {"OVERVIEW_LEVEL": "NONE"}
-    found: dict[str, Any] = {"file": str(layer.path.resolve()), "band": str(layer.band), "size": size, "options": options}
-
-    def without(missing: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a raster in which some cells are -9999: GDAL takes one missing value only."""
-        return {"file": _dataset(source, source.transform, size, [_band(_piece(**found, facts=missing), str(NODATA))])} | one
-
-    one, missing = {"band": "1", "size": size}, NODATA
-    if masked or (nodata not in (None, NODATA) and not math.isnan(nodata)):
-        if masked or given or _holds(raster.dtypes[band], NODATA):
-            found = without({"UseMaskBand": "true"})
-        else:
-            missing = nodata
-    for value in given:
-        found = without({"NODATA": repr(value)})
-    facts = {"NODATA": missing, "ScaleOffset": raster.offsets[band], "ScaleRatio": raster.scales[band]}
-    return found | {"facts": facts}
-
-
-def _holds(dtype: str, value: float) -> bool:
-    """Return whether cells of a type can have a value."""
-    return np.dtype(dtype).kind == "f" or (np.dtype(dtype).kind in "iu" and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
-
-
-def _dataset(source: _Source, place: Affine, size: tuple[int, int], bands: Sequence[str]) -> str:
-    """Return the XML of a virtual raster of `size` (columns, rows)."""
-    crs = escape(CRS.from_user_input(source.grid.crs).to_wkt())
-    return (
-        f'<VRTDataset rasterXSize="{size[0]}" rasterYSize="{size[1]}"><SRS>{crs}</SRS>'
-        f"<GeoTransform>{', '.join(map(repr, map(float, place.to_gdal())))}</GeoTransform>{''.join(bands)}</VRTDataset>"
-    )
-
-
-def _band(pieces: str, nodata: str = "nan") -> str:
-    return f'<VRTRasterBand dataType="Float32">{f"<NoDataValue>{nodata}</NoDataValue>" if nodata else ""}{pieces}</VRTRasterBand>'
-
-
-def _piece(
-    file: str,
-    band: str,
-    size: tuple[float, ...],
-    shift: int = 0,
-    resampling: str = "nearest",
-    options: Mapping[str, str] = MappingProxyType({}),
-    facts: Mapping[str, Any] = MappingProxyType({}),
-) -> str:
-    """Return the XML of a source of a band: columns and rows of a file, and in the virtual raster if these differ."""
-    width, height = size[-2:]
-    opened = "".join(f'<OOI key="{key}">{value}</OOI>' for key, value in options.items())
-    return (
-        f'<ComplexSource resampling="{resampling}"><SourceFilename relativeToVRT="0">{escape(file)}</SourceFilename>'
-        f"<OpenOptions>{opened}</OpenOptions><SourceBand>{band}</SourceBand>"
-        f'<SrcRect xOff="0" yOff="0" xSize="{size[0]}" ySize="{size[1]}"/>'
-        f'<DstRect xOff="{shift}" yOff="0" xSize="{width!r}" ySize="{height!r}"/>'
-        f"{''.join(f'<{key}>{value}</{key}>' for key, value in facts.items())}</ComplexSource>"
-    )
