@@ -116,7 +116,7 @@ def _estimates(evidence: Evidence, terms: Terms, area: float) -> list[dict[str, 
             if mean is None:
                 continue
             shared = terms.shared_sd if quantity == "change" else 0.0
-            corrected = None if validation is None else validation.corrected(mean.map_mean, terms.level)
+            corrected = None if validation is None else validation.corrected(terms.level)
             if corrected is not None and validation is not None and validation.sampled is not None:
                 if validation.unit != mean.unit:
                     raise ValueError(f"the map is in {mean.unit}, its points in {validation.unit}")
@@ -257,6 +257,18 @@ def warnings(facts: Mapping[str, Any], evidence: Evidence, terms: Terms) -> list
     for name, title in (("map", "map"), ("map_of_change", "map of change")):
         if facts["validation"][name] is not None:
             found += _of_validation(facts["validation"][name], title)
+        each = evidence.stock if name == "map" else evidence.change
+        if (
+            evidence.mapped is not None
+            and each is not None
+            and abs(100 * each.map_km2 / evidence.mapped.area_ha - 1) > _AREAS_DIFFER
+        ):
+            found.append(
+                f"The mean of the {title} and the sample is of {100 * each.map_km2:,.0f} ha, all of its cells with a value."
+            )
+    model = {} if evidence.mapped is None else evidence.mapped.facts["model"]
+    if evidence.stock is not None and (model.get("center"), model.get("target_transform")) == ("median", "log1p"):
+        found.append("The map is of medians: the bias at the points is theirs, and estimates of stock and change are of means.")
     if evidence.mapped is not None and evidence.stock is None:
         found.append("The map was not validated at independent points (--points).")
     near = evidence.near

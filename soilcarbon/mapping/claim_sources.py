@@ -79,7 +79,6 @@ class MappedMean:
     low: float
     high: float
     level: float
-    map_mean: float  # of the map as it is, without a correction
     unit: str
     # source of error -> variance of the mean, in the unit squared; they add up to that of its standard error. {} where the totals
     # have none.
@@ -260,14 +259,14 @@ def _read_totals(path: Path) -> dict[str, dict[str, Any]]:
 
 def _mapped_mean(path: Path, row: Mapping[str, Any], level: float) -> MappedMean:
     mean = _number(path, row, "mean")
-    low, high, own = (_number(path, row, name, needed=False) for name in ("mean_lower", "mean_upper", "map_mean"))
+    low, high = (_number(path, row, name, needed=False) for name in ("mean_lower", "mean_upper"))
     unit, factor = common_unit(str(row.get("mean_unit", "")))
     found = Uncertain.of_interval(mean, low, high, level).times(factor)
     parts = {what: _number(path, row, name, needed=False) for name, what in _SOURCES.items()}
     whole = sum(parts.values())
     shares = {what: each / whole for what, each in parts.items() if each} if found.known and whole > 0 else {}  # NaN: not known
     return MappedMean(
-        found, low * factor, high * factor, level, (own if math.isfinite(own) else mean) * factor, unit,
+        found, low * factor, high * factor, level, unit,
         {what: each * found.standard_error**2 for what, each in shares.items()},
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ In: a GeoTIFF of `soilcarbon map`, a table of points, and how they were drawn. O
 estimates are design-based (`stats.design_based`) and hold for the area; of other points they are of these points alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,20 @@ import numpy as np
 from scipy import stats
 from scipy.spatial import cKDTree
 
-from soilcarbon.geo.grid import nominal_metres, raster_grid
+from soilcarbon.geo.grid import Grid, nominal_metres, raster_grid
 from soilcarbon.geo.raster import cut_windows, find_layers
+from soilcarbon.geo.resampling import Stack
+from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError
 from soilcarbon.io.points import TableRule, read_points
 from soilcarbon.mapping.areal import CHANGE
 from soilcarbon.mapping.carbon_map import CarbonMap
 from soilcarbon.mapping.claim_sources import common_unit
+from soilcarbon.mapping.common_grid import Cells
 from soilcarbon.mapping.design_validation import SampledPoints
 from soilcarbon.mapping.map_validation import score_points
 from soilcarbon.mapping.probability_sample import SampleRule, read_sample
+from soilcarbon.progress import progress
 from soilcarbon.stats.credit import Uncertain
 from soilcarbon.stats.design_based import Estimate, difference_estimate, mean, validate_map
 from soilcarbon.stats.variogram import EARTH_KM, empirical_variogram, fit_variogram, unit_vectors
@@ -31,6 +35,7 @@ _NAME = "claimed map"
 SAME_PLACE_M = 10.0
 """A validation point so near a training profile is that profile."""
 FEWEST_FOR_VARIOGRAM = 60
+_TILE = 1024
 PICP_LEVEL = 0.95
 """Of the binomial interval of the share of points inside."""
 
@@ -47,6 +52,8 @@ class Validation:
     given: int  # how many points there were
     unit: str
     sampled: SampledPoints | None
+    map_mean: float  # map_mean, map_km2: of what is compared, over its cells with a value; NaN without a probability sample
+    map_km2: float
 
     def facts(self, level: float, nominal: float) -> dict[str, Any]:
         """Return the scores with intervals of a level; `nominal` is the coverage of the map's own prediction intervals.
@@ -81,12 +88,12 @@ class Validation:
                 shown["inside_share_of_area"] = mean(s.inside[_NAME].astype(float), s.design, s.mapped).value
         return shown
 
-    def corrected(self, map_mean: float, level: float) -> Uncertain | None:
+    def corrected(self, level: float) -> Uncertain | None:
         """Return the difference estimate of the area's mean; None where the points are no probability sample."""
         if self.sampled is None:
             return None
         s = self.sampled
-        found = difference_estimate(map_mean, s.observed, s.predicted[_NAME], s.design, s.mapped, level)
+        found = difference_estimate(self.map_mean, s.observed, s.predicted[_NAME], s.design, s.mapped, level)
         return Uncertain(found.value, found.standard_error, found.df)
 
     def correlated(self, variance: float) -> dict[str, float]:
@@ -138,9 +145,24 @@ def _mean_error(error: np.ndarray, level: float) -> Estimate:
     return Estimate(centre, se, centre - half, centre + half, n - 1, n)
 
 
+def _area_mean(grid: Grid, read: Callable[[int, int, int, int], np.ndarray]) -> tuple[float, float]:
+    """Return the mean of a map, of windows (h, w) of its grid, weighted by the areas of cells, and the sum of these, km2.
+
+    It is that of the map as it is. Totals beside it are of means, where the map is of medians: these and residuals from medians do
+    not go together.
+    """
+    mass = area = 0.0
+    for tile in progress(grid.tiles(_TILE), "mean of the map", grid.tile_count(_TILE)):
+        values = read(tile.row, tile.col, tile.height, tile.width)
+        km2 = np.where(np.isfinite(values), cell_areas(grid, tile), 0.0)
+        mass, area = mass + float((np.nan_to_num(values) * km2).sum()), area + float(km2.sum())
+    return mass / area, area
+
+
 def validate_stock(tif: Path, points: Path, value: str, unit: str, rule: TableRule, drawn: SampleRule) -> Validation:
     """Validate a map at points of the same quantity; UserError as of `score_points`."""
-    compared, _ = score_points([CarbonMap(name=_NAME, path=tif)], points, value, unit, 0.5, 0, rule, drawn)
+    product, whole = CarbonMap(name=_NAME, path=tif), (np.nan, np.nan)
+    compared, _ = score_points([product], points, value, unit, 0.5, 0, rule, drawn)
     unit, factor = common_unit(compared.unit)
     lon, lat, observed, predicted = (compared.table[name].to_numpy(np.float64) for name in ("lon", "lat", "observed", _NAME))
     ends = compared.intervals.get(_NAME)
@@ -149,7 +171,9 @@ def validate_stock(tif: Path, points: Path, value: str, unit: str, rule: TableRu
     if sampled is not None:
         scaled = {name: each * factor for name, each in sampled.predicted.items()}
         sampled = replace(sampled, observed=sampled.observed * factor, predicted=scaled, unit=unit)
-    return Validation(observed * factor, predicted * factor, inside, lon, lat, compared.given, unit, sampled)
+        with Cells(product) as cells:
+            whole = _area_mean(cells.grid, lambda *window: cells.read(*window) * factor)
+    return Validation(observed * factor, predicted * factor, inside, lon, lat, compared.given, unit, sampled, *whole)
 
 
 def validate_change(tif: Path, points: Path, value: str, unit: str, rule: TableRule, drawn: SampleRule) -> Validation:
@@ -168,10 +192,13 @@ def validate_change(tif: Path, points: Path, value: str, unit: str, rule: TableR
         raise UserError(f"{points}: at {rows.sum()} of {len(rows)} points there is a measured change and the map has a value")
     common, factor = common_unit(unit)
     observed, predicted = observed * factor, mapped * factor
-    sampled = None
+    sampled, whole = None, (np.nan, np.nan)
     if sample is not None:
         if not (known | ~sample.member).all():
             raise UserError(f"{points}: {(~known & sample.member).sum()} points of the sample have no coordinates")
         here = sample.member
         sampled = SampledPoints(sample.design(), rows[here], observed[here], {_NAME: predicted[here]}, {}, common)
-    return Validation(observed[rows], predicted[rows], None, lon[rows], lat[rows], len(rows), common, sampled)
+        grid = raster_grid(tif)
+        with Stack([layers[CHANGE]], grid) as stack:
+            whole = _area_mean(grid, lambda *window: stack.read(*window)[0].astype(np.float64) * factor)
+    return Validation(observed[rows], predicted[rows], None, lon[rows], lat[rows], len(rows), common, sampled, *whole)

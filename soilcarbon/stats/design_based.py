@@ -357,7 +357,7 @@ def difference_estimate(
     Parameters
     ----------
     map_mean
-        Mean of the map over the area, or over the domain.
+        Mean of the map over the area, or over the domain; of what is `predicted`: of medians, where the map is of medians.
     observed, predicted
         (n,) at the points.
     design, domain, level

@@ -49,7 +49,8 @@ def write_maps(bias=0.0, level=0.9, half=2.0, seed=2):
     rows = []
     for name, values, wide in (("2010", first, 0.3), ("2020", second, 0.3), ("change", second - first, 0.2)):
         mean = values.mean()
-        row = {"map": name, "zone": "whole map", "cells": SIDE * SIDE, "area_km2": 16.0, "map_mean": mean, "mean": mean - 0.01}
+        row = {"map": name, "zone": "whole map", "cells": SIDE * SIDE, "area_km2": 16.0, "mean": mean - 0.01}
+        row["map_mean"] = 1.2 * mean  # as of a map of medians, whose totals are of means
         rows.append(row | {"mean_lower": mean - 0.01 - wide, "mean_upper": mean - 0.01 + wide, "mean_unit": "kg/m2"})
     pd.DataFrame(rows).to_csv("soc_totals.csv", index=False)
     facts = {"model": {"checkpoint": "m.pth", "sha256": "ab", "unit": "kg/m2"}, "periods": ["2010", "2020"], "notes": []}
@@ -203,6 +204,16 @@ def test_a_stratified_sample_corrects_the_map_by_the_sizes_of_strata(workplace):
     assert stock["value"] == pytest.approx(10 * second.mean() + (share * residual.mean()).sum(), rel=1e-5)
     assert stock["standard_error"] == pytest.approx((share**2 * residual.var() / residual.size()).sum() ** 0.5)
     assert (stock["df"], "strata.csv" in facts()["inputs"]) == (38, True)
+
+
+def test_medians_and_totals_of_another_area_are_told(workplace):
+    _, second = write_maps()
+    write_points(second)
+    edit(workplace / "soc.yaml", "  checkpoint: m.pth", "  checkpoint: m.pth\n  center: median\n  target_transform: log1p")
+    edit(workplace / "soc_totals.csv", "16.0", "12.0")
+    assert make("--map", "soc.tif", "--points", "points.csv", "--value", "socd", "--sampling", "random") == 0
+    told = " ".join(facts()["warnings"])
+    assert "The map is of medians" in told and "The mean of the map and the sample is of 1,60" in told
 
 
 def test_points_that_were_added_to_a_sample_are_none_of_its_points(workplace):
