@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from soilcarbon.mapping.common_grid import Cells, check_names, pair_name
     from soilcarbon.mapping.design_validation import accuracy, comparisons
-    from soilcarbon.mapping.map_validation import ValidationReport, depth_warnings, in_one_unit, score_pair, score_points
+    from soilcarbon.mapping.map_validation import ValidationReport, in_one_unit, pair_warnings, score_pair, score_points
 
     maps, references = settings.maps, settings.products
     check_names(maps, references, settings.points, settings.out)
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 pairs.append(row)
         if pairs:
             write_table(new / "product_scores.csv", pd.DataFrame(in_one_unit(pairs)))
-            for line in depth_warnings(pairs):
+            for line in pair_warnings(pairs):
                 log.warning("%s", line)
         write_yaml(new / "settings.yaml", settings.as_plain())
         report.write()

@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from soilcarbon.settings import NodataValues
 
+MEDIANS = "totals are of means"
+"""How the meaning of a band of medians ends, in maps made here."""
+
 
 class CarbonMap(BaseModel):
     """A file with a map of soil carbon, a GeoTIFF or NetCDF of any grid."""

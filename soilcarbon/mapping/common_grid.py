@@ -28,7 +28,7 @@ from soilcarbon.geo.resampling import Stack
 from soilcarbon.geo.zonal_statistics import cell_areas
 from soilcarbon.io.files import UserError
 from soilcarbon.io.names import file_name
-from soilcarbon.mapping.carbon_map import CarbonMap
+from soilcarbon.mapping.carbon_map import MEDIANS, CarbonMap
 from soilcarbon.progress import progress
 
 _PREDICTION = "prediction"
@@ -47,7 +47,8 @@ _HAIR = 1e-6
 class Cells:
     """The cells of a map of soil carbon, in kg/m2 or g/kg (`unit`); UserError if it cannot be read, or its unit is not known.
 
-    `depth` and `years` are as given, or as a map made here says ("0-30cm", "2010-2014"), else "". `metres` is the width of a cell.
+    `depth` and `years` are as given, or as a map made here says ("0-30cm", "2010-2014"), else "", and `medians` whether it
+    says that its values are such. `metres` is the width of a cell.
     """
 
     def __init__(self, product: CarbonMap) -> None:
@@ -56,9 +57,11 @@ class Cells:
         netcdf = product.path.suffix.lower() in (".nc", ".nc4", ".cdf")
         self.bands: list[str] = []
         tags: dict[str, str] = {}
+        self.medians = False
         if not netcdf:
             with open_raster(product.path) as raster:
                 tags = raster.tags()
+                self.medians = any(raster.tags(k).get("MEANING", "").endswith(MEDIANS) for k in raster.indexes)
             self.bands = [layer.name for layer in find_layers([product.path])]
             if variable is None and _PREDICTION in self.bands:
                 variable = _PREDICTION

@@ -9,6 +9,7 @@ of held-out profiles, are averaged over a model's cell as the map is, so that wh
 of several depth intervals are added one by one: their errors are taken to go together.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from soilcarbon.progress import progress
 from soilcarbon.quantities import CARBON_UNITS, unit_of
 from soilcarbon.stats.error_field import DRAWS
 
+log = logging.getLogger(__name__)
 CONVENTIONS = "CF-1.8"
 _NAME = "soil_mass_content_of_carbon"
 """Standard name of CMIP6; `soil_carbon_content` is its alias."""
@@ -169,15 +171,15 @@ def stocks(sources: Sequence[Source], grid: ModelGrid, covered: float, realizati
     mean, deviation, drawn = mapped, None, None
     if not certain:
         draws = np.sum([each.drawn[kept] / each.area[kept, None] for each in sums if each.drawn is not None], axis=0)
-        shared = [_shared(source, each, kept) for source, each in zip(sources, sums, strict=True)]
-        draws += np.outer(np.sum(shared, axis=0), _scores())
+        shared = np.sum([_shared(source, each, kept) for source, each in zip(sources, sums, strict=True)], axis=0)
         alone = np.sum([np.sqrt(each.square[kept]) / each.area[kept] for each in sums], axis=0)
         errors = [0.0 if each.model is None or each.model.errors is None else each.model.errors.standard_error for each in sources]
         least = np.sum([each.spread[kept] / each.area[kept] * error for each, error in zip(sums, errors, strict=True)], axis=0)
         mean = np.maximum(mapped + draws.mean(1), _LEAST_SHARE * mapped)
         own = np.hypot(draws.std(1), alone)
-        deviation = np.maximum(own, least)
-        drawn = _realizations(draws, alone, own, mean, deviation, realizations) if realizations else None
+        deviation = np.hypot(np.maximum(own, least), shared)
+        draws += np.outer(shared, _scores())
+        drawn = _realizations(draws, alone, np.hypot(own, shared), mean, deviation, realizations) if realizations else None
 
     def filled(values: np.ndarray) -> np.ndarray:
         found = np.full((*values.shape[1:], grid.shape[0] * grid.shape[1]), np.nan, np.float64 if values.ndim == 1 else np.float32)
@@ -233,6 +235,8 @@ def _sum_up(source: Source, grid: ModelGrid) -> _Sums:
     with Cells(source.product) as cells, _zone_rasters(source, cells) as zones:
         if cells.unit != "kg/m2":
             raise UserError(f"{cells.path}: is in {cells.unit}: a content is no stock; see soilcarbon densities")
+        if cells.medians and source.model is None:
+            log.warning("%s is of medians: stocks are lower than those of means, which uncertainty makes of it", cells.path)
         for tile in progress(cells.grid.tiles(_TILE), cells.path.name, cells.grid.tile_count(_TILE)):
             read = cells.read(tile.row, tile.col, tile.height, tile.width)
             if np.isfinite(read).any():

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from soilcarbon.mapping.carbon_map import MEDIANS
 from soilcarbon.mapping.predictor import Cells, Predicted, Predictor, untrusted_scores, warn_of_other_windows
 from soilcarbon.network.specification import warn_of_far_inputs
 from soilcarbon.regression.estimators import POSITION
@@ -60,7 +61,7 @@ class FittedPredictor(Predictor):
         facts, how = self.model.specification, LEARNERS[self.model.learner].meaning
         if facts.target_transform == "log1p":
             how = f"{facts.center} ({how}{', of ln(1+y)' if self.model.learner != 'mean' else ''})"
-            how += "; totals are of means" if facts.center == "median" else ""
+            how += f"; {MEDIANS}" if facts.center == "median" else ""
         return how
 
     def describe(self) -> dict[str, Any]:

@@ -160,8 +160,9 @@ def _warn_of_units(found: pd.DataFrame, names: Sequence[str], unit: str) -> None
 def score_pair(ours: Cells, theirs: Cells, covered: float) -> tuple[Shared, dict[str, Any]]:
     """Score a map against a reference map on their common grid, cell by cell.
 
-    Columns: map, reference, n (cells), cell_km, unit, area_km2, depth and years of both, scores, and over the cells that both have
-    mean_map, mean_reference (weighted by area), and of densities total_map, total_reference (Mt; see `in_one_unit`).
+    Columns: map, reference, n (cells), cell_km, unit, area_km2, depth and years of both and whether they are medians,
+    scores, and over the cells that both have mean_map, mean_reference (weighted by area), and of densities total_map,
+    total_reference (Mt; see `in_one_unit`).
     """
     shared = on_common_grid(ours, theirs, covered)
     both = shared.both
@@ -170,6 +171,7 @@ def score_pair(ours: Cells, theirs: Cells, covered: float) -> tuple[Shared, dict
     row: dict[str, Any] = {"map": ours.name, "reference": theirs.name, "n": found["n"], "unit": ours.unit}
     row |= {"cell_km": max(ours.metres, theirs.metres) / 1000, "depth_map": ours.depth, "depth_reference": theirs.depth}
     row |= {"years_map": ours.years, "years_reference": theirs.years}
+    row |= {"medians_map": ours.medians, "medians_reference": theirs.medians}
     row |= {"area_km2": float(km2.sum())} | {name: found[name] for name in SCORES}
     for name, values in (("map", first), ("reference", second)):
         row[f"mean_{name}"] = float((values * km2).sum() / km2.sum())
@@ -281,16 +283,19 @@ class ValidationReport:
         sections = list(self._sections)
         if self._rows:
             sections.insert(0, Section("references", "Reference maps", [_pair_table(self._rows)]))
-        notes = depth_warnings(self._rows)
+        notes = pair_warnings(self._rows)
         sections.append(Section("notes", "Notes", [Items(notes)] if notes else []))
         title = f"{', '.join(self.maps)} against points and reference maps"
         subject = "A reference map is not the truth: agreement with it shows little, disagreement shows where to look."
         write_report(self.folder / "report.html", title, subject, self.lines, sections)
 
 
-def depth_warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a sentence for each pair of maps of different or unknown depths."""
-    return list(dict.fromkeys(text for row in rows if (text := _depth_mismatch(row))))
+def pair_warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each pair of maps of different or unknown depths, and for each map of medians."""
+    found = [text for row in rows if (text := _depth_mismatch(row))]
+    medians = [row[which] for row in rows for which in ("map", "reference") if row[f"medians_{which}"]]
+    found += [f"{name} is of medians: its mean and total are lower than those of means" for name in medians]
+    return list(dict.fromkeys(found))
 
 
 def _depth_mismatch(row: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from soilcarbon.geo.grid import cell_sizes
 from soilcarbon.geo.zonal_statistics import LOWER, UPPER
 from soilcarbon.io.files import UserError
 from soilcarbon.mapping.areal import described
+from soilcarbon.mapping.carbon_map import MEDIANS
 from soilcarbon.mapping.cog import Band
 from soilcarbon.mapping.native import Windows
 from soilcarbon.mapping.predictor import Cells, Predicted, Predictor, summary, untrusted_scores, warn_of_other_windows
@@ -230,7 +231,7 @@ class NetworkPredictor(Predictor):
         facts = self.network.specification
         prediction = f"mean of {facts.members} networks" if facts.members > 1 else "one network"
         median = facts.target_transform == "log1p" and facts.center == "median"
-        return f"median ({prediction}); totals are of means" if median else prediction
+        return f"median ({prediction}); {MEDIANS}" if median else prediction
 
     def spread_bands(self, value: str, level: float, change: bool) -> list[Band]:
         """See `Predictor`; without calibrated intervals the quantiles of the members, and their standard deviation."""

@@ -216,6 +216,17 @@ def test_maps_made_here_say_their_depth_and_years(ours, caplog):
     assert "depth" not in caplog.text.replace("depth=", "")
 
 
+def test_maps_of_medians_are_told(ours, caplog):
+    write("mine.tif", ours)
+    with rasterio.open("mine.tif", "r+") as raster:
+        raster.update_tags(1, MEANING="SOC density, 0-20 cm, median (one network); totals are of means")
+    told = "mine is of medians: its mean and total are lower than those of means"
+    for maps in (["mine=mine.tif"], ["ours=ours.tif"]):
+        caplog.clear()
+        validated("other=ours.tif", maps=maps)
+        assert (told in caplog.text) == (told in Path("out/report.html").read_text()) == (maps == ["mine=mine.tif"])
+
+
 def test_a_map_of_many_bands_gives_its_prediction(ours):
     bands = np.stack([ours, ours - 1, ours + 1])
     write_geotiff(
