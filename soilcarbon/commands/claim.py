@@ -124,7 +124,7 @@ def gather(settings: ClaimSettings, recorded: "Recorded") -> "tuple[Evidence, li
     from soilcarbon.mapping.claim import Evidence
     from soilcarbon.mapping.claim_sources import measurement_variance, read_change, read_map
     from soilcarbon.mapping.claim_validation import validate_change, validate_stock
-    from soilcarbon.mapping.probability_sample import drawn_km2
+    from soilcarbon.mapping.probability_sample import RASTERS, drawn_km2
 
     files: list[Path] = []
     measured = measurement = mapped = stock = changed = near = None
@@ -148,6 +148,10 @@ def gather(settings: ClaimSettings, recorded: "Recorded") -> "tuple[Evidence, li
             if mapped.change_tif is None:
                 raise UserError(f"{settings.map}: is no map of several periods, and has no change to validate by --change_value")
             changed = validate_change(mapped.change_tif, settings.points, settings.change_value, *how)
+        sampled = next((each.sampled for each in (stock, changed) if each is not None and each.sampled is not None), None)
+        if sampled is not None and settings.strata is not None and settings.strata.suffix.lower() in RASTERS:
+            strata_km2 = float(sampled.design.weight.sum())
+            points_km2 = strata_km2 if 100 * strata_km2 < mapped.area_ha else points_km2  # else the map has gaps
         if settings.profiles:
             validation = stock if stock is not None else changed
             assert validation is not None

@@ -27,7 +27,7 @@ from soilcarbon.stats.design_based import SamplingDesign, sampling_design
 Sampling = Literal["auto", "random", "stratified", "weighted", "none"]
 _SIZES = ("stratum_size", "size", "area_km2", "km2", "area", "cells", "n_cells", "weight", "share")
 """Names of the column of sizes in a table of strata, by preference."""
-_RASTERS = (".tif", ".tiff")
+RASTERS = (".tif", ".tiff")
 _TILE = 1024
 NO_SAMPLE = "no probability sample"
 """How the words end that `soilcarbon design` writes of points that are none."""
@@ -231,7 +231,7 @@ def _check_weights_agree(points: PointTable, weight: np.ndarray, member: np.ndar
 def _strata(points: PointTable, member: np.ndarray, rule: SampleRule) -> tuple[np.ndarray | None, dict[str, float] | None]:
     """Return the stratum of each point (N,), and the strata's sizes; None where not known."""
     stratum, sizes = _texts(points, "stratum"), None
-    is_raster = rule.strata is not None and rule.strata.suffix.lower() in _RASTERS
+    is_raster = rule.strata is not None and rule.strata.suffix.lower() in RASTERS
     if rule.strata is not None:
         check_no_vector(rule.strata, "strata")
         sizes = raster_sizes(rule.strata) if is_raster else table_sizes(rule.strata)

@@ -174,7 +174,8 @@ def interval_densities(
         return harmonise(horizons, value, through, method, smoothing, limits)
 
     def share(value: np.ndarray) -> np.ndarray:
-        return harmonise(horizons, value, intervals).mean
+        unknown = harmonise(horizons, np.isnan(value).astype(float), intervals).mean > 0
+        return np.where(unknown, np.nan, harmonise(horizons, value, intervals).mean)
 
     one_cm = np.ones(1)
     layers = average(soc_density(carbon, earth, one_cm, rock))

@@ -206,6 +206,18 @@ def test_a_stratified_sample_corrects_the_map_by_the_sizes_of_strata(workplace):
     assert (stock["df"], "strata.csv" in facts()["inputs"]) == (38, True)
 
 
+def test_strata_that_were_not_sampled_are_told(workplace):
+    _, second = write_maps()
+    points = write_points(second)
+    codes = np.repeat([[1.0] * 14 + [2.0] * (SIDE - 14)], SIDE, axis=0)
+    write_geotiff(Path("strata.tif"), codes[None], ["stratum"], Affine(CELL, 0, WEST, 0, -CELL, NORTH), "EPSG:32632")
+    east, _ = transformed("EPSG:4326", "EPSG:32632", points["lon"].to_numpy(), points["lat"].to_numpy())
+    points[east < WEST + 14 * CELL].to_csv("points.csv", index=False)
+    more = "--points", "points.csv", "--value", "socd", "--strata", "strata.tif"
+    assert make("--map", "soc.tif", *more, "--not_sampled", "2") == 0
+    assert "mean and scores by the points are of another area" in " ".join(facts()["warnings"])
+
+
 def test_medians_and_totals_of_another_area_are_told(workplace):
     _, second = write_maps()
     write_points(second)

@@ -99,6 +99,9 @@ def test_deviation_of_an_interval(multiply):
     # relative errors of 0.1, 0.1 and 9 / 90, the same in both horizons
     assert found.sd[0, 0] == pytest.approx(found.density[0, 0] * 0.1 * np.sqrt(3))
     assert densities(*horizons, [(0, 30)], 1, multiply=multiply).sd[0, 0] == 0
+    not_known = np.full(len(horizons[0]), 2.0)
+    not_known[0] = np.nan
+    assert np.isnan(densities(*horizons, [(0, 30)], 1, sd=(not_known, 100.0, 9.0), multiply=multiply).sd[0, 0])
 
 
 def test_layers_are_weighted_as_the_paper_does():
