@@ -328,7 +328,8 @@ def _linearised(values: np.ndarray, within: np.ndarray, design: SamplingDesign) 
     """Return the weighted mean of the points of a domain (n,), and the linearised values (n,) of which its variance is made."""
     weight = design.weight * within
     value = float((weight * values).sum() / weight.sum())
-    return value, within * (values - value) / (weight.sum() / design.weight.sum())
+    share = float(design.spread_weight[within].sum() / design.spread_weight.sum())  # as variances weigh the points
+    return value, within * (values - value) / share
 
 
 def _within(design: SamplingDesign, domain: np.ndarray | None, **vectors: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:

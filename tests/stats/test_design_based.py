@@ -101,6 +101,14 @@ def test_collapsed_strata():
     assert "stratum 1 is joined with 10" in other.described()
 
 
+@pytest.mark.parametrize("size", [0.02, 3.0])
+def test_the_mean_of_a_stratum_does_not_depend_on_the_size_of_one_that_is_joined_with_it(size):
+    strata, values = np.repeat(["a", "b", "c"], [1, 7, 5]), np.random.default_rng(0).normal(50, 5, 13)
+    found = mean(values, sampling_design(13, strata, {"a": size, "b": 1, "c": 1}), strata == "b")
+    own = values[1:8]
+    assert found.standard_error**2 == pytest.approx(8 / 7 * 6 / 7 * own.var(ddof=1) / 7)  # as of 8 points: 2 % less than its own
+
+
 def test_weights_that_vary_are_no_variance_of_equal_values():
     strata, weights = np.repeat(list("ab"), [4, 20]), np.r_[1, 9, 1, 9, np.ones(20)]
     values = np.random.default_rng(0).normal(50, 1, 24)
