@@ -242,6 +242,18 @@ def test_an_average_needs_half_of_its_weight(tmp_path):
     assert np.isnan(found).tolist() == [[False] * 20 + [True] * 20] * 40
 
 
+@pytest.mark.parametrize(("share", "missing"), [(0.4, True), (0.6, False)])
+def test_half_of_the_weight_is_counted_in_cells_where_blocks_are_averaged(tmp_path, share, missing):
+    values = np.tile(np.arange(5, dtype=np.float32), (120, 24))
+    values[:, np.tile(np.arange(5), 24) >= 5 * share] = np.nan
+    make(tmp_path / "v.tif", values, 0, 120, 1, "EPSG:3035")
+    found = read(tmp_path / "v.tif", Grid("EPSG:3035", 0, 120, (10, 10), 12, 12))[0]
+    if missing:
+        assert np.isnan(found).all()
+    else:
+        np.testing.assert_allclose(found, 1.0, rtol=1e-6)  # the mean of 0, 1 and 2
+
+
 def test_classes_stay_classes(tmp_path):
     codes = RNG.choice(np.array([10, 30, 200], np.uint8), (60, 60))
     make(tmp_path / "v.tif", np.stack([codes, codes]), 0, 6, 0.1, names=("cover", "height"))
