@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from soilcarbon.stats.design_based import Estimate, SamplingDesign, contrast, mean, sampling_design
+from soilcarbon.stats.design_based import Estimate, SamplingDesign, contrast, mean, sampling_design, variance_parts
 from soilcarbon.stats.metrics import check_level, checked_vectors
 
 LEVEL = 0.9  # of intervals, where none is given
@@ -213,9 +213,10 @@ def _mean(
     if (counts > whole).any():
         k = int((counts > whole).argmax())
         raise ValueError(f"stratum {design.names[k]!r}: {counts[k]} places of a population of {whole[k]:g}")
-    left = np.sqrt(1 - counts / whole)
-    corrected = mean((values - _centres(values, design.weight, design.stratum)) * left[design.stratum], design)
-    return replace(found, standard_error=corrected.standard_error)
+    group = np.unique(design.group, return_inverse=True)[1]
+    joined = np.bincount(group[np.unique(design.stratum, return_index=True)[1]], whole)
+    variance = (variance_parts(values, design) * (1 - np.bincount(group) / joined)).sum()
+    return replace(found, standard_error=float(np.sqrt(variance)) if found.df > 0 else np.nan)
 
 
 def _centres(values: np.ndarray, weight: np.ndarray, stratum: np.ndarray) -> np.ndarray:

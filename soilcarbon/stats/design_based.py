@@ -244,6 +244,11 @@ def _variances(deviation: np.ndarray, design: SamplingDesign) -> np.ndarray:
     return found
 
 
+def variance_parts(values: np.ndarray, design: SamplingDesign) -> np.ndarray:
+    """Return the parts (G,) that strata, joined ones together, have in the variance of a mean of values (n,)."""
+    return _variances(_linearised(values, np.ones(design.n, bool), design)[1], design)
+
+
 def dominant_stratum(values: np.ndarray, design: SamplingDesign) -> str | None:
     """Return the stratum of few units that makes most of the variance of a mean; None if there is none.
 
@@ -254,8 +259,7 @@ def dominant_stratum(values: np.ndarray, design: SamplingDesign) -> str | None:
     >>> dominant_stratum(np.array([0.0, 9.0, 1.0, 2.0, 1.0, 2.0]), design)
     'a'
     """
-    _, deviation = _linearised(values, np.ones(design.n, bool), design)
-    parts, groups = _variances(deviation, design), np.unique(design.group)
+    parts, groups = variance_parts(values, design), np.unique(design.group)
     if len(groups) < 2 or not parts.sum() > 0:
         return None
     k = int(parts.argmax())

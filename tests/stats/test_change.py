@@ -69,6 +69,14 @@ def test_finite_populations_by_hand():
         paired_change(before, after, population={"all": 10})
 
 
+@pytest.mark.parametrize("more", [{"sizes": {"a": 1, "b": 1}}, {"weights": np.linspace(1, 5, 14)}])
+def test_a_population_without_end_is_none_at_all(more):
+    before, after = visits()
+    design = sampling_design(14, ["a"] + ["b"] * 13, **more)  # a and b are joined for variances
+    found = paired_change(before, after, design, population={"a": 1e9, "b": 1e9})
+    assert found.standard_error == pytest.approx(paired_change(before, after, design).standard_error, rel=1e-6)
+
+
 def test_blocks_shared_by_both_visits_by_hand():
     before, after = np.array([10.0, 12.0, 20.0, 22.0]), np.array([13.0, 13.0, 22.0, 26.0])
     blocks = np.array(["u", "u", "v", "v"])
