@@ -96,5 +96,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         log.info("the maps do not say of which years they are, so the file has no time; --years says it")
     known = np.isfinite(found.mean)
     carbon = float((found.mean * found.covered * grid.km2)[known].sum()) * 1e-6
-    error = "" if found.deviation is None else f", standard error of a cell {np.median(found.deviation[known]):.3g}"
-    print(f"cSoil, 0-{depth:g} cm: {known.sum():,} of {known.size:,} cells, {carbon:.4g} Pg{error} kg m-2\n-> {out}")
+    error = "" if found.deviation is None else f", standard error of a cell {np.median(found.deviation[known]):.3g} kg m-2"
+    print(f"cSoil, 0-{depth:g} cm: {known.sum():,} of {known.size:,} cells, {carbon:.4g} Pg{error}\n-> {out}")

@@ -70,7 +70,9 @@ def named_errors(path: Path) -> Iterator[None]:
         yield
     except (RasterioError, CPLE_BaseError, limits.LimitError) as error:
         reason = " ".join(str(error).split())[:150]
-        raise UserError(f"{path}: not readable as a GeoTIFF ({reason}); is the file whole?") from error
+        is_tiff = path.suffix.lower() in (".tif", ".tiff")
+        advice = "is the file whole?" if is_tiff else f"gdal_translate {path.name} {path.stem}.tif makes one of other formats"
+        raise UserError(f"{path}: not readable as a GeoTIFF ({reason}); {advice}") from error
 
 
 def check_path(path: Path) -> None:
@@ -144,8 +146,13 @@ def find_layers(paths: Sequence[Path], nodata: Mapping[str, tuple[float, ...]] |
                 raise UserError(f"{path}: no *.tif or *.tiff in this folder")
         found |= {p.resolve(): p for p in inside if p.resolve() not in found}
     layers: dict[str, Layer] = {}
+    extents: dict[Path, tuple[Any, ...]] = {}
     for path in found.values():
         with _open(path) as raster:
+            extents[path] = raster.crs, raster.count, raster.res, raster.bounds
+            if tile := next((other for other in extents if _are_tiles(other, path, extents)), None):
+                merge = f"gdalbuildvrt all.vrt {tile.name} {path.name} ...; gdal_translate all.vrt all.tif"
+                raise UserError(f"{path}: lies beside {tile.name}, on one grid: tiles of one raster? Join them ({merge})")
             bands = _measured_bands(raster, path)
             described = [(k, raster.descriptions[k - 1], _is_coded(raster, k), raster.units[k - 1] or "") for k in bands]
         for band, description, coded, unit in described:
@@ -156,6 +163,22 @@ def find_layers(paths: Sequence[Path], nodata: Mapping[str, tuple[float, ...]] |
                 raise UserError(f"variable {name!r} is {where} {path}; a name must be unique: leave one out, or rename its band")
             layers[name] = Layer(name, path, band, coded, nodata_of(name, nodata or {}), unit=unit)
     return list(layers.values())
+
+
+def _are_tiles(one: Path, other: Path, extents: Mapping[Path, tuple[Any, ...]]) -> bool:
+    """Return whether two rasters, each CRS, bands, cell size and bounds, are alike but for numbers in their names and their place.
+
+    They share less than half of the smaller one.
+    """
+    named = [re.sub(r"[nsew]?\d+[nsew]?", "", path.stem.lower()) for path in (one, other)]
+    (crs, count, cell, a), (*alike, cell_of_other, b) = extents[one], extents[other]
+    if named[0] != named[1] or alike != [crs, count] or not np.allclose(cell, cell_of_other, rtol=1e-6, atol=0):
+        return False
+    turn = 360.0 * round((a.left + a.right - b.left - b.right) / 720.0) if crs and crs.is_geographic else 0.0
+    wide = min(max(a.left, a.right), max(b.left, b.right) + turn) - max(min(a.left, a.right), min(b.left, b.right) + turn)
+    high = min(max(a.top, a.bottom), max(b.top, b.bottom)) - max(min(a.top, a.bottom), min(b.top, b.bottom))
+    smaller = min(abs((each.right - each.left) * (each.top - each.bottom)) for each in (a, b))
+    return max(wide, 0.0) * max(high, 0.0) < smaller / 2
 
 
 def _measured_bands(raster: Any, path: Path) -> list[int]:

@@ -127,6 +127,7 @@ UNITS_IN_NAMES: dict[str, dict[str, str]] = {
     "som": {"gkg": "g/kg", "gkg1": "g/kg", "pct": "%", "percent": "%", "%": "%", "perc": "%", "dagkg": "%", "wtpct": "%"},
 }  # fmt: skip
 """Our name -> unit as it follows a column's name, without punctuation -> the unit."""
+_DENSITIES = {"kgm2": "kg/m2", "gm2": "g/m2", "tha": "t/ha", "mgha": "t/ha"}
 _SHOWN = 12
 NOT_USED = "none"  # in place of a column: the table's own is not to be used
 BY_ROW = "row"  # in place of a column of ids: each row is a profile of its own
@@ -191,10 +192,38 @@ def find_columns(
         matches = [name for name in matches if name not in found.values()]
         if ours in wanted and ours not in named and matches:
             found[ours] = matches[0]
-        if ours in found and (unit := _unit_of(found[ours], ours)):
+        if ours in found and suffixes and (unit := stated_unit(table, found[ours], ours, path)):
             units[ours] = unit
     telling = [name for name in columns if name in known or _TELLING.search(name)]
     return Columns(found, units, tuple(telling))
+
+
+def stated_unit(table: pd.DataFrame, column: str, ours: str, path: Path | None) -> str | None:
+    """Return the unit of a quantity that its column's name states, or else a column of units beside it; None if neither does."""
+    return _unit_of(column, ours) or UNITS_IN_NAMES.get(ours, {}).get(plain(unit_beside(table, column, path)))
+
+
+def unit_beside(table: pd.DataFrame, column: str, path: Path | None) -> str:
+    """Return the unit in a column of units beside another (unit, soc_unit), "" where there is none.
+
+    Most of its rows have to be known units: a "unit" may be one of land, too. UserError if they differ.
+
+    >>> unit_beside(pd.DataFrame({"soc": [12, 9], "SOC unit": ["g/kg", "g/kg"]}), "soc", None)
+    'g/kg'
+    """
+    known = {name: unit for ours in reversed(UNITS_IN_NAMES) for name, unit in UNITS_IN_NAMES[ours].items()} | _DENSITIES
+    for name in map(str, table.columns):
+        rest = re.sub(r"units?$|^units?", "", plain(name))
+        if rest == plain(name) or not plain(column).startswith(rest):
+            continue
+        rows = table[name].dropna().astype("str").value_counts()
+        if 2 * sum(rows[word] for word in rows.index if plain(word) in known) <= rows.sum():
+            continue
+        if len({known.get(plain(word), word) for word in rows.index}) > 1:
+            seen = ", ".join(f"{count} of {word!r}" for word, count in rows.items())[:150]
+            raise UserError(f"{path}: column {name!r} has several units ({seen}): keep the rows of one quantity, in one unit")
+        return str(rows.index[0])
+    return ""
 
 
 def _unit_of(column: str, ours: str) -> str | None:

@@ -5,6 +5,7 @@ collect what was done in `notes`, which commands print.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from soilcarbon.io import limits
-from soilcarbon.io.columns import ALIASES, SAMPLING, Columns, find_columns
+from soilcarbon.io.columns import ALIASES, SAMPLING, Columns, find_columns, stated_unit, unit_beside
 from soilcarbon.io.files import UserError, must_exist, nearest
 from soilcarbon.io.tables import read_rows
 from soilcarbon.io.values import BelowLimit, Reading, degrees, has_decimal_commas, numbers, years
@@ -23,6 +24,21 @@ from soilcarbon.io.vector_limits import check_layer
 
 _MOST_UNMATCHED = 0.5
 _TEXTS = ("profile_id", "horizon", "stratum", "primary_unit")  # columns of names, in which a comma is no decimal one
+_SUMMARIES = (
+    "total",
+    "totals",
+    "grand total",
+    "subtotal",
+    "sum",
+    "mean",
+    "average",
+    "mittelwert",
+    "summe",
+    "gesamt",
+    "moyenne",
+    "promedio",
+)
+_ZONES = re.compile(r"zone|utm|epsg|srid|huso|fuso", re.IGNORECASE)  # names of columns that may say in which zone of UTM a row is
 _FEW_SWAPPED, _SHARE_SWAPPED = 3, 0.1
 """Latitudes beyond 90 degrees, of so many and of this share of the places, show that longitude and latitude are swapped."""
 
@@ -66,6 +82,13 @@ class PointTable:
         name = self.columns.found.get(ours)
         return None if name is None else self.raw[name]
 
+    def take(self, ours: str, column: str) -> None:
+        """Take a column for what we call `ours`, in the unit that it states."""
+        self.columns.found[ours] = column
+        self.columns.units.pop(ours, None)
+        if unit := stated_unit(self.raw, column, ours, self.path):
+            self.columns.units[ours] = unit
+
     def _letters(self, name: str) -> pd.Series | None:
         """Return the column of letters of lon or lat; one without any is none (WISE's degrees and minutes), and is forgotten."""
         column = self.get(f"{name}_letter")
@@ -108,13 +131,20 @@ class PointTable:
         return words.where(words != "")
 
     def ids(self) -> pd.Series:
-        """Return ids (N,) as text exactly as written, NaN where there is none; row numbers if there is no column of ids."""
+        """Return ids (N,) as text exactly as written, NaN where there is none; row numbers if there is no column of ids.
+
+        UserError if a row is the sum or mean of others by its id.
+        """
         if "profile_id" not in self:
             return pd.Series([str(k) for k in range(1, len(self.raw) + 1)], dtype="str")
-        return self.text(self.columns.found["profile_id"], "--columns")
+        ids = self.text(self.columns.found["profile_id"], "--columns")
+        if (summary := ids.str.lower().isin(_SUMMARIES)).any():
+            raise UserError(f"{self.path}: {summary.sum()} rows are called such as {ids[summary].iloc[0]!r}; delete sums and means")
+        return ids
 
     def numbers(self, column: str, negative: bool = True, signs: list[str] | None = None) -> np.ndarray:
-        """Return a column of the table as numbers (N,) by the rules of `values.numbers`."""
+        """Return a column of the table as numbers (N,) by the rules of `values.numbers`; UserError if rows have several units."""
+        unit_beside(self.raw, column, self.path)
         return numbers(self.raw[column], self.path, column, self.reading, self.notes, negative, signs)
 
     def years(self) -> np.ndarray:
@@ -126,15 +156,19 @@ class PointTable:
     def places(self) -> tuple[np.ndarray, np.ndarray]:
         """Return longitude and latitude (N,), degrees, NaN where missing or text; longitudes of 180 to 360 are turned.
 
-        UserError if they are swapped, projected, or in degrees and minutes.
+        UserError if they are swapped, projected (or not, where the rule says so), or in degrees and minutes.
         """
         self.require("lon", "lat")
         found = self.columns.found
         lon, lat = (
             degrees(self[name], self._letters(name), self.path, found[name], self.reading, self.notes) for name in ("lon", "lat")
         )
+        nowhere = (lon == 0) & (lat == 0)
+        if nowhere.any():
+            self.notes.append(f"{nowhere.sum()} places at 0, 0 taken for missing")
+            lon, lat = np.where(nowhere, np.nan, lon), np.where(nowhere, np.nan, lat)
         if self.rule.crs is not None:
-            lon, lat = _to_degrees(lon, lat, self.rule.crs)
+            lon, lat = _to_degrees(self, lon, lat, self.rule.crs)
             self.notes.append(f"coordinates transformed from {self.rule.crs} to degrees")
         check_not_swapped(lon, lat, self.path)
         known = ~(np.isnan(lon) | np.isnan(lat))
@@ -304,15 +338,30 @@ def _read_vector(path: Path, layer: str) -> pd.DataFrame:
 # --- places ----------------------------------------------------------------------------------------------------------
 
 
-def _to_degrees(x: np.ndarray, y: np.ndarray, crs: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return longitude and latitude of coordinates in any system."""
+def _to_degrees(points: PointTable, x: np.ndarray, y: np.ndarray, crs: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return longitude and latitude of coordinates in any system.
+
+    UserError if it is not known, or coordinates are degrees and it is projected, or rows are of another zone of UTM.
+    """
     from pyproj import CRS, Transformer
     from pyproj.exceptions import ProjError
 
     try:
-        lon, lat = Transformer.from_crs(CRS.from_user_input(crs), 4326, always_xy=True).transform(x, y)
+        known = CRS.from_user_input(crs)
+        lon, lat = Transformer.from_crs(known, 4326, always_xy=True).transform(x, y)
     except ProjError as error:
         raise UserError(f"--crs {crs}: no coordinate system that is known; such as EPSG:32633 ({str(error)[:100]})") from error
+    found, given = points.columns.found, np.isfinite(x) & np.isfinite(y)
+    if known.is_projected and given.any() and np.abs(x[given]).max() <= 360 and np.abs(y[given]).max() <= 90:
+        saw = f"{found['lon']}, {found['lat']} are degrees (first {x[given][0]:.10g}, {y[given][0]:.10g}), not of {crs}"
+        raise UserError(f"{points.path}: {saw}: leave --crs out, or name the columns of the others (--columns lon=NAME lat=NAME)")
+    own = {int(number) for number in re.findall(r"\d+", f"{known.utm_zone} {crs}")}
+    for name in (name for name in points.raw if known.utm_zone and _ZONES.search(name) and name not in found.values()):
+        zones = points.raw[name].str.extract(r"^\D*(\d\d?|\d{4,5})\D*$")[0].dropna().astype(int)
+        others = zones[~zones.isin(own)]
+        if len(others) and (len(others) < len(zones) or re.search("utm|epsg|srid", name.lower())):
+            saw = f"column {name!r}: {len(others)} of {len(zones)} rows are of zone {others.iloc[0]}, {crs} is of {known.utm_zone}"
+            raise UserError(f"{points.path}: {saw}; transform each zone for itself, to degrees")
     unknown = ~(np.isfinite(lon) & np.isfinite(lat))
     return np.where(unknown, np.nan, lon), np.where(unknown, np.nan, lat)
 

@@ -22,7 +22,7 @@ from soilcarbon.soil.depth import HIGHEST_LITTER, Horizons, from_surface
 from soilcarbon.soil.horizons import constant_columns, has_depths, measured_columns, read_depths, typed
 from soilcarbon.soil.settings import StockSettings
 from soilcarbon.soil.stocks import Cores, Layers
-from soilcarbon.soil.visits import TIMES, visit_labels
+from soilcarbon.soil.visits import QUANTITIES, TIMES, several_quantities, visit_labels
 
 _TELLING = re.compile(r"core|rep|point|plot|sample|id$|no$|nr$|tube|block|treat|hole|bore|pit|sub", re.IGNORECASE)
 """Names of columns of numbers that may tell cores of one place apart."""
@@ -212,6 +212,8 @@ def _check_repeats(points: PointTable, place: pd.Series, others: pd.DataFrame, k
         is_time = settings.visit is None and TIMES.search(str(name))
         if (settings.place and not is_time) or not _tells_apart(key[mine].assign(value=column[mine]), str(name)):
             continue
+        if QUANTITIES.search(str(name)):
+            raise several_quantities(points.path, str(name), column)
         way = f"several cores of a place? --place {own} {name} takes each for itself, --place {own} their mean"
         raise UserError(f"{points.path}: {count}, while {name} changes: {f'visits? --visit {name} says so' if is_time else way}")
     points.notes.append(f"{count}: averaged")

@@ -103,7 +103,7 @@ def read_profiles(
     if not places_only:
         name = target or _default_target(points)
         points.check_measurement(name, "--target")
-        points.columns.found["soc"] = name
+        points.take("soc", name)
         used["soc"], soc, meaning = _target(points, name, soc_factor, unit, depth.interval if is_horizons else None)
     facts: dict[str, Any] = {"kind": "horizons" if is_horizons else "profiles", "rows": len(points.raw)}
     if not (is_horizons or places_only):

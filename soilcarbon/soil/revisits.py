@@ -16,7 +16,7 @@ from soilcarbon.io.points import PointTable, read_points
 from soilcarbon.io.values import label, labels
 from soilcarbon.soil.horizons import has_depths
 from soilcarbon.soil.settings import ChangeSettings
-from soilcarbon.soil.visits import SAME_SITE, visit_labels
+from soilcarbon.soil.visits import QUANTITIES, SAME_SITE, several_quantities, visit_labels
 from soilcarbon.stats.groups import unit_vectors
 from soilcarbon.stats.variogram import EARTH_KM
 
@@ -107,6 +107,10 @@ def read_visits(path: Path, settings: ChangeSettings) -> VisitTable:
         depth = points.columns.found.get("bottom") or points.columns.found["depth"]
         raise UserError(f"{path}: {again} rows repeat place and visit at several depths: --each {depth} tells these apart")
     if again:
+        values = points.raw.loc[rows.index].groupby([rows[name] for name in key], sort=False)
+        for name in (name for name in points.raw if name != value and QUANTITIES.search(name)):
+            if (values[name].nunique() > 1).any():
+                raise several_quantities(path, name, points.raw[name])
         extent = rows.groupby(key, sort=False)[["lon", "lat"]].agg(np.ptp).max(axis=1)
         if far := {str(each[0]) for each in extent.index[extent > SAME_SITE]}:
             where = f"{len(far)} places have rows of one visit that lie far from each other"

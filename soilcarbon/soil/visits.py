@@ -2,6 +2,7 @@
 
 import re
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,10 @@ _SHARE, _MOST = 0.1, 0.5  # rows that repeat an id are refused if they are few a
 _DEPTHS = re.compile(r"depth|dpth|tief|prof(und|ond)|horiz|hz|layer", re.IGNORECASE)
 _PERHAPS_DEPTHS = re.compile(r"top|bot|upper|lower|from|until|min|max|limit|inter|incr|cm$", re.IGNORECASE)
 TIMES = re.compile(r"year|date|campaign|survey|visit|wave|jahr|anio", re.IGNORECASE)  # names of columns that may tell visits apart
+QUANTITIES = re.compile(
+    r"property|paramet|variable|analyte|attribut|determinand|measurand|indicator|propiedad|merkmal", re.IGNORECASE
+)
+"""Names of columns that may say which quantity a row's value is of."""
 _MOST_COLUMNS = 40
 
 
@@ -135,6 +140,8 @@ def check_one_row_each(points: PointTable, ids: pd.Series, target: str | None) -
     many = extra >= max(_FEW, _SHARE * len(key)) or again.sum() >= _MOST * len(key) > 2
     depths = list(pair) or [name for name in others if _is_depth(rows[name], name, many)]
     times = [name for name in others if TIMES.search(name)]
+    if quantity := next((name for name in others if QUANTITIES.search(name)), None):
+        raise several_quantities(points.path, quantity, rows[quantity])
     if not (depths or times or (many and (target is None or target in changing))):
         return
     what = "places (there is no column of ids)" if by_place else "ids"
@@ -153,20 +160,30 @@ def check_one_row_each(points: PointTable, ids: pd.Series, target: str | None) -
 
 
 def check_hidden_visits(points: PointTable, table: pd.DataFrame, profile: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> None:
-    """Raise UserError if horizons (L rows of a table) that repeat profile and depths differ in a column of times not in use."""
-    if "year" in points or "year" in points.rule.columns:
-        return
+    """Raise UserError if horizons (L rows of a table) that repeat profile and depths differ in quantity, or in time not in use."""
     key = pd.DataFrame({"profile": profile, "top": top, "bottom": bottom})
     again = key.duplicated(keep=False).to_numpy() & ~np.isnan(top)
     if not again.any():
         return
     groups = [column[again] for _, column in key.items()]
-    for name in (name for name in points.raw if name in table and TIMES.search(str(name))):
+    timed = "year" in points or "year" in points.rule.columns
+    for name in (name for name in points.raw if name in table):
+        is_time = not timed and TIMES.search(str(name))
+        if not (is_time or QUANTITIES.search(str(name))):
+            continue
         differ = table[name][again].groupby(groups).nunique(dropna=False) > 1
+        if differ.any() and not is_time:
+            raise several_quantities(points.path, name, table[name])
         if differ.any():
             first = table["profile_id"].iloc[int(np.flatnonzero(again)[0])]
             saw = f"{int(again.sum())} of {len(table)} horizons repeat profile and depths (first {first!r}), while {name} changes"
             raise UserError(f"{points.path}: {saw}: visits? --columns year={name} says so; --columns year=none takes their mean")
+
+
+def several_quantities(path: Path, name: str, column: pd.Series) -> UserError:
+    """Return the error of a table with a row for each quantity, which a column names."""
+    seen = ", ".join(map(str, column.dropna().unique()[:4]))
+    return UserError(f"{path}: column {name!r} says which quantity a row is of ({seen}): keep the rows of one")
 
 
 def _is_depth(column: pd.Series, name: str, many: bool) -> bool:

@@ -6,15 +6,17 @@ each result on the grid of the input (`write_indices`, `write_terrain`, `write_z
 
 import heapq
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import numpy as np
+from pyproj import Geod
 from rasterio.crs import CRS
 
-from soilcarbon.geo.grid import Grid, raster_grid
+from soilcarbon.geo.grid import Grid, lonlat, raster_grid
 from soilcarbon.geo.plausibility import ask_about_fill_values
 from soilcarbon.geo.raster import Layer, check_filled, check_size, find_layers, pick_layers, write_geotiff
 from soilcarbon.geo.resampling import Stack
@@ -128,6 +130,10 @@ _MIN_GRADIENT = 1e-3
 """Metres per metre: without a lower limit the topographic wetness index of flat land would be infinite."""
 _LOWEST, _HIGHEST = -500.0, 9000.0
 """Plausible elevations of land, metres."""
+_NO_METRES = re.compile(r"\b(ft|feet|foot|ftus|us-ft|inch|[cdkm]m|(centi|deci|kilo|milli)met)")
+"""Units of elevation, in small letters, that are not metres; any other text may be a datum."""
+_MOST_DISTORTED = 0.05
+"""Share by which a projection may stretch or shrink lengths: a world Mercator doubles them at 60 degrees, UTM has 0.0004."""
 _CELLS_A_STEP = 2**16
 """Between two looks at the progress."""
 _NEIGHBOURS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
@@ -138,7 +144,7 @@ def cell_sizes(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Return width and height of the cells of each row on the ground, (H,) and (H,) metres.
 
     On a geographic grid they are those on the WGS84 ellipsoid at the middle of the row; in a projection the nominal ones, its
-    distortion is not corrected (do not use a world Mercator).
+    distortion is not corrected (`_check_lengths`).
     """
     crs = CRS.from_user_input(grid.crs)
     if not crs.is_geographic:
@@ -148,6 +154,19 @@ def cell_sizes(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     curvature = 1 - _ECCENTRICITY_SQUARED * np.sin(latitude) ** 2
     prime_vertical, meridian = _SEMI_MAJOR / np.sqrt(curvature), _SEMI_MAJOR * (1 - _ECCENTRICITY_SQUARED) / curvature**1.5
     return prime_vertical * np.cos(latitude) * math.radians(grid.cell[0]), meridian * math.radians(grid.cell[1])
+
+
+def _check_lengths(dem: Path, grid: Grid) -> None:
+    """Raise UserError if lengths in the middle of a projected grid are not those on the ground, as of a world Mercator."""
+    middle = grid.height / 2, grid.width / 2
+    lon, lat = lonlat(grid, middle[0] + np.array([0, 0.5, 0, -0.5]), middle[1] + np.array([0.5, 0, -0.5, 0]))
+    _, _, metres = Geod(ellps="WGS84").inv(lon[:2], lat[:2], lon[2:], lat[2:])
+    stretched = np.array([each[0] for each in cell_sizes(grid)]) / metres
+    if not grid.geographic and np.abs(np.log(stretched)).max() > _MOST_DISTORTED:
+        zone = f"EPSG:{32600 + 100 * (lat[0] < 0) + int((lon[0] + 180) // 6) + 1}"
+        raise UserError(
+            f"{dem}: a metre there is {stretched.max():.3g} of its projection's; warp it first (gdalwarp -t_srs {zone})"
+        )
 
 
 def gradient(elevation: np.ndarray, width: np.ndarray, height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -268,6 +287,8 @@ def write_terrain(dem: Path, out: Path, nodata: Mapping[str, tuple[float, ...]] 
     if len(layers) != 1:
         raise UserError(f"{dem}: holds {len(layers)} bands; expected one, of elevations (gdal_translate -b NUMBER takes one out)")
     _refuse_coded(layers)
+    if _NO_METRES.search(unit := layers[0].unit.lower()):
+        raise UserError(f"{dem}: its unit is {unit!r}; elevations in metres are needed (gdal_calc.py, then gdal_edit.py -units m)")
     grid, cells = _read(layers)
     elevation, south, north = cells[0], grid.y - grid.height * grid.cell[1], grid.y
     if CRS.from_user_input(grid.crs).is_geographic and max(north, -south) > 90 + 1e-6:
@@ -281,6 +302,7 @@ def write_terrain(dem: Path, out: Path, nodata: Mapping[str, tuple[float, ...]] 
             "declare the missing value (gdal_edit.py -a_nodata VALUE), or give --nodata VALUE"
         )
     ask_about_fill_values(layers)
+    _check_lengths(dem, grid)
     found = terrain_derivatives(elevation, *cell_sizes(grid))
     _write(out, found, grid, dem, "a cell needs its eight neighbours", list(TERRAIN_UNITS.values()))
 

@@ -18,10 +18,10 @@ import pandas as pd
 
 from soilcarbon.categories import class_variables, middle_cells
 from soilcarbon.geo.periods import find_spans
-from soilcarbon.geo.plausibility import check_layers, check_names, choose_classes, with_classes
+from soilcarbon.geo.plausibility import check_layers, check_names, choose_classes, fill_values, with_classes
 from soilcarbon.geo.raster import ABSURD, Layer, cut_windows, find_layers
 from soilcarbon.geo.remote import local_rasters
-from soilcarbon.io.files import UserError, nearest
+from soilcarbon.io.files import NODATA, UserError, nearest
 from soilcarbon.io.points import read_points
 from soilcarbon.soil.dataset import check_samples, read_dataset
 from soilcarbon.soil.horizons import typed
@@ -237,7 +237,10 @@ def _numbers(table: pd.DataFrame, variables: Sequence[str], found: Sequence[str]
         if name in settings.targets:
             raise UserError(f"{name!r} is a target, and must not be a covariate too")
         column = _column(table, name, settings.samples)
-        column[~(np.abs(column) <= ABSURD)] = np.nan  # as in rasters; as float32, which trees see, it would be infinite
+        column[~(np.abs(column) <= ABSURD) | (column == NODATA)] = np.nan  # as in rasters: infinite in float32, which trees see
+        if name not in found and (fills := fill_values(*np.unique(column[np.isfinite(column)], return_counts=True), "float64")):
+            seen = f"{sum(fills.values())} of {len(table)} values are {', '.join(f'{value:.10g}' for value in fills)}"
+            raise UserError(f"{settings.samples}: {name!r}: {seen}, far from all others: codes for missing? Leave such cells empty")
         if not np.isfinite(column).any():
             raise UserError(f"{settings.samples}: {name!r} has no number at any of the {len(table)} profiles")
         numbers[name] = column

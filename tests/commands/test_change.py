@@ -246,6 +246,22 @@ def test_bad_input_is_refused_and_nothing_is_written(more, words, workplace, cap
     assert not (workplace / "out" / "settings.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ({"plot": ["Total"] * 24}, "called such as 'Total'; delete sums and means"),
+        ({"variable": "clay", "soc": 250.0}, "'variable' says which quantity a row is of (soc, clay)"),
+        ({"unit": "kg/m2"}, "'unit' has several units"),
+    ],
+)
+def test_rows_of_something_else_are_asked_about(rows, words, workplace, capsys):
+    write()
+    table = pd.read_csv("t.csv").assign(variable="soc", unit="t/ha")
+    pd.concat([table, table.assign(**rows)]).to_csv("t.csv", index=False)
+    assert of_table() == 2
+    assert words in capsys.readouterr().err
+
+
 def test_strata_of_a_design_are_taken_as_it_wrote_them(workplace, caplog):
     first, second = write()
     table = pd.read_csv("t.csv").rename(columns={"zone": "stratum"})

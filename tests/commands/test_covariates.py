@@ -79,6 +79,8 @@ def test_terrain_and_zones(workplace):
         (["--bands", "vast.tif"], "200,000 x 200,000 cells are too many to hold"),
         (["--dem", "small.tif"], "a cell needs its eight neighbours"),
         (["--dem", "polar.tif"], "reaches from 80 to 95 degrees"),
+        (["--dem", "feet.tif"], "its unit is 'us survey foot'; elevations in metres are needed"),
+        (["--dem", "mercator.tif"], "a metre there is 2 of its projection's; warp it first (gdalwarp -t_srs EPSG:32632)"),
         (["--dem", "undeclared.tif"], "1 cells from -32768 to -32768 are no elevations in metres"),
         (["--climate", "high.tif", "small.tif", "--precipitation", "red", "--temperature", "z"], "cover the same area?"),
         (["--dem", "a.tif"], "holds 4 bands; expected one"),
@@ -92,6 +94,8 @@ def test_bad_input_ends_with_status_2(arguments, words, workplace, capsys):
     write_geotiff(workplace / "small.tif", np.full((1, 1, 5), 5.0), ["z"], Affine(0.1, 0, 100, 0, -0.1, 50))
     write_geotiff(workplace / "polar.tif", np.ones((1, 15, 5)), ["z"], Affine(1, 0, 80, 0, -1, 95))
     land = np.full((1, 5, 5), 100.0)
+    write_geotiff(workplace / "feet.tif", land, ["z"], Affine(10, 0, 5e5, 0, -10, 5e6), "EPSG:32632", ["US survey foot"])
+    write_geotiff(workplace / "mercator.tif", land, ["z"], Affine(10, 0, 1e6, 0, -10, 8.4e6), "EPSG:3857")  # at 60 degrees
     land[0, 2, 2] = -32768
     write_geotiff(workplace / "undeclared.tif", land, ["z"], Affine(0.1, 0, 100, 0, -0.1, 50))
     empty = {"driver": "GTiff", "count": 4, "dtype": "uint8", "tiled": True, "sparse_ok": True}

@@ -105,10 +105,16 @@ TURNED = {"soc_pct": 10.0, "SOC (%)": 10.0, "soc_dagkg": 10.0, "soc_mgkg": 1e-3,
 
 @pytest.mark.parametrize(("name", "factor"), [*TURNED.items(), ("socd_0_30", 1.0)])
 def test_a_name_that_says_its_unit_is_not_asked_about(world, name, factor):
-    world.assign(stock=world["stock"] / factor).rename(columns={"stock": name}).to_csv("points.csv", index=False)
+    world.assign(stock=world["stock"] / factor, oc_pct=1.0).rename(columns={"stock": name}).to_csv("points.csv", index=False)
     assert made(target=name) == 0
     found = yaml.safe_load(Path("data/dataset.yaml").read_text())["target"]
     assert (found["unit"], found["depth"]) == (("kg/m2", [0.0, 30.0]) if name == "socd_0_30" else ("g/kg", None))
+    assert pd.read_csv("data/samples.csv")["soc"].mean() == pytest.approx(world["stock"].mean(), rel=1e-6)
+
+
+def test_a_column_of_units_says_the_unit(world):
+    world.assign(stock=world["stock"] / 10, soc_unit="%").rename(columns={"stock": "soc"}).to_csv("points.csv", index=False)
+    assert made(target="soc") == 0
     assert pd.read_csv("data/samples.csv")["soc"].mean() == pytest.approx(world["stock"].mean(), rel=1e-6)
 
 

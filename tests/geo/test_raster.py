@@ -203,10 +203,28 @@ def test_one_name_twice_names_both_files(tmp_path):
         find_layers([tmp_path])
 
 
+@pytest.mark.parametrize(("west", "are_tiles"), [(3.0, True), (363.0, True), (2.0, True), (1.0, False), (360.0, False)])
+def test_tiles_of_one_raster_are_asked_about(tmp_path, west, are_tiles):
+    for name, left in (("dem_0", 0.0), ("dem_1", west)):
+        write_raster(tmp_path / f"{name}.tif", np.zeros((3, 3), np.uint8), left)
+    if not are_tiles:
+        assert len(find_layers([tmp_path])) == 2
+        return
+    with pytest.raises(UserError, match=r"dem_1\.tif: lies beside dem_0\.tif, on one grid: tiles of one raster"):
+        find_layers([tmp_path])
+
+
 def test_what_is_no_raster(tmp_path):
     (tmp_path / "x.tif").write_text("not a raster")
+    (tmp_path / "y.vrt").write_text("<VRTDataset/>")
     (tmp_path / "empty").mkdir()
-    for name, message in (("x.tif", "x.tif: not readable"), ("none", "no such"), ("empty", "no .*tif")):
+    converted = "gdal_translate y.vrt y.tif makes one"
+    for name, message in (
+        ("x.tif", "x.tif: not readable .* is the file whole"),
+        ("y.vrt", converted),
+        ("none", "no such"),
+        ("empty", "no .*tif"),
+    ):
         with pytest.raises(UserError, match=message):
             find_layers([tmp_path / name])
 

@@ -9,6 +9,7 @@ import pytest
 from conftest import REALDATA, needs_realdata, slow_but
 
 from soilcarbon.io.files import UserError
+from soilcarbon.io.points import TableRule
 from soilcarbon.soil.profiles import DepthRule, read_profiles, unit_hint
 
 
@@ -78,6 +79,10 @@ def test_bounds_only_count_what_lies_beyond(tmp_path):
         ("profile_id,lon,lat,soc\na,48,117,2\nb,50,120,3\nc,50,80,3\n", None, "look swapped .2 of 3 rows, first: lon 48, lat 117"),
         ("lon,lat,top,bottom,soc\n1,2,0,30,5\n", None, "no column for profile_id"),
         ("profile_id,lon,lat,soc\na,1,2,3\n", "lon", "'lon' is no measurement"),
+        ("id,lon,lat,soc,unit\na,1,2,3,%\nb,1,3,30,g/kg\n", None, "'unit' has several units .1 of '%', 1 of 'g/kg'"),
+        ("id,lon,lat,orgc,property\na,1,2,30,oc\na,1,2,250,clay\n", "orgc", "'property' says which quantity .* .oc, clay"),
+        ("id,lon,lat,top,bottom,soc,parameter\na,1,2,0,9,30,oc\na,1,2,0,9,250,clay\n", None, "'parameter' says which quantity"),
+        ("id,lon,lat,soc\na,1,2,3\nMean,1,2,3\n", None, "1 rows are called such as 'Mean'"),
     ],
 )
 def test_bad_tables_are_refused(tmp_path, text, target, message):
@@ -97,6 +102,30 @@ def test_swapped_coordinates_of_both_hemispheres_are_refused_where_only_some_are
     rows = "".join(f"p{k},{40 + k},{-118 + k if k % 3 == 0 else 20 + k},5\n" for k in range(12))
     with pytest.raises(UserError, match="look swapped .4 of 12 rows"):
         read_profiles(write(tmp_path / "p.csv", "profile_id,lon,lat,soc\n" + rows), None)
+
+
+def test_places_at_0_0_are_missing(tmp_path):
+    found = read_profiles(write(tmp_path / "p.csv", "id,lon,lat,soc\na,0,0,2\nb,0,50,3\n"), None)
+    assert found.table["profile_id"].tolist() == ["b"]
+    assert "1 places at 0, 0 taken for missing" in found.facts["notes"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,lon,lat,easting,northing,soc\na,9,50,500000,5538630,2\n", "lon, lat are degrees .first 9, 50., not of EPSG:32632"),
+        ("id,easting,northing,utm_zone,soc\na,500000,5538630,32N,2\nb,300000,5538630,33N,2\n", "1 of 2 rows are of zone 33"),
+        ("id,easting,northing,zone,soc\na,500000,5538630,32,2\nb,300000,5538630,33,2\n", "1 of 2 rows are of zone 33"),
+        ("id,easting,northing,zone,soc\na,500000,5538630,1,2\nb,300000,5538630,2,2\n", None),  # zones of anything
+    ],
+)
+def test_coordinates_that_are_not_of_the_given_system_are_refused(tmp_path, text, message):
+    path, rule = write(tmp_path / "p.csv", text), TableRule(crs="EPSG:32632")
+    if message is None:
+        assert read_profiles(path, None, rule=rule).table["lon"][0] == pytest.approx(9)
+        return
+    with pytest.raises(UserError, match=message):
+        read_profiles(path, None, rule=rule)
 
 
 def test_old_line_ends_and_properties_without_a_name(tmp_path):

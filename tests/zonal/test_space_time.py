@@ -135,6 +135,12 @@ def test_a_zone_is_a_covariate_only_if_it_is_named(tmp_path):
         ({"covariates": ["a"], "year": "sampled"}, {}, "no column 'sampled' of sampling years"),
         ({"covariates": ["a"]}, {"a": np.nan}, "'a' has no number at any of the 200 profiles"),
         ({"covariates": ["a"]}, {"a": ["<10", *[1.5] * 198, "40%"]}, "'a': 2 values are not numbers, first '<10' of profile p0"),
+        (
+            {"covariates": ["a"]},
+            {"a": [-999.0] * 3 + [1.0, 2.0] * 98 + [1.0]},
+            "'a': 3 of 200 values are -999, far from all others",
+        ),
+        ({"covariates": ["a"]}, {"a": -9999.0}, "'a' has no number at any of the 200 profiles"),
         ({"covariates": ["a"]}, {"year": "1990s"}, "column 'year': 200 of 200 values are no years .first '1990s'"),
         ({"covariates": ["a"]}, {"year": np.nan}, "'year' has no number"),
         ({"covariates": ["a"]}, {"socd_0_20": -1.0}, "socd_0_20 must lie between 0"),
