@@ -111,6 +111,11 @@ def separate_classes(categories: Sequence[Category], classes: Collection[str]) -
     return tuple(found)
 
 
+def without_windows(categories: Sequence[Category]) -> tuple[Category, ...]:
+    """Return categories of the profiles' own cells."""
+    return tuple(each.model_copy(update={"radius": 0}) for each in categories)
+
+
 def class_variables(categories: Sequence[Category]) -> list[str]:
     """Return the variables that are class codes."""
     return [name for each in categories if each.kind == "classes" for name in each.variables]

@@ -233,10 +233,6 @@ def _mean_of(division: Division, known: Mapping[str, np.ndarray], parts: Sequenc
     return from_scale(np.mean([transformed(known[each], facts) for each in parts], axis=0), facts)
 
 
-def _mean(kind: Literal["baseline", "network"], label: str, meaning: str, parts: tuple[str, ...], **more: Any) -> Method:
-    return Method(label, meaning, kind, partial(_mean_of, parts=parts), parts=parts, **more)
-
-
 _TIMES: Mapping[str, Seconds] = {
     "mean": _linear,
     "ridge": _linear,
@@ -246,13 +242,17 @@ _TIMES: Mapping[str, Seconds] = {
     "taught": _taught,
 }
 _LEARNERS = {
-    key: _mean("network" if each.network else "baseline", each.label, each.meaning, MEANS[key])
-    if key in MEANS
-    else Method(
-        each.label, each.meaning, "network" if each.network else "baseline", partial(_learner, key=key), _TIMES.get(key, _trees)
+    key: Method(
+        each.label,
+        each.meaning,
+        "network" if each.network else "baseline",
+        partial(_mean_of, parts=MEANS[key]) if key in MEANS else partial(_learner, key=key),
+        _TIMES.get(key, _trees),
+        parts=MEANS.get(key, ()),
     )
     for key, each in LEARNERS.items()
 }
+_TRANSFERRED_STACK = ("transferred-taught", "regression-kriging")
 _MEDIAN = Baseline("median", "the median of the profiles, everywhere", DummyRegressor(strategy="median"), "all")
 TUNED = {
     "tuned-forest": replace(BASELINES["forest_log"], label="forest, tuned"),
@@ -288,12 +288,13 @@ METHODS: Mapping[str, Method] = {
         needs_checkpoint=True,
         uses_world=True,
     ),
-    "transferred-stack": _mean(
-        "network",
+    "transferred-stack": Method(
         "stack, transferred",
         "mean of that network and regression kriging",
-        ("transferred-taught", "regression-kriging"),
+        "network",
+        partial(_mean_of, parts=_TRANSFERRED_STACK),
         needs_checkpoint=True,
+        parts=_TRANSFERRED_STACK,
     ),
 }
 """Key -> method, in the order of tables."""

@@ -22,7 +22,7 @@ from soilcarbon.regression.fit import FEWEST, check_columns, samples_of
 from soilcarbon.regression.learners import FEWEST_OF_NETWORK, MOST_PROFILES, Task
 from soilcarbon.regression.selection import draw_folds
 from soilcarbon.regression.transfer import read_transfer
-from soilcarbon.soil.dataset import SPLITS, Dataset, check_variables, read_dataset
+from soilcarbon.soil.dataset import SPLITS, Dataset, check_variables
 from soilcarbon.stats.groups import spatial_groups
 
 
@@ -87,11 +87,8 @@ class Inputs(NamedTuple):
 @lru_cache(maxsize=1)
 def read_inputs(design: Design) -> Inputs:
     """Read the dataset; a process of the pool reads it once. UserError if there is nothing to compare methods on."""
-    splits, transfer = SPLITS if design.use_test else SPLITS[:2], None
-    if design.checkpoint is None:
-        data = read_dataset(design.data_dir, None, splits, target=design.target or "soc")
-    else:
-        data, transfer = read_transfer(design.checkpoint, design.data_dir, None, splits, design.target, design.global_data)
+    splits = SPLITS if design.use_test else SPLITS[:2]
+    data, transfer = read_transfer(design.checkpoint, design.data_dir, None, splits, design.target, design.global_data)
     target = transfer.network.specification.target if transfer else design.target or "soc"
     rows = np.concatenate([np.asarray(data.split[name], np.int64) for name in splits if name in data.split])  # as fit has them
     y = np.asarray(data.y, np.float64)[rows]

@@ -68,6 +68,7 @@ def run(command: str, **settings: Any) -> None:
     """
     if command not in COMMANDS:
         raise UserError(f"no command {command!r}{nearest(command, COMMANDS)}; there are {', '.join(COMMANDS)}")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     importlib.import_module(f"soilcarbon.commands.{command}").main(Keywords(settings))
 
 

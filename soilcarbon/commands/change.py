@@ -13,7 +13,6 @@ results/change/: change.csv (change, standard error, two- and one-sided limits, 
 and overall), pairs.csv, plan.csv (required places or detectable changes), change.json (counts, checksums) and settings.yaml.
 """
 
-import logging
 from collections.abc import Sequence
 
 from soilcarbon.commands.arguments import read_settings
@@ -27,7 +26,6 @@ FILES = ("change.csv", "pairs.csv", "plan.csv", "change.json", "settings.yaml")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(ChangeSettings, __doc__, arguments, "soilcarbon change")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     from soilcarbon.soil.change import analyse, plan_alone  # slow to import, and --help does not need it
 
     check_writable(settings.out)

@@ -91,7 +91,6 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(ClaimSettings, __doc__, arguments, "soilcarbon claim")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     from soilcarbon.mapping.claim import Terms, claim_facts, plain  # here and below: slow to import, and --help needs none
     from soilcarbon.mapping.claim_page import verdict, write_claim
     from soilcarbon.mapping.claim_sources import Recorded, input_files

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from soilcarbon.categories import first_repeated
 from soilcarbon.commands.arguments import command_line, ensure_example_world, from_yaml, read_settings
 from soilcarbon.io.files import UserError, check_writable, locked, sha256, write_table, write_text
 from soilcarbon.io.manifest import check_files, result_set
@@ -145,8 +146,7 @@ class CompareSettings(RasterSettings):
     def _check_lists(self) -> None:
         for name in ("strategies", "methods", "few_methods", "sizes"):
             values = [each.name if isinstance(each, MethodSettings) else each for each in getattr(self, name)]
-            double = next((each for each in values if values.count(each) > 1), None)
-            if double is not None:
+            if (double := first_repeated(values)) is not None:
                 raise ValueError(f"{name}: {double!r} comes twice")
 
     def _of_one_dataset(self) -> Self:

@@ -81,7 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def compute(settings: DensitySettings) -> None:
     """Compute densities by the settings, write them, and print counts."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     from soilcarbon.io.points import table_file
     from soilcarbon.soil.density import check_soc_unit, interval_densities, measurements, tabulate  # slow, and --help needs none
     from soilcarbon.soil.horizons import read_horizons

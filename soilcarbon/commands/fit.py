@@ -20,7 +20,7 @@ category that it has not. Scores are too good where it was pretrained on these p
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -31,10 +31,6 @@ from soilcarbon.io.manifest import check_files, result_set
 from soilcarbon.io.names import file_name
 from soilcarbon.io.resumption import check_record
 from soilcarbon.settings import Settings
-
-if TYPE_CHECKING:
-    from soilcarbon.regression.transfer import Transfer
-    from soilcarbon.soil.dataset import Dataset
 
 LearnerName = Literal["mean", "ridge", "forest", "boosting", "regression-kriging", "ridge-kriging", "network", "taught", "stack"]
 _COLUMNS = ("mae", "rmse", "r2", "ccc")
@@ -81,17 +77,6 @@ class FitSettings(Settings):
         return name if re.match(r"[A-Za-z0-9]", name) else f"m{name}"
 
 
-def _read(settings: FitSettings, splits: Sequence[str]) -> "tuple[Dataset, Transfer | None]":
-    """Return the dataset, and what networks start from."""
-    from soilcarbon.regression.transfer import read_transfer  # slow to import, and --help needs none of it
-    from soilcarbon.soil.dataset import read_dataset
-
-    if settings.init_from is None:
-        return read_dataset(settings.data_dir, settings.categories, splits, target=settings.target), None
-    target = settings.target if settings.given("target") else None
-    return read_transfer(settings.init_from, settings.data_dir, settings.categories, splits, target, settings.global_data)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(FitSettings, __doc__, arguments, "soilcarbon fit")
@@ -101,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from soilcarbon.regression.fit import check_columns, fit_model, with_facts
     from soilcarbon.regression.learners import Task
     from soilcarbon.regression.persistence import save_model
+    from soilcarbon.regression.transfer import read_transfer
     from soilcarbon.soil.dataset import SPLITS, check_variables, splits_of
 
     ensure_example_world(settings.data_dir)
@@ -113,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_writable(settings.model_dir, results)
     splits = splits_of(settings.data_dir, SPLITS if settings.use_test else SPLITS[:2])
     with locked(results, files=[path]):
-        data, transfer = _read(settings, splits)
+        target = settings.target if settings.given("target") else None
+        read = settings.init_from, settings.data_dir, settings.categories, splits, target, settings.global_data
+        data, transfer = read_transfer(*read)
         rows = np.concatenate([data.split[name] for name in splits])
         check_variables(data.x[rows], data.categories, refuse="nothing")
         check_columns(data.x[rows], data.categories)

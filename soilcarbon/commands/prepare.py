@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(PrepareSettings, __doc__, arguments, "soilcarbon prepare")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it reports is raised as an error too
     from soilcarbon.io.points import table_file
     from soilcarbon.soil.prepare import prepare_dataset  # slow, and --help does not need it

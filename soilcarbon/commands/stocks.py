@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     settings = read_settings(StockSettings, __doc__, arguments, "soilcarbon stocks")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     check_writable(settings.out)
     with locked(settings.out):
         compute(settings)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from soilcarbon.categories import first_repeated
 from soilcarbon.commands.arguments import gdal, read_settings
 from soilcarbon.io.files import UserError, check_writable, locked, write_table, write_yaml
 from soilcarbon.io.manifest import result_set
@@ -81,7 +82,7 @@ class ValidateSettings(SampleSettings):
         if not self.products and self.points is None:
             raise ValueError("there is nothing to compare maps with; give products, points or both")
         names = [each.name for each in (*self.maps, *self.products)]
-        if double := next((name for name in names if names.count(name) > 1), None):
+        if double := first_repeated(names):
             raise ValueError(f"two maps are called {double!r}; give NAME=FILE")
         if taken := next((name for name in names if name in ("profile_id", "lon", "lat", "observed")), None):
             raise ValueError(f"{taken!r} is a column of the points; call the map something else")

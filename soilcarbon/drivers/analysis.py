@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from soilcarbon.categories import first_repeated
 from soilcarbon.settings import NodataValues, RasterSettings
 
 
@@ -80,7 +81,7 @@ class Analysis(RasterSettings):
             "learners": list(self.learners),
         }
         for what, names in lists.items():
-            if double := next((name for name in names if names.count(name) > 1), None):
+            if double := first_repeated(names):
                 raise ValueError(f"{what}: {double!r} is there twice")
         for zone, ranges in self.zones.items():
             if not ranges or any(low >= high for low, high in ranges.values()):

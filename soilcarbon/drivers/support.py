@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from soilcarbon.categories import Category, middle_cells, separate_classes
+from soilcarbon.categories import Category, middle_cells, separate_classes, without_windows
 from soilcarbon.drivers.analysis import Analysis, Target
 from soilcarbon.geo.field import UNITS, Field, read_field, unit_of
 from soilcarbon.geo.grid import Grid, lonlat
@@ -233,7 +233,7 @@ def _check_classes(classes: Sequence[str], names: Sequence[str], where: str) -> 
 
 def _with_classes(categories: Sequence[Category], classes: Sequence[str]) -> tuple[Category, ...]:
     """Return a dataset's categories without windows; further variables that are classes have a category of their own."""
-    return tuple(each.model_copy(update={"radius": 0}) for each in separate_classes(categories, classes))
+    return without_windows(separate_classes(categories, classes))
 
 
 def _complete(support: Support) -> Support:

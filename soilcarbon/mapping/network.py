@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from soilcarbon.categories import without_windows
 from soilcarbon.geo.grid import cell_sizes
 from soilcarbon.geo.zonal_statistics import LOWER, UPPER
 from soilcarbon.io.files import UserError
@@ -94,7 +95,7 @@ class SlidingNetwork:
         facts = self.specification = network.specification
         self.device = next(network.parameters()).device
         self.halo = max(category.radius for category in facts.categories)
-        per_cell = tuple(category.model_copy(update={"radius": 0}) for category in facts.categories)
+        per_cell = without_windows(facts.categories)
         self._encoder = Encoder(facts.model_copy(update={"categories": per_cell})).to(self.device)
         self._encoders = [Encoder(facts.model_copy(update={"categories": (each,)})).to(self.device) for each in per_cell]
         self._channels = [facts.channels(category) for category in facts.categories]

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from soilcarbon.categories import first_repeated
 from soilcarbon.geo.grid import raster_grid
 from soilcarbon.geo.raster import Layer, check_no_vector, cut_windows, find_layers
 from soilcarbon.geo.resampling import Stack
@@ -302,6 +303,6 @@ def table_sizes(path: Path) -> dict[str, float]:
         it_has = ", ".join(map(str, table.raw.columns[:12]))
         raise UserError(f"{path}: a table of strata has columns stratum and one of {', '.join(_SIZES)}; it has {it_has}")
     names = [label(each) for each in table.raw[columns["stratum"]].fillna("").tolist()]
-    if double := next((name for name in names if names.count(name) > 1), None):
+    if double := first_repeated(names):
         raise UserError(f"{path}: stratum {double!r} is there twice")
     return dict(zip(names, table.numbers(size, negative=False).tolist(), strict=True))

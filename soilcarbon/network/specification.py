@@ -238,6 +238,16 @@ def unfold_classes(values: np.ndarray, specification: Specification) -> np.ndarr
     return np.concatenate(columns, axis=1, dtype=np.float32)
 
 
+def variable_of_predictor(specification: Specification) -> list[str]:
+    """Return the variable that each column of `unfold_classes` belongs to: a class has one of its own."""
+    return [
+        name
+        for category in specification.categories
+        for name in category.variables
+        for _ in range(len(specification.classes[name]) if category.kind == "classes" else 1)
+    ]
+
+
 def warn_of_far_inputs(specification: Specification, x: np.ndarray) -> None:
     """Log which variables of covariates (n, F) lie far outside the range of the training profiles.
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from soilcarbon.categories import Category, middle_cells, variable_columns
+from soilcarbon.categories import Category, middle_cells, variable_columns, without_windows
 from soilcarbon.io.files import UserError
-from soilcarbon.network.specification import Specification
+from soilcarbon.network.specification import variable_of_predictor
 from soilcarbon.regression.estimators import POSITION, Samples
 from soilcarbon.regression.learners import LEARNERS, Task, fit_parts
 from soilcarbon.regression.model import FittedModel, ModelRecord
@@ -149,23 +149,8 @@ def _applicability(model: FittedModel, samples: Samples, folds: np.ndarray, seed
     columns = {name: slice(at.start + POSITION, at.stop + POSITION) for name, at in variable_columns(facts.categories).items()}
     target = transformed(samples.y, facts)
     importance = permutation_importance(model.outputs, samples.X, target, columns, seed)
-    weights = np.array([importance[name] for name in per_predictor(facts)])
+    weights = np.array([importance[name] for name in variable_of_predictor(facts)])
     return applicability(model.predictors(samples.X[:, POSITION:].astype(np.float32)), weights, folds, seed)
-
-
-def per_predictor(facts: Specification) -> list[str]:
-    """Return the variable that each predictor of the area of applicability belongs to: a class has one of its own."""
-    return [
-        name
-        for category in facts.categories
-        for name in category.variables
-        for _ in range(len(facts.classes[name]) if category.kind == "classes" else 1)
-    ]
-
-
-def without_windows(categories: Sequence[Category]) -> tuple[Category, ...]:
-    """Return categories of the profiles' own cells."""
-    return tuple(category.model_copy(update={"radius": 0}) for category in categories)
 
 
 def with_facts(model: FittedModel, folder: Path, profiles: Mapping[str, int], settings: Mapping[str, Any]) -> FittedModel:

@@ -106,14 +106,9 @@ class Task:
     def specify(self, samples: Samples) -> Specification:
         """Return the specification of a model of some profiles: statistics and classes of their covariates, bounds."""
         data = self.dataset(samples)
-        with np.errstate(all="ignore"):
-            numbers = _statistics(data.x, self.categories)
+        with np.errstate(all="ignore"):  # a variable that is constant or missing at all profiles tells nothing, and does no harm
+            numbers = compute_statistics(np.where(np.isinf(data.x), np.nan, data.x), self.categories, usable=True)
         return new_specification(self.settings(), data, numbers)
-
-
-def _statistics(x: np.ndarray, categories: tuple[Category, ...]) -> dict[str, tuple[float, float]]:
-    """Return means and deviations; a variable that is constant or missing at all profiles tells nothing, and does no harm."""
-    return compute_statistics(np.where(np.isinf(x), np.nan, x), categories, usable=True)
 
 
 Parts = dict[str, Part]

@@ -13,7 +13,7 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.tree._tree import Tree
 
-from soilcarbon.categories import Category, middle_cells
+from soilcarbon.categories import Category, middle_cells, without_windows
 from soilcarbon.network.network import Record, SoilCarbonNet, predict
 from soilcarbon.network.specification import Encoder, Specification
 from soilcarbon.regression import trees as tree_arrays
@@ -44,7 +44,7 @@ class Part(Protocol):
 
 def per_cell(specification: Specification) -> Specification:
     """Return a specification of the profiles' own cells, without windows."""
-    return specification.changed(categories=tuple(each.model_copy(update={"radius": 0}) for each in specification.categories))
+    return specification.changed(categories=without_windows(specification.categories))
 
 
 def transformed(y: np.ndarray, specification: Specification) -> np.ndarray:

@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 from soilcarbon import figures
-from soilcarbon.categories import Category, middle_cells
+from soilcarbon.categories import Category, middle_cells, without_windows
 from soilcarbon.geo.vector import write_layers
 from soilcarbon.io.files import UserError, check_writable, locked, write_json, write_table
 from soilcarbon.io.manifest import MANIFEST, check_files, result_set
@@ -278,7 +278,7 @@ def load_for_prediction(settings: PredictSettings, device: torch.device) -> Open
 
 def _matching(mine: Sequence[Category], theirs: Sequence[Category]) -> Sequence[Category]:
     """Return categories without windows where those of a model have none: a forest sees no windows."""
-    return mine if any(each.radius for each in theirs) else [each.model_copy(update={"radius": 0}) for each in mine]
+    return mine if any(each.radius for each in theirs) else without_windows(mine)
 
 
 def _open_fitted(path: Path, settings: PredictSettings) -> OpenModel:

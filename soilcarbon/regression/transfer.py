@@ -57,23 +57,23 @@ class Transfer:
 
 
 def read_transfer(
-    checkpoint: Path,
+    checkpoint: Path | None,
     folder: Path,
     categories: Sequence[Category] | None,
     splits: Sequence[str],
     target: str | None = None,
     global_data: Path | None = None,
-) -> tuple[Dataset, Transfer]:
-    """Read a region's dataset for a network that is transferred to it, the network, and the world's profiles.
+) -> tuple[Dataset, Transfer | None]:
+    """Read a region's dataset, a network that is transferred to it, and the world's profiles.
 
     Parameters
     ----------
     checkpoint
-        The network's; the bare published file takes the dataset's statistics.
+        The network's; the bare published file takes the dataset's statistics. None: no network is transferred.
     folder, categories, splits
         The region's dataset, the variables to use (None: its own) and its splits.
     target
-        Column to predict; None: the checkpoint's.
+        Column to predict; None: the checkpoint's, or soc.
     global_data
         Folder of the world's dataset.
 
@@ -82,6 +82,8 @@ def read_transfer(
     UserError
         If the files do not fit each other.
     """
+    if checkpoint is None:
+        return read_dataset(folder, categories, splits, target=target or "soc"), None
     network = load_checkpoint(checkpoint)
     facts = network.specification
     if target not in (None, facts.target):

@@ -10,7 +10,7 @@ import numpy as np
 from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.conformal import ConformalCalibration
 from soilcarbon.stats.error_field import ErrorField, kilometres_apart
-from soilcarbon.training.uncertainty import FEWEST, FEWEST_GROUPS
+from soilcarbon.training.uncertainty import FEWEST, FEWEST_GROUPS, increases
 
 log = logging.getLogger(__name__)
 _FEWEST_FOR_INTERVALS = 10
@@ -152,13 +152,8 @@ def permutation_importance(
     random = np.random.default_rng(seed)
     rows = np.sort(random.permutation(len(target))[:_MOST_SHUFFLED])
     X, target = X[rows], target[rows]
-    order, whole = random.permutation(len(target)), float(np.mean((outputs(X) - target) ** 2))
-    gained = {}
-    for name, at in columns.items():
-        shuffled = X.copy()
-        shuffled[:, at] = X[order][:, at]
-        gained[name] = max(float(np.mean((outputs(shuffled) - target) ** 2)) - whole, 0.0)
-    return gained
+    order = random.permutation(len(target))
+    return increases(lambda shuffled: float(np.mean((outputs(shuffled) - target) ** 2)), X, columns, order)
 
 
 def applicability(x: np.ndarray, weights: np.ndarray, folds: np.ndarray, seed: int) -> ApplicabilityArea | None:

@@ -5,14 +5,14 @@ Out: its area of applicability, and the calibration of its prediction intervals 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from soilcarbon.categories import middle_cells, variable_columns
 from soilcarbon.io.files import UserError
 from soilcarbon.network.network import SoilCarbonNet, as_means, predict
-from soilcarbon.network.specification import unfold_classes
+from soilcarbon.network.specification import unfold_classes, variable_of_predictor
 from soilcarbon.soil.dataset import Dataset
 from soilcarbon.stats.applicability import ApplicabilityArea
 from soilcarbon.stats.conformal import ConformalCalibration
@@ -69,10 +69,17 @@ def shuffled_importance(network: SoilCarbonNet, x: np.ndarray, y: np.ndarray, se
         predicted, observed = (np.log1p(np.maximum(values, 0)) if logarithmic else values for values in pair)
         return float(np.mean((predicted - observed) ** 2))
 
+    return increases(error, x, variable_columns(network.specification.categories), order)
+
+
+def increases(
+    error: Callable[[np.ndarray], float], x: np.ndarray, columns: Mapping[str, slice], order: np.ndarray
+) -> dict[str, float]:
+    """Return by how much the error of covariates (n, F) increases where each variable's columns are put in another order (n,)."""
     whole, gained = error(x), {}
-    for name, columns in variable_columns(network.specification.categories).items():
+    for name, at in columns.items():
         shuffled = x.copy()
-        shuffled[:, columns] = x[order][:, columns]
+        shuffled[:, at] = x[order][:, at]
         gained[name] = max(error(shuffled) - whole, 0.0)
     return gained
 
@@ -84,13 +91,7 @@ def fit_applicability(network: SoilCarbonNet, data: Dataset, rows: np.ndarray, s
     """
     facts = network.specification
     weights = shuffled_importance(network, data.x[rows], data.y[rows], seed)
-    per_predictor = np.concatenate(
-        [
-            np.repeat(weights[name], len(facts.classes[name]) if category.kind == "classes" else 1)
-            for category in facts.categories
-            for name in category.variables
-        ]
-    )
+    per_predictor = np.array([weights[name] for name in variable_of_predictor(facts)])
     groups = fold_groups(data)[rows]
     middle = middle_cells(data.x[rows], facts.categories)
     try:

@@ -18,8 +18,7 @@ from sklearn.model_selection import ParameterSampler
 
 from soilcarbon.estimator import SoilCarbonRegressor
 from soilcarbon.parallel import map_in_order
-from soilcarbon.regression.uncertainty import Uncertainty
-from soilcarbon.stats.applicability import ApplicabilityArea
+from soilcarbon.regression.uncertainty import Uncertainty, applicability
 from soilcarbon.stats.conformal import ConformalCalibration
 from soilcarbon.stats.error_field import ErrorField, kilometres_apart
 from soilcarbon.training.uncertainty import FEWEST, FEWEST_GROUPS
@@ -219,7 +218,7 @@ def estimate_uncertainty(method: ZonedForest, profiles: Profiles, held_out: pd.D
     """
     y, fitted = held_out["observed"].to_numpy(np.float64), held_out[predicted].to_numpy(np.float64)
     labels, names = method.labels(profiles.x), np.array(method.zones.names)
-    calibration = errors = applicability = None
+    calibration = errors = None
     if len(y) >= FEWEST:
         groups = profiles.groups if np.unique(profiles.groups).size >= FEWEST_GROUPS else np.arange(len(y))
         calibration = ConformalCalibration.fit(
@@ -236,12 +235,8 @@ def estimate_uncertainty(method: ZonedForest, profiles: Profiles, held_out: pd.D
     except ValueError as error:
         log.warning("no intervals of totals: %s", error)
     predictors, weights = _importance(method)
-    try:
-        x = profiles.x[:, predictors]
-        applicability = ApplicabilityArea.fit(x, weights, held_out["fold"].to_numpy(), seed=seed)
-    except ValueError as error:
-        log.warning("no area of applicability: %s", error)
-    return Uncertainty(calibration, errors, applicability, predictors if applicability else ())
+    area = applicability(profiles.x[:, predictors], weights, held_out["fold"].to_numpy(), seed)
+    return Uncertainty(calibration, errors, area, predictors if area else ())
 
 
 def _importance(method: ZonedForest) -> tuple[tuple[int, ...], np.ndarray]:

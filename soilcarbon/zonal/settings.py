@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from soilcarbon.categories import first_repeated
 from soilcarbon.settings import ClimateSettings, PointSettings, RemoteSettings
 
 
@@ -66,8 +67,7 @@ class ZonedSettings(PointSettings, ClimateSettings, RemoteSettings):
     @field_validator("targets", "covariates", "zone_names")
     @classmethod
     def _each_once(cls, names: list[str]) -> list[str]:
-        double = next((name for name in names if names.count(name) > 1), None)
-        if double is not None:
+        if (double := first_repeated(names)) is not None:
             raise ValueError(f"{double!r} comes twice")
         if unseen := next((name for name in names if not name.isprintable()), None):
             raise ValueError(f"{unseen!r} cannot be printed")

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import logging
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,11 @@ def test_a_run_is_told_as_it_would_be_typed():
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_takes_arguments(name):
     assert list(inspect.signature(importlib.import_module(f"soilcarbon.commands.{name}").main).parameters) == ["arguments"]
+
+
+def test_what_a_command_says_is_shown_as_on_the_command_line(monkeypatch, capsys):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+    soilcarbon.run("fetch", list=True)
+    logging.getLogger("soilcarbon.anything").info("11 of 12 profiles")
+    assert capsys.readouterr().err == "11 of 12 profiles\n"
