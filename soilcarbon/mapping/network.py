@@ -30,10 +30,11 @@ from soilcarbon.network.specification import Encoder, Specification, unfold_clas
 from soilcarbon.regression.uncertainty import Uncertainty
 from soilcarbon.soil.dataset import Statistics, read_statistics
 from soilcarbon.stats.metrics import worse_than_mean
-from soilcarbon.training.accelerator import covers
 
 CELLS_AT_ONCE = {"cpu": 2048, "cuda": 1 << 18}
 """Cells that go through the head together: on a CPU their activations stay in its cache."""
+_CLASSIFIER = [nn.Linear, nn.ReLU, nn.Dropout] * 2
+"""Layers that are multiplied out."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ class _Slid:
 def _slid(member: Member, facts: Specification) -> _Slid:
     """Multiply out the affine layers in front of the head's first ReLU, in float64; other layers stay as they are."""
     modules = {category: member.get_submodule(f"features_{category.name}") for category in facts.categories}
-    if not covers(member):
+    affine = [member.features_merge, *(module for category, module in modules.items() if category.radius == 0)]
+    known = [(member.classifier, _CLASSIFIER), (member.final_regressor, [nn.Linear]), *((each, [nn.Conv2d]) for each in affine)]
+    if any([type(layer) for layer in part.children()] != kinds for part, kinds in known):
         return _Slid([*modules.values()], lambda maps: member.final_regressor(member.fused(maps.T))[:, 0])
     tensors = {name: value.double() for name, value in member.tensors().items()}
     fusion, linear = tensors["features_merge.0.weight"].flatten(1), tensors["classifier.0.weight"]
@@ -73,9 +76,9 @@ def _slid(member: Member, facts: Specification) -> _Slid:
         columns.append(part)
     weights = (torch.cat(columns, 1), tensors["classifier.3.weight"], tensors["final_regressor.0.weight"])
     biases = (bias, tensors["classifier.3.bias"], tensors["final_regressor.0.bias"])
-    single = [each.float().contiguous() for each in weights], [each.float()[:, None] for each in biases]
+    matrices = [each.float().contiguous() for each in weights], [each.float()[:, None] for each in biases]
     branches = [module if category.radius else None for category, module in modules.items()]
-    return _Slid(branches, partial(_multiplied, *single))
+    return _Slid(branches, partial(_multiplied, *matrices))
 
 
 def _multiplied(weights: Sequence[Tensor], biases: Sequence[Tensor], hidden: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import nn
 from soilcarbon.categories import Category
 from soilcarbon.mapping import network as sliding
 from soilcarbon.mapping.network import SlidingNetwork
-from soilcarbon.network.network import MaxPool, SoilCarbonNet, predict
+from soilcarbon.network.network import MaxPool, Member, SoilCarbonNet, predict
 from soilcarbon.network.specification import Specification
 
 MIXED = (
@@ -61,6 +61,13 @@ def test_sliding_gives_what_patches_give(categories, missing):
     slid = SlidingNetwork(network)
     block = make_block(23, 37, slid.halo)
     np.testing.assert_allclose(slid.predict(block), patch_by_patch(network, block), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("categories", [PLAIN, MIXED])
+def test_the_layers_of_the_package_are_multiplied_out(categories, monkeypatch):
+    slid = SlidingNetwork(make_network(categories, members=2))
+    monkeypatch.delattr(Member, "fused")
+    assert np.isfinite(slid.predict(make_block(5, 5, slid.halo))).all()
 
 
 class Residual(nn.Module):
