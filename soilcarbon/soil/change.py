@@ -48,6 +48,7 @@ from soilcarbon.stats.power import (
 log = logging.getLogger(__name__)
 OVERALL = "all"
 _ROUNDING = 1e-9  # of a mean: a standard error as small is that of equal values
+_POPULATION = "--population: NAME=NUMBER for each stratum, or one number where there are none"
 _DESIGNS = {True: "paired", False: "unpaired"}
 _UNITS = {"_t_ha": "t/ha", "_kg_m2": "kg/m2", "_gkg": "g/kg", "_g_kg": "g/kg"}
 
@@ -292,7 +293,7 @@ def _population(settings: ChangeSettings, strata: set[str]) -> dict[str, float] 
     """Return the number of places there are in each of the strata, "all" without strata; None if not given."""
     found = named_numbers(settings.population, "population")
     if found and ("" in found) == bool(settings.stratum):
-        raise UserError("--population: NAME=NUMBER for each stratum, or one number where there are none")
+        raise UserError(_POPULATION)
     if found and settings.stratum and (unknown := sorted(found.keys() ^ strata)):
         there = ", ".join(sorted(strata))
         raise UserError(f"--population: strata {', '.join(found)}; in the table {there} ({unknown[0]!r} is not in both)")
@@ -377,6 +378,8 @@ def plan_alone(settings: ChangeSettings) -> tuple[dict[str, pd.DataFrame], dict[
     for name, values in given.items():
         if values and list(values) != [""] and set(values) != set(strata):
             raise UserError(f"--{name}: strata {', '.join(values)}; elsewhere {', '.join(strata)}")
+    if "" in given["population"] and len(strata) > 1:
+        raise UserError(_POPULATION)
     if len(strata) > 1 and not given["sizes"]:
         raise UserError("--sizes: the sizes of the strata are needed, NAME=SIZE in any unit")
 

@@ -222,6 +222,7 @@ def test_plans_of_strata_name_them(workplace):
         (["--sd", "much", "--detect", "1"], "one number, or NAME=NUMBER"),
         (["--sd", "a=3", "b=4", "--detect", "1"], "the sizes of the strata are needed"),
         (["--sd", "a=3", "b=4", "--sizes", "a=3", "c=4", "--detect", "1"], "elsewhere a, b"),
+        (["--sd", "3", "--sizes", "a=3", "b=4", "--detect", "1", "--population", "9"], "or one number where there are none"),
         (["--sd", "3", "--detect", "0"], "cannot be detected"),
         (["--sd", "3", "--sample_sizes", "1"], "two a stratum"),
         (["--sd", "3", "--detect", "1", "--power", "0.05"], "that of chance"),
