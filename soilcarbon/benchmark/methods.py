@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.dummy import DummyRegressor
 
 from soilcarbon.benchmark.baselines import BASELINES, INNER_FOLDS, Baseline, tune
-from soilcarbon.categories import Category, middle_cells
+from soilcarbon.categories import class_columns, middle_cells, without_windows
 from soilcarbon.network.growth import grow, plan_growth
 from soilcarbon.network.network import predict as predict_with
 from soilcarbon.regression.estimators import POSITION, Samples
@@ -114,7 +114,7 @@ class Tables(NamedTuple):
 
     train: Samples
     held_out: Samples
-    classes: tuple[int, ...]
+    classes: Sequence[int]
     seed: int
     tuned: bool = True  # whether inner folds choose parameters; else the first candidate is taken
     elsewhere: Samples | None = None  # profiles of the world
@@ -133,12 +133,6 @@ def as_method(baseline: Baseline) -> Method:
     seconds = _linear if baseline.regressor.__class__.__module__.startswith("sklearn.linear_model") else _trees
     predict = partial(predict_baseline, method=baseline)
     return Method(baseline.label, baseline.meaning, "baseline", predict, seconds, len(baseline.candidates))
-
-
-def class_columns(categories: Sequence[Category], widths: Sequence[int]) -> tuple[int, ...]:
-    """Return the numbers of the columns that are class codes, of categories with so many columns each."""
-    kinds = np.repeat([each.kind == "classes" for each in categories], widths)
-    return tuple(np.flatnonzero(kinds).tolist())
 
 
 def expected_seconds(method: Method, n: int, width: int, members: int = MEMBERS, tuned: bool = True, world: int = 0) -> float:
@@ -202,7 +196,7 @@ class Division:
         def cells(samples: Samples) -> Samples:
             return samples._replace(X=np.column_stack([samples.X[:, :POSITION], middle_cells(samples.X[:, POSITION:], categories)]))
 
-        classes = class_columns(categories, [len(each.variables) for each in categories])
+        classes = np.flatnonzero(class_columns(without_windows(categories))).tolist()
         return Tables(cells(self.train), cells(self.held_out), classes, self.task.seed, self.tuned)
 
 

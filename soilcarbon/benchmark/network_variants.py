@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from soilcarbon.benchmark.baselines import BASELINES, tune
-from soilcarbon.benchmark.methods import Method, Tables, as_method, class_columns
-from soilcarbon.categories import middle_cells
+from soilcarbon.benchmark.methods import Method, Tables, as_method
+from soilcarbon.categories import class_columns, middle_cells
 from soilcarbon.network.network import SoilCarbonNet, to_target
 from soilcarbon.network.network import predict as predict_with
 from soilcarbon.network.specification import unfold_classes
@@ -83,8 +83,7 @@ class Case:
     @property
     def tables(self) -> Tables:
         """Both parts, and the profiles of the world, as baselines take them."""
-        categories = self.region.categories
-        classes = class_columns(categories, [each.width for each in categories])
+        classes = np.flatnonzero(class_columns(self.region.categories)).tolist()
         train, held_out = self.samples.take(self.rows), self.samples.take(self.test)
         return Tables(train, held_out, classes, self.settings.seed, elsewhere=self.elsewhere)
 

@@ -282,7 +282,7 @@ class Stack:
     def _parts(
         self, source: _Source, layers: Sequence[int], row: "_Axis", col: "_Axis"
     ) -> Iterator[tuple[slice, slice, slice, np.ndarray]]:
-        """Yield the cells that the axes need of some layers, in parts: which layers, rows and columns of blocks, and their cells."""
+        """Yield the cells that the axes need of some layers, in parts: their layers, rows and columns of blocks, and values."""
         most, start = max(1, _CELLS // (row.block * col.block)), 0
         for path, at in source.files.items():
             here = [k for k in at if k in layers]
