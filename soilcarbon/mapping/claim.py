@@ -258,16 +258,18 @@ def warnings(facts: Mapping[str, Any], evidence: Evidence, terms: Terms) -> list
         if facts["validation"][name] is not None:
             found += _of_validation(facts["validation"][name], title)
         each = evidence.stock if name == "map" else evidence.change
-        if (
-            evidence.mapped is not None
-            and each is not None
-            and abs(100 * each.map_km2 / evidence.mapped.area_ha - 1) > _AREAS_DIFFER
-        ):
+        if each is None or evidence.mapped is None:
+            continue
+        if abs(100 * each.map_km2 / evidence.mapped.area_ha - 1) > _AREAS_DIFFER:
             found.append(
                 f"The mean of the {title} and the sample is of {100 * each.map_km2:,.0f} ha, all of its cells with a value."
             )
+        if each.points_needed > max(len(each.observed), _FEW_POINTS):
+            held = f"intervals hold less often than they say with fewer than about {each.points_needed:,} points"
+            found.append(f"Errors of the {title} at the sample are so skewed that {held}.")
     model = {} if evidence.mapped is None else evidence.mapped.facts["model"]
-    if evidence.stock is not None and (model.get("center"), model.get("target_transform")) == ("median", "log1p"):
+    validated = evidence.stock is not None or evidence.change is not None
+    if validated and (model.get("center"), model.get("target_transform")) == ("median", "log1p"):
         found.append("The map is of medians: the bias at the points is theirs, and estimates of stock and change are of means.")
     if evidence.mapped is not None and evidence.stock is None:
         found.append("The map was not validated at independent points (--points).")

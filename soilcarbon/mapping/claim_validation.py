@@ -28,7 +28,7 @@ from soilcarbon.mapping.map_validation import score_points
 from soilcarbon.mapping.probability_sample import SampleRule, read_sample
 from soilcarbon.progress import progress
 from soilcarbon.stats.credit import Uncertain
-from soilcarbon.stats.design_based import Estimate, difference_estimate, mean, validate_map
+from soilcarbon.stats.design_based import Estimate, difference_estimate, mean, points_for_normal_mean, validate_map
 from soilcarbon.stats.variogram import EARTH_KM, empirical_variogram, fit_variogram, unit_vectors
 
 _NAME = "claimed map"
@@ -87,6 +87,12 @@ class Validation:
                 s = self.sampled
                 shown["inside_share_of_area"] = mean(s.inside[_NAME].astype(float), s.design, s.mapped).value
         return shown
+
+    @property
+    def points_needed(self) -> int:
+        """Number of points of a probability sample that errors so skewed need for their mean's interval; 0 of other points."""
+        s = self.sampled
+        return 0 if s is None else points_for_normal_mean((s.predicted[_NAME] - s.observed)[s.mapped])
 
     def corrected(self, level: float) -> Uncertain | None:
         """Return the difference estimate of the area's mean; None where the points are no probability sample."""

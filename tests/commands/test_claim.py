@@ -218,6 +218,15 @@ def test_strata_that_were_not_sampled_are_told(workplace):
     assert "mean and scores by the points are of another area" in " ".join(facts()["warnings"])
 
 
+def test_skewed_errors_at_the_sample_are_told(workplace):
+    _, second = write_maps()
+    points = write_points(second)
+    for more in (0.0, 20.0):
+        points.assign(socd=points["socd"] + np.where(points.index == 3, more, 0.0)).to_csv("points.csv", index=False)
+        assert make("--map", "soc.tif", "--points", "points.csv", "--value", "socd", "--sampling", "random") == 0
+        assert ("are so skewed that intervals hold less often" in " ".join(facts()["warnings"])) == (more > 0)
+
+
 def test_medians_and_totals_of_another_area_are_told(workplace):
     _, second = write_maps()
     write_points(second)
