@@ -124,11 +124,11 @@ class Member(nn.Module):
         """Seed PyTorch and draw the weights anew: Linear layers Xavier-uniform with bias 0.01, as published."""
         torch.manual_seed(seed)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                module.reset_parameters()
-            elif isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.constant_(module.bias, BIAS)
+            elif callable(draw := getattr(module, "reset_parameters", None)):
+                draw()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return this member's own weights by name, detached."""

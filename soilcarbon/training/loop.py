@@ -171,8 +171,10 @@ def fit(
     DivergedError
         If the loss or an output is no longer finite.
     UserError
-        If the state is of another network.
+        If the state is of another network, or the network has buffers.
     """
+    if kept_aside := next((name for name, _ in member.named_buffers()), None):
+        raise UserError(f"{kept_aside}: is a buffer, which no best epoch and no checkpoint keeps; take GroupNorm for BatchNorm")
     member.freeze(schedule.freeze, schedule.new)
     if not schedule.dropout:
         for layer in (each for each in member.classifier if isinstance(each, torch.nn.Dropout)):

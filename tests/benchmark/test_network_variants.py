@@ -61,7 +61,7 @@ def test_baselines_are_fitted_to_the_training_profiles_and_those_of_the_world_el
     tables = case.tables
     np.testing.assert_array_equal(tables.train.y, case.region.y[case.rows])
     np.testing.assert_array_equal(tables.held_out.X[:, 2:], case.region.x[case.test])
-    assert tables.classes == (2,) and tables.seed == case.settings.seed
+    assert tables.classes == [2] and tables.seed == case.settings.seed
     here = spatial_groups(case.region.lon, case.region.lat, 1.0)
     left_out = np.isin(spatial_groups(case.world.lon, case.world.lat, 1.0), here)
     assert 20 < left_out.sum() < 60

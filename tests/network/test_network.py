@@ -207,6 +207,16 @@ def test_the_last_layer_of_what_enters_it_is_the_output():
     torch.testing.assert_close(Member.forward(net, x), hidden @ weight + bias)
 
 
+def test_layers_of_any_kind_follow_the_seed():
+    drawn = []
+    for _ in range(2):
+        member = Member(Specification())
+        member.features_topo.append(nn.ConvTranspose2d(32, 32, 1))
+        member.initialise(5)
+        drawn.append(member.features_topo[1].weight)
+    assert torch.equal(*drawn)
+
+
 def test_a_blank_network_has_the_specification_and_no_record():
     net = full(members=2, target_transform="log1p", center="median", smearing=(1.1, 1.2))
     net.record, net.calibration = Record(epoch=(3, 4)), CALIBRATION

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from soilcarbon.categories import Category
+from soilcarbon.io.files import UserError
 from soilcarbon.network.network import Member
 from soilcarbon.network.specification import Specification
 from soilcarbon.training import ensemble
@@ -49,3 +51,14 @@ def test_small_batches_have_one_thread(batch, threads, monkeypatch):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_layers_with_buffers_are_refused():
+    facts = Specification()
+    member = Member(facts)
+    member.features_topo.append(nn.BatchNorm2d(32))
+    profiles = Profiles(torch.zeros(8, 32), torch.zeros(8), np.zeros(8))
+    with pytest.raises(UserError, match="features_topo.1.running_mean: is a buffer.*GroupNorm"):
+        fit(member, TrainingSets(profiles, profiles, profiles, facts), Schedule(1))
+    member.features_topo[1] = nn.GroupNorm(4, 32)
+    fit(member, TrainingSets(profiles, profiles, profiles, facts), Schedule(1))
