@@ -140,8 +140,8 @@ def fill_values(values: np.ndarray, counts: np.ndarray, dtype: np.dtype[Any] | s
     """Return the values at an edge of a distribution that look like missing ones that nobody declared -> how often they occur.
 
     That is: the limit of the integer type or another of `FILLS`, apart from all other values, perhaps with further ones beside it;
-    or any other value that is repeated and by far the most distant. A 255 among bytes that also hold 254 and 253 is a value. The
-    different values (u,) are in order and as stored in the file, of `dtype`.
+    0 that is repeated below many others; or any other value that is repeated and by far the most distant. A 255 among bytes that
+    also hold 254 and 253 is a value. The different values (u,) are in order and as stored in the file, of `dtype`.
 
     >>> fill_values(np.array([0, 40, 100, 255]), np.array([5, 5, 5, 9]), "uint8")
     {255.0: 9}
@@ -160,7 +160,9 @@ def fill_values(values: np.ndarray, counts: np.ndarray, dtype: np.dtype[Any] | s
         split = int(gaps.argmax()) + 1
         outer, inner, gap = ordered[:split], ordered[split:], float(gaps[split - 1])
         reach = float(np.ptp(inner))
-        of_limit = any(value in limits for value in outer) and gap > max(_LIMIT_APART * reach, _STEPS * reach / (inner.size - 1))
+        beside = gap > max(_LIMIT_APART * reach, _STEPS * reach / (inner.size - 1))
+        of_limit = any(value in limits for value in outer) and beside
+        of_limit |= side == 1 and split == 1 and outer[0] == 0 and often[0] >= _REPEATED and inner.size > _FEW and beside
         negative = side == 1 and split == 1 and outer[0] in _NINES and inner.min() >= 0 and often[0] >= _REPEATED
         of_limit |= negative and gap > _FEW_STEPS * reach / (inner.size - 1)
         of_fills = any(value in FILLS for value in outer) and gap > _APART * reach and often[:split].sum() > 1

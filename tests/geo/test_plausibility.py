@@ -44,6 +44,7 @@ FILLS = [
     *(("int8", -128, 0, 90), ("float32", -99999, -5, 30), ("float32", -999, -5, 30), ("float32", 65535, 20, 1200)),
     *(("int16", -999, 20, 1200), ("float32", -99, 20, 1200)),  # nothing else is negative
     *(("float64", -32768, 0, 1), ("uint32", 4294967295, 20, 90), ("float32", 254, 0, 13), ("float32", 0, 1000, 1013)),
+    *(("int16", 0, 400, 1200), ("float32", 0, 5, 12)),  # what Earth Engine writes of masked cells
 ]
 
 
@@ -78,6 +79,7 @@ def test_a_fill_value_is_asked_about_and_the_answer_is_taken(dtype, fill, low, h
         ("float32", np.full((SIDE, SIDE), 7.0)),
         ("float32", np.where(holed(-99) == -99, -99, holed(0) - 400)),  # others are negative too
         ("int16", np.where(holed(-1) == -1, -1, holed(0))),
+        ("float32", np.where(holed(-1) == -1, 0, np.floor(holed(-1, 40, 90)))),  # few different ones: per cent of cover
     ],
 )
 def test_values_are_not_asked_about(dtype, values, tmp_path):
