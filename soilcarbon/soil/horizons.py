@@ -22,6 +22,7 @@ from soilcarbon.soil.visits import check_hidden_visits, placed_visits
 _SAME_PLACE = 1e-5  # degrees, about a metre
 _ORGANIC = r"^\s*\d*\s*[OLFH](?![a-z]*(?:lu|um)\b)"  # designations of organic layers: O, L, F, H, with a number before
 _THICK, _DEEP = 50.0, 300.0  # cm: where most uppermost of several layers are so thick, and most profiles so deep, depths are in mm
+_SHALLOW = 3.0  # cm: several layers that end above it may be in m
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,8 @@ def read_depths(points: PointTable, profile: np.ndarray) -> tuple[np.ndarray, np
     check_plausible(thickness, "thickness", unit, where, "--units depth=", stated)
     if np.isfinite(thickness).any():
         check_plausible(np.nanmedian(thickness), "thickness", unit, where, "--units depth=", stated)
-    if not stated and _look_like_mm(profile, top, bottom):
-        raise UserError(
-            f"{where}: layers are so thick and profiles so deep that they look like mm: --units depth=mm, or depth=cm if right"
-        )
+    if not stated:
+        _check_each_profile(profile, top, bottom, where, points.notes)
     column = points.get("horizon")
     organic = None if column is None else np.asarray(column.astype("str").str.contains(_ORGANIC, regex=True) & column.notna())
     top, bottom, turned = turn_litter(profile, top, bottom, organic)
@@ -90,16 +89,21 @@ def read_depths(points: PointTable, profile: np.ndarray) -> tuple[np.ndarray, np
     return top, bottom
 
 
-def _look_like_mm(profile: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> bool:
-    """Return whether most uppermost layers, of profiles with several, and most profiles are too thick for cm."""
-    table = pd.DataFrame({"profile": profile, "top": top, "bottom": bottom}).dropna()
-    groups = table.groupby("profile")
-    several = groups["top"].transform("size") > 1
-    first = table[several & (table["top"] == 0)]
+def _check_each_profile(profile: np.ndarray, top: np.ndarray, bottom: np.ndarray, where: str, notes: list[str]) -> None:
+    """Raise UserError if most profiles of several layers look like mm, their uppermost layer too thick for cm; note a few."""
+    groups = pd.DataFrame({"profile": profile, "top": top, "bottom": bottom}).dropna().sort_values("top").groupby("profile")
+    first = groups.first()[(groups.size() > 1) & (groups["top"].min() == 0)]
     if first.empty:
-        return False
-    deep = groups["bottom"].max()[first["profile"].unique()]
-    return bool(first["bottom"].median() >= _THICK and deep.median() >= _DEEP)
+        return
+    deep = groups["bottom"].max()[first.index]
+    if first["bottom"].median() >= _THICK and deep.median() >= _DEEP:
+        raise UserError(
+            f"{where}: layers are so thick and profiles so deep that they look like mm: --units depth=mm, or depth=cm if right"
+        )
+    for unit, alike in (("mm", (first["bottom"] >= _THICK) & (deep >= _DEEP)), ("m", deep <= _SHALLOW)):
+        if alike.any():
+            ends = f"the first ends at {deep[alike].iloc[0]:g} cm"
+            notes.append(f"{alike.sum()} of {len(first)} profiles of several layers look as if they were in {unit} ({ends})")
 
 
 def place_horizons(points: PointTable, measured: Mapping[str, np.ndarray], taken: Collection[str] = ()) -> HorizonTable:

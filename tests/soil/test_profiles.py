@@ -1,6 +1,7 @@
 """Untrusted tables of profiles and horizons: what is taken, what is left out and why."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,15 @@ def test_places_at_0_0_are_missing(tmp_path):
     found = read_profiles(write(tmp_path / "p.csv", "id,lon,lat,soc\na,0,0,2\nb,0,50,3\n"), None)
     assert found.table["profile_id"].tolist() == ["b"]
     assert "1 places at 0, 0 taken for missing" in found.facts["notes"]
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"), [(0.01, "in m .the first ends at 0.6 cm"), (10, "in mm .the first ends at 600"), (1, None)]
+)
+def test_profiles_whose_depths_look_like_another_unit_are_counted(tmp_path, factor, said):
+    rows = [(f"p{k}", 10 + k, 50, a * f, b * f, 9) for k, f in enumerate((1, 1, factor)) for a, b in ((0, 10), (10, 60))]
+    notes = read_profiles(horizons(tmp_path / "h.csv", *rows), None).facts["notes"]
+    assert not notes if said is None else re.search(f"1 of 3 profiles of several layers look as if they were {said}", notes[0])
 
 
 @pytest.mark.parametrize(
