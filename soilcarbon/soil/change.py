@@ -246,6 +246,8 @@ def _of_samples(
     if units is not None:
         drawn = [(np.zeros(len(before) + len(after)), joint_design(designs, units))]
     doubts = _doubts(change, population, *(drawn if domains is None else []))
+    if units is not None and population is not None:
+        doubts += ("--population does not count: blocks are of both visits",)
     years = _years(settings, *(each["year"][own] for each, own in zip(visits, within, strict=True)))
     sampled = tuple(zip((before, after), designs, within, strict=True)) if units is None else ()
     return _Compared(change, pd.DataFrame(), (0, 0), years, survey, shared, doubts, sampled)

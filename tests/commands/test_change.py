@@ -119,6 +119,16 @@ def test_blocks_drawn_anew_are_two_samples_of_blocks(workplace, caplog):
     assert told in caplog.text and told in json.loads((workplace / "out" / "change.json").read_text())["warnings"][0]
 
 
+def test_a_population_of_places_in_shared_blocks_does_not_count(workplace):
+    write()
+    more = "--design", "unpaired", "--block", "zone"
+    assert of_table(*more) == 0
+    error = result()["standard_error"]
+    assert of_table(*more, "--population", "20") == 0
+    assert result()["standard_error"] == error
+    assert "--population does not count" in json.loads((workplace / "out" / "change.json").read_text())["warnings"][0]
+
+
 def test_equal_changes_are_told_but_where_all_places_were_sampled(workplace):
     first, _ = write()
     pd.concat([first, first.assign(year=2018, soc=first["soc"] + 2)]).to_csv("t.csv", index=False)
