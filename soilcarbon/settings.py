@@ -6,6 +6,7 @@ settings of any other command stand beside it, in `soilcarbon.commands`, or besi
 """
 
 import copy
+import logging
 import re
 from collections.abc import Mapping
 from itertools import pairwise
@@ -25,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from soilcarbon.categories import Category, unique_names
+from soilcarbon.categories import PUBLISHED_CATEGORIES, Category, unique_names
 from soilcarbon.io.files import UserError, nearest, write_yaml
 from soilcarbon.io.nodata import EVERY, as_texts, parse_nodata
 from soilcarbon.io.ranges import is_address, shown
@@ -34,6 +35,7 @@ from soilcarbon.quantities import QUANTITIES, spelt_unit
 if TYPE_CHECKING:
     from soilcarbon.io.points import TableRule
 
+log = logging.getLogger(__name__)
 _HERE = Path(__file__).parent
 PRESETS = next((folder for folder in (_HERE / "configs", _HERE.parent / "configs") if folder.is_dir()), _HERE / "configs")
 """Folder of the YAML presets: inside the installed package, or beside it in a checkout."""
@@ -398,9 +400,14 @@ class RunSettings(Settings):
 
     def with_table(self, categories: tuple[Category, ...]) -> Self:
         """Return a copy that reads the folder by a table of categories where neither the settings nor the folder name any."""
-        if self.categories is not None or (self.data_dir / "dataset.yaml").is_file():
-            return self
-        return self.model_copy(update={"categories": categories})
+        own = self.data_dir / "dataset.yaml"
+        if self.categories is None and not own.is_file():
+            return self.model_copy(update={"categories": categories})
+        if self.categories is None and categories != PUBLISHED_CATEGORIES:
+            log.warning(
+                "the categories of config.py are not used: %s names its own; `categories` in a YAML file overrule both", own
+            )
+        return self
 
     @property
     def layout(self) -> Layout:

@@ -30,6 +30,16 @@ def test_a_value_of_config_is_a_default_that_counts_as_not_given():
         with_defaults(GlobalSettings, {"epoch": 7})
 
 
+@pytest.mark.parametrize(("own", "edited", "told"), [(True, True, True), (True, False, False), (False, True, False)])
+def test_an_edited_table_that_a_folder_overrules_is_told(tmp_path, caplog, own, edited, told):
+    if own:
+        (tmp_path / "dataset.yaml").write_text("categories: []\n")
+    table = PUBLISHED_CATEGORIES[1:] if edited else PUBLISHED_CATEGORIES
+    settings = GlobalSettings(data_dir=tmp_path).with_table(table)
+    assert settings.categories == (None if own else table)
+    assert ("the categories of config.py are not used" in caplog.text) == told
+
+
 def test_patches_of_a_category_are_those_of_the_pickles(dataset):
     data = utils.load_dataset(dataset)
     climate = data.patches["climate"]
