@@ -20,7 +20,8 @@ from soilcarbon.geo.zonal_statistics import mass_of, total_unit
 from soilcarbon.html import Block, FigureFolder, Items, Note, Section, Table, bracketed, format_value, write_report
 from soilcarbon.io.files import UserError
 from soilcarbon.io.names import file_name
-from soilcarbon.io.points import TableRule
+from soilcarbon.io.points import PointTable, TableRule
+from soilcarbon.io.values import depth_range
 from soilcarbon.mapping import design_validation
 from soilcarbon.mapping.carbon_map import CarbonMap
 from soilcarbon.mapping.common_grid import Cells, Shared, interval_at, on_common_grid, pair_name
@@ -28,7 +29,7 @@ from soilcarbon.mapping.design_validation import SampledPoints
 from soilcarbon.mapping.picture import View, draw, read_picture
 from soilcarbon.mapping.probability_sample import DrawnPoints, SampleRule, read_sample
 from soilcarbon.soil.dataset import check_samples
-from soilcarbon.soil.target import limits_of
+from soilcarbon.soil.target import limits_of, target_of
 from soilcarbon.soil.visits import one_row_each
 from soilcarbon.stats.groups import spatial_groups
 from soilcarbon.stats.metrics import bootstrap_scores, coverage, scores
@@ -73,7 +74,7 @@ def score_points(
     if known is None:
         raise UserError(f"unit = {unit!r}: expected one of {', '.join(UNITS)}")
     unit, factor = UNITS[known]
-    table, observed, sample = _read(points, value, limits_of(known), rule, drawn)
+    table, observed, sample, depth = _read(points, value, limits_of(known), rule, drawn)
     if soc_factor is not None:
         log.info("SOC is %r times %g", value, soc_factor)
         observed = observed * soc_factor
@@ -85,6 +86,10 @@ def score_points(
             if cells.unit != unit:
                 differ = f"{cells.name} is in {cells.unit}, the points in {unit}"
                 raise UserError(f"{differ} (--unit): a content is not a density; soilcarbon densities makes one of the other")
+            if depth and cells.depth.removesuffix("cm") not in ("", depth.removesuffix("cm")):
+                log.warning(
+                    "%s is of %s, the points of %s: part of the bias is the difference in depth", cells.name, cells.depth, depth
+                )
             found[product.name] = cells.at(lon, lat)
             ends[product.name] = interval_at(product, lon, lat, cells.bands)
     names = [product.name for product in products]
@@ -136,8 +141,8 @@ def _sampled(
 
 def _read(
     path: Path, value: str, limits: tuple[float, float], rule: TableRule, drawn: SampleRule
-) -> tuple[pd.DataFrame, np.ndarray, DrawnPoints | None]:
-    """Read points in any format of profiles, columns found by their usual names, and check them; how they were drawn."""
+) -> tuple[pd.DataFrame, np.ndarray, DrawnPoints | None, str]:
+    """Read points in any format of profiles, and check them; how they were drawn, and their depth if the table says one for all."""
     points, sample = read_sample(path, value, rule, drawn)
     points.require(*PLACED)
     if value not in points.raw.columns:
@@ -145,7 +150,20 @@ def _read(
     table = one_row_each(points, value)
     for note in points.notes:
         log.info("%s", note)
-    return *check_samples(table, path, value, limits=limits), sample
+    return *check_samples(table, path, value, limits=limits), sample, _depth_of(points, value)
+
+
+def _depth_of(points: PointTable, value: str) -> str:
+    """Return the depth of all values, such as "0-10cm", as the table or the column's name says, "" where neither does."""
+    ranges = points.get("depth")
+    if "top" in points and "bottom" in points:
+        ranges = points["top"] + "-" + points["bottom"]
+    words = [] if ranges is None else ranges.unique().tolist()
+    known = depth_range(words[0]) if len(words) == 1 and isinstance(words[0], str) else None
+    if known is None:
+        known = (*(target_of(value, "any", points.path).depth or (0, 0)), "")
+    units = {unit for name, unit in points.columns.units.items() if name in ("depth", "top")}
+    return "" if not known[1] or {*units, known[2]} - {"", "cm"} else f"{known[0]:g}-{known[1]:g}cm"
 
 
 def _warn_of_units(found: pd.DataFrame, names: Sequence[str], unit: str) -> None:

@@ -277,6 +277,24 @@ def test_suspicious_units_are_reported(ours, caplog):
     assert "are the units right" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("columns", "depth", "said"),
+    [
+        ({"upper_depth": 0, "lower_depth": 10}, "0-30cm", True),
+        ({"depth": "0-10 cm"}, "0-30 cm", True),
+        ({}, "0-30cm", True),  # as the column's name says
+        ({}, "0-20", False),
+        ({"upper_depth": 0, "lower_depth": 30}, "0-30cm", False),
+        ({"upper_depth": 0, "lower_depth": 30}, "", False),
+    ],
+)
+def test_points_of_another_depth_are_told(ours, columns, depth, said, caplog):
+    write_points(ours)
+    pd.read_csv("points.csv").assign(**columns).to_csv("points.csv", index=False)
+    validated(maps=[f"ours=ours.tif,depth={depth}"], more=["--points", "points.csv", "--value", "socd_0_20"])
+    assert ("part of the bias is the difference in depth" in caplog.text) == said
+
+
 def test_points_of_organic_matter_become_carbon_by_a_factor(ours, capsys):
     write("content.tif", 3 * ours, unit="g/kg", name="soc")
     write_points(ours)
