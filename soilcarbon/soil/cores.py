@@ -27,6 +27,7 @@ from soilcarbon.soil.visits import QUANTITIES, TIMES, several_quantities, visit_
 _TELLING = re.compile(r"core|rep|point|plot|sample|id$|no$|nr$|tube|block|treat|hole|bore|pit|sub", re.IGNORECASE)
 """Names of columns of numbers that may tell cores of one place apart."""
 _MOST = 0.5
+_LITTER = "cores with organic layers above 0 cm, whose depths are counted from their top"
 _FEWEST_OF_VISIT = 10  # values of a visit whose unit is looked at for itself
 
 
@@ -128,7 +129,7 @@ def _check_each_visit(measured: Mapping[str, Measured], sources: "Mapping[str, _
 def _check_second(first: "_Rows", second: "_Rows", codes: np.ndarray) -> dict[str, int]:
     """Return the count of rows of a second table that are of no core; UserError if all are, or depths cannot be matched."""
     path, other = first.points.path, second.points.path
-    if first.counts["shifted"] or second.counts["shifted"]:
+    if first.counts[_LITTER] or second.counts[_LITTER]:
         raise UserError(f"{path}: organic layers above 0 cm, and two tables; count depths of both from the surface")
     strange = second.key.notna() & ~second.key.isin(codes)
     if strange.all():
@@ -162,7 +163,7 @@ def _read(path: Path, rule: TableRule, settings: StockSettings) -> _Rows:
     bad = np.isnan(top) | np.isnan(bottom) | (bottom <= top) | (top < HIGHEST_LITTER) | ~known
     counts["depth missing or impossible"] = int((bad & known).sum())
     top[bad], bottom[bad] = np.nan, np.nan
-    top[~bad], bottom[~bad], counts["shifted"] = from_surface(core[~bad], top[~bad], bottom[~bad])
+    top[~bad], bottom[~bad], counts[_LITTER] = from_surface(core[~bad], top[~bad], bottom[~bad])
     kept_too = ("horizon", "profile_id") if settings.place else ("horizon",)
     used = {name for ours, name in points.columns.found.items() if ours not in kept_too} | {settings.visit}
     others = typed(points.raw.drop(columns=[name for name in points.raw if name in used]))

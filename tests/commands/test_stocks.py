@@ -57,6 +57,14 @@ def test_stocks_by_hand_and_cores_left_out(workplace, caplog):
     assert (workplace / "out" / "settings.yaml").is_file()
 
 
+def test_organic_layers_above_0_are_told(workplace, caplog):
+    write([*ROWS, ("a", 2010, "T", -5, 0, 300.0, 0.1, 0.0)])
+    with caplog.at_level("INFO"):
+        assert make("--depths", "0", "10", "--method", "fixed_depth") == 0
+    assert result()["a", "2010"] == pytest.approx(15 + 12)
+    assert "1 cores with organic layers above 0 cm, whose depths are counted from their top" in caplog.text
+
+
 def test_kg_per_m2_sd_and_columns_of_the_core(workplace):
     write()
     assert make("--sd", "soc=10%", "--method", "fixed_depth") == 0
