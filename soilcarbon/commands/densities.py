@@ -114,7 +114,8 @@ def compute(settings: DensitySettings) -> None:
         raise UserError(f"{settings.horizons}: {error}") from error
     table, left_out = tabulate(horizons, found)
     if table.empty:
-        raise UserError(f"{settings.horizons}: no profile has a density; {left_out['reason'].value_counts().to_dict()}")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out["reason"].value_counts().items())
+        raise UserError(f"{settings.horizons}: no profile has a density; {reasons}")
     facts = record(settings, horizons, points, measured, found, left_out) | functions(horizons, measured)
     facts["settings"] = settings.as_plain()
     with file_set(settings.out.parent, names) as new:

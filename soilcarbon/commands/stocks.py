@@ -48,7 +48,8 @@ def compute(settings: StockSettings) -> None:
     table = read_cores(settings)
     rows, left_out = stocks_of(settings, table, group_columns(settings, table))
     if rows.empty:
-        raise UserError(f"{settings.horizons}: no core has a stock; {left_out['reason'].value_counts().to_dict()}")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out["reason"].value_counts().items())
+        raise UserError(f"{settings.horizons}: no core has a stock; {reasons}")
     inputs = [settings.horizons, settings.bulk_density_table, settings.reference_table]
     facts: dict[str, Any] = {
         "inputs": {str(path): sha256(table_file(path)) for path in inputs if path is not None},

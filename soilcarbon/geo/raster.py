@@ -41,6 +41,7 @@ _FINE = 1e-12  # of a coordinate, and ...
 _TINY = 1e-12  # ... in the CRS's unit: neighbouring cells have to differ in float64 by far more than rounding
 UNDECLARED = "%s: not declared as nodata, but taken as missing: %s"  # log message on a file and what is missing in its variables
 EXACT = 2**24  # integers up to this are told apart in float32, in which all covariates are held
+_OTHER_RASTERS = {".vrt", ".img", ".asc", ".nc", ".jp2", ".grd", ".sdat", ".bil", ".flt", ".hdf", ".h5"}
 _SIDECAR = 2**22  # characters of a file beside a raster in which category names are looked for
 _CATEGORIES = re.compile(r'<CategoryNames>\s*<Category>|<GDALRasterAttributeTable(?![^>]*tableType="athematic")')
 _POLYGONS = (".gpkg", ".shp", ".geojson", ".json", ".kml", ".fgb")
@@ -142,8 +143,13 @@ def find_layers(paths: Sequence[Path], nodata: Mapping[str, tuple[float, ...]] |
         inside = [path]
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in (".tif", ".tiff") and not p.name.startswith("."))
+            passed_over = sorted(p.name for p in path.iterdir() if p.suffix.lower() in _OTHER_RASTERS)
             if not inside:
-                raise UserError(f"{path}: no *.tif or *.tiff in this folder")
+                other = f"; {passed_over[0]} is of another format: gdal_translate makes a GeoTIFF of it" if passed_over else ""
+                raise UserError(f"{path}: no *.tif or *.tiff in this folder{other}")
+            if passed_over:
+                what = f"{len(passed_over)} raster{'s' * (len(passed_over) > 1)} of other formats not read"
+                log.warning("%s: %s, first %s; gdal_translate makes GeoTIFFs of them", path, what, passed_over[0])
         found |= {p.resolve(): p for p in inside if p.resolve() not in found}
     layers: dict[str, Layer] = {}
     extents: dict[Path, tuple[Any, ...]] = {}

@@ -337,3 +337,13 @@ def test_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
 def test_scales_beyond_all_measure_leave_nothing(tmp_path):
     make(tmp_path / "s.tif", np.full((4, 4), 10, np.float32), scale=(1e30, 0.0))
     assert np.isnan(one(tmp_path / "s.tif", 1.5, 8.5)[0]).all()
+
+
+def test_rasters_of_other_formats_in_a_folder_are_told(tmp_path, caplog):
+    (tmp_path / "slope.vrt").touch()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"no \*.tif or \*.tiff in this folder; slope.vrt is of another format"):
+        find_layers([tmp_path])
+    write_raster(tmp_path / "v.tif", np.ones((4, 4), np.float32), 0, 4, 1)
+    assert [layer.name for layer in find_layers([tmp_path])] == ["v"]
+    assert "1 raster of other formats not read, first slope.vrt" in caplog.text
