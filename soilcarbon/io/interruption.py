@@ -114,6 +114,7 @@ def _wait(reader: int, numbers: list[signal.Signals], message: str | None) -> No
 def end(status: int, message: str | None = None) -> None:
     """End this process at once, with its worker processes and temporary files."""
     uninterrupted.acquire(timeout=_PATIENCE_S)  # and kept: no other thread makes or renames a file any more
+    threading.excepthook = lambda _: None  # threads that wait for the workers may fail when these are ended
     with contextlib.suppress(Exception):
         _end_workers()
     for path in list(temporary):

@@ -201,3 +201,17 @@ def test_a_signal_at_any_moment_ends_a_command_in_one_line_and_leaves_nothing(wo
         process = start(*words, *(["--resume"] if resumes else []), cwd=workplace)
         _, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors
+
+
+def test_a_thread_that_fails_while_the_process_is_ended_prints_nothing(workplace):
+    """As the thread of a pool, whose workers are ended under it."""
+    Path("fails.py").write_text(
+        "import threading, time\n"
+        "from soilcarbon.io import interruption\n"
+        "def fail():\n    raise OSError('handle is closed')\n"
+        "def end_workers():\n    threading.Thread(target=fail).start()\n    time.sleep(0.3)\n"
+        "interruption._end_workers = end_workers\n"
+        "interruption.end(143, 'interrupted')\n"
+    )
+    found = subprocess.run([sys.executable, "fails.py"], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (143, "interrupted\n")
